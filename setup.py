@@ -1,0 +1,36 @@
+"""Build settings that TOML cannot express: the compiled modules of ``ext/``.
+
+Every ``ext/nearcache/*.pyx`` becomes the module of the same name in the package.
+``NEARCACHE_SANITIZE=1`` builds them with AddressSanitizer and UBSan and with the store's own assertions on.
+"""
+
+import os
+from glob import glob
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# The sdist takes up exactly what an extension names, so headers and .pxd files are listed as dependencies.
+DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glob("ext/include/nearcache/*.h"))
+
+COMPILE = ["-O3", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
+LINK: list[str] = []
+if os.environ.get("NEARCACHE_SANITIZE"):
+    FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    COMPILE = ["-O1", "-g", "-std=c11", "-fno-omit-frame-pointer", "-DNEARCACHE_ASSERT=1", *FLAGS]
+    LINK = FLAGS
+
+extensions = [
+    Extension(
+        f"nearcache.{Path(path).stem}",
+        [path],
+        include_dirs=["ext/include"],
+        depends=DEPENDS,
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK,
+    )
+    for path in sorted(glob("ext/nearcache/*.pyx"))
+]
+
+setup(ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", language_level=3))

@@ -1,0 +1,187 @@
+"""Every exception that nearcache raises of its own accord.
+
+One root, :class:`CacheError`. Data stands in attributes; the cause, where there is one, in ``__cause__``.
+A miss is never one of these: it is ``KeyError`` or the caller's default, as with any mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class CacheError(Exception):
+    """The root of nearcache's exceptions."""
+
+
+class ConfigError(CacheError, ValueError):
+    """An option that is unknown, contradictory or out of range.
+
+    Attributes:
+        option: Name of the option.
+        value: What was given. Never a password: secrets are replaced by ``'***'`` before they get here.
+    """
+
+    def __init__(self, option: str, value: object, remedy: str) -> None:
+        super().__init__(f"option {option}={value!r}: {remedy}")
+        self.option = option
+        self.value = value
+
+
+class ClosedError(CacheError, RuntimeError):
+    """The cache was closed; open a new one."""
+
+
+# -- keys and values ---------------------------------------------------------------------------------------------
+
+
+class UnencodableKeyError(CacheError, TypeError):
+    """A key that cannot be written to L2.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, key: object, remedy: str) -> None:
+        super().__init__(f"key {_short(key)}: {remedy}")
+        self.key = key
+
+
+class UnencodableValueError(CacheError, TypeError):
+    """A value that the codec could write but would refuse to read back, or cannot write at all.
+
+    Attributes:
+        type_name: Qualified name of the offending class.
+    """
+
+    def __init__(self, type_name: str, remedy: str) -> None:
+        super().__init__(f"value of {type_name}: {remedy}")
+        self.type_name = type_name
+
+
+class ValueTooLargeError(CacheError, ValueError):
+    """A value above ``max_value`` (L2) or ``maxbytes`` (a ``memory://`` cache).
+
+    Attributes:
+        size_bytes: Size of the encoded value.
+        limit_bytes: The limit.
+    """
+
+    def __init__(self, size_bytes: int, limit_bytes: int, option: str) -> None:
+        super().__init__(f"value of {size_bytes} bytes is over {option}={limit_bytes}: store less, or raise {option}")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class DecodeError(CacheError):
+    """Bytes from L2 that are torn, foreign, of a newer format or of another schema. Readers count it as a miss."""
+
+
+# -- loading -----------------------------------------------------------------------------------------------------
+
+
+class LoadCycleError(CacheError, RuntimeError):
+    """A loader asked, directly or through other threads' loads, for the key that it is loading.
+
+    Attributes:
+        chain: The keys of the cycle, first one repeated at the end.
+    """
+
+    def __init__(self, chain: Iterable[object]) -> None:
+        self.chain = tuple(chain)
+        super().__init__("loaders wait for each other: " + " -> ".join(_short(key) for key in self.chain))
+
+
+# -- L2 ----------------------------------------------------------------------------------------------------------
+
+
+class ShardError(CacheError):
+    """Something about one shard.
+
+    Attributes:
+        shard: Name of the shard.
+    """
+
+    def __init__(self, shard: str, message: str) -> None:
+        super().__init__(f"shard {shard}: {message}")
+        self.shard = shard
+
+
+class ShardUnavailableError(ShardError, ConnectionError):
+    """The shard did not answer in time, refused the connection, or its circuit breaker is open.
+
+    Attributes:
+        sent: True when the request may have reached the server, so that its outcome is unknown.
+    """
+
+    def __init__(self, shard: str, message: str, *, sent: bool = False) -> None:
+        super().__init__(shard, message)
+        self.sent = sent
+
+
+class ServerReplyError(ShardError):
+    """The server answered with an error, such as OOM, READONLY or NOPERM.
+
+    Attributes:
+        code: The first word of the reply.
+    """
+
+    def __init__(self, shard: str, reply: str) -> None:
+        super().__init__(shard, f"the server replied {reply!r}")
+        self.code = reply.split(" ", 1)[0]
+
+
+class AuthenticationFailedError(ShardError):
+    """The server refused the user name or the password."""
+
+
+class NotRedisError(ShardError):
+    """What answers there does not speak the Redis protocol."""
+
+
+class UnsupportedServerError(ShardError):
+    """The server lacks something that nearcache needs (Redis 6.2, Valkey 7.2 or newer)."""
+
+
+class BulkError(CacheError):
+    """A ``*_many`` call that succeeded for some keys only.
+
+    Attributes:
+        stored: Keys whose change is known to be in L2.
+        failed: Keys whose change is known not to be in L2, each with the reason.
+        unknown: Keys whose request was sent but not acknowledged, each with the reason. No L1 copy of them is
+            kept in this process.
+    """
+
+    def __init__(
+        self, stored: Iterable[object], failed: Mapping[Any, Exception], unknown: Mapping[Any, Exception]
+    ) -> None:
+        self.stored = frozenset(stored)
+        self.failed = dict(failed)
+        self.unknown = dict(unknown)
+        first = next(iter([*self.failed.values(), *self.unknown.values()]), None)
+        super().__init__(
+            f"{len(self.stored)} keys stored, {len(self.failed)} not stored ({_some(self.failed)}), "
+            f"{len(self.unknown)} unknown ({_some(self.unknown)}); first reason: {first}"
+        )
+
+
+# -- embedded servers --------------------------------------------------------------------------------------------
+
+
+class EmbeddedError(CacheError):
+    """The embedded servers could not be started or reached."""
+
+
+class ServerNotFoundError(EmbeddedError):
+    """No Redis server program was found for the embedded default."""
+
+
+def _short(obj: object) -> str:
+    text = repr(obj)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _some(keys: Mapping[Any, Exception]) -> str:
+    names = [_short(key) for key in list(keys)[:3]]
+    return ", ".join(names + ["..."] * (len(keys) > 3)) or "none"
