@@ -1,0 +1,381 @@
+"""Options and URLs, checked at the door.
+
+``parse(url, **keywords)`` is the only way in. It returns a :class:`Settings`, frozen, in which every value has been
+validated; whatever is unknown, contradictory or out of range is a :class:`~nearcache.errors.ConfigError` that names
+the option, the value and what is allowed. An option may stand in the URL's query or be given as a keyword; given in
+both places with different values, it is an error, because nobody can know which one was meant.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .errors import ConfigError
+
+#: Where to look when no URL is given.
+ENVIRONMENT: Final = "NEARCACHE_URL"
+DEFAULT_URL: Final = "embedded://default"
+SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix")
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
+_UNSET: Final[Any] = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place."""
+
+    name: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ssl_ca_certs: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_check_hostname: bool = True
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, for messages to people; carries no secret."""
+        return self.path or f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be chosen about one cache. Sizes in entries or bytes, times in seconds.
+
+    Attributes:
+        scheme: ``memory``, ``embedded``, ``redis``, ``rediss`` or ``unix``.
+        endpoints: The shards; empty for ``memory`` and ``embedded`` (whose servers are not running yet).
+        namespace: Name of the logical cache. Caches of one namespace on the same shards are one cache.
+        maxsize: Most entries L1 holds; ``None``: no bound.
+        maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
+        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days).
+        l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
+        max_staleness: The bound B: an L1 hit is never older than this.
+        max_value: Largest encoded value accepted, written or read.
+        timeout: One deadline for all network steps of one call.
+        connect_timeout: Longest that making one connection may take.
+        pool_size: Most connections to one shard; further callers wait, up to ``timeout``.
+        loader: Called with the key on a miss of ``cache[key]``.
+        key: Function from the user's key to an encodable one.
+        getsizeof: Size of a value, for ``maxbytes`` of a ``memory://`` cache.
+        classes: Classes that the ``safe`` codec may write and read.
+        shards: Number of servers of the embedded default.
+        maxmemory_mb: Memory limit of each embedded server, in MiB.
+        embedded_name: Which set of embedded servers; processes that say the same name share them.
+    """
+
+    scheme: str
+    endpoints: tuple[Endpoint, ...]
+    namespace: str = "default"
+    maxsize: int | None = 100_000
+    maxbytes: int | None = None
+    ttl: float | None = 3600.0
+    l1_ttl: float | None = None
+    max_staleness: float = 2.0
+    max_value: int = 8 * 1024 * 1024
+    timeout: float = 1.0
+    connect_timeout: float = 1.0
+    pool_size: int = 16
+    loader: Callable[[Any], Any] | None = None
+    key: Callable[[Any], Any] | None = None
+    getsizeof: Callable[[Any], int] | None = None
+    classes: tuple[type, ...] = ()
+    shards: int = 1
+    maxmemory_mb: int = 256
+    embedded_name: str = "default"
+
+
+# -- checks of single values -------------------------------------------------------------------------------------
+
+
+def _integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
+    allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and _is_none(value):
+            return None
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(option, value, allowed)
+        return value
+
+    return check
+
+
+def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
+    allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and _is_none(value):
+            return None
+        number = value
+        if isinstance(value, str):
+            try:
+                number = float(value)
+            except ValueError:
+                raise ConfigError(option, value, allowed) from None
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise ConfigError(option, value, allowed)
+        if not math.isfinite(number) or not low <= number <= high:
+            raise ConfigError(option, value, allowed)
+        return float(number)
+
+    return check
+
+
+def _callable(option: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ConfigError(option, value, "give a function, or None")
+    return value
+
+
+def _name(option: str, value: Any) -> Any:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ConfigError(option, value, "give 1 to 64 characters out of A-Z a-z 0-9 _ . -")
+    return value
+
+
+def _classes(option: str, value: Any) -> Any:
+    if isinstance(value, type) or not hasattr(value, "__iter__") or not all(isinstance(c, type) for c in value):
+        raise ConfigError(option, value, "give a sequence of classes")
+    return tuple(value)
+
+
+def _names(option: str, value: Any) -> Any:
+    names = value.split(",") if isinstance(value, str) else value
+    if names is None:
+        return None
+    if not hasattr(names, "__iter__"):
+        raise ConfigError(option, value, "give one name per shard")
+    names = tuple(_name(option, name) for name in names)
+    if len(set(names)) != len(names):
+        raise ConfigError(option, value, "give every shard a name of its own")
+    return names
+
+
+def _text(option: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(option, "***" if option == "password" else value, "give a text, or None")
+    return value
+
+
+def _boolean(option: str, value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in ("true", "1", "yes", "false", "0", "no"):
+        return value.lower() in ("true", "1", "yes")
+    if not isinstance(value, bool):
+        raise ConfigError(option, value, "give True or False")
+    return value
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.lower() == "none")
+
+
+_SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "namespace": _name,
+    "maxsize": _integer(1, 2_000_000_000, none=True),
+    "maxbytes": _integer(1, 2**50, none=True),
+    "ttl": _seconds(0.001, _MAX_TTL_S, none="no expiry"),
+    "l1_ttl": _seconds(0.001, _MAX_TTL_S, none="the lifetime in L2"),
+    "max_staleness": _seconds(0.1, 60.0),
+    "max_value": _integer(1, 512 * 1024 * 1024),
+    "timeout": _seconds(0.001, 600.0),
+    "connect_timeout": _seconds(0.001, 600.0),
+    "pool_size": _integer(1, 10_000),
+    "loader": _callable,
+    "key": _callable,
+    "getsizeof": _callable,
+    "classes": _classes,
+}
+_EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "shards": _integer(1, 64),
+    "maxmemory_mb": _integer(4, 1_048_576),
+}
+_ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "db": _integer(0, 1_000_000),
+    "username": _text,
+    "password": _text,
+    "shard_names": _names,
+    "ssl_ca_certs": _text,
+    "ssl_certfile": _text,
+    "ssl_keyfile": _text,
+    "ssl_check_hostname": _boolean,
+}
+#: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
+_L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
+                             "pool_size", "classes"})  # fmt: skip
+_MEMORY_ONLY: Final = frozenset({"getsizeof"})
+
+
+def seconds_to_ttl(option: str, value: Any) -> float | None:
+    """Check a lifetime given with a single call, in seconds; ``None`` means no expiry."""
+    checked: float | None = _SETTINGS["ttl"](option, value)
+    return checked
+
+
+# -- URLs --------------------------------------------------------------------------------------------------------
+
+
+def parse(url: str | None = None, /, **keywords: Any) -> Settings:
+    """Return the settings that a URL and keywords describe.
+
+    Args:
+        url: ``embedded://NAME``, ``memory://``, ``redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/DB]``,
+            ``rediss://`` (the same over TLS) or ``unix:///PATH[,/PATH...]``, each with ``?option=value&...``.
+            ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
+        keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
+            ``shard_names``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``.
+    Raises:
+        ConfigError: As the module says.
+    """
+    text = os.environ.get(ENVIRONMENT, DEFAULT_URL) if url is None else url
+    if not isinstance(text, str):
+        raise ConfigError("url", text, f"give a text that begins with one of {', '.join(SCHEMES)}, then ://")
+    scheme, marker, rest = text.partition("://")
+    if not marker or scheme not in SCHEMES:
+        raise ConfigError("url", _redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
+    location, _, query = rest.partition("?")
+    chosen = _merge(_query(text, query), keywords)
+    allowed = _allowed(scheme)
+    for option in chosen:
+        if option not in allowed:
+            raise ConfigError(option, _redact_value(option, chosen[option]), _unknown(option, scheme, allowed))
+    checked = {option: allowed[option](option, value) for option, value in chosen.items()}
+    return _build(scheme, text, location, checked)
+
+
+def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Settings:
+    connection = {option: checked.pop(option) for option in list(checked) if option in _ENDPOINT}
+    endpoints: tuple[Endpoint, ...] = ()
+    if scheme == "memory":
+        if location.strip("/"):
+            raise ConfigError("url", text, "memory:// takes no name; write memory://")
+        checked.setdefault("ttl", None)
+    elif scheme == "embedded":
+        checked["embedded_name"] = _name("url", location or "default")
+    else:
+        read = _unix if scheme == "unix" else _tcp
+        endpoints = read(scheme, text, location, connection)
+    settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
+    if settings.getsizeof is not None and settings.maxbytes is None:
+        raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
+    return settings
+
+
+def _allowed(scheme: str) -> Mapping[str, Callable[[str, Any], Any]]:
+    if scheme == "memory":
+        return {option: check for option, check in _SETTINGS.items() if option not in _L2_ONLY}
+    common = {option: check for option, check in _SETTINGS.items() if option not in _MEMORY_ONLY}
+    if scheme == "embedded":
+        return common | _EMBEDDED
+    tls = {option for option in _ENDPOINT if option.startswith("ssl_")}
+    return common | {o: check for o, check in _ENDPOINT.items() if scheme == "rediss" or o not in tls}
+
+
+def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:
+    if option in _SETTINGS or option in _EMBEDDED or option in _ENDPOINT:
+        return f"{scheme}:// has no such option; it takes {', '.join(sorted(allowed))}"
+    return f"there is no such option; {scheme}:// takes {', '.join(sorted(allowed))}"
+
+
+def _query(text: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ConfigError("url", _redact(text), "write options as ?name=value&name=value") from None
+    found: dict[str, str] = {}
+    for option, value in pairs:
+        if option in found:
+            raise ConfigError(option, _redact_value(option, value), "it stands twice in the URL")
+        if option in ("loader", "key", "getsizeof", "classes"):
+            raise ConfigError(option, value, "give it as a keyword: a URL can hold no Python object")
+        found[option] = value
+    return found
+
+
+def _merge(query: dict[str, str], keywords: dict[str, Any]) -> dict[str, Any]:
+    for option in query.keys() & keywords.keys():
+        if str(keywords[option]) != query[option]:
+            raise ConfigError(
+                option, _redact_value(option, keywords[option]), "the URL gives it another value; give it once"
+            )
+    return {**query, **keywords}
+
+
+def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    hosts, _, path = location.partition("/")
+    userinfo, at, hosts = hosts.rpartition("@")
+    if at:
+        user, colon, password = userinfo.partition(":")
+        given = {"username": unquote(user) or None, "password": unquote(password) if colon else None}
+        _fold(connection, {option: value for option, value in given.items() if value is not None})
+    if path:
+        _fold(connection, {"db": _ENDPOINT["db"]("db", path)})
+    addresses = [_host(text, host) for host in hosts.split(",")]
+    return _endpoints(
+        [{"host": host, "port": port, "name": f"{host}:{port}"} for host, port in addresses],
+        text, connection | {"tls": scheme == "rediss"},
+    )  # fmt: skip
+
+
+def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    paths = [unquote(path) for path in location.split(",")]
+    for path in paths:
+        if not path.startswith("/"):
+            raise ConfigError("url", text, f"give absolute socket paths ({scheme}:///run/redis.sock), not {path!r}")
+    return _endpoints([{"path": path, "name": path} for path in paths], text, connection)
+
+
+def _endpoints(places: list[dict[str, Any]], text: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    names = connection.pop("shard_names", None)
+    if names is not None:
+        if len(names) != len(places):
+            raise ConfigError("shard_names", names, f"give one name for each of the {len(places)} shards")
+        places = [place | {"name": name} for place, name in zip(places, names, strict=True)]
+    if len({place["name"] for place in places}) != len(places):
+        raise ConfigError("url", _redact(text), "name every shard once")
+    if len(places) > 64:
+        raise ConfigError("url", _redact(text), "give at most 64 shards")
+    return tuple(Endpoint(**place, **connection) for place in places)
+
+
+def _fold(connection: dict[str, Any], given: dict[str, Any]) -> None:
+    for option, value in given.items():
+        if connection.setdefault(option, value) != value:
+            raise ConfigError(option, _redact_value(option, value), "it is given twice, with different values")
+
+
+def _host(text: str, host: str) -> tuple[str, int]:
+    remedy = "write hosts as HOST:PORT,HOST:PORT (port 6379 when left out; IPv6 addresses in brackets)"
+    try:
+        parts = urlsplit(f"//{host}")
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError("url", _redact(text), remedy) from None
+    if not name or any(c.isspace() for c in host):
+        raise ConfigError("url", _redact(text), remedy)
+    return name, 6379 if port is None else port
+
+
+def _redact(text: str) -> str:
+    """Take the password out of a URL, also out of one that is not well-formed."""
+    text = re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", text)
+    return re.sub(r"(password=)[^&]*", r"\1***", text)
+
+
+def _redact_value(option: str, value: object) -> object:
+    return "***" if option == "password" else value
