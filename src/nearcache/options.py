@@ -230,6 +230,11 @@ def seconds_to_ttl(option: str, value: Any) -> float | None:
 # -- URLs --------------------------------------------------------------------------------------------------------
 
 
+def chosen_url(url: str | None) -> str:
+    """Return the URL that ``None`` stands for."""
+    return os.environ.get(ENVIRONMENT, DEFAULT_URL) if url is None else url
+
+
 def parse(url: str | None = None, /, **keywords: Any) -> Settings:
     """Return the settings that a URL and keywords describe.
 
@@ -242,7 +247,7 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
     Raises:
         ConfigError: As the module says.
     """
-    text = os.environ.get(ENVIRONMENT, DEFAULT_URL) if url is None else url
+    text = chosen_url(url)
     if not isinstance(text, str):
         raise ConfigError("url", text, f"give a text that begins with one of {', '.join(SCHEMES)}, then ://")
     scheme, marker, rest = text.partition("://")
