@@ -114,7 +114,7 @@ class Cache(Store[K, V], Generic[K, V]):
         self.invalidate(key)
         return key, value
 
-    def setdefault(self, key: K, default: V = cast("V", None)) -> V:
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
         raise NotImplementedError
 

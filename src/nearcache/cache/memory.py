@@ -113,7 +113,7 @@ class MemoryCache(Cache[K, V]):
         self.drop(key)
         return there
 
-    def setdefault(self, key: K, default: V = cast("V", None)) -> V:
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
         found = self.get(key, _ABSENT)
         if found is not _ABSENT:

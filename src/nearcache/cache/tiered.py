@@ -37,7 +37,7 @@ from ..loading import (
 )
 from ..messages import RESERVED
 from ..options import Endpoint, Settings, parse
-from .base import DEFAULT, Cache, K, V, closed, _pairs
+from .base import DEFAULT, Cache, K, V, _pairs, closed
 from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats
 
 T = TypeVar("T")
@@ -72,8 +72,7 @@ class TieredCache(Cache[K, V]):
         self._tier = _tier(settings, endpoints)
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._listener = Listener(weakref.ref(self), self._driver, self._tier.lanes, self._tier.prefix)
-        self._pid = os.getpid()
-        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self), self._pid)
+        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
         _open[id(self)] = weakref.ref(self)
         _watch_forks()
         try:
@@ -123,7 +122,7 @@ class TieredCache(Cache[K, V]):
         """Store a value in every tier. See :meth:`Cache.set`."""
         self._run(write(self._tier, self, self._name(key), value, self._ttl_ms(ttl, ENDLESS_MS)))
 
-    def setdefault(self, key: K, default: V = cast("V", None)) -> V:
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default. Of several processes at once, one stores."""
         found = self.get(key, DEFAULT)
         if found is DEFAULT:
@@ -275,7 +274,6 @@ class TieredCache(Cache[K, V]):
 
     def _after_fork(self) -> None:
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
-        self._pid = os.getpid()
         self._driver.after_fork()
         self._tier.after_fork()
         self.reset_pending()
@@ -326,7 +324,7 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
     )
 
 
-def _end(listener: Listener, driver: Driver, servers: EmbeddedServers | None, key: int, pid: int) -> None:
+def _end(listener: Listener, driver: Driver, servers: EmbeddedServers | None, key: int) -> None:
     """Close a cache's parts. Runs at ``close()``, when the cache is collected, or at interpreter exit."""
     _open.pop(key, None)
     listener.stop()

@@ -17,7 +17,7 @@ from ..flights import Read
 from ..l2 import Exchange, Reply
 from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated
 from .steps import Steps
-from .tier import Tier, hex_id, new_id
+from .tier import Tier, new_id
 from .writing import set_command
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.

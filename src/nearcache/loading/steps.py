@@ -68,7 +68,7 @@ class ThreadRunner:
                 start = time.monotonic()
                 try:
                     answer = self._perform(request, left_s)
-                except BaseException as error:  # an interrupt too: the steps have something to undo
+                except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
                     request = steps.throw(error)
                 else:
                     if isinstance(request, list):
