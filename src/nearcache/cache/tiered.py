@@ -137,6 +137,15 @@ class TieredCache(Cache[K, V]):
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         return self._run(invalidate(self._tier, self, self._name(key)))
 
+    @classmethod
+    def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:
+        """Not offered: a "new" cache would be the same namespace on the same servers as any other.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
+
     # -- many keys
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
