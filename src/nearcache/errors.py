@@ -157,8 +157,8 @@ class BulkError(CacheError):
         self, stored: Iterable[object], failed: Mapping[Any, Exception], unknown: Mapping[Any, Exception]
     ) -> None:
         self.stored = frozenset(stored)
-        self.failed = dict(failed)
-        self.unknown = dict(unknown)
+        self.failed: dict[Any, Exception] = dict(failed)
+        self.unknown: dict[Any, Exception] = dict(unknown)
         first = next(iter([*self.failed.values(), *self.unknown.values()]), None)
         super().__init__(
             f"{len(self.stored)} keys stored, {len(self.failed)} not stored ({_some(self.failed)}), "
