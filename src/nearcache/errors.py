@@ -23,7 +23,7 @@ class ConfigError(CacheError, ValueError):
     """
 
     def __init__(self, option: str, value: object, remedy: str) -> None:
-        super().__init__(f"option {option}={value!r}: {remedy}")
+        super().__init__(f"option {option}={_short(value, 200)}: {remedy}")
         self.option = option
         self.value = value
 
@@ -177,9 +177,12 @@ class ServerNotFoundError(EmbeddedError):
     """No Redis server program was found for the embedded default."""
 
 
-def _short(obj: object) -> str:
-    text = repr(obj)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+def _short(obj: object, limit: int = 80) -> str:
+    try:
+        text = repr(obj)
+    except Exception as error:  # noqa: BLE001  a message about a key must not fail because the key's own repr does
+        return f"<{type(obj).__name__}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 20]}... ({len(text)} characters)"
 
 
 def _some(keys: Mapping[Any, Exception]) -> str:
