@@ -11,7 +11,11 @@ from typing import Any
 
 
 class CacheError(Exception):
-    """The root of nearcache's exceptions."""
+    """The root of nearcache's exceptions. All of them can be pickled and copied if their attributes can."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own would call the class with its finished message, which is not what __init__ takes here.
+        return _restore, (type(self), self.args), self.__dict__
 
 
 class ConfigError(CacheError, ValueError):
@@ -175,6 +179,12 @@ class EmbeddedError(CacheError):
 
 class ServerNotFoundError(EmbeddedError):
     """No Redis server program was found for the embedded default."""
+
+
+def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
+    error = cls.__new__(cls)
+    error.args = args
+    return error
 
 
 def _short(obj: object, limit: int = 80) -> str:
