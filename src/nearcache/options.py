@@ -202,7 +202,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
     "shards": _integer(1, 64),
-    "maxmemory_mb": _integer(4, 1_048_576),
+    "maxmemory_mb": _integer(8, 1_048_576),
 }
 _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "db": _integer(0, 1_000_000),

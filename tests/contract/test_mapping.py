@@ -8,11 +8,11 @@ from collections.abc import MutableMapping
 from typing import Any, ClassVar
 
 import pytest
-from support.redis import Binary, RedisServer
 from test import mapping_tests
 
 import nearcache
 from nearcache import Cache, MemoryCache
+from support.redis import Binary, RedisServer
 
 
 class TestMemoryCache(mapping_tests.TestHashMappingProtocol):

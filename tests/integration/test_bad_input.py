@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from support.redis import RedisServer
 
 import nearcache
 from nearcache import ConfigError
+from support.redis import RedisServer
 
 
 @contextmanager

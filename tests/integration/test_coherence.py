@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.redis import RedisServer
-from support.waiting import wait_until
-from support.worker import Worker
 
 import nearcache
 from nearcache import Cache
+from support.redis import RedisServer
+from support.waiting import wait_until
+from support.worker import Worker
 
 BOUND = 0.4
 
@@ -125,11 +125,11 @@ def test_suspects_are_revalidated_in_bulk(
 ) -> None:
     """get_many after a reconnect fetches headers, and values only of what changed."""
     cache, other = open_cache(), open_cache()
-    cache.set_many({n: "x" * 500 for n in range(100)})
+    cache.set_many(dict.fromkeys(range(100), "x" * 500))
     resyncs = cache.stats().coherence.resyncs
     other.drop_all()
     kill_subscribers(redis_server)
-    other.set_many({n: "new" for n in range(10)})
+    other.set_many(dict.fromkeys(range(10), "new"))
     wait_until(lambda: cache.stats().coherence.resyncs > resyncs)
     found = cache.get_many(range(100))
     assert found == {n: "new" if n < 10 else "x" * 500 for n in range(100)}
@@ -180,9 +180,7 @@ def test_bad_frame_on_the_channel_makes_the_lane_reconnect(
     assert cache["k"] == "v"
 
 
-def test_flushed_server_ends_every_copy(
-    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
-) -> None:
+def test_flushed_server_ends_every_copy(redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """FLUSHALL says nothing to subscribers; the heartbeat finds another epoch."""
     cache = open_cache()
     cache["k"] = "v"
@@ -312,7 +310,9 @@ def test_paused_process_does_not_serve_what_changed_meanwhile(
     assert reader.receive() == "new"
 
 
-FORKER = WRITER + """
+FORKER = (
+    WRITER
+    + """
 import os, json, time
 def in_child(code):
     r, w = os.pipe()
@@ -337,6 +337,7 @@ def settle(wanted, timeout=5.0):
         time.sleep(0.005)
     return False
 """
+)
 
 
 def test_forked_child_vouches_for_nothing_until_it_listens(

@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable
 
 import pytest
+
+import nearcache
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
-
-import nearcache
 
 
 def run_script(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

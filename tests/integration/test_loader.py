@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.redis import RedisServer
-from support.waiting import wait_until
 
 import nearcache
 from nearcache import Cache
+from support.redis import RedisServer
+from support.waiting import wait_until
 
 TIMEOUT = 20.0
 pytestmark = pytest.mark.usefixtures("no_leaks")

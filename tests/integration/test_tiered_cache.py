@@ -7,11 +7,11 @@ from datetime import date
 from typing import Any
 
 import pytest
-from support.redis import RedisServer
-from support.waiting import wait_until
 
 import nearcache
 from nearcache import Cache
+from support.redis import RedisServer
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -53,7 +53,9 @@ def test_cache_opened_on_live_shards_is_healthy(cache: Cache[Any, Any]) -> None:
     assert cache.stats().l2 == before.l2
 
 
-@pytest.mark.parametrize("key", ["k", "", "ключ", "a b\n{c}", b"\x00\xff", 7, -1, 2**80, 1.5, None, (), ("a", (1, b"x"))])
+@pytest.mark.parametrize(
+    "key", ["k", "", "ключ", "a b\n{c}", b"\x00\xff", 7, -1, 2**80, 1.5, None, (), ("a", (1, b"x"))]
+)
 def test_value_of_any_key_is_read_back_by_another_cache(open_cache: Callable[..., Cache[Any, Any]], key: Any) -> None:
     """L2 holds it under the encoded key, and every process decodes the same."""
     writer, reader = open_cache(), open_cache()
@@ -201,7 +203,7 @@ def test_l1_is_bounded_and_l2_keeps_the_rest(open_cache: Callable[..., Cache[Any
 def test_maxbytes_bounds_l1_by_encoded_size(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """A value above it is stored in L2 only."""
     cache = open_cache(maxbytes=10_000)
-    cache.set_many({n: "x" * 1000 for n in range(50)})
+    cache.set_many(dict.fromkeys(range(50), "x" * 1000))
     assert cache.stats().l1.size_bytes <= 10_000
     assert 0 < len(cache) < 10
     cache["big"] = "y" * 20_000

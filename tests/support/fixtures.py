@@ -29,9 +29,7 @@ __all__ = [
 BINARIES = find_binaries()
 
 
-@pytest.fixture(
-    scope="session", params=[*BINARIES] or [None], ids=lambda each: each.label if each else "no-server"
-)
+@pytest.fixture(scope="session", params=[*BINARIES] or [None], ids=lambda each: each.label if each else "no-server")
 def server_binary(request: pytest.FixtureRequest) -> Binary:
     """Every distinct server program of this machine in turn; failure when there is none."""
     return _required(request.param)

@@ -57,9 +57,7 @@ def find_binaries() -> list[Binary]:
         binary = _examine(path) if path else None
         if binary is not None:
             found.setdefault(binary.label, binary)
-    return sorted(
-        found.values(), key=lambda binary: (binary.product == "redis", binary.version), reverse=True
-    )
+    return sorted(found.values(), key=lambda binary: (binary.product == "redis", binary.version), reverse=True)
 
 
 def _bundled() -> str | None:
@@ -289,9 +287,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         family, address = (
-            (socket.AF_UNIX, self.path)
-            if self.transport == "unix"
-            else (socket.AF_INET, (self.host, self.port))
+            (socket.AF_UNIX, self.path) if self.transport == "unix" else (socket.AF_INET, (self.host, self.port))
         )
         with socket.socket(family, socket.SOCK_STREAM) as link:
             link.settimeout(1)

@@ -7,8 +7,7 @@ import random
 import pytest
 
 from nearcache.clocks import TICK_NS
-from nearcache.coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
-from nearcache.messages import pack_message
+from nearcache.coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch, pack_message
 
 SECOND = 1_000_000_000
 BOUND = 2 * SECOND
@@ -81,7 +80,7 @@ def test_message_before_the_baseline_still_poisons() -> None:
     """In SYNC there is no chain to check, but what is in flight must not survive the message."""
     lane = Lane(BOUND)
     lane.connected(identity=7)
-    assert lane.message(message(3, 1, 30)) == [Apply(30, ["k"])]
+    assert lane.message(message(3, 1, 30)) == [Apply(30, [b"sk"])]
     assert lane.state is State.SYNC
 
 
@@ -91,8 +90,8 @@ def test_message_before_the_baseline_still_poisons() -> None:
 def test_message_that_continues_the_chain_is_applied() -> None:
     """Same epoch, next number, and it names the write before it."""
     lane = live_lane()
-    assert lane.message(message(6, 50, 60)) == [Apply(60, ["k"])]
-    assert lane.message(message(7, 60, 70)) == [Apply(70, ["k"])]
+    assert lane.message(message(6, 50, 60)) == [Apply(60, [b"sk"])]
+    assert lane.message(message(7, 60, 70)) == [Apply(70, [b"sk"])]
     assert lane.counters.gaps == 0
 
 
@@ -105,7 +104,7 @@ def test_message_that_breaks_the_chain_makes_everything_suspect(seq: int, prev: 
     """Tolerance for gaps is zero, and the message itself is applied all the same."""
     lane = live_lane()
     payload = pack_message("I", epoch, seq, prev, 99, [b"sk"])
-    assert lane.message(payload) == [Suspect(), Apply(99, ["k"])]
+    assert lane.message(payload) == [Suspect(), Apply(99, [b"sk"])]
     assert lane.counters.gaps == 1
 
 
@@ -113,7 +112,7 @@ def test_chain_goes_on_from_the_message_after_a_gap() -> None:
     """One loss is one suspicion, not one per message from then on."""
     lane = live_lane()
     lane.message(message(8, 70, 80))
-    assert lane.message(message(9, 80, 90)) == [Apply(90, ["k"])]
+    assert lane.message(message(9, 80, 90)) == [Apply(90, [b"sk"])]
     assert lane.counters.gaps == 1
 
 
@@ -122,7 +121,7 @@ def test_lost_last_message_is_found_by_the_heartbeat() -> None:
     lane = live_lane()
     lane.heartbeat_sent(SECOND)
     assert lane.heartbeat_reply(reply(6, 60)) == [Suspect(), Vouch(SECOND + BOUND - TICK_NS)]
-    assert lane.message(message(7, 60, 70)) == [Apply(70, ["k"])]
+    assert lane.message(message(7, 60, 70)) == [Apply(70, [b"sk"])]
 
 
 def test_failover_that_reuses_the_sequence_number_is_found_by_the_write_id() -> None:
@@ -310,5 +309,6 @@ class _World:
                 self.attached = False
             elif isinstance(action, Apply):
                 for key in action.keys:
-                    if self.believed.get(str(key)) != action.wid:
-                        self.believed.pop(str(key), None)
+                    name = key[1:].decode()
+                    if self.believed.get(name) != action.wid:
+                        self.believed.pop(name, None)

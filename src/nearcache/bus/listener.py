@@ -27,8 +27,9 @@ import hiredis
 from .._store import Store
 from ..clocks import Clock, monotonic_ns
 from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
-from ..errors import CacheError
-from ..l2 import Driver, Link, load_script
+from ..errors import CacheError, DecodeError, ServerReplyError
+from ..keys import decode_key
+from ..l2 import Driver, ListenerLink, load_script
 
 _READ_BYTES: Final = 1 << 18
 _BACKOFF_FIRST_S: Final = 0.05
@@ -41,7 +42,7 @@ class _Subscription:
 
     shard: int
     lane: Lane
-    link: Link | None = None
+    link: ListenerLink | None = None
     connecting: bool = False
     retry_ns: int = 0
     failures: int = 0
@@ -86,7 +87,7 @@ class Listener:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
-        self._arrivals: queue.SimpleQueue[tuple[_Subscription, Link | Exception]] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[tuple[_Subscription, ListenerLink | Exception]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._started = threading.Lock()
@@ -206,13 +207,13 @@ class Listener:
             except queue.Empty:
                 return
             subscription.connecting = False
-            if isinstance(arrival, Link):
+            if isinstance(arrival, ListenerLink):
                 self._subscribe(subscription, arrival)
             else:
                 subscription.lane.last_error = str(arrival)
                 self._back_off(subscription)
 
-    def _subscribe(self, subscription: _Subscription, link: Link) -> None:
+    def _subscribe(self, subscription: _Subscription, link: ListenerLink) -> None:
         subscription.link = link
         link.sock.setblocking(False)
         self._selector.register(link.sock, selectors.EVENT_READ, subscription)
@@ -283,7 +284,7 @@ class Listener:
             link.reader.feed(data)
             while subscription.link is link:
                 item = link.reader.gets()
-                if item is False:
+                if item is link.more:
                     return
                 self._take(subscription, item)
         except hiredis.ProtocolError as error:
@@ -299,7 +300,7 @@ class Listener:
                     self._notice(lane.position.wid)
             elif kind != b"subscribe":
                 self._lose(subscription, f"the server sent {kind!r}")
-        elif isinstance(item, hiredis.ReplyError) and str(item).startswith("NOSCRIPT"):
+        elif isinstance(item, ServerReplyError) and item.code == "NOSCRIPT":
             lane.forget_heartbeat()
             self._send_heartbeat(subscription, whole=True)
         else:
@@ -320,7 +321,12 @@ class Listener:
         shard = subscription.shard
         for action in actions:
             if isinstance(action, Apply):
-                subscription.dropped += store.apply(shard, action.wid, action.keys)
+                try:
+                    keys = [decode_key(key) for key in action.keys]
+                except DecodeError as error:
+                    self._perform(subscription, subscription.lane.bad_frame(str(error)))
+                    return
+                subscription.dropped += store.apply(shard, action.wid, keys)
             elif isinstance(action, Vouch):
                 store.lane_vouch(shard, action.until_ns)
             elif isinstance(action, Suspect):
@@ -372,5 +378,5 @@ class Listener:
                 _, arrival = self._arrivals.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(arrival, Link):
+            if isinstance(arrival, ListenerLink):
                 arrival.close()

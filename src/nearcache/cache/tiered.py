@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import SafeCodec, ValueCodec
-from ..coherence import State
+from ..coherence import RESERVED, State
 from ..embedded import EmbeddedServers
 from ..errors import ShardError, ShardUnavailableError
 from ..l2 import Driver, Exchange
@@ -35,7 +35,6 @@ from ..loading import (
     write,
     write_many,
 )
-from ..messages import RESERVED
 from ..options import Endpoint, Settings, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed
 from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats

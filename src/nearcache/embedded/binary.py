@@ -71,9 +71,7 @@ def _named(value: str) -> ServerProgram:
     try:
         return _examine(path)
     except _Unfit as reason:
-        raise ConfigError(
-            VARIABLE, value, f"this program {reason}; name a redis-server or unset it"
-        ) from reason
+        raise ConfigError(VARIABLE, value, f"this program {reason}; name a redis-server or unset it") from reason
 
 
 def _candidates() -> list[str]:

@@ -87,8 +87,6 @@ def _check(path: str) -> None:
     if status.st_uid != os.geteuid():
         raise EmbeddedError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: {remedy}")
     if status.st_mode & 0o022:
-        raise EmbeddedError(
-            f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}): {remedy}"
-        )
+        raise EmbeddedError(f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}): {remedy}")
     if status.st_mode & 0o077:
         os.chmod(path, 0o700)

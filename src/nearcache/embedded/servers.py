@@ -72,9 +72,7 @@ class EmbeddedServers:
         self._departure = weakref.finalize(self, _leave, self._users, plan.directory)
 
     @classmethod
-    def join(
-        cls, name: str, shards: int, *, maxmemory_mb: int = 256, start_timeout: float = 10.0
-    ) -> EmbeddedServers:
+    def join(cls, name: str, shards: int, *, maxmemory_mb: int = 256, start_timeout: float = 10.0) -> EmbeddedServers:
         """Return a share in the servers called ``name``, which are started if they do not run.
 
         Args:
@@ -312,9 +310,7 @@ def _python() -> str:
         return sys.executable
     found = os.path.join(sys.exec_prefix, "bin", "python{}.{}".format(*sys.version_info))
     if not os.access(found, os.X_OK):
-        raise EmbeddedError(
-            f"no Python interpreter to run the supervisor: neither {sys.executable!r} nor {found}"
-        )
+        raise EmbeddedError(f"no Python interpreter to run the supervisor: neither {sys.executable!r} nor {found}")
     return found
 
 

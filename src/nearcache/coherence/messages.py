@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from .errors import DecodeError
-from .keys import Key, decode_key
+from ..errors import DecodeError
 
 #: Operations: set, fill, invalidate, clear.
 OPERATIONS: Final = frozenset("SFIC")
@@ -21,14 +20,14 @@ _HEADER = re.compile(rb"([SFIC]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a
 
 
 class Message(NamedTuple):
-    """One invalidation message. Ids are unsigned 64-bit numbers."""
+    """One invalidation message. Ids are unsigned 64-bit numbers; keys are encoded, as ``keys`` encodes them."""
 
     operation: str
     epoch: int
     seq: int
     prev: int
     wid: int
-    keys: list[Key]
+    keys: list[bytes]
 
 
 def parse_message(payload: bytes) -> Message:
@@ -46,7 +45,7 @@ def parse_message(payload: bytes) -> Message:
 
 
 def _keys(rest: bytes) -> list[Key]:
-    keys: list[Key] = []
+    keys: list[bytes] = []
     start, end = 0, len(rest)
     while start < end:
         colon = rest.find(b":", start, start + 7)
@@ -57,7 +56,7 @@ def _keys(rest: bytes) -> list[Key]:
         if stop > end:
             raise DecodeError("an invalidation message ends in the middle of a key")
         if rest[start : start + 1] != RESERVED:
-            keys.append(decode_key(rest[start:stop]))
+            keys.append(rest[start:stop])
         start = stop
     return keys
 

@@ -29,9 +29,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .clocks import TICK_NS
-from .errors import DecodeError
-from .keys import Key
+from ..clocks import TICK_NS
+from ..errors import DecodeError
 from .messages import Message, parse_message
 
 
@@ -72,10 +71,13 @@ class Vouch:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Drop what a message names: rules R2 and R7."""
+    """Drop what a message names, by encoded key: rules R2 and R7.
+
+    If a key turns out not to be decodable, report :meth:`Lane.bad_frame`.
+    """
 
     wid: int
-    keys: list[Key]
+    keys: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +200,13 @@ class Lane:
         try:
             message = parse_message(payload)
         except DecodeError as error:
-            self.counters.bad_frames += 1
-            return self._give_up(str(error))
+            return self.bad_frame(str(error))
         return self._follow(message)
+
+    def bad_frame(self, reason: str) -> list[Action]:
+        """A message could not be understood. It may have named any key."""
+        self.counters.bad_frames += 1
+        return self._give_up(reason)
 
     def overdue(self, now_ns: int) -> bool:
         """Whether the oldest unanswered heartbeat has waited too long."""
