@@ -33,4 +33,7 @@ extensions = [
     for path in sorted(glob("ext/nearcache/*.pyx"))
 ]
 
-setup(ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", language_level=3))
+# Cython would add __test__ and pickling methods that the stubs rightly do not have.
+DIRECTIVES = {"language_level": 3, "autotestdict": False, "auto_pickle": False}
+
+setup(ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES))

@@ -11,7 +11,11 @@ from typing import Any
 
 
 class CacheError(Exception):
-    """The root of nearcache's exceptions."""
+    """The root of nearcache's exceptions. All of them can be pickled and copied if their attributes can."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own would call the class with its finished message, which is not what __init__ takes here.
+        return _restore, (type(self), self.args), self.__dict__
 
 
 class ConfigError(CacheError, ValueError):
@@ -23,7 +27,7 @@ class ConfigError(CacheError, ValueError):
     """
 
     def __init__(self, option: str, value: object, remedy: str) -> None:
-        super().__init__(f"option {option}={value!r}: {remedy}")
+        super().__init__(f"option {option}={_short(value, 200)}: {remedy}")
         self.option = option
         self.value = value
 
@@ -157,8 +161,8 @@ class BulkError(CacheError):
         self, stored: Iterable[object], failed: Mapping[Any, Exception], unknown: Mapping[Any, Exception]
     ) -> None:
         self.stored = frozenset(stored)
-        self.failed = dict(failed)
-        self.unknown = dict(unknown)
+        self.failed: dict[Any, Exception] = dict(failed)
+        self.unknown: dict[Any, Exception] = dict(unknown)
         first = next(iter([*self.failed.values(), *self.unknown.values()]), None)
         super().__init__(
             f"{len(self.stored)} keys stored, {len(self.failed)} not stored ({_some(self.failed)}), "
@@ -177,9 +181,18 @@ class ServerNotFoundError(EmbeddedError):
     """No Redis server program was found for the embedded default."""
 
 
-def _short(obj: object) -> str:
-    text = repr(obj)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
+    error = cls.__new__(cls)
+    error.args = args
+    return error
+
+
+def _short(obj: object, limit: int = 80) -> str:
+    try:
+        text = repr(obj)
+    except Exception as error:  # noqa: BLE001  a message about a key must not fail because the key's own repr does
+        return f"<{type(obj).__name__}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 20]}... ({len(text)} characters)"
 
 
 def _some(keys: Mapping[Any, Exception]) -> str:

@@ -8,7 +8,6 @@ both places with different values, it is an error, because nobody can know which
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -130,7 +129,7 @@ def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any],
                 raise ConfigError(option, value, allowed) from None
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             raise ConfigError(option, value, allowed)
-        if not math.isfinite(number) or not low <= number <= high:
+        if not low <= number <= high:  # NaN is in no range
             raise ConfigError(option, value, allowed)
         return float(number)
 
@@ -169,7 +168,7 @@ def _names(option: str, value: Any) -> Any:
 
 def _text(option: str, value: Any) -> Any:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(option, "***" if option == "password" else value, "give a text, or None")
+        raise ConfigError(option, _redact_value(option, value), "give a text, or None")
     return value
 
 
@@ -203,7 +202,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
     "shards": _integer(1, 64),
-    "maxmemory_mb": _integer(4, 1_048_576),
+    "maxmemory_mb": _integer(8, 1_048_576),
 }
 _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "db": _integer(0, 1_000_000),
@@ -230,6 +229,11 @@ def seconds_to_ttl(option: str, value: Any) -> float | None:
 # -- URLs --------------------------------------------------------------------------------------------------------
 
 
+def chosen_url(url: str | None) -> str:
+    """Return the URL that ``None`` stands for."""
+    return os.environ.get(ENVIRONMENT, DEFAULT_URL) if url is None else url
+
+
 def parse(url: str | None = None, /, **keywords: Any) -> Settings:
     """Return the settings that a URL and keywords describe.
 
@@ -242,20 +246,32 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
     Raises:
         ConfigError: As the module says.
     """
-    text = os.environ.get(ENVIRONMENT, DEFAULT_URL) if url is None else url
+    text = chosen_url(url)
     if not isinstance(text, str):
         raise ConfigError("url", text, f"give a text that begins with one of {', '.join(SCHEMES)}, then ://")
     scheme, marker, rest = text.partition("://")
     if not marker or scheme not in SCHEMES:
         raise ConfigError("url", _redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
     location, _, query = rest.partition("?")
-    chosen = _merge(_query(text, query), keywords)
+    if "#" in rest or "@" in query:
+        raise ConfigError(
+            "url", _redact(text), "write # as %23, and in a user name or password @ as %40, / as %2F, ? as %3F"
+        )
     allowed = _allowed(scheme)
-    for option in chosen:
+    in_url = _check(scheme, allowed, _query(text, query))
+    checked = _check(scheme, allowed, keywords)
+    for option in in_url.keys() & checked.keys():
+        if in_url[option] != checked[option]:
+            value = _redact_value(option, keywords[option])
+            raise ConfigError(option, value, "the URL gives it another value; give it once")
+    return _build(scheme, text, location, {**in_url, **checked})
+
+
+def _check(scheme: str, allowed: Mapping[str, Callable[[str, Any], Any]], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    for option, value in chosen.items():
         if option not in allowed:
-            raise ConfigError(option, _redact_value(option, chosen[option]), _unknown(option, scheme, allowed))
-    checked = {option: allowed[option](option, value) for option, value in chosen.items()}
-    return _build(scheme, text, location, checked)
+            raise ConfigError(option, _redact_value(option, value), _unknown(option, scheme, allowed))
+    return {option: allowed[option](option, value) for option, value in chosen.items()}
 
 
 def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Settings:
@@ -263,10 +279,14 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     endpoints: tuple[Endpoint, ...] = ()
     if scheme == "memory":
         if location.strip("/"):
-            raise ConfigError("url", text, "memory:// takes no name; write memory://")
+            raise ConfigError("url", _redact(text), "memory:// takes no name; write memory://")
         checked.setdefault("ttl", None)
     elif scheme == "embedded":
-        checked["embedded_name"] = _name("url", location or "default")
+        if location and not _NAME.fullmatch(location):
+            raise ConfigError(
+                "url", _redact(text), "name embedded servers with 1 to 64 characters out of A-Z a-z 0-9 _ . -"
+            )
+        checked["embedded_name"] = location or "default"
     else:
         read = _unix if scheme == "unix" else _tcp
         endpoints = read(scheme, text, location, connection)
@@ -307,17 +327,10 @@ def _query(text: str, query: str) -> dict[str, str]:
     return found
 
 
-def _merge(query: dict[str, str], keywords: dict[str, Any]) -> dict[str, Any]:
-    for option in query.keys() & keywords.keys():
-        if str(keywords[option]) != query[option]:
-            raise ConfigError(
-                option, _redact_value(option, keywords[option]), "the URL gives it another value; give it once"
-            )
-    return {**query, **keywords}
-
-
 def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
     hosts, _, path = location.partition("/")
+    if "@" in path:
+        raise ConfigError("url", _redact(text), "write / in a user name or password as %2F")
     userinfo, at, hosts = hosts.rpartition("@")
     if at:
         user, colon, password = userinfo.partition(":")
@@ -336,7 +349,7 @@ def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> 
     paths = [unquote(path) for path in location.split(",")]
     for path in paths:
         if not path.startswith("/"):
-            raise ConfigError("url", text, f"give absolute socket paths ({scheme}:///run/redis.sock), not {path!r}")
+            raise ConfigError("url", _redact(text), f"give absolute socket paths, as in {scheme}:///run/redis.sock")
     return _endpoints([{"path": path, "name": path} for path in paths], text, connection)
 
 
@@ -372,10 +385,14 @@ def _host(text: str, host: str) -> tuple[str, int]:
 
 
 def _redact(text: str) -> str:
-    """Take the password out of a URL, also out of one that is not well-formed."""
-    text = re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", text)
-    return re.sub(r"(password=)[^&]*", r"\1***", text)
+    """Take out of a URL, however malformed, all that may be secret: what stands before an @, and values of options."""
+    scheme, marker, rest = text.partition("://")
+    if scheme not in SCHEMES:
+        scheme, marker, rest = "", "", text
+    _, at, location = rest.rpartition("@")
+    location, question, query = location.partition("?")
+    return scheme + marker + at.replace("@", "***@") + location + question + re.sub("=[^&]*", "=***", query)
 
 
 def _redact_value(option: str, value: object) -> object:
-    return "***" if option == "password" else value
+    return "***" if re.search("pass|pwd|secret|token|auth", option, re.IGNORECASE) else value

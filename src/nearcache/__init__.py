@@ -1,0 +1,78 @@
+"""nearcache: a cache in this process at dict speed, Redis behind it, and coherence that knows what it missed.
+
+>>> import nearcache
+>>> cache = nearcache.open("memory://", maxsize=1000, ttl=60)
+>>> cache["answer"] = 42
+>>> cache["answer"]
+42
+"""
+
+from .cache import (
+    Cache,
+    CacheInfo,
+    CoherenceStats,
+    Health,
+    L1Stats,
+    L2Stats,
+    LoaderStats,
+    MemoryCache,
+    SelfTest,
+    ShardHealth,
+    ShardTest,
+    Stats,
+    open,  # noqa: A004  nearcache.open, as io.open
+)
+from .errors import (
+    AuthenticationFailedError,
+    BulkError,
+    CacheError,
+    ClosedError,
+    ConfigError,
+    DecodeError,
+    EmbeddedError,
+    LoadCycleError,
+    NotRedisError,
+    ServerNotFoundError,
+    ServerReplyError,
+    ShardError,
+    ShardUnavailableError,
+    UnencodableKeyError,
+    UnencodableValueError,
+    UnsupportedServerError,
+    ValueTooLargeError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuthenticationFailedError",
+    "BulkError",
+    "Cache",
+    "CacheError",
+    "CacheInfo",
+    "ClosedError",
+    "CoherenceStats",
+    "ConfigError",
+    "DecodeError",
+    "EmbeddedError",
+    "Health",
+    "L1Stats",
+    "L2Stats",
+    "LoadCycleError",
+    "LoaderStats",
+    "MemoryCache",
+    "NotRedisError",
+    "SelfTest",
+    "ServerNotFoundError",
+    "ServerReplyError",
+    "ShardError",
+    "ShardHealth",
+    "ShardTest",
+    "ShardUnavailableError",
+    "Stats",
+    "UnencodableKeyError",
+    "UnencodableValueError",
+    "UnsupportedServerError",
+    "ValueTooLargeError",
+    "open",
+]

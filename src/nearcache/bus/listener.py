@@ -1,0 +1,382 @@
+"""The listener: one thread per cache that receives invalidations and sends heartbeats.
+
+It owns one subscribed connection per shard, reads them all with one selector, and hands what arrives to the lanes'
+state machines (``coherence``), whose actions it carries out on the store. Making a connection can take as long as a
+time-out, so it happens in a short-lived thread of its own: a shard that is dead never delays the heartbeats of those
+that live.
+
+The store is the user's cache object, so it is held weakly. When the user drops it, or closes it, the thread ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import selectors
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import hiredis
+
+from .._store import Store
+from ..clocks import Clock, monotonic_ns
+from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
+from ..errors import CacheError, DecodeError, ServerReplyError
+from ..keys import decode_key
+from ..l2 import Driver, ListenerLink, load_script
+
+_READ_BYTES: Final = 1 << 18
+_BACKOFF_FIRST_S: Final = 0.05
+_BACKOFF_MOST_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Subscription:
+    """The connection of one shard, and when to try again without one."""
+
+    shard: int
+    lane: Lane
+    link: ListenerLink | None = None
+    connecting: bool = False
+    retry_ns: int = 0
+    failures: int = 0
+    beat_ns: int = 0
+    dropped: int = 0
+    handles: list[bytes] = field(default_factory=list)
+
+
+class Listener:
+    """Follows every lane of one cache.
+
+    Args:
+        store: Weak reference to the store that the actions are carried out on.
+        driver: Makes the connections.
+        lanes: State machines, one per shard.
+        prefix: What the names of this namespace in Redis begin with.
+    """
+
+    def __init__(
+        self,
+        store: weakref.ref[Store[Any, Any]],
+        driver: Driver,
+        lanes: list[Lane],
+        prefix: bytes,
+        *,
+        clock: Clock = monotonic_ns,
+    ) -> None:
+        self._store = store
+        self._driver = driver
+        self._clock = clock
+        self._subscriptions = [_Subscription(shard, lane) for shard, lane in enumerate(lanes)]
+        self._heartbeat = load_script("heartbeat")
+        self._lane_key = prefix + b"L"
+        self._prefix = prefix
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._renew()
+
+    def _renew(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        # Sockets, not a bare pipe: once closed they say so, where a file descriptor's number may be another's by then.
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, None)
+        self._arrivals: queue.SimpleQueue[tuple[_Subscription, ListenerLink | Exception]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._settled = threading.Event()
+        self._started = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    # -- for the cache
+
+    def start(self) -> None:
+        """Begin to listen, once. Cheap when already done."""
+        if self._thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
+            self._thread = threading.Thread(target=self._run, name="nearcache-listener", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close its connections. Idempotent; callable from any thread, the listener's included."""
+        self._stopping.set()
+        self.wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def wake(self) -> None:
+        """Make the thread look round."""
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+            self._wake_out.send(b"!")
+
+    def wait_settled(self, timeout_s: float) -> bool:
+        """Wait until every shard has either gone live or failed once. Returns whether that came in time."""
+        return self._settled.wait(timeout_s)
+
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        """Call ``seen`` in the listener's thread when a message with this write id arrives."""
+        self._watched[wid] = seen
+
+    def unwatch(self, wid: int) -> None:
+        """Forget a write id."""
+        self._watched.pop(wid, None)
+
+    def dropped(self, shard: int) -> int:
+        """How many L1 entries messages of this shard have dropped."""
+        return self._subscriptions[shard].dropped
+
+    def after_fork(self) -> None:
+        """In the child: forget the parent's sockets without a word on them. :meth:`start` makes new ones."""
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        for subscription in self._subscriptions:
+            if subscription.link is not None:
+                subscription.link.sock.close()
+            subscription.link = None
+            subscription.connecting = False
+            subscription.retry_ns = 0
+        self._watched.clear()
+        self._renew()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set() and self._store() is not None:
+                self._connect_missing()
+                for key, _ in self._selector.select(self._pause_s()):
+                    if key.data is None:
+                        self._drain_pipe()
+                    else:
+                        self._receive(key.data)
+                self._take_arrivals()
+                self._beat()
+                if not self._settled.is_set():
+                    self._look_settled()
+        finally:
+            self._stopping.set()
+            self._close()
+
+    def _pause_s(self) -> float:
+        """Seconds until something is due."""
+        due = []
+        for s in self._subscriptions:
+            if s.link is not None:
+                due.append(s.beat_ns)
+                deadline_ns = s.lane.deadline_ns()
+                if deadline_ns is not None:
+                    due.append(deadline_ns)
+            elif not s.connecting:
+                due.append(s.retry_ns)
+        if not due:
+            return 60.0
+        return max(0.0, (min(due) - self._clock()) / 1e9)
+
+    def _connect_missing(self) -> None:
+        now_ns = self._clock()
+        for subscription in self._subscriptions:
+            if subscription.link is None and not subscription.connecting and now_ns >= subscription.retry_ns:
+                subscription.connecting = True
+                threading.Thread(
+                    target=self._connect,
+                    args=(subscription, self._arrivals),
+                    name=f"nearcache-connect-{subscription.shard}",
+                    daemon=True,
+                ).start()
+
+    def _connect(self, subscription: _Subscription, arrivals: queue.SimpleQueue[Any]) -> None:
+        """Runs in a thread of its own."""
+        try:
+            arrivals.put((subscription, self._driver.connect_listener(subscription.shard)))
+        except (CacheError, OSError) as error:
+            arrivals.put((subscription, error))
+        self.wake()
+        if self._stopping.is_set():
+            self._discard_arrivals()
+
+    def _take_arrivals(self) -> None:
+        while True:
+            try:
+                subscription, arrival = self._arrivals.get_nowait()
+            except queue.Empty:
+                return
+            subscription.connecting = False
+            if isinstance(arrival, ListenerLink):
+                self._subscribe(subscription, arrival)
+            else:
+                subscription.lane.last_error = str(arrival)
+                self._back_off(subscription)
+
+    def _subscribe(self, subscription: _Subscription, link: ListenerLink) -> None:
+        subscription.link = link
+        link.sock.setblocking(False)
+        self._selector.register(link.sock, selectors.EVENT_READ, subscription)
+        self._perform(subscription, subscription.lane.connected(link.identity))
+        channel = self._driver.channel(subscription.shard, self._prefix)
+        if self._send(subscription, hiredis.pack_command((b"SUBSCRIBE", channel))):
+            self._send_heartbeat(subscription)
+
+    def _back_off(self, subscription: _Subscription) -> None:
+        subscription.failures += 1
+        pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(subscription.failures - 1, 10))
+        subscription.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+
+    def _look_settled(self) -> None:
+        if all(s.lane.state is State.LIVE or s.failures for s in self._subscriptions):
+            self._settled.set()
+
+    # -- heartbeats
+
+    def _beat(self) -> None:
+        now_ns = self._clock()
+        for subscription in self._subscriptions:
+            if subscription.link is None:
+                continue
+            if subscription.lane.overdue(now_ns):
+                self._lose(subscription, "no reply to a heartbeat")
+            elif now_ns >= subscription.beat_ns:
+                self._send_heartbeat(subscription)
+
+    def _send_heartbeat(self, subscription: _Subscription, *, whole: bool = False) -> None:
+        command, script = (b"EVAL", self._heartbeat.source) if whole else (b"EVALSHA", self._heartbeat.sha)
+        now_ns = self._clock()
+        subscription.lane.heartbeat_sent(now_ns)
+        spread = random.uniform(0.9, 1.1)
+        subscription.beat_ns = now_ns + int(subscription.lane.heartbeat_ns * spread)
+        nonce = os.urandom(8).hex()
+        self._send(subscription, hiredis.pack_command((command, script, b"1", self._lane_key, b"1", nonce)))
+
+    def _send(self, subscription: _Subscription, data: bytes) -> bool:
+        assert subscription.link is not None
+        try:
+            sent = subscription.link.sock.send(data)
+        except OSError as error:
+            self._lose(subscription, f"cannot send: {error}")
+            return False
+        if sent != len(data):  # a few bytes do not fit into an empty buffer: nobody reads there
+            self._lose(subscription, "the server does not read")
+            return False
+        return True
+
+    # -- receiving
+
+    def _receive(self, subscription: _Subscription) -> None:
+        link = subscription.link
+        if link is None:
+            return
+        try:
+            data = link.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(subscription, f"cannot read: {error}")
+            return
+        if not data:
+            self._lose(subscription, "the server closed the connection")
+            return
+        try:
+            link.reader.feed(data)
+            while subscription.link is link:
+                item = link.reader.gets()
+                if item is link.more:
+                    return
+                self._take(subscription, item)
+        except hiredis.ProtocolError as error:
+            self._lose(subscription, f"not the Redis protocol: {error}")
+
+    def _take(self, subscription: _Subscription, item: Any) -> None:
+        lane = subscription.lane
+        if isinstance(item, hiredis.PushNotification):
+            kind = item[0]
+            if kind == b"message":
+                self._perform(subscription, lane.message(item[2]))
+                if self._watched and lane.position is not None:
+                    self._notice(lane.position.wid)
+            elif kind != b"subscribe":
+                self._lose(subscription, f"the server sent {kind!r}")
+        elif isinstance(item, ServerReplyError) and item.code == "NOSCRIPT":
+            lane.forget_heartbeat()
+            self._send_heartbeat(subscription, whole=True)
+        else:
+            self._perform(subscription, lane.heartbeat_reply(item))
+            if lane.state is State.LIVE:
+                subscription.failures = 0
+                self._driver.note_alive(subscription.shard)
+
+    def _notice(self, wid: int) -> None:
+        seen = self._watched.pop(wid, None)
+        if seen is not None:
+            seen()
+
+    def _perform(self, subscription: _Subscription, actions: list[Action]) -> None:
+        store = self._store()
+        if store is None:
+            return
+        shard = subscription.shard
+        for action in actions:
+            if isinstance(action, Apply):
+                try:
+                    keys = [decode_key(key) for key in action.keys]
+                except DecodeError as error:
+                    self._perform(subscription, subscription.lane.bad_frame(str(error)))
+                    return
+                subscription.dropped += store.apply(shard, action.wid, keys)
+            elif isinstance(action, Vouch):
+                store.lane_vouch(shard, action.until_ns)
+            elif isinstance(action, Suspect):
+                store.lane_suspect(shard)
+            elif isinstance(action, Attach):
+                store.lane_attach(shard, action.identity)
+            elif isinstance(action, Detach):
+                store.lane_attach(shard, 0)
+                store.lane_dark(shard)
+            elif isinstance(action, Reconnect):
+                self._drop_link(subscription)
+
+    # -- ending
+
+    def _lose(self, subscription: _Subscription, reason: str) -> None:
+        self._perform(subscription, subscription.lane.lost(reason))
+        self._drop_link(subscription)
+
+    def _drop_link(self, subscription: _Subscription) -> None:
+        link, subscription.link = subscription.link, None
+        if link is not None:
+            self._selector.unregister(link.sock)
+            link.close()
+            self._back_off(subscription)
+
+    def _drain_pipe(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_in.recv(4096):
+                pass
+
+    def _close(self) -> None:
+        for subscription in self._subscriptions:
+            link, subscription.link = subscription.link, None
+            if link is not None:
+                link.close()
+            store = self._store()
+            if store is not None:
+                self._perform(subscription, subscription.lane.lost("closed"))
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        self._discard_arrivals()
+        self._settled.set()
+
+    def _discard_arrivals(self) -> None:
+        """Close connections that were made for nobody."""
+        while True:
+            try:
+                _, arrival = self._arrivals.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(arrival, ListenerLink):
+                arrival.close()

@@ -1,0 +1,63 @@
+"""The public caches. ``TieredCache`` is imported by :func:`open` only: it needs redis-py, ``memory://`` does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..options import chosen_url
+from .base import Cache
+from .memory import MemoryCache
+from .report import (
+    CacheInfo,
+    CoherenceStats,
+    Health,
+    L1Stats,
+    L2Stats,
+    LoaderStats,
+    SelfTest,
+    ShardHealth,
+    ShardTest,
+    Stats,
+)
+
+__all__ = [
+    "Cache",
+    "CacheInfo",
+    "CoherenceStats",
+    "Health",
+    "L1Stats",
+    "L2Stats",
+    "LoaderStats",
+    "MemoryCache",
+    "SelfTest",
+    "ShardHealth",
+    "ShardTest",
+    "Stats",
+    "open",
+]
+
+
+def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa: A001  nearcache.open, as io.open
+    """Open a cache.
+
+    Args:
+        url: ``embedded://NAME`` (real Redis servers on this machine, started for you and shared by all processes of
+            this user that give the same name), ``redis://HOST:PORT,HOST:PORT/DB`` (client-side shards),
+            ``rediss://`` (TLS), ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
+            variable ``NEARCACHE_URL``, or else ``embedded://default``.
+        options: ``namespace``, ``maxsize``, ``maxbytes``, ``ttl``, ``l1_ttl``, ``max_staleness``, ``loader``, ``key``,
+            ``classes``, ``timeout`` and others: see :class:`nearcache.options.Settings`. They may stand in the
+            URL's query as well.
+    Returns:
+        A mapping, and a context manager that closes itself.
+    Raises:
+        ConfigError: An option or the URL is wrong; the message says what is allowed.
+        AuthenticationFailedError, NotRedisError, UnsupportedServerError: A server that can never be used.
+        EmbeddedError, ServerNotFoundError: The embedded servers could not be started.
+    """
+    url = chosen_url(url)
+    if isinstance(url, str) and url.startswith("memory:"):
+        return MemoryCache(url, **options)
+    from .tiered import TieredCache
+
+    return TieredCache(url, **options)

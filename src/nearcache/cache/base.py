@@ -1,0 +1,272 @@
+"""What every cache is: a mapping whose hits are served by the compiled store it inherits from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
+
+from .._store import Store
+from ..errors import ClosedError
+from ..options import Settings, seconds_to_ttl
+from .report import CacheInfo, Health, SelfTest, Stats
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+#: "Not given", where None means something.
+DEFAULT: Final[Any] = object()
+
+
+class Cache(Store[K, V], Generic[K, V]):
+    """The common base of the caches that :func:`nearcache.open` returns.
+
+    ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
+    through the hooks ``_missing``, ``_missing_get`` and ``_missing_in``.
+
+    Iteration, ``len``, ``keys``, ``values``, ``items``, ``copy`` and ``==`` speak of this process's L1.
+    """
+
+    settings: Settings
+
+    # -- single keys
+
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+        """Store a value in every tier.
+
+        Args:
+            key: Encodable (``memory://``: hashable).
+            value: Stored as it is in L1; treat it as read-only from here on.
+            ttl: Lifetime in seconds; ``None``: no expiry; default: the cache's.
+        Raises:
+            UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
+            ShardUnavailableError: Nothing is known to be stored; no L1 copy is kept in this process.
+        Cost: one round trip.
+        """
+        raise NotImplementedError
+
+    def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process; no error if there is none. Returns whether there was one.
+
+        Raises:
+            ShardUnavailableError: It is not known to be done. This process's own copy is gone in any case.
+        """
+        raise NotImplementedError
+
+    def get_or_load(self, key: K, loader: Callable[[K], V] | None = None, *, ttl: float | None = DEFAULT) -> V:
+        """Return the value for a key; on a miss call the loader and keep its value.
+
+        However many threads ask for one key, its loader runs once in this process.
+
+        Args:
+            key: Encodable (``memory://``: hashable).
+            loader: Called with the key; default: the cache's own ``loader=``.
+            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; default: the cache's.
+        Returns:
+            The object that L1 holds, not a copy: treat it as read-only.
+        Raises:
+            KeyError: A miss, and there is no loader.
+            LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
+            Anything the loader raises, in every thread that waits for it.
+        Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader.
+        """
+        found = self.hit(key, DEFAULT)
+        if found is not DEFAULT:
+            return cast("V", found)
+        chosen = loader if loader is not None else self.settings.loader
+        if chosen is None:
+            return self._missing(key)
+        return self._load(key, chosen, ttl)
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+        raise NotImplementedError
+
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: V | D) -> V | D: ...
+    def pop(self, key: K, default: Any = DEFAULT) -> Any:
+        """Remove a key everywhere and return its value. Never calls the loader.
+
+        Raises:
+            KeyError: There is none, and no default was given.
+        """
+        value = self.get(key, DEFAULT)
+        if value is DEFAULT:
+            if default is DEFAULT:
+                raise KeyError(key)
+            return default
+        self.invalidate(key)
+        return value
+
+    def popitem(self) -> tuple[K, V]:
+        """Remove the least recently used L1 entry everywhere and return it.
+
+        Raises:
+            KeyError: L1 is empty.
+        """
+        key, value = self.pop_lru()
+        self.invalidate(key)
+        return key, value
+
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
+        raise NotImplementedError
+
+    # -- many keys
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key. Never calls the loader. One round trip per shard, in parallel."""
+        raise NotImplementedError
+
+    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+        """Store many values. One round trip per shard, in parallel.
+
+        Raises:
+            UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
+            BulkError: Some keys are stored and others not, or perhaps not: it says which.
+        """
+        raise NotImplementedError
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys in every process. One round trip per shard, in parallel.
+
+        Raises:
+            BulkError: It is not known to be done for some keys: it says for which.
+        """
+        raise NotImplementedError
+
+    def update(self, other: Any = (), /, **more: V) -> None:
+        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
+        values: dict[Any, Any] = {}
+        values.update(_pairs(other))
+        values.update(more)
+        if values:
+            self.set_many(values)
+
+    # -- this process's L1, seen as a mapping
+
+    def keys(self) -> KeysView[K]:
+        """The keys in L1, least recently used first."""
+        return KeysView(cast("Mapping[K, V]", self))
+
+    def items(self) -> ItemsView[K, V]:
+        """The pairs in L1, least recently used first."""
+        return _Items(cast("Mapping[K, V]", self))
+
+    def values(self) -> ValuesView[V]:
+        """The values in L1, least recently used first."""
+        return _Values(cast("Mapping[K, V]", self))
+
+    def copy(self) -> Cache[K, V]:
+        """Return a ``memory://`` cache of its own that holds what L1 holds now."""
+        from .memory import MemoryCache
+
+        copied: MemoryCache[K, V] = MemoryCache(maxsize=self.settings.maxsize)
+        for key, value in self.snapshot():
+            copied[key] = value
+        return copied
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Self:
+        """Return a new cache of this class, with its default settings, that holds the keys."""
+        cache = cls()
+        for key in keys:
+            cache[key] = value
+        return cache
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if isinstance(other, Cache):
+            return dict(self.snapshot()) == dict(other.snapshot())
+        if isinstance(other, Mapping):
+            return dict(self.snapshot()) == dict(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as for every mutable mapping
+
+    def __repr__(self) -> str:
+        size, limit = len(self), self.settings.maxsize
+        return f"<{type(self).__name__} {self.settings.namespace!r}: {size} of {limit} entries in L1>"
+
+    # -- life and observation
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits, misses, maxsize and currsize of L1, named as ``functools.lru_cache`` names them."""
+        counters = self.counters()
+        return CacheInfo(counters["hits"], counters["misses"], self.settings.maxsize, len(self))
+
+    def stats(self) -> Stats:
+        """Return what happened in each tier since the cache was opened."""
+        raise NotImplementedError
+
+    def health(self) -> Health:
+        """Return the state of every shard, and whether L1 may serve its keys."""
+        raise NotImplementedError
+
+    def selftest(self, timeout: float = 2.0) -> SelfTest:
+        """Publish an invalidation on every shard and wait until it comes back, up to ``timeout`` seconds."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End threads and connections. Idempotent. A closed cache raises ClosedError when used."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- for the subclasses
+
+    def _ttl_ms(self, ttl: float | None, endless_ms: int) -> int:
+        """Check a lifetime given with a call; return milliseconds."""
+        seconds = self.settings.ttl if ttl is DEFAULT else seconds_to_ttl("ttl", ttl)
+        return endless_ms if seconds is None else max(1, round(seconds * 1000))
+
+
+def closed(name: str) -> ClosedError:
+    """The error of a call on a closed cache."""
+    return ClosedError(f"{name}: this cache is closed; open a new one")
+
+
+def _pairs(other: Any) -> Any:
+    """What ``dict.update`` may be given, as something that it takes as pairs: never through the loader."""
+    return other.snapshot() if isinstance(other, Cache) else other
+
+
+class _Items(ItemsView[K, V]):
+    """Pairs of a snapshot: a view that went through ``cache[key]`` would count hits, and might load."""
+
+    _mapping: Cache[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return iter(self._mapping.snapshot())
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        value = self._mapping.peek(item[0], DEFAULT)
+        return value is not DEFAULT and (value is item[1] or value == item[1])
+
+
+class _Values(ValuesView[V]):
+    _mapping: Cache[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return iter([value for _, value in self._mapping.snapshot()])
+
+    def __contains__(self, wanted: object) -> bool:
+        return any(value is wanted or value == wanted for _, value in self._mapping.snapshot())
+
+
+MutableMapping.register(Cache)

@@ -1,0 +1,175 @@
+"""``memory://``: L1 alone. A bounded mapping with expiry and a loader, and any hashable for a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+from .._store import Op
+from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ..errors import ConfigError
+from ..flights import ABANDONED, Load, Loads
+from ..options import parse
+from .base import DEFAULT, Cache, K, V, _pairs, closed
+from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
+
+_NS_PER_MS: Final = 1_000_000
+_ABSENT: Final[Any] = object()
+#: There is one process and no server: any write id and any identity will do, as long as they are not 0.
+_LOADED: Final = 1
+_IDENTITY: Final = 1
+
+
+class MemoryCache(Cache[K, V]):
+    """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
+
+    Args:
+        url: ``memory://`` with options, or nothing.
+        options: ``maxsize``, ``maxbytes``, ``getsizeof``, ``ttl``, ``loader``, ``key``.
+    Raises:
+        ConfigError: An option is unknown or out of range.
+    """
+
+    def __init__(self, url: str = "memory://", /, **options: Any) -> None:
+        settings = parse(url, **options)
+        if settings.scheme != "memory":
+            raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
+        self.settings = settings
+        super().__init__(
+            settings.maxsize,
+            maxbytes=settings.maxbytes,
+            ttl_ns=0 if settings.ttl is None else round(settings.ttl * 1e9),
+            keyfunc=settings.key,
+            getsizeof=settings.getsizeof,
+        )
+        self.lane_vouch(0, NEVER_NS)
+        self.lane_attach(0, _IDENTITY)
+        self._loads = Loads()
+        self._counting = threading.Lock()
+        self._load_calls = [0, 0]
+        self._closed = False
+
+    # -- hooks of the store
+
+    def _missing(self, key: K) -> V:
+        if self._closed:
+            raise closed(repr(self))
+        if self.settings.loader is None:
+            raise KeyError(key)
+        return self._load(key, self.settings.loader, DEFAULT)
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
+        name: Any = key if self.settings.key is None else self.settings.key(key)
+        mine = Load(name)
+        try:
+            while (flight := self._loads.begin(mine)) is not mine:
+                value = self._loads.wait(flight)
+                if value is not ABANDONED:
+                    return cast("V", value)
+            mine.value = self._load_alone(key, name, loader, ttl_ns)
+            return cast("V", mine.value)
+        except Exception as error:
+            mine.error = error
+            raise
+        finally:
+            self._loads.end(mine)
+
+    def _load_alone(self, key: K, name: Any, loader: Callable[[K], V], ttl_ns: int) -> V:
+        """Load as the owner of the load. What is written or deleted meanwhile is newer, and stays as it is."""
+        found = self.peek(key, _ABSENT)
+        if found is not _ABSENT:  # somebody was quicker
+            return cast("V", found)
+        op = Op(name, 0, wid=_LOADED, write=True)
+        self.open(op)
+        self._count_load(0)
+        try:
+            value = loader(key)
+            size = 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
+        except BaseException:
+            self.abandon(op, drop=False)
+            self._count_load(1)
+            raise
+        deadline_ns = monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
+        self.finish(op, value, _LOADED, deadline_ns, size, _IDENTITY)
+        return value
+
+    def _count_load(self, which: int) -> None:
+        with self._counting:
+            self._load_calls[which] += 1
+
+    # -- writing
+
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+        """Store a value. See :meth:`Cache.set`."""
+        self._use()
+        self.put(key, value, ttl_ns=self._ttl_ms(ttl, 0) * _NS_PER_MS)
+
+    def invalidate(self, key: K) -> bool:
+        """Remove a key. Returns whether it was there."""
+        self._use()
+        there = self.peek(key, _ABSENT) is not _ABSENT
+        self.drop(key)
+        return there
+
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key, or store the default."""
+        found = self.get(key, _ABSENT)
+        if found is not _ABSENT:
+            return cast("V", found)
+        self[key] = default
+        return default
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key."""
+        self._use()
+        wanted = list(dict.fromkeys(keys))
+        pairs = zip(wanted, self.hit_many(wanted, _ABSENT), strict=True)
+        return {key: value for key, value in pairs if value is not _ABSENT}
+
+    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+        """Store many values."""
+        self._use()
+        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
+        for key, value in dict(_pairs(values)).items():
+            self.put(key, value, ttl_ns=ttl_ns)
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Remove many keys."""
+        for key in keys:
+            self.invalidate(key)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._use()
+        self.drop_all()
+
+    # -- observation and life
+
+    def stats(self) -> Stats:
+        """Return what was counted since the cache was opened; zeros for the tiers that it does not have."""
+        loads, errors = self._load_calls
+        return Stats(
+            l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
+            l2=L2Stats(*[0] * len(L2Stats.__slots__)),
+            loader=LoaderStats(loads, errors, len(self._loads)),
+            coherence=CoherenceStats(*[0] * len(CoherenceStats.__slots__)),
+        )
+
+    def health(self) -> Health:
+        """There is nothing that could be ill."""
+        return Health()
+
+    def selftest(self, timeout: float = 2.0) -> SelfTest:  # noqa: ARG002  the same call as for a tiered cache
+        """There is nothing to test."""
+        return SelfTest()
+
+    def close(self) -> None:
+        """Let go of everything held. Idempotent."""
+        self._closed = True
+        self.drop_all()
+
+    def _use(self) -> None:
+        if self._closed:
+            raise closed(repr(self))

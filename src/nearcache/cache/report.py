@@ -1,0 +1,229 @@
+"""What a cache says of itself: statistics, health, self-test."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+
+class CacheInfo(NamedTuple):
+    """The fields of ``functools.lru_cache``'s ``cache_info()``, for L1."""
+
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int
+
+
+def _ratio(hits: int, misses: int) -> float:
+    total = hits + misses
+    return hits / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class L1Stats:
+    """This process's memory.
+
+    Attributes:
+        hits, misses: Of ``cache[key]``, ``get`` and their relatives; ``in`` and ``peek`` do not count.
+        evictions: Entries that made room.
+        expirations: Entries found to be past their deadline.
+        suspects: Reads that found an entry which could not be vouched for at that moment.
+        invalidated: Entries dropped because of a message.
+        entries, size_bytes: What is held now; bytes as encoded.
+        maxsize, maxbytes: The bounds.
+    """
+
+    hits: int
+    misses: int
+    evictions: int
+    expirations: int
+    suspects: int
+    invalidated: int
+    entries: int
+    size_bytes: int
+    maxsize: int | None
+    maxbytes: int | None
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits by requests, 0 to 1."""
+        return _ratio(self.hits, self.misses)
+
+
+@dataclass(frozen=True, slots=True)
+class L2Stats:
+    """What this process asked of Redis.
+
+    Attributes:
+        hits, misses: Of reads that L1 missed.
+        revalidated: Those of the hits for which a header was enough, because L1 still held the value.
+        writes: Values stored.
+        invalidations: Keys invalidated and namespaces cleared by this process.
+        errors: Requests that a shard did not answer, or refused.
+        undecodable: Values found that could not be read: damaged, foreign, newer, of another schema.
+        fills_refused: Loaded values that were not stored, because the key was invalidated meanwhile.
+        bytes_read, bytes_written: Envelopes.
+    """
+
+    hits: int
+    misses: int
+    revalidated: int
+    writes: int
+    invalidations: int
+    errors: int
+    undecodable: int
+    fills_refused: int
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits by requests, 0 to 1."""
+        return _ratio(self.hits, self.misses)
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStats:
+    """The user's loader.
+
+    Attributes:
+        loads: Calls.
+        errors: Calls that raised.
+        running: Calls under way now.
+    """
+
+    loads: int
+    errors: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoherenceStats:
+    """Invalidations, over all lanes.
+
+    Attributes:
+        received: Messages that arrived.
+        applied: L1 entries that messages dropped.
+        gaps: Times that a message was found to be lost, so that everything of its lane became suspect.
+        resyncs: Times that a lane went live: once per shard at the start, and after every disconnection.
+        bad_frames: Messages that could not be understood.
+        heartbeats: Answered ones.
+    """
+
+    received: int
+    applied: int
+    gaps: int
+    resyncs: int
+    bad_frames: int
+    heartbeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Everything a cache has counted, by tier."""
+
+    l1: L1Stats
+    l2: L2Stats
+    loader: LoaderStats
+    coherence: CoherenceStats
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """The same as plain dictionaries, for logs and exporters."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHealth:
+    """One shard as this process sees it.
+
+    Attributes:
+        name, address: Which one.
+        lane: ``live`` (invalidations arrive and heartbeats prove it), ``sync`` or ``down``.
+        vouched: Whether L1 serves its keys at this moment.
+        horizon_age_s: How long ago this process had provably seen every invalidation; ``None``: not at all.
+        breaker: ``closed`` (in use), ``open`` (resting after failures) or ``half-open`` (one probe under way).
+        last_error: The newest trouble, or an empty text.
+    """
+
+    name: str
+    address: str
+    lane: str
+    vouched: bool
+    horizon_age_s: float | None
+    breaker: str
+    last_error: str
+
+    @property
+    def ok(self) -> bool:
+        """Reachable and vouched for."""
+        return self.vouched and self.breaker == "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All shards. ``memory://`` has none, and is well."""
+
+    shards: tuple[ShardHealth, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether every shard is."""
+        return all(shard.ok for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTest:
+    """What the self-test found on one shard.
+
+    Attributes:
+        name: Which one.
+        ok: Whether the message came back.
+        lag_ms: From sending the invalidation to seeing it; ``None`` if it was not seen.
+        problem: What is wrong and what to look at, or an empty text.
+    """
+
+    name: str
+    ok: bool
+    lag_ms: float | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """The self-test of all shards."""
+
+    shards: tuple[ShardTest, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether invalidations arrive on every shard."""
+        return all(shard.ok for shard in self.shards)
+
+    def __str__(self) -> str:
+        lines = [
+            f"shard {s.name}: " + (f"ok, {s.lag_ms:.2f} ms" if s.ok and s.lag_ms is not None else s.problem)
+            for s in self.shards
+        ]
+        return "\n".join(lines) or "no shards: nothing to test"
+
+
+def l1_stats(counters: dict[str, int], maxsize: int | None, maxbytes: int | None) -> L1Stats:
+    """Read the store's counters."""
+    return L1Stats(
+        hits=counters["hits"],
+        misses=counters["misses"],
+        evictions=counters["evictions"],
+        expirations=counters["expirations"],
+        suspects=counters["suspects"],
+        invalidated=counters["invalidated"],
+        entries=counters["entries"],
+        size_bytes=counters["bytes"],
+        maxsize=maxsize,
+        maxbytes=maxbytes,
+    )
+
+
+def l2_stats(counters: dict[str, int]) -> L2Stats:
+    """Read the tier's counters."""
+    return L2Stats(**{name: counters[name] for name in L2Stats.__slots__})

@@ -1,0 +1,360 @@
+"""The cache with all its tiers: L1 in this process, L2 in Redis, the loader behind. Wiring and lifecycle."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
+
+from ..bus import Listener
+from ..clocks import monotonic_ns
+from ..codecs import SafeCodec, ValueCodec
+from ..coherence import RESERVED, State
+from ..embedded import EmbeddedServers
+from ..errors import ShardError, ShardUnavailableError
+from ..l2 import Driver, Exchange
+from ..loading import (
+    ENDLESS_MS,
+    MISSING,
+    Loading,
+    Steps,
+    ThreadRunner,
+    Tier,
+    clear,
+    contains,
+    invalidate,
+    invalidate_many,
+    load,
+    new_id,
+    read,
+    read_many,
+    write,
+    write_many,
+)
+from ..options import Endpoint, Settings, parse
+from .base import DEFAULT, Cache, K, V, _pairs, closed
+from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats
+
+T = TypeVar("T")
+_log: Final = logging.getLogger("nearcache")
+
+#: Open caches, by identity: what a fork has to tell. They hash by no value, so a WeakSet cannot hold them.
+_open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
+
+
+class TieredCache(Cache[K, V]):
+    """L1 in front of Redis.
+
+    Args:
+        url: As :func:`nearcache.options.parse` takes it; ``None``: ``NEARCACHE_URL`` or the embedded default.
+        options: As the attributes of :class:`nearcache.options.Settings`.
+    Raises:
+        ConfigError: An option is unknown or out of range.
+        AuthenticationFailedError, NotRedisError, UnsupportedServerError: What answers cannot be used.
+        EmbeddedError: The embedded servers could not be started.
+
+    A shard that does not answer is no error here: a service must be able to start while its Redis is down. It is
+    logged, and ``health()`` shows it.
+    """
+
+    def __init__(self, url: str | None = None, /, **options: Any) -> None:
+        settings = parse(url, **options)
+        self.settings = settings
+        self._servers, endpoints = _servers(settings)
+        super().__init__(settings.maxsize, maxbytes=settings.maxbytes, lanes=len(endpoints), keyfunc=settings.key)
+        self._endpoints = endpoints
+        self._driver = _driver(settings, endpoints, self._servers)
+        self._tier = _tier(settings, endpoints)
+        self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
+        self._listener = Listener(weakref.ref(self), self._driver, self._tier.lanes, self._tier.prefix)
+        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
+        _open[id(self)] = weakref.ref(self)
+        _watch_forks()
+        try:
+            self._check_shards()
+        except BaseException:
+            self.close()
+            raise
+        self._listener.start()
+        self._listener.wait_settled(settings.connect_timeout)
+
+    # -- hooks of the store: what L1 does not hold
+
+    def _missing(self, key: K) -> V:
+        if self.settings.loader is not None:
+            return self._load(key, self.settings.loader, DEFAULT)
+        found, cause = self._read(key)
+        if found is MISSING:
+            raise KeyError(key) from cause
+        return cast("V", found)
+
+    def _missing_get(self, key: K, default: Any) -> Any:
+        found, _ = self._read(key)
+        return default if found is MISSING else found
+
+    def _missing_in(self, key: object) -> bool:
+        try:
+            return self._run(contains(self._tier, self._name(key)))
+        except ShardError:
+            return False
+
+    def _read(self, key: Any) -> tuple[Any, ShardError | None]:
+        try:
+            return self._run(read(self._tier, self, self._name(key))), None
+        except ShardError as error:
+            return MISSING, error
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+        wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS))
+        return cast("V", self._run(load(self._tier, self, wanted)))
+
+    # -- single keys
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._run(write(self._tier, self, self._name(key), value, self._tier.ttl_ms))
+
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        self._run(write(self._tier, self, self._name(key), value, self._ttl_ms(ttl, ENDLESS_MS)))
+
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key, or store the default. Of several processes at once, one stores."""
+        found = self.get(key, DEFAULT)
+        if found is DEFAULT:
+            found = self._run(write(self._tier, self, self._name(key), default, self._tier.ttl_ms, absent_only=True))
+        return default if found is MISSING else cast("V", found)
+
+    def __delitem__(self, key: K) -> None:
+        if not self.invalidate(key):
+            raise KeyError(key)
+
+    def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
+        return self._run(invalidate(self._tier, self, self._name(key)))
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:
+        """Not offered: a "new" cache would be the same namespace on the same servers as any other.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
+
+    # -- many keys
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+        wanted = list(dict.fromkeys(keys))
+        values = self.hit_many(wanted, MISSING)
+        found = {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING}
+        if len(found) < len(wanted):
+            missed = {self._name(key): key for key in wanted if key not in found}
+            more = self._run(read_many(self._tier, self, missed))
+            found.update((missed[name], value) for name, value in more.items())
+        return found
+
+    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        named = {self._name(key): value for key, value in dict(_pairs(values)).items()}
+        self._run(write_many(self._tier, self, named, self._ttl_ms(ttl, ENDLESS_MS)))
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
+        self._run(invalidate_many(self._tier, self, [self._name(key) for key in keys]))
+
+    def clear(self) -> None:
+        """Empty the namespace in every tier and every process. O(shards).
+
+        Raises:
+            ShardUnavailableError: Of the first shard that could not be told; the others have been cleared.
+        """
+        self._run(clear(self._tier, self))
+
+    # -- observation
+
+    def stats(self) -> Stats:
+        """Return what happened in each tier since the cache was opened."""
+        counted = self._tier.counted()
+        lanes = [lane.counters for lane in self._tier.lanes]
+        return Stats(
+            l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
+            l2=l2_stats(counted),
+            loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
+            coherence=CoherenceStats(
+                received=sum(lane.received for lane in lanes),
+                applied=sum(self._listener.dropped(shard) for shard in range(len(lanes))),
+                gaps=sum(lane.gaps for lane in lanes),
+                resyncs=sum(lane.resyncs for lane in lanes),
+                bad_frames=sum(lane.bad_frames for lane in lanes),
+                heartbeats=sum(lane.heartbeats for lane in lanes),
+            ),
+        )
+
+    def health(self) -> Health:
+        """Return the state of every shard, and whether L1 may serve its keys."""
+        return Health(tuple(self._shard_health(shard) for shard in range(len(self._endpoints))))
+
+    def _shard_health(self, shard: int) -> ShardHealth:
+        lane, status, endpoint = self._tier.lanes[shard], self._driver.status(shard), self._endpoints[shard]
+        now_ns, until_ns = monotonic_ns(), self.lane_fresh_until(shard)
+        horizon_ns = until_ns - lane.bound_ns
+        return ShardHealth(
+            name=endpoint.name,
+            address=endpoint.address,
+            lane=lane.state.value,
+            vouched=lane.state is State.LIVE and now_ns < until_ns,
+            horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
+            breaker=status.breaker,
+            last_error=lane.last_error or status.last_error,
+        )
+
+    def selftest(self, timeout: float = 2.0) -> SelfTest:
+        """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
+        self._use()
+        return SelfTest(tuple(self._test_shard(shard, timeout) for shard in range(len(self._endpoints))))
+
+    def _test_shard(self, shard: int, timeout: float) -> ShardTest:
+        name, wid, seen = self._endpoints[shard].name, new_id(), threading.Event()
+        at_ns = [0]
+
+        def notice() -> None:
+            at_ns[0] = monotonic_ns()
+            seen.set()
+
+        self._listener.watch(wid, notice)
+        try:
+            sent_ns = monotonic_ns()
+            exchange = self._tier.invalidate_exchange(shard, [RESERVED + b"selftest"], wid)
+            reply = self._driver.execute([exchange])[0]
+            error = (
+                reply
+                if isinstance(reply, Exception)
+                else next((value for value in reply.values if isinstance(value, Exception)), None)
+            )
+            if error is not None:
+                return ShardTest(name, False, None, f"cannot publish: {error}")
+            if seen.wait(timeout):
+                return ShardTest(name, True, (at_ns[0] - sent_ns) / 1e6, "")
+            return ShardTest(name, False, None, self._why_unseen(shard))
+        finally:
+            self._listener.unwatch(wid)
+
+    def _why_unseen(self, shard: int) -> str:
+        lane = self._tier.lanes[shard]
+        if lane.state is State.LIVE:
+            return (
+                "writes and heartbeats pass but published messages do not arrive: does the ACL user have the "
+                "channel (&nc:*), does a proxy drop pub/sub?"
+            )
+        return f"not subscribed ({lane.state.value}): {lane.last_error}"
+
+    # -- life
+
+    def close(self) -> None:
+        """Leave: end the listener, close connections; of embedded servers, the last to leave stops them."""
+        self._end()
+
+    def _use(self) -> None:
+        if not self._end.alive:
+            raise closed(repr(self))
+        self._listener.start()  # a forked child has none until it needs one
+
+    def _run(self, steps: Steps[T]) -> T:
+        self._use()
+        return self._runner.run(steps)
+
+    def _name(self, key: Any) -> Any:
+        return key if self.settings.key is None else self.settings.key(key)
+
+    def _check_shards(self) -> None:
+        """Meet every server once: what can never work is an error at the door."""
+        exchanges = [Exchange(shard, [(b"PING",)]) for shard in range(len(self._endpoints))]
+        for reply in self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout):
+            if isinstance(reply, ShardUnavailableError):
+                _log.warning("%s; starting without it", reply)
+            elif isinstance(reply, ShardError):
+                raise reply
+
+    def _after_fork(self) -> None:
+        """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
+        self._driver.after_fork()
+        self._tier.after_fork()
+        self.reset_pending()
+        for shard in range(len(self._endpoints)):
+            self.lane_attach(shard, 0)
+            self.lane_dark(shard)
+            self.lane_suspect(shard)
+        self._listener.after_fork()
+
+
+# -- parts -------------------------------------------------------------------------------------------------------
+
+
+def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
+    if settings.scheme != "embedded":
+        return None, settings.endpoints
+    servers = EmbeddedServers.join(settings.embedded_name, settings.shards, maxmemory_mb=settings.maxmemory_mb)
+    pairs = zip(servers.names, servers.sockets, strict=True)
+    return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
+
+
+def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: EmbeddedServers | None) -> Driver:
+    def restart(_shard: int) -> bool:
+        assert servers is not None
+        servers.ensure()
+        return True
+
+    return Driver(
+        endpoints,
+        timeout_s=settings.timeout,
+        connect_timeout_s=settings.connect_timeout,
+        pool_size=settings.pool_size,
+        on_unreachable=None if servers is None else restart,
+    )
+
+
+def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
+    def milliseconds(seconds: float | None) -> int:
+        return ENDLESS_MS if seconds is None else max(1, round(seconds * 1000))
+
+    return Tier(
+        namespace=settings.namespace,
+        shard_names=[endpoint.name for endpoint in endpoints],
+        codec=ValueCodec(SafeCodec(settings.classes), settings.max_value),
+        ttl_ms=milliseconds(settings.ttl),
+        l1_ttl_ms=milliseconds(settings.l1_ttl),
+        bound_ns=round(settings.max_staleness * 1e9),
+    )
+
+
+def _end(listener: Listener, driver: Driver, servers: EmbeddedServers | None, key: int) -> None:
+    """Close a cache's parts. Runs at ``close()``, when the cache is collected, or at interpreter exit."""
+    _open.pop(key, None)
+    listener.stop()
+    driver.close()
+    if servers is not None:
+        with suppress(OSError):
+            servers.leave()
+
+
+_forks_watched = False
+
+
+def _watch_forks() -> None:
+    """Register once, at the first cache: importing has no side effects."""
+    global _forks_watched
+    if not _forks_watched:
+        _forks_watched = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    for reference in list(_open.values()):
+        cache = reference()
+        if cache is not None:
+            cache._after_fork()

@@ -1,0 +1,239 @@
+"""The coherence core: what this process may believe about one lane. No I/O, no threads, no clock.
+
+A lane is an ordered stream of invalidation messages. Each message names its place in the sequence *and* the write
+before it, so that a lost, repeated or foreign message breaks the chain and is noticed at the next message or at the
+next heartbeat, whichever is first. A heartbeat is a request sent on the very connection that carries the messages:
+its reply comes after every message the server executed earlier, so it is a fence. Once it is in and agrees with what
+was applied, everything this process has dropped is everything there was to drop at the instant the heartbeat was
+*sent*, and L1 may be served until that instant plus the bound.
+
+::
+
+             connected               first heartbeat reply (the baseline)
+    DOWN  ---------------->  SYNC  -------------------------------------->  LIVE
+      ^                       |                                              |   gap, other epoch, bad frame:
+      |        lost, error, no reply within the time-out                     |   suspect everything, carry on from
+      +-----------------------+----------------------------------------------+   the newest known position
+
+The owner of the socket (``bus``) reports events; every method returns the :class:`Action`\\ s to carry out on the
+store, in order. Nothing here may be skipped by a caller: an action not carried out is a stale read.
+
+Tolerance for gaps is zero. Comparing sequence numbers with entries is not done anywhere: after a failover numbers
+are reused, write ids are not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ..clocks import TICK_NS
+from ..errors import DecodeError
+from .messages import Message, parse_message
+
+
+class State(Enum):
+    """Where a lane stands."""
+
+    DOWN = "down"
+    SYNC = "sync"
+    LIVE = "live"
+
+
+# -- actions -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Make every entry and pending operation of the lane suspect, in O(1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Vouch for nothing and store nothing until attached again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Results read from the server with this identity may be stored."""
+
+    identity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """L1 may be served until this instant (monotonic ns)."""
+
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Drop what a message names, by encoded key: rules R2 and R7.
+
+    If a key turns out not to be decodable, report :meth:`Lane.bad_frame`.
+    """
+
+    wid: int
+    keys: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Give up this connection; ``lost`` is already included in the actions."""
+
+    reason: str
+
+
+Action = Suspect | Detach | Attach | Vouch | Apply | Reconnect
+
+
+@dataclass(slots=True)
+class LaneCounters:
+    """What has happened on a lane since the cache was opened."""
+
+    received: int = 0
+    gaps: int = 0
+    resyncs: int = 0
+    bad_frames: int = 0
+    heartbeats: int = 0
+
+
+@dataclass(slots=True)
+class Position:
+    """A place in the lane's history."""
+
+    epoch: int
+    seq: int
+    wid: int
+
+
+@dataclass(slots=True)
+class Lane:
+    """What this process knows about one lane.
+
+    Args:
+        bound_ns: B, the longest that one answered heartbeat vouches for L1.
+    """
+
+    bound_ns: int
+    state: State = State.DOWN
+    identity: int = 0
+    generation: int | None = None
+    position: Position | None = None
+    fresh_until_ns: int = 0
+    last_error: str = "not connected yet"
+    counters: LaneCounters = field(default_factory=LaneCounters)
+    _sent: deque[int] = field(default_factory=deque)
+
+    @property
+    def heartbeat_ns(self) -> int:
+        """Time between heartbeats: a quarter of the bound, so that three may be lost before L1 goes dark."""
+        return self.bound_ns // 4
+
+    @property
+    def reply_timeout_ns(self) -> int:
+        """Longest wait for a heartbeat's reply before the connection counts as dead."""
+        return self.bound_ns // 2
+
+    # -- events from the connection
+
+    def lost(self, reason: str) -> list[Action]:
+        """The connection is gone, or is given up. Also the event of a fork, in the child."""
+        self.state = State.DOWN
+        self.identity = 0
+        self.position = None
+        self.fresh_until_ns = 0
+        self.last_error = reason
+        self._sent.clear()
+        return [Detach(), Suspect()]
+
+    def connected(self, identity: int) -> list[Action]:
+        """A new connection is subscribed; ``identity`` is the server's. The first heartbeat must follow at once."""
+        actions = self.lost("waiting for the first heartbeat")
+        self.state = State.SYNC
+        self.identity = identity
+        return actions
+
+    def heartbeat_sent(self, now_ns: int) -> None:
+        """A heartbeat goes out. Call it *before* the bytes are written: the instant must not be late."""
+        self._sent.append(now_ns)
+
+    def forget_heartbeat(self) -> None:
+        """The oldest unanswered heartbeat did not run (its script was not loaded) and is sent again."""
+        if self._sent:
+            self._sent.popleft()
+
+    def heartbeat_reply(self, reply: Any) -> list[Action]:
+        """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, ...]``."""
+        if self.state is State.DOWN or not self._sent:
+            return self._give_up("a reply that nobody asked for")
+        sent_ns = self._sent.popleft()
+        try:
+            there = Position(int(reply[0], 16), int(reply[1]), int(reply[2], 16))
+            generation = int(reply[3], 16)
+        except (TypeError, ValueError, IndexError, KeyError):
+            return self._give_up(f"heartbeat refused or not understood: {reply!r}")
+        self.counters.heartbeats += 1
+        actions: list[Action] = []
+        if self.state is State.SYNC:
+            self.state = State.LIVE
+            self.counters.resyncs += 1
+            actions.append(Attach(self.identity))
+        elif there != self.position:
+            # A message that the server sent before this reply has not come: it is lost.
+            self.counters.gaps += 1
+            actions.append(Suspect())
+        self.position = there
+        self.generation = generation
+        self.last_error = ""
+        # L1 compares with a clock that lags by up to one tick, so one tick is taken off.
+        self.fresh_until_ns = sent_ns + self.bound_ns - TICK_NS
+        actions.append(Vouch(self.fresh_until_ns))
+        return actions
+
+    def message(self, payload: bytes) -> list[Action]:
+        """One message of the lane's channel."""
+        self.counters.received += 1
+        try:
+            message = parse_message(payload)
+        except DecodeError as error:
+            return self.bad_frame(str(error))
+        return self._follow(message)
+
+    def bad_frame(self, reason: str) -> list[Action]:
+        """A message could not be understood. It may have named any key."""
+        self.counters.bad_frames += 1
+        return self._give_up(reason)
+
+    def overdue(self, now_ns: int) -> bool:
+        """Whether the oldest unanswered heartbeat has waited too long."""
+        return bool(self._sent) and now_ns - self._sent[0] >= self.reply_timeout_ns
+
+    def deadline_ns(self) -> int | None:
+        """The instant at which :meth:`overdue` becomes true; ``None`` while no heartbeat is out."""
+        return self._sent[0] + self.reply_timeout_ns if self._sent else None
+
+    # -- inside
+
+    def _follow(self, message: Message) -> list[Action]:
+        actions: list[Action] = []
+        if self.state is State.LIVE:
+            here = self.position
+            assert here is not None
+            if message.epoch != here.epoch or message.seq != here.seq + 1 or message.prev != here.wid:
+                self.counters.gaps += 1
+                actions.append(Suspect())
+            self.position = Position(message.epoch, message.seq, message.wid)
+        # In SYNC there is no position yet; messages still poison what is in flight.
+        if message.operation == "C":
+            self.generation = message.wid
+            actions.append(Suspect())
+        else:
+            actions.append(Apply(message.wid, message.keys))
+        return actions
+
+    def _give_up(self, reason: str) -> list[Action]:
+        return [*self.lost(reason), Reconnect(reason)]

@@ -1,0 +1,291 @@
+"""Many keys at once: one round trip per shard, all shards in parallel. Steps only: no I/O here.
+
+Each shard gets its share in one batch of commands. Writes go in chunks, because one chunk is one message, one write
+id and one uninterrupted piece of work for the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .._store import Op, Store
+from ..codecs import Encoded
+from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
+from ..flights import Read
+from ..l2 import Exchange, Reply
+from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated
+from .steps import Steps
+from .tier import Tier, new_id
+from .writing import set_command
+
+#: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
+CHUNK_KEYS: Final = 128
+CHUNK_BYTES: Final = 1 << 20
+_MESSAGE_BYTES: Final = 60_000
+_ATTEMPTS: Final = 5
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """One key of a ``read_many``."""
+
+    name: Any
+    encoded: bytes
+    op: Read
+    suspect: tuple[int, Any] | None
+    start_ns: int = 0
+
+
+def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[dict[Any, Any]]:
+    """Return what L2 holds of these keys. Keys whose shard does not answer are absent, as missing ones are."""
+    by_shard: dict[int, list[_Wanted]] = {}
+    found: dict[Any, Any] = {}
+    everything: list[_Wanted] = []
+    try:
+        for name in dict.fromkeys(names):
+            shard, encoded = tier.place(name)
+            wanted = _Wanted(name, encoded, Read(name, shard), store.suspect(name))
+            everything.append(wanted)
+            store.open(wanted.op)
+            by_shard.setdefault(shard, []).append(wanted)
+        again = yield from _round(tier, store, by_shard, found)
+        if again:
+            # Suspects that L2 has another value for. Their second read starts afresh, as any read does.
+            for share in again.values():
+                for wanted in share:
+                    wanted.suspect = None
+            yield from _round(tier, store, again, found)
+    finally:
+        for wanted in everything:
+            # Harmless where the operation is finished; otherwise the shard failed or we were interrupted.
+            store.abandon(wanted.op, drop=False)
+            wanted.op.resolve(found.get(wanted.name, MISSING), tier.lock)
+    return found
+
+
+def _round(
+    tier: Tier, store: Store[Any, Any], by_shard: dict[int, list[_Wanted]], found: dict[Any, Any]
+) -> Steps[dict[int, list[_Wanted]]]:
+    start_ns = tier.clock()
+    exchanges = []
+    for shard, share in by_shard.items():
+        commands: list[Any] = []
+        for wanted in share:
+            name = tier.value_key(wanted.encoded)
+            wanted.start_ns = start_ns
+            body = (b"GET", name) if wanted.suspect is None else (b"GETRANGE", name, *HEADER_COMMAND_TAIL)
+            commands += [(b"PTTL", name), body]
+        exchanges.append(Exchange(shard, [*commands, tier.ask_generation()]))
+    replies = yield exchanges
+    again: dict[int, list[_Wanted]] = {}
+    for (shard, share), reply in zip(by_shard.items(), replies, strict=True):
+        try:
+            checked = answer(reply)
+        except ShardError:
+            tier.count(errors=1)
+            continue
+        stale = yield from _settle(tier, store, shard, share, checked, found)
+        if stale:
+            again[shard] = stale
+    return again
+
+
+def _settle(
+    tier: Tier, store: Store[Any, Any], shard: int, share: list[_Wanted], reply: Reply, found: dict[Any, Any]
+) -> Steps[list[_Wanted]]:
+    generation = generation_in(reply.values[-1])
+    stale = []
+    for wanted, pttl_ms, body in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
+        if wanted.suspect is not None:
+            wid, value = wanted.suspect
+            deadline_ns = revalidated(tier, wid, pttl_ms, body, generation, wanted.start_ns)
+            if deadline_ns:
+                store.refresh(wanted.op, wid, deadline_ns, reply.identity)
+                tier.count(hits=1, revalidated=1)
+                found[wanted.name] = value
+            else:
+                stale.append(wanted)
+            continue
+        value, wid, deadline_ns = yield from accept(tier, shard, body, pttl_ms, generation, wanted.start_ns)
+        store.finish(wanted.op, value, wid, deadline_ns, len(body or b""), reply.identity)
+        if value is not MISSING:
+            found[wanted.name] = value
+    return stale
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Keys of one shard that are written, or invalidated, together."""
+
+    shard: int
+    wid: int = field(default_factory=new_id)
+    names: list[Any] = field(default_factory=list)
+    encoded: list[bytes] = field(default_factory=list)
+    contents: list[Encoded] = field(default_factory=list)
+    sealed: list[bytes] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    generation: int = 0
+    start_ns: int = 0
+
+
+def write_many(tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: int) -> Steps[None]:
+    """Store values in L2, then in L1.
+
+    Raises:
+        UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
+        BulkError: Some keys are stored and others are not, or perhaps not; it says which.
+    """
+    items = [(name, *tier.place(name), tier.codec.encode(value)) for name, value in values.items()]
+    chunks = list(_chunks(items))
+    outcome = _Outcome()
+    try:
+        for chunk in chunks:
+            chunk.generation = tier.lanes[chunk.shard].generation or 0
+            _open(store, chunk)
+        waiting = chunks
+        for _ in range(_ATTEMPTS):
+            waiting = yield from _write_round(tier, store, waiting, values, ttl_ms, outcome)
+            if not waiting:
+                break
+        for chunk in waiting:
+            error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
+            outcome.fail(chunk, error)
+    finally:
+        _close(store, chunks)
+    outcome.raise_if_partial()
+
+
+def _write_round(
+    tier: Tier,
+    store: Store[Any, Any],
+    chunks: list[_Chunk],
+    values: Mapping[Any, Any],
+    ttl_ms: int,
+    outcome: _Outcome,
+) -> Steps[list[_Chunk]]:
+    for chunk in chunks:
+        chunk.start_ns = tier.clock()
+        chunk.sealed = [
+            tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms)
+            for content in chunk.contents
+        ]
+    commands = [set_command(tier, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
+    results = yield from _send(chunks, commands)
+    again = []
+    for chunk, (result, identity) in zip(chunks, results, strict=True):
+        if isinstance(result, ShardError):
+            tier.count(errors=1)
+            outcome.fail(chunk, result)
+        elif int(result[0]) == 1:
+            tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
+            outcome.stored.extend(chunk.names)
+            deadline_ns = tier.deadline_ns(chunk.start_ns, ttl_ms, ttl_ms)
+            for name, op, sealed in zip(chunk.names, chunk.ops, chunk.sealed, strict=True):
+                store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity)
+        else:
+            chunk.generation = int(result[1], 16)
+            again.append(chunk)
+    return again
+
+
+def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[int]:
+    """Drop every copy of these keys, in every process. Returns how many of them L2 held.
+
+    Raises:
+        BulkError: It is not known to be done for some keys; this process has dropped its copies of all.
+    """
+    items = [(name, *tier.place(name), None) for name in dict.fromkeys(names)]
+    chunks = list(_chunks(items))
+    outcome = _Outcome()
+    held = 0
+    try:
+        for chunk in chunks:
+            _open(store, chunk)
+            for name in chunk.names:
+                store.drop(name)
+        commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid).commands[0] for c in chunks]
+        results = yield from _send(chunks, commands)
+        for chunk, (result, _) in zip(chunks, results, strict=True):
+            if isinstance(result, ShardError):
+                tier.count(errors=1)
+                outcome.fail(chunk, result)
+                continue
+            tier.count(invalidations=len(chunk.names))
+            outcome.stored.extend(chunk.names)
+            held += int(result[2])
+            for op in chunk.ops:
+                store.finish(op, None, 0, 0)
+    finally:
+        _close(store, chunks)
+    outcome.raise_if_partial()
+    return held
+
+
+def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None]]) -> Iterator[_Chunk]:
+    """Deal items out into chunks, a shard's in their order."""
+    open_chunks: dict[int, tuple[_Chunk, int, int]] = {}
+    for name, shard, encoded, content in items:
+        size = len(encoded) + (content.size if content is not None else 0)
+        chunk, total, names_bytes = open_chunks.get(shard, (_Chunk(shard), 0, 0))
+        full = len(chunk.names) >= CHUNK_KEYS or total + size > CHUNK_BYTES
+        if chunk.names and (full or names_bytes + len(encoded) + 8 > _MESSAGE_BYTES):
+            yield chunk
+            chunk, total, names_bytes = _Chunk(shard), 0, 0
+        chunk.names.append(name)
+        chunk.encoded.append(encoded)
+        if content is not None:
+            chunk.contents.append(content)
+        open_chunks[shard] = (chunk, total + size, names_bytes + len(encoded) + 8)
+    for chunk, _, _ in open_chunks.values():
+        yield chunk
+
+
+def _send(chunks: list[_Chunk], commands: list[Any]) -> Steps[list[tuple[Any, int]]]:
+    """Send one command per chunk, all of a shard's in one batch. Returns ``(result or ShardError, identity)`` each."""
+    places: dict[int, list[int]] = {}
+    for place, chunk in enumerate(chunks):
+        places.setdefault(chunk.shard, []).append(place)
+    exchanges = [Exchange(shard, [commands[place] for place in mine]) for shard, mine in places.items()]
+    replies = yield exchanges
+    results: list[tuple[Any, int]] = [(None, 0)] * len(chunks)
+    for mine, reply in zip(places.values(), replies, strict=True):
+        for order, place in enumerate(mine):
+            results[place] = (reply, 0) if isinstance(reply, ShardError) else (reply.values[order], reply.identity)
+    return results
+
+
+def _open(store: Store[Any, Any], chunk: _Chunk) -> None:
+    for name in chunk.names:
+        op = Op(name, chunk.shard, wid=chunk.wid, write=True)
+        chunk.ops.append(op)
+        store.open(op)
+
+
+def _close(store: Store[Any, Any], chunks: list[_Chunk]) -> None:
+    for chunk in chunks:
+        for op in chunk.ops:
+            store.abandon(op, drop=True)  # harmless where it is finished
+
+
+@dataclass(slots=True)
+class _Outcome:
+    stored: list[Any] = field(default_factory=list)
+    failed: dict[Any, Exception] = field(default_factory=dict)
+    unknown: dict[Any, Exception] = field(default_factory=dict)
+
+    def fail(self, chunk: _Chunk, error: CacheError) -> None:
+        """Note why a chunk was not acknowledged, and whether the server may have done it all the same."""
+        sent = isinstance(error, ShardUnavailableError) and error.sent
+        (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
+
+    def raise_if_partial(self) -> None:
+        if self.failed or self.unknown:
+            raise BulkError(self.stored, self.failed, self.unknown)

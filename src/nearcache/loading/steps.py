@@ -1,0 +1,89 @@
+"""What steps ask for, and how a thread carries it out.
+
+The logic of reads, writes and loads stands in generators ("steps") that do no I/O: they yield a :data:`Request` and
+are sent its answer. One loop here performs the requests for threads; another driver can perform the same steps for
+an event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..flights import Load, Read
+from ..l2 import Driver, Exchange, Reply
+from .tier import Tier
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call the user's loader. Answer: its value; what it raises is raised in the steps."""
+
+    loader: Callable[[Any], Any]
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRead:
+    """Wait for another thread's read. Answer: its outcome, or ABANDONED."""
+
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
+class JoinLoad:
+    """Wait for another thread's load. Answer: its value, or ABANDONED."""
+
+    load: Load
+
+
+#: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
+Request = list[Exchange] | Call | JoinRead | JoinLoad
+Steps = Generator[Request, Any, T]
+
+
+class ThreadRunner:
+    """Carries out steps in the calling thread.
+
+    Args:
+        driver: Performs the exchanges.
+        timeout_s: One deadline for all network steps of one call. The user's loader has its time to itself.
+    """
+
+    def __init__(self, driver: Driver, tier: Tier, timeout_s: float) -> None:
+        self._driver = driver
+        self._tier = tier
+        self._timeout_s = timeout_s
+
+    def run(self, steps: Steps[T]) -> T:
+        """Return what the steps return; raise what they raise."""
+        left_s = self._timeout_s
+        try:
+            request = next(steps)
+            while True:
+                start = time.monotonic()
+                try:
+                    answer = self._perform(request, left_s)
+                except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
+                    request = steps.throw(error)
+                else:
+                    if isinstance(request, list):
+                        left_s = max(0.0, left_s - (time.monotonic() - start))
+                    request = steps.send(answer)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    def _perform(self, request: Request, left_s: float) -> Any:
+        if isinstance(request, list):
+            replies: list[Reply | Exception] = list(self._driver.execute(request, timeout_s=left_s))
+            return replies
+        if isinstance(request, Call):
+            return request.loader(request.key)
+        if isinstance(request, JoinRead):
+            return request.read.wait(self._tier.lock, self._timeout_s)
+        return self._tier.loads.wait(request.load)

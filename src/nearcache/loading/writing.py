@@ -1,0 +1,126 @@
+"""Writing: set, invalidate and clear. Steps only: no I/O here.
+
+L1 takes a written value only after the server has acknowledged it, and only if nobody else's message about the key
+arrived in between: the other write may be the later one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .._store import Op, Store
+from ..codecs import Encoded
+from ..errors import ServerReplyError, ShardError
+from ..l2 import Exchange
+from .reading import MISSING, accept, answer
+from .steps import Steps
+from .tier import Tier, hex_id, new_id
+
+#: A generation changes when somebody clears the namespace; a writer that meets that many clears in a row gives up.
+_ATTEMPTS: Final = 5
+
+
+def write(
+    tier: Tier, store: Store[Any, Any], name: Any, value: Any, ttl_ms: int, *, absent_only: bool = False
+) -> Steps[Any]:
+    """Store a value in L2, then in L1. Returns MISSING, or with ``absent_only`` the live value that stood in the way.
+
+    Raises:
+        UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
+        ShardError: It is not known to be stored. If ``error.sent``, it may be; no L1 copy is kept.
+    """
+    shard, encoded = tier.place(name)
+    content = tier.codec.encode(value)
+    op = Op(name, shard, wid=new_id(), write=True)
+    try:
+        store.open(op)
+        return (yield from _write(tier, store, op, encoded, value, content, ttl_ms, absent_only))
+    except BaseException as error:
+        store.abandon(op, drop=True)
+        if isinstance(error, ShardError):
+            tier.count(errors=1)
+        raise
+
+
+def _write(
+    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, content: Encoded, ttl_ms: int, nx: bool
+) -> Steps[Any]:
+    generation = tier.lanes[op.lane].generation or 0
+    for _ in range(_ATTEMPTS):
+        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms)
+        start_ns = tier.clock()
+        command = set_command(tier, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
+        reply = answer((yield [Exchange(op.lane, [command])])[0])
+        status, there, *rest = reply.values[0]
+        if int(status) == 1:
+            tier.count(writes=1, bytes_written=len(sealed))
+            deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
+            store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
+            return MISSING
+        if int(status) == 2:
+            found, _, _ = yield from accept(tier, op.lane, rest[0], -1, int(there, 16), start_ns)
+            if found is not MISSING:
+                store.abandon(op, drop=False)
+                return found
+            nx = False  # what is there cannot be read by anyone here, so it counts as absent
+        generation = int(there, 16)
+    raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
+
+
+def set_command(
+    tier: Tier, encoded: list[bytes], sealed: list[bytes], wid: int, generation: int, ttl_ms: int, *, nx: bool = False
+) -> Any:
+    """The command that writes values under one write id, with one message."""
+    mode = b"NX" if nx else b""
+    arguments = (hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, *sealed)
+    return tier.call(tier.scripts.set, tier.write_keys(encoded), *arguments)
+
+
+def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
+    """Drop every copy of a key, in every process. Returns whether L2 or this L1 held a live one.
+
+    Raises:
+        ShardError: It is not known to be done; this process has dropped its copy all the same.
+    """
+    shard, encoded = tier.place(name)
+    op = Op(name, shard, wid=new_id(), write=True)
+    try:
+        store.open(op)
+        held = store.peek(name, MISSING) is not MISSING
+        store.drop(name)
+        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid)])[0])
+        store.finish(op, None, 0, 0)
+        tier.count(invalidations=1)
+        return held or int(reply.values[0][2]) > 0
+    except BaseException as error:
+        store.abandon(op, drop=True)
+        if isinstance(error, ShardError):
+            tier.count(errors=1)
+        raise
+
+
+def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
+    """Give every lane a new generation: whatever was written before is dead, in every process. O(shards).
+
+    Raises:
+        ShardError: Of the first shard that did not do it; the others have been cleared.
+    """
+    ids = [new_id() for _ in tier.lanes]
+    exchanges = [
+        Exchange(shard, [tier.call(tier.scripts.clear, [tier.lane_key], hex_id(wid))]) for shard, wid in enumerate(ids)
+    ]
+    store.drop_all()
+    replies = yield exchanges
+    failed: ShardError | None = None
+    for shard, reply in enumerate(replies):
+        store.lane_suspect(shard)
+        # Not our own id: somebody may have cleared again meanwhile. Readers ask until a message or a heartbeat tells.
+        tier.lanes[shard].generation = None
+        try:
+            answer(reply)
+        except ShardError as error:
+            failed = failed or error
+    store.drop_all()
+    tier.count(invalidations=1)
+    if failed is not None:
+        raise failed

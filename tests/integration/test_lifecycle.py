@@ -1,0 +1,177 @@
+"""From open to the end of the process: nothing is left behind, nothing is printed, nothing hangs."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+import nearcache
+from support.redis import RedisServer
+from support.waiting import wait_until
+from support.worker import Worker
+
+
+def run_script(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter with all warnings shown."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code, *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_dropped_cache_ends_its_thread_and_connections(no_leaks: None, redis_server: RedisServer) -> None:
+    """Whoever forgets close() leaks nothing: the listener holds the cache weakly."""
+    cache = nearcache.open(redis_server.url, loader=str.upper)
+    cache["a"]
+    alive = weakref.ref(cache)
+    del cache
+    gc.collect()
+    assert alive() is None
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("nearcache")])
+
+
+def test_cache_that_holds_itself_is_collected(no_leaks: None, redis_server: RedisServer) -> None:
+    """A cycle through a value, a loader and the cache."""
+    cache = nearcache.open("memory://", loader=lambda key: cache)
+    cache["self"]
+    alive = weakref.ref(cache)
+    del cache
+    gc.collect()
+    assert alive() is None
+
+
+def test_interpreter_exit_without_close_is_silent(redis_server: RedisServer) -> None:
+    """No warning, no traceback, no hang, also with work under way."""
+    code = """
+import sys, threading, nearcache
+cache = nearcache.open(sys.argv[1])
+cache["k"] = 1
+def work():
+    while True:
+        cache.drop("k"); cache.get("k")
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+assert cache["k"] == 1
+"""
+    done = run_script(code, redis_server.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_import_does_nothing_but_import() -> None:
+    """No thread, no connection, and neither redis nor numpy."""
+    code = """
+import sys, threading, nearcache
+heavy = {"redis", "hiredis", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+assert threading.active_count() == 1
+cache = nearcache.open("memory://")
+cache["k"] = 1
+heavy = {"redis", "hiredis", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = run_script(code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_embedded_default_is_shared_and_stopped_by_the_last(
+    runtime_dir: object, make_worker: Callable[..., Worker]
+) -> None:
+    """open() without arguments: two processes, one cache; the directory and the servers go with the last."""
+    code = "import nearcache\ncache = nearcache.open('embedded://life?shards=2')\n"
+    a, b = make_worker(code), make_worker(code)
+    a.run("cache['k'] = 'from a'")
+    assert b.eval("cache['k']") == "from a"
+    a.run("cache['k'] = 'again'")
+    wait_until(lambda: b.eval("cache.get('k')") == "again")
+    assert a.finish() == 0
+    assert b.eval("[cache['k'], cache.selftest().ok]") == ["again", True]
+    assert b.finish() == 0
+
+
+def test_embedded_server_that_is_killed_comes_back(runtime_dir: object, make_worker: Callable[..., Worker]) -> None:
+    """The supervisor restarts it; the cache reconnects by itself and serves no old value."""
+    worker = make_worker(
+        """
+import os, signal, time, nearcache
+cache = nearcache.open('embedded://life', timeout=0.3, max_staleness=0.4)
+def server_pid():
+    import redis
+    with redis.Redis(unix_socket_path=cache.health().shards[0].address) as client:
+        return client.info('server')['process_id']
+def kill_server():
+    os.kill(server_pid(), signal.SIGKILL)
+def recovered():
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            cache['probe'] = 1
+            if cache.selftest().ok and cache.health().ok:
+                return True
+        except nearcache.CacheError:
+            pass
+        time.sleep(0.01)
+    return False
+"""
+    )
+    worker.run("cache['k'] = 1")
+    worker.call("kill_server")
+    assert worker.call("recovered")
+    assert worker.eval("cache.get('k')") is None
+    worker.run("cache['k'] = 2")
+    assert worker.eval("cache['k']") == 2
+
+
+def test_close_from_another_thread_ends_a_waiting_call(redis_server: RedisServer) -> None:
+    """A call in progress ends with an answer or an error, not with a hang."""
+    cache = nearcache.open(redis_server.url, timeout=5.0)
+    redis_server.pause()
+    outcome: list[object] = []
+
+    def read() -> None:
+        try:
+            outcome.append(cache.get("k"))
+        except nearcache.CacheError as error:
+            outcome.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    closer = threading.Thread(target=cache.close)
+    closer.start()
+    redis_server.resume()
+    for thread in (reader, closer):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(outcome) == 1
+
+
+def test_many_caches_can_be_opened_and_closed(no_leaks: None, redis_server: RedisServer) -> None:
+    """No thread, descriptor or memory of one remains for the next."""
+    for n in range(30):
+        with nearcache.open(redis_server.url, namespace=f"n{n % 3}") as cache:
+            cache["k"] = n
+            assert cache["k"] == n
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_cache_closed_inside_a_loader_does_not_hang(no_leaks: None, redis_server: RedisServer, how: str) -> None:
+    """Odd, but it must end."""
+    cache = nearcache.open(redis_server.url)
+
+    def loader(key: str) -> str:
+        if how == "close":
+            cache.close()
+        else:
+            cache.drop_all()
+        return "value"
+
+    try:
+        assert cache.get_or_load("k", loader) == "value"
+    except nearcache.CacheError:
+        assert how == "close"
+    cache.close()

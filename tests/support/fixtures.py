@@ -1,0 +1,121 @@
+"""The fixtures that every test may use; ``tests/conftest.py`` registers them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support import leaks, processes
+from support.redis import NO_SERVER, Binary, RedisServer, find_binaries
+from support.waiting import wait_until
+from support.worker import Worker
+
+__all__ = [
+    "make_redis",
+    "make_worker",
+    "newest_binary",
+    "no_leaks",
+    "redis_server",
+    "runtime_dir",
+    "server_binary",
+    "two_shards",
+]
+
+BINARIES = find_binaries()
+
+
+@pytest.fixture(scope="session", params=[*BINARIES] or [None], ids=lambda each: each.label if each else "no-server")
+def server_binary(request: pytest.FixtureRequest) -> Binary:
+    """Every distinct server program of this machine in turn; failure when there is none."""
+    return _required(request.param)
+
+
+@pytest.fixture(scope="session")
+def newest_binary() -> Binary:
+    """The newest server program: for tests in which the version makes no difference."""
+    return _required(BINARIES[0] if BINARIES else None)
+
+
+@pytest.fixture
+def make_redis(server_binary: Binary) -> Iterator[Callable[..., RedisServer]]:
+    """A function that starts one more server (arguments as for ``RedisServer``); all end with the test."""
+    started: list[RedisServer] = []
+
+    def make(**options: object) -> RedisServer:
+        server = RedisServer(server_binary, **options)  # type: ignore[arg-type]
+        started.append(server)
+        return server.start()
+
+    yield make
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
+    """A fresh, empty server on a unix socket."""
+    return make_redis()
+
+
+@pytest.fixture
+def two_shards(make_redis: Callable[..., RedisServer]) -> tuple[RedisServer, RedisServer]:
+    """Two fresh, empty servers on unix sockets."""
+    return make_redis(), make_redis()
+
+
+@pytest.fixture
+def make_worker() -> Iterator[Callable[..., Worker]]:
+    """A function that starts one more ``Worker`` (same arguments); all are killed at the end of the test."""
+    started: list[Worker] = []
+
+    def make(code: str = "", **options: object) -> Worker:
+        worker = Worker(code, **options)  # type: ignore[arg-type]
+        started.append(worker)
+        return worker
+
+    yield make
+    for worker in started:
+        worker.close()
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test leaves no thread, file descriptor or child process behind. Name it before other fixtures."""
+    before = leaks.holdings()
+    yield
+    left = leaks.leaked_since(before)
+    assert not left, "left behind: " + "; ".join(left)
+
+
+@pytest.fixture
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of the test's own (``XDG_RUNTIME_DIR``), in which embedded servers live.
+
+    At the end of the test nothing may be left in it, and no process that has it in its command line.
+    """
+    with tempfile.TemporaryDirectory(prefix="nc-run-") as name:
+        path = Path(name).resolve()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
+        yield path
+        try:
+            wait_until(lambda: not processes.mentioning(str(path)) and not _files(path), what="all ended")
+        except AssertionError:
+            left = processes.mentioning(str(path))
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"left behind: processes {left}, files {_files(path)}")
+
+
+def _files(path: Path) -> list[str]:
+    return [str(each) for each in path.rglob("*")]
+
+
+def _required(binary: Binary | None) -> Binary:
+    if binary is None:
+        pytest.fail(NO_SERVER, pytrace=False)
+    return binary

@@ -1,0 +1,141 @@
+"""Exceptions: one root, data as attributes, and messages that can always be made."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+from nearcache import errors
+
+BULK = errors.BulkError(
+    ["a"],
+    {"b": errors.ServerReplyError("s1", "OOM command not allowed")},
+    {"c": errors.ShardUnavailableError("s2", "no answer in 1.0 s", sent=True)},
+)
+
+#: One of each class, and what a caller may read from it.
+EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
+    (errors.CacheError("x"), {}, ["x"]),
+    (errors.ConfigError("ttl", -1, "give seconds"), {"option": "ttl", "value": -1}, ["ttl=-1", "give seconds"]),
+    (errors.ClosedError("closed"), {}, ["closed"]),
+    (errors.UnencodableKeyError([1], "use a tuple"), {"key": [1]}, ["[1]", "use a tuple"]),
+    (errors.UnencodableValueError("m.C", "register it"), {"type_name": "m.C"}, ["m.C", "register it"]),
+    (
+        errors.ValueTooLargeError(9, 8, "max_value"),
+        {"size_bytes": 9, "limit_bytes": 8},
+        ["9 bytes", "max_value=8", "raise max_value"],
+    ),
+    (errors.DecodeError("torn"), {}, ["torn"]),
+    (errors.LoadCycleError(["a", "b", "a"]), {"chain": ("a", "b", "a")}, ["'a' -> 'b' -> 'a'"]),
+    (errors.ShardError("s1", "odd"), {"shard": "s1"}, ["shard s1: odd"]),
+    (errors.ShardUnavailableError("s1", "gone", sent=True), {"shard": "s1", "sent": True}, ["s1", "gone"]),
+    (errors.ServerReplyError("s1", "OOM no memory"), {"shard": "s1", "code": "OOM"}, ["s1", "OOM no memory"]),
+    (errors.AuthenticationFailedError("s1", "refused"), {"shard": "s1"}, ["s1", "refused"]),
+    (errors.NotRedisError("s1", "HTTP"), {"shard": "s1"}, ["s1", "HTTP"]),
+    (errors.UnsupportedServerError("s1", "5.0"), {"shard": "s1"}, ["s1", "5.0"]),
+    (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
+    (errors.EmbeddedError("x"), {}, ["x"]),
+    (errors.ServerNotFoundError("x"), {}, ["x"]),
+]
+CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
+
+
+class Hostile:
+    """Something whose repr raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr for you")
+
+
+@pytest.mark.parametrize(("error", "attributes", "parts"), EXAMPLES, ids=lambda part: type(part).__name__)
+def test_error_attributes_and_message_say_what_happened(
+    error: errors.CacheError, attributes: dict[str, Any], parts: list[str]
+) -> None:
+    """What a handler needs stands in attributes; what a person needs stands in the message."""
+    assert {name: getattr(error, name) for name in attributes} == attributes
+    assert [part for part in parts if part not in str(error)] == []
+
+
+def test_error_examples_every_class_is_among_them() -> None:
+    """No class of the module goes without an example above."""
+    assert {type(error) for error, _, _ in EXAMPLES} == set(CLASSES)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_error_any_class_has_the_one_root(cls: type[Exception]) -> None:
+    """``except CacheError`` catches everything that nearcache raises of its own accord."""
+    assert issubclass(cls, errors.CacheError)
+    assert inspect.getdoc(cls)
+
+
+@pytest.mark.parametrize(
+    ("cls", "builtin"),
+    [
+        (errors.ConfigError, ValueError),
+        (errors.ValueTooLargeError, ValueError),
+        (errors.UnencodableKeyError, TypeError),
+        (errors.UnencodableValueError, TypeError),
+        (errors.ShardUnavailableError, ConnectionError),
+        (errors.ClosedError, RuntimeError),
+        (errors.LoadCycleError, RuntimeError),
+    ],
+)
+def test_error_class_is_also_the_builtin_one_expects(cls: type[Exception], builtin: type[Exception]) -> None:
+    """Code that knows nothing of nearcache can catch the nearest built-in exception."""
+    assert issubclass(cls, builtin)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_error_no_class_looks_like_a_miss(cls: type[Exception]) -> None:
+    """A failure must never be taken for a missing key, nor a missing key for a failure."""
+    assert not issubclass(cls, KeyError)
+
+
+@pytest.mark.parametrize(("error", "attributes", "parts"), EXAMPLES, ids=lambda part: type(part).__name__)
+def test_error_pickled_copy_says_the_same(
+    error: errors.CacheError, attributes: dict[str, Any], parts: list[str]
+) -> None:
+    """Errors cross process boundaries: a pool of workers hands them to its parent."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert {name: getattr(copy, name) for name in attributes} == attributes
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda obj: errors.ConfigError("maxsize", obj, "give a number"),
+        lambda obj: errors.UnencodableKeyError(obj, "give a text"),
+        lambda obj: errors.LoadCycleError([obj, obj]),
+        lambda obj: errors.BulkError([], {obj: errors.CacheError("x")}, {}),
+    ],
+)
+@pytest.mark.parametrize("obj", [Hostile(), "x" * 10_000, (("y" * 100,) * 100)], ids=["hostile", "long", "deep"])
+def test_error_about_any_object_has_a_short_message(make: Any, obj: object) -> None:
+    """A message can be made about an object whose repr raises or fills pages."""
+    assert len(str(make(obj))) < 400
+
+
+def test_bulk_error_many_keys_names_a_few() -> None:
+    """The message about a thousand keys names three; the attributes hold them all."""
+    error = errors.BulkError([], dict.fromkeys(range(1000), errors.CacheError("reason")), {})
+    assert "1000 not stored (0, 1, 2, ...)" in str(error)
+    assert "first reason: reason" in str(error)
+    assert len(error.failed) == 1000
+
+
+def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
+    """The error keeps copies: it is often raised while the caller's dicts live on."""
+    failed: dict[Any, Exception] = {"a": errors.CacheError("x")}
+    error = errors.BulkError([], failed, {})
+    failed.clear()
+    assert list(error.failed) == ["a"]
+
+
+def test_bulk_error_without_reasons_has_a_message() -> None:
+    """A bulk error without any reason still has a message."""
+    assert str(errors.BulkError(["a", "b"], {}, {})).startswith("2 keys stored, 0 not stored (none)")
