@@ -38,8 +38,9 @@ def test_dropped_cache_ends_its_thread_and_connections(no_leaks: None, redis_ser
 
 def test_cache_that_holds_itself_is_collected(no_leaks: None, redis_server: RedisServer) -> None:
     """A cycle through a value, a loader and the cache."""
-    cache = nearcache.open("memory://", loader=lambda key: cache)
-    cache["self"]
+    cache = nearcache.open("memory://")
+    cache["self"] = cache
+    cache.get_or_load("loader", lambda key, held=cache: held)
     alive = weakref.ref(cache)
     del cache
     gc.collect()

@@ -19,8 +19,8 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import hiredis
 
@@ -29,11 +29,44 @@ from ..clocks import Clock, monotonic_ns
 from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
 from ..errors import CacheError, DecodeError, ServerReplyError
 from ..keys import decode_key
-from ..l2 import Driver, ListenerLink, load_script
 
 _READ_BYTES: Final = 1 << 18
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
+
+
+class Link(Protocol):
+    """A connection that this module reads: a socket, hiredis' parser, and what that returns when it needs more."""
+
+    sock: socket.socket
+    reader: Any
+    more: object
+    identity: int
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+
+
+class Source(Protocol):
+    """Makes connections."""
+
+    def connect_listener(self, shard: int) -> Link:
+        """Return a new RESP3 connection. May block as long as the connect time-out."""
+
+    def note_alive(self, shard: int) -> None:
+        """The shard has answered."""
+
+
+class Script(Protocol):
+    """The heartbeat's Lua script."""
+
+    @property
+    def source(self) -> bytes:
+        """What EVAL takes."""
+
+    @property
+    def sha(self) -> bytes:
+        """What EVALSHA takes."""
 
 
 @dataclass(slots=True)
@@ -42,13 +75,12 @@ class _Subscription:
 
     shard: int
     lane: Lane
-    link: ListenerLink | None = None
+    link: Link | None = None
     connecting: bool = False
     retry_ns: int = 0
     failures: int = 0
     beat_ns: int = 0
     dropped: int = 0
-    handles: list[bytes] = field(default_factory=list)
 
 
 class Listener:
@@ -56,25 +88,27 @@ class Listener:
 
     Args:
         store: Weak reference to the store that the actions are carried out on.
-        driver: Makes the connections.
+        source: Makes the connections.
         lanes: State machines, one per shard.
         prefix: What the names of this namespace in Redis begin with.
+        heartbeat: The script that tells where a lane stands.
     """
 
     def __init__(
         self,
         store: weakref.ref[Store[Any, Any]],
-        driver: Driver,
+        source: Source,
         lanes: list[Lane],
         prefix: bytes,
+        heartbeat: Script,
         *,
         clock: Clock = monotonic_ns,
     ) -> None:
         self._store = store
-        self._driver = driver
+        self._source = source
         self._clock = clock
         self._subscriptions = [_Subscription(shard, lane) for shard, lane in enumerate(lanes)]
-        self._heartbeat = load_script("heartbeat")
+        self._heartbeat = heartbeat
         self._lane_key = prefix + b"L"
         self._prefix = prefix
         self._watched: dict[int, Callable[[], None]] = {}
@@ -87,7 +121,7 @@ class Listener:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
-        self._arrivals: queue.SimpleQueue[tuple[_Subscription, ListenerLink | Exception]] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[tuple[_Subscription, Link | Exception]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._started = threading.Lock()
@@ -193,7 +227,7 @@ class Listener:
     def _connect(self, subscription: _Subscription, arrivals: queue.SimpleQueue[Any]) -> None:
         """Runs in a thread of its own."""
         try:
-            arrivals.put((subscription, self._driver.connect_listener(subscription.shard)))
+            arrivals.put((subscription, self._source.connect_listener(subscription.shard)))
         except (CacheError, OSError) as error:
             arrivals.put((subscription, error))
         self.wake()
@@ -207,18 +241,18 @@ class Listener:
             except queue.Empty:
                 return
             subscription.connecting = False
-            if isinstance(arrival, ListenerLink):
-                self._subscribe(subscription, arrival)
-            else:
+            if isinstance(arrival, Exception):
                 subscription.lane.last_error = str(arrival)
                 self._back_off(subscription)
+            else:
+                self._subscribe(subscription, arrival)
 
-    def _subscribe(self, subscription: _Subscription, link: ListenerLink) -> None:
+    def _subscribe(self, subscription: _Subscription, link: Link) -> None:
         subscription.link = link
         link.sock.setblocking(False)
         self._selector.register(link.sock, selectors.EVENT_READ, subscription)
         self._perform(subscription, subscription.lane.connected(link.identity))
-        channel = self._driver.channel(subscription.shard, self._prefix)
+        channel = self._prefix + b"i"
         if self._send(subscription, hiredis.pack_command((b"SUBSCRIBE", channel))):
             self._send_heartbeat(subscription)
 
@@ -307,7 +341,7 @@ class Listener:
             self._perform(subscription, lane.heartbeat_reply(item))
             if lane.state is State.LIVE:
                 subscription.failures = 0
-                self._driver.note_alive(subscription.shard)
+                self._source.note_alive(subscription.shard)
 
     def _notice(self, wid: int) -> None:
         seen = self._watched.pop(wid, None)
@@ -378,5 +412,5 @@ class Listener:
                 _, arrival = self._arrivals.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(arrival, ListenerLink):
+            if not isinstance(arrival, Exception):
                 arrival.close()

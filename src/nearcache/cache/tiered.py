@@ -16,7 +16,7 @@ from ..codecs import SafeCodec, ValueCodec
 from ..coherence import RESERVED, State
 from ..embedded import EmbeddedServers
 from ..errors import ShardError, ShardUnavailableError
-from ..l2 import Driver, Exchange
+from ..l2 import Driver, Exchange, load_script
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -70,7 +70,9 @@ class TieredCache(Cache[K, V]):
         self._driver = _driver(settings, endpoints, self._servers)
         self._tier = _tier(settings, endpoints)
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
-        self._listener = Listener(weakref.ref(self), self._driver, self._tier.lanes, self._tier.prefix)
+        self._listener = Listener(
+            weakref.ref(self), self._driver, self._tier.lanes, self._tier.prefix, load_script("heartbeat")
+        )
         self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
         _open[id(self)] = weakref.ref(self)
         _watch_forks()
@@ -137,7 +139,7 @@ class TieredCache(Cache[K, V]):
         return self._run(invalidate(self._tier, self, self._name(key)))
 
     @classmethod
-    def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:
+    def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:  # noqa: ARG003
         """Not offered: a "new" cache would be the same namespace on the same servers as any other.
 
         Raises:

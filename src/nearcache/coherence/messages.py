@@ -44,7 +44,7 @@ def parse_message(payload: bytes) -> Message:
     return Message(operation.decode(), int(epoch, 16), int(seq), int(prev, 16), int(wid, 16), _keys(rest))
 
 
-def _keys(rest: bytes) -> list[Key]:
+def _keys(rest: bytes) -> list[bytes]:
     keys: list[bytes] = []
     start, end = 0, len(rest)
     while start < end:
