@@ -14,7 +14,7 @@ repeated, are looked at first, so that even writes rarely meet a dead one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
@@ -22,10 +22,8 @@ from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection
 from .shard import Shard, ShardStatus
-from .task import Exchange, Reply, Task, pack
+from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
-
-__all__ = ["BreakerSettings", "Driver", "Exchange", "ListenerLink", "Reply", "ShardStatus"]
 
 #: A request above this is sent bit by bit while replies are read.
 _SMALL: Final = 65536
@@ -36,8 +34,8 @@ class ListenerLink:
 
     Attributes:
         sock: The socket, blocking without a time-out. Closing the link closes it; nothing else is said to the server.
-        reader: A hiredis reader. It returns ``more`` when it needs more bytes, pushes as
-            ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
+        reader: A hiredis reader, to be fed with what ``receive`` returns. It returns ``more`` when it needs more
+            bytes, pushes as ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
         identity: As in :class:`Reply`.
     """
 
@@ -52,13 +50,26 @@ class ListenerLink:
         self.identity = connection.identity
         self.more = MORE
 
-    def send(self, *commands: tuple[Any, ...]) -> None:
+    def send(self, *commands: Command) -> None:
         """Send commands in one piece, scripts among them as in :class:`Exchange`. The replies are the caller's to read.
 
         Raises:
             OSError: The connection is gone, or the socket's time-out has passed.
         """
         self.sock.sendall(pack(commands))
+
+    def receive(self) -> bytes | None:
+        """Return what has come, ``b""`` at the end of the stream, or None if nothing has. For a non-blocking socket.
+
+        Reads TLS to the end of what has been decrypted, which no selector can see.
+
+        Raises:
+            OSError: The connection is gone.
+        """
+        data = self._connection.receive_some()
+        while data and self._connection.has_buffered():
+            data += self._connection.receive_some() or b""
+        return data
 
     def close(self) -> None:
         """Close the file descriptor. Idempotent, and safe in a forked child."""
@@ -100,12 +111,12 @@ class Driver:
             for number, endpoint in enumerate(endpoints)
         ]
 
-    def execute(self, exchanges: Sequence[Exchange], *, deadline_ns: int | None = None) -> list[Reply | ShardError]:
+    def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float | None = None) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order.
 
         Args:
             exchanges: At most one per shard.
-            deadline_ns: When to give up; None: ``timeout_s`` from now.
+            timeout_s: When to give up, from now; None: the driver's ``timeout_s``.
         Raises:
             ClosedError: The driver was closed.
             TypeError: A command holds something that cannot be sent; nothing has been.
@@ -114,8 +125,7 @@ class Driver:
         Cost: one round trip to the slowest shard.
         """
         now = self._clock()
-        if deadline_ns is None:
-            deadline_ns = now + self._timeout_ns
+        deadline_ns = now + (self._timeout_ns if timeout_s is None else int(timeout_s * 1e9))
         if len(exchanges) == 1:
             return [self._short(exchanges[0], now, deadline_ns)]
         tasks = [Task(self._shards[shard], commands, pack(commands), None) for shard, commands in exchanges]

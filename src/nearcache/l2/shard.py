@@ -24,7 +24,7 @@ class ShardStatus(NamedTuple):
     name: str
     breaker: str
     retry_in_ns: int
-    last_error: str | None
+    last_error: str
     connections: int
     in_use: int
     identity: int
@@ -53,7 +53,7 @@ class Shard:
         self._connect_timeout_ns = connect_timeout_ns
         self._clock = clock
         self._on_unreachable = on_unreachable
-        self._last_error: str | None = None  # a text: an exception would keep its frames alive
+        self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
     def take(self, now: int, commands: list[tuple[Any, ...]]) -> Connection | None:

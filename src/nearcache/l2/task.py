@@ -19,6 +19,10 @@ _READS: Final = frozenset({
 })  # fmt: skip
 
 
+#: Texts, bytes and numbers, the first of them perhaps a :class:`Script`.
+Command = tuple[Any, ...]
+
+
 class Exchange(NamedTuple):
     """One batch for one shard.
 
@@ -30,7 +34,7 @@ class Exchange(NamedTuple):
     """
 
     shard: int
-    commands: list[tuple[Any, ...]]
+    commands: list[Command]
 
 
 class Reply(NamedTuple):
@@ -57,7 +61,7 @@ class Task:
 
     __slots__ = ("_places", "_values", "admitted", "again", "commands", "data", "flow", "result", "shard")
 
-    def __init__(self, shard: Shard, commands: list[tuple[Any, ...]], data: bytes, flow: Flow | None) -> None:
+    def __init__(self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None) -> None:
         self.shard = shard
         self.commands = commands
         self.data = data
@@ -154,7 +158,7 @@ class Task:
         return True
 
 
-def pack(commands: Sequence[tuple[Any, ...]], *, in_full: bool = False) -> bytes:
+def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
     pack = hiredis.pack_command
     known: set[bytes] = set()
@@ -171,7 +175,7 @@ def pack(commands: Sequence[tuple[Any, ...]], *, in_full: bool = False) -> bytes
     return b"".join(parts)
 
 
-def _repeatable(commands: list[tuple[Any, ...]]) -> bool:
+def _repeatable(commands: list[Command]) -> bool:
     """Return whether executing the commands twice does no harm."""
     for first in (command[0] for command in commands):
         if isinstance(first, Script):
