@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+
+SLOTS: int
+
+def fnv1a64(data: bytes) -> int: ...
+def rendezvous(hashes: Sequence[int]) -> bytes: ...

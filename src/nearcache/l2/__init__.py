@@ -1,0 +1,22 @@
+"""L2: Redis, as nearcache uses it. ``Driver`` carries out batches of commands; ``scripts`` are its verbs."""
+
+from __future__ import annotations
+
+from .breaker import BreakerSettings
+from .driver import Driver, ListenerLink
+from .scripts import Script
+from .scripts import load as load_script
+from .shard import ShardStatus
+from .task import Command, Exchange, Reply
+
+__all__ = [
+    "BreakerSettings",
+    "Command",
+    "Driver",
+    "Exchange",
+    "ListenerLink",
+    "Reply",
+    "Script",
+    "ShardStatus",
+    "load_script",
+]

@@ -1,0 +1,188 @@
+"""One connection to one server: a socket and a parser.
+
+redis-py makes the socket, because TCP, unix sockets and TLS have many particulars and it knows them. Everything after
+that is ours: redis-py spends more time around a GET than Redis and the kernel do with it.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import ServerReplyError, ShardError
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..options import Endpoint
+
+#: Bytes asked of the kernel at a time.
+CHUNK: Final = 65536
+#: What the parser hands out when it needs more bytes. Not False, which is a reply in RESP3.
+MORE: Final = object()
+
+# Redis 6.2 and its kin wrap an error raised inside a script; Redis 7 and Valkey report it as it is.
+_WRAPPED: Final = re.compile(r"ERR Error running script .*?: -([A-Z]+ .*)", re.DOTALL)
+
+
+class Connection:
+    """A connected socket with its parser. Not safe for two threads at a time.
+
+    Attributes:
+        sock: The socket.
+        reader: The hiredis parser; error replies come out of it as :class:`ServerReplyError`.
+        errors: The error replies parsed since the list was last cleared.
+        identity: 64-bit number of the server process and its replication history; 0: unknown.
+        seconds: The time-out in force on the socket; 0 is non-blocking.
+        used_ns: When it was last taken out of the pool.
+    """
+
+    __slots__ = ("__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "used_ns", "wants_write")
+
+    def __init__(self, sock: socket.socket, shard: str) -> None:
+        self.sock = sock
+        import hiredis
+
+        self.errors: list[ServerReplyError] = []
+        self.reader = hiredis.Reader(replyError=_collector(shard, self.errors), notEnoughData=MORE)
+        self.identity = 0
+        self.seconds = -1.0
+        self.used_ns = 0
+        self.wants_write = False
+        self._poll: Any = None
+
+    def set_timeout(self, seconds: float) -> None:
+        """Let the next blocking operations take so long each; 0 makes the socket non-blocking."""
+        self.sock.settimeout(seconds)
+        self.seconds = seconds
+
+    def is_stale(self) -> bool:
+        """Return True when an idle connection is of no use: closed by the server, or out of step with it.
+
+        Nothing is due on an idle connection, so anything readable is an end-of-file, an error, or foreign.
+        """
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.sock, select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def send_some(self, data: memoryview) -> int:
+        """Send without blocking; return how many bytes the kernel took."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def receive_some(self) -> bytes | None:
+        """Receive without blocking: up to :data:`CHUNK` bytes, ``b""`` at the end of the stream, None for not yet."""
+        try:
+            return self.sock.recv(CHUNK)
+        except BlockingIOError:
+            return None
+
+    def has_buffered(self) -> bool:
+        """Return whether bytes wait where ``poll`` cannot see them."""
+        return False
+
+    def parse(self, values: list[Any], count: int) -> bool:
+        """Move complete replies from the parser to ``values``; return whether there are ``count`` now.
+
+        Raises:
+            hiredis.ProtocolError: What came is not RESP.
+        """
+        gets = self.reader.gets
+        for _ in range(count - len(values)):
+            value = gets()
+            if value is MORE:
+                return False
+            values.append(value)
+        return True
+
+    def close(self) -> None:
+        """Close the file descriptor. No protocol traffic, so that a forked child leaves its parent's session alone."""
+        self.sock.close()
+
+    def __del__(self) -> None:
+        # An interrupt can strike where no name holds the connection yet; then nobody else is left to close it.
+        self.sock.close()
+
+
+class TlsConnection(Connection):
+    """A connection over TLS, whose reads and writes have more ways to say "not yet"."""
+
+    __slots__ = ()
+
+    def send_some(self, data: memoryview) -> int:
+        import ssl
+
+        try:
+            return self.sock.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+
+    def receive_some(self) -> bytes | None:
+        import ssl
+
+        self.wants_write = False
+        try:
+            return self.sock.recv(CHUNK)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            return None
+
+    def has_buffered(self) -> bool:
+        return bool(self.sock.pending())  # type: ignore[attr-defined]
+
+
+def dial(endpoint: Endpoint, seconds: float) -> Connection:
+    """Return a connection on which nothing has been said yet.
+
+    Args:
+        endpoint: Where to.
+        seconds: Longest that each of connecting to one address and the TLS handshake may take.
+    Raises:
+        OSError: Nobody listens, no answer in time, TLS refused. What redis-py raises of its own comes as ``OSError``.
+    """
+    import redis.connection
+    from redis.exceptions import RedisError
+
+    makers: Any = redis.connection  # whose types are partly missing
+
+    # redis-py's own handshake is left out, so of its many options only these matter.
+    options: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2}
+    maker: Any
+    if endpoint.path:
+        maker = makers.UnixDomainSocketConnection(path=endpoint.path, **options)
+    else:
+        options |= {"host": endpoint.host, "port": endpoint.port, "socket_keepalive": True}
+        maker = makers.SSLConnection(**_tls(endpoint), **options) if endpoint.tls else makers.Connection(**options)
+    try:
+        sock = maker._connect()
+    except (RedisError, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot express
+        raise OSError(str(error)) from error
+    return TlsConnection(sock, endpoint.name) if endpoint.tls else Connection(sock, endpoint.name)
+
+
+def _tls(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "ssl_ca_certs": endpoint.ssl_ca_certs,
+        "ssl_certfile": endpoint.ssl_certfile,
+        "ssl_keyfile": endpoint.ssl_keyfile,
+        "ssl_check_hostname": endpoint.ssl_check_hostname,
+        "ssl_cert_reqs": "required",
+    }
+
+
+def _collector(shard: str, errors: list[ServerReplyError]) -> Any:
+    """Return what the parser calls for an error reply. A closure without the connection in it: no reference cycle."""
+
+    def collect(text: str) -> ShardError:
+        wrapped = _WRAPPED.match(text)
+        error = ServerReplyError(shard, wrapped.group(1) if wrapped else text)
+        errors.append(error)
+        return error
+
+    return collect

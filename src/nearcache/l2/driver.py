@@ -1,0 +1,237 @@
+"""The synchronous driver: carries out batches of commands on the shards, all shards at a time, under one deadline.
+
+It knows nothing of what the commands mean. A failing shard gives its error in place of its reply, and the others
+answer all the same. One small request to one shard, by far the most frequent call, takes a short way: an idle
+connection, one send, one receive. Everything else (several shards, large batches, no idle connection, a server that
+went away) goes through rounds.
+
+A request is sent again, once and on a new connection, in two cases only: nothing of it was taken by the kernel, or it
+is harmless to repeat (a read, or a script that says so) and the connection ended before any answer, as idle connections
+do when a server restarts. Connections that idled for a while, and all connections before a request that cannot be
+repeated, are looked at first, so that even writes rarely meet a dead one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ..clocks import Clock, monotonic_ns
+from ..errors import ClosedError, ShardError
+from ..options import Endpoint
+from .breaker import DEFAULTS, BreakerSettings
+from .connection import MORE, Connection
+from .shard import Shard, ShardStatus
+from .task import Command, Exchange, Reply, Task, pack
+from .transfer import ask, run
+
+#: A request above this is sent bit by bit while replies are read.
+_SMALL: Final = 65536
+
+
+class ListenerLink:
+    """A RESP3 connection of its own for the bus, on which nothing has been subscribed yet.
+
+    Attributes:
+        sock: The socket, blocking without a time-out. Closing the link closes it; nothing else is said to the server.
+        reader: A hiredis reader, to be fed with what ``receive`` returns. It returns ``more`` when it needs more
+            bytes, pushes as ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
+        identity: As in :class:`Reply`.
+    """
+
+    __slots__ = ("_connection", "identity", "more", "reader", "sock")
+
+    def __init__(self, connection: Connection) -> None:
+        connection.set_timeout(0)
+        connection.sock.settimeout(None)
+        self._connection = connection
+        self.sock = connection.sock
+        self.reader = connection.reader
+        self.identity = connection.identity
+        self.more = MORE
+
+    def send(self, *commands: Command) -> None:
+        """Send commands in one piece, scripts among them as in :class:`Exchange`. The replies are the caller's to read.
+
+        Raises:
+            OSError: The connection is gone, or the socket's time-out has passed.
+        """
+        self.sock.sendall(pack(commands))
+
+    def receive(self) -> bytes | None:
+        """Return what has come, ``b""`` at the end of the stream, or None if nothing has. For a non-blocking socket.
+
+        Reads TLS to the end of what has been decrypted, which no selector can see.
+
+        Raises:
+            OSError: The connection is gone.
+        """
+        data = self._connection.receive_some()
+        while data and self._connection.has_buffered():
+            data += self._connection.receive_some() or b""
+        return data
+
+    def close(self) -> None:
+        """Close the file descriptor. Idempotent, and safe in a forked child."""
+        self._connection.close()
+
+
+class Driver:
+    """See the module. Safe to use from many threads.
+
+    ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
+    made; if it returns True, making it is tried once more.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        timeout_s: float = 1.0,
+        connect_timeout_s: float = 1.0,
+        pool_size: int = 16,
+        breaker: BreakerSettings = DEFAULTS,
+        clock: Clock = monotonic_ns,
+        on_unreachable: Callable[[int], bool] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._timeout_ns = int(timeout_s * 1e9)
+        self._connect_timeout_ns = int(connect_timeout_s * 1e9)
+        self._closed = False
+        self._shards = [
+            Shard(
+                number,
+                endpoint,
+                connect_timeout_ns=self._connect_timeout_ns,
+                pool_size=pool_size,
+                breaker=breaker,
+                clock=clock,
+                on_unreachable=on_unreachable,
+            )
+            for number, endpoint in enumerate(endpoints)
+        ]
+
+    def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float | None = None) -> list[Reply | ShardError]:
+        """Return one reply or error per exchange, in their order.
+
+        Args:
+            exchanges: At most one per shard.
+            timeout_s: When to give up, from now; None: the driver's ``timeout_s``.
+        Raises:
+            ClosedError: The driver was closed.
+            TypeError: A command holds something that cannot be sent; nothing has been.
+        Errors in place: ``ShardUnavailableError`` when the shard could not be reached, did not answer in time, or is
+        still loading its data; other ``ShardError`` when what is there cannot be used at all.
+        Cost: one round trip to the slowest shard.
+        """
+        now = self._clock()
+        deadline_ns = now + (self._timeout_ns if timeout_s is None else int(timeout_s * 1e9))
+        if len(exchanges) == 1:
+            return [self._short(exchanges[0], now, deadline_ns)]
+        tasks = [Task(self._shards[shard], commands, pack(commands), None) for shard, commands in exchanges]
+        self._rounds(tasks, deadline_ns)
+        return [task.outcome() for task in tasks]
+
+    def connect_listener(self, shard: int) -> ListenerLink:
+        """Return a new connection for the bus, not one of the pool's.
+
+        Raises:
+            ShardError: As ``handshake.connect`` does.
+        """
+        if self._closed:
+            raise ClosedError("the cache was closed")
+        return ListenerLink(self._shards[shard].connect(self._clock() + self._connect_timeout_ns, resp3=True))
+
+    def note_alive(self, shard: int) -> None:
+        """Close the shard's breaker: somebody has had an answer from it."""
+        self._shards[shard].breaker.succeed()
+
+    def status(self, shard: int) -> ShardStatus:
+        """Return how the shard is doing, from what is known; nothing is sent."""
+        return self._shards[shard].status()
+
+    def after_fork(self) -> None:
+        """Make the driver usable in a forked child: new locks, new connections; the parent's stay undisturbed."""
+        for shard in self._shards:
+            shard.pool.after_fork()
+            shard.breaker.after_fork()
+
+    def close(self) -> None:
+        """Close all connections and wake who waits for one; calls under way end first. Idempotent."""
+        self._closed = True
+        for shard in self._shards:
+            shard.pool.close()
+
+    def _short(self, exchange: Exchange, now: int, deadline_ns: int) -> Reply | ShardError:
+        """Carry out one exchange: the short way if possible, else through ``_rounds``."""
+        shard = self._shards[exchange[0]]
+        commands = exchange[1]
+        data = pack(commands)
+        task = None
+        if len(data) <= _SMALL and shard.breaker.quiet:
+            connection = None
+            try:
+                connection = shard.take(now, commands)
+                if connection is not None:
+                    answer = ask(connection, data, len(commands), (deadline_ns - now) / 1e9)
+                    if isinstance(answer, list):
+                        # From here on it may be another thread's, and is not to be closed by an interrupt of this one.
+                        free, connection = connection, None
+                        shard.pool.put(free)
+                        return Reply(answer, free.identity)
+                    task = Task(shard, commands, data, answer)
+            except BaseException:
+                if connection is not None:
+                    shard.pool.discard(connection)
+                raise
+        task = task or Task(shard, commands, data, None)
+        self._rounds([task], deadline_ns)
+        return task.outcome()
+
+    def _rounds(self, tasks: list[Task], deadline_ns: int) -> None:
+        """Give every task its result.
+
+        A round never waits for a connection while it holds others: two calls that hold what the other waits for would
+        both wait until their deadlines. So a task that finds its pool exhausted is left for the next round.
+        """
+        pending = tasks
+        while pending:
+            try:
+                self._begin(pending, deadline_ns)
+                under_way = {task.flow: task for task in pending if task.flow is not None}
+                for flow in run(list(under_way), deadline_ns, self._clock):
+                    # At once: a slow shard must not keep the others' connections from their pools.
+                    under_way[flow].settle(time_left=self._clock() < deadline_ns)
+            except BaseException:
+                for task in pending:
+                    task.abandon()
+                raise
+            pending = [task for task in pending if task.result is None]
+
+    def _begin(self, pending: list[Task], deadline_ns: int) -> None:
+        """Send what can be sent now: on idle connections first, so that those are answered while others are made."""
+        now = self._clock()
+        cold = []
+        for task in pending:
+            if task.flow is not None:
+                continue  # begun by the short way, or a script to be sent in full
+            if not task.admitted:
+                task.result = task.shard.refusal(deadline_ns - now)
+                task.admitted = task.result is None
+            if task.admitted and not task.start(None if task.again else task.shard.take(now, task.commands)):
+                cold.append(task)
+        full = []
+        for position, task in enumerate(cold):
+            # A dead host among several must leave time for the others.
+            now = self._clock()
+            share = now + (deadline_ns - now) // (len(cold) - position)
+            try:
+                if not task.start(task.shard.pool.open(share)):
+                    full.append(task)
+            except ShardError as error:
+                task.result = error
+        if full and not any(task.flow is not None for task in pending):
+            try:
+                full[0].start(full[0].shard.pool.wait(deadline_ns))
+            except ShardError as error:
+                full[0].result = error

@@ -1,0 +1,186 @@
+"""The first exchange on a connection: who are we, who is there, and is that a server we can work with.
+
+All commands go out in one batch under one deadline. Data connections stay with RESP2, which every proxy speaks; the
+listener's connection needs RESP3, where a subscribed connection still answers commands in order: its fence.
+
+**Identity** is a 64-bit hash of ``run_id`` and ``master_replid``, so it changes when the server restarts, is promoted,
+or is another one behind the same address. A value may enter L1 only when the connection it came over and the
+subscription have the same identity (rule R3 of the protocol). Where INFO is forbidden or lacks the two, the identity is
+0, *unknown*, which equals nothing, itself included: L2 works, but L1 keeps no value of that shard. The address would be
+no substitute: behind a virtual address, an old connection may still reach the old primary while the subscription is on
+the new one, and nothing would ever announce what changes there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..clocks import Clock
+from ..errors import (
+    AuthenticationFailedError,
+    NotRedisError,
+    ServerReplyError,
+    ShardError,
+    ShardUnavailableError,
+    UnsupportedServerError,
+)
+from .connection import Connection, dial
+from .transfer import Flow, run
+
+if TYPE_CHECKING:
+    from ..options import Endpoint
+
+_OLDEST: Final = (6, 2)
+_NEEDS: Final = "nearcache needs Redis 6.2, Valkey 7.2 or newer"
+_REFUSALS: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
+
+
+class Peer(NamedTuple):
+    """Who answered.
+
+    Attributes:
+        identity: See the module; 0: unknown.
+        version: What ``redis_version`` says; empty: unknown.
+    """
+
+    identity: int
+    version: str
+
+
+def connect(endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool = False) -> tuple[Connection, Peer]:
+    """Return a connection that is ready for use, and who is at its other end.
+
+    Raises:
+        ShardUnavailableError: Nobody listens, no answer by the deadline, too many clients, or a replica answers;
+            ``__cause__`` tells the first from the others.
+        AuthenticationFailedError, NotRedisError, UnsupportedServerError: As they say.
+        ServerReplyError: The server refused something else, such as the database number.
+    """
+    seconds = max(0.001, (deadline_ns - clock()) / 1e9)
+    try:
+        connection = dial(endpoint, seconds)
+    except TimeoutError as error:
+        raise ShardUnavailableError(
+            endpoint.name, f"{endpoint.address} did not accept a connection within {seconds:.3g} s"
+        ) from error
+    except OSError as error:
+        raise _refused(endpoint, error) from error
+    try:
+        return connection, _greet(connection, endpoint, deadline_ns, clock, resp3=resp3)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _refused(endpoint: Endpoint, error: OSError) -> ShardError:
+    if type(error).__module__ == "ssl":
+        reason = str(getattr(error, "reason", None) or error)
+        if "CERTIFICATE" in reason:
+            remedy = "check ssl_ca_certs, ssl_check_hostname and the server's certificate"
+            return ShardUnavailableError(endpoint.name, f"{endpoint.address}: TLS failed ({error}): {remedy}")
+        return NotRedisError(
+            endpoint.name, f"{endpoint.address} does not speak TLS ({reason}): use redis://, or the server's TLS port"
+        )
+    return ShardUnavailableError(endpoint.name, f"cannot connect to {endpoint.address}: {error}")
+
+
+def _greet(connection: Connection, endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool) -> Peer:
+    import hiredis
+
+    steps = _steps(endpoint, resp3=resp3)
+    request = b"".join(hiredis.pack_command(command) for command in steps.values())
+    flow = Flow(connection, request, len(steps))
+    for _ in run([flow], deadline_ns, clock):
+        pass
+    answers = dict(zip(steps, flow.values, strict=False))
+    _refuse_errors(answers, endpoint)
+    if flow.failure is not None:
+        raise _broken(flow, endpoint) from flow.failure
+    connection.errors.clear()
+    peer = _peer(answers, endpoint)
+    connection.identity = peer.identity
+    return peer
+
+
+def _steps(endpoint: Endpoint, *, resp3: bool) -> dict[str, tuple[Any, ...]]:
+    steps: dict[str, tuple[Any, ...]] = {}
+    secret = None
+    if endpoint.password is not None or endpoint.username is not None:
+        secret = (endpoint.username or "default", endpoint.password or "")
+    if resp3:
+        steps["hello"] = ("HELLO", 3, "AUTH", *secret) if secret else ("HELLO", 3)
+    elif secret:
+        # One argument where there is no user name: what servers and proxies without ACLs understand.
+        steps["auth"] = ("AUTH", *secret) if endpoint.username else ("AUTH", endpoint.password)
+    if endpoint.db:
+        steps["select"] = ("SELECT", endpoint.db)
+    if resp3:
+        # Where clients are evicted to save memory, let it be another one. Not every server has it.
+        steps["no-evict"] = ("CLIENT", "NO-EVICT", "on")
+    steps["server"] = ("INFO", "server")
+    steps["replication"] = ("INFO", "replication")
+    return steps
+
+
+def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
+    """Raise for an error reply that rules this server out. A refused INFO or NO-EVICT does not."""
+    for step, answer in answers.items():
+        if not isinstance(answer, ServerReplyError):
+            continue
+        text = str(answer)
+        if "max number of clients" in text:
+            raise ShardUnavailableError(endpoint.name, text) from answer
+        if step == "auth" or answer.code in _REFUSALS or "AUTH" in text:
+            who = f"user {endpoint.username!r}" if endpoint.username else "the default user"
+            raise AuthenticationFailedError(
+                endpoint.name, f"{endpoint.address} refused {who}: check user name and password ({text})"
+            ) from answer
+        if step == "hello":
+            raise UnsupportedServerError(
+                endpoint.name, f"{endpoint.address} does not speak RESP3 ({text}); {_NEEDS}"
+            ) from answer
+        if step == "select":
+            raise answer
+
+
+def _broken(flow: Flow, endpoint: Endpoint) -> ShardError:
+    """Return what a handshake that ended early means."""
+    if isinstance(flow.failure, (TimeoutError, EOFError, OSError)):
+        # A stopped Redis is silent as well, so silence proves nothing.
+        what = "answered nothing in time" if isinstance(flow.failure, TimeoutError) else f"hung up ({flow.failure})"
+        hint = "" if flow.heard or endpoint.tls else "; is it a Redis, and is it this side of TLS?"
+        return ShardUnavailableError(endpoint.name, f"{endpoint.address} accepted the connection but {what}{hint}")
+    return NotRedisError(endpoint.name, f"{endpoint.address} does not speak the Redis protocol ({flow.failure})")
+
+
+def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
+    server, replication = (_info(answers[section], endpoint) for section in ("server", "replication"))
+    version = server.get("redis_version", "")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
+        raise UnsupportedServerError(endpoint.name, f"{endpoint.address} runs version {version}; {_NEEDS}")
+    if replication.get("role", "master") != "master":
+        primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
+        raise ShardUnavailableError(
+            endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}, give that address"
+        )
+    run_id, history = server.get("run_id"), replication.get("master_replid")
+    if not run_id or not history:
+        return Peer(0, version)
+    digest = hashlib.blake2b(f"{run_id} {history}".encode(), digest_size=8).digest()
+    return Peer(int.from_bytes(digest, "big") or 1, version)
+
+
+def _info(answer: Any, endpoint: Endpoint) -> dict[str, str]:
+    """Return the fields of an INFO reply; none if the server refused it."""
+    if isinstance(answer, ServerReplyError):
+        return {}
+    if not isinstance(answer, (bytes, str)):
+        raise NotRedisError(endpoint.name, f"{endpoint.address} answered INFO with {str(answer)[:60]!r}")
+    text = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if not fields:
+        raise NotRedisError(endpoint.name, f"{endpoint.address} answered INFO with {text[:60]!r}")
+    return fields

@@ -1,0 +1,167 @@
+"""The connections of one shard: at most so many, most recently used first, so that surplus ones stay idle.
+
+The common path, an idle connection taken and put back, uses no lock: ``deque``'s ``pop`` and ``append`` are atomic.
+The lock guards the number of connections, and waiting. No wake-up is lost: a waiter counts itself before it looks
+for an idle connection, and whoever puts one back looks at the count after.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+from ..clocks import Clock
+from ..errors import ClosedError, ShardUnavailableError
+from .connection import Connection
+
+
+class Pool:
+    """See the module. Safe to use from many threads.
+
+    Attributes:
+        idle: The connections not in use. Taking with ``idle.pop()`` is the hot path.
+    """
+
+    def __init__(self, shard: str, size: int, connect: Callable[[int], Connection], clock: Clock) -> None:
+        """Return an empty pool.
+
+        Args:
+            shard: Name of the shard, for messages.
+            size: Most connections.
+            connect: Makes one, given a deadline; called without the lock.
+            clock: Monotonic nanoseconds.
+        """
+        self.idle: deque[Connection] = deque()
+        self._shard = shard
+        self._size = size
+        self._connect = connect
+        self._clock = clock
+        self._free = threading.Condition(threading.Lock())
+        # Weak, because an interrupt can strike a thread between taking a connection and naming it; such a one must
+        # not count for ever.
+        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connecting = 0
+        self._waiters = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def in_use(self) -> int:
+        """Number of connections that calls hold now."""
+        return max(0, len(self._all) - len(self.idle))
+
+    def take_idle(self) -> Connection | None:
+        """Return an idle connection, if there is one."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
+
+    def open(self, deadline_ns: int) -> Connection | None:
+        """Return a new connection; None where there are as many as may be.
+
+        Raises:
+            ShardError: As ``connect`` does.
+            ClosedError: The pool is closed.
+        """
+        with self._free:
+            self._check_open_locked()
+            if not self._reserve_locked():
+                return None
+        return self._open_reserved(deadline_ns)
+
+    def wait(self, deadline_ns: int) -> Connection:
+        """Return an idle connection, or make one, or wait for one to be put back.
+
+        Raises:
+            ShardUnavailableError: All of them were busy until the deadline.
+            ShardError: As ``connect`` does.
+            ClosedError: The pool was closed meanwhile.
+        """
+        with self._free:
+            self._waiters += 1
+            try:
+                while True:
+                    self._check_open_locked()
+                    connection = self.take_idle()
+                    if connection is not None:
+                        return connection
+                    if self._reserve_locked():
+                        break
+                    remaining_ns = deadline_ns - self._clock()
+                    if remaining_ns <= 0:
+                        raise ShardUnavailableError(
+                            self._shard,
+                            f"all {self._size} connections stayed busy; raise pool_size",
+                        )
+                    self._free.wait(remaining_ns / 1e9)
+            finally:
+                self._waiters -= 1
+        return self._open_reserved(deadline_ns)
+
+    def put(self, connection: Connection) -> None:
+        """Take back a connection on which nothing is due."""
+        self.idle.append(connection)
+        if self._waiters:
+            with self._free:
+                self._free.notify()
+        if self._closed:
+            self.flush()
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that has failed, or whose state is not known."""
+        connection.close()
+        with self._free:
+            self._all.discard(connection)
+            self._free.notify()
+
+    def flush(self) -> None:
+        """Close the idle connections: the server they led to is gone."""
+        while (connection := self.take_idle()) is not None:
+            self.discard(connection)
+
+    def close(self) -> None:
+        """Close the idle connections now and the others when they are put back; wake the waiters. Idempotent."""
+        with self._free:
+            self._closed = True
+            self._free.notify_all()
+        self.flush()
+
+    def after_fork(self) -> None:
+        """Forget everything in a forked child: the connections are the parent's, and so was the lock's state."""
+        self._free = threading.Condition(threading.Lock())
+        self.idle.clear()
+        self._connecting = self._waiters = 0
+        for connection in list(self._all):
+            connection.close()
+        self._all = weakref.WeakSet()
+
+    def _open_reserved(self, deadline_ns: int) -> Connection:
+        connection = None
+        try:
+            connection = self._connect(deadline_ns)
+        finally:
+            with self._free:
+                self._connecting -= 1
+                if connection is not None:
+                    self._all.add(connection)
+                else:
+                    self._free.notify()
+        if self._closed:
+            self.discard(connection)
+            self._check_open_locked()
+        return connection
+
+    def _reserve_locked(self) -> bool:
+        if len(self._all) + self._connecting >= self._size:
+            return False
+        self._connecting += 1
+        return True
+
+    def _check_open_locked(self) -> None:
+        if self._closed:
+            raise ClosedError("the cache was closed")

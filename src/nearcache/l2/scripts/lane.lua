@@ -1,0 +1,58 @@
+-- Prelude of every script: the lane record, and the messages that keep the readers of a lane coherent.
+-- Names: L is `nc:{ns:0}:L`; `nc:{ns:0}:` in front of it is common to the lane's values (v:), fences (l:) and channel (i).
+-- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement version seen.
+-- Ids are texts of 16 hex digits and stay texts: Lua would round them.
+local call, sub = redis.call, string.sub
+
+-- Returns {e, w, g, r}, or nil and an error reply.
+local function lane(L, ring, nonce)
+  local m = call('HMGET', L, 'e', 'w', 'g', 'r')
+  if not m[1] then
+    -- New, evicted or flushed. A random epoch shows the loss to every process; a random generation keeps the envelopes
+    -- of the lost record's time dead, where a counter might come back to their number.
+    m = {nonce, '0000000000000000', nonce, ring}
+    call('HSET', L, 'e', nonce, 's', 0, 'w', m[2], 'g', nonce, 'r', ring)
+    return m
+  end
+  -- Two placements may be in use at a time during a change, never three.
+  local mine, newest = tonumber(ring), tonumber(m[4])
+  if mine < newest - 1 then return nil, redis.error_reply('NCTOPO ' .. m[4]) end
+  if mine > newest then call('HSET', L, 'r', ring) end
+  return m
+end
+
+-- One step of the sequence is one message, numbered and published in one script, so that order and number agree.
+local function announce(L, m, op, wid, keys)
+  local s = string.format('%.0f', call('HINCRBY', L, 's', 1))
+  call('HSET', L, 'w', wid)
+  call('PUBLISH', sub(L, 1, -2) .. 'i', op .. ' ' .. m[1] .. ' ' .. s .. ' ' .. m[2] .. ' ' .. wid .. '\n' .. keys)
+  m[2] = wid
+end
+
+-- Announces KEYS[1..n] (value keys), in as many messages as 64 KB each allow: a subscriber's buffer is finite.
+local function announce_keys(L, m, op, wid, n)
+  local from, parts, size = #L + 2, {}, 0
+  for i = 1, n do
+    local key = sub(KEYS[i], from)
+    if size > 0 and size + #key + 6 > 65536 then
+      announce(L, m, op, wid, table.concat(parts))
+      parts, size = {}, 0
+    end
+    parts[#parts + 1] = #key .. ':' .. key
+    size = size + #key + 6
+  end
+  announce(L, m, op, wid, table.concat(parts))
+end
+
+-- UNLINKs KEYS[i..j]; returns how many existed. In pieces, because Lua's stack is finite.
+local function unlink(i, j)
+  local existed = 0
+  for a = i, j, 1000 do existed = existed + call('UNLINK', unpack(KEYS, a, math.min(a + 999, j))) end
+  return existed
+end
+
+-- The generation that the envelope under key v was sealed with, as hex; nil: no envelope there. Reads eight bytes only.
+local function generation(v)
+  local raw = call('GETRANGE', v, 12, 19)
+  return #raw == 8 and string.format('%02x%02x%02x%02x%02x%02x%02x%02x', string.byte(raw, 1, 8)) or nil
+end

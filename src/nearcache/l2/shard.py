@@ -1,0 +1,121 @@
+"""One shard as the driver sees it: its pool, its breaker, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from ..clocks import Clock
+from ..errors import ShardError, ShardUnavailableError
+from ..options import Endpoint
+from . import handshake
+from .breaker import Breaker, BreakerSettings
+from .connection import Connection
+from .pool import Pool
+from .scripts import Script
+
+#: A connection that idled for longer is looked at before use.
+_IDLE_NS: Final = 1_000_000_000
+
+
+class ShardStatus(NamedTuple):
+    """How one shard is doing. ``retry_in_ns``: how long calls will still be refused."""
+
+    name: str
+    breaker: str
+    retry_in_ns: int
+    last_error: str
+    connections: int
+    in_use: int
+    identity: int
+    version: str
+
+
+class Shard:
+    """What the driver keeps per shard."""
+
+    def __init__(
+        self,
+        number: int,
+        endpoint: Endpoint,
+        *,
+        connect_timeout_ns: int,
+        pool_size: int,
+        breaker: BreakerSettings,
+        clock: Clock,
+        on_unreachable: Callable[[int], bool] | None,
+    ) -> None:
+        self.name = endpoint.name
+        self.breaker = Breaker(breaker, clock=clock)
+        self.pool = Pool(endpoint.name, pool_size, self.connect, clock)
+        self._number = number
+        self._endpoint = endpoint
+        self._connect_timeout_ns = connect_timeout_ns
+        self._clock = clock
+        self._on_unreachable = on_unreachable
+        self._last_error = ""  # a text: an exception would keep its frames alive
+        self._peer = handshake.Peer(0, "")
+
+    def take(self, now: int, commands: list[tuple[Any, ...]]) -> Connection | None:
+        """Return an idle connection that is fit for use, if there is one."""
+        idle = self.pool.idle
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                return None
+            looked_at = now - connection.used_ns < _IDLE_NS and commands[0][0].__class__ is not Script
+            if looked_at or not connection.is_stale():
+                connection.used_ns = now
+                return connection
+            self.pool.discard(connection)
+        return None
+
+    def connect(self, deadline_ns: int, *, resp3: bool = False) -> Connection:
+        """Return a new connection, ready for use, and keep the breaker informed.
+
+        Raises:
+            ShardError: As ``handshake.connect`` does.
+        """
+        if self._clock() >= deadline_ns:
+            raise ShardUnavailableError(self.name, "no time was left to connect")  # which says nothing of the server
+        try:
+            return self._connect(deadline_ns, resp3)
+        except ShardUnavailableError as error:
+            if self._on_unreachable is None or not self._on_unreachable(self._number):
+                self.fail(error, certain=isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)))
+                raise
+        except ShardError as error:
+            self.fail(error, certain=True)
+            raise
+        try:
+            return self._connect(deadline_ns, resp3)
+        except ShardError as error:
+            self.fail(error, certain=True)
+            raise
+
+    def _connect(self, deadline_ns: int, resp3: bool) -> Connection:
+        soonest = min(deadline_ns, self._clock() + self._connect_timeout_ns)
+        connection, self._peer = handshake.connect(self._endpoint, soonest, self._clock, resp3=resp3)
+        connection.used_ns = self._clock()
+        self.breaker.succeed()
+        return connection
+
+    def refusal(self, longest_ns: int) -> ShardUnavailableError | None:
+        """Return the error of a call that the breaker refuses; None: go on."""
+        if self.breaker.quiet or self.breaker.admit(longest_ns):
+            return None
+        wait_ms = self.breaker.retry_in_ns() / 1e6
+        return ShardUnavailableError(self.name, f"not asked again for {wait_ms:.0f} ms, because: {self._last_error}")
+
+    def fail(self, error: ShardError, *, certain: bool) -> None:
+        """Count a failure."""
+        self._last_error = str(error)
+        self.breaker.fail(certain=certain)
+
+    def status(self) -> ShardStatus:
+        """Return what is known."""
+        return ShardStatus(
+            self.name, self.breaker.state, self.breaker.retry_in_ns(), self._last_error, len(self.pool),
+            self.pool.in_use, *self._peer,
+        )  # fmt: skip

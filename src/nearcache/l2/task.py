@@ -1,0 +1,186 @@
+"""One exchange on its way through the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import hiredis
+
+from ..errors import ServerReplyError, ShardError, ShardUnavailableError
+from .connection import Connection
+from .scripts import Script
+from .shard import Shard
+from .transfer import Flow
+
+#: Commands that change nothing, as far as nearcache uses them.
+_READS: Final = frozenset({
+    "GET", "PTTL", "GETRANGE", "STRLEN", "EXISTS", "MGET", "HGET", "HMGET", "SCAN", "PING", "INFO", "DBSIZE", "TIME",
+})  # fmt: skip
+
+
+#: Texts, bytes and numbers, the first of them perhaps a :class:`Script`.
+Command = tuple[Any, ...]
+
+
+class Exchange(NamedTuple):
+    """One batch for one shard.
+
+    Attributes:
+        shard: Its number.
+        commands: Tuples of texts, bytes and numbers; a command that begins with a :class:`Script` is run by its hash
+            (see ``Script.call``). They are executed in order, except that a script the server does not know yet is
+            executed after the rest.
+    """
+
+    shard: int
+    commands: list[Command]
+
+
+class Reply(NamedTuple):
+    """What a shard answered.
+
+    Attributes:
+        values: One per command; an error reply is a :class:`ServerReplyError` in its place.
+        identity: Of the connection it came over (see ``handshake``).
+    """
+
+    values: list[Any]
+    identity: int
+
+
+class Task:
+    """One exchange on its way through the rounds.
+
+    Attributes:
+        flow: Its request under way; None before the start, after the end, and before a repetition.
+        admitted: Whether the breaker let it pass. Asked once: a second time it might refuse its own probe.
+        again: Whether it is being repeated, on a new connection.
+        result: At the end.
+    """
+
+    __slots__ = ("_places", "_values", "admitted", "again", "commands", "data", "flow", "result", "shard")
+
+    def __init__(self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None) -> None:
+        self.shard = shard
+        self.commands = commands
+        self.data = data
+        self.flow = flow
+        self.admitted = flow is not None
+        self.again = False
+        self.result: Reply | ShardError | None = None
+        self._values: list[Any] = []  # of the first pass, while scripts the server did not know are sent in full
+        self._places: list[int] = []  # where the replies of that second pass belong
+
+    def start(self, connection: Connection | None) -> bool:
+        """Send on this connection what can be sent at once; return False if there is none."""
+        if connection is None:
+            return False
+        self.flow = Flow(connection, self.data, len(self.commands))
+        self.flow.push()
+        return True
+
+    def outcome(self) -> Reply | ShardError:
+        """Return the result, after the end."""
+        assert self.result is not None
+        return self.result
+
+    def abandon(self) -> None:
+        """Give up in the middle: the state of the connection is not known."""
+        if self.flow is not None:
+            self.shard.pool.discard(self.flow.connection)
+            self.flow = None
+
+    def settle(self, *, time_left: bool) -> None:
+        """Turn the finished flow into the result, or into one more try."""
+        flow = self.flow
+        assert flow is not None
+        if flow.failure is None:
+            self._answered(flow)
+            return
+        self.abandon()
+        failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
+        sent = flow.sent > 0 or bool(self._places)
+        ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
+        if ended and not self.again and time_left and not self._places and (not sent or _repeatable(self.commands)):
+            self.shard.pool.flush()
+            self.again = True
+            return
+        if isinstance(failure, hiredis.HiredisError):
+            text = f"the answer is not in the Redis protocol ({failure})"
+        else:
+            text = str(failure) or type(failure).__name__
+        error = ShardUnavailableError(self.shard.name, text, sent=sent)
+        error.__cause__ = failure
+        self.shard.fail(error, certain=False)
+        self.result = error
+
+    def _answered(self, flow: Flow) -> None:
+        connection = flow.connection
+        values = flow.values
+        if connection.errors:
+            connection.errors.clear()
+            if not self._places and self._send_in_full(flow):
+                return
+        identity = connection.identity
+        self.flow = None  # before it is another thread's: an interrupt of this one must not close it then
+        if connection.reader.has_data():
+            self.shard.pool.discard(connection)  # more than was asked for: out of step
+        else:
+            self.shard.pool.put(connection)
+        if self._places:
+            for place, value in zip(self._places, values, strict=True):
+                self._values[place] = value
+            values = self._values
+        loading = [value for value in values if isinstance(value, ServerReplyError) and value.code == "LOADING"]
+        if loading:
+            error = ShardUnavailableError(self.shard.name, str(loading[0]), sent=len(loading) < len(values))
+            self.shard.fail(error, certain=False)
+            self.result = error
+            return
+        if not self.shard.breaker.quiet:
+            self.shard.breaker.succeed()
+        self.result = Reply(values, identity)
+
+    def _send_in_full(self, flow: Flow) -> bool:
+        """Send the scripts the server did not know, with their sources; return False if there are none."""
+        places = [
+            place
+            for place, value in enumerate(flow.values)
+            if isinstance(value, ServerReplyError) and value.code == "NOSCRIPT"
+        ]
+        if not places:
+            return False
+        self._places = places
+        self._values = flow.values
+        data = pack([self.commands[place] for place in places], in_full=True)
+        self.flow = Flow(flow.connection, data, len(places))
+        return True
+
+
+def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
+    """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
+    pack = hiredis.pack_command
+    known: set[bytes] = set()
+    parts = []
+    for command in commands:
+        script = command[0]
+        if script.__class__ is not Script:
+            parts.append(pack(command))
+        elif in_full and script.sha not in known:
+            known.add(script.sha)
+            parts.append(pack((b"EVAL", script.source, *command[1:])))
+        else:
+            parts.append(pack((b"EVALSHA", script.sha, *command[1:])))
+    return b"".join(parts)
+
+
+def _repeatable(commands: list[Command]) -> bool:
+    """Return whether executing the commands twice does no harm."""
+    for first in (command[0] for command in commands):
+        if isinstance(first, Script):
+            if not first.repeatable:
+                return False
+        elif (first.decode() if isinstance(first, bytes) else first).upper() not in _READS:
+            return False
+    return True

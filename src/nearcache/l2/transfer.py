@@ -1,0 +1,172 @@
+"""Several requests at once on as many connections, from one thread: whichever socket is ready is served.
+
+Sending and receiving are interleaved, so that neither side can wait for the other with both buffers full, however
+large the batch; and one deadline holds for everything.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from typing import Any, Final
+
+import hiredis
+
+from ..clocks import Clock
+from .connection import CHUNK, Connection
+
+#: Chunks read from one socket before the others get their turn and the deadline is looked at.
+_TURN: Final = 64
+
+
+class Flow:
+    """One request on its way.
+
+    Attributes:
+        connection: Where it goes.
+        data: What is to be sent.
+        sent: How much of it has been.
+        count: How many replies it has.
+        values: The replies so far.
+        heard: Whether a byte of an answer has come.
+        failure: Why it cannot be completed: ``TimeoutError`` (the deadline), ``EOFError`` (the server closed the
+            connection), ``OSError``, or hiredis' ``ProtocolError``. The connection is of no use then.
+    """
+
+    __slots__ = ("connection", "count", "data", "failure", "heard", "sent", "values")
+
+    def __init__(self, connection: Connection, data: bytes, count: int) -> None:
+        self.connection = connection
+        self.data = memoryview(data)
+        self.sent = 0
+        self.count = count
+        self.values: list[Any] = []
+        self.heard = False
+        self.failure: Exception | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more can come of it, for better or worse."""
+        return self.failure is not None or len(self.values) == self.count
+
+    @property
+    def events(self) -> int:
+        """What to wait for."""
+        if self.sent < len(self.data) or self.connection.wants_write:
+            return select.POLLIN | select.POLLOUT
+        return select.POLLIN
+
+    def push(self) -> None:
+        """Send what the kernel takes now."""
+        connection = self.connection
+        try:
+            if connection.seconds != 0:
+                connection.set_timeout(0)
+            while self.sent < len(self.data):
+                taken = connection.send_some(self.data[self.sent :])
+                if not taken:
+                    return
+                self.sent += taken
+        except OSError as error:
+            self.failure = error
+
+    def pull(self) -> None:
+        """Receive what is there now."""
+        connection = self.connection
+        try:
+            for turn in range(_TURN):
+                chunk = connection.receive_some()
+                if chunk is None:
+                    return
+                self.take(chunk)
+                if self.finished or ((len(chunk) < CHUNK or turn == _TURN - 1) and not connection.has_buffered()):
+                    return
+        except (OSError, hiredis.HiredisError) as error:
+            self.failure = error
+
+    def take(self, chunk: bytes) -> None:
+        """Parse received bytes; ``b""`` is the end of the stream."""
+        if not chunk:
+            self.failure = EOFError("the server closed the connection")
+            return
+        self.heard = True
+        self.connection.reader.feed(chunk)
+        self.connection.parse(self.values, self.count)
+
+    def step(self, events: int) -> None:
+        """Serve the socket after ``poll`` said ``events``."""
+        if events & select.POLLOUT:
+            self.push()
+        # Also after a failed send: there may be an answer that says why the server hung up.
+        failure, self.failure = self.failure, None
+        self.pull()
+        self.failure = self.failure or failure
+
+
+def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list[Any] | Flow:
+    """Send a small request and return its replies, if all goes as usual; else the flow as it stands.
+
+    As usual means: sent in one piece, answered in one piece, no error among the replies.
+    """
+    flow = None
+    values: list[Any] = []
+    sent = 0
+    try:
+        # What the last call left is near enough in most cases, and costs no system call.
+        if not 0.9 * seconds <= connection.seconds <= 1.02 * seconds:
+            connection.set_timeout(max(seconds, 0.001))
+        sock = connection.sock
+        sent = sock.send(data)
+        if sent == len(data):
+            chunk = sock.recv(CHUNK)
+            if chunk:
+                connection.reader.feed(chunk)
+                if connection.parse(values, count) and not connection.errors and not connection.reader.has_data():
+                    return values
+            flow = Flow(connection, data, count)
+            flow.heard = bool(chunk)
+            if not chunk:
+                flow.take(chunk)
+    except (OSError, hiredis.HiredisError) as error:
+        flow = Flow(connection, data, count)
+        flow.failure = error
+    flow = flow or Flow(connection, data, count)
+    flow.sent = sent
+    flow.values = values
+    return flow
+
+
+def run(flows: list[Flow], deadline_ns: int, clock: Clock) -> Iterator[Flow]:
+    """Carry out all ``flows``; yield each as soon as it is finished or has failed, at the deadline at the latest.
+
+    Answers that have arrived by the deadline count, even when reading starts after it.
+    """
+    poller = select.poll()
+    waiting: dict[int, Flow] = {}
+    for flow in flows:
+        if not flow.finished:
+            flow.push()
+            if flow.failure is not None:
+                flow.step(0)
+        if flow.finished:
+            yield flow
+        else:
+            waiting[flow.connection.sock.fileno()] = flow
+            poller.register(flow.connection.sock, flow.events)
+    while waiting:
+        remaining_ms = max(0, -((clock() - deadline_ns) // 1_000_000))
+        ready = poller.poll(remaining_ms)
+        for descriptor, events in ready:
+            flow = waiting[descriptor]
+            flow.step(events)
+            if flow.finished:
+                poller.unregister(descriptor)
+                del waiting[descriptor]
+                yield flow
+            else:
+                poller.modify(descriptor, flow.events)
+        if clock() >= deadline_ns:
+            break
+    for flow in waiting.values():
+        flow.failure = TimeoutError("no answer in time")
+        yield flow

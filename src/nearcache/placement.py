@@ -1,0 +1,69 @@
+"""Which shard has a key: slot -> shard, by rendezvous hashing over the shards' names; and what lanes are called.
+
+A key's slot is Redis Cluster's (``keys.slot_of``). For each slot every shard has a score, and the highest wins. So a
+shard that joins takes 1/n of the slots, from all others alike, and one that leaves gives its own to the rest; nothing
+else moves. Names count, not addresses, so a replacement host that is given the old name keeps its place, and the order
+in which shards are listed decides nothing. (Thaler and Ravishankar, "Using name-based mappings to increase hit rates",
+1998.) ``docs/wire.md`` gives the formula and test vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ._placement import SLOTS as _SLOTS
+from ._placement import fnv1a64, rendezvous
+from .errors import ConfigError
+
+#: Number of slots.
+SLOTS: Final[int] = _SLOTS
+
+
+class Placement:
+    """The table for one list of shards. Immutable.
+
+    Attributes:
+        names: The shards' names; their positions are the shard numbers.
+        table: 16,384 bytes: the shard number of each slot.
+        version: 64-bit fingerprint of the set of names: equal for lists that place every key on the same name.
+    """
+
+    __slots__ = ("names", "table", "version")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Compute the table; about 20 us per shard.
+
+        Raises:
+            ConfigError: There is no name, more than 255, or one twice.
+        """
+        self.names = tuple(names)
+        encoded = [name.encode("utf-8", "surrogatepass") for name in self.names]
+        if not 1 <= len(encoded) <= 255:
+            raise ConfigError("shard_names", self.names, "give 1 to 255 shards")
+        hashes = [fnv1a64(name) for name in encoded]
+        if len(set(hashes)) != len(hashes):
+            raise ConfigError("shard_names", self.names, "give every shard a name of its own")
+        self.table = rendezvous(hashes)
+        self.version = fnv1a64(b"".join(b"%d:%s" % (len(name), name) for name in sorted(encoded)))
+
+    def __repr__(self) -> str:
+        return f"Placement({list(self.names)!r})"
+
+    def shard_of(self, slot: int) -> int:
+        """Return the number of the shard that has a slot (0 to 16,383)."""
+        return self.table[slot]
+
+    def slots_of(self, shard: int) -> int:
+        """Return how many slots a shard has."""
+        return self.table.count(shard)
+
+
+def lane_prefix(namespace: str, lane: int = 0, db: int = 0) -> bytes:
+    """Return what the names of all keys and the channel of a lane begin with.
+
+    ``L`` (lane record), ``i`` (channel), ``v:`` and ``l:`` (values and fences) are appended to it. The number of a
+    database other than 0 is part of it, because channels, unlike keys, are common to all databases of a server: two
+    lanes that shared one would each see the other's messages as gaps in its own.
+    """
+    return f"nc:{{{namespace}:{lane}@{db}}}:".encode() if db else f"nc:{{{namespace}:{lane}}}:".encode()

@@ -1,0 +1,197 @@
+"""The scripts that change values: results, messages, generations, batches, odd keys. On every server found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from nearcache.errors import ServerReplyError
+from support.lanes import NO_WID, NONCE, Lane, envelope, wid
+from support.redis import RedisServer
+
+ODD_KEYS = [b"s{braces}", b"snew\nline", b"sn\0l", b"s1:2:3", b"s", b"b\xff\xfe", b"s}{", b"3:abc", b"s" + b"k" * 65535]
+
+
+@pytest.fixture
+def lane(redis_server: RedisServer) -> Iterator[Lane]:
+    """A lane whose epoch and generation are NONCE."""
+    lane = Lane(redis_server)
+    lane.start()
+    yield lane
+    lane.close()
+
+
+def test_heartbeat_without_a_record_creates_it_from_the_nonce(lane: Lane) -> None:
+    """Epoch and generation of a new lane are the caller's random nonce; nothing has been written yet."""
+    assert lane.run("heartbeat", [], nonce=wid(7)) == [NONCE, b"0", NO_WID, NONCE, b"1"]
+    lane.client.delete(lane.record)
+    assert lane.run("heartbeat", [], nonce=wid(7)) == [wid(7), b"0", NO_WID, wid(7), b"1"]
+
+
+def test_heartbeat_after_writes_tells_sequence_and_last_wid(lane: Lane) -> None:
+    """A heartbeat's answer is the position that the last message brought its readers to."""
+    lane.set(b"sk", write=wid(1))
+    lane.set(b"sk", write=wid(2))
+    assert lane.run("heartbeat", []) == [NONCE, b"2", wid(2), NONCE, b"1"]
+
+
+def test_set_stores_with_expiry_and_announces_once(lane: Lane) -> None:
+    """Values are stored with their lifetime, fences go, and one message with one wid names all keys."""
+    lane.client.set(lane.fence(b"sk"), b"F")
+    with lane.listening() as heard:
+        assert lane.set(b"sk", b"sj", write=wid(1), ttl=50_000) == [1, NONCE]
+    assert lane.client.get(lane.value(b"sk")) == envelope(NONCE, b"sk", wid(1))
+    assert lane.client.get(lane.value(b"sj")) == envelope(NONCE, b"sj", wid(1))
+    assert 40_000 < lane.client.pttl(lane.value(b"sj")) <= 50_000
+    assert not lane.client.exists(lane.fence(b"sk"))
+    assert heard == [("S", NONCE, 1, NO_WID, wid(1), [b"sk", b"sj"])]
+
+
+def test_set_under_another_generation_does_nothing(lane: Lane) -> None:
+    """An envelope sealed under another generation is refused, with the generation to seal it under."""
+    with lane.listening() as heard:
+        assert lane.set(b"sk", write=wid(1), gen=wid(9)) == [0, NONCE]
+    assert lane.client.keys(lane.value(b"*")) == []
+    assert heard == []
+    assert lane.position() == (0, NO_WID)
+
+
+def test_set_nx_on_a_live_value_returns_it(lane: Lane) -> None:
+    """With NX a value of the lane's generation stands in the way, and nothing happens."""
+    lane.set(b"sk", write=wid(1))
+    with lane.listening() as heard:
+        assert lane.set(b"sk", write=wid(2), mode="NX") == [2, NONCE, envelope(NONCE, b"sk", wid(1))]
+    assert heard == []
+
+
+@pytest.mark.parametrize("there", [envelope(wid(9)), b"short", b""], ids=["old generation", "torn", "empty"])
+def test_set_nx_on_a_dead_value_replaces_it(lane: Lane, there: bytes) -> None:
+    """With NX a value of another generation, or what is no envelope, counts as absent."""
+    lane.client.set(lane.value(b"sk"), there)
+    assert lane.set(b"sk", write=wid(2), mode="NX") == [1, NONCE]
+    assert lane.client.get(lane.value(b"sk")) == envelope(NONCE, b"sk", wid(2))
+
+
+def test_set_with_an_impossible_ttl_changes_and_announces_nothing(lane: Lane) -> None:
+    """A refused command ends the script before the message."""
+    with lane.listening() as heard, pytest.raises(ServerReplyError, match="expire"):
+        lane.set(b"sk", b"sj", write=wid(1), ttl=0)
+    assert heard == []
+    assert lane.position() == (0, NO_WID)
+
+
+def test_invalidate_removes_values_and_fences_and_counts(lane: Lane) -> None:
+    """The answer says how many values existed."""
+    lane.set(b"sk", b"sj", write=wid(1))
+    lane.client.set(lane.fence(b"sk"), b"F")
+    with lane.listening() as heard:
+        assert lane.run("invalidate", [b"sk", b"sj", b"sx"], wid(2)) == [1, NONCE, 2]
+    assert lane.client.keys(lane.prefix + b"*") == [lane.record]
+    assert heard == [("I", NONCE, 2, wid(1), wid(2), [b"sk", b"sj", b"sx"])]
+
+
+def test_invalidate_of_an_absent_key_is_announced(lane: Lane) -> None:
+    """What L2 has evicted may still be in somebody's L1."""
+    with lane.listening() as heard:
+        assert lane.run("invalidate", [b"sk"], wid(2)) == [1, NONCE, 0]
+    assert heard == [("I", NONCE, 1, NO_WID, wid(2), [b"sk"])]
+
+
+def test_invalidate_without_a_lane_record_creates_one_and_announces(lane: Lane) -> None:
+    """Also the first thing that ever happens on a lane reaches its readers."""
+    lane.client.delete(lane.record)
+    with lane.listening() as heard:
+        assert lane.run("invalidate", [b"sk"], wid(2), nonce=wid(7)) == [1, wid(7), 0]
+    assert heard == [("I", wid(7), 1, NO_WID, wid(2), [b"sk"])]
+
+
+def test_clear_makes_the_wid_the_generation(lane: Lane) -> None:
+    """Values stay where they are, and count as absent from now on."""
+    lane.set(b"sk", write=wid(1))
+    with lane.listening() as heard:
+        assert lane.run("clear", [], wid(2)) == [1, wid(2)]
+    assert heard == [("C", NONCE, 2, wid(1), wid(2), [])]
+    assert lane.set(b"sk", write=wid(3), gen=NONCE) == [0, wid(2)]
+    assert lane.set(b"sk", write=wid(3), gen=wid(2), mode="NX") == [1, wid(2)]
+
+
+def test_messages_chain_each_names_the_wid_before(lane: Lane) -> None:
+    """Sequence numbers follow each other, and each message carries the wid of the one before."""
+    with lane.listening() as heard:
+        lane.set(b"sa", write=wid(1))
+        lane.run("invalidate", [b"sa"], wid(2))
+        lane.run("clear", [], wid(3))
+        lane.set(b"sa", write=wid(4), gen=wid(3))
+    assert [(m.op, m.seq, m.prev, m.wid) for m in heard] == [
+        ("S", 1, NO_WID, wid(1)), ("I", 2, wid(1), wid(2)), ("C", 3, wid(2), wid(3)), ("S", 4, wid(3), wid(4)),
+    ]  # fmt: skip
+    assert lane.position() == (4, wid(4))
+
+
+def test_sequence_beyond_what_lua_prints_stays_exact(lane: Lane) -> None:
+    """Lua prints numbers above 1e14 in exponents; sequence numbers may not go that way."""
+    lane.client.hset(lane.record, "s", 1_234_567_890_123_456)
+    with lane.listening() as heard:
+        lane.set(b"sa", write=wid(1))
+    assert heard[0].seq == 1_234_567_890_123_457
+
+
+@pytest.mark.parametrize("key", ODD_KEYS, ids=lambda key: repr(key[:10]))
+def test_odd_keys_are_stored_announced_and_removed_whole(lane: Lane, key: bytes) -> None:
+    """No byte of a key means anything to the scripts, and keys may be 64 KiB long."""
+    with lane.listening() as heard:
+        assert lane.set(key, b"sother", write=wid(1)) == [1, NONCE]
+        assert lane.run("invalidate", [key], wid(2)) == [1, NONCE, 1]
+    assert [each for m in heard for each in m.keys] == [key, b"sother", key]
+    assert lane.client.exists(lane.value(b"sother"))
+
+
+def test_batch_of_a_thousand_keys_is_one_message(lane: Lane) -> None:
+    """A thousand short keys fit into one message, and into Lua's stack."""
+    keys = [b"s%d" % number for number in range(1000)]
+    with lane.listening() as heard:
+        assert lane.set(*keys, write=wid(1)) == [1, NONCE]
+        assert lane.run("invalidate", keys, wid(2)) == [1, NONCE, 1000]
+    assert [(m.op, m.seq, m.keys) for m in heard] == [("S", 1, keys), ("I", 2, keys)]
+    assert lane.client.dbsize() == 1
+
+
+def test_batch_beyond_64_kb_is_split_with_its_own_numbers(lane: Lane) -> None:
+    """No message carries more than 64 KB of keys; the parts of one write share its wid and chain like any others."""
+    keys = [b"s%04d" % number + b"x" * 995 for number in range(200)]
+    with lane.listening() as heard:
+        assert lane.run("invalidate", keys, wid(5)) == [1, NONCE, 0]
+    assert [each for m in heard for each in m.keys] == keys
+    assert len(heard) == 4
+    assert [(m.seq, m.prev) for m in heard] == [(1, NO_WID), (2, wid(5)), (3, wid(5)), (4, wid(5))]
+    assert all(sum(len(key) + 6 for key in m.keys) <= 65536 for m in heard)
+    assert lane.position() == (4, wid(5))
+
+
+def test_ring_one_behind_is_admitted_and_two_behind_refused(lane: Lane) -> None:
+    """Two shard lists may be in use during a change, never three; who is refused has changed nothing."""
+    lane.set(b"sk", write=wid(1), ring=3)
+    assert lane.run("heartbeat", [], ring=2)[4] == b"3"
+    with lane.listening() as heard:
+        for name, arguments in (("invalidate", [wid(2)]), ("heartbeat", []), ("clear", [wid(2)])):
+            with pytest.raises(ServerReplyError) as caught:
+                lane.run(name, [b"sk"] if name == "invalidate" else [], *arguments, ring=1)
+            assert caught.value.code == "NCTOPO"
+            assert "NCTOPO 3" in str(caught.value)
+    assert heard == []
+    assert lane.client.exists(lane.value(b"sk"))
+
+
+def test_databases_of_one_server_have_channels_of_their_own(redis_server: RedisServer) -> None:
+    """Pub/sub knows no databases, so a lane's name carries its database: no one sees another's messages as gaps."""
+    first, second = Lane(redis_server), Lane(redis_server, db=3)
+    first.start()
+    second.start()
+    with first.listening() as heard:
+        second.set(b"sk", write=wid(1))
+        first.set(b"sk", write=wid(2))
+    assert [m.wid for m in heard] == [wid(2)]
+    assert second.client.exists(second.value(b"sk"))
+    first.close()
+    second.close()

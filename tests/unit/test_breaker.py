@@ -1,0 +1,146 @@
+"""The circuit breaker, with a clock and a random source of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from nearcache.l2.breaker import Breaker, BreakerSettings
+
+MS = 1_000_000
+
+
+class Bench:
+    """A breaker and what it depends on."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.draw = 1.0  # where in its range each delay falls: 0.5 to 1.0
+        self.breaker = Breaker(BreakerSettings(), clock=lambda: self.now, uniform=self.uniform)
+
+    def uniform(self, low: float, high: float) -> float:
+        """Stand in for random.uniform."""
+        assert (low, high) == (0.5, 1.0)
+        return self.draw
+
+    def admit(self) -> bool:
+        """Ask for a call that takes at most a second."""
+        return self.breaker.admit(1000 * MS)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A closed breaker at instant 0."""
+    return Bench()
+
+
+def test_breaker_at_the_start_is_closed_and_quiet(bench: Bench) -> None:
+    """Calls pass, and nobody need even ask."""
+    assert bench.breaker.quiet
+    assert bench.breaker.state == "closed"
+    assert bench.breaker.retry_in_ns() == 0
+    assert bench.admit()
+
+
+def test_breaker_after_one_certain_failure_opens(bench: Bench) -> None:
+    """Nobody listens there: asking again at once is no use."""
+    bench.breaker.fail(certain=True)
+    assert bench.breaker.state == "open"
+    assert not bench.breaker.quiet
+    assert not bench.admit()
+    assert bench.breaker.retry_in_ns() == 50 * MS
+
+
+def test_breaker_after_one_lost_answer_stays_closed(bench: Bench) -> None:
+    """It takes two in a row."""
+    bench.breaker.fail(certain=False)
+    assert bench.breaker.state == "closed"
+    assert bench.admit()
+    bench.breaker.fail(certain=False)
+    assert bench.breaker.state == "open"
+
+
+def test_breaker_between_two_lost_answers_a_success_counts(bench: Bench) -> None:
+    """In a row means in a row."""
+    bench.breaker.fail(certain=False)
+    bench.breaker.succeed()
+    assert bench.breaker.quiet
+    bench.breaker.fail(certain=False)
+    assert bench.breaker.state == "closed"
+
+
+def test_breaker_after_its_delay_admits_one_probe(bench: Bench) -> None:
+    """The others are refused until the probe has reported."""
+    bench.breaker.fail(certain=True)
+    bench.now = 50 * MS - 1
+    assert not bench.admit()
+    bench.now = 50 * MS
+    assert bench.breaker.state == "half-open"
+    assert bench.admit()
+    assert bench.breaker.state == "half-open"
+    assert not bench.admit()
+
+
+def test_breaker_closes_when_the_probe_succeeds(bench: Bench) -> None:
+    """All calls pass again, and the next delay begins small."""
+    bench.breaker.fail(certain=True)
+    bench.now = 50 * MS
+    assert bench.admit()
+    bench.breaker.succeed()
+    assert bench.breaker.quiet
+    assert bench.admit()
+    bench.breaker.fail(certain=True)
+    assert bench.breaker.retry_in_ns() == 50 * MS
+
+
+def test_breaker_doubles_its_delay_up_to_the_longest(bench: Bench) -> None:
+    """50 ms, 100, 200 ... 2 s, 2 s."""
+    delays = []
+    for _ in range(8):
+        bench.breaker.fail(certain=False)
+        bench.breaker.fail(certain=False)
+        delays.append(bench.breaker.retry_in_ns() // MS)
+        bench.now += bench.breaker.retry_in_ns()
+        assert bench.admit()
+    assert delays == [50, 100, 200, 400, 800, 1600, 2000, 2000]
+
+
+def test_breaker_delay_is_jittered_downwards(bench: Bench) -> None:
+    """Between half and all of it, as the random source says."""
+    bench.draw = 0.5
+    bench.breaker.fail(certain=True)
+    assert bench.breaker.retry_in_ns() == 25 * MS
+
+
+def test_breaker_failures_while_open_change_nothing(bench: Bench) -> None:
+    """Calls that began before it opened tell nothing new."""
+    bench.breaker.fail(certain=True)
+    bench.now = 10 * MS
+    bench.breaker.fail(certain=True)
+    assert bench.breaker.retry_in_ns() == 40 * MS
+
+
+def test_breaker_success_while_open_closes_it(bench: Bench) -> None:
+    """Whatever proves the server alive counts, such as the listener's reconnect."""
+    bench.breaker.fail(certain=True)
+    bench.breaker.succeed()
+    assert bench.breaker.quiet
+
+
+def test_breaker_whose_probe_never_reports_admits_another(bench: Bench) -> None:
+    """A thread can be interrupted between asking and reporting."""
+    bench.breaker.fail(certain=True)
+    bench.now = 50 * MS
+    assert bench.admit()
+    bench.now += 1000 * MS - 1
+    assert not bench.admit()
+    bench.now += 1
+    assert bench.admit()
+
+
+def test_breaker_after_a_fork_admits_a_probe_of_the_child(bench: Bench) -> None:
+    """The parent's probe does not report to the child."""
+    bench.breaker.fail(certain=True)
+    bench.now = 50 * MS
+    assert bench.admit()
+    bench.breaker.after_fork()
+    assert bench.admit()
