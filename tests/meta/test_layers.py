@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_floors_every_module_has_one() -> None:
     """Every module and sub-package of the package has a floor."""
     units = {layers.unit_of(name) for name in layers.modules_under(PACKAGE)}
     assert [unit for unit in sorted(units) if layers.floor_of(unit) is None] == []
+
+
+def test_neighbours_allowed_imports_form_no_circle() -> None:
+    """The exceptions to the rule stay on one floor, and can be put in an order."""
+    order = TopologicalSorter[str]()
+    for importer, imported in layers.NEIGHBOURS:
+        assert layers.floor_of(importer) == layers.floor_of(imported)
+        order.add(importer, imported)
+    order.prepare()
 
 
 @pytest.mark.parametrize(
