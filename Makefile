@@ -89,8 +89,8 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
 	$(REDIS) $(BIN)/pytest bench $(ARGS)
 
-sanitize: $(VENV)/.created ## the compiled store under AddressSanitizer and UBSan
-	@PYTHON=$(BIN)/python .ci/sanitize.sh
+sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
+	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* build dist src/nearcache.egg-info
