@@ -65,7 +65,7 @@ install: $(VENV)/.installed ## create .venv, build the wheel and install it ther
 # -- what people run ---------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.installed ## four workers, a slow loader, two shards, one of them killed (ARGS="--trace FILE")
-	@$(REDIS) $(BIN)/python -m nearcache demo $(ARGS)
+	@$(REDIS) $(BIN)/python bench/demo $(ARGS)
 
 test: lint ## lint, then all tests here, then most of them on every other Python of this machine
 	@$(BIN)/python .ci/suite.py main others

@@ -14,6 +14,12 @@ from support import house
 FILES = house.tracked()
 
 
+def assert_none(complaints: Iterable[str]) -> None:
+    """Fail with one complaint a line."""
+    text = "\n".join(complaints)
+    assert not text, f"\n{text}"
+
+
 def found(check: Callable[[Path], Iterable[str]]) -> list[str]:
     """Return what a check has to say about all files of the repository."""
     return [complaint for path in FILES for complaint in check(path)]
@@ -26,37 +32,37 @@ def test_house_tracked_files_are_found() -> None:
 
 def test_files_any_code_is_at_most_500_lines() -> None:
     """A file past 500 lines wants splitting."""
-    assert list(house.long_files(FILES)) == []
+    assert_none(house.long_files(FILES))
 
 
 def test_functions_any_code_are_at_most_50_lines() -> None:
     """A function past 50 lines wants a name for each of its parts."""
-    assert found(house.long_functions) == []
+    assert_none(found(house.long_functions))
 
 
 def test_code_outside_integration_never_sleeps() -> None:
     """One waits for events, never for time; only integration tests and benchmarks live in real time."""
-    assert found(house.sleeping) == []
+    assert_none(found(house.sleeping))
 
 
 def test_tests_none_is_skipped_or_expected_to_fail() -> None:
     """What the suite does not run, nobody knows."""
-    assert found(house.skipping) == []
+    assert_none(found(house.skipping))
 
 
 def test_checkers_silenced_say_what_and_why() -> None:
     """``type: ignore`` carries a reason behind it, ``noqa`` the rule."""
-    assert found(house.silencing) == []
+    assert_none(found(house.silencing))
 
 
 def test_files_any_text_names_no_place_of_one_machine() -> None:
     """Nothing in the repository depends on, or tells about, the machine it was written on."""
-    assert found(house.machine_paths) == []
+    assert_none(found(house.machine_paths))
 
 
 def test_tests_every_one_states_its_rule() -> None:
     """A test is named subject, condition, outcome, and its docstring is the rule that it checks."""
-    assert found(house.undescribed_tests) == []
+    assert_none(found(house.undescribed_tests))
 
 
 # -- importing ---------------------------------------------------------------------------------------------------

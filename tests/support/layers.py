@@ -17,7 +17,7 @@ PACKAGE = "nearcache"
 #: Floor of each module or sub-package of the package. Compiled modules (floor 1) begin with ``_`` and need no entry.
 FLOORS = {
     "errors": 2, "options": 2, "clocks": 2,
-    "keys": 3, "codecs": 3, "placement": 3, "messages": 3, "coherence": 3, "flights": 3,
+    "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3,
     "l2": 4, "bus": 4, "embedded": 4,
     "loading": 5,
     "cache": 6, "aio": 6, "decorators": 6,
@@ -27,10 +27,6 @@ FLOORS = {
 #: Imports on one floor that are allowed: (importer, imported) -> why. They may form no circle.
 NEIGHBOURS = {
     ("options", "errors"): "exceptions are the vocabulary of everything, options included",
-    ("messages", "keys"): "a message carries encoded keys",
-    ("coherence", "keys"): "the core hands on the keys of a message",
-    ("coherence", "messages"): "messages are the events of the core",
-    ("bus", "l2"): "the listener asks the driver for its connections, so that there is one way to authenticate",
 }
 
 _COMPILED_IMPORT = re.compile(
