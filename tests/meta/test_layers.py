@@ -118,6 +118,18 @@ def test_checker_planted_compiled_import_is_found(tmp_path: Path, statement: str
     assert "_store.pyx:2: nearcache._store imports nearcache" in found
 
 
+def test_checker_declarations_without_a_module_may_be_shared(tmp_path: Path) -> None:
+    """A ``.pxd`` of its own declares what several compiled modules use; it may use another one, but no module."""
+    package = plant(tmp_path / "src", {"__init__.py": ""})
+    files = {
+        "_store.pyx": "from nearcache._core cimport table_t\n",
+        "_core.pxd": "from nearcache._types cimport entry_t\n",
+        "_types.pxd": "from nearcache._store cimport Store\n",
+    }
+    (found,) = layers.compiled_violations(plant(tmp_path / "ext", files), package)
+    assert "_types.pxd:1: nearcache._types imports nearcache._store" in found
+
+
 @pytest.mark.parametrize("header", ["Python.h", "numpy/arrayobject.h"])
 def test_checker_planted_python_header_is_found(tmp_path: Path, header: str) -> None:
     """Floor 0 must compile without Python."""
