@@ -43,4 +43,7 @@ def unpack(target: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(chosen())
+    try:
+        print(chosen())
+    except subprocess.CalledProcessError:
+        sys.exit("there is no Redis server: install redis-server or valkey-server, or set NEARCACHE_REDIS_SERVER to one")
