@@ -46,4 +46,6 @@ if __name__ == "__main__":
     try:
         print(chosen())
     except subprocess.CalledProcessError:
-        sys.exit("there is no Redis server: install redis-server or valkey-server, or set NEARCACHE_REDIS_SERVER to one")
+        sys.exit(
+            "make: there is no Redis server: install redis-server, or set NEARCACHE_REDIS_SERVER to the path of one"
+        )
