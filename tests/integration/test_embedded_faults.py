@@ -155,7 +155,7 @@ def test_ensure_keeps_the_memory_limit_of_the_first_start(runtime_dir, make_work
 
 
 def test_directory_deleted_ensure_makes_it_anew_and_old_servers_end(servers):
-    """When the directory is deleted behind everybody's back, ensure() starts a new set and the old one ends."""
+    """When the directory is deleted behind our back, ensure() starts a new set and the old one ends."""
     old = running(servers.directory)
     shutil.rmtree(servers.directory)
     servers.ensure()

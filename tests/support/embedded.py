@@ -18,7 +18,8 @@ def join(name="shop", shards=2, **options):
     return state()
 
 def state():
-    return [int((servers.directory / name).read_text()) for name in ("supervisor", *(f"{n}.pid" for n in servers.names))]
+    files = ["supervisor", *(f"{name}.pid" for name in servers.names)]
+    return [int((servers.directory / file).read_text().split()[0]) for file in files]
 
 def ask(shard, command):
     return locks.ask(servers.sockets[shard], command.encode() + b"\\r\\n").decode().strip()
@@ -33,12 +34,12 @@ def leave():
 
 def supervisor_pid(directory: Path) -> int:
     """Return the pid that the supervisor wrote into its directory."""
-    return int((directory / "supervisor").read_text())
+    return int((directory / "supervisor").read_text().split()[0])
 
 
 def server_pid(directory: Path, shard: int) -> int:
     """Return the pid that a server wrote into its directory."""
-    return int((directory / f"{shard}.pid").read_text())
+    return int((directory / f"{shard}.pid").read_text().split()[0])
 
 
 def running(directory: Path) -> list[int]:
