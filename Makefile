@@ -43,7 +43,7 @@ $(VENV)/.created:
 $(VENV)/.built: $(VENV)/.created $(SOURCES)
 	rm -rf dist build/cython build/lib.* src/nearcache.egg-info
 	@mkdir -p build
-	$(BIN)/python -m build --outdir dist . > build/log 2>&1 || { cat build/log >&2; exit 1; }
+	$(BIN)/python -m build --outdir dist . > build/log 2>&1 || { tail -n 50 build/log >&2; exit 1; }
 	@! grep -in 'warning:' build/log || { echo 'make: the build warns (see build/log)' >&2; exit 1; }
 	@touch $@
 
@@ -65,7 +65,7 @@ install: $(VENV)/.installed ## create .venv, build the wheel and install it ther
 # -- what people run ---------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.installed ## four workers, a slow loader, two shards, one of them killed (ARGS="--trace FILE")
-	@$(REDIS) $(BIN)/python -m nearcache demo $(ARGS)
+	@$(REDIS) $(BIN)/python bench/demo $(ARGS)
 
 test: lint ## lint, then all tests here, then most of them on every other Python of this machine
 	@$(BIN)/python .ci/suite.py main others
@@ -89,8 +89,8 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
 	$(REDIS) $(BIN)/pytest bench $(ARGS)
 
-sanitize: $(VENV)/.created ## the compiled store under AddressSanitizer and UBSan
-	@PYTHON=$(BIN)/python .ci/sanitize.sh
+sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
+	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* build dist src/nearcache.egg-info

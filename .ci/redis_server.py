@@ -43,4 +43,9 @@ def unpack(target: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(chosen())
+    try:
+        print(chosen())
+    except subprocess.CalledProcessError:
+        sys.exit(
+            "make: there is no Redis server: install redis-server, or set NEARCACHE_REDIS_SERVER to the path of one"
+        )

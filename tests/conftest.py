@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+from hypothesis import HealthCheck, settings
+
 from support.fixtures import (
     BINARIES,
     make_redis,
@@ -25,6 +29,11 @@ __all__ = [
     "server_binary",
     "two_shards",
 ]
+
+# The same examples in every run, so that a failure can be repeated; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("repeat", derandomize=True, deadline=None, print_blob=True, database=None)
+settings.register_profile("explore", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 def pytest_report_header() -> list[str]:

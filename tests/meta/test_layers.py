@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_floors_every_module_has_one() -> None:
     """Every module and sub-package of the package has a floor."""
     units = {layers.unit_of(name) for name in layers.modules_under(PACKAGE)}
     assert [unit for unit in sorted(units) if layers.floor_of(unit) is None] == []
+
+
+def test_neighbours_allowed_imports_form_no_circle() -> None:
+    """The exceptions to the rule stay on one floor, and can be put in an order."""
+    order = TopologicalSorter[str]()
+    for importer, imported in layers.NEIGHBOURS:
+        assert layers.floor_of(importer) == layers.floor_of(imported)
+        order.add(importer, imported)
+    order.prepare()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +116,18 @@ def test_checker_planted_compiled_import_is_found(tmp_path: Path, statement: str
     ext = plant(tmp_path / "ext", {"_store.pyx": f"cimport cython\n{statement}\nfrom nearcache._store cimport Table\n"})
     (found,) = layers.compiled_violations(ext, package)
     assert "_store.pyx:2: nearcache._store imports nearcache" in found
+
+
+def test_checker_declarations_without_a_module_may_be_shared(tmp_path: Path) -> None:
+    """A ``.pxd`` of its own declares what several compiled modules use; it may use another one, but no module."""
+    package = plant(tmp_path / "src", {"__init__.py": ""})
+    files = {
+        "_store.pyx": "from nearcache._core cimport table_t\n",
+        "_core.pxd": "from nearcache._types cimport entry_t\n",
+        "_types.pxd": "from nearcache._store cimport Store\n",
+    }
+    (found,) = layers.compiled_violations(plant(tmp_path / "ext", files), package)
+    assert "_types.pxd:1: nearcache._types imports nearcache._store" in found
 
 
 @pytest.mark.parametrize("header", ["Python.h", "numpy/arrayobject.h"])

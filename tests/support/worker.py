@@ -172,6 +172,10 @@ class Worker:
         self._errors.seek(0)
         return self._errors.read().decode("utf-8", "replace")
 
+    def exited_quietly(self) -> bool:
+        """Return whether it ended with status 0 and printed nothing, no warning either."""
+        return self._process.poll() == 0 and not self.errors()
+
     def close(self) -> None:
         """End it for certain and free everything. Idempotent."""
         if self.running:

@@ -140,8 +140,7 @@ class Supervisor:
             time.sleep(0.002)
         if not is_current(self.users, paths[0]) or not is_current(self.lock, paths[1]):
             return f"{FAILED} the directory was removed"
-        os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, b"%d\n" % os.getpid(), 0)
+        _write_pid(self.lock)
         return ""
 
     def _watch(self) -> None:
@@ -250,8 +249,7 @@ class Supervisor:
         fd = open_lock(os.path.join(self.directory, f"{index}.pid"), create=True)
         if not try_lock(fd):
             raise BlockingIOError(errno.EAGAIN, "another server holds the pid file")
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        _write_pid(fd)
         os.set_inheritable(fd, True)
         os.execv(self.program, [self.program, *server_arguments(self.directory, index, self.settings)])  # noqa: S606
 
@@ -341,6 +339,12 @@ def log(text: str) -> None:
     line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {text}\n"
     with suppress(OSError):
         os.write(2, line.encode("utf-8", "replace"))
+
+
+def _write_pid(fd: int) -> None:
+    # For people and tests; in this order, so that the first line is a whole number at any time.
+    length = os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    os.ftruncate(fd, length)
 
 
 def _describe(status: int) -> str:

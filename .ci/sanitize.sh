@@ -1,0 +1,38 @@
+#!/bin/sh
+# Build the compiled modules with AddressSanitizer and UBSan, with the store's own assertions on, in an environment
+# of their own, and run the unit and stress tests and the native C tests under them. Called by `make sanitize`, which
+# passes in PYTHON and has built the sdist.
+set -eu
+cd "$(dirname "$0")/.."
+venv=.venv-sanitize
+sdist=$(ls dist/nearcache-*.tar.gz)
+
+asan=$(${CC:-cc} -print-file-name=libasan.so)
+case $asan in
+    /*) ;;
+    *) echo "make: the compiler has no AddressSanitizer (no libasan.so): install gcc's" >&2; exit 1 ;;
+esac
+
+# AddressSanitizer has to see every allocation: PYTHONMALLOC=malloc takes Python's own allocator away. Leaks are not
+# looked for, since Python never frees all it has when it ends; the tests count references instead.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+if [ -x tests/native/run.sh ]; then
+    tests/native/run.sh
+fi
+
+if [ ! -e $venv/.installed ] || [ "$sdist" -nt $venv/.installed ]; then
+    rm -rf $venv
+    "$PYTHON" -m venv $venv
+    NEARCACHE_SANITIZE=1 $venv/bin/pip wheel -q --no-deps -w $venv/wheels "$sdist"
+    $venv/bin/pip install -q "$(ls $venv/wheels/nearcache-*.whl)[test]"
+    touch $venv/.installed
+fi
+
+paths=
+for path in tests/unit tests/stress; do
+    if [ -d $path ]; then paths="$paths $path"; fi
+done
+# shellcheck disable=SC2086  # the paths are words
+LD_PRELOAD=$asan PYTHONMALLOC=malloc $venv/bin/pytest -q -p no:cacheprovider $paths "$@"

@@ -1,0 +1,176 @@
+"""``memory://``: the cache of one process."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import MemoryCache
+
+TIMEOUT = 20.0
+
+
+def test_open_memory_url_gives_a_memory_cache() -> None:
+    """Options may stand in the URL or be keywords."""
+    cache = nearcache.open("memory://?maxsize=3", ttl=60)
+    assert isinstance(cache, MemoryCache)
+    assert (cache.settings.maxsize, cache.settings.ttl) == (3, 60.0)
+
+
+def test_memory_cache_takes_any_hashable_key_and_any_value() -> None:
+    """Nothing is encoded."""
+    cache: MemoryCache[Any, Any] = MemoryCache()
+    key, value = frozenset({1, (2, 3)}), object()
+    cache[key] = value
+    assert cache[key] is value
+    with pytest.raises(TypeError, match="unhashable"):
+        cache[[]]
+    with pytest.raises(TypeError, match="unhashable"):
+        cache.get([], "default")
+
+
+def test_memory_cache_evicts_the_least_recently_used() -> None:
+    """Reading counts as use, `in` and peek do not."""
+    cache: MemoryCache[str, int] = MemoryCache(maxsize=3)
+    cache.update(a=1, b=2, c=3)
+    assert cache["a"] == 1
+    assert "b" in cache
+    assert cache.peek("b") == 2
+    cache["d"] = 4
+    assert list(cache) == ["c", "a", "d"]
+    assert cache.stats().l1.evictions == 1
+
+
+def test_memory_cache_expires_entries() -> None:
+    """By the cache's ttl, or one given with the call."""
+    cache: MemoryCache[str, int] = MemoryCache(ttl=10)
+    cache.set_clock(0)
+    cache["a"] = 1
+    cache.set("b", 2, ttl=100)
+    cache.set("c", 3, ttl=None)
+    cache.set_clock(11 * 10**9)
+    assert cache.get_many("abc") == {"b": 2, "c": 3}
+    cache.set_clock(101 * 10**9)
+    assert cache.get_many("abc") == {"c": 3}
+    cache.set_clock(None)
+
+
+def test_memory_cache_bounds_bytes_by_getsizeof() -> None:
+    """A value that can never fit is refused with both sizes."""
+    cache: MemoryCache[int, bytes] = MemoryCache(maxbytes=100, getsizeof=len)
+    for n in range(10):
+        cache[n] = b"x" * 40
+    assert list(cache) == [8, 9]
+    assert cache.stats().l1.size_bytes == 80
+    with pytest.raises(nearcache.ValueTooLargeError, match="maxbytes=100"):
+        cache[1] = b"x" * 101
+    assert list(cache) == [8, 9]
+
+
+def test_memory_cache_loads_a_missing_key_once() -> None:
+    """However many threads ask for it together."""
+    calls: list[str] = []
+    running, go = threading.Event(), threading.Event()
+
+    def loader(key: str) -> str:
+        calls.append(key)
+        running.set()
+        assert go.wait(TIMEOUT)
+        return key.upper()
+
+    cache: MemoryCache[str, str] = MemoryCache(loader=loader)
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(cache["k"])) for _ in range(8)]
+    threads[0].start()
+    assert running.wait(TIMEOUT)
+    for thread in threads[1:]:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert calls == ["k"]
+    assert results == ["K"] * 8
+    assert cache.stats().loader.loads == 1
+    assert cache.cache_info().currsize == 1
+
+
+def test_memory_cache_loader_that_raises_stores_nothing() -> None:
+    """The exception is the loader's own."""
+    cache: MemoryCache[str, str] = MemoryCache()
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_load("k", lambda key: str(1 // 0))
+    assert cache.get_or_load("k", str.upper) == "K"
+    assert cache.stats().loader.errors == 1
+
+
+@pytest.mark.parametrize("how", ["set", "delete", "clear", "drop"])
+def test_memory_cache_change_during_a_load_wins(how: str) -> None:
+    """What is loaded is as old as the load's beginning, so the change is newer."""
+    cache: MemoryCache[str, str] = MemoryCache()
+
+    def loader(key: str) -> str:
+        if how == "set":
+            cache[key] = "changed"
+        elif how == "delete":
+            cache.invalidate(key)
+        elif how == "clear":
+            cache.clear()
+        else:
+            cache.drop(key)
+        return "loaded"
+
+    assert cache.get_or_load("k", loader) == "loaded"
+    assert cache.get("k") == ("changed" if how == "set" else None)
+
+
+def test_memory_cache_loader_without_a_miss_is_not_called() -> None:
+    """A hit is a hit, whatever loader comes with the call."""
+    cache: MemoryCache[str, Any] = MemoryCache(loader=lambda key: pytest.fail("called"))
+    cache["k"] = None
+    assert cache["k"] is None
+    assert cache.get_or_load("k") is None
+    assert cache.get("m", 3) == 3
+
+
+def test_memory_cache_key_function_maps_keys() -> None:
+    """The loader gets the key as the user gave it."""
+    cache: MemoryCache[Any, Any] = MemoryCache(key=str.lower, loader=lambda key: key)
+    assert cache["ABC"] == "ABC"
+    assert cache["abc"] == "ABC"
+    assert "aBc" in cache
+    del cache["abC"]
+    assert len(cache) == 0
+
+
+def test_memory_cache_closed_holds_nothing_and_says_so() -> None:
+    """Idempotent, and later use is a clear error."""
+    cache: MemoryCache[str, int] = MemoryCache()
+    cache["k"] = 1
+    cache.close()
+    cache.close()
+    assert len(cache) == 0
+    with pytest.raises(nearcache.ClosedError):
+        cache["k"]
+    with pytest.raises(nearcache.ClosedError):
+        cache.set("k", 1)
+
+
+def test_memory_cache_has_nothing_to_test_and_is_well() -> None:
+    """The same calls work on every cache."""
+    cache = nearcache.open("memory://")
+    assert cache.health().ok
+    assert cache.selftest().ok
+    assert cache.stats().l2.hits == 0
+
+
+def test_open_refuses_what_it_does_not_know() -> None:
+    """Before anything is started."""
+    with pytest.raises(nearcache.ConfigError, match="begin with one of"):
+        nearcache.open("carrier-pigeon://loft")
+    with pytest.raises(nearcache.ConfigError, match="url"):
+        nearcache.open(5)  # type: ignore[arg-type]
+    with pytest.raises(nearcache.ConfigError, match=r"nearcache\.open"):
+        MemoryCache("redis://a")
