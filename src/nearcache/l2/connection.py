@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Bytes asked of the kernel at a time.
 CHUNK: Final = 65536
+# The most that one TLS record holds. OpenSSL does not say how much of a longer write has gone out when it cannot go on.
+_RECORD: Final = 16384
 #: What the parser hands out when it needs more bytes. Not False, which is a reply in RESP3.
 MORE: Final = object()
 
@@ -36,9 +38,12 @@ class Connection:
         identity: 64-bit number of the server process and its replication history; 0: unknown.
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
+        once: Most bytes that a blocking send may be given: a send that blocks until all has gone might never end.
     """
 
     __slots__ = ("__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "used_ns", "wants_write")
+
+    once: int = 2**62
 
     def __init__(self, sock: socket.socket, shard: str) -> None:
         self.sock = sock
@@ -113,11 +118,13 @@ class TlsConnection(Connection):
 
     __slots__ = ()
 
+    once = _RECORD
+
     def send_some(self, data: memoryview) -> int:
         import ssl
 
         try:
-            return self.sock.send(data)
+            return self.sock.send(data[:_RECORD])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
 

@@ -38,7 +38,6 @@ class ListenerLink:
     __slots__ = ("_connection", "identity", "more", "reader", "sock")
 
     def __init__(self, connection: Connection) -> None:
-        connection.set_timeout(0)
         connection.sock.settimeout(None)
         self._connection = connection
         self.sock = connection.sock
@@ -76,7 +75,7 @@ class Driver:
     """See the module. Safe to use from many threads.
 
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
-    made; if it returns True, making it is tried once more.
+    made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Driver:
         """Return one reply or error per exchange, in their order.
 
         Args:
-            exchanges: At most one per shard.
+            exchanges: Usually one per shard; several of one shard go over as many connections, in no order.
             timeout_s: When to give up, from now; None: the driver's ``timeout_s``.
         Raises:
             ClosedError: The driver was closed.
@@ -225,9 +224,9 @@ class Driver:
                 if not task.start(task.shard.pool.open(share)):
                     full.append(task)
             except ShardError as error:
-                task.result = error
+                task.reject(error)
         if full and not any(task.flow is not None for task in pending):
             try:
                 full[0].start(full[0].shard.pool.wait(deadline_ns))
             except ShardError as error:
-                full[0].result = error
+                full[0].reject(error)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ..clocks import Clock
-from ..errors import ShardError, ShardUnavailableError
+from ..errors import CacheError, ShardError, ShardUnavailableError
 from ..options import Endpoint
 from . import handshake
 from .breaker import Breaker, BreakerSettings
@@ -64,8 +64,11 @@ class Shard:
                 connection = idle.pop()
             except IndexError:
                 return None
-            looked_at = now - connection.used_ns < _IDLE_NS and commands[0][0].__class__ is not Script
-            if looked_at or not connection.is_stale():
+            # A server that was demoted and promoted again, without a restart, has another identity on new connections,
+            # and what came over an old one could never be kept.
+            current = connection.identity == self._peer.identity
+            young = now - connection.used_ns < _IDLE_NS and commands[0][0].__class__ is not Script
+            if current and (young or not connection.is_stale()):
                 connection.used_ns = now
                 return connection
             self.pool.discard(connection)
@@ -82,7 +85,7 @@ class Shard:
         try:
             return self._connect(deadline_ns, resp3)
         except ShardUnavailableError as error:
-            if self._on_unreachable is None or not self._on_unreachable(self._number):
+            if not self._revived(error):
                 self.fail(error, certain=isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)))
                 raise
         except ShardError as error:
@@ -93,6 +96,17 @@ class Shard:
         except ShardError as error:
             self.fail(error, certain=True)
             raise
+
+    def _revived(self, error: ShardUnavailableError) -> bool:
+        """Return whether the hook has done something about a server that could not be reached."""
+        if self._on_unreachable is None:
+            return False
+        try:
+            return self._on_unreachable(self._number)
+        except CacheError as problem:
+            worse = ShardUnavailableError(self.name, f"{error}; and {problem}")
+            self.fail(worse, certain=True)
+            raise worse from problem
 
     def _connect(self, deadline_ns: int, resp3: bool) -> Connection:
         soonest = min(deadline_ns, self._clock() + self._connect_timeout_ns)

@@ -59,7 +59,7 @@ class Task:
         result: At the end.
     """
 
-    __slots__ = ("_places", "_values", "admitted", "again", "commands", "data", "flow", "result", "shard")
+    __slots__ = ("_places", "_sent", "_values", "admitted", "again", "commands", "data", "flow", "result", "shard")
 
     def __init__(self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None) -> None:
         self.shard = shard
@@ -69,6 +69,7 @@ class Task:
         self.admitted = flow is not None
         self.again = False
         self.result: Reply | ShardError | None = None
+        self._sent = False  # by a try that was given up for another
         self._values: list[Any] = []  # of the first pass, while scripts the server did not know are sent in full
         self._places: list[int] = []  # where the replies of that second pass belong
 
@@ -84,6 +85,12 @@ class Task:
         """Return the result, after the end."""
         assert self.result is not None
         return self.result
+
+    def reject(self, error: ShardError) -> None:
+        """Take an error that kept this try from being sent as the result."""
+        if self._sent and isinstance(error, ShardUnavailableError):
+            error.sent = True  # by the try before
+        self.result = error
 
     def abandon(self) -> None:
         """Give up in the middle: the state of the connection is not known."""
@@ -105,12 +112,13 @@ class Task:
         if ended and not self.again and time_left and not self._places and (not sent or _repeatable(self.commands)):
             self.shard.pool.flush()
             self.again = True
+            self._sent = sent
             return
         if isinstance(failure, hiredis.HiredisError):
             text = f"the answer is not in the Redis protocol ({failure})"
         else:
             text = str(failure) or type(failure).__name__
-        error = ShardUnavailableError(self.shard.name, text, sent=sent)
+        error = ShardUnavailableError(self.shard.name, text, sent=sent or self._sent)
         error.__cause__ = failure
         self.shard.fail(error, certain=False)
         self.result = error

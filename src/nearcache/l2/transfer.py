@@ -116,7 +116,7 @@ def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list
         if not 0.9 * seconds <= connection.seconds <= 1.02 * seconds:
             connection.set_timeout(max(seconds, 0.001))
         sock = connection.sock
-        sent = sock.send(data)
+        sent = sock.send(data) if len(data) <= connection.once else 0
         if sent == len(data):
             chunk = sock.recv(CHUNK)
             if chunk:
