@@ -54,9 +54,9 @@ class Crowd:
             with self._lock:
                 self.calls += 1
                 call = self.calls
-            if call == 1:
-                while len(self.loads._waiting) < self.size - 1:
-                    threading.Event().wait(0.001)
+            # Not before all others wait: without a cache behind it, who comes too late would load again.
+            while len(self.loads._waiting) < self.size - call:
+                threading.Event().wait(0.001)
             return loader(call)
 
         try:
