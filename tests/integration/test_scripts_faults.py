@@ -17,7 +17,7 @@ TOKEN = wid(0x70)
 ACL = (
     "user nc on >secret ~nc:{t:* resetchannels &nc:{t:* "
     "+auth +hello +select +info +client|no-evict +ping +evalsha +eval "
-    "+get +getrange +pttl +exists +set +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
+    "+get +getrange +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
     "+subscribe +unsubscribe"
 )
 
@@ -81,6 +81,8 @@ def test_full_server_refuses_values_before_anything_is_announced(lane: Lane) -> 
     lane.client.config_set("maxmemory", 1)
     with lane.listening() as heard:
         refused("OOM", lambda: lane.set(b"sk", b"sj", write=wid(2)))
+        large = envelope(NONCE, bytes(20_000))
+        refused("OOM", lambda: lane.run_staged("set", [b"sk"], wid(2), [large], NONCE, "", 9000))
         refused("OOM", lambda: lane.run("fence", [b"sx"], TOKEN, 1000, ""))
         refused("OOM", lambda: lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 1000, b"x"))
     assert heard == []
@@ -133,10 +135,11 @@ def test_restricted_user_can_run_everything_in_its_namespace(make_redis: Callabl
         assert lane.run("fence", [b"sj"], TOKEN, 60_000, "")[0] == 0
         assert lane.run("fence", [b"sj"], TOKEN, 90_000, "")[0] == 0
         assert lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 60_000, envelope(NONCE)) == [1, NONCE]
+        assert lane.run_staged("set", [b"sb"], wid(5), [envelope(NONCE, bytes(20_000))], NONCE, "", 9000) == [1, NONCE]
         assert lane.run("invalidate", [b"sk"], wid(3)) == [1, NONCE, 1]
         assert lane.run("clear", [], wid(4)) == [1, wid(4)]
-        assert lane.run("heartbeat", [])[1] == b"3"
-    assert [m.op for m in heard] == ["S", "I", "C"]
+        assert lane.run("heartbeat", [])[1] == b"4"
+    assert [m.op for m in heard] == ["S", "S", "I", "C"]
     link = lane.driver.connect_listener(0)
     link.close()
     lane.close()

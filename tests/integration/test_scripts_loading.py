@@ -92,6 +92,17 @@ def test_fill_under_its_fence_is_stored_silently(lane: Lane) -> None:
     assert not lane.client.exists(lane.fence(b"sk"))
 
 
+def test_fill_of_a_large_value_is_staged(lane: Lane) -> None:
+    """The same answers as for small ones, and nothing of the staging is left."""
+    large = envelope(NONCE, bytes(200_000))
+    put_fence(lane)
+    assert lane.run_staged("fill", [b"sk"], wid(1), [large], NONCE, TOKEN, 60_000) == [1, NONCE]
+    assert lane.client.get(lane.value(b"sk")) == large
+    assert 50_000 < lane.client.pttl(lane.value(b"sk")) <= 60_000
+    assert lane.client.dbsize() == 2
+    assert lane.run_staged("fill", [b"sk"], wid(1), [large], NONCE, TOKEN, 60_000) == [0, NONCE, b"LOST"]
+
+
 def test_fill_over_a_dead_value_is_announced(lane: Lane) -> None:
     """Where something existed, a message goes out: it costs little, and nobody has to prove that it is needless."""
     lane.client.set(lane.value(b"sk"), envelope(wid(9)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from nearcache.errors import ServerReplyError
+from nearcache.l2 import Exchange, Reply, load_script
 from support.lanes import NO_WID, NONCE, Lane, envelope, wid
 from support.redis import RedisServer
 
@@ -55,6 +56,39 @@ def test_set_under_another_generation_does_nothing(lane: Lane) -> None:
     assert lane.client.keys(lane.value(b"*")) == []
     assert heard == []
     assert lane.position() == (0, NO_WID)
+
+
+def test_set_of_large_values_stages_them_outside_of_lua(lane: Lane) -> None:
+    """Large and small values of one call are stored alike, in order, and nothing of the staging is left."""
+    keys = [b"ssmall", b"slarge", b"sother", b"shuge"]
+    envelopes = [envelope(NONCE, bytes([65 + n]) * size) for n, size in enumerate((10, 20_000, 30, 300_000))]
+    lane.client.set(lane.value(b"slarge"), b"old")
+    with lane.listening() as heard:
+        assert lane.run_staged("set", keys, wid(1), envelopes, NONCE, "", 50_000) == [1, NONCE]
+    assert [lane.client.get(lane.value(key)) for key in keys] == envelopes
+    assert all(40_000 < lane.client.pttl(lane.value(key)) <= 50_000 for key in keys)
+    assert heard == [("S", NONCE, 1, NO_WID, wid(1), keys)]
+    assert lane.client.dbsize() == len(keys) + 1
+
+
+def test_set_whose_staged_value_is_gone_does_nothing(lane: Lane) -> None:
+    """Evicted between the two steps: an error, no message, no half of the batch."""
+    names = [lane.value(b"sk"), lane.fence(b"sk"), lane.prefix + b"s:gone", lane.record]
+    command = load_script("set").call(names, [1, NONCE, wid(1), NONCE, "", 60_000, b""])
+    with lane.listening() as heard:
+        reply = lane.driver.execute([Exchange(0, [command])])[0]
+    assert isinstance(reply, Reply)
+    assert reply.values[0].code == "NCSTAGE"
+    assert heard == []
+    assert lane.client.dbsize() == 1
+
+
+def test_set_refused_with_staged_values_leaves_them_to_expire(lane: Lane) -> None:
+    """What was staged for a write that did not come about is gone within seconds."""
+    large = envelope(wid(9), bytes(20_000))
+    assert lane.run_staged("set", [b"sk"], wid(1), [large], wid(9), "", 50_000) == [0, NONCE]
+    (left,) = (key for key in lane.client.scan_iter() if key != lane.record)
+    assert 0 < lane.client.pttl(left) <= 10_000
 
 
 def test_set_nx_on_a_live_value_returns_it(lane: Lane) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .breaker import BreakerSettings
 from .driver import Driver, ListenerLink
-from .scripts import Script
+from .scripts import Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
 from .task import Command, Exchange, Reply
@@ -19,4 +19,5 @@ __all__ = [
     "Script",
     "ShardStatus",
     "load_script",
+    "stage",
 ]

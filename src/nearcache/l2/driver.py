@@ -1,9 +1,9 @@
 """The synchronous driver: carries out batches of commands on the shards, all shards at a time, under one deadline.
 
 It knows nothing of what the commands mean. A failing shard gives its error in place of its reply, and the others
-answer all the same. One small request to one shard, by far the most frequent call, takes a short way: an idle
-connection, one send, one receive. Everything else (several shards, large batches, no idle connection, a server that
-went away) goes through rounds.
+answer all the same. A request to one shard, by far the most frequent call, takes a short way: an idle connection, one
+send, one receive. Whatever is not done then (several shards, a large batch, no idle connection, a server that went
+away) goes through rounds.
 
 A request is sent again, once and on a new connection, in two cases only: nothing of it was taken by the kernel, or it
 is harmless to repeat (a read, or a script that says so) and the connection ended before any answer, as idle connections
@@ -14,7 +14,6 @@ repeated, are looked at first, so that even writes rarely meet a dead one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
@@ -24,9 +23,6 @@ from .connection import MORE, Connection
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
-
-#: A request above this is sent bit by bit while replies are read.
-_SMALL: Final = 65536
 
 
 class ListenerLink:
@@ -168,7 +164,7 @@ class Driver:
         commands = exchange[1]
         data = pack(commands)
         task = None
-        if len(data) <= _SMALL and shard.breaker.quiet:
+        if shard.breaker.quiet:
             connection = None
             try:
                 connection = shard.take(now, commands)

@@ -104,7 +104,7 @@ class Flow:
 
 
 def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list[Any] | Flow:
-    """Send a small request and return its replies, if all goes as usual; else the flow as it stands.
+    """Send a request and return its replies, if all goes as usual; else the flow as it stands.
 
     As usual means: sent in one piece, answered in one piece, no error among the replies.
     """

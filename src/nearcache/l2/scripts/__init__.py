@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
 #: All scripts, by name.
 NAMES: Final = ("set", "invalidate", "clear", "fence", "fill", "heartbeat")
+#: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
+STAGE_BYTES: Final = 16_384
+_STAGE_MS: Final = b"10000"
 
 # What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid), `heartbeat`
 # and `fence` (it finds its own mark) twice leaves what running them once leaves. A repeated `set` would not: between
@@ -43,6 +46,32 @@ class Script:
         """Return the command that runs it, as :class:`~nearcache.l2.driver.Exchange` takes it."""
         keys = tuple(keys)
         return (self, len(keys), *keys, *arguments)
+
+
+def stage(
+    prefix: bytes, wid: bytes, envelopes: Sequence[bytes]
+) -> tuple[list[tuple[Any, ...]], list[bytes], list[bytes]]:
+    """Take the large envelopes out of a `set` or `fill`: what passes through Lua costs many times a plain SET.
+
+    They are sent by commands of their own, under keys that last a few seconds, and the script renames those.
+
+    Args:
+        prefix: The lane's.
+        wid: The write's, 16 hex digits; it makes the staging keys this write's own.
+        envelopes: All of the script.
+    Returns:
+        The commands to send before the script, in the same exchange; the staging keys, which stand before the lane
+        key among the script's; and the envelopes as the script gets them. The script's answer is the exchange's last.
+    """
+    commands: list[tuple[Any, ...]] = []
+    keys: list[bytes] = []
+    remaining = list(envelopes)
+    for place, envelope in enumerate(envelopes):
+        if len(envelope) >= STAGE_BYTES:
+            keys.append(b"%bs:%b:%d" % (prefix, wid, place))
+            commands.append((b"SET", keys[-1], envelope, b"PX", _STAGE_MS))
+            remaining[place] = b""
+    return commands, keys, remaining
 
 
 @functools.cache

@@ -51,6 +51,25 @@ local function unlink(i, j)
   return existed
 end
 
+-- Stores an envelope under key v; an empty one stands for the key `staged`, where the envelope has been SET beforehand:
+-- what passes through Lua is copied twice, which for large values costs many times the SET.
+local function store(v, envelope, staged, ttl_ms)
+  if envelope ~= '' then
+    call('SET', v, envelope, 'PX', ttl_ms)
+  else
+    call('RENAME', staged, v)
+    call('PEXPIRE', v, ttl_ms)
+  end
+end
+
+-- Whether all of KEYS[i..j] are there. Asked before the first `store`: what has been done is not undone by an error.
+local function staged(i, j)
+  for a = i, j do
+    if call('EXISTS', KEYS[a]) == 0 then return false end
+  end
+  return true
+end
+
 -- The generation that the envelope under key v was sealed with, as hex; nil: no envelope there. Reads eight bytes only.
 local function generation(v)
   local raw = call('GETRANGE', v, 12, 19)
