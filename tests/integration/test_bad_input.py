@@ -112,7 +112,7 @@ def test_bad_ttl_of_one_call_changes_nothing() -> None:
     cache = nearcache.open("memory://")
     for ttl in (0, -1, float("nan"), float("inf"), "soon", True):
         with pytest.raises(ConfigError, match="ttl"):
-            cache.set("k", 1, ttl=ttl)  # type: ignore[arg-type]
+            cache.set("k", 1, ttl=ttl)  # type: ignore[arg-type]  # a wrong value is what is tested
     assert "k" not in cache
 
 
