@@ -42,6 +42,7 @@ TOO_OLD: Final = 2
 WRONG: Final = 3
 ERRORS: Final = 4
 OLDEST_NS: Final = 5
+EVIDENCES: Final = 6
 EVIDENCE: Final = 8
 EVIDENCE_WORDS: Final = 5
 EVIDENCE_KEPT: Final = 8

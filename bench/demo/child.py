@@ -1,7 +1,7 @@
 """The child's end of the conversation, and its manners: how a worker or the changer starts, hears, and ends.
 
-Ctrl-C goes to every process of the terminal; only the parent answers it, so children ignore SIGINT. A child ends when it is told
-to (the board's stop word, SIGTERM), and when its parent is gone, whichever way that happened.
+Ctrl-C goes to every process of the terminal; only the parent answers it, so children ignore SIGINT. A child ends when
+it is told to (the board's stop word, SIGTERM), and when its parent is gone, whichever way that happened.
 """
 
 from __future__ import annotations

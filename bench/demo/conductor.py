@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -56,6 +57,7 @@ class Conductor:
         self._signal: int | None = None
         self._troubles: list[str] = []
         self._events: list[str] = []
+        self._own_counters: Counter[str] = Counter()
         self._workers: dict[str, int] = {}
         self._lost: set[str] = set()
 
@@ -104,6 +106,8 @@ class Conductor:
         self._screen.say(f"\nSummary ({time.monotonic() - started:.0f} s in all)", bold=True)
         for line in [*summary.comparison(phases, chosen.max_staleness), "", *summary.gain(phases)]:
             self._screen.say(line)
+        own = ", ".join(f"{name} {total:,}" for name, total in self._own_counters.items())
+        self._screen.say(f"nearcache's own counters: {own}.")
         kept, lines = summary.verdict(phases[-1], workload.keys, chosen.max_staleness)
         for line in lines:
             self._screen.say(line, bold=line is lines[0])
@@ -178,7 +182,7 @@ class Conductor:
         lines = [
             "",
             *workload.describe(),
-            f"processes  {chosen.workers} workers serve pages; one changer changes {chosen.changes_per_s:g} pages per s",
+            f"processes  {chosen.workers} workers serve pages; a changer changes {chosen.changes_per_s:g} pages per s",
             f"L2         {chosen.shards} Redis servers (shards), started for this demo on unix sockets",
             f"L1         nearcache keeps up to {self._l1_pages(len(workload.keys)):,} pages in each worker's memory",
             "the check  An old version counts as superseded from the instant at which `invalidate` returned to the",
@@ -197,6 +201,7 @@ class Conductor:
             self._screen.say(f"Phase {number} of {len(PHASES)}: {name}, {length_s:.0f} s", bold=True)
             self._screen.restart_plain()
         self._events = []
+        self._own_counters.clear()
         assert self._board is not None
         for lost in self._lost & self._workers.keys():
             self._board.clear_slot(self._workers[lost])
@@ -226,6 +231,7 @@ class Conductor:
             for member, message in self._hear():
                 if message["say"] == "done":
                     unfinished.discard(member)
+                    self._own_counters.update(message.get("counters", {}))
             unfinished &= set(self._crew.members)
             if fault is not None and unfinished:
                 self._step(fault, begin_ns)

@@ -6,12 +6,16 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from .board import L1, L2, LOADER
 from .workload import Plan
 
 NO_CACHE: Final = "no cache"
 REDIS: Final = "Redis alone"
 NEARCACHE: Final = "nearcache"
 PHASES: Final = (NO_CACHE, REDIS, NEARCACHE)
+
+#: What may answer a request in each phase.
+TIERS_OF: Final = {NO_CACHE: (LOADER,), REDIS: (L2, LOADER), NEARCACHE: (L1, L2, LOADER)}
 
 TTL_SECONDS: Final = 60
 

@@ -99,6 +99,7 @@ class Judge:
         self._slot = slot
         self._bound_ns = bound_ns
         self._open: dict[tuple[int, int], int] = {}
+        self._kept: set[tuple[int, int]] = set()
 
     def outdated(self, page: int, version: int, began_ns: int) -> None:
         """Judge a read that returned another version than the source has now."""
@@ -133,10 +134,12 @@ class Judge:
             self.outdated(page, version, began_ns)
 
     def _keep(self, page: int, version: int, began_ns: int, superseded_ns: int) -> None:
-        found = self._slot[layout.TOO_OLD] + self._slot[layout.WRONG]
-        if found > layout.EVIDENCE_KEPT:
+        """Keep one read of each version as evidence."""
+        if (page, version) in self._kept or len(self._kept) == layout.EVIDENCE_KEPT:
             return
-        at = layout.EVIDENCE + (found - 1) * layout.EVIDENCE_WORDS
+        at = layout.EVIDENCE + len(self._kept) * layout.EVIDENCE_WORDS
+        self._kept.add((page, version))
+        self._slot[layout.EVIDENCES] = len(self._kept)
         row = (page, version, self._ledger.version(page), began_ns, superseded_ns)
         for offset, word in enumerate(row):
             self._slot[at + offset] = word

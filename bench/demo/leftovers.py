@@ -1,7 +1,7 @@
 """Looks for anything that the demo may have left behind.
 
-Every process that the demo starts, directly or not, inherits a mark in its environment; where the system shows environments
-(``/proc``), any process with the mark is found, whoever its parent is by now.
+Every process that the demo starts, directly or not, inherits a mark in its environment; where the system shows
+environments (``/proc``), any process with the mark is found, whoever its parent is by now.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ _PATIENCE_S: Final = 5.0
 
 
 def mark() -> str:
-    """Mark this process's environment, and so that of all it will start; return the mark."""
-    os.environ[MARK] = secrets.token_hex(8)
-    return os.environ[MARK]
+    """Mark this process's environment, and so that of all it will start; return the mark, an inherited one if any."""
+    return os.environ.setdefault(MARK, secrets.token_hex(8))
 
 
 def marked_processes(token: str) -> list[int]:

@@ -63,6 +63,18 @@ class Near:
         except nearcache.ShardUnavailableError as error:
             raise UnavailableError(str(error)) from error
 
+    def own_counters(self) -> dict[str, int]:
+        """Return nearcache's own account of what it did."""
+        stats = self._cache.stats()
+        return {
+            "L1 hits": stats.l1.hits,
+            "L2 hits": stats.l2.hits,
+            "loader calls": stats.loader.loads,
+            "invalidations received": stats.coherence.received,
+            "gaps found": stats.coherence.gaps,
+            "resyncs": stats.coherence.resyncs,
+        }
+
     def close(self) -> None:
         """Close the cache."""
         self._cache.close()

@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(
         prog="demo",
         description="Serve slow pages from several processes through nearcache, while pages change and a shard "
-        "dies; check every read. Exit status: 0 all well, 1 a read broke the bound, 2 wrong usage, 3 something else went wrong.",
+        "dies; check every read. Exit status: 0 all well, 1 a read broke the bound, 2 wrong usage, 3 other trouble.",
     )
     add = parser.add_argument
     add("--seconds", type=_number(float, 3, MOST_SECONDS), help="measured time, all phases together (default 60)")
@@ -79,10 +79,10 @@ def parse(arguments: Sequence[str]) -> Options:
     add("--load-ms", type=_number(float, 0, 1000), default=1.0, help="time of a trace's stand-in loader (default 1)")
     add("--l1-pages", type=_number(int, 1, 10**9), default=0, help="pages in one process's L1 (default: most of them)")
     add("--max-staleness", type=_number(float, 0.1, 60), default=2.0, help="the bound, in seconds (default 2)")
-    add("--changes", type=_number(float, 0.1, 100), default=5.0, help="pages changed per second (default 5)")
+    add("--changes", type=_number(float, 0.1, 100), default=3.0, help="pages changed per second (default 3)")
     add("--no-faults", action="store_true", help="do not kill a shard")
     add("--no-invalidation", action="store_true", help="claim invalidations but make none: the check must fail")
-    add("--quick", action="store_true", help="few pages and short phases: about 12 s in all")
+    add("--quick", action="store_true", help="few pages and short phases: about 15 s in all")
     given = parser.parse_args(arguments)
     return Options(
         seconds=given.seconds or (10.0 if given.quick else 60.0),

@@ -1,9 +1,9 @@
 """How long an invalidated page stays in a process's L1.
 
-The changer announces each page a moment before it changes it. A thread of each worker then looks at that page in L1, again and again,
-until the old version is no longer served, and takes the time. The lag is that instant minus the one at which the changer's
-``invalidate`` returned; 0 when L1 was faster than that, as it may well be. So the lag contains the thread's own delay in
-noticing, and is never too favourable.
+The changer announces each page a moment before it changes it. A thread of each worker then looks at that page in L1,
+again and again, until the old version is no longer served, and takes the time. The lag is that instant minus the one at
+which the changer's ``invalidate`` returned; 0 when L1 was faster than that, as it may well be. So the lag contains the
+thread's own delay in noticing, and is never too favourable.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class WorkerReading:
     def from_slot(cls, slot: Sequence[int]) -> WorkerReading:
         """Return what a worker's slot says."""
         words = list(slot)
-        kept = min(words[layout.TOO_OLD] + words[layout.WRONG], layout.EVIDENCE_KEPT)
+        kept = words[layout.EVIDENCES]
         rows = range(layout.EVIDENCE, layout.EVIDENCE + kept * layout.EVIDENCE_WORDS, layout.EVIDENCE_WORDS)
         return cls(
             tiers=[histogram_in(words, tier) for tier in range(len(layout.TIERS))],
@@ -109,6 +109,11 @@ class WorkerReading:
     def hit_ratio(self) -> float | None:
         """The part of all reads that needed no loader; None before the first."""
         return (self.requests - self.answered_by(layout.LOADER)) / self.requests if self.requests else None
+
+    def outdated_by(self, fraction: float) -> int | None:
+        """Return a percentile of what outdated reads were outdated by."""
+        edge = histogram.percentile(self.staleness, fraction)
+        return None if edge is None else min(edge, self.oldest_ns)
 
     def latency(self, fraction: float) -> int | None:
         """Return a percentile of all reads' latencies."""

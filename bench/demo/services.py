@@ -1,7 +1,7 @@
 """Two ways to serve pages without nearcache: none at all, and Redis as it is used by hand.
 
-A service belongs to one process and one thread. ``read`` is what is timed; ``tier`` tells afterwards what answered it, and need
-not be asked for reads faster than ``quick_ns``, which only L1 can have answered.
+A service belongs to one process and one thread. ``read`` is what is timed; ``tier`` tells afterwards what answered it,
+and need not be asked for reads faster than ``quick_ns``, which only L1 can have answered.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ class Service(Protocol):
     def invalidate(self, key: Key) -> None:
         """Make the change of a page known. Raises UnavailableError."""
 
+    def own_counters(self) -> dict[str, int]:
+        """Return what the cache itself has counted, if it counts."""
+
     def close(self) -> None:
         """Let go of every connection."""
 
@@ -64,6 +67,10 @@ class NoCache:
 
     def invalidate(self, key: Key) -> None:
         """Do nothing: there is nothing to invalidate."""
+
+    def own_counters(self) -> dict[str, int]:
+        """Return nothing: there is no cache."""
+        return {}
 
     def close(self) -> None:
         """Do nothing."""
@@ -123,6 +130,10 @@ class RedisAlone:
             shard.delete(name)
         except redis.RedisError as error:
             raise UnavailableError(str(error)) from error
+
+    def own_counters(self) -> dict[str, int]:
+        """Return nothing: it does not count."""
+        return {}
 
     def close(self) -> None:
         """Close the connections."""

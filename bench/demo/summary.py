@@ -6,13 +6,10 @@ from collections.abc import Callable, Sequence
 
 from . import board as layout
 from . import histogram
-from .job import NEARCACHE, NO_CACHE, REDIS
+from .job import NEARCACHE, NO_CACHE, REDIS, TIERS_OF
 from .reading import Evidence, PhaseReading, WorkerReading
-from .wording import NOTHING, columns, count, duration, percent
+from .wording import NOTHING, columns, count, duration, factor, percent
 from .workload import Key
-
-_HAS_L1 = frozenset({NEARCACHE})
-_HAS_L2 = frozenset({REDIS, NEARCACHE})
 
 
 def comparison(phases: Sequence[PhaseReading], bound_s: float) -> list[str]:
@@ -22,8 +19,8 @@ def comparison(phases: Sequence[PhaseReading], bound_s: float) -> list[str]:
     def row(title: str, of: Callable[[PhaseReading, WorkerReading], str]) -> list[str]:
         return [title, *(of(phase, together[phase.name]) for phase in phases)]
 
-    def share(tier: int, having: frozenset[str]) -> Callable[[PhaseReading, WorkerReading], str]:
-        return lambda phase, worker: percent(worker.share(tier)) if phase.name in having else NOTHING
+    def share(tier: int) -> Callable[[PhaseReading, WorkerReading], str]:
+        return lambda phase, worker: percent(worker.share(tier)) if tier in TIERS_OF[phase.name] else NOTHING
 
     def lag(fraction: float) -> Callable[[PhaseReading, WorkerReading], str]:
         return lambda phase, worker: duration(histogram.percentile(worker.lag, fraction))
@@ -34,8 +31,8 @@ def comparison(phases: Sequence[PhaseReading], bound_s: float) -> list[str]:
         row("requests", lambda phase, worker: count(worker.requests)),
         row("requests per second", lambda phase, worker: count(worker.requests / phase.seconds)),
         row("hit ratio", lambda phase, worker: percent(worker.hit_ratio)),
-        row("  answered by L1", share(layout.L1, _HAS_L1)),
-        row("  answered by L2", share(layout.L2, _HAS_L2)),
+        row("  answered by L1", share(layout.L1)),
+        row("  answered by L2", share(layout.L2)),
         row("latency, half below (p50)", lambda phase, worker: duration(worker.latency(0.5))),
         row("latency, 99 % below (p99)", lambda phase, worker: duration(worker.latency(0.99))),
         row("loader calls", lambda phase, worker: count(worker.loads)),
@@ -43,7 +40,7 @@ def comparison(phases: Sequence[PhaseReading], bound_s: float) -> list[str]:
         row("invalidation lag p50", lag(0.5)),
         row("invalidation lag p99", lag(0.99)),
         row("outdated reads", lambda phase, worker: count(worker.outdated)),
-        row("  by, 99 % below", lambda phase, worker: duration(histogram.percentile(worker.staleness, 0.99))),
+        row("  by, 99 % below", lambda phase, worker: duration(worker.outdated_by(0.99))),
         row("  by, at most", lambda phase, worker: duration(worker.oldest_ns if worker.outdated else None)),
         row(f"reads outdated by > {bound_s:g} s", lambda phase, worker: count(worker.too_old)),
     ]
@@ -53,11 +50,16 @@ def comparison(phases: Sequence[PhaseReading], bound_s: float) -> list[str]:
 def gain(phases: Sequence[PhaseReading]) -> list[str]:
     """Return how many times the others' requests nearcache answered in the same time."""
     rates = {phase.name: phase.all.requests / phase.seconds for phase in phases}
-    return [
-        f"nearcache answered {rates[NEARCACHE] / rates[other]:,.1f} times as many requests per second as {other}."
+    lines = [
+        f"nearcache answered {factor(rates[NEARCACHE] / rates[other])} times as many requests per second as {other}."
         for other in (NO_CACHE, REDIS)
         if rates.get(other) and NEARCACHE in rates
     ]
+    if any(phase.name == REDIS and phase.all.too_old for phase in phases):
+        lines.append(
+            "Redis alone kept old pages: a page that was being rendered while it changed was stored after the DEL."
+        )
+    return lines
 
 
 def verdict(phase: PhaseReading, keys: Sequence[Key], bound_s: float) -> tuple[bool, list[str]]:
@@ -65,8 +67,8 @@ def verdict(phase: PhaseReading, keys: Sequence[Key], bound_s: float) -> tuple[b
     worker = phase.all
     if worker.too_old or worker.wrong:
         lines = [
-            f"FAILED: of {count(worker.requests)} reads, {count(worker.too_old)} returned a version superseded more than "
-            f"{bound_s:g} s before, {count(worker.wrong)} not the page asked for.",
+            f"FAILED: of {count(worker.requests)} reads, {count(worker.too_old)} returned a version superseded more "
+            f"than {bound_s:g} s before, {count(worker.wrong)} not the page asked for.",
         ]
         return False, lines + [f"  {_describe(item, keys)}" for item in worker.evidence[:8]]
     if worker.outdated:

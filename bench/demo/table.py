@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from . import board as layout
 from . import histogram
+from .job import TIERS_OF
 from .reading import PhaseReading, WorkerReading
-from .wording import bar, columns, count, duration, percent
+from .wording import NOTHING, bar, columns, count, duration, percent
 
 _PROCESS_HEAD = (
     "process", "requests", "per s", "from L1", "from L2", "loads", "p50", "p99", "lag p50", "lag p99", "oldest",
 )  # fmt: skip
+_TIER_NAMES = ("L1, a worker's memory", "L2, Redis", "the loader")
 
 
 def live(reading: PhaseReading, number: int, phases: int, length_s: float, events: Sequence[str]) -> list[str]:
@@ -23,7 +25,7 @@ def live(reading: PhaseReading, number: int, phases: int, length_s: float, event
         "",
         *by_process(reading),
         "",
-        *by_tier(together),
+        *by_tier(together, TIERS_OF[reading.name]),
         "",
         changes(reading),
         checked(together),
@@ -33,38 +35,41 @@ def live(reading: PhaseReading, number: int, phases: int, length_s: float, event
     return lines
 
 
+def _share(worker: WorkerReading, tier: int, tiers: Sequence[int]) -> str:
+    return percent(worker.share(tier)) if tier in tiers else NOTHING
+
+
 def by_process(reading: PhaseReading) -> list[str]:
     """Return one row for each worker and one for all."""
-    rows = [_PROCESS_HEAD]
-    for number, worker in enumerate(reading.workers, 1):
-        rows.append(_process_row(f"worker {number}", worker, reading.seconds))
-    rows.append(_process_row("all", reading.all, reading.seconds))
-    return columns(rows)
+    named = [(f"worker {number}", worker) for number, worker in enumerate(reading.workers, 1)]
+    named.append(("all", reading.all))
+    tiers = TIERS_OF[reading.name]
+    return columns([_PROCESS_HEAD, *(_process_row(name, worker, reading.seconds, tiers) for name, worker in named)])
 
 
-def _process_row(name: str, worker: WorkerReading, seconds: float) -> tuple[str, ...]:
+def _process_row(name: str, worker: WorkerReading, seconds: float, tiers: Sequence[int]) -> tuple[str, ...]:
     return (
         name,
         count(worker.requests),
         count(worker.requests / seconds if seconds > 0 else None),
-        percent(worker.share(layout.L1)),
-        percent(worker.share(layout.L2)),
+        _share(worker, layout.L1, tiers),
+        _share(worker, layout.L2, tiers),
         count(worker.loads),
         duration(worker.latency(0.5)),
         duration(worker.latency(0.99)),
         duration(histogram.percentile(worker.lag, 0.5)),
         duration(histogram.percentile(worker.lag, 0.99)),
-        duration(worker.oldest_ns),
+        duration(worker.oldest_ns if worker.outdated else None),
     )
 
 
-def by_tier(worker: WorkerReading) -> list[str]:
+def by_tier(worker: WorkerReading, tiers: Sequence[int]) -> list[str]:
     """Return one row for each tier that may answer."""
     rows = [("answered by", "requests", "share", "p50", "p99")]
-    for tier, name in enumerate(("L1, this process's memory", "L2, Redis", "the loader")):
+    for tier in tiers:
         rows.append(
             (
-                name,
+                _TIER_NAMES[tier],
                 count(worker.answered_by(tier)),
                 percent(worker.share(tier)),
                 duration(histogram.percentile(worker.tiers[tier], 0.5)),

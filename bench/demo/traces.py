@@ -1,8 +1,8 @@
 """The other workload: a recorded access trace, with a synthetic loader.
 
-Formats: ``NAME.keys.u64.xz`` (one little-endian 64-bit key a request), ``NAME.start.u64.xz`` with ``NAME.count.u32.xz`` (a row
-asks for start, start + 1 ... start + count - 1), and ``NAME.tsv.xz`` (text; the third column, a URL, is the key). Keys stay
-what they are in the source: integers or strings.
+Formats: ``NAME.keys.u64.xz`` (one little-endian 64-bit key a request), ``NAME.start.u64.xz`` with
+``NAME.count.u32.xz`` (a row asks for start, start + 1 ... start + count - 1), and ``NAME.tsv.xz`` (text; the third
+column, a URL, is the key). Keys stay what they are in the source: integers or strings.
 """
 
 from __future__ import annotations

@@ -27,6 +27,11 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 
 
+def factor(value: float) -> str:
+    """Return how many times something is more, with two digits where it is little."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
 def percent(part: float | None) -> str:
     """Return a part of one in percent. Never rounds up to 100 % nor down to 0 %."""
     if part is None:

@@ -68,9 +68,10 @@ class Worker:
             command = self._conversation.hear()
             if command is not None:
                 self._run(service, command)
+            counters = service.own_counters()
         finally:
             service.close()
-        self._conversation.say("done")
+        self._conversation.say("done", counters=counters)
 
     def _run(self, service: Service, command: dict[str, Any]) -> None:
         probe = Probe(service, self._board, self._slot, self._workload.keys)
