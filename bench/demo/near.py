@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from nearcache.embedded import EmbeddedServers
-
 import nearcache
 from nearcache import CacheError
+from nearcache.embedded import EmbeddedServers
 
 from . import board
 from .job import TTL_SECONDS, Job

@@ -28,7 +28,7 @@ def live(reading: PhaseReading, number: int, phases: int, length_s: float, event
         *by_tier(together, TIERS_OF[reading.name]),
         "",
         changes(reading),
-        checked(together),
+        *checked(together),
     ]
     if events:
         lines += ["", *events]
@@ -90,15 +90,14 @@ def changes(reading: PhaseReading) -> str:
     return text
 
 
-def checked(worker: WorkerReading) -> str:
-    """Return the state of the check, in one line."""
+def checked(worker: WorkerReading) -> list[str]:
+    """Return the state of the check; a second line only when there is real trouble."""
     text = f"checked: {count(worker.requests)} reads, {count(worker.outdated)} outdated"
     if worker.outdated:
         text += f" (by at most {duration(worker.oldest_ns)})"
     text += f", {count(worker.too_old)} beyond the bound"
-    if worker.wrong or worker.errors:
-        text += f", {count(worker.wrong)} wrong, {count(worker.errors)} failed"
-    return text
+    trouble = [f"         {count(worker.wrong)} reads returned another page, {count(worker.errors)} raised an error"]
+    return [text, *trouble * bool(worker.wrong or worker.errors)]
 
 
 def plain(reading: PhaseReading, length_s: float) -> str:

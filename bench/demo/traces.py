@@ -111,7 +111,7 @@ def _keys(path: str, most: int) -> tuple[list[Key], bool]:
 def _ranges(starts: str, counts: str, most: int) -> tuple[list[Key], bool]:
     asked: list[Key] = []
     for start, count in zip(_column(starts, "Q", 8, most), _column(counts, "I", 4, most), strict=True):
-        asked.extend(range(start, start + count))
+        asked.extend(range(start, start + min(count, most + 1 - len(asked))))
         if len(asked) > most:
             return asked[:most], False
     return asked, True
