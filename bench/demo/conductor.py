@@ -106,8 +106,7 @@ class Conductor:
         self._screen.say(f"\nSummary ({time.monotonic() - started:.0f} s in all)", bold=True)
         for line in [*summary.comparison(phases, chosen.max_staleness), "", *summary.gain(phases)]:
             self._screen.say(line)
-        own = ", ".join(f"{name} {total:,}" for name, total in self._own_counters.items())
-        self._screen.say(f"nearcache's own counters: {own}.")
+        self._screen.say(f"nearcache's own counters: {summary.listing(self._own_counters)}.")
         kept, lines = summary.verdict(phases[-1], workload.keys, chosen.max_staleness)
         for line in lines:
             self._screen.say(line, bold=line is lines[0])

@@ -68,9 +68,9 @@ class Near:
         return {
             "L1 hits": stats.l1.hits,
             "L2 hits": stats.l2.hits,
-            "loader calls": stats.loader.loads,
-            "invalidations received": stats.coherence.received,
-            "gaps found": stats.coherence.gaps,
+            "loads": stats.loader.loads,
+            "messages": stats.coherence.received,
+            "gaps": stats.coherence.gaps,
             "resyncs": stats.coherence.resyncs,
         }
 

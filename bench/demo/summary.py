@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from . import board as layout
 from . import histogram
@@ -10,6 +10,8 @@ from .job import NEARCACHE, NO_CACHE, REDIS, TIERS_OF
 from .reading import Evidence, PhaseReading, WorkerReading
 from .wording import NOTHING, columns, count, duration, factor, percent
 from .workload import Key
+
+_EVIDENCE_SHOWN = 3
 
 
 def comparison(phases: Sequence[PhaseReading], bound_s: float) -> list[str]:
@@ -62,6 +64,11 @@ def gain(phases: Sequence[PhaseReading]) -> list[str]:
     return lines
 
 
+def listing(counters: Mapping[str, int]) -> str:
+    """Return counters in one line."""
+    return ", ".join(f"{name} {total:,}" for name, total in counters.items())
+
+
 def verdict(phase: PhaseReading, keys: Sequence[Key], bound_s: float) -> tuple[bool, list[str]]:
     """Return whether the phase kept the promise, and the words for it."""
     worker = phase.all
@@ -70,7 +77,10 @@ def verdict(phase: PhaseReading, keys: Sequence[Key], bound_s: float) -> tuple[b
             f"FAILED: of {count(worker.requests)} reads, {count(worker.too_old)} returned a version superseded more "
             f"than {bound_s:g} s before, {count(worker.wrong)} not the page asked for.",
         ]
-        return False, lines + [f"  {_describe(item, keys)}" for item in worker.evidence[:8]]
+        for number, each in enumerate(phase.workers, 1):
+            for item in each.evidence[:_EVIDENCE_SHOWN]:
+                lines += _describe(number, item, keys)
+        return False, lines
     if worker.outdated:
         oldest = f"The oldest was superseded {duration(worker.oldest_ns)} before the read began."
     else:
@@ -79,9 +89,12 @@ def verdict(phase: PhaseReading, keys: Sequence[Key], bound_s: float) -> tuple[b
     return True, [passed, oldest]
 
 
-def _describe(item: Evidence, keys: Sequence[Key]) -> str:
-    read = f"key {keys[item.page]!r}, version {item.version}: read began at {item.began_ns / 1e9:.6f} s"
+def _describe(number: int, item: Evidence, keys: Sequence[Key]) -> list[str]:
+    what = (
+        f"  worker {number} asked for {keys[item.page]!r}, got version {item.version}; the source has {item.current}."
+    )
+    began = f"The read began at {item.began_ns / 1e9:.6f} s"
     if not item.superseded_ns:
-        return f"{read}; the source never had that version, it has {item.current}"
+        return [what, f"    {began}. There never was such a version."]
     late = duration(item.began_ns - item.superseded_ns)
-    return f"{read}, superseded at {item.superseded_ns / 1e9:.6f} s ({late} before); now version {item.current}"
+    return [what, f"    {began}, {late} after that version was superseded (at {item.superseded_ns / 1e9:.6f} s)."]
