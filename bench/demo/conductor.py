@@ -187,6 +187,7 @@ class Conductor:
             "the check  An old version counts as superseded from the instant at which `invalidate` returned to the",
             f"           changer. No read that begins more than {bound} later may return it. Every read is checked.",
             "lag        Time from that instant until a worker's L1 no longer serves the old version (0 if sooner).",
+            "oldest     How long before a read its version had been superseded, at most. Loads are loader calls.",
         ]
         for line in lines:
             self._screen.say(line)

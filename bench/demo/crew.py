@@ -106,7 +106,7 @@ class Crew:
 
     def hear(self, timeout_s: float) -> list[tuple[Member, dict[str, Any]]]:
         """Return what children say within a time; returns as soon as one has spoken or died."""
-        heard = []
+        heard: list[tuple[Member, dict[str, Any]]] = []
         for key, _ in self._selector.select(timeout_s):
             member: Member = key.data
             said, more = member.hear()

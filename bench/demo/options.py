@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import job, pages
@@ -52,7 +52,7 @@ class Options:
         }
 
 
-def _number(kind: type, low: float, high: float):  # type: ignore[no-untyped-def]  # argparse takes any callable
+def _number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = kind(text)
         if not low <= value <= high:

@@ -73,10 +73,10 @@ def verdict(phase: PhaseReading, keys: Sequence[Key], bound_s: float) -> tuple[b
     """Return whether the phase kept the promise, and the words for it."""
     worker = phase.all
     if worker.too_old or worker.wrong:
-        lines = [
-            f"FAILED: of {count(worker.requests)} reads, {count(worker.too_old)} returned a version superseded more "
-            f"than {bound_s:g} s before, {count(worker.wrong)} not the page asked for.",
-        ]
+        late = f"{count(worker.too_old)} of {count(worker.requests)} reads"
+        lines = [f"FAILED: {late} returned a version superseded more than {bound_s:g} s before."]
+        if worker.wrong:
+            lines.append(f"{count(worker.wrong)} reads returned something that is not the page asked for.")
         for number, each in enumerate(phase.workers, 1):
             for item in each.evidence[:_EVIDENCE_SHOWN]:
                 lines += _describe(number, item, keys)
