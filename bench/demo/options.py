@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> Options:
     add("--shards", type=_number(int, 1, 16), default=2, help="Redis servers (default 2)")
     add("--seed", type=int, default=1, help="of requests and changes (default 1)")
     add("--trace", metavar="FILE", help="replay an access trace: NAME.keys.u64.xz, NAME.start.u64.xz, NAME.tsv.xz")
-    add("--load-ms", type=_number(float, 0, 1000), default=1.0, help="time of a trace's stand-in loader (default 1)")
+    add("--load-ms", type=_number(float, 0, 1000), default=3.0, help="time of a trace's stand-in loader (default 3)")
     add("--l1-pages", type=_number(int, 1, 10**9), default=0, help="pages in one process's L1 (default: most of them)")
     add("--max-staleness", type=_number(float, 0.1, 60), default=2.0, help="the bound, in seconds (default 2)")
     add("--changes", type=_number(float, 0.1, 100), default=3.0, help="pages changed per second (default 3)")

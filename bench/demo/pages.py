@@ -45,7 +45,7 @@ def import_quietly(name: str) -> ModuleType | None:
         warnings.simplefilter("ignore")
         try:
             return importlib.import_module(name)
-        except (ImportError, OSError):
+        except Exception:  # a module of another platform may fail in any way
             return None
 
 

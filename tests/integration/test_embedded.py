@@ -46,9 +46,7 @@ def fake_server(tmp_path, does: str) -> str:
     return str(path)
 
 
-def test_join_every_server_program_answers_and_last_leaver_stops_all(
-    no_leaks, runtime_dir, server_binary, monkeypatch
-):
+def test_join_every_server_program_answers_and_last_leaver_stops_all(no_leaks, runtime_dir, server_binary, monkeypatch):
     """Any server program answers when join() returns; leave() ends it and removes the directory."""
     monkeypatch.setenv("NEARCACHE_REDIS_SERVER", server_binary.path)
     servers = EmbeddedServers.join("shop", 2)
@@ -241,9 +239,7 @@ def test_join_without_server_program_leaves_nothing(no_leaks, runtime_dir, monke
     ids=["ends", "hangs"],
 )
 @pytest.mark.usefixtures("no_leaks")
-def test_join_server_that_does_not_start_is_error_with_log(
-    runtime_dir, tmp_path, monkeypatch, does, complaint
-):
+def test_join_server_that_does_not_start_is_error_with_log(runtime_dir, tmp_path, monkeypatch, does, complaint):
     """A server that ends or never answers is an error in bounded time, in its own words; nothing stays."""
     monkeypatch.setenv("NEARCACHE_REDIS_SERVER", fake_server(tmp_path, does))
     with pytest.raises(EmbeddedError, match=complaint):
@@ -251,9 +247,7 @@ def test_join_server_that_does_not_start_is_error_with_log(
     wait_until(lambda: gone(runtime_dir / "nearcache" / "shop"))
 
 
-def test_join_starter_killed_while_it_waits_hands_over_to_the_next(
-    runtime_dir, make_worker, tmp_path, newest_binary
-):
+def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, make_worker, tmp_path, newest_binary):
     """A process killed during the start disturbs nobody: another one gets the servers it had begun."""
     slow = fake_server(tmp_path, f'sleep 0.7; exec {newest_binary.path} "$@"')
     env = {"NEARCACHE_REDIS_SERVER": slow}

@@ -55,9 +55,7 @@ def test_locate_runtime_dir_unfit_gives_way_to_temporary_dir(short_dir, monkeypa
     """A runtime directory that is absent, somebody else's, or writable by others is not used."""
     runtime = os.path.join(short_dir, "run")
     os.mkdir(runtime, 0o700)
-    value = {"empty": "", "relative": "run", "missing": runtime + "x", "file": runtime + ".txt"}.get(
-        fault, runtime
-    )
+    value = {"empty": "", "relative": "run", "missing": runtime + "x", "file": runtime + ".txt"}.get(fault, runtime)
     if fault == "file":
         open(value, "w").close()
     if fault == "open":
