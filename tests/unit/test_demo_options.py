@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from demo import job, leftovers, options
 
 
