@@ -14,6 +14,7 @@ cdef extern from "nearcache/clock.h" nogil:
     ctypedef struct source_t:
         int64_t fixed_ns
 
+    void clock_shorten()
     int64_t clock_now(const source_t *source)
     int64_t clock_deadline(int64_t now_ns, int64_t ttl_ns)
 
@@ -22,17 +23,18 @@ cdef extern from "nearcache/table.h" nogil:
     ctypedef struct entry_t:
         PyObject *key    # strong; NULL in a free entry
         PyObject *value  # strong
+        int64_t deadline_ns
+        uint32_t stamp
+        uint16_t lane
+
+    ctypedef struct detail_t:
         int64_t hash
         uint64_t wid
-        int64_t deadline_ns
         uint64_t size
-        uint32_t stamp
-        uint32_t prev
-        uint32_t next
-        uint16_t lane
 
     ctypedef struct table_t:
         entry_t *slab
+        detail_t *details
         uint32_t mask
         uint32_t count
         uint32_t used
@@ -40,9 +42,10 @@ cdef extern from "nearcache/table.h" nogil:
         uint64_t bytes
 
     uint32_t table_tag(const table_t *t, int64_t hash)
-    uint32_t table_next(const table_t *t, int64_t hash, uint32_t tag, uint32_t *position)
+    uint32_t table_next(const table_t *t, uint32_t tag, uint32_t *position)
     void table_touch(table_t *t, uint32_t ref)
     uint32_t table_oldest(const table_t *t)
+    uint32_t table_newer(const table_t *t, uint32_t ref)
     int table_reserve(table_t *t, uint32_t limit)
     void table_remove(table_t *t, uint32_t ref)
     void table_detach(table_t *t, table_t *out)
@@ -66,6 +69,8 @@ cdef extern from "nearcache/pending.h" nogil:
         op_t *next
         op_t *prev
         PyObject *owner  # strong while listed
+        PyObject *key    # borrowed from the owner
+        int64_t hash
         lanes_t *lanes
         uint64_t wid
         uint64_t identity0
@@ -83,7 +88,7 @@ cdef extern from "nearcache/pending.h" nogil:
     bint op_is_joinable(const op_t *op)
     void op_poison(op_t *op)
     op_t *pending_first(const table_t *pending, uint32_t ref)
-    bint pending_add(table_t *pending, uint32_t ref, PyObject *key, int64_t hash, op_t *op, lanes_t *lanes)
+    bint pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t *lanes)
     PyObject *pending_remove(table_t *pending, op_t *op)
     void pending_poison(table_t *pending, uint32_t ref, const op_t *spared, uint64_t own_wid)
     void pending_overtake(table_t *pending, uint32_t ref)

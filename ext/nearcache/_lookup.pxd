@@ -1,17 +1,17 @@
 """Finding an entry by its key: where the C core proposes and Python decides.
 
-The core yields the entries whose 64-bit hash is the one sought. Identity and the exact built-in types are compared
-here without running any Python. Everything else is asked through ``__eq__``, which may do whatever it likes to the
-table; a table whose version has moved meanwhile is searched again from the start.
+The core yields the entries whose tag is the one sought. Identity and the exact built-in types are compared
+here without running any Python. Everything else is asked through ``__eq__``, which may do whatever it likes
+to the table; a table whose version has moved meanwhile is searched again from the start.
 
-These are inline functions, in a ``.pxd`` so that the compiler can fold them into their callers in ``_store.pyx``.
+These are inline functions in a ``.pxd``, so that the compiler can fold them into their callers.
 """
 
 from cpython.object cimport Py_EQ, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from nearcache._core cimport core_t, graveyard_free, graveyard_t, table_next, table_t, table_tag
+from nearcache._core cimport core_t, table_next, table_t, table_tag
 
 
 cdef extern from *:
@@ -68,8 +68,16 @@ cdef inline verdict_t same_text(PyObject *a, PyObject *b) noexcept:
     return SAME if memcmp(text_start(a), text_start(b), <size_t>(length * kind)) == 0 else DIFFERENT
 
 
+cdef inline verdict_t same_data(PyObject *a, PyObject *b) noexcept:
+    cdef Py_ssize_t length = data_length(a)
+    if length != data_length(b):
+        return DIFFERENT
+    return SAME if memcmp(data_start(a), data_start(b), <size_t>length) == 0 else DIFFERENT
+
+
 cdef inline verdict_t same_int(PyObject *a, PyObject *b) noexcept:
-    cdef int a_is_large = 0, b_is_large = 0
+    cdef int a_is_large = 0
+    cdef int b_is_large = 0
     cdef long long a_value = int_value(a, &a_is_large)
     cdef long long b_value = int_value(b, &b_is_large)
     if a_is_large and b_is_large:
@@ -78,9 +86,7 @@ cdef inline verdict_t same_int(PyObject *a, PyObject *b) noexcept:
 
 
 cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
-    """Are two keys of equal hash equal, as far as can be said without running Python?"""
-    if likely(held == key):
-        return SAME
+    """Are two objects of equal hash equal, as far as can be said without running Python?"""
     if is_text(key):
         if is_text(held):
             return same_text(held, key)
@@ -88,11 +94,7 @@ cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
         return DIFFERENT if is_data(held) else ASK
     if is_data(key):
         if is_data(held):
-            if data_length(held) != data_length(key):
-                return DIFFERENT
-            if memcmp(data_start(held), data_start(key), <size_t>data_length(key)) != 0:
-                return DIFFERENT
-            return SAME
+            return same_data(held, key)
         return DIFFERENT if is_text(held) else ASK
     if is_int(key) and is_int(held):
         return same_int(held, key)
@@ -106,9 +108,13 @@ cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) no
     cdef uint32_t ref
     cdef verdict_t verdict
     while True:
-        ref = table_next(t, hash, tag, &position)
+        ref = table_next(t, tag, &position)
         if unlikely(ref == 0):
             return 0
+        if likely(t.slab[ref].key == key):
+            return ref
+        if t.details[ref].hash != hash:
+            continue
         verdict = same_key(t.slab[ref].key, key)
         if likely(verdict == SAME):
             return ref
@@ -116,8 +122,10 @@ cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) no
             return 0
 
 
-cdef inline int find_once(const table_t *t, PyObject *key, int64_t hash, uint32_t *found, bint *moved) except -1:
-    """One search. ``moved`` is set when the table changed under it, and then the result is worthless."""
+cdef inline int find_once(
+    const table_t *t, PyObject *key, int64_t hash, uint32_t *found, bint *moved
+) except -1:
+    """One search. ``moved`` is set when the table changed under it; then the result is worthless."""
     cdef uint32_t tag = table_tag(t, hash)
     cdef uint32_t position = tag
     cdef uint64_t version = t.version
@@ -126,10 +134,14 @@ cdef inline int find_once(const table_t *t, PyObject *key, int64_t hash, uint32_
     cdef verdict_t verdict
     moved[0] = False
     while True:
-        found[0] = table_next(t, hash, tag, &position)
+        found[0] = table_next(t, tag, &position)
         if found[0] == 0:
             return 0
         held = t.slab[found[0]].key
+        if held == key:
+            return 0
+        if t.details[found[0]].hash != hash:
+            continue
         verdict = same_key(held, key)
         if verdict == ASK:
             hold(held)
@@ -146,7 +158,7 @@ cdef inline int find_once(const table_t *t, PyObject *key, int64_t hash, uint32_
 
 
 cdef inline int find(const table_t *t, PyObject *key, int64_t hash, uint32_t *found) except -1:
-    """Set ``found`` to the key's entry, or to 0. Between the last comparison and the return no Python runs.
+    """Set ``found`` to the key's entry, or to 0. From the last comparison to the return no Python runs.
 
     Raises whatever ``__eq__`` raises, and RuntimeError if it never stops changing the table.
     """
@@ -173,12 +185,3 @@ cdef inline int find_both(
         if core.table.version == version:
             return 0
     raise RuntimeError("a key's __eq__ changes the store each time it is called")
-
-
-cdef inline void bury(graveyard_t *graves) noexcept:
-    """Let go of everything in the graveyard. Any Python may run; the store must be as it should by now."""
-    cdef size_t i
-    for i in range(graves.count):
-        release_or_null(graves.pairs[i].value)
-        release_or_null(graves.pairs[i].key)
-    graveyard_free(graves)

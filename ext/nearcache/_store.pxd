@@ -5,7 +5,6 @@ from nearcache._core cimport core_t, op_t
 
 cdef class Op:
     cdef op_t op
-    cdef int64_t hash
     cdef bint ready            # __init__ ran
     cdef readonly object key
 

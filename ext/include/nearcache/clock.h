@@ -10,6 +10,7 @@
 #define _POSIX_C_SOURCE 200809L
 #endif
 
+#include <dlfcn.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -24,6 +25,34 @@
 #define NEARCACHE_CLOCK_ID CLOCK_MONOTONIC
 #endif
 
+typedef int (*clock_read_t)(clockid_t clock, struct timespec *now);
+
+/* clock_gettime, or the very function that the C library's one calls: a third of the cost is the way there. */
+static clock_read_t clock_read = clock_gettime;
+
+/* Look the kernel's function up; call once, before the first hit. Where it is not found nothing changes. */
+static inline void clock_shorten(void)
+{
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
+    union {
+        void *address;
+        clock_read_t function;
+    } found = {NULL};
+    struct timespec now;
+    void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+
+    if (vdso != NULL) {
+        found.address = dlsym(vdso, "__vdso_clock_gettime");
+        if (found.address == NULL) {
+            found.address = dlsym(vdso, "__kernel_clock_gettime");
+        }
+    }
+    if (found.address != NULL && found.function(NEARCACHE_CLOCK_ID, &now) == 0) {
+        clock_read = found.function;
+    }
+#endif
+}
+
 /* A source of instants: the system's clock, or one fixed instant for tests and simulation. */
 typedef struct {
     int64_t fixed_ns;
@@ -36,7 +65,7 @@ static inline int64_t clock_now(const source_t *source)
     if (__builtin_expect(source->fixed_ns != CLOCK_REAL, 0)) {
         return source->fixed_ns;
     }
-    clock_gettime(NEARCACHE_CLOCK_ID, &now);
+    clock_read(NEARCACHE_CLOCK_ID, &now);
     return (int64_t)now.tv_sec * 1000000000 + (int64_t)now.tv_nsec;
 }
 

@@ -147,14 +147,14 @@ static inline size_t core_count_victims(const core_t *core, uint32_t ref, uint64
 {
     const table_t *t = &core->table;
     uint64_t entries = (uint64_t)t->count + (ref == 0);
-    uint64_t bytes = t->bytes + size - (ref != 0 ? t->slab[ref].size : 0);
+    uint64_t bytes = t->bytes + size - (ref != 0 ? t->details[ref].size : 0);
     size_t victims = 0;
 
     for (uint32_t v = table_oldest(t); v != 0 && (entries > core->max_entries || bytes > core->max_bytes);
-         v = t->slab[v].prev) {
+         v = table_newer(t, v)) {
         if (v != ref) {
             entries--;
-            bytes -= t->slab[v].size;
+            bytes -= t->details[v].size;
             victims++;
         }
     }
@@ -212,7 +212,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
     }
     entry = &t->slab[ref];
     table_resize(t, ref, item->size);
-    entry->wid = item->wid;
+    t->details[ref].wid = item->wid;
     entry->deadline_ns = item->deadline_ns;
     entry->lane = item->lane;
     entry->stamp = core->lanes->lane[item->lane].stamp;

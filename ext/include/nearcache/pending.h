@@ -33,7 +33,9 @@ typedef struct {
 typedef struct op {
     struct op *next;
     struct op *prev;
-    void *owner;    /* the object this op lies in; strong while the op is listed */
+    void *owner; /* the object this op lies in; strong while the op is listed */
+    void *key;   /* borrowed from the owner */
+    int64_t hash;
     lanes_t *lanes; /* of the store that listed it last; held; NULL: none did yet */
     uint64_t wid;
     uint64_t identity0; /* the lane's identity when the op was opened */
@@ -87,9 +89,9 @@ static inline void op_poison(op_t *op)
     op->joinable = 0;
 }
 
-/* List `op` under its key: entry `ref`, or a new one if `ref` is 0 (then the caller has reserved). Returns 1 when a
- * reference to the key was taken over, else 0. The stamp and the identity are read here, not earlier. */
-static inline int pending_add(table_t *pending, uint32_t ref, void *key, int64_t hash, op_t *op, lanes_t *lanes)
+/* List `op` under its key: entry `ref`, or a new one if `ref` is 0 (then the caller has reserved). Returns 1
+ * when a reference to the key was taken over, else 0. The stamp and the identity are read here, not earlier. */
+static inline int pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t *lanes)
 {
     int inserted = ref == 0;
 
@@ -101,7 +103,7 @@ static inline int pending_add(table_t *pending, uint32_t ref, void *key, int64_t
     op->prev = NULL;
     op->next = NULL;
     if (inserted) {
-        ref = table_insert(pending, key, op, hash);
+        ref = table_insert(pending, op->key, op, op->hash);
     } else {
         op->next = pending->slab[ref].value;
         op->next->prev = op;

@@ -13,7 +13,8 @@
  * The index is an open-addressing table probed linearly. A slot's tag is 32 bits of the mixed hash, and the slot's
  * home is `tag & mask`: growing and deleting therefore need the index alone and touch no entry. Deletion shifts the
  * rest of the cluster back, so there are no tombstones, nothing to count and nothing to clean up: a table that has
- * seen a billion deletions is as fast as a new one. At most 5/8 of the slots are taken, so every probe ends.
+ * seen a billion deletions is as fast as a new one. At most half the slots are taken, so every probe ends, mostly at its first
+ * step: a mispredicted branch costs more than the memory.
  *
  * The hash is mixed with a secret of the table, because the hash of an int is the int: sequential keys would cluster,
  * and keys that come from outside could be chosen to collide.
@@ -52,23 +53,31 @@
 #define TABLE_LINE 64u
 #define TABLE_MIN_ENTRIES 8u
 #define TABLE_MIN_SLOTS 16u
-#define TABLE_MAX_ENTRIES 0x7fffffffu /* keeps the fullest index within 2**32 slots */
+#define TABLE_MAX_ENTRIES 0x7fffffffu /* the index of so many has 2**32 slots */
 
+/* What a hit reads. Two of them fill a cache line, and none of them crosses one. */
 typedef struct {
     void *key;   /* strong; NULL in a free entry */
     void *value; /* strong */
-    int64_t hash;
-    uint64_t wid; /* random id of the write that made the value; 0: a local write */
     int64_t deadline_ns;
-    uint64_t size;
     uint32_t stamp; /* the lane's stamp when the value was last known to be current */
-    uint32_t prev;  /* towards the more recently used */
-    uint32_t next;  /* towards the less recently used; in a free entry, the next free one */
     uint16_t lane;
     uint16_t flags; /* reserved */
 } entry_t;
 
-_Static_assert(sizeof(void *) != 8 || sizeof(entry_t) == TABLE_LINE, "an entry is one cache line");
+/* What a hit does not read. */
+typedef struct {
+    int64_t hash;
+    uint64_t wid; /* random id of the write that made the value; 0: a local write */
+    uint64_t size;
+} detail_t;
+
+typedef struct {
+    uint32_t prev; /* towards the more recently used */
+    uint32_t next; /* towards the less recently used; for a free entry, the next free one */
+} link_t;
+
+_Static_assert(sizeof(void *) != 8 || sizeof(entry_t) == TABLE_LINE / 2, "an entry is half a cache line");
 
 typedef struct {
     uint32_t tag;
@@ -78,6 +87,8 @@ typedef struct {
 typedef struct {
     slot_t *slots;
     entry_t *slab;
+    detail_t *details; /* parallel to the slab, as are the links */
+    link_t *links;
     uint64_t seed[2];
     uint32_t mask;     /* number of slots - 1 */
     uint32_t count;    /* entries in use */
@@ -105,11 +116,13 @@ static inline void table_free_memory(table_t *t)
     if (t->room != 0) {
         NEARCACHE_FREE(t->slots);
     }
-    if (t->slab != NULL) {
-        NEARCACHE_FREE(t->slab);
-    }
+    NEARCACHE_FREE(t->slab);
+    NEARCACHE_FREE(t->details);
+    NEARCACHE_FREE(t->links);
     t->slots = NULL;
     t->slab = NULL;
+    t->details = NULL;
+    t->links = NULL;
 }
 
 /* Move everything into `out`, which the caller empties and frees. `t` is left empty, valid, and without memory, so
@@ -125,7 +138,7 @@ static inline void table_detach(table_t *t, table_t *out)
 
 static inline size_t table_memory(const table_t *t)
 {
-    size_t slab = t->slab != NULL ? ((size_t)t->capacity + 1) * sizeof(entry_t) : 0;
+    size_t slab = t->slab != NULL ? ((size_t)t->capacity + 1) * (sizeof(entry_t) + sizeof(detail_t) + sizeof(link_t)) : 0;
     size_t index = t->room != 0 ? ((size_t)t->mask + 1) * sizeof(slot_t) : 0;
     return slab + index;
 }
@@ -140,8 +153,9 @@ static inline uint32_t table_tag(const table_t *t, int64_t hash)
     return (uint32_t)((uint64_t)(product >> 64) ^ (uint64_t)product);
 }
 
-/* The next entry with this hash, from slot `*position` on; 0 when there is none. Start at `tag & t->mask`. */
-static inline uint32_t table_next(const table_t *t, int64_t hash, uint32_t tag, uint32_t *position)
+/* The next entry whose tag is this, from slot `*position` on; 0 when there is none. Begin at `tag`. That the tags are
+ * equal says little: look at the key's address next (a hit ends there), then at the whole hash in `details`. */
+static inline uint32_t table_next(const table_t *t, uint32_t tag, uint32_t *position)
 {
     uint32_t mask = t->mask;
 
@@ -150,7 +164,7 @@ static inline uint32_t table_next(const table_t *t, int64_t hash, uint32_t tag, 
         if (slot.ref == 0) {
             return 0;
         }
-        if (slot.tag == tag && t->slab[slot.ref].hash == hash) {
+        if (slot.tag == tag) {
             *position = i + 1;
             return slot.ref;
         }
@@ -171,7 +185,7 @@ static inline void table_place_slot(slot_t *slots, uint32_t mask, slot_t slot)
 static inline void table_erase_slot(table_t *t, uint32_t ref)
 {
     uint32_t mask = t->mask;
-    uint32_t hole = table_tag(t, t->slab[ref].hash) & mask;
+    uint32_t hole = table_tag(t, t->details[ref].hash) & mask;
 
     while (t->slots[hole].ref != ref) {
         NC_ASSERT(t->slots[hole].ref != 0);
@@ -190,60 +204,89 @@ static inline void table_erase_slot(table_t *t, uint32_t ref)
 
 /* -- the recency list ------------------------------------------------------------------------------------------- */
 
-static inline void list_remove(entry_t *slab, uint32_t ref)
+static inline void list_remove(link_t *links, uint32_t ref)
 {
-    slab[slab[ref].prev].next = slab[ref].next;
-    slab[slab[ref].next].prev = slab[ref].prev;
+    link_t link = links[ref];
+
+    links[link.prev].next = link.next;
+    links[link.next].prev = link.prev;
 }
 
-static inline void list_push(entry_t *slab, uint32_t ref)
+static inline void list_push(link_t *links, uint32_t ref)
 {
-    uint32_t first = slab[0].next;
+    uint32_t first = links[0].next;
 
-    slab[ref].prev = 0;
-    slab[ref].next = first;
-    slab[first].prev = ref;
-    slab[0].next = ref;
+    links[ref] = (link_t){0, first};
+    links[first].prev = ref;
+    links[0].next = ref;
 }
 
 /* Make `ref` the most recently used. */
 static inline void table_touch(table_t *t, uint32_t ref)
 {
-    if (t->slab[0].next != ref) {
-        list_remove(t->slab, ref);
-        list_push(t->slab, ref);
+    if (t->links[0].next != ref) {
+        list_remove(t->links, ref);
+        list_push(t->links, ref);
     }
 }
 
-/* The least recently used entry; 0 when there is none. Walk on with `slab[ref].prev` until 0. */
+/* The least recently used entry; 0 when there is none. */
 static inline uint32_t table_oldest(const table_t *t)
 {
-    return t->slab != NULL ? t->slab[0].prev : 0;
+    return t->count != 0 ? t->links[0].prev : 0;
+}
+
+/* The entry used next after `ref`; 0 when `ref` is the most recently used. */
+static inline uint32_t table_newer(const table_t *t, uint32_t ref)
+{
+    return t->links[ref].prev;
 }
 
 /* -- growing, inserting, removing ------------------------------------------------------------------------------- */
+
+static inline void *table_allocate(size_t count, size_t size)
+{
+    return NEARCACHE_ALLOC(TABLE_LINE, (count * size + TABLE_LINE - 1) / TABLE_LINE * TABLE_LINE);
+}
+
+/* Move one of the parallel arrays into a larger one. */
+static inline void table_move(void *to, void *from, size_t count, size_t size)
+{
+    if (from != NULL) {
+        memcpy(to, from, count * size);
+        NEARCACHE_FREE(from);
+    } else {
+        memset(to, 0, size); /* the sentinel */
+    }
+}
 
 static inline int table_grow_slab(table_t *t, uint32_t limit)
 {
     uint32_t capacity = t->capacity == 0 ? TABLE_MIN_ENTRIES : t->capacity * 2;
     entry_t *slab;
+    detail_t *details;
+    link_t *links;
 
     limit = limit < TABLE_MAX_ENTRIES ? limit : TABLE_MAX_ENTRIES;
     capacity = capacity < limit ? capacity : limit;
     if (capacity <= t->capacity) {
         return -1;
     }
-    slab = NEARCACHE_ALLOC(TABLE_LINE, ((size_t)capacity + 1) * sizeof(entry_t));
-    if (slab == NULL) {
+    slab = table_allocate((size_t)capacity + 1, sizeof *slab);
+    details = table_allocate((size_t)capacity + 1, sizeof *details);
+    links = table_allocate((size_t)capacity + 1, sizeof *links);
+    if (slab == NULL || details == NULL || links == NULL) {
+        NEARCACHE_FREE(slab);
+        NEARCACHE_FREE(details);
+        NEARCACHE_FREE(links);
         return -1;
     }
-    if (t->slab != NULL) {
-        memcpy(slab, t->slab, ((size_t)t->used + 1) * sizeof(entry_t));
-        NEARCACHE_FREE(t->slab);
-    } else {
-        memset(slab, 0, sizeof(entry_t));
-    }
+    table_move(slab, t->slab, (size_t)t->used + 1, sizeof *slab);
+    table_move(details, t->details, (size_t)t->used + 1, sizeof *details);
+    table_move(links, t->links, (size_t)t->used + 1, sizeof *links);
     t->slab = slab;
+    t->details = details;
+    t->links = links;
     t->capacity = capacity;
     return 0;
 }
@@ -253,7 +296,7 @@ static inline int table_grow_index(table_t *t)
     size_t old = t->room == 0 ? 0 : (size_t)t->mask + 1;
     size_t size = old == 0 ? TABLE_MIN_SLOTS : old * 2;
     uint32_t mask = (uint32_t)(size - 1);
-    slot_t *slots = NEARCACHE_ALLOC(TABLE_LINE, size * sizeof(slot_t));
+    slot_t *slots = table_allocate(size, sizeof(slot_t));
 
     if (slots == NULL) {
         return -1;
@@ -269,7 +312,7 @@ static inline int table_grow_index(table_t *t)
     }
     t->slots = slots;
     t->mask = mask;
-    t->room = (uint32_t)(size / 8 * 5);
+    t->room = (uint32_t)(size / 2);
     return 0;
 }
 
@@ -291,21 +334,16 @@ static inline int table_reserve(table_t *t, uint32_t limit)
 static inline uint32_t table_insert(table_t *t, void *key, void *value, int64_t hash)
 {
     uint32_t ref = t->free;
-    entry_t *entry;
 
     NC_ASSERT(key != NULL && t->count < t->room && (ref != 0 || t->used < t->capacity));
     if (ref != 0) {
-        t->free = t->slab[ref].next;
+        t->free = t->links[ref].next;
     } else {
         ref = ++t->used;
     }
-    entry = &t->slab[ref];
-    memset(entry, 0, sizeof *entry);
-    entry->key = key;
-    entry->value = value;
-    entry->hash = hash;
-    entry->deadline_ns = INT64_MAX;
-    list_push(t->slab, ref);
+    t->slab[ref] = (entry_t){.key = key, .value = value, .deadline_ns = INT64_MAX};
+    t->details[ref] = (detail_t){.hash = hash};
+    list_push(t->links, ref);
     table_place_slot(t->slots, t->mask, (slot_t){table_tag(t, hash), ref});
     t->count++;
     t->version++;
@@ -315,24 +353,22 @@ static inline uint32_t table_insert(table_t *t, void *key, void *value, int64_t 
 /* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds again. */
 static inline void table_remove(table_t *t, uint32_t ref)
 {
-    entry_t *entry = &t->slab[ref];
-
-    NC_ASSERT(ref != 0 && ref <= t->used && entry->key != NULL);
+    NC_ASSERT(ref != 0 && ref <= t->used && t->slab[ref].key != NULL);
     table_erase_slot(t, ref);
-    list_remove(t->slab, ref);
-    t->bytes -= entry->size;
+    list_remove(t->links, ref);
+    t->bytes -= t->details[ref].size;
     t->count--;
     t->version++;
-    entry->key = NULL;
-    entry->value = NULL;
-    entry->next = t->free;
+    t->slab[ref].key = NULL;
+    t->slab[ref].value = NULL;
+    t->links[ref].next = t->free;
     t->free = ref;
 }
 
 static inline void table_resize(table_t *t, uint32_t ref, uint64_t size)
 {
-    t->bytes += size - t->slab[ref].size;
-    t->slab[ref].size = size;
+    t->bytes += size - t->details[ref].size;
+    t->details[ref].size = size;
 }
 
 /* -- self-examination ------------------------------------------------------------------------------------------- */
@@ -351,7 +387,7 @@ static inline const char *table_check_index(const table_t *t)
         if (slot.ref > t->used || t->slab[slot.ref].key == NULL) {
             return "an index slot names an entry that is not in use";
         }
-        if (slot.tag != table_tag(t, t->slab[slot.ref].hash)) {
+        if (slot.tag != table_tag(t, t->details[slot.ref].hash)) {
             return "an index slot's tag is not its entry's";
         }
         while (probe != i) {
@@ -376,19 +412,19 @@ static inline const char *table_check_list(const table_t *t)
     if (t->slab == NULL) {
         return t->count == 0 && t->bytes == 0 ? NULL : "a table without memory counts entries";
     }
-    for (uint32_t ref = t->slab[0].next; ref != 0; ref = t->slab[ref].next) {
+    for (uint32_t ref = t->links[0].next; ref != 0; ref = t->links[ref].next) {
         if (ref > t->used || t->slab[ref].key == NULL || t->slab[ref].value == NULL) {
             return "the recency list holds an entry that is not in use";
         }
-        if (t->slab[t->slab[ref].next].prev != ref || t->slab[t->slab[ref].prev].next != ref) {
+        if (t->links[t->links[ref].next].prev != ref || t->links[t->links[ref].prev].next != ref) {
             return "the recency list's links disagree";
         }
         if (++length > t->count) {
             return "the recency list is longer than the count, or a circle";
         }
-        bytes += t->slab[ref].size;
+        bytes += t->details[ref].size;
     }
-    for (uint32_t ref = t->free; ref != 0; ref = t->slab[ref].next) {
+    for (uint32_t ref = t->free; ref != 0; ref = t->links[ref].next) {
         if (ref > t->used || t->slab[ref].key != NULL || ++idle > t->used) {
             return "the free list is damaged";
         }
