@@ -13,6 +13,7 @@ and values that run code of their own:
 3. References are released last, from a graveyard on the C stack.
 """
 
+cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -285,7 +286,7 @@ cdef class Op:
     One object serves one operation. Subclasses may add what they like.
     """
 
-    def __init__(self, key, lane: int = 0, *, wid: int = 0, write: bool = False):
+    def __init__(self, key, lane=0, *, wid=0, write=False):
         if self.op.lanes != NULL:
             raise ValueError("the operation was opened already: make a new one")
         self.op.lane = lane
@@ -328,6 +329,7 @@ cdef class Op:
         return op_is_joinable(&self.op)
 
 
+@cython.trashcan(True)  # a store within a store within a store dies without exhausting the C stack
 cdef class Store:
     """A bounded mapping in exact LRU order, with deadlines, lanes and a record of operations in flight.
 
@@ -352,7 +354,7 @@ cdef class Store:
             raise MemoryError
 
     def __init__(
-        self, maxsize, *, maxbytes=None, ttl_ns: int = 0, lanes: int = 1, keyfunc=None, getsizeof=None
+        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None
     ):
         cdef lanes_t *made
         if self.ready:
@@ -434,7 +436,7 @@ cdef class Store:
         if not was_valid:
             raise KeyError(key)
 
-    def put(self, key, value, ttl_ns=None, size: int = 0):
+    def put(self, key, value, ttl_ns=None, size=0):
         """Store locally, with a lifetime of its own (0: no end) and a size (unless there is ``getsizeof``).
 
         Operations in flight on the key lose their marks, for the value put now is newer than theirs.
@@ -495,7 +497,7 @@ cdef class Store:
         """The valid pairs, least recently used first."""
         return collect(self, True)
 
-    def sweep(self, n: int):
+    def sweep(self, n):
         """Examine at most ``n`` slab positions, going round. Returns how many expired entries were reclaimed."""
         cdef graveyard_t graves
         cdef uint32_t steps = max(0, min(n, self.core.table.used))
@@ -508,27 +510,27 @@ cdef class Store:
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    def lane_vouch(self, lane: int, until_ns: int):
+    def lane_vouch(self, lane, until_ns):
         """Serve entries of the lane until this instant, and not at it."""
         lane_at(self, lane).fresh_until_ns = min(until_ns, CLOCK_NEVER_NS)
 
-    def lane_suspect(self, lane: int):
+    def lane_suspect(self, lane):
         """A message of the lane may be lost: its entries become suspects, its operations lose their marks."""
         lane_at(self, lane).stamp += 1
 
-    def lane_dark(self, lane: int):
+    def lane_dark(self, lane):
         """Serve nothing of the lane until it is vouched for again."""
         lane_at(self, lane).fresh_until_ns = 0
 
-    def lane_attach(self, lane: int, identity: int):
+    def lane_attach(self, lane, identity):
         """Say from which server the lane's messages come; 0: from none, and nothing of the lane is stored."""
         lane_at(self, lane).identity = identity
 
-    def lane_stamp(self, lane: int):
+    def lane_stamp(self, lane):
         """The lane's stamp."""
         return lane_at(self, lane).stamp
 
-    def lane_fresh_until(self, lane: int):
+    def lane_fresh_until(self, lane):
         """The instant until which the lane is vouched for."""
         return lane_at(self, lane).fresh_until_ns
 
@@ -564,7 +566,7 @@ cdef class Store:
         return None
 
     def finish(
-        self, Op op not None, value, wid: int, deadline_ns: int, size: int = 0, identity: int = 0
+        self, Op op not None, value, wid, deadline_ns, size=0, identity=0
     ):
         """Complete an operation with its result. Returns whether L1 keeps it.
 
@@ -584,7 +586,7 @@ cdef class Store:
         find_for(opened_here(self, op), &op.op, &ref)
         return settle(&self.core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
-    def refresh(self, Op op not None, wid: int, deadline_ns: int, identity: int = 0):
+    def refresh(self, Op op not None, wid, deadline_ns, identity=0):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
         Conditions and disagreement as for ``finish``. Counts a hit. Returns False if there is no such entry, or if
@@ -597,7 +599,7 @@ cdef class Store:
         find_for(opened_here(self, op), &op.op, &ref)
         return restamp(&self.core, &op.op, write, until_ns, server, ref)
 
-    def abandon(self, Op op not None, *, drop: bool):
+    def abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
 
         One that is not open any more may be abandoned too: without ``drop`` that does nothing.
@@ -637,7 +639,7 @@ cdef class Store:
         value = <object>entry.value
         return wid, value
 
-    def apply(self, lane: int, wid: int, list keys not None, is_clear: bool = False):
+    def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.
 
         Operations on the keys lose their marks, except the very write that the message announces (R2); entries of
