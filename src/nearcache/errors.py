@@ -6,6 +6,7 @@ A miss is never one of these: it is ``KeyError`` or the caller's default, as wit
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -177,9 +178,18 @@ class ServerNotFoundError(EmbeddedError):
     """No Redis server program was found for the embedded default."""
 
 
+# A plain repr() of nested tuples that share their parts can be longer than memory.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = _REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 4
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
+
+
 def _short(obj: object) -> str:
-    text = repr(obj)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+    try:
+        text = _REPR.repr(obj)
+    except Exception as failure:  # noqa: BLE001  (whatever the repr did, our error must come through)
+        return f"<{type(obj).__qualname__} whose repr() raised {type(failure).__name__}>"
+    return text if len(text) <= 80 else f"{text[:60]}..."
 
 
 def _some(keys: Mapping[Any, Exception]) -> str:
