@@ -44,9 +44,7 @@ _LENGTH = re.compile(rb"([1-9][0-9]{0,4}):")
 
 _TOO_LONG = f"it is over {MAX_KEY_BYTES:,} bytes when encoded: use a digest of it as the key, or pass key="
 _TOO_DEEP = f"its tuples are nested more than {MAX_KEY_DEPTH} deep: use a flat tuple, or pass key="
-_UNSUPPORTED = (
-    "cannot be part of a key; use str, bytes, int, float, bool, None or tuples of these, or pass key="
-)
+_UNSUPPORTED = "cannot be part of a key; use str, bytes, int, float, bool, None or tuples of these, or pass key="
 
 
 def encode_key(key: object) -> bytes:
@@ -125,27 +123,21 @@ def _base_of(item: object, key: object) -> type:
                 key, f"{_name(kind)} has an equality of its own; convert it with {base.__name__}(key)"
             )
     if hasattr(kind, "__array_interface__"):  # numpy's scalars and arrays; numpy itself need not be there
-        raise UnencodableKeyError(
-            key, f"{_name(kind)} {_UNSUPPORTED}; or convert it with key.item() or key.tobytes()"
-        )
+        raise UnencodableKeyError(key, f"{_name(kind)} {_UNSUPPORTED}; or convert it with key.item() or key.tobytes()")
     raise UnencodableKeyError(key, f"{_name(kind)} {_UNSUPPORTED}")
 
 
 def _encode_int(number: int) -> bytes:
     if _INT64_MIN <= number <= _INT64_MAX:
         return b"i%d" % number
-    return (
-        b"x%x" % number
-    )  # hexadecimal: linear, and not subject to the interpreter's limit on decimal digits
+    return b"x%x" % number  # hexadecimal: linear, and not subject to the interpreter's limit on decimal digits
 
 
 def _encode_float(number: float, key: object) -> bytes:
     if number.is_integer():
         return _encode_int(int(number))
     if number != number:  # noqa: PLR0124  (this is what NaN is)
-        raise UnencodableKeyError(
-            key, "NaN is not equal to itself and could never be found again; use None or a str"
-        )
+        raise UnencodableKeyError(key, "NaN is not equal to itself and could never be found again; use None or a str")
     return b"f" + repr(number).encode()
 
 

@@ -18,9 +18,7 @@ from nearcache.keys import MAX_KEY_BYTES, MAX_KEY_DEPTH, decode_key, encode_key,
 
 NAUGHTY = read_trace("blns.json")
 
-numbers = st.one_of(
-    st.integers(), st.integers(-3, 3), st.floats(allow_nan=False), st.booleans(), st.just(-0.0)
-)
+numbers = st.one_of(st.integers(), st.integers(-3, 3), st.floats(allow_nan=False), st.booleans(), st.just(-0.0))
 scalars = st.one_of(
     st.text(st.characters(exclude_categories=())),
     st.binary(),
@@ -98,8 +96,7 @@ def test_integral_float_beyond_53_bits_is_the_int_that_it_equals(bits):
 
 
 @given(
-    st.binary(max_size=40)
-    | st.builds(lambda t, b: t + b, st.sampled_from([b"s", b"i", b"x", b"f", b"("]), st.binary())
+    st.binary(max_size=40) | st.builds(lambda t, b: t + b, st.sampled_from([b"s", b"i", b"x", b"f", b"("]), st.binary())
 )
 def test_any_bytes_decode_to_their_own_key_or_not_at_all(data):
     """Whatever is decoded is encoded to the same bytes; nothing but DecodeError is raised."""

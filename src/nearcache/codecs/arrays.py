@@ -108,9 +108,7 @@ def _numpy() -> ModuleType:
 def _dump_dtype(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> object:
     """Return a dtype as text, as (base, shape), or as (names, formats, offsets, itemsize)."""
     if dtype.hasobject:
-        raise Unfit(
-            f"its dtype {dtype} holds Python objects; convert it to a list, or to a dtype without objects"
-        )
+        raise Unfit(f"its dtype {dtype} holds Python objects; convert it to a list, or to a dtype without objects")
     if depth == 0 or dtype.itemsize == 0:
         raise Unfit(f"its dtype {dtype} is nested too deeply or has no size; store it in another form")
     if dtype.subdtype is not None:
@@ -127,9 +125,7 @@ def _dump_dtype(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> object:
     return dtype.str
 
 
-def _load_dtype(
-    numpy: ModuleType, descr: object, reading: Reading, depth: int = _MAX_DTYPE_DEPTH
-) -> np.dtype[Any]:
+def _load_dtype(numpy: ModuleType, descr: object, reading: Reading, depth: int = _MAX_DTYPE_DEPTH) -> np.dtype[Any]:
     if depth == 0:
         raise Unfit("a dtype is nested too deeply")
     if type(descr) is str and _FORMAT.fullmatch(descr) is not None:

@@ -131,9 +131,7 @@ class ValueCodec:
         if envelope.flags & FLAG_NEGATIVE:
             raise DecodeError("the envelope records that there is no value, which this version does not use")
         if len(envelope.payload) > self.max_value:
-            raise DecodeError(
-                f"a payload of {len(envelope.payload):,} bytes is over max_value={self.max_value}"
-            )
+            raise DecodeError(f"a payload of {len(envelope.payload):,} bytes is over max_value={self.max_value}")
         return self._codec.decode(envelope.payload, envelope.schema), envelope
 
 

@@ -60,9 +60,7 @@ class SafeCodec:
         entries = register(classes, _is_known)
         self._by_name = {entry.name: entry for entry in entries.values()}
         # Grows by the types that values turn out to have; a lost update in a race is only looked up again.
-        self._writers: dict[type, _Writer] = {
-            kind: partial(_write_stdlib, dump) for kind, dump in DUMPS.items()
-        }
+        self._writers: dict[type, _Writer] = {kind: partial(_write_stdlib, dump) for kind, dump in DUMPS.items()}
         self._writers |= {cls: partial(_write_registered, entry) for cls, entry in entries.items()}
 
     def encode(self, value: Any) -> tuple[bytes, int]:
@@ -114,9 +112,7 @@ class SafeCodec:
         except (UnencodableValueError, MemoryError):
             raise
         except RecursionError as cause:
-            raise UnencodableValueError(
-                _name(type(value)), "it is nested too deeply; store it in flat form"
-            ) from cause
+            raise UnencodableValueError(_name(type(value)), "it is nested too deeply; store it in flat form") from cause
         except Exception as cause:
             raise UnencodableValueError(
                 _name(type(value)), f"it could not be written, or not read back: {cause}"
@@ -215,9 +211,7 @@ _LOADERS: dict[int, Callable[[Payload], object]] = {
 # -- sections: classes and buffers beside the pickle ---------------------------------------------------------
 
 
-def _join_sections(
-    payload: bytes, classes: list[RegisteredClass], buffers: list[memoryview]
-) -> tuple[bytes, int]:
+def _join_sections(payload: bytes, classes: list[RegisteredClass], buffers: list[memoryview]) -> tuple[bytes, int]:
     """Return the payload with its table of classes and its buffers, and the schema."""
     head = [varint(len(classes))]
     for entry in classes:
@@ -383,14 +377,10 @@ class _Unpickler(pickle.Unpickler):
         return self.rebuild
 
 
-def _load(
-    payload: Payload, start: int, rebuild: Callable[[object, object], object], schema: int, expected: int
-) -> Any:
+def _load(payload: Payload, start: int, rebuild: Callable[[object, object], object], schema: int, expected: int) -> Any:
     """Return the value of the pickle ``payload[start:]``, once schema and stream have been found in order."""
     if schema != expected:
-        raise DecodeError(
-            f"the value was written with schema {schema:08x}, the classes here have {expected:08x}"
-        )
+        raise DecodeError(f"the value was written with schema {schema:08x}, the classes here have {expected:08x}")
     scan(payload, start)
     file = io.BytesIO(payload)
     file.seek(start)

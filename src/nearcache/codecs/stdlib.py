@@ -63,9 +63,7 @@ _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,64}(?:/[A-Za-z0-9_+-]{1,64}){0,3}")
 _DECIMAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+|Infinity|s?NaN[0-9]*)")
 _PATHS = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
 #: What a defaultdict may make: a name on the wire, a type here.
-_FACTORIES: dict[str, type] = {
-    kind.__name__: kind for kind in (list, dict, set, tuple, str, bytes, int, float, bool)
-}
+_FACTORIES: dict[str, type] = {kind.__name__: kind for kind in (list, dict, set, tuple, str, bytes, int, float, bool)}
 
 
 def fields(state: object, count: int) -> tuple[Any, ...]:
@@ -131,9 +129,7 @@ def _load_timedelta(state: object, _: Reading) -> datetime.timedelta:
 
 def _dump_timezone(value: datetime.timezone) -> Dumped:
     offset, *name = value.__getinitargs__()  # type: ignore[attr-defined]  # the one way to tell a name from its absence
-    return Dumped(
-        _TAG_TIMEZONE, (offset.days, offset.seconds, offset.microseconds, name[0] if name else None)
-    )
+    return Dumped(_TAG_TIMEZONE, (offset.days, offset.seconds, offset.microseconds, name[0] if name else None))
 
 
 def _load_timezone(state: object, _: Reading) -> datetime.timezone:
@@ -186,9 +182,7 @@ def _load_fraction(state: object, reading: Reading) -> Fraction:
 
 def _check_fraction(numerator: int, denominator: int) -> None:
     if numerator.bit_length() > _FRACTION_BITS or denominator.bit_length() > _FRACTION_BITS:
-        raise Unfit(
-            f"its numerator or denominator is over {_FRACTION_BITS:,} bits; store the two as a tuple of ints"
-        )
+        raise Unfit(f"its numerator or denominator is over {_FRACTION_BITS:,} bits; store the two as a tuple of ints")
 
 
 def _dump_complex(value: complex) -> Dumped:
