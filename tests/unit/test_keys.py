@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.traces import read_trace
 
 from nearcache.errors import DecodeError, UnencodableKeyError
 from nearcache.keys import MAX_KEY_BYTES, MAX_KEY_DEPTH, decode_key, encode_key, slot_of
+from support.traces import read_trace
 
 NAUGHTY = read_trace("blns.json")
 
@@ -58,7 +58,7 @@ class Liar(int):
         return "9"
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024
+Point = namedtuple("Point", "x y")
 
 
 @given(keys)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from nearcache._store import Op, Store
 from support.store_kit import NEVER, SERVER, Key, Value, attached_store, fill, local_store, opened
 

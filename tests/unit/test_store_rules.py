@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from nearcache._store import Op, Store
 from support.store_kit import NEVER, SERVER, Key, attached_store, fill, local_store, opened
 

@@ -135,7 +135,7 @@ class ValueCodec:
         return self._codec.decode(envelope.payload, envelope.schema), envelope
 
 
-def pack(  # noqa: PLR0917  (the fields of the header, in its order)
+def pack(
     wid: int,
     generation: int,
     ttl_ms: int,
