@@ -26,6 +26,9 @@ cdef extern from "nearcache/table.h" nogil:
         int64_t deadline_ns
         uint32_t stamp
         uint16_t lane
+        uint16_t flags
+
+    const uint16_t ENTRY_UNHEARD
 
     ctypedef struct detail_t:
         int64_t hash
@@ -81,6 +84,8 @@ cdef extern from "nearcache/pending.h" nogil:
         uint8_t storable
         uint8_t joinable
         uint8_t overtaken
+        uint8_t announced
+        uint8_t heard
 
     lanes_t *lanes_new(uint32_t count)
     void lanes_release(lanes_t *lanes)
@@ -90,7 +95,8 @@ cdef extern from "nearcache/pending.h" nogil:
     op_t *pending_first(const table_t *pending, uint32_t ref)
     bint pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t *lanes)
     PyObject *pending_remove(table_t *pending, op_t *op)
-    void pending_poison(table_t *pending, uint32_t ref, const op_t *spared, uint64_t own_wid)
+    void pending_poison(table_t *pending, uint32_t ref, const op_t *spared)
+    void pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
     void pending_overtake(table_t *pending, uint32_t ref)
 
 
@@ -127,6 +133,7 @@ cdef extern from "nearcache/core.h" nogil:
         int64_t deadline_ns
         uint64_t size
         uint16_t lane
+        uint16_t flags
 
     void graveyard_init(graveyard_t *graves)
     int graveyard_reserve(graveyard_t *graves, size_t more)

@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._core cimport (
     clock_now,
+    ENTRY_UNHEARD,
     core_admits,
     core_bury,
     core_fits,
@@ -18,6 +19,7 @@ from nearcache._core cimport (
     graveyard_t,
     item_t,
     op_t,
+    pending_hear,
     pending_poison,
     pending_remove,
     table_next,
@@ -33,7 +35,7 @@ cdef inline void close_op(core_t *core, op_t *op) noexcept:
     cdef PyObject *key
     if op.ref == 0:
         return
-    pending_poison(&core.pending, op.ref, op, 0)
+    pending_poison(&core.pending, op.ref, op)
     key = pending_remove(&core.pending, op)
     release_or_null(key)
     release(op.owner)
@@ -48,7 +50,7 @@ cdef inline void distrust(core_t *core, int64_t hash) noexcept:
     cdef uint32_t position = tag
     cdef uint32_t ref = table_next(&core.pending, tag, &position)
     while ref != 0:
-        pending_poison(&core.pending, ref, NULL, 0)
+        pending_poison(&core.pending, ref, NULL)
         ref = table_next(&core.pending, tag, &position)
     for _ in range(core.table.count):  # bounded, since what is released may put new entries with this hash
         tag = table_tag(&core.table, hash)
@@ -121,6 +123,7 @@ cdef inline bint restamp(
     if refreshed:
         core.table.slab[ref].deadline_ns = deadline_ns
         core.table.slab[ref].lane = op.lane
+        core.table.slab[ref].flags = 0
         core.table.slab[ref].stamp = core.lanes.lane[op.lane].stamp
         table_touch(&core.table, ref)
         core.counters.hits += 1
@@ -130,7 +133,7 @@ cdef inline bint restamp(
 
 
 cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t *graves) except -1:
-    """One key of a message (R2, R7): poison, and bury an entry of another write in ``graves``."""
+    """One key of a message (R2, R5, R7): poison, and bury an entry of an older write in ``graves``."""
     cdef int64_t hash = hash_of(key)
     cdef uint32_t ref
     cdef uint32_t pending
@@ -139,8 +142,13 @@ cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t
     except BaseException:
         distrust(core, hash)
         raise
-    pending_poison(&core.pending, pending, NULL, wid)
-    if ref == 0 or (wid != 0 and core.table.details[ref].wid == wid):
+    pending_hear(&core.pending, pending, wid)
+    if ref == 0:
+        return 0
+    if wid != 0 and core.table.details[ref].wid == wid:
+        core.table.slab[ref].flags = 0
+        return 0
+    if core.table.slab[ref].flags & ENTRY_UNHEARD:  # this message is about a write before it
         return 0
     core.counters.invalidated += 1
     if graves.count < graves.capacity:

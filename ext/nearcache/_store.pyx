@@ -23,6 +23,7 @@ from types import GenericAlias
 
 from nearcache._core cimport (
     CLOCK_NEVER_NS,
+    ENTRY_UNHEARD,
     CLOCK_REAL,
     TABLE_MAX_ENTRIES,
     clock_deadline,
@@ -245,7 +246,7 @@ cdef int put_local(Store self, object key, object value, int64_t ttl_ns, object 
     if not core_fits(core, size):  # maxsize 0: nothing is ever kept
         return 0
     now_ns = clock_now(&core.source)
-    item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0)
+    item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
     status = core_store(core, ref, <PyObject *>held, <PyObject *>value, hash, &item, now_ns, &graves)
     if status < 0:
         raise MemoryError
@@ -283,10 +284,12 @@ cdef class Op:
         lane: The lane that the key belongs to.
         wid: For a write, the id it gives the value.
         write: Whether it is a write.
+        announced: Whether a message with its ``wid`` is sure to come if the write succeeds. Messages of a lane keep
+            the order of the writes, so others that come before it are older and do not speak against the write (R5).
     One object serves one operation. Subclasses may add what they like.
     """
 
-    def __init__(self, key, lane=0, *, wid=0, write=False):
+    def __init__(self, key, lane=0, *, wid=0, write=False, announced=False):
         if self.op.lanes != NULL:
             raise ValueError("the operation was opened already: make a new one")
         self.op.lane = lane
@@ -296,6 +299,7 @@ cdef class Op:
         self.op.key = <PyObject *>key
         self.op.owner = <PyObject *>self
         self.op.is_write = bool(write)
+        self.op.announced = bool(write and announced)
         self.op.storable = True
         self.op.joinable = not write
         self.ready = True
@@ -551,7 +555,7 @@ cdef class Store:
         if pending_add(&core.pending, ref, &op.op, core.lanes):
             hold(op.op.key)
         if op.op.is_write:
-            pending_poison(&core.pending, op.op.ref, &op.op, 0)
+            pending_poison(&core.pending, op.op.ref, &op.op)
 
     def join(self, key):
         """A read in flight on the key whose result a new reader may share; None if there is none."""
@@ -582,8 +586,10 @@ cdef class Store:
         """
         cdef uint32_t ref
         cdef uint64_t server = identity
-        cdef item_t item = item_t(wid=wid, deadline_ns=deadline_ns, size=size, lane=op.op.lane)
+        cdef item_t item = item_t(wid=wid, deadline_ns=deadline_ns, size=size, lane=op.op.lane, flags=0)
         find_for(opened_here(self, op), &op.op, &ref)
+        if op.op.announced and not op.op.heard:
+            item.flags = ENTRY_UNHEARD
         return settle(&self.core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
     def refresh(self, Op op not None, wid, deadline_ns, identity=0):
@@ -643,7 +649,7 @@ cdef class Store:
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.
 
         Operations on the keys lose their marks, except the very write that the message announces (R2); entries of
-        other writes are dropped (R7). A clear makes the whole lane suspect.
+        other writes are dropped (R7). Both spare a write of this store's own whose message is still to come. A clear makes the whole lane suspect.
 
         Raises what ``__hash__`` or ``__eq__`` of a key raises, after the other keys are dealt with and everything
         that such a key might mean is dropped.

@@ -10,7 +10,9 @@ _D = TypeVar("_D")
 
 @disjoint_base
 class Op:
-    def __init__(self, key: Any, lane: int = 0, *, wid: int = 0, write: bool = False) -> None: ...
+    def __init__(
+        self, key: Any, lane: int = 0, *, wid: int = 0, write: bool = False, announced: bool = False
+    ) -> None: ...
     @property
     def key(self) -> Any: ...
     @property

@@ -182,18 +182,24 @@ class ServerNotFoundError(EmbeddedError):
     """No Redis server program was found for the embedded default."""
 
 
+def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
+    error = cls.__new__(cls)
+    error.args = args
+    return error
+
+
 # A plain repr() of nested tuples that share their parts can be longer than memory.
 _REPR = reprlib.Repr()
 _REPR.maxlevel = _REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 4
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 250
 
 
-def _short(obj: object) -> str:
+def _short(obj: object, limit: int = 80) -> str:
     try:
         text = _REPR.repr(obj)
-    except Exception as failure:  # noqa: BLE001  (whatever the repr did, our error must come through)
+    except Exception as failure:  # noqa: BLE001  whatever the repr did, our error must come through
         return f"<{type(obj).__qualname__} whose repr() raised {type(failure).__name__}>"
-    return text if len(text) <= 80 else f"{text[:60]}..."
+    return text if len(text) <= limit else f"{text[: limit - 20]}..."
 
 
 def _some(keys: Mapping[Any, Exception]) -> str:

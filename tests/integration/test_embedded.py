@@ -46,6 +46,25 @@ def fake_server(tmp_path, does: str) -> str:
     return str(path)
 
 
+class Gate:
+    """A server program that starts only after :meth:`open`, and the environment that names it."""
+
+    def __init__(self, tmp_path, program: str) -> None:
+        self._path = tmp_path / "gate"
+        wait = f"while [ ! -e '{self._path}' ]; do sleep 0.02; done"
+        self.env = {"NEARCACHE_REDIS_SERVER": fake_server(tmp_path, f'{wait}; exec {program} "$@"')}
+
+    def open(self) -> None:
+        """Let all servers start, those that wait and those to come."""
+        self._path.touch()
+
+
+@pytest.fixture
+def gated(tmp_path, newest_binary) -> Gate:
+    """A real server program that waits at a gate."""
+    return Gate(tmp_path, newest_binary.path)
+
+
 def test_join_every_server_program_answers_and_last_leaver_stops_all(no_leaks, runtime_dir, server_binary, monkeypatch):
     """Any server program answers when join() returns; leave() ends it and removes the directory."""
     monkeypatch.setenv("NEARCACHE_REDIS_SERVER", server_binary.path)
@@ -248,7 +267,7 @@ def test_join_server_that_does_not_start_is_error_with_log(runtime_dir, tmp_path
     wait_until(lambda: gone(runtime_dir / "nearcache" / "shop"))
 
 
-def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, make_worker, tmp_path, newest_binary):
+def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, make_worker, gated):
     """A process killed during the start disturbs nobody: another one gets the servers it had begun."""
     first, second = make_worker(USER, env=gated.env), make_worker(USER, env=gated.env).ready()
     directory = runtime_dir / "nearcache" / "shop"

@@ -52,6 +52,7 @@ typedef struct {
     int64_t deadline_ns;
     uint64_t size;
     uint16_t lane;
+    uint16_t flags;
 } item_t;
 
 enum { SWEEP_PER_STORE = 2 };
@@ -215,6 +216,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
     t->details[ref].wid = item->wid;
     entry->deadline_ns = item->deadline_ns;
     entry->lane = item->lane;
+    entry->flags = item->flags;
     entry->stamp = core->lanes->lane[item->lane].stamp;
     core->counters.stored++;
     core_sweep(core, SWEEP_PER_STORE, now_ns, graves);

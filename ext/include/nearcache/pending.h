@@ -46,6 +46,8 @@ typedef struct op {
     uint8_t storable;
     uint8_t joinable;
     uint8_t overtaken; /* by a local write, which is newer than whatever this op brings */
+    uint8_t announced; /* a write whose message is sure to come: others' messages before it are older */
+    uint8_t heard;     /* and it has come: others' messages from now on are newer */
 } op_t;
 
 static inline lanes_t *lanes_new(uint32_t count)
@@ -144,13 +146,29 @@ static inline op_t *pending_first(const table_t *pending, uint32_t ref)
     return ref != 0 ? (op_t *)pending->slab[ref].value : NULL;
 }
 
-/* Poison the ops under entry `ref` (0: there are none), sparing `spared` and any write with the id `own_wid`. */
-static inline void pending_poison(table_t *pending, uint32_t ref, const op_t *spared, uint64_t own_wid)
+/* Poison the ops under entry `ref` (0: there are none), sparing `spared`. */
+static inline void pending_poison(table_t *pending, uint32_t ref, const op_t *spared)
 {
     op_t *op = pending_first(pending, ref);
 
     for (; op != NULL; op = op->next) {
-        if (op != spared && !(own_wid != 0 && op->is_write && op->wid == own_wid)) {
+        if (op != spared) {
+            op_poison(op);
+        }
+    }
+}
+
+/* A message about write `wid` concerns entry `ref`. It poisons every op but the write it announces (R5). A write that
+ * is sure to be announced is spared as well until that has happened: messages keep the order of the writes, so what is
+ * heard before its own message is older than the write. A lost message changes the stamp, which poisons all. */
+static inline void pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
+{
+    op_t *op = pending_first(pending, ref);
+
+    for (; op != NULL; op = op->next) {
+        if (wid != 0 && op->is_write && op->wid == wid) {
+            op->heard = 1;
+        } else if (!op->announced || op->heard) {
             op_poison(op);
         }
     }

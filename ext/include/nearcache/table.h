@@ -62,8 +62,11 @@ typedef struct {
     int64_t deadline_ns;
     uint32_t stamp; /* the lane's stamp when the value was last known to be current */
     uint16_t lane;
-    uint16_t flags; /* reserved */
+    uint16_t flags;
 } entry_t;
+
+/* Written by this process, and the message about it has not come yet: messages that come before it are older. */
+enum { ENTRY_UNHEARD = 1 };
 
 /* What a hit does not read. */
 typedef struct {

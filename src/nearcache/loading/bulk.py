@@ -273,7 +273,7 @@ def _send(chunks: list[_Chunk], commands: list[Any]) -> Steps[list[tuple[Any, in
 
 def _open(store: Store[Any, Any], chunk: _Chunk) -> None:
     for name in chunk.names:
-        op = Op(name, chunk.shard, wid=chunk.wid, write=True)
+        op = Op(name, chunk.shard, wid=chunk.wid, write=True, announced=True)
         chunk.ops.append(op)
         store.open(op)
 
