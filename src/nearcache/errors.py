@@ -6,6 +6,7 @@ A miss is never one of these: it is ``KeyError`` or the caller's default, as wit
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -187,12 +188,18 @@ def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
     return error
 
 
+# A plain repr() of nested tuples that share their parts can be longer than memory.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = _REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 4
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 250
+
+
 def _short(obj: object, limit: int = 80) -> str:
     try:
-        text = repr(obj)
-    except Exception as error:  # noqa: BLE001  a message about a key must not fail because the key's own repr does
-        return f"<{type(obj).__name__}, whose repr raises {type(error).__name__}>"
-    return text if len(text) <= limit else f"{text[: limit - 20]}... ({len(text)} characters)"
+        text = _REPR.repr(obj)
+    except Exception as failure:  # noqa: BLE001  whatever the repr did, our error must come through
+        return f"<{type(obj).__qualname__} whose repr() raised {type(failure).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 20]}..."
 
 
 def _some(keys: Mapping[Any, Exception]) -> str:

@@ -68,6 +68,7 @@ def test_write_in_another_process_removes_the_copy(
     cache, worker = open_cache(), make_worker(WRITER)
     worker.call("start", redis_server.url)
     worker.call("put", "k", "old")
+    assert cache.selftest().ok  # the message about this write has arrived
     assert cache["k"] == "old"
     assert cache.peek("k") == "old"
     worker.call("put", "k", "new")
@@ -83,9 +84,8 @@ def test_own_write_keeps_its_copy(open_cache: Callable[..., Cache[Any, Any]]) ->
     cache = open_cache()
     for n in range(20):
         cache["k"] = n
+        assert cache.selftest().ok  # every message sent before has arrived by now
         assert cache.peek("k") == n
-    assert cache.selftest().ok  # every message sent before has arrived by now
-    assert cache.peek("k") == 19
 
 
 def test_writes_of_two_caches_converge(open_cache: Callable[..., Cache[Any, Any]]) -> None:
@@ -197,6 +197,7 @@ def test_value_evicted_from_l2_can_still_be_invalidated(
     """A delete publishes whether or not L2 still had the key."""
     a, b = open_cache(), open_cache()
     a["k"] = "v"
+    assert b.selftest().ok
     assert b["k"] == "v"
     redis_server.cli("UNLINK", "nc:{default:0}:v:sk")
     a.invalidate("k")

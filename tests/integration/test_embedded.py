@@ -46,6 +46,25 @@ def fake_server(tmp_path, does: str) -> str:
     return str(path)
 
 
+class Gate:
+    """A server program that starts only after :meth:`open`, and the environment that names it."""
+
+    def __init__(self, tmp_path, program: str) -> None:
+        self._path = tmp_path / "gate"
+        wait = f"while [ ! -e '{self._path}' ]; do sleep 0.02; done"
+        self.env = {"NEARCACHE_REDIS_SERVER": fake_server(tmp_path, f'{wait}; exec {program} "$@"')}
+
+    def open(self) -> None:
+        """Let all servers start, those that wait and those to come."""
+        self._path.touch()
+
+
+@pytest.fixture
+def gated(tmp_path, newest_binary) -> Gate:
+    """A real server program that waits at a gate."""
+    return Gate(tmp_path, newest_binary.path)
+
+
 def test_join_every_server_program_answers_and_last_leaver_stops_all(no_leaks, runtime_dir, server_binary, monkeypatch):
     """Any server program answers when join() returns; leave() ends it and removes the directory."""
     monkeypatch.setenv("NEARCACHE_REDIS_SERVER", server_binary.path)
@@ -235,8 +254,9 @@ def test_join_without_server_program_leaves_nothing(no_leaks, runtime_dir, monke
     [
         ("echo 'no luck today' >&2; exit 3", r"ended while starting[\s\S]*no luck today"),
         ("exec sleep 60", r"did not answer within"),
+        ("kill -11 $$", r"ended while starting: signal 11"),
     ],
-    ids=["ends", "hangs"],
+    ids=["ends", "hangs", "crashes"],
 )
 @pytest.mark.usefixtures("no_leaks")
 def test_join_server_that_does_not_start_is_error_with_log(runtime_dir, tmp_path, monkeypatch, does, complaint):
@@ -247,20 +267,35 @@ def test_join_server_that_does_not_start_is_error_with_log(runtime_dir, tmp_path
     wait_until(lambda: gone(runtime_dir / "nearcache" / "shop"))
 
 
-def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, make_worker, tmp_path, newest_binary):
+def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, make_worker, gated):
     """A process killed during the start disturbs nobody: another one gets the servers it had begun."""
-    slow = fake_server(tmp_path, f'sleep 0.7; exec {newest_binary.path} "$@"')
-    env = {"NEARCACHE_REDIS_SERVER": slow}
-    first, second = make_worker(USER, env=env).ready(), make_worker(USER, env=env).ready()
+    first, second = make_worker(USER, env=gated.env), make_worker(USER, env=gated.env).ready()
     directory = runtime_dir / "nearcache" / "shop"
     first.send("join", shards=1)
     wait_until(lambda: (directory / "0.pid").exists())
     second.send("join", shards=1)
+    time.sleep(0.05)
     first.kill()
+    gated.open()
     state = second.receive()
     assert second.call("ask", 0, "PING") == "+PONG"
     assert second.call("state") == state
-    assert len(running(directory)) == 3
+
+
+@pytest.mark.parametrize("victim", ["0.pid", "supervisor"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_join_victim_of_a_signal_during_start_is_started_again(runtime_dir, make_worker, gated, victim, how):
+    """A server or supervisor that is killed while it starts is started once more, and join() succeeds."""
+    worker = make_worker(USER, env=gated.env)
+    worker.send("join", shards=1)
+    path = runtime_dir / "nearcache" / "shop" / victim
+    pid = int(wait_until(lambda: path.exists() and path.read_text().split())[0])
+    os.kill(pid, how)
+    wait_until(lambda: not processes.is_alive(pid))
+    gated.open()
+    worker.receive()
+    assert worker.call("ask", 0, "PING") == "+PONG"
+    assert pid not in worker.call("state")
 
 
 def test_join_starter_killed_alone_leaves_nothing(runtime_dir, make_worker, tmp_path):
@@ -287,6 +322,55 @@ def test_join_in_process_with_strange_signals_works(runtime_dir, make_worker):
     wait_until(lambda: not running(directory))
     worker.call("ensure")
     assert worker.call("ask", 0, "PING") == "+PONG"
+
+
+def test_join_in_process_without_standard_streams_works(runtime_dir, make_worker):
+    """A daemon that has closed descriptors 0, 1 and 2 can start servers: its locks may get those numbers."""
+    worker = make_worker(USER + "for fd in (0, 1, 2):\n    os.close(fd)\n")
+    state = worker.call("join")
+    assert worker.call("ask", 1, "PING") == "+PONG"
+    with EmbeddedServers.join("shop", 2) as servers:
+        assert supervisor_pid(servers.directory) == state[0]
+    worker.call("leave")
+
+
+def test_join_fork_in_another_thread_meanwhile_keeps_no_lock(runtime_dir, make_worker, gated):
+    """A child that is forked while its parent starts the servers does not block others while it lives."""
+    code = (
+        "import threading\n"
+        "def begin():\n"
+        "    global thread\n"
+        "    thread = threading.Thread(target=join, kwargs={'shards': 1})\n"
+        "    thread.start()\n"
+        "def fork():\n"
+        "    import warnings\n"
+        "    global child\n"
+        "    with warnings.catch_warnings():\n"
+        "        warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "        child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os.read(os.pipe()[0], 1)\n"
+        "    return child\n"
+        "def finish():\n"
+        "    thread.join()\n"
+    )
+    directory = runtime_dir / "nearcache" / "shop"
+    worker = make_worker(USER + code, env=gated.env)
+    worker.call("begin")
+    wait_until(lambda: (directory / "0.pid").exists())
+    child = worker.call("fork")
+    try:
+        gated.open()
+        worker.call("finish")
+        with EmbeddedServers.join("shop", 1) as servers:
+            assert ping(servers) == [True]
+            os.kill(supervisor_pid(directory), signal.SIGKILL)
+            wait_until(lambda: not running(directory))
+            servers.ensure()
+            assert ping(servers) == [True]
+    finally:
+        os.kill(child, signal.SIGKILL)
+    worker.call("leave")
 
 
 def test_join_start_is_no_child_of_the_user(runtime_dir):

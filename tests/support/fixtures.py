@@ -47,7 +47,7 @@ def make_redis(server_binary: Binary) -> Iterator[Callable[..., RedisServer]]:
     started: list[RedisServer] = []
 
     def make(**options: object) -> RedisServer:
-        server = RedisServer(server_binary, **options)  # type: ignore[arg-type]
+        server = RedisServer(server_binary, **options)  # type: ignore[arg-type]  # the class checks them
         started.append(server)
         return server.start()
 
@@ -74,7 +74,7 @@ def make_worker() -> Iterator[Callable[..., Worker]]:
     started: list[Worker] = []
 
     def make(code: str = "", **options: object) -> Worker:
-        worker = Worker(code, **options)  # type: ignore[arg-type]
+        worker = Worker(code, **options)  # type: ignore[arg-type]  # the class checks them
         started.append(worker)
         return worker
 

@@ -132,13 +132,13 @@ def test_server_first_end_restarts_at_once_then_pauses_double():
     pauses = []
     for now in range(100, 110):
         server.started = now - 0.1
-        server.ended(now)
+        server.ended(now, -9)
         pauses.append(server.due - now)
     assert pauses[0] == 0
     assert pauses == sorted(pauses)
     assert pauses[-1] == MAX_PAUSE_SECONDS
     server.started = 200
-    server.ended(200 + STEADY_SECONDS)
+    server.ended(200 + STEADY_SECONDS, -9)
     assert server.due == 200 + STEADY_SECONDS
 
 

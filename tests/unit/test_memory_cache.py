@@ -171,6 +171,6 @@ def test_open_refuses_what_it_does_not_know() -> None:
     with pytest.raises(nearcache.ConfigError, match="begin with one of"):
         nearcache.open("carrier-pigeon://loft")
     with pytest.raises(nearcache.ConfigError, match="url"):
-        nearcache.open(5)  # type: ignore[arg-type]
+        nearcache.open(5)  # type: ignore[arg-type]  # a wrong type is what is tested
     with pytest.raises(nearcache.ConfigError, match=r"nearcache\.open"):
         MemoryCache("redis://a")

@@ -138,6 +138,9 @@ class Listener:
     def stop(self) -> None:
         """End the thread and close its connections. Idempotent; callable from any thread, the listener's included."""
         self._stopping.set()
+        if self._started.acquire(blocking=False):  # nobody ever started it, so nobody else will close it
+            self._close()
+            return
         self.wake()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():

@@ -74,6 +74,9 @@ class TieredCache(Cache[K, V]):
             weakref.ref(self), self._driver, self._tier.lanes, self._tier.prefix, load_script("heartbeat")
         )
         self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
+        # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
+        self._end.atexit = False
+        self._exit = weakref.finalize(self, _leave, self._listener, self._servers)
         _open[id(self)] = weakref.ref(self)
         _watch_forks()
         try:
@@ -218,6 +221,7 @@ class TieredCache(Cache[K, V]):
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
+        self._listener.wait_settled(timeout)  # a cache that has just been opened, or forked
         return SelfTest(tuple(self._test_shard(shard, timeout) for shard in range(len(self._endpoints))))
 
     def _test_shard(self, shard: int, timeout: float) -> ShardTest:
@@ -335,10 +339,15 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
 
 
 def _end(listener: Listener, driver: Driver, servers: EmbeddedServers | None, key: int) -> None:
-    """Close a cache's parts. Runs at ``close()``, when the cache is collected, or at interpreter exit."""
+    """Close a cache's parts: at ``close()``, or when the cache is collected."""
     _open.pop(key, None)
-    listener.stop()
+    _leave(listener, servers)
     driver.close()
+
+
+def _leave(listener: Listener, servers: EmbeddedServers | None) -> None:
+    """Stop taking part; also at interpreter exit. Idempotent."""
+    listener.stop()
     if servers is not None:
         with suppress(OSError):
             servers.leave()

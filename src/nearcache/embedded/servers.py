@@ -18,7 +18,7 @@ from nearcache.embedded import directory as directories
 from nearcache.embedded import locks
 from nearcache.embedded.binary import find_program
 from nearcache.embedded.locks import MAX_SHARDS, Settings, is_current, is_locked, open_lock, try_lock
-from nearcache.embedded.supervisor import BUSY, FAILED, READY
+from nearcache.embedded.supervisor import BUSY, FAILED, INTERRUPTED, READY
 from nearcache.errors import ClosedError, ConfigError, EmbeddedError
 
 #: Seconds between two looks at a lock that another process holds for a moment.
@@ -26,7 +26,11 @@ STEP_SECONDS = 0.005
 
 MIN_MAXMEMORY_MB = 8
 
-_DAEMON = str(Path(__file__).resolve().with_name("daemon.py"))
+#: How many supervisors may be killed while they start before one call gives up.
+START_ATTEMPTS = 3
+
+#: Runs the supervisor.
+DAEMON = str(Path(__file__).resolve().with_name("daemon.py"))
 
 
 class _Plan(NamedTuple):
@@ -219,6 +223,7 @@ def _leave(users: list[int], directory: str) -> None:
 
 def _bring_up(plan: _Plan, deadline: float) -> Settings:
     """Return when all servers answer, having started them if need be. Call it as a user."""
+    attempts = 0
     with _start_lock(plan, deadline):
         while True:
             alive = is_locked(plan.path("supervisor"))
@@ -226,7 +231,9 @@ def _bring_up(plan: _Plan, deadline: float) -> Settings:
             if settings is not None:
                 _check_shards(plan, settings)
             if not alive:
-                _start_supervisor(plan, settings, deadline)
+                _check_deadline(plan, deadline, "the supervisor ends again and again")
+                attempts += 1
+                _start_supervisor(plan, settings, deadline, is_last=attempts >= START_ATTEMPTS)
             elif settings is not None and _all_answer(plan):
                 return settings
             else:
@@ -260,13 +267,17 @@ def _start_lock(plan: _Plan, deadline: float) -> Iterator[None]:
         locks.unlock(fd)
 
 
-def _start_supervisor(plan: _Plan, earlier: Settings | None, deadline: float) -> None:
-    """Start a supervisor and wait until its servers answer, or until another one turns out to live."""
+def _start_supervisor(plan: _Plan, earlier: Settings | None, deadline: float, *, is_last: bool) -> None:
+    """Start a supervisor and wait until its servers answer, or until another one turns out to live.
+
+    Returns too when somebody killed it meanwhile, unless ``is_last``: then that is an error, as any other
+    failure is at once.
+    """
     program = find_program()
     maxmemory_mb = earlier.maxmemory_mb if earlier else plan.maxmemory_mb
     os.close(open_lock(plan.path("supervisor"), create=True))
     seconds = max(0.1, deadline - time.monotonic())
-    command = [_python(), "-I", "-S", _DAEMON, plan.directory, str(plan.shards)]
+    command = [find_python(), "-I", "-S", DAEMON, plan.directory, str(plan.shards)]
     command += [str(maxmemory_mb), program.version, program.path, f"{seconds:.3f}"]
     with open(plan.path("supervisor.log"), "ab") as log:
         process = subprocess.Popen(
@@ -282,9 +293,10 @@ def _start_supervisor(plan: _Plan, earlier: Settings | None, deadline: float) ->
             answer = _read_report(process, deadline)
         finally:
             process.kill()  # a daemon by now, unless its interpreter hangs
-    # Busy: the supervisor of a process that was killed while it waited for it, as we do now.
-    if answer not in {READY, BUSY}:
-        reason = answer.removeprefix(FAILED).strip() or "the supervisor ended at once"
+    # Busy: there is the supervisor of a process that was killed while it waited for it, as we do now.
+    interrupted = answer in {"", INTERRUPTED}
+    if answer not in {READY, BUSY} and (is_last or not interrupted):
+        reason = "the supervisor was ended" if interrupted else answer.removeprefix(FAILED).strip()
         raise EmbeddedError(f"the embedded servers did not start: {reason}{_log_tails(plan)}")
 
 
@@ -298,13 +310,14 @@ def _read_report(process: subprocess.Popen[bytes], deadline: float) -> str:
     parts: list[bytes] = []
     while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
         part = os.read(fd, 65536)
-        if not part:
-            return b"".join(parts).decode("utf-8", "replace")
         parts.append(part)
+        # Not the end of the pipe alone: a child that another thread forked just now may hold it open.
+        if not part or part.endswith(b"\n"):
+            return b"".join(parts).decode("utf-8", "replace").strip()
     return "the supervisor did not report in time"
 
 
-def _python() -> str:
+def find_python() -> str:
     """Return a Python interpreter: in a program that embeds one, ``sys.executable`` is that program."""
     if "python" in os.path.basename(sys.executable or "").lower():
         return sys.executable
@@ -326,9 +339,13 @@ def _system_errors() -> Iterator[None]:
 
 
 def _pause(plan: _Plan, deadline: float, trouble: str) -> None:
+    _check_deadline(plan, deadline, trouble)
+    time.sleep(STEP_SECONDS)
+
+
+def _check_deadline(plan: _Plan, deadline: float, trouble: str) -> None:
     if time.monotonic() >= deadline:
         raise EmbeddedError(f"not within {plan.start_timeout:g} s: {trouble}{_log_tails(plan)}")
-    time.sleep(STEP_SECONDS)
 
 
 def _log_tails(plan: _Plan) -> str:

@@ -37,13 +37,18 @@ from nearcache.embedded.locks import (
     unlock,
 )
 
-# The report to the process that started this one: one of these words, after "failed" the reason.
+# The report to the process that started this one: a line with one of these words, after "failed" the reason.
+# No line at all means the same as "interrupted": somebody ended this process.
 READY = "ready"
 BUSY = "busy"
+INTERRUPTED = "interrupted"
 FAILED = "failed"
 
 #: Seconds that a server must have lived for its end not to count as one more crash in a row.
 STEADY_SECONDS = 5.0
+
+#: How often a server may be killed during the start before the start has failed.
+MAX_START_CRASHES = 3
 
 #: The longest pause, in seconds, before a server that keeps crashing is started again.
 MAX_PAUSE_SECONDS = 5.0
@@ -58,7 +63,7 @@ MAX_LOG_BYTES = 1 << 20
 class Server:
     """One server: its process, and when to start the next one if it has ended."""
 
-    __slots__ = ("crashes", "due", "index", "pid", "started")
+    __slots__ = ("crashes", "due", "index", "outcome", "pid", "started")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -66,12 +71,19 @@ class Server:
         self.started = 0.0
         self.crashes = 0
         self.due = 0.0
+        self.outcome = 0
 
-    def ended(self, now: float) -> None:
-        """Note the end of the process; the first restart comes at once, then the pauses double."""
+    def ended(self, now: float, outcome: int) -> None:
+        """Note the end of the process; the first restart comes at once, then the pauses double.
+
+        Args:
+            now: Monotonic seconds.
+            outcome: Its exit status, or the number of the signal that ended it, negative.
+        """
         self.crashes = 1 if now - self.started >= STEADY_SECONDS else self.crashes + 1
         pause = 0.0 if self.crashes == 1 else min(MAX_PAUSE_SECONDS, 0.05 * 2**self.crashes)
         self.pid = 0
+        self.outcome = outcome
         self.due = now + pause
 
 
@@ -100,7 +112,7 @@ class Supervisor:
         try:
             self._watch()
             trouble = self._start(start_seconds)
-            report(f"{FAILED} {trouble}" if trouble else READY)
+            report(trouble or READY)
             while not trouble and not self.ending:
                 self._tend()
         finally:
@@ -166,17 +178,20 @@ class Supervisor:
         waiting = {server.index for server in self.servers}
         deadline = time.monotonic() + seconds
         while waiting:
+            waiting -= {index for index in waiting if answers(socket_path(self.directory, index))}
             self._reap()
             if self.ending:
-                return "stopped while starting"
-            failed = [server.index for server in self.servers if not server.pid]
-            if failed:
-                return f"server {failed[0]} ended while starting"
-            waiting -= {index for index in waiting if answers(socket_path(self.directory, index))}
+                return INTERRUPTED
+            for server in self.servers:
+                # One that ends of its own accord will do so again. One that was killed had bad luck.
+                if not server.pid and (server.outcome >= 0 or server.crashes >= MAX_START_CRASHES):
+                    return f"{FAILED} server {server.index} ended while starting: {describe(server.outcome)}"
+            waiting |= {server.index for server in self.servers if not server.pid}
             if waiting and time.monotonic() > deadline:
-                return f"server {min(waiting)} did not answer within {seconds:g} s"
+                return f"{FAILED} server {min(waiting)} did not answer within {seconds:g} s"
             if waiting:
                 self._sleep(0.003)
+                self._launch_due()
         return ""
 
     # -- while it runs ---------------------------------------------------------------------------------------
@@ -192,9 +207,13 @@ class Supervisor:
             # old ones go on here, and neither would hear of the other's writes: send all to the new place.
             log("the directory was removed: ending")
             self.ending = True
+        if not self.ending:
+            self._launch_due()
+
+    def _launch_due(self) -> None:
         now = time.monotonic()
         for server in self.servers:
-            if not server.pid and server.due <= now and not self.ending:
+            if not server.pid and server.due <= now:
                 self._launch(server)
 
     def _sleep(self, seconds: float) -> None:
@@ -213,19 +232,20 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            outcome = os.waitstatus_to_exitcode(status)
             if pid == self.watcher:
-                self._watcher_ended(status)
+                self._watcher_ended(outcome)
             for server in self.servers:
                 if server.pid == pid:
-                    server.ended(time.monotonic())
-                    log(f"server {server.index} ended: {_describe(status)}")
+                    server.ended(time.monotonic(), outcome)
+                    log(f"server {server.index} ended: {describe(outcome)}")
 
-    def _watcher_ended(self, status: int) -> None:
+    def _watcher_ended(self, outcome: int) -> None:
         self.watcher = 0
-        if status == 0:
+        if outcome == 0:
             self.ending = True
         elif not self.ending:
-            log(f"watcher ended: {_describe(status)}")
+            log(f"watcher ended: {describe(outcome)}")
             self._sleep(0.1)
             self._watch()
 
@@ -247,8 +267,11 @@ class Supervisor:
     def _become_server(self, index: int) -> NoReturn:
         # The lock goes with the descriptor, through exec: it is held for exactly as long as the server lives.
         fd = open_lock(os.path.join(self.directory, f"{index}.pid"), create=True)
-        if not try_lock(fd):
-            raise BlockingIOError(errno.EAGAIN, "another server holds the pid file")
+        deadline = time.monotonic() + STOP_SECONDS
+        while not try_lock(fd):  # by something that the server before this one had started
+            if time.monotonic() > deadline:
+                raise BlockingIOError(errno.EAGAIN, "another server holds the pid file")
+            time.sleep(0.005)
         _write_pid(fd)
         os.set_inheritable(fd, True)
         os.execv(self.program, [self.program, *server_arguments(self.directory, index, self.settings)])  # noqa: S606
@@ -265,7 +288,7 @@ class Supervisor:
                 self._prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
             if os.getppid() != parent:
                 os._exit(1)
-            # Whoever waits for the report reads to its end: no child may keep the pipe open.
+            # Whoever waits for the report must see the end of the pipe if this process dies without one.
             os.dup2(2, 1)
         return pid
 
@@ -330,7 +353,7 @@ def server_arguments(directory: str, index: int, settings: Settings) -> list[str
 def report(text: str) -> None:
     """Tell the process that waits at the other end of standard output, and close that."""
     with suppress(OSError):
-        os.write(1, text.encode("utf-8", "replace"))
+        os.write(1, text.encode("utf-8", "replace") + b"\n")
     os.dup2(2, 1)
 
 
@@ -347,9 +370,9 @@ def _write_pid(fd: int) -> None:
     os.ftruncate(fd, length)
 
 
-def _describe(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"signal {-code}" if code < 0 else f"exit status {code}"
+def describe(outcome: int) -> str:
+    """Return how a process ended, in words."""
+    return f"signal {-outcome}" if outcome < 0 else f"exit status {outcome}"
 
 
 def _load_prctl() -> Callable[[int, int], Any] | None:

@@ -141,7 +141,7 @@ class TlsConnection(Connection):
             return None
 
     def has_buffered(self) -> bool:
-        return bool(self.sock.pending())  # type: ignore[attr-defined]
+        return bool(self.sock.pending())  # type: ignore[attr-defined]  # a TLS socket has it, and only such get here
 
 
 def dial(endpoint: Endpoint, seconds: float) -> Connection:

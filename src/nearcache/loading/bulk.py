@@ -13,7 +13,7 @@ from typing import Any, Final
 from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
-from ..flights import Read
+from ..flights import ABANDONED, Read
 from ..l2 import Exchange, Reply
 from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated
 from .steps import Steps
@@ -30,7 +30,7 @@ _ATTEMPTS: Final = 5
 # -- reading -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Wanted:
     """One key of a ``read_many``."""
 
@@ -45,31 +45,34 @@ def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps
     """Return what L2 holds of these keys. Keys whose shard does not answer are absent, as missing ones are."""
     by_shard: dict[int, list[_Wanted]] = {}
     found: dict[Any, Any] = {}
-    everything: list[_Wanted] = []
+    waiting: dict[Any, _Wanted] = {}
     try:
         for name in dict.fromkeys(names):
             shard, encoded = tier.place(name)
             wanted = _Wanted(name, encoded, Read(name, shard), store.suspect(name))
-            everything.append(wanted)
+            waiting[name] = wanted
             store.open(wanted.op)
             by_shard.setdefault(shard, []).append(wanted)
-        again = yield from _round(tier, store, by_shard, found)
+        again = yield from _round(tier, store, by_shard, found, waiting)
         if again:
             # Suspects that L2 has another value for. Their second read starts afresh, as any read does.
             for share in again.values():
                 for wanted in share:
                     wanted.suspect = None
-            yield from _round(tier, store, again, found)
+            yield from _round(tier, store, again, found, waiting)
     finally:
-        for wanted in everything:
-            # Harmless where the operation is finished; otherwise the shard failed or we were interrupted.
+        for wanted in waiting.values():  # the shard failed, or we were interrupted
             store.abandon(wanted.op, drop=False)
-            wanted.op.resolve(found.get(wanted.name, MISSING), tier.lock)
+            wanted.op.resolve(ABANDONED, tier.lock)
     return found
 
 
 def _round(
-    tier: Tier, store: Store[Any, Any], by_shard: dict[int, list[_Wanted]], found: dict[Any, Any]
+    tier: Tier,
+    store: Store[Any, Any],
+    by_shard: dict[int, list[_Wanted]],
+    found: dict[Any, Any],
+    waiting: dict[Any, _Wanted],
 ) -> Steps[dict[int, list[_Wanted]]]:
     start_ns = tier.clock()
     exchanges = []
@@ -92,6 +95,10 @@ def _round(
         stale = yield from _settle(tier, store, shard, share, checked, found)
         if stale:
             again[shard] = stale
+        for wanted in share:
+            if wanted not in stale:
+                del waiting[wanted.name]
+                wanted.op.resolve(found.get(wanted.name, MISSING), tier.lock)
     return again
 
 
@@ -190,6 +197,7 @@ def _write_round(
             deadline_ns = tier.deadline_ns(chunk.start_ns, ttl_ms, ttl_ms)
             for name, op, sealed in zip(chunk.names, chunk.ops, chunk.sealed, strict=True):
                 store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity)
+            chunk.ops.clear()
         else:
             chunk.generation = int(result[1], 16)
             again.append(chunk)
@@ -223,6 +231,7 @@ def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) ->
             held += int(result[2])
             for op in chunk.ops:
                 store.finish(op, None, 0, 0)
+            chunk.ops.clear()
     finally:
         _close(store, chunks)
     outcome.raise_if_partial()
@@ -233,7 +242,7 @@ def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None]]) -> Iterator
     """Deal items out into chunks, a shard's in their order."""
     open_chunks: dict[int, tuple[_Chunk, int, int]] = {}
     for name, shard, encoded, content in items:
-        size = len(encoded) + (content.size if content is not None else 0)
+        size = len(encoded) + (len(content.payload) if content is not None else 0)
         chunk, total, names_bytes = open_chunks.get(shard, (_Chunk(shard), 0, 0))
         full = len(chunk.names) >= CHUNK_KEYS or total + size > CHUNK_BYTES
         if chunk.names and (full or names_bytes + len(encoded) + 8 > _MESSAGE_BYTES):
@@ -264,15 +273,16 @@ def _send(chunks: list[_Chunk], commands: list[Any]) -> Steps[list[tuple[Any, in
 
 def _open(store: Store[Any, Any], chunk: _Chunk) -> None:
     for name in chunk.names:
-        op = Op(name, chunk.shard, wid=chunk.wid, write=True)
+        op = Op(name, chunk.shard, wid=chunk.wid, write=True, announced=True)
         chunk.ops.append(op)
         store.open(op)
 
 
 def _close(store: Store[Any, Any], chunks: list[_Chunk]) -> None:
+    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay."""
     for chunk in chunks:
         for op in chunk.ops:
-            store.abandon(op, drop=True)  # harmless where it is finished
+            store.abandon(op, drop=True)
 
 
 @dataclass(slots=True)

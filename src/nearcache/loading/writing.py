@@ -31,7 +31,7 @@ def write(
     """
     shard, encoded = tier.place(name)
     content = tier.codec.encode(value)
-    op = Op(name, shard, wid=new_id(), write=True)
+    op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
         return (yield from _write(tier, store, op, encoded, value, content, ttl_ms, absent_only))

@@ -1,0 +1,209 @@
+/* pending.h: the record of every read and write that is under way between this process and L2.
+ *
+ *     pending table (a table_t):   key --> first op <-> op <-> op       all on that key
+ *
+ * An op_t lives inside the Python object that stands for the operation (`owner`); the table holds one strong
+ * reference to the owner for each op it lists, and one to the key. An op knows its entry's index, so that completing
+ * it needs no lookup, and hence asks no key whether it is equal to another.
+ *
+ * Two marks, both cleared by whatever makes the operation's result doubtful (a message, a write, another completion):
+ *   storable  L1 may keep the result;
+ *   joinable  a reader who comes now may wait for this result instead of asking L2 itself.
+ * A lane's stamp says the same for all ops of the lane at once: an op whose `stamp0` is not the lane's stamp any more
+ * counts as having lost both.
+ */
+#ifndef NEARCACHE_PENDING_H
+#define NEARCACHE_PENDING_H
+
+#include "table.h"
+
+typedef struct {
+    int64_t fresh_until_ns; /* nothing of this lane is served at or after this instant */
+    uint64_t identity;      /* of the server whose messages we hear; 0: of none */
+    uint32_t stamp;         /* entries with another stamp are suspects */
+} lane_t;
+
+/* The lanes of one store. Ops hold it too, since an op may outlive its store and must still know its stamp. */
+typedef struct {
+    uint64_t holders;
+    uint32_t count;
+    lane_t lane[];
+} lanes_t;
+
+typedef struct op {
+    struct op *next;
+    struct op *prev;
+    void *owner; /* the object this op lies in; strong while the op is listed */
+    void *key;   /* borrowed from the owner */
+    int64_t hash;
+    lanes_t *lanes; /* of the store that listed it last; held; NULL: none did yet */
+    uint64_t wid;
+    uint64_t identity0; /* the lane's identity when the op was opened */
+    uint32_t stamp0;    /* and its stamp */
+    uint32_t ref;       /* the op's entry in the pending table; 0: not listed */
+    uint16_t lane;
+    uint8_t is_write;
+    uint8_t storable;
+    uint8_t joinable;
+    uint8_t overtaken; /* by a local write, which is newer than whatever this op brings */
+    uint8_t announced; /* a write whose message is sure to come: others' messages before it are older */
+    uint8_t heard;     /* and it has come: others' messages from now on are newer */
+} op_t;
+
+static inline lanes_t *lanes_new(uint32_t count)
+{
+    size_t size = sizeof(lanes_t) + count * sizeof(lane_t);
+    lanes_t *lanes = NEARCACHE_ALLOC(TABLE_LINE, (size + TABLE_LINE - 1) / TABLE_LINE * TABLE_LINE);
+
+    if (lanes != NULL) {
+        memset(lanes, 0, size);
+        lanes->holders = 1;
+        lanes->count = count;
+    }
+    return lanes;
+}
+
+static inline void lanes_release(lanes_t *lanes)
+{
+    if (lanes != NULL && --lanes->holders == 0) {
+        NEARCACHE_FREE(lanes);
+    }
+}
+
+static inline int op_is_current(const op_t *op)
+{
+    return op->lanes == NULL || op->lanes->lane[op->lane].stamp == op->stamp0;
+}
+
+static inline int op_is_storable(const op_t *op)
+{
+    return op->storable && op_is_current(op);
+}
+
+static inline int op_is_joinable(const op_t *op)
+{
+    return op->joinable && op_is_current(op);
+}
+
+static inline void op_poison(op_t *op)
+{
+    op->storable = 0;
+    op->joinable = 0;
+}
+
+/* List `op` under its key: entry `ref`, or a new one if `ref` is 0 (then the caller has reserved). Returns 1
+ * when a reference to the key was taken over, else 0. The stamp and the identity are read here, not earlier. */
+static inline int pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t *lanes)
+{
+    int inserted = ref == 0;
+
+    lanes->holders++;
+    lanes_release(op->lanes);
+    op->lanes = lanes;
+    op->stamp0 = lanes->lane[op->lane].stamp;
+    op->identity0 = lanes->lane[op->lane].identity;
+    op->prev = NULL;
+    op->next = NULL;
+    if (inserted) {
+        ref = table_insert(pending, op->key, op, op->hash);
+    } else {
+        op->next = pending->slab[ref].value;
+        op->next->prev = op;
+        pending->slab[ref].value = op;
+    }
+    op->ref = ref;
+    return inserted;
+}
+
+/* Take `op` off the list. The reference to its owner is the caller's now, and that to the key, which is returned
+ * unless other ops still need it. */
+static inline void *pending_remove(table_t *pending, op_t *op)
+{
+    entry_t *entry = &pending->slab[op->ref];
+    void *key = NULL;
+
+    NC_ASSERT(op->ref != 0);
+    if (op->next != NULL) {
+        op->next->prev = op->prev;
+    }
+    if (op->prev != NULL) {
+        op->prev->next = op->next;
+    } else if (op->next != NULL) {
+        entry->value = op->next;
+    } else {
+        key = entry->key;
+        table_remove(pending, op->ref);
+    }
+    op->next = NULL;
+    op->prev = NULL;
+    op->ref = 0;
+    return key;
+}
+
+/* The first op under entry `ref` of the pending table; NULL for 0. */
+static inline op_t *pending_first(const table_t *pending, uint32_t ref)
+{
+    return ref != 0 ? (op_t *)pending->slab[ref].value : NULL;
+}
+
+/* Poison the ops under entry `ref` (0: there are none), sparing `spared`. */
+static inline void pending_poison(table_t *pending, uint32_t ref, const op_t *spared)
+{
+    op_t *op = pending_first(pending, ref);
+
+    for (; op != NULL; op = op->next) {
+        if (op != spared) {
+            op_poison(op);
+        }
+    }
+}
+
+/* A message about write `wid` concerns entry `ref`. It poisons every op but the write it announces (R5). A write that
+ * is sure to be announced is spared as well until that has happened: messages keep the order of the writes, so what is
+ * heard before its own message is older than the write. A lost message changes the stamp, which poisons all. */
+static inline void pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
+{
+    op_t *op = pending_first(pending, ref);
+
+    for (; op != NULL; op = op->next) {
+        if (wid != 0 && op->is_write && op->wid == wid) {
+            op->heard = 1;
+        } else if (!op->announced || op->heard) {
+            op_poison(op);
+        }
+    }
+}
+
+/* A local write has happened: whatever the ops under entry `ref` bring is older than what L1 holds now. */
+static inline void pending_overtake(table_t *pending, uint32_t ref)
+{
+    op_t *op = pending_first(pending, ref);
+
+    for (; op != NULL; op = op->next) {
+        op_poison(op);
+        op->overtaken = 1;
+    }
+}
+
+static inline const char *pending_check(const table_t *pending, const lanes_t *lanes)
+{
+    const char *wrong = table_check(pending);
+
+    if (wrong != NULL) {
+        return wrong;
+    }
+    for (uint32_t ref = 1; ref <= pending->used; ref++) {
+        const op_t *before = NULL;
+        if (pending->slab[ref].key == NULL) {
+            continue;
+        }
+        for (const op_t *op = pending->slab[ref].value; op != NULL; before = op, op = op->next) {
+            if (op->ref != ref || op->prev != before || op->lanes != lanes || op->owner == NULL) {
+                return "a pending operation is listed wrongly";
+            }
+        }
+    }
+    return NULL;
+}
+
+#endif

@@ -1,0 +1,187 @@
+"""Finding an entry by its key: where the C core proposes and Python decides.
+
+The core yields the entries whose tag is the one sought. Identity and the exact built-in types are compared
+here without running any Python. Everything else is asked through ``__eq__``, which may do whatever it likes
+to the table; a table whose version has moved meanwhile is searched again from the start.
+
+These are inline functions in a ``.pxd``, so that the compiler can fold them into their callers.
+"""
+
+from cpython.object cimport Py_EQ, PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from nearcache._core cimport core_t, table_next, table_t, table_tag
+
+
+cdef extern from *:
+    bint likely(bint condition) noexcept nogil
+    bint unlikely(bint condition) noexcept nogil
+
+
+cdef extern from "Python.h":
+    # With PyObject * instead of object, for Cython would count references that are only borrowed here.
+    ctypedef struct PyASCIIObject:
+        Py_hash_t hash
+    bint is_text "PyUnicode_CheckExact"(PyObject *obj) noexcept
+    bint is_data "PyBytes_CheckExact"(PyObject *obj) noexcept
+    bint is_int "PyLong_CheckExact"(PyObject *obj) noexcept
+    Py_ssize_t text_length "PyUnicode_GET_LENGTH"(PyObject *obj) noexcept
+    int text_kind "PyUnicode_KIND"(PyObject *obj) noexcept
+    const void *text_start "PyUnicode_DATA"(PyObject *obj) noexcept
+    Py_ssize_t data_length "PyBytes_GET_SIZE"(PyObject *obj) noexcept
+    const void *data_start "PyBytes_AS_STRING"(PyObject *obj) noexcept
+    long long int_value "PyLong_AsLongLongAndOverflow"(PyObject *obj, int *overflow) noexcept
+    Py_hash_t ask_hash "PyObject_Hash"(PyObject *obj) except -1
+    int ask_equal "PyObject_RichCompareBool"(PyObject *a, PyObject *b, int op) except -1
+    void hold "Py_INCREF"(PyObject *obj) noexcept
+    void release "Py_DECREF"(PyObject *obj) noexcept
+    void release_or_null "Py_XDECREF"(PyObject *obj) noexcept
+
+
+cdef enum verdict_t:
+    DIFFERENT = 0
+    SAME = 1
+    ASK = 2
+
+
+# A key whose __eq__ changes the table every time would be sought for ever.
+cdef enum:
+    MOST_RESTARTS = 10000
+
+
+cdef inline int64_t hash_of(PyObject *key) except -1:
+    """The key's hash. A str keeps its own, which saves the call."""
+    cdef Py_hash_t known
+    if likely(is_text(key)):
+        known = (<PyASCIIObject *>key).hash
+        if likely(known != -1):
+            return known
+    return ask_hash(key)
+
+
+cdef inline verdict_t same_text(PyObject *a, PyObject *b) noexcept:
+    cdef Py_ssize_t length = text_length(a)
+    cdef int kind = text_kind(a)
+    if length != text_length(b) or kind != text_kind(b):
+        return DIFFERENT
+    return SAME if memcmp(text_start(a), text_start(b), <size_t>(length * kind)) == 0 else DIFFERENT
+
+
+cdef inline verdict_t same_data(PyObject *a, PyObject *b) noexcept:
+    cdef Py_ssize_t length = data_length(a)
+    if length != data_length(b):
+        return DIFFERENT
+    return SAME if memcmp(data_start(a), data_start(b), <size_t>length) == 0 else DIFFERENT
+
+
+cdef inline verdict_t same_int(PyObject *a, PyObject *b) noexcept:
+    cdef int a_is_large = 0
+    cdef int b_is_large = 0
+    cdef long long a_value = int_value(a, &a_is_large)
+    cdef long long b_value = int_value(b, &b_is_large)
+    if a_is_large and b_is_large:
+        return ASK
+    return SAME if a_value == b_value and not a_is_large and not b_is_large else DIFFERENT
+
+
+cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
+    """Are two objects of equal hash equal, as far as can be said without running Python?"""
+    if is_text(key):
+        if is_text(held):
+            return same_text(held, key)
+        # str and bytes of the same ASCII text have the same hash, and comparing them may warn (python -b).
+        return DIFFERENT if is_data(held) else ASK
+    if is_data(key):
+        if is_data(held):
+            return same_data(held, key)
+        return DIFFERENT if is_text(held) else ASK
+    if is_int(key) and is_int(held):
+        return same_int(held, key)
+    return ASK
+
+
+cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) noexcept:
+    """The key's entry, if that can be told without running Python; 0 means absent or undecided."""
+    cdef uint32_t tag = table_tag(t, hash)
+    cdef uint32_t position = tag
+    cdef uint32_t ref
+    cdef verdict_t verdict
+    while True:
+        ref = table_next(t, tag, &position)
+        if unlikely(ref == 0):
+            return 0
+        if likely(t.slab[ref].key == key):
+            return ref
+        if t.details[ref].hash != hash:
+            continue
+        verdict = same_key(t.slab[ref].key, key)
+        if likely(verdict == SAME):
+            return ref
+        if verdict == ASK:
+            return 0
+
+
+cdef inline int find_once(
+    const table_t *t, PyObject *key, int64_t hash, uint32_t *found, bint *moved
+) except -1:
+    """One search. ``moved`` is set when the table changed under it; then the result is worthless."""
+    cdef uint32_t tag = table_tag(t, hash)
+    cdef uint32_t position = tag
+    cdef uint64_t version = t.version
+    cdef PyObject *held
+    cdef int equal
+    cdef verdict_t verdict
+    moved[0] = False
+    while True:
+        found[0] = table_next(t, tag, &position)
+        if found[0] == 0:
+            return 0
+        held = t.slab[found[0]].key
+        if held == key:
+            return 0
+        if t.details[found[0]].hash != hash:
+            continue
+        verdict = same_key(held, key)
+        if verdict == ASK:
+            hold(held)
+            try:
+                equal = ask_equal(held, key, Py_EQ)
+            finally:
+                release(held)  # may run Python too, so the version is compared after it
+            if t.version != version:
+                moved[0] = True
+                return 0
+            verdict = SAME if equal else DIFFERENT
+        if verdict == SAME:
+            return 0
+
+
+cdef inline int find(const table_t *t, PyObject *key, int64_t hash, uint32_t *found) except -1:
+    """Set ``found`` to the key's entry, or to 0. From the last comparison to the return no Python runs.
+
+    Raises whatever ``__eq__`` raises, and RuntimeError if it never stops changing the table.
+    """
+    cdef bint moved
+    for _ in range(MOST_RESTARTS):
+        find_once(t, key, hash, found, &moved)
+        if not moved:
+            return 0
+    raise RuntimeError("a key's __eq__ changes the store each time it is called")
+
+
+cdef inline int find_both(
+    const core_t *core, PyObject *key, int64_t hash, uint32_t *found, uint32_t *pending
+) except -1:
+    """Find the key's entry and its entry in the pending table, both as of one instant."""
+    cdef uint64_t version
+    for _ in range(MOST_RESTARTS):
+        find(&core.table, key, hash, found)
+        pending[0] = 0
+        if core.pending.count == 0:
+            return 0
+        version = core.table.version
+        find(&core.pending, key, hash, pending)
+        if core.table.version == version:
+            return 0
+    raise RuntimeError("a key's __eq__ changes the store each time it is called")

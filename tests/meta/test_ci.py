@@ -1,0 +1,149 @@
+"""The tools behind make: finding Pythons, adding up results, and the commands themselves."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CI = ROOT / ".ci"
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
+    """The modules ``interpreters`` and ``suite`` of .ci/."""
+    monkeypatch.syspath_prepend(CI)
+    return importlib.import_module("interpreters"), importlib.import_module("suite")
+
+
+@pytest.fixture
+def fake_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory that is all of PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def program(path: Path, text: str) -> Path:
+    """Write an executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def claims(minor: int, *, gil: bool = True, headers: bool = True, implementation: str = "cpython") -> str:
+    """The shell command with which a program passes for a Python of some kind."""
+    facts = f'"version": [3, {minor}], "implementation": "{implementation}"'
+    return f'echo \'{{{facts}, "gil": {str(gil).lower()}, "headers": {str(headers).lower()}}}\''
+
+
+# -- finding Pythons ---------------------------------------------------------------------------------------------
+
+
+def test_probe_this_python_is_described(tools: tuple[ModuleType, ModuleType]) -> None:
+    """A real Python that can build is found to be one."""
+    facts = tools[0].probe(sys.executable)
+    assert facts["version"] == list(sys.version_info[:2])
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'pyenv: python3.12: command not found' >&2; echo 'more' >&2; exit 127", "pyenv: python3.12: command"),
+        ("exit 1", "does not run"),
+        ("echo Traceback >&2; echo 'ImportError: no venv' >&2; exit 1", "ImportError: no venv"),
+        ("echo nonsense", "Expecting value"),
+        (claims(12, gil=False), "free-threaded"),
+        (claims(12, headers=False), "no Python.h"),
+        (claims(12, implementation="pypy"), "pypy"),
+    ],
+)
+def test_probe_useless_program_says_why(
+    tools: tuple[ModuleType, ModuleType], tmp_path: Path, script: str, reason: str
+) -> None:
+    """What only has the name of a Python, or cannot build, is left out with the reason."""
+    assert reason in tools[0].probe(str(program(tmp_path / "python3.12", script)))
+
+
+def test_find_one_python_for_each_version_but_the_main_one(
+    tools: tuple[ModuleType, ModuleType], fake_path: Path
+) -> None:
+    """PATH comes before pyenv; a shim that does not run hides no Python; old and excluded versions stay out."""
+    program(fake_path / "python3.10", "exit 127")
+    program(fake_path / "python3.11", claims(11))
+    program(fake_path / "python3.12", claims(12))
+    program(fake_path / "root/bin/pyenv", "exit 0")
+    for minor in (9, 10, 11, 12):
+        program(fake_path / f"root/versions/3.{minor}.1/bin/python3", claims(minor))
+    os.environ["PATH"] += os.pathsep + str(fake_path / "root/bin")
+    found, left_out = tools[0].find(exclude=(3, 11))
+    assert [(each.version, Path(each.path).relative_to(fake_path).as_posix()) for each in found] == [
+        ("3.10", "root/versions/3.10.1/bin/python3"),
+        ("3.12", "python3.12"),
+    ]
+    assert len(left_out) == 1
+    assert "python3.10: does not run" in left_out[0]
+
+
+def test_supported_versions_are_those_of_the_classifiers(tools: tuple[ModuleType, ModuleType]) -> None:
+    """What the package says it supports is what make looks for and what wheels are built for."""
+    text = (ROOT / "pyproject.toml").read_text()
+    classified = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
+    assert [f"{major}.{minor}" for major, minor in tools[0].SUPPORTED] == classified
+    assert re.search('^build = "(.*)"', text, re.MULTILINE)[1].split() == [  # type: ignore[index]  # it is there
+        f"cp{version.replace('.', '')}-*" for version in classified
+    ]
+
+
+# -- adding up ---------------------------------------------------------------------------------------------------
+
+
+def test_totals_several_reports_are_added(tools: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    """Failures and errors count as failed; a run that wrote nothing is told apart from one without failures."""
+    for name, counts in {"a": (10, 1, 2, 0), "b": (5, 0, 0, 1)}.items():
+        text = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
+        (tmp_path / name).write_text(text.format(*counts))
+    totals = tools[1].Totals()
+    for name in ("a", "b", "missing"):
+        totals.add(tmp_path / name)
+    assert str(totals) == "11 passed, 3 failed, 1 skipped, 1 test runs broke off"
+
+
+def test_totals_good_run_ends_with_the_plain_sum(tools: tuple[ModuleType, ModuleType]) -> None:
+    """The last line of a good run says nothing but passed and failed."""
+    assert str(tools[1].Totals(passed=3)) == "3 passed, 0 failed"
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+def test_make_help_names_every_command() -> None:
+    """``make help`` lists what .PHONY lists."""
+    text = (ROOT / "Makefile").read_text()
+    commands = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())  # type: ignore[index]  # it is there
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[0] for line in shown.splitlines()[1:]} == commands
+    assert {"demo", "test", "bench", "lint", "sanitize", "test-all-pythons", "clean", "help"} <= commands
+
+
+@pytest.mark.parametrize("name", ["run", "sanitize.sh"])
+def test_ci_script_is_executable_and_strict(name: str) -> None:
+    """A script that goes on after an error tells lies."""
+    path = CI / name
+    assert os.access(path, os.X_OK)
+    assert re.search(r"^set -eu", path.read_text(), re.MULTILINE)
+    shell = "bash" if name == "run" else "sh"
+    subprocess.run([shell, "-n", str(path)], check=True)
+
+
+def test_check_python_this_one_is_good_enough() -> None:
+    """The Python that runs the tests passes its own door."""
+    done = subprocess.run([sys.executable, str(CI / "check_python.py")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,130 @@
+"""Rules R5 and R7 for writes that are sure to be announced: what is heard before their own message is older."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearcache._store import Op, Store
+from support.store_kit import NEVER, SERVER, attached_store
+
+MINE, BEFORE, AFTER = 7, 6, 8
+
+
+def announced(store: Store[Any, Any], wid: int = MINE) -> Op:
+    """A write under way whose message will come."""
+    op = Op("k", 0, wid=wid, write=True, announced=True)
+    store.open(op)
+    return op
+
+
+def acknowledged(store: Store[Any, Any], op: Op) -> bool:
+    """Its reply has come."""
+    return store.finish(op, f"value {op.wid}", op.wid, NEVER, identity=SERVER)
+
+
+def test_announced_write_is_stored_though_an_older_message_comes_first() -> None:
+    """Somebody wrote before us; his message arrives while we wait for our reply."""
+    store = attached_store()
+    write = announced(store)
+    store.apply(0, BEFORE, ["k"])
+    assert acknowledged(store, write)
+    store.apply(0, MINE, ["k"])
+    assert store["k"] == "value 7"
+
+
+def test_announced_write_is_not_stored_if_a_newer_message_follows_its_own() -> None:
+    """Somebody wrote after us, and we hear of both before our reply."""
+    store = attached_store()
+    write = announced(store)
+    store.apply(0, MINE, ["k"])
+    store.apply(0, AFTER, ["k"])
+    assert not acknowledged(store, write)
+    assert len(store) == 0
+
+
+def test_announced_write_survives_an_older_message_that_comes_after_its_reply() -> None:
+    """Reply and messages travel on two connections: the reply may overtake them."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    assert store.apply(0, BEFORE, ["k"]) == 0
+    assert store.apply(0, MINE, ["k"]) == 0
+    assert store["k"] == "value 7"
+
+
+def test_announced_write_is_dropped_by_a_newer_message_after_its_own() -> None:
+    """From its own message on, every other one is newer."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.apply(0, MINE, ["k"])
+    assert store.apply(0, AFTER, ["k"]) == 1
+    assert len(store) == 0
+
+
+def test_announced_write_heard_before_its_reply_is_dropped_by_the_next_message() -> None:
+    """Once heard it is an entry like any other."""
+    store = attached_store()
+    write = announced(store)
+    store.apply(0, MINE, ["k"])
+    assert acknowledged(store, write)
+    assert store.apply(0, AFTER, ["k"]) == 1
+
+
+def test_announced_writes_in_a_row_keep_the_last() -> None:
+    """The messages of the first ones come late, and are about what is gone already."""
+    store = attached_store()
+    for wid in (1, 2, 3):
+        assert acknowledged(store, announced(store, wid))
+    for wid in (1, 2, 3):
+        assert store.apply(0, wid, ["k"]) == 0
+    assert store["k"] == "value 3"
+
+
+def test_announced_write_whose_message_is_lost_becomes_suspect_like_any_entry() -> None:
+    """The gap changes the stamp; revalidation ends the waiting for the message."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.lane_suspect(0)
+    store.apply(0, AFTER, ["k"])
+    assert store.get("k") is None
+    assert store.suspect("k") == (MINE, "value 7")
+    read = Op("k", 0)
+    store.open(read)
+    assert store.refresh(read, MINE, NEVER, identity=SERVER)
+    assert store["k"] == "value 7"
+    assert store.apply(0, AFTER, ["k"]) == 1
+
+
+def test_announced_write_under_way_when_a_message_is_lost_is_not_stored() -> None:
+    """Its own message may have been the one that was lost."""
+    store = attached_store()
+    write = announced(store)
+    store.lane_suspect(0)
+    assert not acknowledged(store, write)
+
+
+def test_announced_write_that_is_overwritten_by_a_read_is_an_ordinary_entry() -> None:
+    """A read of the same write was made after it, so nothing older can be in front of it any more."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    read = Op("k", 0)
+    store.open(read)
+    assert store.finish(read, "value 7", MINE, NEVER, identity=SERVER)
+    assert store.apply(0, AFTER, ["k"]) == 1
+
+
+def test_write_that_may_go_unannounced_is_poisoned_by_any_other_message() -> None:
+    """A fill over nothing publishes nothing, so there is no message to wait for."""
+    store = attached_store()
+    op = Op("k", 0, wid=MINE, write=True)
+    store.open(op)
+    store.apply(0, BEFORE, ["k"])
+    assert not acknowledged(store, op)
+
+
+def test_read_cannot_be_announced() -> None:
+    """Only writes publish."""
+    store = attached_store()
+    op = Op("k", 0, announced=True)
+    store.open(op)
+    store.apply(0, BEFORE, ["k"])
+    assert not op.storable
