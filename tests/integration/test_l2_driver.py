@@ -10,7 +10,7 @@ import hiredis
 import pytest
 
 from nearcache.errors import ClosedError, ServerReplyError, ShardUnavailableError
-from nearcache.l2 import Driver, Exchange, Reply, load_script
+from nearcache.l2 import Driver, Exchange, ListenerLink, Reply, load_script
 from nearcache.options import Endpoint
 from support.fake import FakeServer, bulk
 from support.lanes import NONCE, endpoint_of, wid
@@ -258,15 +258,15 @@ def test_listener_answers_come_after_the_messages_before_them(driver: Driver) ->
     link.close()
 
 
-def read_items(link: object, count: int) -> list[object]:
+def read_items(link: ListenerLink, count: int) -> list[object]:
     """Return the next replies and pushes from a link."""
     items: list[object] = []
 
     def more() -> bool:
-        data = link.receive()  # type: ignore[attr-defined]
+        data = link.receive()
         if data:
-            link.reader.feed(data)  # type: ignore[attr-defined]
-        while len(items) < count and (item := link.reader.gets()) is not link.more:  # type: ignore[attr-defined]
+            link.reader.feed(data)
+        while len(items) < count and (item := link.reader.gets()) is not link.more:
             items.append(item)
         return len(items) == count
 

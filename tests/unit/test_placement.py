@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -102,7 +103,7 @@ def test_removed_shard_leaves_the_others_where_they_are(names: list[str], data: 
 
 @settings(max_examples=20, deadline=None)
 @given(names=NAMES, random=st.randoms(use_true_random=False))
-def test_order_of_names_decides_nothing(names: list[str], random: object) -> None:
+def test_order_of_names_decides_nothing(names: list[str], random: Random) -> None:
     """The same names in another order place every slot on the same name, and have the same version."""
     shuffled = list(names)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # a random.Random
