@@ -130,7 +130,7 @@ cdef inline bint restamp(
 
 
 cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t *graves) except -1:
-    """One key of a message (R2, R7): poison, and bury an entry of another write in ``graves``."""
+    """One key of a message (R2, R7): poison, and bury an entry of another write. Returns whether there was one."""
     cdef int64_t hash = hash_of(key)
     cdef uint32_t ref
     cdef uint32_t pending
@@ -147,4 +147,4 @@ cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t
         core_bury(core, ref, graves)
     else:  # there was no memory to put all of them off to the end
         remove_entry(core, ref)
-    return 0
+    return 1
