@@ -83,7 +83,16 @@ def test_setitem_on_a_present_key_keeps_the_old_key_object() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a", b"a"), ("", b""), (-1, -2), (2**61 - 1, 0), ("ä", "a"), (2**70, 2**70 + 1), ((1,), (1, 2)), ("x", Key("x"))],
+    [
+        ("a", b"a"),
+        ("", b""),
+        (-1, -2),
+        (2**61 - 1, 0),
+        ("ä", "a"),
+        (2**70, 2**70 + 1),
+        ((1,), (1, 2)),
+        ("x", Key("x")),
+    ],
 )
 def test_keys_that_differ_are_two_keys_whatever_their_hashes(one: Any, other: Any) -> None:
     """Equal hashes are no equality."""
