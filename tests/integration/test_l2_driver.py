@@ -263,10 +263,10 @@ def read_items(link: object, count: int) -> list[object]:
     items: list[object] = []
 
     def more() -> bool:
-        data = link.receive()  # type: ignore[attr-defined]
+        data = link.receive()  # type: ignore[attr-defined]  # its own link
         if data:
-            link.reader.feed(data)  # type: ignore[attr-defined]
-        while len(items) < count and (item := link.reader.gets()) is not link.more:  # type: ignore[attr-defined]
+            link.reader.feed(data)  # type: ignore[attr-defined]  # its own link
+        while len(items) < count and (item := link.reader.gets()) is not link.more:  # type: ignore[attr-defined]  # its own link
             items.append(item)
         return len(items) == count
 

@@ -37,7 +37,7 @@ def driver(no_leaks: None, redis_server: RedisServer) -> Iterator[Driver]:
 
 def fake_driver(server: FakeServer, **options: object) -> Driver:
     """Return a driver for a fake server."""
-    return Driver([Endpoint("a", host="127.0.0.1", port=server.port)], **options)  # type: ignore[arg-type]
+    return Driver([Endpoint("a", host="127.0.0.1", port=server.port)], **options)  # type: ignore[arg-type]  # passed through
 
 
 def unavailable(reply: object) -> ShardUnavailableError:

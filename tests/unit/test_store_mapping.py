@@ -39,7 +39,7 @@ def test_get_of_an_absent_key_returns_the_default() -> None:
 def test_get_with_a_wrong_number_of_arguments_raises_typeerror(arguments: tuple[str, ...]) -> None:
     """The fast entry of ``get`` leaves bad calls to the full one."""
     with pytest.raises(TypeError):
-        local_store().get(*arguments)  # type: ignore[call-overload]
+        local_store().get(*arguments)  # type: ignore[call-overload]  # that is what is tested
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_hit_many_returns_values_and_defaults_in_order() -> None:
 def test_hit_many_of_a_tuple_raises_typeerror() -> None:
     """It takes a list."""
     with pytest.raises(TypeError):
-        local_store().hit_many(("a",), None)  # type: ignore[arg-type]
+        local_store().hit_many(("a",), None)  # type: ignore[arg-type]  # that is what is tested
 
 
 def test_hit_never_calls_a_hook() -> None:
@@ -382,7 +382,7 @@ def test_init_twice_raises_and_changes_nothing() -> None:
     store = local_store(2)
     store["k"] = 1
     with pytest.raises(ValueError, match="initialised already"):
-        store.__init__(5)  # type: ignore[misc]
+        store.__init__(5)  # type: ignore[misc]  # that is what is tested
     assert (store.maxsize, store["k"]) == (2, 1)
 
 
