@@ -44,7 +44,7 @@ $(VENV)/.built: $(VENV)/.created $(SOURCES)
 	rm -rf dist build/cython build/lib.* src/nearcache.egg-info
 	@mkdir -p build
 	$(BIN)/python -m build --outdir dist . > build/log 2>&1 || { tail -n 50 build/log >&2; exit 1; }
-	@! grep -in 'warning:' build/log || { echo 'make: the build warns (see build/log)' >&2; exit 1; }
+	@! grep -nE '^warning: ext/|: warning: |[a-z]Warning: ' build/log || { echo 'make: the build warns (see build/log)' >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.built

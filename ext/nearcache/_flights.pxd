@@ -133,7 +133,7 @@ cdef inline bint restamp(
 
 
 cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t *graves) except -1:
-    """One key of a message (R2, R5, R7): poison, and bury an entry of an older write in ``graves``."""
+    """One key of a message (R2, R5, R7): poison, and bury an entry of an older write. Returns whether there was one."""
     cdef int64_t hash = hash_of(key)
     cdef uint32_t ref
     cdef uint32_t pending
@@ -155,4 +155,4 @@ cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t
         core_bury(core, ref, graves)
     else:  # there was no memory to put all of them off to the end
         remove_entry(core, ref)
-    return 0
+    return 1

@@ -659,20 +659,19 @@ cdef class Store:
         cdef object key
         cdef object error = None
         cdef uint64_t write = wid
-        cdef uint64_t before = core.counters.invalidated
+        cdef Py_ssize_t dropped = 0
         lane_at(self, lane).stamp += bool(is_clear)
         graveyard_init(&graves)
         graveyard_reserve(&graves, len(keys))
         for key in keys:
             try:
-                apply_one(core, <PyObject *>key, write, &graves)
+                dropped += apply_one(core, <PyObject *>key, write, &graves)
             except BaseException as raised:
                 error = raised if error is None else error
-        before = core.counters.invalidated - before
         bury(&graves)
         if error is not None:
             raise error
-        return before
+        return dropped
 
     def reset_pending(self):
         """Forget every operation in flight, as a child must after a fork; none of them may store any more."""

@@ -97,14 +97,14 @@ def _encode(item: object, key: object, depth: int) -> bytes:
         return b"n"
     base = _base_of(item, key)
     if base is int:
-        return _encode_int(int.__int__(item))  # type: ignore[arg-type]
+        return _encode_int(int.__int__(item))  # type: ignore[arg-type]  # base says so
     if base is str:
-        return b"s" + str.encode(item, "utf-8", "surrogatepass")  # type: ignore[arg-type]
+        return b"s" + str.encode(item, "utf-8", "surrogatepass")  # type: ignore[arg-type]  # base says so
     if base is tuple:
-        return _encode_tuple(item, key, depth)  # type: ignore[arg-type]
+        return _encode_tuple(item, key, depth)  # type: ignore[arg-type]  # base says so
     if base is bytes:
-        return b"".join((b"b", item))  # type: ignore[arg-type]
-    return _encode_float(float.__float__(item), key)  # type: ignore[arg-type]
+        return b"".join((b"b", item))  # type: ignore[arg-type]  # base says so
+    return _encode_float(float.__float__(item), key)  # type: ignore[arg-type]  # base says so
 
 
 def _base_of(item: object, key: object) -> type:

@@ -100,7 +100,7 @@ def test_quick_demo_passes_and_compares(start: Callable[..., Run]) -> None:
 
 def test_demo_without_invalidations_fails_and_says_what(start: Callable[..., Run]) -> None:
     """When invalidations are only claimed, the check finds reads beyond the bound and names key, versions and times."""
-    run = start("--quick", "--no-invalidation", "--no-faults", "--max-staleness", "0.5")
+    run = start("--quick", "--no-invalidation", "--no-faults", "--max-staleness", "0.5", "--seconds", "6")
     assert run.end() == 1, run.text
     assert "FAILED: " in run.text
     assert "that version was superseded" in run.text
@@ -117,7 +117,7 @@ def test_demo_replays_a_trace(start: Callable[..., Run], tmp_path: Path, format_
     else:
         path = tmp_path / "t.tsv.xz"
         path.write_bytes(lzma.compress(b"".join(b"1\tGET\t/%d\t200\t1\t0\n" % (n * n % 97) for n in range(2_000))))
-    run = start("--trace", str(path), "--seconds", "5")
+    run = start("--trace", str(path), "--seconds", "4")
     assert run.end() == 0, run.text
     assert "2,000 requests" in run.text
     assert "PASSED" in run.text
@@ -132,11 +132,14 @@ def test_demo_of_a_missing_trace_says_so(start: Callable[..., Run]) -> None:
 
 
 def interrupted(run: Run, number: signal.Signals) -> None:
-    """Check that a demo ends as interrupted, and leaves nothing."""
+    """Wait for a demo to end as interrupted, with nothing left."""
     status = run.end()
     assert status in (128 + number, -number), run.text
-    assert "Traceback" not in run.text
-    if status > 0:
+    if status < 0:
+        # Python itself was still starting, or had just begun with our code: nothing had been done.
+        assert "nearcache demo" not in run.text
+    else:
+        assert "Traceback" not in run.text
         assert f"Interrupted ({number.name})" in run.text
         assert "Left behind: nothing" in run.text
     wait_until(lambda: gone(run), what="the demo's processes have ended")
@@ -184,7 +187,7 @@ def test_demo_with_a_killed_worker_goes_on_and_says_so(start: Callable[..., Run]
 
 def test_demo_whose_parent_is_killed_leaves_nothing(start: Callable[..., Run]) -> None:
     """Even SIGKILL of the parent leaves no process and no file: children and servers notice."""
-    run = start("--quick", "--seconds", "6")
+    run = start("--quick", "--seconds", "3")
     run.wait_for("Phase 3")
     os.kill(run.pid, signal.SIGKILL)
     run.end()

@@ -43,11 +43,11 @@ def test_floors_every_module_has_one() -> None:
     assert [unit for unit in sorted(units) if layers.floor_of(unit) is None] == []
 
 
-def test_neighbours_allowed_imports_form_no_circle() -> None:
-    """The exceptions to the rule stay on one floor, and can be put in an order."""
+def test_allowed_imports_name_errors_only_and_form_no_circle() -> None:
+    """What is allowed against the rule goes to the exceptions only, and can be put in an order."""
     order = TopologicalSorter[str]()
-    for importer, imported in layers.NEIGHBOURS:
-        assert layers.floor_of(importer) == layers.floor_of(imported)
+    for importer, imported in layers.ALLOWED:
+        assert imported == "errors"
         order.add(importer, imported)
     order.prepare()
 
@@ -103,7 +103,7 @@ def test_checker_module_without_floor_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "from nearcache.errors import CacheError",
+        "from nearcache.options import parse",
         "from nearcache._other cimport thing",
         "cimport nearcache._other",
         "from nearcache._other cimport (\n    thing,\n    other,\n)",
@@ -112,7 +112,7 @@ def test_checker_module_without_floor_is_found(tmp_path: Path) -> None:
 )
 def test_checker_planted_compiled_import_is_found(tmp_path: Path, statement: str) -> None:
     """A compiled module may import neither Python modules of the package nor another compiled module."""
-    package = plant(tmp_path / "src", {"__init__.py": "", "errors.py": ""})
+    package = plant(tmp_path / "src", {"__init__.py": "", "options.py": ""})
     ext = plant(tmp_path / "ext", {"_store.pyx": f"cimport cython\n{statement}\nfrom nearcache._store cimport Table\n"})
     (found,) = layers.compiled_violations(ext, package)
     assert "_store.pyx:2: nearcache._store imports nearcache" in found

@@ -23,7 +23,7 @@ MAY_SLEEP = {
 
 _PRUNED = re.compile(r"(^|/)(\.git|\.venv[^/]*|build|dist|__pycache__|\.\w+_cache|\.hypothesis|[^/]*\.egg-info)(/|$)")
 # Written so that they do not match themselves.
-_MACHINE_PATH = re.compile(r"(?<![\w.$)}/-])/(?:root|home|Users|work|opt|mnt|srv)/[\w.-]+")
+_MACHINE_PATH = re.compile(r"(?<![\w.$)}/-])/(?:root|home|Users|work)/[\w.-]+")
 _SKIPPING = re.compile(
     r"\b(?:mark\.(?:skip|skipif|xfail)|pytest\.(?:skip|xfail|importorskip)|unittest\.skip|Skip[T]est)\b"
 )

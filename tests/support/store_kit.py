@@ -35,7 +35,9 @@ def opened(store: Store[Any, Any], key: Any, lane: int = 0, *, wid: int = 0, wri
     return op
 
 
-def fill(store: Store[Any, Any], key: Any, value: Any, wid: int, *, lane: int = 0, deadline: int = NEVER) -> None:
+def fill(
+    store: Store[Any, Any], key: Any, value: Any, wid: int, *, lane: int = 0, deadline: int = NEVER
+) -> None:
     """Read through: one flight that nobody disturbs."""
     assert store.finish(opened(store, key, lane), value, wid, deadline, identity=SERVER)
 
@@ -46,7 +48,7 @@ class Key:
     def __init__(
         self,
         name: Any,
-        hash_: int = 7,
+        hash_: int = 123_457,
         *,
         on_eq: Callable[[], object] | None = None,
         on_del: Callable[[], object] | None = None,

@@ -11,13 +11,14 @@ _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "traces"
 
 
 def traces_folder() -> Path | None:
-    """Return the folder of traces: ``NEARCACHE_TRACES``, or ``../shared/traces`` of the checkout; None without one."""
+    """Return ``NEARCACHE_TRACES``, or ``../shared/traces`` of the checkout, or None if there is no such
+    folder."""
     folder = Path(os.environ.get("NEARCACHE_TRACES", _BESIDE))
     return folder if folder.is_dir() else None
 
 
 def read_trace(name: str) -> bytes | None:
-    """Return the bytes of ``<name>.xz``; None, with the reason on standard error, if there is no such file."""
+    """Return the bytes of ``<name>.xz``, or None, with the reason on standard error, without such a file."""
     folder = traces_folder()
     path = None if folder is None else folder / f"{name}.xz"
     if path is None or not path.is_file():

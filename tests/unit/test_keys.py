@@ -163,13 +163,15 @@ def test_key_has_the_documented_encoding(key, encoded):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"!", b"!selftest", b"z", b"S", b"n0", b"i", b"i-0", b"i007", b"i+1", b"i 1", b"i1 ", b"i1_0", b"i1\n", b"i1.0",
-        "i\u0661".encode(), b"i9223372036854775808", b"i-9223372036854775809", b"x", b"x1", b"x-1", b"x08000000000000000",
-        b"x7fffffffffffffff", b"x-8000000000000000", b"xABCDEF0123456789A", b"x0x10000000000000000", b"x1_0000000000000000",
-        b"f", b"f1.0", b"f0.10", b"f1e5", b"f1E-7", b"fnan", b"f-nan", b"fInf", b"finfinity", b"f 0.5", b"f.5", b"f0.5 ", b"f1_0.5",
+        b"", b"!", b"!selftest", b"z", b"S", b"n0", b"i", b"i-0", b"i007", b"i+1", b"i 1", b"i1 ", b"i1_0",
+        b"i1\n", b"i1.0", "i\u0661".encode(), b"i9223372036854775808", b"i-9223372036854775809", b"x", b"x1",
+        b"x-1", b"x08000000000000000", b"x7fffffffffffffff", b"x-8000000000000000", b"xABCDEF0123456789A",
+        b"x0x10000000000000000", b"x1_0000000000000000", b"f", b"f1.0", b"f0.10", b"f1e5", b"f1E-7", b"fnan",
+        b"f-nan", b"fInf", b"finfinity", b"f 0.5", b"f.5", b"f0.5 ", b"f1_0.5",
         b"f0.1000000000000000055511151231257827", b"s\xff", b"s\xc0\x80", b"s\xed\xa0", b"s\xf4\x90\x80\x80",
-        b"(", b")", b"(n)", b"(1:n", b"(1:n))", b"(01:n)", b"(0:)", b"(2:n)", b"(1:n1)", b"(:n)", b"(+1:n)", b"(1 :n)", b"(9:i1)",
-        b"(1:!)", b"(5:i007)", b"(4:f1.0)", b"(99999999999:n)", b"()x", b"(3:(1:)", b"(1:n)(1:n)",
+        b"(", b")", b"(n)", b"(1:n", b"(1:n))", b"(01:n)", b"(0:)", b"(2:n)", b"(1:n1)", b"(:n)", b"(+1:n)",
+        b"(1 :n)", b"(9:i1)", b"(1:!)", b"(5:i007)", b"(4:f1.0)", b"(99999999999:n)", b"()x", b"(3:(1:)",
+        b"(1:n)(1:n)",
     ],
 )  # fmt: skip
 def test_decode_of_what_is_not_canonical_is_refused(data):

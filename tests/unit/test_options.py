@@ -250,8 +250,8 @@ def test_parse_bad_value_names_option_value_and_remedy(url: str, option: str, va
 
 def test_parse_value_that_cannot_be_shown_is_refused_all_the_same() -> None:
     """Python refuses to print whole numbers of over 4,300 digits; the error about one must still be made."""
-    assert "repr raises ValueError" in message_of("memory://", maxsize=10**5000)
-    assert "repr raises ValueError" in message_of("memory://?ttl=5", ttl=10**5000)
+    assert message_of("memory://", maxsize=10**5000).startswith("option maxsize=<int ")
+    assert message_of("memory://?ttl=5", ttl=10**5000).startswith("option ttl=<int ")
 
 
 @pytest.mark.parametrize("url", BAD_URLS)

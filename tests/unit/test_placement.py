@@ -106,7 +106,7 @@ def test_removed_shard_leaves_the_others_where_they_are(names: list[str], data: 
 def test_order_of_names_decides_nothing(names: list[str], random: Random) -> None:
     """The same names in another order place every slot on the same name, and have the same version."""
     shuffled = list(names)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]  # a random.Random
+    random.shuffle(shuffled)
     first, second = Placement(names), Placement(shuffled)
     assert [names[shard] for shard in first.table] == [shuffled[shard] for shard in second.table]
     assert first.version == second.version

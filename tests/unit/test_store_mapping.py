@@ -39,7 +39,7 @@ def test_get_of_an_absent_key_returns_the_default() -> None:
 def test_get_with_a_wrong_number_of_arguments_raises_typeerror(arguments: tuple[str, ...]) -> None:
     """The fast entry of ``get`` leaves bad calls to the full one."""
     with pytest.raises(TypeError):
-        local_store().get(*arguments)  # type: ignore[call-overload]
+        local_store().get(*arguments)  # type: ignore[call-overload]  # that is what is tested
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,16 @@ def test_setitem_on_a_present_key_keeps_the_old_key_object() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a", b"a"), ("", b""), (-1, -2), (2**61 - 1, 0), ("ä", "a"), (2**70, 2**70 + 1), ((1,), (1, 2)), ("x", Key("x"))],
+    [
+        ("a", b"a"),
+        ("", b""),
+        (-1, -2),
+        (2**61 - 1, 0),
+        ("ä", "a"),
+        (2**70, 2**70 + 1),
+        ((1,), (1, 2)),
+        ("x", Key("x")),
+    ],
 )
 def test_keys_that_differ_are_two_keys_whatever_their_hashes(one: Any, other: Any) -> None:
     """Equal hashes are no equality."""
@@ -192,7 +201,7 @@ def test_hit_many_returns_values_and_defaults_in_order() -> None:
 def test_hit_many_of_a_tuple_raises_typeerror() -> None:
     """It takes a list."""
     with pytest.raises(TypeError):
-        local_store().hit_many(("a",), None)  # type: ignore[arg-type]
+        local_store().hit_many(("a",), None)  # type: ignore[arg-type]  # that is what is tested
 
 
 def test_hit_never_calls_a_hook() -> None:
@@ -373,7 +382,7 @@ def test_init_twice_raises_and_changes_nothing() -> None:
     store = local_store(2)
     store["k"] = 1
     with pytest.raises(ValueError, match="initialised already"):
-        store.__init__(5)  # type: ignore[misc]
+        store.__init__(5)  # type: ignore[misc]  # that is what is tested
     assert (store.maxsize, store["k"]) == (2, 1)
 
 

@@ -34,7 +34,7 @@ class Sub(Store[Any, Any]):
         raise KeyError(key)
 
 
-class MappingSub(Store[Any, Any], MutableMapping[Any, Any]):  # type: ignore[misc]
+class MappingSub(Store[Any, Any], MutableMapping[Any, Any]):  # type: ignore[misc]  # that is what is tested
     """As the public cache is one: a MutableMapping too."""
 
 
@@ -61,7 +61,7 @@ def test_store_is_no_sequence() -> None:
     """Items have no numbers."""
     assert slot(Store, SQ_ITEM) is None
     with pytest.raises(TypeError):
-        reversed(local_store())  # type: ignore[call-overload]
+        reversed(local_store())  # type: ignore[call-overload]  # that is what is tested
 
 
 def test_subclass_that_overrides_getitem_is_called() -> None:
@@ -92,7 +92,7 @@ def test_mutable_mapping_mixins_work_on_a_subclass() -> None:
 
 def test_store_is_generic_at_run_time() -> None:
     """``Store[str, int]`` may be written anywhere, and subclassed."""
-    assert Store[str, int].__origin__ is Store  # type: ignore[attr-defined]
+    assert Store[str, int].__origin__ is Store  # type: ignore[attr-defined]  # generic alias
 
     class Typed(Store[str, int]):
         pass

@@ -516,7 +516,7 @@ def test_op_is_for_one_use() -> None:
     with pytest.raises(ValueError, match="opened before"):
         store.open(op)
     with pytest.raises(ValueError, match="opened already"):
-        op.__init__("other")  # type: ignore[misc]
+        op.__init__("other")  # type: ignore[misc]  # that is what is tested
     store.check_invariants()
 
 

@@ -83,6 +83,12 @@ class _Subscription:
     dropped: int = 0
 
 
+def _pack(*words: bytes) -> bytes:
+    pack: Any = hiredis.pack_command  # its stub knows tuples of one word only
+    packed: bytes = pack(words)
+    return packed
+
+
 class Listener:
     """Follows every lane of one cache.
 
@@ -256,7 +262,7 @@ class Listener:
         self._selector.register(link.sock, selectors.EVENT_READ, subscription)
         self._perform(subscription, subscription.lane.connected(link.identity))
         channel = self._prefix + b"i"
-        if self._send(subscription, hiredis.pack_command((b"SUBSCRIBE", channel))):
+        if self._send(subscription, _pack(b"SUBSCRIBE", channel)):
             self._send_heartbeat(subscription)
 
     def _back_off(self, subscription: _Subscription) -> None:
@@ -286,8 +292,8 @@ class Listener:
         subscription.lane.heartbeat_sent(now_ns)
         spread = random.uniform(0.9, 1.1)
         subscription.beat_ns = now_ns + int(subscription.lane.heartbeat_ns * spread)
-        nonce = os.urandom(8).hex()
-        self._send(subscription, hiredis.pack_command((command, script, b"1", self._lane_key, b"1", nonce)))
+        nonce = os.urandom(8).hex().encode()
+        self._send(subscription, _pack(command, script, b"1", self._lane_key, b"1", nonce))
 
     def _send(self, subscription: _Subscription, data: bytes) -> bool:
         assert subscription.link is not None

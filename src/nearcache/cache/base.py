@@ -175,10 +175,11 @@ class Cache(Store[K, V], Generic[K, V]):
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Self:
         """Return a new cache of this class, with its default settings, that holds the keys."""
-        cache = cls()
+        make: Any = cls  # the caches that can be made without arguments; this base cannot
+        cache = make()
         for key in keys:
             cache[key] = value
-        return cache
+        return cast("Self", cache)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -118,7 +118,7 @@ class MemoryCache(Cache[K, V]):
         found = self.get(key, _ABSENT)
         if found is not _ABSENT:
             return cast("V", found)
-        self[key] = default
+        self[key] = cast("V", default)
         return default
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:

@@ -156,7 +156,7 @@ class TieredCache(Cache[K, V]):
         """Return the values that are there, by key. See :meth:`Cache.get_many`."""
         wanted = list(dict.fromkeys(keys))
         values = self.hit_many(wanted, MISSING)
-        found = {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING}
+        found: dict[K, Any] = {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING}
         if len(found) < len(wanted):
             missed = {self._name(key): key for key in wanted if key not in found}
             more = self._run(read_many(self._tier, self, missed))
@@ -331,6 +331,7 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
     return Tier(
         namespace=settings.namespace,
         shard_names=[endpoint.name for endpoint in endpoints],
+        db=endpoints[0].db,
         codec=ValueCodec(SafeCodec(settings.classes), settings.max_value),
         ttl_ms=milliseconds(settings.ttl),
         l1_ttl_ms=milliseconds(settings.l1_ttl),

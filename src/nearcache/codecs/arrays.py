@@ -106,7 +106,7 @@ def _numpy() -> ModuleType:
 
 
 def _dump_dtype(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> object:
-    """Return a dtype as text, as (base, shape), or as (names, formats, offsets, itemsize)."""
+    """Return a dtype as text, as (base, shape), or as five parts of a structure."""
     if dtype.hasobject:
         raise Unfit(f"its dtype {dtype} holds Python objects; convert it to a list, or to a dtype without objects")
     if depth == 0 or dtype.itemsize == 0:
@@ -116,10 +116,11 @@ def _dump_dtype(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> object:
         return (_dump_dtype(base, depth - 1), shape)
     if dtype.names is not None and dtype.fields is not None:
         members = [dtype.fields[name] for name in dtype.names]
-        if any(len(member) > 2 for member in members):
-            raise Unfit(f"its dtype {dtype} has field titles, which would be lost; use names alone")
         formats = tuple(_dump_dtype(member[0], depth - 1) for member in members)
-        return (dtype.names, formats, tuple(member[1] for member in members), dtype.itemsize)
+        titles = tuple(member[2] if len(member) > 2 else None for member in members)
+        if not all(title is None or type(title) is str for title in titles):
+            raise Unfit(f"its dtype {dtype} has field titles that are no text; use names alone")
+        return (dtype.names, formats, tuple(member[1] for member in members), titles, dtype.itemsize)
     if _FORMAT.fullmatch(dtype.str) is None:
         raise Unfit(f"its dtype {dtype} is not one that can be read back; convert it with astype()")
     return dtype.str
@@ -136,12 +137,15 @@ def _load_dtype(numpy: ModuleType, descr: object, reading: Reading, depth: int =
             raise Unfit("a dtype's shape is not made of sizes")
         dtype = numpy.dtype((_load_dtype(numpy, base, reading, depth - 1), shape))
     else:
-        names, formats, offsets, itemsize = fields(descr, 4)
-        if not all(type(part) is tuple for part in (names, formats, offsets)) or type(itemsize) is not int:
+        names, formats, offsets, titles, itemsize = fields(descr, 5)
+        parts = (names, formats, offsets, titles)
+        if not all(type(part) is tuple for part in parts) or type(itemsize) is not int:
             raise Unfit("a structured dtype's fields are of the wrong types")
         reading.charge(len(formats))
         members = [_load_dtype(numpy, member, reading, depth - 1) for member in formats]
         layout = {"names": list(names), "formats": members, "offsets": list(offsets), "itemsize": itemsize}
+        if any(title is not None for title in titles):
+            layout["titles"] = list(titles)
         dtype = numpy.dtype(layout)
     if dtype.hasobject or dtype.itemsize == 0:
         raise Unfit("a dtype that holds objects or nothing")

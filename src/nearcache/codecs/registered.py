@@ -23,8 +23,8 @@ from nearcache.errors import ConfigError
 
 TAG_NEW, TAG_CALL, TAG_MEMBER, TAG_FLAG = 32, 33, 34, 35
 
-_newobj = copyreg.__newobj__  # type: ignore[attr-defined]
-_newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]
+_newobj = copyreg.__newobj__  # type: ignore[attr-defined]  # typeshed has no such name
+_newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]  # nor this
 
 
 class RegisteredClass:
@@ -106,7 +106,7 @@ class RegisteredClass:
         if isinstance(member, Flag):
             self._check_flag(member.value)
             return TAG_FLAG, (index, member.value), None
-        if self.cls.__members__.get(member.name) is not member:  # type: ignore[attr-defined]
+        if self.cls.__members__.get(member.name) is not member:  # type: ignore[attr-defined]  # cls is an Enum class
             raise Unfit("it is no longer a member of its class")
         return TAG_MEMBER, (index, member.name), None
 

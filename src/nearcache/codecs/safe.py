@@ -351,7 +351,7 @@ def _remedy(obj: Any) -> str:
         return "functions, methods and modules cannot be stored; store the data that they need"
     if hasattr(kind, "__next__") or hasattr(kind, "__await__"):
         return "iterators, generators and coroutines cannot be stored; store their items, list(value)"
-    if kind.__module__ == "builtins":
+    if kind.__module__ == "builtins" and not isinstance(obj, BaseException):
         return "this type cannot be stored; convert it to bytes, a list or a dict"
     register_it = f"register the class with classes=({kind.__name__}, ...) on nearcache.open()"
     if isinstance(obj, Enum):

@@ -14,11 +14,11 @@ from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
-from ..l2 import Exchange, Reply
+from ..l2 import Command, Exchange, Reply
 from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated
 from .steps import Steps
 from .tier import Tier, new_id
-from .writing import set_command
+from .writing import set_commands
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
 CHUNK_KEYS: Final = 128
@@ -184,7 +184,7 @@ def _write_round(
             tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms)
             for content in chunk.contents
         ]
-    commands = [set_command(tier, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
+    commands = [set_commands(tier, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
     results = yield from _send(chunks, commands)
     again = []
     for chunk, (result, identity) in zip(chunks, results, strict=True):
@@ -219,7 +219,7 @@ def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) ->
             _open(store, chunk)
             for name in chunk.names:
                 store.drop(name)
-        commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid).commands[0] for c in chunks]
+        commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid).commands for c in chunks]
         results = yield from _send(chunks, commands)
         for chunk, (result, _) in zip(chunks, results, strict=True):
             if isinstance(result, ShardError):
@@ -257,18 +257,28 @@ def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None]]) -> Iterator
         yield chunk
 
 
-def _send(chunks: list[_Chunk], commands: list[Any]) -> Steps[list[tuple[Any, int]]]:
-    """Send one command per chunk, all of a shard's in one batch. Returns ``(result or ShardError, identity)`` each."""
+def _send(chunks: list[_Chunk], commands: list[list[Command]]) -> Steps[list[tuple[Any, int]]]:
+    """Send each chunk's commands, all of a shard's in one batch. Returns ``(last answer or ShardError, identity)``."""
     places: dict[int, list[int]] = {}
     for place, chunk in enumerate(chunks):
         places.setdefault(chunk.shard, []).append(place)
-    exchanges = [Exchange(shard, [commands[place] for place in mine]) for shard, mine in places.items()]
+    exchanges = [
+        Exchange(shard, [command for place in mine for command in commands[place]]) for shard, mine in places.items()
+    ]
     replies = yield exchanges
     results: list[tuple[Any, int]] = [(None, 0)] * len(chunks)
     for mine, reply in zip(places.values(), replies, strict=True):
-        for order, place in enumerate(mine):
-            results[place] = (reply, 0) if isinstance(reply, ShardError) else (reply.values[order], reply.identity)
+        end = 0
+        for place in mine:
+            start, end = end, end + len(commands[place])
+            results[place] = (reply, 0) if isinstance(reply, ShardError) else _last(reply, start, end)
     return results
+
+
+def _last(reply: Reply, start: int, end: int) -> tuple[Any, int]:
+    """The answer to the last of these commands, or the first error among them."""
+    values = reply.values[start:end]
+    return next((value for value in values if isinstance(value, ShardError)), values[-1]), reply.identity
 
 
 def _open(store: Store[Any, Any], chunk: _Chunk) -> None:

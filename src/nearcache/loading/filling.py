@@ -14,7 +14,7 @@ from typing import Any
 from .._store import Op, Store
 from ..errors import ShardError
 from ..flights import ABANDONED, Load
-from ..l2 import Exchange
+from ..l2 import Exchange, stage
 from .reading import MISSING, accept, answer, read
 from .steps import Call, JoinLoad, Steps
 from .tier import FENCE_MS, Tier, hex_id, new_id
@@ -92,18 +92,17 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         return found
     value = yield from _call(tier, wanted)
     sealed = tier.codec.seal(tier.codec.encode(value), wid=op.wid, generation=generation, ttl_ms=wanted.ttl_ms)
-    keys = [tier.value_key(encoded), tier.fence_key(encoded), tier.lane_key]
-    command = tier.call(
-        tier.scripts.fill, keys, hex_id(op.wid), hex_id(generation), token, b"%d" % wanted.ttl_ms, sealed
-    )
+    before, staging, envelopes = stage(tier.prefix, hex_id(op.wid), [sealed])
+    arguments = (hex_id(op.wid), hex_id(generation), token, b"%d" % wanted.ttl_ms, *envelopes)
+    command = tier.call(tier.scripts.fill, tier.write_keys([encoded], staging), *arguments)
     start_ns = tier.clock()
     try:
-        reply = answer((yield [Exchange(op.lane, [command])])[0])
+        reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
     except ShardError:
         tier.count(errors=1)
         store.abandon(op, drop=True)
         return value
-    if int(reply.values[0][0]) != 1:
+    if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
         store.abandon(op, drop=False)
         return value
@@ -115,7 +114,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
 
 def _fence(tier: Tier, shard: int, encoded: bytes) -> Steps[tuple[bytes, int, Any]]:
     """Return ``(token, generation, MISSING)``, or a live value that has come meanwhile as the third."""
-    keys = [tier.value_key(encoded), tier.fence_key(encoded), tier.lane_key]
+    keys = tier.write_keys([encoded])
     mode = b""
     while True:
         start_ns = tier.clock()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from .._store import Store
 from ..codecs import HEADER_SIZE, peek_ids
-from ..errors import DecodeError, ServerReplyError, ShardError
+from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Read
 from ..l2 import Exchange, Reply
 from .steps import JoinRead, Steps
@@ -28,7 +28,7 @@ def answer(reply: Reply | ShardError) -> Reply:
     if isinstance(reply, Exception):
         raise reply
     for value in reply.values:
-        if isinstance(value, ServerReplyError):
+        if isinstance(value, ShardError):
             raise value
     return reply
 

@@ -14,7 +14,7 @@ from ..coherence import Lane, State
 from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..placement import Placement
+from ..placement import Placement, lane_prefix
 
 #: Version of the shard list, as lanes record it. Live changes of the list will count it up.
 RING: Final = b"1"
@@ -71,6 +71,7 @@ class Tier:
     Args:
         namespace: Name of the logical cache.
         shard_names: Names of the shards, which placement hashes.
+        db: Number of the Redis database.
         codec: Values to envelopes and back.
         ttl_ms: Lifetime that writes get by default.
         l1_ttl_ms: Longest life of an L1 copy.
@@ -83,13 +84,14 @@ class Tier:
         *,
         namespace: str,
         shard_names: Sequence[str],
+        db: int = 0,
         codec: ValueCodec,
         ttl_ms: int = ENDLESS_MS,
         l1_ttl_ms: int = ENDLESS_MS,
         bound_ns: int = 2_000_000_000,
         clock: Clock = monotonic_ns,
     ) -> None:
-        self.prefix = f"nc:{{{namespace}:0}}:".encode()
+        self.prefix = lane_prefix(namespace, 0, db)
         self.lane_key = self.prefix + b"L"
         self.shard_names = tuple(shard_names)
         self.placement = Placement(shard_names)
@@ -160,9 +162,9 @@ class Tier:
         """The command that runs a script; the first two arguments are the same for all of them."""
         return (script, len(keys), *keys, RING, hex_id(new_id()), *arguments)
 
-    def write_keys(self, encoded: list[bytes]) -> list[bytes]:
+    def write_keys(self, encoded: list[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a ``set`` or ``invalidate`` of several keys declares."""
-        return [*map(self.value_key, encoded), *map(self.fence_key, encoded), self.lane_key]
+        return [*map(self.value_key, encoded), *map(self.fence_key, encoded), *staging, self.lane_key]
 
     def invalidate_exchange(self, shard: int, encoded: list[bytes], wid: int) -> Exchange:
         """One message that drops every copy of the keys, wherever it is."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import ServerReplyError, ShardError
-from ..l2 import Exchange
+from ..l2 import Command, Exchange, stage
 from .reading import MISSING, accept, answer
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
@@ -49,9 +49,9 @@ def _write(
     for _ in range(_ATTEMPTS):
         sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms)
         start_ns = tier.clock()
-        command = set_command(tier, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
-        reply = answer((yield [Exchange(op.lane, [command])])[0])
-        status, there, *rest = reply.values[0]
+        commands = set_commands(tier, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
+        reply = answer((yield [Exchange(op.lane, commands)])[0])
+        status, there, *rest = reply.values[-1]
         if int(status) == 1:
             tier.count(writes=1, bytes_written=len(sealed))
             deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
@@ -67,13 +67,14 @@ def _write(
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
 
 
-def set_command(
+def set_commands(
     tier: Tier, encoded: list[bytes], sealed: list[bytes], wid: int, generation: int, ttl_ms: int, *, nx: bool = False
-) -> Any:
-    """The command that writes values under one write id, with one message."""
+) -> list[Command]:
+    """The commands that write values under one write id, with one message. The last one's answer counts."""
     mode = b"NX" if nx else b""
-    arguments = (hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, *sealed)
-    return tier.call(tier.scripts.set, tier.write_keys(encoded), *arguments)
+    before, staging, envelopes = stage(tier.prefix, hex_id(wid), sealed)
+    arguments = (hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, *envelopes)
+    return [*before, tier.call(tier.scripts.set, tier.write_keys(encoded, staging), *arguments)]
 
 
 def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:

@@ -1,0 +1,194 @@
+"""Many threads on one store: the GIL changes hands inside comparisons, releases and sizes."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from nearcache._store import Op, Store
+from support.store_kit import NEVER, SERVER, attached_store
+
+OPERATIONS = 60_000
+THREADS = 4
+
+
+class Slow:
+    """A key compared in Python, so that threads switch in the middle of a lookup."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: int) -> None:
+        self.name = name
+
+    def __hash__(self) -> int:
+        return self.name % 7
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slow) and other.name == self.name
+
+
+@pytest.fixture(autouse=True)
+def _eager_switching() -> Iterator[None]:
+    """Let the threads alternate as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def run(worker: Callable[[int], None]) -> None:
+    """Run ``worker(seed)`` in all threads; raise what the first one raised."""
+    errors: list[BaseException] = []
+
+    def guarded(seed: int) -> None:
+        try:
+            worker(seed)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(seed,)) for seed in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def make_plain(name: int) -> Any:
+    return f"key {name}"
+
+
+@pytest.mark.parametrize("make_key", [make_plain, Slow])
+def test_readers_and_writers_with_eviction_leave_a_whole_store(make_key: Callable[[int], Any]) -> None:
+    """A value always belongs to its key, bounds hold all the time, and the structure at the end."""
+    store: Store[Any, Any] = attached_store(50)
+
+    def worker(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(OPERATIONS // (1 if make_key is make_plain else 4)):
+            name = rng.randrange(100)
+            key, choice = make_key(name), rng.random()
+            if choice < 0.6:
+                value = store.get(key)
+                assert value is None or value[0] == name
+            elif choice < 0.9:
+                store[key] = [name]
+            elif choice < 0.95:
+                store.drop(key)
+            elif choice < 0.96:
+                assert len(store.snapshot()) <= 50
+            else:
+                assert key in store or True
+            assert len(store) <= 50
+
+    run(worker)
+    store.check_invariants()
+    held = list(store)
+    assert len(held) == len(set(held)) == len(store)
+
+
+@pytest.mark.parametrize("make_key", [make_plain, Slow])
+def test_flights_writes_and_messages_never_serve_an_older_value(make_key: Callable[[int], Any]) -> None:
+    """A model of L2 beside the store: what a thread reads from L1 is never older than what it saw before."""
+    store: Store[Any, Any] = attached_store(30)
+    server: dict[int, int] = dict.fromkeys(range(20), 1)  # name -> version, which is the wid too
+    lock = threading.Lock()
+    outbox: list[tuple[int, int]] = []
+
+    def worker(seed: int) -> None:
+        rng = random.Random(seed)
+        seen: dict[int, int] = {}
+        for _ in range(OPERATIONS // (2 if make_key is make_plain else 8)):
+            name = rng.randrange(20)
+            key, choice = make_key(name), rng.random()
+            if choice < 0.5:
+                version = store.get(key)
+                if version is None:
+                    op = Op(key)
+                    store.open(op)
+                    version = server[name]
+                    store.finish(op, version, version, NEVER, identity=SERVER)
+                assert version >= seen.get(name, 0), "time went back"
+                seen[name] = version
+            elif choice < 0.7:
+                with lock:
+                    wid = max(server.values()) + 1
+                op = Op(key, wid=wid, write=True)
+                store.open(op)
+                with lock:  # one step of the server: change, number, publish
+                    wid_now = max(server.values()) + 1
+                    server[name] = wid_now
+                    outbox.append((wid_now, name))
+                if wid_now == wid:
+                    store.finish(op, wid, wid, NEVER, identity=SERVER)
+                else:
+                    store.abandon(op, drop=True)
+                seen[name] = wid_now
+            else:
+                deliver()
+
+    delivering = threading.Lock()
+
+    def deliver() -> None:
+        with delivering:
+            while outbox:
+                wid, name = outbox[0]
+                store.apply(0, wid, [make_key(name)])
+                outbox.pop(0)
+
+    run(worker)
+    deliver()
+    store.check_invariants()
+    for name, version in server.items():
+        assert store.get(make_key(name)) in {None, version}
+
+
+def test_collector_in_the_middle_of_everything_finds_a_whole_store() -> None:
+    """``gc.collect`` from one thread while others write and evict."""
+    store: Store[Any, Any] = attached_store(100)
+
+    def worker(seed: int) -> None:
+        rng = random.Random(seed)
+        for step in range(OPERATIONS // 20):
+            name = rng.randrange(300)
+            store[name] = [store, name]
+            if seed == 0 and step % 50 == 0:
+                gc.collect()
+
+    run(worker)
+    store.check_invariants()
+    assert len(store) == 100
+
+
+def test_lanes_flicker_while_readers_read() -> None:
+    """Vouching, suspecting, attaching from one thread, as the listener does."""
+    store: Store[Any, Any] = attached_store(100, lanes=2)
+
+    def worker(seed: int) -> None:
+        rng = random.Random(seed)
+        for step in range(OPERATIONS // 2):
+            lane, name = step % 2, rng.randrange(100)
+            if seed == 0:
+                store.lane_suspect(lane)
+                store.lane_dark(lane)
+                store.lane_attach(lane, SERVER if step % 4 else 0)
+                store.lane_vouch(lane, NEVER)
+                continue
+            suspect = store.suspect(name)
+            op = Op(name, lane)
+            store.open(op)
+            if suspect is not None:
+                store.refresh(op, suspect[0], NEVER, SERVER)
+            else:
+                store.finish(op, name, name + 1, NEVER, identity=SERVER)
+            assert store.get(name, name) == name
+
+    run(worker)
+    store.check_invariants()
+    assert all(store.join(name) is None for name in range(100))
