@@ -86,9 +86,7 @@ def contestants(keys: list[str]) -> dict[str, tuple[Callable[..., None], object]
     }
 
 
-def measure(
-    names: dict[str, tuple[Callable[..., None], object]], keys: list[str], rounds: int
-) -> dict[str, float]:
+def measure(names: dict[str, tuple[Callable[..., None], object]], keys: list[str], rounds: int) -> dict[str, float]:
     best = dict.fromkeys(names, float("inf"))
     for _ in range(rounds):
         for name, (run, subject) in names.items():
@@ -117,9 +115,7 @@ def report(best: dict[str, float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)

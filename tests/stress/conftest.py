@@ -11,9 +11,7 @@ TRACES = Path(os.environ.get("NEARCACHE_TRACES", Path(__file__).parents[2].paren
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "traces: needs the access traces (NEARCACHE_TRACES or ../shared/traces)"
-    )
+    config.addinivalue_line("markers", "traces: needs the access traces (NEARCACHE_TRACES or ../shared/traces)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -23,9 +21,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if missing:
         items[:] = [item for item in items if item not in missing]
         config.hook.pytest_deselected(items=missing)
-        config.stash[REASON] = (
-            f"{len(missing)} tests deselected: no traces at {TRACES} (set NEARCACHE_TRACES)"
-        )
+        config.stash[REASON] = f"{len(missing)} tests deselected: no traces at {TRACES} (set NEARCACHE_TRACES)"
 
 
 REASON = pytest.StashKey[str]()

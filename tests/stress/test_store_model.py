@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from nearcache._store import Op, Store
 from nearcache.errors import ValueTooLargeError
 from support.store_model import NEVER, Lane, Model, Pending

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from nearcache._store import Op, Store
 from support.store_kit import NEVER, SERVER, attached_store
 

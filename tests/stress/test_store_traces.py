@@ -7,6 +7,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+
 from nearcache._store import Store
 from support.store_kit import NEVER
 
@@ -68,9 +69,7 @@ def test_lru_on_p3_hits_exactly_as_published(p3: list[range], size: int, hits: i
 
 
 @pytest.mark.parametrize(("mebibytes", "misses"), [(128, 93151), (512, 81609), (1024, 71702)])
-def test_lru_by_bytes_on_cloudphysics_misses_exactly_as_published(
-    traces: Path, mebibytes: int, misses: int
-) -> None:
+def test_lru_by_bytes_on_cloudphysics_misses_exactly_as_published(traces: Path, mebibytes: int, misses: int) -> None:
     """libCacheSim 0.3.5 gives these very counts; an entry keeps the size it came with."""
     keys = column(traces / "cloudphysics_io.keys.u64.xz", "Q")
     sizes = column(traces / "cloudphysics_io.size.u32.xz", "I")

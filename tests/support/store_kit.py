@@ -35,9 +35,7 @@ def opened(store: Store[Any, Any], key: Any, lane: int = 0, *, wid: int = 0, wri
     return op
 
 
-def fill(
-    store: Store[Any, Any], key: Any, value: Any, wid: int, *, lane: int = 0, deadline: int = NEVER
-) -> None:
+def fill(store: Store[Any, Any], key: Any, value: Any, wid: int, *, lane: int = 0, deadline: int = NEVER) -> None:
     """Read through: one flight that nobody disturbs."""
     assert store.finish(opened(store, key, lane), value, wid, deadline, identity=SERVER)
 

@@ -125,9 +125,7 @@ def test_program_outside_the_dialect_is_refused(program):
     refuse(PROTO + program)
 
 
-@pytest.mark.parametrize(
-    "module", ["os", "builtins", "nearcache.codecs.safe", "nearcache.codecs", "posix", ""]
-)
+@pytest.mark.parametrize("module", ["os", "builtins", "nearcache.codecs.safe", "nearcache.codecs", "posix", ""])
 @pytest.mark.parametrize(
     "name", ["system", "eval", "rebuild.__globals__", "SafeCodec", "pickle", "_GLOBAL", "io.open", ""]
 )
@@ -367,9 +365,7 @@ def test_copies_of_a_large_part_are_refused():
 def test_fraction_that_takes_forever_to_reduce_is_refused():
     """Reducing is quadratic; the sizes are limited."""
     number = b"\x8b" + struct.pack("<i", 1_000_000) + b"\x55" * 1_000_000
-    assert "bits" in timed_refusal(
-        PROTO + call(8, number + number.replace(b"\x55", b"\x57") + b"\x86") + b"."
-    )
+    assert "bits" in timed_refusal(PROTO + call(8, number + number.replace(b"\x55", b"\x57") + b"\x86") + b".")
 
 
 def test_dtype_that_unfolds_exponentially_is_refused():

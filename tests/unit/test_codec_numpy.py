@@ -77,9 +77,7 @@ def test_array_is_aligned_where_the_length_field_grows(size):
         np.array([1, 2], ">u2"),
         np.array([True, False]),
         np.array([("a", 1.5, [1, 2])], [("name", "U4"), ("price", "<f8"), ("pair", "<i2", (2,))]),
-        np.zeros(
-            2, np.dtype({"names": ["b", "a"], "formats": ["u1", "<i4"], "offsets": [8, 0], "itemsize": 16})
-        ),
+        np.zeros(2, np.dtype({"names": ["b", "a"], "formats": ["u1", "<i4"], "offsets": [8, 0], "itemsize": 16})),
         np.zeros(1, [(("title", "a"), "i4"), ("b", "i2")]),
         np.zeros(3, [("outer", [("inner", "<c8"), ("raw", "V3")])]),
         np.array([1.5], np.longdouble),

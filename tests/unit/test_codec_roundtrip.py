@@ -105,9 +105,7 @@ def test_float_keeps_every_bit(raw):
     assert struct.pack("<d", through([value])[0]) == struct.pack("<d", value)
 
 
-@pytest.mark.parametrize(
-    "value", [0, 1, -1, 127, 128, -128, -129, 255, 256, 2**63, -(2**63), 2**64, 1 << 9_000]
-)
+@pytest.mark.parametrize("value", [0, 1, -1, 127, 128, -128, -129, 255, 256, 2**63, -(2**63), 2**64, 1 << 9_000])
 def test_int_of_any_size_comes_back(value):
     """Alone and in a container."""
     assert through(value) == value
@@ -311,9 +309,7 @@ def test_codec_is_usable_from_many_threads():
     from concurrent.futures import ThreadPoolExecutor
 
     codec = SafeCodec(shop.CLASSES)
-    sample = [
-        {"n": n, "m": shop.Money(Decimal(n)), "d": dt.date(2026, 1, 1), "u": UUID(int=n)} for n in range(200)
-    ]
+    sample = [{"n": n, "m": shop.Money(Decimal(n)), "d": dt.date(2026, 1, 1), "u": UUID(int=n)} for n in range(200)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda value: through(value, codec), sample)) == sample
 
@@ -325,9 +321,7 @@ def test_import_of_the_codec_imports_no_heavy_modules():
         "heavy = {'numpy', 'decimal', 'fractions', 'uuid', 'zoneinfo', 'pathlib', 'redis'}\n"
         "print(*sorted(heavy & (set(sys.modules) - before)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, env=_env()
-    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, env=_env())
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 

@@ -156,9 +156,7 @@ def test_varint_comes_back(number):
     assert read_varint(b"x" + raw + b"y", 1) == (number, 1 + len(raw))
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"\x80", b"\x80\x00", b"\xff\x80\x00", b"\xff" * 9, b"\x80" * 9 + b"\x01"]
-)
+@pytest.mark.parametrize("raw", [b"", b"\x80", b"\x80\x00", b"\xff\x80\x00", b"\xff" * 9, b"\x80" * 9 + b"\x01"])
 def test_varint_that_is_cut_off_or_not_shortest_is_refused(raw):
     """One number has one form."""
     with pytest.raises(DecodeError):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from nearcache._store import Op, Store
 from support.store_kit import NEVER, SERVER, Key, Value, attached_store, fill, local_store, opened
 
@@ -51,9 +52,7 @@ CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
     "suspect": lambda store, key: store.suspect(key),
     "apply": lambda store, key: store.apply(0, 3, ["x", key, "y", key]),
     "open and finish": lambda store, key: store.finish(opened(store, key), "new", 9, NEVER, identity=SERVER),
-    "write": lambda store, key: store.finish(
-        opened(store, key, wid=9, write=True), "new", 9, NEVER, identity=SERVER
-    ),
+    "write": lambda store, key: store.finish(opened(store, key, wid=9, write=True), "new", 9, NEVER, identity=SERVER),
     "refresh": lambda store, key: store.refresh(opened(store, key), 1, NEVER, SERVER),
     "abandon": lambda store, key: store.abandon(opened(store, key), drop=True),
 }
@@ -190,9 +189,7 @@ def test_del_of_evicted_values_and_keys_may_act_on_the_store(action: str) -> Non
     store.check_invariants()
 
 
-@pytest.mark.parametrize(
-    "way", ["overwrite", "drop", "delitem", "drop_all", "expire", "pop", "message", "sweep"]
-)
+@pytest.mark.parametrize("way", ["overwrite", "drop", "delitem", "drop_all", "expire", "pop", "message", "sweep"])
 def test_del_that_puts_the_key_back_is_served(way: str) -> None:
     """The entry is out before its value dies, so that putting it back is an ordinary put."""
     store = attached_store(5)
