@@ -30,7 +30,6 @@ from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, S
 from ..errors import CacheError, DecodeError, ServerReplyError
 from ..keys import decode_key
 
-_READ_BYTES: Final = 1 << 18
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
 
@@ -314,11 +313,11 @@ class Listener:
         if link is None:
             return
         try:
-            data = link.sock.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
+            data = link.receive()  # over TLS, "not yet" is an error of its own, and a selector does not see everything
         except OSError as error:
             self._lose(subscription, f"cannot read: {error}")
+            return
+        if data is None:
             return
         if not data:
             self._lose(subscription, "the server closed the connection")
