@@ -18,7 +18,7 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from nearcache.l2 import Driver, Exchange, load_script
+from nearcache.l2 import Driver, Exchange, load_script, stage
 from nearcache.options import Endpoint
 from nearcache.placement import lane_prefix
 from support.redis import RedisServer, find_binaries
@@ -62,7 +62,7 @@ def comparisons(
             lambda: clients[0].get(PREFIX + b"v:sread"),
             lambda r=read: driver.execute(r),
         )
-        write = [Exchange(0, [store([b"swrite"], value)])]
+        write = [Exchange(0, store([b"swrite"], value))]
         assert driver.execute(write)[0].values[-1] == [1, NONCE]
         yield (
             f"SET PX / set script, {size} B",
@@ -98,7 +98,7 @@ def batches(
                 pipeline.execute()
 
         names = [key[len(PREFIX) + 2 :] for key in keys]
-        stores = [Exchange(shard, [store(names, value)]) for shard in range(2)]
+        stores = [Exchange(shard, store(names, value)) for shard in range(2)]
         assert [reply.values for reply in driver.execute(stores)] == [[[1, NONCE]]] * 2
         yield f"get {total} keys, 2 shards", max(2, 4000 // total), pipelines, lambda r=reads: driver.execute(r)
         yield f"set {total} keys, 2 shards", max(2, 4000 // total), writes, lambda s=stores: driver.execute(s)
@@ -129,11 +129,12 @@ def beat() -> Any:
     return load_script("heartbeat").call([PREFIX + b"L"], [1, NONCE])
 
 
-def store(names: list[bytes], value: bytes) -> Any:
-    """The command that writes the value under each name."""
+def store(names: list[bytes], value: bytes) -> list[Any]:
+    """The commands that write the value under each name."""
+    before, staging, envelopes = stage(PREFIX, NONCE, [value] * len(names))
     keys = [PREFIX + kind + name for kind in (b"v:", b"l:") for name in names]
-    arguments = [1, NONCE, NONCE, NONCE, "", TTL_MS, *[value] * len(names)]
-    return load_script("set").call([*keys, PREFIX + b"L"], arguments)
+    arguments = [1, NONCE, NONCE, NONCE, "", TTL_MS, *envelopes]
+    return [*before, load_script("set").call([*keys, *staging, PREFIX + b"L"], arguments)]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from nearcache.errors import ClosedError, ServerReplyError, ShardUnavailableErro
 from nearcache.l2 import Driver, Exchange, ListenerLink, Reply, load_script
 from nearcache.options import Endpoint
 from support.fake import FakeServer, bulk
-from support.lanes import NONCE, endpoint_of, envelope, wid
+from support.lanes import NONCE, endpoint_of, wid
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -100,28 +100,6 @@ def test_scripts_unknown_to_the_server_are_sent_in_full_once(driver: Driver, red
     stats = redis_server.client().info("commandstats")
     assert stats["cmdstat_eval"]["calls"] == 2
     assert driver.status(0).connections == 1
-
-
-def test_large_envelopes_are_sent_round_lua_unseen_by_the_caller(driver: Driver) -> None:
-    """One answer per command stays one answer per command, known script or not, alone or among others."""
-    lane = PREFIX + b"L"
-    beat = load_script("heartbeat").call([lane], [1, NONCE])
-    large = [envelope(NONCE, bytes([number]) * 50_000) for number in range(4)]
-
-    def write(number: int, *keys: bytes) -> tuple[object, ...]:
-        names = [PREFIX + kind + key for kind in (b"v:", b"l:") for key in keys]
-        arguments = [1, NONCE, wid(number), NONCE, "", 60_000, *large[: len(keys)]]
-        return load_script("set").call([*names, lane], arguments)
-
-    for _ in range(2):
-        commands = [beat, write(1, b"sa"), ("ECHO", "x"), write(2, b"sb", b"sc", b"sd"), ("GET", PREFIX + b"v:sa")]
-        got = values(driver.execute([Exchange(0, commands)])[0])
-        assert [got[0][0], *got[1:4]] == [NONCE, [1, NONCE], b"x", [1, NONCE]]
-        driver.execute([Exchange(0, [("SET", PREFIX + b"v:sa", large[0])])])
-    reads = [("GET", PREFIX + b"v:" + key) for key in (b"sa", b"sb", b"sc", b"sd")]
-    assert values(driver.execute([Exchange(0, reads)])[0]) == [large[0], large[0], large[1], large[2]]
-    assert values(driver.execute([Exchange(0, [write(3, b"sa")])])[0]) == [[1, NONCE]]
-    assert values(driver.execute([Exchange(0, [("DBSIZE",)])])[0]) == [5]
 
 
 def test_large_batch_goes_both_ways(driver: Driver) -> None:

@@ -82,7 +82,7 @@ def test_full_server_refuses_values_before_anything_is_announced(lane: Lane) -> 
     with lane.listening() as heard:
         refused("OOM", lambda: lane.set(b"sk", b"sj", write=wid(2)))
         large = envelope(NONCE, bytes(20_000))
-        refused("OOM", lambda: lane.run("set", [b"sk"], wid(2), NONCE, "", 9000, large))
+        refused("OOM", lambda: lane.run_staged("set", [b"sk"], wid(2), [large], NONCE, "", 9000))
         refused("OOM", lambda: lane.run("fence", [b"sx"], TOKEN, 1000, ""))
         refused("OOM", lambda: lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 1000, b"x"))
     assert heard == []
@@ -135,7 +135,7 @@ def test_restricted_user_can_run_everything_in_its_namespace(make_redis: Callabl
         assert lane.run("fence", [b"sj"], TOKEN, 60_000, "")[0] == 0
         assert lane.run("fence", [b"sj"], TOKEN, 90_000, "")[0] == 0
         assert lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 60_000, envelope(NONCE)) == [1, NONCE]
-        assert lane.run("set", [b"sb"], wid(5), NONCE, "", 9000, envelope(NONCE, bytes(20_000))) == [1, NONCE]
+        assert lane.run_staged("set", [b"sb"], wid(5), [envelope(NONCE, bytes(20_000))], NONCE, "", 9000) == [1, NONCE]
         assert lane.run("invalidate", [b"sk"], wid(3)) == [1, NONCE, 1]
         assert lane.run("clear", [], wid(4)) == [1, wid(4)]
         assert lane.run("heartbeat", [])[1] == b"4"

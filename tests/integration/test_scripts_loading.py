@@ -96,11 +96,11 @@ def test_fill_of_a_large_value_is_staged(lane: Lane) -> None:
     """The same answers as for small ones, and nothing of the staging is left."""
     large = envelope(NONCE, bytes(200_000))
     put_fence(lane)
-    assert lane.run("fill", [b"sk"], wid(1), NONCE, TOKEN, 60_000, large) == [1, NONCE]
+    assert lane.run_staged("fill", [b"sk"], wid(1), [large], NONCE, TOKEN, 60_000) == [1, NONCE]
     assert lane.client.get(lane.value(b"sk")) == large
     assert 50_000 < lane.client.pttl(lane.value(b"sk")) <= 60_000
     assert lane.client.dbsize() == 2
-    assert lane.run("fill", [b"sk"], wid(1), NONCE, TOKEN, 60_000, large) == [0, NONCE, b"LOST"]
+    assert lane.run_staged("fill", [b"sk"], wid(1), [large], NONCE, TOKEN, 60_000) == [0, NONCE, b"LOST"]
 
 
 def test_fill_over_a_dead_value_is_announced(lane: Lane) -> None:

@@ -64,7 +64,7 @@ def test_set_of_large_values_stages_them_outside_of_lua(lane: Lane) -> None:
     envelopes = [envelope(NONCE, bytes([65 + n]) * size) for n, size in enumerate((10, 20_000, 30, 300_000))]
     lane.client.set(lane.value(b"slarge"), b"old")
     with lane.listening() as heard:
-        assert lane.run("set", keys, wid(1), NONCE, "", 50_000, *envelopes) == [1, NONCE]
+        assert lane.run_staged("set", keys, wid(1), envelopes, NONCE, "", 50_000) == [1, NONCE]
     assert [lane.client.get(lane.value(key)) for key in keys] == envelopes
     assert all(40_000 < lane.client.pttl(lane.value(key)) <= 50_000 for key in keys)
     assert heard == [("S", NONCE, 1, NO_WID, wid(1), keys)]
@@ -86,7 +86,7 @@ def test_set_whose_staged_value_is_gone_does_nothing(lane: Lane) -> None:
 def test_set_refused_with_staged_values_leaves_them_to_expire(lane: Lane) -> None:
     """What was staged for a write that did not come about is gone within seconds."""
     large = envelope(wid(9), bytes(20_000))
-    assert lane.run("set", [b"sk"], wid(1), wid(9), "", 50_000, large) == [0, NONCE]
+    assert lane.run_staged("set", [b"sk"], wid(1), [large], wid(9), "", 50_000) == [0, NONCE]
     (left,) = (key for key in lane.client.scan_iter() if key != lane.record)
     assert 0 < lane.client.pttl(left) <= 10_000
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from nearcache.errors import ShardError
-from nearcache.l2 import Driver, Exchange, load_script
+from nearcache.l2 import Driver, Exchange, load_script, stage
 from nearcache.options import Endpoint
 from nearcache.placement import lane_prefix
 from support.redis import RedisServer
@@ -111,6 +111,19 @@ class Lane:
         """Store an envelope under each key; its payload is the key."""
         envelopes = [envelope(gen, key, write) for key in keys]
         return self.run("set", keys, write, gen, mode, ttl, *envelopes, **options)
+
+    def run_staged(self, name: str, keys: Sequence[bytes], write: bytes, envelopes: list[bytes], *middle: Any) -> Any:
+        """Run ``set`` or ``fill`` with the large envelopes staged; ``middle`` stands between wid and envelopes."""
+        before, staging, rest = stage(self.prefix, write, envelopes)
+        names = [*map(self.value, keys), *map(self.fence, keys), *staging, self.record]
+        script = load_script(name).call(names, [1, NONCE, write, *middle, *rest])
+        reply = self.driver.execute([Exchange(0, [*before, script])])[0]
+        if isinstance(reply, ShardError):
+            raise reply
+        for value in reply.values:
+            if isinstance(value, Exception):
+                raise value
+        return reply.values[-1]
 
     def position(self) -> tuple[int, bytes]:
         """Return sequence and last wid of the lane record."""

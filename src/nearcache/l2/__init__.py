@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .breaker import BreakerSettings
 from .driver import Driver, ListenerLink
-from .request import Command, Exchange, Reply
-from .scripts import Script
+from .scripts import Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
+from .task import Command, Exchange, Reply
 
 __all__ = [
     "BreakerSettings",
@@ -19,4 +19,5 @@ __all__ = [
     "Script",
     "ShardStatus",
     "load_script",
+    "stage",
 ]

@@ -20,9 +20,8 @@ from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection
-from .request import Command, Exchange, Reply, pack, without_added
 from .shard import Shard, ShardStatus
-from .task import Task
+from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
 
 
@@ -52,7 +51,7 @@ class ListenerLink:
         Raises:
             OSError: The connection is gone, or the socket's time-out has passed.
         """
-        self.sock.sendall(pack(commands)[0])
+        self.sock.sendall(pack(commands))
 
     def receive(self) -> bytes | None:
         """Return what has come, ``b""`` at the end of the stream, or None if nothing has. For a non-blocking socket.
@@ -124,7 +123,7 @@ class Driver:
         deadline_ns = now + (self._timeout_ns if timeout_s is None else int(timeout_s * 1e9))
         if len(exchanges) == 1:
             return [self._short(exchanges[0], now, deadline_ns)]
-        tasks = [Task(self._shards[shard], pack(commands)) for shard, commands in exchanges]
+        tasks = [Task(self._shards[shard], commands, pack(commands), None) for shard, commands in exchanges]
         self._rounds(tasks, deadline_ns)
         return [task.outcome() for task in tasks]
 
@@ -162,26 +161,25 @@ class Driver:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""
         shard = self._shards[exchange[0]]
         commands = exchange[1]
-        packed = pack(commands)
-        data, sent, added = packed
+        data = pack(commands)
         task = None
         if shard.breaker.quiet:
             connection = None
             try:
                 connection = shard.take(now, commands)
                 if connection is not None:
-                    answer = ask(connection, data, len(sent), (deadline_ns - now) / 1e9)
+                    answer = ask(connection, data, len(commands), (deadline_ns - now) / 1e9)
                     if isinstance(answer, list):
                         # From here on it may be another thread's, and is not to be closed by an interrupt of this one.
                         free, connection = connection, None
                         shard.pool.put(free)
-                        return Reply(without_added(answer, added) if added else answer, free.identity)
-                    task = Task(shard, packed, answer)
+                        return Reply(answer, free.identity)
+                    task = Task(shard, commands, data, answer)
             except BaseException:
                 if connection is not None:
                     shard.pool.discard(connection)
                 raise
-        task = task or Task(shard, packed)
+        task = task or Task(shard, commands, data, None)
         self._rounds([task], deadline_ns)
         return task.outcome()
 

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import hiredis
 
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
-from .request import Packed, Reply, is_repeatable, pack_in_full, without_added
+from .scripts import Script
 from .shard import Shard
 from .transfer import Flow
+
+#: Commands that change nothing, as far as nearcache uses them.
+_READS: Final = frozenset({
+    "GET", "PTTL", "GETRANGE", "STRLEN", "EXISTS", "MGET", "HGET", "HMGET", "SCAN", "PING", "INFO", "DBSIZE", "TIME",
+})  # fmt: skip
+
+
+#: Texts, bytes and numbers, the first of them perhaps a :class:`Script`.
+Command = tuple[Any, ...]
+
+
+class Exchange(NamedTuple):
+    """One batch for one shard.
+
+    Attributes:
+        shard: Its number.
+        commands: Tuples of texts, bytes and numbers; a command that begins with a :class:`Script` is run by its hash
+            (see ``Script.call``). They are executed in order, except that a script the server does not know yet is
+            executed after the rest.
+    """
+
+    shard: int
+    commands: list[Command]
+
+
+class Reply(NamedTuple):
+    """What a shard answered.
+
+    Attributes:
+        values: One per command; an error reply is a :class:`ServerReplyError` in its place.
+        identity: Of the connection it came over (see ``handshake``).
+    """
+
+    values: list[Any]
+    identity: int
 
 
 class Task:
@@ -23,13 +59,12 @@ class Task:
         result: At the end.
     """
 
-    __slots__ = (
-        "_added", "_data", "_places", "_sent", "_values", "admitted", "again", "commands", "flow", "result", "shard"
-    )  # fmt: skip
+    __slots__ = ("_places", "_sent", "_values", "admitted", "again", "commands", "data", "flow", "result", "shard")
 
-    def __init__(self, shard: Shard, packed: Packed, flow: Flow | None = None) -> None:
+    def __init__(self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None) -> None:
         self.shard = shard
-        self._data, self.commands, self._added = packed
+        self.commands = commands
+        self.data = data
         self.flow = flow
         self.admitted = flow is not None
         self.again = False
@@ -42,7 +77,7 @@ class Task:
         """Send on this connection what can be sent at once; return False if there is none."""
         if connection is None:
             return False
-        self.flow = Flow(connection, self._data, len(self.commands))
+        self.flow = Flow(connection, self.data, len(self.commands))
         self.flow.push()
         return True
 
@@ -74,7 +109,7 @@ class Task:
         failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
         sent = flow.sent > 0 or bool(self._places)
         ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
-        if ended and not self.again and time_left and not self._places and (not sent or is_repeatable(self.commands)):
+        if ended and not self.again and time_left and not self._places and (not sent or _repeatable(self.commands)):
             self.shard.pool.flush()
             self.again = True
             self._sent = sent
@@ -91,10 +126,10 @@ class Task:
     def _answered(self, flow: Flow) -> None:
         connection = flow.connection
         values = flow.values
-        errors = connection.errors[:]
-        connection.errors.clear()
-        if errors and not self._places and self._send_in_full(flow):
-            return
+        if connection.errors:
+            connection.errors.clear()
+            if not self._places and self._send_in_full(flow):
+                return
         identity = connection.identity
         self.flow = None  # before it is another thread's: an interrupt of this one must not close it then
         if connection.reader.has_data():
@@ -105,15 +140,15 @@ class Task:
             for place, value in zip(self._places, values, strict=True):
                 self._values[place] = value
             values = self._values
-        loading = [error for error in errors if error.code == "LOADING"]
+        loading = [value for value in values if isinstance(value, ServerReplyError) and value.code == "LOADING"]
         if loading:
-            unavailable = ShardUnavailableError(self.shard.name, str(loading[0]), sent=len(loading) < len(values))
-            self.shard.fail(unavailable, certain=False)
-            self.result = unavailable
+            error = ShardUnavailableError(self.shard.name, str(loading[0]), sent=len(loading) < len(values))
+            self.shard.fail(error, certain=False)
+            self.result = error
             return
         if not self.shard.breaker.quiet:
             self.shard.breaker.succeed()
-        self.result = Reply(without_added(values, self._added) if self._added else values, identity)
+        self.result = Reply(values, identity)
 
     def _send_in_full(self, flow: Flow) -> bool:
         """Send the scripts the server did not know, with their sources; return False if there are none."""
@@ -126,6 +161,34 @@ class Task:
             return False
         self._places = places
         self._values = flow.values
-        data = pack_in_full([self.commands[place] for place in places])
+        data = pack([self.commands[place] for place in places], in_full=True)
         self.flow = Flow(flow.connection, data, len(places))
         return True
+
+
+def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
+    """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
+    pack = hiredis.pack_command
+    known: set[bytes] = set()
+    parts = []
+    for command in commands:
+        script = command[0]
+        if script.__class__ is not Script:
+            parts.append(pack(command))
+        elif in_full and script.sha not in known:
+            known.add(script.sha)
+            parts.append(pack((b"EVAL", script.source, *command[1:])))
+        else:
+            parts.append(pack((b"EVALSHA", script.sha, *command[1:])))
+    return b"".join(parts)
+
+
+def _repeatable(commands: list[Command]) -> bool:
+    """Return whether executing the commands twice does no harm."""
+    for first in (command[0] for command in commands):
+        if isinstance(first, Script):
+            if not first.repeatable:
+                return False
+        elif (first.decode() if isinstance(first, bytes) else first).upper() not in _READS:
+            return False
+    return True

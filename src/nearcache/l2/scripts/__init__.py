@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
 #: All scripts, by name.
 NAMES: Final = ("set", "invalidate", "clear", "fence", "fill", "heartbeat")
-# What passes through Lua is copied twice, so larger envelopes go round it. Redis 7 gains from 4 KB on, Redis 6.2 from
-# about 64 KB.
-_STAGE_BYTES: Final = 16_384
+#: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
+STAGE_BYTES: Final = 16_384
 _STAGE_MS: Final = b"10000"
-# Where the envelopes begin among the arguments of the scripts that have some.
-_ENVELOPES: Final = {"set": 6, "fill": 6}
-_WID: Final = 2
 
 # What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid), `heartbeat`
 # and `fence` (it finds its own mark) twice leaves what running them once leaves. A repeated `set` would not: between
@@ -39,40 +35,43 @@ class Script:
         source: What EVAL takes, UTF-8.
         sha: What EVALSHA takes: 40 hex digits.
         repeatable: Whether running it twice does no harm.
-        envelopes: Where its envelopes begin among the arguments; 0: it has none.
     """
 
     name: str
     source: bytes
     sha: bytes
     repeatable: bool
-    envelopes: int
 
     def call(self, keys: Iterable[Any], arguments: Iterable[Any]) -> tuple[Any, ...]:
         """Return the command that runs it, as :class:`~nearcache.l2.driver.Exchange` takes it."""
         keys = tuple(keys)
         return (self, len(keys), *keys, *arguments)
 
-    def is_large(self, command: tuple[Any, ...]) -> bool:
-        """Return whether this command, which runs the script, has an envelope to be staged."""
-        return self.envelopes > 0 and max(map(len, command[2 + command[1] + self.envelopes :])) >= _STAGE_BYTES
 
-    def stage(self, command: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Return the commands to send instead: a SET for each large envelope, and last the script without them.
+def stage(
+    prefix: bytes, wid: bytes, envelopes: Sequence[bytes]
+) -> tuple[list[tuple[Any, ...]], list[bytes], list[bytes]]:
+    """Take the large envelopes out of a `set` or `fill`: what passes through Lua costs many times a plain SET.
 
-        The staging keys bear the write's id, so they are this write's own, and last a few seconds. The script renames
-        them into place.
-        """
-        count = command[1]
-        keys, arguments = list(command[2 : 2 + count]), list(command[2 + count :])
-        lane = keys.pop()
-        commands: list[tuple[Any, ...]] = []
-        for place in range(self.envelopes, len(arguments)):
-            if len(arguments[place]) >= _STAGE_BYTES:
-                keys.append(b"%bs:%b:%d" % (lane[:-1], arguments[_WID], place - self.envelopes))
-                commands.append((b"SET", keys[-1], arguments[place], b"PX", _STAGE_MS))
-                arguments[place] = b""
-        return [*commands, (self, len(keys) + 1, *keys, lane, *arguments)]
+    They are sent by commands of their own, under keys that last a few seconds, and the script renames those.
+
+    Args:
+        prefix: The lane's.
+        wid: The write's, 16 hex digits; it makes the staging keys this write's own.
+        envelopes: All of the script.
+    Returns:
+        The commands to send before the script, in the same exchange; the staging keys, which stand before the lane
+        key among the script's; and the envelopes as the script gets them. The script's answer is the exchange's last.
+    """
+    commands: list[tuple[Any, ...]] = []
+    keys: list[bytes] = []
+    remaining = list(envelopes)
+    for place, envelope in enumerate(envelopes):
+        if len(envelope) >= STAGE_BYTES:
+            keys.append(b"%bs:%b:%d" % (prefix, wid, place))
+            commands.append((b"SET", keys[-1], envelope, b"PX", _STAGE_MS))
+            remaining[place] = b""
+    return commands, keys, remaining
 
 
 @functools.cache
@@ -87,4 +86,4 @@ def load(name: str) -> Script:
     files = resources.files(__name__)
     source = b"".join((files / f"{part}.lua").read_bytes() for part in ("lane", name))
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-    return Script(name, source, sha, name in _REPEATABLE, _ENVELOPES.get(name, 0))
+    return Script(name, source, sha, name in _REPEATABLE)
