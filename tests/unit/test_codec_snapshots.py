@@ -60,9 +60,7 @@ VALUES = {
     "time": [dt.time(1, 2, 3, 4, fold=1)],
     "datetime": [dt.datetime(2026, 11, 23, 1, 2, 3, 4)],
     "datetime in UTC": [dt.datetime(2026, 11, 23, tzinfo=dt.timezone.utc)],
-    "datetime in a named offset": [
-        dt.datetime(2026, 11, 23, tzinfo=dt.timezone(dt.timedelta(hours=-3), "X"))
-    ],
+    "datetime in a named offset": [dt.datetime(2026, 11, 23, tzinfo=dt.timezone(dt.timedelta(hours=-3), "X"))],
     "timedelta": [dt.timedelta(-1, 2, 3)],
     "zone": [ZoneInfo("Europe/Berlin")],
     "decimal": [Decimal("-1.50")],
