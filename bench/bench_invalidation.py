@@ -25,9 +25,8 @@ print("ready", flush=True)
 for line in sys.stdin:
     key = json.loads(line)
     value = cache[key]
-    if cache.peek(key, gone) is gone:
-        print(json.dumps("not kept"), flush=True)
-        continue
+    while cache.peek(key, gone) is gone:  # the message about the write before may have come in between
+        value = cache[key]
     print(json.dumps("held"), flush=True)
     while cache.peek(key, gone) is value:
         time.sleep({POLL_S})
@@ -59,8 +58,10 @@ class Reader:
     def close(self) -> None:
         """End it."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(10)
+        self._process.stdout.close()
 
 
 def percentiles(samples: list[float]) -> dict[str, float]:
@@ -84,8 +85,7 @@ def test_write_to_gone_elsewhere(benchmark: Any, shard_url: str, report: Any) ->
         key = f"key {number % 100}"
         cache[key] = number
         reader.ask(key)
-        if reader.answer() != "held":
-            return
+        assert reader.answer() == "held"
         time.sleep(0.0005)  # let it poll
         start = time.monotonic_ns()
         cache[key] = -number
@@ -99,7 +99,6 @@ def test_write_to_gone_elsewhere(benchmark: Any, shard_url: str, report: Any) ->
     finally:
         reader.close()
         cache.close()
-    assert len(from_start) >= ROUNDS * 0.9
     for name, samples in (("write started -> gone elsewhere", from_start), ("acknowledged -> gone", from_ack)):
         figures = percentiles(samples)
         report(f"{name}: " + ", ".join(f"{p} {value:.3f} ms" for p, value in figures.items()))

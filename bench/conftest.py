@@ -1,0 +1,32 @@
+"""Fixtures of the measurements: real servers of their own, and a place for the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+_lines: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def shard_url() -> Iterator[str]:
+    """Two embedded servers that nobody else uses, as a URL of client-side shards."""
+    from nearcache.embedded import EmbeddedServers
+
+    with EmbeddedServers.join(f"bench-{uuid4().hex[:12]}", 2) as servers:
+        yield "unix://" + ",".join(servers.sockets)
+
+
+@pytest.fixture
+def report() -> Callable[[str], None]:
+    """Take a line for the summary at the end."""
+    return _lines.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures, whatever pytest-benchmark's table shows."""
+    terminalreporter.section("nearcache")
+    for line in _lines:
+        terminalreporter.write_line(line)
