@@ -68,6 +68,7 @@ class Near:
         return {
             "L1 hits": stats.l1.hits,
             "L2 hits": stats.l2.hits,
+            "revalidated": stats.l2.revalidated,
             "loads": stats.loader.loads,
             "messages": stats.coherence.received,
             "gaps": stats.coherence.gaps,

