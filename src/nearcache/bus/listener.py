@@ -42,6 +42,9 @@ class Link(Protocol):
     more: object
     identity: int
 
+    def receive(self) -> bytes | None:
+        """Return what has come, ``b""`` at the end of the stream, None if nothing has. Raises OSError."""
+
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..clocks import Clock
@@ -56,7 +56,7 @@ class Shard:
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
-    def take(self, now: int, commands: list[tuple[Any, ...]]) -> Connection | None:
+    def take(self, now: int, commands: Sequence[tuple[Any, ...]]) -> Connection | None:
         """Return an idle connection that is fit for use, if there is one."""
         idle = self.pool.idle
         while idle:

@@ -126,10 +126,10 @@ class Task:
     def _answered(self, flow: Flow) -> None:
         connection = flow.connection
         values = flow.values
-        if connection.errors:
-            connection.errors.clear()
-            if not self._places and self._send_in_full(flow):
-                return
+        errors = connection.errors[:]
+        connection.errors.clear()
+        if errors and not self._places and self._send_in_full(flow):
+            return
         identity = connection.identity
         self.flow = None  # before it is another thread's: an interrupt of this one must not close it then
         if connection.reader.has_data():
@@ -140,11 +140,11 @@ class Task:
             for place, value in zip(self._places, values, strict=True):
                 self._values[place] = value
             values = self._values
-        loading = [value for value in values if isinstance(value, ServerReplyError) and value.code == "LOADING"]
+        loading = [error for error in errors if error.code == "LOADING"]
         if loading:
-            error = ShardUnavailableError(self.shard.name, str(loading[0]), sent=len(loading) < len(values))
-            self.shard.fail(error, certain=False)
-            self.result = error
+            unavailable = ShardUnavailableError(self.shard.name, str(loading[0]), sent=len(loading) < len(values))
+            self.shard.fail(unavailable, certain=False)
+            self.result = unavailable
             return
         if not self.shard.breaker.quiet:
             self.shard.breaker.succeed()
