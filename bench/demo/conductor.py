@@ -20,7 +20,7 @@ from .job import NEARCACHE, NO_CACHE, PHASES, Job
 from .reading import ChangerReading, PhaseReading, WorkerReading
 from .screen import Screen
 from .traces import TraceError, find
-from .wording import duration
+from .wording import WIDTH, duration
 from .workload import Plan, Workload
 
 PASSED, BROKEN, FAILED = 0, 1, 3
@@ -106,7 +106,7 @@ class Conductor:
         self._screen.say(f"\nSummary ({time.monotonic() - started:.0f} s in all)", bold=True)
         for line in [*summary.comparison(phases, chosen.max_staleness), "", *summary.gain(phases)]:
             self._screen.say(line)
-        self._screen.say(f"nearcache's own counters: {summary.listing(self._own_counters)}.")
+        self._screen.say(f"nearcache's own: {summary.listing(self._own_counters)}.")
         kept, lines = summary.verdict(phases[-1], workload.keys, chosen.max_staleness)
         for line in lines:
             self._screen.say(line, bold=line is lines[0])
@@ -275,7 +275,8 @@ class Conductor:
 
     def _show(self, number: int, reading: PhaseReading, length_s: float, *, last: bool = False) -> None:
         if self._screen.live:
-            self._screen.draw(table.live(reading, number, len(PHASES), length_s, self._events))
+            width = min(self._screen.width, WIDTH)
+            self._screen.draw(table.live(reading, number, len(PHASES), length_s, self._events, width))
             if last:
                 self._screen.keep()
         elif last:

@@ -37,10 +37,15 @@ class Screen:
         if block:
             self.draw(block)
 
+    @property
+    def width(self) -> int:
+        """Columns that can be written without wrapping."""
+        return shutil.get_terminal_size().columns - 1
+
     def draw(self, lines: Sequence[str]) -> None:
         """Draw lines in place of those drawn before; only on a terminal."""
-        size = shutil.get_terminal_size()
-        fitting = [line[: size.columns - 1] for line in lines[: max(size.lines - 1, 1)]]
+        height = max(shutil.get_terminal_size().lines - 1, 1)
+        fitting = [line[: self.width] for line in lines[:height]]
         # One write, and lines are cleared one by one as they are replaced: the table does not flicker.
         text = f"\x1b[{len(self._drawn)}A" if self._drawn else ""
         text += "".join(f"\x1b[2K{line}\n" for line in fitting) + "\x1b[J"

@@ -8,7 +8,7 @@ from . import board as layout
 from . import histogram
 from .job import TIERS_OF
 from .reading import PhaseReading, WorkerReading
-from .wording import NOTHING, bar, columns, count, duration, percent
+from .wording import NOTHING, WIDTH, bar, columns, count, duration, fitting, percent
 
 _PROCESS_HEAD = (
     "process", "requests", "per s", "from L1", "from L2", "loads", "p50", "p99", "lag p50", "lag p99", "oldest",
@@ -16,14 +16,16 @@ _PROCESS_HEAD = (
 _TIER_NAMES = ("L1, a worker's memory", "L2, Redis", "the loader")
 
 
-def live(reading: PhaseReading, number: int, phases: int, length_s: float, events: Sequence[str]) -> list[str]:
+def live(
+    reading: PhaseReading, number: int, phases: int, length_s: float, events: Sequence[str], width: int = WIDTH
+) -> list[str]:
     """Return the table that is drawn again and again while a phase runs."""
     together = reading.all
     lines = [
         f"Phase {number} of {phases}: {reading.name}   {bar(reading.seconds / length_s)} "
         f"{min(reading.seconds, length_s):.0f} s of {length_s:.0f} s",
         "",
-        *by_process(reading),
+        *by_process(reading, width),
         "",
         *by_tier(together, TIERS_OF[reading.name]),
         "",
@@ -39,12 +41,13 @@ def _share(worker: WorkerReading, tier: int, tiers: Sequence[int]) -> str:
     return percent(worker.share(tier)) if tier in tiers else NOTHING
 
 
-def by_process(reading: PhaseReading) -> list[str]:
-    """Return one row for each worker and one for all."""
+def by_process(reading: PhaseReading, width: int) -> list[str]:
+    """Return one row for each worker and one for all; on a narrow terminal, without what other lines say too."""
     named = [(f"worker {number}", worker) for number, worker in enumerate(reading.workers, 1)]
     named.append(("all", reading.all))
     tiers = TIERS_OF[reading.name]
-    return columns([_PROCESS_HEAD, *(_process_row(name, worker, reading.seconds, tiers) for name, worker in named)])
+    rows = [_PROCESS_HEAD, *(_process_row(name, worker, reading.seconds, tiers) for name, worker in named)]
+    return fitting(rows, width, [_PROCESS_HEAD.index(name) for name in ("oldest", "from L2", "per s")])
 
 
 def _process_row(name: str, worker: WorkerReading, seconds: float, tiers: Sequence[int]) -> tuple[str, ...]:
@@ -92,10 +95,10 @@ def changes(reading: PhaseReading) -> str:
 
 def checked(worker: WorkerReading) -> list[str]:
     """Return the state of the check; a second line only when there is real trouble."""
-    text = f"checked: {count(worker.requests)} reads, {count(worker.outdated)} outdated"
+    text = f"checked: {count(worker.requests)} reads; outdated: {count(worker.outdated)}"
     if worker.outdated:
         text += f" (by at most {duration(worker.oldest_ns)})"
-    text += f", {count(worker.too_old)} beyond the bound"
+    text += f"; beyond the bound: {count(worker.too_old)}"
     trouble = [f"         {count(worker.wrong)} reads returned another page, {count(worker.errors)} raised an error"]
     return [text, *trouble * bool(worker.wrong or worker.errors)]
 

@@ -51,6 +51,16 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     return lines
 
 
+def fitting(rows: Sequence[Sequence[str]], width: int, expendable: Sequence[int]) -> list[str]:
+    """Return rows as lines of at most ``width``; columns are left out, in the order of ``expendable``, to fit."""
+    for leave_out in range(len(expendable) + 1):
+        gone = expendable[:leave_out]
+        lines = columns([[cell for at, cell in enumerate(row) if at not in gone] for row in rows])
+        if max(len(line) for line in lines) <= width:
+            break
+    return lines
+
+
 def bar(part: float, width: int = 30) -> str:
     """Return a bar that shows a part of one."""
     done = round(max(0.0, min(part, 1.0)) * width)

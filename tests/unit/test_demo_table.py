@@ -79,6 +79,16 @@ def test_live_table_shows_processes_and_tiers() -> None:
     assert "24,691,356" in text
 
 
+def test_live_table_on_a_narrow_terminal_leaves_columns_out() -> None:
+    """On 80 columns the table still fits, without columns that other lines make up for."""
+    busy = replace(worker(1_234_567, 123_456, 1_234), lag=durations((900_000_000, 5)), outdated=12, oldest_ns=10**9)
+    lines = table.live(phase(NEARCACHE, busy, busy), 3, 3, 30.0, (), 79)
+    assert max(len(line) for line in lines) <= 79
+    (head,) = (line for line in lines if line.startswith("process"))
+    assert "lag p99" in head
+    assert "oldest" not in head
+
+
 def test_live_table_of_a_phase_that_has_not_begun_is_empty() -> None:
     """Before the first request there are no ratios and no percentiles, and no error."""
     text = "\n".join(table.live(phase(NO_CACHE, worker(), seconds=0.0), 1, 3, 9.0, ()))
