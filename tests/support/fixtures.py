@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 BINARIES = find_binaries()
+if os.environ.get("NEARCACHE_TEST_SERVERS") == "oldest":  # a second Python need not see every server again
+    BINARIES = BINARIES[-1:]
 
 
 @pytest.fixture(scope="session", params=[*BINARIES] or [None], ids=lambda each: each.label if each else "no-server")
