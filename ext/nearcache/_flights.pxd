@@ -126,7 +126,6 @@ cdef inline bint restamp(
         core.table.slab[ref].flags = 0
         core.table.slab[ref].stamp = core.lanes.lane[op.lane].stamp
         table_touch(&core.table, ref)
-        core.counters.hits += 1
     close_op(core, op)
     bury(&graves)
     return refreshed
