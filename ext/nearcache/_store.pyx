@@ -595,7 +595,7 @@ cdef class Store:
     def refresh(self, Op op not None, wid, deadline_ns, identity=0):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
-        Conditions and disagreement as for ``finish``. Counts a hit. Returns False if there is no such entry, or if
+        Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if
         the operation may not store; then the value has to be read.
         """
         cdef uint32_t ref
@@ -684,7 +684,7 @@ cdef class Store:
         self.core.source.fixed_ns = CLOCK_REAL if ns is None else ns
 
     def counters(self):
-        """What has happened so far, and what is held. ``hits`` counts refreshes too; a bound of 0 is none."""
+        """What has happened so far, and what is held. A bound of 0 is none."""
         cdef core_t *core = &self.core
         return {
             "hits": core.counters.hits,

@@ -12,6 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import ConfigError
+from support.proxy import Proxy
 from support.redis import RedisServer
 
 
@@ -139,6 +140,28 @@ def test_server_that_dies_in_a_set_many_says_what_is_known(
         assert all(isinstance(reason, nearcache.ShardUnavailableError) for reason in error.failed.values())
         assert cache.get_many(values) == {key: values[key] for key in error.stored}
         assert all(cache.peek(key) is None for key in error.unknown)
+
+
+def test_connection_cut_in_the_middle_of_a_set_many_keeps_what_was_acknowledged(
+    make_redis: Callable[..., RedisServer],
+) -> None:
+    """The keys go in several pieces; those acknowledged before the cut are stored, the others unknown."""
+    server = make_redis()
+    values = {f"k{n}": n for n in range(500)}
+    with Proxy(server.path) as proxy, nearcache.open(f"redis://127.0.0.1:{proxy.port}", timeout=2.0) as cache:
+        cache.set_many(values)
+        proxy.cut_after(60)  # an acknowledgement takes some thirty bytes
+        with pytest.raises(nearcache.BulkError) as caught:
+            cache.set_many(dict.fromkeys(values, "new"))
+        proxy.mend()
+        error = caught.value
+        assert 0 < len(error.stored) < len(values)
+        assert not error.failed
+        assert error.stored | set(error.unknown) == set(values)
+        assert all(cache.peek(key) is None for key in error.unknown)
+        found = cache.get_many(values)
+        assert all(found[key] == "new" for key in error.stored)
+        assert set(found.values()) <= {"new", *range(500)}
 
 
 def test_server_that_dies_in_the_middle_of_a_set_many_separates_known_from_unknown(

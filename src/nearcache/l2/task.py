@@ -41,7 +41,8 @@ class Reply(NamedTuple):
     """What a shard answered.
 
     Attributes:
-        values: One per command; an error reply is a :class:`ServerReplyError` in its place.
+        values: One per command; an error reply is a :class:`ServerReplyError` in its place. If the connection ended
+            in the middle, the commands that were not answered have the :class:`ShardUnavailableError`.
         identity: Of the connection it came over (see ``handshake``).
     """
 
@@ -121,7 +122,12 @@ class Task:
         error = ShardUnavailableError(self.shard.name, text, sent=sent or self._sent)
         error.__cause__ = failure
         self.shard.fail(error, certain=False)
-        self.result = error
+        if flow.values and not self._places:
+            # What was answered before the end is known, and a caller with many keys wants to say for which.
+            missing = len(self.commands) - len(flow.values)
+            self.result = Reply([*flow.values, *[error] * missing], flow.connection.identity)
+        else:
+            self.result = error
 
     def _answered(self, flow: Flow) -> None:
         connection = flow.connection
