@@ -34,8 +34,8 @@
  *  - memory: an estimate of what the objects occupy, against the length of the program (EMPTY_SET is one byte and
  *    becomes 216).
  *
- * Cost: linear, 2 to 4 ns for each instruction. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from
- * the heap for small programs.
+ * Cost: linear. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from the heap for small
+ * programs.
  */
 #ifndef NEARCACHE_PICKLE_SCAN_H
 #define NEARCACHE_PICKLE_SCAN_H
@@ -186,34 +186,30 @@ static inline int scan_sized(scan_state_t *state, size_t width, int is_text) {
 
 /* -- containers -------------------------------------------------------------------------------------------------- */
 
-/* Depth and weight of the stack's items from `base` up, which must all be values (the callee is none). */
-static int scan_measure(const scan_state_t *state, size_t base, uint32_t *depth, uint32_t *weight) {
+/* Depth and weight of the stack's items from `base` up, which must all be values (the callee is none). With a `step`, every
+ * step-th of them is going to be hashed. */
+static inline int scan_measure(scan_state_t *state, size_t base, size_t step, uint32_t *depth, uint32_t *weight) {
+    size_t next_hashed = step ? base : SIZE_MAX;
     for (size_t i = base; i < state->stack.count; i++) {
         const scan_node_t *node = &state->nodes[state->stack.items[i]];
         if (node->kind == KIND_CALLEE) return SCAN_KIND;
         if (node->depth > *depth) *depth = node->depth;
         *weight = scan_sum(*weight, node->weight);
-    }
-    return SCAN_OK;
-}
-
-/* Charge the hashing of every `step`-th item from `base` up. */
-static int scan_hash(scan_state_t *state, size_t base, size_t step) {
-    for (size_t i = base; i < state->stack.count; i += step) {
-        const scan_node_t *node = &state->nodes[state->stack.items[i]];
+        if (i != next_hashed) continue;
         if (node->depth > state->rules->max_hash_depth) return SCAN_DEPTH;
         state->hash_cost += node->weight;
+        next_hashed += step;
     }
     return SCAN_OK;
 }
 
 /* Replace the items from `base` up by one immutable container of them. */
-static int scan_gather(scan_state_t *state, size_t base, uint8_t kind) {
+static int scan_gather(scan_state_t *state, size_t base, uint8_t kind, size_t step) {
     if (base < state->floor || base > state->stack.count) return SCAN_STACK;
     size_t count = state->stack.count - base;
     uint32_t depth = 0, weight = 1;
     uint32_t first = count ? state->stack.items[base] : NODE_SCALAR;
-    int status = scan_measure(state, base, &depth, &weight);
+    int status = scan_measure(state, base, step, &depth, &weight);
     if (status != SCAN_OK) return status;
     state->memory += 48 + 8 * (uint64_t)count;
     state->stack.count = base;
@@ -221,15 +217,14 @@ static int scan_gather(scan_state_t *state, size_t base, uint8_t kind) {
 }
 
 /* Move the items from `base` up into the mutable container of this kind that lies below them. */
-static int scan_extend(scan_state_t *state, size_t base, uint8_t kind) {
+static inline int scan_extend(scan_state_t *state, size_t base, uint8_t kind) {
     if (base > state->stack.count || base < state->floor + 1) return SCAN_STACK;
     uint32_t target = state->stack.items[base - 1];
     if (state->nodes[target].kind != kind) return SCAN_KIND;
     size_t count = state->stack.count - base;
     if (kind == KIND_DICT && count % 2) return SCAN_STACK;
     uint32_t depth = 0, weight = state->nodes[target].weight;
-    int status = scan_measure(state, base, &depth, &weight);
-    if (status == SCAN_OK && kind != KIND_LIST) status = scan_hash(state, base, kind == KIND_DICT ? 2 : 1);
+    int status = scan_measure(state, base, kind == KIND_DICT ? 2 : kind == KIND_SET ? 1 : 0, &depth, &weight);
     if (status != SCAN_OK) return status;
     state->memory += (uint64_t)count * (kind == KIND_LIST ? 8 : kind == KIND_SET ? 32 : 50);
     if (depth + 1 > state->rules->max_depth) return SCAN_DEPTH;
@@ -317,12 +312,10 @@ static int scan_step_marked(scan_state_t *state, uint8_t opcode) {
     case 'e': return scan_extend(state, base, KIND_LIST);    /* APPENDS */
     case 'u': return scan_extend(state, base, KIND_DICT);    /* SETITEMS */
     case 0x90: return scan_extend(state, base, KIND_SET);    /* ADDITEMS */
-    case 't': return scan_gather(state, base, KIND_TUPLE);   /* TUPLE */
-    case 0x91: {                                             /* FROZENSET */
-        int status = scan_hash(state, base, 1);
-        state->memory += 168 + 32 * (uint64_t)(state->stack.count - base);
-        return status != SCAN_OK ? status : scan_gather(state, base, KIND_TUPLE);
-    }
+    case 't': return scan_gather(state, base, KIND_TUPLE, 0); /* TUPLE */
+    case 0x91:                                               /* FROZENSET */
+        state->memory += 168 + 24 * (uint64_t)(state->stack.count - base);
+        return scan_gather(state, base, KIND_TUPLE, 1);
     default: /* POP_MARK */
         state->stack.count = base;
         return SCAN_OK;
@@ -334,9 +327,9 @@ static int scan_step_stack(scan_state_t *state, uint8_t opcode) {
     size_t count = state->stack.count;
     switch (opcode) {
     case 0x95: return scan_frame(state);
-    case 0x85: return count < 1 ? SCAN_STACK : scan_gather(state, count - 1, KIND_TUPLE); /* TUPLE1 */
-    case 0x86: return count < 2 ? SCAN_STACK : scan_gather(state, count - 2, KIND_PAIR);  /* TUPLE2 */
-    case 0x87: return count < 3 ? SCAN_STACK : scan_gather(state, count - 3, KIND_TUPLE); /* TUPLE3 */
+    case 0x85: return count < 1 ? SCAN_STACK : scan_gather(state, count - 1, KIND_TUPLE, 0); /* TUPLE1 */
+    case 0x86: return count < 2 ? SCAN_STACK : scan_gather(state, count - 2, KIND_PAIR, 0);  /* TUPLE2 */
+    case 0x87: return count < 3 ? SCAN_STACK : scan_gather(state, count - 3, KIND_TUPLE, 0); /* TUPLE3 */
     case 'a': return count < 2 ? SCAN_STACK : scan_extend(state, count - 1, KIND_LIST);   /* APPEND */
     case 's': return count < 3 ? SCAN_STACK : scan_extend(state, count - 2, KIND_DICT);   /* SETITEM */
     case 0x93: return scan_global(state);                                                 /* STACK_GLOBAL */

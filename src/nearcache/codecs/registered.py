@@ -23,6 +23,8 @@ from nearcache.errors import ConfigError
 
 TAG_NEW, TAG_CALL, TAG_MEMBER, TAG_FLAG = 32, 33, 34, 35
 
+_EXPECTED = "an iterable of classes is expected, such as classes=(Money, Order)"
+
 _newobj = copyreg.__newobj__  # type: ignore[attr-defined]
 _newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]
 
@@ -247,11 +249,11 @@ def register(classes: Iterable[type], taken: Callable[[type], bool]) -> dict[typ
     """
     found: dict[type, RegisteredClass] = {}
     names: dict[str, type] = {}
+    if not isinstance(classes, Iterable) or isinstance(classes, (type, str)):
+        raise ConfigError("classes", classes, _EXPECTED)
     for cls in classes:
         if not isinstance(cls, type) or hasattr(cls, "__origin__"):
-            raise ConfigError(
-                "classes", cls, "an iterable of classes is expected, such as classes=(Money, Order)"
-            )
+            raise ConfigError("classes", cls, _EXPECTED)
         if taken(cls):
             raise ConfigError("classes", cls, "this class is understood without registration; leave it out")
         if issubclass(cls, type) or (cls.__module__ == "builtins" and not issubclass(cls, BaseException)):
