@@ -263,6 +263,14 @@ def test_registration_of_what_is_no_class_of_the_users_is_refused(classes, remed
     assert caught.value.value is classes[-1]
 
 
+@pytest.mark.parametrize("classes", [shop.Money, shop.Colour, "shop.Money", None, 5])
+def test_registration_of_no_iterable_of_classes_is_refused(classes):
+    """One class without the comma is the usual slip."""
+    with pytest.raises(ConfigError, match="iterable of classes") as caught:
+        SafeCodec(classes)
+    assert caught.value.value is classes
+
+
 def test_class_registered_twice_is_registered_once():
     """The same class in a list twice is no conflict."""
     codec = SafeCodec([Twin, Twin])

@@ -94,10 +94,17 @@ VALUES = {
 ENVELOPES = {
     "small": {"wid": 1, "generation": 2, "ttl_ms": 60_000, "payload": b"T"},
     "every field": {
-        "wid": 0x0123456789ABCDEF, "generation": 0xFEDCBA9876543210, "ttl_ms": 2**32 - 1, "payload": b"s" + b"x" * 200,
-        "schema": 0x01020304, "codec_id": 1, "soft_ttl_ms": 5, "cost_ms": 6, "tags": [(7, 8), (2**64 - 1, 0)],
+        "wid": 0x0123456789ABCDEF,
+        "generation": 0xFEDCBA9876543210,
+        "ttl_ms": 2**32 - 1,
+        "payload": b"s" + b"x" * 200,
+        "schema": 0x01020304,
+        "codec_id": 1,
+        "soft_ttl_ms": 5,
+        "cost_ms": 6,
+        "tags": [(7, 8), (2**64 - 1, 0)],
     },
-}  # fmt: skip
+}
 
 
 def describe() -> dict[str, dict[str, object]]:

@@ -1,41 +1,46 @@
 /* pickle_scan.h: the verifier of the pickle dialect that nearcache's `safe` codec writes and reads.
  *
- * A pickle is a program for a stack machine, and most of its instructions are dangerous in the hands of somebody who
- * can write to the cache. The `safe` codec needs few of them. This verifier runs over the program once, before the
- * unpickler sees it, and refuses what the codec's own writer never emits. No Python here: no object is made, no
- * module is looked up, nothing is executed, every read is checked against the end.
+ * A pickle is a program for a stack machine, and most of its instructions are dangerous in the hands of
+ * somebody who can write to the cache. The `safe` codec needs few of them. This verifier runs over the
+ * program once, before the unpickler sees it, and refuses what the codec's own writer never emits. No Python
+ * here: no object is made, no module is looked up, nothing is executed, every read is checked against the
+ * end.
  *
- * A list of allowed instructions would not be enough. APPENDS calls `extend` on whatever lies on the stack, REDUCE calls
- * whatever lies there, LONG_BINPUT lets eight bytes ask for sixteen gigabytes of memo. So the verifier does what a byte code
- * verifier does: it executes the program over *kinds* instead of values.
+ * A list of allowed instructions would not be enough. APPENDS calls `extend` on whatever lies on the stack,
+ * REDUCE calls whatever lies there, LONG_BINPUT lets eight bytes ask for sixteen gigabytes of memo. So the
+ * verifier does what a byte code verifier does: it executes the program over *kinds* instead of values.
  *
  *       value stack (ids)             nodes                               memo (ids)
  *      +----+----+----+----+     +------+-------+--------+-------+      +----+----+----+
  *      |  7 |  0 |  9 | 11 |     | kind | depth | weight | first |      |  7 |  9 |  3 | ...
  *      +----+----+----+----+     +------+-------+--------+-------+      +----+----+----+
  *             ^ marks: stack heights       ^ one per container, call or long scalar; the ids below
- *                                            SCAN_FIXED_NODES are shared constants (any scalar, the callee ...)
+ *                                            SCAN_FIXED_NODES are shared (any scalar, the callee ...)
  *
  * What holds afterwards:
- *  - APPEND(S), SETITEM(S), ADDITEMS act on a list, dict, set made by EMPTY_LIST, EMPTY_DICT, EMPTY_SET, nothing else;
- *  - the only global is the one that the rules name, it is never an element of anything, and REDUCE calls nothing else;
- *  - its argument is a pair made by TUPLE2, whose first item is a scalar (a tag: the call makes an object) or an
- *    object made by an earlier call (the call gives that object its state);
- *  - BUILD, NEWOBJ, INST, OBJ, EXT, PERSID, GLOBAL, PUT and the text instructions of old protocols do not occur;
- *  - the stack never underflows, marks match, the memo grows by one with each MEMOIZE and is read only where written;
+ *  - APPEND(S), SETITEM(S), ADDITEMS act on a list, dict, set made by EMPTY_LIST, EMPTY_DICT, EMPTY_SET,
+ *    nothing else;
+ *  - the only global is the one that the rules name, it is never an element of anything, and REDUCE calls
+ *    nothing else;
+ *  - its argument is a pair made by TUPLE2, whose first item is a scalar (a tag: the call makes an object) or
+ *    an object made by an earlier call (the call gives that object its state);
+ *  - BUILD, NEWOBJ, INST, OBJ, EXT, PERSID, GLOBAL, PUT and the text instructions of old protocols do not
+ *    occur;
+ *  - the stack never underflows, marks match, the memo grows by one with each MEMOIZE and is read only where
+ *    written;
  *  - one value is left, and STOP is the last byte.
  *
  * Three budgets stop programs that are well-formed but out of proportion to their size:
- *  - depth: nested containers end in recursion when they are released (`deque` does) or hashed (`tuple` does, without
- *    a check, so that a deep tuple as a dict key would overflow the C stack);
- *  - hash cost: a tuple that holds the same tuple twice, and so on forty times, is a hundred bytes long and takes 2^40 steps to
- *    hash. `weight` is the size of a node written out as a tree; what is hashed may weigh only so much in sum. A list may
- *    share its parts as it likes: it cannot be hashed;
- *  - memory: an estimate of what the objects occupy, against the length of the program (EMPTY_SET is one byte and
- *    becomes 216).
+ *  - depth: nested containers end in recursion when they are released (`deque` does) or hashed (`tuple` does,
+ *    without a check, so that a deep tuple as a dict key would overflow the C stack);
+ *  - hash cost: a tuple that holds the same tuple twice, and so on forty times, is a hundred bytes long and
+ *    takes 2^40 steps to hash. `weight` is the size of a node written out as a tree; what is hashed may weigh
+ *    only so much in sum. A list may share its parts as it likes: it cannot be hashed;
+ *  - memory: an estimate of what the objects occupy, against the length of the program (EMPTY_SET is one byte
+ *    and becomes 216).
  *
- * Cost: linear, 2 to 4 ns for each instruction. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from
- * the heap for small programs.
+ * Cost: linear. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from the heap for
+ * small programs.
  */
 #ifndef NEARCACHE_PICKLE_SCAN_H
 #define NEARCACHE_PICKLE_SCAN_H
@@ -80,11 +85,13 @@ typedef struct {
     uint8_t opcode; /* the instruction that was refused */
 } scan_report_t;
 
-/* -- nodes ------------------------------------------------------------------------------------------------------- */
+/* -- nodes
+ * ------------------------------------------------------------------------------------------------------- */
 
 enum { KIND_SCALAR, KIND_CALLEE, KIND_LIST, KIND_DICT, KIND_SET, KIND_TUPLE, KIND_PAIR, KIND_OBJECT };
 
-/* Ids of the shared nodes. The strings that name the admitted global are scalars too; they differ by id only. */
+/* Ids of the shared nodes. The strings that name the admitted global are scalars too; they differ by id only.
+ * */
 enum { NODE_SCALAR, NODE_CALLEE, NODE_MODULE, NODE_NAME, SCAN_FIXED_NODES };
 
 typedef struct {
@@ -148,7 +155,8 @@ static int scan_nodes_grow(scan_state_t *state) {
 }
 
 /* Push a new node. The caller fits the program's length into 32 bits, so ids cannot wrap. */
-static inline int scan_push_node(scan_state_t *state, uint8_t kind, uint32_t depth, uint32_t weight, uint32_t first) {
+static inline int scan_push_node(scan_state_t *state, uint8_t kind, uint32_t depth, uint32_t weight,
+                                 uint32_t first) {
     if (depth > state->rules->max_depth) return SCAN_DEPTH;
     if (state->node_count == state->node_capacity && scan_nodes_grow(state) != SCAN_OK) return SCAN_NO_MEMORY;
     scan_node_t *node = &state->nodes[state->node_count];
@@ -159,7 +167,8 @@ static inline int scan_push_node(scan_state_t *state, uint8_t kind, uint32_t dep
     return scan_ids_push(&state->stack, (uint32_t)state->node_count++);
 }
 
-/* -- scalars ----------------------------------------------------------------------------------------------------- */
+/* -- scalars
+ * ----------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t scan_little_endian(const uint8_t *bytes, size_t width) {
     uint64_t value = 0;
@@ -167,7 +176,8 @@ static inline uint64_t scan_little_endian(const uint8_t *bytes, size_t width) {
     return value;
 }
 
-/* A scalar behind its length. Long ones weigh by their length: hashing an int or a Decimal reads all of it each time. */
+/* A scalar behind its length. Long ones weigh by their length: hashing an int or a Decimal reads all of it
+ * each time. */
 static inline int scan_sized(scan_state_t *state, size_t width, int is_text) {
     if (width > state->size - state->at) return SCAN_TRUNCATED;
     uint64_t length = scan_little_endian(state->data + state->at, width);
@@ -179,41 +189,40 @@ static inline int scan_sized(scan_state_t *state, size_t width, int is_text) {
     if (length > 64) return scan_push_node(state, KIND_SCALAR, 0, (uint32_t)(1 + length / 64), 0);
     uint32_t id = NODE_SCALAR;
     const scan_rules_t *rules = state->rules;
-    if (is_text && length == rules->module_size && memcmp(bytes, rules->module, rules->module_size) == 0) id = NODE_MODULE;
-    if (is_text && length == rules->name_size && memcmp(bytes, rules->name, rules->name_size) == 0) id = NODE_NAME;
+    if (!is_text) return scan_ids_push(&state->stack, id);
+    if (length == rules->module_size && memcmp(bytes, rules->module, (size_t)length) == 0) id = NODE_MODULE;
+    if (length == rules->name_size && memcmp(bytes, rules->name, (size_t)length) == 0) id = NODE_NAME;
     return scan_ids_push(&state->stack, id);
 }
 
-/* -- containers -------------------------------------------------------------------------------------------------- */
+/* -- containers
+ * -------------------------------------------------------------------------------------------------- */
 
-/* Depth and weight of the stack's items from `base` up, which must all be values (the callee is none). */
-static int scan_measure(const scan_state_t *state, size_t base, uint32_t *depth, uint32_t *weight) {
+/* Depth and weight of the stack's items from `base` up, which must all be values (the callee is none). With a
+ * `step`, every step-th of them is going to be hashed. */
+static inline int scan_measure(scan_state_t *state, size_t base, size_t step, uint32_t *depth,
+                               uint32_t *weight) {
+    size_t next_hashed = step ? base : SIZE_MAX;
     for (size_t i = base; i < state->stack.count; i++) {
         const scan_node_t *node = &state->nodes[state->stack.items[i]];
         if (node->kind == KIND_CALLEE) return SCAN_KIND;
         if (node->depth > *depth) *depth = node->depth;
         *weight = scan_sum(*weight, node->weight);
-    }
-    return SCAN_OK;
-}
-
-/* Charge the hashing of every `step`-th item from `base` up. */
-static int scan_hash(scan_state_t *state, size_t base, size_t step) {
-    for (size_t i = base; i < state->stack.count; i += step) {
-        const scan_node_t *node = &state->nodes[state->stack.items[i]];
+        if (i != next_hashed) continue;
         if (node->depth > state->rules->max_hash_depth) return SCAN_DEPTH;
         state->hash_cost += node->weight;
+        next_hashed += step;
     }
     return SCAN_OK;
 }
 
 /* Replace the items from `base` up by one immutable container of them. */
-static int scan_gather(scan_state_t *state, size_t base, uint8_t kind) {
+static int scan_gather(scan_state_t *state, size_t base, uint8_t kind, size_t step) {
     if (base < state->floor || base > state->stack.count) return SCAN_STACK;
     size_t count = state->stack.count - base;
     uint32_t depth = 0, weight = 1;
     uint32_t first = count ? state->stack.items[base] : NODE_SCALAR;
-    int status = scan_measure(state, base, &depth, &weight);
+    int status = scan_measure(state, base, step, &depth, &weight);
     if (status != SCAN_OK) return status;
     state->memory += 48 + 8 * (uint64_t)count;
     state->stack.count = base;
@@ -221,15 +230,14 @@ static int scan_gather(scan_state_t *state, size_t base, uint8_t kind) {
 }
 
 /* Move the items from `base` up into the mutable container of this kind that lies below them. */
-static int scan_extend(scan_state_t *state, size_t base, uint8_t kind) {
+static inline int scan_extend(scan_state_t *state, size_t base, uint8_t kind) {
     if (base > state->stack.count || base < state->floor + 1) return SCAN_STACK;
     uint32_t target = state->stack.items[base - 1];
     if (state->nodes[target].kind != kind) return SCAN_KIND;
     size_t count = state->stack.count - base;
     if (kind == KIND_DICT && count % 2) return SCAN_STACK;
     uint32_t depth = 0, weight = state->nodes[target].weight;
-    int status = scan_measure(state, base, &depth, &weight);
-    if (status == SCAN_OK && kind != KIND_LIST) status = scan_hash(state, base, kind == KIND_DICT ? 2 : 1);
+    int status = scan_measure(state, base, kind == KIND_DICT ? 2 : kind == KIND_SET ? 1 : 0, &depth, &weight);
     if (status != SCAN_OK) return status;
     state->memory += (uint64_t)count * (kind == KIND_LIST ? 8 : kind == KIND_SET ? 32 : 50);
     if (depth + 1 > state->rules->max_depth) return SCAN_DEPTH;
@@ -244,7 +252,8 @@ static inline int scan_create(scan_state_t *state, uint8_t kind, uint64_t bytes)
     return scan_push_node(state, kind, 1, 1, 0);
 }
 
-/* -- marks and memo ---------------------------------------------------------------------------------------------- */
+/* -- marks and memo
+ * ---------------------------------------------------------------------------------------------- */
 
 static inline int scan_mark(scan_state_t *state) {
     state->floor = state->stack.count;
@@ -272,7 +281,8 @@ static inline int scan_recall(scan_state_t *state, size_t width) {
     return scan_ids_push(&state->stack, state->memo.items[index]);
 }
 
-/* -- calls ------------------------------------------------------------------------------------------------------- */
+/* -- calls
+ * ------------------------------------------------------------------------------------------------------- */
 
 static int scan_global(scan_state_t *state) {
     if (state->stack.count < state->floor + 2) return SCAN_STACK;
@@ -300,7 +310,8 @@ static int scan_reduce(scan_state_t *state) {
     return scan_ids_push(&state->stack, NODE_SCALAR); /* this call returns None */
 }
 
-/* -- the machine ------------------------------------------------------------------------------------------------- */
+/* -- the machine
+ * ------------------------------------------------------------------------------------------------- */
 
 static int scan_frame(scan_state_t *state) {
     if (state->size - state->at < 8) return SCAN_TRUNCATED;
@@ -317,12 +328,10 @@ static int scan_step_marked(scan_state_t *state, uint8_t opcode) {
     case 'e': return scan_extend(state, base, KIND_LIST);    /* APPENDS */
     case 'u': return scan_extend(state, base, KIND_DICT);    /* SETITEMS */
     case 0x90: return scan_extend(state, base, KIND_SET);    /* ADDITEMS */
-    case 't': return scan_gather(state, base, KIND_TUPLE);   /* TUPLE */
-    case 0x91: {                                             /* FROZENSET */
-        int status = scan_hash(state, base, 1);
-        state->memory += 168 + 32 * (uint64_t)(state->stack.count - base);
-        return status != SCAN_OK ? status : scan_gather(state, base, KIND_TUPLE);
-    }
+    case 't': return scan_gather(state, base, KIND_TUPLE, 0); /* TUPLE */
+    case 0x91:                                               /* FROZENSET */
+        state->memory += 168 + 24 * (uint64_t)(state->stack.count - base);
+        return scan_gather(state, base, KIND_TUPLE, 1);
     default: /* POP_MARK */
         state->stack.count = base;
         return SCAN_OK;
@@ -334,9 +343,9 @@ static int scan_step_stack(scan_state_t *state, uint8_t opcode) {
     size_t count = state->stack.count;
     switch (opcode) {
     case 0x95: return scan_frame(state);
-    case 0x85: return count < 1 ? SCAN_STACK : scan_gather(state, count - 1, KIND_TUPLE); /* TUPLE1 */
-    case 0x86: return count < 2 ? SCAN_STACK : scan_gather(state, count - 2, KIND_PAIR);  /* TUPLE2 */
-    case 0x87: return count < 3 ? SCAN_STACK : scan_gather(state, count - 3, KIND_TUPLE); /* TUPLE3 */
+    case 0x85: return count < 1 ? SCAN_STACK : scan_gather(state, count - 1, KIND_TUPLE, 0); /* TUPLE1 */
+    case 0x86: return count < 2 ? SCAN_STACK : scan_gather(state, count - 2, KIND_PAIR, 0);  /* TUPLE2 */
+    case 0x87: return count < 3 ? SCAN_STACK : scan_gather(state, count - 3, KIND_TUPLE, 0); /* TUPLE3 */
     case 'a': return count < 2 ? SCAN_STACK : scan_extend(state, count - 1, KIND_LIST);   /* APPEND */
     case 's': return count < 3 ? SCAN_STACK : scan_extend(state, count - 2, KIND_DICT);   /* SETITEM */
     case 0x93: return scan_global(state);                                                 /* STACK_GLOBAL */
@@ -408,8 +417,8 @@ static int scan_stop(const scan_state_t *state) {
     return state->memory > state->rules->memory_budget ? SCAN_MEMORY : SCAN_OK;
 }
 
-/* The loop. Small scalars and the memo make up most of a document; they are done here, with the position in a register,
- * and whatever was pushed takes the MEMOIZE behind it along. */
+/* The loop. Small scalars and the memo make up most of a document; they are done here, with the position in a
+ * register, and whatever was pushed takes the MEMOIZE behind it along. */
 static int scan_run(scan_state_t *state, scan_report_t *report) {
     const uint8_t *data = state->data;
     const size_t size = state->size;
@@ -451,8 +460,8 @@ static int scan_run(scan_state_t *state, scan_report_t *report) {
     return status;
 }
 
-/* Verify the pickle `data[0:size]`. Returns SCAN_OK, or why not; `report` says where. Never reads past the end, holds
- * no state between calls, and may run in any thread. `rules->max_depth` is at most 65,000. */
+/* Verify the pickle `data[0:size]`. Returns SCAN_OK, or why not; `report` says where. Never reads past the
+ * end, holds no state between calls, and may run in any thread. `rules->max_depth` is at most 65,000. */
 static int pickle_scan(const uint8_t *data, size_t size, const scan_rules_t *rules, scan_report_t *report) {
     scan_state_t state;
     *report = (scan_report_t){0, 0, 0};

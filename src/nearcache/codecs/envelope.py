@@ -35,7 +35,7 @@ TTL_NONE: Final = 0xFFFF_FFFF
 #: Most tags of one value.
 MAX_TAGS: Final = 127
 
-Payload: TypeAlias = "bytes | memoryview[int]"
+Payload: TypeAlias = bytes | memoryview
 
 _IDS = Struct(">BBBBQQ")  # magic, flags, codec id, key id, wid, generation
 _NUMBERS = Struct("<IIII")  # whole ttl, soft-ttl distance, load cost (ms each), schema
