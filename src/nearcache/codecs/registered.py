@@ -53,9 +53,7 @@ class RegisteredClass:
         self.cls = cls
         self.name = f"{cls.__module__}.{cls.__qualname__}"
         self.fingerprint = fingerprint(cls, self.name)
-        self._called = any(
-            getattr(cls, name) is not getattr(object, name) for name in ("__reduce_ex__", "__reduce__")
-        )
+        self._called = any(getattr(cls, name) is not getattr(object, name) for name in ("__reduce_ex__", "__reduce__"))
         self._takes_kwargs = hasattr(cls, "__getnewargs_ex__")
         self._takes_args = self._takes_kwargs or hasattr(cls, "__getnewargs__")
         self._setstate: Callable[[Any, object], object] | None = getattr(cls, "__setstate__", None)
@@ -98,9 +96,7 @@ class RegisteredClass:
             cls, args, kwargs = function, tuple(arguments), None
         if cls is not self.cls:
             called = getattr(cls, "__qualname__", repr(cls))
-            raise Unfit(
-                f"its __reduce__ calls {called}; let it call its own class, or use __getstate__/__setstate__"
-            )
+            raise Unfit(f"its __reduce__ calls {called}; let it call its own class, or use __getstate__/__setstate__")
         if cls is function:
             self._check_called()
             return TAG_CALL, (args,)
@@ -181,9 +177,7 @@ class RegisteredClass:
     def _check_new(self, args: object, kwargs: object) -> None:
         if type(args) is not tuple or (args and not self._takes_args) or issubclass(self.cls, Enum):
             raise Unfit(f"{self.name}.__new__ does not take arguments from a pickle")
-        if kwargs is not None and (
-            type(kwargs) is not dict or not self._takes_kwargs or not _all_names(kwargs)
-        ):
+        if kwargs is not None and (type(kwargs) is not dict or not self._takes_kwargs or not _all_names(kwargs)):
             raise Unfit(f"{self.name}.__new__ does not take keyword arguments from a pickle")
 
     def _check_called(self) -> None:
@@ -201,13 +195,9 @@ class RegisteredClass:
             raise Unfit(f"{value} has bits that no flag of {self.name} names")
 
     def _check_later(self, state: object, items: object, pairs: object) -> None:
-        if items is not None and (
-            type(items) is not list or not (self._called or issubclass(self.cls, list))
-        ):
+        if items is not None and (type(items) is not list or not (self._called or issubclass(self.cls, list))):
             raise Unfit(f"{self.name} is not a list")
-        if pairs is not None and (
-            type(pairs) is not list or not (self._called or issubclass(self.cls, dict))
-        ):
+        if pairs is not None and (type(pairs) is not list or not (self._called or issubclass(self.cls, dict))):
             raise Unfit(f"{self.name} is not a dict")
         if state is not None and self._setstate is None:
             self._split(state)
@@ -217,15 +207,11 @@ class RegisteredClass:
         attributes, slots = state if type(state) is tuple and len(state) == 2 else (state, None)
         for part in (attributes, slots):
             if part is not None and (type(part) is not dict or not _all_names(part)):
-                raise Unfit(
-                    f"the state of {self.name} is not a dict of attributes; give the class a __setstate__"
-                )
+                raise Unfit(f"the state of {self.name} is not a dict of attributes; give the class a __setstate__")
         if attributes and not self.cls.__dictoffset__:
             raise Unfit(f"{self.name} has no __dict__ for its state; give the class a __setstate__")
         if slots and not slots.keys() <= self._slots.keys():
-            raise Unfit(
-                f"the state of {self.name} names slots that it does not have; give the class a __setstate__"
-            )
+            raise Unfit(f"the state of {self.name} names slots that it does not have; give the class a __setstate__")
         return attributes or {}, slots or {}
 
     @staticmethod
@@ -257,9 +243,7 @@ def register(classes: Iterable[type], taken: Callable[[type], bool]) -> dict[typ
         if taken(cls):
             raise ConfigError("classes", cls, "this class is understood without registration; leave it out")
         if issubclass(cls, type) or (cls.__module__ == "builtins" and not issubclass(cls, BaseException)):
-            raise ConfigError(
-                "classes", cls, "builtins other than exceptions cannot be registered; leave it out"
-            )
+            raise ConfigError("classes", cls, "builtins other than exceptions cannot be registered; leave it out")
         entry = RegisteredClass(cls)
         if names.setdefault(entry.name, cls) is not cls:
             raise ConfigError(
