@@ -10,7 +10,7 @@ cdef const char *_NAME = b"rebuild"
 
 # Nesting of anything, and of dict keys and set members.
 MAX_DEPTH = 10_000
-MAX_HASH_DEPTH = 500
+MAX_HASH_DEPTH = 5_000
 
 # Budgets: what any payload may spend, and so much more for each byte of it.
 HASH_BUDGET = (16 << 20, 64)
@@ -27,7 +27,7 @@ cdef dict _REASONS = {
     SCAN_MEMO: "reads a memo slot that was never written",
     SCAN_GLOBAL: "names a global other than the admitted one",
     SCAN_KIND: "is applied to a value of the wrong kind",
-    SCAN_DEPTH: f"nests deeper than {MAX_DEPTH:,} ({MAX_HASH_DEPTH} in a dict key or set member)",
+    SCAN_DEPTH: f"nests deeper than {MAX_DEPTH:,} ({MAX_HASH_DEPTH:,} in a dict key or set member)",
     SCAN_HASH_COST: "makes dict keys or set members that are out of proportion to the payload",
     SCAN_MEMORY: "makes objects that are out of proportion to the payload",
     SCAN_TRAILING: "is followed by more bytes",

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
+from nearcache._pickle_scan import MAX_HASH_DEPTH
 from nearcache.codecs import SafeCodec, safe
 from nearcache.errors import ConfigError, DecodeError, UnencodableValueError
 from support import shop
@@ -140,14 +141,22 @@ def test_value_nested_too_deeply_is_refused():
         value = value.pop()
 
 
-def test_key_that_is_a_deep_tuple_is_refused_when_written():
+def test_key_that_takes_too_long_to_hash_is_refused_when_written():
     """The verifier runs on both sides, so that what is written can be read."""
     key: tuple[object, ...] = ()
-    for _ in range(600):
-        key = (key,)
-    assert CODEC.decode(*CODEC.encode([key])) == [key]
-    with pytest.raises(UnencodableValueError, match="nests deeper"):
-        CODEC.encode({key: 1})
+    for _ in range(24):
+        key = (key, key)
+    plain = [key, "x" * 10_000]
+    assert CODEC.decode(*CODEC.encode(plain))[1] == plain[1]
+    with pytest.raises(UnencodableValueError, match="out of proportion"):
+        CODEC.encode([{key: 1}, "x" * 10_000])
+
+
+def test_short_plain_stream_is_never_refused_by_the_verifier():
+    """Streams that the writer does not verify nest within bounds, keys included: two bytes for each tuple."""
+    deepest = b"p\x80\x05})" + b"\x85\x94" * 4_990 + b"Ns."
+    assert len(deepest) < 2 * MAX_HASH_DEPTH
+    assert len(CODEC.decode(deepest, 0)) == 1
 
 
 def test_error_in_the_users_getstate_is_the_cause():

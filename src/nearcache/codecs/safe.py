@@ -9,7 +9,8 @@ cannot do more than build data (byte by byte in ``docs/wire.md``):
 - *Reading*: the verifier of ``pickle_scan.h`` goes over the stream first and lets nothing through that our
   own writer does not emit; then the C unpickler runs, whose ``find_class`` knows that one global; then each
   ``rebuild`` checks tag and data.
-- The writer runs the verifier too: what could not be read back is refused when it is written.
+- The writer runs the verifier too: what could not be read back is refused when it is written. Short streams
+  without a call are spared: nothing in them can be out of bounds, but a key that takes 2**24 steps to hash.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from struct import Struct
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NoReturn
 
-from nearcache._pickle_scan import scan
+from nearcache._pickle_scan import MAX_DEPTH, MAX_HASH_DEPTH, scan
 from nearcache.codecs import arrays
 from nearcache.codecs.envelope import CODEC_SAFE, Payload, payload_offset, read_varint, varint
 from nearcache.codecs.registered import TAG_CALL, TAG_FLAG, TAG_MEMBER, TAG_NEW, RegisteredClass, register
@@ -33,8 +34,10 @@ from nearcache.errors import DecodeError, UnencodableValueError
 
 _GLOBAL: Final = (__name__, "rebuild")
 _ALIGNMENT: Final = 16
-#: Items that a payload may make the reader copy beyond its own length: objects that share their state.
+#: Items that a payload may make the reader copy beyond its own length, for objects that share state.
 _COPY_SLACK: Final = 65_536
+#: A stream of plain data up to this length cannot nest deeper than the verifier allows.
+_SOUND_SIZE: Final = 2 * min(MAX_DEPTH, MAX_HASH_DEPTH)
 
 _FLOAT = Struct("<d")
 _PLAIN, _SECTIONS = b"pq"
@@ -108,7 +111,8 @@ class SafeCodec:
         try:
             pickler.dump(value)
             payload = file.getvalue()
-            scan(payload, 1)
+            if not pickler.plain or len(payload) > _SOUND_SIZE:
+                scan(payload, 1)
         except (UnencodableValueError, MemoryError):
             raise
         except RecursionError as cause:
@@ -279,8 +283,10 @@ class _Pickler(pickle.Pickler):
     writers: dict[type, _Writer]
     classes: dict[RegisteredClass, int]  # in order of appearance
     buffers: list[memoryview]
+    plain = True  # until something comes that the C pickler does not write by itself
 
     def reducer_override(self, obj: Any) -> Any:
+        self.plain = False
         kind = type(obj)
         writer = self.writers.get(kind)
         if writer is None:
