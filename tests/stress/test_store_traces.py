@@ -7,6 +7,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+
 from nearcache._store import Store
 from support.store_kit import NEVER
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import Any
 
 import pytest
+
 from nearcache._store import Store
 from nearcache.errors import ValueTooLargeError
 from support.store_kit import NEVER, SERVER, attached_store, fill, local_store, opened

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from nearcache._store import Op, Store
 from support.store_kit import NEVER, SERVER, Key, Value, attached_store, fill, local_store, opened
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from nearcache._store import Store
 from support.store_kit import NEVER, SERVER, attached_store, fill, local_store, opened
 
