@@ -2,9 +2,10 @@
 
     python bench/bench_l1_hit.py [--keys 10000] [--rounds 25]
 
-24-character keys in random order; ttl, recency, lane checks and counters are on. The contestants take turns, round by
-round, and the minimum over the rounds counts, so that a disturbance hits one round of everybody and not one of them.
-The loop's own cost is measured the same way and is shown subtracted ("net") and included ("gross").
+24-character keys in random order; ttl, recency, lane checks and counters are on. The contestants take
+turns, round by round, and the minimum over the rounds counts, so that a disturbance hits one round of
+everybody and not one of them. The loop's own cost is measured the same way and is shown subtracted ("net")
+and included ("gross").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How an operation in flight ends: rules R2 to R7 of the coherence protocol, as far as L1 carries them out.
 
-Every function that decides first finds the entry (which may run ``__eq__``), then decides and acts without running
-any Python, and only then lets go of references.
+Every function that decides first finds the entry (which may run ``__eq__``), then decides and acts without
+running any Python, and only then lets go of references.
 """
 
 from cpython.object cimport PyObject
@@ -132,7 +132,7 @@ cdef inline bint restamp(
 
 
 cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t *graves) except -1:
-    """One key of a message (R2, R5, R7): poison, and bury an entry of an older write. Returns whether there was one."""
+    """One key of a message (R2, R5, R7). Returns whether an entry of an older write was there, and buried."""
     cdef int64_t hash = hash_of(key)
     cdef uint32_t ref
     cdef uint32_t pending

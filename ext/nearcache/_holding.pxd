@@ -1,7 +1,8 @@
 """Who holds which reference, and how a store lets go of them.
 
-Each entry holds its key and its value. The pending table holds, per key, that key, and per operation its owner.
-Releasing may run any code, so it comes after the change that made the reference superfluous, never before.
+Each entry holds its key and its value. The pending table holds, per key, that key, and per operation its
+owner. Releasing may run any code, so it comes after the change that made the reference superfluous, never
+before.
 """
 
 from cpython.object cimport PyObject

@@ -3,14 +3,16 @@
 # cython: embedsignature=True, embedsignature.format=clinic
 """L1: the store that answers from this process's memory.
 
-The algorithms are C (``ext/include/nearcache``) and explained in ``ext/README.md``. Cython lends them Python's
-notions of hash, equality and reference: ``_lookup.pxd`` finds, ``_holding.pxd`` counts references,
-``_flights.pxd`` completes operations, and this module is what Python sees. Three rules keep it safe against keys
-and values that run code of their own:
+The algorithms are C (``ext/include/nearcache``) and explained in ``ext/README.md``. Cython lends them
+Python's notions of hash, equality and reference: ``_lookup.pxd`` finds, ``_holding.pxd`` counts references,
+``_local.pxd`` reads and writes, ``_flights.pxd`` completes operations. This module is what Python sees of
+it.
 
-1. Whatever may run Python (hashing, comparing, sizing, releasing) comes before or after a change, never within.
-2. After such a call everything read from the table is read again; ``find`` does so by the table's version.
-3. References are released last, from a graveyard on the C stack.
+Three rules keep it safe against keys and values that run code of their own:
+
+1. Whatever may run Python (hashing, comparing, sizing, releasing) comes before or after a change, never
+within. 2. After such a call everything read from the table is read again; ``find`` does so by the table's
+version. 3. References are released last, from a graveyard on the C stack.
 """
 
 cimport cython
@@ -23,18 +25,15 @@ from types import GenericAlias
 
 from nearcache._core cimport (
     CLOCK_NEVER_NS,
-    ENTRY_UNHEARD,
     CLOCK_REAL,
+    ENTRY_UNHEARD,
     TABLE_MAX_ENTRIES,
-    clock_deadline,
     clock_now,
     clock_shorten,
     core_bury,
     core_check,
-    core_fits,
     core_init,
     core_is_valid,
-    core_store,
     core_sweep,
     core_t,
     entry_t,
@@ -55,75 +54,35 @@ from nearcache._core cimport (
     pending_poison,
     table_memory,
     table_reserve,
-    table_touch,
 )
 from nearcache._flights cimport apply_one, close_op, find_for, restamp, settle
 from nearcache._holding cimport (
     bury,
     forget_entries,
     forget_pending,
-    hold_valid,
     oldest_valid,
-    remove_entry,
     traverse_entries,
     traverse_pending,
     visit_t,
 )
-from nearcache._lookup cimport find, find_both, find_fast, hash_of, hold, likely, release, unlikely
-
-
-# -- reading -------------------------------------------------------------------------------------------------
-
-
-cdef inline PyObject *hit_fast(core_t *core, PyObject *key, int64_t hash) noexcept:
-    """The whole of a hit. NULL means anything else, to be looked at with care. The reference is borrowed."""
-    cdef uint32_t ref = find_fast(&core.table, key, hash)
-    cdef entry_t *entry
-    if unlikely(ref == 0):
-        return NULL
-    entry = &core.table.slab[ref]
-    if unlikely(not core_is_valid(core, entry, clock_now(&core.source))):
-        return NULL
-    table_touch(&core.table, ref)
-    core.counters.hits += 1
-    return entry.value
-
-
-cdef PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NULL:
-    """A read of any outcome, counted. Returns a new reference, or NULL without an exception on a miss."""
-    cdef uint32_t ref
-    cdef entry_t *entry
-    cdef int64_t now_ns
-    find(&core.table, key, hash, &ref)
-    if ref == 0:
-        core.counters.misses += 1
-        return NULL
-    entry = &core.table.slab[ref]
-    now_ns = clock_now(&core.source)
-    if core_is_valid(core, entry, now_ns):
-        table_touch(&core.table, ref)
-        core.counters.hits += 1
-        hold(entry.value)
-        return entry.value
-    core.counters.misses += 1
-    if now_ns < entry.deadline_ns:
-        core.counters.suspects += 1
-        return NULL
-    core.counters.expirations += 1
-    remove_entry(core, ref)
-    return NULL
+from nearcache._local cimport (
+    bound,
+    checked_size,
+    checked_ttl,
+    collect,
+    find_valid,
+    hit_fast,
+    owned,
+    put,
+    read,
+    remove,
+)
+from nearcache._lookup cimport find, find_fast, hash_of, hold, likely
 
 
 cdef inline object held_key(Store self, object key):
     """The key under which the store holds what the caller calls ``key``."""
     return key if self.keyfunc is None else self.keyfunc(key)
-
-
-cdef inline object owned(PyObject *value):
-    """Turn a new reference into an object."""
-    cdef object result = <object>value
-    release(value)
-    return result
 
 
 cdef bint read_object(Store self, object key, PyObject **value) except -1:
@@ -150,60 +109,15 @@ cdef object read_or(Store self, object key, object default):
     return owned(value) if read_object(self, key, &value) else default
 
 
-cdef uint32_t find_valid(Store self, object key) except? 0xffffffff:
-    """The entry of a key, if it may be served; 0 otherwise. Counts and moves nothing."""
+cdef int put_local(Store self, object key, object value, int64_t ttl_ns, object given_size) except -1:
     cdef object held = held_key(self, key)
-    cdef uint32_t ref
-    find(&self.core.table, <PyObject *>held, hash_of(<PyObject *>held), &ref)
-    if ref != 0 and core_is_valid(&self.core, &self.core.table.slab[ref], clock_now(&self.core.source)):
-        return ref
-    return 0
-
-
-cdef list collect(Store self, bint with_values):
-    """Keys, or pairs, of the valid entries, least recently used first."""
-    cdef list result = []
-    cdef graveyard_t taken
-    cdef size_t i
-    graveyard_init(&taken)
-    hold_valid(&self.core, &taken)
-    try:
-        for i in range(taken.count):
-            if with_values:
-                result.append((<object>taken.pairs[i].key, <object>taken.pairs[i].value))
-            else:
-                result.append(<object>taken.pairs[i].key)
-        return result
-    finally:
-        bury(&taken)
-
-
-# -- limits --------------------------------------------------------------------------------------------------
-
-
-cdef uint64_t bound(str name, object limit) except? 0xffffffffffffffff:
-    """A bound as the core wants it. None is none; 0 is taken at its word: nothing is kept."""
-    if limit is None:
-        return 0xffffffffffffffff
-    if not isinstance(limit, int):
-        raise TypeError(f"{name}={limit!r}: it must be an int or None")
-    if limit < 0:
-        raise ValueError(f"{name}={limit}: it cannot be negative")
-    return min(limit, CLOCK_NEVER_NS)
-
-
-cdef uint64_t checked_size(str origin, object size) except? 0xffffffffffffffff:
-    if not isinstance(size, int):
-        raise TypeError(f"{origin} gave {size!r}: a size must be an int")
-    if not 0 <= size <= CLOCK_NEVER_NS:
-        raise ValueError(f"{origin} gave {size}: a size must be 0 or more, below 2**63")
-    return size
-
-
-cdef int64_t checked_ttl(object ttl_ns) except -1:
-    if ttl_ns < 0:
-        raise ValueError(f"ttl_ns={ttl_ns}: a lifetime cannot be negative")
-    return min(ttl_ns, CLOCK_NEVER_NS)
+    cdef int64_t hash = hash_of(<PyObject *>held)
+    cdef uint64_t size
+    if self.sizeof is None:
+        size = checked_size("size=", given_size)
+    else:
+        size = checked_size("getsizeof", self.sizeof(value))
+    return put(&self.core, held, value, hash, size, ttl_ns)
 
 
 cdef lane_t *lane_at(Store self, object index) except NULL:
@@ -216,61 +130,6 @@ cdef core_t *opened_here(Store self, Op op) except NULL:
     if op.op.lanes != self.core.lanes:
         raise ValueError("the operation was not opened in this store")
     return &self.core
-
-
-# -- local writing -------------------------------------------------------------------------------------------
-
-
-cdef int put_local(Store self, object key, object value, int64_t ttl_ns, object given_size) except -1:
-    """Store a value that is true by definition, for L1 is all there is (lane 0, wid 0)."""
-    cdef core_t *core = &self.core
-    cdef object held = held_key(self, key)
-    cdef int64_t hash = hash_of(<PyObject *>held)
-    cdef uint64_t size
-    cdef int64_t now_ns
-    cdef graveyard_t graves
-    cdef item_t item
-    cdef uint32_t ref
-    cdef uint32_t pending
-    cdef int status
-    if self.sizeof is None:
-        size = checked_size("size=", given_size)
-    else:
-        size = checked_size("getsizeof", self.sizeof(value))
-    if size > core.max_bytes:
-        from nearcache.errors import ValueTooLargeError
-        raise ValueTooLargeError(size, core.max_bytes, "maxbytes")
-    graveyard_init(&graves)
-    find_both(core, <PyObject *>held, hash, &ref, &pending)
-    pending_overtake(&core.pending, pending)
-    if not core_fits(core, size):  # maxsize 0: nothing is ever kept
-        return 0
-    now_ns = clock_now(&core.source)
-    item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
-    status = core_store(core, ref, <PyObject *>held, <PyObject *>value, hash, &item, now_ns, &graves)
-    if status < 0:
-        raise MemoryError
-    hold(<PyObject *>value)
-    if status == 1:
-        hold(<PyObject *>held)
-    bury(&graves)
-    return 0
-
-
-cdef int remove_local(Store self, object key, bint *was_valid) except -1:
-    """Remove the key's entry in whatever state it is. Returns whether there was one."""
-    cdef core_t *core = &self.core
-    cdef object held = held_key(self, key)
-    cdef uint32_t ref
-    cdef uint32_t pending
-    was_valid[0] = False
-    find_both(core, <PyObject *>held, hash_of(<PyObject *>held), &ref, &pending)
-    pending_overtake(&core.pending, pending)
-    if ref == 0:
-        return 0
-    was_valid[0] = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
-    remove_entry(core, ref)
-    return 1
 
 
 # -- what Python sees ----------------------------------------------------------------------------------------
@@ -342,12 +201,12 @@ cdef class Store:
         maxbytes: Largest sum of the entries' sizes; None for no bound.
         ttl_ns: Lifetime of what is put locally; 0 for no end.
         lanes: Number of lanes, 1 to 65,535. At the start none is vouched for, so that nothing is served.
-        keyfunc: From the caller's key to the key to hold. The mapping methods, ``hit``, ``hit_many``, ``peek``,
-            ``put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
+        keyfunc: From the caller's key to the key to hold. The mapping methods, ``hit``, ``hit_many``,
+            ``peek``, ``put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
         getsizeof: From a value to its size, for what is put locally; ``finish`` is told the size.
 
-    What the mapping methods do is local and concerns lane 0. Keys compare as in a dict. All methods may be called
-    from any thread, and from within the ``__hash__``, ``__eq__`` and ``__del__`` of keys and values.
+    What the mapping methods do is local and concerns lane 0. Keys compare as in a dict. All methods may be
+    called from any thread, and from within the ``__hash__``, ``__eq__`` and ``__del__`` of keys and values.
     """
 
     def __cinit__(self):
@@ -406,12 +265,16 @@ cdef class Store:
 
     def __contains__(self, key):
         cdef uint32_t ref
+        cdef entry_t *entry
         if likely(self.keyfunc is None):
             ref = find_fast(&self.core.table, <PyObject *>key, hash_of(<PyObject *>key))
             if likely(ref != 0):
-                if likely(core_is_valid(&self.core, &self.core.table.slab[ref], clock_now(&self.core.source))):
+                entry = &self.core.table.slab[ref]
+                if likely(core_is_valid(&self.core, entry, clock_now(&self.core.source))):
                     return True
-        return find_valid(self, key) != 0 or bool(self._missing_in(key))
+        if find_valid(&self.core, held_key(self, key)) != 0:
+            return True
+        return bool(self._missing_in(key))
 
     def _missing(self, key):
         """Hook: what ``self[key]`` is when there is no valid entry. Raises KeyError unless overridden."""
@@ -429,14 +292,14 @@ cdef class Store:
         return self.core.table.count
 
     def __iter__(self):
-        return iter(collect(self, False))
+        return iter(collect(&self.core, False))
 
     def __setitem__(self, key, value):
         put_local(self, key, value, self.ttl_ns, 0)
 
     def __delitem__(self, key):
         cdef bint was_valid
-        remove_local(self, key, &was_valid)
+        remove(&self.core, held_key(self, key), &was_valid)
         if not was_valid:
             raise KeyError(key)
 
@@ -469,7 +332,7 @@ cdef class Store:
 
     def peek(self, key, default=None):
         """Return the value if it is valid, else ``default``. Moves no recency and counts nothing."""
-        cdef uint32_t ref = find_valid(self, key)
+        cdef uint32_t ref = find_valid(&self.core, held_key(self, key))
         return default if ref == 0 else <object>self.core.table.slab[ref].value
 
     def hit(self, key, default):
@@ -487,10 +350,10 @@ cdef class Store:
     def drop(self, key):
         """Remove the key's entry from this store, whatever its state. Returns whether there was one."""
         cdef bint was_valid
-        return remove_local(self, key, &was_valid) != 0
+        return remove(&self.core, held_key(self, key), &was_valid) != 0
 
     def drop_all(self):
-        """Remove every entry; no operation in flight may store any more. Returns how many entries there were."""
+        """Remove every entry and return their number. No operation in flight may store any more."""
         cdef uint32_t ref
         for ref in range(1, self.core.pending.used + 1):
             if self.core.pending.slab[ref].key != NULL:
@@ -499,10 +362,11 @@ cdef class Store:
 
     def snapshot(self):
         """The valid pairs, least recently used first."""
-        return collect(self, True)
+        return collect(&self.core, True)
 
     def sweep(self, n):
-        """Examine at most ``n`` slab positions, going round. Returns how many expired entries were reclaimed."""
+        """Look at no more than ``n`` entries, going round, and return how many expired ones were
+        reclaimed."""
         cdef graveyard_t graves
         cdef uint32_t steps = max(0, min(n, self.core.table.used))
         graveyard_init(&graves)
@@ -581,8 +445,8 @@ cdef class Store:
             identity: Of the server that replied.
 
         The result is kept if nothing has spoken against it since ``open`` (R3). An entry of another write is
-        dropped and neither is kept (R4), save that a write whose result may be kept replaces it. An operation that
-        is not open any more stores nothing.
+        dropped and neither is kept (R4), save that a write whose result may be kept replaces it. An
+        operation that is not open any more stores nothing.
         """
         cdef uint32_t ref
         cdef uint64_t server = identity
@@ -595,8 +459,8 @@ cdef class Store:
     def refresh(self, Op op not None, wid, deadline_ns, identity=0):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
-        Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if
-        the operation may not store; then the value has to be read.
+        Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if the
+        operation may not store; then the value has to be read.
         """
         cdef uint32_t ref
         cdef uint64_t write = wid
@@ -648,11 +512,12 @@ cdef class Store:
     def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.
 
-        Operations on the keys lose their marks, except the very write that the message announces (R2); entries of
-        other writes are dropped (R7). Both spare a write of this store's own whose message is still to come. A clear makes the whole lane suspect.
+        Operations on the keys lose their marks, except the very write that the message announces (R2);
+        entries of other writes are dropped (R7). Both spare a write of this store's own whose message is still
+        to come. A clear makes the whole lane suspect.
 
-        Raises what ``__hash__`` or ``__eq__`` of a key raises, after the other keys are dealt with and everything
-        that such a key might mean is dropped.
+        Raises what ``__hash__`` or ``__eq__`` of a key raises, after the other keys are dealt with and
+        everything that such a key might mean is dropped.
         """
         cdef core_t *core = &self.core
         cdef graveyard_t graves
@@ -680,7 +545,7 @@ cdef class Store:
     # -- time and observation --------------------------------------------------------------------------------
 
     def set_clock(self, ns):
-        """Make it this instant until told otherwise; None goes back to the system's coarse monotonic clock."""
+        """Make it this instant until told otherwise; None goes back to the coarse monotonic clock."""
         self.core.source.fixed_ns = CLOCK_REAL if ns is None else ns
 
     def counters(self):
@@ -771,16 +636,18 @@ cdef int clear_store(PyObject *obj) noexcept:
 (<type_t *>Store).tp_traverse = traverse_store
 (<type_t *>Store).tp_clear = clear_store
 
-# A mapping has no items by number. With these slots filled, as Cython fills them, Python takes it for a sequence.
+# A mapping has no items by number. With these slots filled, as Cython does, Python takes it for a sequence.
 (<type_t *>Store).tp_as_sequence.sq_item = NULL
 (<type_t *>Store).tp_as_sequence.sq_ass_item = NULL
 
-# ``get``: what Cython generates to unpack the arguments costs half as much as the hit. So a hit is tried first.
+# ``get``: to unpack the arguments as Cython does costs half as much as a hit. So a hit is tried first.
 cdef method_def_t *get_def = (<method_descr_t *><PyObject *>Store.get).d_method
 cdef method_t get_in_full = NULL
 
 
-cdef PyObject *get_at_once(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) except NULL:
+cdef PyObject *get_at_once(
+    PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names
+) except NULL:
     cdef PyObject *value
     if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
         value = hit_fast(&(<Store>obj).core, args[0], hash_of(args[0]))

@@ -1,4 +1,5 @@
-"""Tests that need the access traces beside the checkout are deselected, with a word about it, where there are none."""
+"""Tests that need the access traces beside the checkout are deselected, with a word about it, where there
+are none."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """200,000 random operations on the store and on a plain Python model of it, side by side.
 
-The keys collide, raise, and reach back into the store from ``__hash__`` and ``__eq__``; values do from ``__del__``.
-What happens within ``__hash__`` and ``__eq__`` comes before the operation that asked, for that begins again when the
-table has moved; what happens within ``__del__`` comes after it, for references are released last.
+The keys collide, raise, and reach back into the store from ``__hash__`` and ``__eq__``; values do from
+``__del__``. What happens within ``__hash__`` and ``__eq__`` comes before the operation that asked, for that
+begins again when the table has moved; what happens within ``__del__`` comes after it, for references are
+released last.
 """
 
 from __future__ import annotations
@@ -311,10 +312,12 @@ class World:
         else:
             found = self.attempt(lambda: self.store.abandon(op, drop=drop), mourning=False)
         if found is Boom:
-            self.distrust(pending.name)
-            self.model.close(pending)
+            self.distrust(pending.name, pending)
         elif how < 3:
-            expect(self.model.finish(pending, number, wid, deadline, size, identity), found)
+            expected = self.model.finish(
+                pending, number, wid, deadline=deadline, size=size, identity=identity
+            )
+            expect(expected, found)
         elif how < 5:
             expect(self.model.refresh(pending, wid, deadline, identity), found)
         else:
@@ -335,9 +338,14 @@ class World:
         elif not self.raised_in_hash:  # a key whose hash is unknown has dropped nothing
             self.distrust(name)
 
-    def distrust(self, name: int) -> None:
-        """The order in which such entries go is the index's secret, and with it that of the free positions."""
+    def distrust(self, name: int, closed: Pending | None = None) -> None:
+        """A comparison has failed. Then both sides begin anew with empty tables.
+
+        For the order in which such entries go is the index's secret, and with it that of the free positions.
+        """
         self.model.distrust(kin(name))
+        if closed is not None:
+            self.model.close(closed)
         self.compare()
         expect(self.model.drop_all(), self.store.drop_all())
 

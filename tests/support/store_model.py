@@ -1,7 +1,7 @@
 """The store in plain Python, slow and obvious: the reference of the model test.
 
-It knows keys by name, so that it never asks a hostile key anything. Values are represented by their numbers. Slab
-positions are modelled too, because they decide which expired entries a sweep finds.
+It knows keys by name, so that it never asks a hostile key anything. Values are represented by their
+numbers. Slab positions are modelled too, because they decide which expired entries a sweep finds.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Model:
                 found += 1
         return found
 
-    def place(self, name: int, value: int, wid: int, deadline: int, lane: int, size: int) -> None:
+    def place(self, name: int, value: int, *, wid: int, deadline: int, lane: int, size: int) -> None:
         old = self.entries.get(name)
         if old is not None:
             self.entries.move_to_end(name)
@@ -160,7 +160,7 @@ class Model:
         if size > self.maxbytes:
             return False
         self.overtake(name)
-        self.place(name, value, 0, self.now + ttl if ttl else NEVER, 0, size)
+        self.place(name, value, wid=0, deadline=self.now + ttl if ttl else NEVER, lane=0, size=size)
         return True
 
     def drop(self, name: int) -> tuple[bool, bool]:
@@ -245,13 +245,13 @@ class Model:
         self.remove(name)
         self.counters.invalidated += 1
 
-    def finish(self, op: Pending, value: int, wid: int, deadline: int, size: int, identity: int) -> bool:
+    def finish(self, op: Pending, value: int, wid: int, *, deadline: int, size: int, identity: int) -> bool:
         admitted = wid != 0 and self.admits(op, identity) and size <= self.maxbytes and self.now < deadline
         if self.contradicts(op, wid) and not (admitted and op.is_write):
             self.invalidate(op.name)
             admitted = False
         if admitted:
-            self.place(op.name, value, wid, deadline, op.lane, size)
+            self.place(op.name, value, wid=wid, deadline=deadline, lane=op.lane, size=size)
         self.close(op)
         return admitted
 

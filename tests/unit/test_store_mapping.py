@@ -113,7 +113,7 @@ def test_keys_that_differ_are_two_keys_whatever_their_hashes(one: Any, other: An
         (int("123456789"), int("123456789")),
         (10**30, int("1" + "0" * 30)),
         (float("1.5"), float("1.5")),
-        (("a", 1), tuple(["a", 1])),
+        (("a", 1), (*"a", 1)),
         (frozenset([1]), frozenset([1])),
     ],
 )

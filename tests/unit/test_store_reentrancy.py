@@ -226,13 +226,13 @@ def test_store_does_not_grow_past_maxsize_under_reentrant_puts() -> None:
     """gh-148180: a put within a put must not make room for two."""
     store = local_store(4)
 
-    def put_more(number: int) -> None:
-        if number < 500:
-            store[number + 1] = Value(lambda: put_more(number + 1))
+    def put_more(depth: int) -> None:
+        if depth < 40:
+            store[depth] = Value(lambda: put_more(depth + 1))
             assert len(store) <= 4
 
-    for number in range(0, 1000, 10):
-        store[-number] = Value(lambda number=number: put_more(number))
+    for number in range(100):
+        store[-1 - number] = Value(lambda: put_more(0))
         assert len(store) <= 4
     store.check_invariants()
 

@@ -617,13 +617,13 @@ def test_completion_with_a_key_that_cannot_be_compared_drops_all_it_may_mean(end
     fill(store, held, "v", wid=1)
     op, other = opened(store, Key("k")), opened(store, Key("other"))
     held.on_eq = broken
+    complete = {
+        "finish": lambda: finish(store, op, "w", 2),
+        "refresh": lambda: store.refresh(op, 2, NEVER, SERVER),
+        "abandon": lambda: store.abandon(op, drop=True),
+    }[end]
     with pytest.raises(ZeroDivisionError):
-        if end == "finish":
-            finish(store, op, "w", 2)
-        elif end == "refresh":
-            store.refresh(op, 2, NEVER, SERVER)
-        else:
-            store.abandon(op, drop=True)
+        complete()
     assert len(store) == 0
     assert (op.storable, other.storable) == (False, False)
     assert store.join(op.key) is None

@@ -1,14 +1,12 @@
 /* The clock that L1 reads on every hit: monotonic nanoseconds, coarse where the system has such a clock.
  *
- * The coarse clock costs a tenth of the precise one because the kernel only writes it once a tick; it lags by up to
- * that tick. Callers that need "never late" take one tick off the instants they hand to the store.
+ * The coarse clock costs a tenth of the precise one because the kernel only writes it once a tick; it lags
+ * by up to that tick. Callers that need "never late" take one tick off the instants they hand to the store.
+ *
+ * Wants _GNU_SOURCE (Python.h defines it) under -std=c11, for clock_gettime and RTLD_NOLOAD.
  */
 #ifndef NEARCACHE_CLOCK_H
 #define NEARCACHE_CLOCK_H
-
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L
-#endif
 
 #include <dlfcn.h>
 #include <stdint.h>
@@ -27,7 +25,7 @@
 
 typedef int (*clock_read_t)(clockid_t clock, struct timespec *now);
 
-/* clock_gettime, or the very function that the C library's one calls: a third of the cost is the way there. */
+/* clock_gettime, or the very function that the C library's calls: a third of the cost is the way there. */
 static clock_read_t clock_read = clock_gettime;
 
 /* Look the kernel's function up; call once, before the first hit. Where it is not found nothing changes. */

@@ -1,8 +1,8 @@
 /* core.h: what a store does between two calls into Python: bounds, expiry, validity, eviction.
  *
- * Every function here runs to its end without running anybody else's code. References that an operation sets free go
- * to a graveyard on the caller's stack; the caller releases them when it has finished, because releasing may run any
- * code, this store's own methods included.
+ * Every function here runs to its end without running anybody else's code. References that an operation
+ * sets free go to a graveyard on the caller's stack; the caller releases them when it has finished, because
+ * releasing may run any code, this store's own methods included.
  */
 #ifndef NEARCACHE_CORE_H
 #define NEARCACHE_CORE_H
@@ -57,7 +57,7 @@ typedef struct {
 
 enum { SWEEP_PER_STORE = 2 };
 
-/* -- graveyard -------------------------------------------------------------------------------------------------- */
+/* -- graveyard ------------------------------------------------------------------------------------------- */
 
 static inline void graveyard_init(graveyard_t *graves)
 {
@@ -104,7 +104,7 @@ static inline void graveyard_free(graveyard_t *graves)
     graveyard_init(graves);
 }
 
-/* -- life and death of a store ---------------------------------------------------------------------------------- */
+/* -- life and death of a store --------------------------------------------------------------------------- */
 
 static inline int core_init(core_t *core, uint32_t lanes, const uint64_t seed[2])
 {
@@ -118,10 +118,11 @@ static inline int core_init(core_t *core, uint32_t lanes, const uint64_t seed[2]
     return core->lanes == NULL ? -1 : 0;
 }
 
-/* -- reading ---------------------------------------------------------------------------------------------------- */
+/* -- reading --------------------------------------------------------------------------------------------- */
 
-/* May this entry be served at this instant? Its lane must have seen every invalidation up to now (fresh-until), must
- * not have missed any since the entry was stored (stamp), and the entry's own time must not be over. */
+/* May this entry be served at this instant? Its lane must have seen every invalidation up to now
+ * (fresh-until), must not have missed any since the entry was stored (stamp), and the entry's own time must
+ * not be over. */
 static inline int core_is_valid(const core_t *core, const entry_t *entry, int64_t now_ns)
 {
     const lane_t *lane = &core->lanes->lane[entry->lane];
@@ -135,7 +136,7 @@ static inline void core_bury(core_t *core, uint32_t ref, graveyard_t *graves)
     table_remove(&core->table, ref);
 }
 
-/* -- writing ---------------------------------------------------------------------------------------------------- */
+/* -- writing --------------------------------------------------------------------------------------------- */
 
 /* Can an item of this size be kept at all, whatever else has to go? */
 static inline int core_fits(const core_t *core, uint64_t size)
@@ -143,7 +144,8 @@ static inline int core_fits(const core_t *core, uint64_t size)
     return size <= core->max_bytes && core->max_entries != 0;
 }
 
-/* How many of the least recently used entries must go before this item fits, in place of entry `ref` if not 0. */
+/* How many of the least recently used entries must go before this item fits, in place of entry `ref`
+ * (0: of none). */
 static inline size_t core_count_victims(const core_t *core, uint32_t ref, uint64_t size)
 {
     const table_t *t = &core->table;
@@ -181,11 +183,11 @@ static inline size_t core_sweep(core_t *core, uint32_t steps, int64_t now_ns, gr
 
 /* Put an item in: over entry `ref`, or as a new entry if `ref` is 0. Evicts what must go, sweeps a little.
  *
- * Returns -1 without memory, and then nothing has changed; 1 when references to key and value were taken over; 0 when
- * only that to the value was (the entry keeps its own key, as a dict does). The caller has made sure that the item
- * fits at all (core_fits). */
-static inline int core_store(core_t *core, uint32_t ref, void *key, void *value, int64_t hash, const item_t *item,
-                             int64_t now_ns, graveyard_t *graves)
+ * Returns -1 without memory, and then nothing has changed; 1 when references to key and value were taken
+ * over; 0 when only that to the value was (the entry keeps its own key, as a dict does). The caller has
+ * made sure that the item fits at all (core_fits). */
+static inline int core_store(core_t *core, uint32_t ref, void *key, void *value, int64_t hash,
+                             const item_t *item, int64_t now_ns, graveyard_t *graves)
 {
     table_t *t = &core->table;
     size_t victims = core_count_victims(core, ref, item->size);
@@ -223,15 +225,15 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
     return inserted;
 }
 
-/* May the result of this op be kept? Rule R3: nothing spoke against it, the lane missed nothing meanwhile, and the
- * reply came from the very server whose messages we heard from the beginning to the end. */
+/* May the result of this op be kept? Rule R3: nothing spoke against it, the lane missed nothing meanwhile,
+ * and the reply came from the very server whose messages we heard from the beginning to the end. */
 static inline int core_admits(const core_t *core, const op_t *op, uint64_t identity)
 {
     return op->ref != 0 && op_is_storable(op) && op->identity0 != 0 && identity == op->identity0 &&
            identity == core->lanes->lane[op->lane].identity;
 }
 
-/* -- self-examination ------------------------------------------------------------------------------------------- */
+/* -- self-examination ------------------------------------------------------------------------------------ */
 
 static inline const char *core_check(const core_t *core)
 {

@@ -3,14 +3,15 @@
  *     pending table (a table_t):   key --> first op <-> op <-> op       all on that key
  *
  * An op_t lives inside the Python object that stands for the operation (`owner`); the table holds one strong
- * reference to the owner for each op it lists, and one to the key. An op knows its entry's index, so that completing
- * it needs no lookup, and hence asks no key whether it is equal to another.
+ * reference to the owner for each op it lists, and one to the key. An op knows its entry's index, so that
+ * completing it needs no lookup, and hence asks no key whether it is equal to another.
  *
- * Two marks, both cleared by whatever makes the operation's result doubtful (a message, a write, another completion):
+ * Two marks, both cleared by whatever makes the operation's result doubtful (a message, a write, another
+ * completion):
  *   storable  L1 may keep the result;
  *   joinable  a reader who comes now may wait for this result instead of asking L2 itself.
- * A lane's stamp says the same for all ops of the lane at once: an op whose `stamp0` is not the lane's stamp any more
- * counts as having lost both.
+ * A lane's stamp says the same for all ops of the lane at once: an op whose `stamp0` is not the lane's
+ * stamp any more counts as having lost both.
  */
 #ifndef NEARCACHE_PENDING_H
 #define NEARCACHE_PENDING_H
@@ -23,7 +24,7 @@ typedef struct {
     uint32_t stamp;         /* entries with another stamp are suspects */
 } lane_t;
 
-/* The lanes of one store. Ops hold it too, since an op may outlive its store and must still know its stamp. */
+/* The lanes of one store. Ops hold it too: an op may outlive its store and must still know its stamp. */
 typedef struct {
     uint64_t holders;
     uint32_t count;
@@ -92,7 +93,8 @@ static inline void op_poison(op_t *op)
 }
 
 /* List `op` under its key: entry `ref`, or a new one if `ref` is 0 (then the caller has reserved). Returns 1
- * when a reference to the key was taken over, else 0. The stamp and the identity are read here, not earlier. */
+ * when a reference to the key was taken over, else 0. The stamp and the identity are read here, not
+ * earlier. */
 static inline int pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t *lanes)
 {
     int inserted = ref == 0;
@@ -115,8 +117,8 @@ static inline int pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t 
     return inserted;
 }
 
-/* Take `op` off the list. The reference to its owner is the caller's now, and that to the key, which is returned
- * unless other ops still need it. */
+/* Take `op` off the list. The reference to its owner is the caller's now, and that to the key, which is
+ * returned unless other ops still need it. */
 static inline void *pending_remove(table_t *pending, op_t *op)
 {
     entry_t *entry = &pending->slab[op->ref];

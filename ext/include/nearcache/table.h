@@ -1,33 +1,41 @@
 /* table.h: hash table and recency list in one slab. No Python here: keys and values are `void *`.
  *
- *     index: slots of 8 bytes                     slab: entries of 64 bytes, one cache line each
- *     +--------+--------+                         +---------------------------------------------+
- *     | tag    | ref 2 -|--------------+      [0] | the list's sentinel                         |
- *     +--------+--------+              |          +---------------------------------------------+
- *     |        | ref 0  | (empty)      |      [1] | key value hash wid deadline size stamp links|
- *     +--------+--------+              |          +---------------------------------------------+
- *     | tag    | ref 1 -|----------+   +----> [2] | key value hash wid deadline size stamp links|
- *     +--------+--------+          |              +---------------------------------------------+
- *                                  +--------> [1]
+ *     index: 8-byte slots            slab: 32 bytes         details: 24 bytes    links: 8 bytes
+ *     +--------+--------+             +------------------+   +----------------+   +-----------+
+ *     | tag    | ref 2  |------+  [0] | (the sentinel)   |   |                |   | prev next |
+ *     +--------+--------+      |      +------------------+   +----------------+   +-----------+
+ *     |        | ref 0  |      |  [1] | key value        |   | hash wid size  |   | prev next |
+ *     +--------+--------+      |      | deadline stamp.. |   |                |   |           |
+ *     | tag    | ref 1  |---+  |      +------------------+   +----------------+   +-----------+
+ *     +--------+--------+   |  +->[2] | key value        |   | hash wid size  |   | prev next |
+ *                           +---->[1] | deadline stamp.. |   |                |   |           |
+ *                                     +------------------+   +----------------+   +-----------+
  *
- * The index is an open-addressing table probed linearly. A slot's tag is 32 bits of the mixed hash, and the slot's
- * home is `tag & mask`: growing and deleting therefore need the index alone and touch no entry. Deletion shifts the
- * rest of the cluster back, so there are no tombstones, nothing to count and nothing to clean up: a table that has
- * seen a billion deletions is as fast as a new one. At most half the slots are taken, so every probe ends, mostly at its first
- * step: a mispredicted branch costs more than the memory.
+ * Three parallel arrays make one entry, split by who reads them. A hit reads a slot, an entry and three
+ * links; two entries share a cache line and none crosses one, and the links of a whole small cache fit into
+ * the first-level cache. The details are for insertion, removal, and comparing keys that are not one
+ * object.
  *
- * The hash is mixed with a secret of the table, because the hash of an int is the int: sequential keys would cluster,
- * and keys that come from outside could be chosen to collide.
+ * The index is an open-addressing table probed linearly. A slot's tag is 32 bits of the mixed hash, and the
+ * slot's home is `tag & mask`: growing and deleting therefore need the index alone and touch no entry.
+ * Deletion shifts the rest of the cluster back, so there are no tombstones, nothing to count and nothing to
+ * clean up: a table that has seen a billion deletions is as fast as a new one. At most half the slots are
+ * taken, so every probe ends, mostly at its first step: a mispredicted branch costs more than the memory.
  *
- * The recency list is circular through entry 0, which is nobody's: `slab[0].next` is the most recently used entry and
- * `slab[0].prev` the least. Links are 32-bit indices, so the slab can move when it grows, and an entry's index is its
- * name for life. Free entries are chained through `next`; `key == NULL` marks them.
+ * The hash is mixed with a secret of the table, because the hash of an int is the int: sequential keys
+ * would cluster, and keys that come from outside could be chosen to collide.
  *
- * C proposes, the caller decides: `table_next` yields the entries whose 64-bit hash equals the one sought. Whether
- * their keys are equal may be a question to arbitrary code, which may change this table before it answers. `version`
- * moves with every structural change; whoever has asked compares it and, if it moved, begins again.
+ * The recency list is circular through entry 0, which is nobody's: `links[0].next` is the most recently used
+ * entry and `links[0].prev` the least. Links are 32-bit indices, so the slab can move when it grows, and an
+ * entry's index is its name for life. Free entries are chained through `next`; `key == NULL` marks them.
  *
- * What can fail is `table_reserve`, and it changes nothing when it does. After it, `table_insert` cannot fail.
+ * C proposes, the caller decides: `table_next` yields the entries whose tag equals the one sought.
+ * Whether their keys are equal may be a question to arbitrary code, which may change this table before it
+ * answers. `version` moves with every structural change; whoever has asked compares it and, if it moved,
+ * begins again.
+ *
+ * What can fail is `table_reserve`, and it changes nothing when it does. After it, `table_insert` cannot
+ * fail.
  */
 #ifndef NEARCACHE_TABLE_H
 #define NEARCACHE_TABLE_H
@@ -43,9 +51,16 @@
 #define NEARCACHE_FREE(memory) free(memory)
 #endif
 
+/* Not assert(): Python's own build flags switch that off. */
 #if defined(NEARCACHE_ASSERT) && NEARCACHE_ASSERT
-#include <assert.h>
-#define NC_ASSERT(condition) assert(condition)
+#include <stdio.h>
+#define NC_ASSERT(condition)                                                                 \
+    do {                                                                                     \
+        if (!(condition)) {                                                                  \
+            fprintf(stderr, "%s:%d: %s is false: %s\n", __FILE__, __LINE__, __func__, #condition); \
+            abort();                                                                         \
+        }                                                                                    \
+    } while (0)
 #else
 #define NC_ASSERT(condition) ((void)0)
 #endif
@@ -128,8 +143,8 @@ static inline void table_free_memory(table_t *t)
     t->links = NULL;
 }
 
-/* Move everything into `out`, which the caller empties and frees. `t` is left empty, valid, and without memory, so
- * this cannot fail; its version moves on, so that a comparison under way notices. */
+/* Move everything into `out`, which the caller empties and frees. `t` is left empty, valid, and without
+ * memory, so this cannot fail; its version moves on, so that a comparison under way notices. */
 static inline void table_detach(table_t *t, table_t *out)
 {
     uint64_t version = t->version + 1;
@@ -141,12 +156,13 @@ static inline void table_detach(table_t *t, table_t *out)
 
 static inline size_t table_memory(const table_t *t)
 {
-    size_t slab = t->slab != NULL ? ((size_t)t->capacity + 1) * (sizeof(entry_t) + sizeof(detail_t) + sizeof(link_t)) : 0;
+    size_t each = sizeof(entry_t) + sizeof(detail_t) + sizeof(link_t);
+    size_t slab = t->slab != NULL ? ((size_t)t->capacity + 1) * each : 0;
     size_t index = t->room != 0 ? ((size_t)t->mask + 1) * sizeof(slot_t) : 0;
     return slab + index;
 }
 
-/* -- the index -------------------------------------------------------------------------------------------------- */
+/* -- the index ------------------------------------------------------------------------------------------- */
 
 /* Multiply and fold: every bit of the hash reaches every bit of the tag, by way of a secret. */
 static inline uint32_t table_tag(const table_t *t, int64_t hash)
@@ -156,8 +172,9 @@ static inline uint32_t table_tag(const table_t *t, int64_t hash)
     return (uint32_t)((uint64_t)(product >> 64) ^ (uint64_t)product);
 }
 
-/* The next entry whose tag is this, from slot `*position` on; 0 when there is none. Begin at `tag`. That the tags are
- * equal says little: look at the key's address next (a hit ends there), then at the whole hash in `details`. */
+/* The next entry whose tag is this, from slot `*position` on; 0 when there is none. Begin at `tag`. That
+ * the tags are equal says little: look at the key's address next (a hit ends there), then at the whole hash
+ * in `details`. */
 static inline uint32_t table_next(const table_t *t, uint32_t tag, uint32_t *position)
 {
     uint32_t mask = t->mask;
@@ -184,7 +201,8 @@ static inline void table_place_slot(slot_t *slots, uint32_t mask, slot_t slot)
     slots[i] = slot;
 }
 
-/* Empty the slot of entry `ref`, and close the gap: each slot that follows moves back unless its home lies after. */
+/* Empty the slot of entry `ref`, and close the gap: each slot that follows moves back unless its home lies
+ * after. */
 static inline void table_erase_slot(table_t *t, uint32_t ref)
 {
     uint32_t mask = t->mask;
@@ -205,7 +223,7 @@ static inline void table_erase_slot(table_t *t, uint32_t ref)
     t->slots[hole] = (slot_t){0, 0};
 }
 
-/* -- the recency list ------------------------------------------------------------------------------------------- */
+/* -- the recency list ------------------------------------------------------------------------------------ */
 
 static inline void list_remove(link_t *links, uint32_t ref)
 {
@@ -245,7 +263,7 @@ static inline uint32_t table_newer(const table_t *t, uint32_t ref)
     return t->links[ref].prev;
 }
 
-/* -- growing, inserting, removing ------------------------------------------------------------------------------- */
+/* -- growing, inserting, removing ------------------------------------------------------------------------ */
 
 static inline void *table_allocate(size_t count, size_t size)
 {
@@ -319,8 +337,9 @@ static inline int table_grow_index(table_t *t)
     return 0;
 }
 
-/* Make sure that one more entry fits, the slab never holding more than `limit`. 0, or -1 with nothing changed that
- * anybody could see. Growing moves the slab, not the entries' indices, so that the version may stay. */
+/* Make sure that one more entry fits, the slab never holding more than `limit`. 0, or -1 with nothing
+ * changed that anybody could see. Growing moves the slab, not the entries' indices, so that the version may
+ * stay. */
 static inline int table_reserve(table_t *t, uint32_t limit)
 {
     if (t->free == 0 && t->used == t->capacity && table_grow_slab(t, limit) < 0) {
@@ -332,8 +351,9 @@ static inline int table_reserve(table_t *t, uint32_t limit)
     return 0;
 }
 
-/* Insert as the most recently used and return its index. The caller has reserved, knows that no equal key is there,
- * and fills in the rest of the entry (size, wid, stamp, lane and flags are 0, the deadline is never). */
+/* Insert as the most recently used and return its index. The caller has reserved, knows that no equal key
+ * is there, and fills in the rest of the entry (size, wid, stamp, lane and flags are 0, the deadline is
+ * never). */
 static inline uint32_t table_insert(table_t *t, void *key, void *value, int64_t hash)
 {
     uint32_t ref = t->free;
@@ -353,7 +373,8 @@ static inline uint32_t table_insert(table_t *t, void *key, void *value, int64_t 
     return ref;
 }
 
-/* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds again. */
+/* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds
+ * again. */
 static inline void table_remove(table_t *t, uint32_t ref)
 {
     NC_ASSERT(ref != 0 && ref <= t->used && t->slab[ref].key != NULL);
@@ -374,7 +395,7 @@ static inline void table_resize(table_t *t, uint32_t ref, uint64_t size)
     t->details[ref].size = size;
 }
 
-/* -- self-examination ------------------------------------------------------------------------------------------- */
+/* -- self-examination ------------------------------------------------------------------------------------ */
 
 static inline const char *table_check_index(const table_t *t)
 {
