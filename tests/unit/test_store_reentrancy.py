@@ -308,7 +308,7 @@ def test_key_that_dies_with_its_entry_may_be_compared_to_the_last() -> None:
 
 
 def test_key_that_dies_in_its_own_comparison_is_still_there_for_the_reflected_one() -> None:
-    """gh-142637: after ``NotImplemented`` the interpreter asks the other side about the key that was removed."""
+    """gh-142637: after ``NotImplemented`` the interpreter asks the other side about the removed key."""
     store = local_store()
 
     class Shy(Key):
