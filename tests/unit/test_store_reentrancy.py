@@ -303,6 +303,28 @@ def test_key_that_dies_with_its_entry_may_be_compared_to_the_last() -> None:
     store.check_invariants()
 
 
+def test_key_that_dies_in_its_own_comparison_is_still_there_for_the_reflected_one() -> None:
+    """gh-142637: after ``NotImplemented`` the interpreter asks the other side about the removed key."""
+    store = local_store()
+
+    class Shy(Key):
+        __hash__ = Key.__hash__
+
+        def __eq__(self, other: object) -> Any:
+            if self.on_eq is None:
+                return isinstance(other, Shy) and self.name == other.name
+            self.on_eq()
+            return NotImplemented
+
+    def remove() -> None:
+        store.drop_all()
+        grow(store)
+
+    store[Shy("a" * 1000, on_eq=remove)] = "a"
+    assert store.get(Shy("b")) is None
+    store.check_invariants()
+
+
 def test_iteration_survives_any_change() -> None:
     """gh-152537: the iterator owns what it goes over."""
     store = local_store(None)
