@@ -314,9 +314,7 @@ class World:
         if found is Boom:
             self.distrust(pending.name, pending)
         elif how < 3:
-            expected = self.model.finish(
-                pending, number, wid, deadline=deadline, size=size, identity=identity
-            )
+            expected = self.model.finish(pending, number, wid, deadline=deadline, size=size, identity=identity)
             expect(expected, found)
         elif how < 5:
             expect(self.model.refresh(pending, wid, deadline, identity), found)
