@@ -59,10 +59,6 @@ class Run:
         """Wait for the end and return the exit status."""
         return self._process.wait(90)
 
-    def children(self) -> list[int]:
-        """Return the process ids of everything it has started that lives."""
-        return [pid for pid in marked_processes(self.mark, MARK) if pid != self.pid and processes.is_alive(pid)]
-
     def close(self) -> None:
         """Kill whatever is left."""
         for pid in marked_processes(self.mark, MARK):
