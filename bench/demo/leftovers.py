@@ -19,13 +19,14 @@ _PATIENCE_S: Final = 5.0
 
 
 def mark() -> str:
-    """Mark this process's environment, and so that of all it will start; return the mark, an inherited one if any."""
-    return os.environ.setdefault(MARK, secrets.token_hex(8))
+    """Mark this process's environment, and so that of all it will start; return the mark."""
+    os.environ[MARK] = secrets.token_hex(8)
+    return os.environ[MARK]
 
 
-def marked_processes(token: str) -> list[int]:
+def marked_processes(token: str, variable: str = MARK) -> list[int]:
     """Return the ids of other living processes that carry a mark; an empty list where environments cannot be seen."""
-    wanted = f"{MARK}={token}".encode()
+    wanted = f"{variable}={token}".encode()
     found = []
     for entry in _PROCESSES.glob("[0-9]*"):
         if int(entry.name) == os.getpid():

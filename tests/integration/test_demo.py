@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from demo import leftovers
+from demo.leftovers import marked_processes
 from support import processes
 from support.waiting import wait_until
 
 DEMO = Path(__file__).resolve().parents[2] / "bench" / "demo"
+
+#: Every process that a demo starts inherits it: the parent is found by it too.
+MARK = "NEARCACHE_DEMO_TEST"
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +37,7 @@ class Run:
             self._process = subprocess.Popen(
                 [sys.executable, str(DEMO), *arguments],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, leftovers.MARK: self.mark},
+                env={**os.environ, MARK: self.mark},
             )  # fmt: skip
 
     @property
@@ -56,13 +59,9 @@ class Run:
         """Wait for the end and return the exit status."""
         return self._process.wait(90)
 
-    def children(self) -> list[int]:
-        """Return the process ids of everything it has started that lives."""
-        return [pid for pid in leftovers.marked_processes(self.mark) if pid != self.pid and processes.is_alive(pid)]
-
     def close(self) -> None:
         """Kill whatever is left."""
-        for pid in leftovers.marked_processes(self.mark):
+        for pid in marked_processes(self.mark, MARK):
             os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
@@ -77,7 +76,7 @@ def start(tmp_path: Path, runtime_dir: Path) -> Iterator[Callable[..., Run]]:
         return started[-1]
 
     yield run
-    left = [pid for each in started for pid in leftovers.marked_processes(each.mark)]
+    left = [pid for each in started for pid in marked_processes(each.mark, MARK)]
     for each in started:
         each.close()
     assert not left
@@ -85,7 +84,7 @@ def start(tmp_path: Path, runtime_dir: Path) -> Iterator[Callable[..., Run]]:
 
 def gone(run: Run) -> bool:
     """Return whether nothing that the demo started lives any more."""
-    return not leftovers.marked_processes(run.mark)
+    return not marked_processes(run.mark, MARK)
 
 
 def test_quick_demo_passes_and_compares(start: Callable[..., Run]) -> None:
@@ -199,7 +198,7 @@ def test_demo_whose_reader_leaves_ends(runtime_dir: Path) -> None:
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [sys.executable, str(DEMO), "--quick"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, leftovers.MARK: mark},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, MARK: mark},
     )  # fmt: skip
     with process:
         assert process.stdout is not None
@@ -208,4 +207,4 @@ def test_demo_whose_reader_leaves_ends(runtime_dir: Path) -> None:
         process.stdout.close()
         assert process.wait(60) == 128 + signal.SIGPIPE
         assert process.stderr.read() == b""
-    wait_until(lambda: not leftovers.marked_processes(mark), what="the demo's processes have ended")
+    wait_until(lambda: not marked_processes(mark, MARK), what="the demo's processes have ended")
