@@ -87,7 +87,8 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 	        -fsyntax-only -x c - || exit 1; done
 
 bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
-	$(REDIS) $(BIN)/pytest bench $(ARGS)
+	@export $(REDIS); for file in bench/bench_*.py; do echo "== $$file"; \
+	    if grep -q '^if __name__' $$file; then $(BIN)/python $$file; else $(BIN)/pytest -q $$file; fi || exit 1; done
 
 sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)

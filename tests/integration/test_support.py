@@ -92,7 +92,7 @@ def test_redis_server_that_cannot_start_says_why(server_binary):
 
 def test_worker_calls_return_values_and_exceptions(no_leaks, make_worker):
     """A worker's functions answer with their values; an exception arrives with its name and text."""
-    worker = make_worker("def add(a, b):\n    print('noise')\n    return a + b\n")
+    worker = make_worker("def add(a, b):\n    print('noise', flush=True)\n    return a + b\n")
     assert worker.call("add", 2, b=3) == 5
     worker.run("x = 7")
     assert worker.eval("x * 6") == 42
