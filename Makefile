@@ -83,7 +83,7 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 	$(if $(STUBS),$(BIN)/stubtest --mypy-config-file pyproject.toml $(STUBS:src/nearcache/%.pyi=nearcache.%))
 	$(if $(wildcard ext/nearcache),PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext/nearcache)
 	@for header in $(HEADERS); do echo "cc -fsyntax-only $$header"; \
-	    echo "#include \"$$header\"" | $(CC) -std=c11 -Wall -Wextra -Wconversion -Werror -Iext/include -I. \
+	    echo "#include \"$$header\"" | $(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Werror -Iext/include -I. \
 	        -fsyntax-only -x c - || exit 1; done
 
 bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md

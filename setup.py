@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 # The sdist takes up exactly what an extension names, so headers and .pxd files are listed as dependencies.
 DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glob("ext/include/nearcache/*.h"))
 
-COMPILE = ["-O3", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
+COMPILE = ["-O3", "-fno-plt", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
 LINK: list[str] = []
 if os.environ.get("NEARCACHE_SANITIZE"):
     FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
