@@ -12,9 +12,7 @@ static void *test_alloc(size_t align, size_t size)
     if (alloc_countdown == 0) {
         return NULL;
     }
-    if (alloc_countdown > 0) {
-        alloc_countdown--;
-    }
+    alloc_countdown -= alloc_countdown > 0;
     alloc_live++;
     return aligned_alloc(align, size);
 }
@@ -261,7 +259,7 @@ static void free_core(core_t *core)
 
 static int store(core_t *core, uint32_t key, uint64_t size, int64_t deadline_ns)
 {
-    item_t item = {1, deadline_ns, size, 0};
+    item_t item = {1, deadline_ns, size, 0, 0};
     uint32_t ref = table_find(&core->table, &key_bytes[key], (int64_t)key);
     graveyard_t graves;
     int status;
@@ -447,12 +445,17 @@ static void test_poison_spares_the_write_that_is_announced(void)
     list_op(&core, &read, 1, 0, 0);
     list_op(&core, &own, 1, 1, 5);
     list_op(&core, &other, 1, 1, 6);
-    pending_poison(&core.pending, own.ref, NULL, 5);
-    CHECK(!read.storable && own.storable && !other.storable);
-    pending_poison(&core.pending, own.ref, &own, 0);
+    own.announced = 1;
+    pending_hear(&core.pending, own.ref, 4); /* a message before our own is older */
+    CHECK(!read.storable && own.storable && !own.heard && !other.storable);
+    pending_hear(&core.pending, own.ref, 5);
+    CHECK(own.storable && own.heard);
+    pending_poison(&core.pending, own.ref, &own);
     CHECK(own.storable && !own.overtaken);
+    pending_hear(&core.pending, own.ref, 6); /* and one after it is newer */
+    CHECK(!own.storable && !own.overtaken);
     pending_overtake(&core.pending, own.ref);
-    CHECK(!own.storable && own.overtaken);
+    CHECK(own.overtaken);
     lanes_release(read.lanes);
     lanes_release(own.lanes);
     lanes_release(other.lanes);
@@ -477,7 +480,6 @@ static void test_admission_follows_stamp_and_identity(void)
     lanes_release(op.lanes);
     free_core(&core);
 }
-
 int main(void)
 {
     test_empty_table_is_valid_and_finds_nothing();

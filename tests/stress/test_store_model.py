@@ -105,7 +105,8 @@ class World:
         if isinstance(key, int):
             return key // 2**40
         hostile = key if isinstance(key, Hostile) else key[1]
-        return hostile.name  # type: ignore[no-any-return]
+        name: int = hostile.name
+        return name
 
     def value(self) -> Tracked:
         self.number += 1

@@ -98,56 +98,72 @@ def test_readers_and_writers_with_eviction_leave_a_whole_store(make_key: Callabl
 def test_flights_writes_and_messages_never_serve_an_older_value(make_key: Callable[[int], Any]) -> None:
     """A model of L2 beside the store: what a thread reads from L1 is never older than what it saw before."""
     store: Store[Any, Any] = attached_store(30)
-    server: dict[int, int] = dict.fromkeys(range(20), 1)  # name -> version, which is the wid too
-    lock = threading.Lock()
-    outbox: list[tuple[int, int]] = []
+    server = ModelServer(store, make_key)
 
     def worker(seed: int) -> None:
         rng = random.Random(seed)
         seen: dict[int, int] = {}
         for _ in range(OPERATIONS // (2 if make_key is make_plain else 8)):
-            name = rng.randrange(20)
-            key, choice = make_key(name), rng.random()
+            name, choice = rng.randrange(20), rng.random()
             if choice < 0.5:
-                version = store.get(key)
-                if version is None:
-                    op = Op(key)
-                    store.open(op)
-                    version = server[name]
-                    store.finish(op, version, version, NEVER, identity=SERVER)
+                version = server.read(name)
                 assert version >= seen.get(name, 0), "time went back"
                 seen[name] = version
             elif choice < 0.7:
-                with lock:
-                    wid = max(server.values()) + 1
-                op = Op(key, wid=wid, write=True)
-                store.open(op)
-                with lock:  # one step of the server: change, number, publish
-                    wid_now = max(server.values()) + 1
-                    server[name] = wid_now
-                    outbox.append((wid_now, name))
-                if wid_now == wid:
-                    store.finish(op, wid, wid, NEVER, identity=SERVER)
-                else:
-                    store.abandon(op, drop=True)
-                seen[name] = wid_now
+                seen[name] = server.write(name)
             else:
-                deliver()
-
-    delivering = threading.Lock()
-
-    def deliver() -> None:
-        with delivering:
-            while outbox:
-                wid, name = outbox[0]
-                store.apply(0, wid, [make_key(name)])
-                outbox.pop(0)
+                server.deliver()
 
     run(worker)
-    deliver()
+    server.deliver()
     store.check_invariants()
-    for name, version in server.items():
+    for name, version in server.versions.items():
         assert store.get(make_key(name)) in {None, version}
+
+
+class ModelServer:
+    """L2 as one dictionary of versions, which are the wids too, and one ordered stream of messages."""
+
+    def __init__(self, store: Store[Any, Any], make_key: Callable[[int], Any]) -> None:
+        self.store, self.make_key = store, make_key
+        self.versions: dict[int, int] = dict.fromkeys(range(20), 1)
+        self._lock, self._delivering = threading.Lock(), threading.Lock()
+        self._outbox: list[tuple[int, int]] = []
+
+    def read(self, name: int) -> int:
+        """Through L1."""
+        key = self.make_key(name)
+        version: int | None = self.store.get(key)
+        if version is None:
+            op = Op(key)
+            self.store.open(op)
+            version = self.versions[name]
+            self.store.finish(op, version, version, NEVER, identity=SERVER)
+        return version
+
+    def write(self, name: int) -> int:
+        """One step of the server is: change, number, publish."""
+        with self._lock:
+            wid = max(self.versions.values()) + 1
+        op = Op(self.make_key(name), wid=wid, write=True)
+        self.store.open(op)
+        with self._lock:
+            committed = max(self.versions.values()) + 1
+            self.versions[name] = committed
+            self._outbox.append((committed, name))
+        if committed == wid:
+            self.store.finish(op, wid, wid, NEVER, identity=SERVER)
+        else:
+            self.store.abandon(op, drop=True)
+        return committed
+
+    def deliver(self) -> None:
+        """Apply the messages that are there, in order."""
+        with self._delivering:
+            while self._outbox:
+                wid, name = self._outbox[0]
+                self.store.apply(0, wid, [self.make_key(name)])
+                self._outbox.pop(0)
 
 
 def test_collector_in_the_middle_of_everything_finds_a_whole_store() -> None:

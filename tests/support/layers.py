@@ -27,7 +27,7 @@ FLOORS = {
 #: Imports that do not go downward and are allowed all the same: (importer, imported) -> why. They form no circle.
 ALLOWED = {
     ("options", "errors"): "exceptions are the vocabulary of everything, options included",
-    ("_store", "errors"): "a value over maxbytes is refused in the middle of the store's work; imported when raised",
+    ("_local", "errors"): "a value over maxbytes is refused in the middle of the store's work; imported when raised",
 }
 
 _COMPILED_IMPORT = re.compile(

@@ -18,8 +18,7 @@ class Proxy:
     def __init__(self, path: str) -> None:
         self._path = path
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._lock = threading.Lock()
-        self._left: int | None = None
+        self._cut: tuple[int, int] = (0, -1)  # which order to cut, and after how many bytes; -1: none
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -30,14 +29,12 @@ class Proxy:
         return int(self._listener.getsockname()[1])
 
     def cut_after(self, count: int) -> None:
-        """Let this many more bytes of answers through, over all connections, and then close each that has more."""
-        with self._lock:
-            self._left = count
+        """Let this many more bytes of answers through on each connection, and close it when there are more."""
+        self._cut = (self._cut[0] + 1, count)
 
     def mend(self) -> None:
         """Pass everything on again."""
-        with self._lock:
-            self._left = None
+        self._cut = (self._cut[0] + 1, -1)
 
     def close(self) -> None:
         """Close everything and wait for the threads."""
@@ -74,20 +71,16 @@ class Proxy:
             self._start(self._pass_on, server, client, True)
 
     def _pass_on(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        order, left = self._cut
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                allowed = self._allowed(len(data)) if answers else len(data)
+                if self._cut[0] != order:
+                    order, left = self._cut
+                allowed = min(left, len(data)) if answers and left >= 0 else len(data)
+                left -= allowed if left >= 0 else 0
                 target.sendall(data[:allowed])
                 if allowed < len(data):
                     break
         for each in (source, target):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-
-    def _allowed(self, count: int) -> int:
-        with self._lock:
-            if self._left is None:
-                return count
-            allowed = min(count, self._left)
-            self._left -= allowed
-            return allowed

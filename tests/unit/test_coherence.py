@@ -148,6 +148,24 @@ def test_clear_sets_the_generation_and_makes_everything_suspect() -> None:
     assert lane.generation == 60
 
 
+def test_own_clear_does_not_suspect_what_was_written_since() -> None:
+    """The process that clears drops its entries itself, when the clear is acknowledged; its message comes later."""
+    lane = live_lane()
+    lane.expect_clear(60)
+    assert lane.message(message(6, 50, 60, op="C")) == []
+    assert lane.generation == 60
+    assert lane.message(message(7, 60, 70, op="C")) == [Suspect()]
+
+
+def test_own_clear_after_a_lost_connection_is_anybodys() -> None:
+    """Nothing that was expected before a disconnection is believed after it."""
+    lane = live_lane()
+    lane.expect_clear(60)
+    lane.lost("EOF")
+    lane.connected(identity=7)
+    assert lane.message(message(6, 50, 60, op="C")) == [Suspect()]
+
+
 # -- faults
 
 

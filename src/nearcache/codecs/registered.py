@@ -25,8 +25,8 @@ TAG_NEW, TAG_CALL, TAG_MEMBER, TAG_FLAG = 32, 33, 34, 35
 
 _EXPECTED = "an iterable of classes is expected, such as classes=(Money, Order)"
 
-_newobj = copyreg.__newobj__  # type: ignore[attr-defined]
-_newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]
+_newobj = copyreg.__newobj__  # type: ignore[attr-defined]  # it exists, undocumented
+_newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]  # it exists, undocumented
 
 
 class RegisteredClass:
@@ -108,7 +108,7 @@ class RegisteredClass:
         if isinstance(member, Flag):
             self._check_flag(member.value)
             return TAG_FLAG, (index, member.value), None
-        if self.cls.__members__.get(member.name) is not member:  # type: ignore[attr-defined]
+        if self.cls.__members__.get(member.name) is not member:  # type: ignore[attr-defined]  # an Enum
             raise Unfit("it is no longer a member of its class")
         return TAG_MEMBER, (index, member.name), None
 

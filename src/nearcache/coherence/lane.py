@@ -127,6 +127,7 @@ class Lane:
     last_error: str = "not connected yet"
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
+    _own_clears: set[int] = field(default_factory=set)
 
     @property
     def heartbeat_ns(self) -> int:
@@ -148,7 +149,15 @@ class Lane:
         self.fresh_until_ns = 0
         self.last_error = reason
         self._sent.clear()
+        self._own_clears.clear()
         return [Detach(), Suspect()]
+
+    def expect_clear(self, wid: int) -> None:
+        """This process is about to clear the lane under this id, and will drop its entries itself when that is done.
+
+        Without this its own message, which may come later than that, would make suspect what was written since.
+        """
+        self._own_clears.add(wid)
 
     def connected(self, identity: int) -> list[Action]:
         """A new connection is subscribed; ``identity`` is the server's. The first heartbeat must follow at once."""
@@ -230,7 +239,10 @@ class Lane:
         # In SYNC there is no position yet; messages still poison what is in flight.
         if message.operation == "C":
             self.generation = message.wid
-            actions.append(Suspect())
+            if message.wid in self._own_clears:
+                self._own_clears.discard(message.wid)
+            else:
+                actions.append(Suspect())
         else:
             actions.append(Apply(message.wid, message.keys))
         return actions

@@ -25,12 +25,17 @@ HEADER_COMMAND_TAIL: Final = (b"0", b"%d" % (HEADER_SIZE - 1))
 
 def answer(reply: Reply | ShardError) -> Reply:
     """Return a reply in which no command failed; raise the failure otherwise."""
-    if isinstance(reply, Exception):
-        raise reply
-    for value in reply.values:
-        if isinstance(value, ShardError):
-            raise value
+    for error in errors_in(reply):
+        raise error
+    assert not isinstance(reply, ShardError)
     return reply
+
+
+def errors_in(reply: Reply | ShardError) -> list[ShardError]:
+    """Return what failed, in order."""
+    if isinstance(reply, ShardError):
+        return [reply]
+    return [value for value in reply.values if isinstance(value, ShardError)]
 
 
 # -- L2 ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import ServerReplyError, ShardError
 from ..l2 import Command, Exchange, stage
-from .reading import MISSING, accept, answer
+from .reading import MISSING, accept, answer, errors_in
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
 
@@ -110,18 +110,18 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
     exchanges = [
         Exchange(shard, [tier.call(tier.scripts.clear, [tier.lane_key], hex_id(wid))]) for shard, wid in enumerate(ids)
     ]
-    store.drop_all()
-    replies = yield exchanges
-    failed: ShardError | None = None
-    for shard, reply in enumerate(replies):
-        store.lane_suspect(shard)
-        # Not our own id: somebody may have cleared again meanwhile. Readers ask until a message or a heartbeat tells.
-        tier.lanes[shard].generation = None
-        try:
-            answer(reply)
-        except ShardError as error:
-            failed = failed or error
-    store.drop_all()
+    for lane, wid in zip(tier.lanes, ids, strict=True):
+        lane.expect_clear(wid)
+    try:
+        replies = yield exchanges
+    finally:
+        for shard, lane in enumerate(tier.lanes):
+            # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
+            lane.generation = None
+            store.lane_suspect(shard)
+        store.drop_all()
     tier.count(invalidations=1)
+    failed = next((value for reply in replies for value in errors_in(reply)), None)
     if failed is not None:
+        tier.count(errors=1)
         raise failed
