@@ -31,7 +31,7 @@ from typing import Any
 
 from ..clocks import TICK_NS
 from ..errors import DecodeError
-from .messages import Message, parse_message
+from .messages import Message, chain_after, parse_message, parse_next
 
 
 class State(Enum):
@@ -206,7 +206,14 @@ class Lane:
     def message(self, payload: bytes) -> list[Action]:
         """One message of the lane's channel."""
         self.counters.received += 1
+        here = self.position
         try:
+            if here is not None:
+                message = parse_next(payload, chain_after(here.epoch, here.seq, here.wid))
+                if message is not None:
+                    here.seq += 1
+                    here.wid = message.wid
+                    return self._heed(message)
             message = parse_message(payload)
         except DecodeError as error:
             return self.bad_frame(str(error))
@@ -237,15 +244,17 @@ class Lane:
                 actions.append(Suspect())
             self.position = Position(message.epoch, message.seq, message.wid)
         # In SYNC there is no position yet; messages still poison what is in flight.
-        if message.operation == "C":
-            self.generation = message.wid
-            if message.wid in self._own_clears:
-                self._own_clears.discard(message.wid)
-            else:
-                actions.append(Suspect())
-        else:
-            actions.append(Apply(message.wid, message.keys))
-        return actions
+        return actions + self._heed(message)
+
+    def _heed(self, message: Message) -> list[Action]:
+        """What a message asks for, wherever it stands in the chain."""
+        if message.operation != "C":
+            return [Apply(message.wid, message.keys)]
+        self.generation = message.wid
+        if message.wid in self._own_clears:
+            self._own_clears.discard(message.wid)
+            return []
+        return [Suspect()]
 
     def _give_up(self, reason: str) -> list[Action]:
         return [*self.lost(reason), Reconnect(reason)]

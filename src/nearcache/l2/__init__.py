@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .breaker import BreakerSettings
 from .driver import Driver, ListenerLink
-from .scripts import Script, stage
+from .scripts import STAGE_BYTES, Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
 from .task import Command, Exchange, Reply
 
 __all__ = [
+    "STAGE_BYTES",
     "BreakerSettings",
     "Command",
     "Driver",

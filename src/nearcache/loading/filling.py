@@ -106,7 +106,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         tier.count(fills_refused=1)
         store.abandon(op, drop=False)
         return value
-    tier.count(writes=1, bytes_written=len(sealed))
+    tier.count_write(len(sealed))
     deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
     store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
     return value

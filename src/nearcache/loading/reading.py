@@ -113,7 +113,7 @@ def accept(
     except DecodeError:
         tier.count(misses=1, undecodable=1)
         return MISSING, 0, 0
-    tier.count(hits=1, bytes_read=len(data))
+    tier.count_hit(len(data))
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
     return value, wid if deadline_ns else 0, deadline_ns
 

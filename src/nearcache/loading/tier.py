@@ -93,6 +93,8 @@ class Tier:
     ) -> None:
         self.prefix = lane_prefix(namespace, 0, db)
         self.lane_key = self.prefix + b"L"
+        self.value_prefix = self.prefix + b"v:"
+        self.fence_prefix = self.prefix + b"l:"
         self.shard_names = tuple(shard_names)
         self.placement = Placement(shard_names)
         self.lanes = [Lane(bound_ns) for _ in shard_names]
@@ -112,11 +114,11 @@ class Tier:
 
     def value_key(self, encoded: bytes) -> bytes:
         """Name of the value in Redis."""
-        return self.prefix + b"v:" + encoded
+        return self.value_prefix + encoded
 
     def fence_key(self, encoded: bytes) -> bytes:
         """Name of the fence in Redis."""
-        return self.prefix + b"l:" + encoded
+        return self.fence_prefix + encoded
 
     def known_generation(self, shard: int) -> int | None:
         """The lane's generation, while the lane is followed closely enough to trust it."""
@@ -153,17 +155,31 @@ class Tier:
             for name, amount in amounts.items():
                 setattr(self.counters, name, getattr(self.counters, name) + amount)
 
+    def count_write(self, size_bytes: int) -> None:
+        """The same for what is counted most often."""
+        with self.lock:
+            self.counters.writes += 1
+            self.counters.bytes_written += size_bytes
+
+    def count_hit(self, size_bytes: int) -> None:
+        """The same for what is counted most often."""
+        with self.lock:
+            self.counters.hits += 1
+            self.counters.bytes_read += size_bytes
+
     def counted(self) -> dict[str, int]:
         """Return a consistent copy of the counters."""
         with self.lock:
             return {f.name: getattr(self.counters, f.name) for f in fields(self.counters)}
 
     def call(self, script: Script, keys: list[bytes], *arguments: bytes) -> Command:
-        """The command that runs a script; the first two arguments are the same for all of them."""
-        return (script, len(keys), *keys, RING, hex_id(new_id()), *arguments)
+        """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
+        return (script, len(keys), *keys, RING, arguments[0], *arguments)
 
     def write_keys(self, encoded: list[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a ``set`` or ``invalidate`` of several keys declares."""
+        if len(encoded) == 1 and not staging:
+            return [self.value_prefix + encoded[0], self.fence_prefix + encoded[0], self.lane_key]
         return [*map(self.value_key, encoded), *map(self.fence_key, encoded), *staging, self.lane_key]
 
     def invalidate_exchange(self, shard: int, encoded: list[bytes], wid: int) -> Exchange:

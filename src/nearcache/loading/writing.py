@@ -11,7 +11,7 @@ from typing import Any, Final
 from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import ServerReplyError, ShardError
-from ..l2 import Command, Exchange, stage
+from ..l2 import STAGE_BYTES, Command, Exchange, stage
 from .reading import MISSING, accept, answer, errors_in
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
@@ -53,7 +53,7 @@ def _write(
         reply = answer((yield [Exchange(op.lane, commands)])[0])
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
-            tier.count(writes=1, bytes_written=len(sealed))
+            tier.count_write(len(sealed))
             deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
             return MISSING
@@ -72,6 +72,9 @@ def set_commands(
 ) -> list[Command]:
     """The commands that write values under one write id, with one message. The last one's answer counts."""
     mode = b"NX" if nx else b""
+    if len(sealed) == 1 and len(sealed[0]) < STAGE_BYTES:  # nearly every write
+        keys = tier.write_keys(encoded)
+        return [tier.call(tier.scripts.set, keys, hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, sealed[0])]
     before, staging, envelopes = stage(tier.prefix, hex_id(wid), sealed)
     arguments = (hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, *envelopes)
     return [*before, tier.call(tier.scripts.set, tier.write_keys(encoded, staging), *arguments)]
