@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_array_without_numpy_installed_is_a_miss():
         f"try: SafeCodec().decode({payload!r}, {schema})\n"
         "except DecodeError as error: print(error)"
     )
-    env = {"PYTHONPATH": str(Path(nearcache.codecs.__file__).parents[2])}
+    env = os.environ | {"PYTHONPATH": str(Path(nearcache.codecs.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert "numpy is not installed" in done.stdout
 

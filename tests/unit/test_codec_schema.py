@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import subprocess
 import sys
 import typing
@@ -144,7 +145,7 @@ def test_fingerprint_of_an_enum_with_objects_as_values_is_stable():
         "from nearcache.codecs.schema import fingerprint\n"
         "print(fingerprint(State, 'State'))"
     )
-    env = {"PYTHONPATH": str(Path(nearcache.codecs.__file__).parents[2])}
+    env = os.environ | {"PYTHONPATH": str(Path(nearcache.codecs.__file__).parents[2])}
     runs = {
         subprocess.run(
             [sys.executable, "-c", code],
