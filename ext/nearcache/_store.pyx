@@ -472,11 +472,15 @@ cdef class Store:
     def abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
 
-        One that is not open any more may be abandoned too: without ``drop`` that does nothing.
+        One that is not open any more may be abandoned too: without ``drop`` that does nothing. One that was
+        never opened has nothing to complete: an interrupt may strike just before ``open``.
         """
-        cdef core_t *core = opened_here(self, op)
+        cdef core_t *core
         cdef graveyard_t graves
         cdef uint32_t ref = 0
+        if op.op.lanes == NULL:
+            return
+        core = opened_here(self, op)
         graveyard_init(&graves)
         if drop:
             find_for(core, &op.op, &ref)

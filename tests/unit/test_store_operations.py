@@ -193,16 +193,18 @@ def test_op_without_init_is_refused() -> None:
 
 
 def test_op_of_another_store_is_refused() -> None:
-    """And one that was never opened."""
+    """And one that was never opened cannot have a result."""
     store, other = attached_store(), attached_store()
-    for op in (opened(other, "k"), Op("k")):
-        for call in (
-            lambda op=op: finish(store, op, 1, 1),
-            lambda op=op: store.refresh(op, 1, NEVER),
-            lambda op=op: store.abandon(op, drop=True),
-        ):
-            with pytest.raises(ValueError, match="not opened in this store"):
-                call()
+    foreign, unopened = opened(other, "k"), Op("k")
+    for call in (
+        lambda: finish(store, foreign, 1, 1),
+        lambda: store.refresh(foreign, 1, NEVER),
+        lambda: store.abandon(foreign, drop=True),
+        lambda: finish(store, unopened, 1, 1),
+        lambda: store.refresh(unopened, 1, NEVER),
+    ):
+        with pytest.raises(ValueError, match="not opened in this store"):
+            call()
 
 
 def test_finish_of_a_completed_op_stores_nothing() -> None:
@@ -308,3 +310,11 @@ def test_local_store_keeps_nothing_that_flights_bring_unless_attached() -> None:
     """``memory://`` attaches its lane to itself if it wants flights to store."""
     store = local_store()
     assert finish(store, opened(store, "k"), "v", 1) is False
+
+
+def test_abandon_of_an_operation_that_was_never_opened_does_nothing() -> None:
+    """What undoes a write must not raise in place of the interrupt that struck before it began."""
+    store = attached_store()
+    fill(store, "k", "v", wid=1)
+    store.abandon(Op("k", wid=2, write=True), drop=True)
+    assert store["k"] == "v"
