@@ -359,6 +359,8 @@ class Listener:
                 self._take(subscription, item)
         except hiredis.ProtocolError as error:
             self._lose(subscription, f"not the Redis protocol: {error}")
+        except Exception as error:  # noqa: BLE001  no memory, say: what was not applied cannot be vouched for
+            self._lose(subscription, f"a message could not be applied: {error!r}")
 
     def _take(self, subscription: _Subscription, item: Any) -> None:
         lane = subscription.lane

@@ -1,0 +1,133 @@
+"""The listener on a socket pair: what the tests with real servers cannot make happen."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import weakref
+from typing import Any
+
+import hiredis
+import pytest
+
+from nearcache._store import Store
+from nearcache.bus import Listener
+from nearcache.coherence import Lane, State, pack_message
+
+TIMEOUT = 20.0
+EPOCH = 0xE
+
+
+class Heartbeat:
+    """Stands for the script."""
+
+    source = b"return 1"
+    sha = b"0" * 40
+
+
+class FragileStore(Store[Any, Any]):
+    """A store that runs out of memory when it is told to."""
+
+    fails = False
+
+    def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
+        if self.fails:
+            raise MemoryError
+        return super().apply(lane, wid, keys, is_clear)
+
+
+class OneLink:
+    """Our end of a connection."""
+
+    more = object()
+    identity = 7
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader = hiredis.Reader(notEnoughData=self.more)
+
+    def receive(self) -> bytes | None:
+        try:
+            return self.sock.recv(65536)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Source:
+    """Hands out socket pairs; the test plays the server at their other ends."""
+
+    def __init__(self) -> None:
+        self.servers: list[socket.socket] = []
+        self.connected = threading.Semaphore(0)
+
+    def connect_listener(self, shard: int) -> OneLink:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(TIMEOUT)
+        self.servers.append(theirs)
+        self.connected.release()
+        return OneLink(ours)
+
+    def note_alive(self, shard: int) -> None:
+        """Nobody asks."""
+
+
+@pytest.fixture
+def scene() -> Any:
+    """A running listener with a server that has answered its first heartbeat."""
+    store = FragileStore(10)
+    source, lane = Source(), Lane(60_000_000_000)
+    listener = Listener(weakref.ref(store), source, [lane], b"nc:{t:0}:", Heartbeat())
+    listener.start()
+    answer(source, seq=0, wid=0)
+    assert listener.wait_settled(TIMEOUT)
+    yield store, source, lane, listener
+    listener.stop()
+    for server in source.servers:
+        server.close()
+
+
+def answer(source: Source, seq: int, wid: int) -> None:
+    """Play the server: wait for a connection and its heartbeat, and answer that."""
+    assert source.connected.acquire(timeout=TIMEOUT)
+    server, heard = source.servers[-1], b""
+    while b"EVALSHA" not in heard:
+        heard += server.recv(65536)
+    fields = [b"%016x" % EPOCH, b"%d" % seq, b"%016x" % wid, b"%016x" % 9, b"1"]
+    server.sendall(b"*5\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(field), field) for field in fields))
+
+
+def push(payload: bytes) -> bytes:
+    """A message as RESP3 carries it."""
+    parts = (b"message", b"nc:{t:0}:i", payload)
+    return b">3\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def test_listener_that_cannot_apply_a_message_gives_up_the_lane_and_reconnects(scene: Any) -> None:
+    """Out of memory at the wrong moment: nothing may be vouched for, and nothing may end."""
+    store, source, lane, listener = scene
+    assert lane.state is State.LIVE
+    store.fails = True
+    source.servers[-1].sendall(push(pack_message("S", EPOCH, 1, 0, 5, [b"sk"])))
+    assert source.servers[-1].recv(1) == b""  # it has hung up
+    assert store.lane_fresh_until(0) == 0
+    assert "MemoryError" in lane.last_error
+    store.fails = False
+    seen = threading.Event()
+    listener.watch(6, seen.set)
+    answer(source, seq=1, wid=5)
+    source.servers[-1].sendall(push(pack_message("S", EPOCH, 2, 5, 6, [b"sk"])))
+    assert seen.wait(TIMEOUT)
+    assert lane.state is State.LIVE
+
+
+def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
+    """It holds the store weakly; when it next looks round there is nothing to do."""
+    _, _, _, listener = scene
+    thread = listener._thread
+    listener._store = lambda: None
+    listener.wake()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
