@@ -71,7 +71,7 @@ class ThreadRunner:
                 except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
                     request = steps.throw(error)
                 else:
-                    if isinstance(request, list):
+                    if isinstance(request, (list, JoinRead)):
                         left_s = max(0.0, left_s - (time.monotonic() - start))
                     request = steps.send(answer)
         except StopIteration as stop:
@@ -85,5 +85,5 @@ class ThreadRunner:
         if isinstance(request, Call):
             return request.loader(request.key)
         if isinstance(request, JoinRead):
-            return request.read.wait(self._tier.lock, self._timeout_s)
+            return request.read.wait(self._tier.lock, left_s)
         return self._tier.loads.wait(request.load)
