@@ -34,6 +34,11 @@ extensions = [
 ]
 
 # Cython would add __test__ and pickling methods that the stubs rightly do not have.
-DIRECTIVES = {"language_level": 3, "autotestdict": False, "auto_pickle": False}
+DIRECTIVES = {
+    "language_level": 3,
+    "autotestdict": False,
+    "auto_pickle": False,
+    "freethreading_compatible": True,
+}
 
 setup(ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES))

@@ -9,14 +9,38 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "nearcache/clock.h" nogil:
     const int64_t CLOCK_NEVER_NS
-    const int64_t CLOCK_REAL
 
     ctypedef struct source_t:
         int64_t fixed_ns
+        bint is_fixed
 
     void clock_shorten()
     int64_t clock_now(const source_t *source)
     int64_t clock_deadline(int64_t now_ns, int64_t ttl_ns)
+
+
+cdef extern from "nearcache/graveyard.h" nogil:
+    ctypedef enum cause_t:
+        CAUSE_EVICTED
+        CAUSE_EXPIRED
+        CAUSE_REPLACED
+        CAUSE_INVALIDATED
+        CAUSE_DROPPED
+
+    ctypedef struct grave_t:
+        PyObject *key    # strong or NULL
+        PyObject *value  # strong or NULL
+        cause_t cause
+
+    ctypedef struct graveyard_t:
+        grave_t *graves
+        size_t count
+        size_t capacity
+
+    void graveyard_init(graveyard_t *yard)
+    int graveyard_reserve(graveyard_t *yard, size_t more)
+    void graveyard_add(graveyard_t *yard, PyObject *key, PyObject *value, cause_t cause)
+    void graveyard_free(graveyard_t *yard)
 
 
 cdef extern from "nearcache/table.h" nogil:
@@ -31,40 +55,49 @@ cdef extern from "nearcache/table.h" nogil:
     const uint16_t ENTRY_UNHEARD
 
     ctypedef struct detail_t:
-        int64_t hash
         uint64_t wid
-        uint64_t size
+        uint32_t tag
+
+    ctypedef struct index_t:
+        uint32_t *slots
+        uint32_t mask
+        uint32_t tags
 
     ctypedef struct table_t:
+        index_t index
         entry_t *slab
+        uint64_t[2] seed
         detail_t *details
-        uint32_t mask
         uint32_t count
         uint32_t used
         uint64_t version
         uint64_t bytes
 
+    uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *at)
     uint32_t table_tag(const table_t *t, int64_t hash)
-    uint32_t table_next(const table_t *t, uint32_t tag, uint32_t *position)
-    void table_touch(table_t *t, uint32_t ref)
-    uint32_t table_oldest(const table_t *t)
-    uint32_t table_newer(const table_t *t, uint32_t ref)
+    uint32_t table_next(const table_t *t, uint32_t tag, uint64_t *position)
     int table_reserve(table_t *t, uint32_t limit)
-    void table_remove(table_t *t, uint32_t ref)
     void table_detach(table_t *t, table_t *out)
     void table_free_memory(table_t *t)
-    size_t table_memory(const table_t *t)
     const uint32_t TABLE_MAX_ENTRIES
+
+
+cdef extern from "nearcache/order.h" nogil:
+    ctypedef struct order_t:
+        uint32_t touches
+
+    bint order_is_full(const order_t *o)
+    void order_touch(order_t *o, uint32_t ref)
+    void order_promote(order_t *o, uint32_t ref)
+    uint32_t order_first(const order_t *o)
+    uint32_t order_following(const order_t *o, uint32_t ref)
 
 
 cdef extern from "nearcache/pending.h" nogil:
     ctypedef struct lane_t:
-        int64_t fresh_until_ns
-        uint64_t identity
-        uint32_t stamp
+        pass
 
     ctypedef struct lanes_t:
-        uint64_t holders
         uint32_t count
         lane_t *lane
 
@@ -89,6 +122,11 @@ cdef extern from "nearcache/pending.h" nogil:
 
     lanes_t *lanes_new(uint32_t count)
     void lanes_release(lanes_t *lanes)
+    uint32_t lane_stamp(const lane_t *lane)
+    int64_t lane_fresh_until(const lane_t *lane)
+    void lane_suspect(lane_t *lane)
+    void lane_vouch(lane_t *lane, int64_t until_ns)
+    void lane_attach(lane_t *lane, uint64_t identity)
     bint op_is_storable(const op_t *op)
     bint op_is_joinable(const op_t *op)
     void op_poison(op_t *op)
@@ -101,15 +139,6 @@ cdef extern from "nearcache/pending.h" nogil:
 
 
 cdef extern from "nearcache/core.h" nogil:
-    ctypedef struct pair_t:
-        PyObject *key    # strong or NULL
-        PyObject *value  # strong or NULL
-
-    ctypedef struct graveyard_t:
-        pair_t *pairs
-        size_t count
-        size_t capacity
-
     ctypedef struct counters_t:
         uint64_t hits
         uint64_t misses
@@ -119,12 +148,19 @@ cdef extern from "nearcache/core.h" nogil:
         uint64_t suspects
         uint64_t stored
 
+    ctypedef struct quota_t:
+        uint64_t limit
+        uint64_t taken
+
     ctypedef struct core_t:
-        table_t table
         lanes_t *lanes
         source_t source
+        table_t table
+        uint8_t lock
+        order_t order
         counters_t counters
-        uint64_t max_entries
+        PyObject *listener  # borrowed from the store; NULL: none
+        quota_t *quota
         uint64_t max_bytes
         table_t pending
 
@@ -135,18 +171,27 @@ cdef extern from "nearcache/core.h" nogil:
         uint16_t lane
         uint16_t flags
 
-    void graveyard_init(graveyard_t *graves)
-    int graveyard_reserve(graveyard_t *graves, size_t more)
-    void graveyard_add(graveyard_t *graves, PyObject *key, PyObject *value)
-    void graveyard_free(graveyard_t *graves)
-    int core_init(core_t *core, uint32_t lanes, const uint64_t *seed)
+    const int STORED_NEW
+    const int STORED_OVER
+    const int STORE_NO_MEMORY
+    const int STORE_FULL
+    const uint32_t EXPIRE_PER_TEND
+
+    void core_init(core_t *core, quota_t *quota, const uint64_t *seed)
+    void core_detach(core_t *core, table_t *gone)
+    size_t core_memory(const core_t *core)
     bint core_is_valid(const core_t *core, const entry_t *entry, int64_t now_ns)
-    void core_bury(core_t *core, uint32_t ref, graveyard_t *graves)
-    size_t core_sweep(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *graves)
+    void core_settle(core_t *core)
+    void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
+    void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+    uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
+    int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
+    int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_ns)
     int core_store(
-        core_t *core, uint32_t ref, PyObject *key, PyObject *value, int64_t hash, const item_t *item,
-        int64_t now_ns, graveyard_t *graves,
+        core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,
+        int64_t now_ns, graveyard_t *yard,
     )
     bint core_fits(const core_t *core, uint64_t size)
     bint core_admits(const core_t *core, const op_t *op, uint64_t identity)
-    const char *core_check(const core_t *core)
+    bint core_evict_one(core_t *core, graveyard_t *yard)
+    const char *core_check(core_t *core)

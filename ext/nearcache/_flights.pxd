@@ -8,67 +8,93 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._core cimport (
-    clock_now,
+    CAUSE_INVALIDATED,
     ENTRY_UNHEARD,
+    STORE_FULL,
+    STORE_NO_MEMORY,
+    clock_now,
     core_admits,
     core_bury,
     core_fits,
+    core_reschedule,
+    core_settle,
     core_store,
     core_t,
     graveyard_init,
+    graveyard_reserve,
     graveyard_t,
     item_t,
+    lane_stamp,
     op_t,
+    order_promote,
     pending_hear,
     pending_poison,
     pending_remove,
     table_next,
     table_tag,
-    table_touch,
 )
-from nearcache._holding cimport bury, remove_entry
+from nearcache._holding cimport bury
+from nearcache._local cimport hold_stored
+from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport find, find_both, hash_of, hold, release, release_or_null
 
 
-cdef inline void close_op(core_t *core, op_t *op) noexcept:
+# What ending an operation sets free, beside what is in the graveyard.
+cdef struct ended_t:
+    PyObject *key    # strong or NULL
+    PyObject *owner  # strong or NULL
+
+
+cdef inline ended_t close_op(core_t *core, op_t *op) noexcept:
     """Take an operation off the list. Whatever became of it, the others on its key lose their marks (R2)."""
-    cdef PyObject *key
-    if op.ref == 0:
-        return
-    pending_poison(&core.pending, op.ref, op)
-    key = pending_remove(&core.pending, op)
-    release_or_null(key)
-    release(op.owner)
+    cdef ended_t ended = ended_t(key=NULL, owner=NULL)
+    if op.ref != 0:
+        pending_poison(&core.pending, op.ref, op)
+        ended.key = pending_remove(&core.pending, op)
+        ended.owner = <PyObject *>op.owner
+    return ended
 
 
-cdef inline void distrust(core_t *core, int64_t hash) noexcept:
-    """A key could not be compared, so nobody knows which entry is meant: drop all that it might be.
+cdef inline void release_ended(ended_t ended) noexcept:
+    release_or_null(ended.key)
+    release_or_null(ended.owner)
 
-    Called with an exception set, which releasing does not disturb.
-    """
-    cdef uint32_t tag = table_tag(&core.pending, hash)
-    cdef uint32_t position = tag
+
+cdef inline void distrust(core_t *core, int64_t hash, graveyard_t *yard) noexcept:
+    """A key could not be compared, so nobody knows which entry is meant: bury all that it might be."""
+    cdef uint32_t tag = table_tag(&core.table, hash)
+    cdef uint64_t position = tag
     cdef uint32_t ref = table_next(&core.pending, tag, &position)
     while ref != 0:
         pending_poison(&core.pending, ref, NULL)
         ref = table_next(&core.pending, tag, &position)
-    for _ in range(core.table.count):  # bounded, since what is released may put new entries with this hash
-        tag = table_tag(&core.table, hash)
+    while True:
         position = tag
         ref = table_next(&core.table, tag, &position)
         if ref == 0:
             return
+        if graveyard_reserve(yard, 1) < 0:  # then it stays, but is never served again: its time is over
+            core_reschedule(core, ref, 0)
+            return
         core.counters.invalidated += 1
-        remove_entry(core, ref)
+        core_bury(core, ref, CAUSE_INVALIDATED, yard)
 
 
 cdef inline int find_for(core_t *core, op_t *op, uint32_t *ref) except -1:
-    """Find the entry on which an operation completes; if that fails, complete it as unknown (R6)."""
+    """Take the lock and find the entry on which an operation completes. If that fails, complete it as unknown (R6)."""
+    cdef graveyard_t yard
+    cdef ended_t ended
+    core_lock(core)
     try:
-        return find(&core.table, op.key, op.hash, ref)
+        return find(core, &core.table, op.key, op.hash, ref)
     except BaseException:
-        distrust(core, op.hash)
-        close_op(core, op)
+        graveyard_init(&yard)
+        core_lock(core)
+        distrust(core, op.hash, &yard)
+        ended = close_op(core, op)
+        core_unlock(core)
+        bury(core, &yard)
+        release_ended(ended)
         raise
 
 
@@ -82,76 +108,85 @@ cdef inline bint contradicts(core_t *core, op_t *op, uint32_t ref, uint64_t wid)
 cdef inline int settle(
     core_t *core, op_t *op, PyObject *value, const item_t *item, uint64_t identity, uint32_t ref
 ) except -1:
-    """Complete an operation with its result. Returns whether L1 keeps it."""
+    """Complete an operation with its result, and let the lock go. Returns whether L1 keeps it."""
     cdef int64_t now_ns = clock_now(&core.source)
     cdef bint admitted = item.wid != 0 and core_admits(core, op, identity)
-    cdef graveyard_t graves
+    cdef graveyard_t yard
+    cdef ended_t ended
     cdef int status = 0
-    graveyard_init(&graves)
+    graveyard_init(&yard)
     admitted = admitted and core_fits(core, item.size) and now_ns < item.deadline_ns
     if contradicts(core, op, ref, item.wid) and not (admitted and op.is_write):
-        core_bury(core, ref, &graves)
+        core_bury(core, ref, CAUSE_INVALIDATED, &yard)
         core.counters.invalidated += 1
         admitted = False
     if admitted:
-        status = core_store(core, ref, op.key, value, op.hash, item, now_ns, &graves)
-        if status >= 0:
-            hold(value)
-        if status == 1:
-            hold(op.key)
+        status = core_store(core, ref, op.key, value, table_tag(&core.table, op.hash), item, now_ns, &yard)
+        hold_stored(core, status, op.key, value, &yard)
         if status < 0 and ref != 0:  # no memory; the old value is not current any more all the same
-            core_bury(core, ref, &graves)
-    close_op(core, op)
-    bury(&graves)
-    if status < 0:
+            core_bury(core, ref, CAUSE_INVALIDATED, &yard)
+    ended = close_op(core, op)
+    core_unlock(core)
+    bury(core, &yard)
+    release_ended(ended)
+    if status == STORE_NO_MEMORY:
         raise MemoryError
-    return admitted
+    return admitted and status != STORE_FULL
 
 
 cdef inline bint restamp(
     core_t *core, op_t *op, uint64_t wid, int64_t deadline_ns, uint64_t identity, uint32_t ref
 ) noexcept:
-    """Complete a revalidation: make the entry current again if it is of this write, drop it if not."""
+    """Complete a revalidation: make the entry current again if it is of this write, drop it if not. Lets the lock go."""
     cdef bint refreshed = False
-    cdef graveyard_t graves
-    graveyard_init(&graves)
+    cdef graveyard_t yard
+    cdef ended_t ended
+    graveyard_init(&yard)
     if contradicts(core, op, ref, wid):
-        core_bury(core, ref, &graves)
+        core_bury(core, ref, CAUSE_INVALIDATED, &yard)
         core.counters.invalidated += 1
     elif ref != 0 and wid != 0 and core.table.details[ref].wid == wid:
         refreshed = core_admits(core, op, identity) and clock_now(&core.source) < deadline_ns
     if refreshed:
-        core.table.slab[ref].deadline_ns = deadline_ns
+        refreshed = core_reschedule(core, ref, deadline_ns) == 0
+    if refreshed:
         core.table.slab[ref].lane = op.lane
         core.table.slab[ref].flags = 0
-        core.table.slab[ref].stamp = core.lanes.lane[op.lane].stamp
-        table_touch(&core.table, ref)
-    close_op(core, op)
-    bury(&graves)
+        core.table.slab[ref].stamp = lane_stamp(&core.lanes.lane[op.lane])
+        core_settle(core)
+        order_promote(&core.order, ref)
+    ended = close_op(core, op)
+    core_unlock(core)
+    bury(core, &yard)
+    release_ended(ended)
     return refreshed
 
 
-cdef inline int apply_one(core_t *core, PyObject *key, uint64_t wid, graveyard_t *graves) except -1:
+cdef inline int apply_one(core_t *core, PyObject *key, int64_t hash, uint64_t wid, graveyard_t *yard) except -1:
     """One key of a message (R2, R5, R7). Returns whether an entry of an older write was there, and buried."""
-    cdef int64_t hash = hash_of(key)
+    cdef graveyard_t own
     cdef uint32_t ref
     cdef uint32_t pending
+    graveyard_init(&own)
+    core_lock(core)
     try:
         find_both(core, key, hash, &ref, &pending)
     except BaseException:
-        distrust(core, hash)
+        core_lock(core)
+        distrust(core, hash, &own)
+        core_unlock(core)
+        bury(core, &own)
         raise
     pending_hear(&core.pending, pending, wid)
-    if ref == 0:
-        return 0
-    if wid != 0 and core.table.details[ref].wid == wid:
+    if ref != 0 and wid != 0 and core.table.details[ref].wid == wid:
         core.table.slab[ref].flags = 0
-        return 0
-    if core.table.slab[ref].flags & ENTRY_UNHEARD:  # this message is about a write before it
-        return 0
-    core.counters.invalidated += 1
-    if graves.count < graves.capacity:
-        core_bury(core, ref, graves)
-    else:  # there was no memory to put all of them off to the end
-        remove_entry(core, ref)
-    return 1
+        ref = 0
+    elif ref != 0 and core.table.slab[ref].flags & ENTRY_UNHEARD:  # this message is about a write before it
+        ref = 0
+    if ref != 0:
+        core.counters.invalidated += 1
+        # Without the memory to put them all off to the end, this one is let go of at once.
+        core_bury(core, ref, CAUSE_INVALIDATED, yard if yard.count < yard.capacity else &own)
+    core_unlock(core)
+    bury(core, &own)
+    return ref != 0

@@ -9,93 +9,137 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
 from nearcache._core cimport (
+    CAUSE_EVICTED,
+    CAUSE_EXPIRED,
+    CAUSE_INVALIDATED,
+    CAUSE_REPLACED,
+    cause_t,
     clock_now,
     core_bury,
+    core_detach,
     core_is_valid,
+    core_settle,
     core_t,
+    grave_t,
     graveyard_add,
     graveyard_free,
-    graveyard_init,
     graveyard_reserve,
     graveyard_t,
     op_poison,
     op_t,
+    order_first,
+    order_following,
     pending_first,
     table_detach,
     table_free_memory,
-    table_newer,
-    table_oldest,
     table_t,
 )
-from nearcache._lookup cimport hold, release, release_or_null
+from nearcache._locking cimport core_lock, core_unlock
+from nearcache._lookup cimport hold, release, release_or_null, unlikely
 
 
 cdef extern from "Python.h":
     ctypedef int (*visit_t "visitproc")(PyObject *obj, void *arg) noexcept
 
 
-cdef inline void bury(graveyard_t *graves) noexcept:
-    """Let go of everything in the graveyard, and leave it empty."""
+# -- letting go; the caller does not hold the lock -----------------------------------------------------------
+
+
+cdef inline str cause_name(cause_t cause):
+    if cause == CAUSE_EVICTED:
+        return "evicted"
+    if cause == CAUSE_EXPIRED:
+        return "expired"
+    if cause == CAUSE_REPLACED:
+        return "replaced"
+    return "invalidated" if cause == CAUSE_INVALIDATED else "dropped"
+
+
+cdef inline void tell(PyObject *listener, PyObject *key, PyObject *value, cause_t cause) noexcept:
+    """Call the listener. What it raises concerns nobody here, so it is reported as an error in a ``__del__`` is:
+    that is what ``noexcept`` does."""
+    (<object>listener)(<object>key, <object>value, cause_name(cause))
+
+
+cdef inline void bury(core_t *core, graveyard_t *yard) noexcept:
+    """Tell the listener of everything in the graveyard, let go of it, and leave the graveyard empty."""
     cdef size_t i
-    for i in range(graves.count):
-        release_or_null(graves.pairs[i].value)
-        release_or_null(graves.pairs[i].key)
-    graveyard_free(graves)
+    cdef grave_t *grave
+    for i in range(yard.count):
+        grave = &yard.graves[i]
+        if unlikely(core.listener != NULL):
+            tell(core.listener, grave.key, grave.value, grave.cause)
+        release_or_null(grave.value)
+        release_or_null(grave.key)
+    graveyard_free(yard)
 
 
-cdef inline void remove_entry(core_t *core, uint32_t ref) noexcept:
-    """Remove one entry and let go of it."""
-    cdef graveyard_t graves
-    graveyard_init(&graves)
-    core_bury(core, ref, &graves)
-    bury(&graves)
+cdef inline void let_go(graveyard_t *taken) noexcept:
+    """Release references that were only taken to look at them."""
+    cdef size_t i
+    for i in range(taken.count):
+        release_or_null(taken.graves[i].value)
+        release_or_null(taken.graves[i].key)
+    graveyard_free(taken)
 
 
-cdef inline uint32_t oldest_valid(core_t *core) noexcept:
-    """The least recently used entry that may be served, or 0. Reclaims expired ones on the way."""
-    cdef table_t *t = &core.table
-    cdef int64_t now_ns = clock_now(&core.source)
-    cdef uint32_t ref = table_oldest(t)
-    while ref != 0 and not core_is_valid(core, &t.slab[ref], now_ns):
-        if now_ns < t.slab[ref].deadline_ns:
-            ref = table_newer(t, ref)
-            continue
-        core.counters.expirations += 1
-        remove_entry(core, ref)
-        ref = table_oldest(t)
+cdef inline uint32_t forget_entries(core_t *core, PyObject *listener, cause_t cause) noexcept:
+    """Empty the core at once, then let go of what it held. Returns how many entries that were."""
+    cdef table_t gone  # nobody else can reach it, so it may be in any state meanwhile
+    cdef uint32_t ref
+    core_lock(core)
+    core_detach(core, &gone)
+    core_unlock(core)
+    for ref in range(1, gone.used + 1):
+        if gone.slab[ref].key != NULL:
+            if unlikely(listener != NULL):
+                tell(listener, gone.slab[ref].key, gone.slab[ref].value, cause)
+            release(gone.slab[ref].value)
+            release(gone.slab[ref].key)
+    table_free_memory(&gone)
+    return gone.count
+
+
+# -- taking; the caller holds the lock -----------------------------------------------------------------------
+
+
+cdef inline uint32_t first_valid(core_t *core, graveyard_t *yard, int64_t now_ns) noexcept:
+    """Who is evicted next of those that may be served, or 0. Buries expired ones on the way, as far as there is room."""
+    cdef uint32_t ref
+    cdef uint32_t following
+    core_settle(core)
+    ref = order_first(&core.order)
+    while ref != 0 and not core_is_valid(core, &core.table.slab[ref], now_ns):
+        following = order_following(&core.order, ref)
+        if core.table.slab[ref].deadline_ns <= now_ns and yard.count + 1 < yard.capacity:
+            core.counters.expirations += 1
+            core_bury(core, ref, CAUSE_EXPIRED, yard)
+        ref = following
     return ref
 
 
-cdef inline int hold_valid(core_t *core, graveyard_t *taken) except -1:
-    """Take references to all valid pairs, least recently used first.
+cdef inline int hold_valid(core_t *core, graveyard_t *taken) noexcept:
+    """Take references to all valid pairs, the next to be evicted first. -1 without memory.
 
     In one go and into plain memory, for building a list may run the collector, and with it any code.
     """
     cdef table_t *t = &core.table
     cdef int64_t now_ns = clock_now(&core.source)
-    cdef uint32_t ref = table_oldest(t)
+    cdef uint32_t ref
+    core_settle(core)
     if graveyard_reserve(taken, t.count) < 0:
-        raise MemoryError
+        return -1
+    ref = order_first(&core.order)
     while ref != 0:
         if core_is_valid(core, &t.slab[ref], now_ns):
             hold(t.slab[ref].key)
             hold(t.slab[ref].value)
-            graveyard_add(taken, t.slab[ref].key, t.slab[ref].value)
-        ref = table_newer(t, ref)
+            graveyard_add(taken, t.slab[ref].key, t.slab[ref].value, CAUSE_EVICTED)
+        ref = order_following(&core.order, ref)
     return 0
 
 
-cdef inline uint32_t forget_entries(core_t *core) noexcept:
-    """Empty the store at once, then let go of what it held. Returns how many entries that were."""
-    cdef table_t gone  # nobody else can reach it, so it may be in any state meanwhile
-    cdef uint32_t ref
-    table_detach(&core.table, &gone)
-    for ref in range(1, gone.used + 1):
-        if gone.slab[ref].key != NULL:
-            release(gone.slab[ref].value)
-            release(gone.slab[ref].key)
-    table_free_memory(&gone)
-    return gone.count
+# -- operations in flight ------------------------------------------------------------------------------------
 
 
 cdef inline void unlist_all(table_t *pending) noexcept:
@@ -116,8 +160,10 @@ cdef inline void forget_pending(core_t *core) noexcept:
     cdef uint32_t ref
     cdef op_t *op
     cdef op_t *following
+    core_lock(core)
     table_detach(&core.pending, &gone)
     unlist_all(&gone)
+    core_unlock(core)
     for ref in range(1, gone.used + 1):
         if gone.slab[ref].key == NULL:
             continue

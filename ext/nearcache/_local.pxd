@@ -7,39 +7,64 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._core cimport (
+    CAUSE_EXPIRED,
     CLOCK_NEVER_NS,
+    STORED_NEW,
+    STORED_OVER,
+    STORE_FULL,
+    STORE_NO_MEMORY,
+    cause_t,
     clock_deadline,
     clock_now,
+    core_bury,
     core_fits,
     core_is_valid,
+    core_settle,
     core_store,
     core_t,
+    core_tend,
     entry_t,
     graveyard_init,
     graveyard_t,
     item_t,
+    order_is_full,
+    order_touch,
     pending_overtake,
-    table_touch,
+    table_tag,
 )
-from nearcache._holding cimport bury, hold_valid, remove_entry
-from nearcache._lookup cimport find, find_both, find_fast, hash_of, hold, release, unlikely
+from nearcache._holding cimport bury
+from nearcache._locking cimport core_lock, core_unlock
+from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, unlikely
 
 
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-cdef inline PyObject *hit_fast(core_t *core, PyObject *key, int64_t hash) noexcept:
-    """The whole of a hit. NULL means anything else, to be looked at with care. The reference is borrowed."""
-    cdef uint32_t ref = find_fast(&core.table, key, hash)
-    cdef entry_t *entry
-    if unlikely(ref == 0):
+cdef inline PyObject *hit_at(core_t *core, const entry_t *entry) noexcept:
+    """The end of a hit: serve an entry, or NULL if that needs a closer look. Returns a new reference."""
+    cdef PyObject *value
+    if unlikely(not core_is_valid(core, entry, clock_now(&core.source)) or order_is_full(&core.order)):
         return NULL
-    entry = &core.table.slab[ref]
-    if unlikely(not core_is_valid(core, entry, clock_now(&core.source))):
-        return NULL
-    table_touch(&core.table, ref)
-    core.counters.hits += 1
-    return entry.value
+    order_touch(&core.order, <uint32_t>(entry - core.table.slab))
+    value = entry.value
+    hold(value)
+    return value
+
+
+cdef inline PyObject *hit_fast(core_t *core, PyObject *key, int64_t hash, bint *absent) noexcept:
+    """A hit: a new reference. NULL means anything else, to be looked at with care, unless it is certain that the key is
+    absent: then that is said, and counted."""
+    cdef PyObject *value = NULL
+    cdef uint32_t ref
+    core_lock(core)
+    ref = find_fast(&core.table, key, hash)
+    if likely(ref - 1 < UNDECIDED - 1):  # neither 0 nor UNDECIDED
+        value = hit_at(core, &core.table.slab[ref])
+    elif ref == 0:
+        core.counters.misses += 1
+        absent[0] = True
+    core_unlock(core)
+    return value
 
 
 cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NULL:
@@ -47,58 +72,42 @@ cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NU
     cdef uint32_t ref
     cdef entry_t *entry
     cdef int64_t now_ns
-    find(&core.table, key, hash, &ref)
+    cdef PyObject *value = NULL
+    cdef graveyard_t yard
+    graveyard_init(&yard)
+    core_lock(core)
+    if order_is_full(&core.order):
+        core_tend(core, clock_now(&core.source), &yard)
+    find(core, &core.table, key, hash, &ref)
+    now_ns = clock_now(&core.source)
+    if order_is_full(&core.order):  # __eq__ may have filled it again
+        core_settle(core)
     if ref == 0:
         core.counters.misses += 1
-        return NULL
-    entry = &core.table.slab[ref]
-    now_ns = clock_now(&core.source)
-    if core_is_valid(core, entry, now_ns):
-        table_touch(&core.table, ref)
-        core.counters.hits += 1
-        hold(entry.value)
-        return entry.value
-    core.counters.misses += 1
-    if now_ns < entry.deadline_ns:
-        core.counters.suspects += 1
-        return NULL
-    core.counters.expirations += 1
-    remove_entry(core, ref)
-    return NULL
+    elif core_is_valid(core, &core.table.slab[ref], now_ns):
+        order_touch(&core.order, ref)
+        value = core.table.slab[ref].value
+        hold(value)
+    else:
+        core.counters.misses += 1
+        if now_ns < core.table.slab[ref].deadline_ns:
+            core.counters.suspects += 1
+        else:
+            core.counters.expirations += 1
+            core_bury(core, ref, CAUSE_EXPIRED, &yard)
+    core_unlock(core)
+    bury(core, &yard)
+    return value
 
 
-cdef inline object owned(PyObject *value):
-    """Turn a new reference into an object."""
-    cdef object result = <object>value
-    release(value)
-    return result
-
-
-cdef inline uint32_t find_valid(core_t *core, object key) except? 0xffffffff:
-    """The entry of a key, if it may be served; 0 otherwise. Counts and moves nothing."""
+cdef inline uint32_t find_valid(core_t *core, PyObject *key, int64_t hash) except? 0xffffffff:
+    """The entry of a key, if it may be served; 0 otherwise. Counts and moves nothing. Leaves the lock held."""
     cdef uint32_t ref
-    find(&core.table, <PyObject *>key, hash_of(<PyObject *>key), &ref)
+    core_lock(core)
+    find(core, &core.table, key, hash, &ref)
     if ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source)):
         return ref
     return 0
-
-
-cdef inline list collect(core_t *core, bint with_values):
-    """Keys, or pairs, of the valid entries, least recently used first."""
-    cdef list result = []
-    cdef graveyard_t taken
-    cdef size_t i
-    graveyard_init(&taken)
-    hold_valid(core, &taken)
-    try:
-        for i in range(taken.count):
-            if with_values:
-                result.append((<object>taken.pairs[i].key, <object>taken.pairs[i].value))
-            else:
-                result.append(<object>taken.pairs[i].key)
-        return result
-    finally:
-        bury(&taken)
 
 
 # -- limits --------------------------------------------------------------------------------------------------
@@ -129,48 +138,76 @@ cdef inline int64_t checked_ttl(object ttl_ns) except -1:
     return min(ttl_ns, CLOCK_NEVER_NS)
 
 
+# What put says of a value that is not to be kept at all (maxsize 0).
+cdef enum:
+    NOT_STORED = 2
+
+
 # -- writing -------------------------------------------------------------------------------------------------
 
 
+cdef inline void hold_stored(
+    core_t *core, int status, PyObject *key, PyObject *value, graveyard_t *yard
+) noexcept:
+    """Count the references that ``core_store`` took over. A listener hears of a replaced value under this key."""
+    cdef size_t i
+    if status == STORED_NEW:
+        hold(key)
+        hold(value)
+    elif status == STORED_OVER:
+        hold(value)
+        if unlikely(core.listener != NULL):
+            for i in range(yard.count):
+                if yard.graves[i].key == NULL:
+                    yard.graves[i].key = key
+                    hold(key)
+
+
 cdef inline int put(
-    core_t *core, object key, object value, int64_t hash, uint64_t size, int64_t ttl_ns
+    core_t *core, PyObject *key, PyObject *value, int64_t hash, uint64_t size, int64_t ttl_ns
 ) except -1:
-    """Store a value that is true by definition, for L1 is all there is (lane 0, wid 0)."""
+    """Store a value that is true by definition, for L1 is all there is (lane 0, wid 0).
+
+    Returns whether it is done. If not, another core of the store has to make room first.
+    """
     cdef int64_t now_ns
-    cdef graveyard_t graves
+    cdef graveyard_t yard
     cdef item_t item
     cdef uint32_t ref
     cdef uint32_t pending
-    cdef int status
-    if size > core.max_bytes:
+    cdef int status = NOT_STORED
+    if unlikely(size > core.max_bytes):
         from nearcache.errors import ValueTooLargeError
         raise ValueTooLargeError(size, core.max_bytes, "maxbytes")
-    graveyard_init(&graves)
-    find_both(core, <PyObject *>key, hash, &ref, &pending)
+    graveyard_init(&yard)
+    core_lock(core)
+    find_both(core, key, hash, &ref, &pending)
     pending_overtake(&core.pending, pending)
-    if not core_fits(core, size):  # maxsize 0: nothing is ever kept
-        return 0
-    now_ns = clock_now(&core.source)
-    item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
-    status = core_store(core, ref, <PyObject *>key, <PyObject *>value, hash, &item, now_ns, &graves)
-    if status < 0:
+    if likely(core_fits(core, size)):  # maxsize 0: nothing is ever kept
+        now_ns = clock_now(&core.source)
+        item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
+        status = core_store(core, ref, key, value, table_tag(&core.table, hash), &item, now_ns, &yard)
+        hold_stored(core, status, key, value, &yard)
+    core_unlock(core)
+    bury(core, &yard)
+    if unlikely(status == STORE_NO_MEMORY):
         raise MemoryError
-    hold(<PyObject *>value)
-    if status == 1:
-        hold(<PyObject *>key)
-    bury(&graves)
-    return 0
+    return status != STORE_FULL
 
 
-cdef inline int remove(core_t *core, object key, bint *was_valid) except -1:
+cdef inline int remove(core_t *core, PyObject *key, int64_t hash, cause_t cause, bint *was_valid) except -1:
     """Remove the key's entry in whatever state it is. Returns whether there was one."""
+    cdef graveyard_t yard
     cdef uint32_t ref
     cdef uint32_t pending
+    graveyard_init(&yard)
     was_valid[0] = False
-    find_both(core, <PyObject *>key, hash_of(<PyObject *>key), &ref, &pending)
+    core_lock(core)
+    find_both(core, key, hash, &ref, &pending)
     pending_overtake(&core.pending, pending)
-    if ref == 0:
-        return 0
-    was_valid[0] = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
-    remove_entry(core, ref)
-    return 1
+    if ref != 0:
+        was_valid[0] = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
+        core_bury(core, ref, cause, &yard)
+    core_unlock(core)
+    bury(core, &yard)
+    return ref != 0

@@ -4,6 +4,8 @@ The core yields the entries whose tag is the one sought. Identity and the exact 
 here without running any Python. Everything else is asked through ``__eq__``, which may do whatever it likes
 to the table; a table whose version has moved meanwhile is searched again from the start.
 
+The caller holds the core's lock. It is let go while ``__eq__`` runs, and has been let go when an exception comes back.
+
 These are inline functions in a ``.pxd``, so that the compiler can fold them into their callers.
 """
 
@@ -11,7 +13,8 @@ from cpython.object cimport Py_EQ, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from nearcache._core cimport core_t, table_next, table_t, table_tag
+from nearcache._core cimport core_t, index_next, table_next, table_t, table_tag
+from nearcache._locking cimport core_lock, core_unlock
 
 
 cdef extern from *:
@@ -48,6 +51,14 @@ cdef enum verdict_t:
 # A key whose __eq__ changes the table every time would be sought for ever.
 cdef enum:
     MOST_RESTARTS = 10000
+
+
+cdef extern from *:
+    """
+    /* What find_fast returns when only the keys themselves could tell; no entry has this index. */
+    #define UNDECIDED UINT32_MAX
+    """
+    const uint32_t UNDECIDED
 
 
 cdef inline int64_t hash_of(PyObject *key) except -1:
@@ -101,10 +112,21 @@ cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
     return ASK
 
 
-cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) noexcept:
-    """The key's entry, if that can be told without running Python; 0 means absent or undecided."""
+cdef inline uint32_t find_same(const table_t *t, PyObject *key, int64_t hash) noexcept:
+    """The entry whose key is this very object, found without calling anything; 0 says nothing."""
     cdef uint32_t tag = table_tag(t, hash)
-    cdef uint32_t position = tag
+    cdef uint32_t at = tag
+    cdef uint32_t ref
+    while True:
+        ref = index_next(&t.index, tag, &at)
+        if unlikely(ref == 0) or likely(t.slab[ref].key == key):
+            return ref
+
+
+cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) noexcept:
+    """The key's entry, as far as can be told without running Python; 0: there is none; UNDECIDED."""
+    cdef uint32_t tag = table_tag(t, hash)
+    cdef uint64_t position = tag
     cdef uint32_t ref
     cdef verdict_t verdict
     while True:
@@ -113,24 +135,36 @@ cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) no
             return 0
         if likely(t.slab[ref].key == key):
             return ref
-        if t.details[ref].hash != hash:
+        if t.details[ref].tag != tag:
             continue
         verdict = same_key(t.slab[ref].key, key)
         if likely(verdict == SAME):
             return ref
         if verdict == ASK:
-            return 0
+            return UNDECIDED
+
+
+cdef inline int ask(core_t *core, PyObject *held, PyObject *key) except -1:
+    """Is this entry's key equal to that one? May run any code, for which the lock is let go."""
+    cdef int equal
+    hold(held)
+    core_unlock(core)
+    try:
+        equal = ask_equal(held, key, Py_EQ)
+    finally:
+        release(held)
+    core_lock(core)
+    return equal
 
 
 cdef inline int find_once(
-    const table_t *t, PyObject *key, int64_t hash, uint32_t *found, bint *moved
+    core_t *core, const table_t *t, PyObject *key, int64_t hash, uint32_t *found, bint *moved
 ) except -1:
     """One search. ``moved`` is set when the table changed under it; then the result is worthless."""
     cdef uint32_t tag = table_tag(t, hash)
-    cdef uint32_t position = tag
+    cdef uint64_t position = tag
     cdef uint64_t version = t.version
     cdef PyObject *held
-    cdef int equal
     cdef verdict_t verdict
     moved[0] = False
     while True:
@@ -140,48 +174,45 @@ cdef inline int find_once(
         held = t.slab[found[0]].key
         if held == key:
             return 0
-        if t.details[found[0]].hash != hash:
+        if t.details[found[0]].tag != tag:
             continue
         verdict = same_key(held, key)
         if verdict == ASK:
-            hold(held)
-            try:
-                equal = ask_equal(held, key, Py_EQ)
-            finally:
-                release(held)  # may run Python too, so the version is compared after it
+            verdict = SAME if ask(core, held, key) else DIFFERENT
             if t.version != version:
                 moved[0] = True
                 return 0
-            verdict = SAME if equal else DIFFERENT
         if verdict == SAME:
             return 0
 
 
-cdef inline int find(const table_t *t, PyObject *key, int64_t hash, uint32_t *found) except -1:
+cdef inline int find(core_t *core, const table_t *t, PyObject *key, int64_t hash, uint32_t *found) except -1:
     """Set ``found`` to the key's entry, or to 0. From the last comparison to the return no Python runs.
 
     Raises whatever ``__eq__`` raises, and RuntimeError if it never stops changing the table.
     """
     cdef bint moved
     for _ in range(MOST_RESTARTS):
-        find_once(t, key, hash, found, &moved)
+        find_once(core, t, key, hash, found, &moved)
         if not moved:
             return 0
+    core_unlock(core)
     raise RuntimeError("a key's __eq__ changes the store each time it is called")
 
 
 cdef inline int find_both(
-    const core_t *core, PyObject *key, int64_t hash, uint32_t *found, uint32_t *pending
+    core_t *core, PyObject *key, int64_t hash, uint32_t *found, uint32_t *pending
 ) except -1:
     """Find the key's entry and its entry in the pending table, both as of one instant."""
     cdef uint64_t version
     for _ in range(MOST_RESTARTS):
-        find(&core.table, key, hash, found)
+        find(core, &core.table, key, hash, found)
         pending[0] = 0
         if core.pending.count == 0:
             return 0
         version = core.table.version
-        find(&core.pending, key, hash, pending)
+        find(core, &core.pending, key, hash, pending)
         if core.table.version == version:
             return 0
+    core_unlock(core)
     raise RuntimeError("a key's __eq__ changes the store each time it is called")

@@ -1,6 +1,6 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from nearcache._core cimport core_t, op_t
+from nearcache._core cimport core_t, op_t, quota_t
 
 
 cdef class Op:
@@ -10,9 +10,15 @@ cdef class Op:
 
 
 cdef class Store:
-    cdef core_t core           # first: a hit reads this and nothing else of the object
+    cdef object keyfunc        # or None; first what a hit reads
+    cdef core_t core           # the only one, but on free-threaded builds
+    cdef core_t *cores         # all of them: &core, or an array
+    cdef uint32_t count        # how many
+    cdef quota_t quota
     cdef int64_t ttl_ns
     cdef bint ready            # __init__ ran
-    cdef object keyfunc        # or None
+    cdef bint hooked_get       # a subclass has a _missing_get of its own
+    cdef bint hooked_in
     cdef object sizeof         # or None
+    cdef object listener       # or None
     cdef object __weakref__

@@ -24,24 +24,38 @@ import os
 from types import GenericAlias
 
 from nearcache._core cimport (
+    CAUSE_DROPPED,
+    CAUSE_EVICTED,
+    CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
-    CLOCK_REAL,
     ENTRY_UNHEARD,
+    EXPIRE_PER_TEND,
     TABLE_MAX_ENTRIES,
+    cause_t,
     clock_now,
     clock_shorten,
     core_bury,
     core_check,
+    core_evict_one,
+    core_expire,
+    core_expire_all,
     core_init,
     core_is_valid,
-    core_sweep,
+    core_memory,
+    core_settle,
     core_t,
+    core_tend,
     entry_t,
     graveyard_init,
     graveyard_reserve,
     graveyard_t,
     item_t,
+    lane_attach,
+    lane_fresh_until,
+    lane_stamp,
+    lane_suspect,
     lane_t,
+    lane_vouch,
     lanes_new,
     lanes_release,
     lanes_t,
@@ -52,32 +66,68 @@ from nearcache._core cimport (
     pending_first,
     pending_overtake,
     pending_poison,
-    table_memory,
     table_reserve,
 )
-from nearcache._flights cimport apply_one, close_op, find_for, restamp, settle
+from nearcache._flights cimport apply_one, close_op, ended_t, find_for, release_ended, restamp, settle
 from nearcache._holding cimport (
     bury,
+    first_valid,
     forget_entries,
     forget_pending,
-    oldest_valid,
+    hold_valid,
+    let_go,
     traverse_entries,
     traverse_pending,
     visit_t,
 )
-from nearcache._local cimport (
-    bound,
-    checked_size,
-    checked_ttl,
-    collect,
-    find_valid,
-    hit_fast,
-    owned,
-    put,
-    read,
-    remove,
+from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, hit_at, hit_fast, put, read, remove
+from nearcache._locking cimport core_lock, core_unlock
+from nearcache._lookup cimport (
+    PyASCIIObject,
+    UNDECIDED,
+    find,
+    find_fast,
+    find_same,
+    hash_of,
+    hold,
+    is_text,
+    likely,
+    release,
+    unlikely,
 )
-from nearcache._lookup cimport find, find_fast, hash_of, hold, likely
+
+
+cdef extern from "nearcache/memory.h" nogil:
+    void *memory_new(size_t size)
+    void memory_free(void *block, size_t size)
+
+
+cdef extern from *:
+    """
+    #define NO_BOUND UINT64_MAX
+    #ifdef Py_GIL_DISABLED
+    /* A store of many entries has many cores, so that threads seldom meet. Which one is a key's is told by bits of its
+       hash that the table, which mixes them with a secret of its own, does not depend on. */
+    #define core_at(store, hash) (&(store)->cores[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) % (store)->count])
+    #define MOST_CORES 32
+    #else
+    #define core_at(store, hash) ((void)(hash), &(store)->core)
+    #define MOST_CORES 1
+    #endif
+    #define owned(value) ((PyObject *)(value))
+    """
+    core_t *core_at(Store store, int64_t hash) noexcept
+    object owned(PyObject *value)  # a new reference, turned into an object
+    const uint32_t MOST_CORES
+    const uint64_t NO_BOUND
+
+
+cdef object NOTHING = object()  # what hit_dict cannot find in the store
+
+
+cdef enum:
+    EXPIRE_BATCH = 256
+    ENTRIES_PER_CORE = 1024  # a store of fewer than two times as many has one core
 
 
 cdef inline object held_key(Store self, object key):
@@ -85,39 +135,128 @@ cdef inline object held_key(Store self, object key):
     return key if self.keyfunc is None else self.keyfunc(key)
 
 
-cdef bint read_object(Store self, object key, PyObject **value) except -1:
-    """Read by the caller's key. True when ``value`` was set to a new reference."""
+cdef PyObject *read_object(Store self, object key) except? NULL:
+    """Read by the caller's key. A new reference, or NULL without an exception."""
     cdef object held = held_key(self, key)
-    value[0] = read(&self.core, <PyObject *>held, hash_of(<PyObject *>held))
-    return value[0] != NULL
+    cdef int64_t hash = hash_of(<PyObject *>held)
+    return read(core_at(self, hash), <PyObject *>held, hash)
 
 
 cdef object subscript_miss(Store self, object key):
-    cdef PyObject *value
-    if read_object(self, key, &value):
-        return owned(value)
-    return self._missing(key)
+    cdef PyObject *value = read_object(self, key)
+    return owned(value) if value != NULL else self._missing(key)
 
 
 cdef object read_or(Store self, object key, object default):
     """Read without a hook."""
     cdef PyObject *value
+    cdef int64_t hash
+    cdef bint absent = False
     if self.keyfunc is None:
-        value = hit_fast(&self.core, <PyObject *>key, hash_of(<PyObject *>key))
+        hash = hash_of(<PyObject *>key)
+        value = hit_fast(core_at(self, hash), <PyObject *>key, hash, &absent)
         if likely(value != NULL):
-            return <object>value
-    return owned(value) if read_object(self, key, &value) else default
+            return owned(value)
+        if absent:
+            return default
+    value = read_object(self, key)
+    return owned(value) if value != NULL else default
 
 
-cdef int put_local(Store self, object key, object value, int64_t ttl_ns, object given_size) except -1:
+cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_t size) except -1:
     cdef object held = held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
-    cdef uint64_t size
-    if self.sizeof is None:
-        size = checked_size("size=", given_size)
-    else:
+    cdef core_t *core = core_at(self, hash)
+    if unlikely(self.sizeof is not None):
         size = checked_size("getsizeof", self.sizeof(value))
-    return put(&self.core, held, value, hash, size, ttl_ns)
+    while unlikely(not put(core, <PyObject *>held, <PyObject *>value, hash, size, ttl_ns)):
+        make_room_elsewhere(self)
+    return 0
+
+
+cdef int make_room_elsewhere(Store self) except -1:
+    """Evict one entry of any core: the one that wants to store has none, and the quota is used up."""
+    cdef graveyard_t yard
+    cdef core_t *core
+    cdef uint32_t i
+    cdef bint found
+    for i in range(self.count):
+        core = &self.cores[i]
+        graveyard_init(&yard)
+        core_lock(core)
+        found = core_evict_one(core, &yard)
+        core_unlock(core)
+        bury(core, &yard)
+        if found:
+            return 1
+    return 0
+
+
+cdef bint remove_local(Store self, object key, cause_t cause, bint *was_valid) except -1:
+    cdef object held = held_key(self, key)
+    cdef int64_t hash = hash_of(<PyObject *>held)
+    return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
+
+
+cdef uint32_t held_entries(Store self) noexcept:
+    cdef uint32_t i
+    cdef uint32_t entries = 0
+    for i in range(self.count):
+        entries += self.cores[i].table.count
+    return entries
+
+
+cdef list collect(Store self, bint with_values):
+    """Keys, or pairs, of the valid entries, of each core the next to be evicted first."""
+    cdef list result = []
+    cdef graveyard_t taken
+    cdef uint32_t i
+    cdef size_t n
+    cdef int status = 0
+    graveyard_init(&taken)
+    try:
+        for i in range(self.count):
+            core_lock(&self.cores[i])
+            status = hold_valid(&self.cores[i], &taken)
+            core_unlock(&self.cores[i])
+            if status < 0:
+                raise MemoryError
+        for n in range(taken.count):
+            if with_values:
+                result.append((<object>taken.graves[n].key, <object>taken.graves[n].value))
+            else:
+                result.append(<object>taken.graves[n].key)
+        return result
+    finally:
+        let_go(&taken)
+
+
+cdef list take_expired(Store self, int64_t now_ns):
+    """Remove everything that has expired, and return the pairs."""
+    cdef list result = []
+    cdef graveyard_t yard
+    cdef core_t *core
+    cdef uint32_t i
+    cdef size_t n
+    cdef int more
+    for i in range(self.count):
+        core = &self.cores[i]
+        more = 1
+        while more > 0:  # a few hundred at a time, so that nobody waits for all of them
+            graveyard_init(&yard)
+            if graveyard_reserve(&yard, EXPIRE_BATCH) < 0:
+                raise MemoryError
+            core_lock(core)
+            more = core_expire_all(core, EXPIRE_BATCH, now_ns, &yard)
+            core_unlock(core)
+            try:
+                if more < 0:
+                    raise MemoryError
+                for n in range(yard.count):
+                    result.append((<object>yard.graves[n].key, <object>yard.graves[n].value))
+            finally:
+                bury(core, &yard)
+    return result
 
 
 cdef lane_t *lane_at(Store self, object index) except NULL:
@@ -129,7 +268,7 @@ cdef lane_t *lane_at(Store self, object index) except NULL:
 cdef core_t *opened_here(Store self, Op op) except NULL:
     if op.op.lanes != self.core.lanes:
         raise ValueError("the operation was not opened in this store")
-    return &self.core
+    return core_at(self, op.op.hash)
 
 
 # -- what Python sees ----------------------------------------------------------------------------------------
@@ -213,11 +352,16 @@ cdef class Store:
         cdef uint64_t[2] seed
         cdef bytes noise = os.urandom(sizeof(seed))
         memcpy(seed, <const char *>noise, sizeof(seed))
-        if core_init(&self.core, 1, seed) < 0:
+        self.quota.limit = NO_BOUND
+        core_init(&self.core, &self.quota, seed)
+        self.cores = &self.core
+        self.count = 1
+        self.core.lanes = lanes_new(1)
+        if self.core.lanes == NULL:
             raise MemoryError
 
     def __init__(
-        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None
+        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None
     ):
         cdef lanes_t *made
         if self.ready:
@@ -225,7 +369,7 @@ cdef class Store:
         if not 1 <= lanes <= 0xffff:
             raise ValueError(f"lanes={lanes}: there must be 1 to 65535 of them")
         self.ttl_ns = checked_ttl(ttl_ns)
-        self.core.max_entries = bound("maxsize", maxsize)
+        self.quota.limit = bound("maxsize", maxsize)
         self.core.max_bytes = bound("maxbytes", maxbytes)
         made = lanes_new(lanes)
         if made == NULL:
@@ -234,47 +378,81 @@ cdef class Store:
         self.core.lanes = made
         self.keyfunc = keyfunc
         self.sizeof = getsizeof
+        self.listener = listener
+        self.core.listener = NULL if listener is None else <PyObject *>listener
+        self.hooked_get = type(self)._missing_get is not Store._missing_get
+        self.hooked_in = type(self)._missing_in is not Store._missing_in
+        give_get(type(self))
+        if self.core.max_bytes == NO_BOUND:
+            spread(self)
         self.ready = True
 
     def __dealloc__(self):
-        forget_pending(&self.core)
-        forget_entries(&self.core)
+        cdef uint32_t i
+        for i in range(self.count):
+            forget_pending(&self.cores[i])
+            forget_entries(&self.cores[i], NULL, CAUSE_DROPPED)
         lanes_release(self.core.lanes)
+        if self.cores != &self.core:
+            memory_free(self.cores, self.count * sizeof(core_t))
 
     __class_getitem__ = classmethod(GenericAlias)
 
     def __sizeof__(self):
-        return object.__sizeof__(self) + table_memory(&self.core.table) + table_memory(&self.core.pending)
+        cdef uint32_t i
+        cdef size_t size = object.__sizeof__(self)
+        if self.cores != &self.core:
+            size += self.count * sizeof(core_t)
+        for i in range(self.count):
+            size += core_memory(&self.cores[i])
+        return size
 
     # -- mapping ---------------------------------------------------------------------------------------------
 
     def __getitem__(self, key):
-        cdef PyObject *value
+        cdef PyObject *value  # subscript_at_once, below, has tried the fastest way
+        cdef int64_t hash
+        cdef bint absent = False
         if likely(self.keyfunc is None):
-            value = hit_fast(&self.core, <PyObject *>key, hash_of(<PyObject *>key))
+            hash = hash_of(<PyObject *>key)
+            value = hit_fast(core_at(self, hash), <PyObject *>key, hash, &absent)
             if likely(value != NULL):
-                return <object>value
+                return owned(value)
+            if absent:
+                return self._missing(key)
         return subscript_miss(self, key)
 
     def get(self, key, default=None):
         """Return the value, or ``self._missing_get(key, default)`` if there is no valid one."""
-        cdef PyObject *value  # get_at_once, below, has tried the fast way
-        if read_object(self, key, &value):
+        cdef PyObject *value = read_object(self, key)  # get_at_once, below, has tried the fast way
+        if value != NULL:
             return owned(value)
-        return self._missing_get(key, default)
+        return self._missing_get(key, default) if self.hooked_get else default
 
     def __contains__(self, key):
         cdef uint32_t ref
-        cdef entry_t *entry
+        cdef core_t *core
+        cdef int64_t hash
+        cdef bint found = False
+        cdef object held
         if likely(self.keyfunc is None):
-            ref = find_fast(&self.core.table, <PyObject *>key, hash_of(<PyObject *>key))
-            if likely(ref != 0):
-                entry = &self.core.table.slab[ref]
-                if likely(core_is_valid(&self.core, entry, clock_now(&self.core.source))):
-                    return True
-        if find_valid(&self.core, held_key(self, key)) != 0:
-            return True
-        return bool(self._missing_in(key))
+            hash = hash_of(<PyObject *>key)
+            core = core_at(self, hash)
+            core_lock(core)
+            ref = find_fast(&core.table, <PyObject *>key, hash)
+            if likely(ref - 1 < UNDECIDED - 1):
+                found = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
+            core_unlock(core)
+            if likely(found):
+                return True
+            if ref == 0:
+                return self.hooked_in and bool(self._missing_in(key))
+        held = held_key(self, key)
+        hash = hash_of(<PyObject *>held)
+        core = core_at(self, hash)
+        found = find_valid(core, <PyObject *>held, hash) != 0
+        core_unlock(core)
+        return found or (self.hooked_in and bool(self._missing_in(key)))
 
     def _missing(self, key):
         """Hook: what ``self[key]`` is when there is no valid entry. Raises KeyError unless overridden."""
@@ -289,17 +467,17 @@ cdef class Store:
         return False
 
     def __len__(self):
-        return self.core.table.count
+        return held_entries(self)
 
     def __iter__(self):
-        return iter(collect(&self.core, False))
+        return iter(collect(self, False))
 
     def __setitem__(self, key, value):
         put_local(self, key, value, self.ttl_ns, 0)
 
     def __delitem__(self, key):
         cdef bint was_valid
-        remove(&self.core, held_key(self, key), &was_valid)
+        remove_local(self, key, CAUSE_INVALIDATED, &was_valid)
         if not was_valid:
             raise KeyError(key)
 
@@ -311,29 +489,50 @@ cdef class Store:
         Raises:
             ValueTooLargeError: The size is above ``maxbytes``. An older value is kept.
         """
-        put_local(self, key, value, self.ttl_ns if ttl_ns is None else checked_ttl(ttl_ns), size)
+        cdef int64_t lifetime = self.ttl_ns if ttl_ns is None else checked_ttl(ttl_ns)
+        put_local(self, key, value, lifetime, checked_size("size=", size))
 
-    def pop_lru(self):
-        """Remove and return the least recently used valid pair; expired entries on the way are reclaimed.
+    def pop_next(self):
+        """Remove and return the valid pair that would be evicted next, the least recently used; expired entries on
+        the way are reclaimed. Of a store of many cores: of the first that has one.
 
         Raises:
             KeyError: There is none.
         """
-        cdef graveyard_t graves
-        cdef uint32_t ref = oldest_valid(&self.core)
-        if ref == 0:
-            raise KeyError("the store holds no valid entry")
-        graveyard_init(&graves)
-        core_bury(&self.core, ref, &graves)
-        try:
-            return <object>graves.pairs[0].key, <object>graves.pairs[0].value
-        finally:
-            bury(&graves)
+        cdef graveyard_t yard
+        cdef core_t *core
+        cdef uint32_t ref
+        cdef uint32_t i
+        cdef tuple pair = None
+        for i in range(self.count):
+            core = &self.cores[i]
+            graveyard_init(&yard)
+            core_lock(core)
+            ref = first_valid(core, &yard, clock_now(&core.source))
+            if ref != 0:
+                core_bury(core, ref, CAUSE_INVALIDATED, &yard)
+            core_unlock(core)
+            try:
+                if ref != 0:
+                    pair = (<object>yard.graves[yard.count - 1].key, <object>yard.graves[yard.count - 1].value)
+            finally:
+                bury(core, &yard)
+            if ref != 0:
+                return pair
+        raise KeyError("the store holds no valid entry")
 
     def peek(self, key, default=None):
         """Return the value if it is valid, else ``default``. Moves no recency and counts nothing."""
-        cdef uint32_t ref = find_valid(&self.core, held_key(self, key))
-        return default if ref == 0 else <object>self.core.table.slab[ref].value
+        cdef object held = held_key(self, key)
+        cdef int64_t hash = hash_of(<PyObject *>held)
+        cdef core_t *core = core_at(self, hash)
+        cdef PyObject *value = NULL
+        cdef uint32_t ref = find_valid(core, <PyObject *>held, hash)
+        if ref != 0:
+            value = core.table.slab[ref].value
+            hold(value)
+        core_unlock(core)
+        return owned(value) if ref != 0 else default
 
     def hit(self, key, default):
         """Like ``get``, but calls no hook."""
@@ -347,91 +546,150 @@ cdef class Store:
             result.append(read_or(self, key, default))
         return result
 
+    def hit_dict(self, keys, list missed not None):
+        """``{key: value}`` of the keys that hit. The others are appended to ``missed``, each as often as it comes."""
+        cdef dict found = {}
+        cdef object key
+        cdef object value
+        for key in keys:
+            value = read_or(self, key, NOTHING)
+            if likely(value is not NOTHING):
+                found[key] = value
+            else:
+                missed.append(key)
+        return found
+
     def drop(self, key):
         """Remove the key's entry from this store, whatever its state. Returns whether there was one."""
         cdef bint was_valid
-        return remove(&self.core, held_key(self, key), &was_valid) != 0
+        return remove_local(self, key, CAUSE_DROPPED, &was_valid) != 0
 
-    def drop_all(self):
-        """Remove every entry and return their number. No operation in flight may store any more."""
+    def delete(self, key):
+        """Remove the key's entry because its value was changed or removed. Returns whether there was a valid one."""
+        cdef bint was_valid
+        remove_local(self, key, CAUSE_INVALIDATED, &was_valid)
+        return was_valid != 0
+
+    def drop_all(self, *, invalidated=False):
+        """Remove every entry and return their number. No operation in flight may store any more.
+
+        A listener is told that the entries were dropped, or invalidated.
+        """
+        cdef cause_t cause = CAUSE_INVALIDATED if invalidated else CAUSE_DROPPED
+        cdef core_t *core
+        cdef uint32_t i
         cdef uint32_t ref
-        for ref in range(1, self.core.pending.used + 1):
-            if self.core.pending.slab[ref].key != NULL:
-                pending_overtake(&self.core.pending, ref)
-        return forget_entries(&self.core)
+        cdef uint32_t entries = 0
+        for i in range(self.count):
+            core = &self.cores[i]
+            core_lock(core)
+            for ref in range(1, core.pending.used + 1):
+                if core.pending.slab[ref].key != NULL:
+                    pending_overtake(&core.pending, ref)
+            core_unlock(core)
+            entries += forget_entries(core, core.listener, cause)
+        return entries
 
     def snapshot(self):
-        """The valid pairs, least recently used first."""
-        return collect(&self.core, True)
+        """The valid pairs, the next to be evicted first: least recently used first. Of a store of many cores, one core
+        after the other."""
+        return collect(self, True)
 
     def sweep(self, n):
-        """Look at no more than ``n`` entries, going round, and return how many expired ones were
-        reclaimed."""
-        cdef graveyard_t graves
-        cdef uint32_t steps = max(0, min(n, self.core.table.used))
-        graveyard_init(&graves)
-        if graveyard_reserve(&graves, steps) < 0:
-            raise MemoryError
-        found = core_sweep(&self.core, steps, clock_now(&self.core.source), &graves)
-        bury(&graves)
+        """Look at no more than ``n`` entries whose time may be over, and return how many were reclaimed."""
+        cdef graveyard_t yard
+        cdef core_t *core
+        cdef uint32_t i
+        cdef uint32_t found = 0
+        cdef uint32_t steps = max(0, min(n, held_entries(self)))
+        for i in range(self.count):
+            core = &self.cores[i]
+            graveyard_init(&yard)
+            if graveyard_reserve(&yard, steps + EXPIRE_PER_TEND) < 0:
+                raise MemoryError
+            core_lock(core)
+            found += core_expire(core, steps, clock_now(&core.source), &yard)
+            core_unlock(core)
+            bury(core, &yard)
         return found
+
+    def expire(self, now_ns=None):
+        """Remove all entries whose time is over, now or at another instant, and return their pairs.
+
+        Cost: O(entries that have expired).
+        """
+        return take_expired(self, clock_now(&self.core.source) if now_ns is None else now_ns)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):
         """Serve entries of the lane until this instant, and not at it."""
-        lane_at(self, lane).fresh_until_ns = min(until_ns, CLOCK_NEVER_NS)
+        lane_vouch(lane_at(self, lane), min(until_ns, CLOCK_NEVER_NS))
 
     def lane_suspect(self, lane):
         """A message of the lane may be lost: its entries become suspects, its operations lose their marks."""
-        lane_at(self, lane).stamp += 1
+        lane_suspect(lane_at(self, lane))
 
     def lane_dark(self, lane):
         """Serve nothing of the lane until it is vouched for again."""
-        lane_at(self, lane).fresh_until_ns = 0
+        lane_vouch(lane_at(self, lane), 0)
 
     def lane_attach(self, lane, identity):
         """Say from which server the lane's messages come; 0: from none, and nothing of the lane is stored."""
-        lane_at(self, lane).identity = identity
+        lane_attach(lane_at(self, lane), identity)
 
     def lane_stamp(self, lane):
         """The lane's stamp."""
-        return lane_at(self, lane).stamp
+        return lane_stamp(lane_at(self, lane))
 
     def lane_fresh_until(self, lane):
         """The instant until which the lane is vouched for."""
-        return lane_at(self, lane).fresh_until_ns
+        return lane_fresh_until(lane_at(self, lane))
 
     # -- operations in flight --------------------------------------------------------------------------------
 
     def open(self, Op op not None):
         """Register an operation, before its request is sent (R1). A write poisons others on its key (R2)."""
-        cdef core_t *core = &self.core
+        cdef core_t *core = core_at(self, op.op.hash)
         cdef uint32_t ref
+        cdef int status = 0
         lane_at(self, op.op.lane)
-        if op.ready:
-            find(&core.pending, op.op.key, op.op.hash, &ref)
-        if not op.ready or op.op.lanes != NULL:  # asked only now, since __eq__ may have opened it
-            raise ValueError("the operation was not initialised, or was opened before: make a new one")
-        if ref == 0 and table_reserve(&core.pending, TABLE_MAX_ENTRIES) < 0:
+        if not op.ready:
+            raise ValueError("the operation was not initialised: make a new one")
+        core_lock(core)
+        find(core, &core.pending, op.op.key, op.op.hash, &ref)
+        if op.op.lanes != NULL:  # asked only now, since __eq__ may have opened it
+            core_unlock(core)
+            raise ValueError("the operation was opened before: make a new one")
+        if ref == 0:
+            status = table_reserve(&core.pending, TABLE_MAX_ENTRIES)
+        if status == 0:
+            hold(<PyObject *>op)
+            if pending_add(&core.pending, ref, &op.op, core.lanes):
+                hold(op.op.key)
+            if op.op.is_write:
+                pending_poison(&core.pending, op.op.ref, &op.op)
+        core_unlock(core)
+        if status < 0:
             raise MemoryError
-        hold(<PyObject *>op)
-        if pending_add(&core.pending, ref, &op.op, core.lanes):
-            hold(op.op.key)
-        if op.op.is_write:
-            pending_poison(&core.pending, op.op.ref, &op.op)
 
     def join(self, key):
         """A read in flight on the key whose result a new reader may share; None if there is none."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
+        cdef PyObject *owner = NULL
         cdef uint32_t ref
         cdef op_t *op
-        find(&self.core.pending, <PyObject *>key, hash_of(<PyObject *>key), &ref)
-        op = pending_first(&self.core.pending, ref)
-        while op != NULL:
-            if not op.is_write and op_is_joinable(op):
-                return <object>op.owner
+        core_lock(core)
+        find(core, &core.pending, <PyObject *>key, hash, &ref)
+        op = pending_first(&core.pending, ref)
+        while op != NULL and (op.is_write or not op_is_joinable(op)):
             op = op.next
-        return None
+        if op != NULL:
+            owner = op.owner
+            hold(owner)
+        core_unlock(core)
+        return owned(owner) if owner != NULL else None
 
     def finish(
         self, Op op not None, value, wid, deadline_ns, size=0, identity=0
@@ -451,10 +709,11 @@ cdef class Store:
         cdef uint32_t ref
         cdef uint64_t server = identity
         cdef item_t item = item_t(wid=wid, deadline_ns=deadline_ns, size=size, lane=op.op.lane, flags=0)
-        find_for(opened_here(self, op), &op.op, &ref)
+        cdef core_t *core = opened_here(self, op)
+        find_for(core, &op.op, &ref)
         if op.op.announced and not op.op.heard:
             item.flags = ENTRY_UNHEARD
-        return settle(&self.core, &op.op, <PyObject *>value, &item, server, ref) != 0
+        return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
     def refresh(self, Op op not None, wid, deadline_ns, identity=0):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
@@ -466,8 +725,9 @@ cdef class Store:
         cdef uint64_t write = wid
         cdef uint64_t server = identity
         cdef int64_t until_ns = deadline_ns
-        find_for(opened_here(self, op), &op.op, &ref)
-        return restamp(&self.core, &op.op, write, until_ns, server, ref)
+        cdef core_t *core = opened_here(self, op)
+        find_for(core, &op.op, &ref)
+        return restamp(core, &op.op, write, until_ns, server, ref)
 
     def abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
@@ -476,42 +736,48 @@ cdef class Store:
         never opened has nothing to complete: an interrupt may strike just before ``open``.
         """
         cdef core_t *core
-        cdef graveyard_t graves
+        cdef graveyard_t yard
+        cdef ended_t ended
         cdef uint32_t ref = 0
         if op.op.lanes == NULL:
             return
         core = opened_here(self, op)
-        graveyard_init(&graves)
+        graveyard_init(&yard)
         if drop:
             find_for(core, &op.op, &ref)
-        if ref == 0:
-            close_op(core, &op.op)
-            return
-        core.counters.invalidated += 1
-        core_bury(core, ref, &graves)
-        close_op(core, &op.op)
-        bury(&graves)
+        else:
+            core_lock(core)
+        if ref != 0:
+            core.counters.invalidated += 1
+            core_bury(core, ref, CAUSE_INVALIDATED, &yard)
+        ended = close_op(core, &op.op)
+        core_unlock(core)
+        bury(core, &yard)
+        release_ended(ended)
 
     def suspect(self, key):
         """``(wid, value)`` of an entry whose own time is not over but which may not be served now; else None.
 
         A reader may then ask L2 for the ``wid`` alone, and ``refresh``.
         """
-        cdef core_t *core = &self.core
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
         cdef entry_t *entry
         cdef int64_t now_ns
-        cdef uint64_t wid
+        cdef uint64_t wid = 0
+        cdef PyObject *value = NULL
         cdef uint32_t ref
-        find(&core.table, <PyObject *>key, hash_of(<PyObject *>key), &ref)
-        if ref == 0:
-            return None
-        now_ns = clock_now(&core.source)
-        entry = &core.table.slab[ref]
-        if now_ns >= entry.deadline_ns or core_is_valid(core, entry, now_ns):
-            return None
-        wid = core.table.details[ref].wid
-        value = <object>entry.value
-        return wid, value
+        core_lock(core)
+        find(core, &core.table, <PyObject *>key, hash, &ref)
+        if ref != 0:
+            now_ns = clock_now(&core.source)
+            entry = &core.table.slab[ref]
+            if now_ns < entry.deadline_ns and not core_is_valid(core, entry, now_ns):
+                wid = core.table.details[ref].wid
+                value = entry.value
+                hold(value)
+        core_unlock(core)
+        return (wid, owned(value)) if value != NULL else None
 
     def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.
@@ -523,72 +789,130 @@ cdef class Store:
         Raises what ``__hash__`` or ``__eq__`` of a key raises, after the other keys are dealt with and
         everything that such a key might mean is dropped.
         """
-        cdef core_t *core = &self.core
-        cdef graveyard_t graves
+        cdef graveyard_t yard
         cdef object key
         cdef object error = None
         cdef uint64_t write = wid
+        cdef int64_t hash
         cdef Py_ssize_t dropped = 0
-        lane_at(self, lane).stamp += bool(is_clear)
-        graveyard_init(&graves)
-        graveyard_reserve(&graves, len(keys))
+        cdef lane_t *concerned = lane_at(self, lane)
+        if is_clear:
+            lane_suspect(concerned)
+        graveyard_init(&yard)
+        graveyard_reserve(&yard, len(keys))
         for key in keys:
             try:
-                dropped += apply_one(core, <PyObject *>key, write, &graves)
+                hash = hash_of(<PyObject *>key)
+                dropped += apply_one(core_at(self, hash), <PyObject *>key, hash, write, &yard)
             except BaseException as raised:
                 error = raised if error is None else error
-        bury(&graves)
+        bury(&self.core, &yard)
         if error is not None:
             raise error
         return dropped
 
     def reset_pending(self):
         """Forget every operation in flight, as a child must after a fork; none of them may store any more."""
-        forget_pending(&self.core)
+        cdef uint32_t i
+        for i in range(self.count):
+            forget_pending(&self.cores[i])
 
     # -- time and observation --------------------------------------------------------------------------------
 
     def set_clock(self, ns):
         """Make it this instant until told otherwise; None goes back to the coarse monotonic clock."""
-        self.core.source.fixed_ns = CLOCK_REAL if ns is None else ns
+        cdef uint32_t i
+        cdef int64_t fixed_ns = 0 if ns is None else ns
+        for i in range(self.count):
+            self.cores[i].source.fixed_ns = fixed_ns
+            self.cores[i].source.is_fixed = ns is not None
+
+    def tend(self):
+        """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back."""
+        cdef graveyard_t yard
+        cdef core_t *core
+        cdef uint32_t i
+        for i in range(self.count):
+            core = &self.cores[i]
+            graveyard_init(&yard)
+            core_lock(core)
+            core_tend(core, clock_now(&core.source), &yard)
+            core_unlock(core)
+            bury(core, &yard)
 
     def counters(self):
         """What has happened so far, and what is held. A bound of 0 is none."""
-        cdef core_t *core = &self.core
-        return {
-            "hits": core.counters.hits,
-            "misses": core.counters.misses,
-            "evictions": core.counters.evictions,
-            "expirations": core.counters.expirations,
-            "invalidated": core.counters.invalidated,
-            "suspects": core.counters.suspects,
-            "stored": core.counters.stored,
-            "bytes": core.table.bytes,
-            "entries": core.table.count,
-            "maxsize": self.maxsize or 0,
-            "maxbytes": self.maxbytes or 0,
-        }
+        cdef core_t *core
+        cdef uint32_t i
+        cdef dict sums = dict.fromkeys(COUNTERS, 0)
+        for i in range(self.count):
+            core = &self.cores[i]
+            core_lock(core)
+            core_settle(core)
+            core_unlock(core)
+            sums["hits"] += core.counters.hits
+            sums["misses"] += core.counters.misses
+            sums["evictions"] += core.counters.evictions
+            sums["expirations"] += core.counters.expirations
+            sums["invalidated"] += core.counters.invalidated
+            sums["suspects"] += core.counters.suspects
+            sums["stored"] += core.counters.stored
+            sums["bytes"] += core.table.bytes
+            sums["entries"] += core.table.count
+        sums["maxsize"] = self.maxsize or 0
+        sums["maxbytes"] = self.maxbytes or 0
+        return sums
 
     def check_invariants(self):
         """Examine everything; AssertionError says what is wrong. Cost: O(capacity)."""
-        cdef const char *wrong = core_check(&self.core)
-        if wrong != NULL:
-            raise AssertionError(wrong.decode())
+        cdef const char *wrong
+        cdef uint32_t i
+        for i in range(self.count):
+            core_lock(&self.cores[i])
+            wrong = core_check(&self.cores[i])
+            core_unlock(&self.cores[i])
+            if wrong != NULL:
+                raise AssertionError(wrong.decode())
 
     @property
     def currsize(self):
         """Entries held."""
-        return self.core.table.count
+        return held_entries(self)
 
     @property
     def maxsize(self):
         """Most entries to hold; None: no bound."""
-        return None if self.core.max_entries == 0xffffffffffffffff else self.core.max_entries
+        return None if self.quota.limit == NO_BOUND else self.quota.limit
 
     @property
     def maxbytes(self):
         """Largest sum of sizes; None: no bound."""
-        return None if self.core.max_bytes == 0xffffffffffffffff else self.core.max_bytes
+        return None if self.core.max_bytes == NO_BOUND else self.core.max_bytes
+
+
+cdef tuple COUNTERS = ("hits", "misses", "evictions", "expirations", "invalidated", "suspects", "stored", "bytes", "entries")
+
+
+cdef int spread(Store self) except -1:
+    """Give a large store on a free-threaded build its many cores."""
+    cdef uint64_t seed[2]
+    cdef uint32_t count = <uint32_t>min(MOST_CORES, self.quota.limit // ENTRIES_PER_CORE)
+    cdef core_t *cores
+    cdef uint32_t i
+    if count < 2:
+        return 0
+    cores = <core_t *>memory_new(count * sizeof(core_t))
+    if cores == NULL:
+        raise MemoryError
+    seed[0] = self.core.table.seed[0]
+    seed[1] = self.core.table.seed[1]
+    for i in range(count):
+        core_init(&cores[i], &self.quota, seed)
+        cores[i].lanes = self.core.lanes
+        cores[i].listener = self.core.listener
+    self.cores = cores
+    self.count = count
+    return 0
 
 
 # -- the type's slots, patched once, before anybody derives a class ------------------------------------------
@@ -598,13 +922,19 @@ cdef extern from "Python.h":
     ctypedef struct sequence_t "PySequenceMethods":
         void *sq_item
         void *sq_ass_item
+    ctypedef PyObject *(*subscript_t "binaryfunc")(PyObject *obj, PyObject *key) noexcept
+    ctypedef struct mapping_t "PyMappingMethods":
+        subscript_t mp_subscript
     ctypedef struct type_t "PyTypeObject":
         int (*tp_traverse)(PyObject *obj, visit_t visit, void *arg) noexcept
         int (*tp_clear)(PyObject *obj) noexcept
         sequence_t *tp_as_sequence
+        mapping_t *tp_as_mapping
     ctypedef struct method_def_t "PyMethodDef":
         void *ml_meth
         int ml_flags
+    ctypedef struct wrapper_descr_t "PyWrapperDescrObject":
+        void *d_wrapped
     ctypedef struct method_descr_t "PyMethodDescrObject":
         method_def_t *d_method
     const int METH_FASTCALL
@@ -622,18 +952,22 @@ cdef clear_t clear_objects = (<type_t *>Store).tp_clear
 
 
 cdef int traverse_store(PyObject *obj, visit_t visit, void *arg) noexcept:
-    cdef core_t *core = &(<Store>obj).core
+    cdef uint32_t i
     cdef int stop = traverse_objects(obj, visit, arg)
-    if stop == 0:
-        stop = traverse_entries(&core.table, visit, arg)
-    if stop == 0:
-        stop = traverse_pending(&core.pending, visit, arg)
+    for i in range((<Store>obj).count):
+        if stop == 0:
+            stop = traverse_entries(&(<Store>obj).cores[i].table, visit, arg)
+        if stop == 0:
+            stop = traverse_pending(&(<Store>obj).cores[i].pending, visit, arg)
     return stop
 
 
 cdef int clear_store(PyObject *obj) noexcept:
-    forget_pending(&(<Store>obj).core)
-    forget_entries(&(<Store>obj).core)
+    cdef uint32_t i
+    for i in range((<Store>obj).count):
+        (<Store>obj).cores[i].listener = NULL  # it may have been cleared before
+        forget_pending(&(<Store>obj).cores[i])
+        forget_entries(&(<Store>obj).cores[i], NULL, CAUSE_DROPPED)
     return clear_objects(obj)
 
 
@@ -644,6 +978,38 @@ cdef int clear_store(PyObject *obj) noexcept:
 (<type_t *>Store).tp_as_sequence.sq_item = NULL
 (<type_t *>Store).tp_as_sequence.sq_ass_item = NULL
 
+# ``[]``: most hits are by the very object that is the key. Such a one is served by two small functions, the second called
+# last by the first, so that neither has anything to put aside. What they do not serve goes through ``__getitem__``.
+cdef subscript_t subscript_in_full = (<type_t *>Store).tp_as_mapping.mp_subscript
+
+
+cdef PyObject *subscript_found(PyObject *obj, const entry_t *entry) noexcept:
+    cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
+    if unlikely(value == NULL):
+        return subscript_in_full(obj, entry.key)
+    return value
+
+
+ctypedef PyObject *(*found_t)(PyObject *obj, const entry_t *entry) noexcept
+cdef found_t subscript_entry = subscript_found  # called by address, so that the compiler keeps the two apart
+
+
+cdef PyObject *subscript_at_once(PyObject *obj, PyObject *key) noexcept:
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and is_text(key) and (<Store>obj).keyfunc is None):
+        hash = (<PyASCIIObject *>key).hash
+        if likely(hash != -1):
+            ref = find_same(&(<Store>obj).core.table, key, hash)
+            if likely(ref != 0):
+                return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
+    return subscript_in_full(obj, key)
+
+
+(<type_t *>Store).tp_as_mapping.mp_subscript = subscript_at_once
+# Subclasses take their slot from what stands in the dictionary under the name.
+(<wrapper_descr_t *><PyObject *>Store.__dict__["__getitem__"]).d_wrapped = <void *>subscript_at_once
+
 # ``get``: to unpack the arguments as Cython does costs half as much as a hit. So a hit is tried first.
 cdef method_def_t *get_def = (<method_descr_t *><PyObject *>Store.get).d_method
 cdef method_t get_in_full = NULL
@@ -653,12 +1019,35 @@ cdef PyObject *get_at_once(
     PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names
 ) except NULL:
     cdef PyObject *value
+    cdef int64_t hash
+    cdef bint absent = False
     if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
-        value = hit_fast(&(<Store>obj).core, args[0], hash_of(args[0]))
+        hash = hash_of(args[0])
+        value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
         if likely(value != NULL):
+            return value
+        if absent and not (<Store>obj).hooked_get:
+            value = args[1] if count == 2 else <PyObject *>None
             hold(value)
             return value
     return get_in_full(obj, args, count, names)
+
+
+cdef extern from "Python.h":
+    object new_method "PyDescr_NewMethod"(type_t *owner, method_def_t *definition)
+
+
+cdef int give_get(object cls) except -1:
+    """Give a subclass a descriptor of its own for ``get``: CPython calls a method directly only where the descriptor is of
+    the very type of the instance."""
+    cdef object inherited = cls.get
+    if (
+        type(inherited) is type(Store.get)
+        and (<method_descr_t *><PyObject *>inherited).d_method == get_def
+        and inherited.__objclass__ is not cls
+    ):
+        cls.get = new_method(<type_t *><PyObject *>cls, get_def)
+    return 0
 
 
 if get_def.ml_flags == METH_FASTCALL | METH_KEYWORDS:

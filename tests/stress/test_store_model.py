@@ -170,7 +170,7 @@ class World:
             store.lane_suspect(lane)
             return lambda: setattr(model.lanes[lane], "stamp", model.lanes[lane].stamp + 1)
         swept = store.sweep(7)
-        return lambda: expect(model.sweep(min(7, model.used)), swept)
+        return lambda: expect(model.sweep(min(7, len(model.entries))), swept)
 
     # -- one step
 
@@ -248,8 +248,8 @@ class World:
     def rarities(self, name: int) -> None:
         choice = self.rng.random()
         if choice < 0.3:
-            pair = self.attempt(self.store.pop_lru, mourning=False)
-            expected = self.model.pop_lru()
+            pair = self.attempt(self.store.pop_next, mourning=False)
+            expected = self.model.pop_next()
             found = pair if pair is KeyError else (self.name_of(pair[0]), number_of(pair[1]))
             expect(KeyError if expected is None else expected, found)
         elif choice < 0.4:
@@ -260,7 +260,7 @@ class World:
         else:
             steps = self.rng.randrange(30)
             found = self.attempt(lambda: self.store.sweep(steps))
-            expect(self.model.sweep(min(steps, self.model.used)), found)
+            expect(self.model.sweep(min(steps, len(self.model.entries))), found)
 
     def time(self, name: int) -> None:
         self.set_clock(self.model.now + self.rng.choice((0, 1, 7, 30)))

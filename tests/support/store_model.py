@@ -1,7 +1,8 @@
 """The store in plain Python, slow and obvious: the reference of the model test.
 
 It knows keys by name, so that it never asks a hostile key anything. Values are represented by their
-numbers. Slab positions are modelled too, because they decide which expired entries a sweep finds.
+numbers. The order in which entries are looked at for expiry is modelled too: all times of the test lie within one unit of
+the timing wheel, where it is a queue.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 NEVER = 2**63 - 1
+FAR = 2**20  # from here on an entry waits elsewhere
 
 
 @dataclass
@@ -27,7 +29,6 @@ class Entry:
     stamp: int
     lane: int
     size: int
-    position: int
 
 
 @dataclass(eq=False)
@@ -66,10 +67,7 @@ class Model:
     now: int = 0
     entries: OrderedDict[int, Entry] = field(default_factory=OrderedDict)  # least recently used first
     pending: dict[int, list[Pending]] = field(default_factory=dict)  # newest first
-    slab: dict[int, int] = field(default_factory=dict)  # position -> name
-    free: list[int] = field(default_factory=list)
-    used: int = 0
-    hand: int = 0
+    timers: list[int] = field(default_factory=list)  # names of entries that expire, next to be looked at first
     counters: Counters = field(default_factory=Counters)
 
     # -- pieces
@@ -82,30 +80,38 @@ class Model:
         return sum(entry.size for entry in self.entries.values())
 
     def remove(self, name: int) -> None:
-        position = self.entries.pop(name).position
-        del self.slab[position]
-        self.free.append(position)
+        del self.entries[name]
+        if name in self.timers:
+            self.timers.remove(name)
 
     def sweep(self, steps: int) -> int:
-        found = 0
+        """Look at up to so many of those that expire, until the first one seen alive comes round again."""
+        found, alive = 0, None
         for _ in range(steps):
-            if not self.used:
+            if not self.timers or self.timers[0] == alive:
                 break
-            self.hand = 1 if self.hand >= self.used else self.hand + 1
-            name = self.slab.get(self.hand)
-            if name is not None and self.entries[name].deadline <= self.now:
+            name = self.timers[0]
+            if self.entries[name].deadline <= self.now:
                 self.remove(name)
                 self.counters.expirations += 1
                 found += 1
+            else:
+                del self.timers[0]
+                if self.entries[name].deadline < FAR:
+                    self.timers.append(name)
+                    alive = name if alive is None else alive
         return found
 
-    def place(self, name: int, value: int, *, wid: int, deadline: int, lane: int, size: int) -> None:
+    def schedule(self, name: int, before: int, deadline: int) -> None:
+        """An entry's deadline changed. One that is put off keeps its place in the queue."""
+        if name in self.timers and (deadline < before or deadline == NEVER):
+            self.timers.remove(name)
+        if deadline < FAR and name not in self.timers:
+            self.timers.append(name)
+
+    def make_room(self, name: int, size: int) -> None:
         old = self.entries.get(name)
-        if old is not None:
-            self.entries.move_to_end(name)
-            others = [key for key in self.entries if key != name]
-        else:
-            others = list(self.entries)
+        others = [key for key in self.entries if key != name]
         room = self.bytes() - (old.size if old else 0) + size
         count = len(others) + 1
         for victim in others:
@@ -115,17 +121,18 @@ class Model:
             count -= 1
             self.remove(victim)
             self.counters.evictions += 1
-        if old is not None:
-            position = old.position
-        elif self.free:
-            position = self.free.pop()
-        else:
-            self.used += 1
-            position = self.used
-        self.slab[position] = name
-        self.entries[name] = Entry(value, wid, deadline, self.lanes[lane].stamp, lane, size, position)
+
+    def place(self, name: int, value: int, *, wid: int, deadline: int, lane: int, size: int) -> None:
+        old = self.entries.get(name)
+        if old is None:
+            self.sweep(3)
+        self.make_room(name, size)
+        self.entries[name] = Entry(value, wid, deadline, self.lanes[lane].stamp, lane, size)
+        self.entries.move_to_end(name)
+        self.schedule(name, NEVER if old is None else old.deadline, deadline)
         self.counters.stored += 1
-        self.sweep(2)
+        if old is not None:
+            self.sweep(3)
 
     # -- the mapping
 
@@ -178,12 +185,10 @@ class Model:
             self.overtake(name)
         count = len(self.entries)
         self.entries.clear()
-        self.slab.clear()
-        self.free.clear()
-        self.used = 0
+        self.timers.clear()
         return count
 
-    def pop_lru(self) -> tuple[int, int] | None:
+    def pop_next(self) -> tuple[int, int] | None:
         for name, entry in list(self.entries.items()):
             if self.valid(entry):
                 self.remove(name)
@@ -263,6 +268,7 @@ class Model:
         elif entry is not None and wid != 0 and entry.wid == wid:
             refreshed = self.admits(op, identity) and self.now < deadline
             if refreshed:
+                self.schedule(op.name, entry.deadline, deadline)
                 entry.deadline, entry.lane, entry.stamp = deadline, op.lane, self.lanes[op.lane].stamp
                 self.entries.move_to_end(op.name)
                 self.counters.hits += 1

@@ -188,7 +188,7 @@ def test_bytes_are_given_back_by_every_way_out() -> None:
         store.put(number, number, size=1 << number, ttl_ns=10 if number == 5 else 0)
     del store[0]
     store.drop(1)
-    store.pop_lru()
+    store.pop_next()
     store.apply(0, 1, [3])
     store.set_clock(1010)
     store.sweep(10)

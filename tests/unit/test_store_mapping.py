@@ -266,15 +266,15 @@ def test_delitem_removes_and_raises_keyerror_the_second_time() -> None:
     assert caught.value.args == ("k",)
 
 
-def test_pop_lru_takes_the_least_recently_used_pair() -> None:
+def test_pop_next_takes_the_least_recently_used_pair() -> None:
     """Oldest first, then KeyError."""
     store = local_store()
     store["a"], store["b"] = 1, 2
     store["a"]
-    assert store.pop_lru() == ("b", 2)
-    assert store.pop_lru() == ("a", 1)
+    assert store.pop_next() == ("b", 2)
+    assert store.pop_next() == ("a", 1)
     with pytest.raises(KeyError):
-        store.pop_lru()
+        store.pop_next()
 
 
 def test_drop_says_whether_there_was_an_entry() -> None:

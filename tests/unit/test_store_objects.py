@@ -156,7 +156,7 @@ def test_references_are_exact_after_every_way_out() -> None:
         store.hit_many(keys, None)
         list(store)
         store.snapshot()
-        store.pop_lru()
+        store.pop_next()
         store.drop(keys[4])
         del store[keys[5]]
         store.apply(0, 1, [keys[6]])

@@ -211,7 +211,7 @@ def test_del_that_puts_the_key_back_is_served(way: str) -> None:
     elif way == "drop_all":
         store.drop_all()
     elif way == "pop":
-        store.pop_lru()
+        store.pop_next()
     elif way == "message":
         store.apply(0, 5, ["k"])
     else:

@@ -60,7 +60,7 @@ def test_setitem_on_an_expired_key_gives_it_a_new_life() -> None:
     assert store["k"] == 2
 
 
-def test_pop_lru_reclaims_expired_and_steps_over_suspects() -> None:
+def test_pop_next_reclaims_expired_and_steps_over_suspects() -> None:
     """Only a valid pair is handed out; a suspect may yet be revalidated."""
     store = attached_store(lanes=2)
     fill(store, "suspect", 1, wid=1, lane=1)
@@ -68,9 +68,9 @@ def test_pop_lru_reclaims_expired_and_steps_over_suspects() -> None:
     store.put("valid", 3)
     store.lane_suspect(1)
     store.set_clock(1010)
-    assert store.pop_lru() == ("valid", 3)
+    assert store.pop_next() == ("valid", 3)
     with pytest.raises(KeyError):
-        store.pop_lru()
+        store.pop_next()
     assert store.suspect("suspect") == (1, 1)
     assert (len(store), store.counters()["expirations"]) == (1, 1)
 

@@ -13,7 +13,6 @@
 #include <time.h>
 
 #define CLOCK_NEVER_NS INT64_MAX /* a deadline that does not come */
-#define CLOCK_REAL INT64_MIN     /* value of source_t.fixed_ns that means: ask the system */
 
 #if defined(CLOCK_MONOTONIC_COARSE)
 #define NEARCACHE_CLOCK_ID CLOCK_MONOTONIC_COARSE
@@ -54,13 +53,14 @@ static inline void clock_shorten(void)
 /* A source of instants: the system's clock, or one fixed instant for tests and simulation. */
 typedef struct {
     int64_t fixed_ns;
+    int is_fixed;
 } source_t;
 
 static inline int64_t clock_now(const source_t *source)
 {
     struct timespec now;
 
-    if (__builtin_expect(source->fixed_ns != CLOCK_REAL, 0)) {
+    if (__builtin_expect(source->is_fixed, 0)) {
         return source->fixed_ns;
     }
     clock_read(NEARCACHE_CLOCK_ID, &now);

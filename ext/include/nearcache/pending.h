@@ -18,10 +18,13 @@
 
 #include "table.h"
 
+enum { PENDING_KEPT = 1024 }; /* entries that an idle pending table keeps the memory of */
+
 typedef struct {
     int64_t fresh_until_ns; /* nothing of this lane is served at or after this instant */
     uint64_t identity;      /* of the server whose messages we hear; 0: of none */
     uint32_t stamp;         /* entries with another stamp are suspects */
+    uint32_t unused[3];     /* a power of two is found by shifting */
 } lane_t;
 
 /* The lanes of one store. Ops hold it too: an op may outlive its store and must still know its stamp. */
@@ -51,29 +54,68 @@ typedef struct op {
     uint8_t heard;     /* and it has come: others' messages from now on are newer */
 } op_t;
 
+/* A lane is written by one thread and read by all, without a lock: each of its numbers is true by itself. */
+static inline uint32_t lane_stamp(const lane_t *lane)
+{
+    return __atomic_load_n(&lane->stamp, __ATOMIC_RELAXED);
+}
+
+static inline int64_t lane_fresh_until(const lane_t *lane)
+{
+    return __atomic_load_n(&lane->fresh_until_ns, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t lane_identity(const lane_t *lane)
+{
+    return __atomic_load_n(&lane->identity, __ATOMIC_RELAXED);
+}
+
+static inline void lane_suspect(lane_t *lane)
+{
+    __atomic_fetch_add(&lane->stamp, 1, __ATOMIC_RELAXED);
+}
+
+static inline void lane_vouch(lane_t *lane, int64_t until_ns)
+{
+    __atomic_store_n(&lane->fresh_until_ns, until_ns, __ATOMIC_RELAXED);
+}
+
+static inline void lane_attach(lane_t *lane, uint64_t identity)
+{
+    __atomic_store_n(&lane->identity, identity, __ATOMIC_RELAXED);
+}
+
+static inline size_t lanes_bytes(uint32_t count)
+{
+    return sizeof(lanes_t) + count * sizeof(lane_t);
+}
+
 static inline lanes_t *lanes_new(uint32_t count)
 {
-    size_t size = sizeof(lanes_t) + count * sizeof(lane_t);
-    lanes_t *lanes = NEARCACHE_ALLOC(TABLE_LINE, (size + TABLE_LINE - 1) / TABLE_LINE * TABLE_LINE);
+    lanes_t *lanes = memory_new(lanes_bytes(count));
 
     if (lanes != NULL) {
-        memset(lanes, 0, size);
         lanes->holders = 1;
         lanes->count = count;
     }
     return lanes;
 }
 
+static inline void lanes_hold(lanes_t *lanes)
+{
+    __atomic_fetch_add(&lanes->holders, 1, __ATOMIC_RELAXED);
+}
+
 static inline void lanes_release(lanes_t *lanes)
 {
-    if (lanes != NULL && --lanes->holders == 0) {
-        NEARCACHE_FREE(lanes);
+    if (lanes != NULL && __atomic_sub_fetch(&lanes->holders, 1, __ATOMIC_ACQ_REL) == 0) {
+        memory_free(lanes, lanes_bytes(lanes->count));
     }
 }
 
 static inline int op_is_current(const op_t *op)
 {
-    return op->lanes == NULL || op->lanes->lane[op->lane].stamp == op->stamp0;
+    return op->lanes == NULL || lane_stamp(&op->lanes->lane[op->lane]) == op->stamp0;
 }
 
 static inline int op_is_storable(const op_t *op)
@@ -99,15 +141,15 @@ static inline int pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t 
 {
     int inserted = ref == 0;
 
-    lanes->holders++;
+    lanes_hold(lanes);
     lanes_release(op->lanes);
     op->lanes = lanes;
-    op->stamp0 = lanes->lane[op->lane].stamp;
-    op->identity0 = lanes->lane[op->lane].identity;
+    op->stamp0 = lane_stamp(&lanes->lane[op->lane]);
+    op->identity0 = lane_identity(&lanes->lane[op->lane]);
     op->prev = NULL;
     op->next = NULL;
     if (inserted) {
-        ref = table_insert(pending, op->key, op, op->hash);
+        ref = table_insert(pending, op->key, op, table_tag(pending, op->hash));
     } else {
         op->next = pending->slab[ref].value;
         op->next->prev = op;
@@ -115,6 +157,17 @@ static inline int pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t 
     }
     op->ref = ref;
     return inserted;
+}
+
+/* Once nothing is in flight any more, a crowd's memory goes back. */
+static inline void pending_shrink(table_t *pending)
+{
+    table_t empty;
+
+    if (pending->count == 0 && pending->capacity > PENDING_KEPT) {
+        table_detach(pending, &empty);
+        table_free_memory(&empty);
+    }
 }
 
 /* Take `op` off the list. The reference to its owner is the caller's now, and that to the key, which is
@@ -135,6 +188,7 @@ static inline void *pending_remove(table_t *pending, op_t *op)
     } else {
         key = entry->key;
         table_remove(pending, op->ref);
+        pending_shrink(pending);
     }
     op->next = NULL;
     op->prev = NULL;

@@ -110,7 +110,7 @@ class Cache(Store[K, V], Generic[K, V]):
         Raises:
             KeyError: L1 is empty.
         """
-        key, value = self.pop_lru()
+        key, value = self.pop_next()
         self.invalidate(key)
         return key, value
 

@@ -109,9 +109,7 @@ class MemoryCache(Cache[K, V]):
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
         self._use()
-        there = self.peek(key, _ABSENT) is not _ABSENT
-        self.drop(key)
-        return there
+        return self.delete(key)
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
@@ -124,9 +122,7 @@ class MemoryCache(Cache[K, V]):
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values that are there, by key."""
         self._use()
-        wanted = list(dict.fromkeys(keys))
-        pairs = zip(wanted, self.hit_many(wanted, _ABSENT), strict=True)
-        return {key: value for key, value in pairs if value is not _ABSENT}
+        return self.hit_dict(keys, [])
 
     def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
         """Store many values."""
@@ -143,7 +139,7 @@ class MemoryCache(Cache[K, V]):
     def clear(self) -> None:
         """Remove everything."""
         self._use()
-        self.drop_all()
+        self.drop_all(invalidated=True)
 
     # -- observation and life
 

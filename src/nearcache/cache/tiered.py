@@ -154,13 +154,12 @@ class TieredCache(Cache[K, V]):
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values that are there, by key. See :meth:`Cache.get_many`."""
-        wanted = list(dict.fromkeys(keys))
-        values = self.hit_many(wanted, MISSING)
-        found: dict[K, Any] = {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING}
-        if len(found) < len(wanted):
-            missed = {self._name(key): key for key in wanted if key not in found}
-            more = self._run(read_many(self._tier, self, missed))
-            found.update((missed[name], value) for name, value in more.items())
+        missed: list[K] = []
+        found = self.hit_dict(keys, missed)
+        if missed:
+            named = {self._name(key): key for key in missed}
+            more = self._run(read_many(self._tier, self, named))
+            found.update((named[name], value) for name, value in more.items())
         return found
 
     def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:

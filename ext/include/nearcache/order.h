@@ -1,0 +1,195 @@
+/* order.h: in which order entries are evicted. Exact LRU: the least recently used goes first.
+ *
+ *     links[0].next --> most recent <-> ... <-> least recent <-- links[0].prev        one circle through links[0]
+ *
+ * A hit does not move its entry. It notes the entry's ref in a ring that fits into the first-level cache, and the
+ * notes are carried out in order, all at once, before anybody looks at the order or changes it, and when the ring is
+ * full. The order is exact all the same, but the memory that moving needs (three links, all over the place in a large
+ * cache) is fetched for many moves at a time, instead of having each hit wait for its own.
+ */
+#ifndef NEARCACHE_ORDER_H
+#define NEARCACHE_ORDER_H
+
+#include "table.h"
+
+enum {
+    ORDER_RING = 128,
+    ORDER_AHEAD = 6,              /* notes */
+    ORDER_NEAR_BYTES = 256 * 1024 /* links that the second-level cache keeps need no asking ahead */
+};
+
+typedef struct {
+    uint32_t touches; /* notes in the ring */
+    link_t *links;    /* parallel to the slab */
+    size_t links_bytes;
+    uint32_t ring[ORDER_RING];
+} order_t;
+
+static inline void order_init(order_t *o)
+{
+    o->touches = 0;
+    o->links = NULL;
+    o->links_bytes = 0;
+}
+
+static inline void order_free_memory(order_t *o)
+{
+    memory_free(o->links, o->links_bytes);
+    order_init(o);
+}
+
+static inline int order_reserve(order_t *o, uint32_t capacity)
+{
+    int fresh = o->links == NULL;
+
+    if (memory_fit((void **)&o->links, &o->links_bytes, ((size_t)capacity + 1) * sizeof(link_t)) < 0) {
+        return -1;
+    }
+    if (fresh) {
+        o->links[0] = (link_t){0, 0};
+    }
+    return 0;
+}
+
+/* -- the list --------------------------------------------------------------------------------------------- */
+
+static inline void order_unlink(order_t *o, uint32_t ref)
+{
+    link_t link = o->links[ref];
+
+    o->links[link.prev].next = link.next;
+    o->links[link.next].prev = link.prev;
+}
+
+static inline void order_push(order_t *o, uint32_t ref)
+{
+    uint32_t first = o->links[0].next;
+
+    o->links[ref] = (link_t){0, first};
+    o->links[first].prev = ref;
+    o->links[0].next = ref;
+}
+
+static inline void order_promote(order_t *o, uint32_t ref)
+{
+    link_t *links = o->links;
+    link_t link = links[ref];
+    uint32_t first = links[0].next;
+
+    if (first != ref) {
+        links[link.prev].next = link.next;
+        links[link.next].prev = link.prev;
+        first = links[0].next; /* not what it was, when `ref` was alone with the sentinel's other neighbour */
+        links[ref] = (link_t){0, first};
+        links[first].prev = ref;
+        links[0].next = ref;
+    }
+}
+
+/* -- hits ------------------------------------------------------------------------------------------------- */
+
+/* Ask for the memory that the notes from `i` on will need, before it is needed: an entry's links, then, some notes
+ * later, its neighbours'. */
+static inline void order_prefetch(const order_t *o, uint32_t i, uint32_t touches)
+{
+    if (i + 2 * ORDER_AHEAD < touches) {
+        __builtin_prefetch(&o->links[o->ring[i + 2 * ORDER_AHEAD]], 1);
+    }
+    if (i + ORDER_AHEAD < touches) {
+        link_t link = o->links[o->ring[i + ORDER_AHEAD]];
+        __builtin_prefetch(&o->links[link.prev], 1);
+        __builtin_prefetch(&o->links[link.next], 1);
+    }
+}
+
+/* Carry out the notes. */
+static inline void order_settle(order_t *o)
+{
+    uint32_t touches = o->touches;
+    int is_far = o->links_bytes > ORDER_NEAR_BYTES;
+
+    for (uint32_t i = 0; i < touches; i++) {
+        if (is_far) {
+            order_prefetch(o, i, touches);
+        }
+        order_promote(o, o->ring[i]);
+    }
+    o->touches = 0;
+}
+
+static inline int order_is_full(const order_t *o)
+{
+    return o->touches == ORDER_RING;
+}
+
+/* Note a hit. The ring has room: whoever fills it settles. */
+static inline void order_touch(order_t *o, uint32_t ref)
+{
+    o->ring[o->touches++] = ref;
+}
+
+/* -- changes; the caller has settled ---------------------------------------------------------------------- */
+
+static inline void order_insert(order_t *o, uint32_t ref)
+{
+    NC_ASSERT(o->touches == 0);
+    order_push(o, ref);
+}
+
+static inline void order_remove(order_t *o, uint32_t ref)
+{
+    NC_ASSERT(o->touches == 0);
+    order_unlink(o, ref);
+}
+
+static inline void order_relocate(order_t *o, uint32_t from, uint32_t to)
+{
+    link_t link = o->links[from];
+
+    NC_ASSERT(o->touches == 0);
+    o->links[to] = link;
+    o->links[link.prev].next = to;
+    o->links[link.next].prev = to;
+}
+
+/* Who is next to go; 0 when there is nobody. */
+static inline uint32_t order_first(const order_t *o)
+{
+    return o->links != NULL ? o->links[0].prev : 0;
+}
+
+/* Who goes after that one; 0 when it is the last. */
+static inline uint32_t order_following(const order_t *o, uint32_t ref)
+{
+    return o->links[ref].prev;
+}
+
+/* -- self-examination ------------------------------------------------------------------------------------- */
+
+static inline const char *order_check(const order_t *o, const table_t *t)
+{
+    uint32_t length = 0;
+
+    if (o->links == NULL) {
+        return t->count != 0 ? "entries without an order" : NULL;
+    }
+    for (uint32_t ref = o->links[0].next; ref != 0; ref = o->links[ref].next) {
+        if (ref > t->used || t->slab[ref].key == NULL || t->slab[ref].value == NULL) {
+            return "the order holds an entry that is not in use";
+        }
+        if (o->links[o->links[ref].next].prev != ref || o->links[o->links[ref].prev].next != ref) {
+            return "the order's links disagree";
+        }
+        if (++length > t->count) {
+            return "the order is longer than the count, or a circle";
+        }
+    }
+    for (uint32_t i = 0; i < o->touches; i++) {
+        if (o->ring[i] == 0 || o->ring[i] > t->used || t->slab[o->ring[i]].key == NULL) {
+            return "a hit was noted for an entry that is not in use";
+        }
+    }
+    return length != t->count ? "the order and the count disagree" : NULL;
+}
+
+#endif
