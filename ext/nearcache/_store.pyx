@@ -343,6 +343,11 @@ cdef class Store:
         keyfunc: From the caller's key to the key to hold. The mapping methods, ``hit``, ``hit_many``,
             ``peek``, ``put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
         getsizeof: From a value to its size, for what is put locally; ``finish`` is told the size.
+        listener: Called with key, value and cause (``evicted``, ``expired``, ``replaced``, ``invalidated`` or
+            ``dropped``) of each entry that went, when the change is complete. What it raises is reported through
+            ``sys.unraisablehook``.
+        cores: Most parts, each with a lock and an order of its own, that a store may be divided into on
+            free-threaded builds; default: as many as suit its size. Elsewhere there is one.
 
     What the mapping methods do is local and concerns lane 0. Keys compare as in a dict. All methods may be
     called from any thread, and from within the ``__hash__``, ``__eq__`` and ``__del__`` of keys and values.
@@ -361,7 +366,7 @@ cdef class Store:
             raise MemoryError
 
     def __init__(
-        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None
+        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None, cores=None
     ):
         cdef lanes_t *made
         if self.ready:
@@ -384,7 +389,7 @@ cdef class Store:
         self.hooked_in = type(self)._missing_in is not Store._missing_in
         give_get(type(self))
         if self.core.max_bytes == NO_BOUND:
-            spread(self)
+            spread(self, MOST_CORES if cores is None else min(cores, MOST_CORES))
         self.ready = True
 
     def __dealloc__(self):
@@ -893,10 +898,10 @@ cdef class Store:
 cdef tuple COUNTERS = ("hits", "misses", "evictions", "expirations", "invalidated", "suspects", "stored", "bytes", "entries")
 
 
-cdef int spread(Store self) except -1:
+cdef int spread(Store self, uint32_t most) except -1:
     """Give a large store on a free-threaded build its many cores."""
     cdef uint64_t seed[2]
-    cdef uint32_t count = <uint32_t>min(MOST_CORES, self.quota.limit // ENTRIES_PER_CORE)
+    cdef uint32_t count = <uint32_t>min(most, self.quota.limit // ENTRIES_PER_CORE)
     cdef core_t *cores
     cdef uint32_t i
     if count < 2:

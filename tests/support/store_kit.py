@@ -12,8 +12,8 @@ SERVER = 0xC0FFEE
 
 
 def local_store(maxsize: int | None = 100, **options: Any) -> Store[Any, Any]:
-    """A store as ``memory://`` has it: its lane is vouched for, and it is instant 1000."""
-    store: Store[Any, Any] = Store(maxsize, **options)
+    """A store as ``memory://`` has it: its lane is vouched for, and it is instant 1000. In one part, on every build."""
+    store: Store[Any, Any] = Store(maxsize, **{"cores": 1} | options)
     store.lane_vouch(0, NEVER)
     store.set_clock(1000)
     return store
@@ -21,7 +21,7 @@ def local_store(maxsize: int | None = 100, **options: Any) -> Store[Any, Any]:
 
 def attached_store(maxsize: int | None = 100, *, lanes: int = 1, **options: Any) -> Store[Any, Any]:
     """A store whose lanes all hear the messages of ``SERVER``."""
-    store: Store[Any, Any] = Store(maxsize, lanes=lanes, **options)
+    store: Store[Any, Any] = Store(maxsize, lanes=lanes, **{"cores": 1} | options)
     store.set_clock(1000)
     for lane in range(lanes):
         store.lane_vouch(lane, NEVER)
