@@ -84,11 +84,14 @@ cdef extern from "nearcache/table.h" nogil:
 
 cdef extern from "nearcache/order.h" nogil:
     ctypedef struct order_t:
-        uint32_t touches
+        void *adaptive
 
+    int order_adapt(order_t *o, uint32_t seed)
+    void order_free_memory(order_t *o)
     bint order_is_full(const order_t *o)
     void order_touch(order_t *o, uint32_t ref)
-    void order_promote(order_t *o, uint32_t ref)
+    void order_use(order_t *o, uint32_t ref, const detail_t *details)
+    uint32_t order_victim(order_t *o, uint32_t spared)
     uint32_t order_first(const order_t *o)
     uint32_t order_following(const order_t *o, uint32_t ref)
 
@@ -151,6 +154,7 @@ cdef extern from "nearcache/core.h" nogil:
     ctypedef struct quota_t:
         uint64_t limit
         uint64_t taken
+        uint32_t cores
 
     ctypedef struct core_t:
         lanes_t *lanes
@@ -187,6 +191,7 @@ cdef extern from "nearcache/core.h" nogil:
     uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
     int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
     int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_ns)
+    PyObject *core_overwrite(core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns)
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,
         int64_t now_ns, graveyard_t *yard,

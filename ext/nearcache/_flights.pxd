@@ -26,7 +26,7 @@ from nearcache._core cimport (
     item_t,
     lane_stamp,
     op_t,
-    order_promote,
+    order_use,
     pending_hear,
     pending_poison,
     pending_remove,
@@ -154,7 +154,7 @@ cdef inline bint restamp(
         core.table.slab[ref].flags = 0
         core.table.slab[ref].stamp = lane_stamp(&core.lanes.lane[op.lane])
         core_settle(core)
-        order_promote(&core.order, ref)
+        order_use(&core.order, ref, core.table.details)
     ended = close_op(core, op)
     core_unlock(core)
     bury(core, &yard)

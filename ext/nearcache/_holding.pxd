@@ -29,6 +29,7 @@ from nearcache._core cimport (
     op_t,
     order_first,
     order_following,
+    order_victim,
     pending_first,
     table_detach,
     table_free_memory,
@@ -108,6 +109,9 @@ cdef inline uint32_t first_valid(core_t *core, graveyard_t *yard, int64_t now_ns
     cdef uint32_t ref
     cdef uint32_t following
     core_settle(core)
+    ref = order_victim(&core.order, 0)
+    if ref != 0 and core_is_valid(core, &core.table.slab[ref], now_ns):
+        return ref
     ref = order_first(&core.order)
     while ref != 0 and not core_is_valid(core, &core.table.slab[ref], now_ns):
         following = order_following(&core.order, ref)

@@ -19,6 +19,7 @@ from nearcache._core cimport (
     core_bury,
     core_fits,
     core_is_valid,
+    core_overwrite,
     core_settle,
     core_store,
     core_t,
@@ -34,7 +35,7 @@ from nearcache._core cimport (
 )
 from nearcache._holding cimport bury
 from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, unlikely
+from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, release, unlikely
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -174,18 +175,28 @@ cdef inline int put(
     cdef graveyard_t yard
     cdef item_t item
     cdef uint32_t ref
-    cdef uint32_t pending
+    cdef uint32_t pending = 0
     cdef int status = NOT_STORED
+    cdef PyObject *old
     if unlikely(size > core.max_bytes):
         from nearcache.errors import ValueTooLargeError
         raise ValueTooLargeError(size, core.max_bytes, "maxbytes")
     graveyard_init(&yard)
     core_lock(core)
-    find_both(core, key, hash, &ref, &pending)
-    pending_overtake(&core.pending, pending)
+    ref = find_fast(&core.table, key, hash)
+    if unlikely(ref == UNDECIDED or core.pending.count != 0):
+        find_both(core, key, hash, &ref, &pending)
+        pending_overtake(&core.pending, pending)
+    now_ns = clock_now(&core.source)
+    item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
+    if likely(ref != 0 and size == 0 and core.listener == NULL):
+        old = core_overwrite(core, ref, value, item.deadline_ns, now_ns)
+        if likely(old != NULL):
+            hold(value)
+            core_unlock(core)
+            release(old)
+            return 1
     if likely(core_fits(core, size)):  # maxsize 0: nothing is ever kept
-        now_ns = clock_now(&core.source)
-        item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
         status = core_store(core, ref, key, value, table_tag(&core.table, hash), &item, now_ns, &yard)
         hold_stored(core, status, key, value, &yard)
     core_unlock(core)
@@ -203,8 +214,10 @@ cdef inline int remove(core_t *core, PyObject *key, int64_t hash, cause_t cause,
     graveyard_init(&yard)
     was_valid[0] = False
     core_lock(core)
-    find_both(core, key, hash, &ref, &pending)
-    pending_overtake(&core.pending, pending)
+    ref = find_fast(&core.table, key, hash)
+    if unlikely(ref == UNDECIDED or core.pending.count != 0):
+        find_both(core, key, hash, &ref, &pending)
+        pending_overtake(&core.pending, pending)
     if ref != 0:
         was_valid[0] = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
         core_bury(core, ref, cause, &yard)

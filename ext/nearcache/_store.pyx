@@ -62,6 +62,8 @@ from nearcache._core cimport (
     op_is_joinable,
     op_is_storable,
     op_t,
+    order_adapt,
+    order_free_memory,
     pending_add,
     pending_first,
     pending_overtake,
@@ -164,7 +166,7 @@ cdef object read_or(Store self, object key, object default):
 
 
 cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_t size) except -1:
-    cdef object held = held_key(self, key)
+    cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
     cdef core_t *core = core_at(self, hash)
     if unlikely(self.sizeof is not None):
@@ -333,7 +335,7 @@ cdef class Op:
 
 @cython.trashcan(True)  # a store within a store within a store dies without exhausting the C stack
 cdef class Store:
-    """A bounded mapping in exact LRU order, with deadlines, lanes and a record of operations in flight.
+    """A bounded mapping with deadlines, lanes and a record of operations in flight.
 
     Args:
         maxsize: Most entries to hold; None for no bound.
@@ -346,6 +348,7 @@ cdef class Store:
         listener: Called with key, value and cause (``evicted``, ``expired``, ``replaced``, ``invalidated`` or
             ``dropped``) of each entry that went, when the change is complete. What it raises is reported through
             ``sys.unraisablehook``.
+        policy: ``lru``, exact; or ``adaptive``, which learns what is worth keeping (``ext/README.md``).
         cores: Most parts, each with a lock and an order of its own, that a store may be divided into on
             free-threaded builds; default: as many as suit its size. Elsewhere there is one.
 
@@ -358,6 +361,7 @@ cdef class Store:
         cdef bytes noise = os.urandom(sizeof(seed))
         memcpy(seed, <const char *>noise, sizeof(seed))
         self.quota.limit = NO_BOUND
+        self.quota.cores = 1
         core_init(&self.core, &self.quota, seed)
         self.cores = &self.core
         self.count = 1
@@ -366,7 +370,8 @@ cdef class Store:
             raise MemoryError
 
     def __init__(
-        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None, cores=None
+        self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None,
+        policy="lru", cores=None
     ):
         cdef lanes_t *made
         if self.ready:
@@ -385,6 +390,10 @@ cdef class Store:
         self.sizeof = getsizeof
         self.listener = listener
         self.core.listener = NULL if listener is None else <PyObject *>listener
+        if policy == "adaptive":
+            adapt(&self.core)
+        elif policy != "lru":
+            raise ValueError(f"policy={policy!r}: it must be 'lru' or 'adaptive'")
         self.hooked_get = type(self)._missing_get is not Store._missing_get
         self.hooked_in = type(self)._missing_in is not Store._missing_in
         give_get(type(self))
@@ -397,6 +406,7 @@ cdef class Store:
         for i in range(self.count):
             forget_pending(&self.cores[i])
             forget_entries(&self.cores[i], NULL, CAUSE_DROPPED)
+            order_free_memory(&self.cores[i].order)
         lanes_release(self.core.lanes)
         if self.cores != &self.core:
             memory_free(self.cores, self.count * sizeof(core_t))
@@ -917,6 +927,17 @@ cdef int spread(Store self, uint32_t most) except -1:
         cores[i].listener = self.core.listener
     self.cores = cores
     self.count = count
+    self.quota.cores = count
+    if self.core.order.adaptive != NULL:
+        for i in range(count):
+            adapt(&cores[i])
+        order_free_memory(&self.core.order)
+    return 0
+
+
+cdef int adapt(core_t *core) except -1:
+    if order_adapt(&core.order, <uint32_t>core.table.seed[0]) < 0:
+        raise MemoryError
     return 0
 
 
@@ -1025,9 +1046,16 @@ cdef PyObject *get_at_once(
 ) except NULL:
     cdef PyObject *value
     cdef int64_t hash
+    cdef uint32_t ref
     cdef bint absent = False
     if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
         hash = hash_of(args[0])
+        if MOST_CORES == 1:
+            ref = find_same(&(<Store>obj).core.table, args[0], hash)
+            if likely(ref != 0):
+                value = hit_at(&(<Store>obj).core, &(<Store>obj).core.table.slab[ref])
+                if likely(value != NULL):
+                    return value
         value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
         if likely(value != NULL):
             return value

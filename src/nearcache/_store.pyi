@@ -38,6 +38,7 @@ class Store(Generic[_K, _V]):
         keyfunc: Callable[[Any], Any] | None = None,
         getsizeof: Callable[[_V], int] | None = None,
         listener: Callable[[_K, _V, str], object] | None = None,
+        policy: str = "lru",
         cores: int | None = None,
     ) -> None: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...

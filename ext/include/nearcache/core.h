@@ -37,6 +37,7 @@ typedef struct {
 typedef struct {
     uint64_t limit; /* UINT64_MAX: unbounded */
     uint64_t taken;
+    uint32_t cores;
 } quota_t;
 
 typedef struct {
@@ -124,7 +125,7 @@ static inline void core_detach(core_t *core, table_t *gone)
 {
     core->counters.hits += core->order.touches;
     table_detach(&core->table, gone);
-    order_free_memory(&core->order);
+    order_clear(&core->order);
     wheel_free_memory(&core->wheel);
     wheel_init(&core->wheel);
     core->examined = 0;
@@ -133,7 +134,7 @@ static inline void core_detach(core_t *core, table_t *gone)
 
 static inline size_t core_memory(const core_t *core)
 {
-    return table_memory(&core->table) + table_memory(&core->pending) + core->order.links_bytes +
+    return table_memory(&core->table) + table_memory(&core->pending) + order_memory(&core->order) +
            core->wheel.timers_bytes;
 }
 
@@ -152,7 +153,7 @@ static inline int core_is_valid(const core_t *core, const entry_t *entry, int64_
 static inline void core_settle(core_t *core)
 {
     core->counters.hits += core->order.touches;
-    order_settle(&core->order);
+    order_settle(&core->order, core->table.details);
 }
 
 /* -- removing --------------------------------------------------------------------------------------------- */
@@ -162,7 +163,12 @@ static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyar
 {
     core_settle(core);
     graveyard_add(yard, core->table.slab[ref].key, core->table.slab[ref].value, cause);
-    order_remove(&core->order, ref);
+    if (cause == CAUSE_EVICTED) {
+        order_evict(&core->order, ref, core->table.details[ref].tag);
+        core->counters.evictions++;
+    } else {
+        order_remove(&core->order, ref);
+    }
     wheel_remove(&core->wheel, ref);
     table_remove(&core->table, ref);
     quota_give(core->quota, 1);
@@ -182,6 +188,14 @@ static inline uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns,
         found++;
     }
     return found;
+}
+
+/* The same, along with other work: nothing is done while nothing can have expired. */
+static inline void core_expire_some(core_t *core, int64_t now_ns, graveyard_t *yard)
+{
+    if (wheel_is_due(&core->wheel, now_ns)) {
+        core_expire(core, EXPIRE_PER_STORE, now_ns, yard);
+    }
 }
 
 /* Bury all that has expired, `steps` entries at a time, for which there is room. Returns 1 while there may be more, 0 at
@@ -214,6 +228,13 @@ static inline int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, 
 
 /* -- growing and shrinking --------------------------------------------------------------------------------- */
 
+/* How many entries this core is to expect at most: its share of the quota. */
+static inline uint32_t core_share(const core_t *core)
+{
+    uint64_t share = core->quota->limit / core->quota->cores;
+    return share < TABLE_MAX_ENTRIES ? (uint32_t)share : TABLE_MAX_ENTRIES;
+}
+
 /* Make sure that there is room for one more entry, of this deadline. 0, or -1 with nothing changed that anybody could
  * see. */
 static inline int core_reserve(core_t *core, int64_t deadline_ns)
@@ -227,24 +248,19 @@ static inline int core_reserve(core_t *core, int64_t deadline_ns)
     if (capacity == t->capacity && !table_is_full(t)) {
         return timed && core->wheel.timers == NULL ? wheel_reserve(&core->wheel, capacity, t->used) : 0;
     }
-    if (order_reserve(&core->order, capacity) < 0 ||
+    if (order_reserve(&core->order, capacity, core_share(core)) < 0 ||
         (timed && wheel_reserve(&core->wheel, capacity, t->used) < 0)) {
         return -1;
     }
     return table_reserve(t, limit);
 }
 
-/* A power of two to which the table may shrink, or 0. */
+/* The power of two to which the table may shrink, or 0. */
 static inline uint32_t core_smaller(const table_t *t)
 {
-    uint32_t half = SHRINK_CAPACITY;
+    uint32_t half = (uint32_t)1 << (31 - __builtin_clz(t->capacity | 1u));
 
-    if (t->capacity <= SHRINK_CAPACITY) {
-        return 0;
-    }
-    while (half * 2 < t->capacity) {
-        half *= 2;
-    }
+    half = half < t->capacity ? half : half / 2;
     return t->count <= half / 2 ? half : 0;
 }
 
@@ -254,7 +270,7 @@ static inline uint32_t core_smaller(const table_t *t)
 static inline void core_shrink(core_t *core)
 {
     table_t *t = &core->table;
-    uint32_t half = core_smaller(t);
+    uint32_t half = t->capacity > SHRINK_CAPACITY && t->count <= t->capacity / 2 ? core_smaller(t) : 0;
 
     if (half == 0) {
         core->examined = 0;
@@ -273,7 +289,7 @@ static inline void core_shrink(core_t *core)
     }
     if (core->examined <= half && table_truncate(t, half) == 0) {
         core->examined = 0;
-        (void)order_reserve(&core->order, half);
+        (void)order_reserve(&core->order, half, core_share(core));
         if (core->wheel.timers != NULL) {
             (void)wheel_reserve(&core->wheel, half, t->used);
         }
@@ -308,16 +324,12 @@ static inline int core_make_room(core_t *core, uint32_t ref, uint64_t size, grav
     int has_place = ref != 0 || quota_take(core->quota);
 
     while (!has_place || t->bytes - beside + rounded > core->max_bytes) {
-        uint32_t victim = order_first(&core->order);
-        if (victim == ref) {
-            victim = ref != 0 ? order_following(&core->order, ref) : 0;
-        }
+        uint32_t victim = order_victim(&core->order, ref);
         if (victim == 0 || graveyard_reserve(yard, 2 + EXPIRE_PER_STORE) < 0) {
             quota_give(core->quota, has_place && ref == 0);
             return victim == 0 ? STORE_FULL : STORE_NO_MEMORY;
         }
         core_bury(core, victim, CAUSE_EVICTED, yard);
-        core->counters.evictions++;
         has_place = has_place || quota_take(core->quota);
     }
     return 0;
@@ -358,13 +370,33 @@ static inline int core_evict_one(core_t *core, graveyard_t *yard)
     uint32_t victim;
 
     core_settle(core);
-    victim = order_first(&core->order);
+    victim = order_victim(&core->order, 0);
     if (victim == 0) {
         return 0;
     }
     core_bury(core, victim, CAUSE_EVICTED, yard);
-    core->counters.evictions++;
     return 1;
+}
+
+/* Put a value without size or origin over that of entry `ref`, if nothing else has to change than what lies in the entry,
+ * which is so as a rule. Returns the old value, or NULL, and then nothing was done. */
+static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int64_t deadline_ns, int64_t now_ns)
+{
+    entry_t *entry = &core->table.slab[ref];
+    void *old = entry->value;
+    int is_later = deadline_ns >= entry->deadline_ns && (deadline_ns != CLOCK_NEVER_NS ||
+                                                         entry->deadline_ns == CLOCK_NEVER_NS);
+
+    if (!is_later || order_is_full(&core->order) || core->table.details[ref].weight != 0 || core->quota->limit == 0 ||
+        wheel_is_due(&core->wheel, now_ns)) {
+        return NULL;
+    }
+    *entry = (entry_t){entry->key, value, deadline_ns, lane_stamp(&core->lanes->lane[0]), 0, 0};
+    core->table.details[ref].wid = 0;
+    order_touch(&core->order, ref);
+    core->counters.hits--; /* the note is not about a hit */
+    core->counters.stored++;
+    return old;
 }
 
 /* Put an item in: over entry `ref`, or as a new entry if `ref` is 0. Reclaims a little of what has expired, evicts what
@@ -384,7 +416,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
 
     core_settle(core);
     if (is_new) {
-        core_expire(core, EXPIRE_PER_STORE, now_ns, yard);
+        core_expire_some(core, now_ns, yard);
     }
     status = core_make_room(core, ref, item->size, yard);
     if (status < 0) {
@@ -396,7 +428,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
             return STORE_NO_MEMORY;
         }
         ref = table_insert(t, key, value, tag);
-        order_insert(&core->order, ref);
+        order_insert(&core->order, ref, tag);
     } else {
         if (core->wheel.timers == NULL && item->deadline_ns != CLOCK_NEVER_NS &&
             wheel_reserve(&core->wheel, t->capacity, t->used) < 0) {
@@ -405,12 +437,12 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
         before_ns = t->slab[ref].deadline_ns;
         graveyard_add(yard, NULL, t->slab[ref].value, CAUSE_REPLACED);
         t->slab[ref].value = value;
-        order_promote(&core->order, ref);
+        order_use(&core->order, ref, t->details);
     }
     core_fill(core, ref, item, before_ns);
     core->counters.stored++;
     if (!is_new) {
-        core_expire(core, EXPIRE_PER_STORE, now_ns, yard);
+        core_expire_some(core, now_ns, yard);
     }
     core_shrink(core);
     return is_new ? STORED_NEW : STORED_OVER;

@@ -1,6 +1,6 @@
-/* order.h: in which order entries are evicted. Exact LRU: the least recently used goes first.
+/* order.h: who is evicted next. One of two policies: exact LRU, and the learning one of adaptive.h.
  *
- *     links[0].next --> most recent <-> ... <-> least recent <-- links[0].prev        one circle through links[0]
+ *     links[0].next --> most recent <-> ... <-> least recent <-- links[0].prev        LRU: one circle through links[0]
  *
  * A hit does not move its entry. It notes the entry's ref in a ring that fits into the first-level cache, and the
  * notes are carried out in order, all at once, before anybody looks at the order or changes it, and when the ring is
@@ -10,17 +10,19 @@
 #ifndef NEARCACHE_ORDER_H
 #define NEARCACHE_ORDER_H
 
+#include "adaptive.h"
 #include "table.h"
 
 enum {
     ORDER_RING = 128,
     ORDER_AHEAD = 6,              /* notes */
-    ORDER_NEAR_BYTES = 256 * 1024 /* links that the second-level cache keeps need no asking ahead */
+    ORDER_NEAR_BYTES = 256 * 1024 /* what the second-level cache keeps needs no asking ahead */
 };
 
 typedef struct {
-    uint32_t touches; /* notes in the ring */
-    link_t *links;    /* parallel to the slab */
+    uint32_t touches;     /* notes in the ring */
+    adaptive_t *adaptive; /* NULL: LRU */
+    link_t *links;        /* of LRU; parallel to the slab */
     size_t links_bytes;
     uint32_t ring[ORDER_RING];
 } order_t;
@@ -28,20 +30,55 @@ typedef struct {
 static inline void order_init(order_t *o)
 {
     o->touches = 0;
+    o->adaptive = NULL;
     o->links = NULL;
     o->links_bytes = 0;
 }
 
-static inline void order_free_memory(order_t *o)
+/* Choose the learning policy, before anything is stored. -1 without memory. */
+static inline int order_adapt(order_t *o, uint32_t seed)
 {
-    memory_free(o->links, o->links_bytes);
-    order_init(o);
+    o->adaptive = memory_new(sizeof(adaptive_t));
+    if (o->adaptive == NULL) {
+        return -1;
+    }
+    adaptive_init(o->adaptive, seed);
+    return 0;
 }
 
-static inline int order_reserve(order_t *o, uint32_t capacity)
+/* All entries have gone; what was learned stays. */
+static inline void order_clear(order_t *o)
+{
+    o->touches = 0;
+    memory_free(o->links, o->links_bytes);
+    o->links = NULL;
+    o->links_bytes = 0;
+    if (o->adaptive != NULL) {
+        adaptive_clear(o->adaptive);
+    }
+}
+
+static inline void order_free_memory(order_t *o)
+{
+    order_clear(o);
+    memory_free(o->adaptive, sizeof(adaptive_t));
+    o->adaptive = NULL;
+}
+
+static inline size_t order_memory(const order_t *o)
+{
+    const adaptive_t *p = o->adaptive;
+    return o->links_bytes + (p != NULL ? sizeof *p + p->history_bytes + p->ghosts_bytes : 0);
+}
+
+/* Room for refs up to `capacity`; there will never be more than `limit` entries. */
+static inline int order_reserve(order_t *o, uint32_t capacity, uint32_t limit)
 {
     int fresh = o->links == NULL;
 
+    if (o->adaptive != NULL) {
+        return adaptive_reserve(o->adaptive, capacity, limit);
+    }
     if (memory_fit((void **)&o->links, &o->links_bytes, ((size_t)capacity + 1) * sizeof(link_t)) < 0) {
         return -1;
     }
@@ -102,12 +139,28 @@ static inline void order_prefetch(const order_t *o, uint32_t i, uint32_t touches
     }
 }
 
+static inline void order_settle_adaptive(order_t *o, const detail_t *details)
+{
+    adaptive_t *p = o->adaptive;
+
+    if (p->history_bytes > ORDER_NEAR_BYTES) {
+        for (uint32_t i = 0; i < o->touches; i++) {
+            __builtin_prefetch(&p->history[o->ring[i]], 1);
+        }
+    }
+    adaptive_touch_run(p, o->ring, o->touches, details);
+}
+
 /* Carry out the notes. */
-static inline void order_settle(order_t *o)
+static inline void order_settle(order_t *o, const detail_t *details)
 {
     uint32_t touches = o->touches;
     int is_far = o->links_bytes > ORDER_NEAR_BYTES;
 
+    if (touches != 0 && o->adaptive != NULL) {
+        order_settle_adaptive(o, details);
+        touches = 0;
+    }
     for (uint32_t i = 0; i < touches; i++) {
         if (is_far) {
             order_prefetch(o, i, touches);
@@ -130,38 +183,94 @@ static inline void order_touch(order_t *o, uint32_t ref)
 
 /* -- changes; the caller has settled ---------------------------------------------------------------------- */
 
-static inline void order_insert(order_t *o, uint32_t ref)
+static inline void order_insert(order_t *o, uint32_t ref, uint32_t tag)
 {
     NC_ASSERT(o->touches == 0);
-    order_push(o, ref);
+    if (o->adaptive != NULL) {
+        adaptive_insert(o->adaptive, ref, tag);
+    } else {
+        order_push(o, ref);
+    }
+}
+
+/* The entry was used in another way than by a hit: its value was replaced, or found to be current. */
+static inline void order_use(order_t *o, uint32_t ref, const detail_t *details)
+{
+    NC_ASSERT(o->touches == 0);
+    if (o->adaptive != NULL) {
+        adaptive_touch(o->adaptive, ref, details);
+    } else {
+        order_promote(o, ref);
+    }
 }
 
 static inline void order_remove(order_t *o, uint32_t ref)
 {
     NC_ASSERT(o->touches == 0);
-    order_unlink(o, ref);
+    if (o->adaptive != NULL) {
+        adaptive_remove(o->adaptive, ref);
+    } else {
+        order_unlink(o, ref);
+    }
+}
+
+/* Remove an entry because there is no room for it; it may be remembered. */
+static inline void order_evict(order_t *o, uint32_t ref, uint32_t tag)
+{
+    NC_ASSERT(o->touches == 0);
+    if (o->adaptive != NULL) {
+        adaptive_evict(o->adaptive, ref, tag);
+    } else {
+        order_unlink(o, ref);
+    }
 }
 
 static inline void order_relocate(order_t *o, uint32_t from, uint32_t to)
 {
-    link_t link = o->links[from];
-
     NC_ASSERT(o->touches == 0);
-    o->links[to] = link;
-    o->links[link.prev].next = to;
-    o->links[link.next].prev = to;
+    if (o->adaptive != NULL) {
+        adaptive_relocate(o->adaptive, from, to);
+    } else {
+        link_t link = o->links[from];
+        o->links[to] = link;
+        o->links[link.prev].next = to;
+        o->links[link.next].prev = to;
+    }
 }
 
-/* Who is next to go; 0 when there is nobody. */
-static inline uint32_t order_first(const order_t *o)
+/* -- asking; the caller has settled ------------------------------------------------------------------------ */
+
+/* Who should go, `spared` (0: nobody) excepted; 0 when there is nobody else. */
+static inline uint32_t order_victim(order_t *o, uint32_t spared)
 {
-    return o->links != NULL ? o->links[0].prev : 0;
+    uint32_t victim;
+
+    if (o->adaptive != NULL) {
+        return adaptive_victim(o->adaptive, spared);
+    }
+    victim = o->links != NULL ? o->links[0].prev : 0;
+    return victim == spared && victim != 0 ? o->links[victim].prev : victim;
 }
 
-/* Who goes after that one; 0 when it is the last. */
+/* All entries one after the other: the least recently used first, or, where the policy has no order, by ref. 0 ends. */
 static inline uint32_t order_following(const order_t *o, uint32_t ref)
 {
-    return o->links[ref].prev;
+    const adaptive_t *p = o->adaptive;
+
+    if (p == NULL) {
+        return o->links[ref].prev;
+    }
+    while (++ref <= p->top) {
+        if (history_uses(p->history[ref]) != 0) {
+            return ref;
+        }
+    }
+    return 0;
+}
+
+static inline uint32_t order_first(const order_t *o)
+{
+    return o->adaptive == NULL && o->links == NULL ? 0 : order_following(o, 0);
 }
 
 /* -- self-examination ------------------------------------------------------------------------------------- */
@@ -170,6 +279,9 @@ static inline const char *order_check(const order_t *o, const table_t *t)
 {
     uint32_t length = 0;
 
+    if (o->adaptive != NULL) {
+        return adaptive_check(o->adaptive, t);
+    }
     if (o->links == NULL) {
         return t->count != 0 ? "entries without an order" : NULL;
     }

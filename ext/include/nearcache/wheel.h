@@ -34,6 +34,7 @@ typedef struct {
     link_t *timers; /* parallel to the slab; NULL while nothing expires */
     size_t timers_bytes;
     uint64_t unit; /* up to here all is dealt out */
+    uint64_t next; /* before this unit there is nothing to do */
     uint64_t taken[WHEEL_LEVELS];
     link_t slots[WHEEL_LEVELS * WHEEL_SLOTS];
 } wheel_t;
@@ -88,6 +89,15 @@ static inline uint32_t wheel_slot_for(const wheel_t *w, int64_t deadline_ns)
     return level * WHEEL_SLOTS + ((uint32_t)(due >> (level * WHEEL_BITS)) & (WHEEL_SLOTS - 1));
 }
 
+/* There will be something to do when this slot's time comes. */
+static inline void wheel_expect(wheel_t *w, uint32_t slot)
+{
+    uint32_t shift = slot / WHEEL_SLOTS * WHEEL_BITS;
+    uint64_t start = ((w->unit >> shift >> WHEEL_BITS << WHEEL_BITS) | slot % WHEEL_SLOTS) << shift;
+
+    w->next = start < w->next ? start : w->next;
+}
+
 static inline void wheel_push(wheel_t *w, uint32_t slot, uint32_t ref)
 {
     uint32_t id = slot | WHEEL_SLOT;
@@ -101,6 +111,7 @@ static inline void wheel_push(wheel_t *w, uint32_t slot, uint32_t ref)
     w->timers[ref] = (link_t){head->prev, id};
     wheel_link(w, head->prev)->next = ref;
     head->prev = ref;
+    wheel_expect(w, slot);
 }
 
 /* Take an entry out, if it is in. */
@@ -168,6 +179,23 @@ static inline uint32_t wheel_reached(const wheel_t *w)
     return 0;
 }
 
+/* The first unit in which there may be something to do: a slot to deal out, or an entry that expires. */
+static inline uint64_t wheel_next(const wheel_t *w)
+{
+    if (wheel_reached(w) != 0) {
+        return w->unit;
+    }
+    for (uint32_t level = 0; level < WHEEL_LEVELS; level++) {
+        uint32_t shift = level * WHEEL_BITS;
+        uint32_t digit = (uint32_t)(w->unit >> shift) & (WHEEL_SLOTS - 1);
+        uint64_t later = w->taken[level] >> digit;
+        if (later != 0) {
+            return ((w->unit >> shift) + (uint64_t)__builtin_ctzll(later)) << shift;
+        }
+    }
+    return UINT64_MAX;
+}
+
 /* Move on to the next unit in which there is something to do, but not beyond `now`. */
 static inline void wheel_skip(wheel_t *w, uint64_t now)
 {
@@ -183,6 +211,21 @@ static inline void wheel_skip(wheel_t *w, uint64_t now)
         }
     }
     w->unit = now;
+}
+
+/* Can anything be found by a walk at this instant? If not, time has moved on by nothing but empty slots. */
+static inline int wheel_is_due(wheel_t *w, int64_t now_ns)
+{
+    uint64_t now = wheel_unit_of(now_ns);
+
+    if (w->timers == NULL) {
+        return 0;
+    }
+    if (now < w->next) {
+        return 0;
+    }
+    w->next = wheel_next(w);
+    return now >= w->next;
 }
 
 /* One walk over what may have expired. */

@@ -1,0 +1,181 @@
+/* shadow.h: three miniature caches that try out what the cache might do.
+ *
+ * A worth is an estimate, and acting on each small difference is churn; in an irregular loop churn is ruin (LIRS and TinyLFU
+ * win there by inertia alone). So an entry that has not been used since it came in counts a share of its worth only. How
+ * small a share is right differs by trace. Three shadows, which hold keys without values, see a sample of the keys, chosen by
+ * hash (Waldspurger, Saemundsson, Ahmad and Park, ATC 2017), and differ in nothing but this share: 0.3; 0.004; and plain LRU,
+ * for what only the order of use can tell. The cache follows the one that has had the most hits lately.
+ *
+ * Histories and histograms are shared, so that a shadow is no more than 128 tags and histories. The sample is as thin as it
+ * must be for so many entries to stand for the whole cache.
+ */
+#ifndef NEARCACHE_SHADOW_H
+#define NEARCACHE_SHADOW_H
+
+#include "worth.h"
+
+enum {
+    SHADOW_ENTRIES = 64,
+    SHADOW_LOOKS = 16, /* candidates for each eviction */
+    SHADOW_COUNT = 3,
+    SHADOW_MEMORY = 8 /* how long hits count, in fillings of a shadow */
+};
+
+#define SHADOW_LEAD 2.0F /* hits by which a shadow must be ahead to be followed */
+
+static const float shadow_shares[SHADOW_COUNT] = {0.3F, 0.004F, WORTH_LRU};
+
+typedef struct {
+    uint32_t tag[SHADOW_ENTRIES];
+    uint32_t history[SHADOW_ENTRIES];
+    uint16_t head[SHADOW_ENTRIES]; /* chains by tag; index + 1, 0 is the end */
+    uint16_t next[SHADOW_ENTRIES];
+    uint32_t count;
+    float score;
+} shadow_t;
+
+typedef struct {
+    shadow_t shadow[SHADOW_COUNT];
+    uint32_t entries;   /* of each shadow at most */
+    uint32_t bits;      /* one key in 2**bits is in the sample */
+    uint32_t followed;  /* which shadow leads */
+    float keep;         /* what is left of a score after one request */
+} shadows_t;
+
+/* Tags place entries in the table; a multiplication makes other choices independent of that. */
+static inline uint32_t shadow_mix(uint32_t tag, uint32_t salt)
+{
+    uint32_t x = (tag ^ salt) * 0x9e3779b1u;
+
+    x ^= x >> 15;
+    x *= 0x85ebca77u;
+    return x ^ x >> 13;
+}
+
+static inline uint32_t shadow_random(uint32_t *state)
+{
+    uint32_t x = *state;
+
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    *state = x;
+    return x;
+}
+
+static inline uint32_t shadow_below(uint32_t *state, uint32_t bound)
+{
+    return (uint32_t)((uint64_t)shadow_random(state) * bound >> 32);
+}
+
+/* Is this key in the sample? */
+static inline int shadows_see(const shadows_t *s, uint32_t tag)
+{
+    return shadow_mix(tag, 0xb3u) >> 1 >> (31u - s->bits) == 0;
+}
+
+/* Begin anew, for a cache of so many entries. */
+static inline void shadows_scale(shadows_t *s, uint32_t entries)
+{
+    memset(s->shadow, 0, sizeof s->shadow);
+    s->bits = entries > SHADOW_ENTRIES ? worth_log2((entries - 1u) / SHADOW_ENTRIES) + 1u : 0;
+    s->entries = entries >> s->bits;
+    s->keep = 1.0F - 1.0F / ((float)SHADOW_MEMORY * (float)s->entries + 64.0F);
+}
+
+static inline void shadow_unlink(shadow_t *s, uint32_t i)
+{
+    uint16_t *at = &s->head[shadow_mix(s->tag[i], 3u) % SHADOW_ENTRIES];
+
+    while (*at != i + 1u) {
+        at = &s->next[*at - 1u];
+    }
+    *at = s->next[i];
+}
+
+/* The least worth of some neighbours, from a random one on. */
+static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float share, uint32_t *random)
+{
+    uint32_t first = shadow_below(random, s->count);
+    uint32_t victim = first;
+    float least = worth_of(w, s->history[first], share);
+
+    for (uint32_t n = 1; n < SHADOW_LOOKS && n < s->count; n++) {
+        uint32_t i = first + n < s->count ? first + n : first + n - s->count;
+        float worth = worth_of(w, s->history[i], share);
+        if (worth_less(w, worth, s->history[i], least, s->history[victim])) {
+            least = worth;
+            victim = i;
+        }
+    }
+    return victim;
+}
+
+/* A key is used: does this shadow hold it? It does from now on. */
+static inline int shadow_use(shadows_t *all, shadow_t *s, const worth_t *w, uint32_t tag, uint32_t history, float share,
+                             uint32_t *random)
+{
+    uint16_t *head = &s->head[shadow_mix(tag, 3u) % SHADOW_ENTRIES];
+    uint32_t i;
+
+    for (uint32_t at = *head; at != 0; at = s->next[at - 1u]) {
+        if (s->tag[at - 1u] == tag) {
+            s->history[at - 1u] = history & ~HISTORY_NEW;
+            return 1;
+        }
+    }
+    if (s->count < all->entries) {
+        i = s->count++;
+        history &= ~HISTORY_NEW;
+    } else {
+        i = shadow_victim(s, w, share, random);
+        shadow_unlink(s, i);
+        history |= HISTORY_NEW;
+    }
+    s->tag[i] = tag;
+    s->history[i] = history;
+    s->next[i] = *head;
+    *head = (uint16_t)(i + 1u);
+    return 0;
+}
+
+/* A key of the sample is used. */
+static inline void shadows_use(shadows_t *s, const worth_t *w, uint32_t tag, uint32_t history, uint32_t *random)
+{
+    float lead;
+
+    for (uint32_t i = 0; i < SHADOW_COUNT; i++) {
+        int hit = shadow_use(s, &s->shadow[i], w, tag, history, shadow_shares[i], random);
+        s->shadow[i].score = s->shadow[i].score * s->keep + (float)hit;
+    }
+    lead = s->shadow[s->followed].score;
+    for (uint32_t i = 0; i < SHADOW_COUNT; i++) {
+        if (s->shadow[i].score > lead + SHADOW_LEAD) {
+            s->followed = i;
+            lead = s->shadow[i].score;
+        }
+    }
+}
+
+static inline const char *shadows_check(const shadows_t *s)
+{
+    for (uint32_t k = 0; k < SHADOW_COUNT; k++) {
+        uint32_t linked = 0;
+        if (s->shadow[k].count > s->entries) {
+            return "a shadow is too large";
+        }
+        for (uint32_t i = 0; i < SHADOW_ENTRIES; i++) {
+            for (uint32_t at = s->shadow[k].head[i]; at != 0; at = s->shadow[k].next[at - 1u]) {
+                if (++linked > s->shadow[k].count) {
+                    return "a shadow's chains are damaged";
+                }
+            }
+        }
+        if (linked != s->shadow[k].count) {
+            return "a shadow's chains miss a key";
+        }
+    }
+    return NULL;
+}
+
+#endif
