@@ -152,8 +152,10 @@ static inline int core_is_valid(const core_t *core, const entry_t *entry, int64_
 /* Carry out what hits have noted, before the order is looked at or changed. */
 static inline void core_settle(core_t *core)
 {
-    core->counters.hits += core->order.touches;
-    order_settle(&core->order, core->table.details);
+    if (core->order.touches != 0) {
+        core->counters.hits += core->order.touches;
+        order_settle(&core->order, core->table.details);
+    }
 }
 
 /* -- removing --------------------------------------------------------------------------------------------- */
@@ -267,10 +269,10 @@ static inline uint32_t core_smaller(const table_t *t)
 /* Take some steps towards a smaller table, when most of it has become empty: move the uppermost entries down, and when
  * the upper half is free give it back. While it lasts new entries go to the lower half, which has more than enough
  * free ones, and those are taken first; should it fill up after all, the whole is off. */
-static inline void core_shrink(core_t *core)
+static inline void core_shrink_some(core_t *core)
 {
     table_t *t = &core->table;
-    uint32_t half = t->capacity > SHRINK_CAPACITY && t->count <= t->capacity / 2 ? core_smaller(t) : 0;
+    uint32_t half = core_smaller(t);
 
     if (half == 0) {
         core->examined = 0;
@@ -293,6 +295,13 @@ static inline void core_shrink(core_t *core)
         if (core->wheel.timers != NULL) {
             (void)wheel_reserve(&core->wheel, half, t->used);
         }
+    }
+}
+
+static inline void core_shrink(core_t *core)
+{
+    if (core->table.capacity > SHRINK_CAPACITY && core->table.count <= core->table.capacity / 2) {
+        core_shrink_some(core);
     }
 }
 
