@@ -1,0 +1,101 @@
+"""What the measurements look like on a terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from demo.wording import NOTHING, columns
+
+from .roster import DICT, Contestant
+from .scene import Scene
+from .timing import LOOP, OPERATIONS, Results, Series
+from .wanted import MOST_BYTES, MOST_STALL_NS, Verdict
+
+_TIME_HEAD = ("ns per key", "min", "median", "spread", "net", "x dict", "x dict median", "x dict net")
+
+
+def versions(present: Iterable[Contestant], absent: Mapping[str, str]) -> list[str]:
+    """Return who takes part, with versions, and who does not, and why."""
+    lines = [f"{one.name}: {one.version}" for one in present]
+    return [*lines, *(f"{name}: ABSENT, {why}" for name, why in absent.items())]
+
+
+def spread(ns: Sequence[float]) -> float:
+    """Return the distance between the quartiles as a part of the median: 0 on a machine of one's own."""
+    if len(ns) < 2:
+        return 0.0
+    quarter, middle, three_quarters = statistics.quantiles(ns, n=4, method="inclusive")
+    return (three_quarters - quarter) / middle
+
+
+def _row(name: str, series: Series, base: Series | None, loop: float) -> tuple[str, ...]:
+    ns = series.ns
+    cells = (f"{min(ns):.1f}", f"{statistics.median(ns):.1f}", f"{100 * spread(ns):.0f} %", f"{min(ns) - loop:.1f}")
+    if base is None or name in (DICT, LOOP):
+        return (name, *cells, "", "", "")
+    paired = statistics.median(ours / dict_ for ours, dict_ in zip(ns, series.beside, strict=True))
+    net = (min(ns) - loop) / (min(base.ns) - loop)
+    return (name, *cells, f"{min(ns) / min(base.ns):.2f}", f"{paired:.2f}", f"{net:.2f}")
+
+
+def times(results: Results, scene: Scene) -> list[str]:
+    """Return a table for each operation."""
+    which = "equal keys that are other objects" if scene.copies else "the very keys that are stored"
+    lines = ["", f"== {scene.size:,} entries, {scene.kind} keys, asked for by {which} =="]
+    for operation in OPERATIONS:
+        series = results.get(operation.name)
+        if series:
+            loop = min(series[LOOP].ns) / (100 if operation.name == "many" else 1) if LOOP in series else 0.0
+            rows = [_row(name, one, series.get(DICT), loop) for name, one in series.items()]
+            lines += ["", f"{operation.name}: {operation.title}", *columns([_TIME_HEAD, *rows], "  ")]
+    return lines
+
+
+def memory(figures: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return the table of bytes per entry."""
+    sizes = sorted({size for by_size in figures.values() for size in by_size})
+    rows = [("entries", *(f"{size:,}" for size in sizes))]
+    for name, by_size in figures.items():
+        rows.append((name, *(f"{by_size[size]:.1f}" if size in by_size else NOTHING for size in sizes)))
+    return ["", "== resident bytes per entry of a full cache, beside keys and values ==", *columns(rows, "  ")]
+
+
+def growth(figures: Mapping[str, Sequence[int]], size: int) -> list[str]:
+    """Return the table of the longest insertions."""
+    rows = [(name, *(f"{ns / 1e6:.3f}" for ns in longest)) for name, longest in figures.items()]
+    widest = max(len(row) for row in rows)
+    padded = [row + (NOTHING,) * (widest - len(row)) for row in rows]
+    head = ("ms", *(f"{number}." for number in range(1, widest)))
+    return [
+        "",
+        f"== the longest single insertions while growing from 0 to {size:,} entries ==",
+        *columns([head, *padded], "  "),
+    ]
+
+
+def memory_verdicts(figures: Mapping[str, Mapping[int, float]], ours: Sequence[str]) -> list[Verdict]:
+    """Return whether an entry of ours is small enough."""
+    return [
+        Verdict(f"bytes per entry: {name}, {size:,} entries", value, value, MOST_BYTES)
+        for name in ours
+        for size, value in figures.get(name, {}).items()
+    ]
+
+
+def growth_verdicts(figures: Mapping[str, Sequence[int]], ours: Sequence[str]) -> list[Verdict]:
+    """Return whether ours grows without a stall."""
+    found = [(name, figures[name][0] / 1e6) for name in ours if figures.get(name)]
+    return [Verdict(f"longest insertion in ms: {name}", ms, ms, MOST_STALL_NS / 1e6) for name, ms in found]
+
+
+def wanted(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return what was aimed at, and whether it was met."""
+    if not verdicts:
+        return []
+    rows = [("", "measured", "of medians", "wanted", "")]
+    for one in verdicts:
+        cells = (f"{one.ratio:.2f}", f"{one.median:.2f}", f"<= {one.most:.2f}", "met" if one.met else "MISSED")
+        rows.append((one.text, *cells))
+    met = sum(one.met for one in verdicts)
+    return ["", "== wanted ==", *columns(rows, "  "), f"  {met} of {len(verdicts)} met"]
