@@ -143,8 +143,10 @@ ALL: tuple[Contestant, ...] = (
     Contestant(LRU, "nearcache", functools.partial(_memory, None)),
     Contestant(ADAPTIVE, "nearcache", functools.partial(_memory, "adaptive")),
     Contestant(TIERED, "nearcache", _tiered, write=None, delete=None, most=MOST_TIERED),
-    # hash: compiled, cheap, and gives each key a value of its own.
-    Contestant("functools.lru_cache", "", functools.partial(lru_cache_of, hash), hit=loops.call, write=None, delete=None),
+    Contestant(
+        # hash: compiled, cheap, and gives each key a value of its own.
+        "functools.lru_cache", "", functools.partial(lru_cache_of, hash), hit=loops.call, write=None, delete=None
+    ),
     Contestant("lru-dict", "lru-dict", _lru_dict),
     Contestant("cachebox LRUCache", "cachebox", functools.partial(_cachebox, "LRUCache", ())),
     Contestant("cachebox TTLCache", "cachebox", functools.partial(_cachebox, "TTLCache", (TTL_S,))),
