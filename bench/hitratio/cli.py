@@ -128,13 +128,15 @@ def curves(
     """Return by workload: our curves, and those of the others."""
     result: dict[str, tuple[dict[str, textplot.Curve], dict[str, textplot.Curve]]] = {}
     for trace in dict.fromkeys(row.trace for row in rows):
-        ours = {
+        ours: dict[str, textplot.Curve] = {
             f"{policy} (ours)": sorted((size, value) for (name, size), value in by.items() if name == trace)
             for policy, by in found.items()
         }
         mine = [row for row in rows if row.trace == trace]
         names = dict.fromkeys(name for row in mine for name in row.percent)
-        others = {name: [(row.size, row.percent[name]) for row in mine if name in row.percent] for name in names}
+        others: dict[str, textplot.Curve] = {
+            name: [(row.size, row.percent[name]) for row in mine if name in row.percent] for name in names
+        }
         result[trace] = ours, others
     return result
 

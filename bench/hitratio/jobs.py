@@ -46,7 +46,8 @@ class Job:
 def _keys(workload: str, requests: int) -> list[Any]:
     """Return what is asked for; one object per key, as recorded, so that the store sees the source's own numbers."""
     if requests:
-        return list(map({}.setdefault, asked := synthetic.requests(workload, requests), asked))
+        objects: dict[int, int] = {}
+        return [objects.setdefault(key, key) for key in synthetic.requests(workload, requests)]
     trace = traces.read(workload, _WHOLE)
     return [trace.keys[number] for number in trace.sequence]
 

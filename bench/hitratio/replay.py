@@ -14,7 +14,7 @@ _NEVER_NS = 2**63 - 1
 
 def _store(maxsize: int | None, policy: str, **options: Any) -> Store[Any, bool]:
     # A store that knows one policy only has no such option.
-    chosen = {} if policy == LRU and policies() == (LRU,) else {"policy": policy}
+    chosen: dict[str, Any] = {} if policy == LRU and policies() == (LRU,) else {"policy": policy}
     store: Store[Any, bool] = Store(maxsize, **options, **chosen)
     store.lane_vouch(0, _NEVER_NS)
     return store

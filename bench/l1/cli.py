@@ -14,7 +14,7 @@ from . import growth, memory, report
 from .fresh import in_fresh_process
 from .roster import OURS, TIERED, Contestant, choose, roll_call
 from .scene import KINDS, Scene
-from .timing import OPERATIONS, measure, rounds_of
+from .timing import OPERATIONS, measure, most_of, rounds_of
 from .wanted import Verdict, judge
 
 NAMES = tuple(operation.name for operation in OPERATIONS)
@@ -61,7 +61,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--operations", default=",".join(NAMES), help=f"of {', '.join(NAMES)}")
     parser.add_argument("--peers", default="", help="beginnings of names; dict always takes part")
     parser.add_argument("--rounds", type=int, help="by default 25, fewer for large caches")
-    parser.add_argument("--most", type=_number, default=100_000, help="keys in one turn (100,000)")
+    parser.add_argument(
+        "--most", type=_number, help="keys in one turn; by default 100,000, or 400,000 for large caches"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args(arguments)
@@ -89,7 +91,7 @@ def time_all(options: argparse.Namespace, present: list[Contestant], found: dict
     """Time the operations; each plan in a process of its own."""
     verdicts: list[Verdict] = []
     for size, kind, copies, operations in plan(options):
-        scene = Scene(size, kind, copies, options.most, options.seed)
+        scene = Scene(size, kind, copies, options.most or most_of(size), options.seed)
         results = in_fresh_process(measure, scene, present, operations, options.rounds or rounds_of(size))
         show(report.times(results, scene))
         if left_out := [one.name for one in present if size > one.most]:
@@ -116,13 +118,13 @@ def weigh_all(options: argparse.Namespace, present: list[Contestant], found: dic
 def watch_all(options: argparse.Namespace, present: list[Contestant], found: dict[str, Any]) -> list[Verdict]:
     """Watch the caches grow."""
     everybody = options.full or options.peers
-    figures: dict[str, list[int]] = {}
+    figures: dict[str, list[growth.Insertion]] = {}
     for one in present:
         if one.name != TIERED and (everybody or one.name.startswith(USUAL_GROWTH)):
             runs = [in_fresh_process(growth.longest_insertions, one, GROWTH_SIZE, "str") for _ in range(GROWTH_RUNS)]
-            figures[one.name] = min(runs)
+            figures[one.name] = growth.calmest(runs)
     show(report.growth(figures, GROWTH_SIZE))
-    found["longest insertions, ns"] = figures
+    found["longest insertions, ns"] = {name: longest[: growth.SHOWN] for name, longest in figures.items()}
     return report.growth_verdicts(figures, OURS)
 
 
