@@ -30,14 +30,15 @@ def spread(ns: Sequence[float]) -> float:
     return (three_quarters - quarter) / middle
 
 
-def _row(name: str, series: Series, base: Series | None, loop: float) -> tuple[str, ...]:
+def _row(name: str, series: Series, compared: bool, loop: float) -> tuple[str, ...]:
     ns = series.ns
     cells = (f"{min(ns):.1f}", f"{statistics.median(ns):.1f}", f"{100 * spread(ns):.0f} %", f"{min(ns) - loop:.1f}")
-    if base is None or name in (DICT, LOOP):
+    if not compared or name in (DICT, LOOP):
         return (name, *cells, "", "", "")
     paired = statistics.median(ours / dict_ for ours, dict_ in zip(ns, series.beside, strict=True))
-    net = (min(ns) - loop) / (min(base.ns) - loop)
-    return (name, *cells, f"{min(ns) / min(base.ns):.2f}", f"{paired:.2f}", f"{net:.2f}")
+    base = min(series.beside)
+    net = (min(ns) - loop) / (base - loop)
+    return (name, *cells, f"{min(ns) / base:.2f}", f"{paired:.2f}", f"{net:.2f}")
 
 
 def times(results: Results, scene: Scene) -> list[str]:
@@ -48,7 +49,7 @@ def times(results: Results, scene: Scene) -> list[str]:
         series = results.get(operation.name)
         if series:
             loop = min(series[LOOP].ns) / (100 if operation.name == "many" else 1) if LOOP in series else 0.0
-            rows = [_row(name, one, series.get(DICT), loop) for name, one in series.items()]
+            rows = [_row(name, one, DICT in series, loop) for name, one in series.items()]
             lines += ["", f"{operation.name}: {operation.title}", *columns([_TIME_HEAD, *rows], "  ")]
     return lines
 
