@@ -188,9 +188,14 @@ def _crew(contestants: Sequence[Contestant], scene: Scene, stack: ExitStack) -> 
     crew: dict[Contestant, Any] = {}
     for one in contestants:
         if scene.size <= one.most:
-            crew[one] = one.make(scene.size, stack)
-            one.fill(crew[one], scene.stored, scene.values)
-            check(one, crew[one], scene)
+            try:
+                cache = one.make(scene.size, stack)
+                one.fill(cache, scene.stored, scene.values)
+                check(one, cache, scene)
+            except Exception as error:  # one that cannot be filled must not take the others' figures along
+                print(f"LEFT OUT: {one.name}, {type(error).__name__}: {error}", flush=True)
+            else:
+                crew[one] = cache
     return crew
 
 
