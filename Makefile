@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-main test-all-pythons lint bench sanitize install clean
+.PHONY: help demo test test-main test-all-pythons lint bench hitratio sanitize install clean
 
 # A PYTHONPATH of the caller could put some other nearcache in front of the installed one.
 unexport PYTHONPATH PYTHONHOME
@@ -89,6 +89,9 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
 	@export $(REDIS); for file in bench/bench_*.py; do echo "== $$file"; \
 	    if grep -q '^if __name__' $$file; then $(BIN)/python $$file; else $(BIN)/pytest -q $$file; fi || exit 1; done
+
+hitratio: $(VENV)/.installed $(VENV)/.bench ## hit ratios on recorded and synthetic requests, with pictures (ARGS=--quick)
+	@$(BIN)/python bench/hitratio $(ARGS)
 
 sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
