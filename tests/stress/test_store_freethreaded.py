@@ -43,6 +43,7 @@ from support.threads import PATIENCE, balanced, living, together
 
 THREADS = 4
 OPERATIONS = 20_000
+BATCH = 50
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +128,7 @@ def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> 
     total = OPERATIONS // 2
     tokens = [Token(name) for name in range(total)]
     removed: list[list[int]] = [[] for _ in range(THREADS)]
+    meet = threading.Barrier(THREADS, timeout=PATIENCE)
 
     def remove(number: int, name: int) -> None:
         if way == "pop_lru":
@@ -140,12 +142,14 @@ def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> 
                 removed[number].append(name)
 
     def worker(number: int) -> None:
-        for name in range(total):
-            if name % THREADS == number:
-                store[name] = tokens[name]
-            remove(number, name)
-        for name in range(total):
-            remove(number, name)
+        for first in range(0, total, BATCH):
+            if first // BATCH % THREADS == number:
+                for token in tokens[first : first + BATCH]:
+                    store[token.name] = token
+            meet.wait()
+            for name in range(first, first + BATCH):
+                remove(number, name)
+            meet.wait()
 
     with balanced(tokens):
         together(worker, THREADS)
