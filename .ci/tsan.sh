@@ -16,8 +16,11 @@ wanted=$(cksum "$sdist")
 if [ "$(cat $packages/.installed 2>/dev/null)" != "$wanted" ]; then
     rm -rf $packages
     "$builder" -m venv $packages/builder
-    CC=clang NEARCACHE_SANITIZE=thread $packages/builder/bin/pip wheel -q --no-deps -w $packages/wheels "$sdist"
-    $packages/builder/bin/pip install -q --target $packages/site "$(ls $packages/wheels/nearcache-*.whl)" pytest hypothesis
+    CC=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')
+    export CC
+    NEARCACHE_SANITIZE=thread $packages/builder/bin/pip wheel -q --no-deps -w $packages/wheels "$sdist"
+    $packages/builder/bin/pip install -q --target $packages/site --prefer-binary \
+        "$(ls $packages/wheels/nearcache-*.whl)" pytest hypothesis
     echo "$wanted" >$packages/.installed
 fi
 

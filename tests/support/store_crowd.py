@@ -88,7 +88,7 @@ def use_one(store: Store[Any, Any], supply: Supply, name: int, choice: int) -> N
             del store[key]
     else:
         with suppress(KeyError):
-            supply.check(*store.pop_lru())
+            supply.check(*store.pop_next())
 
 
 def use_all(store: Store[Any, Any], supply: Supply, bound: int, choice: int) -> None:
