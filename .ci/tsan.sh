@@ -10,15 +10,15 @@ packages=.venv-tsan
 reports=build/tsan
 sdist=$(ls dist/nearcache-*.tar.gz)
 
+compiler=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')
+
 # Built and installed by the other Python, whose binaries fit: pip and Cython under ThreadSanitizer take ten times as
 # long.
 wanted=$(cksum "$sdist")
 if [ "$(cat $packages/.installed 2>/dev/null)" != "$wanted" ]; then
     rm -rf $packages
     "$builder" -m venv $packages/builder
-    CC=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')
-    export CC
-    NEARCACHE_SANITIZE=thread $packages/builder/bin/pip wheel -q --no-deps -w $packages/wheels "$sdist"
+    CC=$compiler NEARCACHE_SANITIZE=thread $packages/builder/bin/pip wheel -q --no-deps -w $packages/wheels "$sdist"
     $packages/builder/bin/pip install -q --target $packages/site --prefer-binary \
         "$(ls $packages/wheels/nearcache-*.whl)" pytest hypothesis
     echo "$wanted" >$packages/.installed
@@ -27,7 +27,10 @@ fi
 rm -rf $reports
 mkdir -p $reports
 suppressions=$PWD/.freethreaded/source/Tools/tsan/suppressions_free_threading.txt
+# Reports name files and lines only if the symbolizer is told of, and is there (Debian: apt-get install llvm-19).
+symbolizer=$($compiler -print-prog-name=llvm-symbolizer)
 export TSAN_OPTIONS="suppressions=$suppressions:log_path=$PWD/$reports/report:exitcode=0:history_size=4"
+if [ -x "$symbolizer" ]; then TSAN_OPTIONS="$TSAN_OPTIONS:external_symbolizer_path=$symbolizer"; fi
 export PYTHON_GIL=0 PYTHONPATH="$PWD/$packages/site"
 
 # ThreadSanitizer needs addresses that newer kernels randomise too far.

@@ -121,7 +121,7 @@ def test_store_one_writer_for_each_key_readers_never_see_time_go_back() -> None:
     store.check_invariants()
 
 
-@pytest.mark.parametrize("way", ["drop", "del", "pop_lru"])
+@pytest.mark.parametrize("way", ["drop", "del", "pop_next"])
 def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> None:
     """Of all who remove an entry one is told that it did."""
     store = local_store(None)
@@ -131,9 +131,9 @@ def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> 
     meet = threading.Barrier(THREADS, timeout=PATIENCE)
 
     def remove(number: int, name: int) -> None:
-        if way == "pop_lru":
+        if way == "pop_next":
             with suppress(KeyError):
-                removed[number].append(store.pop_lru()[1].name)
+                removed[number].append(store.pop_next()[1].name)
         elif way == "drop":
             removed[number] += [name] * store.drop(name)
         else:
