@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-main test-all-pythons lint bench hitratio sanitize install clean
+.PHONY: help demo test test-main test-all-pythons test-freethreaded lint bench hitratio sanitize tsan install clean
 
 # A PYTHONPATH of the caller could put some other nearcache in front of the installed one.
 unexport PYTHONPATH PYTHONHOME
@@ -26,7 +26,7 @@ REDIS = NEARCACHE_REDIS_SERVER="$$($(BIN)/python .ci/redis_server.py)"
 
 help: ## say what there is
 	@echo 'make COMMAND [PYTHON=python3.12]   (another PYTHON takes effect after make clean)'
-	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' Makefile | awk -F': ' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' Makefile | awk -F': ' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 # -- the environment ---------------------------------------------------------------------------------------------
 
@@ -76,6 +76,9 @@ test-main: $(VENV)/.installed $(VENV)/.tools ## all tests, on the Python of .ven
 test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and quick integration tests on the other Pythons
 	@$(BIN)/python .ci/suite.py others
 
+test-freethreaded: $(VENV)/.installed ## unit, contract, stress tests without a GIL, on FREETHREADED=PYTHON or one built now
+	@$(BIN)/python .ci/suite.py free-threaded -- $(ARGS)
+
 lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C headers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -96,7 +99,10 @@ hitratio: $(VENV)/.installed $(VENV)/.bench ## hit ratios on recorded and synthe
 sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
 
+tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, on a Python built for it
+	@.ci/tsan.sh $(ARGS)
+
 clean: ## remove everything that make made
-	rm -rf .venv .venv-* build dist src/nearcache.egg-info
+	rm -rf .venv .venv-* .freethreaded build dist src/nearcache.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,12 @@
 """Build settings that TOML cannot express: the compiled modules of ``ext/``.
 
 Every ``ext/nearcache/*.pyx`` becomes the module of the same name in the package.
-``NEARCACHE_SANITIZE=1`` builds them with AddressSanitizer and UBSan and with the store's own assertions on.
+``NEARCACHE_SANITIZE=1`` builds them with AddressSanitizer and UBSan and with the store's own assertions on,
+``NEARCACHE_SANITIZE=thread`` with ThreadSanitizer instead.
 """
 
 import os
+import sysconfig
 from glob import glob
 from pathlib import Path
 
@@ -16,10 +18,16 @@ DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glo
 
 COMPILE = ["-O3", "-fno-plt", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
 LINK: list[str] = []
-if os.environ.get("NEARCACHE_SANITIZE"):
+if SANITIZE := os.environ.get("NEARCACHE_SANITIZE"):
     FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    COMPILE = ["-O1", "-g", "-std=c11", "-fno-omit-frame-pointer", "-DNEARCACHE_ASSERT=1", *FLAGS]
+    if SANITIZE == "thread":
+        FLAGS = ["-fsanitize=thread"]
+    COMPILE = ["-O1", "-g", "-std=c11", "-fno-strict-aliasing", "-fno-omit-frame-pointer", *FLAGS]
+    COMPILE += ["-DNEARCACHE_ASSERT=1", "-DNEARCACHE_MAPPED=0"]  # the sanitizers do not watch mappings
     LINK = FLAGS
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):  # threads run at the same time
+    COMPILE += ["-DNEARCACHE_THREADS=1"]
 
 extensions = [
     Extension(

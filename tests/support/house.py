@@ -26,7 +26,9 @@ MAY_SLEEP = {
     "src/nearcache/embedded/": "waits for file locks and sockets of other processes, which announce nothing",
 }
 
-_PRUNED = re.compile(r"(^|/)(\.git|\.venv[^/]*|build|dist|__pycache__|\.\w+_cache|\.hypothesis|[^/]*\.egg-info)(/|$)")
+_PRUNED = re.compile(
+    r"(^|/)(\.git|\.venv[^/]*|\.freethreaded|build|dist|__pycache__|\.\w+_cache|\.hypothesis|[^/]*\.egg-info)(/|$)"
+)
 # Written so that they do not match themselves.
 _MACHINE_PATH = re.compile(r"(?<![\w.$)}/-])/(?:root|home|Users|work)/[\w.-]+")
 _SKIPPING = re.compile(
