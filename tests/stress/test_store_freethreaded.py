@@ -80,7 +80,7 @@ def test_store_shared_objects_in_all_threads_get_their_counts_back(
     """Threads that read and write the same objects take and give back the same number of references."""
     keys = [make_key(name) for name in range(NAMES)]
     values = [Token(name) for name in range(NAMES)]
-    store = local_store(maxsize)
+    store = local_store(maxsize, cores=None)
     with balanced(keys + values):
         use(store, Supply(make_key, keys.__getitem__, values.__getitem__), maxsize or NAMES, OPERATIONS // 2)
         store.check_invariants()
@@ -93,7 +93,7 @@ def test_store_shared_objects_in_all_threads_get_their_counts_back(
 @pytest.mark.parametrize("make_key", [text, Slow])
 def test_store_objects_of_each_threads_own_die_with_the_store(make_key: Callable[[int], Any], maxsize: int) -> None:
     """Objects made by one thread are evicted, overwritten and dropped by others; none is forgotten or freed twice."""
-    store = local_store(maxsize)
+    store = local_store(maxsize, cores=None)
     use(store, Supply(make_key, make_key, Token), maxsize, OPERATIONS // 2)
     store.check_invariants()
     assert living(Token) == len(store) <= maxsize
@@ -124,7 +124,7 @@ def test_store_one_writer_for_each_key_readers_never_see_time_go_back() -> None:
 @pytest.mark.parametrize("way", ["drop", "del", "pop_next"])
 def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> None:
     """Of all who remove an entry one is told that it did."""
-    store = local_store(None)
+    store = local_store(None, cores=None)
     total = OPERATIONS // 2
     tokens = [Token(name) for name in range(total)]
     removed: list[list[int]] = [[] for _ in range(THREADS)]
@@ -274,7 +274,7 @@ def test_store_operations_under_messages_and_lane_changes_all_end(lanes: int) ->
 
 def test_store_one_operation_in_two_threads_is_opened_and_finished_once() -> None:
     """Of two that open it one is refused; of two that complete it one may have its value stored."""
-    store = attached_store(None)
+    store = attached_store(None, cores=None)
     rounds = OPERATIONS // 6
     values = [Token(name) for name in range(rounds)]
     ops = [Flight(name, wid=name + 1, write=bool(name % 2)) for name in range(rounds)]

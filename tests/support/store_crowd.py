@@ -143,7 +143,7 @@ class Host:
     """A store whose keys and values call it, from every thread that touches them."""
 
     def __init__(self, maxsize: int) -> None:
-        self.store = attached_store(maxsize)
+        self.store = attached_store(maxsize, cores=None)
         self.meddling = Meddling()
 
 
