@@ -54,6 +54,11 @@ typedef struct {
     wheel_t wheel;
 } core_t;
 
+/* Tables of so many entries and less do not shrink. A power of two; tests set it lower. */
+#ifndef SHRINK_CAPACITY
+#define SHRINK_CAPACITY 4096u
+#endif
+
 /* What goes into an entry beside key, value and tag. */
 typedef struct {
     uint64_t wid;
@@ -67,7 +72,6 @@ enum {
     EXPIRE_PER_STORE = 3, /* entries the wheel looks at for each store: it must outrun those who fill it */
     EXPIRE_PER_TEND = 8,
     SHRINK_STEPS = 32, /* entries that are looked at, for each store, while a table shrinks */
-    SHRINK_CAPACITY = 4096, /* tables of so many entries and less do not shrink */
     STORED_OVER = 0, /* what core_store returns */
     STORED_NEW = 1,
     STORE_NO_MEMORY = -1,
@@ -145,7 +149,11 @@ static inline size_t core_memory(const core_t *core)
 static inline int core_is_valid(const core_t *core, const entry_t *entry, int64_t now_ns)
 {
     const lane_t *lane = &core->lanes->lane[entry->lane];
-    return (now_ns < entry->deadline_ns) & (entry->stamp == lane_stamp(lane)) & (now_ns < lane_fresh_until(lane));
+    int in_time = now_ns < entry->deadline_ns;
+    int is_current = entry->stamp == lane_stamp(lane);
+    int is_vouched_for = now_ns < lane_fresh_until(lane);
+
+    return in_time & is_current & is_vouched_for;
 }
 
 /* Carry out what hits have noted, before the order is looked at or changed. */

@@ -49,7 +49,9 @@
 #endif
 
 #define MEMORY_LINE 64u
-#define MEMORY_MAPPED ((size_t)512 << 10) /* from here on a block is a mapping of its own */
+#ifndef MEMORY_MAPPED
+#define MEMORY_MAPPED ((size_t)512 << 10) /* from here on a block is a mapping of its own; tests set it lower */
+#endif
 #define MEMORY_HUGE ((size_t)8 << 20)     /* from here on huge pages cost little memory beside the block itself */
 
 /* What a block of so many bytes really takes. */
