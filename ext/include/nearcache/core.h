@@ -70,7 +70,7 @@ typedef struct {
 
 enum {
     EXPIRE_PER_STORE = 3, /* entries the wheel looks at for each store: it must outrun those who fill it */
-    EXPIRE_PER_TEND = 8,
+    EXPIRE_PER_TEND = GRAVEYARD_LOCAL - 1, /* and one that the reader has found itself */
     SHRINK_STEPS = 32, /* entries that are looked at, for each store, while a table shrinks */
     STORED_OVER = 0, /* what core_store returns */
     STORED_NEW = 1,
@@ -289,7 +289,7 @@ static inline void core_shrink(core_t *core)
 }
 
 /* What is done now and then by those who only read: carry out their notes, reclaim a little, and go on with moving. There
- * is room for EXPIRE_PER_TEND graves. */
+ * is room for EXPIRE_PER_TEND graves; the caller may want one more. */
 static inline void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
 {
     core_settle(core);
