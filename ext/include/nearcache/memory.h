@@ -17,6 +17,16 @@
 #include <string.h>
 
 /* Allocation goes through these names, so that a test can make any one of them fail. */
+#ifndef NEARCACHE_FAULTS
+#define NEARCACHE_FAULTS 0
+#endif
+#if NEARCACHE_FAULTS
+#include "faults.h"
+#define NEARCACHE_ALLOC(align, size) faults_alloc((align), (size))
+#define NEARCACHE_FREE(memory) free(memory)
+#else
+#define faults_after(allowed) ((void)(allowed), 0L) /* for a caller that asks NEARCACHE_FAULTS first */
+#endif
 #ifndef NEARCACHE_ALLOC
 #define NEARCACHE_ALLOC(align, size) aligned_alloc((align), (size))
 #define NEARCACHE_FREE(memory) free(memory)
