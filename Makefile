@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-main test-all-pythons lint bench sanitize install clean
+.PHONY: help demo test test-main test-all-pythons lint bench sanitize fuzz install clean
 
 # A PYTHONPATH of the caller could put some other nearcache in front of the installed one.
 unexport PYTHONPATH PYTHONHOME
@@ -92,6 +92,9 @@ bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
 
 sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
+
+fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan"); needs clang
+	@tests/native/fuzz.sh $(ARGS)
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* build dist src/nearcache.egg-info

@@ -184,8 +184,8 @@ static void fuzz_begin(fuzz_t *fuzz, const uint8_t *settings)
     memset(fuzz->ops, 0, sizeof fuzz->ops);
     fuzz->allowed = -1;
     CHECK(rig_init(&fuzz->rig, NULL, settings[1] < 128 ? UINT64_MAX : settings[1] - 127u, settings[0] % HASH_KINDS) == 0);
-    if (settings[2] >= 128) {
-        fuzz->rig.core.max_bytes = (uint64_t)1 << 36; /* no single size is larger */
+    if (settings[2] >= 128) { /* a few of the largest sizes fit together */
+        fuzz->rig.core.max_bytes = (uint64_t)1 << 26;
     }
     if (settings[3] >= 16) { /* a machine that has run for up to half a century */
         fuzz->rig.core.source.fixed_ns = (int64_t)settings[3] * ((int64_t)1 << 52) - 1000000000;

@@ -306,6 +306,7 @@ static inline void rig_whole(rig_t *rig)
 {
     WHOLE(core_check(&rig->core));
     CHECK(rig->core.table.count == rig->count && rig->core.table.bytes == rig->bytes);
+    CHECK(rig->core.quota != &rig->own || rig->own.taken == rig->count);
 }
 
 /* Every key is found or not found as it ought to be, and the order is the model's from end to end. */
