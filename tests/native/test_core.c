@@ -274,6 +274,25 @@ static void test_memory_keeps_its_contents_in_every_size(void)
     CHECK(alloc_live == 0);
 }
 
+/* What just fits below the threshold takes as much as the first block above it, and is yet of the other kind. */
+static void test_memory_across_the_threshold_of_mapping_keeps_its_kind(void)
+{
+    static const size_t around[] = {MEMORY_MAPPED, MEMORY_MAPPED - 32, MEMORY_MAPPED + 1, MEMORY_MAPPED - 1, MEMORY_MAPPED};
+
+    for (size_t first = 0; first < 5; first++) {
+        for (size_t second = 0; second < 5; second++) {
+            void *block = NULL;
+            size_t bytes = 0;
+            CHECK(memory_fit(&block, &bytes, around[first]) == 0);
+            memset(block, 1, bytes);
+            CHECK(memory_fit(&block, &bytes, around[second]) == 0 && bytes == around[second]);
+            memset(block, 2, bytes);
+            memory_free(block, bytes);
+        }
+    }
+    CHECK(alloc_live == 0);
+}
+
 static void test_new_memory_is_zero_and_on_its_own_line(void)
 {
     for (size_t bytes = 1; bytes < 100000; bytes = bytes * 3 / 2 + 1) {
@@ -306,6 +325,7 @@ int main(void)
     test_capacity_of_no_power_of_two_shrinks_to_one();
     test_graveyard_keeps_order_and_cause_however_large();
     test_memory_keeps_its_contents_in_every_size();
+    test_memory_across_the_threshold_of_mapping_keeps_its_kind();
     test_new_memory_is_zero_and_on_its_own_line();
     return check_done("test_core");
 }

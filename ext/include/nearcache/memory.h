@@ -181,13 +181,14 @@ static inline void memory_free(void *block, size_t bytes)
  * larger than its fellows does no harm. */
 static inline int memory_fit(void **block, size_t *bytes, size_t wanted)
 {
+    int was_mapped = memory_is_mapped(*bytes);
     void *resized;
 
-    if (memory_round(wanted) == memory_round(*bytes) && *block != NULL) {
+    if (*block != NULL && memory_round(wanted) == memory_round(*bytes) && memory_is_mapped(wanted) == was_mapped) {
         *bytes = wanted;
         return 0;
     }
-    if (*block != NULL && memory_is_mapped(*bytes) && memory_is_mapped(wanted)) {
+    if (*block != NULL && was_mapped && memory_is_mapped(wanted)) {
         resized = memory_remap(*block, *bytes, wanted);
     } else {
         resized = memory_new(wanted);
