@@ -62,11 +62,13 @@ ACTIONS: dict[str, Action] = {
 
 
 def scene(key: Any, action: str) -> Scene:
-    """A store whose table is full, so that one more entry makes it grow, with one operation in flight."""
+    """A store whose tables are full, so that one more entry makes them grow: of values, and of operations in flight."""
     timed = action in {"sweep", "expire"}
     store = attached_store(None, maxbytes=100 if "evict" in action else None)
     for number in range(ENTRIES * 4):
         store.put(number, [], ttl_ns=500 if timed else 0, size=3 if "evict" in action else 0)
+    for number in range(ENTRIES - 1):
+        opened(store, ("pending", number))
     op = Op(key)
     store.open(op)
     return store, op
@@ -105,7 +107,7 @@ def act() -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_store_without_memory_at_any_point_raises_and_stays_whole(action: str) -> None:
     """MemoryError or success; invariants hold, values stay, no reference is leaked, and with memory all goes on."""
-    new: list[Any] = [("new", "key"), object(), Key("hostile", on_eq=act), ("pending", "key")]
+    new: list[Any] = [("new key", object()), object(), Key("hostile", on_eq=act), ("pending key", object())]
     before = [sys.getrefcount(each) for each in new]
     allowed = 0
     while attempt(action, allowed, new) and allowed < 300:
