@@ -1,8 +1,8 @@
 """Build settings that TOML cannot express: the compiled modules of ``ext/``.
 
 Every ``ext/nearcache/*.pyx`` becomes the module of the same name in the package.
-``NEARCACHE_SANITIZE=1`` builds them with AddressSanitizer and UBSan and with the store's own assertions on,
-``NEARCACHE_SANITIZE=thread`` with ThreadSanitizer instead.
+``NEARCACHE_SANITIZE=1`` builds them with AddressSanitizer and UBSan, with the store's own assertions on, and with
+allocations that tests can make fail; ``NEARCACHE_SANITIZE=thread`` with ThreadSanitizer instead.
 """
 
 import os
@@ -19,11 +19,11 @@ DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glo
 COMPILE = ["-O3", "-fno-plt", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
 LINK: list[str] = []
 if SANITIZE := os.environ.get("NEARCACHE_SANITIZE"):
+    DEBUG = ["-DNEARCACHE_ASSERT=1", "-DNEARCACHE_FAULTS=1", "-DNEARCACHE_MAPPED=0"]
     FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     if SANITIZE == "thread":
         FLAGS = ["-fsanitize=thread"]
-    COMPILE = ["-O1", "-g", "-std=c11", "-fno-strict-aliasing", "-fno-omit-frame-pointer", *FLAGS]
-    COMPILE += ["-DNEARCACHE_ASSERT=1", "-DNEARCACHE_MAPPED=0"]  # the sanitizers do not watch mappings
+    COMPILE = ["-O1", "-g", "-std=c11", "-fno-strict-aliasing", "-fno-omit-frame-pointer", *DEBUG, *FLAGS]
     LINK = FLAGS
 
 if sysconfig.get_config_var("Py_GIL_DISABLED"):  # threads run at the same time

@@ -100,6 +100,8 @@ from nearcache._lookup cimport (
 
 
 cdef extern from "nearcache/memory.h" nogil:
+    const bint NEARCACHE_FAULTS
+    long faults_after(long allowed)
     void *memory_new(size_t size)
     void memory_free(void *block, size_t size)
 
@@ -906,6 +908,14 @@ cdef class Store:
 
 
 cdef tuple COUNTERS = ("hits", "misses", "evictions", "expirations", "invalidated", "suspects", "stored", "bytes", "entries")
+
+
+if NEARCACHE_FAULTS:  # debug builds only
+
+    def _fail_allocation_after(n):
+        """Let ``n`` allocations of the C core succeed and no more; -1: all. Returns how many have failed since the last
+        call."""
+        return faults_after(n)
 
 
 cdef int spread(Store self, uint32_t most) except -1:

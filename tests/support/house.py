@@ -15,7 +15,6 @@ MAX_FUNCTION_LINES = 50
 #: Files that may be longer, how long, and why.
 MAY_BE_LONG = {
     "ext/nearcache/_store.pyx": (700, "one class; Cython cannot spread it over files, and all that could go has gone"),
-    "tests/native/test_core.c": (520, "one program, whose parts share its counted allocator"),
 }
 
 #: Where sleeping is allowed, and why. Everywhere else one waits for events.

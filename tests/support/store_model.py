@@ -1,8 +1,8 @@
 """The store in plain Python, slow and obvious: the reference of the model test.
 
 It knows keys by name, so that it never asks a hostile key anything. Values are represented by their
-numbers. The order in which entries are looked at for expiry is modelled too: all times of the test lie within one unit of
-the timing wheel, where it is a queue.
+numbers. The order in which entries are looked at for expiry is modelled too: all times of the test lie within one unit
+of the timing wheel, where it is a queue.
 """
 
 from __future__ import annotations

@@ -101,6 +101,20 @@ def test_puts_sweep_by_themselves_so_that_the_dead_do_not_pile_up() -> None:
     assert store.counters()["expirations"] == 1000
 
 
+def test_read_that_tends_and_finds_an_expired_entry_has_room_for_both() -> None:
+    """A full ring of hits makes the next read reclaim a few; the one it has found itself is buried beside them."""
+    store = local_store(None)
+    for number in range(100):
+        store.put(number, number, ttl_ns=10)
+    store["ever"] = 1
+    for _ in range(128):  # as many as the ring takes
+        assert store["ever"] == 1
+    store.set_clock(1010)
+    assert store.get(50) is None
+    assert 101 - 8 <= len(store) < 100  # a graveyard on the stack has eight places
+    store.check_invariants()
+
+
 def test_sweep_of_an_empty_store_finds_nothing() -> None:
     """No table, no work."""
     assert local_store().sweep(10) == 0

@@ -55,6 +55,11 @@ typedef struct {
     wheel_t wheel;
 } core_t;
 
+/* Tables of so many entries and less do not shrink. A power of two; tests set it lower. */
+#ifndef SHRINK_CAPACITY
+#define SHRINK_CAPACITY 4096u
+#endif
+
 /* What goes into an entry beside key, value and tag. */
 typedef struct {
     uint64_t wid;
@@ -66,9 +71,8 @@ typedef struct {
 
 enum {
     EXPIRE_PER_STORE = 3, /* entries the wheel looks at for each store: it must outrun those who fill it */
-    EXPIRE_PER_TEND = 8,
+    EXPIRE_PER_TEND = GRAVEYARD_LOCAL - 1, /* and one that the reader has found itself */
     SHRINK_STEPS = 32, /* entries that are looked at, for each store, while a table shrinks */
-    SHRINK_CAPACITY = 4096, /* tables of so many entries and less do not shrink */
     STORED_OVER = 0, /* what core_store returns */
     STORED_NEW = 1,
     STORE_NO_MEMORY = -1,
@@ -146,7 +150,11 @@ static inline size_t core_memory(const core_t *core)
 static inline int core_is_valid(const core_t *core, const entry_t *entry, int64_t now_ns)
 {
     const lane_t *lane = &core->lanes->lane[entry->lane];
-    return (now_ns < entry->deadline_ns) & (entry->stamp == lane_stamp(lane)) & (now_ns < lane_fresh_until(lane));
+    int in_time = now_ns < entry->deadline_ns;
+    int is_current = entry->stamp == lane_stamp(lane);
+    int is_vouched_for = now_ns < lane_fresh_until(lane);
+
+    return in_time & is_current & is_vouched_for;
 }
 
 /* Carry out what hits have noted, before the order is looked at or changed. */
@@ -306,7 +314,7 @@ static inline void core_shrink(core_t *core)
 }
 
 /* What is done now and then by those who only read: carry out their notes, reclaim a little, and go on with moving. There
- * is room for EXPIRE_PER_TEND graves. */
+ * is room for EXPIRE_PER_TEND graves; the caller may want one more. */
 static inline void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
 {
     core_settle(core);

@@ -17,6 +17,16 @@
 #include <string.h>
 
 /* Allocation goes through these names, so that a test can make any one of them fail. */
+#ifndef NEARCACHE_FAULTS
+#define NEARCACHE_FAULTS 0
+#endif
+#if NEARCACHE_FAULTS
+#include "faults.h"
+#define NEARCACHE_ALLOC(align, size) faults_alloc((align), (size))
+#define NEARCACHE_FREE(memory) free(memory)
+#else
+#define faults_after(allowed) ((void)(allowed), 0L) /* for a caller that asks NEARCACHE_FAULTS first */
+#endif
 #ifndef NEARCACHE_ALLOC
 #define NEARCACHE_ALLOC(align, size) aligned_alloc((align), (size))
 #define NEARCACHE_FREE(memory) free(memory)
@@ -49,7 +59,9 @@
 #endif
 
 #define MEMORY_LINE 64u
-#define MEMORY_MAPPED ((size_t)512 << 10) /* from here on a block is a mapping of its own */
+#ifndef MEMORY_MAPPED
+#define MEMORY_MAPPED ((size_t)512 << 10) /* from here on a block is a mapping of its own; tests set it lower */
+#endif
 #define MEMORY_HUGE ((size_t)8 << 20)     /* from here on huge pages cost little memory beside the block itself */
 
 /* What a block of so many bytes really takes. */
@@ -169,13 +181,14 @@ static inline void memory_free(void *block, size_t bytes)
  * larger than its fellows does no harm. */
 static inline int memory_fit(void **block, size_t *bytes, size_t wanted)
 {
+    int was_mapped = memory_is_mapped(*bytes);
     void *resized;
 
-    if (memory_round(wanted) == memory_round(*bytes) && *block != NULL) {
+    if (*block != NULL && memory_round(wanted) == memory_round(*bytes) && memory_is_mapped(wanted) == was_mapped) {
         *bytes = wanted;
         return 0;
     }
-    if (*block != NULL && memory_is_mapped(*bytes) && memory_is_mapped(wanted)) {
+    if (*block != NULL && was_mapped && memory_is_mapped(wanted)) {
         resized = memory_remap(*block, *bytes, wanted);
     } else {
         resized = memory_new(wanted);

@@ -462,7 +462,8 @@ static int scan_run(scan_state_t *state, scan_report_t *report) {
 
 /* Verify the pickle `data[0:size]`. Returns SCAN_OK, or why not; `report` says where. Never reads past the
  * end, holds no state between calls, and may run in any thread. `rules->max_depth` is at most 65,000. */
-static int pickle_scan(const uint8_t *data, size_t size, const scan_rules_t *rules, scan_report_t *report) {
+static inline int pickle_scan(const uint8_t *data, size_t size, const scan_rules_t *rules,
+                              scan_report_t *report) {
     scan_state_t state;
     *report = (scan_report_t){0, 0, 0};
     if (size > UINT32_MAX - SCAN_FIXED_NODES) return SCAN_TOO_LONG;

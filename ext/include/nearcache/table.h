@@ -170,7 +170,7 @@ static inline void table_erase_slot(table_t *t, uint32_t ref)
     } else if (t->old.slots != NULL && index_find(&t->old, tag, ref, &at)) {
         index_erase(&t->old, t->details, at);
     } else {
-        NC_ASSERT(!"an entry without a slot");
+        NC_ASSERT(0 && "an entry without a slot");
     }
 }
 

@@ -10,7 +10,8 @@
  *
  * When `unit` reaches a slot of an upper level, its entries are dealt out to lower levels, one per step; each entry moves
  * at most five times in its life. A word per level says which slots hold something, so that empty time costs nothing.
- * What is farther away than the wheel reaches waits in the last slot, and is dealt out again.
+ * The uppermost level is a circle: its slots before that of `unit` belong to the next round. What is farther away than
+ * one round, over two years, waits in the last slot of the circle, and is dealt out again.
  *
  * A slot is a circular list. The links of entry `ref` are `timers[ref]`; those of the slots lie in `slots`, and in a
  * link the top bit says which of the two is meant. A free entry, or one that never expires, has links of 0.
@@ -28,7 +29,8 @@ enum { WHEEL_LEVELS = 6, WHEEL_BITS = 6, WHEEL_SLOTS = 1 << WHEEL_BITS, WHEEL_UN
 
 #define WHEEL_SLOT 0x80000000u /* in a link: of a slot, not of an entry */
 #define WHEEL_NEW INT64_MIN
-#define WHEEL_REACH ((uint64_t)1 << (WHEEL_LEVELS * WHEEL_BITS))
+#define WHEEL_TOP (WHEEL_LEVELS - 1u)
+#define WHEEL_TOP_UNITS ((uint64_t)1 << (WHEEL_TOP * WHEEL_BITS)) /* in a slot of the uppermost level */
 
 typedef struct {
     link_t *timers; /* parallel to the slab; NULL while nothing expires */
@@ -79,12 +81,13 @@ static inline uint64_t wheel_unit_of(int64_t ns)
 static inline uint32_t wheel_slot_for(const wheel_t *w, int64_t deadline_ns)
 {
     uint64_t due = wheel_unit_of(deadline_ns);
-    uint64_t last = w->unit | (WHEEL_REACH - 1);
+    uint64_t last = (w->unit | (WHEEL_TOP_UNITS - 1)) + (WHEEL_SLOTS - 1) * WHEEL_TOP_UNITS; /* of the circle */
     uint32_t level = 0;
 
     due = due < w->unit ? w->unit : due > last ? last : due;
     if (due != w->unit) {
         level = (63u - (uint32_t)__builtin_clzll(due ^ w->unit)) / WHEEL_BITS;
+        level = level < WHEEL_TOP ? level : WHEEL_TOP;
     }
     return level * WHEEL_SLOTS + ((uint32_t)(due >> (level * WHEEL_BITS)) & (WHEEL_SLOTS - 1));
 }
@@ -179,38 +182,39 @@ static inline uint32_t wheel_reached(const wheel_t *w)
     return 0;
 }
 
-/* The first unit in which there may be something to do: a slot to deal out, or an entry that expires. */
-static inline uint64_t wheel_next(const wheel_t *w)
+/* The slots of a level that come after the one of this digit, in their order: bit 0 is the next one. */
+static inline uint64_t wheel_later(const wheel_t *w, uint32_t level, uint32_t digit)
 {
-    if (wheel_reached(w) != 0) {
-        return w->unit;
-    }
+    uint64_t later = digit == WHEEL_SLOTS - 1 ? 0 : w->taken[level] >> (digit + 1);
+
+    return level == WHEEL_TOP ? later | w->taken[level] << (WHEEL_SLOTS - 1 - digit) : later;
+}
+
+/* The first unit after the present one in which there is something to do; UINT64_MAX: there is none. */
+static inline uint64_t wheel_upcoming(const wheel_t *w)
+{
     for (uint32_t level = 0; level < WHEEL_LEVELS; level++) {
         uint32_t shift = level * WHEEL_BITS;
-        uint32_t digit = (uint32_t)(w->unit >> shift) & (WHEEL_SLOTS - 1);
-        uint64_t later = w->taken[level] >> digit;
+        uint64_t later = wheel_later(w, level, (uint32_t)(w->unit >> shift) & (WHEEL_SLOTS - 1));
         if (later != 0) {
-            return ((w->unit >> shift) + (uint64_t)__builtin_ctzll(later)) << shift;
+            return ((w->unit >> shift) + (uint64_t)__builtin_ctzll(later) + 1) << shift;
         }
     }
     return UINT64_MAX;
 }
 
+/* The first unit in which there may be something to do: a slot to deal out, or an entry that expires. */
+static inline uint64_t wheel_next(const wheel_t *w)
+{
+    int is_now = wheel_reached(w) != 0 || (w->taken[0] >> (w->unit & (WHEEL_SLOTS - 1)) & 1) != 0;
+    return is_now ? w->unit : wheel_upcoming(w);
+}
+
 /* Move on to the next unit in which there is something to do, but not beyond `now`. */
 static inline void wheel_skip(wheel_t *w, uint64_t now)
 {
-    for (uint32_t level = 0; level < WHEEL_LEVELS; level++) {
-        uint32_t shift = level * WHEEL_BITS;
-        uint32_t digit = (uint32_t)(w->unit >> shift) & (WHEEL_SLOTS - 1);
-        uint64_t later = digit == WHEEL_SLOTS - 1 ? 0 : w->taken[level] >> (digit + 1);
-        if (later != 0) {
-            uint64_t steps = (uint64_t)__builtin_ctzll(later) + 1;
-            uint64_t start = ((w->unit >> shift) + steps) << shift;
-            w->unit = start < now ? start : now;
-            return;
-        }
-    }
-    w->unit = now;
+    uint64_t upcoming = wheel_upcoming(w);
+    w->unit = upcoming < now ? upcoming : now;
 }
 
 /* Can anything be found by a walk at this instant? If not, time has moved on by nothing but empty slots. */
@@ -291,9 +295,27 @@ static inline uint32_t wheel_expired_now(const wheel_t *w, const entry_t *slab, 
 
 /* -- self-examination ------------------------------------------------------------------------------------- */
 
+/* The first unit of a slot that holds something; UINT64_MAX for one that time has passed by. */
+static inline uint64_t wheel_start(const wheel_t *w, uint32_t slot)
+{
+    uint32_t level = slot / WHEEL_SLOTS;
+    uint64_t here = w->unit >> (level * WHEEL_BITS);
+    uint64_t ahead = (slot - here) & (WHEEL_SLOTS - 1);
+
+    if (level != WHEEL_TOP && (here & (WHEEL_SLOTS - 1)) + ahead >= WHEEL_SLOTS) {
+        return UINT64_MAX;
+    }
+    return (here + ahead) << (level * WHEEL_BITS);
+}
+
 static inline const char *wheel_check_slot(wheel_t *w, const table_t *t, uint32_t slot, uint32_t *found)
 {
     uint32_t id = slot | WHEEL_SLOT;
+    uint64_t start = wheel_start(w, slot);
+
+    if (start == UINT64_MAX) {
+        return "entries lie in a slot that time has passed by";
+    }
 
     for (uint32_t ref = w->slots[slot].next; ref != id; ref = w->timers[ref].next) {
         if (ref == 0 || ref > t->used || t->slab[ref].key == NULL || t->slab[ref].deadline_ns == CLOCK_NEVER_NS) {
@@ -302,8 +324,7 @@ static inline const char *wheel_check_slot(wheel_t *w, const table_t *t, uint32_
         if (wheel_link(w, w->timers[ref].next)->prev != ref || wheel_link(w, w->timers[ref].prev)->next != ref) {
             return "the wheel's links disagree";
         }
-        if (wheel_slot_for(w, t->slab[ref].deadline_ns) < slot && wheel_unit_of(t->slab[ref].deadline_ns) > w->unit &&
-            slot >= WHEEL_SLOTS) {
+        if (start > w->unit && wheel_unit_of(t->slab[ref].deadline_ns) < start) {
             return "an entry lies in a slot that comes after its time";
         }
         if (++*found > t->count) {

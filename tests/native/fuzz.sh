@@ -1,0 +1,29 @@
+#!/bin/sh
+# Fuzz the headers of the C core with libFuzzer, AddressSanitizer and UBSan: FUZZ_SECONDS (60) for each target, or for those
+# that are named as arguments. What it finds interesting stays in build/fuzz/, where the next run takes it up; an input that
+# breaks something is kept there too, and its name is printed.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+clang=${CLANG:-clang}
+if ! command -v "$clang" >/dev/null; then
+    echo "make: fuzzing needs clang with libFuzzer: apt-get install clang libclang-rt-14-dev (or CLANG=...)" >&2
+    exit 1
+fi
+build=$root/build/fuzz
+mkdir -p "$build"
+
+for target in ${*:-core scan}; do
+    corpus=$build/corpus_$target
+    mkdir -p "$corpus"
+    if ! "$clang" -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -fno-strict-aliasing \
+        -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+        -DNEARCACHE_MAPPED=0 -DSHRINK_CAPACITY=16u -I "$root/ext/include" "$here/fuzz_$target.c" -o "$build/$target" -ldl
+    then
+        echo "make: clang cannot build for libFuzzer here: apt-get install libclang-rt-14-dev (of clang's version)" >&2
+        exit 1
+    fi
+    echo "== $target: ${FUZZ_SECONDS:-60} s, corpus of $(find "$corpus" -type f | wc -l)"
+    "$build/$target" -seed=1 -max_len=2048 -len_control=20 -timeout=10 -print_final_stats=1 -verbosity=0 \
+        -max_total_time="${FUZZ_SECONDS:-60}" -artifact_prefix="$build/broken_${target}_" "$corpus"
+done
