@@ -1,6 +1,7 @@
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t
 
 from nearcache._core cimport core_t, op_t, quota_t
+from nearcache._cores cimport cores_t
 
 
 cdef class Op:
@@ -12,8 +13,7 @@ cdef class Op:
 cdef class Store:
     cdef object keyfunc        # or None; first what a hit reads
     cdef core_t core           # the only one, but on free-threaded builds
-    cdef core_t *cores         # all of them: &core, or an array
-    cdef uint32_t count        # how many
+    cdef cores_t cores         # all of them: &core, or an array
     cdef quota_t quota
     cdef int64_t ttl_ns
     cdef bint ready            # __init__ ran

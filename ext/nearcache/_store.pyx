@@ -25,26 +25,18 @@ from types import GenericAlias
 
 from nearcache._core cimport (
     CAUSE_DROPPED,
-    CAUSE_EVICTED,
     CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
     ENTRY_UNHEARD,
-    EXPIRE_PER_TEND,
     TABLE_MAX_ENTRIES,
     cause_t,
     clock_now,
     clock_shorten,
     core_bury,
-    core_check,
-    core_evict_one,
-    core_expire,
-    core_expire_all,
     core_init,
     core_is_valid,
     core_memory,
-    core_settle,
     core_t,
-    core_tend,
     entry_t,
     graveyard_init,
     graveyard_reserve,
@@ -62,22 +54,32 @@ from nearcache._core cimport (
     op_is_joinable,
     op_is_storable,
     op_t,
-    order_adapt,
     order_free_memory,
     pending_add,
     pending_first,
-    pending_overtake,
     pending_poison,
     table_reserve,
+)
+from nearcache._cores cimport (
+    adapt,
+    collect,
+    count_entries,
+    drop_everything,
+    evict_any,
+    first_wrong,
+    memory_free,
+    pop_any,
+    spread,
+    sum_counters,
+    sweep_all,
+    take_expired,
+    tend_all,
 )
 from nearcache._flights cimport apply_one, close_op, ended_t, find_for, release_ended, restamp, settle
 from nearcache._holding cimport (
     bury,
-    first_valid,
     forget_entries,
     forget_pending,
-    hold_valid,
-    let_go,
     traverse_entries,
     traverse_pending,
     visit_t,
@@ -94,16 +96,26 @@ from nearcache._lookup cimport (
     hold,
     is_text,
     likely,
-    release,
     unlikely,
+)
+from nearcache._slots cimport (
+    METH_FASTCALL,
+    METH_KEYWORDS,
+    clear_t,
+    method_def_t,
+    method_descr_t,
+    method_t,
+    new_method,
+    subscript_t,
+    traverse_t,
+    type_t,
+    wrapper_descr_t,
 )
 
 
 cdef extern from "nearcache/memory.h" nogil:
     const bint NEARCACHE_FAULTS
     long faults_after(long allowed)
-    void *memory_new(size_t size)
-    void memory_free(void *block, size_t size)
 
 
 cdef extern from *:
@@ -112,7 +124,8 @@ cdef extern from *:
     #ifdef Py_GIL_DISABLED
     /* A store of many entries has many cores, so that threads seldom meet. Which one is a key's is told by bits of its
        hash that the table, which mixes them with a secret of its own, does not depend on. */
-    #define core_at(store, hash) (&(store)->cores[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) % (store)->count])
+    #define core_at(store, hash) \\
+        (&(store)->cores.core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((store)->cores.count - 1)])
     #define MOST_CORES 32
     #else
     #define core_at(store, hash) ((void)(hash), &(store)->core)
@@ -127,11 +140,6 @@ cdef extern from *:
 
 
 cdef object NOTHING = object()  # what hit_dict cannot find in the store
-
-
-cdef enum:
-    EXPIRE_BATCH = 256
-    ENTRIES_PER_CORE = 1024  # a store of fewer than two times as many has one core
 
 
 cdef inline object held_key(Store self, object key):
@@ -174,25 +182,7 @@ cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_
     if unlikely(self.sizeof is not None):
         size = checked_size("getsizeof", self.sizeof(value))
     while unlikely(not put(core, <PyObject *>held, <PyObject *>value, hash, size, ttl_ns)):
-        make_room_elsewhere(self)
-    return 0
-
-
-cdef int make_room_elsewhere(Store self) except -1:
-    """Evict one entry of any core: the one that wants to store has none, and the quota is used up."""
-    cdef graveyard_t yard
-    cdef core_t *core
-    cdef uint32_t i
-    cdef bint found
-    for i in range(self.count):
-        core = &self.cores[i]
-        graveyard_init(&yard)
-        core_lock(core)
-        found = core_evict_one(core, &yard)
-        core_unlock(core)
-        bury(core, &yard)
-        if found:
-            return 1
+        evict_any(&self.cores)
     return 0
 
 
@@ -200,67 +190,6 @@ cdef bint remove_local(Store self, object key, cause_t cause, bint *was_valid) e
     cdef object held = held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
     return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
-
-
-cdef uint32_t held_entries(Store self) noexcept:
-    cdef uint32_t i
-    cdef uint32_t entries = 0
-    for i in range(self.count):
-        entries += self.cores[i].table.count
-    return entries
-
-
-cdef list collect(Store self, bint with_values):
-    """Keys, or pairs, of the valid entries, of each core the next to be evicted first."""
-    cdef list result = []
-    cdef graveyard_t taken
-    cdef uint32_t i
-    cdef size_t n
-    cdef int status = 0
-    graveyard_init(&taken)
-    try:
-        for i in range(self.count):
-            core_lock(&self.cores[i])
-            status = hold_valid(&self.cores[i], &taken)
-            core_unlock(&self.cores[i])
-            if status < 0:
-                raise MemoryError
-        for n in range(taken.count):
-            if with_values:
-                result.append((<object>taken.graves[n].key, <object>taken.graves[n].value))
-            else:
-                result.append(<object>taken.graves[n].key)
-        return result
-    finally:
-        let_go(&taken)
-
-
-cdef list take_expired(Store self, int64_t now_ns):
-    """Remove everything that has expired, and return the pairs."""
-    cdef list result = []
-    cdef graveyard_t yard
-    cdef core_t *core
-    cdef uint32_t i
-    cdef size_t n
-    cdef int more
-    for i in range(self.count):
-        core = &self.cores[i]
-        more = 1
-        while more > 0:  # a few hundred at a time, so that nobody waits for all of them
-            graveyard_init(&yard)
-            if graveyard_reserve(&yard, EXPIRE_BATCH) < 0:
-                raise MemoryError
-            core_lock(core)
-            more = core_expire_all(core, EXPIRE_BATCH, now_ns, &yard)
-            core_unlock(core)
-            try:
-                if more < 0:
-                    raise MemoryError
-                for n in range(yard.count):
-                    result.append((<object>yard.graves[n].key, <object>yard.graves[n].value))
-            finally:
-                bury(core, &yard)
-    return result
 
 
 cdef lane_t *lane_at(Store self, object index) except NULL:
@@ -365,8 +294,8 @@ cdef class Store:
         self.quota.limit = NO_BOUND
         self.quota.cores = 1
         core_init(&self.core, &self.quota, seed)
-        self.cores = &self.core
-        self.count = 1
+        self.cores.core = &self.core
+        self.cores.count = 1
         self.core.lanes = lanes_new(1)
         if self.core.lanes == NULL:
             raise MemoryError
@@ -392,36 +321,36 @@ cdef class Store:
         self.sizeof = getsizeof
         self.listener = listener
         self.core.listener = NULL if listener is None else <PyObject *>listener
-        if policy == "adaptive":
-            adapt(&self.core)
-        elif policy != "lru":
+        if policy not in ("lru", "adaptive"):
             raise ValueError(f"policy={policy!r}: it must be 'lru' or 'adaptive'")
+        if policy == "adaptive" and (self.quota.limit != NO_BOUND or self.core.max_bytes != NO_BOUND):
+            adapt(&self.core)  # what has no bound evicts nobody
         self.hooked_get = type(self)._missing_get is not Store._missing_get
         self.hooked_in = type(self)._missing_in is not Store._missing_in
         give_get(type(self))
         if self.core.max_bytes == NO_BOUND:
-            spread(self, MOST_CORES if cores is None else min(cores, MOST_CORES))
+            spread(&self.cores, MOST_CORES if cores is None else max(1, min(cores, MOST_CORES)))
         self.ready = True
 
     def __dealloc__(self):
         cdef uint32_t i
-        for i in range(self.count):
-            forget_pending(&self.cores[i])
-            forget_entries(&self.cores[i], NULL, CAUSE_DROPPED)
-            order_free_memory(&self.cores[i].order)
+        for i in range(self.cores.count):
+            forget_pending(&self.cores.core[i])
+            forget_entries(&self.cores.core[i], NULL, CAUSE_DROPPED)
+            order_free_memory(&self.cores.core[i].order)
         lanes_release(self.core.lanes)
-        if self.cores != &self.core:
-            memory_free(self.cores, self.count * sizeof(core_t))
+        if self.cores.core != &self.core:
+            memory_free(self.cores.core, self.cores.count * sizeof(core_t))
 
     __class_getitem__ = classmethod(GenericAlias)
 
     def __sizeof__(self):
         cdef uint32_t i
         cdef size_t size = object.__sizeof__(self)
-        if self.cores != &self.core:
-            size += self.count * sizeof(core_t)
-        for i in range(self.count):
-            size += core_memory(&self.cores[i])
+        if self.cores.core != &self.core:
+            size += self.cores.count * sizeof(core_t)
+        for i in range(self.cores.count):
+            size += core_memory(&self.cores.core[i])
         return size
 
     # -- mapping ---------------------------------------------------------------------------------------------
@@ -484,10 +413,10 @@ cdef class Store:
         return False
 
     def __len__(self):
-        return held_entries(self)
+        return count_entries(&self.cores)
 
     def __iter__(self):
-        return iter(collect(self, False))
+        return iter(collect(&self.cores, False))
 
     def __setitem__(self, key, value):
         put_local(self, key, value, self.ttl_ns, 0)
@@ -516,27 +445,10 @@ cdef class Store:
         Raises:
             KeyError: There is none.
         """
-        cdef graveyard_t yard
-        cdef core_t *core
-        cdef uint32_t ref
-        cdef uint32_t i
-        cdef tuple pair = None
-        for i in range(self.count):
-            core = &self.cores[i]
-            graveyard_init(&yard)
-            core_lock(core)
-            ref = first_valid(core, &yard, clock_now(&core.source))
-            if ref != 0:
-                core_bury(core, ref, CAUSE_INVALIDATED, &yard)
-            core_unlock(core)
-            try:
-                if ref != 0:
-                    pair = (<object>yard.graves[yard.count - 1].key, <object>yard.graves[yard.count - 1].value)
-            finally:
-                bury(core, &yard)
-            if ref != 0:
-                return pair
-        raise KeyError("the store holds no valid entry")
+        cdef tuple pair = pop_any(&self.cores)
+        if pair is None:
+            raise KeyError("the store holds no valid entry")
+        return pair
 
     def peek(self, key, default=None):
         """Return the value if it is valid, else ``default``. Moves no recency and counts nothing."""
@@ -592,50 +504,43 @@ cdef class Store:
 
         A listener is told that the entries were dropped, or invalidated.
         """
-        cdef cause_t cause = CAUSE_INVALIDATED if invalidated else CAUSE_DROPPED
-        cdef core_t *core
-        cdef uint32_t i
-        cdef uint32_t ref
-        cdef uint32_t entries = 0
-        for i in range(self.count):
-            core = &self.cores[i]
-            core_lock(core)
-            for ref in range(1, core.pending.used + 1):
-                if core.pending.slab[ref].key != NULL:
-                    pending_overtake(&core.pending, ref)
-            core_unlock(core)
-            entries += forget_entries(core, core.listener, cause)
-        return entries
+        return drop_everything(&self.cores, CAUSE_INVALIDATED if invalidated else CAUSE_DROPPED)
 
     def snapshot(self):
         """The valid pairs, the next to be evicted first: least recently used first. Of a store of many cores, one core
         after the other."""
-        return collect(self, True)
+        return collect(&self.cores, True)
 
     def sweep(self, n):
         """Look at no more than ``n`` entries whose time may be over, and return how many were reclaimed."""
-        cdef graveyard_t yard
-        cdef core_t *core
-        cdef uint32_t i
-        cdef uint32_t found = 0
-        cdef uint32_t steps = max(0, min(n, held_entries(self)))
-        for i in range(self.count):
-            core = &self.cores[i]
-            graveyard_init(&yard)
-            if graveyard_reserve(&yard, steps + EXPIRE_PER_TEND) < 0:
-                raise MemoryError
-            core_lock(core)
-            found += core_expire(core, steps, clock_now(&core.source), &yard)
-            core_unlock(core)
-            bury(core, &yard)
-        return found
+        return sweep_all(&self.cores, n)
 
     def expire(self, now_ns=None):
         """Remove all entries whose time is over, now or at another instant, and return their pairs.
 
         Cost: O(entries that have expired).
         """
-        return take_expired(self, clock_now(&self.core.source) if now_ns is None else now_ns)
+        return take_expired(&self.cores, now_ns)
+
+    def remaining_ns(self, key):
+        """How long the key's entry may still be served, in nanoseconds; None: without end. Counts and moves nothing.
+
+        Raises:
+            KeyError: There is no valid entry.
+        """
+        cdef object held = held_key(self, key)
+        cdef int64_t hash = hash_of(<PyObject *>held)
+        cdef core_t *core = core_at(self, hash)
+        cdef int64_t left_ns = 0
+        cdef uint32_t ref = find_valid(core, <PyObject *>held, hash)
+        if ref != 0 and core.table.slab[ref].deadline_ns == CLOCK_NEVER_NS:
+            left_ns = CLOCK_NEVER_NS
+        elif ref != 0:
+            left_ns = core.table.slab[ref].deadline_ns - clock_now(&core.source)
+        core_unlock(core)
+        if ref == 0:
+            raise KeyError(key)
+        return None if left_ns == CLOCK_NEVER_NS else left_ns
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -831,8 +736,8 @@ cdef class Store:
     def reset_pending(self):
         """Forget every operation in flight, as a child must after a fork; none of them may store any more."""
         cdef uint32_t i
-        for i in range(self.count):
-            forget_pending(&self.cores[i])
+        for i in range(self.cores.count):
+            forget_pending(&self.cores.core[i])
 
     # -- time and observation --------------------------------------------------------------------------------
 
@@ -840,61 +745,31 @@ cdef class Store:
         """Make it this instant until told otherwise; None goes back to the coarse monotonic clock."""
         cdef uint32_t i
         cdef int64_t fixed_ns = 0 if ns is None else ns
-        for i in range(self.count):
-            self.cores[i].source.fixed_ns = fixed_ns
-            self.cores[i].source.is_fixed = ns is not None
+        for i in range(self.cores.count):
+            self.cores.core[i].source.fixed_ns = fixed_ns
+            self.cores.core[i].source.is_fixed = ns is not None
 
     def tend(self):
         """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back."""
-        cdef graveyard_t yard
-        cdef core_t *core
-        cdef uint32_t i
-        for i in range(self.count):
-            core = &self.cores[i]
-            graveyard_init(&yard)
-            core_lock(core)
-            core_tend(core, clock_now(&core.source), &yard)
-            core_unlock(core)
-            bury(core, &yard)
+        tend_all(&self.cores)
 
     def counters(self):
         """What has happened so far, and what is held. A bound of 0 is none."""
-        cdef core_t *core
-        cdef uint32_t i
-        cdef dict sums = dict.fromkeys(COUNTERS, 0)
-        for i in range(self.count):
-            core = &self.cores[i]
-            core_lock(core)
-            core_settle(core)
-            core_unlock(core)
-            sums["hits"] += core.counters.hits
-            sums["misses"] += core.counters.misses
-            sums["evictions"] += core.counters.evictions
-            sums["expirations"] += core.counters.expirations
-            sums["invalidated"] += core.counters.invalidated
-            sums["suspects"] += core.counters.suspects
-            sums["stored"] += core.counters.stored
-            sums["bytes"] += core.table.bytes
-            sums["entries"] += core.table.count
-        sums["maxsize"] = self.maxsize or 0
-        sums["maxbytes"] = self.maxbytes or 0
-        return sums
+        cdef dict counted = sum_counters(&self.cores)
+        counted["maxsize"] = self.maxsize or 0
+        counted["maxbytes"] = self.maxbytes or 0
+        return counted
 
     def check_invariants(self):
         """Examine everything; AssertionError says what is wrong. Cost: O(capacity)."""
-        cdef const char *wrong
-        cdef uint32_t i
-        for i in range(self.count):
-            core_lock(&self.cores[i])
-            wrong = core_check(&self.cores[i])
-            core_unlock(&self.cores[i])
-            if wrong != NULL:
-                raise AssertionError(wrong.decode())
+        cdef const char *wrong = first_wrong(&self.cores)
+        if wrong != NULL:
+            raise AssertionError(wrong.decode())
 
     @property
     def currsize(self):
         """Entries held."""
-        return held_entries(self)
+        return count_entries(&self.cores)
 
     @property
     def maxsize(self):
@@ -907,9 +782,6 @@ cdef class Store:
         return None if self.core.max_bytes == NO_BOUND else self.core.max_bytes
 
 
-cdef tuple COUNTERS = ("hits", "misses", "evictions", "expirations", "invalidated", "suspects", "stored", "bytes", "entries")
-
-
 if NEARCACHE_FAULTS:  # debug builds only
 
     def _fail_allocation_after(n):
@@ -918,68 +790,8 @@ if NEARCACHE_FAULTS:  # debug builds only
         return faults_after(n)
 
 
-cdef int spread(Store self, uint32_t most) except -1:
-    """Give a large store on a free-threaded build its many cores."""
-    cdef uint64_t seed[2]
-    cdef uint32_t count = <uint32_t>min(most, self.quota.limit // ENTRIES_PER_CORE)
-    cdef core_t *cores
-    cdef uint32_t i
-    if count < 2:
-        return 0
-    cores = <core_t *>memory_new(count * sizeof(core_t))
-    if cores == NULL:
-        raise MemoryError
-    seed[0] = self.core.table.seed[0]
-    seed[1] = self.core.table.seed[1]
-    for i in range(count):
-        core_init(&cores[i], &self.quota, seed)
-        cores[i].lanes = self.core.lanes
-        cores[i].listener = self.core.listener
-    self.cores = cores
-    self.count = count
-    self.quota.cores = count
-    if self.core.order.adaptive != NULL:
-        for i in range(count):
-            adapt(&cores[i])
-        order_free_memory(&self.core.order)
-    return 0
-
-
-cdef int adapt(core_t *core) except -1:
-    if order_adapt(&core.order, <uint32_t>core.table.seed[0]) < 0:
-        raise MemoryError
-    return 0
-
-
 # -- the type's slots, patched once, before anybody derives a class ------------------------------------------
 
-
-cdef extern from "Python.h":
-    ctypedef struct sequence_t "PySequenceMethods":
-        void *sq_item
-        void *sq_ass_item
-    ctypedef PyObject *(*subscript_t "binaryfunc")(PyObject *obj, PyObject *key) noexcept
-    ctypedef struct mapping_t "PyMappingMethods":
-        subscript_t mp_subscript
-    ctypedef struct type_t "PyTypeObject":
-        int (*tp_traverse)(PyObject *obj, visit_t visit, void *arg) noexcept
-        int (*tp_clear)(PyObject *obj) noexcept
-        sequence_t *tp_as_sequence
-        mapping_t *tp_as_mapping
-    ctypedef struct method_def_t "PyMethodDef":
-        void *ml_meth
-        int ml_flags
-    ctypedef struct wrapper_descr_t "PyWrapperDescrObject":
-        void *d_wrapped
-    ctypedef struct method_descr_t "PyMethodDescrObject":
-        method_def_t *d_method
-    const int METH_FASTCALL
-    const int METH_KEYWORDS
-
-
-ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
-ctypedef int (*clear_t)(PyObject *obj) noexcept
-ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) except NULL
 
 # Garbage collection. Cython does not see references in C structs; what it generates is called first.
 
@@ -990,20 +802,20 @@ cdef clear_t clear_objects = (<type_t *>Store).tp_clear
 cdef int traverse_store(PyObject *obj, visit_t visit, void *arg) noexcept:
     cdef uint32_t i
     cdef int stop = traverse_objects(obj, visit, arg)
-    for i in range((<Store>obj).count):
+    for i in range((<Store>obj).cores.count):
         if stop == 0:
-            stop = traverse_entries(&(<Store>obj).cores[i].table, visit, arg)
+            stop = traverse_entries(&(<Store>obj).cores.core[i].table, visit, arg)
         if stop == 0:
-            stop = traverse_pending(&(<Store>obj).cores[i].pending, visit, arg)
+            stop = traverse_pending(&(<Store>obj).cores.core[i].pending, visit, arg)
     return stop
 
 
 cdef int clear_store(PyObject *obj) noexcept:
     cdef uint32_t i
-    for i in range((<Store>obj).count):
-        (<Store>obj).cores[i].listener = NULL  # it may have been cleared before
-        forget_pending(&(<Store>obj).cores[i])
-        forget_entries(&(<Store>obj).cores[i], NULL, CAUSE_DROPPED)
+    for i in range((<Store>obj).cores.count):
+        (<Store>obj).cores.core[i].listener = NULL  # it may have been cleared before
+        forget_pending(&(<Store>obj).cores.core[i])
+        forget_entries(&(<Store>obj).cores.core[i], NULL, CAUSE_DROPPED)
     return clear_objects(obj)
 
 
@@ -1074,10 +886,6 @@ cdef PyObject *get_at_once(
             hold(value)
             return value
     return get_in_full(obj, args, count, names)
-
-
-cdef extern from "Python.h":
-    object new_method "PyDescr_NewMethod"(type_t *owner, method_def_t *definition)
 
 
 cdef int give_get(object cls) except -1:
