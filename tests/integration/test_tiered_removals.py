@@ -120,6 +120,27 @@ def test_message_is_told_in_the_listeners_thread(redis_server: RedisServer) -> N
         assert threads == ["nearcache-listener", threading.current_thread().name]
 
 
+def test_listener_of_removals_may_close_the_cache(redis_server: RedisServer) -> None:
+    """Even in the thread that close() would otherwise wait for."""
+    told: list[Removal] = []
+    closed = threading.Event()
+
+    def close(*removal: Any) -> None:
+        told.append(removal)
+        cache.close()
+        closed.set()
+
+    cache = nearcache.open(redis_server.url, on_removal=close)
+    with nearcache.open(redis_server.url) as other:
+        cache.set_many({"a": 1, "b": 2})
+        heard(cache, other)
+        other.invalidate("a")
+        assert closed.wait(20)
+    assert told == [("a", 1, "invalidated"), ("b", 2, "dropped")]
+    with pytest.raises(nearcache.ClosedError):
+        cache.get("b")
+
+
 def test_clear_elsewhere_is_invalidated_when_the_entry_is_met(open_told: Callable[..., Any]) -> None:
     """A clear costs O(1) everywhere, so nothing goes through the entries. They are not served any more at once."""
     other, _ = open_told()

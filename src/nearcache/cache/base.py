@@ -110,7 +110,7 @@ class Cache(Store[K, V], Generic[K, V]):
         return value
 
     def popitem(self) -> tuple[K, V]:
-        """Remove the least recently used L1 entry everywhere and return it.
+        """Remove the L1 entry that would make room next (``lru``: the least recently used) everywhere; return it.
 
         Raises:
             KeyError: L1 is empty.
@@ -157,15 +157,15 @@ class Cache(Store[K, V], Generic[K, V]):
     # -- this process's L1, seen as a mapping
 
     def keys(self) -> KeysView[K]:
-        """The keys in L1, least recently used first."""
+        """The keys in L1, who makes room next first (``lru``: the least recently used)."""
         return KeysView(cast("Mapping[K, V]", self))
 
     def items(self) -> ItemsView[K, V]:
-        """The pairs in L1, least recently used first."""
+        """The pairs in L1, in the order of :meth:`keys`."""
         return _Items(cast("Mapping[K, V]", self))
 
     def values(self) -> ValuesView[V]:
-        """The values in L1, least recently used first."""
+        """The values in L1, in the order of :meth:`keys`."""
         return _Values(cast("Mapping[K, V]", self))
 
     def copy(self) -> Cache[K, V]:
