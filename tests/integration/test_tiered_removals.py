@@ -169,7 +169,7 @@ def test_copy_that_alone_goes_is_dropped(open_told: Callable[..., Any]) -> None:
 
 def test_copy_that_makes_room_is_evicted_and_stays_in_l2(open_told: Callable[..., Any]) -> None:
     """Whether room is needed for a write or for a read."""
-    cache, told = open_told(maxsize=1)
+    cache, told = open_told(maxsize=1, policy="lru")
     cache["a"] = 1
     cache["b"] = 2
     heard(cache)

@@ -80,7 +80,9 @@ class Sized(MemoryCache[str, str]):
 @every_way
 def test_copy_has_settings_and_entries_in_their_order(way: Copy) -> None:
     """And is a cache of its own."""
-    cache: MemoryCache[Any, Any] = MemoryCache(maxsize=3, ttl=60, loader=load_upper, key=str.lower, on_removal=note)
+    cache: MemoryCache[Any, Any] = MemoryCache(
+        maxsize=3, policy="lru", ttl=60, loader=load_upper, key=str.lower, on_removal=note
+    )
     cache.update(A=1, B=[2], C=3)
     assert cache["a"] == 1
     copied = way(cache)
@@ -92,6 +94,17 @@ def test_copy_has_settings_and_entries_in_their_order(way: Copy) -> None:
     assert "b" in cache
     assert copied["missing"] == "MISSING"
     copied.check_invariants()
+
+
+@every_way
+def test_copy_of_an_adaptive_cache_holds_the_same(way: Copy) -> None:
+    """What it had learnt of the keys it learns anew."""
+    cache: MemoryCache[int, int] = MemoryCache(maxsize=100, policy="adaptive")
+    cache.update({n: n for n in range(150)})
+    copied = way(cache)
+    assert copied.settings.policy == "adaptive"
+    assert copied == cache
+    assert len(copied) == 100
 
 
 @every_way
@@ -144,7 +157,7 @@ def test_copy_does_not_apply_the_key_function_again(way: Copy) -> None:
 @every_way
 def test_copy_counts_sizes_again(way: Copy) -> None:
     """The bound in bytes holds in the copy as well."""
-    cache: MemoryCache[int, bytes] = MemoryCache(maxbytes=100, getsizeof=len)
+    cache: MemoryCache[int, bytes] = MemoryCache(maxbytes=100, getsizeof=len, policy="lru")
     cache.update({1: b"x" * 40, 2: b"y" * 40})
     copied = way(cache)
     assert copied.stats().l1.size_bytes == 80
@@ -216,7 +229,7 @@ def test_copy_shares_the_values_and_deepcopy_does_not() -> None:
 def test_copy_keeps_the_listener_which_hears_nothing_of_the_copying() -> None:
     """Nothing is removed by it."""
     noted.clear()
-    cache: MemoryCache[str, int] = MemoryCache(on_removal=note, maxsize=2)
+    cache: MemoryCache[str, int] = MemoryCache(on_removal=note, maxsize=2, policy="lru")
     cache.update(a=1, b=2)
     copied = pickle.loads(pickle.dumps(cache))
     assert noted == []
@@ -246,17 +259,3 @@ def test_setstate_of_a_cache_in_use_is_refused() -> None:
     with pytest.raises(ValueError, match="already"):
         cache.__setstate__(cache.__getstate__())
     assert cache["k"] == 1
-
-
-# -- get_many ------------------------------------------------------------------------------------------------------
-
-
-def test_get_many_with_a_key_function_returns_the_callers_keys() -> None:
-    """Several of them may mean one entry; one given twice comes once."""
-    cache: MemoryCache[str, int] = MemoryCache(key=str.lower)
-    cache.update(a=1, b=2)
-    assert cache.get_many(["A", "a", "B", "A", "c", "C"]) == {"A": 1, "a": 1, "B": 2}
-    assert cache.get_many(iter("aab")) == {"a": 1, "b": 2}
-    assert cache.get_many([]) == {}
-    with pytest.raises(TypeError):
-        cache.get_many([1])  # type: ignore[list-item]  # a wrong key is what is tested

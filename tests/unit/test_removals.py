@@ -28,7 +28,7 @@ def told_cache(**options: Any) -> tuple[MemoryCache[Any, Any], Told]:
 
 def test_removal_to_make_room_is_evicted() -> None:
     """The entry that had to go, not the one that came."""
-    cache, told = told_cache(maxsize=2)
+    cache, told = told_cache(maxsize=2, policy="lru")
     cache.update(a=1, b=2)
     cache["c"] = 3
     assert told == [("a", 1, "evicted")]
