@@ -189,7 +189,7 @@ class Cache(Store[K, V], Generic[K, V]):
             return super().expire()
         if math.isnan(time):
             raise ValueError(f"time={time!r}: give an instant of time.monotonic(), in seconds, or None for now")
-        now_ns = round(time * 1e9) if abs(time) < _LATEST_S else (NEVER_NS if time > 0 else 0)
+        now_ns = NEVER_NS if time > _LATEST_S else round(max(time, 0.0) * 1e9)
         return super().expire(now_ns)
 
     @classmethod
