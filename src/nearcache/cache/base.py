@@ -257,8 +257,12 @@ class Cache(Store[K, V], Generic[K, V]):
 
 def store_options(settings: Settings) -> dict[str, Any]:
     """What the store is told, by the names of its own arguments, whatever the kind of cache."""
-    told = {"maxbytes": settings.maxbytes, "keyfunc": settings.key, "listener": settings.on_removal}
-    return told if settings.policy == "lru" else told | {"policy": settings.policy}
+    return {
+        "maxbytes": settings.maxbytes,
+        "keyfunc": settings.key,
+        "listener": settings.on_removal,
+        "policy": settings.policy,
+    }
 
 
 def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
