@@ -41,6 +41,7 @@ from .errors import (
     UnsupportedServerError,
     ValueTooLargeError,
 )
+from .options import RemovalCause
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ __all__ = [
     "LoaderStats",
     "MemoryCache",
     "NotRedisError",
+    "RemovalCause",
     "SelfTest",
     "ServerNotFoundError",
     "ServerReplyError",

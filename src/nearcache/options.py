@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import ConfigError
@@ -21,6 +21,13 @@ from .errors import ConfigError
 ENVIRONMENT: Final = "NEARCACHE_URL"
 DEFAULT_URL: Final = "embedded://default"
 SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix")
+
+#: What decides which L1 entry makes room: ``lru`` (the one used least recently), or ``adaptive`` (among those used
+#: little, so that a scan does not push out what is in use).
+Policy = Literal["lru", "adaptive"]
+DEFAULT_POLICY: Final[Policy] = "lru"
+#: Why an entry went from L1, as ``on_removal`` is told: see :class:`Settings`.
+RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
@@ -60,6 +67,7 @@ class Settings:
         namespace: Name of the logical cache. Caches of one namespace on the same shards are one cache.
         maxsize: Most entries L1 holds; ``None``: no bound.
         maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
+        policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
         ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days).
         l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
         max_staleness: The bound B: an L1 hit is never older than this.
@@ -70,6 +78,10 @@ class Settings:
         loader: Called with the key on a miss of ``cache[key]``.
         key: Function from the user's key to an encodable one.
         getsizeof: Size of a value, for ``maxbytes`` of a ``memory://`` cache.
+        on_removal: Called with key, value and cause (:data:`RemovalCause`) of each entry that has gone from L1. The key
+            is the one held, after ``key=``. It runs after the change, in the thread that caused it (for a message from
+            another process: the listener's), never during a hit, and must not block. What it raises goes to
+            ``sys.unraisablehook``. Causes: docs/tiers.md.
         classes: Classes that the ``safe`` codec may write and read.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
@@ -81,6 +93,7 @@ class Settings:
     namespace: str = "default"
     maxsize: int | None = 100_000
     maxbytes: int | None = None
+    policy: Policy = DEFAULT_POLICY
     ttl: float | None = 3600.0
     l1_ttl: float | None = None
     max_staleness: float = 2.0
@@ -91,6 +104,7 @@ class Settings:
     loader: Callable[[Any], Any] | None = None
     key: Callable[[Any], Any] | None = None
     getsizeof: Callable[[Any], int] | None = None
+    on_removal: Callable[[Any, Any, RemovalCause], object] | None = None
     classes: tuple[type, ...] = ()
     shards: int = 1
     maxmemory_mb: int = 256
@@ -132,6 +146,15 @@ def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any],
         if not low <= number <= high:  # NaN is in no range
             raise ConfigError(option, value, allowed)
         return float(number)
+
+    return check
+
+
+def _one_of(*names: str) -> Callable[[str, Any], Any]:
+    def check(option: str, value: Any) -> Any:
+        if not isinstance(value, str) or value not in names:
+            raise ConfigError(option, value, f"give one of {', '.join(map(repr, names))}")
+        return value
 
     return check
 
@@ -188,6 +211,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "namespace": _name,
     "maxsize": _integer(1, 2_000_000_000, none=True),
     "maxbytes": _integer(1, 2**50, none=True),
+    "policy": _one_of(*get_args(Policy)),
     "ttl": _seconds(0.001, _MAX_TTL_S, none="no expiry"),
     "l1_ttl": _seconds(0.001, _MAX_TTL_S, none="the lifetime in L2"),
     "max_staleness": _seconds(0.1, 60.0),
@@ -198,6 +222,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "loader": _callable,
     "key": _callable,
     "getsizeof": _callable,
+    "on_removal": _callable,
     "classes": _classes,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -218,6 +243,8 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 _L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
                              "pool_size", "classes"})  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
+#: Options that are Python objects, which no URL can hold.
+_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes"})
 
 
 def seconds_to_ttl(option: str, value: Any) -> float | None:
@@ -265,6 +292,11 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
             value = _redact_value(option, keywords[option])
             raise ConfigError(option, value, "the URL gives it another value; give it once")
     return _build(scheme, text, location, {**in_url, **checked})
+
+
+def memory_options(settings: Settings) -> dict[str, Any]:
+    """Return the options with which ``parse("memory://", ...)`` gives the same settings, as far as they concern L1."""
+    return {option: getattr(settings, option) for option in _allowed("memory")}
 
 
 def _check(scheme: str, allowed: Mapping[str, Callable[[str, Any], Any]], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,7 +353,7 @@ def _query(text: str, query: str) -> dict[str, str]:
     for option, value in pairs:
         if option in found:
             raise ConfigError(option, _redact_value(option, value), "it stands twice in the URL")
-        if option in ("loader", "key", "getsizeof", "classes"):
+        if option in _OBJECTS:
             raise ConfigError(option, value, "give it as a keyword: a URL can hold no Python object")
         found[option] = value
     return found

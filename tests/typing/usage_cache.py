@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import assert_type
 
 import nearcache
-from nearcache import Cache, CacheInfo, Health, MemoryCache, SelfTest, Stats
+from nearcache import Cache, CacheInfo, Health, MemoryCache, RemovalCause, SelfTest, Stats
 
 assert_type(nearcache.open(), Cache[Any, Any])
 assert_type(nearcache.open("redis://a:6379,b:6379", namespace="shop", ttl=300, max_staleness=1.0), Cache[Any, Any])
@@ -60,6 +60,28 @@ def use_as_mapping() -> None:
     assert_type(prices.values(), ValuesView[int])
     assert_type(prices.items(), ItemsView[str, int])
     assert_type(prices.copy(), Cache[str, int])
+    assert_type(prices.expire(), list[tuple[str, int]])
+    assert_type(prices.expire(12.5), list[tuple[str, int]])
+
+
+class Shelf(MemoryCache[str, int]):
+    """A copy of a subclass is one too."""
+
+
+def copy_memory(shelf: Shelf) -> None:
+    """The class stays the same."""
+    assert_type(shelf.copy(), Shelf)
+
+
+def note(key: str, value: int, cause: RemovalCause) -> None:
+    """What ``on_removal`` may be: a comparison with a cause that does not exist is an error."""
+    if cause == "evicted":
+        print(key, value)
+    elif cause == "lost":  # type: ignore[comparison-overlap]  # there is no such cause
+        print(key)
+
+
+noting = nearcache.open("memory://", policy="adaptive", on_removal=note)
 
 
 def observe() -> None:

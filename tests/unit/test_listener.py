@@ -12,6 +12,7 @@ import pytest
 
 from nearcache._store import Store
 from nearcache.bus import Listener
+from nearcache.clocks import monotonic_ns
 from nearcache.coherence import Lane, State, pack_message
 
 TIMEOUT = 20.0
@@ -131,3 +132,36 @@ def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
     listener.wake()
     thread.join(TIMEOUT)
     assert not thread.is_alive()
+
+
+def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
+    """Somebody who only reads reclaims nothing. All of a burst goes, without waiting for a heartbeat each time."""
+    gone: list[tuple[str, str]] = []
+    done = threading.Event()
+    ahead_ns = [0]
+
+    def note(key: int, value: int, cause: str) -> None:
+        gone.append((cause, threading.current_thread().name))
+        if len(gone) == 3000:
+            done.set()
+
+    store: Store[int, int] = Store(None, ttl_ns=10**9, listener=note)
+    store.set_clock(0)
+    source, lane = Source(), Lane(60_000_000_000)
+    listener = Listener(
+        weakref.ref(store), source, [lane], b"nc:{t:0}:", Heartbeat(), clock=lambda: monotonic_ns() + ahead_ns[0]
+    )
+    listener.start()
+    answer(source, seq=0, wid=0)
+    assert listener.wait_settled(TIMEOUT)
+    for n in range(3000):
+        store[n] = n
+    store.set_clock(2 * 10**9)
+    ahead_ns[0] = lane.heartbeat_ns
+    listener.wake()
+    assert done.wait(TIMEOUT)
+    assert set(gone) == {("expired", "nearcache-listener")}
+    assert len(store) == 0
+    listener.stop()
+    for server in source.servers:
+        server.close()

@@ -34,7 +34,7 @@ def test_memory_cache_takes_any_hashable_key_and_any_value() -> None:
 
 def test_memory_cache_evicts_the_least_recently_used() -> None:
     """Reading counts as use, `in` and peek do not."""
-    cache: MemoryCache[str, int] = MemoryCache(maxsize=3)
+    cache: MemoryCache[str, int] = MemoryCache(maxsize=3, policy="lru")
     cache.update(a=1, b=2, c=3)
     assert cache["a"] == 1
     assert "b" in cache
@@ -60,7 +60,7 @@ def test_memory_cache_expires_entries() -> None:
 
 def test_memory_cache_bounds_bytes_by_getsizeof() -> None:
     """A value that can never fit is refused with both sizes."""
-    cache: MemoryCache[int, bytes] = MemoryCache(maxbytes=100, getsizeof=len)
+    cache: MemoryCache[int, bytes] = MemoryCache(maxbytes=100, getsizeof=len, policy="lru")
     for n in range(10):
         cache[n] = b"x" * 40
     assert list(cache) == [8, 9]
@@ -143,6 +143,17 @@ def test_memory_cache_key_function_maps_keys() -> None:
     assert "aBc" in cache
     del cache["abC"]
     assert len(cache) == 0
+
+
+def test_memory_cache_get_many_with_a_key_function_returns_the_callers_keys() -> None:
+    """Several of them may mean one entry; one given twice comes once."""
+    cache: MemoryCache[str, int] = MemoryCache(key=str.lower)
+    cache.update(a=1, b=2)
+    assert cache.get_many(["A", "a", "B", "A", "c", "C"]) == {"A": 1, "a": 1, "B": 2}
+    assert cache.get_many(iter("aab")) == {"a": 1, "b": 2}
+    assert cache.get_many([]) == {}
+    with pytest.raises(TypeError):
+        cache.get_many([1])  # type: ignore[list-item]  # a wrong key is what is tested
 
 
 def test_memory_cache_closed_holds_nothing_and_says_so() -> None:

@@ -46,6 +46,12 @@ BAD_VALUES: list[tuple[str, str, Any]] = [
     ("memory://", "loader", "load"),
     ("memory://", "key", 3),
     ("memory://", "getsizeof", 3),
+    ("memory://", "on_removal", "log"),
+    ("memory://", "policy", "fifo"),
+    ("memory://", "policy", None),
+    ("memory://", "policy", ["lru"]),
+    (REDIS, "policy", "LRU"),
+    (REDIS, "on_removal", 3),
     (REDIS, "ttl", 4_294_968),
     (REDIS, "l1_ttl", 0),
     (REDIS, "max_staleness", 0.05),
@@ -232,6 +238,22 @@ def test_settings_assignment_is_refused() -> None:
         settings.maxsize = 5  # type: ignore[misc]  # that is what is tested
 
 
+@pytest.mark.parametrize("url", ["memory://", "embedded://", REDIS, "rediss://a", "unix:///a"])
+def test_parse_policy_and_on_removal_go_with_every_scheme(url: str) -> None:
+    """They concern L1, which all have."""
+    settings = parse(f"{url}?policy=adaptive", on_removal=print)
+    assert (settings.policy, settings.on_removal) == ("adaptive", print)
+    assert (parse(url).policy, parse(url).on_removal) == (options.DEFAULT_POLICY, None)
+
+
+def test_memory_options_give_the_same_settings_again() -> None:
+    """What concerns L1 of any cache, as options of a ``memory://`` one."""
+    chosen = {"maxsize": 7, "maxbytes": 9, "policy": "lru", "ttl": 3.0, "key": str, "getsizeof": len, "loader": str}
+    settings = parse("memory://", **chosen, on_removal=print)
+    assert parse("memory://", **options.memory_options(settings)) == settings
+    assert parse("memory://", **options.memory_options(parse(REDIS, maxsize=7))).maxsize == 7
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -291,7 +313,7 @@ def test_parse_option_of_another_scheme_is_refused(url: str, option: str) -> Non
     assert f"{url.partition(':')[0]}:// has no such option" in message_of(url, **{option: "x"})
 
 
-@pytest.mark.parametrize("option", ["loader", "key", "getsizeof", "classes"])
+@pytest.mark.parametrize("option", ["loader", "key", "getsizeof", "on_removal", "classes"])
 def test_parse_python_object_in_url_is_refused(option: str) -> None:
     """Functions and classes can only be keywords."""
     assert "give it as a keyword" in message_of(f"memory://?{option}=os.system")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nearcache._store import Op, Store
-from support.store_kit import NEVER, SERVER, attached_store
+from support.store_kit import NEVER, SERVER, attached_store, fill
 
 MINE, BEFORE, AFTER = 7, 6, 8
 
@@ -128,3 +128,66 @@ def test_read_cannot_be_announced() -> None:
     store.open(op)
     store.apply(0, BEFORE, ["k"])
     assert not op.storable
+
+
+# -- what a listener is told ---------------------------------------------------------------------------------------
+
+
+def told_store(**options: Any) -> tuple[Store[Any, Any], list[Any]]:
+    """A store that holds a value of another write, and what its listener is told."""
+    told: list[Any] = []
+    store = attached_store(listener=lambda *removal: told.append(removal), **options)
+    fill(store, "k", "old", wid=1)
+    return store, told
+
+
+def test_announced_write_replaces_whether_its_message_or_its_reply_comes_first() -> None:
+    """Which of two connections is quicker makes no difference to the cause."""
+    for message_first in (True, False):
+        store, told = told_store()
+        write = announced(store)
+        if message_first:
+            assert store.apply(0, MINE, ["k"]) == 1  # what is not true any more is not served till the reply comes
+            assert store.get("k") is None
+        assert acknowledged(store, write)
+        if not message_first:
+            store.apply(0, MINE, ["k"])
+        assert told == [("k", "old", "replaced")]
+        assert store["k"] == "value 7"
+
+
+def test_announced_write_replaces_though_its_value_is_not_kept() -> None:
+    """L2 holds the new value; that L1 has no room for it makes the old one no less replaced."""
+    for message_first in (True, False):
+        store, told = told_store(maxbytes=100)
+        write = announced(store)
+        if message_first:
+            store.apply(0, MINE, ["k"])
+        assert not store.finish(write, "large", MINE, NEVER, 101, SERVER)
+        assert told == [("k", "old", "replaced")]
+
+
+def test_message_of_anothers_write_invalidates_though_a_write_is_under_way() -> None:
+    """Here it is the other one that has changed the value first."""
+    store, told = told_store()
+    write = announced(store)
+    store.apply(0, BEFORE, ["k"])
+    assert told == [("k", "old", "invalidated")]
+    assert acknowledged(store, write)
+    assert len(told) == 1
+
+
+def test_message_of_an_own_invalidation_invalidates() -> None:
+    """It stores nothing, so nothing is replaced."""
+    store, told = told_store()
+    op = Op("k", 0, wid=MINE, write=True)
+    store.open(op)
+    store.apply(0, MINE, ["k"])
+    assert told == [("k", "old", "invalidated")]
+
+
+def test_write_that_fails_invalidates() -> None:
+    """Nobody knows what L2 holds."""
+    store, told = told_store()
+    store.abandon(announced(store), drop=True)
+    assert told == [("k", "old", "invalidated")]

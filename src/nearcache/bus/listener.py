@@ -37,6 +37,9 @@ _GATHER_S: Final = 0.0005
 _IDLE_NS: Final = 60_000_000_000
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
+#: How often L1 is tended in a row, and the pause after a row that found much to do.
+_TENDS: Final = 64
+_TEND_SOON_NS: Final = 10_000_000
 
 
 class Link(Protocol):
@@ -132,6 +135,7 @@ class Listener:
         self._by_descriptor: dict[int, _Subscription] = {}
         self._woken_ns = 0
         self._due_ns = 0
+        self._tend_ns = 0
         # Sockets, not a bare pipe: once closed they say so, where a file descriptor's number may be another's by then.
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -238,9 +242,10 @@ class Listener:
         self._take_arrivals()
         self._connect_missing()
         self._beat()
+        self._tend()
         if not self._settled.is_set() and all(s.lane.state is State.LIVE or s.failures for s in self._subscriptions):
             self._settled.set()
-        due = [self._clock() + _IDLE_NS]
+        due = [self._clock() + _IDLE_NS, self._tend_ns]
         for s in self._subscriptions:
             if s.link is not None:
                 due.append(s.beat_ns)
@@ -300,6 +305,20 @@ class Listener:
         subscription.failures += 1
         pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(subscription.failures - 1, 10))
         subscription.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+
+    def _tend(self) -> None:
+        """As often as there is a heartbeat, reclaim what has expired in L1: reading alone does not.
+
+        A little at a time, because the interpreter's other threads wait meanwhile; soon again if there was much.
+        """
+        store, now_ns = self._store(), self._clock()
+        if store is None or now_ns < self._tend_ns:
+            return
+        held = len(store)
+        for _ in range(_TENDS):
+            store.tend()
+        has_much = held - len(store) >= _TENDS
+        self._tend_ns = now_ns + (_TEND_SOON_NS if has_much else self._subscriptions[0].lane.heartbeat_ns)
 
     # -- heartbeats
 

@@ -45,9 +45,10 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
             this user that give the same name), ``redis://HOST:PORT,HOST:PORT/DB`` (client-side shards),
             ``rediss://`` (TLS), ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
             variable ``NEARCACHE_URL``, or else ``embedded://default``.
-        options: ``namespace``, ``maxsize``, ``maxbytes``, ``ttl``, ``l1_ttl``, ``max_staleness``, ``loader``, ``key``,
-            ``classes``, ``timeout`` and others: see :class:`nearcache.options.Settings`. They may stand in the
-            URL's query as well.
+        options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``,
+            ``loader``, ``key``, ``on_removal``, ``classes``, ``timeout`` and others: see
+            :class:`nearcache.options.Settings`. Those that are no functions or classes may stand in the URL's query
+            as well.
     Returns:
         A mapping, and a context manager that closes itself.
     Raises:

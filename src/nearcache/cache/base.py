@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from .._store import Store
+from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..options import Settings, seconds_to_ttl
 from .report import CacheInfo, Health, SelfTest, Stats
@@ -21,6 +23,9 @@ D = TypeVar("D")
 
 #: "Not given", where None means something.
 DEFAULT: Final[Any] = object()
+
+#: An instant, in seconds, that is later than any.
+_LATEST_S: Final = 2.0**33
 
 
 class Cache(Store[K, V], Generic[K, V]):
@@ -105,7 +110,7 @@ class Cache(Store[K, V], Generic[K, V]):
         return value
 
     def popitem(self) -> tuple[K, V]:
-        """Remove the least recently used L1 entry everywhere and return it.
+        """Remove the L1 entry that would make room next (``lru``: the least recently used) everywhere; return it.
 
         Raises:
             KeyError: L1 is empty.
@@ -152,25 +157,40 @@ class Cache(Store[K, V], Generic[K, V]):
     # -- this process's L1, seen as a mapping
 
     def keys(self) -> KeysView[K]:
-        """The keys in L1, least recently used first."""
+        """The keys in L1, who makes room next first (``lru``: the least recently used)."""
         return KeysView(cast("Mapping[K, V]", self))
 
     def items(self) -> ItemsView[K, V]:
-        """The pairs in L1, least recently used first."""
+        """The pairs in L1, in the order of :meth:`keys`."""
         return _Items(cast("Mapping[K, V]", self))
 
     def values(self) -> ValuesView[V]:
-        """The values in L1, least recently used first."""
+        """The values in L1, in the order of :meth:`keys`."""
         return _Values(cast("Mapping[K, V]", self))
 
     def copy(self) -> Cache[K, V]:
-        """Return a ``memory://`` cache of its own that holds what L1 holds now."""
-        from .memory import MemoryCache
+        """Return a ``memory://`` cache of its own that holds what L1 holds now, each entry for the rest of its time."""
+        raise NotImplementedError
 
-        copied: MemoryCache[K, V] = MemoryCache(maxsize=self.settings.maxsize)
-        for key, value in self.snapshot():
-            copied[key] = value
-        return copied
+    def expire(self, time: float | None = None) -> list[tuple[K, V]]:
+        """Remove from L1 what has expired, and return it, as cachetools' ``TTLCache.expire`` does.
+
+        Nobody has to call it: expired entries are not served, and are reclaimed along with other work.
+
+        Args:
+            time: The instant, in seconds of ``time.monotonic()``; what would have expired by then goes. ``None``: now.
+        Returns:
+            The pairs, under the keys held (after ``key=``), in no particular order.
+        Raises:
+            ValueError: The instant is not a number.
+        Cost: O(expired entries), no I/O; ``on_removal`` is called for each, in this thread.
+        """
+        if time is None:
+            return super().expire()
+        if math.isnan(time):
+            raise ValueError(f"time={time!r}: give an instant of time.monotonic(), in seconds, or None for now")
+        now_ns = NEVER_NS if time > _LATEST_S else round(max(time, 0.0) * 1e9)
+        return super().expire(now_ns)
 
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Self:
@@ -233,6 +253,27 @@ class Cache(Store[K, V], Generic[K, V]):
         """Check a lifetime given with a call; return milliseconds."""
         seconds = self.settings.ttl if ttl is DEFAULT else seconds_to_ttl("ttl", ttl)
         return endless_ms if seconds is None else max(1, round(seconds * 1000))
+
+
+def store_options(settings: Settings) -> dict[str, Any]:
+    """What the store is told, by the names of its own arguments, whatever the kind of cache."""
+    return {
+        "maxbytes": settings.maxbytes,
+        "keyfunc": settings.key,
+        "listener": settings.on_removal,
+        "policy": settings.policy,
+    }
+
+
+def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
+    """Return the valid pairs of L1, in its order, under the keys held, with nanoseconds left (``None``: no end)."""
+    found: list[tuple[K, V, int | None]] = []
+    for key, value in cache.snapshot():
+        try:
+            found.append((key, value, cache.remaining_ns(key)))
+        except KeyError:  # it has gone meanwhile
+            continue
+    return found
 
 
 def closed(name: str) -> ClosedError:

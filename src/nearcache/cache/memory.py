@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads
-from ..options import parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed
+from ..options import Settings, memory_options, parse
+from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _NS_PER_MS: Final = 1_000_000
 _ABSENT: Final[Any] = object()
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 _LOADED: Final = 1
 _IDENTITY: Final = 1
+#: Attributes that belong to one object and its running loads.
+_OWN: Final = frozenset({"settings", "_loads", "_counting", "_load_calls", "_closed"})
 
 
 class MemoryCache(Cache[K, V]):
@@ -26,22 +33,27 @@ class MemoryCache(Cache[K, V]):
 
     Args:
         url: ``memory://`` with options, or nothing.
-        options: ``maxsize``, ``maxbytes``, ``getsizeof``, ``ttl``, ``loader``, ``key``.
+        options: ``maxsize``, ``maxbytes``, ``getsizeof``, ``policy``, ``ttl``, ``loader``, ``key``, ``on_removal``.
     Raises:
         ConfigError: An option is unknown or out of range.
+
+    It can be copied (:meth:`copy`, ``copy.copy``, ``copy.deepcopy``) and pickled: settings, valid entries with the rest
+    of their time, and attributes of subclasses; not counters, nor loads under way. ``__init__`` is not called again.
     """
 
     def __init__(self, url: str = "memory://", /, **options: Any) -> None:
         settings = parse(url, **options)
         if settings.scheme != "memory":
             raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
+        self._begin(settings)
+
+    def _begin(self, settings: Settings) -> None:
         self.settings = settings
         super().__init__(
             settings.maxsize,
-            maxbytes=settings.maxbytes,
             ttl_ns=0 if settings.ttl is None else round(settings.ttl * 1e9),
-            keyfunc=settings.key,
             getsizeof=settings.getsizeof,
+            **store_options(settings),
         )
         self.lane_vouch(0, NEVER_NS)
         self.lane_attach(0, _IDENTITY)
@@ -86,7 +98,7 @@ class MemoryCache(Cache[K, V]):
         self._count_load(0)
         try:
             value = loader(key)
-            size = 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
+            size = self._size_of(value)
         except BaseException:
             self.abandon(op, drop=False)
             self._count_load(1)
@@ -94,6 +106,9 @@ class MemoryCache(Cache[K, V]):
         deadline_ns = monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
         self.finish(op, value, _LOADED, deadline_ns, size, _IDENTITY)
         return value
+
+    def _size_of(self, value: V) -> int:
+        return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
 
     def _count_load(self, which: int) -> None:
         with self._counting:
@@ -141,6 +156,50 @@ class MemoryCache(Cache[K, V]):
         self._use()
         self.drop_all(invalidated=True)
 
+    # -- copies
+
+    def copy(self) -> Self:
+        """Return a cache of its own with the same class, settings and attributes, and the same entries for the rest of
+        their time. What the entries are is shared, as by ``dict.copy``.
+
+        Raises:
+            ClosedError: This one is closed.
+        """
+        return copy.copy(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What object.__reduce_ex__ gives for a class of Python's own; so __getstate__ and __setstate__ may be extended.
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]  # not in the stub
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what ``copy`` and ``pickle`` take along. Subclasses may add to it.
+
+        Raises:
+            ClosedError: There is nothing to copy.
+        """
+        self._use()
+        return {
+            "options": memory_options(self.settings),
+            "entries": remaining(self),
+            "attributes": {name: value for name, value in _attributes(self) if name not in _OWN},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the cache that ``__getstate__`` has described: the other half, for a new object only."""
+        self._begin(parse("memory://", **state["options"]))
+        for name, value in state["attributes"].items():
+            object.__setattr__(self, name, value)
+        self._restore(state["entries"])
+
+    def _restore(self, entries: Iterable[tuple[K, V, int | None]]) -> None:
+        """Store pairs under the keys held (after ``key=``), each for some nanoseconds; ``None``: without an end."""
+        now_ns = monotonic_ns()
+        for held, value, left_ns in entries:
+            op = Op(held, 0, wid=_LOADED, write=True)
+            size = self._size_of(value)
+            self.open(op)
+            self.finish(op, value, _LOADED, NEVER_NS if left_ns is None else now_ns + left_ns, size, _IDENTITY)
+
     # -- observation and life
 
     def stats(self) -> Stats:
@@ -169,3 +228,15 @@ class MemoryCache(Cache[K, V]):
     def _use(self) -> None:
         if self._closed:
             raise closed(repr(self))
+
+
+def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """What an instance holds in its dictionary and in slots of subclasses, as pickling a plain object takes it."""
+    yield from vars(cache).items()
+    for cls in type(cache).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
+            if slot not in ("__dict__", "__weakref__") and hasattr(cache, name):
+                yield name, getattr(cache, name)

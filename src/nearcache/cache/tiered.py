@@ -36,7 +36,8 @@ from ..loading import (
     write_many,
 )
 from ..options import Endpoint, Settings, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed
+from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .memory import MemoryCache
 from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class TieredCache(Cache[K, V]):
         settings = parse(url, **options)
         self.settings = settings
         self._servers, endpoints = _servers(settings)
-        super().__init__(settings.maxsize, maxbytes=settings.maxbytes, lanes=len(endpoints), keyfunc=settings.key)
+        super().__init__(settings.maxsize, lanes=len(endpoints), **store_options(settings))
         self._endpoints = endpoints
         self._driver = _driver(settings, endpoints, self._servers)
         self._tier = _tier(settings, endpoints)
@@ -157,9 +158,9 @@ class TieredCache(Cache[K, V]):
         missed: list[K] = []
         found = self.hit_dict(keys, missed)
         if missed:
-            named = {self._name(key): key for key in missed}
-            more = self._run(read_many(self._tier, self, named))
-            found.update((named[name], value) for name, value in more.items())
+            named = {key: self._name(key) for key in missed}  # with key=, several may have one name
+            more = self._run(read_many(self._tier, self, named.values()))
+            found.update((key, more[name]) for key, name in named.items() if name in more)
         return found
 
     def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
@@ -260,9 +261,32 @@ class TieredCache(Cache[K, V]):
 
     # -- life
 
+    def copy(self) -> MemoryCache[K, V]:
+        """Return a ``memory://`` cache of what L1 holds now, each entry for the rest of its time.
+
+        It has the same ``maxsize``, ``policy`` and ``key``. It hears of no invalidation and has neither loader nor
+        ``on_removal``; what is stored in it stays until it is evicted.
+        """
+        same = self.settings
+        copied: MemoryCache[K, V] = MemoryCache(maxsize=same.maxsize, policy=same.policy, key=same.key)
+        copied._restore(remaining(self))
+        return copied
+
+    def __reduce__(self) -> Any:
+        """Neither pickled nor copied: connections, a thread and a place in a namespace cannot be.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"a cache on Redis cannot be pickled or copied: open another with the same URL and "
+            f"namespace={self.settings.namespace!r}, or call copy() for a memory:// cache of what L1 holds"
+        )
+
     def close(self) -> None:
-        """Leave: end the listener, close connections; of embedded servers, the last to leave stops them."""
+        """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
         self._end()
+        self.drop_all()
 
     def _use(self) -> None:
         if not self._end.alive:

@@ -218,7 +218,7 @@ def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) ->
         for chunk in chunks:
             _open(store, chunk)
             for name in chunk.names:
-                store.drop(name)
+                store.delete(name)
         commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid).commands for c in chunks]
         results = yield from _send(chunks, commands)
         for chunk, (result, _) in zip(chunks, results, strict=True):

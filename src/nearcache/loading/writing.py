@@ -90,8 +90,7 @@ def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
     op = Op(name, shard, wid=new_id(), write=True)
     try:
         store.open(op)
-        held = store.peek(name, MISSING) is not MISSING
-        store.drop(name)
+        held = store.delete(name)
         reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid)])[0])
         store.finish(op, None, 0, 0)
         tier.count(invalidations=1)
@@ -122,7 +121,7 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
             # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
             lane.generation = None
             store.lane_suspect(shard)
-        store.drop_all()
+        store.drop_all(invalidated=True)
     tier.count(invalidations=1)
     failed = next((value for reply in replies for value in errors_in(reply)), None)
     if failed is not None:

@@ -1,0 +1,260 @@
+"""``on_removal``, ``expire`` and ``policy`` of a ``memory://`` cache."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from typing import Any, get_args
+
+import pytest
+
+import nearcache
+from nearcache import MemoryCache, RemovalCause, options
+
+SECOND = 10**9
+Told = list[tuple[Any, Any, RemovalCause]]
+
+
+def told_cache(**options: Any) -> tuple[MemoryCache[Any, Any], Told]:
+    """A cache and the list of what its listener is told."""
+    told: Told = []
+    return MemoryCache(on_removal=lambda *removal: told.append(removal), **options), told
+
+
+# -- on_removal ----------------------------------------------------------------------------------------------------
+
+
+def test_removal_to_make_room_is_evicted() -> None:
+    """The entry that had to go, not the one that came."""
+    cache, told = told_cache(maxsize=2, policy="lru")
+    cache.update(a=1, b=2)
+    cache["c"] = 3
+    assert told == [("a", 1, "evicted")]
+
+
+def test_removal_of_an_overwritten_value_is_replaced() -> None:
+    """The key is still there; told is the old value."""
+    cache, told = told_cache()
+    cache["k"] = 1
+    cache["k"] = 2
+    cache.set("k", 3)
+    cache.set_many({"k": 4})
+    assert told == [("k", 1, "replaced"), ("k", 2, "replaced"), ("k", 3, "replaced")]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda cache: cache.__delitem__("k"),
+        lambda cache: cache.pop("k"),
+        lambda cache: cache.popitem(),
+        lambda cache: cache.invalidate("k"),
+        lambda cache: cache.delete_many(["k"]),
+        lambda cache: cache.clear(),
+    ],
+    ids=["del", "pop", "popitem", "invalidate", "delete_many", "clear"],
+)
+def test_removal_of_what_is_not_true_any_more_is_invalidated(how: Any) -> None:
+    """Somebody said so, once."""
+    cache, told = told_cache()
+    cache["k"] = 1
+    how(cache)
+    assert told == [("k", 1, "invalidated")]
+    assert "k" not in cache
+
+
+@pytest.mark.parametrize(
+    "how",
+    [lambda cache: cache.drop("k"), lambda cache: cache.drop_all(), lambda cache: cache.close()],
+    ids=["drop", "drop_all", "close"],
+)
+def test_removal_of_a_mere_copy_is_dropped(how: Any) -> None:
+    """The value is as true as before; this process does not keep it any longer."""
+    cache, told = told_cache()
+    cache["k"] = 1
+    how(cache)
+    assert told == [("k", 1, "dropped")]
+
+
+def test_removal_by_time_is_expired_when_it_is_met_or_reclaimed() -> None:
+    """Not at the instant: nothing runs for its sake."""
+    cache, told = told_cache(ttl=10)
+    cache.set_clock(0)
+    cache.update(a=1, b=2)
+    cache.set_clock(60 * SECOND)
+    assert told == []
+    assert cache.get("a") is None
+    assert told == [("a", 1, "expired")]
+    cache["c"] = 3
+    assert told[1:] == [("b", 2, "expired")]
+
+
+def test_removal_is_told_with_the_key_held() -> None:
+    """The caller's key is not kept, so it cannot be told."""
+    cache, told = told_cache(key=str.lower)
+    cache["ABC"] = 1
+    cache["aBC"] = 2
+    del cache["Abc"]
+    assert told == [("abc", 1, "replaced"), ("abc", 2, "invalidated")]
+
+
+def test_removal_is_told_after_the_change_and_may_use_the_cache() -> None:
+    """The listener finds the cache as the change has left it."""
+    seen: list[Any] = []
+
+    def look(key: str, value: int, cause: RemovalCause) -> None:
+        seen.append((cause, cache.get(key)))
+        if cause == "evicted":
+            cache.set_clock(None)
+
+    cache: MemoryCache[str, int] = MemoryCache(maxsize=1, on_removal=look)
+    cache["a"] = 1
+    cache["a"] = 2
+    cache["b"] = 3
+    cache.invalidate("b")
+    assert seen == [("replaced", 2), ("evicted", None), ("invalidated", None)]
+
+
+def test_removal_is_told_in_the_thread_that_caused_it() -> None:
+    """A memory:// cache has no thread of its own."""
+    threads: list[int] = []
+    cache: MemoryCache[str, int] = MemoryCache(on_removal=lambda *_: threads.append(threading.get_ident()))
+    cache["k"] = 1
+    other = threading.Thread(target=cache.invalidate, args=("k",))
+    other.start()
+    other.join()
+    assert threads == [other.ident]
+
+
+def test_removal_listener_is_not_called_by_hits() -> None:
+    """Reading what is there runs no Python code, a listener's included."""
+    cache, told = told_cache(maxsize=2)
+    cache.update(a=1, b=2)
+    for _ in range(1000):
+        assert (cache["a"], cache.get("b"), "a" in cache) == (1, 2, True)
+    assert told == []
+
+
+def test_removal_listener_that_raises_does_not_undo_the_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is complete; the exception goes where those of finalizers go."""
+    raised: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", raised.append)
+    cache: MemoryCache[str, int] = MemoryCache(on_removal=lambda *_: 1 // 0)
+    cache["k"] = 1
+    assert cache.invalidate("k")
+    assert [type(each.exc_value) for each in raised] == [ZeroDivisionError]
+    assert "k" not in cache
+
+
+def test_removal_of_a_loaded_value_is_told_as_any_other() -> None:
+    """Whoever stored it."""
+    cache, told = told_cache(loader=str.upper)
+    assert cache["k"] == "K"
+    cache["k"] = "other"
+    assert told == [("k", "K", "replaced")]
+
+
+def test_removal_causes_are_these_five() -> None:
+    """The type lists what may come."""
+    assert set(get_args(RemovalCause)) == {"evicted", "expired", "replaced", "invalidated", "dropped"}
+
+
+# -- expire --------------------------------------------------------------------------------------------------------
+
+
+def test_expire_returns_what_has_expired_and_keeps_the_rest() -> None:
+    """As cachetools' TTLCache.expire does; the listener is told too."""
+    cache, told = told_cache()
+    cache.set_clock(0)
+    cache.set("a", 1, ttl=10)
+    cache.set("b", 2, ttl=100)
+    cache["c"] = 3
+    assert cache.expire() == []
+    cache.set_clock(60 * SECOND)
+    assert len(cache) == 3
+    assert cache.expire() == [("a", 1)]
+    assert cache.expire() == []
+    assert len(cache) == 2
+    assert told == [("a", 1, "expired")]
+    assert cache.stats().l1.expirations == 1
+
+
+def test_expire_at_an_instant_removes_what_ends_by_then() -> None:
+    """In seconds of time.monotonic(), the past and the future included."""
+    cache: MemoryCache[str, int] = MemoryCache()
+    cache.set("a", 1, ttl=100)
+    cache.set("b", 2, ttl=1000)
+    cache["c"] = 3
+    now = time.monotonic()
+    assert cache.expire(now - 10) == []
+    assert cache.expire(now + 99) == []
+    assert cache.expire(now + 101) == [("a", 1)]
+    assert cache.expire(-math.inf) == cache.expire(-5) == []
+    assert cache.expire(math.inf) == [("b", 2)]
+    assert cache.snapshot() == [("c", 3)]
+    cache.set("a", 4, ttl=100)  # an instant that has not come has spoilt nothing
+    assert cache["a"] == 4
+    assert cache.expire() == []
+    cache.check_invariants()
+
+
+def test_expire_returns_the_keys_held() -> None:
+    """After ``key=``."""
+    cache: MemoryCache[str, int] = MemoryCache(key=str.lower, ttl=10)
+    cache["ABC"] = 1
+    assert cache.expire(time.monotonic() + 60) == [("abc", 1)]
+
+
+@pytest.mark.parametrize(("instant", "error"), [(math.nan, ValueError), ("now", TypeError), ([], TypeError)])
+def test_expire_at_what_is_no_instant_is_refused(instant: Any, error: type[Exception]) -> None:
+    """Nothing is removed."""
+    cache: MemoryCache[str, int] = MemoryCache(ttl=10)
+    cache["k"] = 1
+    with pytest.raises(error):
+        cache.expire(instant)
+    assert cache["k"] == 1
+
+
+# -- policy --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", get_args(options.Policy))
+def test_policy_of_either_kind_keeps_the_bound(policy: str) -> None:
+    """Whatever decides who goes, one goes for each that comes."""
+    cache, told = told_cache(maxsize=100, policy=policy)
+    for n in range(1000):
+        cache[n] = n
+        cache.get(n % 7)
+    assert len(cache) == 100
+    assert len(told) == 900
+    assert {cause for _, _, cause in told} == {"evicted"}
+    cache.check_invariants()
+
+
+def test_policy_lru_evicts_the_least_recently_used() -> None:
+    """Exactly."""
+    cache, told = told_cache(maxsize=3, policy="lru")
+    cache.update(a=1, b=2, c=3)
+    assert cache["a"] == 1
+    cache["d"] = 4
+    assert told == [("b", 2, "evicted")]
+
+
+def test_policy_adaptive_keeps_what_is_used_through_a_scan() -> None:
+    """Keys that are asked for once do not push out those that are asked for again and again."""
+    cache: MemoryCache[Any, Any] = MemoryCache(maxsize=1000, policy="adaptive")
+    for _ in range(20):
+        for n in range(500):
+            cache.get_or_load(n, lambda key: key)
+    for n in range(20_000):
+        cache.get_or_load(("scan", n), lambda key: key)
+    assert sum(n in cache for n in range(500)) > 400
+
+
+def test_policy_may_stand_in_the_url_and_in_no_other_spelling() -> None:
+    """The error says what is allowed."""
+    assert nearcache.open("memory://?policy=lru").settings.policy == "lru"
+    with pytest.raises(nearcache.ConfigError, match=r"policy='LRU': give one of 'lru', 'adaptive'"):
+        nearcache.open("memory://", policy="LRU")
