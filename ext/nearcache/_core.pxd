@@ -137,7 +137,7 @@ cdef extern from "nearcache/pending.h" nogil:
     bint pending_add(table_t *pending, uint32_t ref, op_t *op, lanes_t *lanes)
     PyObject *pending_remove(table_t *pending, op_t *op)
     void pending_poison(table_t *pending, uint32_t ref, const op_t *spared)
-    void pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
+    int pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
     void pending_overtake(table_t *pending, uint32_t ref)
 
 

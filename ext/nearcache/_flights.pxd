@@ -9,9 +9,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._core cimport (
     CAUSE_INVALIDATED,
+    CAUSE_REPLACED,
     ENTRY_UNHEARD,
     STORE_FULL,
     STORE_NO_MEMORY,
+    cause_t,
     clock_now,
     core_admits,
     core_bury,
@@ -117,7 +119,7 @@ cdef inline int settle(
     graveyard_init(&yard)
     admitted = admitted and core_fits(core, item.size) and now_ns < item.deadline_ns
     if contradicts(core, op, ref, item.wid) and not (admitted and op.is_write):
-        core_bury(core, ref, CAUSE_INVALIDATED, &yard)
+        core_bury(core, ref, CAUSE_REPLACED if op.announced and item.wid != 0 else CAUSE_INVALIDATED, &yard)
         core.counters.invalidated += 1
         admitted = False
     if admitted:
@@ -167,6 +169,7 @@ cdef inline int apply_one(core_t *core, PyObject *key, int64_t hash, uint64_t wi
     cdef graveyard_t own
     cdef uint32_t ref
     cdef uint32_t pending
+    cdef cause_t cause = CAUSE_INVALIDATED
     graveyard_init(&own)
     core_lock(core)
     try:
@@ -177,7 +180,8 @@ cdef inline int apply_one(core_t *core, PyObject *key, int64_t hash, uint64_t wi
         core_unlock(core)
         bury(core, &own)
         raise
-    pending_hear(&core.pending, pending, wid)
+    if pending_hear(&core.pending, pending, wid):  # its reply is still to come: what it replaces goes already
+        cause = CAUSE_REPLACED
     if ref != 0 and wid != 0 and core.table.details[ref].wid == wid:
         core.table.slab[ref].flags = 0
         ref = 0
@@ -186,7 +190,7 @@ cdef inline int apply_one(core_t *core, PyObject *key, int64_t hash, uint64_t wi
     if ref != 0:
         core.counters.invalidated += 1
         # Without the memory to put them all off to the end, this one is let go of at once.
-        core_bury(core, ref, CAUSE_INVALIDATED, yard if yard.count < yard.capacity else &own)
+        core_bury(core, ref, cause, yard if yard.count < yard.capacity else &own)
     core_unlock(core)
     bury(core, &own)
     return ref != 0

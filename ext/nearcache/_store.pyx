@@ -523,24 +523,23 @@ cdef class Store:
         return take_expired(&self.cores, now_ns)
 
     def remaining_ns(self, key):
-        """How long the key's entry may still be served, in nanoseconds; None: without end. Counts and moves nothing.
+        """Nanoseconds that an entry, named by its held key, has until its deadline; None: it has none.
 
         Raises:
             KeyError: There is no valid entry.
         """
-        cdef object held = held_key(self, key)
-        cdef int64_t hash = hash_of(<PyObject *>held)
+        cdef int64_t hash = hash_of(<PyObject *>key)
         cdef core_t *core = core_at(self, hash)
+        cdef int64_t deadline_ns = 0
         cdef int64_t left_ns = 0
-        cdef uint32_t ref = find_valid(core, <PyObject *>held, hash)
-        if ref != 0 and core.table.slab[ref].deadline_ns == CLOCK_NEVER_NS:
-            left_ns = CLOCK_NEVER_NS
-        elif ref != 0:
-            left_ns = core.table.slab[ref].deadline_ns - clock_now(&core.source)
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        if ref != 0:
+            deadline_ns = core.table.slab[ref].deadline_ns
+            left_ns = deadline_ns - clock_now(&core.source)
         core_unlock(core)
         if ref == 0:
             raise KeyError(key)
-        return None if left_ns == CLOCK_NEVER_NS else left_ns
+        return None if deadline_ns == CLOCK_NEVER_NS else max(left_ns, 0)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 

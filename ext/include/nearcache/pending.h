@@ -216,18 +216,22 @@ static inline void pending_poison(table_t *pending, uint32_t ref, const op_t *sp
 
 /* A message about write `wid` concerns entry `ref`. It poisons every op but the write it announces (R5). A write that
  * is sure to be announced is spared as well until that has happened: messages keep the order of the writes, so what is
- * heard before its own message is older than the write. A lost message changes the stamp, which poisons all. */
-static inline void pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
+ * heard before its own message is older than the write. A lost message changes the stamp, which poisons all. Returns
+ * whether it is the message of a write that stores a value here. */
+static inline int pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
 {
     op_t *op = pending_first(pending, ref);
+    int is_own = 0;
 
     for (; op != NULL; op = op->next) {
         if (wid != 0 && op->is_write && op->wid == wid) {
             op->heard = 1;
+            is_own = is_own || op->announced;
         } else if (!op->announced || op->heard) {
             op_poison(op);
         }
     }
+    return is_own;
 }
 
 /* A local write has happened: whatever the ops under entry `ref` bring is older than what L1 holds now. */
