@@ -25,7 +25,7 @@ SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix")
 #: What decides which L1 entry makes room: ``lru`` (the one used least recently), or ``adaptive`` (among those used
 #: little, so that a scan does not push out what is in use).
 Policy = Literal["lru", "adaptive"]
-DEFAULT_POLICY: Final[Policy] = "lru"
+DEFAULT_POLICY: Final[Policy] = "adaptive"
 #: Why an entry went from L1, as ``on_removal`` is told: see :class:`Settings`.
 RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped"]
 

@@ -33,11 +33,35 @@ class TestMemoryCache(mapping_tests.TestHashMappingProtocol):
         self.assertNotIn("secret", repr(cache))
         self.assertIn("1 of 100000", repr(cache))
 
+    def test_popitem(self) -> None:
+        """Exception: copies need not agree on who goes, unless the order is LRU; popping empties a cache all the same."""
+        cache = self._full_mapping({number: str(number) for number in range(50)})
+        popped = [cache.popitem() for _ in range(50)]
+        self.assertEqual(sorted(popped), [(number, str(number)) for number in range(50)])
+        self.assertRaises(KeyError, cache.popitem)
+
     def test_repr_deep(self) -> None:
         """Follows from the one above: a repr of any depth is short."""
         cache = self._empty_mapping()
         cache[1] = cache
         self.assertLess(len(repr(cache)), 100)
+
+
+class LruCache(MemoryCache[Any, Any]):
+    """A cache whose copies agree with it on the order."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"policy": "lru"} | options)
+
+
+class TestLruCache(TestMemoryCache):
+    """With the other policy, popping from copies gives the same pairs in the same order too."""
+
+    type2test = LruCache
+
+    def test_popitem(self) -> None:
+        """No exception."""
+        mapping_tests.TestHashMappingProtocol.test_popitem(self)
 
 
 class TestTieredCache(mapping_tests.TestMappingProtocol):
@@ -78,6 +102,13 @@ class TestTieredCache(mapping_tests.TestMappingProtocol):
         self.assertIsInstance(copied, MemoryCache)
         copied[1] = "changed"
         self.assertEqual(cache[1], 1)
+
+    def test_popitem(self) -> None:
+        """Exception: the copy is a ``memory://`` cache, which need not agree on who goes."""
+        cache = self._full_mapping({number: str(number) for number in range(50)})
+        popped = [cache.popitem() for _ in range(50)]
+        self.assertEqual(sorted(popped), [(number, str(number)) for number in range(50)])
+        self.assertRaises(KeyError, cache.popitem)
 
     def test_fromkeys(self) -> None:
         """Exception: a new cache would be the same namespace of the same servers, not a new mapping."""
