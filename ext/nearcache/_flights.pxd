@@ -139,7 +139,7 @@ cdef inline int settle(
 cdef inline bint restamp(
     core_t *core, op_t *op, uint64_t wid, int64_t deadline_ns, uint64_t identity, uint32_t ref
 ) noexcept:
-    """Complete a revalidation: make the entry current again if it is of this write, drop it if not. Lets the lock go."""
+    """Complete a revalidation: make the entry current again if it is of this write, else drop it. Lets the lock go."""
     cdef bint refreshed = False
     cdef graveyard_t yard
     cdef ended_t ended

@@ -105,7 +105,7 @@ cdef inline uint32_t forget_entries(core_t *core, PyObject *listener, cause_t ca
 
 
 cdef inline uint32_t first_valid(core_t *core, graveyard_t *yard, int64_t now_ns) noexcept:
-    """Who is evicted next of those that may be served, or 0. Buries expired ones on the way, as far as there is room."""
+    """Who is evicted next of those that may be served, or 0. Buries expired ones on the way, if there is room."""
     cdef uint32_t ref
     cdef uint32_t following
     core_settle(core)

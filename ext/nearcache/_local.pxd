@@ -71,7 +71,6 @@ cdef inline PyObject *hit_fast(core_t *core, PyObject *key, int64_t hash, bint *
 cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NULL:
     """A read of any outcome, counted. Returns a new reference, or NULL without an exception on a miss."""
     cdef uint32_t ref
-    cdef entry_t *entry
     cdef int64_t now_ns
     cdef PyObject *value = NULL
     cdef graveyard_t yard

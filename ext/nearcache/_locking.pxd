@@ -2,8 +2,8 @@
 
 With the interpreter lock there is nothing to do: it is not let go while the core is changed, since no Python runs then.
 Without it (free-threaded builds) each core has a mutex. Whoever holds it neither runs Python nor allocates a Python
-object, for either may come back to the same store; so no core's lock is ever waited for by its own holder, and no thread
-ever holds two.
+object, for either may come back to the same store; so nobody waits for a lock that he holds, and no thread ever holds
+two.
 """
 
 from nearcache._core cimport core_t

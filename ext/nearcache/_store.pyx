@@ -825,8 +825,8 @@ cdef int clear_store(PyObject *obj) noexcept:
 (<type_t *>Store).tp_as_sequence.sq_item = NULL
 (<type_t *>Store).tp_as_sequence.sq_ass_item = NULL
 
-# ``[]``: most hits are by the very object that is the key. Such a one is served by two small functions, the second called
-# last by the first, so that neither has anything to put aside. What they do not serve goes through ``__getitem__``.
+# ``[]``: most hits are by the very object that is the key. Such a one is served by two small functions, the first
+# ending in a call of the second, so that neither has anything to put aside. The rest goes through ``__getitem__``.
 cdef subscript_t subscript_in_full = (<type_t *>Store).tp_as_mapping.mp_subscript
 
 
@@ -888,8 +888,10 @@ cdef PyObject *get_at_once(
 
 
 cdef int give_get(object cls) except -1:
-    """Give a subclass a descriptor of its own for ``get``: CPython calls a method directly only where the descriptor is of
-    the very type of the instance."""
+    """Give a subclass a descriptor of its own for ``get``.
+
+    CPython calls a method directly only where the descriptor is of the very type of the instance.
+    """
     cdef object inherited = cls.get
     if (
         type(inherited) is type(Store.get)

@@ -34,7 +34,7 @@ class TestMemoryCache(mapping_tests.TestHashMappingProtocol):
         self.assertIn("1 of 100000", repr(cache))
 
     def test_popitem(self) -> None:
-        """Exception: copies need not agree on who goes, unless the order is LRU; popping empties a cache all the same."""
+        """Exception: copies need not agree on who goes, unless by LRU; a cache can be emptied all the same."""
         cache = self._full_mapping({number: str(number) for number in range(50)})
         popped = [cache.popitem() for _ in range(50)]
         self.assertEqual(sorted(popped), [(number, str(number)) for number in range(50)])
