@@ -135,6 +135,7 @@ cdef extern from *:
     """
     core_t *core_at(Store store, int64_t hash) noexcept
     object owned(PyObject *value)  # a new reference, turned into an object
+    dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
     const uint32_t MOST_CORES
     const uint64_t NO_BOUND
 
@@ -477,13 +478,22 @@ cdef class Store:
 
     def hit_dict(self, keys, list missed not None):
         """``{key: value}`` of the keys that hit. The others are appended to ``missed``, each as often as it comes."""
-        cdef dict found = {}
+        cdef dict found = new_dict(len(keys) if isinstance(keys, (list, tuple)) else 0)
         cdef object key
-        cdef object value
+        cdef PyObject *value
+        cdef uint32_t ref
+        cdef int64_t hash
         for key in keys:
-            value = read_or(self, key, NOTHING)
-            if likely(value is not NOTHING):
-                found[key] = value
+            if likely(MOST_CORES == 1 and is_text(<PyObject *>key) and self.keyfunc is None):
+                hash = hash_of(<PyObject *>key)
+                ref = find_same(&self.core.table, <PyObject *>key, hash)
+                value = hit_at(&self.core, &self.core.table.slab[ref]) if ref != 0 else NULL
+                if likely(value != NULL):
+                    found[key] = owned(value)
+                    continue
+            other = read_or(self, key, NOTHING)
+            if other is not NOTHING:
+                found[key] = other
             else:
                 missed.append(key)
         return found
