@@ -2,8 +2,12 @@
  *
  * A small block comes from the C library. A block of MEMORY_MAPPED bytes and more is a mapping of its own: the system
  * hands it out as zeros page by page when they are first touched, grows it by moving page tables instead of bytes
- * (mremap), and gets it back when it shrinks. Large mappings ask for huge pages, because a look-up in a table of a
- * million entries misses the translation buffer as often as the cache.
+ * (mremap), and gets it back when it shrinks.
+ *
+ * A look-up in a table of a million entries misses the translation buffer as often as the cache, so large blocks want huge
+ * pages. But to touch a huge page for the first time takes longer than an insertion may. So blocks grow with small pages,
+ * and when they have reached their final size (memory_settle) the system is asked to put huge ones in their place, which
+ * it does in the background.
  *
  * Where there is no mremap, growing copies; that costs a pause, never correctness. Under AddressSanitizer, which does
  * not watch mappings, everything comes from the C library (NEARCACHE_MAPPED=0).
@@ -62,7 +66,7 @@
 #ifndef MEMORY_MAPPED
 #define MEMORY_MAPPED ((size_t)512 << 10) /* from here on a block is a mapping of its own; tests set it lower */
 #endif
-#define MEMORY_HUGE ((size_t)8 << 20)     /* from here on huge pages cost little memory beside the block itself */
+#define MEMORY_HUGE ((size_t)8 << 20) /* from here on huge pages are worth asking for */
 
 /* What a block of so many bytes really takes. */
 static inline size_t memory_round(size_t bytes)
@@ -77,9 +81,10 @@ static inline int memory_is_mapped(size_t bytes)
     return bytes >= MEMORY_MAPPED;
 }
 
-static inline void memory_advise(void *block, size_t bytes)
+/* A block has reached its final size and has been written to all over. */
+static inline void memory_settle(void *block, size_t bytes)
 {
-    if (bytes >= MEMORY_HUGE) {
+    if (block != NULL && bytes >= MEMORY_HUGE) {
         (void)madvise(block, memory_round(bytes), MADV_HUGEPAGE);
     }
 }
@@ -88,11 +93,7 @@ static inline void *memory_map(size_t bytes)
 {
     void *block = mmap(NULL, memory_round(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    if (block == MAP_FAILED) {
-        return NULL;
-    }
-    memory_advise(block, bytes);
-    return block;
+    return block == MAP_FAILED ? NULL : block;
 }
 
 static inline void memory_unmap(void *block, size_t bytes)
@@ -103,13 +104,13 @@ static inline void memory_unmap(void *block, size_t bytes)
 static inline void *memory_remap(void *block, size_t old_bytes, size_t bytes)
 {
 #if defined(MREMAP_MAYMOVE)
-    void *moved = mremap(block, memory_round(old_bytes), memory_round(bytes), MREMAP_MAYMOVE);
+    void *moved;
 
-    if (moved == MAP_FAILED) {
-        return NULL;
+    if (old_bytes >= MEMORY_HUGE) { /* what is new is to come in small pages */
+        (void)madvise(block, memory_round(old_bytes), MADV_NOHUGEPAGE);
     }
-    memory_advise(moved, bytes);
-    return moved;
+    moved = mremap(block, memory_round(old_bytes), memory_round(bytes), MREMAP_MAYMOVE);
+    return moved == MAP_FAILED ? NULL : moved;
 #else
     void *moved = memory_map(bytes);
 
@@ -125,6 +126,12 @@ static inline int memory_is_mapped(size_t bytes)
 {
     (void)bytes;
     return 0;
+}
+
+static inline void memory_settle(void *block, size_t bytes)
+{
+    (void)block;
+    (void)bytes;
 }
 
 static inline void *memory_map(size_t bytes)
