@@ -12,9 +12,9 @@
  *        worth.h               worth.h                 | newcomers count a share of their worth, as large a one
  *                                                      | as suits the leading one of three shadow caches: shadow.h
  *
- * A hit writes one word. No list is kept, so nothing is reordered: when somebody must go, 16 entries in groups that share a
- * cache line are looked at, the newest entry, and the 8 best candidates that were spared the last time, for keeping runners-up
- * makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001).
+ * A hit writes one word of its entry's. No list is kept, so nothing is reordered: when somebody must go, 8 entries in two
+ * groups of neighbours are looked at, the newest entry, and the best candidates that were spared the last time, for keeping
+ * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001).
  *
  * Ghosts remember the histories of evicted keys, two per entry, in sets of eight as in a processor's cache. In large caches
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
@@ -31,7 +31,7 @@
 enum {
     ADAPTIVE_LOOKS = 8,
     ADAPTIVE_GROUP = 4,   /* neighbours looked at together */
-    ADAPTIVE_POOL = 8,    /* runners-up */
+    ADAPTIVE_POOL = 8,    /* the victim, and the runners-up for the next time */
     ADAPTIVE_WAYS = 8,    /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
     ADAPTIVE_LARGE = 1024 /* entries from which on one key in four teaches */
@@ -64,7 +64,8 @@ static inline void adaptive_init(adaptive_t *p, uint32_t seed)
     p->shadows.followed = 1; /* a wrong start there costs little, and a thrashing cache cannot find out otherwise */
 }
 
-/* Forget all residents and ghosts, and give their memory back. What was learned stays. */
+/* Forget all residents and ghosts, and give their memory back. What was learned stays, as long as the clock does: where
+ * there is no limit of entries, it is set anew when the first ones come. */
 static inline void adaptive_clear(adaptive_t *p)
 {
     memory_free(p->history, p->history_bytes);

@@ -6,8 +6,8 @@
  * hash (Waldspurger, Saemundsson, Ahmad and Park, ATC 2017), and differ in nothing but this share: 0.3; 0.004; and plain LRU,
  * for what only the order of use can tell. The cache follows the one that has had the most hits lately.
  *
- * Histories and histograms are shared, so that a shadow is no more than 128 tags and histories. The sample is as thin as it
- * must be for so many entries to stand for the whole cache.
+ * Histograms are shared, so that a shadow is no more than 64 tags, their histories, and chains to find them by. The sample
+ * is as thin as it must be for so many entries to stand for the whole cache.
  */
 #ifndef NEARCACHE_SHADOW_H
 #define NEARCACHE_SHADOW_H

@@ -65,7 +65,7 @@ typedef struct {
     index_t old;       /* slots: NULL when nothing is left to be taken along */
     uint32_t migrated; /* slots of the old index before this one are empty */
     uint32_t count;    /* entries in use */
-    uint64_t version;  /* moves with every insertion, removal and relocation */
+    uint64_t version;  /* moves with every insertion, removal, relocation and slot taken along */
     uint64_t bytes;    /* sum of the entries' sizes, modulo 2**64 */
     uint32_t capacity; /* entries there is room for, entry 0 not counted */
     uint32_t used;     /* entries 1..used have been handed out at least once */

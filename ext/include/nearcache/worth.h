@@ -2,10 +2,10 @@
  *
  * The history of a key is one word, kept while it is resident and, in short, by its ghost afterwards:
  *
- *     31      28     25     19                    0
- *     +-------+------+------+---------------------+
- *     | flags | uses | gap  | when last used      |      times in ticks, 64 of which are as many requests as the cache
- *     +-------+------+------+---------------------+      holds entries; gap: its usual distance between two uses
+ *     31      28     25     18                    0      times in ticks, of which 64 to 127 are as many requests as a
+ *     +-------+------+------+---------------------+      cache of 64 entries and more holds of them (a tick is a power of
+ *     | flags | uses | gap  | when last used      |      two of requests, and never becomes shorter); gap: its usual
+ *     +-------+------+------+---------------------+      distance between two uses
  *
  * Keys of equal uses (1, 2, 3-4, 5 and more) and gap (by octave) are a class. For each class a histogram tells at which age,
  * that is time since the last use, keys came to be used again. What fades in it is as old as some cache fillings. From it
@@ -24,7 +24,7 @@
 #include "memory.h"
 
 enum {
-    WORTH_TICKS = 64,     /* ticks of the clock per cache filling */
+    WORTH_TICKS = 64,     /* ticks of the clock per cache filling, at least */
     WORTH_HALF_LIFE = 10, /* of the histograms, in cache fillings ... */
     WORTH_LEAST = 2000,   /* ... and in requests, lest a tiny cache learn from noise */
     WORTH_PRIOR = 16,     /* observations that the belief counts for */
