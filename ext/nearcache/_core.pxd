@@ -190,6 +190,7 @@ cdef extern from "nearcache/core.h" nogil:
     void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
     uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
     int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
+    int core_expire_until(core_t *core, int64_t later_ns, graveyard_t *yard)
     int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_ns)
     PyObject *core_overwrite(core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns)
     int core_store(

@@ -17,6 +17,7 @@ from nearcache._core cimport (
     core_evict_one,
     core_expire,
     core_expire_all,
+    core_expire_until,
     core_init,
     core_settle,
     core_t,
@@ -50,6 +51,7 @@ cdef struct cores_t:
 
 cdef inline int adapt(core_t *core) except -1:
     """Give a core the policy that learns."""
+    order_free_memory(&core.order)
     if order_adapt(&core.order, <uint32_t>core.table.seed[0]) < 0:
         raise MemoryError
     return 0
@@ -164,14 +166,14 @@ cdef inline const char *first_wrong(const cores_t *cores) noexcept:
 # -- removing --------------------------------------------------------------------------------------------------
 
 
-cdef inline bint evict_any(const cores_t *cores) except -1:
-    """Evict one entry of any core: the one that wants to store has none, and the quota is used up."""
+cdef inline bint evict_any(const cores_t *cores, uint32_t first) except -1:
+    """Evict one entry of any core, ``first`` first: the one that wants to store has none, and the quota is used up."""
     cdef graveyard_t yard
     cdef core_t *core
     cdef uint32_t i
     cdef bint found
     for i in range(cores.count):
-        core = &cores.core[i]
+        core = &cores.core[(first + i) % cores.count]
         graveyard_init(&yard)
         core_lock(core)
         found = core_evict_one(core, &yard)
@@ -242,7 +244,8 @@ cdef inline list take_expired(const cores_t *cores, object now_ns):
     cdef core_t *core
     cdef uint32_t i
     cdef int more
-    cdef int64_t instant_ns = clock_now(&cores.core[0].source) if now_ns is None else now_ns
+    cdef int64_t present_ns = clock_now(&cores.core[0].source)
+    cdef int64_t instant_ns = present_ns if now_ns is None else now_ns
     for i in range(cores.count):
         core = &cores.core[i]
         more = 1
@@ -251,7 +254,10 @@ cdef inline list take_expired(const cores_t *cores, object now_ns):
             if graveyard_reserve(&yard, EXPIRE_BATCH) < 0:
                 raise MemoryError
             core_lock(core)
-            more = core_expire_all(core, EXPIRE_BATCH, instant_ns, &yard)
+            if instant_ns <= present_ns:
+                more = core_expire_all(core, EXPIRE_BATCH, instant_ns, &yard)
+            else:
+                more = core_expire_until(core, instant_ns, &yard)
             core_unlock(core)
             append_buried(core, &yard, pairs)
             if more < 0:

@@ -70,16 +70,16 @@ cdef inline void distrust(core_t *core, int64_t hash, graveyard_t *yard) noexcep
     while ref != 0:
         pending_poison(&core.pending, ref, NULL)
         ref = table_next(&core.pending, tag, &position)
-    while True:
-        position = tag
+    position = tag
+    ref = table_next(&core.table, tag, &position)
+    while ref != 0:
+        if graveyard_reserve(yard, 1) == 0:
+            core.counters.invalidated += 1
+            core_bury(core, ref, CAUSE_INVALIDATED, yard)
+            position = tag  # what came behind it has moved
+        else:  # then it stays, but as a suspect
+            core.table.slab[ref].stamp = lane_stamp(&core.lanes.lane[core.table.slab[ref].lane]) - 1
         ref = table_next(&core.table, tag, &position)
-        if ref == 0:
-            return
-        if graveyard_reserve(yard, 1) < 0:  # then it stays, but is never served again: its time is over
-            core_reschedule(core, ref, 0)
-            return
-        core.counters.invalidated += 1
-        core_bury(core, ref, CAUSE_INVALIDATED, yard)
 
 
 cdef inline int find_for(core_t *core, op_t *op, uint32_t *ref) except -1:

@@ -78,6 +78,9 @@ cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NU
     core_lock(core)
     if order_is_full(&core.order):
         core_tend(core, clock_now(&core.source), &yard)
+        core_unlock(core)
+        bury(core, &yard)  # before find, which may raise
+        core_lock(core)
     find(core, &core.table, key, hash, &ref)
     now_ns = clock_now(&core.source)
     if order_is_full(&core.order):  # __eq__ may have filled it again

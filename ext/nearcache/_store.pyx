@@ -183,7 +183,7 @@ cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_
     if unlikely(self.sizeof is not None):
         size = checked_size("getsizeof", self.sizeof(value))
     while unlikely(not put(core, <PyObject *>held, <PyObject *>value, hash, size, ttl_ns)):
-        evict_any(&self.cores)
+        evict_any(&self.cores, <uint32_t>(core - self.cores.core) + 1)
     return 0
 
 
@@ -310,6 +310,8 @@ cdef class Store:
             raise ValueError("the store was initialised already")
         if not 1 <= lanes <= 0xffff:
             raise ValueError(f"lanes={lanes}: there must be 1 to 65535 of them")
+        forget_pending(&self.core)  # of what came before __init__
+        forget_entries(&self.core, NULL, CAUSE_DROPPED)
         self.ttl_ns = checked_ttl(ttl_ns)
         self.quota.limit = bound("maxsize", maxsize)
         self.core.max_bytes = bound("maxbytes", maxbytes)
@@ -324,6 +326,7 @@ cdef class Store:
         self.core.listener = NULL if listener is None else <PyObject *>listener
         if policy not in ("lru", "adaptive"):
             raise ValueError(f"policy={policy!r}: it must be 'lru' or 'adaptive'")
+        order_free_memory(&self.core.order)  # __init__ may have failed before
         if policy == "adaptive" and (self.quota.limit != NO_BOUND or self.core.max_bytes != NO_BOUND):
             adapt(&self.core)  # what has no bound evicts nobody
         self.hooked_get = type(self)._missing_get is not Store._missing_get
@@ -522,7 +525,7 @@ cdef class Store:
         return collect(&self.cores, True)
 
     def sweep(self, n):
-        """Look at no more than ``n`` entries whose time may be over, and return how many were reclaimed."""
+        """Look at no more than ``n`` entries, of each core, whose time may be over. Returns how many were reclaimed."""
         return sweep_all(&self.cores, n)
 
     def expire(self, now_ns=None):
@@ -737,7 +740,7 @@ cdef class Store:
                 dropped += apply_one(core_at(self, hash), <PyObject *>key, hash, write, &yard)
             except BaseException as raised:
                 error = raised if error is None else error
-        bury(&self.core, &yard)
+        bury(self.cores.core, &yard)
         if error is not None:
             raise error
         return dropped
@@ -821,6 +824,7 @@ cdef int traverse_store(PyObject *obj, visit_t visit, void *arg) noexcept:
 
 cdef int clear_store(PyObject *obj) noexcept:
     cdef uint32_t i
+    (<Store>obj).core.listener = NULL
     for i in range((<Store>obj).cores.count):
         (<Store>obj).cores.core[i].listener = NULL  # it may have been cleared before
         forget_pending(&(<Store>obj).cores.core[i])
@@ -836,7 +840,7 @@ cdef int clear_store(PyObject *obj) noexcept:
 (<type_t *>Store).tp_as_sequence.sq_ass_item = NULL
 
 # ``[]``: most hits are by the very object that is the key. Such a one is served by two small functions, the first
-# ending in a call of the second, so that neither has anything to put aside. The rest goes through ``__getitem__``.
+# ending in a call of the second, so that finding has nothing to put aside. The rest goes through ``__getitem__``.
 cdef subscript_t subscript_in_full = (<type_t *>Store).tp_as_mapping.mp_subscript
 
 
@@ -890,11 +894,18 @@ cdef PyObject *get_at_once(
         value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
         if likely(value != NULL):
             return value
-        if absent and not (<Store>obj).hooked_get:
-            value = args[1] if count == 2 else <PyObject *>None
-            hold(value)
-            return value
+        if absent:
+            return get_absent(obj, args[0], args[1] if count == 2 else <PyObject *>None)
     return get_in_full(obj, args, count, names)
+
+
+cdef PyObject *get_absent(PyObject *obj, PyObject *key, PyObject *default) except NULL:
+    """What ``get`` returns for a key that is certainly absent, which has been counted. A new reference."""
+    cdef object result = <object>default
+    if (<Store>obj).hooked_get:
+        result = (<object>obj)._missing_get(<object>key, result)
+    hold(<PyObject *>result)
+    return <PyObject *>result
 
 
 cdef int give_get(object cls) except -1:

@@ -116,7 +116,7 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     int is_later = deadline_ns >= entry->deadline_ns && (deadline_ns != CLOCK_NEVER_NS ||
                                                          entry->deadline_ns == CLOCK_NEVER_NS);
 
-    if (!is_later || order_is_full(&core->order) || core_is_sparse(core) || core->table.details[ref].weight != 0 || core->quota->limit == 0 ||
+    if (!is_later || order_is_full(&core->order) || core_is_sparse(core) || core->table.old.slots != NULL || core->table.details[ref].weight != 0 || core->quota->limit == 0 ||
         wheel_is_due(&core->wheel, now_ns)) {
         return NULL;
     }

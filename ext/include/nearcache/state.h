@@ -200,13 +200,32 @@ static inline void core_expire_some(core_t *core, int64_t now_ns, graveyard_t *y
     }
 }
 
+/* Bury those in one slot of the wheel whose deadline has come. -1 without memory. */
+static inline int core_expire_slot(core_t *core, uint32_t slot, int64_t now_ns, graveyard_t *yard)
+{
+    const entry_t *slab = core->table.slab;
+    size_t due = 0;
+    uint32_t ref = 0;
+
+    while (wheel_is_taken(&core->wheel, slot) && (ref = wheel_due_in(&core->wheel, slab, slot, now_ns, ref)) != 0) {
+        due++;
+    }
+    if (graveyard_reserve(yard, due) < 0) {
+        return -1;
+    }
+    for (; due != 0; due--) {
+        core_bury(core, wheel_due_in(&core->wheel, slab, slot, now_ns, 0), CAUSE_EXPIRED, yard);
+        core->counters.expirations++;
+    }
+    return 0;
+}
+
 /* Bury all that has expired, `steps` entries at a time, for which there is room. Returns 1 while there may be more, 0 at
  * the end, -1 without memory. */
 static inline int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
 {
     wheel_walk_t walk = {steps, 0, 1};
     uint32_t ref;
-    size_t due = 0;
 
     while ((ref = wheel_expired(&core->wheel, core->table.slab, now_ns, &walk)) != 0) {
         core_bury(core, ref, CAUSE_EXPIRED, yard);
@@ -215,26 +234,28 @@ static inline int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, 
     if (walk.steps == 0) {
         return 1;
     }
-    while ((ref = wheel_expired_now(&core->wheel, core->table.slab, now_ns, ref)) != 0) {
-        due++;
+    return core_expire_slot(core, (uint32_t)core->wheel.unit & (WHEEL_SLOTS - 1), now_ns, yard);
+}
+
+/* Bury all that will have expired at a later instant, without turning the wheel to there. -1 without memory. */
+static inline int core_expire_until(core_t *core, int64_t later_ns, graveyard_t *yard)
+{
+    int status = 0;
+
+    for (uint32_t slot = 0; slot < WHEEL_LEVELS * WHEEL_SLOTS && status == 0; slot++) {
+        status = core_expire_slot(core, slot, later_ns, yard);
     }
-    if (graveyard_reserve(yard, due) < 0) {
-        return -1;
-    }
-    while ((ref = wheel_expired_now(&core->wheel, core->table.slab, now_ns, 0)) != 0) {
-        core_bury(core, ref, CAUSE_EXPIRED, yard);
-        core->counters.expirations++;
-    }
-    return 0;
+    return status;
 }
 
 /* -- growing and shrinking --------------------------------------------------------------------------------- */
 
-/* How many entries this core is to expect at most: its share of the quota. */
+/* How many entries this core is to expect at most: its share of the quota; TABLE_MAX_ENTRIES: nobody knows, for where bytes
+ * are bounded too, these may be the tighter bound. */
 static inline uint32_t core_share(const core_t *core)
 {
     uint64_t share = core->quota->limit / core->quota->cores;
-    return share < TABLE_MAX_ENTRIES ? (uint32_t)share : TABLE_MAX_ENTRIES;
+    return share < TABLE_MAX_ENTRIES && core->max_bytes == UINT64_MAX ? (uint32_t)share : TABLE_MAX_ENTRIES;
 }
 
 /* Make sure that there is room for one more entry, of this deadline. 0, or -1 with nothing changed that anybody could
@@ -275,6 +296,10 @@ static inline void core_shrink_some(core_t *core)
     table_t *t = &core->table;
     uint32_t half = core_smaller(t);
 
+    if (t->old.slots != NULL) { /* one thing after the other, or the index would have to be moved all at once */
+        table_migrate(t, 2 * SHRINK_STEPS);
+        return;
+    }
     if (half == 0) {
         core->examined = 0;
         return;

@@ -278,19 +278,19 @@ static inline uint32_t wheel_expired(wheel_t *w, const entry_t *slab, int64_t no
     return 0;
 }
 
-/* The first entry after `ref` (0: of all) in the unit that is not over yet which has expired all the same; 0: none. */
-static inline uint32_t wheel_expired_now(const wheel_t *w, const entry_t *slab, int64_t now_ns, uint32_t ref)
+/* The first entry after `ref` (0: of all) in a slot, of those whose deadline has come at this instant; 0: none. */
+static inline uint32_t wheel_due_in(const wheel_t *w, const entry_t *slab, uint32_t slot, int64_t now_ns, uint32_t ref)
 {
-    uint32_t slot = (uint32_t)w->unit & (WHEEL_SLOTS - 1);
-
-    if (w->timers == NULL || (w->taken[0] >> slot & 1) == 0) {
-        return 0;
-    }
     ref = ref == 0 ? w->slots[slot].next : w->timers[ref].next;
     while ((ref & WHEEL_SLOT) == 0 && slab[ref].deadline_ns > now_ns) {
         ref = w->timers[ref].next;
     }
     return (ref & WHEEL_SLOT) == 0 ? ref : 0;
+}
+
+static inline int wheel_is_taken(const wheel_t *w, uint32_t slot)
+{
+    return w->timers != NULL && (w->taken[slot / WHEEL_SLOTS] >> (slot % WHEEL_SLOTS) & 1) != 0;
 }
 
 /* -- self-examination ------------------------------------------------------------------------------------- */

@@ -1,0 +1,122 @@
+"""Where one rule of the store meets another."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from nearcache._store import Store
+from support.store_kit import Key, local_store
+
+
+class Token:
+    """A value whose end can be seen."""
+
+
+def test_read_that_reclaims_and_then_raises_lets_go_of_what_it_reclaimed() -> None:
+    """What a full ring of hits brings along is finished before a comparison may fail."""
+    store = local_store(None)
+    tokens = [Token() for _ in range(7)]
+    seen = [weakref.ref(token) for token in tokens]
+    for number, token in enumerate(tokens):
+        store.put(number, token, ttl_ns=10)
+    del tokens, token
+    store["live"] = 1
+
+    def fail() -> None:
+        raise OSError("not comparable")
+
+    store[Key("a", on_eq=fail)] = 2
+    store.set_clock(10**9)
+    for _ in range(128):
+        assert store["live"] == 1
+    with pytest.raises(OSError, match="not comparable"):
+        store[Key("b", on_eq=fail)]
+    gc.collect()
+    assert [ref() for ref in seen] == [None] * 7
+    store.check_invariants()
+
+
+def test_get_of_an_absent_key_with_a_hook_counts_one_miss() -> None:
+    """A miss is one miss, whoever answers it."""
+
+    class Hooked(Store[Any, Any]):
+        def _missing_get(self, key: Any, default: Any) -> Any:
+            return ("asked for", key, default)
+
+    store = Hooked(10)
+    store.lane_vouch(0, 2**62)
+    assert store.get("x") == ("asked for", "x", None)
+    assert store.get("x", 1) == ("asked for", "x", 1)
+    assert store.counters()["misses"] == 2
+
+
+@pytest.mark.parametrize("policy", ["lru", "adaptive"])
+def test_what_is_stored_before_init_is_gone_after_it(policy: str) -> None:
+    """__init__ begins with an empty store, whatever a subclass did before."""
+
+    class Hasty(Store[Any, Any]):
+        def __init__(self) -> None:
+            self["early"] = 1
+            super().__init__(10, policy=policy)
+
+    store = Hasty()
+    store.lane_vouch(0, 2**62)
+    assert len(store) == 0
+    for number in range(100):
+        store[number] = number
+    assert len(store) == 10
+    store.check_invariants()
+
+
+def test_expire_at_a_later_instant_takes_nothing_from_the_present() -> None:
+    """Afterwards what expires is reclaimed at its own time, as if nobody had looked ahead."""
+    store = local_store(None)
+    for number in range(50):
+        store.put(number, number, ttl_ns=10**9)
+    store.put("later", 0, ttl_ns=10**13)
+    assert {key for key, _ in store.expire(10**12)} == set(range(50))
+    assert store.expire(10**12) == []
+    for number in range(50):
+        store.put(number, number, ttl_ns=10**8)
+    store.set_clock(10**9)
+    for number in range(100, 200):
+        store.put(number, number)
+    assert len(store) == 101
+    store.check_invariants()
+
+
+def test_overwriting_alone_gives_the_memory_of_a_burst_back() -> None:
+    """Not only new keys bring the table nearer to its size."""
+    store = local_store(None)
+    for number in range(50_000):
+        store[number] = number
+    full = store.__sizeof__()
+    for number in range(49_900):
+        del store[number]
+    for _ in range(20_000):
+        store[49_999] = 0
+    assert store.__sizeof__() < full / 8
+    assert len(store) == 100
+    store.check_invariants()
+
+
+def test_listener_that_belongs_to_a_dead_cycle_is_not_called() -> None:
+    """A store that is collected together with its listener tells it nothing."""
+    told: list[Any] = []
+
+    class Owner:
+        def __init__(self) -> None:
+            self.store: Store[Any, Any] = Store(10, listener=self.tell)
+            self.store["self"] = self
+
+        def tell(self, *event: Any) -> None:
+            told.append(event)
+
+    owner = weakref.ref(Owner())
+    gc.collect()
+    assert owner() is None
+    assert told == []
