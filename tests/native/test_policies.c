@@ -215,6 +215,7 @@ int main(void)
         test_growing_and_shrinking_lose_nothing(is_adaptive, 300);
         test_memory_of_an_emptied_core_is_given_back(is_adaptive);
         test_shared_quota_of_any_size_is_kept(is_adaptive, 50);
+        test_shared_quota_of_any_size_is_kept(is_adaptive, 2);
         test_overwriting_the_short_way_equals_a_store(is_adaptive);
         test_short_way_is_closed_where_more_would_have_to_change(is_adaptive);
     }

@@ -238,10 +238,11 @@ static inline int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, 
 
 /* -- growing and shrinking --------------------------------------------------------------------------------- */
 
-/* How many entries this core is to expect at most: its share of the quota. */
+/* How many entries this core is to expect at most: its share of the quota, and one where there are more cores than that. */
 static inline uint32_t core_share(const core_t *core)
 {
     uint64_t share = core->quota->limit / core->quota->cores;
+    share = share != 0 ? share : 1;
     return share < TABLE_MAX_ENTRIES ? (uint32_t)share : TABLE_MAX_ENTRIES;
 }
 
