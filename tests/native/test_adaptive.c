@@ -240,8 +240,10 @@ static void test_every_allocation_that_fails_changes_nothing(void)
 
     order_init(&order);
     alloc_countdown = 0;
-    CHECK(order_adapt(&order, 1) == -1 && order.adaptive == NULL);
+    CHECK(order_adapt(&order, 1) == (alloc_failed == failed ? 0 : -1)); /* mapped memory does not fail */
+    CHECK(alloc_failed == failed || order.adaptive == NULL);
     alloc_countdown = -1;
+    order_free_memory(&order);
     begin(UINT32_MAX, 1, 1);
     for (uint32_t key = 0; key < KEYS; key++) {
         long allowed = 0;
@@ -255,7 +257,7 @@ static void test_every_allocation_that_fails_changes_nothing(void)
             check();
         }
     }
-    CHECK(alloc_failed - failed > 20);
+    CHECK(alloc_failed - failed > 5);
     clear();
     CHECK(order_memory(&order) == sizeof(adaptive_t));
     end();
