@@ -44,6 +44,17 @@ static uint64_t fuzz_size(uint8_t how)
     return how < 200 ? how % 16 : (uint64_t)1 << ((how - 200) / 2 + 4);
 }
 
+static void fuzz_store(fuzz_t *fuzz, const step_t *step)
+{
+    int64_t deadline_ns = fuzz_deadline(fuzz, step->low);
+
+    if (step->op < 96) {
+        (void)rig_put(&fuzz->rig, step->high % MODEL_KEYS, deadline_ns);
+    } else {
+        (void)rig_store(&fuzz->rig, step->high % MODEL_KEYS, fuzz_size(step->op), deadline_ns);
+    }
+}
+
 static void fuzz_clock(fuzz_t *fuzz, const step_t *step)
 {
     int64_t now_ns = fuzz->rig.core.source.fixed_ns;
@@ -139,11 +150,9 @@ static void fuzz_step(fuzz_t *fuzz, const step_t *step)
     case 0:
     case 1:
     case 2:
-        (void)rig_store(rig, step->high % MODEL_KEYS, fuzz_size(step->op), fuzz_deadline(fuzz, step->low));
+        fuzz_store(fuzz, step);
         break;
     case 3:
-        (void)rig_put(rig, step->high % MODEL_KEYS, fuzz_deadline(fuzz, step->low));
-        break;
     case 4:
         (void)rig_hit(rig, step->high % MODEL_KEYS);
         break;
