@@ -207,6 +207,25 @@ static void test_short_way_is_closed_where_more_would_have_to_change(int is_adap
     end(&rig);
 }
 
+/* Those who only overwrite make the table small again too. */
+static void test_overwriting_while_the_table_is_sparse_shrinks_it(int is_adaptive)
+{
+    begin(&rig, UINT64_MAX, is_adaptive);
+    for (uint32_t key = 0; key < MODEL_KEYS; key++) {
+        CHECK(rig_put(&rig, key, CLOCK_NEVER_NS) == STORED_NEW);
+    }
+    while (rig.count > 10) {
+        rig_remove(&rig, random_below(MODEL_KEYS - 1));
+    }
+    for (uint32_t i = 0; i < 200; i++) {
+        CHECK(rig_put(&rig, MODEL_KEYS - 1, CLOCK_NEVER_NS) == STORED_OVER);
+    }
+    rig_compare(&rig);
+    CHECK(rig.core.table.capacity == SHRINK_CAPACITY);
+    CHECK(rig_overwrite(&rig, MODEL_KEYS - 1, CLOCK_NEVER_NS));
+    end(&rig);
+}
+
 int main(void)
 {
     for (int is_adaptive = 0; is_adaptive < 2; is_adaptive++) {
@@ -218,6 +237,7 @@ int main(void)
         test_shared_quota_of_any_size_is_kept(is_adaptive, 2);
         test_overwriting_the_short_way_equals_a_store(is_adaptive);
         test_short_way_is_closed_where_more_would_have_to_change(is_adaptive);
+        test_overwriting_while_the_table_is_sparse_shrinks_it(is_adaptive);
     }
     return check_done("test_policies");
 }

@@ -307,9 +307,14 @@ static inline void core_shrink_some(core_t *core)
     }
 }
 
+static inline int core_is_sparse(const core_t *core)
+{
+    return core->table.capacity > SHRINK_CAPACITY && core->table.count <= core->table.capacity / 2;
+}
+
 static inline void core_shrink(core_t *core)
 {
-    if (core->table.capacity > SHRINK_CAPACITY && core->table.count <= core->table.capacity / 2) {
+    if (core_is_sparse(core)) {
         core_shrink_some(core);
     }
 }
@@ -406,7 +411,7 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
                                                          entry->deadline_ns == CLOCK_NEVER_NS);
 
     if (!is_later || order_is_full(&core->order) || core->table.details[ref].weight != 0 || core->quota->limit == 0 ||
-        wheel_is_due(&core->wheel, now_ns)) {
+        wheel_is_due(&core->wheel, now_ns) || (core_is_sparse(core) && core_smaller(&core->table) != 0)) {
         return NULL;
     }
     *entry = (entry_t){entry->key, value, deadline_ns, lane_stamp(&core->lanes->lane[0]), 0, 0};
