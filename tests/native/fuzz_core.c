@@ -1,15 +1,15 @@
 /* fuzz_core.c: any stream of bytes, taken as operations on a core, leaves it whole and equal to the model of model.h.
  *
- *     input    [settings: 4 bytes] [op arg arg] [op arg arg] ...
+ *     input    [settings: 5 bytes] [op arg arg] [op arg arg] ...
  *
- * Hashes are distinct, colliding or high (settings); clocks step by anything from a nanosecond to years, backwards too;
+ * The policy is either one, hashes are distinct, colliding or high (settings); clocks step by anything from a nanosecond to years, backwards too;
  * deadlines are as far away; sizes go up to more than all may take together; any allocation may fail. For libFuzzer, built
  * and run by fuzz.sh. Without it (NEARCACHE_FUZZ_ALONE) the program runs streams from a fixed seed: a test as any other. */
 
 #define MODEL_KEYS 256u
 #include "model.h"
 
-enum { OPS = 16, WHOLE_EVERY = 4, COMPARE_EVERY = 64 };
+enum { SETTINGS = 5, OPS = 16, WHOLE_EVERY = 4, COMPARE_EVERY = 64 };
 
 static const int64_t LATEST = INT64_MAX / 2;
 
@@ -42,6 +42,17 @@ static int64_t fuzz_deadline(const fuzz_t *fuzz, uint8_t how)
 static uint64_t fuzz_size(uint8_t how)
 {
     return how < 200 ? how % 16 : (uint64_t)1 << ((how - 200) / 2 + 4);
+}
+
+static void fuzz_store(fuzz_t *fuzz, const step_t *step)
+{
+    int64_t deadline_ns = fuzz_deadline(fuzz, step->low);
+
+    if (step->op < 96) {
+        (void)rig_put(&fuzz->rig, step->high % MODEL_KEYS, deadline_ns);
+    } else {
+        (void)rig_store(&fuzz->rig, step->high % MODEL_KEYS, fuzz_size(step->op), deadline_ns);
+    }
 }
 
 static void fuzz_clock(fuzz_t *fuzz, const step_t *step)
@@ -112,7 +123,7 @@ static void fuzz_many(fuzz_t *fuzz, const step_t *step)
 
     for (uint32_t i = 0; i < step->low % 128u; i++) {
         uint32_t key = (step->high + i) % MODEL_KEYS;
-        switch (step->op / 16 % 4) {
+        switch (step->op / 16 % 5) {
         case 0:
             (void)rig_store(rig, key, 1, fuzz_deadline(fuzz, (uint8_t)(step->low + i)));
             break;
@@ -121,6 +132,9 @@ static void fuzz_many(fuzz_t *fuzz, const step_t *step)
             break;
         case 2:
             (void)rig_hit(rig, key);
+            break;
+        case 3:
+            (void)rig_put(rig, key, CLOCK_NEVER_NS);
             break;
         default:
             (void)rig_reschedule(rig, key, fuzz_deadline(fuzz, (uint8_t)(step->low + i)));
@@ -136,7 +150,7 @@ static void fuzz_step(fuzz_t *fuzz, const step_t *step)
     case 0:
     case 1:
     case 2:
-        (void)rig_store(rig, step->high % MODEL_KEYS, fuzz_size(step->op), fuzz_deadline(fuzz, step->low));
+        fuzz_store(fuzz, step);
         break;
     case 3:
     case 4:
@@ -184,6 +198,9 @@ static void fuzz_begin(fuzz_t *fuzz, const uint8_t *settings)
     memset(fuzz->ops, 0, sizeof fuzz->ops);
     fuzz->allowed = -1;
     CHECK(rig_init(&fuzz->rig, NULL, settings[1] < 128 ? UINT64_MAX : settings[1] - 127u, settings[0] % HASH_KINDS) == 0);
+    if (settings[4] >= 128) {
+        CHECK(rig_adapt(&fuzz->rig, settings[4]) == 0);
+    }
     if (settings[2] >= 128) { /* a few of the largest sizes fit together */
         fuzz->rig.core.max_bytes = (uint64_t)1 << 26;
     }
@@ -212,11 +229,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static fuzz_t fuzz;
     uint32_t steps = 0;
 
-    if (size < 4) {
+    if (size < SETTINGS) {
         return 0;
     }
     fuzz_begin(&fuzz, data);
-    for (size_t at = 4; at + 3 <= size; at += 3) {
+    for (size_t at = SETTINGS; at + 3 <= size; at += 3) {
         step_t step = {data[at], data[at + 1], data[at + 2]};
         alloc_countdown = fuzz.allowed;
         fuzz.allowed = -1;
@@ -236,7 +253,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 #if defined(NEARCACHE_FUZZ_ALONE)
 int main(void)
 {
-    static uint8_t data[3004];
+    static uint8_t data[SETTINGS + 3000];
 
     for (int round = 0; round < 300; round++) {
         for (size_t i = 0; i < sizeof data; i++) {

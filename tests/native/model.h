@@ -5,7 +5,7 @@
  *
  * Every function does something to the core, then reads in the graveyard what went and in which order, checks that each
  * one was free to go for the reason given, and does the same to the model. What the order of eviction is, is said in one
- * place, `model_victim`.
+ * place, `model_victim`; a learning policy (rig_adapt) may choose anybody but the one that is spared.
  */
 #ifndef NEARCACHE_TESTS_MODEL_H
 #define NEARCACHE_TESTS_MODEL_H
@@ -45,7 +45,7 @@ static inline int rig_init(rig_t *rig, quota_t *quota, uint64_t limit, int kind)
     const uint64_t seed[2] = {0x9e3779b97f4a7c15u * (uint64_t)(kind + 1), 0xd1342543de82ef95u};
 
     memset(rig, 0, sizeof *rig);
-    rig->own.limit = limit;
+    rig->own = (quota_t){limit, 0, 1};
     rig->kind = kind;
     core_init(&rig->core, quota != NULL ? quota : &rig->own, seed);
     rig->core.source = (source_t){1000, 1};
@@ -56,6 +56,17 @@ static inline int rig_init(rig_t *rig, quota_t *quota, uint64_t limit, int kind)
     lane_vouch(&rig->core.lanes->lane[0], CLOCK_NEVER_NS);
     lane_attach(&rig->core.lanes->lane[0], 7);
     return 0;
+}
+
+/* Let the learning policy choose, before anything is stored. -1 without memory. */
+static inline int rig_adapt(rig_t *rig, uint32_t seed)
+{
+    return order_adapt(&rig->core.order, seed);
+}
+
+static inline int rig_is_adaptive(const rig_t *rig)
+{
+    return rig->core.order.adaptive != NULL;
 }
 
 static inline void model_forget(rig_t *rig, uint32_t key)
@@ -89,6 +100,7 @@ static inline void rig_detach(rig_t *rig)
 static inline void rig_free(rig_t *rig)
 {
     rig_detach(rig);
+    order_free_memory(&rig->core.order);
     table_free_memory(&rig->core.pending);
     lanes_release(rig->core.lanes);
 }
@@ -127,7 +139,7 @@ static inline void rig_bury(rig_t *rig, graveyard_t *yard, int64_t now_ns, uint3
         CHECK(gone < MODEL_KEYS && rig->held[gone].value != NULL && rig->held[gone].value == grave->value);
         CHECK((grave->cause == CAUSE_REPLACED) == (grave->key == NULL));
         CHECK(grave->cause != CAUSE_EXPIRED || rig->held[gone].deadline_ns <= now_ns);
-        CHECK(grave->cause != CAUSE_EVICTED || gone == model_victim(rig, key));
+        CHECK(grave->cause != CAUSE_EVICTED || (rig_is_adaptive(rig) ? gone != key : gone == model_victim(rig, key)));
         model_forget(rig, gone);
         if (grave->cause == CAUSE_REPLACED) {
             CHECK(stored != NULL);
@@ -160,7 +172,7 @@ static inline uint32_t rig_find(const rig_t *rig, uint32_t key)
 static inline int rig_store(rig_t *rig, uint32_t key, uint64_t size, int64_t deadline_ns)
 {
     int64_t now_ns = clock_now(&rig->core.source);
-    item_t item = {1, deadline_ns, size, 0, 0};
+    item_t item = {0, deadline_ns, size, 0, 0};
     held_t held = {key_of(++rig->values), deadline_ns, size, 0};
     uint32_t ref = rig_find(rig, key);
     uint32_t tag = table_tag(&rig->core.table, hash_of(rig->kind, key));
@@ -176,6 +188,32 @@ static inline int rig_store(rig_t *rig, uint32_t key, uint64_t size, int64_t dea
         model_hold(rig, key, &held);
     }
     return status;
+}
+
+/* Put a value without size over that of an entry by the short way, if that is open. Returns whether it was. */
+static inline int rig_overwrite(rig_t *rig, uint32_t key, int64_t deadline_ns)
+{
+    uint32_t ref = rig_find(rig, key);
+    held_t *held = &rig->held[key];
+    void *value = key_of(rig->values + 1);
+    void *old = NULL;
+
+    if (ref != 0) {
+        old = core_overwrite(&rig->core, ref, value, deadline_ns, clock_now(&rig->core.source));
+    }
+    if (old == NULL) {
+        return 0;
+    }
+    CHECK(old == held->value && held->size == 0 && deadline_ns >= held->deadline_ns);
+    *held = (held_t){value, deadline_ns, 0, ++rig->tick};
+    rig->values++;
+    return 1;
+}
+
+/* Put a value without size, by the short way if that is open. Returns what core_store does. */
+static inline int rig_put(rig_t *rig, uint32_t key, int64_t deadline_ns)
+{
+    return rig_overwrite(rig, key, deadline_ns) ? STORED_OVER : rig_store(rig, key, 0, deadline_ns);
 }
 
 /* Read, as the store does: note a hit, or reclaim what has expired. Returns whether it was one. */
@@ -309,12 +347,30 @@ static inline void rig_whole(rig_t *rig)
     CHECK(rig->core.quota != &rig->own || rig->own.taken == rig->count);
 }
 
-/* Every key is found or not found as it ought to be, and the order is the model's from end to end. */
-static inline void rig_compare(rig_t *rig)
+/* All entries come one after the other, each once: least recently used first, or by ref under a policy without an order. */
+static inline void rig_walk(rig_t *rig)
 {
+    order_t *order = &rig->core.order;
     uint64_t before = 0;
     uint32_t seen = 0;
 
+    core_settle(&rig->core);
+    for (uint32_t ref = order_first(order); ref != 0; ref = order_following(order, ref)) {
+        uint64_t place = ref;
+        CHECK(rig->core.table.slab[ref].key != NULL);
+        if (!rig_is_adaptive(rig)) {
+            place = rig->held[number_of(rig->core.table.slab[ref].key)].used;
+        }
+        CHECK(place > before);
+        before = place;
+        seen++;
+    }
+    CHECK(seen == rig->count);
+}
+
+/* Every key is found or not found as it ought to be, and the order is the model's from end to end. */
+static inline void rig_compare(rig_t *rig)
+{
     rig_whole(rig);
     for (uint32_t key = 0; key < MODEL_KEYS; key++) {
         uint32_t ref = rig_find(rig, key);
@@ -322,14 +378,7 @@ static inline void rig_compare(rig_t *rig)
         CHECK(ref == 0 || rig->core.table.slab[ref].value == rig->held[key].value);
         CHECK(ref == 0 || rig->core.table.slab[ref].deadline_ns == rig->held[key].deadline_ns);
     }
-    core_settle(&rig->core);
-    for (uint32_t ref = order_first(&rig->core.order); ref != 0; ref = order_following(&rig->core.order, ref)) {
-        const held_t *held = &rig->held[number_of(rig->core.table.slab[ref].key)];
-        CHECK(held->used > before);
-        before = held->used;
-        seen++;
-    }
-    CHECK(seen == rig->count);
+    rig_walk(rig);
 }
 
 #endif

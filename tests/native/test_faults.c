@@ -5,6 +5,7 @@
 
 static rig_t rig;
 static long failures;
+static int is_adaptive; /* the policy */
 
 /* Let the first allocation that `attempt` makes fail, then the second, and so on, until it makes no more. */
 static void exhaust(int (*attempt)(uint32_t), uint32_t argument)
@@ -57,6 +58,7 @@ static void begin(void)
 {
     failures = 0;
     CHECK(rig_init(&rig, NULL, UINT64_MAX, 0) == 0);
+    CHECK(!is_adaptive || rig_adapt(&rig, 1) == 0);
 }
 
 static void end(long at_least)
@@ -161,11 +163,13 @@ static void test_graveyard_without_memory_keeps_what_it_has(void)
 
 int main(void)
 {
-    test_store_without_memory_stores_nothing();
-    test_first_deadline_without_memory_is_refused();
-    test_growth_without_memory_changes_nothing();
-    test_shrinking_without_memory_waits();
-    test_expiry_without_memory_says_so_and_can_be_repeated();
+    for (is_adaptive = 0; is_adaptive < 2; is_adaptive++) {
+        test_store_without_memory_stores_nothing();
+        test_first_deadline_without_memory_is_refused();
+        test_growth_without_memory_changes_nothing();
+        test_shrinking_without_memory_waits();
+        test_expiry_without_memory_says_so_and_can_be_repeated();
+    }
     test_init_without_memory_fails();
     test_graveyard_without_memory_keeps_what_it_has();
     return check_done("test_faults");

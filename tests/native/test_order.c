@@ -43,16 +43,16 @@ static void insert(uint32_t key)
 {
     uint32_t capacity = table_is_full(&table) ? table_next_capacity(&table, UINT32_MAX) : table.capacity;
 
-    CHECK(order_reserve(&order, capacity) == 0 && table_reserve(&table, UINT32_MAX) == 0);
-    order_settle(&order);
+    CHECK(order_reserve(&order, capacity, UINT32_MAX) == 0 && table_reserve(&table, UINT32_MAX) == 0);
+    order_settle(&order, table.details);
     refs[key] = table_insert(&table, key_of(key), key_of(key), table_tag(&table, (int64_t)key));
-    order_insert(&order, refs[key]);
+    order_insert(&order, refs[key], table.details[refs[key]].tag);
     listed[count++] = key;
 }
 
 static void take_out(uint32_t key)
 {
-    order_settle(&order);
+    order_settle(&order, table.details);
     order_remove(&order, refs[key]);
     table_remove(&table, refs[key]);
     refs[key] = 0;
@@ -62,7 +62,7 @@ static void take_out(uint32_t key)
 static void hit(uint32_t key)
 {
     if (order_is_full(&order)) {
-        order_settle(&order);
+        order_settle(&order, table.details);
     }
     order_touch(&order, refs[key]);
     unlist(key);
@@ -73,7 +73,7 @@ static void relocate(uint32_t key)
 {
     uint32_t from = refs[key];
 
-    order_settle(&order);
+    order_settle(&order, table.details);
     refs[key] = table_relocate(&table, from);
     order_relocate(&order, from, refs[key]);
 }
@@ -83,7 +83,7 @@ static void compare(void)
     uint32_t ref;
 
     WHOLE(order_check(&order, &table));
-    order_settle(&order);
+    order_settle(&order, table.details);
     WHOLE(order_check(&order, &table));
     ref = order_first(&order);
     for (uint32_t i = 0; i < count; i++) {
@@ -113,7 +113,7 @@ static void test_random_hits_and_changes_are_exact_lru(void)
     }
     compare();
     while (count != 0) {
-        CHECK(refs[listed[0]] == (order_settle(&order), order_first(&order)));
+        CHECK(refs[listed[0]] == (order_settle(&order, table.details), order_first(&order)));
         take_out(listed[0]);
     }
     compare();
@@ -158,7 +158,8 @@ static void test_large_order_asks_ahead_and_stays_exact(void)
     for (uint32_t key = 0; key < KEYS; key++) {
         insert(key);
     }
-    CHECK(order_reserve(&order, ORDER_NEAR_BYTES / sizeof(link_t) + 1) == 0 && order.links_bytes > ORDER_NEAR_BYTES);
+    CHECK(order_reserve(&order, ORDER_NEAR_BYTES / sizeof(link_t) + 1, UINT32_MAX) == 0);
+    CHECK(order.links_bytes > ORDER_NEAR_BYTES);
     for (int step = 0; step < 5000; step++) {
         hit(random_below(KEYS));
         if (step % 97 == 0) {

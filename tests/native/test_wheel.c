@@ -204,6 +204,79 @@ static void test_deadline_beyond_the_circle_holds_nobody_up(void)
     }
 }
 
+/* -- due or not ------------------------------------------------------------------------------------------- */
+
+/* The first unit in which an entry is due, of those that are listed. */
+static uint64_t first_due(void)
+{
+    uint64_t first = UINT64_MAX;
+
+    for (uint32_t key = 0; key < KEYS; key++) {
+        if (refs[key] != 0 && table.slab[refs[key]].deadline_ns != CLOCK_NEVER_NS) {
+            uint64_t due = wheel_unit_of(table.slab[refs[key]].deadline_ns);
+            first = due < first ? due : first;
+        }
+    }
+    return first < wheel.unit ? wheel.unit : first;
+}
+
+/* Nothing is due only when no walk would find anything; and when something is, a walk has something to do. */
+static void test_wheel_that_is_not_due_misses_nothing(int64_t instant_ns, uint32_t most, uint32_t churned)
+{
+    uint32_t waited = 0;
+
+    begin(instant_ns);
+    for (int round = 0; round < 6000; round++) {
+        int is_due;
+        churn(churned, round % 8 == 0);
+        now_ns += now_ns < INT64_MAX / 2 ? random_span(most) : 0;
+        CHECK(wheel.timers == NULL || (wheel_next(&wheel) <= first_due() && wheel.next <= wheel_next(&wheel)));
+        is_due = wheel_is_due(&wheel, now_ns);
+        CHECK(is_due || overdue(now_ns) == 0);
+        if (is_due && round % 3 != 0) {
+            wheel_walk_t walk = {3, 0, 0};
+            uint32_t ref;
+            while ((ref = wheel_expired(&wheel, table.slab, now_ns, &walk)) != 0) {
+                take_out(ref);
+            }
+            CHECK(walk.steps < 3);
+        }
+        if (!is_due) {
+            waited++;
+            CHECK(expire(UINT32_MAX, 0) == 0);
+        }
+        WHOLE(wheel_check(&wheel, &table));
+    }
+    CHECK(waited != 0 || most > 40);
+    end();
+}
+
+/* One far entry after the other, near the end of the circle, with steps as large as its slots. */
+static void test_wheel_is_due_across_the_end_of_the_circle(void)
+{
+    int64_t slot_ns = (int64_t)WHEEL_TOP_UNITS << WHEEL_UNIT;
+
+    for (int64_t start = 60; start < 68; start++) {
+        for (int64_t ahead = 1; ahead < 140; ahead++) {
+            int64_t steps = 0;
+            begin(start * slot_ns + slot_ns / 3);
+            insert(0, CLOCK_NEVER_NS - 1);
+            (void)walk_a_little(); /* bring the wheel to this instant */
+            insert(1, now_ns + ahead * slot_ns - 1);
+            while (refs[1] != 0) {
+                now_ns += slot_ns / 2;
+                CHECK(++steps <= 2 * ahead);
+                if (wheel_is_due(&wheel, now_ns)) {
+                    (void)expire(UINT32_MAX, 0);
+                }
+                CHECK(overdue(now_ns) == 0 && refs[0] != 0);
+            }
+            CHECK(steps == 2 * ahead);
+            end();
+        }
+    }
+}
+
 /* -- put off ---------------------------------------------------------------------------------------------- */
 
 static void test_deadline_put_off_does_not_move_the_entry_until_its_old_time(void)
@@ -321,6 +394,12 @@ int main(void)
     test_whole_units_leave_only_the_present_one();
     test_clock_set_back_expires_nothing_early_and_all_later();
     test_deadline_beyond_the_circle_holds_nobody_up();
+    test_wheel_that_is_not_due_misses_nothing(1000, 20, 1);
+    test_wheel_that_is_not_due_misses_nothing(YEAR_NS, 30, 1);
+    test_wheel_that_is_not_due_misses_nothing(40 * DAY_NS, 44, 4);
+    test_wheel_that_is_not_due_misses_nothing(40 * DAY_NS, 52, 2);
+    test_wheel_that_is_not_due_misses_nothing(3 * YEAR_NS, 57, 2);
+    test_wheel_is_due_across_the_end_of_the_circle();
     test_deadline_put_off_does_not_move_the_entry_until_its_old_time();
     test_deadline_brought_forward_or_taken_away_is_heeded();
     test_walk_never_takes_more_than_its_steps();

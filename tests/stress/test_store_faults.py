@@ -20,6 +20,7 @@ FAIL_AFTER: Callable[[int], int] | None = getattr(_store, "_fail_allocation_afte
 ENTRIES = 8  # a table is full at powers of two from here on
 
 Scene = tuple[Store[Any, Any], Op]
+POLICIES = ("lru", "adaptive")
 Action = Callable[[Store[Any, Any], Op, list[Any]], object]
 
 
@@ -39,6 +40,7 @@ def shrink(store: Store[Any, Any]) -> None:
 
 ACTIONS: dict[str, Action] = {
     "make": lambda store, op, new: Store(10, lanes=1000),
+    "make an adaptive one": lambda store, op, new: Store(10, policy="adaptive"),
     "put": lambda store, op, new: store.put(new[0], new[1]),
     "put the first with a lifetime": lambda store, op, new: store.put(new[0], new[1], ttl_ns=5),
     "put over": lambda store, op, new: store.put(7, new[1], ttl_ns=5),
@@ -61,10 +63,10 @@ ACTIONS: dict[str, Action] = {
 }
 
 
-def scene(key: Any, action: str) -> Scene:
+def scene(key: Any, action: str, policy: str) -> Scene:
     """A store whose tables are full, so that one more entry makes them grow: of values, and of operations in flight."""
     timed = action in {"sweep", "expire"}
-    store = attached_store(None, maxbytes=100 if "evict" in action else None)
+    store = attached_store(None, maxbytes=100 if "evict" in action else None, policy=policy)
     for number in range(ENTRIES * 4):
         store.put(number, [], ttl_ns=500 if timed else 0, size=3 if "evict" in action else 0)
     for number in range(ENTRIES - 1):
@@ -74,9 +76,9 @@ def scene(key: Any, action: str) -> Scene:
     return store, op
 
 
-def attempt(action: str, allowed: int, new: list[Any]) -> int:
+def attempt(action: str, policy: str, allowed: int, new: list[Any]) -> int:
     """Do it on a fresh scene with so many allocations allowed. Returns how many were refused."""
-    store, op = scene(new[3], action)
+    store, op = scene(new[3], action, policy)
     held = dict(store.snapshot())
     new[2].hash_ = hash(1)
     done = False
@@ -104,15 +106,25 @@ def act() -> None:
     raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("action", ACTIONS)
-def test_store_without_memory_at_any_point_raises_and_stays_whole(action: str) -> None:
+def test_store_without_memory_at_any_point_raises_and_stays_whole(action: str, policy: str) -> None:
     """MemoryError or success; invariants hold, values stay, no reference is leaked, and with memory all goes on."""
     new: list[Any] = [("new key", object()), object(), Key("hostile", on_eq=act), ("pending key", object())]
     before = [sys.getrefcount(each) for each in new]
     allowed = 0
-    while attempt(action, allowed, new) and allowed < 300:
+    while attempt(action, policy, allowed, new) and allowed < 300:
         allowed += 1
     assert [sys.getrefcount(each) for each in new] == before
     assert allowed < 300
-    if FAIL_AFTER is not None and action in {"put", "open", "snapshot", "make", "grow", "expire", "iterate"}:
+    if FAIL_AFTER is not None and action in {
+        "put",
+        "open",
+        "snapshot",
+        "make",
+        "make an adaptive one",
+        "grow",
+        "expire",
+        "iterate",
+    }:
         assert allowed > 0

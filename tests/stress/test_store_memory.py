@@ -60,10 +60,11 @@ def one_round(store: Store[Any, Any], keys: list[str], number: int) -> None:
         store.drop_all()
 
 
-def test_memory_over_ten_million_operations_stays_flat() -> None:
+@pytest.mark.parametrize("policy", ["lru", "adaptive"])
+def test_memory_over_ten_million_operations_stays_flat(policy: str) -> None:
     """What lives as long as the process may not leak a byte per operation: less than 2 MB from round 5 to the end."""
     keys = [f"key {number}" for number in range(KEYS)]
-    store = attached_store(KEYS * 3 // 4)
+    store = attached_store(KEYS * 3 // 4, policy=policy)
     before = 0
     operations = 0
     for number in range(ROUNDS):
@@ -78,10 +79,13 @@ def test_memory_over_ten_million_operations_stays_flat() -> None:
     store.check_invariants()
 
 
-@pytest.mark.parametrize("way", ["expire", "puts", "tend"])
-def test_memory_after_a_burst_is_given_back(way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "policy"),
+    [("expire", "lru"), ("puts", "lru"), ("tend", "lru"), ("expire", "adaptive"), ("puts", "adaptive")],
+)
+def test_memory_after_a_burst_is_given_back(way: str, policy: str) -> None:
     """A million entries come and expire; then the store is as small as what it holds asks for, whoever cleans up."""
-    store = local_store(None)
+    store = local_store(None, policy=policy)
     for number in range(1000):
         store[-number - 1] = number
     usual = sys.getsizeof(store)

@@ -1,4 +1,4 @@
-"""Hits on real access traces, against counts that others have published."""
+"""Hits on real access traces: LRU's against counts that others have published, the learning policy's against floors."""
 
 from __future__ import annotations
 
@@ -79,3 +79,33 @@ def test_lru_by_bytes_on_cloudphysics_misses_exactly_as_published(traces: Path, 
             store.put(key, None, size=size)
     store.check_invariants()
     assert store.counters()["misses"] == misses
+
+
+@pytest.mark.parametrize(
+    ("trace", "size", "percent"),
+    [
+        ("lirs_loop", 256, 20.0),  # LRU 0.00: a loop of 1,011
+        ("lirs_scan", 400, 15.0),  # 0.00
+        ("lirs_2_pools", 100, 46.0),  # 21.95
+        ("lirs_cpp", 35, 38.0),  # 0.86
+        ("lirs_multi1", 1000, 57.0),  # 48.23
+        ("web07", 205, 42.0),  # 39.17
+        ("arc_OLTP", 1000, 38.0),  # 32.83
+        ("corda_vault", 512, 32.3),  # 33.33, all that there is to have: the price of learning is small
+    ],
+)
+def test_adaptive_on_recorded_traces_hits_at_least_so_often(
+    traces: Path, trace: str, size: int, percent: float
+) -> None:
+    """Floors some points below what any seed gives, and, but for the last, beyond LRU (in the comments)."""
+    keys = column(traces / f"{trace}.keys.u64.xz", "Q").tolist()
+    store: Store[int, None] = Store(size, policy="adaptive")
+    store.lane_vouch(0, NEVER)
+    for key in keys:
+        if store.get(key, 0) == 0:
+            store[key] = None
+    store.check_invariants()
+    counters = store.counters()
+    assert counters["hits"] + counters["misses"] == len(keys)
+    assert counters["evictions"] == counters["misses"] - size
+    assert 100 * counters["hits"] / len(keys) >= percent

@@ -255,6 +255,8 @@ static inline int core_expire_until(core_t *core, int64_t later_ns, graveyard_t 
 static inline uint32_t core_share(const core_t *core)
 {
     uint64_t share = core->quota->limit / core->quota->cores;
+
+    share = share != 0 ? share : 1;
     return share < TABLE_MAX_ENTRIES && core->max_bytes == UINT64_MAX ? (uint32_t)share : TABLE_MAX_ENTRIES;
 }
 
@@ -328,7 +330,8 @@ static inline void core_shrink_some(core_t *core)
 /* Is so little of the table in use that it may be about to shrink? */
 static inline int core_is_sparse(const core_t *core)
 {
-    return core->table.capacity > SHRINK_CAPACITY && core->table.count <= core->table.capacity / 2;
+    return core->table.capacity > SHRINK_CAPACITY && core->table.count <= core->table.capacity / 2 &&
+           core_smaller(&core->table) != 0;
 }
 
 static inline void core_shrink(core_t *core)

@@ -1,0 +1,134 @@
+/* Tests of worth.h: histories saturate, every age has its bucket, and what follows from them is a number. */
+
+#include "check.h"
+
+#include "nearcache/worth.h"
+
+static worth_t worth;
+
+static void begin(uint32_t entries)
+{
+    memset(&worth, 0, sizeof worth);
+    (void)worth_scale(&worth, entries);
+}
+
+static const uint32_t edges[] = {0, 1, 2, 3, HISTORY_TIME - 1u, HISTORY_TIME};
+
+/* A history of that age and class. */
+static uint32_t history_of(uint32_t age, uint32_t uses, uint32_t gap, uint32_t flags)
+{
+    return ((worth_clock(&worth) - age) & HISTORY_TIME) | gap << HISTORY_GAP | uses << HISTORY_USES | flags;
+}
+
+static void check_numbers(void)
+{
+    for (uint32_t uses = 1; uses < 8; uses++) {
+        for (uint32_t gap = 0; gap < 128; gap++) {
+            for (uint32_t i = 0; i < sizeof edges / sizeof *edges; i++) {
+                uint32_t old = history_of(edges[i], uses, gap, 0);
+                float of_old = worth_of(&worth, old, 0.3F);
+                float of_new = worth_of(&worth, old | HISTORY_NEW, 0.3F);
+                CHECK(worth_class(old) < WORTH_CLASSES && worth_age(&worth, old) == edges[i]);
+                CHECK(of_old >= 0.0F && of_old < 1e9F);
+                CHECK(of_new == of_old * 0.3F);
+                CHECK(worth_of(&worth, old, WORTH_LRU) == -(float)edges[i]);
+                CHECK(!worth_less(&worth, of_old, old, of_old, old));
+            }
+        }
+    }
+}
+
+static void test_every_age_lies_within_its_bucket(void)
+{
+    uint32_t bucket = 0;
+    uint32_t gap = 0;
+
+    for (uint32_t age = 0; age <= HISTORY_TIME; age++) {
+        CHECK(worth_bucket(age) >= bucket && worth_log_gap(age) >= gap);
+        bucket = worth_bucket(age);
+        gap = worth_log_gap(age);
+        CHECK(bucket < WORTH_AGES && gap < 128);
+        CHECK(worth_edge(bucket) <= (float)age && (float)age < worth_edge(bucket + 1));
+    }
+    CHECK(worth_bucket(0) == 0 && worth_bucket(1) == 1);
+    CHECK(worth_bucket(UINT32_MAX) == WORTH_AGES - 1);
+}
+
+static void test_histories_saturate(void)
+{
+    uint32_t history = 0;
+
+    begin(1);
+    for (uint32_t i = 1; i < 100; i++) {
+        history = worth_learn(&worth, history, HISTORY_NEW | HISTORY_TEACHES | HISTORY_SHADOWED);
+        CHECK(history_uses(history) == (i < 7 ? i : 7));
+        CHECK(history_gap(history) < 128 && worth_class(history) < WORTH_CLASSES);
+        CHECK((history & ~(HISTORY_TIME | 127u << HISTORY_GAP | 7u << HISTORY_USES)) >> 29 == 7);
+        worth.now += i % 3 == 0 ? HISTORY_TIME - 1u : 0; /* as late as can be told */
+    }
+    history = worth_use(&worth, 0, 0);
+    CHECK(history_uses(history) == 1 && history_gap(history) == 0 && worth_age(&worth, history) == 1);
+}
+
+static void test_worth_of_any_history_is_a_number(void)
+{
+    static const uint32_t sizes[] = {1, 2, 63, 64, 65, 128, 100000, 0x7fffffffu};
+
+    for (uint32_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        uint32_t history[64] = {0};
+        begin(sizes[i]);
+        check_numbers();
+        for (uint32_t n = 0; n < 20000; n++) {
+            uint32_t which = random_below(1 + random_below(64));
+            history[which] = worth_learn(&worth, history[which], 0);
+            worth.now += (uint64_t)random_span(random_below(20) == 0 ? 40 : 1 + worth.shift);
+            worth_refresh(&worth);
+        }
+        check_numbers();
+        worth.now += (uint64_t)1 << 62; /* all has faded */
+        for (uint32_t class = 0; class < WORTH_CLASSES; class++) {
+            worth_appraise(&worth, class);
+        }
+        check_numbers();
+    }
+}
+
+/* The clock is slower for a large cache, and never goes faster again. */
+static void test_clock_slows_down_with_size_and_stays_slow(void)
+{
+    begin(64);
+    CHECK(worth.shift == 0);
+    CHECK(worth_scale(&worth, 64 * 1024) == 10 && worth.shift == 10);
+    CHECK(worth_scale(&worth, 64 * 1024) == 0);
+    CHECK(worth_scale(&worth, 1) == 0 && worth.shift == 10);
+    CHECK(worth_scale(&worth, 64 * 4096) == 2 && worth.shift == 12);
+}
+
+/* What comes back after one age only is worth most just before that age, and less once it is over. */
+static void test_certain_return_makes_worth_rise_until_it_is_due(void)
+{
+    uint32_t gap;
+    float young, due, over;
+
+    begin(1000);
+    for (uint32_t n = 0; n < 4000; n++) {
+        uint32_t history = history_of(100, 2, worth_log_gap(100), 0);
+        (void)worth_learn(&worth, history, 0);
+        worth_refresh(&worth);
+    }
+    gap = worth_log_gap(100);
+    young = worth_of(&worth, history_of(2, 3, gap, 0), 1.0F);
+    due = worth_of(&worth, history_of(90, 3, gap, 0), 1.0F);
+    over = worth_of(&worth, history_of(2000, 3, gap, 0), 1.0F);
+    CHECK(due > young && due > over);
+}
+
+int main(void)
+{
+    test_every_age_lies_within_its_bucket();
+    test_histories_saturate();
+    test_worth_of_any_history_is_a_number();
+    test_clock_slows_down_with_size_and_stays_slow();
+    test_certain_return_makes_worth_rise_until_it_is_due();
+    return check_done("test_worth");
+}
