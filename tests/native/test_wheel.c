@@ -135,9 +135,13 @@ static void test_whole_units_leave_only_the_present_one(void)
         over_ns = (int64_t)(wheel_unit_of(now_ns) << WHEEL_UNIT) - 1;
         due = overdue(over_ns);
         CHECK(expire(7, 1) >= due && overdue(over_ns) == 0);
-        for (uint32_t ref = 0; (ref = wheel_expired_now(&wheel, table.slab, now_ns, 0)) != 0;) {
-            CHECK(table.slab[ref].deadline_ns <= now_ns);
-            take_out(ref);
+        uint32_t slot = (uint32_t)wheel.unit & (WHEEL_SLOTS - 1);
+        for (uint32_t ref = 1; wheel_is_taken(&wheel, slot) && ref != 0;) {
+            ref = wheel_due_in(&wheel, table.slab, slot, now_ns, 0);
+            if (ref != 0) {
+                CHECK(table.slab[ref].deadline_ns <= now_ns);
+                take_out(ref);
+            }
         }
         CHECK(overdue(now_ns) == 0);
         WHOLE(wheel_check(&wheel, &table));

@@ -116,9 +116,9 @@ def use_all(store: Store[Any, Any], supply: Supply, bound: int, choice: int) -> 
 class Meddling(threading.local):
     """What a thread may still do from within ``__eq__``, ``__hash__`` and ``__del__``: not too deep, not each time."""
 
-    def __init__(self) -> None:
-        self.depth = 0
-        self.calls = 0
+    # Of the class, since a value may die in a thread whose own attributes have gone already.
+    depth = 0
+    calls = 0
 
     def act(self, store: Store[Any, Any], often: int) -> None:
         """Call the store, one time in ``often``; the calls may bring others about, three deep."""

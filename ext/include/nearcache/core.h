@@ -175,6 +175,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
     core->counters.stored++;
     if (!is_new) {
         core_expire_some(core, now_ns, yard);
+        table_migrate(t, TABLE_MIGRATION);
     }
     core_shrink(core);
     return is_new ? STORED_NEW : STORED_OVER;
