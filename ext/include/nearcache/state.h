@@ -302,10 +302,6 @@ static inline void core_shrink_some(core_t *core)
         table_migrate(t, 2 * SHRINK_STEPS);
         return;
     }
-    if (half == 0) {
-        core->examined = 0;
-        return;
-    }
     if (core->examined == 0) {
         core->examined = t->used;
     }
@@ -338,6 +334,8 @@ static inline void core_shrink(core_t *core)
 {
     if (core_is_sparse(core)) {
         core_shrink_some(core);
+    } else { /* entries above that mark may be in use again */
+        core->examined = 0;
     }
 }
 
