@@ -13,26 +13,33 @@ from nearcache._core cimport (
     ENTRY_UNHEARD,
     STORE_FULL,
     STORE_NO_MEMORY,
+    TABLE_MAX_ENTRIES,
     cause_t,
     clock_now,
     core_admits,
     core_bury,
     core_fits,
+    core_is_valid,
     core_reschedule,
     core_settle,
     core_store,
     core_t,
+    entry_t,
     graveyard_init,
     graveyard_reserve,
     graveyard_t,
     item_t,
     lane_stamp,
+    op_is_joinable,
     op_t,
     order_use,
+    pending_add,
+    pending_first,
     pending_hear,
     pending_poison,
     pending_remove,
     table_next,
+    table_reserve,
     table_tag,
 )
 from nearcache._holding cimport bury
@@ -194,3 +201,85 @@ cdef inline int apply_one(core_t *core, PyObject *key, int64_t hash, uint64_t wi
     core_unlock(core)
     bury(core, &own)
     return ref != 0
+
+
+# -- beginning, joining, asking, hearing ----------------------------------------------------------------------
+
+
+cdef inline int open_op(core_t *core, op_t *op) except -1:
+    """List an operation (R1); a write poisons the others on its key (R2)."""
+    cdef uint32_t ref
+    cdef int status = 0
+    core_lock(core)
+    find(core, &core.pending, op.key, op.hash, &ref)
+    if op.lanes != NULL:  # asked only now, since __eq__ may have opened it
+        core_unlock(core)
+        raise ValueError("the operation was opened before: make a new one")
+    if ref == 0:
+        status = table_reserve(&core.pending, TABLE_MAX_ENTRIES)
+    if status == 0:
+        hold(op.owner)
+        if pending_add(&core.pending, ref, op, core.lanes):
+            hold(op.key)
+        if op.is_write:
+            pending_poison(&core.pending, op.ref, op)
+    core_unlock(core)
+    if status < 0:
+        raise MemoryError
+    return 0
+
+
+cdef inline PyObject *joinable_on(core_t *core, PyObject *key, int64_t hash) except? NULL:
+    """The owner of a read in flight whose result may be shared, a new reference; NULL without an exception if none."""
+    cdef PyObject *owner = NULL
+    cdef uint32_t ref
+    cdef op_t *op
+    core_lock(core)
+    find(core, &core.pending, key, hash, &ref)
+    op = pending_first(&core.pending, ref)
+    while op != NULL and (op.is_write or not op_is_joinable(op)):
+        op = op.next
+    if op != NULL:
+        owner = op.owner
+        hold(owner)
+    core_unlock(core)
+    return owner
+
+
+cdef inline int abandon_op(core_t *core, op_t *op, bint drop) except -1:
+    """Complete an operation that failed; with ``drop`` its outcome is unknown (R6)."""
+    cdef graveyard_t yard
+    cdef ended_t ended
+    cdef uint32_t ref = 0
+    graveyard_init(&yard)
+    if drop:
+        find_for(core, op, &ref)
+    else:
+        core_lock(core)
+    if ref != 0:
+        core.counters.invalidated += 1
+        core_bury(core, ref, CAUSE_INVALIDATED, &yard)
+    ended = close_op(core, op)
+    core_unlock(core)
+    bury(core, &yard)
+    release_ended(ended)
+    return 0
+
+
+cdef inline PyObject *suspect_at(core_t *core, PyObject *key, int64_t hash, uint64_t *wid) except? NULL:
+    """The value, a new reference, of an entry whose own time is not over but which may not be served now."""
+    cdef PyObject *value = NULL
+    cdef entry_t *entry
+    cdef int64_t now_ns
+    cdef uint32_t ref
+    core_lock(core)
+    find(core, &core.table, key, hash, &ref)
+    if ref != 0:
+        now_ns = clock_now(&core.source)
+        entry = &core.table.slab[ref]
+        if now_ns < entry.deadline_ns and not core_is_valid(core, entry, now_ns):
+            wid[0] = core.table.details[ref].wid
+            value = entry.value
+            hold(value)
+    core_unlock(core)
+    return value

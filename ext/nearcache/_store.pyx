@@ -28,11 +28,9 @@ from nearcache._core cimport (
     CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
     ENTRY_UNHEARD,
-    TABLE_MAX_ENTRIES,
     cause_t,
     clock_now,
     clock_shorten,
-    core_bury,
     core_init,
     core_is_valid,
     core_memory,
@@ -53,12 +51,7 @@ from nearcache._core cimport (
     lanes_t,
     op_is_joinable,
     op_is_storable,
-    op_t,
     order_free_memory,
-    pending_add,
-    pending_first,
-    pending_poison,
-    table_reserve,
 )
 from nearcache._cores cimport (
     adapt,
@@ -75,7 +68,16 @@ from nearcache._cores cimport (
     take_expired,
     tend_all,
 )
-from nearcache._flights cimport apply_one, close_op, ended_t, find_for, release_ended, restamp, settle
+from nearcache._flights cimport (
+    abandon_op,
+    apply_one,
+    find_for,
+    joinable_on,
+    open_op,
+    restamp,
+    settle,
+    suspect_at,
+)
 from nearcache._holding cimport (
     bury,
     forget_entries,
@@ -89,7 +91,6 @@ from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport (
     PyASCIIObject,
     UNDECIDED,
-    find,
     find_fast,
     find_same,
     hash_of,
@@ -584,45 +585,15 @@ cdef class Store:
 
     def open(self, Op op not None):
         """Register an operation, before its request is sent (R1). A write poisons others on its key (R2)."""
-        cdef core_t *core = core_at(self, op.op.hash)
-        cdef uint32_t ref
-        cdef int status = 0
         lane_at(self, op.op.lane)
         if not op.ready:
             raise ValueError("the operation was not initialised: make a new one")
-        core_lock(core)
-        find(core, &core.pending, op.op.key, op.op.hash, &ref)
-        if op.op.lanes != NULL:  # asked only now, since __eq__ may have opened it
-            core_unlock(core)
-            raise ValueError("the operation was opened before: make a new one")
-        if ref == 0:
-            status = table_reserve(&core.pending, TABLE_MAX_ENTRIES)
-        if status == 0:
-            hold(<PyObject *>op)
-            if pending_add(&core.pending, ref, &op.op, core.lanes):
-                hold(op.op.key)
-            if op.op.is_write:
-                pending_poison(&core.pending, op.op.ref, &op.op)
-        core_unlock(core)
-        if status < 0:
-            raise MemoryError
+        open_op(core_at(self, op.op.hash), &op.op)
 
     def join(self, key):
         """A read in flight on the key whose result a new reader may share; None if there is none."""
         cdef int64_t hash = hash_of(<PyObject *>key)
-        cdef core_t *core = core_at(self, hash)
-        cdef PyObject *owner = NULL
-        cdef uint32_t ref
-        cdef op_t *op
-        core_lock(core)
-        find(core, &core.pending, <PyObject *>key, hash, &ref)
-        op = pending_first(&core.pending, ref)
-        while op != NULL and (op.is_write or not op_is_joinable(op)):
-            op = op.next
-        if op != NULL:
-            owner = op.owner
-            hold(owner)
-        core_unlock(core)
+        cdef PyObject *owner = joinable_on(core_at(self, hash), <PyObject *>key, hash)
         return owned(owner) if owner != NULL else None
 
     def finish(
@@ -669,25 +640,8 @@ cdef class Store:
         One that is not open any more may be abandoned too: without ``drop`` that does nothing. One that was
         never opened has nothing to complete: an interrupt may strike just before ``open``.
         """
-        cdef core_t *core
-        cdef graveyard_t yard
-        cdef ended_t ended
-        cdef uint32_t ref = 0
-        if op.op.lanes == NULL:
-            return
-        core = opened_here(self, op)
-        graveyard_init(&yard)
-        if drop:
-            find_for(core, &op.op, &ref)
-        else:
-            core_lock(core)
-        if ref != 0:
-            core.counters.invalidated += 1
-            core_bury(core, ref, CAUSE_INVALIDATED, &yard)
-        ended = close_op(core, &op.op)
-        core_unlock(core)
-        bury(core, &yard)
-        release_ended(ended)
+        if op.op.lanes != NULL:
+            abandon_op(opened_here(self, op), &op.op, drop)
 
     def suspect(self, key):
         """``(wid, value)`` of an entry whose own time is not over but which may not be served now; else None.
@@ -695,22 +649,8 @@ cdef class Store:
         A reader may then ask L2 for the ``wid`` alone, and ``refresh``.
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
-        cdef core_t *core = core_at(self, hash)
-        cdef entry_t *entry
-        cdef int64_t now_ns
         cdef uint64_t wid = 0
-        cdef PyObject *value = NULL
-        cdef uint32_t ref
-        core_lock(core)
-        find(core, &core.table, <PyObject *>key, hash, &ref)
-        if ref != 0:
-            now_ns = clock_now(&core.source)
-            entry = &core.table.slab[ref]
-            if now_ns < entry.deadline_ns and not core_is_valid(core, entry, now_ns):
-                wid = core.table.details[ref].wid
-                value = entry.value
-                hold(value)
-        core_unlock(core)
+        cdef PyObject *value = suspect_at(core_at(self, hash), <PyObject *>key, hash, &wid)
         return (wid, owned(value)) if value != NULL else None
 
     def apply(self, lane, wid, list keys not None, is_clear=False):
