@@ -30,6 +30,7 @@ MAIN = ["unit", "contract", "integration", "stress", "simulation", "native", "me
 OTHERS = ["unit", "contract", "integration"]
 FREE_THREADED = ["unit", "contract", "stress"]
 TIME_LIMIT_S = 600
+RUNNING: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass
@@ -71,6 +72,7 @@ def run_pytest(python: Path, label: str, arguments: list[str], environment: dict
     command = [str(python.parent / "pytest"), "-q", f"--junitxml={report}", *arguments]
     started = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    RUNNING.append(process)
     try:
         status = process.wait(TIME_LIMIT_S)
     except BaseException as error:
@@ -79,6 +81,8 @@ def run_pytest(python: Path, label: str, arguments: list[str], environment: dict
             raise
         say(f"{label}: ended after {TIME_LIMIT_S} s")
         status = 1
+    finally:
+        RUNNING.remove(process)
     say(f"{label}: {time.monotonic() - started:.0f} s, exit status {status}")
     return status, report
 
@@ -187,8 +191,9 @@ def run_on(interpreters: list[Interpreter], arguments: list[str]) -> list[tuple[
     (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
     with ThreadPoolExecutor(2) as pool:
         pythons = list(pool.map(lambda interpreter: prepare(interpreter, sdist), interpreters))
-    results, environment = [], other_environment()
-    for interpreter, python in zip(interpreters, pythons, strict=True):
+    environment = other_environment()
+
+    def run(interpreter: Interpreter, python: Path) -> tuple[int, Path]:
         if interpreter.free_threaded:
             say(f"python {interpreter.version}: unit, contract and stress tests, the GIL off")
             # Kept off even if a module that is not ours (hiredis) would have it on.
@@ -197,8 +202,17 @@ def run_on(interpreters: list[Interpreter], arguments: list[str]) -> list[tuple[
             say(f"python {interpreter.version}: unit, contract and quick integration tests")
             chosen, settings = [*existing(OTHERS), "-m", "not slow"], environment
         chosen += ["-p", "no:cacheprovider", *arguments]
-        results.append(run_pytest(python, f"python-{interpreter.version}", chosen, settings))
-    return results
+        return run_pytest(python, f"python-{interpreter.version}", chosen, settings)
+
+    # Two at a time: most of the time they wait for servers and processes.
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            return list(pool.map(run, interpreters, pythons))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                end(process)
+            raise
 
 
 def main() -> int:
