@@ -19,10 +19,12 @@ DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glo
 COMPILE = ["-O3", "-fno-plt", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
 LINK: list[str] = []
 if SANITIZE := os.environ.get("NEARCACHE_SANITIZE"):
-    DEBUG = ["-DNEARCACHE_ASSERT=1", "-DNEARCACHE_FAULTS=1", "-DNEARCACHE_MAPPED=0"]
+    DEBUG = ["-DNEARCACHE_ASSERT=1", "-DNEARCACHE_MAPPED=0"]
     FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     if SANITIZE == "thread":
         FLAGS = ["-fsanitize=thread"]
+    else:  # the faults are for one thread
+        DEBUG += ["-DNEARCACHE_FAULTS=1"]
     COMPILE = ["-O1", "-g", "-std=c11", "-fno-strict-aliasing", "-fno-omit-frame-pointer", *DEBUG, *FLAGS]
     LINK = FLAGS
 

@@ -91,7 +91,9 @@ cdef inline uint32_t count_entries(const cores_t *cores) noexcept:
     cdef uint32_t i
     cdef uint32_t entries = 0
     for i in range(cores.count):
+        core_lock(&cores.core[i])
         entries += cores.core[i].table.count
+        core_unlock(&cores.core[i])
     return entries
 
 

@@ -355,7 +355,9 @@ cdef class Store:
         if self.cores.core != &self.core:
             size += self.cores.count * sizeof(core_t)
         for i in range(self.cores.count):
+            core_lock(&self.cores.core[i])
             size += core_memory(&self.cores.core[i])
+            core_unlock(&self.cores.core[i])
         return size
 
     # -- mapping ---------------------------------------------------------------------------------------------
@@ -698,8 +700,10 @@ cdef class Store:
         cdef uint32_t i
         cdef int64_t fixed_ns = 0 if ns is None else ns
         for i in range(self.cores.count):
+            core_lock(&self.cores.core[i])
             self.cores.core[i].source.fixed_ns = fixed_ns
             self.cores.core[i].source.is_fixed = ns is not None
+            core_unlock(&self.cores.core[i])
 
     def tend(self):
         """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back."""

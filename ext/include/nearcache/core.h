@@ -158,7 +158,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
         }
         ref = table_insert(t, key, value, tag);
         order_insert(&core->order, ref, tag);
-        if (!core->is_grown && core->quota->taken == core->quota->limit) {
+        if (!core->is_grown && quota_is_used_up(core->quota)) {
             core_settle_memory(core);
         }
     } else {

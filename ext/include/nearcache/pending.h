@@ -120,18 +120,18 @@ static inline int op_is_current(const op_t *op)
 
 static inline int op_is_storable(const op_t *op)
 {
-    return op->storable && op_is_current(op);
+    return __atomic_load_n(&op->storable, __ATOMIC_RELAXED) && op_is_current(op);
 }
 
 static inline int op_is_joinable(const op_t *op)
 {
-    return op->joinable && op_is_current(op);
+    return __atomic_load_n(&op->joinable, __ATOMIC_RELAXED) && op_is_current(op);
 }
 
 static inline void op_poison(op_t *op)
 {
-    op->storable = 0;
-    op->joinable = 0;
+    __atomic_store_n(&op->storable, 0, __ATOMIC_RELAXED); /* its owner may be asked for them without the lock */
+    __atomic_store_n(&op->joinable, 0, __ATOMIC_RELAXED);
 }
 
 /* List `op` under its key: entry `ref`, or a new one if `ref` is 0 (then the caller has reserved). Returns 1

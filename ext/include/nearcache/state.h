@@ -92,6 +92,11 @@ static inline int quota_take(quota_t *quota)
 #endif
 }
 
+static inline int quota_is_used_up(const quota_t *quota)
+{
+    return __atomic_load_n(&quota->taken, __ATOMIC_RELAXED) >= quota->limit;
+}
+
 static inline void quota_give(quota_t *quota, uint64_t entries)
 {
 #if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
