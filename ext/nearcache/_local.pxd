@@ -149,6 +149,16 @@ cdef enum:
 # -- writing -------------------------------------------------------------------------------------------------
 
 
+cdef inline int find_to_change(core_t *core, PyObject *key, int64_t hash, uint32_t *ref) except -1:
+    """Find an entry for a local change, which overtakes the operations in flight on its key."""
+    cdef uint32_t pending
+    ref[0] = find_fast(&core.table, key, hash)
+    if unlikely(ref[0] == UNDECIDED or core.pending.count != 0):
+        find_both(core, key, hash, ref, &pending)
+        pending_overtake(&core.pending, pending)
+    return 0
+
+
 cdef inline void hold_stored(
     core_t *core, int status, PyObject *key, PyObject *value, graveyard_t *yard
 ) noexcept:
@@ -177,7 +187,6 @@ cdef inline int put(
     cdef graveyard_t yard
     cdef item_t item
     cdef uint32_t ref
-    cdef uint32_t pending = 0
     cdef int status = NOT_STORED
     cdef PyObject *old
     if unlikely(size > core.max_bytes):
@@ -185,10 +194,7 @@ cdef inline int put(
         raise ValueTooLargeError(size, core.max_bytes, "maxbytes")
     graveyard_init(&yard)
     core_lock(core)
-    ref = find_fast(&core.table, key, hash)
-    if unlikely(ref == UNDECIDED or core.pending.count != 0):
-        find_both(core, key, hash, &ref, &pending)
-        pending_overtake(&core.pending, pending)
+    find_to_change(core, key, hash, &ref)
     now_ns = clock_now(&core.source)
     item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
     if likely(ref != 0 and size == 0 and core.listener == NULL):
@@ -212,14 +218,10 @@ cdef inline int remove(core_t *core, PyObject *key, int64_t hash, cause_t cause,
     """Remove the key's entry in whatever state it is. Returns whether there was one."""
     cdef graveyard_t yard
     cdef uint32_t ref
-    cdef uint32_t pending
     graveyard_init(&yard)
     was_valid[0] = False
     core_lock(core)
-    ref = find_fast(&core.table, key, hash)
-    if unlikely(ref == UNDECIDED or core.pending.count != 0):
-        find_both(core, key, hash, &ref, &pending)
-        pending_overtake(&core.pending, pending)
+    find_to_change(core, key, hash, &ref)
     if ref != 0:
         was_valid[0] = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
         core_bury(core, ref, cause, &yard)

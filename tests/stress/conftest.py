@@ -4,6 +4,8 @@ are none."""
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def traces() -> Path:
     """The folder of the traces."""
     return TRACES
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Let the threads alternate as often as can be where there is a GIL."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -46,13 +46,7 @@ OPERATIONS = 20_000
 BATCH = 50
 
 
-@pytest.fixture(autouse=True)
-def _eager_switching() -> Iterator[None]:
-    """Let the threads alternate as often as can be where there is a GIL."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("eager_switching")
 
 
 # -- the mapping -------------------------------------------------------------------------------------------------

@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import gc
 import random
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from nearcache._store import Op, Store
+from support.store_crowd import Slow
 from support.store_kit import NEVER, SERVER, attached_store
 
 OPERATIONS = 60_000
 THREADS = 4
 
 
-class Slow:
-    """A key compared in Python, so that threads switch in the middle of a lookup."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: int) -> None:
-        self.name = name
-
-    def __hash__(self) -> int:
-        return self.name % 7
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Slow) and other.name == self.name
-
-
-@pytest.fixture(autouse=True)
-def _eager_switching() -> Iterator[None]:
-    """Let the threads alternate as often as can be."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("eager_switching")
 
 
 def run(worker: Callable[[int], None]) -> None:

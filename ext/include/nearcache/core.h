@@ -84,8 +84,7 @@ static inline int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_n
     table_t *t = &core->table;
     int64_t before_ns = t->slab[ref].deadline_ns;
 
-    if (core->wheel.timers == NULL && deadline_ns != CLOCK_NEVER_NS &&
-        wheel_reserve(&core->wheel, t->capacity, t->used) < 0) {
+    if (core_reserve_timers(core, deadline_ns) < 0) {
         return -1;
     }
     t->slab[ref].deadline_ns = deadline_ns;
@@ -132,7 +131,7 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
  * must go.
  *
  * STORED_NEW when references to key and value were taken over; STORED_OVER when only that to the value was (the entry
- * keeps its own key, as a dict does; the first grave is the old value's). STORE_NO_MEMORY or STORE_FULL: the item was
+ * keeps its own key, as a dict does; the old value's grave is the one without a key). STORE_NO_MEMORY or STORE_FULL: the item was
  * not stored, though others may have gone to make room for it. The caller has made sure that the item fits at all
  * (core_fits). */
 static inline int core_store(core_t *core, uint32_t ref, void *key, void *value, uint32_t tag,
@@ -162,8 +161,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
             core_settle_memory(core);
         }
     } else {
-        if (core->wheel.timers == NULL && item->deadline_ns != CLOCK_NEVER_NS &&
-            wheel_reserve(&core->wheel, t->capacity, t->used) < 0) {
+        if (core_reserve_timers(core, item->deadline_ns) < 0) {
             return STORE_NO_MEMORY;
         }
         before_ns = t->slab[ref].deadline_ns;

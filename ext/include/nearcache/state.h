@@ -265,6 +265,15 @@ static inline uint32_t core_share(const core_t *core)
     return share < TABLE_MAX_ENTRIES && core->max_bytes == UINT64_MAX ? (uint32_t)share : TABLE_MAX_ENTRIES;
 }
 
+/* Make sure that the entries have timers, if this deadline is one that comes. */
+static inline int core_reserve_timers(core_t *core, int64_t deadline_ns)
+{
+    if (core->wheel.timers != NULL || deadline_ns == CLOCK_NEVER_NS) {
+        return 0;
+    }
+    return wheel_reserve(&core->wheel, core->table.capacity, core->table.used);
+}
+
 /* Make sure that there is room for one more entry, of this deadline. 0, or -1 with nothing changed that anybody could
  * see. */
 static inline int core_reserve(core_t *core, int64_t deadline_ns)
@@ -272,11 +281,11 @@ static inline int core_reserve(core_t *core, int64_t deadline_ns)
     table_t *t = &core->table;
     uint64_t most = core->quota->limit;
     uint32_t limit = most < TABLE_MAX_ENTRIES ? (uint32_t)most : TABLE_MAX_ENTRIES;
-    uint32_t capacity = table_is_full(t) ? table_next_capacity(t, limit) : t->capacity;
+    uint32_t capacity = table_next_capacity(t, limit);
     int timed = core->wheel.timers != NULL || deadline_ns != CLOCK_NEVER_NS;
 
-    if (capacity == t->capacity && !table_is_full(t)) {
-        return timed && core->wheel.timers == NULL ? wheel_reserve(&core->wheel, capacity, t->used) : 0;
+    if (!table_is_full(t)) {
+        return core_reserve_timers(core, deadline_ns);
     }
     if (order_reserve(&core->order, capacity, core_share(core)) < 0 ||
         (timed && wheel_reserve(&core->wheel, capacity, t->used) < 0)) {
