@@ -567,6 +567,15 @@ cdef class Store:
             raise KeyError(key)
         return None if deadline_ns == CLOCK_NEVER_NS else max(left_ns, 0)
 
+    def wid(self, key):
+        """Id of the write that an entry, named by its held key, came from; 0 if there is none that may be served."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        cdef uint64_t wid = core.table.details[ref].wid if ref != 0 else 0
+        core_unlock(core)
+        return wid
+
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):

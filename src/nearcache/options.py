@@ -92,6 +92,9 @@ class Settings:
         lease: How long a loader's claim on a key outlives its process. Claims of running loaders are renewed.
         on_error: What a write or an invalidation does when its shard does not answer: ``raise``, or ``queue`` the
             invalidation and return. Either way the invalidation is made up for when the shard is back.
+        require_coherence: Refuse to open where invalidations do not arrive on every shard, instead of serving what can
+            be vouched for.
+        sample_rate: How many keys a second to compare with L2, as a check in production; 0: none.
         classes: Classes that the ``safe`` codec may write and read.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
@@ -118,6 +121,8 @@ class Settings:
     tags: tuple[str, ...] | Callable[[Any, Any], Any] = ()
     lease: float = 2.0
     on_error: OnError = "raise"
+    require_coherence: bool = False
+    sample_rate: float = 0.0
     classes: tuple[type, ...] = ()
     shards: int = 1
     maxmemory_mb: int = 256
@@ -256,6 +261,8 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "tags": _tags,
     "lease": _seconds(0.1, 60.0),
     "on_error": _one_of(*get_args(OnError)),
+    "require_coherence": _boolean,
+    "sample_rate": _seconds(0.0, 1000.0),
     "classes": _classes,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -273,8 +280,10 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "ssl_check_hostname": _boolean,
 }
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
-_L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
-                             "pool_size", "classes", "lease", "on_error"})  # fmt: skip
+_L2_ONLY: Final = frozenset({
+    "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
+    "on_error", "require_coherence", "sample_rate",
+})  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
 _OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags"})

@@ -333,7 +333,7 @@ class Follower:
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
             self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply))
+        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)

@@ -17,6 +17,7 @@ from .lane import (
     Vouch,
 )
 from .messages import RESERVED, TAG_KEY, Message, pack_message, parse_message
+from .metrics import Histogram
 from .token import pack_token, parse_token
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Derived",
     "Detach",
     "Forked",
+    "Histogram",
     "Horizon",
     "Journal",
     "Lane",

@@ -32,6 +32,7 @@ from typing import Any
 from ..clocks import TICK_NS
 from ..errors import DecodeError
 from .messages import Message, chain_after, parse_message, parse_next
+from .metrics import Histogram
 
 
 class State(Enum):
@@ -141,6 +142,7 @@ class Lane:
     fresh_until_ns: int = 0
     last_error: str = "not connected yet"
     epoch: int | None = None
+    round_trips: Histogram = field(default_factory=Histogram)
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
     _void: int = 0
@@ -204,7 +206,7 @@ class Lane:
         self._void = len(self._sent)
         return [Suspect(), Vouch(0)]
 
-    def heartbeat_reply(self, reply: Any) -> list[Action]:
+    def heartbeat_reply(self, reply: Any, now_ns: int = 0) -> list[Action]:
         """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, placement version, ends]``."""
         if self.state is State.DOWN or not self._sent:
             return self._give_up("a reply that nobody asked for")
@@ -216,6 +218,8 @@ class Lane:
         except (TypeError, ValueError, IndexError, KeyError):
             return self._give_up(f"heartbeat refused or not understood: {reply!r}")
         self.counters.heartbeats += 1
+        if now_ns:
+            self.round_trips.add(now_ns - sent_ns)
         actions: list[Action] = []
         if self.state is State.SYNC:
             self.state = State.LIVE

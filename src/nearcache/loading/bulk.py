@@ -15,7 +15,7 @@ from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
 from ..l2 import Command, Exchange, Reply
-from .reading import accept, revalidated
+from .reading import accept, keep, revalidated
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Steps
 from .tagging import Tag, depend, generations
@@ -126,11 +126,11 @@ def _settle(
                 tier.count(hits=1, revalidated=1)
                 found[wanted.name] = value
             else:
+                tier.count(suspects_dropped=1)
                 stale.append(wanted)
             continue
         taken = yield from accept(tier, store, shard, body, pttl_ms, generation, wanted.start_ns)
-        size = len(body or b"")
-        store.finish(wanted.op, taken.value, taken.wid, taken.deadline_ns, size, reply.identity, taken.under)
+        keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
         if taken.value is not MISSING:
             found[wanted.name] = taken.value
     return stale

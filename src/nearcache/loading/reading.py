@@ -90,8 +90,18 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
         generation = generation_in(reply.values[2])
     found = yield from accept(tier, store, shard, data, pttl_ms, generation, start_ns)
     size = len(data) if data is not None else 0
-    store.finish(op, found.value, found.wid, found.deadline_ns, size, reply.identity, found.under)
+    keep(tier, store, op, found, size, reply.identity)
     return found.value
+
+
+def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, identity: int) -> None:
+    """Let L1 keep what a GET found, if the protocol allows."""
+    if found.wid:
+        if not op.storable:
+            tier.count(poisoned=1)
+        if tier.sampler is not None:
+            tier.sampler.note(op.key)
+    store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
 
 def accept(
@@ -156,6 +166,7 @@ def _revalidate(
         tier, store, lane, wid, pttl_ms, header, generation_in(generation), start_ns
     )
     if not deadline_ns:
+        tier.count(suspects_dropped=1)
         return False
     store.refresh(op, wid, deadline_ns, reply.identity, under)
     tier.count(hits=1, revalidated=1)
