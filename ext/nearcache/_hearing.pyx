@@ -20,7 +20,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
-from nearcache._core cimport core_t, graveyard_init, graveyard_reserve, graveyard_t
+from nearcache._core cimport graveyard_init, graveyard_reserve, graveyard_t
 from nearcache._flights cimport apply_one
 from nearcache._frames cimport (
     FRAME_OTHER,
@@ -182,8 +182,8 @@ cdef class Inbox:
         Returns:
             The ears that heard something, or None: see :meth:`Ear.take`.
         Raises:
-            What ``__eq__`` of a key raises, or MemoryError: a message was not applied as it should have been, and its lane
-            can no longer be vouched for.
+            What ``__eq__`` of a key raises, or MemoryError: a message was not applied as it should have been, and its
+            lane can no longer be vouched for.
         """
         cdef graveyard_t yard
         cdef list heard = None

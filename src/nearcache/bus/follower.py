@@ -21,7 +21,7 @@ import hiredis
 
 from .._hearing import Ear, Inbox
 from .._store import Store
-from ..coherence import OPERATIONS, Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
+from ..coherence import OPERATIONS, Action, Apply, Attach, Detach, Forked, Lane, Reconnect, State, Suspect, Vouch
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
@@ -48,6 +48,41 @@ class Script(Protocol):
         """What EVALSHA takes."""
 
 
+class Keeper(Protocol):
+    """Who keeps what this process has to do in Redis because of what is heard."""
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
+
+    def vouched(self, lane: int) -> None:
+        """A heartbeat was answered as it should be."""
+
+    @property
+    def renew_every_ns(self) -> int:
+        """How often to ask for :meth:`renewals`."""
+
+    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
+        """Leases to keep alive: lane, script, its keys and its arguments for each."""
+
+
+class _NoKeeper:
+    """There is nothing to keep."""
+
+    renew_every_ns = 60_000_000_000
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        pass
+
+    def vouched(self, lane: int) -> None:
+        pass
+
+    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
+        return []
+
+
+NO_KEEPER: Final[Keeper] = _NoKeeper()
+
+
 class Followed(NamedTuple):
     """One lane on the connection: its number in the store, what is known of it, its names in Redis."""
 
@@ -72,6 +107,7 @@ class Follower:
         heartbeat: The script that tells where a lane stands.
         uniform: Returns a random number between two: no two processes shall send their heartbeats in step.
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
+        keeper: Told of new epochs and of answered heartbeats.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
         outgoing: Bytes to send, in order. Whoever sends some removes them from the front.
@@ -92,6 +128,7 @@ class Follower:
         uniform: Callable[[float, float], float],
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
+        keeper: Keeper = NO_KEEPER,
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()
@@ -103,12 +140,14 @@ class Follower:
         self._uniform = uniform
         self._nonce = nonce
         self._watched = watched
+        self._keeper = keeper
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
         self._awaited_lock = threading.Lock()
-        self._ears = {each.number: Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed}
-        self.inbox = Inbox(list(self._ears.values()), _DROPPING, decode_key, watched)
+        ears = [Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed]
+        self._ears = {ear.lane: ear for ear in ears}
+        self.inbox = Inbox(ears, _DROPPING, decode_key, watched)
         self._expected: deque[OnReply] = deque()
         self._evals = 0
         self._beat_ns: int | None = None
@@ -157,7 +196,8 @@ class Follower:
                     return
                 reader.feed(frame)
                 item = reader.gets()
-                inbox.blind = inbox.blind or item is self._more  # two readers in the middle of a value would be out of step
+                # Two readers, one of them in the middle of a value, would be out of step.
+                inbox.blind = inbox.blind or item is self._more
                 while item is not self._more:
                     self._take(item, now_ns)
                     if self.gave_up is not None:
@@ -225,6 +265,16 @@ class Follower:
         """
         self._expected.append(on_reply)
         self.outgoing += command
+
+    def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> None:
+        """Run a script whose reply concerns nobody."""
+        rest = (b"%d" % len(keys), *keys, *arguments)
+
+        def on_reply(reply: Any, _now_ns: int) -> None:
+            if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
+                self.request(pack(b"EVAL", script.source, *rest), lambda _reply, _now_ns: None)
+
+        self.request(pack(b"EVALSHA", script.sha, *rest), on_reply)
 
     # -- waiting for a key
 
@@ -296,7 +346,9 @@ class Follower:
             self._ask(each, now_ns, whole=self._evals == 0)
             return
         self._perform(each, each.lane.heartbeat_reply(reply))
-        self.answered = self.answered or each.lane.state is State.LIVE
+        if each.lane.state is State.LIVE:
+            self.answered = True
+            self._keeper.vouched(each.number)
 
     # -- receiving
 
@@ -353,6 +405,8 @@ class Follower:
             elif isinstance(action, Suspect):
                 store.lane_suspect(number)
                 self._wake(number, None)
+            elif isinstance(action, Forked):
+                self._keeper.forked(number, action.epoch, action.ends)
             elif isinstance(action, Attach):
                 store.lane_attach(number, action.identity)
             elif isinstance(action, Detach):
