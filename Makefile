@@ -102,7 +102,7 @@ sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, on a Python built for it
 	@.ci/tsan.sh $(ARGS)
 
-fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan"); needs clang
+fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan frames"); needs clang
 	@tests/native/fuzz.sh $(ARGS)
 
 clean: ## remove everything that make made

@@ -123,18 +123,12 @@ cdef extern from *:
     """
     #define NO_BOUND UINT64_MAX
     #ifdef Py_GIL_DISABLED
-    /* A store of many entries has many cores, so that threads seldom meet. Which one is a key's is told by bits of its
-       hash that the table, which mixes them with a secret of its own, does not depend on. */
-    #define core_at(store, hash) \\
-        (&(store)->cores.core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((store)->cores.count - 1)])
     #define MOST_CORES 32
     #else
-    #define core_at(store, hash) ((void)(hash), &(store)->core)
     #define MOST_CORES 1
     #endif
     #define owned(value) ((PyObject *)(value))
     """
-    core_t *core_at(Store store, int64_t hash) noexcept
     object owned(PyObject *value)  # a new reference, turned into an object
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
     const uint32_t MOST_CORES

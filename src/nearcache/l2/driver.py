@@ -19,7 +19,7 @@ from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
-from .connection import MORE, Connection
+from .connection import MORE, Connection, TlsConnection
 from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
@@ -34,9 +34,10 @@ class ListenerLink:
         reader: A hiredis reader, to be fed with what ``receive`` returns. It returns ``more`` when it needs more
             bytes, pushes as ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
         identity: As in :class:`Reply`.
+        plain: Whether the socket carries RESP as it is, and not TLS records.
     """
 
-    __slots__ = ("_connection", "identity", "more", "reader", "sock")
+    __slots__ = ("_connection", "identity", "more", "plain", "reader", "sock")
 
     def __init__(self, connection: Connection) -> None:
         connection.sock.settimeout(None)
@@ -45,6 +46,7 @@ class ListenerLink:
         self.reader = connection.reader
         self.identity = connection.identity
         self.more = MORE
+        self.plain = not isinstance(connection, TlsConnection)
 
     def send(self, *commands: Command) -> None:
         """Send commands in one piece, scripts among them as in :class:`Exchange`. The replies are the caller's to read.
