@@ -79,11 +79,11 @@ def _round(
     for shard, share in by_shard.items():
         commands: list[Any] = []
         for wanted in share:
-            name = tier.value_key(wanted.encoded)
+            name = tier.names[shard].value(wanted.encoded)
             wanted.start_ns = start_ns
             body = (b"GET", name) if wanted.suspect is None else (b"GETRANGE", name, *HEADER_COMMAND_TAIL)
             commands += [(b"PTTL", name), body]
-        exchanges.append(Exchange(shard, [*commands, tier.ask_generation()]))
+        exchanges.append(Exchange(shard, [*commands, tier.ask_generation(shard)]))
     replies = yield exchanges
     again: dict[int, list[_Wanted]] = {}
     for (shard, share), reply in zip(by_shard.items(), replies, strict=True):
@@ -184,7 +184,7 @@ def _write_round(
             tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms)
             for content in chunk.contents
         ]
-    commands = [set_commands(tier, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
+    commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
     results = yield from _send(chunks, commands)
     again = []
     for chunk, (result, identity) in zip(chunks, results, strict=True):

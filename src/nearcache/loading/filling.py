@@ -92,9 +92,9 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         return found
     value = yield from _call(tier, wanted)
     sealed = tier.codec.seal(tier.codec.encode(value), wid=op.wid, generation=generation, ttl_ms=wanted.ttl_ms)
-    before, staging, envelopes = stage(tier.prefix, hex_id(op.wid), [sealed])
+    before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
     arguments = (hex_id(op.wid), hex_id(generation), token, b"%d" % wanted.ttl_ms, *envelopes)
-    command = tier.call(tier.scripts.fill, tier.write_keys([encoded], staging), *arguments)
+    command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
     start_ns = tier.clock()
     try:
         reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
@@ -114,7 +114,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
 
 def _fence(tier: Tier, shard: int, encoded: bytes) -> Steps[tuple[bytes, int, Any]]:
     """Return ``(token, generation, MISSING)``, or a live value that has come meanwhile as the third."""
-    keys = tier.write_keys([encoded])
+    keys = tier.write_keys(shard, [encoded])
     mode = b""
     while True:
         start_ns = tier.clock()

@@ -72,7 +72,7 @@ def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
 
 
 def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes) -> Steps[Any]:
-    name = tier.value_key(encoded)
+    name = tier.names[shard].value(encoded)
     suspect = store.suspect(op.key)
     if suspect is not None:
         wid, value = suspect
@@ -83,7 +83,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     generation = tier.known_generation(shard)
     commands: list[Any] = [(b"PTTL", name), (b"GET", name)]
     if generation is None:
-        commands.append(tier.ask_generation())
+        commands.append(tier.ask_generation(shard))
     reply = answer((yield [Exchange(shard, commands)])[0])
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
@@ -121,7 +121,7 @@ def accept(
 def _revalidate(tier: Tier, store: Store[Any, Any], op: Read, shard: int, name: bytes, wid: int) -> Steps[bool]:
     """Whether L2 still holds the write that a suspect entry came from. Costs no payload and no decoding."""
     start_ns = tier.clock()
-    commands: list[Any] = [(b"PTTL", name), (b"GETRANGE", name, *HEADER_COMMAND_TAIL), tier.ask_generation()]
+    commands: list[Any] = [(b"PTTL", name), (b"GETRANGE", name, *HEADER_COMMAND_TAIL), tier.ask_generation(shard)]
     reply = answer((yield [Exchange(shard, commands)])[0])
     pttl_ms, header, generation = reply.values
     deadline_ns = revalidated(tier, wid, pttl_ms, header, generation_in(generation), start_ns)
@@ -146,7 +146,10 @@ def revalidated(tier: Tier, wid: int, pttl_ms: int, header: bytes, generation: i
 def contains(tier: Tier, key: Any) -> Steps[bool]:
     """Whether L2 holds a live value. Reads its header only and changes nothing, in L1 or L2."""
     shard, encoded = tier.place(key)
-    commands: list[Any] = [(b"GETRANGE", tier.value_key(encoded), *HEADER_COMMAND_TAIL), tier.ask_generation()]
+    commands: list[Any] = [
+        (b"GETRANGE", tier.names[shard].value(encoded), *HEADER_COMMAND_TAIL),
+        tier.ask_generation(shard),
+    ]
     reply = answer((yield [Exchange(shard, commands)])[0])
     try:
         return bool(peek_ids(reply.values[0])[1] == generation_in(reply.values[1]))
@@ -164,5 +167,5 @@ def generation_in(field: bytes | None) -> int | None:
 
 def current_generation(tier: Tier, shard: int) -> Steps[int | None]:
     """Ask the lane record for its generation."""
-    reply = answer((yield [Exchange(shard, [tier.ask_generation()])])[0])
+    reply = answer((yield [Exchange(shard, [tier.ask_generation(shard)])])[0])
     return generation_in(reply.values[0])

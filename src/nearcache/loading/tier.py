@@ -14,7 +14,7 @@ from ..coherence import Lane, State
 from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..placement import Placement, lane_prefix
+from ..placement import LaneNames, Placement, lane_prefix
 
 #: Version of the shard list, as lanes record it. Live changes of the list will count it up.
 RING: Final = b"1"
@@ -91,10 +91,8 @@ class Tier:
         bound_ns: int = 2_000_000_000,
         clock: Clock = monotonic_ns,
     ) -> None:
-        self.prefix = lane_prefix(namespace, 0, db)
-        self.lane_key = self.prefix + b"L"
-        self.value_prefix = self.prefix + b"v:"
-        self.fence_prefix = self.prefix + b"l:"
+        # One lane per shard, each on a server of its own, so that all may have the same names.
+        self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
         self.shard_names = tuple(shard_names)
         self.placement = Placement(shard_names)
         self.lanes = [Lane(bound_ns) for _ in shard_names]
@@ -104,30 +102,23 @@ class Tier:
         self.clock = clock
         self.scripts = Scripts()
         self.loads = Loads()
-        self.lock = threading.Lock()
+        # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
+        self.lock = threading.RLock()
         self.counters = L2Counters()
 
     def place(self, key: Any) -> tuple[int, bytes]:
-        """Return a key's shard and its encoded form. Raises UnencodableKeyError."""
+        """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
         encoded = encode_key(key)
         return self.placement.table[slot_of(encoded)], encoded
 
-    def value_key(self, encoded: bytes) -> bytes:
-        """Name of the value in Redis."""
-        return self.value_prefix + encoded
-
-    def fence_key(self, encoded: bytes) -> bytes:
-        """Name of the fence in Redis."""
-        return self.fence_prefix + encoded
-
-    def known_generation(self, shard: int) -> int | None:
+    def known_generation(self, number: int) -> int | None:
         """The lane's generation, while the lane is followed closely enough to trust it."""
-        lane = self.lanes[shard]
+        lane = self.lanes[number]
         return lane.generation if lane.state is State.LIVE else None
 
-    def ask_generation(self) -> Command:
+    def ask_generation(self, lane: int) -> Command:
         """The command that reads a lane's generation."""
-        return (b"HGET", self.lane_key, b"g")
+        return (b"HGET", self.names[lane].lane_key, b"g")
 
     def deadline_ns(self, start_ns: int, pttl_ms: int, whole_ms: int) -> int:
         """Return when an L1 copy must end.
@@ -176,19 +167,20 @@ class Tier:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
         return (script, len(keys), *keys, RING, arguments[0], *arguments)
 
-    def write_keys(self, encoded: list[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
-        """The keys that a ``set`` or ``invalidate`` of several keys declares."""
+    def write_keys(self, lane: int, encoded: Sequence[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
+        """The keys that a script which writes several of a lane's keys declares."""
+        names = self.names[lane]
         if len(encoded) == 1 and not staging:
-            return [self.value_prefix + encoded[0], self.fence_prefix + encoded[0], self.lane_key]
-        return [*map(self.value_key, encoded), *map(self.fence_key, encoded), *staging, self.lane_key]
+            return [names.value_prefix + encoded[0], names.lease_prefix + encoded[0], names.lane_key]
+        return [*map(names.value, encoded), *map(names.lease, encoded), *staging, names.lane_key]
 
-    def invalidate_exchange(self, shard: int, encoded: list[bytes], wid: int) -> Exchange:
+    def invalidate_exchange(self, lane: int, encoded: Sequence[bytes], wid: int) -> Exchange:
         """One message that drops every copy of the keys, wherever it is."""
-        return Exchange(shard, [self.call(self.scripts.invalidate, self.write_keys(encoded), hex_id(wid))])
+        return Exchange(lane, [self.call(self.scripts.invalidate, self.write_keys(lane, encoded), hex_id(wid))])
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.loads = Loads()
         for lane in self.lanes:
             lane.lost("forked")

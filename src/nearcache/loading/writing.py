@@ -49,7 +49,7 @@ def _write(
     for _ in range(_ATTEMPTS):
         sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms)
         start_ns = tier.clock()
-        commands = set_commands(tier, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
+        commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
         reply = answer((yield [Exchange(op.lane, commands)])[0])
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
@@ -68,16 +68,24 @@ def _write(
 
 
 def set_commands(
-    tier: Tier, encoded: list[bytes], sealed: list[bytes], wid: int, generation: int, ttl_ms: int, *, nx: bool = False
+    tier: Tier,
+    lane: int,
+    encoded: list[bytes],
+    sealed: list[bytes],
+    wid: int,
+    generation: int,
+    ttl_ms: int,
+    *,
+    nx: bool = False,
 ) -> list[Command]:
     """The commands that write values under one write id, with one message. The last one's answer counts."""
     mode = b"NX" if nx else b""
     if len(sealed) == 1 and len(sealed[0]) < STAGE_BYTES:  # nearly every write
-        keys = tier.write_keys(encoded)
+        keys = tier.write_keys(lane, encoded)
         return [tier.call(tier.scripts.set, keys, hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, sealed[0])]
-    before, staging, envelopes = stage(tier.prefix, hex_id(wid), sealed)
+    before, staging, envelopes = stage(tier.names[lane].prefix, hex_id(wid), sealed)
     arguments = (hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, *envelopes)
-    return [*before, tier.call(tier.scripts.set, tier.write_keys(encoded, staging), *arguments)]
+    return [*before, tier.call(tier.scripts.set, tier.write_keys(lane, encoded, staging), *arguments)]
 
 
 def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
@@ -110,7 +118,8 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
     """
     ids = [new_id() for _ in tier.lanes]
     exchanges = [
-        Exchange(shard, [tier.call(tier.scripts.clear, [tier.lane_key], hex_id(wid))]) for shard, wid in enumerate(ids)
+        Exchange(lane, [tier.call(tier.scripts.clear, [tier.names[lane].lane_key], hex_id(wid))])
+        for lane, wid in enumerate(ids)
     ]
     for lane, wid in zip(tier.lanes, ids, strict=True):
         lane.expect_clear(wid)
