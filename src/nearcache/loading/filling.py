@@ -53,7 +53,7 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
-        mine.value = yield from _load(tier, store, wanted)
+        mine.value = yield from _load(tier, store, wanted, mine)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -62,9 +62,9 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
+def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
     try:
-        value = yield from read(tier, store, wanted.name)
+        value = yield from read(tier, store, wanted.name, mine)
     except ShardError:
         return (yield from _call(tier, wanted))
     if value is not MISSING:
@@ -73,13 +73,14 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     op = Op(wanted.name, shard, wid=new_id(), write=True)
     try:
         store.open(op)
-        return (yield from _fill(tier, store, wanted, op, encoded))
+        mine.op = op
+        return (yield from _fill(tier, store, wanted, op, encoded, mine))
     except BaseException:
         store.abandon(op, drop=False)
         raise
 
 
-def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes) -> Steps[Any]:
+def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, mine: Load) -> Steps[Any]:
     """Fence, load, fill. The operation is finished or abandoned when this returns."""
     try:
         token, generation, found = yield from _fence(tier, op.lane, encoded)
@@ -100,8 +101,10 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
     except ShardError:
         tier.count(errors=1)
+        tier.loads.close(mine)
         store.abandon(op, drop=True)
         return value
+    tier.loads.close(mine)
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
         store.abandon(op, drop=False)
