@@ -191,10 +191,10 @@ def covered(spans: Sequence[tuple[int, int]], begun: int, ended: int) -> int:
     """Return how much of a stretch of time some others cover together."""
     total, reached = 0, begun
     for start, stop in sorted(spans):
-        start, stop = max(start, reached), min(stop, ended)
-        if stop > start:
-            total += stop - start
-            reached = stop
+        left = min(stop, ended) - max(start, reached)
+        if left > 0:
+            total += left
+            reached = min(stop, ended)
     return total
 
 

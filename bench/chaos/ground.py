@@ -56,8 +56,8 @@ def groups(*columns: np.ndarray) -> Iterator[np.ndarray]:
 def index(groups_of: np.ndarray, from_ns: np.ndarray, to_ns: np.ndarray) -> Index:
     """Return, for each group, when its writes were called, in order, and the first return among them and all later."""
     found: Index = {}
-    for each in groups(groups_of):
-        each = each[np.argsort(from_ns[each], kind="stable")]
+    for unordered in groups(groups_of):
+        each = unordered[np.argsort(from_ns[unordered], kind="stable")]
         earliest = np.minimum.accumulate(to_ns[each][::-1])[::-1]
         found[int(groups_of[each[0]])] = (from_ns[each], np.append(earliest, NEVER))
     return found
