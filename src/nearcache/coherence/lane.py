@@ -225,8 +225,8 @@ class Lane:
             self.state = State.LIVE
             self.counters.resyncs += 1
             actions.append(Attach(self.identity))
-        elif there != self.position:
-            # A message that the server sent before this reply has not come: it is lost.
+        elif there != self.position or self.generation not in (None, generation):
+            # A message that the server sent before this reply has not come: it is lost. Or the record was.
             self.counters.gaps += 1
             actions.append(Suspect())
         if self.epoch is not None and self.epoch != there.epoch:
@@ -287,6 +287,8 @@ class Lane:
                 or (message.epoch != here.epoch and message.operation != "E")
             ):
                 self.counters.gaps += 1
+                # What is missing may have been a clear, or the whole record: readers ask until a heartbeat tells.
+                self.generation = None
                 actions.append(Suspect())
             self.position = Position(message.epoch, message.seq, message.wid)
         # In SYNC there is no position yet; messages still poison what is in flight.

@@ -96,11 +96,10 @@ def _round(
     again: dict[int, list[_Wanted]] = {}
     for (shard, share), reply in zip(by_shard.items(), replies, strict=True):
         try:
-            checked = answer(reply)
-        except ShardError:
+            stale = yield from _settle(tier, store, shard, share, answer(reply), found)
+        except ShardError:  # at once, or when asked for the generation once more
             tier.count(errors=1)
             continue
-        stale = yield from _settle(tier, store, shard, share, checked, found)
         if stale:
             again[shard] = stale
         for wanted in share:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from .._store import Store
 from ..codecs import peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
-from ..flights import ABANDONED, Read
+from ..flights import ABANDONED, Load, Read
 from ..l2 import Exchange
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
@@ -38,8 +38,13 @@ class Found(NamedTuple):
 _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
-def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
+def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
     """Return the value in L2, or MISSING; L1 takes it when the protocol allows.
+
+    Args:
+        tier, store: The cache's.
+        key: As the cache holds it.
+        flight: The load that this is a part of, which is no fresher than the read.
 
     Raises:
         ShardError: The shard did not answer.
@@ -50,6 +55,8 @@ def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
         return MISSING
     joined = store.join(key)
     if isinstance(joined, Read):
+        if flight is not None:
+            flight.op = joined
         outcome = yield JoinRead(joined)
         if isinstance(outcome, ShardError):
             raise outcome
@@ -59,6 +66,8 @@ def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
     outcome = ABANDONED
     try:
         store.open(op)
+        if flight is not None:
+            flight.op = op
         outcome = yield from _fetch(tier, store, op, shard, encoded)
         return outcome
     except BaseException as error:
