@@ -38,6 +38,7 @@ from .errors import (
     ShardUnavailableError,
     UnencodableKeyError,
     UnencodableValueError,
+    UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "Stats",
     "UnencodableKeyError",
     "UnencodableValueError",
+    "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
     "open",

@@ -148,6 +148,10 @@ class UnsupportedServerError(ShardError):
     """The server lacks something that nearcache needs (Redis 6.2, Valkey 7.2 or newer)."""
 
 
+class UnknownMasterError(ShardError):
+    """No sentinel knows a master of this name."""
+
+
 class BulkError(CacheError):
     """A ``*_many`` call that succeeded for some keys only.
 

@@ -116,6 +116,7 @@ class RedisServer:
         self.path = str(self.directory / "redis.sock")
         self.host = "127.0.0.1"
         self.port = 0
+        self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         if acl:
@@ -244,7 +245,7 @@ class RedisServer:
         (self.directory / "redis.conf").write_text("".join(f"{line}\n" for line in self._config_lines()))
         with open(self.directory / "redis.log", "ab") as log:
             self._process = subprocess.Popen(
-                [self.binary.path, str(self.directory / "redis.conf")],
+                [self.binary.path, str(self.directory / "redis.conf"), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

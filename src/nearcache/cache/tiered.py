@@ -68,7 +68,7 @@ class TieredCache(Cache[K, V]):
         self._servers, endpoints = _servers(settings)
         super().__init__(settings.maxsize, lanes=len(endpoints), **store_options(settings))
         self._endpoints = endpoints
-        self._driver = _driver(settings, endpoints, self._servers)
+        self._driver = _driver(settings, endpoints, self._servers, weakref.ref(self))
         self._tier = _tier(settings, endpoints)
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._listener = Listener(
@@ -210,7 +210,7 @@ class TieredCache(Cache[K, V]):
         horizon_ns = until_ns - lane.bound_ns
         return ShardHealth(
             name=endpoint.name,
-            address=endpoint.address,
+            address=status.address or endpoint.address,
             lane=lane.state.value,
             vouched=lane.state is State.LIVE and now_ns < until_ns,
             horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
@@ -308,6 +308,14 @@ class TieredCache(Cache[K, V]):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
+        for shard, endpoint in enumerate(self._endpoints):
+            status = self._driver.status(shard)
+            if endpoint.master and status.version and not status.guarded:
+                _log.warning(
+                    "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
+                    "writes and vouching for copies after another one was promoted (docs/failure.md)",
+                    endpoint.name, status.address,
+                )  # fmt: skip
 
     def _after_fork(self) -> None:
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
@@ -332,11 +340,21 @@ def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint
     return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
 
 
-def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: EmbeddedServers | None) -> Driver:
+def _driver(
+    settings: Settings,
+    endpoints: tuple[Endpoint, ...],
+    servers: EmbeddedServers | None,
+    cache: weakref.ref[TieredCache[Any, Any]],
+) -> Driver:
     def restart(_shard: int) -> bool:
         assert servers is not None
         servers.ensure()
         return True
+
+    def hurry(shard: int) -> None:
+        alive = cache()
+        if alive is not None:
+            alive._listener.hurry(shard)
 
     return Driver(
         endpoints,
@@ -344,6 +362,7 @@ def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: Embedd
         connect_timeout_s=settings.connect_timeout,
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
+        on_reached=hurry,
     )
 
 

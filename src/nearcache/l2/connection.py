@@ -38,10 +38,13 @@ class Connection:
         identity: 64-bit number of the server process and its replication history; 0: unknown.
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
+        term: Which of the shard's servers, in the order they were met, it leads to (see ``shard``).
         once: Most bytes that a blocking send may be given: a send that blocks until all has gone might never end.
     """
 
-    __slots__ = ("__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "used_ns", "wants_write")
+    __slots__ = (
+        "__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
+    )  # fmt: skip
 
     once: int = 2**62
 
@@ -54,6 +57,7 @@ class Connection:
         self.identity = 0
         self.seconds = -1.0
         self.used_ns = 0
+        self.term = 0
         self.wants_write = False
         self._poll: Any = None
 
