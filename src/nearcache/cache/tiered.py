@@ -72,7 +72,7 @@ class TieredCache(Cache[K, V]):
         self._tier = _tier(settings, endpoints)
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._listener = Listener(
-            weakref.ref(self), self._driver, self._tier.lanes, self._tier.names[0].prefix, load_script("heartbeat")
+            weakref.ref(self), self._driver, self._tier.lanes, self._tier.names, load_script("heartbeat")
         )
         self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.

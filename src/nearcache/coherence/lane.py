@@ -127,6 +127,7 @@ class Lane:
     last_error: str = "not connected yet"
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
+    _void: int = 0
     _own_clears: set[int] = field(default_factory=set)
 
     @property
@@ -149,6 +150,7 @@ class Lane:
         self.fresh_until_ns = 0
         self.last_error = reason
         self._sent.clear()
+        self._void = 0
         self._own_clears.clear()
         return [Detach(), Suspect()]
 
@@ -174,6 +176,17 @@ class Lane:
         """The oldest unanswered heartbeat did not run (its script was not loaded) and is sent again."""
         if self._sent:
             self._sent.popleft()
+            self._void = max(0, self._void - 1)
+
+    def suspended(self) -> list[Action]:
+        """The machine slept for a time that the monotonic clock does not show.
+
+        Heartbeats sent before that would vouch for longer than their bound, so their replies only say where the lane
+        stands.
+        """
+        self.fresh_until_ns = 0
+        self._void = len(self._sent)
+        return [Suspect(), Vouch(0)]
 
     def heartbeat_reply(self, reply: Any) -> list[Action]:
         """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, ...]``."""
@@ -198,6 +211,9 @@ class Lane:
         self.position = there
         self.generation = generation
         self.last_error = ""
+        if self._void:
+            self._void -= 1
+            return actions
         # L1 compares with a clock that lags by up to one tick, so one tick is taken off.
         self.fresh_until_ns = sent_ns + self.bound_ns - TICK_NS
         actions.append(Vouch(self.fresh_until_ns))

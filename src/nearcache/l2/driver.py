@@ -53,6 +53,14 @@ class ListenerLink:
         """
         self.sock.sendall(pack(commands))
 
+    def send_some(self, data: memoryview) -> int:
+        """Send without blocking, on a non-blocking socket; return how many bytes the kernel took.
+
+        Raises:
+            OSError: The connection is gone.
+        """
+        return self._connection.send_some(data)
+
     def receive(self) -> bytes | None:
         """Return what has come, ``b""`` at the end of the stream, or None if nothing has. For a non-blocking socket.
 

@@ -102,7 +102,8 @@ class Tier:
         self.clock = clock
         self.scripts = Scripts()
         self.loads = Loads()
-        self.lock = threading.Lock()
+        # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
+        self.lock = threading.RLock()
         self.counters = L2Counters()
 
     def place(self, key: Any) -> tuple[int, bytes]:
@@ -179,7 +180,7 @@ class Tier:
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.loads = Loads()
         for lane in self.lanes:
             lane.lost("forked")
