@@ -92,6 +92,8 @@ class Settings:
             is the one held, after ``key=``. It runs after the change, in the thread that caused it (for a message from
             another process: the listener's), never during a hit, and must not block. What it raises goes to
             ``sys.unraisablehook``. Causes: docs/tiers.md.
+        stale_if_error: While a shard is out, its L1 copies may be served for so long after they were last vouched for,
+            though no longer than their own lifetime; ``None``: never.
         classes: Classes that the ``safe`` codec may write and read.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
@@ -115,6 +117,7 @@ class Settings:
     key: Callable[[Any], Any] | None = None
     getsizeof: Callable[[Any], int] | None = None
     on_removal: Callable[[Any, Any, RemovalCause], object] | None = None
+    stale_if_error: float | None = None
     classes: tuple[type, ...] = ()
     shards: int = 1
     maxmemory_mb: int = 256
@@ -233,6 +236,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "key": _callable,
     "getsizeof": _callable,
     "on_removal": _callable,
+    "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
     "classes": _classes,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -253,7 +257,7 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 }
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
 _L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
-                             "pool_size", "classes"})  # fmt: skip
+                             "pool_size", "stale_if_error", "classes"})  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
 _OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes"})

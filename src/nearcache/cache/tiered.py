@@ -104,7 +104,7 @@ class TieredCache(Cache[K, V]):
 
     def _missing_in(self, key: object) -> bool:
         try:
-            return self._run(contains(self._tier, self._name(key)))
+            return self._run(contains(self._tier, self, self._name(key)))
         except ShardError:
             return False
 
@@ -117,6 +117,20 @@ class TieredCache(Cache[K, V]):
     def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
         wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS))
         return cast("V", self._run(load(self._tier, self, wanted)))
+
+    # -- hooks of the listener, which tells the store what may be served
+
+    def lane_vouch(self, lane: int, until_ns: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.vouched(lane, until_ns)
+        super().lane_vouch(lane, until_ns)
+
+    def lane_suspect(self, lane: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.suspected(lane, self.lane_stamp(lane), monotonic_ns())
+        super().lane_suspect(lane)
 
     # -- single keys
 
@@ -378,6 +392,7 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
         ttl_ms=milliseconds(settings.ttl),
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         bound_ns=round(settings.max_staleness * 1e9),
+        stale_ns=round((settings.stale_if_error or 0) * 1e9),
     )
 
 

@@ -15,7 +15,7 @@ from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
 from ..l2 import Command, Exchange, Reply
-from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated
+from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated, stale_copy
 from .steps import Steps
 from .tier import Tier, new_id
 from .writing import set_commands
@@ -42,7 +42,10 @@ class _Wanted:
 
 
 def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys. Keys whose shard does not answer are absent, as missing ones are."""
+    """Return what L2 holds of these keys.
+
+    Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
+    """
     by_shard: dict[int, list[_Wanted]] = {}
     found: dict[Any, Any] = {}
     waiting: dict[Any, _Wanted] = {}
@@ -91,6 +94,10 @@ def _round(
             checked = answer(reply)
         except ShardError:
             tier.count(errors=1)
+            for wanted in share:
+                copy = stale_copy(tier, store, wanted.name, shard)
+                if copy is not MISSING:
+                    found[wanted.name] = copy
             continue
         stale = yield from _settle(tier, store, shard, share, checked, found)
         if stale:

@@ -15,6 +15,7 @@ from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
+from .stale import StaleCopies
 
 #: Version of the shard list, as lanes record it. Live changes of the list will count it up.
 RING: Final = b"1"
@@ -45,6 +46,7 @@ class L2Counters:
     errors: int = 0
     undecodable: int = 0
     revalidated: int = 0
+    stale: int = 0
     writes: int = 0
     invalidations: int = 0
     loads: int = 0
@@ -76,6 +78,7 @@ class Tier:
         ttl_ms: Lifetime that writes get by default.
         l1_ttl_ms: Longest life of an L1 copy.
         bound_ns: The staleness bound B.
+        stale_ns: ``stale_if_error``; 0: off.
         clock: Monotonic nanoseconds.
     """
 
@@ -89,6 +92,7 @@ class Tier:
         ttl_ms: int = ENDLESS_MS,
         l1_ttl_ms: int = ENDLESS_MS,
         bound_ns: int = 2_000_000_000,
+        stale_ns: int = 0,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -96,6 +100,7 @@ class Tier:
         self.shard_names = tuple(shard_names)
         self.placement = Placement(shard_names)
         self.lanes = [Lane(bound_ns) for _ in shard_names]
+        self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
