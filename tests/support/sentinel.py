@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  redis-py's name
 
-from support.redis import Binary, RedisServer, _free_port
+from support.redis import SERVER_TLS, Binary, RedisServer, _free_port
 from support.waiting import wait_until
 
 #: Name of the master.
@@ -21,14 +21,17 @@ FAILOVER_TIMEOUT_MS = 2000
 class SentinelServer(RedisServer):
     """One sentinel process; what it knows at the start are these lines of configuration."""
 
-    def __init__(self, binary: Binary, port: int, lines: list[str], acl: Iterable[str] = ()) -> None:
-        super().__init__(binary, transport="tcp")
+    def __init__(self, binary: Binary, port: int, lines: list[str], transport: str = "tcp") -> None:
+        super().__init__(binary, transport=transport)
         self.port = port
         self.arguments = ["--sentinel"]
         self._lines = lines
 
     def _config_lines(self) -> list[str]:
-        return [f"bind {self.host}", f"port {self.port}", f"dir {self.directory}", "daemonize no", *self._lines]
+        ports = [f"port {self.port}"]
+        if self.transport == "tls":
+            ports = ["port 0", f"tls-port {self.port}", *(f"{option} {value}" for option, value in SERVER_TLS.items())]
+        return [f"bind {self.host}", *ports, f"dir {self.directory}", "daemonize no", *self._lines]
 
 
 class Guarded:
@@ -38,13 +41,20 @@ class Guarded:
         binary: The server program of all five.
         options: Configuration of master and replica.
         sentinel_lines: Configuration of the sentinels.
+        transport: ``"tcp"`` or ``"tls"``.
     """
 
     def __init__(
-        self, binary: Binary, *, options: dict[str, str] | None = None, sentinel_lines: list[str] | None = None
+        self,
+        binary: Binary,
+        *,
+        options: dict[str, str] | None = None,
+        sentinel_lines: list[str] | None = None,
+        transport: str = "tcp",
     ) -> None:
         self._binary = binary
         self._options = options or {}
+        self._transport = transport
         self._more = sentinel_lines or []
         self._stack = ExitStack()
         self.servers: list[RedisServer] = []
@@ -62,10 +72,12 @@ class Guarded:
         self._stack.close()
 
     def _start(self) -> None:
-        master = self._run(RedisServer(self._binary, transport="tcp", options=self._options))
+        master = self._run(RedisServer(self._binary, transport=self._transport, options=self._options))
         replica = self._run(
             RedisServer(
-                self._binary, transport="tcp",
+                                self._binary,
+                transport=self._transport,
+
                 options={"replicaof": f"127.0.0.1 {master.port}", "repl-ping-replica-period": "1"} | self._options,
             )
         )  # fmt: skip
@@ -87,7 +99,7 @@ class Guarded:
                 ),
                 *self._more,
             ]  # fmt: skip
-            self.sentinels.append(self._run(SentinelServer(self._binary, port, lines)))
+            self.sentinels.append(self._run(SentinelServer(self._binary, port, lines, self._transport)))
 
     def _run(self, server: Any) -> Any:
         return self._stack.enter_context(server)

@@ -6,6 +6,7 @@ that is ours: redis-py spends more time around a GET than Redis and the kernel d
 
 from __future__ import annotations
 
+import os
 import re
 import select
 from typing import TYPE_CHECKING, Any, Final
@@ -178,6 +179,10 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
 
 
 def _tls(endpoint: Endpoint) -> dict[str, Any]:
+    for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        path = getattr(endpoint, option)
+        if path and not os.access(path, os.R_OK):  # OpenSSL does not say which
+            raise FileNotFoundError(f"{option}={path!r} cannot be read")
     return {
         "ssl_ca_certs": endpoint.ssl_ca_certs,
         "ssl_certfile": endpoint.ssl_certfile,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _OLDEST: Final = (6, 2)
 _NEEDS: Final = "nearcache needs Redis 6.2, Valkey 7.2 or newer"
+_COMPLAINT: Final = "wants a certificate of this client that it can trust: give ssl_certfile and ssl_keyfile"
 _REFUSALS: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
 
 
@@ -97,11 +98,19 @@ def converse(
         raise
 
 
+def _is_complaint(error: BaseException | None) -> bool:
+    """Return whether a TLS error is the server's answer to this client's certificate, or to there being none."""
+    reason = str(getattr(error, "reason", None) or "")
+    return "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE"))
+
+
 def _refused(endpoint: Endpoint, error: OSError) -> ShardError:
     if type(error).__module__ == "ssl":
         reason = str(getattr(error, "reason", None) or error)
-        if "CERTIFICATE" in reason:
-            remedy = "check ssl_ca_certs, ssl_check_hostname and the server's certificate"
+        if _is_complaint(error):
+            return ShardUnavailableError(endpoint.name, f"{endpoint.address} {_COMPLAINT} ({error})")
+        if "CERTIFICATE" in reason or "PEM" in reason or "KEY" in reason:
+            remedy = "check ssl_ca_certs, ssl_check_hostname, the server's certificate, and your own if you have one"
             return ShardUnavailableError(endpoint.name, f"{endpoint.address}: TLS failed ({error}): {remedy}")
         return NotRedisError(
             endpoint.name, f"{endpoint.address} does not speak TLS ({reason}): use redis://, or the server's TLS port"
@@ -177,6 +186,8 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
 
 def _broken(flow: Flow, endpoint: Endpoint) -> ShardError:
     """Return what a handshake that ended early means."""
+    if _is_complaint(flow.failure):  # with TLS 1.3 it comes only after the handshake
+        return ShardUnavailableError(endpoint.name, f"{endpoint.address} {_COMPLAINT} ({flow.failure})")
     if isinstance(flow.failure, (TimeoutError, EOFError, OSError)):
         # A stopped Redis is silent as well, so silence proves nothing.
         what = "answered nothing in time" if isinstance(flow.failure, TimeoutError) else f"hung up ({flow.failure})"
