@@ -41,6 +41,7 @@ from .errors import (
     ShardUnavailableError,
     UnencodableKeyError,
     UnencodableValueError,
+    UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "Stats",
     "UnencodableKeyError",
     "UnencodableValueError",
+    "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
     "open",

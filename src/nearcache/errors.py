@@ -157,6 +157,10 @@ class CoherenceError(CacheError):
     """Invalidations do not arrive, and the cache was opened with ``require_coherence=True``."""
 
 
+class UnknownMasterError(ShardError):
+    """No sentinel knows a master of this name."""
+
+
 class BulkError(CacheError):
     """A ``*_many`` call that succeeded for some keys only.
 

@@ -202,6 +202,13 @@ class Listener:
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
             self._wake_out.send(b"!")
 
+    def hurry(self, place: int) -> None:
+        """Try at once to connect to a place that was away: somebody has just reached it."""
+        for connection in self._connections:
+            if connection.place == place and connection.link is None:
+                connection.retry_ns = 0
+                self.wake()
+
     def wait_settled(self, timeout_s: float) -> bool:
         """Wait until every shard has either gone live or failed once. Returns whether that came in time."""
         return self._settled.wait(timeout_s)

@@ -59,6 +59,7 @@ class L2Stats:
 
     Attributes:
         hits, misses: Of reads that L1 missed.
+        stale: Reads answered from an L1 copy that could not be checked, because its shard was out (``stale_if_error``).
         revalidated: Those of the hits for which a header was enough, because L1 still held the value.
         writes: Values stored.
         invalidations: Keys invalidated and namespaces cleared by this process.
@@ -71,6 +72,7 @@ class L2Stats:
     hits: int
     misses: int
     revalidated: int
+    stale: int
     writes: int
     invalidations: int
     errors: int

@@ -90,7 +90,7 @@ class TieredCache(Cache[K, V]):
         super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
         self._tier = _tier(settings, endpoints)
-        self._driver = _driver(settings, endpoints, self._servers, self._tier)
+        self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
@@ -149,7 +149,7 @@ class TieredCache(Cache[K, V]):
 
     def _missing_in(self, key: object) -> bool:
         try:
-            return self._run(contains(self._tier, self._name(key)))
+            return self._run(contains(self._tier, self, self._name(key)))
         except ShardError:
             return False
 
@@ -163,6 +163,20 @@ class TieredCache(Cache[K, V]):
         chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
         wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
         return cast("V", self._run(load(self._tier, self, wanted)))
+
+    # -- hooks of the listener, which tells the store what may be served
+
+    def lane_vouch(self, lane: int, until_ns: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.vouched(lane, until_ns)
+        super().lane_vouch(lane, until_ns)
+
+    def lane_suspect(self, lane: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.suspected(lane, self.lane_stamp(lane), monotonic_ns())
+        super().lane_suspect(lane)
 
     # -- single keys
 
@@ -296,7 +310,7 @@ class TieredCache(Cache[K, V]):
         horizon_ns = until_ns - lane.bound_ns
         return ShardHealth(
             name=endpoint.name,
-            address=endpoint.address,
+            address=status.address or endpoint.address,
             lane=lane.state.value,
             vouched=lane.state is State.LIVE and now_ns < until_ns,
             horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
@@ -359,6 +373,14 @@ class TieredCache(Cache[K, V]):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
+        for shard, endpoint in enumerate(self._endpoints):
+            status = self._driver.status(shard)
+            if endpoint.master and status.version and not status.guarded:
+                _log.warning(
+                    "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
+                    "writes and vouching for copies after another one was promoted (docs/failure.md)",
+                    endpoint.name, status.address,
+                )  # fmt: skip
 
     def _after_fork(self) -> None:
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
@@ -386,11 +408,22 @@ def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint
     return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
 
 
-def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: EmbeddedServers | None, tier: Tier) -> Driver:
+def _driver(
+    settings: Settings,
+    endpoints: tuple[Endpoint, ...],
+    servers: EmbeddedServers | None,
+    tier: Tier,
+    cache: weakref.ref[TieredCache[Any, Any]],
+) -> Driver:
     def restart(_shard: int) -> bool:
         assert servers is not None
         servers.ensure()
         return True
+
+    def hurry(shard: int) -> None:
+        alive = cache()
+        if alive is not None:
+            alive._listener.hurry(shard)
 
     return Driver(
         endpoints,
@@ -399,6 +432,7 @@ def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: Embedd
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
         introduction=Introduction(tier.adopt_commands, tier.note_adopted),
+        on_reached=hurry,
     )
 
 
@@ -416,6 +450,7 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
         lease_ms=milliseconds(settings.lease),
         forgives=settings.on_error == "queue",
         bound_ns=round(settings.max_staleness * 1e9),
+        stale_ns=round((settings.stale_if_error or 0) * 1e9),
     )
 
 

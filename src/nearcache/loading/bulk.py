@@ -15,7 +15,7 @@ from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
 from ..l2 import Command, Exchange, Reply
-from .reading import accept, keep, revalidated
+from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Steps
 from .tagging import Tag, depend, generations
@@ -44,7 +44,10 @@ class _Wanted:
 
 
 def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys. Keys whose shard does not answer are absent, as missing ones are."""
+    """Return what L2 holds of these keys.
+
+    Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
+    """
     by_shard: dict[int, list[_Wanted]] = {}
     found: dict[Any, Any] = {}
     waiting: dict[Any, _Wanted] = {}
@@ -99,6 +102,10 @@ def _round(
             stale = yield from _settle(tier, store, shard, share, answer(reply), found)
         except ShardError:  # at once, or when asked for the generation once more
             tier.count(errors=1)
+            for wanted in share:
+                copy = stale_copy(tier, store, wanted.name, shard)
+                if copy is not MISSING:
+                    found[wanted.name] = copy
             continue
         if stale:
             again[shard] = stale

@@ -47,8 +47,28 @@ def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = Non
         flight: The load that this is a part of, which is no fresher than the read.
 
     Raises:
-        ShardError: The shard did not answer.
+        ShardError: The shard did not answer, and there is no copy that may be served all the same.
     """
+    try:
+        return (yield from _read(tier, store, key, flight))
+    except ShardError:
+        value = stale_copy(tier, store, key, tier.place(key)[0])
+        if value is MISSING:
+            raise
+        return value
+
+
+def stale_copy(tier: Tier, store: Store[Any, Any], key: Any, lane: int) -> Any:
+    """Return what L1 may serve of a lane whose shard has just failed to answer, or MISSING."""
+    if tier.stale is None:
+        return MISSING
+    value = tier.stale.find(store, key, lane, tier.clock(), MISSING)
+    if value is not MISSING:
+        tier.count(stale=1)
+    return value
+
+
+def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> Steps[Any]:
     shard, encoded = tier.place(key)
     if tier.is_owed(shard, encoded):
         tier.count(misses=1)
@@ -208,7 +228,7 @@ def revalidated(
     return tier.deadline_ns(start_ns, pttl_ms, whole_ms), under
 
 
-def contains(tier: Tier, key: Any) -> Steps[bool]:
+def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
     """Whether L2 holds a live value. Reads its header only and changes nothing, in L1 or L2."""
     shard, encoded = tier.place(key)
     if tier.is_owed(shard, encoded):
@@ -217,7 +237,12 @@ def contains(tier: Tier, key: Any) -> Steps[bool]:
         (b"GETRANGE", tier.names[shard].value(encoded), *TAGGED_RANGE),
         tier.ask_generation(shard),
     ]
-    reply = answer((yield [Exchange(shard, commands)])[0])
+    try:
+        reply = answer((yield [Exchange(shard, commands)])[0])
+    except ShardError:
+        if stale_copy(tier, store, key, shard) is MISSING:
+            raise
+        return True
     try:
         if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]):
             return False

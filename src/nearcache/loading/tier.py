@@ -17,6 +17,7 @@ from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
+from .stale import StaleCopies
 
 if TYPE_CHECKING:
     from .sampling import Sampler
@@ -58,6 +59,7 @@ class L2Counters:
     errors: int = 0
     undecodable: int = 0
     revalidated: int = 0
+    stale: int = 0
     writes: int = 0
     invalidations: int = 0
     loads: int = 0
@@ -140,6 +142,7 @@ class Tier:
         bound_ns: The staleness bound B.
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
+        stale_ns: ``stale_if_error``; 0: off.
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
@@ -162,6 +165,7 @@ class Tier:
         bound_ns: int = 2_000_000_000,
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
+        stale_ns: int = 0,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -169,6 +173,7 @@ class Tier:
         self.shard_names = tuple(shard_names)
         self.placement = Placement(shard_names)
         self.lanes = [Lane(bound_ns) for _ in shard_names]
+        self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
