@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from simulation.model.catalogue import MODELS  # noqa: E402  the path has to be set first
-from simulation.model.engine import Report, explore, walks  # noqa: E402
+from simulation.model.catalogue import MODELS
+from simulation.model.engine import Report, explore, walks
 
 #: Searches end here, because a state costs memory.
 MOST_STATES = 2_000_000

@@ -14,7 +14,7 @@ the fence); no L1 hit is on one of before the last heartbeat.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant, Violation, put
 
@@ -66,7 +66,7 @@ class Flight(NamedTuple):
 
 
 class Process(NamedTuple):
-    """One process. ``clearing``: None, or how far its clear is and under which id. ``own``: ids whose message is awaited.
+    """One process. ``clearing``: None, or how far its clear is, and its id. ``own``: ids whose message is awaited.
 
     For the properties: ``cleared``, the newest clear that has returned here; ``fence``, the newest at a heartbeat.
     """
@@ -98,7 +98,7 @@ Steps = Iterator[tuple[Label, State | Violation]]
 class Clear(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "compare_generation": "2.7: an envelope of another generation is a miss",
         "message_suspects": "2.7: another's clear message makes the lane suspect",
         "return_suspects": "2.8: a process that has cleared drops its own entries",

@@ -20,7 +20,7 @@ that is the residue which only the lifetime of values ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant, put
 
@@ -122,7 +122,7 @@ def value_in(log: tuple[Record, ...]) -> int:
 class Fork(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "replay_lost": "2.9: own mutations of an epoch behind the point where it ended are invalidated again",
         "replay_unknown": "2.9: so are those with unknown outcome (row 34)",
         "replay_unlisted": "so are those of an epoch that is neither the current one nor in the history",

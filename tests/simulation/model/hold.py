@@ -19,7 +19,7 @@ there publishes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant, put
 
@@ -78,7 +78,7 @@ SHARED, KEPT = 0, -3
 class Hold(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "hold_first": "2.8: the hold comes before the commit (row 32)",
         "hold_voids": "2.4: a hold takes the place of a lease, so that its fill is LOST (row 31)",
         "hold_drops": "2.4: a hold unlinks the value",

@@ -14,7 +14,7 @@ Property (I1, I2): a hit at time t is on a value that was the newest at some tim
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant
 
@@ -57,7 +57,7 @@ Steps = Iterator[tuple[Label, State]]
 class Horizon(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "horizon": "2.6: no hit at or after fresh_until (row 50)",
         "vouch_from_send": "2.5: fresh_until counts from the send time of the heartbeat, not from its reply (row 15)",
         "vouch_when_answered": "2.5: only a heartbeat that was answered counts, a sent one does not (row 15)",

@@ -9,172 +9,49 @@ Ids of writes count in commit order, which nobody in the model but the propertie
 executed at the instant it is sent, and what had been committed then is the fence that hits are measured by.
 
 Properties, on every hit that L1 could give: it is not older than the last fence; nor than a write whose message has
-been heard (of the same server); nor than what this process has written itself
-(read-your-writes); nor than what it has already returned (monotonic reads). And of every read from L2: it is not older
-than what the process knew when the reader came.
+been heard (of the same server); nor than what this process has written itself (read-your-writes); nor than what it has
+already returned (monotonic reads). And of every read from L2: it is not older than what the process knew when the
+reader came.
 
 ``announced`` in the bounds chooses how R5 and R7 treat a write of one's own (docs/decisions.md): True as the code
-does, where messages heard before the own one are older and spare it; False as the specification first had it.
-There has been one write when everything begins; ``warm`` says whether L1 holds it, in both processes. ``proxied`` makes failovers that keep every connection open, of which no identity tells (row 43).
+does, where messages heard before the own one are older and spare it; False as the specification first had it. There has
+been one write when everything begins; ``warm`` says whether L1 holds it, in both processes. ``proxied`` makes failovers
+that keep every connection open, of which no identity tells (row 43).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar
 
-from .engine import Case, Label, Model, Mutant, Violation, put, without
-
-NOWHERE = -1
-HEARD, UNHEARD, SPARED = 0, 1, 2
-
-
-class Bounds(NamedTuple):
-    """How much may happen. Replication is not counted, being limited by the rest."""
-
-    writes: int = 0
-    reads: int = 0
-    losses: int = 0
-    cuts: int = 0
-    failovers: int = 0
-    beats: int = 0
-    timeouts: int = 0
-    others: int = 0
-    evictions: int = 0
-    proxied: bool = False
-    announced: bool = True
-    threads: int = 1
-    warm: bool = False
-
-
-class Server(NamedTuple):
-    """The primary. ``silent`` is the newest mutation that was not announced; only a mutant has any."""
-
-    fork: int
-    log: tuple[tuple[int, str], ...]
-    copied: int
-    present: bool
-    silent: int
-
-
-class Message(NamedTuple):
-    """What the server publishes with each step of the sequence. ``kind``: W write, D delete, X of another key."""
-
-    seq: int
-    prev: int
-    wid: int
-    kind: str
-    writer: int
-
-
-class Beat(NamedTuple):
-    """The reply to a heartbeat. ``newest`` and ``fork`` are for the properties only; a zombie repeats what it said."""
-
-    seq: int
-    wid: int
-    fork: int
-    newest: int
-    zombie: bool
-
-
-class Entry(NamedTuple):
-    """What L1 holds. ``heard`` says whether the message of this write has come, or others have been spared it."""
-
-    wid: int
-    stamp: int
-    fork: int
-    heard: int
-
-
-class Flight(NamedTuple):
-    """A read. ``suspect`` is the id it hopes to find unchanged by the header alone (``_revalidate``); 0 for none."""
-
-    suspect: int
-    answered: bool
-    wid: int
-    fork: int
-    stamp: int
-    live: bool
-    clean: bool
-    floor: tuple[int, int]
-
-
-class Write(NamedTuple):
-    """A write or delete under way. ``fork`` is that of the server that executed it, NOWHERE before."""
-
-    kind: str
-    wid: int
-    fork: int
-    stamp: int
-    live: bool
-    clean: bool
-    heard: int
-
-
-class Process(NamedTuple):
-    """One process. The last four are for the properties, each as (fork, id).
-
-    Attributes:
-        position: Number and id of the last step it knows of; None while it is not LIVE.
-        fence: The newest mutation at the last heartbeat.
-        told: The newest that a message was heard about.
-        seen: The newest whose value was returned here.
-        own: The newest of its own.
-    """
-
-    fork: int
-    queue: tuple[Message | Beat, ...]
-    position: tuple[int, int] | None
-    stamp: int
-    live: bool
-    entry: Entry | None
-    flights: tuple[Flight, ...]
-    writes: tuple[Write, ...]
-    fence: tuple[int, int]
-    told: tuple[int, int]
-    seen: tuple[int, int]
-    own: tuple[int, int]
-
-
-class State(NamedTuple):
-    """Everything. ``strays`` are writes whose process has given up waiting: they may still be executed."""
-
-    server: Server
-    processes: tuple[Process, ...]
-    left: Bounds
-    ids: int
-    strays: tuple[tuple[str, int], ...]
-
+from . import lane_cases
+from .engine import Label, Model, Violation, put, without
+from .lane_state import (
+    HEARD,
+    NOWHERE,
+    SPARED,
+    UNHEARD,
+    Beat,
+    Entry,
+    Flight,
+    Message,
+    Process,
+    Server,
+    State,
+    Write,
+    dirty,
+    newest,
+    unfit,
+    value_in,
+)
 
 Steps = Iterator[tuple[Label, State | Violation]]
-
-
-def newest(log: tuple[tuple[int, str], ...]) -> int:
-    """Return the last mutation of the key."""
-    return next((wid for wid, kind in reversed(log) if kind != "X"), 0)
-
-
-def value_in(log: tuple[tuple[int, str], ...], present: bool) -> int:
-    """Return the write whose value a GET finds, 0 for none."""
-    if not present:
-        return 0
-    return next((wid if kind == "W" else 0 for wid, kind in reversed(log) if kind != "X"), 0)
-
-
-def dirty(flights: tuple[Flight, ...]) -> tuple[Flight, ...]:
-    """Return flights that may neither be stored nor joined."""
-    return tuple(f if not f.clean else f._replace(clean=False) for f in flights)
-
-
-def unfit(writes: tuple[Write, ...]) -> tuple[Write, ...]:
-    """Return writes that may not be stored."""
-    return tuple(w if not w.clean else w._replace(clean=False) for w in writes)
 
 
 class Lane(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "poison": "R2: a message for the key keeps flights on it out of L1 (row 1)",
         "hear_own": "R7: messages are heeded whoever caused them (row 2)",
         "stamp_on_reconnect": "2.5: whatever was cached before a disconnect is suspect after it (row 14)",
@@ -202,6 +79,11 @@ class Lane(Model):
         "zombie heartbeat", "disconnect", "reconnect", "read", "join", "header", "get", "finish", "start", "execute",
         "give up", "acknowledge", "lose reply",
     })  # fmt: skip
+
+    CASES = lane_cases.CASES
+    LONG_CASES = lane_cases.LONG_CASES
+    WALKS = lane_cases.WALKS
+    MUTANTS = lane_cases.MUTANTS
 
     def initial(self) -> State:
         entry = Entry(1, 0, 0, HEARD) if self.bounds.warm else None
@@ -401,9 +283,8 @@ class Lane(Model):
         there = (beat.seq, beat.wid)
         if process.position is None:
             process = process._replace(position=there)
-        elif process.position != there and "compare_heartbeat" in self.on:
-            if process.position[0] != beat.seq or "chain" in self.on:
-                process = process._replace(position=there, stamp=process.stamp + 1)
+        elif self.disagrees(process.position, there):
+            process = process._replace(position=there, stamp=process.stamp + 1)
         if "fence_ends_sparing" in self.on:
             entry = process.entry
             process = process._replace(
@@ -411,6 +292,10 @@ class Lane(Model):
                 writes=tuple(w._replace(clean=False) if w.heard == SPARED else w for w in process.writes),
             )
         return process
+
+    def disagrees(self, here: tuple[int, int], there: tuple[int, int]) -> bool:
+        """Whether a heartbeat shows that something was missed."""
+        return "compare_heartbeat" in self.on and (here != there if "chain" in self.on else here[0] != there[0])
 
     def disconnect(self, state: State, index: int, process: Process) -> Steps:
         """The connection ends. One to a server that is not the primary any more ends for nothing."""
@@ -439,7 +324,10 @@ class Lane(Model):
         """R3, ``core_admits``: nothing spoke against the operation, from its beginning to now."""
         return (
             op.clean
-            and (op.stamp == process.stamp or ("flight_stamp" if isinstance(op, Flight) else "write_stamp") not in self.on)
+            and (
+                op.stamp == process.stamp
+                or ("flight_stamp" if isinstance(op, Flight) else "write_stamp") not in self.on
+            )
             and op.live
             and (self.bounds.proxied or op.fork == process.fork or "identity" not in self.on)
         )
@@ -555,61 +443,3 @@ class Lane(Model):
         ended = self.end_write(process._replace(entry=entry, own=max(process.own, done), seen=seen), number)
         yield ("acknowledge", index, write.kind, write.wid), self.after(state, index, ended)
         yield ("lose reply", index, write.wid), self.after(state, index, self.end_unknown(process, number))
-
-
-WARM = Bounds(writes=1, beats=1, warm=True)
-COLD = Bounds(writes=1, reads=1, beats=1)
-PROXIED = Bounds(writes=2, losses=1, failovers=1, beats=1, proxied=True)
-Lane.CASES = (
-    Case("two reads", COLD._replace(reads=2)),
-    Case("a read and a lost message", COLD._replace(losses=1, others=1)),
-    Case("two writes, a lost message", WARM._replace(writes=2, losses=1)),
-    Case("two writes, as specified first", WARM._replace(writes=2, announced=False)),
-    Case("a disconnect", WARM._replace(reads=1, cuts=1)),
-    Case("a failover", COLD._replace(failovers=1)),
-    Case("a stray write, an eviction", WARM._replace(timeouts=1, evictions=1)),
-    Case("a proxied failover and a lost message", PROXIED._replace(writes=1, others=1)),
-)
-Lane.LONG_CASES = (
-    Case("two writes, a proxied failover and a lost message", PROXIED),
-    Case("two writes, two reads", COLD._replace(writes=2, reads=2)),
-    Case("two writes, a read, a lost message", COLD._replace(writes=2, losses=1)),
-    Case("two writes, a read, a lost message, as specified first", COLD._replace(writes=2, losses=1, announced=False)),
-    Case("two threads write", COLD._replace(writes=2, losses=1, threads=2)),
-    Case("a disconnect and two heartbeats", COLD._replace(cuts=1, beats=2, losses=1, others=1)),
-    Case("two writes, a failover", COLD._replace(writes=2, failovers=1)),
-    Case("two failovers", WARM._replace(failovers=2, reads=1, beats=2)),
-    Case("a proxied failover and a read", COLD._replace(writes=2, failovers=1, proxied=True)),
-    Case("three writes", WARM._replace(writes=3, others=1)),
-)
-LARGE = Bounds(
-    writes=6, reads=5, losses=2, cuts=2, failovers=2, beats=6, timeouts=1, others=2, evictions=1, threads=2
-)
-Lane.WALKS = (
-    Case("many", LARGE),
-    Case("many, proxied", LARGE._replace(proxied=True)),
-    Case("many, as specified first", LARGE._replace(announced=False)),
-)
-Lane.MUTANTS = (
-    Mutant("poison", COLD),
-    Mutant("hear_own", WARM._replace(timeouts=1)),
-    Mutant("stamp_on_reconnect", WARM._replace(cuts=1)),
-    Mutant("chain", WARM._replace(others=1, losses=1, failovers=1, proxied=True)),
-    Mutant("no_tolerance", WARM._replace(others=1, losses=1)),
-    Mutant("compare_heartbeat", WARM._replace(losses=1)),
-    Mutant("primary_reads", COLD),
-    Mutant("store_after_ack", WARM),
-    Mutant("disagreement", Bounds(writes=2, reads=2)),
-    Mutant("completion", COLD._replace(reads=2)),
-    Mutant("flight_stamp", COLD._replace(losses=1)),
-    Mutant("write_stamp", WARM._replace(writes=2, losses=1)),
-    Mutant("write_poison", COLD),
-    Mutant("joinable", COLD._replace(reads=2)),
-    Mutant("identity", COLD._replace(failovers=1)),
-    Mutant("always_announce", WARM._replace(evictions=1)),
-    Mutant("write_heeds", WARM._replace(writes=2)),
-    Mutant("heard_ends_sparing", WARM._replace(writes=2)),
-    Mutant("fence_ends_sparing", PROXIED),
-    Mutant("compare_wid", WARM._replace(reads=1, cuts=1)),
-    Mutant("refresh_marks", WARM._replace(reads=1, cuts=1)),
-)

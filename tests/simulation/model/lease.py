@@ -10,14 +10,14 @@ wait; ``nc_fill`` stores only under the live token; every write and invalidation
 Source and L2 hold version numbers of the one value; a mutation is a new version and then an invalidation or a set.
 
 Properties. I6: at most one loader at a time has a lease term that nothing has ended. I7: nothing is stored under a
-lease whose term has ended; once an invalidation or a set of version n has returned, L2 never holds an older one. No lost wake-up: nobody sleeps while there is nothing to wait
-for and nothing more to hear, and nobody sleeps for ever.
+lease whose term has ended; once an invalidation or a set of version n has returned, L2 never holds an older one. No
+lost wake-up: nobody sleeps while there is nothing to wait for and nothing more to hear, and nobody sleeps for ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant, Violation, put
 
@@ -87,7 +87,7 @@ Steps = Iterator[tuple[Label, State | Violation]]
 class Lease(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "exclusive": "2.4: a key with a lease gives no second one (row 29)",
         "fill_checks_token": "2.4: a fill under another token than the live one is LOST (rows 30, 37)",
         "invalidate_voids": "2.4: an invalidation takes the lease away (row 30)",

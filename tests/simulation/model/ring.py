@@ -21,7 +21,7 @@ next heartbeat of that process will be refused.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant, Violation, put
 
@@ -93,7 +93,7 @@ Steps = Iterator[tuple[Label, State | Violation]]
 class Ring(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "refuse": "2.10: a lane refuses steps more than one behind the newest it has seen (NCTOPO)",
         "tell_first": "before a process begins a step it tells all lanes of both configurations",
         "both_at_1": "2.10: step 1 invalidates the next owner too",

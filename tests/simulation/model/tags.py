@@ -18,7 +18,7 @@ L1 or L2; elsewhere not after the next heartbeat on the tag's lane.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .engine import Case, Label, Model, Mutant, Violation, put
 
@@ -99,7 +99,7 @@ Steps = Iterator[tuple[Label, State | Violation]]
 class Tags(Model):
     """See the module."""
 
-    RULES = {
+    RULES: ClassVar[dict[str, str]] = {
         "capture_first": "2.8: the tag's generation is read before the loader begins",
         "compare": "2.8: an envelope with another generation of the tag is a miss",
         "random": "2.8: a tag's record that was lost comes back with a generation that never was",
@@ -230,9 +230,7 @@ class Tags(Model):
         if process.read is None and state.left.reads and not self.is_hit(process):
             left = state.left._replace(reads=state.left.reads - 1)
             generation, tag, generations = self.tag_of(state, process)
-            begun = process._replace(
-                tag=generation, read=Read(TAG_KNOWN, process.stamp, generation, 0, process.floor)
-            )
+            begun = process._replace(tag=generation, read=Read(TAG_KNOWN, process.stamp, generation, 0, process.floor))
             yield (
                 ("read", index, generation),
                 self.after(state, index, begun, tag=tag, generations=generations, left=left),
@@ -263,8 +261,7 @@ class Tags(Model):
         if "capture_first" not in self.on:
             generation, tag, generations = self.tag_of(state, process)
         processes = tuple(
-            p._replace(entry=None) if p.entry is not None and p.entry[0] != read.version else p
-            for p in state.processes
+            p._replace(entry=None) if p.entry is not None and p.entry[0] != read.version else p for p in state.processes
         )
         filled = state._replace(
             value=Value(read.version, generation), tag=tag, generations=generations, processes=processes
