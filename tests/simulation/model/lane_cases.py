@@ -10,22 +10,24 @@ COLD = Bounds(writes=1, reads=1, beats=1)
 PROXIED = Bounds(writes=2, losses=1, failovers=1, beats=1, proxied=True)
 CASES = (
     Case("two reads", COLD._replace(reads=2)),
-    Case("a read and a lost message", COLD._replace(losses=1, others=1)),
+    Case("a read and a lost message", COLD._replace(losses=1)),
     Case("two writes, a lost message", WARM._replace(writes=2, losses=1)),
     Case("two writes, as specified first", WARM._replace(writes=2, announced=False)),
     Case("a disconnect", WARM._replace(reads=1, cuts=1)),
-    Case("a failover", WARM._replace(reads=1, failovers=1)),
+    Case("a failover", WARM._replace(failovers=1, others=1)),
     Case("a stray write, an eviction", WARM._replace(timeouts=1, evictions=1)),
     Case("a proxied failover and a lost message", PROXIED._replace(writes=1, others=1)),
 )
 LONG_CASES = (
+    Case("a read, a lost message, another key", COLD._replace(losses=1, others=1)),
     Case("two writes, a proxied failover and a lost message", PROXIED),
     Case("two writes, two reads", COLD._replace(writes=2, reads=2)),
     Case("two writes, a read, a lost message", COLD._replace(writes=2, losses=1)),
     Case("two writes, a read, a lost message, as specified first", COLD._replace(writes=2, losses=1, announced=False)),
     Case("two threads write", COLD._replace(writes=2, losses=1, threads=2)),
     Case("a disconnect and two heartbeats", COLD._replace(cuts=1, beats=2, losses=1, others=1)),
-    Case("a failover", COLD._replace(failovers=1, others=1)),
+    Case("a failover, a read", WARM._replace(reads=1, failovers=1)),
+    Case("a failover, a read, another key", COLD._replace(failovers=1, others=1)),
     Case("two writes, a failover", COLD._replace(writes=2, failovers=1)),
     Case("two failovers", WARM._replace(failovers=2, reads=1, beats=2)),
     Case("a proxied failover and a read", COLD._replace(writes=2, failovers=1, proxied=True)),
