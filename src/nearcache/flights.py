@@ -37,12 +37,17 @@ AnyLock = AbstractContextManager[Any]
 
 
 class Read(Op):
-    """A pending L2 read that others may wait for."""
+    """A pending L2 read that others may wait for.
 
-    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome")
+    Attributes:
+        since_ns: When it began: what it brings may be as old.
+    """
 
-    def __init__(self, key: Hashable, lane: int) -> None:
+    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome", "since_ns")
+
+    def __init__(self, key: Hashable, lane: int, since_ns: int = 0) -> None:
         super().__init__(key, lane)
+        self.since_ns = since_ns
         self._outcome: Any = _PENDING
         self._done: threading.Event | None = None
         self._callbacks: list[Callback] = []
@@ -106,11 +111,12 @@ class Load:
         owner: The token of whoever carries it out: one that waits for something does not get on with its loads.
         carrier: The thread without which it cannot end, and which is a token too.
         done: Set at the end.
+        op: The operation that it has under way in L2, whose marks tell whether anything has happened to the key since.
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
     """
 
-    __slots__ = ("callbacks", "carrier", "done", "error", "key", "owner", "value")
+    __slots__ = ("callbacks", "carrier", "done", "error", "key", "op", "owner", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -118,6 +124,7 @@ class Load:
         self.owner: Hashable = strand.get(self.carrier)
         self.done = threading.Event()
         self.callbacks: list[Callback] = []
+        self.op: Op | None = None
         self.value: Any = ABANDONED
         self.error: Exception | None = None
 
@@ -164,6 +171,12 @@ class Loads:
         """Return the load of the key: ``mine`` if the caller is to carry it out, else the one to :meth:`wait` for."""
         with self._lock:
             return self._by_key.setdefault(mine.key, mine)
+
+    def replace(self, old: Load, mine: Load) -> None:
+        """Let newcomers join this load instead of one whose value may be older than what they must be given."""
+        with self._lock:
+            if self._by_key.get(mine.key) is old:
+                self._by_key[mine.key] = mine
 
     def under_way(self, key: Hashable) -> Load | None:
         """Return the load of a key, if there is one."""

@@ -50,10 +50,13 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     mine = Load(wanted.name)
     try:
         while (flight := tier.loads.begin(mine)) is not mine:
+            if not _is_joinable(store, flight):
+                tier.loads.replace(flight, mine)
+                break
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
-        mine.value = yield from _load(tier, store, wanted)
+        mine.value = yield from _load(tier, store, wanted, mine)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -62,7 +65,15 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
+def _is_joinable(store: Store[Any, Any], load: Load) -> bool:
+    """Whether nothing has happened to the key since: what the load brings is not older than what was read or written here.
+
+    This is rule R2, for a load: while it reads, its read has the mark, and afterwards the operation of its fill.
+    """
+    return store.join(load.key) is not None if load.op is None else load.op.storable
+
+
+def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
     try:
         value = yield from read(tier, store, wanted.name)
     except ShardError:
@@ -73,6 +84,7 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     op = Op(wanted.name, shard, wid=new_id(), write=True)
     try:
         store.open(op)
+        mine.op = op
         return (yield from _fill(tier, store, wanted, op, encoded))
     except BaseException:
         store.abandon(op, drop=False)
@@ -88,7 +100,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         store.abandon(op, drop=False)
         return value
     if found is not MISSING:  # another process was quicker
-        store.abandon(op, drop=False)
+        store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
         return found
     value = yield from _call(tier, wanted)
     sealed = tier.codec.seal(tier.codec.encode(value), wid=op.wid, generation=generation, ttl_ms=wanted.ttl_ms)

@@ -49,13 +49,14 @@ def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
     """
     shard, encoded = tier.place(key)
     joined = store.join(key)
-    if isinstance(joined, Read):
+    # Where no message would come to tell, what a read brings may be as old as the read.
+    if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
         outcome = yield JoinRead(joined)
         if isinstance(outcome, ShardError):
             raise outcome
         if outcome is not ABANDONED:
             return outcome
-    op = Read(key, shard)
+    op = Read(key, shard, tier.clock())
     outcome = ABANDONED
     try:
         store.open(op)

@@ -60,7 +60,7 @@ def _write(
         if int(status) == 2:
             found, _, _ = yield from accept(tier, op.lane, rest[0], -1, int(there, 16), start_ns)
             if found is not MISSING:
-                store.abandon(op, drop=False)
+                store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found
             nx = False  # what is there cannot be read by anyone here, so it counts as absent
         generation = int(there, 16)
