@@ -20,6 +20,7 @@ from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection
+from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
@@ -84,6 +85,7 @@ class Driver:
 
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
+    ``introduction`` is made on every new connection.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Driver:
         breaker: BreakerSettings = DEFAULTS,
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
+        introduction: Introduction | None = None,
     ) -> None:
         self._clock = clock
         self._timeout_ns = int(timeout_s * 1e9)
@@ -110,6 +113,7 @@ class Driver:
                 breaker=breaker,
                 clock=clock,
                 on_unreachable=on_unreachable,
+                introduction=introduction,
             )
             for number, endpoint in enumerate(endpoints)
         ]

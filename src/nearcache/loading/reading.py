@@ -11,7 +11,7 @@ from typing import Any, Final
 from .._store import Store
 from ..codecs import HEADER_SIZE, peek_ids
 from ..errors import DecodeError, ShardError
-from ..flights import ABANDONED, Read
+from ..flights import ABANDONED, Load, Read
 from ..l2 import Exchange, Reply
 from .steps import JoinRead, Steps
 from .tier import Tier
@@ -41,22 +41,31 @@ def errors_in(reply: Reply | ShardError) -> list[ShardError]:
 # -- L2 ----------------------------------------------------------------------------------------------------------
 
 
-def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
+def read(tier: Tier, store: Store[Any, Any], key: Any, load: Load | None = None) -> Steps[Any]:
     """Return the value in L2, or MISSING; L1 takes it when the protocol allows.
 
+    Args:
+        load: The load that the read is a part of.
     Raises:
         ShardError: The shard did not answer.
     """
     shard, encoded = tier.place(key)
+    if tier.is_owed(shard, encoded):
+        tier.count(misses=1)
+        return MISSING
     joined = store.join(key)
     # Where no message would come to tell, what a read brings may be as old as the read.
     if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
+        if load is not None:
+            load.op = joined
         outcome = yield JoinRead(joined)
         if isinstance(outcome, ShardError):
             raise outcome
         if outcome is not ABANDONED:
             return outcome
     op = Read(key, shard, tier.clock())
+    if load is not None:
+        load.op = op
     outcome = ABANDONED
     try:
         store.open(op)
@@ -76,7 +85,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     name = tier.names[shard].value(encoded)
     suspect = store.suspect(op.key)
     if suspect is not None:
-        wid, value = suspect
+        wid, value, _ = suspect
         current = yield from _revalidate(tier, store, op, shard, name, wid)
         if current:
             return value
@@ -147,6 +156,8 @@ def revalidated(tier: Tier, wid: int, pttl_ms: int, header: bytes, generation: i
 def contains(tier: Tier, key: Any) -> Steps[bool]:
     """Whether L2 holds a live value. Reads its header only and changes nothing, in L1 or L2."""
     shard, encoded = tier.place(key)
+    if tier.is_owed(shard, encoded):
+        return False
     commands: list[Any] = [
         (b"GETRANGE", tier.names[shard].value(encoded), *HEADER_COMMAND_TAIL),
         tier.ask_generation(shard),
