@@ -24,15 +24,14 @@ from nearcache.clocks import TICK_NS
 from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import State
 from nearcache.keys import encode_key
-from simulation.history import History, generation_of, is_lane, value_key
+from simulation.history import History, generation_of, is_lane, lease_key, value_key
 from simulation.server import Change, Server, Shard
-from simulation.world import MS, S, Violation, World
+from simulation.world import MS, START_NS, Violation, World
 
 if TYPE_CHECKING:
     from simulation.process import Client, Process
     from simulation.workload import Profile
 
-_REPLAY_NS: Final = 5 * S
 _CODEC: Final = ValueCodec(SafeCodec(), 1 << 20)
 
 Floor = tuple[Server, int]
@@ -93,11 +92,12 @@ class Checker:
         self._cleared: dict[tuple[Process, int], Floor] = {}
         self._versions: dict[tuple[Process, str], tuple[Server, int]] = {}
         self._random = world.stream("loader")
+        self.lost: list[tuple[Process, int, bytes, int, int]] = []
 
     def fail(self, rule: str, text: str) -> None:
         """Raise a violation."""
         self.world.say(f"{rule} is violated: {text}")
-        raise Violation(rule, text, self.world.now - 1_000 * S)
+        raise Violation(rule, text, self.world.now - START_NS)
 
     def count(self, rule: str) -> None:
         """Note that a rule was looked at."""
@@ -129,12 +129,24 @@ class Checker:
                 values.append((key, name))
             elif is_lane(name):
                 history.take_generation(database.data, now)
+            else:
+                self._marked(server, name)
         for key, name in values:
             envelope = database.data.get(name)
             if envelope is not None:
                 number = int(_CODEC.loads(envelope)[0])
                 if history.store(key, number, database.expires.get(name)):
                     self._born(server, key, number)
+
+    def _marked(self, server: Server, name: bytes) -> None:
+        key = lease_key(name)
+        if key is None:
+            return
+        database = server.database
+        mark, end = database.data.get(name), database.expires.get(name, 0)
+        self.count("I6")
+        if server.history.mark(key, mark, end, database.now_ms):
+            self.fail("I6", f"{server.name} gives the lease of {key!r} away although it is in force")
 
     def _born(self, server: Server, key: bytes, number: int) -> None:
         value, least = self.values[number], server.history.least.get(key, 0)
@@ -166,6 +178,20 @@ class Checker:
                         history.kill(key, value, now)
         for key, number in there.items():
             history.store(key, number, None)
+        self._owed_again(new, lost, there)
+
+    def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
+        """Note what the writers who live have to announce again: what they had ended is there once more."""
+        for change in lost:
+            process = getattr(getattr(change.cause, "client", None), "process", None)
+            if process is None:
+                continue
+            for _, payload in change.published:
+                operation, keys = History().announce(payload, 0)
+                if operation in "SI":
+                    self.lost += [
+                        (process, process.incarnation, key, there[key], self.world.now) for key in keys if key in there
+                    ]
 
     # -- what a process has seen
 
@@ -310,8 +336,28 @@ class Checker:
             for lane, shard in enumerate(process.shards):
                 if process.tier.lanes[lane].state is not State.LIVE or process.store.lane_fresh_until(lane) <= now:
                     self.fail("I5", f"{process} does not follow {shard.name}: {process.tier.lanes[lane].last_error}")
+                if process.tier.journals[lane].owes:
+                    self.fail("I8", f"{process} still owes an invalidation on {shard.name}")
             for key in self.profile.keys:
                 self._agrees(process, key)
+        self._is_repaired()
+
+    def _is_repaired(self) -> None:
+        for process, incarnation, key, number, when in self.lost:
+            if process.incarnation != incarnation:
+                continue  # the writer has died since, or forked, and its journal with it
+            self.count("I8")
+            lane = process.tier.place(self.values[number].key)[0]
+            server = process.shards[lane].primary
+            if number in server.history.alive.get(key, {}) and self._in_l2(server, process, lane, key) == number:
+                since = (self.world.now - when) / MS
+                self.fail("I8", f"{server.name} holds {key!r}={number}, which {process} had ended, {since:.0f} ms after a failover")
+
+    def _in_l2(self, server: Server, process: Process, lane: int, encoded: bytes) -> int | None:
+        envelope = server.database.live(process.tier.names[lane].value(encoded))
+        if envelope is None or generation_of(envelope) != server.history.generation:
+            return None
+        return int(_CODEC.loads(envelope)[0])
 
     def _agrees(self, process: Process, key: str) -> None:
         held = process.store.peek(key)
@@ -323,11 +369,9 @@ class Checker:
         number = self._number(key, held)
         if number in server.history.killed:
             self.fail("I5", f"{process} still holds {key}={number}, dead on {server.name}")
-        envelope = server.database.live(process.tier.names[lane].value(encoded))
-        if envelope is not None and generation_of(envelope) == server.history.generation:
-            there = int(_CODEC.loads(envelope)[0])
-            if there not in server.history.alive.get(encoded, {}):
-                self.fail("I5", f"{server.name} holds {key}={there} which its history does not know")
+        there = self._in_l2(server, process, lane, encoded)
+        if there is not None and there not in server.history.alive.get(encoded, {}):
+            self.fail("I5", f"{server.name} holds {key}={there}, which its history does not know")
 
 
 def _lane_name(data: dict[bytes, Any]) -> bytes:

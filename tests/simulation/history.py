@@ -14,6 +14,7 @@ from nearcache.placement import LaneNames, lane_prefix
 
 NAMES: Final = LaneNames(lane_prefix("sim"))
 _VALUE: Final = NAMES.value_prefix
+_LEASE: Final = NAMES.lease_prefix
 _LANE: Final = NAMES.lane_key
 
 
@@ -28,9 +29,11 @@ class History:
         ends: Value -> the instant of its expiry.
         least: Encoded key -> the oldest version of the source that may still be filled in.
         generation: Of the lane record; None without one.
+        marks: Encoded key -> the lease or hold on it, and the millisecond of its end.
+        held: Encoded keys that have been on hold.
     """
 
-    __slots__ = ("alive", "born", "ends", "generation", "killed", "least", "sequence")
+    __slots__ = ("alive", "born", "ends", "generation", "held", "killed", "least", "marks", "sequence")
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -40,6 +43,8 @@ class History:
         self.ends: dict[int, int] = {}
         self.least: dict[bytes, int] = {}
         self.generation: bytes | None = None
+        self.marks: dict[bytes, tuple[bytes, int]] = {}
+        self.held: dict[bytes, bool] = {}
 
     def announce(self, payload: bytes, now_ns: int) -> tuple[str, list[bytes]]:
         """Take a message into account; return its operation and keys."""
@@ -89,7 +94,20 @@ class History:
         new.ends = dict(self.ends)
         new.least = dict(self.least)
         new.generation = self.generation
+        new.marks = dict(self.marks)
+        new.held = dict(self.held)
         return new
+
+    def mark(self, key: bytes, mark: bytes | None, end_ms: int, now_ms: int) -> bool:
+        """A lease or hold has changed; return whether a lease in force was given to somebody else."""
+        before = self.marks.pop(key, None)
+        if mark is None:
+            return False
+        self.marks[key] = (mark, end_ms)
+        self.held[key] = self.held.get(key, False) or mark[:1] == b"H"
+        if before is None or before[1] <= now_ms or mark[:1] not in b"LW" or before[0][:1] not in b"LW":
+            return False
+        return before[0][1:] != mark[1:] and before[0][17:] == (self.generation or b"")
 
     def kill(self, key: bytes, value: int, now_ns: int) -> None:
         """One value is lost, and what is there instead counts."""
@@ -100,6 +118,11 @@ class History:
 def value_key(name: bytes) -> bytes | None:
     """The encoded key that a name in Redis holds the value of, or None."""
     return name[len(_VALUE) :] if name.startswith(_VALUE) else None
+
+
+def lease_key(name: bytes) -> bytes | None:
+    """The encoded key that a name in Redis is the lease of, or None."""
+    return name[len(_LEASE) :] if name.startswith(_LEASE) else None
 
 
 def is_lane(name: bytes) -> bool:

@@ -6,6 +6,7 @@ piece. The bus's connection carries bytes both ways. Both are ordered each in it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
@@ -18,7 +19,8 @@ from simulation.server import Server, Shard, commands_in
 from simulation.world import MS, US, World
 
 if TYPE_CHECKING:
-    from simulation.process import Client, Process
+    from simulation.client import Client
+    from simulation.process import Process
 
 _SPLIT: Final = 0.15  # how often a batch is executed in pieces
 
@@ -56,6 +58,39 @@ class Link:
         if self.slow_until > self.world.now:
             delay += int((self.slow_until - self.world.now) * self._random())
         return delay
+
+    def greet(self, then: Callable[[], None]) -> bool:
+        """Say what is said first on a new connection, and go on when it is answered; return whether there was anything.
+
+        See :mod:`nearcache.l2.introduction`, of which this is the simulation.
+        """
+        commands = self.process.tier.adopt_commands(self.shard.number, self.identity)
+        if commands:
+            self.world.at(self.world.now + self.delay(), self._greeted, commands, then)
+        else:
+            then()
+        return bool(commands)
+
+    def _greeted(self, commands: list[Any], then: Callable[[], None]) -> None:
+        if self.closed or self.deaf:
+            return
+        server = self.server
+        if not server.running:
+            self.reset()
+            return
+        server.known.update(command[0].sha for command in commands)
+        refused = any(server.command(command, None).__class__ is RedisError for command in commands)
+        self.world.at(self.world.now + self.delay(), self.process.post, self._heard_out, refused, then)
+
+    def _heard_out(self, refused: bool, then: Callable[[], None]) -> None:
+        if not self.closed:
+            if not refused:
+                self.process.tier.note_adopted(self.shard.number, self.identity)
+            then()
+
+    def reset(self) -> None:
+        """End it; whoever waits is told."""
+        raise NotImplementedError
 
     def move(self, server: Server) -> None:
         """A proxy connects its far end to another server, and tells nobody."""
@@ -99,10 +134,17 @@ class DataLink(Link):
         self.lose_request = False
         self.lose_answer = False
 
-    def send(self, pending: Pending, before_ns: int = 0) -> None:
-        """Send an exchange; ``before_ns``: what had to be done first, such as connecting."""
+    def send(self, pending: Pending) -> None:
+        """Send an exchange."""
         self.pending = pending
-        self._arrive_after(pending, before_ns, list(range(len(pending.commands))))
+        self._arrive_after(pending, 0, list(range(len(pending.commands))))
+
+    def open(self, pending: Pending, takes_ns: int) -> None:
+        """Send the first exchange, when the connection is there."""
+        self.pending = pending
+        places = list(range(len(pending.commands)))
+        if self.greet(lambda: pending.done or self._arrive_after(pending, takes_ns, places)):
+            self._drop(pending)  # at its deadline, if it is not done by then
 
     def reset(self) -> None:
         """End it; whoever waits is told."""
@@ -215,7 +257,7 @@ class BusLink(Link):
         self.sources = {heartbeat.sha: heartbeat.source}
         self.shas = {heartbeat.source: heartbeat.sha}
         self.lose = 0
-        self.recent: list[bytes] = []
+        self.introduced = False
         self._there_ns = 0
         self._here_ns = 0
         self._reader = hiredis.Reader()
@@ -247,7 +289,21 @@ class BusLink(Link):
         self._here_ns = max(self._here_ns, self.world.now + self.delay())
         self.world.at(self._here_ns, self.process.post, self._ended)
 
+    def introduce(self, then: Callable[[], None]) -> None:
+        """Have ``then`` called when the connection may be used. If that does not happen, the process is told."""
+
+        def introduced() -> None:
+            self.introduced = True
+            then()
+
+        if self.greet(introduced):
+            self.world.at(self.world.now + self.process.profile.timeout_ns, self.process.post, self._impatient)
+
     # -- inside
+
+    def _impatient(self) -> None:
+        if not self.introduced and not self.closed:
+            self.process.hung_up(self)
 
     def _arrive(self, data: bytes) -> None:
         if self.closed or self.deaf:

@@ -16,17 +16,16 @@ from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered import TieredCache
 from nearcache.clocks import TICK_NS
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.errors import ShardUnavailableError
 from nearcache.l2 import load_script
-from nearcache.loading import Tier
-from nearcache.loading.steps import Call, JoinLoad, JoinRead
+from nearcache.loading import Tier, Upkeep
+from simulation.client import Client, Payer
 from simulation.network import BusLink, DataLink, Pending
-from simulation.server import Server, Shard
+from simulation.server import Shard
 from simulation.world import MS, US, World
 
 if TYPE_CHECKING:
     from simulation.checkers import Checker
-    from simulation.workload import Operation, Profile
+    from simulation.workload import Profile
 
 _BACKOFF_FIRST_NS: Final = 50 * MS
 _BACKOFF_MOST_NS: Final = 2_000 * MS
@@ -61,8 +60,9 @@ class Process:
         self.pools: list[list[DataLink]] = [[] for _ in shards]
         self._held_back: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._links = 0
-        self._incarnation = 0
+        self.incarnation = 0
         self._random = world.stream(f"process {number}")
+        self.payer = Payer(self)
         self._open()
 
     def __repr__(self) -> str:
@@ -78,8 +78,11 @@ class Process:
             codec=ValueCodec(SafeCodec(), 1 << 20),
             ttl_ms=profile.ttl_ms,
             bound_ns=profile.bound_ns,
+            lease_ms=profile.lease_ms,
             clock=self.clock,
         )
+        self.keeper = Keeper(self)
+        self._renew_ns = 0
         self.followers = [
             Follower(
                 lambda: self.store,
@@ -88,13 +91,15 @@ class Process:
                 uniform=self._random.uniform,
                 nonce=lambda: b"%016x" % self._random.getrandbits(64),
                 watched={},
+                keeper=self.keeper,
             )
             for lane in range(count)
         ]
+        self.tier.ears = self
         self._failures = [0] * count
         self._tick_at: list[int | None] = [None] * count
         for lane in range(count):
-            self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self._incarnation)
+            self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
 
     # -- time and turns
 
@@ -146,7 +151,7 @@ class Process:
     # -- the listener's part
 
     def _connect_bus(self, lane: int, incarnation: int) -> None:
-        if incarnation != self._incarnation or self.buses[lane] is not None:
+        if incarnation != self.incarnation or self.buses[lane] is not None:
             return
         shard = self.shards[lane]
         if shard.unreachable or not shard.route(self.number, "bus").running:
@@ -155,6 +160,12 @@ class Process:
         self._links += 1
         link = BusLink(self.world, self, shard, self._links)
         self.buses[lane] = link
+        link.introduce(lambda: self._subscribe(link))
+
+    def _subscribe(self, link: BusLink) -> None:
+        lane = link.shard.number
+        if self.buses[lane] is not link:
+            return
         if self._random.random() < self.profile.repeats:
             for data in list(self.recent[lane])[-3:]:
                 link.repeat(data)
@@ -175,13 +186,19 @@ class Process:
         """The other end has closed a subscribed connection."""
         lane = link.shard.number
         if self.buses[lane] is link:
-            self.followers[lane].lost("the server closed the connection")
-            self._follow_up(lane)
+            if link.introduced:
+                self.followers[lane].lost("the server closed the connection")
+                self._follow_up(lane)
+            else:
+                self.buses[lane] = None
+                link.close()
+                self._back_off(lane)
 
     def _tick(self, lane: int, when_ns: int) -> None:
         if self._tick_at[lane] != when_ns or self.buses[lane] is None:
             return
         self._tick_at[lane] = None
+        self._renew_leases()
         self.followers[lane].tick(self.clock())
         self.store.tend()
         self._follow_up(lane)
@@ -212,11 +229,29 @@ class Process:
                 self._tick_at[lane] = when
                 self.world.at(when, self.post, self._tick, lane, when)
 
+    def _renew_leases(self) -> None:
+        """As the listener does it."""
+        now = self.clock()
+        if now >= self._renew_ns:
+            self._renew_ns = now + self.keeper.renew_every_ns
+            for lane, script, keys, arguments in self.keeper.renewals(now):
+                if self.followers[lane].is_live:
+                    self.followers[lane].run(script, keys, arguments)
+                    self._follow_up(lane)
+
+    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
+        """What the tier's ears do."""
+        return self.followers[lane].await_key(lane, encoded, woken)
+
+    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
+        """Likewise."""
+        self.followers[lane].unawait(lane, encoded, woken)
+
     def _back_off(self, lane: int) -> None:
         self._failures[lane] += 1
         pause = min(_BACKOFF_MOST_NS, _BACKOFF_FIRST_NS * 2 ** min(self._failures[lane] - 1, 10))
         pause = int(pause * (0.5 + self._random.random() / 2))
-        self.world.at(self.world.now + pause, self.post, self._connect_bus, lane, self._incarnation)
+        self.world.at(self.world.now + pause, self.post, self._connect_bus, lane, self.incarnation)
 
     # -- the driver's part
 
@@ -233,7 +268,7 @@ class Process:
             self.world.at(self.world.now + _CONNECT_NS, self.post, pending.client.refused, pending)
             return
         self._links += 1
-        DataLink(self.world, self, shard, self._links).send(pending, _CONNECT_NS)
+        DataLink(self.world, self, shard, self._links).open(pending, _CONNECT_NS)
 
     def release(self, link: DataLink) -> None:
         """A connection is idle again."""
@@ -258,6 +293,7 @@ class Process:
         stand_in = SimpleNamespace(
             _driver=SimpleNamespace(after_fork=lambda: None),
             _tier=self.tier,
+            _upkeep=self.keeper,
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=lambda: [follower.after_fork() for follower in self.followers]),
             reset_pending=self.store.reset_pending,
@@ -270,7 +306,7 @@ class Process:
         self._failures = [0] * len(self.shards)
         self._tick_at = [None] * len(self.shards)
         for lane in range(len(self.shards)):
-            self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self._incarnation)
+            self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
 
     def restart(self) -> None:
         """Die, and be started anew with an empty store."""
@@ -280,7 +316,7 @@ class Process:
         self._come_back()
 
     def _leave_threads(self) -> None:
-        self._incarnation += 1
+        self.incarnation += 1
         self.paused = False
         self._held_back = []
         for link in self.data_links():
@@ -290,7 +326,7 @@ class Process:
                 bus.close()
             self.buses[lane] = None
         self.pools = [[] for _ in self.shards]
-        for client in self.clients:
+        for client in [*self.clients, self.payer]:
             client.vanish()
 
     def _come_back(self) -> None:
@@ -298,202 +334,14 @@ class Process:
             client.rest()
 
 
-class Client:
-    """One thread of a process: it carries out operations one after the other.
+class Keeper(Upkeep):
+    """The cache's upkeep, which pays in the simulation's way of having threads."""
 
-    Attributes:
-        turn: Counts what it has begun: answers of an earlier turn are nobody's.
-        seen: By lane, the server that answered last and where its history stood.
-        joined, joined_load: Whether the operation waited for another's read or load.
-        loading_ns: How long the operation's own loaders take.
-    """
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.tier, None)  # type: ignore[arg-type]  # nobody runs anything with it
+        self._process = process
 
-    def __init__(self, process: Process, number: int, operations: list[Operation]) -> None:
-        self.process = process
-        self.world = process.world
-        self.number = number
-        self.operations = operations
-        self.turn = 0
-        self.done = 0
-        self.seen: dict[int, tuple[Server, int]] = {}
-        self.current: Any = None  # the check of the operation under way
-        self.steps: Any = None
-        self.joined = False
-        self.joined_load = False
-        self.loading_ns = 0
-        self._left_ns = 0
-        self._asked_ns = 0
-        self._answers: list[Any] = []
-        self._missing = 0
-        self._orphans: list[Any] = []
-        self._random = self.world.stream(f"client {process.number} {number}")
-        self.rest()
-
-    def __repr__(self) -> str:
-        return f"{self.process}.{self.number}"
-
-    def rest(self) -> None:
-        """Think, and begin the next operation."""
-        if self.done < len(self.operations):
-            think = self.operations[self.done].think_ns
-            self.world.at(self.world.now + think, self.process.post, self._begin, self.turn)
-
-    def vanish(self) -> None:
-        """The thread is no more; what it had under way stays as it is, and is neither ended nor given up."""
-        self.turn += 1
-        if self.steps is not None:
-            self._orphans.append(self.steps)
-            self.steps = None
-        self.current = None
-
-    # -- an operation
-
-    def _begin(self, turn: int) -> None:
-        if turn != self.turn:
-            return
-        operation = self.operations[self.done]
-        self.done += 1
-        self.turn += 1
-        self.seen.clear()
-        self.joined = self.joined_load = False
-        self.loading_ns = 0
-        self._left_ns = self.process.profile.timeout_ns
-        self.current = operation.start(self)
-        if self.current.steps is None:  # L1 had it all
-            self._end(None, None)
-            return
-        self.steps = self.current.steps
-        self._go_on(self.steps.send, None)
-
-    def _go_on(self, move: Callable[[Any], Any], answer: Any) -> None:
-        try:
-            request = move(answer)
-        except StopIteration as stop:
-            self._end(stop.value, None)
-        except Exception as error:
-            self._end(None, error)
-        else:
-            self._perform(request)
-
-    def _end(self, value: Any, error: Exception | None) -> None:
-        self.steps = None
-        self.turn += 1
-        current, self.current = self.current, None
-        current.finish(self, value, error)
-        self.rest()
-
-    def _perform(self, request: Any) -> None:
-        self._asked_ns = self.world.now
-        kind = request.__class__
-        if kind is list:
-            deadline = self.world.now + self._left_ns
-            self._answers = [None] * len(request)
-            self._missing = len(request)
-            for place, exchange in enumerate(request):
-                pending = Pending(self, place, exchange.commands, deadline)
-                pending.lane = exchange.shard
-                self.process.send(pending)
-            if not request:
-                self._later(self._resume, [])
-        elif kind is Call:
-            self._load(request)
-        elif kind is JoinRead:
-            self._join_read(request.read)
-        elif kind is JoinLoad:
-            self._join_load(request.load)
-        else:
-            raise AssertionError(f"the simulation does not know how to do {request!r}")
-
-    def answered(self, pending: Pending, reply: Any, server: Server) -> None:
-        """An exchange has its reply, or its error."""
-        if pending.turn != self.turn:
-            return
-        self.seen[pending.lane] = (server, pending.sequence)
-        self._answers[pending.place] = reply
-        self._missing -= 1
-        if self._missing == 0:
-            self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
-            if self._random.random() < 0.3:  # another thread of the process runs first
-                self._later(self._resume, self._answers)
-            else:
-                self._resume(self.turn, self._answers)
-
-    def refused(self, pending: Pending) -> None:
-        """Nobody listens there."""
-        if not pending.done:
-            pending.done = True
-            shard = self.process.shards[pending.lane]
-            error = ShardUnavailableError(shard.name, "nobody listens", sent=pending.again)
-            self.answered(pending, error, shard.primary)
-
-    def _later(self, run: Callable[..., None], *arguments: Any) -> None:
-        delay = 1 + int(self._random.random() ** 6 * 5 * MS)
-        self.world.at(self.world.now + delay, self.process.post, run, self.turn, *arguments)
-
-    def _resume(self, turn: int, answer: Any) -> None:
-        if turn == self.turn and self.steps is not None:
-            self._go_on(self.steps.send, answer)
-
-    def _throw(self, turn: int, error: Exception) -> None:
-        if turn == self.turn and self.steps is not None:
-            self._go_on(self.steps.throw, error)
-
-    # -- loaders
-
-    def _load(self, request: Call) -> None:
-        checker, chance = self.process.checker, self._random.random()
-        took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
-        read_at = int(took * self._random.random())
-        call = checker.load_begins(self, request.key, took)
-        self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, call)
-        self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, call)
-
-    def _read_source(self, turn: int, call: Any) -> None:
-        if turn == self.turn:
-            call.read()
-
-    def _loaded(self, turn: int, call: Any) -> None:
-        if turn != self.turn or self.steps is None:
-            return
-        value = call.end()
-        if isinstance(value, Exception):
-            self._throw(turn, value)
-        else:
-            self._resume(turn, value)
-
-    # -- waiting for others of the process
-
-    def _join_read(self, read: Any) -> None:
-        turn, lock = self.turn, self.process.tier.lock
-        self.joined = True
-
-        def woken(_: Any = None) -> None:
-            if turn == self.turn and not joined:
-                joined.append(True)
-                self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
-                self._later(self._resume, read.outcome)
-
-        joined: list[bool] = []
-        self.world.at(self.world.now + self._left_ns, self.process.post, woken, None)
-        read.add_done_callback(woken, lock)
-
-    def _join_load(self, load: Any) -> None:
-        turn, loads = self.turn, self.process.tier.loads
-        self.joined = self.joined_load = True
-
-        def woken() -> None:
-            if turn == self.turn:
-                loads.leave(load, woken)
-                self._later(self._collect, load)
-
-        loads.join(load, woken)
-
-    def _collect(self, turn: int, load: Any) -> None:
-        if turn != self.turn or self.steps is None:
-            return
-        try:
-            value = load.outcome()
-        except Exception as error:
-            self._throw(turn, error)
-        else:
-            self._resume(turn, value)
+    def vouched(self, lane: int) -> None:
+        """The lane is well: pay what is owed on it."""
+        if self._tier.journals[lane].owes:
+            self._process.payer.pay(lane)

@@ -26,7 +26,7 @@ from nearcache.loading import (
     write_many,
 )
 from simulation.checkers import LoaderFailed
-from simulation.process import Client
+from simulation.client import Client
 from simulation.world import MS, S, US
 
 #: Between two turns of a process some time passes that no deadline knows of.
@@ -43,6 +43,7 @@ WEIGHTS: Final = {
     "get_many": 6,
     "set_many": 3,
     "update_many": 3,
+    "held_update": 3,
     "contains": 1,
     "clear": 0.5,
 }
@@ -64,6 +65,7 @@ class Profile:
     policy: str
     keys: list[str]
     load_ns: int
+    lease_ms: int
     load_failures: float
     large: bool
     repeats: float
@@ -88,6 +90,7 @@ class Profile:
             policy=rng.choice(["lru", "adaptive"]),
             keys=[f"k{n}" for n in range(rng.choice([1, 2, 4, 6]))],
             load_ns=rng.choice([200 * US, 5 * MS, bound // 4]),
+            lease_ms=rng.choice([2 * bound // MS, 2_000]),
             load_failures=rng.choice([0, 0.05]),
             large=rng.random() < 0.1,
             repeats=rng.choice([0, 0.5]),
@@ -152,6 +155,9 @@ class Running:
         """Whether the operation may fail like this."""
         return isinstance(error, (ShardError, BulkError))
 
+    def fail(self, client: Client) -> None:
+        """Look at what an excused failure leaves."""
+
     def finish(self, client: Client, value: Any, error: Exception | None) -> None:
         """Check the end."""
         process, checker, world = client.process, client.process.checker, client.world
@@ -159,7 +165,8 @@ class Running:
             world.say(f"{self} -> {'L1' if self.steps is None else error if error is not None else value!r}")
         took = world.now - self.begun_ns - (process.stopped_ns - self.stopped_ns)
         checker.count("I12")
-        if took > process.profile.timeout_ns + client.loading_ns + _SLACK_NS and not client.joined_load:
+        allowed = process.profile.timeout_ns + client.loading_ns + client.awaited_ns
+        if took > allowed + _SLACK_NS and not client.joined_load:
             checker.fail("I12", f"{self} took {took / MS:.3f} ms")
         if error is None:
             self.succeed(client, value)
@@ -168,6 +175,7 @@ class Running:
             checker.fail("I10", f"{self} raised {error!r}")
         else:
             world.note(len(str(error)))
+            self.fail(client)
 
     def floor_here(self, client: Client, key: str) -> tuple[Any, int]:
         """The server that has answered for a key, and where its history stood."""
@@ -245,6 +253,31 @@ class _Update(Running):
             checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
 
 
+    def fail(self, client: Client) -> None:
+        # It is owed, and until it is paid the process takes nothing from L2 for the key.
+        process = client.process
+        for key in self.operation.keys:
+            version = self.versions.get(process.checker.encoded[key])
+            if version is not None:
+                server = process.shards[process.tier.place(key)[0]].primary
+                process.checker.invalidated(process, key, server, version)
+
+
+class _HeldUpdate(_Update):
+    """Invalidation in two phases: nothing may be filled in while the source is being changed."""
+
+    def begin(self, client: Client) -> None:
+        self.steps = self._phases(client)
+
+    def _phases(self, client: Client) -> Any:
+        process, (key,) = client.process, self.operation.keys
+        token = b"%016x" % (self.operation.think_ns ^ process.number << 32 ^ client.number << 40 ^ client.turn)
+        hold_ms = process.profile.bound_ns // MS
+        yield from invalidate(process.tier, process.store, key, hold_ms=hold_ms, token=token)
+        _change_source(self, client)
+        yield from invalidate(process.tier, process.store, key, hold_ms=0, token=token)
+
+
 class _UpdateMany(_Update):
     def begin(self, client: Client) -> None:
         process = client.process
@@ -302,7 +335,9 @@ def _written(running: Running, client: Client, key: str, value: Any) -> None:
     server, _ = running.floor_here(client, key)
     checker, number = client.process.checker, int(value)
     if number not in server.history.born:
-        checker.fail("I3", f"{running} was acknowledged by {server.name}, which has never held it")
+        if not server.history.held.get(checker.encoded[key]):
+            checker.fail("I3", f"{running} was acknowledged by {server.name}, which has never held it")
+        return
     checker.raise_floor(client.process, key, server, server.history.born[number])
 
 
@@ -326,6 +361,7 @@ _KINDS: Final[dict[str, type[Running]]] = {
     "get_many": _GetMany,
     "set_many": _SetMany,
     "update_many": _UpdateMany,
+    "held_update": _HeldUpdate,
     "contains": _Contains,
     "clear": _Clear,
 }

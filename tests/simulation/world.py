@@ -19,6 +19,8 @@ from nearcache.loading import tier as tier_module
 US: Final = 1_000
 MS: Final = 1_000_000
 S: Final = 1_000_000_000
+#: Where every world's time begins.
+START_NS: Final = 1_000 * S
 
 _MASK: Final = (1 << 64) - 1
 _PRIME: Final = 1_099_511_628_211
@@ -52,7 +54,7 @@ class World:
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.seed = seed
-        self.now = 1_000 * S
+        self.now = START_NS
         self.events = 0
         self.digest = seed & _MASK
         self.lines: list[str] | None = [] if verbose else None
@@ -86,7 +88,7 @@ class World:
     def say(self, text: str) -> None:
         """Add a line to the trace. Ask ``lines is not None`` first where the text costs something."""
         if self.lines is not None:
-            self.lines.append(f"{(self.now - 1_000 * S) / S:10.6f}  {text}")
+            self.lines.append(f"{(self.now - START_NS) / S:10.6f}  {text}")
 
     def urandom(self, size: int) -> bytes:
         """Take the place of ``os.urandom``."""

@@ -175,7 +175,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         yield from _abort(tier, op.lane, encoded, given.token)
         raise
     finally:
-        del tier.leases[given.token]
+        tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
     sealed = tier.codec.seal(content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms)
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
     arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
