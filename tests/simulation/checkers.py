@@ -163,6 +163,9 @@ class Checker:
         generation = data.get(_lane_name(data), {}).get(b"g")
         there: dict[bytes, int] = {}
         for name, envelope in data.items():
+            leased = lease_key(name)
+            if leased is not None:
+                history.marks[leased] = (envelope, new.database.expires.get(name, 0))
             key = value_key(name)
             if key is not None and generation_of(envelope) == generation:
                 there[key] = int(_CODEC.loads(envelope)[0])

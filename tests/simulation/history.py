@@ -94,7 +94,6 @@ class History:
         new.ends = dict(self.ends)
         new.least = dict(self.least)
         new.generation = self.generation
-        new.marks = dict(self.marks)
         new.held = dict(self.held)
         return new
 

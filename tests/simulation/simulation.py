@@ -137,7 +137,7 @@ class Simulation:
 
     def _is_calm(self) -> bool:
         return all(
-            process.store.lane_fresh_until(lane) > process.clock()
+            process.store.lane_fresh_until(lane) > process.clock() and not process.tier.journals[lane].owes
             for process in self.processes
             for lane in range(len(self.shards))
         )

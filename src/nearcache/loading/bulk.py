@@ -93,10 +93,10 @@ def _round(
     for (shard, share), reply in zip(by_shard.items(), replies, strict=True):
         try:
             checked = answer(reply)
+            stale = yield from _settle(tier, store, shard, share, checked, found)
         except ShardError:
             tier.count(errors=1)
             continue
-        stale = yield from _settle(tier, store, shard, share, checked, found)
         if stale:
             again[shard] = stale
         for wanted in share:
