@@ -329,7 +329,7 @@ class Checker:
         """The faults are over, and there was time to recover."""
         for process in processes:
             now = process.clock()
-            process.store.set_clock(now - now % TICK_NS)
+            process.set_clocks()
             process.store.check_invariants()
             for client in process.clients:
                 if client.current is not None or client.done < len(client.operations):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nearcache.errors import ShardUnavailableError
+from nearcache.loading import pay
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead
-from nearcache.loading.writing import pay
 from simulation.network import Pending
 from simulation.server import Server
 from simulation.world import MS

@@ -16,6 +16,7 @@ from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered import TieredCache
 from nearcache.clocks import TICK_NS
 from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.coherence import DERIVED, Horizon
 from nearcache.l2 import load_script
 from nearcache.loading import Tier, Upkeep
 from simulation.client import Client, Payer
@@ -71,7 +72,7 @@ class Process:
     def _open(self) -> None:
         """What a process has after it has opened its cache."""
         count, profile = len(self.shards), self.profile
-        self.store: Store[Any, Any] = Store(profile.maxsize, lanes=count, policy=profile.policy)
+        self.store: Store[Any, Any] = Store(profile.maxsize, lanes=count + DERIVED, policy=profile.policy)
         self.tier = Tier(
             namespace="sim",
             shard_names=[shard.name for shard in self.shards],
@@ -82,6 +83,7 @@ class Process:
             clock=self.clock,
         )
         self.keeper = Keeper(self)
+        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived)
         self._renew_ns = 0
         self.followers = [
             Follower(
@@ -92,6 +94,7 @@ class Process:
                 nonce=lambda: b"%016x" % self._random.getrandbits(64),
                 watched={},
                 keeper=self.keeper,
+                horizon=self.horizon,
             )
             for lane in range(count)
         ]
@@ -112,9 +115,15 @@ class Process:
         if self.paused:
             self._held_back.append((run, arguments))
             return
-        now = self.world.now - self.slept_ns
-        self.store.set_clock(now - now % TICK_NS)
+        self.set_clocks()
         run(*arguments)
+
+    def set_clocks(self) -> None:
+        """Let L1 read its coarse clock."""
+        now = self.world.now - self.slept_ns
+        now -= now % TICK_NS
+        self.store.set_clock(now)
+        self.tier.tags.set_clock(now)
 
     def pause(self) -> None:
         """Stop."""
@@ -133,8 +142,8 @@ class Process:
         self.paused = False
         self.stopped_ns += stopped_ns
         self.slept_ns += slept_ns
+        self.set_clocks()
         now = self.clock()
-        self.store.set_clock(now - now % TICK_NS)
         if slept_ns:
             for follower in self.followers:
                 follower.suspended(now)
@@ -247,6 +256,14 @@ class Process:
         """Likewise."""
         self.followers[lane].unawait(lane, encoded, woken)
 
+    def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+        """Likewise."""
+        if not self.followers[lane].is_live:
+            return False
+        self.followers[lane].fence(lane, self.clock(), woken)
+        self._follow_up(lane)
+        return True
+
     def _back_off(self, lane: int) -> None:
         self._failures[lane] += 1
         pause = min(_BACKOFF_MOST_NS, _BACKOFF_FIRST_NS * 2 ** min(self._failures[lane] - 1, 10))
@@ -296,10 +313,8 @@ class Process:
             _upkeep=self.keeper,
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=lambda: [follower.after_fork() for follower in self.followers]),
+            _horizon=self.horizon,
             reset_pending=self.store.reset_pending,
-            lane_attach=self.store.lane_attach,
-            lane_dark=self.store.lane_dark,
-            lane_suspect=self.store.lane_suspect,
         )
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says
         self._come_back()

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from heapq import heappop, heappush
 from types import SimpleNamespace
 from typing import Any, Final
+from zlib import crc32
 
+from nearcache.coherence import derived as derived_module
 from nearcache.loading import tier as tier_module
 
 US: Final = 1_000
@@ -24,6 +26,10 @@ START_NS: Final = 1_000 * S
 
 _MASK: Final = (1 << 64) - 1
 _PRIME: Final = 1_099_511_628_211
+
+
+def _hash(value: object) -> int:
+    return crc32(repr(value).encode())
 
 
 class Violation(AssertionError):  # noqa: N818  it is what the checkers exist to raise
@@ -96,10 +102,12 @@ class World:
 
     @contextmanager
     def in_charge(self) -> Iterator[None]:
-        """Within the block the ids of writes come from the seed."""
+        """Within the block the ids of writes come from the seed, and hashes are the same in every interpreter."""
         genuine = tier_module.os
         tier_module.os = SimpleNamespace(urandom=self.urandom)  # type: ignore[assignment]  # all that it uses
+        derived_module.hash = _hash  # type: ignore[attr-defined]  # in front of the built-in function
         try:
             yield
         finally:
             tier_module.os = genuine
+            del derived_module.hash  # type: ignore[attr-defined]  # as above
