@@ -79,12 +79,17 @@ class Signal:
 
 
 class Read(Op):
-    """A pending L2 read that others may wait for."""
+    """A pending L2 read that others may wait for.
 
-    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome")
+    Attributes:
+        since_ns: When it began: what it brings may be as old.
+    """
 
-    def __init__(self, key: Hashable, lane: int) -> None:
+    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome", "since_ns")
+
+    def __init__(self, key: Hashable, lane: int, since_ns: int = 0) -> None:
         super().__init__(key, lane)
+        self.since_ns = since_ns
         self._outcome: Any = _PENDING
         self._done: threading.Event | None = None
         self._callbacks: list[Callback] = []

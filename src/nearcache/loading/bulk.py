@@ -51,13 +51,14 @@ def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps
     by_shard: dict[int, list[_Wanted]] = {}
     found: dict[Any, Any] = {}
     waiting: dict[Any, _Wanted] = {}
+    now_ns = tier.clock()
     try:
         for name in dict.fromkeys(names):
             shard, encoded = tier.place(name)
             if tier.is_owed(shard, encoded):
                 tier.count(misses=1)
                 continue
-            wanted = _Wanted(name, encoded, Read(name, shard), store.suspect(name))
+            wanted = _Wanted(name, encoded, Read(name, shard, now_ns), store.suspect(name))
             waiting[name] = wanted
             store.open(wanted.op)
             by_shard.setdefault(shard, []).append(wanted)

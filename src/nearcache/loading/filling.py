@@ -118,8 +118,8 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> St
             if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
                 return (yield from _load_only(tier, store, wanted, mine))
-            mine.op = None  # whatever we find afterwards is newer than what happens until then
             seconds = given.wait_ms / 1000
+            mine.op = None  # whatever happens now, it will read again
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
         finally:
@@ -138,6 +138,8 @@ def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes
         except ShardError:
             return _Answer()
         if not given.token:
+            # L1 may hold a value older than this one, and after this one it must not be read (R4).
+            store.abandon(op, drop=given.value is not MISSING)
             return given
         return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine)))
     finally:
@@ -192,7 +194,7 @@ def _fill(
         yield from _abort(tier, op.lane, encoded, given.token)
         raise
     finally:
-        del tier.leases[given.token]
+        tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
     if loaded.tags is None:
         tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)

@@ -74,7 +74,8 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         tier.count(misses=1)
         return MISSING
     joined = store.join(key)
-    if isinstance(joined, Read):
+    # Where no message would come to tell, what a read brings may be as old as the read.
+    if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
         if flight is not None:
             flight.op = joined
         outcome = yield JoinRead(joined)
@@ -82,7 +83,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
             raise outcome
         if outcome is not ABANDONED:
             return outcome
-    op = Read(key, shard)
+    op = Read(key, shard, tier.clock())
     outcome = ABANDONED
     try:
         store.open(op)

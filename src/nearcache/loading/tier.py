@@ -177,6 +177,7 @@ class Tier:
         self.codec = codec
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
+        self.bound_ns = bound_ns
         self.clock = clock
         self.scripts = Scripts()
         self.loads = Loads()

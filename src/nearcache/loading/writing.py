@@ -90,7 +90,7 @@ def _write(
         if int(status) == 2:
             found = yield from accept(tier, store, op.lane, rest[0], -1, int(there, 16), start_ns)
             if found.value is not MISSING:
-                store.abandon(op, drop=False)
+                store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
             nx = False  # what is there cannot be read by anyone here, so it counts as absent
         generation = int(there, 16)
