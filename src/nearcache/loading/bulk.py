@@ -121,7 +121,9 @@ def _settle(
             else:
                 stale.append(wanted)
             continue
-        value, wid, deadline_ns = yield from accept(tier, shard, body, pttl_ms, generation, wanted.start_ns)
+        value, wid, deadline_ns = yield from accept(
+            tier, shard, wanted.encoded, body, pttl_ms, generation, wanted.start_ns
+        )
         store.finish(wanted.op, value, wid, deadline_ns, len(body or b""), reply.identity)
         if value is not MISSING:
             found[wanted.name] = value
@@ -184,8 +186,8 @@ def _write_round(
     for chunk in chunks:
         chunk.start_ns = tier.clock()
         chunk.sealed = [
-            tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms)
-            for content in chunk.contents
+            tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms, key=encoded)
+            for encoded, content in zip(chunk.encoded, chunk.contents, strict=True)
         ]
     commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
     results = yield from _send(chunks, commands)

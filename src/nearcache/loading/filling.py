@@ -148,7 +148,7 @@ def _lease(tier: Tier, lane: int, encoded: bytes) -> Steps[_Answer]:
             return _Answer(wait_ms=max(1, int(rest[0])))
         if int(status) != 1:
             return _Answer()
-        value, _, _ = yield from accept(tier, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        value, _, _ = yield from accept(tier, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
         if value is not MISSING:
             return _Answer(value=value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
@@ -167,7 +167,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         raise
     finally:
         del tier.leases[given.token]
-    sealed = tier.codec.seal(content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms)
+    sealed = tier.codec.seal(content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms, key=encoded)
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
     arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
     command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)

@@ -91,16 +91,16 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
         generation = generation_in(reply.values[2])
-    value, wid, deadline_ns = yield from accept(tier, shard, data, pttl_ms, generation, start_ns)
+    value, wid, deadline_ns = yield from accept(tier, shard, encoded, data, pttl_ms, generation, start_ns)
     size = len(data) if data is not None else 0
     store.finish(op, value, wid, deadline_ns, size, reply.identity)
     return value
 
 
 def accept(
-    tier: Tier, shard: int, data: bytes | None, pttl_ms: int, generation: int | None, start_ns: int
+    tier: Tier, shard: int, encoded: bytes, data: bytes | None, pttl_ms: int, generation: int | None, start_ns: int
 ) -> Steps[tuple[Any, int, int]]:
-    """Judge what a GET returned. Returns ``(value or MISSING, wid or 0, deadline)``; wid 0 keeps it out of L1."""
+    """Judge what GET returned. The result is ``(value or MISSING, wid or 0, deadline)``; wid 0 keeps it out of L1."""
     if data is None:
         tier.count(misses=1)
         return MISSING, 0, 0
@@ -112,9 +112,9 @@ def accept(
         if written_in != generation:
             tier.count(misses=1)
             return MISSING, 0, 0
-        value, _ = tier.codec.loads(data)
-    except DecodeError:
-        tier.count(misses=1, undecodable=1)
+        value, _ = tier.codec.loads(data, key=encoded)
+    except DecodeError as error:
+        tier.count_unreadable(error)
         return MISSING, 0, 0
     tier.count_hit(len(data))
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)

@@ -49,7 +49,7 @@ def _write(
 ) -> Steps[Any]:
     generation = tier.lanes[op.lane].generation or 0
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms)
+        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded)
         start_ns = tier.clock()
         commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
         reply = answer((yield [Exchange(op.lane, commands)])[0])
@@ -65,7 +65,7 @@ def _write(
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
             return MISSING
         if int(status) == 2:
-            found, _, _ = yield from accept(tier, op.lane, rest[0], -1, int(there, 16), start_ns)
+            found, _, _ = yield from accept(tier, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
             if found is not MISSING:
                 store.abandon(op, drop=False)
                 return found
