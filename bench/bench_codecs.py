@@ -44,9 +44,7 @@ def main() -> None:
     for name, (write, read) in every.items():
         assert all(read(write(document)) == document for document in documents), name
     size = sum(len(pickle.dumps(document, 5)) for document in documents) // len(documents)
-    print(
-        f"{len(documents)} documents of {path or 'our own making'}, {size:,} bytes each as a pickle; microseconds, minima"
-    )
+    print(f"{len(documents)} documents of {path or 'our own making'}, {size:,} bytes as a pickle; microseconds, minima")
     print(f"{'':26}{'write':>9}{'read':>9}{'both':>9}{'ratio':>8}{'bytes':>9}")
     best = measure(every, documents)
     base = sum(best["pickle 5"])

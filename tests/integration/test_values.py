@@ -246,6 +246,15 @@ def test_isolated_misses_defaults_and_scalars_are_as_ever(open_cache: Any) -> No
         cache["bad"] = object()
 
 
+def test_isolated_value_is_shown_to_the_function_that_tells_its_tags(open_cache: Any) -> None:
+    """As a value, and not the one that the cache keeps."""
+    cache = open_cache(isolation="copy", tags=lambda key, value: [value.pop(), key])
+    assert cache.get_or_load("k", lambda _: ["other", "label"]) == ["other", "label"]
+    cache.set("s", ["set"], tags=["label"])
+    cache.invalidate_tag("label")
+    assert cache.get("k") is cache.get("s") is None
+
+
 def test_isolated_array_is_a_view_that_nobody_can_change(open_cache: Any) -> None:
     """Read-only, without a copy."""
     cache = open_cache(isolation="copy")

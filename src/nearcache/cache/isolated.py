@@ -83,20 +83,23 @@ class IsolatedCache(TieredCache[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, self._freeze(value))
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    def set(self, key: K, value: V, **more: Any) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
-        super().set(key, self._freeze(value), ttl=ttl)
+        super().set(key, self._freeze(value), **more)
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
         return cast("V | None", thaw(super().setdefault(key, self._freeze(default))))
 
-    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], **more: Any) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
-        super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, ttl=ttl)
+        super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, **more)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
-        return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl)
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+        labels = self.settings.tags if tags is DEFAULT else tags
+        if callable(labels):
+            tags = _thawing_labels(labels)
+        return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl, tags)
 
     def finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """Complete an operation. Whatever way a value came, none gets into L1 as it is."""
@@ -113,3 +116,7 @@ def _thawing(listener: Callable[[Any, Any, Any], object]) -> Callable[[Any, Any,
         return listener(key, thaw(value), cause)
 
     return notify
+
+
+def _thawing_labels(labels: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda key, value: labels(key, thaw(value))

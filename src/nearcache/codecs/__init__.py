@@ -1,7 +1,7 @@
 """Values as bytes: codecs, and the envelope that every stored value stands in."""
 
 from nearcache.codecs.choose import value_codec
-from nearcache.codecs.envelope import HEADER_SIZE, TTL_NONE, Codec, Envelope, pack, peek_ids, unpack
+from nearcache.codecs.envelope import HEADER_SIZE, TTL_NONE, Codec, Envelope, pack, peek_ids, peek_tags, unpack
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
 from nearcache.codecs.values import Encoded, ValueCodec
@@ -18,6 +18,7 @@ __all__ = [
     "ValueCodec",
     "pack",
     "peek_ids",
+    "peek_tags",
     "thaw",
     "unpack",
     "value_codec",

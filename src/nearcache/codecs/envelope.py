@@ -178,6 +178,18 @@ def peek_ids(data: bytes) -> tuple[int, int, int]:
     return wid, generation, _NUMBERS.unpack_from(data, 20)[0]
 
 
+def peek_tags(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return hash and generation of the tags from the beginning of an envelope; none if it has no tags.
+
+    Raises:
+        DecodeError: What is there does not reach to the end of the tags.
+    """
+    if not data[1] & FLAG_TAGGED:
+        return ()
+    _, at = read_varint(data, HEADER_SIZE)
+    return _read_tags(data, at)[0]
+
+
 def payload_offset(payload_size: int) -> int:
     """Return where a payload of this size begins, modulo 16: a codec can align what it puts into the payload.
 
