@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
-from ..codecs import SafeCodec, ValueCodec
+from ..codecs import ValueCodec, value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
-from ..errors import ShardError, ShardUnavailableError
+from ..errors import ConfigError, ShardError, ShardUnavailableError
 from ..l2 import Driver, Exchange, Introduction, load_script
 from ..loading import (
     ENDLESS_MS,
@@ -83,13 +83,19 @@ class TieredCache(Cache[K, V]):
     logged, and ``health()`` shows it.
     """
 
+    #: What this class does; :func:`nearcache.open` chooses the class by the option.
+    isolation = "shared"
+
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         settings = parse(url, **options)
         self.settings = settings
+        if settings.isolation != self.isolation:
+            raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
+        codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = _servers(settings)
         super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
-        self._tier = _tier(settings, endpoints)
+        self._tier = _tier(settings, endpoints, codec)
         self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
@@ -436,7 +442,7 @@ def _driver(
     )
 
 
-def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
+def _tier(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
     def milliseconds(seconds: float | None) -> int:
         return ENDLESS_MS if seconds is None else max(1, round(seconds * 1000))
 
@@ -444,7 +450,7 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
         namespace=settings.namespace,
         shard_names=[endpoint.name for endpoint in endpoints],
         db=endpoints[0].db,
-        codec=ValueCodec(SafeCodec(settings.classes), settings.max_value),
+        codec=codec,
         ttl_ms=milliseconds(settings.ttl),
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),
