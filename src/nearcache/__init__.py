@@ -22,6 +22,7 @@ from .cache import (
     Stats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
     BulkError,
@@ -76,5 +77,7 @@ __all__ = [
     "UnencodableValueError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "lru_cache",
     "open",
+    "ttl_cache",
 ]
