@@ -72,6 +72,7 @@ from nearcache._slots cimport (
     traverse_t,
     type_t,
     vectorcall_t,
+    wrapper_descr_t,
 )
 
 
@@ -207,7 +208,7 @@ cdef class Memo:
 
     def __call__(self, *args, **kwargs):
         """Return what the function returned for these arguments, calling it if that is not known."""
-        raise NotImplementedError  # the slot is replaced below
+        raise NotImplementedError  # replaced below, as the slot is
 
     def __get__(self, instance, owner):
         return self if instance is None else PyMethod_New(self, instance)
@@ -452,13 +453,15 @@ cdef int clear_memo(PyObject *obj) noexcept:
 (<type_t *>Memo).tp_clear = clear_memo
 
 
-cdef void make_callable(Memo sample) noexcept:
+cdef int make_callable(Memo sample) except -1:
     """Calls go through the field ``vectorcall``; as a method, its instance is put in front without binding first."""
     cdef callable_t *kind = <callable_t *><PyObject *>Memo
     kind.tp_vectorcall_offset = <char *>&sample.vectorcall - <char *><PyObject *>sample
     kind.tp_call = <void *>PyVectorcall_Call
     kind.tp_flags |= METHOD_FLAGS
+    (<wrapper_descr_t *><PyObject *>Memo.__dict__["__call__"]).d_wrapped = kind.tp_call
     PyType_Modified(<type_t *>Memo)
+    return 0
 
 
 make_callable(Memo(None, 0, False, 0, None, None))
