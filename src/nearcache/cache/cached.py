@@ -328,6 +328,7 @@ class Bound:
     def __init__(self, method: Cached, instance: Any) -> None:
         self.__func__ = method
         self.__self__ = instance
+        self.__doc__ = method.__doc__
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)

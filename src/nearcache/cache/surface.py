@@ -61,6 +61,8 @@ class CachedFunction(BoundFunction[P, R], Protocol[P, R]):
     def __get__(
         self: CachedFunction[Concatenate[T, Rest], R], instance: T, owner: type[T] | None = None, /
     ) -> BoundFunction[Rest, R]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None, /) -> Self: ...  # a static method: nothing is bound
 
 
 class BoundCoroutine(Observed, Protocol[P, R_co]):
@@ -96,6 +98,8 @@ class CachedCoroutine(BoundCoroutine[P, R], Protocol[P, R]):
     def __get__(
         self: CachedCoroutine[Concatenate[T, Rest], R], instance: T, owner: type[T] | None = None, /
     ) -> BoundCoroutine[Rest, R]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None, /) -> Self: ...
 
 
 class Decorator(Protocol):
