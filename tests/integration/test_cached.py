@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -195,6 +196,8 @@ def test_cached_function_without_a_name_of_its_own_is_refused(pair: tuple[Cache[
     for function in (lambda x: x, lambda x: x * n):
         with pytest.raises(ConfigError, match="version="):
             pair[0].cached(function)
+    with pytest.raises(ConfigError, match="__qualname__"):
+        pair[0].cached(functools.partial(price))
     assert pair[0].cached(version="times five")(lambda x: x * n)(2) == 10
 
 

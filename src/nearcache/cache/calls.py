@@ -35,11 +35,11 @@ def name_of(function: Any, version: Any, *, is_shared: bool) -> str:
         ConfigError: The name would not tell functions apart that are different.
     """
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not is_shared:
+        return f"{module or type(function).__module__}.{qualname or type(function).__qualname__}#{next(_numbers)}"
     if not isinstance(module, str) or not isinstance(qualname, str):
         raise ConfigError("cached", function, "it has no __module__ and __qualname__: decorate a function (def)")
     name = f"{module}.{qualname}" if version is None else f"{module}.{qualname}@{version}"
-    if not is_shared:
-        return f"{name}#{next(_numbers)}"
     if version is None and ("<lambda>" in qualname or getattr(function, "__closure__", None)):
         raise ConfigError(
             "cached",
