@@ -86,15 +86,20 @@ class DecodeError(CacheError):
 
 
 class LoadCycleError(CacheError, RuntimeError):
-    """A loader asked, directly or through other threads' loads, for the key that it is loading.
+    """A loader asked, directly or through other threads' or tasks' loads, for the key that it is loading.
 
     Attributes:
         chain: The keys of the cycle, first one repeated at the end.
     """
 
-    def __init__(self, chain: Iterable[object]) -> None:
+    def __init__(self, chain: Iterable[object], *, same_thread: bool = False) -> None:
         self.chain = tuple(chain)
-        super().__init__("loaders wait for each other: " + " -> ".join(_short(key) for key in self.chain))
+        way = " -> ".join(_short(key) for key in self.chain)
+        if same_thread:
+            message = f"this thread runs the event loop that is loading {way}: await it from cache.aio instead"
+        else:
+            message = f"loaders wait for each other: {way}"
+        super().__init__(message)
 
 
 # -- L2 ----------------------------------------------------------------------------------------------------------

@@ -1,18 +1,25 @@
-"""Flights: work that is done once in this process, however many threads ask for it.
+"""Flights: work that is done once in this process, however many threads and tasks ask for it.
 
-Two kinds. A :class:`Read` is a pending L2 read, known to the store by rules R1 to R5; other threads may join it while
+Two kinds. A :class:`Read` is a pending L2 read, known to the store by rules R1 to R5; others may join it while
 nothing has happened to its key. A :class:`Load` is one call of the user's loader; it spans the read, the loader and
 the write to L2.
 
-A load can be waited for by a thread whose own load is waited for in turn, and so on round to itself. That would be a
-deadlock, so before a thread waits, the chain of owners and what they wait for is followed; a cycle is an error that
-shows the keys.
+A thread waits by blocking. A task must not, so it leaves a callback, which is called in whatever thread ends the
+flight.
+
+A load can be waited for by somebody whose own load is waited for in turn, and so on round to itself. That would be a
+deadlock, so before anybody waits, the loads that they would wait for are followed; a cycle is an error that shows the
+keys. Who "somebody" is, a *token* says: a thread's is its number, and a load that a task carries out has one of its
+own, which the loader's own tasks and worker threads inherit with their context (see :data:`strand`). A thread that
+blocks keeps everything waiting that it carries, such as the tasks of its event loop.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any, Final
 
 from ._store import Op
@@ -22,49 +29,145 @@ from .errors import LoadCycleError
 ABANDONED: Final = object()
 _PENDING: Final = object()
 
+#: The token of the load on whose behalf this context runs. Unset: the thread is its own token.
+strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")
+
+Callback = Callable[[], object]
+AnyLock = AbstractContextManager[Any]
+
+
+class Signal:
+    """Something that happens once, and wakes who waits for it: threads by blocking, tasks by a callback."""
+
+    __slots__ = ("_callbacks", "_happened", "_lock")
+
+    def __init__(self) -> None:
+        self._happened = threading.Event()
+        self._callbacks: list[Callback] = []
+        self._lock = threading.Lock()
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+        return self._happened.is_set()
+
+    def set(self) -> None:
+        """It happens. Once is enough."""
+        with self._lock:
+            self._happened.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until it happens; return whether it did within the time."""
+        return self._happened.wait(timeout_s)
+
+    def add_done_callback(self, callback: Callback) -> None:
+        """Have it called, in whatever thread, when it happens; at once if it has."""
+        with self._lock:
+            happened = self._happened.is_set()
+            if not happened:
+                self._callbacks.append(callback)
+        if happened:
+            callback()
+
+    def remove_done_callback(self, callback: Callback) -> None:
+        """Forget a callback, if it is not being called already."""
+        with self._lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
 
 class Read(Op):
-    """A pending L2 read that other threads may wait for."""
+    """A pending L2 read that others may wait for."""
 
-    __slots__ = ("_done", "_outcome")
+    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome")
 
     def __init__(self, key: Hashable, lane: int) -> None:
         super().__init__(key, lane)
         self._outcome: Any = _PENDING
         self._done: threading.Event | None = None
+        self._callbacks: list[Callback] = []
+        self._carrier = threading.get_ident()
 
-    def resolve(self, outcome: object, lock: threading.Lock) -> None:
+    @property
+    def outcome(self) -> Any:
+        """What came of it; :data:`ABANDONED` as long as nothing has."""
+        return ABANDONED if self._outcome is _PENDING else self._outcome
+
+    def resolve(self, outcome: object, lock: AnyLock) -> None:
         """Give every waiter the outcome. Once is enough: later calls change nothing."""
         with lock:
             if self._outcome is not _PENDING:
                 return
             self._outcome = outcome
-            done = self._done
+            done, callbacks = self._done, self._callbacks
+            self._callbacks = []
         if done is not None:
             done.set()
+        for callback in callbacks:
+            callback()
 
-    def wait(self, lock: threading.Lock, timeout_s: float) -> Any:
-        """Return the outcome, or :data:`ABANDONED` if it is not there within the time."""
+    def wait(self, lock: AnyLock, timeout_s: float) -> Any:
+        """Return the outcome, or :data:`ABANDONED` if it is not there within the time.
+
+        It is abandoned at once in the thread that began the read, which only a thread with several things in hand
+        asks for: tasks, or a signal handler. It would keep itself waiting.
+        """
         with lock:
             if self._outcome is not _PENDING:
                 return self._outcome
+            if self._carrier == threading.get_ident():
+                return ABANDONED
             if self._done is None:
                 self._done = threading.Event()
             done = self._done
         return self._outcome if done.wait(timeout_s) else ABANDONED
 
+    def add_done_callback(self, callback: Callback, lock: AnyLock) -> None:
+        """Have it called, in whatever thread, when :attr:`outcome` is there; at once if it is."""
+        with lock:
+            pending = self._outcome is _PENDING
+            if pending:
+                self._callbacks.append(callback)
+        if not pending:
+            callback()
+
+    def remove_done_callback(self, callback: Callback, lock: AnyLock) -> None:
+        """Forget a callback, if it is not being called already."""
+        with lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
 
 class Load:
-    """One call of a loader, owned by the thread that makes it."""
+    """One call of a loader.
 
-    __slots__ = ("done", "error", "key", "owner", "value")
+    Attributes:
+        key: What is loaded.
+        owner: The token of whoever carries it out: one that waits for something does not get on with its loads.
+        carrier: The thread without which it cannot end, and which is a token too.
+        done: Set at the end.
+        value: At the end, or :data:`ABANDONED`.
+        error: What the loader raised.
+    """
+
+    __slots__ = ("callbacks", "carrier", "done", "error", "key", "owner", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
-        self.owner = threading.get_ident()
+        self.carrier = threading.get_ident()
+        self.owner: Hashable = strand.get(self.carrier)
         self.done = threading.Event()
+        self.callbacks: list[Callback] = []
         self.value: Any = ABANDONED
         self.error: Exception | None = None
+
+    def outcome(self) -> Any:
+        """Return the value, or :data:`ABANDONED`, or raise what the loader raised. After the end."""
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 class Loads:
@@ -89,56 +192,111 @@ class Loads:
         # Re-entrant, because comparing keys of a memory:// cache may run any code, this cache included.
         self._lock = threading.RLock()
         self._by_key: dict[Hashable, Load] = {}
-        self._waiting: dict[int, Load] = {}  # thread -> the load it waits for
+        self._waiting: dict[Hashable, list[Load]] = {}  # token -> the loads it waits for
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    @property
+    def waiting(self) -> int:
+        """Number of tokens that wait for a load."""
+        return len(self._waiting)
 
     def begin(self, mine: Load) -> Load:
         """Return the load of the key: ``mine`` if the caller is to carry it out, else the one to :meth:`wait` for."""
         with self._lock:
             return self._by_key.setdefault(mine.key, mine)
 
+    def under_way(self, key: Hashable) -> Load | None:
+        """Return the load of a key, if there is one."""
+        with self._lock:
+            return self._by_key.get(key)
+
     def wait(self, load: Load) -> Any:
-        """Wait for another load; return its value, :data:`ABANDONED`, or raise what its loader raised.
+        """Block until another load is over; return its value, :data:`ABANDONED`, or raise what its loader raised.
 
         Raises:
             LoadCycleError: Waiting would be for ever, because that load waits, through others, for this thread.
         """
         me = threading.get_ident()
-        with self._lock:
-            self._refuse_cycle(load, me)
-            outer = self._waiting.get(me)
-            self._waiting[me] = load
+        tokens = {me, strand.get(me)}
+        self._enlist(load, tokens)
         try:
             load.done.wait()
         finally:
-            with self._lock:
-                if outer is None:
-                    self._waiting.pop(me, None)
-                else:
-                    self._waiting[me] = outer
-        if load.error is not None:
-            raise load.error
-        return load.value
+            self._dismiss(load, tokens)
+        return load.outcome()
+
+    def join(self, load: Load, callback: Callback) -> None:
+        """Wait without blocking: have the callback called, in whatever thread, when the load is over, or is already.
+
+        The caller asks for ``load.outcome()`` then, and in any case calls :meth:`leave` in the same context.
+
+        Raises:
+            LoadCycleError: As for :meth:`wait`.
+        """
+        self._enlist(load, _own_tokens())
+        with self._lock:
+            over = load.done.is_set()
+            if not over:
+                load.callbacks.append(callback)
+        if over:
+            callback()
+
+    def leave(self, load: Load, callback: Callback) -> None:
+        """Wait no longer."""
+        self._dismiss(load, _own_tokens())
+        with self._lock:
+            if callback in load.callbacks:
+                load.callbacks.remove(callback)
 
     def end(self, mine: Load) -> None:
         """Finish a load. Harmless for one that :meth:`begin` never took, and the second time.
 
-        An ``Exception`` reaches every waiter. Anything else (an interrupt, an exit) concerns one thread only: the
-        waiters find the load abandoned, and the first of them to come back takes it over.
+        An ``Exception`` reaches every waiter. Anything else (an interrupt, an exit, a cancellation) concerns one
+        thread or task only: the waiters find the load abandoned, and the first of them to come back takes it over.
         """
         with self._lock:
             if self._by_key.get(mine.key) is mine:
                 del self._by_key[mine.key]
-        mine.done.set()
+            mine.done.set()
+            callbacks, mine.callbacks = mine.callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def _refuse_cycle(self, load: Load, me: int) -> None:
-        chain = [load.key]
-        link: Load | None = load
-        while link is not None and link.owner != me:
-            link = self._waiting.get(link.owner)
-            if link is not None:
-                chain.append(link.key)
-        if link is not None:
-            raise LoadCycleError([*chain, load.key])
+    def _enlist(self, load: Load, tokens: set[Hashable]) -> None:
+        with self._lock:
+            self._refuse_cycle(load, tokens)
+            for token in tokens:
+                self._waiting.setdefault(token, []).append(load)
+
+    def _dismiss(self, load: Load, tokens: set[Hashable]) -> None:
+        with self._lock:
+            for token in tokens:
+                loads = self._waiting.get(token, [])
+                if load in loads:
+                    loads.remove(load)
+                if not loads:
+                    self._waiting.pop(token, None)
+
+    def _refuse_cycle(self, load: Load, tokens: set[Hashable]) -> None:
+        """Follow what would be waited for, by every way: a loader may wait for several loads at a time."""
+        ways: list[tuple[Load, ...]] = [(load,)]
+        seen = {load}
+        while ways:
+            way = ways.pop()
+            link = way[-1]
+            if link.owner in tokens or link.carrier in tokens:
+                own = link.owner in tokens
+                raise LoadCycleError([*(step.key for step in way), load.key], same_thread=not own)
+            for token in {link.owner, link.carrier}:
+                for beyond in self._waiting.get(token, ()):
+                    if beyond not in seen:
+                        seen.add(beyond)
+                        ways.append((*way, beyond))
+
+
+def _own_tokens() -> set[Hashable]:
+    """The tokens of a task. One that runs on behalf of no load keeps nobody waiting."""
+    own = strand.get(None)
+    return set() if own is None else {own}

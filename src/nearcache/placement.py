@@ -59,10 +59,38 @@ class Placement:
         return self.table.count(shard)
 
 
+class LaneNames:
+    """What the keys and the channel of one lane are called in Redis. Immutable.
+
+    Attributes:
+        prefix: What all of them begin with.
+        lane_key: The lane record.
+        channel: The pub/sub channel.
+        value_prefix, lease_prefix: What the names of values and of leases begin with; the encoded key follows.
+    """
+
+    __slots__ = ("channel", "lane_key", "lease_prefix", "prefix", "value_prefix")
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.lane_key = prefix + b"L"
+        self.channel = prefix + b"i"
+        self.value_prefix = prefix + b"v:"
+        self.lease_prefix = prefix + b"l:"
+
+    def value(self, encoded: bytes) -> bytes:
+        """Name of a value."""
+        return self.value_prefix + encoded
+
+    def lease(self, encoded: bytes) -> bytes:
+        """Name of the lease or hold on a key."""
+        return self.lease_prefix + encoded
+
+
 def lane_prefix(namespace: str, lane: int = 0, db: int = 0) -> bytes:
     """Return what the names of all keys and the channel of a lane begin with.
 
-    ``L`` (lane record), ``i`` (channel), ``v:`` and ``l:`` (values and fences) are appended to it. The number of a
+    ``L`` (lane record), ``i`` (channel), ``v:`` and ``l:`` (values and leases) are appended to it. The number of a
     database other than 0 is part of it, because channels, unlike keys, are common to all databases of a server: two
     lanes that shared one would each see the other's messages as gaps in its own.
     """

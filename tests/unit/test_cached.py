@@ -6,7 +6,7 @@ import functools
 import gc
 import inspect
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -453,21 +453,18 @@ def test_cached_what_cannot_be_cached_is_refused(cache: Cache[Any, Any]) -> None
         MemoryCache(key=str).cached(abs)
 
 
-def test_cached_tags_go_to_the_load() -> None:
-    """They reach ``get_or_load`` of a cache that takes them."""
-
-    class Tagging(MemoryCache[Any, Any]):
-        seen: Any = None
-
-        def get_or_load(
-            self, key: Hashable, loader: Any = None, *, ttl: float | None = None, tags: tuple[str, ...] = ()
-        ) -> Any:
-            self.seen = tags
-            return loader(key)
-
-    tagging = Tagging()
-    assert tagging.cached(tags=["a", "b"])(lambda: 1)() == 1
-    assert tagging.seen == ("a", "b")
+def test_cached_tags_forget_the_results_of_all_that_have_them(cache: Cache[Any, Any]) -> None:
+    """Loaded or set, whatever function they are of; what has other tags stays."""
+    one = cache.cached(tags=["a", "b"])(lambda x: [x])
+    two, three = cache.cached(tags=("b",))(lambda x: [x]), cache.cached(tags=["c"])(lambda x: [x])
+    before = [one(1), two(1), three(1)]
+    one.set("set", 2)
+    assert [one(1), two(1), three(1), one(2)] == [*before, "set"]
+    cache.invalidate_tag("b")
+    assert one(1) is not before[0]
+    assert two(1) is not before[1]
+    assert three(1) is before[2]
+    assert one(2) == [2]
 
 
 def test_cached_closed_cache_says_so(cache: Cache[Any, Any]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import Context
 
 import pytest
 
 from nearcache.errors import LoadCycleError
-from nearcache.flights import ABANDONED, Load, Loads, Read
+from nearcache.flights import ABANDONED, Load, Loads, Read, strand
 
 TIMEOUT = 20.0
 
@@ -55,7 +56,7 @@ class Crowd:
                 self.calls += 1
                 call = self.calls
             if call == 1:
-                while len(self.loads._waiting) < self.size - 1:
+                while self.loads.waiting < self.size - 1:
                     threading.Event().wait(0.001)
             return loader(call)
 
@@ -168,9 +169,138 @@ def test_read_resolves_to_its_first_outcome() -> None:
     read.resolve("second", lock)
     joiner.join(TIMEOUT)
     assert seen == ["first"]
-    assert read.wait(lock, 0.0) == "first"
+    assert read.wait(lock, 0.0) == read.outcome == "first"
 
 
 def test_read_that_takes_too_long_is_abandoned_by_its_joiner() -> None:
     """The joiner then asks for itself."""
-    assert Read("k", 0).wait(threading.Lock(), 0.0) is ABANDONED
+    read, seen = Read("k", 0), list[object]()
+    joiner = threading.Thread(target=lambda: seen.append(read.wait(threading.Lock(), 0.0)))
+    joiner.start()
+    joiner.join(TIMEOUT)
+    assert seen == [ABANDONED]
+
+
+def test_read_tells_callbacks_once_early_and_late() -> None:
+    """Who must not block leaves a callback; it is called in the thread that ends the read, or at once."""
+    lock, read = threading.Lock(), Read("k", 0)
+    seen: list[object] = []
+
+    def removed() -> None:
+        seen.append("removed")
+
+    read.add_done_callback(lambda: seen.append(read.outcome), lock)
+    read.add_done_callback(removed, lock)
+    read.remove_done_callback(removed, lock)
+    assert read.outcome is ABANDONED
+    read.resolve("value", lock)
+    read.resolve("other", lock)
+    read.add_done_callback(lambda: seen.append("late"), lock)
+    assert seen == ["value", "late"]
+
+
+def test_read_is_not_waited_for_by_the_thread_that_began_it() -> None:
+    """A sync call in the thread of an event loop would keep the task waiting that reads."""
+    assert Read("k", 0).wait(threading.Lock(), TIMEOUT) is ABANDONED
+
+
+def test_load_tells_callbacks_once_early_and_late() -> None:
+    """As a read does; and one that has left is not told."""
+    loads, load, seen = Loads(), Load("k"), list[str]()
+
+    def left() -> None:
+        seen.append("left")
+
+    loads.begin(load)
+    loads.join(load, lambda: seen.append("early"))
+    loads.join(load, left)
+    loads.leave(load, left)
+    load.value = 1
+    loads.end(load)
+    loads.end(load)
+    loads.join(load, lambda: seen.append("late"))
+    assert seen == ["early", "late"]
+    assert load.outcome() == 1
+    assert loads.under_way("k") is None
+
+
+def strand_of(name: str) -> Context:
+    """Return the context of a load that a task carries out."""
+    context = Context()
+    context.run(strand.set, name)
+    return context
+
+
+def test_loads_of_tasks_of_one_thread_that_wait_for_each_other_are_an_error() -> None:
+    """They are told from each other by their tokens, for the thread is the same."""
+    loads = Loads()
+    first, second = strand_of("first"), strand_of("second")
+    a, b = first.run(Load, "a"), second.run(Load, "b")
+    loads.begin(a)
+    loads.begin(b)
+    first.run(loads.join, b, bool)
+    with pytest.raises(LoadCycleError) as caught:
+        second.run(loads.join, a, bool)
+    assert caught.value.chain == ("a", "b", "a")
+    first.run(loads.leave, b, bool)
+    second.run(loads.join, a, bool)
+
+
+def test_load_that_waits_for_several_is_followed_along_each() -> None:
+    """A loader may gather."""
+    loads = Loads()
+    contexts = {name: strand_of(name) for name in "abc"}
+    flights = {name: context.run(Load, name) for name, context in contexts.items()}
+    for flight in flights.values():
+        loads.begin(flight)
+    contexts["a"].run(loads.join, flights["b"], bool)
+    contexts["a"].run(loads.join, flights["c"], bool)
+    for name in "bc":
+        with pytest.raises(LoadCycleError) as caught:
+            contexts[name].run(loads.join, flights["a"], bool)
+        assert caught.value.chain == ("a", name, "a")
+
+
+def test_task_that_loads_nothing_keeps_nobody_waiting() -> None:
+    """However many of them wait in the thread that carries the load."""
+    loads, load = Loads(), strand_of("s").run(Load, "k")
+    loads.begin(load)
+    loads.join(load, bool)
+    loads.join(load, bool)
+    assert loads.waiting == 0
+
+
+def test_thread_that_would_block_the_loop_which_loads_is_told() -> None:
+    """Nothing else of the thread gets on while it blocks, the load included."""
+    loads, load = Loads(), strand_of("s").run(Load, "k")
+    loads.begin(load)
+    with pytest.raises(LoadCycleError, match=r"this thread runs the event loop.*await it from cache.aio"):
+        loads.wait(load)
+
+
+def test_thread_that_blocks_keeps_the_loads_of_its_loop_waiting() -> None:
+    """A thread waits for b; a, whose task is of that thread's loop, cannot end: who loads b must not wait for a."""
+    loads, blocked = Loads(), threading.Event()
+    b = strand_of("b").run(Load, "b")
+    loads.begin(b)
+
+    def block() -> None:
+        a = strand_of("a").run(Load, "a")
+        loads.begin(a)
+        blocked.set()
+        loads.wait(b)
+        loads.end(a)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    assert blocked.wait(TIMEOUT)
+    while not loads.waiting:
+        threading.Event().wait(0.001)
+    load_of_a = loads.under_way("a")
+    assert load_of_a is not None
+    with pytest.raises(LoadCycleError) as caught:
+        strand_of("b").run(loads.join, load_of_a, bool)
+    assert caught.value.chain == ("a", "b", "a")
+    loads.end(b)
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()

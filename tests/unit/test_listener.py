@@ -11,9 +11,10 @@ import hiredis
 import pytest
 
 from nearcache._store import Store
-from nearcache.bus import Listener
+from nearcache.bus import Listener, suspended_ns
 from nearcache.clocks import monotonic_ns
 from nearcache.coherence import Lane, State, pack_message
+from nearcache.placement import LaneNames
 
 TIMEOUT = 20.0
 EPOCH = 0xE
@@ -47,6 +48,12 @@ class OneLink:
         self.sock = sock
         self.reader = hiredis.Reader(notEnoughData=self.more)
 
+    def send_some(self, data: memoryview) -> int:
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
     def receive(self) -> bytes | None:
         try:
             return self.sock.recv(65536)
@@ -63,6 +70,8 @@ class Source:
     def __init__(self) -> None:
         self.servers: list[socket.socket] = []
         self.connected = threading.Semaphore(0)
+        self.alive = threading.Semaphore(0)
+        self.slept_ns = 0
 
     def connect_listener(self, shard: int) -> OneLink:
         ours, theirs = socket.socketpair()
@@ -72,7 +81,7 @@ class Source:
         return OneLink(ours)
 
     def note_alive(self, shard: int) -> None:
-        """Nobody asks."""
+        self.alive.release()
 
 
 @pytest.fixture
@@ -80,7 +89,9 @@ def scene() -> Any:
     """A running listener with a server that has answered its first heartbeat."""
     store = FragileStore(10)
     source, lane = Source(), Lane(60_000_000_000)
-    listener = Listener(weakref.ref(store), source, [lane], b"nc:{t:0}:", Heartbeat())
+    listener = Listener(
+        weakref.ref(store), source, [lane], [LaneNames(b"nc:{t:0}:")], Heartbeat(), slept=lambda: source.slept_ns
+    )
     listener.start()
     answer(source, seq=0, wid=0)
     assert listener.wait_settled(TIMEOUT)
@@ -93,11 +104,21 @@ def scene() -> Any:
 def answer(source: Source, seq: int, wid: int) -> None:
     """Play the server: wait for a connection and its heartbeat, and answer that."""
     assert source.connected.acquire(timeout=TIMEOUT)
+    reply(source, seq, wid)
+
+
+def reply(source: Source, seq: int, wid: int) -> None:
+    """Wait for a heartbeat on the newest connection and answer that."""
     server, heard = source.servers[-1], b""
     while b"EVALSHA" not in heard:
         heard += server.recv(65536)
+    server.sendall(standing(seq, wid))
+
+
+def standing(seq: int, wid: int) -> bytes:
+    """A heartbeat's reply."""
     fields = [b"%016x" % EPOCH, b"%d" % seq, b"%016x" % wid, b"%016x" % 9, b"1"]
-    server.sendall(b"*5\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(field), field) for field in fields))
+    return b"*5\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(field), field) for field in fields)
 
 
 def push(payload: bytes) -> bytes:
@@ -149,7 +170,12 @@ def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
     store.set_clock(0)
     source, lane = Source(), Lane(60_000_000_000)
     listener = Listener(
-        weakref.ref(store), source, [lane], b"nc:{t:0}:", Heartbeat(), clock=lambda: monotonic_ns() + ahead_ns[0]
+        weakref.ref(store),
+        source,
+        [lane],
+        [LaneNames(b"nc:{t:0}:")],
+        Heartbeat(),
+        clock=lambda: monotonic_ns() + ahead_ns[0],
     )
     listener.start()
     answer(source, seq=0, wid=0)
@@ -162,6 +188,94 @@ def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
     assert done.wait(TIMEOUT)
     assert set(gone) == {("expired", "nearcache-listener")}
     assert len(store) == 0
+    listener.stop()
+    for server in source.servers:
+        server.close()
+
+
+def test_listener_that_notices_a_sleep_vouches_for_nothing_until_the_next_heartbeat(scene: Any) -> None:
+    """The clock that L1 reads stood still; only an answer to a question asked since then counts."""
+    store, source, lane, listener = scene
+    stamp = store.lane_stamp(0)
+    assert source.alive.acquire(timeout=TIMEOUT)
+    source.slept_ns = 3_600_000_000_000
+    listener.wake()
+    reply(source, seq=0, wid=0)  # it asks at once, not when it next would have
+    assert source.alive.acquire(timeout=TIMEOUT)
+    assert store.lane_stamp(0) == stamp + 1
+    assert store.lane_fresh_until(0) > 0
+    assert lane.counters.resyncs == 1
+
+
+def test_listener_that_waits_between_two_clocks_suspects_no_sleep(scene: Any) -> None:
+    """A difference read too late says too little, and is right again at the next turn."""
+    store, source, _, listener = scene
+    stamp = store.lane_stamp(0)
+    seen = threading.Event()
+    assert listener.await_key(0, b"sk", seen.set)
+    source.slept_ns = -2_000_000_000
+    source.servers[-1].sendall(push(pack_message("S", EPOCH, 1, 0, 5, [b"sk"])))
+    assert seen.wait(TIMEOUT)
+    seen.clear()
+    assert listener.await_key(0, b"sk", seen.set)
+    source.slept_ns = 4_000_000
+    source.servers[-1].sendall(push(pack_message("S", EPOCH, 2, 5, 6, [b"sk"])))
+    assert seen.wait(TIMEOUT)
+    assert store.lane_stamp(0) == stamp
+    assert store.lane_fresh_until(0) > 0
+
+
+def test_clocks_of_this_machine_say_for_how_long_it_slept() -> None:
+    """Two readings in a row, without a sleep between them, agree or say less."""
+    most = max(suspended_ns() for _ in range(100))
+    assert suspended_ns() <= most + 5_000_000
+
+
+def test_listener_whose_server_reads_slowly_sends_the_rest_when_it_can(scene: Any) -> None:
+    """What does not fit into the socket at once is kept, in order."""
+    _, source, lane, listener = scene
+    assert source.alive.acquire(timeout=TIMEOUT)
+    follower = listener._followers[0]
+    replies: list[Any] = []
+    answered = threading.Event()
+
+    def on_reply(answer: Any, now_ns: int) -> None:
+        replies.append(answer)
+        answered.set()
+
+    def ask() -> None:
+        follower.request(b"x" * 4_000_000, on_reply)
+
+    assert listener.await_key(0, b"sk", ask)  # runs where the follower may be driven from
+    source.servers[-1].sendall(push(pack_message("S", EPOCH, 1, 0, 5, [b"sk"])))
+    heard = 0
+    while heard < 4_000_000:
+        heard += len(source.servers[-1].recv(65536))
+    source.servers[-1].sendall(b"+PONG\r\n")
+    assert answered.wait(TIMEOUT)
+    assert replies == [b"PONG"]
+    assert lane.state is State.LIVE
+
+
+def test_listener_several_lanes_at_one_place_share_a_connection() -> None:
+    """One SUBSCRIBE names all channels, and each lane has a heartbeat."""
+    store: Store[Any, Any] = Store(10, lanes=3)
+    source, lanes = Source(), [Lane(60_000_000_000) for _ in range(3)]
+    names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(3)]
+    listener = Listener(weakref.ref(store), source, lanes, names, Heartbeat(), places=[4, 9, 4])
+    listener.start()
+    for _ in range(2):
+        assert source.connected.acquire(timeout=TIMEOUT)
+    counts = []
+    for server in source.servers:
+        heard = b""
+        while not heard.endswith(b"\r\n") or heard.count(b"EVALSHA") < heard.count(b"}:i"):
+            heard += server.recv(65536)
+        counts.append(heard.count(b"EVALSHA"))
+        server.sendall(standing(0, 0) * counts[-1])
+    assert sorted(counts) == [1, 2]
+    assert listener.wait_settled(TIMEOUT)
+    assert all(lane.state is State.LIVE for lane in lanes)
     listener.stop()
     for server in source.servers:
         server.close()

@@ -1,9 +1,8 @@
 """The listener: one thread per cache that receives invalidations and sends heartbeats.
 
-It owns one subscribed connection per shard, reads them all with one selector, and hands what arrives to the lanes'
-state machines (``coherence``), whose actions it carries out on the store. Making a connection can take as long as a
-time-out, so it happens in a short-lived thread of its own: a shard that is dead never delays the heartbeats of those
-that live.
+It owns the subscribed connections, one for each place where lanes are, reads them all with one selector, and hands
+what arrives to their followers, which decide. Making a connection can take as long as a time-out, so it happens in a
+short-lived thread of its own: a shard that is dead never delays the heartbeats of those that live.
 
 The store is the user's cache object, so it is held weakly. When the user drops it, or closes it, the thread ends.
 """
@@ -17,29 +16,29 @@ import random
 import select
 import socket
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import hiredis
-
 from .._store import Store
 from ..clocks import Clock, monotonic_ns
-from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
-from ..errors import DecodeError, ServerReplyError
-from ..keys import decode_key
+from ..coherence import Horizon, Lane
+from ..placement import LaneNames
+from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
 _GATHER_S: Final = 0.0005
-#: Longest pause when nothing is due.
-_IDLE_NS: Final = 60_000_000_000
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
 _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
+#: The machine slept if the clock that goes on meanwhile got ahead by more than this. The two are never read at once.
+_SLEPT_NS: Final = 5_000_000
 
 
 class Link(Protocol):
@@ -49,6 +48,9 @@ class Link(Protocol):
     reader: Any
     more: object
     identity: int
+
+    def send_some(self, data: memoryview) -> int:
+        """Send without blocking; return how many bytes have gone. Raises OSError."""
 
     def receive(self) -> bytes | None:
         """Return what has come, ``b""`` at the end of the stream, None if nothing has. Raises OSError."""
@@ -67,36 +69,32 @@ class Source(Protocol):
         """The shard has answered."""
 
 
-class Script(Protocol):
-    """The heartbeat's Lua script."""
+def suspended_ns() -> int:
+    """Return for how long this machine has slept since it was started: what the monotonic clock does not count.
 
-    @property
-    def source(self) -> bytes:
-        """What EVAL takes."""
+    It never says too much. It says too little when this thread was made to wait between reading the one clock and
+    the other. Always 0 where the platform has no clock to tell by.
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - monotonic_ns()
 
-    @property
-    def sha(self) -> bytes:
-        """What EVALSHA takes."""
 
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """The connection to one place, and when to try again without one."""
 
-@dataclass(slots=True)
-class _Subscription:
-    """The connection of one shard, and when to try again without one."""
-
-    shard: int
-    lane: Lane
+    place: int
+    follower: Follower
     link: Link | None = None
     connecting: bool = False
+    blocked: bool = False
     retry_ns: int = 0
     failures: int = 0
-    beat_ns: int = 0
-    dropped: int = 0
 
 
-def _pack(*words: bytes) -> bytes:
-    pack: Any = hiredis.pack_command  # its stub knows tuples of one word only
-    packed: bytes = pack(words)
-    return packed
+def _nonce() -> bytes:
+    return os.urandom(8).hex().encode()
 
 
 class Listener:
@@ -105,43 +103,72 @@ class Listener:
     Args:
         store: Weak reference to the store that the actions are carried out on.
         source: Makes the connections.
-        lanes: State machines, one per shard.
-        prefix: What the names of this namespace in Redis begin with.
+        lanes: State machines, by the lane's number.
+        names: What belongs to each lane in Redis.
         heartbeat: The script that tells where a lane stands.
+        horizon: What the actions are carried out on, if not the store alone.
+        keeper: Told what the followers' :class:`~nearcache.bus.follower.Keeper` is, and asked for leases to renew.
+        places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
+            one place share a connection.
+        clock: Monotonic nanoseconds.
+        slept: Returns for how long the machine has slept since it was started: see :func:`suspended_ns`.
     """
 
     def __init__(
         self,
         store: weakref.ref[Store[Any, Any]],
         source: Source,
-        lanes: list[Lane],
-        prefix: bytes,
+        lanes: Sequence[Lane],
+        names: Sequence[LaneNames],
         heartbeat: Script,
         *,
+        keeper: Keeper = NO_KEEPER,
+        horizon: Horizon | None = None,
+        places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
+        slept: Callable[[], int] = suspended_ns,
     ) -> None:
         self._store = store
         self._source = source
         self._clock = clock
-        self._subscriptions = [_Subscription(shard, lane) for shard, lane in enumerate(lanes)]
-        self._heartbeat = heartbeat
-        self._lane_key = prefix + b"L"
-        self._prefix = prefix
+        self._slept = slept
+        self._keeper = keeper
         self._watched: dict[int, Callable[[], None]] = {}
+        self._connections: list[_Connection] = []
+        self._followers: dict[int, Follower] = {}
+        at = range(len(lanes)) if places is None else places
+        for place in sorted(set(at)):
+            followed = [Followed(n, lanes[n], names[n]) for n in range(len(lanes)) if at[n] == place]
+            follower = Follower(
+                store,
+                followed,
+                heartbeat,
+                uniform=random.uniform,
+                nonce=_nonce,
+                watched=self._watched,
+                keeper=keeper,
+                horizon=horizon,
+            )
+            self._connections.append(_Connection(place, follower))
+            self._followers |= {each.number: follower for each in followed}
+        self._tend_every_ns = lanes[0].heartbeat_ns
         self._renew()
 
     def _renew(self) -> None:
         self._poll = select.poll()
-        self._by_descriptor: dict[int, _Subscription] = {}
+        self._by_descriptor: dict[int, _Connection] = {}
         self._woken_ns = 0
         self._due_ns = 0
         self._tend_ns = 0
+        self._renew_ns = 0
+        self._slept_ns = self._slept()
         # Sockets, not a bare pipe: once closed they say so, where a file descriptor's number may be another's by then.
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._poll.register(self._wake_in, select.POLLIN)
-        self._arrivals: queue.SimpleQueue[tuple[_Subscription, Link | Exception]] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[tuple[_Connection, Link | Exception]] = queue.SimpleQueue()
+        self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._started = threading.Lock()
@@ -183,20 +210,42 @@ class Listener:
         """Forget a write id."""
         self._watched.pop(wid, None)
 
-    def dropped(self, shard: int) -> int:
-        """How many L1 entries messages of this shard have dropped."""
-        return self._subscriptions[shard].dropped
+    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
+        """Call ``woken`` once, in the listener's thread, when a message names the key. See :class:`Follower`."""
+        return self._followers[lane].await_key(lane, encoded, woken)
+
+    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
+        """Forget one registration of :meth:`await_key`, if it is still there."""
+        self._followers[lane].unawait(lane, encoded, woken)
+
+    def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+        """Call ``woken`` once, in the listener's thread, when all that is in the server by now has been applied.
+
+        Returns:
+            False if the lane is not being followed: ``woken`` will not be called, and nothing of it is served.
+        """
+        if not self._followers[lane].is_live:
+            return False
+        self._fences.append((lane, woken))
+        self.wake()
+        return True
+
+    def dropped(self, lane: int) -> int:
+        """How many L1 entries messages of this lane have dropped."""
+        return self._followers[lane].dropped[lane]
 
     def after_fork(self) -> None:
         """In the child: forget the parent's sockets without a word on them. :meth:`start` makes new ones."""
         self._wake_in.close()
         self._wake_out.close()
-        for subscription in self._subscriptions:
-            if subscription.link is not None:
-                subscription.link.sock.close()
-            subscription.link = None
-            subscription.connecting = False
-            subscription.retry_ns = 0
+        for connection in self._connections:
+            if connection.link is not None:
+                connection.link.sock.close()
+            connection.link = None
+            connection.connecting = False
+            connection.blocked = False
+            connection.retry_ns = 0
+            connection.follower.after_fork()
         self._watched.clear()
         self._renew()
 
@@ -207,13 +256,14 @@ class Listener:
             while not self._stopping.is_set():
                 pause_ms = max(0, -((self._clock() - self._due_ns) // 1_000_000))
                 ready = self._poll.poll(pause_ms)
+                self._notice_sleep()
                 self._moderate()
                 for descriptor, _ in ready:
-                    subscription = self._by_descriptor.get(descriptor)
-                    if subscription is None:
+                    connection = self._by_descriptor.get(descriptor)
+                    if connection is None:
                         self._drain_wake()
                     else:
-                        self._receive(subscription)
+                        self._receive(connection)
                 # Not after every message: this thread and the user's take turns, so what it does not do, they need
                 # not wait for.
                 if self._clock() >= self._due_ns:
@@ -221,6 +271,16 @@ class Listener:
         finally:
             self._stopping.set()
             self._close()
+
+    def _notice_sleep(self) -> None:
+        """Vouch for nothing after the machine slept: L1 reads a clock that stood still while others wrote."""
+        slept_ns = self._slept()
+        if slept_ns > self._slept_ns + _SLEPT_NS:
+            now_ns = self._clock()
+            for connection in self._connections:
+                connection.follower.suspended(now_ns)
+            self._due_ns = 0
+        self._slept_ns = max(slept_ns, self._slept_ns)
 
     def _moderate(self) -> None:
         """Under a stream of messages, let some gather, as a network card does with interrupts.
@@ -241,39 +301,45 @@ class Listener:
             return
         self._take_arrivals()
         self._connect_missing()
-        self._beat()
+        now_ns = self._clock()
+        self._renew_leases(now_ns)
+        while self._fences:
+            lane, woken = self._fences.popleft()
+            self._followers[lane].fence(lane, now_ns, woken)
+        for connection in self._connections:
+            if connection.link is not None:
+                connection.follower.tick(now_ns)
+                self._follow_up(connection)
         self._tend()
-        if not self._settled.is_set() and all(s.lane.state is State.LIVE or s.failures for s in self._subscriptions):
+        if not self._settled.is_set() and all(c.follower.is_live or c.failures for c in self._connections):
             self._settled.set()
-        due = [self._clock() + _IDLE_NS, self._tend_ns]
-        for s in self._subscriptions:
-            if s.link is not None:
-                due.append(s.beat_ns)
-                deadline_ns = s.lane.deadline_ns()
-                if deadline_ns is not None:
-                    due.append(deadline_ns)
-            elif not s.connecting:
-                due.append(s.retry_ns)
+        due = [self._renew_ns, self._tend_ns]
+        for connection in self._connections:
+            due_ns = connection.follower.due_ns()
+            if connection.link is not None and due_ns is not None:
+                due.append(due_ns)
+            elif not connection.connecting:
+                due.append(connection.retry_ns)
         self._due_ns = min(due)
 
     def _connect_missing(self) -> None:
         now_ns = self._clock()
-        for subscription in self._subscriptions:
-            if subscription.link is None and not subscription.connecting and now_ns >= subscription.retry_ns:
-                subscription.connecting = True
+        for connection in self._connections:
+            if connection.link is None and not connection.connecting and now_ns >= connection.retry_ns:
+                connection.connecting = True
                 threading.Thread(
                     target=self._connect,
-                    args=(subscription, self._arrivals),
-                    name=f"nearcache-connect-{subscription.shard}",
+                    args=(connection, self._arrivals),
+                    name=f"nearcache-connect-{connection.place}",
                     daemon=True,
                 ).start()
 
-    def _connect(self, subscription: _Subscription, arrivals: queue.SimpleQueue[Any]) -> None:
+    def _connect(self, connection: _Connection, arrivals: queue.SimpleQueue[Any]) -> None:
         """Runs in a thread of its own."""
         try:
-            arrivals.put((subscription, self._source.connect_listener(subscription.shard)))
+            arrivals.put((connection, self._source.connect_listener(connection.place)))
         except Exception as error:  # noqa: BLE001  whatever it was, it has to be tried again
-            arrivals.put((subscription, error))
+            arrivals.put((connection, error))
         self.wake()
         if self._stopping.is_set():
             self._discard_arrivals()
@@ -281,30 +347,39 @@ class Listener:
     def _take_arrivals(self) -> None:
         while True:
             try:
-                subscription, arrival = self._arrivals.get_nowait()
+                connection, arrival = self._arrivals.get_nowait()
             except queue.Empty:
                 return
-            subscription.connecting = False
+            connection.connecting = False
             if isinstance(arrival, Exception):
-                subscription.lane.last_error = str(arrival)
-                self._back_off(subscription)
+                for each in connection.follower.followed:
+                    each.lane.last_error = str(arrival)
+                self._back_off(connection)
             else:
-                self._subscribe(subscription, arrival)
+                self._subscribe(connection, arrival)
 
-    def _subscribe(self, subscription: _Subscription, link: Link) -> None:
-        subscription.link = link
+    def _subscribe(self, connection: _Connection, link: Link) -> None:
+        connection.link = link
         link.sock.setblocking(False)
-        self._by_descriptor[link.sock.fileno()] = subscription
+        self._by_descriptor[link.sock.fileno()] = connection
         self._poll.register(link.sock, select.POLLIN)
-        self._perform(subscription, subscription.lane.connected(link.identity))
-        channel = self._prefix + b"i"
-        if self._send(subscription, _pack(b"SUBSCRIBE", channel)):
-            self._send_heartbeat(subscription)
+        connection.follower.connected(link.identity, self._clock(), link.reader, link.more)
+        self._follow_up(connection)
 
-    def _back_off(self, subscription: _Subscription) -> None:
-        subscription.failures += 1
-        pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(subscription.failures - 1, 10))
-        subscription.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+    def _back_off(self, connection: _Connection) -> None:
+        connection.failures += 1
+        pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(connection.failures - 1, 10))
+        connection.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+
+    def _renew_leases(self, now_ns: int) -> None:
+        """Keep alive what the loaders of this process hold: a lease lasts only a little longer than a dead holder."""
+        if now_ns < self._renew_ns:
+            return
+        self._renew_ns = now_ns + self._keeper.renew_every_ns
+        for lane, script, keys, arguments in self._keeper.renewals(now_ns):
+            follower = self._followers[lane]
+            if follower.is_live:
+                follower.run(script, keys, arguments)
 
     def _tend(self) -> None:
         """As often as there is a heartbeat, reclaim what has expired in L1: reading alone does not.
@@ -318,132 +393,60 @@ class Listener:
         for _ in range(_TENDS):
             store.tend()
         has_much = held - len(store) >= _TENDS
-        self._tend_ns = now_ns + (_TEND_SOON_NS if has_much else self._subscriptions[0].lane.heartbeat_ns)
+        self._tend_ns = now_ns + (_TEND_SOON_NS if has_much else self._tend_every_ns)
 
-    # -- heartbeats
+    # -- sending and receiving
 
-    def _beat(self) -> None:
-        now_ns = self._clock()
-        for subscription in self._subscriptions:
-            if subscription.link is None:
-                continue
-            if subscription.lane.overdue(now_ns):
-                self._lose(subscription, "no reply to a heartbeat")
-            elif now_ns >= subscription.beat_ns:
-                self._send_heartbeat(subscription)
-
-    def _send_heartbeat(self, subscription: _Subscription, *, whole: bool = False) -> None:
-        command, script = (b"EVAL", self._heartbeat.source) if whole else (b"EVALSHA", self._heartbeat.sha)
-        now_ns = self._clock()
-        subscription.lane.heartbeat_sent(now_ns)
-        spread = random.uniform(0.9, 1.1)
-        subscription.beat_ns = now_ns + int(subscription.lane.heartbeat_ns * spread)
-        nonce = os.urandom(8).hex().encode()
-        self._send(subscription, _pack(command, script, b"1", self._lane_key, b"1", nonce))
-
-    def _send(self, subscription: _Subscription, data: bytes) -> bool:
-        assert subscription.link is not None
-        try:
-            sent = subscription.link.sock.send(data)
-        except OSError as error:
-            self._lose(subscription, f"cannot send: {error}")
-            return False
-        if sent != len(data):  # a few bytes do not fit into an empty buffer: nobody reads there
-            self._lose(subscription, "the server does not read")
-            return False
-        return True
-
-    # -- receiving
-
-    def _receive(self, subscription: _Subscription) -> None:
-        link = subscription.link
+    def _receive(self, connection: _Connection) -> None:
+        link, follower = connection.link, connection.follower
         if link is None:
             return
         try:
             data = link.receive()  # over TLS, "not yet" is an error of its own, and a selector does not see everything
         except OSError as error:
-            self._lose(subscription, f"cannot read: {error}")
-            return
-        if data is None:
-            return
-        if not data:
-            self._lose(subscription, "the server closed the connection")
-            return
-        try:
-            link.reader.feed(data)
-            while subscription.link is link:
-                item = link.reader.gets()
-                if item is link.more:
-                    return
-                self._take(subscription, item)
-        except hiredis.ProtocolError as error:
-            self._lose(subscription, f"not the Redis protocol: {error}")
-        except Exception as error:  # noqa: BLE001  no memory, say: what was not applied cannot be vouched for
-            self._lose(subscription, f"a message could not be applied: {error!r}")
-
-    def _take(self, subscription: _Subscription, item: Any) -> None:
-        lane = subscription.lane
-        if isinstance(item, hiredis.PushNotification):
-            kind = item[0]
-            if kind == b"message":
-                self._perform(subscription, lane.message(item[2]))
-                if self._watched and lane.position is not None:
-                    self._notice(lane.position.wid)
-            elif kind != b"subscribe":
-                self._lose(subscription, f"the server sent {kind!r}")
-        elif isinstance(item, ServerReplyError) and item.code == "NOSCRIPT":
-            lane.forget_heartbeat()
-            self._send_heartbeat(subscription, whole=True)
+            follower.lost(f"cannot read: {error}")
         else:
-            self._perform(subscription, lane.heartbeat_reply(item))
-            self._due_ns = 0
-            if lane.state is State.LIVE:
-                subscription.failures = 0
-                self._source.note_alive(subscription.shard)
+            if data:
+                follower.received(data, self._clock())
+            elif data is not None:
+                follower.lost("the server closed the connection")
+        if follower.answered or follower.outgoing or follower.gave_up is not None:
+            self._follow_up(connection)
 
-    def _notice(self, wid: int) -> None:
-        seen = self._watched.pop(wid, None)
-        if seen is not None:
-            seen()
-
-    def _perform(self, subscription: _Subscription, actions: list[Action]) -> None:
-        store = self._store()
-        if store is None:
+    def _follow_up(self, connection: _Connection) -> None:
+        """Do what a follower wants done after an event."""
+        link, follower = connection.link, connection.follower
+        assert link is not None
+        self._due_ns = 0
+        try:
+            while follower.gave_up is None and follower.outgoing:
+                sent = link.send_some(memoryview(bytes(follower.outgoing)))
+                if not sent:
+                    break
+                del follower.outgoing[:sent]
+        except OSError as error:
+            follower.lost(f"cannot send: {error}")
+        if follower.gave_up is not None:
+            self._drop_link(connection)
             return
-        shard = subscription.shard
-        for action in actions:
-            if isinstance(action, Apply):
-                try:
-                    keys = [decode_key(key) for key in action.keys]
-                except DecodeError as error:
-                    self._perform(subscription, subscription.lane.bad_frame(str(error)))
-                    return
-                subscription.dropped += store.apply(shard, action.wid, keys)
-            elif isinstance(action, Vouch):
-                store.lane_vouch(shard, action.until_ns)
-            elif isinstance(action, Suspect):
-                store.lane_suspect(shard)
-            elif isinstance(action, Attach):
-                store.lane_attach(shard, action.identity)
-            elif isinstance(action, Detach):
-                store.lane_attach(shard, 0)
-                store.lane_dark(shard)
-            elif isinstance(action, Reconnect):
-                self._drop_link(subscription)
+        if bool(follower.outgoing) != connection.blocked:
+            connection.blocked = not connection.blocked
+            self._poll.modify(link.sock, select.POLLIN | (select.POLLOUT if connection.blocked else 0))
+        if follower.answered:
+            follower.answered = False
+            connection.failures = 0
+            self._source.note_alive(connection.place)
 
     # -- ending
 
-    def _lose(self, subscription: _Subscription, reason: str) -> None:
-        self._perform(subscription, subscription.lane.lost(reason))
-        self._drop_link(subscription)
-
-    def _drop_link(self, subscription: _Subscription) -> None:
-        link, subscription.link = subscription.link, None
+    def _drop_link(self, connection: _Connection) -> None:
+        link, connection.link = connection.link, None
         if link is not None:
             self._poll.unregister(link.sock)
             del self._by_descriptor[link.sock.fileno()]
             link.close()
-            self._back_off(subscription)
+            connection.blocked = False
+            self._back_off(connection)
             self._due_ns = 0
 
     def _drain_wake(self) -> None:
@@ -453,13 +456,11 @@ class Listener:
                 pass
 
     def _close(self) -> None:
-        for subscription in self._subscriptions:
-            link, subscription.link = subscription.link, None
+        for connection in self._connections:
+            link, connection.link = connection.link, None
             if link is not None:
                 link.close()
-            store = self._store()
-            if store is not None:
-                self._perform(subscription, subscription.lane.lost("closed"))
+            connection.follower.lost("closed")
         self._wake_in.close()
         self._wake_out.close()
         self._discard_arrivals()

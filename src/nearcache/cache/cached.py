@@ -14,12 +14,12 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..errors import ConfigError, UnencodableKeyError
 from ..keys import encode_key
-from ..options import seconds_to_ttl
+from ..options import check_tags, seconds_to_ttl
 from .calls import Arguments, Identities, explained, name_of, too_long
 from .report import CacheInfo
 
@@ -58,7 +58,7 @@ class Plan:
         self.cache = cache
         self.is_shared = cache.settings.scheme != "memory"
         self.ttl = {} if ttl is ABSENT else {"ttl": seconds_to_ttl("ttl", ttl)}
-        self.tags = _checked_tags(cache, tags)
+        self.tags = check_tags(tags)
         self.key = _checked_callable("key", key)
         self.unless = _checked_callable("unless", unless)
         self.version = _checked_version(version)
@@ -74,7 +74,7 @@ class Plan:
             return self._generation
         known = self.cache.hit((self.name,), ABSENT)
         if known is ABSENT:
-            known = self.cache.get_or_load((self.name,), lambda _key: os.urandom(8).hex(), ttl=None)
+            known = self.cache.get_or_load((self.name,), lambda _key: os.urandom(8).hex(), ttl=None, tags=())
         return known
 
     def known_generation(self) -> Any:
@@ -128,9 +128,8 @@ class Plan:
 
     def load(self, key: tuple[Any, ...], loader: Callable[[Any], Any]) -> Any:
         """Read through the cache. What ``unless`` turns away is returned, and not kept."""
-        more: dict[str, Any] = {"tags": self.tags} if self.tags else {}
         try:
-            return self.cache.get_or_load(key, loader, **self.ttl, **more)
+            return self.cache.get_or_load(key, loader, tags=self.tags, **self.ttl)
         except Unkept as unkept:
             return unkept.value
 
@@ -308,7 +307,7 @@ class Cached:
 
     def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
         key = self._key(args, kwargs, is_method)
-        self._plan.cache.set(key, value, **self._plan.ttl)
+        self._plan.cache.set(key, value, tags=self._plan.tags, **self._plan.ttl)
 
     def _count(self, *, hit: bool) -> None:
         with self._counting:
@@ -410,14 +409,3 @@ def _checked_version(version: Any) -> str | int | None:
     if version is not None and (isinstance(version, bool) or not isinstance(version, (str, int))):
         raise ConfigError("version", version, "give a str or an int, or None")
     return version
-
-
-def _checked_tags(cache: Cache[Any, Any], tags: Any) -> tuple[str, ...]:
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise ConfigError("tags", tags, "give a sequence of names")
-    names = tuple(tags)
-    if not all(isinstance(name, str) and name for name in names):
-        raise ConfigError("tags", tags, "give a sequence of names")
-    if names and "tags" not in inspect.signature(cache.get_or_load).parameters:
-        raise ConfigError("tags", tags, f"{type(cache).__name__}.get_or_load takes no tags")
-    return names

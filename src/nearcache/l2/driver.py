@@ -20,6 +20,7 @@ from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection
+from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
@@ -53,6 +54,14 @@ class ListenerLink:
         """
         self.sock.sendall(pack(commands))
 
+    def send_some(self, data: memoryview) -> int:
+        """Send without blocking, on a non-blocking socket; return how many bytes the kernel took.
+
+        Raises:
+            OSError: The connection is gone.
+        """
+        return self._connection.send_some(data)
+
     def receive(self) -> bytes | None:
         """Return what has come, ``b""`` at the end of the stream, or None if nothing has. For a non-blocking socket.
 
@@ -76,6 +85,7 @@ class Driver:
 
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
+    ``introduction`` is made on every new connection.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class Driver:
         breaker: BreakerSettings = DEFAULTS,
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
+        introduction: Introduction | None = None,
     ) -> None:
         self._clock = clock
         self._timeout_ns = int(timeout_s * 1e9)
@@ -102,6 +113,7 @@ class Driver:
                 breaker=breaker,
                 clock=clock,
                 on_unreachable=on_unreachable,
+                introduction=introduction,
             )
             for number, endpoint in enumerate(endpoints)
         ]
