@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from .._store import Store
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from .aio import AsyncCache
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -38,6 +42,18 @@ class Cache(Store[K, V], Generic[K, V]):
     """
 
     settings: Settings
+
+    @cached_property
+    def aio(self) -> AsyncCache[K, V]:
+        """The same cache for asyncio: its methods as coroutines, in any event loop. See :class:`AsyncCache`.
+
+        Raises:
+            ClosedError: The cache was closed.
+        """
+        return self._async_view()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        raise NotImplementedError
 
     # -- single keys
 
@@ -274,6 +290,12 @@ def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
         except KeyError:  # it has gone meanwhile
             continue
     return found
+
+
+def refuse_coroutines(loader: Callable[..., Any]) -> None:
+    """Raise TypeError for a loader that a thread cannot call."""
+    if inspect.iscoroutinefunction(loader):
+        raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 
 
 def closed(name: str) -> ClosedError:

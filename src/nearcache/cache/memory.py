@@ -13,11 +13,13 @@ from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads
 from ..options import Settings, memory_options, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
 _ABSENT: Final[Any] = object()
@@ -25,7 +27,7 @@ _ABSENT: Final[Any] = object()
 _LOADED: Final = 1
 _IDENTITY: Final = 1
 #: Attributes that belong to one object and its running loads.
-_OWN: Final = frozenset({"settings", "_loads", "_counting", "_load_calls", "_closed"})
+_OWN: Final = frozenset({"aio", "settings", "_loads", "_counting", "_load_calls", "_closed"})
 
 
 class MemoryCache(Cache[K, V]):
@@ -72,15 +74,21 @@ class MemoryCache(Cache[K, V]):
         return self._load(key, self.settings.loader, DEFAULT)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
-        name: Any = key if self.settings.key is None else self.settings.key(key)
-        mine = Load(name)
+        refuse_coroutines(loader)
+        ttl_ns = self._ttl_ns(ttl)
+        mine = Load(self._name(key))
         try:
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
                     return cast("V", value)
-            mine.value = self._load_alone(key, name, loader, ttl_ns)
+            op = self._begin_load(mine, key)
+            if op is not None:
+                try:
+                    self._finish_load(mine, op, loader(key), ttl_ns)
+                except BaseException:
+                    self._fail_load(op)
+                    raise
             return cast("V", mine.value)
         except Exception as error:
             mine.error = error
@@ -88,24 +96,34 @@ class MemoryCache(Cache[K, V]):
         finally:
             self._loads.end(mine)
 
-    def _load_alone(self, key: K, name: Any, loader: Callable[[K], V], ttl_ns: int) -> V:
-        """Load as the owner of the load. What is written or deleted meanwhile is newer, and stays as it is."""
+    # What is written or deleted during a load is newer, and stays as it is.
+
+    def _begin_load(self, mine: Load, key: K) -> Op | None:
+        """Register a load; None, with the value in ``mine``, if somebody was quicker."""
         found = self.peek(key, _ABSENT)
-        if found is not _ABSENT:  # somebody was quicker
-            return cast("V", found)
-        op = Op(name, 0, wid=_LOADED, write=True)
+        if found is not _ABSENT:
+            mine.value = found
+            return None
+        op = Op(mine.key, 0, wid=_LOADED, write=True)
         self.open(op)
         self._count_load(0)
-        try:
-            value = loader(key)
-            size = self._size_of(value)
-        except BaseException:
-            self.abandon(op, drop=False)
-            self._count_load(1)
-            raise
+        return op
+
+    def _finish_load(self, mine: Load, op: Op, value: V, ttl_ns: int) -> None:
+        size = self._size_of(value)
         deadline_ns = monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
+        mine.value = value
         self.finish(op, value, _LOADED, deadline_ns, size, _IDENTITY)
-        return value
+
+    def _fail_load(self, op: Op) -> None:
+        self.abandon(op, drop=False)
+        self._count_load(1)
+
+    def _ttl_ns(self, ttl: float | None) -> int:
+        return self._ttl_ms(ttl, 0) * _NS_PER_MS
+
+    def _name(self, key: K) -> Any:
+        return key if self.settings.key is None else self.settings.key(key)
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -224,6 +242,12 @@ class MemoryCache(Cache[K, V]):
         """Let go of everything held. Idempotent."""
         self._closed = True
         self.drop_all()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        from .aio.memory import AsyncMemoryCache
+
+        self._use()
+        return AsyncMemoryCache(self)
 
     def _use(self) -> None:
         if self._closed:

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
@@ -36,9 +36,12 @@ from ..loading import (
     write_many,
 )
 from ..options import Endpoint, Settings, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .memory import MemoryCache
 from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats
+
+if TYPE_CHECKING:
+    from .aio import AsyncCache
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("nearcache")
@@ -115,6 +118,7 @@ class TieredCache(Cache[K, V]):
             return MISSING, error
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+        refuse_coroutines(loader)
         wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS))
         return cast("V", self._run(load(self._tier, self, wanted)))
 
@@ -287,6 +291,12 @@ class TieredCache(Cache[K, V]):
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
         self._end()
         self.drop_all()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        from .aio.tiered import AsyncTieredCache
+
+        self._use()
+        return AsyncTieredCache(self)
 
     def _use(self) -> None:
         if not self._end.alive:
