@@ -1,4 +1,4 @@
-"""asyncio: the type of ``cache.aio``, for annotations. Apart from ``nearcache`` itself, so that only users import asyncio.
+"""asyncio: the type of ``cache.aio``, for annotations. Who does not ask for it does not import asyncio.
 
 >>> import asyncio, nearcache
 >>> cache = nearcache.open("memory://")
