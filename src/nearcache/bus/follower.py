@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import hiredis
 
 from .._store import Store
-from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
+from ..coherence import Action, Apply, Attach, Detach, Forked, Lane, Reconnect, State, Suspect, Vouch
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
@@ -43,6 +43,41 @@ class Script(Protocol):
     @property
     def sha(self) -> bytes:
         """What EVALSHA takes."""
+
+
+class Keeper(Protocol):
+    """Who keeps what this process has to do in Redis because of what is heard."""
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
+
+    def vouched(self, lane: int) -> None:
+        """A heartbeat was answered as it should be."""
+
+    @property
+    def renew_every_ns(self) -> int:
+        """How often to ask for :meth:`renewals`."""
+
+    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
+        """Leases to keep alive: lane, script, its keys and its arguments for each."""
+
+
+class _NoKeeper:
+    """There is nothing to keep."""
+
+    renew_every_ns = 60_000_000_000
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        pass
+
+    def vouched(self, lane: int) -> None:
+        pass
+
+    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
+        return []
+
+
+NO_KEEPER: Final[Keeper] = _NoKeeper()
 
 
 class Followed(NamedTuple):
@@ -69,6 +104,7 @@ class Follower:
         heartbeat: The script that tells where a lane stands.
         uniform: Returns a random number between two: no two processes shall send their heartbeats in step.
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
+        keeper: Told of new epochs and of answered heartbeats.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
         outgoing: Bytes to send, in order. Whoever sends some removes them from the front.
@@ -88,6 +124,7 @@ class Follower:
         uniform: Callable[[float, float], float],
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
+        keeper: Keeper = NO_KEEPER,
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()
@@ -99,6 +136,7 @@ class Follower:
         self._uniform = uniform
         self._nonce = nonce
         self._watched = watched
+        self._keeper = keeper
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
@@ -189,6 +227,16 @@ class Follower:
         self._expected.append(on_reply)
         self.outgoing += command
 
+    def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> None:
+        """Run a script whose reply concerns nobody."""
+        rest = (b"%d" % len(keys), *keys, *arguments)
+
+        def on_reply(reply: Any, _now_ns: int) -> None:
+            if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
+                self.request(pack(b"EVAL", script.source, *rest), lambda _reply, _now_ns: None)
+
+        self.request(pack(b"EVALSHA", script.sha, *rest), on_reply)
+
     # -- waiting for a key
 
     def await_key(self, number: int, encoded: bytes, woken: Callable[[], None]) -> bool:
@@ -259,7 +307,9 @@ class Follower:
             self._ask(each, now_ns, whole=self._evals == 0)
             return
         self._perform(each, each.lane.heartbeat_reply(reply))
-        self.answered = self.answered or each.lane.state is State.LIVE
+        if each.lane.state is State.LIVE:
+            self.answered = True
+            self._keeper.vouched(each.number)
 
     # -- receiving
 
@@ -311,6 +361,8 @@ class Follower:
             elif isinstance(action, Suspect):
                 store.lane_suspect(number)
                 self._wake(number, None)
+            elif isinstance(action, Forked):
+                self._keeper.forked(number, action.epoch, action.ends)
             elif isinstance(action, Attach):
                 store.lane_attach(number, action.identity)
             elif isinstance(action, Detach):

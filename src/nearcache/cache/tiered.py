@@ -16,7 +16,7 @@ from ..codecs import SafeCodec, ValueCodec
 from ..coherence import RESERVED, State
 from ..embedded import EmbeddedServers
 from ..errors import ShardError, ShardUnavailableError
-from ..l2 import Driver, Exchange, load_script
+from ..l2 import Driver, Exchange, Introduction, load_script
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -24,6 +24,7 @@ from ..loading import (
     Steps,
     ThreadRunner,
     Tier,
+    Upkeep,
     clear,
     contains,
     invalidate,
@@ -71,12 +72,19 @@ class TieredCache(Cache[K, V]):
         self._servers, endpoints = _servers(settings)
         super().__init__(settings.maxsize, lanes=len(endpoints), **store_options(settings))
         self._endpoints = endpoints
-        self._driver = _driver(settings, endpoints, self._servers)
         self._tier = _tier(settings, endpoints)
+        self._driver = _driver(settings, endpoints, self._servers, self._tier)
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
+        self._upkeep = Upkeep(self._tier, self._runner)
         self._listener = Listener(
-            weakref.ref(self), self._driver, self._tier.lanes, self._tier.names, load_script("heartbeat")
+            weakref.ref(self),
+            self._driver,
+            self._tier.lanes,
+            self._tier.names,
+            load_script("heartbeat"),
+            keeper=self._upkeep,
         )
+        self._tier.ears = self._listener
         self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
@@ -323,6 +331,7 @@ class TieredCache(Cache[K, V]):
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
         self._driver.after_fork()
         self._tier.after_fork()
+        self._upkeep.after_fork()
         self.reset_pending()
         for shard in range(len(self._endpoints)):
             self.lane_attach(shard, 0)
@@ -342,7 +351,7 @@ def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint
     return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
 
 
-def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: EmbeddedServers | None) -> Driver:
+def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: EmbeddedServers | None, tier: Tier) -> Driver:
     def restart(_shard: int) -> bool:
         assert servers is not None
         servers.ensure()
@@ -354,6 +363,7 @@ def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: Embedd
         connect_timeout_s=settings.connect_timeout,
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
+        introduction=Introduction(tier.adopt_commands, tier.note_adopted),
     )
 
 

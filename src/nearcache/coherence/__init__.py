@@ -1,6 +1,20 @@
 """The coherence core: lanes and messages. No I/O, no threads, no clock."""
 
-from .lane import Action, Apply, Attach, Detach, Lane, LaneCounters, Position, Reconnect, State, Suspect, Vouch
+from .journal import Debt, Journal
+from .lane import (
+    Action,
+    Apply,
+    Attach,
+    Detach,
+    Forked,
+    Lane,
+    LaneCounters,
+    Position,
+    Reconnect,
+    State,
+    Suspect,
+    Vouch,
+)
 from .messages import RESERVED, Message, pack_message, parse_message
 
 __all__ = [
@@ -8,7 +22,10 @@ __all__ = [
     "Action",
     "Apply",
     "Attach",
+    "Debt",
     "Detach",
+    "Forked",
+    "Journal",
     "Lane",
     "LaneCounters",
     "Message",

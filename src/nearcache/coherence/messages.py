@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 from ..errors import DecodeError
 
-#: Operations: set, fill, invalidate, clear.
-OPERATIONS: Final = frozenset("SFIC")
+#: Operations: set, fill, invalidate, lease given back, clear, new epoch.
+OPERATIONS: Final = frozenset("SFIACE")
 #: First byte of encoded keys that belong to nobody's data; the self-test invalidates such a key.
 RESERVED: Final = b"!"
 
-_NEXT: Final = {b"S ": "S", b"F ": "F", b"I ": "I", b"C ": "C"}
-_HEADER = re.compile(rb"([SFIC]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a-f]{16})")
+_NEXT: Final = {b"S ": "S", b"F ": "F", b"I ": "I", b"A ": "A", b"C ": "C"}
+_HEADER = re.compile(rb"([SFIACE]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a-f]{16})")
 
 
 class Message(NamedTuple):

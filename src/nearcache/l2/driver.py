@@ -21,6 +21,7 @@ from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection
+from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
@@ -95,6 +96,7 @@ class Driver:
 
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
+    ``introduction`` is made on every new connection.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Driver:
         breaker: BreakerSettings = DEFAULTS,
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
+        introduction: Introduction | None = None,
     ) -> None:
         self.clock = self._clock = clock
         self.pool_size = pool_size
@@ -123,6 +126,7 @@ class Driver:
                 breaker=breaker,
                 clock=clock,
                 on_unreachable=on_unreachable,
+                introduction=introduction,
             )
             for number, endpoint in enumerate(endpoints)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..clocks import Clock
 from ..errors import CacheError, ShardError, ShardUnavailableError
@@ -13,6 +13,9 @@ from .breaker import Breaker, BreakerSettings
 from .connection import Connection
 from .pool import AnyPool, Pool
 from .scripts import Script
+
+if TYPE_CHECKING:
+    from .introduction import Introduction
 
 #: A connection that idled for longer is looked at before use.
 _IDLE_NS: Final = 1_000_000_000
@@ -44,6 +47,7 @@ class Shard:
         breaker: BreakerSettings,
         clock: Clock,
         on_unreachable: Callable[[int], bool] | None,
+        introduction: Introduction | None = None,
     ) -> None:
         self.name = endpoint.name
         self.breaker = Breaker(breaker, clock=clock)
@@ -53,6 +57,7 @@ class Shard:
         self._connect_timeout_ns = connect_timeout_ns
         self._clock = clock
         self._on_unreachable = on_unreachable
+        self._introduction = introduction
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
@@ -113,8 +118,19 @@ class Shard:
         soonest = min(deadline_ns, self._clock() + self._connect_timeout_ns)
         connection, self._peer = handshake.connect(self._endpoint, soonest, self._clock, resp3=resp3)
         connection.used_ns = self._clock()
+        if self._introduction is not None:
+            self._introduce(self._introduction, connection, soonest)
         self.breaker.succeed()
         return connection
+
+    def _introduce(self, introduction: Introduction, connection: Connection, deadline_ns: int) -> None:
+        try:
+            introduction.make(self._number, connection, deadline_ns, self._clock)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError):
+                raise ShardUnavailableError(self.name, str(error)) from error
+            raise
 
     def refusal(self, longest_ns: int) -> ShardUnavailableError | None:
         """Return the error of a call that the breaker refuses; None: go on."""

@@ -5,6 +5,7 @@ from .filling import Loading, load
 from .reading import MISSING, contains, read
 from .steps import Request, Steps, ThreadRunner
 from .tier import ENDLESS_MS, Tier, hex_id, new_id
+from .upkeep import Upkeep
 from .writing import clear, invalidate, write
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Steps",
     "ThreadRunner",
     "Tier",
+    "Upkeep",
     "clear",
     "contains",
     "hex_id",

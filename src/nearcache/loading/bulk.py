@@ -18,7 +18,7 @@ from ..l2 import Command, Exchange, Reply
 from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated
 from .steps import Steps
 from .tier import Tier, new_id
-from .writing import set_commands
+from .writing import on_hold, set_commands
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
 CHUNK_KEYS: Final = 128
@@ -37,7 +37,7 @@ class _Wanted:
     name: Any
     encoded: bytes
     op: Read
-    suspect: tuple[int, Any] | None
+    suspect: tuple[int, Any, int] | None
     start_ns: int = 0
 
 
@@ -49,6 +49,9 @@ def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps
     try:
         for name in dict.fromkeys(names):
             shard, encoded = tier.place(name)
+            if tier.is_owed(shard, encoded):
+                tier.count(misses=1)
+                continue
             wanted = _Wanted(name, encoded, Read(name, shard), store.suspect(name))
             waiting[name] = wanted
             store.open(wanted.op)
@@ -109,7 +112,7 @@ def _settle(
     stale = []
     for wanted, pttl_ms, body in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
         if wanted.suspect is not None:
-            wid, value = wanted.suspect
+            wid, value, _ = wanted.suspect
             deadline_ns = revalidated(tier, wid, pttl_ms, body, generation, wanted.start_ns)
             if deadline_ns:
                 store.refresh(wanted.op, wid, deadline_ns, reply.identity)
@@ -166,8 +169,8 @@ def write_many(tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], tt
             error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
             outcome.fail(chunk, error)
     finally:
-        _close(store, chunks)
-    outcome.raise_if_partial()
+        _close(tier, store, chunks)
+    outcome.raise_if_partial(tier)
 
 
 def _write_round(
@@ -193,10 +196,15 @@ def _write_round(
             outcome.fail(chunk, result)
         elif int(result[0]) == 1:
             tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
+            tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded)
             outcome.stored.extend(chunk.names)
             deadline_ns = tier.deadline_ns(chunk.start_ns, ttl_ms, ttl_ms)
-            for name, op, sealed in zip(chunk.names, chunk.ops, chunk.sealed, strict=True):
-                store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity)
+            held = on_hold(result[4])
+            for place, (name, op, sealed) in enumerate(zip(chunk.names, chunk.ops, chunk.sealed, strict=True), 1):
+                if place in held:
+                    store.finish(op, None, 0, 0)
+                else:
+                    store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity)
             chunk.ops.clear()
         else:
             chunk.generation = int(result[1], 16)
@@ -227,14 +235,15 @@ def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) ->
                 outcome.fail(chunk, result)
                 continue
             tier.count(invalidations=len(chunk.names))
+            tier.acknowledge(chunk.shard, result[3], result[4], chunk.encoded)
             outcome.stored.extend(chunk.names)
             held += int(result[2])
             for op in chunk.ops:
                 store.finish(op, None, 0, 0)
             chunk.ops.clear()
     finally:
-        _close(store, chunks)
-    outcome.raise_if_partial()
+        _close(tier, store, chunks)
+    outcome.raise_if_partial(tier)
     return held
 
 
@@ -288,9 +297,11 @@ def _open(store: Store[Any, Any], chunk: _Chunk) -> None:
         store.open(op)
 
 
-def _close(store: Store[Any, Any], chunks: list[_Chunk]) -> None:
-    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay."""
+def _close(tier: Tier, store: Store[Any, Any], chunks: list[_Chunk]) -> None:
+    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay, and an invalidation is owed."""
     for chunk in chunks:
+        if chunk.ops:
+            tier.owe(chunk.shard, chunk.encoded)
         for op in chunk.ops:
             store.abandon(op, drop=True)
 
@@ -306,6 +317,6 @@ class _Outcome:
         sent = isinstance(error, ShardUnavailableError) and error.sent
         (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
 
-    def raise_if_partial(self) -> None:
-        if self.failed or self.unknown:
+    def raise_if_partial(self, tier: Tier) -> None:
+        if (self.failed or self.unknown) and not tier.forgives:
             raise BulkError(self.stored, self.failed, self.unknown)

@@ -1,23 +1,39 @@
 """Filling: the user's loader, and its value's way into L2 and L1. Steps only: no I/O here.
 
-A value that was loaded before an invalidation must not be stored after it. In L1 the pending operation sees to that,
-in L2 a fence: a token under the key's name that every write and invalidation removes. It is fetched before the loader
-is called, and the fill is refused unless it is still there.
+Two things have to be right. One load in the whole fleet: in this process a flight sees to that, between processes a
+lease, a token under the key's name in L2 that one loader holds while the others wait for its message. And no late fill:
+a value that was loaded before an invalidation must not be stored after it. In L1 the pending operation sees to that, in
+L2 the lease again, because every write and invalidation voids it, and the fill is refused without it.
+
+::
+
+    read --hit--> value
+      | miss
+    lease --0 leased--> loader --> fill --stored--> L1
+      |  |                |         \\--refused--> the value, kept nowhere
+      |  |                \\--raises--> abort: the lease goes back, one of the waiters loads
+      |  \\--3 on hold--> loader --> the value, kept nowhere
+      \\--2 somebody loads--> wait for a message about the key, or for the lease's end --> read
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..coherence import State
 from ..errors import ShardError
-from ..flights import ABANDONED, Load
+from ..flights import ABANDONED, Load, Signal
 from ..l2 import Exchange, stage
 from .reading import MISSING, accept, answer, read
-from .steps import Call, JoinLoad, Steps
-from .tier import FENCE_MS, Tier, hex_id, new_id
+from .steps import Await, Call, JoinLoad, Steps
+from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
+
+#: Pauses between looks where no message would be heard: the first and the longest, in seconds.
+_LOOK_FIRST_S: Final = 0.02
+_LOOK_LONGEST_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +53,23 @@ class Loading:
     ttl_ms: int
 
 
+class _Answer(NamedTuple):
+    """What ``lease`` said. ``value`` is MISSING unless one is there; ``token`` is empty unless the key was leased."""
+
+    value: Any = MISSING
+    token: bytes = b""
+    generation: int = 0
+    wait_ms: int = 0
+
+
 def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     """Return the value in L2, or else the loader's, which L2 and L1 then keep.
 
-    However many threads ask for one key at the same time, one of them does the work. A shard that does not answer
-    costs the caching, not the value.
+    However many threads, tasks and processes ask for one key at the same time, one of them does the work. A shard that
+    does not answer costs the caching, not the value.
 
     Raises:
-        Whatever the loader raises, in every waiting thread.
+        Whatever the loader raises, to everybody who waits in this process; in other processes one of them tries again.
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     mine = Load(wanted.name)
@@ -71,37 +96,88 @@ def carry_out(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -
 
 
 def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
-    try:
-        value = yield from read(tier, store, wanted.name)
-    except ShardError:
-        return (yield from _call(tier, wanted))
-    if value is not MISSING:
-        return value
-    shard, encoded = tier.place(wanted.name)
-    op = Op(wanted.name, shard, wid=new_id(), write=True)
+    lane, encoded = tier.place(wanted.name)
+    since_ns = tier.clock()
+    pause_s = _LOOK_FIRST_S
+    while True:
+        try:
+            value = yield from read(tier, store, wanted.name)
+        except ShardError:
+            return (yield from _call(tier, wanted))
+        if value is not MISSING:
+            return value
+        signal = Signal()
+        # Before asking, so that the message that ends the wait cannot come too early.
+        is_heard = tier.ears.await_key(lane, encoded, signal.set)
+        try:
+            given = yield from _attempt(tier, store, wanted, lane, encoded)
+            if given.value is not MISSING:
+                return given.value
+            if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
+                # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
+                return (yield from _call(tier, wanted))
+            seconds = given.wait_ms / 1000
+            yield Await(signal, seconds if is_heard else min(pause_s, seconds))
+            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+        finally:
+            tier.ears.unawait(lane, encoded, signal.set)
+
+
+def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, encoded: bytes) -> Steps[_Answer]:
+    """Ask for the lease; with it, load and fill."""
+    op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
-        return (yield from _fill(tier, store, wanted, op, encoded))
-    except BaseException:
-        store.abandon(op, drop=False)
-        raise
+        try:
+            given = yield from _lease(tier, lane, encoded)
+        except ShardError:
+            return _Answer()
+        if not given.token:
+            return given
+        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given)))
+    finally:
+        store.abandon(op, drop=False)  # unless it is finished
 
 
-def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes) -> Steps[Any]:
-    """Fence, load, fill. The operation is finished or abandoned when this returns."""
+def _lease(tier: Tier, lane: int, encoded: bytes) -> Steps[_Answer]:
+    """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
+    keys = tier.write_keys(lane, [encoded])
+    lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
+    # What is owed an invalidation is loaded over: it is not known to be gone.
+    mode = b"REPLACE" if tier.is_owed(lane, encoded) else b""
+    while True:
+        start_ns = tier.clock()
+        command = tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, mode)
+        reply = answer((yield [Exchange(lane, [command])])[0])
+        status, generation, *rest = reply.values[0]
+        if int(status) == 0:
+            return _Answer(token=rest[0], generation=int(generation, 16))
+        if int(status) == 2:
+            return _Answer(wait_ms=max(1, int(rest[0])))
+        if int(status) != 1:
+            return _Answer()
+        value, _, _ = yield from accept(tier, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        if value is not MISSING:
+            return _Answer(value=value)
+        mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer) -> Steps[Any]:
+    """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
+    tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
-        token, generation, found = yield from _fence(tier, op.lane, encoded)
-    except ShardError:
         value = yield from _call(tier, wanted)
-        store.abandon(op, drop=False)
-        return value
-    if found is not MISSING:  # another process was quicker
-        store.abandon(op, drop=False)
-        return found
-    value = yield from _call(tier, wanted)
-    sealed = tier.codec.seal(tier.codec.encode(value), wid=op.wid, generation=generation, ttl_ms=wanted.ttl_ms)
+        content = tier.codec.encode(value)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _abort(tier, op.lane, encoded, given.token)
+        raise
+    finally:
+        del tier.leases[given.token]
+    sealed = tier.codec.seal(content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms)
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
-    arguments = (hex_id(op.wid), hex_id(generation), token, b"%d" % wanted.ttl_ms, *envelopes)
+    arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
     command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
     start_ns = tier.clock()
     try:
@@ -112,7 +188,6 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         return value
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
-        store.abandon(op, drop=False)
         return value
     tier.count_write(len(sealed))
     deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
@@ -120,21 +195,10 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
     return value
 
 
-def _fence(tier: Tier, shard: int, encoded: bytes) -> Steps[tuple[bytes, int, Any]]:
-    """Return ``(token, generation, MISSING)``, or a live value that has come meanwhile as the third."""
-    keys = tier.write_keys(shard, [encoded])
-    mode = b""
-    while True:
-        start_ns = tier.clock()
-        command = tier.call(tier.scripts.fence, keys, hex_id(new_id()), FENCE_MS, mode)
-        reply = answer((yield [Exchange(shard, [command])])[0])
-        status, generation, held, *rest = reply.values[0]
-        if int(status) == 0:
-            return held, int(generation, 16), MISSING
-        value, _, _ = yield from accept(tier, shard, held, int(rest[0]), int(generation, 16), start_ns)
-        if value is not MISSING:
-            return b"", int(generation, 16), value
-        mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
+    """Give the lease back, so that nobody has to wait for its end. If that fails, they do."""
+    command = tier.call(tier.scripts.abort, tier.write_keys(lane, [encoded]), hex_id(new_id()), token)
+    yield [Exchange(lane, [command])]
 
 
 def _call(tier: Tier, wanted: Loading) -> Steps[Any]:

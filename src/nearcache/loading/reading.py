@@ -48,6 +48,9 @@ def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
         ShardError: The shard did not answer.
     """
     shard, encoded = tier.place(key)
+    if tier.is_owed(shard, encoded):
+        tier.count(misses=1)
+        return MISSING
     joined = store.join(key)
     if isinstance(joined, Read):
         outcome = yield JoinRead(joined)
@@ -75,7 +78,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     name = tier.names[shard].value(encoded)
     suspect = store.suspect(op.key)
     if suspect is not None:
-        wid, value = suspect
+        wid, value, _ = suspect
         current = yield from _revalidate(tier, store, op, shard, name, wid)
         if current:
             return value
@@ -146,6 +149,8 @@ def revalidated(tier: Tier, wid: int, pttl_ms: int, header: bytes, generation: i
 def contains(tier: Tier, key: Any) -> Steps[bool]:
     """Whether L2 holds a live value. Reads its header only and changes nothing, in L1 or L2."""
     shard, encoded = tier.place(key)
+    if tier.is_owed(shard, encoded):
+        return False
     commands: list[Any] = [
         (b"GETRANGE", tier.names[shard].value(encoded), *HEADER_COMMAND_TAIL),
         tier.ask_generation(shard),

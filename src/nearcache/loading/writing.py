@@ -25,9 +25,12 @@ def write(
 ) -> Steps[Any]:
     """Store a value in L2, then in L1. Returns MISSING, or with ``absent_only`` the live value that stood in the way.
 
+    A key on hold takes no value: what it has is removed, as by an invalidation.
+
     Raises:
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
-        ShardError: It is not known to be stored. If ``error.sent``, it may be; no L1 copy is kept.
+        ShardError: It is not known to be stored. If ``error.sent``, it may be; no L1 copy is kept. An invalidation of
+            the key is owed, and will be made up for; where the tier forgives, that is all.
     """
     shard, encoded = tier.place(name)
     content = tier.codec.encode(value)
@@ -36,9 +39,8 @@ def write(
         store.open(op)
         return (yield from _write(tier, store, op, encoded, value, content, ttl_ms, absent_only))
     except BaseException as error:
-        store.abandon(op, drop=True)
-        if isinstance(error, ShardError):
-            tier.count(errors=1)
+        if _give_up(tier, store, op, encoded, error):
+            return MISSING
         raise
 
 
@@ -54,6 +56,11 @@ def _write(
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
             tier.count_write(len(sealed))
+            epoch, seq, held = rest
+            tier.acknowledge(op.lane, epoch, seq, (encoded,))
+            if held:
+                store.finish(op, None, 0, 0)
+                return MISSING
             deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
             return MISSING
@@ -88,51 +95,92 @@ def set_commands(
     return [*before, tier.call(tier.scripts.set, tier.write_keys(lane, encoded, staging), *arguments)]
 
 
-def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
+def invalidate(
+    tier: Tier, store: Store[Any, Any], name: Any, *, hold_ms: int | None = None, token: bytes = b""
+) -> Steps[bool]:
     """Drop every copy of a key, in every process. Returns whether L2 or this L1 held a live one.
 
+    Args:
+        hold_ms: If given and above 0, nothing can be stored under the key for so long, or until it is called again
+            with 0 and the same token.
     Raises:
-        ShardError: It is not known to be done; this process has dropped its copy all the same.
+        ShardError: It is not known to be done; this process has dropped its copy all the same. An invalidation is owed,
+            and will be made up for; where the tier forgives, that is all.
     """
     shard, encoded = tier.place(name)
     op = Op(name, shard, wid=new_id(), write=True)
+    hold = () if hold_ms is None else (b"%d" % hold_ms, token)
+    held = False
     try:
         store.open(op)
         held = store.delete(name)
-        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid)])[0])
+        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid, *hold)])[0])
+        _, _, existed, epoch, seq = reply.values[0]
+        tier.acknowledge(shard, epoch, seq, (encoded,))
         store.finish(op, None, 0, 0)
         tier.count(invalidations=1)
-        return held or int(reply.values[0][2]) > 0
+        return held or int(existed) > 0
     except BaseException as error:
-        store.abandon(op, drop=True)
-        if isinstance(error, ShardError):
-            tier.count(errors=1)
+        if _give_up(tier, store, op, encoded, error):
+            return held
         raise
 
 
+def _give_up(tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
+    """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
+    tier.owe(op.lane, (encoded,))
+    store.abandon(op, drop=True)
+    if not isinstance(error, ShardError):
+        return False
+    tier.count(errors=1)
+    return tier.forgives
+
+
 def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
-    """Give every lane a new generation: whatever was written before is dead, in every process. O(shards).
+    """Give every lane a new generation: whatever was written before is dead, in every process. O(lanes).
 
     Raises:
-        ShardError: Of the first shard that did not do it; the others have been cleared.
+        ShardError: Of the first lane that did not do it; the others have been cleared. It is owed.
     """
     ids = [new_id() for _ in tier.lanes]
-    exchanges = [
-        Exchange(lane, [tier.call(tier.scripts.clear, [tier.names[lane].lane_key], hex_id(wid))])
-        for lane, wid in enumerate(ids)
-    ]
     for lane, wid in zip(tier.lanes, ids, strict=True):
         lane.expect_clear(wid)
+    replies: list[Any] = [None] * len(ids)
     try:
-        replies = yield exchanges
+        replies = yield [tier.clear_exchange(lane, wid) for lane, wid in enumerate(ids)]
     finally:
-        for shard, lane in enumerate(tier.lanes):
+        for number, (lane, reply) in enumerate(zip(tier.lanes, replies, strict=True)):
+            if reply is None or errors_in(reply):
+                tier.owe_clear(number)
+            else:
+                _, _, epoch, seq = reply.values[0]
+                tier.acknowledge(number, epoch, seq, None)
             # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
             lane.generation = None
-            store.lane_suspect(shard)
+            store.lane_suspect(number)
         store.drop_all(invalidated=True)
     tier.count(invalidations=1)
     failed = next((value for reply in replies for value in errors_in(reply)), None)
     if failed is not None:
         tier.count(errors=1)
-        raise failed
+        if not tier.forgives:
+            raise failed
+
+
+def pay(tier: Tier, lane: int) -> Steps[bool]:
+    """Make the invalidations that are owed on a lane. Returns whether nothing is owed any more."""
+    while (debt := tier.due(lane)) is not None:
+        wid = new_id()
+        exchange = (
+            tier.clear_exchange(lane, wid) if debt.keys is None else tier.invalidate_exchange(lane, debt.keys, wid)
+        )
+        if errors_in((yield [exchange])[0]):
+            return False
+        tier.paid(lane, debt)
+        tier.count(repaid=1 if debt.keys is None else len(debt.keys))
+    return True
+
+
+def on_hold(listed: bytes) -> set[int]:
+    """Return which keys of a ``set``, counted from 1, were on hold and took no value."""
+    return {int(number) for number in listed.split(b",") if number}
