@@ -13,7 +13,7 @@ from contextvars import copy_context
 from typing import Any
 
 from .errors import ClosedError
-from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, strand
+from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
 from .loops import PerLoop, wake
 
 
@@ -26,6 +26,17 @@ async def wait_for_read(read: Read, lock: AnyLock, timeout_s: float) -> Any:
     finally:
         read.remove_done_callback(tell, lock)
     return read.outcome
+
+
+async def wait_for_signal(signal: Signal, timeout_s: float) -> bool:
+    """Return whether it happened within the time."""
+    future, tell = _promise()
+    signal.add_done_callback(tell)
+    try:
+        await asyncio.wait((future,), timeout=timeout_s)
+    finally:
+        signal.remove_done_callback(tell)
+    return signal.is_set()
 
 
 async def wait_for_load(loads: Loads, load: Load) -> Any:

@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 from .._store import Store
-from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read
+from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
 from ..flights import Load
 from ..l2.aio import AsyncDriver
 from .filling import Loading, carry_out
-from .steps import Call, JoinRead, Request, Steps, T
+from .steps import Await, Call, JoinRead, Request, Steps, T
 from .tier import Tier
 
 
@@ -77,4 +77,6 @@ class AsyncRunner:
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
             return await wait_for_read(request.read, self._tier.lock, left_s)
+        if isinstance(request, Await):
+            return await wait_for_signal(request.signal, request.seconds)
         return await wait_for_load(self._tier.loads, request.load)
