@@ -276,8 +276,9 @@ class LoopPool:
         self._dialling -= 1
         if isinstance(outcome, BaseException):
             self._refuse(outcome)
-        elif self._closed:
+        elif self._closed or outcome.is_stale():  # stale: the server went away while the loop was busy
             outcome.close()
+            self._dial()
         else:
             self._watched[outcome] = _Watched(self._loop, self, outcome)
             self.put(outcome)
