@@ -168,7 +168,8 @@ class LoopPool:
         self._clock = clock
         self._watched: dict[Connection, _Watched] = {}
         self._dialling = 0
-        self._waiters: deque[asyncio.Future[Connection]] = deque()
+        self._waiters: deque[tuple[int, asyncio.Future[Connection]]] = deque()  # numbered as they came
+        self._came = 0
         self._closed = False
 
     async def transfer(self, flow: Flow, deadline_ns: int) -> None:
@@ -190,7 +191,8 @@ class LoopPool:
         if self._closed:
             raise ClosedError("the cache was closed")
         future: asyncio.Future[Connection] = self._loop.create_future()
-        self._waiters.append(future)
+        self._came += 1
+        self._waiters.append((self._came, future))
         self._dial()
         try:
             await asyncio.wait((future,), timeout=max(0.0, (deadline_ns - self._clock()) / 1e9))
@@ -209,7 +211,7 @@ class LoopPool:
         if connection not in self._watched:
             return  # it was closed meanwhile
         while self._waiters:
-            waiter = self._waiters.popleft()
+            _, waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return
@@ -231,7 +233,7 @@ class LoopPool:
         for connection in list(self._watched):
             self._drop(connection, watched=watched)
         if watched:
-            self._refuse(ClosedError("the cache was closed"))
+            self._refuse(ClosedError("the cache was closed"), self._came)
 
     def _drop(self, connection: Connection, *, watched: bool) -> None:
         known = self._watched.pop(connection, None)
@@ -241,41 +243,48 @@ class LoopPool:
             self.idle.remove(connection)
         connection.close()
 
-    def _refuse(self, error: BaseException) -> None:
-        """Let all who wait have an error, each its own: who takes one may add to it."""
-        waiters = [waiter for waiter in self._waiters if not waiter.done()]
-        self._waiters.clear()
-        for waiter in waiters:
-            own = copy.copy(error)
-            own.__cause__ = error.__cause__
-            waiter.set_exception(own)
+    def _refuse(self, error: BaseException, last: int) -> None:
+        """Let those who waited have an error, each its own, for who takes one may add to it."""
+        while self._waiters and self._waiters[0][0] <= last:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                own = copy.copy(error)
+                own.__cause__ = error.__cause__
+                waiter.set_exception(own)
 
     def _dial(self) -> None:
         """Make connections for those who wait, but not as many at once as there are of them."""
         room = self._size - len(self._watched)
-        wanted = sum(not waiter.done() for waiter in self._waiters)
+        wanted = sum(not waiter.done() for _, waiter in self._waiters)
         while self._dialling < min(room, wanted, _DIALS) and not self._closed:
             self._dialling += 1
             try:
-                threading.Thread(target=self._dial_here, name="nearcache-dial", daemon=True).start()
+                thread = threading.Thread(
+                    target=self._dial_here, args=(self._came,), name="nearcache-dial", daemon=True
+                )
+                thread.start()
             except BaseException:
                 self._dialling -= 1
                 raise
 
-    def _dial_here(self) -> None:
-        """Make one, in a thread for that. It may take its time, whatever time its takers have."""
+    def _dial_here(self, last: int) -> None:
+        """Make one, in a thread for that. It may take its time, whatever time its takers have.
+
+        If that fails, those hear of it who had come when it began; who comes later may have come after the trouble.
+        """
         outcome: Connection | BaseException
         try:
             outcome = self.shard.connect(self._clock() + _DIAL_NS)
         except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where somebody waits
             outcome = error
-        if not wake(self._loop, self._dialled, outcome) and isinstance(outcome, Connection):
+        if not wake(self._loop, self._dialled, outcome, last) and isinstance(outcome, Connection):
             outcome.close()
 
-    def _dialled(self, outcome: Connection | BaseException) -> None:
+    def _dialled(self, outcome: Connection | BaseException, last: int) -> None:
         self._dialling -= 1
         if isinstance(outcome, BaseException):
-            self._refuse(outcome)
+            self._refuse(outcome, last)
+            self._dial()
         elif self._closed or outcome.is_stale():  # stale: the server went away while the loop was busy
             outcome.close()
             self._dial()
