@@ -106,6 +106,7 @@ cdef class Hits:
             loader: A coroutine function, which runs in this event loop, or a function that may block, which runs in a
                 worker thread; default: the cache's own ``loader=``.
             ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; default: the cache's.
+            tags: Of a loaded value; as in :meth:`Cache.get_or_load`.
         """
         found = self._hit(key, NOTHING)
         if found is NOTHING:

@@ -1,12 +1,13 @@
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from types import GenericAlias
-from typing import Any, Generic, TypeVar, final, overload
+from typing import Any, Generic, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Self, disjoint_base
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
+_Tags: TypeAlias = Sequence[str] | Callable[[_K, _V], Iterable[str]]
 
 @final
 @disjoint_base
@@ -28,12 +29,14 @@ class Hits(Generic[_K, _V]):
     @overload
     def get(self, key: _K, default: _D) -> Coroutine[Any, Any, _V | _D]: ...
     @overload
-    def get_or_load(self, key: _K, loader: None = None, *, ttl: float | None = ...) -> Coroutine[Any, Any, _V]: ...
-    @overload
     def get_or_load(
-        self, key: _K, loader: Callable[[_K], Awaitable[_V]], *, ttl: float | None = ...
+        self, key: _K, loader: None = None, *, ttl: float | None = ..., tags: _Tags[_K, _V] = ...
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: Callable[[_K], _V], *, ttl: float | None = ...
+        self, key: _K, loader: Callable[[_K], Awaitable[_V]], *, ttl: float | None = ..., tags: _Tags[_K, _V] = ...
+    ) -> Coroutine[Any, Any, _V]: ...
+    @overload
+    def get_or_load(
+        self, key: _K, loader: Callable[[_K], _V], *, ttl: float | None = ..., tags: _Tags[_K, _V] = ...
     ) -> Coroutine[Any, Any, _V]: ...

@@ -26,8 +26,13 @@ SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix")
 #: little, so that a scan does not push out what is in use).
 Policy = Literal["lru", "adaptive"]
 DEFAULT_POLICY: Final[Policy] = "adaptive"
+#: What a change does when its shard does not answer.
+OnError = Literal["raise", "queue"]
 #: Why an entry went from L1, as ``on_removal`` is told: see :class:`Settings`.
 RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped"]
+
+#: Most tags of one value.
+MOST_TAGS: Final = 16
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
@@ -82,6 +87,11 @@ class Settings:
             is the one held, after ``key=``. It runs after the change, in the thread that caused it (for a message from
             another process: the listener's), never during a hit, and must not block. What it raises goes to
             ``sys.unraisablehook``. Causes: docs/tiers.md.
+        tags: Names that ``invalidate_tag`` invalidates loaded values by, or a function that returns them for a key and
+            a loaded value.
+        lease: How long a loader's claim on a key outlives its process. Claims of running loaders are renewed.
+        on_error: What a write or an invalidation does when its shard does not answer: ``raise``, or ``queue`` the
+            invalidation and return. Either way the invalidation is made up for when the shard is back.
         classes: Classes that the ``safe`` codec may write and read.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
@@ -105,6 +115,9 @@ class Settings:
     key: Callable[[Any], Any] | None = None
     getsizeof: Callable[[Any], int] | None = None
     on_removal: Callable[[Any, Any, RemovalCause], object] | None = None
+    tags: tuple[str, ...] | Callable[[Any, Any], Any] = ()
+    lease: float = 2.0
+    on_error: OnError = "raise"
     classes: tuple[type, ...] = ()
     shards: int = 1
     maxmemory_mb: int = 256
@@ -177,6 +190,23 @@ def _classes(option: str, value: Any) -> Any:
     return tuple(value)
 
 
+def check_tags(value: Any) -> tuple[str, ...]:
+    """Return tags as a tuple.
+
+    Raises:
+        ConfigError: They are not texts, or more than an envelope takes.
+    """
+    if not isinstance(value, str) and hasattr(value, "__iter__"):
+        tags = tuple(value)
+        if len(tags) <= MOST_TAGS and all(isinstance(tag, str) for tag in tags):
+            return tags
+    raise ConfigError("tags", value, f"give at most {MOST_TAGS} texts, as in tags=('catalogue',)")
+
+
+def _tags(_option: str, value: Any) -> Any:
+    return value if callable(value) else check_tags(value)
+
+
 def _names(option: str, value: Any) -> Any:
     names = value.split(",") if isinstance(value, str) else value
     if names is None:
@@ -223,6 +253,9 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "key": _callable,
     "getsizeof": _callable,
     "on_removal": _callable,
+    "tags": _tags,
+    "lease": _seconds(0.1, 60.0),
+    "on_error": _one_of(*get_args(OnError)),
     "classes": _classes,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -241,10 +274,10 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 }
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
 _L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
-                             "pool_size", "classes"})  # fmt: skip
+                             "pool_size", "classes", "lease", "on_error"})  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
-_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes"})
+_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags"})
 
 
 def seconds_to_ttl(option: str, value: Any) -> float | None:

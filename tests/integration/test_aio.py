@@ -143,6 +143,30 @@ def test_methods_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[An
     asyncio.run(main())
 
 
+def test_groups_and_changes_elsewhere_do_what_the_cache_s_do(
+    open_cache: Callable[..., TieredCache[Any, Any]],
+) -> None:
+    """Tags, holds and tokens."""
+    a, b = open_cache(), open_cache()
+
+    async def main() -> None:
+        async with a.aio as c:
+            await c.set("t1", 1, tags=["t"])
+            await c.set_many({"t2": 2}, tags=["t"])
+            assert await c.get_or_load("t3", str.upper, tags=["t"]) == "T3"
+            await c.invalidate_tag("t")
+            assert await c.get_many(["t1", "t2", "t3"]) == {}
+            async with c.hold(["k"]):
+                await b.aio.set("k", "old")
+                assert await c.get("k") is None
+            assert await c.get("k") is None
+            b["k"] = "new"
+            await c.wait_for(b.token())
+            assert await c.get("k") == "new"
+
+    asyncio.run(main())
+
+
 def test_key_function_and_ttl_of_the_cache_hold(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
     """The loader gets the key as it was given; several keys may mean one entry."""
     cache = open_cache(key=str.lower, ttl=1000, loader=lambda key: [key])

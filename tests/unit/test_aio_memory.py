@@ -62,6 +62,19 @@ def test_methods_do_what_the_caches_do() -> None:
             assert await c.get_many(["x", "y", "z", "w"]) == {}
             with pytest.raises(KeyError, match="none"):
                 await c.get_or_load("none")
+            await c.set("tagged", 1, tags=["t"])
+            await c.set_many({"also": 2}, tags=["t"])
+            assert await c.get_or_load("loaded", str.upper, tags=lambda key, value: [value.lower()]) == "LOADED"
+            await c.invalidate_tag("t")
+            await c.invalidate_tag("loaded")
+            assert await c.get_many(["tagged", "also", "loaded"]) == {}
+            async with c.hold(["a"]):
+                assert await c.get("a") is None
+                await c.set("a", "old")
+            assert await c.get("a") is None
+            with pytest.raises(ValueError, match="seconds"):
+                c.hold(["a"], seconds=0)
+            await c.wait_for(c.cache.token())
             await c.clear()
             assert len(c.cache) == 0
             assert await c.selftest() == nearcache.SelfTest()
@@ -77,7 +90,7 @@ def test_methods_do_what_the_caches_do() -> None:
 def test_view_has_the_cache_s_verbs() -> None:
     """Under the same names and parameters. What needs no I/O is the cache's own."""
     local = {
-        "aio", "cache_info", "copy", "expire", "fromkeys", "health", "items", "keys", "popitem", "settings", "stats",
+        "aio", "cache_info", "copy", "expire", "fromkeys", "health", "items", "keys", "popitem", "settings", "stats", "token",
         "values", *vars(nearcache.cache.base.Store),
     }  # fmt: skip
     verbs = {name for name in dir(MemoryCache) if not name.startswith("_")} - local

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import copyreg
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ..coherence.derived import Derived
+from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads
-from ..options import Settings, memory_options, parse
+from ..options import Settings, check_tags, memory_options, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .holding import Hold, hold_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
@@ -26,8 +30,24 @@ _ABSENT: Final[Any] = object()
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 _LOADED: Final = 1
 _IDENTITY: Final = 1
+#: Sets of tags that are told apart; beyond, some values go along with others'.
+_DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
-_OWN: Final = frozenset({"aio", "settings", "_loads", "_counting", "_load_calls", "_closed"})
+_OWN: Final = frozenset(
+    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes"}
+)
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What a load is carried out with."""
+
+    key: Any
+    name: Any
+    ttl_ns: int
+    labels: Any
+    changes: int = 0
+    under: tuple[int, int] | None = None
 
 
 class MemoryCache(Cache[K, V]):
@@ -53,12 +73,16 @@ class MemoryCache(Cache[K, V]):
         self.settings = settings
         super().__init__(
             settings.maxsize,
+            lanes=1 + _DERIVED,
             ttl_ns=0 if settings.ttl is None else round(settings.ttl * 1e9),
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
         self.lane_vouch(0, NEVER_NS)
         self.lane_attach(0, _IDENTITY)
+        self._derived = Derived(1, _DERIVED)
+        self._derived.vouched(self, 0, NEVER_NS)
+        self._tag_changes = 0
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0]
@@ -73,19 +97,19 @@ class MemoryCache(Cache[K, V]):
             raise KeyError(key)
         return self._load(key, self.settings.loader, DEFAULT)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
-        ttl_ns = self._ttl_ns(ttl)
-        mine = Load(self._name(key))
+        terms = self._terms(key, ttl, tags)
+        mine = Load(terms.name)
         try:
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
                     return cast("V", value)
-            op = self._begin_load(mine, key)
+            op = self._begin_load(mine, terms)
             if op is not None:
                 try:
-                    self._finish_load(mine, op, loader(key), ttl_ns)
+                    self._finish_load(mine, op, terms, loader(key))
                 except BaseException:
                     self._fail_load(op)
                     raise
@@ -98,32 +122,52 @@ class MemoryCache(Cache[K, V]):
 
     # What is written or deleted during a load is newer, and stays as it is.
 
-    def _begin_load(self, mine: Load, key: K) -> Op | None:
+    def _terms(self, key: K, ttl: float | None, tags: Any) -> _Terms:
+        """Check what a load was asked for with."""
+        labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+        name = key if self.settings.key is None else self.settings.key(key)
+        return _Terms(key, name, self._ttl_ms(ttl, 0) * _NS_PER_MS, labels)
+
+    def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
-        found = self.peek(key, _ABSENT)
+        found = self.peek(terms.key, _ABSENT)
         if found is not _ABSENT:
             mine.value = found
             return None
+        terms.changes = self._tag_changes
+        terms.under = None if callable(terms.labels) else self._depend(terms.labels)
         op = Op(mine.key, 0, wid=_LOADED, write=True)
         self.open(op)
         self._count_load(0)
         return op
 
-    def _finish_load(self, mine: Load, op: Op, value: V, ttl_ns: int) -> None:
+    def _finish_load(self, mine: Load, op: Op, terms: _Terms, value: V) -> None:
+        under, labels = terms.under, terms.labels
+        if callable(labels):
+            under = self._depend(check_tags(labels(terms.key, value)))
         size = self._size_of(value)
-        deadline_ns = monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
         mine.value = value
-        self.finish(op, value, _LOADED, deadline_ns, size, _IDENTITY)
+        if callable(labels) and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
+            self.abandon(op, drop=False)
+        else:
+            self.finish(op, value, _LOADED, _deadline_ns(terms.ttl_ns), size, _IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:
         self.abandon(op, drop=False)
         self._count_load(1)
 
-    def _ttl_ns(self, ttl: float | None) -> int:
-        return self._ttl_ms(ttl, 0) * _NS_PER_MS
+    def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
+        """Return what an entry with these tags is to be entered under."""
+        if not tags:
+            return None
+        return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
 
-    def _name(self, key: K) -> Any:
-        return key if self.settings.key is None else self.settings.key(key)
+    def _put_tagged(self, key: K, value: V, ttl_ns: int, tags: Sequence[str]) -> None:
+        op = Op(key if self.settings.key is None else self.settings.key(key), 0, wid=_LOADED, write=True)
+        size = self._size_of(value)
+        self.open(op)
+        self.drop(key)
+        self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -134,10 +178,14 @@ class MemoryCache(Cache[K, V]):
 
     # -- writing
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value. See :meth:`Cache.set`."""
         self._use()
-        self.put(key, value, ttl_ns=self._ttl_ms(ttl, 0) * _NS_PER_MS)
+        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
+        if tags:
+            self._put_tagged(key, value, ttl_ns, check_tags(tags))
+        else:
+            self.put(key, value, ttl_ns=ttl_ns)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
@@ -157,12 +205,16 @@ class MemoryCache(Cache[K, V]):
         self._use()
         return self.hit_dict(keys, [])
 
-    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Store many values."""
-        self._use()
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
         for key, value in dict(_pairs(values)).items():
-            self.put(key, value, ttl_ns=ttl_ns)
+            self.set(key, value, ttl=ttl, tags=tags)
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Remove many keys."""
@@ -173,6 +225,32 @@ class MemoryCache(Cache[K, V]):
         """Remove everything."""
         self._use()
         self.drop_all(invalidated=True)
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Remove every value that has this tag. See :meth:`Cache.invalidate_tag`."""
+        self._use()
+        (name,) = check_tags([tag])
+        self._tag_changes += 1
+        self._derived.changed(self, name.encode("utf-8", "surrogatepass"))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+        """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`.
+
+        What is loaded or stored meanwhile goes at its end.
+        """
+        hold_to_ms(seconds)
+        held = list(keys)
+        return Hold(lambda: self.delete_many(held), lambda: self.delete_many(held))
+
+    def token(self) -> str:
+        """Return a token. There are no other processes, so it says nothing."""
+        self._use()
+        return pack_token({})
+
+    def wait_for(self, token: str, timeout: float = 1.0) -> None:  # noqa: ARG002  the same call as for a tiered cache
+        """There is nothing to wait for."""
+        self._use()
+        parse_token(token)
 
     # -- copies
 
@@ -264,3 +342,7 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
             name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
             if slot not in ("__dict__", "__weakref__") and hasattr(cache, name):
                 yield name, getattr(cache, name)
+
+
+def _deadline_ns(ttl_ns: int) -> int:
+    return monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS

@@ -18,22 +18,30 @@ L2 the lease again, because every write and invalidation voids it, and the fill 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..codecs import Encoded
 from ..coherence import State
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal
 from ..l2 import Exchange, stage
-from .reading import MISSING, accept, answer, read
+from ..options import check_tags
+from .reading import accept, read
+from .replies import MISSING, answer
 from .steps import Await, Call, JoinLoad, Steps
+from .tagging import Tag, depend, generations, known, tags_named
 from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
 
 #: Pauses between looks where no message would be heard: the first and the longest, in seconds.
 _LOOK_FIRST_S: Final = 0.02
 _LOOK_LONGEST_S: Final = 0.2
+
+
+Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,14 @@ class Loading:
         key: The key as the user gave it, which is what the loader gets.
         loader: Returns the value, or raises.
         ttl_ms: Lifetime of the filled value.
+        tags: What invalidates the value beside its key: names, or a function that tells them from key and value.
     """
 
     name: Any
     key: Any
     loader: Callable[[Any], Any]
     ttl_ms: int
+    tags: Tags = ()
 
 
 class _Answer(NamedTuple):
@@ -129,7 +139,7 @@ def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, enc
     try:
         store.open(op)
         try:
-            given = yield from _lease(tier, lane, encoded)
+            given = yield from _lease(tier, store, lane, encoded)
         except ShardError:
             return _Answer()
         if not given.token:
@@ -139,7 +149,7 @@ def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, enc
         store.abandon(op, drop=False)  # unless it is finished
 
 
-def _lease(tier: Tier, lane: int, encoded: bytes) -> Steps[_Answer]:
+def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     keys = tier.write_keys(lane, [encoded])
     lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
@@ -156,18 +166,29 @@ def _lease(tier: Tier, lane: int, encoded: bytes) -> Steps[_Answer]:
             return _Answer(wait_ms=max(1, int(rest[0])))
         if int(status) != 1:
             return _Answer()
-        value, _, _ = yield from accept(tier, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
-        if value is not MISSING:
-            return _Answer(value=value)
+        found = yield from accept(tier, store, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        if found.value is not MISSING:
+            return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+class _Loaded(NamedTuple):
+    """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
+
+    ``tags`` is None if a tag was not known before; the value may be older than that tag's last change then.
+    """
+
+    value: Any
+    content: Encoded
+    tags: tuple[tuple[int, int], ...] | None
+    under: tuple[int, int] | None
 
 
 def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
-        value = yield from _call(tier, wanted)
-        content = tier.codec.encode(value)
+        loaded = yield from _loaded(tier, store, wanted, op.lane)
     except GeneratorExit:
         raise
     except BaseException:
@@ -175,7 +196,12 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         raise
     finally:
         del tier.leases[given.token]
-    sealed = tier.codec.seal(content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms)
+    if loaded.tags is None:
+        yield from _abort(tier, op.lane, encoded, given.token)
+        return loaded.value
+    sealed = tier.codec.seal(
+        loaded.content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms, tags=loaded.tags
+    )
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
     arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
     command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
@@ -185,14 +211,36 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
     except ShardError:
         tier.count(errors=1)
         store.abandon(op, drop=True)
-        return value
+        return loaded.value
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
-        return value
+        return loaded.value
     tier.count_write(len(sealed))
     deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
-    store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
-    return value
+    store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
+    return loaded.value
+
+
+def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> Steps[_Loaded]:
+    """Call the loader, with the generations of the value's tags captured before."""
+    since_ns = tier.clock()
+    tags: tuple[Tag, ...] = () if callable(wanted.tags) else tags_named(tier, wanted.tags)
+    under = depend(tier, store, lane, tags)
+    stated: tuple[tuple[int, int], ...] | None = ()
+    try:
+        stated = (yield from generations(tier, tags)) if tags else ()
+    except ShardError:
+        stated = None
+    value = yield from _call(tier, wanted)
+    content = tier.codec.encode(value)
+    if callable(wanted.tags):
+        tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
+        under = depend(tier, store, lane, tags)
+        stated = known(tier, tags, since_ns)
+        if stated is None:  # the next load will find them known
+            with suppress(ShardError):
+                yield from generations(tier, tags)
+    return _Loaded(value, content, stated, under)
 
 
 def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:

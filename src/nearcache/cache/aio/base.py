@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
@@ -19,6 +19,23 @@ D = TypeVar("D")
 
 #: A loader: a coroutine function, or a function that blocks.
 Loader: TypeAlias = Callable[[K], V] | Callable[[K], Awaitable[V]]
+
+
+class AsyncHold:
+    """What :meth:`AsyncCache.hold` returns. See :class:`Hold`."""
+
+    def __init__(self, begin: Callable[[], Awaitable[Any]], end: Callable[[], Awaitable[Any]]) -> None:
+        self._begin = begin
+        self._end = end
+
+    async def __aenter__(self) -> Self:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
 
 
 class AsyncCache(Hits[K, V], Generic[K, V]):
@@ -49,7 +66,7 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
         """Return whether some tier has a value for a key, as ``key in cache`` does."""
         raise NotImplementedError
 
-    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
         raise NotImplementedError
 
@@ -85,7 +102,13 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
         """Return the values that are there, by key. See :meth:`Cache.get_many`."""
         raise NotImplementedError
 
-    async def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+    async def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
         raise NotImplementedError
 
@@ -103,6 +126,23 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
 
     async def clear(self) -> None:
         """Empty every tier, in every process. See :meth:`TieredCache.clear`."""
+        raise NotImplementedError
+
+    # -- groups, and changes elsewhere
+
+    async def invalidate_tag(self, tag: str) -> None:
+        """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
+        raise NotImplementedError
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
+        """Return a context, for ``async with``, in which the data behind these keys can be changed safely.
+
+        See :meth:`Cache.hold`. When the task is cancelled within, the hold ends as well.
+        """
+        raise NotImplementedError
+
+    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
         raise NotImplementedError
 
     # -- life and observation
@@ -125,10 +165,12 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
 
     # -- what the compiled part asks for when L1 has nothing
 
-    async def _missing_load(self, key: K, loader: Loader[K, V] | None, *, ttl: float | None = DEFAULT) -> V:
+    async def _missing_load(
+        self, key: K, loader: Loader[K, V] | None, *, ttl: float | None = DEFAULT, tags: Any = DEFAULT
+    ) -> V:
         chosen = loader if loader is not None else self.cache.settings.loader
         if chosen is not None:
-            return cast("V", await self._load(key, chosen, ttl))
+            return cast("V", await self._load(key, chosen, ttl, tags))
         found, cause = await self._read(key)
         if found is DEFAULT:
             raise KeyError(key) from cause
@@ -142,5 +184,5 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
         """Return the value of some tier, or DEFAULT and why it is not known that there is none."""
         raise NotImplementedError
 
-    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None) -> Any:
+    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
         raise NotImplementedError

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...awaiting import LoadTasks, call_loader
 from ...flights import Load
 from ..base import DEFAULT, K, V
+from ..holding import hold_to_ms
 from ..memory import MemoryCache
-from .base import AsyncCache, Loader
+from .base import AsyncCache, AsyncHold, Loader
 
 
 class AsyncMemoryCache(AsyncCache[K, V]):
@@ -24,8 +25,8 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def contains(self, key: object) -> bool:
         return key in self.cache
 
-    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
-        self.cache.set(key, value, ttl=ttl)
+    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+        self.cache.set(key, value, ttl=ttl, tags=tags)
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         return self.cache.setdefault(key, default)
@@ -36,14 +37,31 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         return self.cache.get_many(keys)
 
-    async def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
-        self.cache.set_many(values, ttl=ttl)
+    async def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        self.cache.set_many(values, ttl=ttl, tags=tags)
 
     async def delete_many(self, keys: Iterable[K]) -> None:
         self.cache.delete_many(keys)
 
     async def clear(self) -> None:
         self.cache.clear()
+
+    async def invalidate_tag(self, tag: str) -> None:
+        self.cache.invalidate_tag(tag)
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
+        hold_to_ms(seconds)
+        held = list(keys)
+        return AsyncHold(lambda: self.delete_many(held), lambda: self.delete_many(held))
+
+    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        self.cache.wait_for(token, timeout)
 
     async def close(self) -> None:
         self.cache.close()
@@ -53,20 +71,19 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         self.cache._use()
         return DEFAULT, None
 
-    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None) -> Any:
+    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
         cache = self.cache
         cache._use()
-        ttl_ns = cache._ttl_ns(ttl)
-        name = cache._name(key)
+        terms = cache._terms(key, ttl, tags)
 
         async def work(mine: Load) -> None:
             try:
-                op = cache._begin_load(mine, key)
+                op = cache._begin_load(mine, terms)
                 if op is None:
                     return
                 try:
                     value = await call_loader(loader, key)
-                    cache._finish_load(mine, op, value, ttl_ns)
+                    cache._finish_load(mine, op, terms, value)
                 except BaseException:
                     cache._fail_load(op)
                     raise
@@ -76,4 +93,4 @@ class AsyncMemoryCache(AsyncCache[K, V]):
             finally:
                 cache._loads.end(mine)
 
-        return await self._tasks.load(cache._loads, name, work)
+        return await self._tasks.load(cache._loads, terms.name, work)

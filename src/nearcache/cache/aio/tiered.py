@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ...errors import ShardError
@@ -11,21 +11,27 @@ from ...l2.aio import AsyncDriver
 from ...loading import (
     ENDLESS_MS,
     MISSING,
-    Loading,
     Steps,
+    catch_up,
     clear,
     contains,
+    hex_id,
     invalidate,
     invalidate_many,
+    invalidate_tag,
+    new_id,
     read,
     read_many,
+    tags_named,
     write,
     write_many,
 )
 from ...loading.tasks import AsyncRunner
+from ...options import check_tags
 from ..base import DEFAULT, K, V, _pairs
+from ..holding import hold_to_ms
 from ..tiered import TieredCache
-from .base import AsyncCache, Loader
+from .base import AsyncCache, AsyncHold, Loader
 
 T = TypeVar("T")
 
@@ -52,9 +58,10 @@ class AsyncTieredCache(AsyncCache[K, V]):
         except ShardError:
             return False
 
-    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
         cache = self.cache
-        await self._run(write(self._tier, cache, cache._name(key), value, cache._ttl_ms(ttl, ENDLESS_MS)))
+        ttl_ms, named = cache._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        await self._run(write(self._tier, cache, cache._name(key), value, ttl_ms, tags=named))
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         cache = self.cache
@@ -79,10 +86,17 @@ class AsyncTieredCache(AsyncCache[K, V]):
             found.update((key, more[name]) for key, name in named.items() if name in more)
         return found
 
-    async def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+    async def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
         cache = self.cache
         named = {cache._name(key): value for key, value in dict(_pairs(values)).items()}
-        await self._run(write_many(self._tier, cache, named, cache._ttl_ms(ttl, ENDLESS_MS)))
+        labels = tags_named(self._tier, check_tags(tags))
+        await self._run(write_many(self._tier, cache, named, cache._ttl_ms(ttl, ENDLESS_MS), labels))
 
     async def delete_many(self, keys: Iterable[K]) -> None:
         cache = self.cache
@@ -90,6 +104,22 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def clear(self) -> None:
         await self._run(clear(self._tier, self.cache))
+
+    # -- groups, and changes elsewhere
+
+    async def invalidate_tag(self, tag: str) -> None:
+        await self._run(invalidate_tag(self._tier, self.cache, *check_tags([tag])))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
+        cache, hold_ms, token = self.cache, hold_to_ms(seconds), hex_id(new_id())
+        names = [cache._name(key) for key in keys]
+        return AsyncHold(
+            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % hold_ms, token))),
+            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"0", token))),
+        )
+
+    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        await self._run(catch_up(self._tier, self.cache, token, timeout))
 
     # -- life
 
@@ -106,11 +136,9 @@ class AsyncTieredCache(AsyncCache[K, V]):
             return DEFAULT, error
         return DEFAULT if found is MISSING else found, None
 
-    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None) -> Any:
-        cache = self.cache
-        cache._use()
-        wanted = Loading(cache._name(key), key, loader, cache._ttl_ms(ttl, ENDLESS_MS))
-        return await self._runner.load(cache, wanted)
+    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
+        self.cache._use()
+        return await self._runner.load(self.cache, self.cache._wanted(key, loader, ttl, tags))
 
     async def _run(self, steps: Steps[T]) -> T:
         self.cache._use()
