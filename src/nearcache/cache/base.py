@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import (
     Callable,
@@ -15,6 +16,7 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from .._store import Store
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from .aio import AsyncCache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +58,18 @@ class Cache(Store[K, V], Generic[K, V]):
     """
 
     settings: Settings
+
+    @cached_property
+    def aio(self) -> AsyncCache[K, V]:
+        """The same cache for asyncio: its methods as coroutines, in any event loop. See :class:`AsyncCache`.
+
+        Raises:
+            ClosedError: The cache was closed.
+        """
+        return self._async_view()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        raise NotImplementedError
 
     # -- single keys
 
@@ -418,6 +434,12 @@ def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
         except KeyError:  # it has gone meanwhile
             continue
     return found
+
+
+def refuse_coroutines(loader: Callable[..., Any]) -> None:
+    """Raise TypeError for a loader that a thread cannot call."""
+    if inspect.iscoroutinefunction(loader):
+        raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 
 
 def closed(name: str) -> ClosedError:
