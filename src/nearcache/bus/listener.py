@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from .._hearing import CHUNK
 from .._store import Store
 from ..clocks import Clock, monotonic_ns
 from ..coherence import Lane
@@ -32,7 +31,8 @@ from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
 _GATHER_S: Final = 0.0005
-#: Most that is received on one connection before the others have their turn, in chunks.
+#: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
+_MUCH_BYTES: Final = 32_768
 _MOST_CHUNKS: Final = 16
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
@@ -41,6 +41,7 @@ _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
 #: The machine slept if the clock that goes on meanwhile got ahead by more than this. The two are never read at once.
 _SLEPT_NS: Final = 5_000_000
+_BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class Link(Protocol):
@@ -78,9 +79,7 @@ def suspended_ns() -> int:
     It never says too much. It says too little when this thread was made to wait between reading the one clock and
     the other. Always 0 where the platform has no clock to tell by.
     """
-    if not hasattr(time, "CLOCK_BOOTTIME"):
-        return 0
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - monotonic_ns()
+    return 0 if _BOOTTIME is None else time.clock_gettime_ns(_BOOTTIME) - monotonic_ns()
 
 
 @dataclass(slots=True, eq=False)
@@ -407,7 +406,7 @@ class Listener:
             count = follower.inbox.fill(descriptor)
             if count > 0:
                 follower.digest(self._clock())
-            if count < CHUNK or follower.gave_up is not None:
+            if count < _MUCH_BYTES or follower.gave_up is not None:
                 break
         return count
 
