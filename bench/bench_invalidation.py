@@ -1,8 +1,8 @@
 """Write in one process, gone in another: how long the other one's L1 still serves the old value; what hearing costs.
 
 **Latency.** Two processes on one machine share CLOCK_MONOTONIC. The writer notes the instant *before* it writes (so the
-time includes the write's own round trip) and the instant when the write was acknowledged; the reader polls its L1 and notes
-when the copy is gone. The polling pause is part of what is measured: it makes the figures larger, never smaller.
+time includes the write's own round trip) and the instant when the write was acknowledged; the reader polls its L1 and
+notes when the copy is gone. The polling pause is part of what is measured: it makes the figures larger, never smaller.
 
 **Cost.** A process that does nothing but listen says how much processor time it has used, all threads and the kernel's
 part included, for messages of one key each: as many as the connection carries at a time, and one by one. Another
@@ -315,7 +315,7 @@ def test_hits_under_a_stream_of_messages(one_socket: str, report: Any) -> None:
     finally:
         hearer.close()
     report(
-        f"hits beside a stream of {rate:,} invalidations/s, of those without: median {sorted(by_wall)[2]:.2f} a second, "
-        f"{sorted(by_processor)[2]:.2f} a processor second; heard {sorted(heard)[2][0]:,.0f} a second, "
+        f"hits beside a stream of {rate:,} invalidations/s, of those without: median {sorted(by_wall)[2]:.2f} a "
+        f"second, {sorted(by_processor)[2]:.2f} a processor second; heard {sorted(heard)[2][0]:,.0f} a second, "
         f"{sorted(heard)[2][1]:,.0f} a processor second"
     )
