@@ -21,7 +21,21 @@ import hiredis
 
 from .._hearing import Ear, Inbox
 from .._store import Store
-from ..coherence import OPERATIONS, Action, Apply, Attach, Detach, Forked, Lane, Reconnect, State, Suspect, Vouch
+from ..coherence import (
+    OPERATIONS,
+    TAG_KEY,
+    Action,
+    Apply,
+    Attach,
+    Detach,
+    Forked,
+    Horizon,
+    Lane,
+    Reconnect,
+    State,
+    Suspect,
+    Vouch,
+)
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
@@ -107,6 +121,7 @@ class Follower:
         heartbeat: The script that tells where a lane stands.
         uniform: Returns a random number between two: no two processes shall send their heartbeats in step.
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
+        horizon: What to carry the actions out on instead of the store, where more than the store is concerned.
         keeper: Told of new epochs and of answered heartbeats.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
@@ -129,6 +144,7 @@ class Follower:
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
         keeper: Keeper = NO_KEEPER,
+        horizon: Horizon | None = None,
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()
@@ -141,6 +157,7 @@ class Follower:
         self._nonce = nonce
         self._watched = watched
         self._keeper = keeper
+        self._horizon = horizon
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
@@ -258,6 +275,13 @@ class Follower:
 
     # -- other requests on the connection
 
+    def fence(self, number: int, now_ns: int, reached: Callable[[], None]) -> None:
+        """Ask now where a lane stands, and call ``reached`` when the answer, and all messages before it, are applied.
+
+        It is called too when the connection ends: then nothing of the lane is served anyway.
+        """
+        self._ask(self._by_number[number], now_ns, reached=reached)
+
     def request(self, command: bytes, on_reply: OnReply) -> None:
         """Send a packed command after all that was sent before. ``on_reply`` is called once, in the driving thread.
 
@@ -325,7 +349,9 @@ class Follower:
         for each in self.followed:
             self._ask(each, now_ns)
 
-    def _ask(self, each: Followed, now_ns: int, *, whole: bool = False) -> None:
+    def _ask(
+        self, each: Followed, now_ns: int, *, whole: bool = False, reached: Callable[[], None] | None = None
+    ) -> None:
         command, script = (b"EVAL", self._heartbeat.source) if whole else (b"EVALSHA", self._heartbeat.sha)
         each.lane.heartbeat_sent(now_ns)
         if whole:
@@ -333,22 +359,26 @@ class Follower:
 
         def on_reply(reply: Any, now_ns: int) -> None:
             self._evals -= whole
-            self._take_heartbeat(each, reply, now_ns)
+            self._take_heartbeat(each, reply, now_ns, reached)
 
         self.request(pack(command, script, b"1", each.names.lane_key, b"1", self._nonce()), on_reply)
 
-    def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int) -> None:
+    def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int, reached: Callable[[], None] | None) -> None:
         if isinstance(reply, OSError):
+            if reached is not None:
+                _call(reached)
             return
         if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
             each.lane.forget_heartbeat()
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
-            self._ask(each, now_ns, whole=self._evals == 0)
+            self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply))
+        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)
+        if reached is not None:
+            _call(reached)
 
     # -- receiving
 
@@ -380,7 +410,7 @@ class Follower:
 
     def _perform(self, each: Followed, actions: list[Action]) -> None:
         """Carry out what a lane asks for after an event, and note where it stands now."""
-        store, number, position = self._store(), each.number, each.lane.position
+        target, number, position = self._target(), each.number, each.lane.position
         if position is None:
             self._ears[number].deafen()
         else:
@@ -389,29 +419,36 @@ class Follower:
             if isinstance(action, Reconnect):
                 self.lost(action.reason)
                 return
-            if store is None:
+            if target is None:
                 continue
             if isinstance(action, Apply):
+                tags = [key for key in action.keys if key.startswith(TAG_KEY)]
                 try:
-                    keys = [decode_key(key) for key in action.keys]
+                    keys = [decode_key(key) for key in action.keys if key not in tags]
                 except DecodeError as error:
                     self._perform(each, each.lane.bad_frame(str(error)))
                     return
-                self.dropped[number] += store.apply(number, action.wid, keys)
+                self.dropped[number] += target.apply(number, action.wid, keys)
+                if tags and isinstance(target, Horizon):
+                    target.apply_tags(number, action.wid, tags)
                 if self._awaited[number]:
                     self._wake(number, action.keys)
             elif isinstance(action, Vouch):
-                store.lane_vouch(number, action.until_ns)
+                target.lane_vouch(number, action.until_ns)
             elif isinstance(action, Suspect):
-                store.lane_suspect(number)
+                target.lane_suspect(number)
                 self._wake(number, None)
             elif isinstance(action, Forked):
                 self._keeper.forked(number, action.epoch, action.ends)
             elif isinstance(action, Attach):
-                store.lane_attach(number, action.identity)
+                target.lane_attach(number, action.identity)
             elif isinstance(action, Detach):
-                store.lane_attach(number, 0)
-                store.lane_dark(number)
+                target.lane_attach(number, 0)
+                target.lane_dark(number)
+
+    def _target(self) -> Store[Any, Any] | Horizon | None:
+        store = self._store()
+        return self._horizon if store is not None and self._horizon is not None else store
 
     def _forget(self, reason: str) -> None:
         """Nothing will come of what was sent, and nothing of what has not been."""

@@ -18,13 +18,14 @@ import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from .._store import Store
 from ..clocks import Clock, monotonic_ns
-from ..coherence import Lane
+from ..coherence import Horizon, Lane
 from ..placement import LaneNames
 from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 
@@ -108,6 +109,7 @@ class Listener:
         lanes: State machines, by the lane's number.
         names: What belongs to each lane in Redis.
         heartbeat: The script that tells where a lane stands.
+        horizon: What the actions are carried out on, if not the store alone.
         keeper: Told what the followers' :class:`~nearcache.bus.follower.Keeper` is, and asked for leases to renew.
         places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
             one place share a connection.
@@ -124,6 +126,7 @@ class Listener:
         heartbeat: Script,
         *,
         keeper: Keeper = NO_KEEPER,
+        horizon: Horizon | None = None,
         places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
@@ -147,6 +150,7 @@ class Listener:
                 nonce=_nonce,
                 watched=self._watched,
                 keeper=keeper,
+                horizon=horizon,
             )
             self._connections.append(_Connection(place, follower))
             self._followers |= {each.number: follower for each in followed}
@@ -167,6 +171,7 @@ class Listener:
         self._wake_out.setblocking(False)
         self._poll.register(self._wake_in, select.POLLIN)
         self._arrivals: queue.SimpleQueue[tuple[_Connection, Link | Exception]] = queue.SimpleQueue()
+        self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._started = threading.Lock()
@@ -196,6 +201,13 @@ class Listener:
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
             self._wake_out.send(b"!")
 
+    def hurry(self, place: int) -> None:
+        """Try at once to connect to a place that was away: somebody has just reached it."""
+        for connection in self._connections:
+            if connection.place == place and connection.link is None:
+                connection.retry_ns = 0
+                self.wake()
+
     def wait_settled(self, timeout_s: float) -> bool:
         """Wait until every shard has either gone live or failed once. Returns whether that came in time."""
         return self._settled.wait(timeout_s)
@@ -215,6 +227,18 @@ class Listener:
     def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
         """Forget one registration of :meth:`await_key`, if it is still there."""
         self._followers[lane].unawait(lane, encoded, woken)
+
+    def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+        """Call ``woken`` once, in the listener's thread, when all that is in the server by now has been applied.
+
+        Returns:
+            False if the lane is not being followed: ``woken`` will not be called, and nothing of it is served.
+        """
+        if not self._followers[lane].is_live:
+            return False
+        self._fences.append((lane, woken))
+        self.wake()
+        return True
 
     def dropped(self, lane: int) -> int:
         """How many L1 entries messages of this lane have dropped."""
@@ -289,6 +313,9 @@ class Listener:
         self._connect_missing()
         now_ns = self._clock()
         self._renew_leases(now_ns)
+        while self._fences:
+            lane, woken = self._fences.popleft()
+            self._followers[lane].fence(lane, now_ns, woken)
         for connection in self._connections:
             if connection.link is not None:
                 connection.follower.tick(now_ns)

@@ -1,5 +1,6 @@
 """The coherence core: lanes and messages. No I/O, no threads, no clock."""
 
+from .derived import DERIVED, Derived, Horizon
 from .journal import Debt, Journal
 from .lane import (
     Action,
@@ -15,17 +16,24 @@ from .lane import (
     Suspect,
     Vouch,
 )
-from .messages import OPERATIONS, RESERVED, Message, pack_message, parse_message
+from .messages import OPERATIONS, RESERVED, TAG_KEY, Message, pack_message, parse_message
+from .metrics import Histogram
+from .token import pack_token, parse_token
 
 __all__ = [
+    "DERIVED",
     "OPERATIONS",
     "RESERVED",
+    "TAG_KEY",
     "Action",
     "Apply",
     "Attach",
     "Debt",
+    "Derived",
     "Detach",
     "Forked",
+    "Histogram",
+    "Horizon",
     "Journal",
     "Lane",
     "LaneCounters",
@@ -36,5 +44,7 @@ __all__ = [
     "Suspect",
     "Vouch",
     "pack_message",
+    "pack_token",
     "parse_message",
+    "parse_token",
 ]

@@ -18,22 +18,30 @@ L2 the lease again, because every write and invalidation voids it, and the fill 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..codecs import Encoded
 from ..coherence import State
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal
 from ..l2 import Exchange, stage
-from .reading import MISSING, accept, answer, read
+from ..options import check_tags
+from .reading import accept, read
+from .replies import MISSING, answer
 from .steps import Await, Call, JoinLoad, Steps
+from .tagging import Tag, depend, generations, known, tags_named
 from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
 
 #: Pauses between looks where no message would be heard: the first and the longest, in seconds.
 _LOOK_FIRST_S: Final = 0.02
 _LOOK_LONGEST_S: Final = 0.2
+
+
+Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,14 @@ class Loading:
         key: The key as the user gave it, which is what the loader gets.
         loader: Returns the value, or raises.
         ttl_ms: Lifetime of the filled value.
+        tags: What invalidates the value beside its key: names, or a function that tells them from key and value.
     """
 
     name: Any
     key: Any
     loader: Callable[[Any], Any]
     ttl_ms: int
+    tags: Tags = ()
 
 
 class _Answer(NamedTuple):
@@ -78,7 +88,7 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
-        mine.value = yield from _load(tier, store, wanted)
+        mine.value = yield from _load(tier, store, wanted, mine)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -87,51 +97,56 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
+def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
     pause_s = _LOOK_FIRST_S
     while True:
         try:
-            value = yield from read(tier, store, wanted.name)
+            value = yield from read(tier, store, wanted.name, mine)
         except ShardError:
-            return (yield from _call(tier, wanted))
+            return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
             return value
         signal = Signal()
         # Before asking, so that the message that ends the wait cannot come too early.
         is_heard = tier.ears.await_key(lane, encoded, signal.set)
         try:
-            given = yield from _attempt(tier, store, wanted, lane, encoded)
+            given = yield from _attempt(tier, store, wanted, encoded, mine)
             if given.value is not MISSING:
                 return given.value
             if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
-                return (yield from _call(tier, wanted))
+                return (yield from _load_only(tier, store, wanted, mine))
             seconds = given.wait_ms / 1000
+            mine.op = None  # whatever happens now, it will read again
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
         finally:
             tier.ears.unawait(lane, encoded, signal.set)
 
 
-def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, encoded: bytes) -> Steps[_Answer]:
+def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load) -> Steps[_Answer]:
     """Ask for the lease; with it, load and fill."""
+    lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
+        mine.op = op
         try:
-            given = yield from _lease(tier, lane, encoded)
+            given = yield from _lease(tier, store, lane, encoded)
         except ShardError:
             return _Answer()
         if not given.token:
+            # L1 may hold a value older than this one, and after this one it must not be read (R4).
+            store.abandon(op, drop=given.value is not MISSING)
             return given
-        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given)))
+        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine)))
     finally:
         store.abandon(op, drop=False)  # unless it is finished
 
 
-def _lease(tier: Tier, lane: int, encoded: bytes) -> Steps[_Answer]:
+def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     keys = tier.write_keys(lane, [encoded])
     lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
@@ -148,26 +163,45 @@ def _lease(tier: Tier, lane: int, encoded: bytes) -> Steps[_Answer]:
             return _Answer(wait_ms=max(1, int(rest[0])))
         if int(status) != 1:
             return _Answer()
-        value, _, _ = yield from accept(tier, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
-        if value is not MISSING:
-            return _Answer(value=value)
+        found = yield from accept(tier, store, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        if found.value is not MISSING:
+            return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
 
 
-def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer) -> Steps[Any]:
+class _Loaded(NamedTuple):
+    """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
+
+    ``tags`` is None if a tag was not known before; the value may be older than that tag's last change then.
+    """
+
+    value: Any
+    content: Encoded
+    tags: tuple[tuple[int, int], ...] | None
+    under: tuple[int, int] | None
+
+
+def _fill(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer, mine: Load
+) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
-        value = yield from _call(tier, wanted)
-        content = tier.codec.encode(value)
+        loaded = yield from _loaded(tier, store, wanted, op.lane)
     except GeneratorExit:
         raise
     except BaseException:
         yield from _abort(tier, op.lane, encoded, given.token)
         raise
     finally:
-        del tier.leases[given.token]
-    sealed = tier.codec.seal(content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms)
+        tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
+    if loaded.tags is None:
+        tier.loads.close(mine)
+        yield from _abort(tier, op.lane, encoded, given.token)
+        return loaded.value
+    sealed = tier.codec.seal(
+        loaded.content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms, tags=loaded.tags
+    )
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
     arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
     command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
@@ -176,15 +210,51 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
     except ShardError:
         tier.count(errors=1)
+        tier.loads.close(mine)
         store.abandon(op, drop=True)
-        return value
+        return loaded.value
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
-        return value
+        return loaded.value
     tier.count_write(len(sealed))
     deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
-    store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
-    return value
+    store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
+    return loaded.value
+
+
+def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> Steps[_Loaded]:
+    """Call the loader, with the generations of the value's tags captured before."""
+    since_ns = tier.clock()
+    tags: tuple[Tag, ...] = () if callable(wanted.tags) else tags_named(tier, wanted.tags)
+    under = depend(tier, store, lane, tags)
+    stated: tuple[tuple[int, int], ...] | None = ()
+    try:
+        stated = (yield from generations(tier, tags)) if tags else ()
+    except ShardError:
+        stated = None
+    value = yield from _call(tier, wanted)
+    content = tier.codec.encode(value)
+    if callable(wanted.tags):
+        tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
+        under = depend(tier, store, lane, tags)
+        stated = known(tier, tags, since_ns)
+        if stated is None:  # the next load will find them known
+            with suppress(ShardError):
+                yield from generations(tier, tags)
+    return _Loaded(value, content, stated, under)
+
+
+def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+    """Load, and keep the value nowhere. Who comes after a write of the key does not join, even so."""
+    op = Op(wanted.name, tier.place(wanted.name)[0], write=True)
+    try:
+        store.open(op)
+        mine.op = op
+        value = yield from _call(tier, wanted)
+        tier.loads.close(mine)
+        return value
+    finally:
+        store.abandon(op, drop=False)
 
 
 def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:

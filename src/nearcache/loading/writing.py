@@ -6,14 +6,16 @@ arrived in between: the other write may be the later one.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
 from ..codecs import Encoded
-from ..errors import ServerReplyError, ShardError
+from ..errors import ServerReplyError
 from ..l2 import STAGE_BYTES, Command, Exchange, stage
-from .reading import MISSING, accept, answer, errors_in
+from .reading import accept
+from .replies import MISSING, answer, errors_in
 from .steps import Steps
+from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
 
 #: A generation changes when somebody clears the namespace; a writer that meets that many clears in a row gives up.
@@ -21,7 +23,14 @@ _ATTEMPTS: Final = 5
 
 
 def write(
-    tier: Tier, store: Store[Any, Any], name: Any, value: Any, ttl_ms: int, *, absent_only: bool = False
+    tier: Tier,
+    store: Store[Any, Any],
+    name: Any,
+    value: Any,
+    ttl_ms: int,
+    *,
+    tags: tuple[Tag, ...] = (),
+    absent_only: bool = False,
 ) -> Steps[Any]:
     """Store a value in L2, then in L1. Returns MISSING, or with ``absent_only`` the live value that stood in the way.
 
@@ -37,19 +46,33 @@ def write(
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
-        return (yield from _write(tier, store, op, encoded, value, content, ttl_ms, absent_only))
+        tier.begin_lag(shard, op.wid, tier.clock())
+        under = depend(tier, store, shard, tags)
+        stated = (yield from generations(tier, tags)) if tags else ()
+        sealing = _Sealing(content, ttl_ms, stated, under)
+        return (yield from _write(tier, store, op, encoded, value, sealing, absent_only))
     except BaseException as error:
-        if _give_up(tier, store, op, encoded, error):
+        if tier.give_up(store, op, encoded, error):
             return MISSING
         raise
 
 
+class _Sealing(NamedTuple):
+    """What an envelope is made of, and what the L1 entry depends on."""
+
+    content: Encoded
+    ttl_ms: int
+    tags: tuple[tuple[int, int], ...]
+    under: tuple[int, int] | None
+
+
 def _write(
-    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, content: Encoded, ttl_ms: int, nx: bool
+    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, sealing: _Sealing, nx: bool
 ) -> Steps[Any]:
+    content, ttl_ms, tags, under = sealing
     generation = tier.lanes[op.lane].generation or 0
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms)
+        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, tags=tags)
         start_ns = tier.clock()
         commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
         reply = answer((yield [Exchange(op.lane, commands)])[0])
@@ -62,13 +85,13 @@ def _write(
                 store.finish(op, None, 0, 0)
                 return MISSING
             deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
-            store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
+            store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
-            found, _, _ = yield from accept(tier, op.lane, rest[0], -1, int(there, 16), start_ns)
-            if found is not MISSING:
-                store.abandon(op, drop=False)
-                return found
+            found = yield from accept(tier, store, op.lane, rest[0], -1, int(there, 16), start_ns)
+            if found.value is not MISSING:
+                store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
+                return found.value
             nx = False  # what is there cannot be read by anyone here, so it counts as absent
         generation = int(there, 16)
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
@@ -121,19 +144,9 @@ def invalidate(
         tier.count(invalidations=1)
         return held or int(existed) > 0
     except BaseException as error:
-        if _give_up(tier, store, op, encoded, error):
+        if tier.give_up(store, op, encoded, error):
             return held
         raise
-
-
-def _give_up(tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
-    """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
-    tier.owe(op.lane, (encoded,))
-    store.abandon(op, drop=True)
-    if not isinstance(error, ShardError):
-        return False
-    tier.count(errors=1)
-    return tier.forgives
 
 
 def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
@@ -157,7 +170,7 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
                 tier.acknowledge(number, epoch, seq, None)
             # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
             lane.generation = None
-            store.lane_suspect(number)
+            tier.suspect(store, number)
         store.drop_all(invalidated=True)
     tier.count(invalidations=1)
     failed = next((value for reply in replies for value in errors_in(reply)), None)
