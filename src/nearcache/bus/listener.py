@@ -16,18 +16,18 @@ import random
 import select
 import socket
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .._store import Store
-from ..clocks import Clock, monotonic_ns
+from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..placement import LaneNames
 from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
+from .links import Link, Source
 
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
@@ -42,45 +42,6 @@ _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
 #: The machine slept if the clock that goes on meanwhile got ahead by more than this. The two are never read at once.
 _SLEPT_NS: Final = 5_000_000
-_BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
-
-
-class Link(Protocol):
-    """A connection that this module reads: a socket, hiredis' parser, and what that returns when it needs more."""
-
-    sock: socket.socket
-    plain: bool  # the socket carries what the parser reads, as it is
-    reader: Any
-    more: object
-    identity: int
-
-    def send_some(self, data: memoryview) -> int:
-        """Send without blocking; return how many bytes have gone. Raises OSError."""
-
-    def receive(self) -> bytes | None:
-        """Return what has come, ``b""`` at the end of the stream, None if nothing has. Raises OSError."""
-
-    def close(self) -> None:
-        """Close the descriptor. Idempotent."""
-
-
-class Source(Protocol):
-    """Makes connections."""
-
-    def connect_listener(self, shard: int) -> Link:
-        """Return a new RESP3 connection. May block as long as the connect time-out."""
-
-    def note_alive(self, shard: int) -> None:
-        """The shard has answered."""
-
-
-def suspended_ns() -> int:
-    """Return for how long this machine has slept since it was started: what the monotonic clock does not count.
-
-    It never says too much. It says too little when this thread was made to wait between reading the one clock and
-    the other. Always 0 where the platform has no clock to tell by.
-    """
-    return 0 if _BOOTTIME is None else time.clock_gettime_ns(_BOOTTIME) - monotonic_ns()
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +75,7 @@ class Listener:
         places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
             one place share a connection.
         clock: Monotonic nanoseconds.
-        slept: Returns for how long the machine has slept since it was started: see :func:`suspended_ns`.
+        slept: Returns for how long the machine has slept since it was started.
     """
 
     def __init__(
