@@ -22,7 +22,7 @@ from .proxy import Route
 
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
-_PATIENCE_S: Final = 30.0
+_PATIENCE_S: Final = 15.0
 
 
 class NoServerError(RuntimeError):
@@ -179,7 +179,7 @@ class Nodes:
 
 
 class Watched(Nodes):
-    """A primary, a replica, and three Sentinels."""
+    """A primary, two replicas, and three Sentinels."""
 
     name: Final = "chaos"
 
@@ -192,24 +192,26 @@ class Watched(Nodes):
             raise
 
     def _start(self) -> None:
-        options = _options(self.binary)
+        # Without the last two a primary that is cut off goes on taking writes that will be lost.
+        options = _options(self.binary) | {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
         primary = RedisServer(self.binary, transport="tcp", options=options).start()
         self.servers.append(primary)
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
-        self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+        for _ in range(2):  # one of them away must not stop all writes
+            self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
         for _ in range(3):
             # "sentinel monitor" as a setting makes a server of any name a Sentinel only together with the argument.
             sentinel = SentinelServer(self.binary, primary.port, self.name)
             self.sentinels.append(sentinel)
             sentinel.start()
-        self.until(self._agree, "three Sentinels that know each other and the replica")
+        self.until(self._agree, "three Sentinels that know each other and the replicas")
 
     def _agree(self) -> bool:
         for sentinel in self.sentinels:
             state = sentinel.cli("SENTINEL", "MASTER", self.name)
             facts = state if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))
             facts = {_text(name): _text(value) for name, value in facts.items()}
-            if int(facts.get("num-other-sentinels", 0)) < 2 or int(facts.get("num-slaves", 0)) < 1:
+            if int(facts.get("num-other-sentinels", 0)) < 2 or int(facts.get("num-slaves", 0)) < 2:
                 return False
         return True
 
