@@ -123,18 +123,12 @@ cdef extern from *:
     """
     #define NO_BOUND UINT64_MAX
     #ifdef Py_GIL_DISABLED
-    /* A store of many entries has many cores, so that threads seldom meet. Which one is a key's is told by bits of its
-       hash that the table, which mixes them with a secret of its own, does not depend on. */
-    #define core_at(store, hash) \\
-        (&(store)->cores.core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((store)->cores.count - 1)])
     #define MOST_CORES 32
     #else
-    #define core_at(store, hash) ((void)(hash), &(store)->core)
     #define MOST_CORES 1
     #endif
     #define owned(value) ((PyObject *)(value))
     """
-    core_t *core_at(Store store, int64_t hash) noexcept
     object owned(PyObject *value)  # a new reference, turned into an object
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
     const uint32_t MOST_CORES
@@ -198,6 +192,16 @@ cdef lane_t *lane_at(Store self, object index) except NULL:
     if not 0 <= index < self.core.lanes.count:
         raise IndexError(f"lane {index}: there are {self.core.lanes.count}")
     return &self.core.lanes.lane[<uint32_t>index]
+
+
+cdef int depend_on(Store self, item_t *item, object under) except -1:
+    """Let what an operation brought depend on another lane than the operation's."""
+    cdef lane_t *checked
+    if under is not None:
+        checked = lane_at(self, under[0])
+        item.lane = checked - self.core.lanes.lane
+        item.stamp = under[1]
+    return 0
 
 
 cdef core_t *opened_here(Store self, Op op) except NULL:
@@ -557,6 +561,15 @@ cdef class Store:
             raise KeyError(key)
         return None if deadline_ns == CLOCK_NEVER_NS else max(left_ns, 0)
 
+    def wid(self, key):
+        """Id of the write that an entry, named by its held key, came from; 0 if there is none that may be served."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        cdef uint64_t wid = core.table.details[ref].wid if ref != 0 else 0
+        core_unlock(core)
+        return wid
+
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):
@@ -599,7 +612,7 @@ cdef class Store:
         return owned(owner) if owner != NULL else None
 
     def finish(
-        self, Op op not None, value, wid, deadline_ns, size=0, identity=0
+        self, Op op not None, value, wid, deadline_ns, size=0, identity=0, under=None
     ):
         """Complete an operation with its result. Returns whether L1 keeps it.
 
@@ -608,6 +621,7 @@ cdef class Store:
             deadline_ns: Instant from which the value is not to be served any more.
             size: Of the value, against ``maxbytes``. What is larger is not kept.
             identity: Of the server that replied.
+            under: Lane and stamp that the entry is to depend on; default: the operation's, as of ``open``.
 
         The result is kept if nothing has spoken against it since ``open`` (R3). An entry of another write is
         dropped and neither is kept (R4), save that a write whose result may be kept replaces it. An
@@ -615,26 +629,31 @@ cdef class Store:
         """
         cdef uint32_t ref
         cdef uint64_t server = identity
-        cdef item_t item = item_t(wid=wid, deadline_ns=deadline_ns, size=size, lane=op.op.lane, flags=0)
+        cdef item_t item = item_t(
+            wid=wid, deadline_ns=deadline_ns, size=size, stamp=op.op.stamp0, lane=op.op.lane, flags=0
+        )
         cdef core_t *core = opened_here(self, op)
+        depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
         if op.op.announced and not op.op.heard:
             item.flags = ENTRY_UNHEARD
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
-    def refresh(self, Op op not None, wid, deadline_ns, identity=0):
+    def refresh(self, Op op not None, wid, deadline_ns, identity=0, under=None):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
         Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if the
         operation may not store; then the value has to be read.
         """
         cdef uint32_t ref
-        cdef uint64_t write = wid
         cdef uint64_t server = identity
-        cdef int64_t until_ns = deadline_ns
+        cdef item_t item = item_t(
+            wid=wid, deadline_ns=deadline_ns, size=0, stamp=op.op.stamp0, lane=op.op.lane, flags=0
+        )
         cdef core_t *core = opened_here(self, op)
+        depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
-        return restamp(core, &op.op, write, until_ns, server, ref)
+        return restamp(core, &op.op, &item, server, ref)
 
     def abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
@@ -646,14 +665,19 @@ cdef class Store:
             abandon_op(opened_here(self, op), &op.op, drop)
 
     def suspect(self, key):
-        """``(wid, value)`` of an entry whose own time is not over but which may not be served now; else None.
+        """``(wid, value, lane)`` of an entry whose own time is not over but which may not be served now; else None.
 
         A reader may then ask L2 for the ``wid`` alone, and ``refresh``.
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
-        cdef uint64_t wid = 0
-        cdef PyObject *value = suspect_at(core_at(self, hash), <PyObject *>key, hash, &wid)
-        return (wid, owned(value)) if value != NULL else None
+        cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
+        return None if found is None else (found[2], found[3], found[0])
+
+    def suspect_since(self, key):
+        """``(lane, stamp, value)`` of such an entry; else None. It was vouched for while the lane had that stamp."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
+        return None if found is None else (found[0], found[1], found[3])
 
     def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.

@@ -19,14 +19,31 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import hiredis
 
+from .._hearing import Ear, Inbox
 from .._store import Store
-from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
+from ..coherence import (
+    OPERATIONS,
+    TAG_KEY,
+    Action,
+    Apply,
+    Attach,
+    Detach,
+    Forked,
+    Horizon,
+    Lane,
+    Reconnect,
+    State,
+    Suspect,
+    Vouch,
+)
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
 
 _log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
+#: Of the messages' operations, those that say no more than which keys to drop.
+_DROPPING: Final = bytes(ord(operation) for operation in sorted(OPERATIONS & set("SFIA")))
 
 #: Called with the reply, and with the instant when it came. A refusal comes as ``ServerReplyError``; ``OSError`` says
 #: that the connection ended without a reply.
@@ -43,6 +60,41 @@ class Script(Protocol):
     @property
     def sha(self) -> bytes:
         """What EVALSHA takes."""
+
+
+class Keeper(Protocol):
+    """Who keeps what this process has to do in Redis because of what is heard."""
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
+
+    def vouched(self, lane: int) -> None:
+        """A heartbeat was answered as it should be."""
+
+    @property
+    def renew_every_ns(self) -> int:
+        """How often to ask for :meth:`renewals`."""
+
+    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
+        """Leases to keep alive: lane, script, its keys and its arguments for each."""
+
+
+class _NoKeeper:
+    """There is nothing to keep."""
+
+    renew_every_ns = 60_000_000_000
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        pass
+
+    def vouched(self, lane: int) -> None:
+        pass
+
+    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
+        return []
+
+
+NO_KEEPER: Final[Keeper] = _NoKeeper()
 
 
 class Followed(NamedTuple):
@@ -69,9 +121,12 @@ class Follower:
         heartbeat: The script that tells where a lane stands.
         uniform: Returns a random number between two: no two processes shall send their heartbeats in step.
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
+        horizon: What to carry the actions out on instead of the store, where more than the store is concerned.
+        keeper: Told of new epochs and of answered heartbeats.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
         outgoing: Bytes to send, in order. Whoever sends some removes them from the front.
+        inbox: What has been received and not dealt with. Whoever fills it says so by :meth:`digest`.
         gave_up: Why the connection should be closed and another made; None while it is good.
         answered: Set when a heartbeat was answered as it should be. Whoever has noted that may reset it.
         dropped: By lane number, how many entries of L1 messages have dropped.
@@ -88,6 +143,8 @@ class Follower:
         uniform: Callable[[float, float], float],
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
+        keeper: Keeper = NO_KEEPER,
+        horizon: Horizon | None = None,
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()
@@ -99,10 +156,15 @@ class Follower:
         self._uniform = uniform
         self._nonce = nonce
         self._watched = watched
+        self._keeper = keeper
+        self._horizon = horizon
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
         self._awaited_lock = threading.Lock()
+        ears = [Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed]
+        self._ears = {ear.lane: ear for ear in ears}
+        self.inbox = Inbox(ears, _DROPPING, decode_key, watched)
         self._expected: deque[OnReply] = deque()
         self._evals = 0
         self._beat_ns: int | None = None
@@ -123,6 +185,10 @@ class Follower:
         self.gave_up = None
         self._reader = hiredis.Reader(replyError=_refusal, notEnoughData=_MORE) if reader is None else reader
         self._more = more
+        self.inbox.clear()
+        # A store that hears in a way of its own is not gone round.
+        store = self._store()
+        self.inbox.blind = store is not None and type(store).apply is not Store.apply
         for each in self.followed:
             self._perform(each, each.lane.connected(identity))
         self.outgoing += pack(b"SUBSCRIBE", *self._by_channel)
@@ -130,17 +196,45 @@ class Follower:
 
     def received(self, data: bytes, now_ns: int) -> None:
         """Bytes have come. Whatever cannot be understood or applied makes the follower give up."""
+        self.inbox.feed(data)
+        self.digest(now_ns)
+
+    def digest(self, now_ns: int) -> None:
+        """Deal with what is in the inbox. What is applied at once there (``_hearing``) is most of it."""
+        inbox, reader = self.inbox, self._reader
         try:
-            self._reader.feed(data)
             while self.gave_up is None:
-                item = self._reader.gets()
-                if item is self._more:
+                store = self._store()
+                heard = None if store is None else inbox.hear(store)
+                if heard is not None:
+                    self._note(heard)
+                frame = inbox.take()
+                if frame is None:
                     return
-                self._take(item, now_ns)
+                reader.feed(frame)
+                item = reader.gets()
+                # Two readers, one of them in the middle of a value, would be out of step.
+                inbox.blind = inbox.blind or item is self._more
+                while item is not self._more:
+                    self._take(item, now_ns)
+                    if self.gave_up is not None:
+                        return
+                    item = reader.gets()
         except hiredis.ProtocolError as error:
             self.lost(f"not the Redis protocol: {error}")
         except Exception as error:  # noqa: BLE001  no memory, say: what was not applied cannot be vouched for
             self.lost(f"a message could not be applied: {error!r}")
+
+    def _note(self, heard: list[Ear]) -> None:
+        """Tell the lanes what was applied without them."""
+        for ear in heard:
+            seq, wid, messages, dropped = ear.take()
+            lane = self._by_number[ear.lane].lane
+            assert lane.position is not None
+            lane.position.seq = seq
+            lane.position.wid = wid
+            lane.counters.received += messages
+            self.dropped[ear.lane] += dropped
 
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
@@ -181,6 +275,13 @@ class Follower:
 
     # -- other requests on the connection
 
+    def fence(self, number: int, now_ns: int, reached: Callable[[], None]) -> None:
+        """Ask now where a lane stands, and call ``reached`` when the answer, and all messages before it, are applied.
+
+        It is called too when the connection ends: then nothing of the lane is served anyway.
+        """
+        self._ask(self._by_number[number], now_ns, reached=reached)
+
     def request(self, command: bytes, on_reply: OnReply) -> None:
         """Send a packed command after all that was sent before. ``on_reply`` is called once, in the driving thread.
 
@@ -188,6 +289,16 @@ class Follower:
         """
         self._expected.append(on_reply)
         self.outgoing += command
+
+    def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> None:
+        """Run a script whose reply concerns nobody."""
+        rest = (b"%d" % len(keys), *keys, *arguments)
+
+        def on_reply(reply: Any, _now_ns: int) -> None:
+            if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
+                self.request(pack(b"EVAL", script.source, *rest), lambda _reply, _now_ns: None)
+
+        self.request(pack(b"EVALSHA", script.sha, *rest), on_reply)
 
     # -- waiting for a key
 
@@ -238,7 +349,9 @@ class Follower:
         for each in self.followed:
             self._ask(each, now_ns)
 
-    def _ask(self, each: Followed, now_ns: int, *, whole: bool = False) -> None:
+    def _ask(
+        self, each: Followed, now_ns: int, *, whole: bool = False, reached: Callable[[], None] | None = None
+    ) -> None:
         command, script = (b"EVAL", self._heartbeat.source) if whole else (b"EVALSHA", self._heartbeat.sha)
         each.lane.heartbeat_sent(now_ns)
         if whole:
@@ -246,20 +359,26 @@ class Follower:
 
         def on_reply(reply: Any, now_ns: int) -> None:
             self._evals -= whole
-            self._take_heartbeat(each, reply, now_ns)
+            self._take_heartbeat(each, reply, now_ns, reached)
 
         self.request(pack(command, script, b"1", each.names.lane_key, b"1", self._nonce()), on_reply)
 
-    def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int) -> None:
+    def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int, reached: Callable[[], None] | None) -> None:
         if isinstance(reply, OSError):
+            if reached is not None:
+                _call(reached)
             return
         if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
             each.lane.forget_heartbeat()
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
-            self._ask(each, now_ns, whole=self._evals == 0)
+            self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply))
-        self.answered = self.answered or each.lane.state is State.LIVE
+        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
+        if each.lane.state is State.LIVE:
+            self.answered = True
+            self._keeper.vouched(each.number)
+        if reached is not None:
+            _call(reached)
 
     # -- receiving
 
@@ -290,32 +409,46 @@ class Follower:
                 _call(seen)
 
     def _perform(self, each: Followed, actions: list[Action]) -> None:
-        store, number = self._store(), each.number
+        """Carry out what a lane asks for after an event, and note where it stands now."""
+        target, number, position = self._target(), each.number, each.lane.position
+        if position is None:
+            self._ears[number].deafen()
+        else:
+            self._ears[number].aim(position.epoch, position.seq, position.wid)
         for action in actions:
             if isinstance(action, Reconnect):
                 self.lost(action.reason)
                 return
-            if store is None:
+            if target is None:
                 continue
             if isinstance(action, Apply):
+                tags = [key for key in action.keys if key.startswith(TAG_KEY)]
                 try:
-                    keys = [decode_key(key) for key in action.keys]
+                    keys = [decode_key(key) for key in action.keys if key not in tags]
                 except DecodeError as error:
                     self._perform(each, each.lane.bad_frame(str(error)))
                     return
-                self.dropped[number] += store.apply(number, action.wid, keys)
+                self.dropped[number] += target.apply(number, action.wid, keys)
+                if tags and isinstance(target, Horizon):
+                    target.apply_tags(number, action.wid, tags)
                 if self._awaited[number]:
                     self._wake(number, action.keys)
             elif isinstance(action, Vouch):
-                store.lane_vouch(number, action.until_ns)
+                target.lane_vouch(number, action.until_ns)
             elif isinstance(action, Suspect):
-                store.lane_suspect(number)
+                target.lane_suspect(number)
                 self._wake(number, None)
+            elif isinstance(action, Forked):
+                self._keeper.forked(number, action.epoch, action.ends)
             elif isinstance(action, Attach):
-                store.lane_attach(number, action.identity)
+                target.lane_attach(number, action.identity)
             elif isinstance(action, Detach):
-                store.lane_attach(number, 0)
-                store.lane_dark(number)
+                target.lane_attach(number, 0)
+                target.lane_dark(number)
+
+    def _target(self) -> Store[Any, Any] | Horizon | None:
+        store = self._store()
+        return self._horizon if store is not None and self._horizon is not None else store
 
     def _forget(self, reason: str) -> None:
         """Nothing will come of what was sent, and nothing of what has not been."""

@@ -32,6 +32,7 @@ from typing import Any
 from ..clocks import TICK_NS
 from ..errors import DecodeError
 from .messages import Message, chain_after, parse_message, parse_next
+from .metrics import Histogram
 
 
 class State(Enum):
@@ -81,13 +82,27 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Forked:
+    """The lane is in a new epoch: the server was replaced, or lost the record. What that lost has to be repaired.
+
+    Attributes:
+        epoch: The new one.
+        ends: Earlier epochs, each with its last number that the server has; ``None``: the record began anew, so that
+            nothing older lives.
+    """
+
+    epoch: int
+    ends: dict[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reconnect:
     """Give up this connection; ``lost`` is already included in the actions."""
 
     reason: str
 
 
-Action = Suspect | Detach | Attach | Vouch | Apply | Reconnect
+Action = Suspect | Detach | Attach | Vouch | Apply | Forked | Reconnect
 
 
 @dataclass(slots=True)
@@ -99,6 +114,7 @@ class LaneCounters:
     resyncs: int = 0
     bad_frames: int = 0
     heartbeats: int = 0
+    forks: int = 0
 
 
 @dataclass(slots=True)
@@ -125,6 +141,8 @@ class Lane:
     position: Position | None = None
     fresh_until_ns: int = 0
     last_error: str = "not connected yet"
+    epoch: int | None = None
+    round_trips: Histogram = field(default_factory=Histogram)
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
     _void: int = 0
@@ -188,17 +206,20 @@ class Lane:
         self._void = len(self._sent)
         return [Suspect(), Vouch(0)]
 
-    def heartbeat_reply(self, reply: Any) -> list[Action]:
-        """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, ...]``."""
+    def heartbeat_reply(self, reply: Any, now_ns: int = 0) -> list[Action]:
+        """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, placement version, ends]``."""
         if self.state is State.DOWN or not self._sent:
             return self._give_up("a reply that nobody asked for")
         sent_ns = self._sent.popleft()
         try:
             there = Position(int(reply[0], 16), int(reply[1]), int(reply[2], 16))
             generation = int(reply[3], 16)
+            ends = parse_ends(reply[5] if len(reply) > 5 else None)
         except (TypeError, ValueError, IndexError, KeyError):
             return self._give_up(f"heartbeat refused or not understood: {reply!r}")
         self.counters.heartbeats += 1
+        if now_ns:
+            self.round_trips.add(now_ns - sent_ns)
         actions: list[Action] = []
         if self.state is State.SYNC:
             self.state = State.LIVE
@@ -208,6 +229,11 @@ class Lane:
             # A message that the server sent before this reply has not come: it is lost. Or the record was.
             self.counters.gaps += 1
             actions.append(Suspect())
+        if self.epoch is not None and self.epoch != there.epoch:
+            self.counters.forks += 1
+            # A new record has one random number as epoch and as generation.
+            actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
+        self.epoch = there.epoch
         self.position = there
         self.generation = generation
         self.last_error = ""
@@ -255,7 +281,11 @@ class Lane:
         if self.state is State.LIVE:
             here = self.position
             assert here is not None
-            if message.epoch != here.epoch or message.seq != here.seq + 1 or message.prev != here.wid:
+            if (
+                message.seq != here.seq + 1
+                or message.prev != here.wid
+                or (message.epoch != here.epoch and message.operation != "E")
+            ):
                 self.counters.gaps += 1
                 # What is missing may have been a clear, or the whole record: readers ask until a heartbeat tells.
                 self.generation = None
@@ -266,6 +296,8 @@ class Lane:
 
     def _heed(self, message: Message) -> list[Action]:
         """What a message asks for, wherever it stands in the chain."""
+        if message.operation == "E":  # somebody found the server replaced; the next heartbeat says what it lost
+            return [Suspect()]
         if message.operation != "C":
             return [Apply(message.wid, message.keys)]
         self.generation = message.wid
@@ -276,3 +308,16 @@ class Lane:
 
     def _give_up(self, reason: str) -> list[Action]:
         return [*self.lost(reason), Reconnect(reason)]
+
+
+def parse_ends(field: bytes | None) -> dict[int, int]:
+    """Return what a lane record says about earlier epochs: each with its last number.
+
+    Raises:
+        ValueError: It is not of the form ``epoch:seq,epoch:seq,...``.
+    """
+    if not field:
+        return {}
+    pairs = (pair.split(b":") for pair in field.split(b","))
+    # Newest first; an epoch that stands there twice was picked up again by another primary, and ended there later.
+    return {int(epoch, 16): int(seq) for epoch, seq in reversed(list(pairs))}
