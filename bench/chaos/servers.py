@@ -15,6 +15,7 @@ from urllib.parse import quote
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from support.redis import Binary, RedisServer, find_binaries
+from support.sentinel import SentinelServer
 
 from .faults import CLUSTER, SENTINEL, SHARDS, SINGLE
 from .job import key_number
@@ -125,7 +126,7 @@ class Nodes:
     def __init__(self) -> None:
         self.binary = _binary()
         self.servers: list[RedisServer] = []
-        self.sentinels: list[RedisServer] = []
+        self.sentinels: list[SentinelServer] = []
 
     def __enter__(self) -> Nodes:
         return self
@@ -199,11 +200,14 @@ class Watched(Nodes):
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
         for _ in range(2):  # one of them away must not stop all writes
             self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+        lines = [
+            f"sentinel monitor {self.name} 127.0.0.1 {primary.port} 2",
+            f"sentinel down-after-milliseconds {self.name} 1000",
+            f"sentinel failover-timeout {self.name} 5000",
+        ]
         for _ in range(3):
-            # "sentinel monitor" as a setting makes a server of any name a Sentinel only together with the argument.
-            sentinel = SentinelServer(self.binary, primary.port, self.name)
-            self.sentinels.append(sentinel)
-            sentinel.start()
+            self.sentinels.append(SentinelServer(self.binary, _free_port(), lines))
+            self.sentinels[-1].start()
         self.until(self._agree, "three Sentinels that know each other and the replicas")
 
     def _agree(self) -> bool:
@@ -218,24 +222,6 @@ class Watched(Nodes):
     def url(self, worker: int | None) -> str:
         """Return the URL, the same for everybody."""
         return f"redis+sentinel://{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
-
-
-class SentinelServer(RedisServer):
-    """One Sentinel."""
-
-    def __init__(self, binary: Binary, port: int, name: str) -> None:
-        monitor = [f"monitor {name} 127.0.0.1 {port} 2", f"down-after-milliseconds {name} 1000",
-                   f"failover-timeout {name} 5000", f"parallel-syncs {name} 1"]  # fmt: skip
-        super().__init__(binary, transport="tcp", options={"sentinel": monitor})
-
-    def _config_lines(self) -> list[str]:
-        return [
-            f"dir {self.directory}", "daemonize no", f"bind {self.host}", f"port {self.port}",
-            *(f"sentinel {line}" for line in self.options["sentinel"]),
-        ]  # fmt: skip
-
-    def _command(self) -> list[str]:
-        return [*super()._command(), "--sentinel"]
 
 
 class Clustered(Nodes):
