@@ -183,13 +183,8 @@ class Nemesis:
     def _expect_failover(self, fault: Fault, happening: Happening) -> None:
         """Where others watch it, a silent primary may have been replaced meanwhile, with all that follows."""
         if isinstance(self._servers, Nodes):
-            self._await_primaries()
+            self._servers.await_primaries()
             self._reset_since(fault, happening.from_ns)
-
-    def _await_primaries(self) -> None:
-        assert isinstance(self._servers, Nodes)
-        wanted = 1 if self._servers.sentinels else 3
-        self._servers.until(lambda: len(self._servers.primaries()) == wanted, f"{wanted} primaries")
 
     def _reset_since(self, fault: Fault, from_ns: int) -> None:
         shard = fault.target if isinstance(self._servers, Plain) else None
@@ -299,7 +294,7 @@ class Nemesis:
             running = [server for server in self._servers.servers if server.running]
             next(server for server in running if _own_line(server)[3] == own).cli("CLUSTER", "FAILOVER")
         self._servers.until(lambda: old not in self._servers.primaries(), f"server {old} is a replica")
-        self._await_primaries()
+        self._servers.await_primaries()
         self._reset_since(fault, before)
 
     def kill_primary(self, fault: Fault) -> None:
@@ -313,7 +308,7 @@ class Nemesis:
         assert isinstance(self._servers, Nodes)
         victim = int(happening.target.split()[1])
         self._servers.servers[victim].start()
-        self._await_primaries()
+        self._servers.await_primaries()
         self._reset_since(fault, happening.from_ns)
 
     def move_slots(self, fault: Fault) -> None:

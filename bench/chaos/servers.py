@@ -166,6 +166,15 @@ class Nodes:
                     raise
         return found
 
+    def await_primaries(self) -> None:
+        """Wait until there are as many primaries as there should be.
+
+        Raises:
+            NoServerError: It does not come about.
+        """
+        wanted = 1 if self.sentinels else 3
+        self.until(lambda: len(self.primaries()) == wanted, f"{wanted} primaries")
+
     def until(self, done: Any, what: str) -> None:
         """Wait until something is so.
 
