@@ -24,7 +24,7 @@ fuzz_python() {
         -verbosity=0 -max_total_time="${FUZZ_SECONDS:-60}" -artifact_prefix="$build/broken_$1_" "$corpus"
 }
 
-for target in ${*:-core scan envelope values message}; do
+for target in ${*:-core scan frames envelope values message}; do
     corpus=$build/corpus_$target
     mkdir -p "$corpus"
     case $target in envelope | values | message)
