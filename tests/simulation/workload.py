@@ -252,6 +252,7 @@ class _Update(Running):
             checker.raise_floor(process, key, server, sequence)
             checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
 
+
     def fail(self, client: Client) -> None:
         # It is owed, and until it is paid the process takes nothing from L2 for the key.
         process = client.process
