@@ -24,6 +24,7 @@ from .cache import (
     Stats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
     BulkError,
@@ -86,5 +87,7 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "lru_cache",
     "open",
+    "ttl_cache",
 ]

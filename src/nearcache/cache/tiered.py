@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
@@ -43,7 +43,7 @@ from ..loading import (
     write_many,
 )
 from ..options import Endpoint, Settings, check_tags, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .holding import Hold, hold_to_ms
 from .memory import MemoryCache
 from .report import (
@@ -60,6 +60,9 @@ from .report import (
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
+
+if TYPE_CHECKING:
+    from .aio import AsyncCache
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("nearcache")
@@ -165,9 +168,13 @@ class TieredCache(Cache[K, V]):
             return MISSING, error
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
-        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
+        refuse_coroutines(loader)
+        wanted = self._wanted(key, loader, ttl, tags)
         return cast("V", self._run(load(self._tier, self, wanted)))
+
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: float | None, tags: Any) -> Loading:
+        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+        return Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -357,6 +364,12 @@ class TieredCache(Cache[K, V]):
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
         self._end()
         self.drop_all()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        from .aio.tiered import AsyncTieredCache
+
+        self._use()
+        return AsyncTieredCache(self)
 
     def _use(self) -> None:
         if not self._end.alive:

@@ -88,6 +88,14 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
+        return (yield from carry_out(tier, store, wanted, mine))
+    finally:
+        tier.loads.end(mine)
+
+
+def carry_out(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+    """Do the work of a load that has begun, and end it. See :func:`load`."""
+    try:
         mine.value = yield from _load(tier, store, wanted, mine)
         return mine.value
     except Exception as error:
