@@ -16,7 +16,9 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from . import choices
-from .choices import Compression, Isolation, Secrets, is_none, one_of
+from .choices import Compression, Isolation, Secrets, one_of
+from .choices import integer as _integer
+from .choices import seconds as _seconds
 from .errors import ConfigError
 
 #: Where to look when no URL is given.
@@ -162,42 +164,6 @@ class Settings:
 
 
 # -- checks of single values -------------------------------------------------------------------------------------
-
-
-def _integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
-    allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
-
-    def check(option: str, value: Any) -> Any:
-        if none and is_none(value):
-            return None
-        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(option, value, allowed)
-        return value
-
-    return check
-
-
-def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
-    allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
-
-    def check(option: str, value: Any) -> Any:
-        if none and is_none(value):
-            return None
-        number = value
-        if isinstance(value, str):
-            try:
-                number = float(value)
-            except ValueError:
-                raise ConfigError(option, value, allowed) from None
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise ConfigError(option, value, allowed)
-        if not low <= number <= high:  # NaN is in no range
-            raise ConfigError(option, value, allowed)
-        return float(number)
-
-    return check
 
 
 def _callable(option: str, value: Any) -> Any:

@@ -86,8 +86,7 @@ class TieredCache(Cache[K, V]):
     logged, and ``health()`` shows it.
     """
 
-    #: What this class does; :func:`nearcache.open` chooses the class by the option.
-    isolation = "shared"
+    isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         settings = parse(url, **options)
@@ -379,7 +378,10 @@ class TieredCache(Cache[K, V]):
 
     def _run(self, steps: Steps[T]) -> T:
         self._use()
-        return self._runner.run(steps)
+        return self._given(self._runner.run(steps))
+
+    def _given(self, result: T) -> T:
+        return result  # to the caller, by any runner: subclasses may give something else
 
     def _name(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)

@@ -178,7 +178,7 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
     generation = tier.lanes[tag.lane].generation or 0
     keys = tier.write_keys(tag.lane, [tag.key])
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS)
+        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS, key=tag.key)
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
         reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
