@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..options import chosen_url
+from ..options import chosen_url, parse
 from .base import Cache
 from .memory import MemoryCache
 from .report import (
     CacheInfo,
     CoherenceStats,
+    Durations,
     Health,
     L1Stats,
     L2Stats,
+    LaneStats,
     LoaderStats,
     SelfTest,
     ShardHealth,
@@ -24,9 +26,11 @@ __all__ = [
     "Cache",
     "CacheInfo",
     "CoherenceStats",
+    "Durations",
     "Health",
     "L1Stats",
     "L2Stats",
+    "LaneStats",
     "LoaderStats",
     "MemoryCache",
     "SelfTest",
@@ -43,10 +47,11 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     Args:
         url: ``embedded://NAME`` (real Redis servers on this machine, started for you and shared by all processes of
             this user that give the same name), ``redis://HOST:PORT,HOST:PORT/DB`` (client-side shards),
-            ``rediss://`` (TLS), ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
+            ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/MASTER,MASTER``, ``rediss+sentinel://``,
+            ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
             variable ``NEARCACHE_URL``, or else ``embedded://default``.
         options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``,
-            ``loader``, ``key``, ``on_removal``, ``classes``, ``timeout`` and others: see
+            ``loader``, ``key``, ``on_removal``, ``codec``, ``classes``, ``timeout`` and others: see
             :class:`nearcache.options.Settings`. Those that are no functions or classes may stand in the URL's query
             as well.
     Returns:
@@ -59,6 +64,9 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     url = chosen_url(url)
     if isinstance(url, str) and url.startswith("memory:"):
         return MemoryCache(url, **options)
+    from .isolated import IsolatedCache
     from .tiered import TieredCache
 
+    if parse(url, **options).isolation == "copy":
+        return IsolatedCache(url, **options)
     return TieredCache(url, **options)

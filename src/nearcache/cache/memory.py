@@ -165,8 +165,8 @@ class MemoryCache(Cache[K, V]):
     def _put_tagged(self, key: K, value: V, ttl_ns: int, tags: Sequence[str]) -> None:
         op = Op(key if self.settings.key is None else self.settings.key(key), 0, wid=_LOADED, write=True)
         size = self._size_of(value)
+        self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        self.drop(key)
         self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
@@ -305,7 +305,7 @@ class MemoryCache(Cache[K, V]):
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=L2Stats(*[0] * len(L2Stats.__slots__)),
             loader=LoaderStats(loads, errors, len(self._loads)),
-            coherence=CoherenceStats(*[0] * len(CoherenceStats.__slots__)),
+            coherence=CoherenceStats(),
         )
 
     def health(self) -> Health:

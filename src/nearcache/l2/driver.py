@@ -20,7 +20,7 @@ from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
-from .connection import MORE, Connection
+from .connection import MORE, Connection, TlsConnection
 from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
@@ -35,9 +35,10 @@ class ListenerLink:
         reader: A hiredis reader, to be fed with what ``receive`` returns. It returns ``more`` when it needs more
             bytes, pushes as ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
         identity: As in :class:`Reply`.
+        plain: Whether the socket carries RESP as it is, and not TLS records.
     """
 
-    __slots__ = ("_connection", "identity", "more", "reader", "sock")
+    __slots__ = ("_connection", "identity", "more", "plain", "reader", "sock")
 
     def __init__(self, connection: Connection) -> None:
         connection.sock.settimeout(None)
@@ -46,6 +47,7 @@ class ListenerLink:
         self.reader = connection.reader
         self.identity = connection.identity
         self.more = MORE
+        self.plain = not isinstance(connection, TlsConnection)
 
     def send(self, *commands: Command) -> None:
         """Send commands in one piece, scripts among them as in :class:`Exchange`. The replies are the caller's to read.
@@ -97,6 +99,8 @@ class Driver:
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
     ``introduction`` is made on every new connection.
+    ``on_reached(shard)`` is called in the same way when one could be made after trouble, or leads to another server
+    than the one before.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Driver:
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
         introduction: Introduction | None = None,
+        on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self.clock = self._clock = clock
         self.pool_size = pool_size
@@ -127,6 +132,7 @@ class Driver:
                 clock=clock,
                 on_unreachable=on_unreachable,
                 introduction=introduction,
+                on_reached=on_reached,
             )
             for number, endpoint in enumerate(endpoints)
         ]
@@ -178,7 +184,7 @@ class Driver:
 
     def note_alive(self, shard: int) -> None:
         """Close the shard's breaker: somebody has had an answer from it."""
-        self._shards[shard].breaker.succeed()
+        self._shards[shard].note_alive()
 
     def status(self, shard: int) -> ShardStatus:
         """Return how the shard is doing, from what is known; nothing is sent."""
@@ -187,8 +193,7 @@ class Driver:
     def after_fork(self) -> None:
         """Make the driver usable in a forked child: new locks, new connections; the parent's stay undisturbed."""
         for shard in self._shards:
-            shard.pool.after_fork()
-            shard.breaker.after_fork()
+            shard.after_fork()
         for part in self._parts:
             part.after_fork()
 
@@ -196,7 +201,7 @@ class Driver:
         """Close all connections and wake who waits for one; calls under way end first. Idempotent."""
         self._closed = True
         for shard in self._shards:
-            shard.pool.close()
+            shard.close()
         for part in self._parts:
             part.close()
 

@@ -46,6 +46,7 @@ def write(
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
+        tier.begin_lag(shard, op.wid, tier.clock())
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
         sealing = _Sealing(content, ttl_ms, stated, under)
@@ -71,7 +72,7 @@ def _write(
     content, ttl_ms, tags, under = sealing
     generation = tier.lanes[op.lane].generation or 0
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, tags=tags)
+        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags)
         start_ns = tier.clock()
         commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
         reply = answer((yield [Exchange(op.lane, commands)])[0])
@@ -87,9 +88,9 @@ def _write(
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
-            found = yield from accept(tier, store, op.lane, rest[0], -1, int(there, 16), start_ns)
+            found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
             if found.value is not MISSING:
-                store.abandon(op, drop=False)
+                store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
             nx = False  # what is there cannot be read by anyone here, so it counts as absent
         generation = int(there, 16)

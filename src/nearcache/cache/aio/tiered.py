@@ -54,7 +54,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         if cache.peek(key, DEFAULT) is not DEFAULT:  # type: ignore[arg-type]  # a key of another type is not there
             return True
         try:
-            return await self._run(contains(self._tier, cache._name(key)))
+            return await self._run(contains(self._tier, cache, cache._name(key)))
         except ShardError:
             return False
 
