@@ -172,6 +172,7 @@ cdef extern from "nearcache/core.h" nogil:
         uint64_t wid
         int64_t deadline_ns
         uint64_t size
+        uint32_t stamp
         uint16_t lane
         uint16_t flags
 

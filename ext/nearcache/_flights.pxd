@@ -144,9 +144,11 @@ cdef inline int settle(
 
 
 cdef inline bint restamp(
-    core_t *core, op_t *op, uint64_t wid, int64_t deadline_ns, uint64_t identity, uint32_t ref
+    core_t *core, op_t *op, const item_t *item, uint64_t identity, uint32_t ref
 ) noexcept:
     """Complete a revalidation: make the entry current again if it is of this write, else drop it. Lets the lock go."""
+    cdef uint64_t wid = item.wid
+    cdef int64_t deadline_ns = item.deadline_ns
     cdef bint refreshed = False
     cdef graveyard_t yard
     cdef ended_t ended
@@ -159,9 +161,9 @@ cdef inline bint restamp(
     if refreshed:
         refreshed = core_reschedule(core, ref, deadline_ns) == 0
     if refreshed:
-        core.table.slab[ref].lane = op.lane
+        core.table.slab[ref].lane = item.lane
         core.table.slab[ref].flags = 0
-        core.table.slab[ref].stamp = lane_stamp(&core.lanes.lane[op.lane])
+        core.table.slab[ref].stamp = item.stamp
         core_settle(core)
         order_use(&core.order, ref, core.table.details)
     ended = close_op(core, op)
@@ -267,7 +269,7 @@ cdef inline int abandon_op(core_t *core, op_t *op, bint drop) except -1:
 
 
 cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
-    """``(lane, stamp, wid, value)`` of an entry whose own time is not over but which may not be served now, or None."""
+    """``(wid, value, lane, stamp)`` of an entry whose own time is not over but which may not be served now, or None."""
     cdef PyObject *value = NULL
     cdef uint64_t wid = 0
     cdef uint32_t lane = 0
@@ -289,4 +291,4 @@ cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
         return None
     held = <object>value  # a reference of its own
     release(value)
-    return lane, stamp, wid, held
+    return wid, held, lane, stamp

@@ -28,6 +28,7 @@ from nearcache._core cimport (
     graveyard_init,
     graveyard_t,
     item_t,
+    lane_stamp,
     order_is_full,
     order_touch,
     pending_overtake,
@@ -196,7 +197,9 @@ cdef inline int put(
     core_lock(core)
     find_to_change(core, key, hash, &ref)
     now_ns = clock_now(&core.source)
-    item = item_t(wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, lane=0, flags=0)
+    item = item_t(
+        wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, stamp=lane_stamp(&core.lanes.lane[0]), lane=0, flags=0
+    )
     if likely(ref != 0 and size == 0 and core.listener == NULL):
         old = core_overwrite(core, ref, value, item.deadline_ns, now_ns)
         if likely(old != NULL):

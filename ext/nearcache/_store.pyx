@@ -200,6 +200,16 @@ cdef lane_t *lane_at(Store self, object index) except NULL:
     return &self.core.lanes.lane[<uint32_t>index]
 
 
+cdef int depend_on(Store self, item_t *item, object under) except -1:
+    """Let what an operation brought depend on another lane than the operation's."""
+    cdef lane_t *checked
+    if under is not None:
+        checked = lane_at(self, under[0])
+        item.lane = checked - self.core.lanes.lane
+        item.stamp = under[1]
+    return 0
+
+
 cdef core_t *opened_here(Store self, Op op) except NULL:
     if op.op.lanes != self.core.lanes:
         raise ValueError("the operation was not opened in this store")
@@ -599,7 +609,7 @@ cdef class Store:
         return owned(owner) if owner != NULL else None
 
     def finish(
-        self, Op op not None, value, wid, deadline_ns, size=0, identity=0
+        self, Op op not None, value, wid, deadline_ns, size=0, identity=0, under=None
     ):
         """Complete an operation with its result. Returns whether L1 keeps it.
 
@@ -608,6 +618,7 @@ cdef class Store:
             deadline_ns: Instant from which the value is not to be served any more.
             size: Of the value, against ``maxbytes``. What is larger is not kept.
             identity: Of the server that replied.
+            under: Lane and stamp that the entry is to depend on; default: the operation's, as of ``open``.
 
         The result is kept if nothing has spoken against it since ``open`` (R3). An entry of another write is
         dropped and neither is kept (R4), save that a write whose result may be kept replaces it. An
@@ -615,26 +626,31 @@ cdef class Store:
         """
         cdef uint32_t ref
         cdef uint64_t server = identity
-        cdef item_t item = item_t(wid=wid, deadline_ns=deadline_ns, size=size, lane=op.op.lane, flags=0)
+        cdef item_t item = item_t(
+            wid=wid, deadline_ns=deadline_ns, size=size, stamp=op.op.stamp0, lane=op.op.lane, flags=0
+        )
         cdef core_t *core = opened_here(self, op)
+        depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
         if op.op.announced and not op.op.heard:
             item.flags = ENTRY_UNHEARD
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
-    def refresh(self, Op op not None, wid, deadline_ns, identity=0):
+    def refresh(self, Op op not None, wid, deadline_ns, identity=0, under=None):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
         Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if the
         operation may not store; then the value has to be read.
         """
         cdef uint32_t ref
-        cdef uint64_t write = wid
         cdef uint64_t server = identity
-        cdef int64_t until_ns = deadline_ns
+        cdef item_t item = item_t(
+            wid=wid, deadline_ns=deadline_ns, size=0, stamp=op.op.stamp0, lane=op.op.lane, flags=0
+        )
         cdef core_t *core = opened_here(self, op)
+        depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
-        return restamp(core, &op.op, write, until_ns, server, ref)
+        return restamp(core, &op.op, &item, server, ref)
 
     def abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
@@ -646,19 +662,19 @@ cdef class Store:
             abandon_op(opened_here(self, op), &op.op, drop)
 
     def suspect(self, key):
-        """``(wid, value)`` of an entry whose own time is not over but which may not be served now; else None.
+        """``(wid, value, lane)`` of an entry whose own time is not over but which may not be served now; else None.
 
         A reader may then ask L2 for the ``wid`` alone, and ``refresh``.
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
-        return None if found is None else found[2:]
+        return None if found is None else found[:3]
 
     def suspect_since(self, key):
         """``(lane, stamp, value)`` of such an entry; else None. It was vouched for while the lane had that stamp."""
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
-        return None if found is None else (found[0], found[1], found[3])
+        return None if found is None else (found[2], found[3], found[1])
 
     def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.

@@ -36,6 +36,48 @@ Callback = Callable[[], object]
 AnyLock = AbstractContextManager[Any]
 
 
+class Signal:
+    """Something that happens once, and wakes who waits for it: threads by blocking, tasks by a callback."""
+
+    __slots__ = ("_callbacks", "_happened", "_lock")
+
+    def __init__(self) -> None:
+        self._happened = threading.Event()
+        self._callbacks: list[Callback] = []
+        self._lock = threading.Lock()
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+        return self._happened.is_set()
+
+    def set(self) -> None:
+        """It happens. Once is enough."""
+        with self._lock:
+            self._happened.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until it happens; return whether it did within the time."""
+        return self._happened.wait(timeout_s)
+
+    def add_done_callback(self, callback: Callback) -> None:
+        """Have it called, in whatever thread, when it happens; at once if it has."""
+        with self._lock:
+            happened = self._happened.is_set()
+            if not happened:
+                self._callbacks.append(callback)
+        if happened:
+            callback()
+
+    def remove_done_callback(self, callback: Callback) -> None:
+        """Forget a callback, if it is not being called already."""
+        with self._lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+
 class Read(Op):
     """A pending L2 read that others may wait for."""
 

@@ -17,18 +17,18 @@ TOKEN = wid(0x70)
 ACL = (
     "user nc on >secret ~nc:{t:* resetchannels &nc:{t:* "
     "+auth +hello +select +info +client|no-evict +ping +evalsha +eval "
-    "+get +getrange +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
+    "+get +getrange +mget +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
     "+subscribe +unsubscribe"
 )
 
 
 @pytest.fixture
 def lane(redis_server: RedisServer) -> Iterator[Lane]:
-    """A lane with one value, ``sk``, and a fence for ``sj``."""
+    """A lane with one value, ``sk``, and a lease on ``sj``."""
     lane = Lane(redis_server)
     lane.start()
     lane.set(b"sk", write=wid(1))
-    lane.run("fence", [b"sj"], TOKEN, 60_000, "")
+    lane.run("lease", [b"sj"], TOKEN, 60_000, "")
     yield lane
     lane.close()
 
@@ -47,7 +47,7 @@ def refuse_all_writes(lane: Lane, code: str) -> None:
         refused(code, lambda: lane.run("invalidate", [b"sk"], wid(2)))
         refused(code, lambda: lane.run("clear", [], wid(2)))
         refused(code, lambda: lane.run("heartbeat", []))
-        refused(code, lambda: lane.run("fence", [b"sx"], TOKEN, 1000, ""))
+        refused(code, lambda: lane.run("lease", [b"sx"], TOKEN, 1000, ""))
         refused(code, lambda: lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 1000, b"x"))
     assert heard == []
     assert lane.position() == (1, wid(1))
@@ -58,10 +58,10 @@ def test_full_server_lets_invalidations_pass(lane: Lane) -> None:
     """At maxmemory an invalidation is done and announced; it frees memory, and losing it would be wrong."""
     lane.client.config_set("maxmemory", 1)
     with lane.listening() as heard:
-        assert lane.run("invalidate", [b"sk"], wid(2)) == [1, NONCE, 1]
-        assert lane.run("invalidate", [b"sabsent"], wid(3)) == [1, NONCE, 0]
-        assert lane.run("clear", [], wid(4)) == [1, wid(4)]
-        assert lane.run("heartbeat", []) == [NONCE, b"4", wid(4), wid(4), b"1"]
+        assert lane.run("invalidate", [b"sk"], wid(2))[:3] == [1, NONCE, 1]
+        assert lane.run("invalidate", [b"sabsent"], wid(3))[:3] == [1, NONCE, 0]
+        assert lane.run("clear", [], wid(4))[:2] == [1, wid(4)]
+        assert lane.run("heartbeat", []) == [NONCE, b"4", wid(4), wid(4), b"1", None]
     assert [(m.op, m.wid) for m in heard] == [("I", wid(2)), ("I", wid(3)), ("C", wid(4))]
 
 
@@ -70,9 +70,9 @@ def test_full_server_without_a_lane_record_lets_invalidations_pass(lane: Lane) -
     lane.client.config_set("maxmemory", 1)
     lane.client.delete(lane.record)
     with lane.listening() as heard:
-        assert lane.run("invalidate", [b"sk"], wid(2), nonce=wid(9)) == [1, wid(9), 1]
+        assert lane.run("invalidate", [b"sk"], wid(2), nonce=wid(9))[:3] == [1, wid(9), 1]
         lane.client.delete(lane.record)
-        assert lane.run("heartbeat", [], nonce=wid(8)) == [wid(8), b"0", NO_WID, wid(8), b"1"]
+        assert lane.run("heartbeat", [], nonce=wid(8)) == [wid(8), b"0", NO_WID, wid(8), b"1", None]
     assert len(heard) == 1
 
 
@@ -83,12 +83,12 @@ def test_full_server_refuses_values_before_anything_is_announced(lane: Lane) -> 
         refused("OOM", lambda: lane.set(b"sk", b"sj", write=wid(2)))
         large = envelope(NONCE, bytes(20_000))
         refused("OOM", lambda: lane.run_staged("set", [b"sk"], wid(2), [large], NONCE, "", 9000))
-        refused("OOM", lambda: lane.run("fence", [b"sx"], TOKEN, 1000, ""))
+        refused("OOM", lambda: lane.run("lease", [b"sx"], TOKEN, 1000, ""))
         refused("OOM", lambda: lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 1000, b"x"))
     assert heard == []
     assert lane.position() == (1, wid(1))
     lane.client.config_set("maxmemory", 0)
-    assert lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 1000, b"x") == [1, NONCE]
+    assert lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 1000, b"x")[:2] == [1, NONCE]
 
 
 def test_replica_refuses_heartbeats_and_writes(make_redis: Callable[..., RedisServer]) -> None:
@@ -97,7 +97,7 @@ def test_replica_refuses_heartbeats_and_writes(make_redis: Callable[..., RedisSe
     lane = Lane(server)
     lane.start()
     lane.set(b"sk", write=wid(1))
-    lane.run("fence", [b"sj"], TOKEN, 60_000, "")
+    lane.run("lease", [b"sj"], TOKEN, 60_000, "")
     primary.cli("REPLICAOF", "127.0.0.1", server.port)  # so that the data stay what they are
     wait_until(lambda: primary.client().info("replication")["master_link_status"] == "up")
     server.cli("REPLICAOF", "127.0.0.1", primary.port)
@@ -133,17 +133,22 @@ def test_restricted_user_can_run_everything_in_its_namespace(make_redis: Callabl
     lane = Lane(server, username="nc", password="secret")
     lane.start()
     with lane.listening() as heard:
-        assert lane.set(b"sk", write=wid(1)) == [1, NONCE]
+        assert lane.set(b"sk", write=wid(1))[:2] == [1, NONCE]
         assert lane.set(b"sk", write=wid(1), mode="NX")[0] == 2
-        assert lane.run("fence", [b"sk"], TOKEN, 60_000, "")[0] == 1
-        assert lane.run("fence", [b"sj"], TOKEN, 60_000, "")[0] == 0
-        assert lane.run("fence", [b"sj"], TOKEN, 90_000, "")[0] == 0
-        assert lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 60_000, envelope(NONCE)) == [1, NONCE]
-        assert lane.run_staged("set", [b"sb"], wid(5), [envelope(NONCE, bytes(20_000))], NONCE, "", 9000) == [1, NONCE]
-        assert lane.run("invalidate", [b"sk"], wid(3)) == [1, NONCE, 1]
-        assert lane.run("clear", [], wid(4)) == [1, wid(4)]
-        assert lane.run("heartbeat", [])[1] == b"4"
-    assert [m.op for m in heard] == ["S", "S", "I", "C"]
+        assert lane.run("lease", [b"sk"], TOKEN, 60_000, "")[0] == 1
+        assert lane.run("lease", [b"sj"], TOKEN, 60_000, "")[0] == 0
+        assert lane.run("lease", [b"sj"], TOKEN, 90_000, "")[0] == 2
+        assert lane.run("fill", [b"sj"], wid(2), NONCE, TOKEN, 60_000, envelope(NONCE))[:2] == [1, NONCE]
+        large = envelope(NONCE, bytes(20_000))
+        assert lane.run_staged("set", [b"sb"], wid(5), [large], NONCE, "", 9000)[:2] == [1, NONCE]
+        assert lane.run("invalidate", [b"sk"], wid(3))[:3] == [1, NONCE, 1]
+        assert lane.run("clear", [], wid(4))[:2] == [1, wid(4)]
+        assert lane.run("lease", [b"sl"], TOKEN, 60_000, "")[0] == 0
+        assert lane.run("lease", [b"sl"], TOKEN, 60_000, "")[0] == 2
+        assert lane.run("abort", [b"sl"], wid(6), TOKEN) == 1
+        assert lane.run("adopt", [], wid(7), wid(0xF1), nonce=wid(0xE1))[0] == 1
+        assert lane.run("heartbeat", [])[1] == b"7"
+    assert [m.op for m in heard] == ["S", "F", "S", "I", "C", "A", "E"]
     link = lane.driver.connect_listener(0)
     link.close()
     lane.close()

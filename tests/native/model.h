@@ -172,7 +172,7 @@ static inline uint32_t rig_find(const rig_t *rig, uint32_t key)
 static inline int rig_store(rig_t *rig, uint32_t key, uint64_t size, int64_t deadline_ns)
 {
     int64_t now_ns = clock_now(&rig->core.source);
-    item_t item = {0, deadline_ns, size, 0, 0};
+    item_t item = {0, deadline_ns, size, lane_stamp(&rig->core.lanes->lane[0]), 0, 0};
     held_t held = {key_of(++rig->values), deadline_ns, size, 0};
     uint32_t ref = rig_find(rig, key);
     uint32_t tag = table_tag(&rig->core.table, hash_of(rig->kind, key));

@@ -93,13 +93,13 @@ class Lane:
         """Name of a value."""
         return self.prefix + b"v:" + key
 
-    def fence(self, key: bytes) -> bytes:
-        """Name of a fence."""
+    def lease(self, key: bytes) -> bytes:
+        """Name of a lease or hold."""
         return self.prefix + b"l:" + key
 
     def run(self, name: str, keys: Sequence[bytes], *arguments: Any, ring: int = 1, nonce: bytes = NONCE) -> Any:
         """Run a script on keys of the user; the lane record is added. Error replies are raised."""
-        names = [*map(self.value, keys), *map(self.fence, keys), self.record]
+        names = [*map(self.value, keys), *map(self.lease, keys), self.record]
         call = load_script(name).call(names, [ring, nonce, *arguments])
         if self.bare:
             return self._run_bare(call)
@@ -136,7 +136,7 @@ class Lane:
     def run_staged(self, name: str, keys: Sequence[bytes], write: bytes, envelopes: list[bytes], *middle: Any) -> Any:
         """Run ``set`` or ``fill`` with the large envelopes staged; ``middle`` stands between wid and envelopes."""
         before, staging, rest = stage(self.prefix, write, envelopes)
-        names = [*map(self.value, keys), *map(self.fence, keys), *staging, self.record]
+        names = [*map(self.value, keys), *map(self.lease, keys), *staging, self.record]
         script = load_script(name).call(names, [1, NONCE, write, *middle, *rest])
         reply = self.driver.execute([Exchange(0, [*before, script])])[0]
         if isinstance(reply, ShardError):

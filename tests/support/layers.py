@@ -16,7 +16,7 @@ PACKAGE = "nearcache"
 
 #: Floor of each module or sub-package of the package. Compiled modules (floor 1) begin with ``_`` and need no entry.
 FLOORS = {
-    "errors": 2, "options": 2, "clocks": 2,
+    "errors": 2, "endpoints": 2, "options": 2, "clocks": 2,
     "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3,
     "l2": 4, "bus": 4, "embedded": 4,
     "loading": 5,
@@ -27,6 +27,8 @@ FLOORS = {
 #: Imports that do not go downward and are allowed all the same: (importer, imported) -> why. They form no circle.
 ALLOWED = {
     ("options", "errors"): "exceptions are the vocabulary of everything, options included",
+    ("endpoints", "errors"): "as options",
+    ("options", "endpoints"): "options has no room for reading URLs",
     ("_local", "errors"): "a value over maxbytes is refused in the middle of the store's work; imported when raised",
 }
 

@@ -86,7 +86,7 @@ def test_announced_write_whose_message_is_lost_becomes_suspect_like_any_entry() 
     store.lane_suspect(0)
     store.apply(0, AFTER, ["k"])
     assert store.get("k") is None
-    assert store.suspect("k") == (MINE, "value 7")
+    assert store.suspect("k") == (MINE, "value 7", 0)
     read = Op("k", 0)
     store.open(read)
     assert store.refresh(read, MINE, NEVER, identity=SERVER)

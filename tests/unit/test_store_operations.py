@@ -27,7 +27,7 @@ def test_refresh_restamps_only_the_same_wid() -> None:
     store.set_clock(2500)
     assert store["k"] == "v"
     assert store.counters()["hits"] == 1  # the revalidated read was counted as a miss when L1 had to ask
-    assert store.suspect("other") == (2, "v")
+    assert store.suspect("other") == (2, "v", 0)
     assert list(store) == ["k"]
 
 
@@ -66,7 +66,7 @@ def test_refresh_needs_what_storing_needs(reason: str) -> None:
     else:
         deadline = 1000
     assert store.refresh(op, 1, deadline, identity) is False
-    assert store.suspect("k") == (1, "v")
+    assert store.suspect("k") == (1, "v", 0)
 
 
 # -- local writes against flights

@@ -71,7 +71,7 @@ def test_pop_next_reclaims_expired_and_steps_over_suspects() -> None:
     assert store.pop_next() == ("valid", 3)
     with pytest.raises(KeyError):
         store.pop_next()
-    assert store.suspect("suspect") == (1, 1)
+    assert store.suspect("suspect") == (1, 1, 1)
     assert (len(store), store.counters()["expirations"]) == (1, 1)
 
 
@@ -185,7 +185,7 @@ def test_suspect_returns_wid_and_value_of_what_may_be_revalidated() -> None:
     assert store.suspect("k") is None
     assert store.suspect("absent") is None
     store.lane_suspect(0)
-    assert store.suspect("k") == (5, "value")
+    assert store.suspect("k") == (5, "value", 0)
     store.set_clock(2000)
     assert store.suspect("k") is None
 
@@ -195,7 +195,7 @@ def test_suspect_includes_entries_of_a_dark_lane() -> None:
     store = attached_store()
     fill(store, "k", "value", wid=5)
     store.lane_dark(0)
-    assert store.suspect("k") == (5, "value")
+    assert store.suspect("k") == (5, "value", 0)
 
 
 @pytest.mark.parametrize("lane", [-1, 1, 2**40])

@@ -57,7 +57,7 @@ static inline void core_fill(core_t *core, uint32_t ref, const item_t *item, int
     entry->deadline_ns = item->deadline_ns;
     entry->lane = item->lane;
     entry->flags = item->flags;
-    entry->stamp = lane_stamp(&core->lanes->lane[item->lane]);
+    entry->stamp = item->stamp;
     wheel_schedule(&core->wheel, ref, before_ns, item->deadline_ns);
 }
 

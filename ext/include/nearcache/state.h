@@ -56,6 +56,7 @@ typedef struct {
     uint64_t wid;
     int64_t deadline_ns;
     uint64_t size;
+    uint32_t stamp; /* of the lane, when what the item was made of was asked for */
     uint16_t lane;
     uint16_t flags;
 } item_t;

@@ -20,7 +20,20 @@ from typing import Any, Final, NamedTuple, Protocol
 import hiredis
 
 from .._store import Store
-from ..coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch
+from ..coherence import (
+    TAG_KEY,
+    Action,
+    Apply,
+    Attach,
+    Detach,
+    Forked,
+    Horizon,
+    Lane,
+    Reconnect,
+    State,
+    Suspect,
+    Vouch,
+)
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
@@ -43,6 +56,41 @@ class Script(Protocol):
     @property
     def sha(self) -> bytes:
         """What EVALSHA takes."""
+
+
+class Keeper(Protocol):
+    """Who keeps what this process has to do in Redis because of what is heard."""
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
+
+    def vouched(self, lane: int) -> None:
+        """A heartbeat was answered as it should be."""
+
+    @property
+    def renew_every_ns(self) -> int:
+        """How often to ask for :meth:`renewals`."""
+
+    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
+        """Leases to keep alive: lane, script, its keys and its arguments for each."""
+
+
+class _NoKeeper:
+    """There is nothing to keep."""
+
+    renew_every_ns = 60_000_000_000
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        pass
+
+    def vouched(self, lane: int) -> None:
+        pass
+
+    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
+        return []
+
+
+NO_KEEPER: Final[Keeper] = _NoKeeper()
 
 
 class Followed(NamedTuple):
@@ -69,6 +117,8 @@ class Follower:
         heartbeat: The script that tells where a lane stands.
         uniform: Returns a random number between two: no two processes shall send their heartbeats in step.
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
+        horizon: What to carry the actions out on instead of the store, where more than the store is concerned.
+        keeper: Told of new epochs and of answered heartbeats.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
         outgoing: Bytes to send, in order. Whoever sends some removes them from the front.
@@ -88,6 +138,8 @@ class Follower:
         uniform: Callable[[float, float], float],
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
+        keeper: Keeper = NO_KEEPER,
+        horizon: Horizon | None = None,
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()
@@ -99,6 +151,8 @@ class Follower:
         self._uniform = uniform
         self._nonce = nonce
         self._watched = watched
+        self._keeper = keeper
+        self._horizon = horizon
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
@@ -181,6 +235,13 @@ class Follower:
 
     # -- other requests on the connection
 
+    def fence(self, number: int, now_ns: int, reached: Callable[[], None]) -> None:
+        """Ask now where a lane stands, and call ``reached`` when the answer, and all messages before it, are applied.
+
+        It is called too when the connection ends: then nothing of the lane is served anyway.
+        """
+        self._ask(self._by_number[number], now_ns, reached=reached)
+
     def request(self, command: bytes, on_reply: OnReply) -> None:
         """Send a packed command after all that was sent before. ``on_reply`` is called once, in the driving thread.
 
@@ -188,6 +249,16 @@ class Follower:
         """
         self._expected.append(on_reply)
         self.outgoing += command
+
+    def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> None:
+        """Run a script whose reply concerns nobody."""
+        rest = (b"%d" % len(keys), *keys, *arguments)
+
+        def on_reply(reply: Any, _now_ns: int) -> None:
+            if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
+                self.request(pack(b"EVAL", script.source, *rest), lambda _reply, _now_ns: None)
+
+        self.request(pack(b"EVALSHA", script.sha, *rest), on_reply)
 
     # -- waiting for a key
 
@@ -238,7 +309,9 @@ class Follower:
         for each in self.followed:
             self._ask(each, now_ns)
 
-    def _ask(self, each: Followed, now_ns: int, *, whole: bool = False) -> None:
+    def _ask(
+        self, each: Followed, now_ns: int, *, whole: bool = False, reached: Callable[[], None] | None = None
+    ) -> None:
         command, script = (b"EVAL", self._heartbeat.source) if whole else (b"EVALSHA", self._heartbeat.sha)
         each.lane.heartbeat_sent(now_ns)
         if whole:
@@ -246,20 +319,26 @@ class Follower:
 
         def on_reply(reply: Any, now_ns: int) -> None:
             self._evals -= whole
-            self._take_heartbeat(each, reply, now_ns)
+            self._take_heartbeat(each, reply, now_ns, reached)
 
         self.request(pack(command, script, b"1", each.names.lane_key, b"1", self._nonce()), on_reply)
 
-    def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int) -> None:
+    def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int, reached: Callable[[], None] | None) -> None:
         if isinstance(reply, OSError):
+            if reached is not None:
+                _call(reached)
             return
         if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
             each.lane.forget_heartbeat()
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
-            self._ask(each, now_ns, whole=self._evals == 0)
+            self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
         self._perform(each, each.lane.heartbeat_reply(reply))
-        self.answered = self.answered or each.lane.state is State.LIVE
+        if each.lane.state is State.LIVE:
+            self.answered = True
+            self._keeper.vouched(each.number)
+        if reached is not None:
+            _call(reached)
 
     # -- receiving
 
@@ -290,32 +369,41 @@ class Follower:
                 _call(seen)
 
     def _perform(self, each: Followed, actions: list[Action]) -> None:
-        store, number = self._store(), each.number
+        target, number = self._target(), each.number
         for action in actions:
             if isinstance(action, Reconnect):
                 self.lost(action.reason)
                 return
-            if store is None:
+            if target is None:
                 continue
             if isinstance(action, Apply):
+                tags = [key for key in action.keys if key.startswith(TAG_KEY)]
                 try:
-                    keys = [decode_key(key) for key in action.keys]
+                    keys = [decode_key(key) for key in action.keys if key not in tags]
                 except DecodeError as error:
                     self._perform(each, each.lane.bad_frame(str(error)))
                     return
-                self.dropped[number] += store.apply(number, action.wid, keys)
+                self.dropped[number] += target.apply(number, action.wid, keys)
+                if tags and isinstance(target, Horizon):
+                    target.apply_tags(number, action.wid, tags)
                 if self._awaited[number]:
                     self._wake(number, action.keys)
             elif isinstance(action, Vouch):
-                store.lane_vouch(number, action.until_ns)
+                target.lane_vouch(number, action.until_ns)
             elif isinstance(action, Suspect):
-                store.lane_suspect(number)
+                target.lane_suspect(number)
                 self._wake(number, None)
+            elif isinstance(action, Forked):
+                self._keeper.forked(number, action.epoch, action.ends)
             elif isinstance(action, Attach):
-                store.lane_attach(number, action.identity)
+                target.lane_attach(number, action.identity)
             elif isinstance(action, Detach):
-                store.lane_attach(number, 0)
-                store.lane_dark(number)
+                target.lane_attach(number, 0)
+                target.lane_dark(number)
+
+    def _target(self) -> Store[Any, Any] | Horizon | None:
+        store = self._store()
+        return self._horizon if store is not None and self._horizon is not None else store
 
     def _forget(self, reason: str) -> None:
         """Nothing will come of what was sent, and nothing of what has not been."""

@@ -18,21 +18,20 @@ import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from .._store import Store
 from ..clocks import Clock, monotonic_ns
-from ..coherence import Lane
+from ..coherence import Horizon, Lane
 from ..placement import LaneNames
-from .follower import Followed, Follower, Script
+from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
 _GATHER_S: Final = 0.0005
-#: Longest pause when nothing is due.
-_IDLE_NS: Final = 60_000_000_000
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
@@ -107,6 +106,8 @@ class Listener:
         lanes: State machines, by the lane's number.
         names: What belongs to each lane in Redis.
         heartbeat: The script that tells where a lane stands.
+        horizon: What the actions are carried out on, if not the store alone.
+        keeper: Told what the followers' :class:`~nearcache.bus.follower.Keeper` is, and asked for leases to renew.
         places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
             one place share a connection.
         clock: Monotonic nanoseconds.
@@ -121,6 +122,8 @@ class Listener:
         names: Sequence[LaneNames],
         heartbeat: Script,
         *,
+        keeper: Keeper = NO_KEEPER,
+        horizon: Horizon | None = None,
         places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
@@ -129,6 +132,7 @@ class Listener:
         self._source = source
         self._clock = clock
         self._slept = slept
+        self._keeper = keeper
         self._watched: dict[int, Callable[[], None]] = {}
         self._connections: list[_Connection] = []
         self._followers: dict[int, Follower] = {}
@@ -142,6 +146,8 @@ class Listener:
                 uniform=random.uniform,
                 nonce=_nonce,
                 watched=self._watched,
+                keeper=keeper,
+                horizon=horizon,
             )
             self._connections.append(_Connection(place, follower))
             self._followers |= {each.number: follower for each in followed}
@@ -154,6 +160,7 @@ class Listener:
         self._woken_ns = 0
         self._due_ns = 0
         self._tend_ns = 0
+        self._renew_ns = 0
         self._slept_ns = self._slept()
         # Sockets, not a bare pipe: once closed they say so, where a file descriptor's number may be another's by then.
         self._wake_in, self._wake_out = socket.socketpair()
@@ -161,6 +168,7 @@ class Listener:
         self._wake_out.setblocking(False)
         self._poll.register(self._wake_in, select.POLLIN)
         self._arrivals: queue.SimpleQueue[tuple[_Connection, Link | Exception]] = queue.SimpleQueue()
+        self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._started = threading.Lock()
@@ -216,6 +224,18 @@ class Listener:
     def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
         """Forget one registration of :meth:`await_key`, if it is still there."""
         self._followers[lane].unawait(lane, encoded, woken)
+
+    def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+        """Call ``woken`` once, in the listener's thread, when all that is in the server by now has been applied.
+
+        Returns:
+            False if the lane is not being followed: ``woken`` will not be called, and nothing of it is served.
+        """
+        if not self._followers[lane].is_live:
+            return False
+        self._fences.append((lane, woken))
+        self.wake()
+        return True
 
     def dropped(self, lane: int) -> int:
         """How many L1 entries messages of this lane have dropped."""
@@ -289,6 +309,10 @@ class Listener:
         self._take_arrivals()
         self._connect_missing()
         now_ns = self._clock()
+        self._renew_leases(now_ns)
+        while self._fences:
+            lane, woken = self._fences.popleft()
+            self._followers[lane].fence(lane, now_ns, woken)
         for connection in self._connections:
             if connection.link is not None:
                 connection.follower.tick(now_ns)
@@ -296,7 +320,7 @@ class Listener:
         self._tend()
         if not self._settled.is_set() and all(c.follower.is_live or c.failures for c in self._connections):
             self._settled.set()
-        due = [self._clock() + _IDLE_NS, self._tend_ns]
+        due = [self._renew_ns, self._tend_ns]
         for connection in self._connections:
             due_ns = connection.follower.due_ns()
             if connection.link is not None and due_ns is not None:
@@ -353,6 +377,16 @@ class Listener:
         connection.failures += 1
         pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(connection.failures - 1, 10))
         connection.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+
+    def _renew_leases(self, now_ns: int) -> None:
+        """Keep alive what the loaders of this process hold: a lease lasts only a little longer than a dead holder."""
+        if now_ns < self._renew_ns:
+            return
+        self._renew_ns = now_ns + self._keeper.renew_every_ns
+        for lane, script, keys, arguments in self._keeper.renewals(now_ns):
+            follower = self._followers[lane]
+            if follower.is_live:
+                follower.run(script, keys, arguments)
 
     def _tend(self) -> None:
         """As often as there is a heartbeat, reclaim what has expired in L1: reading alone does not.

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from .._store import Store
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..options import Settings, seconds_to_ttl
+from .holding import Hold
 from .report import CacheInfo, Health, SelfTest, Stats
 
 if TYPE_CHECKING:
@@ -41,13 +52,14 @@ class Cache(Store[K, V], Generic[K, V]):
 
     # -- single keys
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier.
 
         Args:
             key: Encodable (``memory://``: hashable).
             value: Stored as it is in L1; treat it as read-only from here on.
             ttl: Lifetime in seconds; ``None``: no expiry; default: the cache's.
+            tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by.
         Raises:
             UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
             ShardUnavailableError: Nothing is known to be stored; no L1 copy is kept in this process.
@@ -63,15 +75,25 @@ class Cache(Store[K, V], Generic[K, V]):
         """
         raise NotImplementedError
 
-    def get_or_load(self, key: K, loader: Callable[[K], V] | None = None, *, ttl: float | None = DEFAULT) -> V:
+    def get_or_load(
+        self,
+        key: K,
+        loader: Callable[[K], V] | None = None,
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
+    ) -> V:
         """Return the value for a key; on a miss call the loader and keep its value.
 
-        However many threads ask for one key, its loader runs once in this process.
+        However many threads, tasks and processes ask for one key at the same time, one loader runs.
 
         Args:
             key: Encodable (``memory://``: hashable).
             loader: Called with the key; default: the cache's own ``loader=``.
             ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; default: the cache's.
+            tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by, or a function that returns
+                them for key and value; default: the cache's own ``tags=``. What tags there are is best known before the
+                load: the first value under a tag that only the function told of is returned and not kept.
         Returns:
             The object that L1 holds, not a copy: treat it as read-only.
         Raises:
@@ -86,9 +108,9 @@ class Cache(Store[K, V], Generic[K, V]):
         chosen = loader if loader is not None else self.settings.loader
         if chosen is None:
             return self._missing(key)
-        return self._load(key, chosen, ttl)
+        return self._load(key, chosen, ttl, tags)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
         raise NotImplementedError
 
     @overload
@@ -129,8 +151,14 @@ class Cache(Store[K, V], Generic[K, V]):
         """Return the values that are there, by key. Never calls the loader. One round trip per shard, in parallel."""
         raise NotImplementedError
 
-    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
-        """Store many values. One round trip per shard, in parallel.
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values. One round trip per shard, in parallel. ``tags``: those of all of them.
 
         Raises:
             UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
@@ -153,6 +181,61 @@ class Cache(Store[K, V], Generic[K, V]):
         values.update(more)
         if values:
             self.set_many(values)
+
+    # -- groups, and changes elsewhere
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Drop every copy of every value that has this tag, in every process, however many they are.
+
+        When it has returned, this process serves none of them; others stop within the staleness bound, as a rule at
+        once.
+
+        Raises:
+            ConfigError: It is not a text.
+            ShardUnavailableError: It is not known to be done. This process serves none of them in any case.
+        Cost: one round trip, whatever the number of values.
+        """
+        raise NotImplementedError
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+        """Return a context in which the data behind these keys can be changed safely.
+
+        ::
+
+            with cache.hold(["sku:1"]):
+                database.commit()
+
+        At the beginning and at the end the keys are invalidated, and in between nothing can be stored under them, in no
+        process: a reader that saw the old state just before the commit cannot put it back after it. Readers still get
+        what their loaders bring. A process that dies in between leaves holds that end by themselves.
+
+        Args:
+            seconds: The longest that the change will take, 0.001 to 3600.
+        Raises:
+            ValueError: ``seconds`` is out of range.
+            ShardUnavailableError, BulkError: At the beginning: do not commit. At the end: the invalidation is not
+                known to be done; it is owed.
+        Cost: two round trips per shard.
+        """
+        raise NotImplementedError
+
+    def token(self) -> str:
+        """Return a token of all that this process has changed and seen: a few dozen characters for a cookie or header.
+
+        Another process that is given it to :meth:`wait_for` serves nothing older afterwards.
+        """
+        raise NotImplementedError
+
+    def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        """Serve nothing older than the token of another process from now on.
+
+        As a rule its messages have arrived and nothing happens. Else the shards concerned are asked where they stand,
+        one round trip; what does not answer in time is looked at in L2, entry by entry, before it is served again.
+
+        Raises:
+            ValueError: It is no token, or one of another set of shards.
+        """
+        raise NotImplementedError
 
     # -- this process's L1, seen as a mapping
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import copyreg
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ..coherence.derived import Derived
+from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads
-from ..options import Settings, memory_options, parse
+from ..options import Settings, check_tags, memory_options, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .holding import Hold, hold_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
@@ -24,8 +27,10 @@ _ABSENT: Final[Any] = object()
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 _LOADED: Final = 1
 _IDENTITY: Final = 1
+#: Sets of tags that are told apart; beyond, some values go along with others'.
+_DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
-_OWN: Final = frozenset({"settings", "_loads", "_counting", "_load_calls", "_closed"})
+_OWN: Final = frozenset({"settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes"})
 
 
 class MemoryCache(Cache[K, V]):
@@ -51,12 +56,16 @@ class MemoryCache(Cache[K, V]):
         self.settings = settings
         super().__init__(
             settings.maxsize,
+            lanes=1 + _DERIVED,
             ttl_ns=0 if settings.ttl is None else round(settings.ttl * 1e9),
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
         self.lane_vouch(0, NEVER_NS)
         self.lane_attach(0, _IDENTITY)
+        self._derived = Derived(1, _DERIVED)
+        self._derived.vouched(self, 0, NEVER_NS)
+        self._tag_changes = 0
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0]
@@ -71,7 +80,8 @@ class MemoryCache(Cache[K, V]):
             raise KeyError(key)
         return self._load(key, self.settings.loader, DEFAULT)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+        labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
         ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
         name: Any = key if self.settings.key is None else self.settings.key(key)
         mine = Load(name)
@@ -80,7 +90,7 @@ class MemoryCache(Cache[K, V]):
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
                     return cast("V", value)
-            mine.value = self._load_alone(key, name, loader, ttl_ns)
+            mine.value = self._load_alone(key, name, loader, ttl_ns, labels)
             return cast("V", mine.value)
         except Exception as error:
             mine.error = error
@@ -88,7 +98,7 @@ class MemoryCache(Cache[K, V]):
         finally:
             self._loads.end(mine)
 
-    def _load_alone(self, key: K, name: Any, loader: Callable[[K], V], ttl_ns: int) -> V:
+    def _load_alone(self, key: K, name: Any, loader: Callable[[K], V], ttl_ns: int, labels: Any) -> V:
         """Load as the owner of the load. What is written or deleted meanwhile is newer, and stays as it is."""
         found = self.peek(key, _ABSENT)
         if found is not _ABSENT:  # somebody was quicker
@@ -96,16 +106,35 @@ class MemoryCache(Cache[K, V]):
         op = Op(name, 0, wid=_LOADED, write=True)
         self.open(op)
         self._count_load(0)
+        changes = self._tag_changes
         try:
+            under = None if callable(labels) else self._depend(labels)
             value = loader(key)
+            if callable(labels):
+                under = self._depend(check_tags(labels(key, value)))
             size = self._size_of(value)
         except BaseException:
             self.abandon(op, drop=False)
             self._count_load(1)
             raise
-        deadline_ns = monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
-        self.finish(op, value, _LOADED, deadline_ns, size, _IDENTITY)
+        if callable(labels) and changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
+            self.abandon(op, drop=False)
+            return value
+        self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, under)
         return value
+
+    def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
+        """Return what an entry with these tags is to be entered under."""
+        if not tags:
+            return None
+        return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
+
+    def _put_tagged(self, key: K, value: V, ttl_ns: int, tags: Sequence[str]) -> None:
+        op = Op(key if self.settings.key is None else self.settings.key(key), 0, wid=_LOADED, write=True)
+        size = self._size_of(value)
+        self.open(op)
+        self.drop(key)
+        self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -116,10 +145,14 @@ class MemoryCache(Cache[K, V]):
 
     # -- writing
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value. See :meth:`Cache.set`."""
         self._use()
-        self.put(key, value, ttl_ns=self._ttl_ms(ttl, 0) * _NS_PER_MS)
+        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
+        if tags:
+            self._put_tagged(key, value, ttl_ns, check_tags(tags))
+        else:
+            self.put(key, value, ttl_ns=ttl_ns)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
@@ -139,12 +172,16 @@ class MemoryCache(Cache[K, V]):
         self._use()
         return self.hit_dict(keys, [])
 
-    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Store many values."""
-        self._use()
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
         for key, value in dict(_pairs(values)).items():
-            self.put(key, value, ttl_ns=ttl_ns)
+            self.set(key, value, ttl=ttl, tags=tags)
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Remove many keys."""
@@ -155,6 +192,32 @@ class MemoryCache(Cache[K, V]):
         """Remove everything."""
         self._use()
         self.drop_all(invalidated=True)
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Remove every value that has this tag. See :meth:`Cache.invalidate_tag`."""
+        self._use()
+        (name,) = check_tags([tag])
+        self._tag_changes += 1
+        self._derived.changed(self, name.encode("utf-8", "surrogatepass"))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+        """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`.
+
+        What is loaded or stored meanwhile goes at its end.
+        """
+        hold_to_ms(seconds)
+        held = list(keys)
+        return Hold(lambda: self.delete_many(held), lambda: self.delete_many(held))
+
+    def token(self) -> str:
+        """Return a token. There are no other processes, so it says nothing."""
+        self._use()
+        return pack_token({})
+
+    def wait_for(self, token: str, timeout: float = 1.0) -> None:  # noqa: ARG002  the same call as for a tiered cache
+        """There is nothing to wait for."""
+        self._use()
+        parse_token(token)
 
     # -- copies
 
@@ -240,3 +303,7 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
             name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
             if slot not in ("__dict__", "__weakref__") and hasattr(cache, name):
                 yield name, getattr(cache, name)
+
+
+def _deadline_ns(ttl_ns: int) -> int:
+    return monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS

@@ -6,17 +6,17 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import SafeCodec, ValueCodec
-from ..coherence import RESERVED, State
+from ..coherence import DERIVED, RESERVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ShardError, ShardUnavailableError
-from ..l2 import Driver, Exchange, load_script
+from ..l2 import Driver, Exchange, Introduction, load_script
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -24,19 +24,26 @@ from ..loading import (
     Steps,
     ThreadRunner,
     Tier,
+    Upkeep,
+    catch_up,
     clear,
     contains,
+    hex_id,
     invalidate,
     invalidate_many,
+    invalidate_tag,
     load,
     new_id,
     read,
     read_many,
+    tags_named,
+    token_of,
     write,
     write_many,
 )
-from ..options import Endpoint, Settings, parse
+from ..options import Endpoint, Settings, check_tags, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .holding import Hold, hold_to_ms
 from .memory import MemoryCache
 from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats
 
@@ -66,14 +73,23 @@ class TieredCache(Cache[K, V]):
         settings = parse(url, **options)
         self.settings = settings
         self._servers, endpoints = _servers(settings)
-        super().__init__(settings.maxsize, lanes=len(endpoints), **store_options(settings))
+        super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
-        self._driver = _driver(settings, endpoints, self._servers, weakref.ref(self))
         self._tier = _tier(settings, endpoints)
+        self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
+        self._upkeep = Upkeep(self._tier, self._runner)
+        self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
         self._listener = Listener(
-            weakref.ref(self), self._driver, self._tier.lanes, self._tier.names, load_script("heartbeat")
+            weakref.ref(self),
+            self._driver,
+            self._tier.lanes,
+            self._tier.names,
+            load_script("heartbeat"),
+            keeper=self._upkeep,
+            horizon=self._horizon,
         )
+        self._tier.ears = self._listener
         self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
@@ -114,8 +130,9 @@ class TieredCache(Cache[K, V]):
         except ShardError as error:
             return MISSING, error
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None) -> V:
-        wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS))
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+        wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
         return cast("V", self._run(load(self._tier, self, wanted)))
 
     # -- hooks of the listener, which tells the store what may be served
@@ -137,9 +154,10 @@ class TieredCache(Cache[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self._run(write(self._tier, self, self._name(key), value, self._tier.ttl_ms))
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT) -> None:
+    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
-        self._run(write(self._tier, self, self._name(key), value, self._ttl_ms(ttl, ENDLESS_MS)))
+        ttl_ms, named = self._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default. Of several processes at once, one stores."""
@@ -177,10 +195,17 @@ class TieredCache(Cache[K, V]):
             found.update((key, more[name]) for key, name in named.items() if name in more)
         return found
 
-    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], *, ttl: float | None = DEFAULT) -> None:
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
         named = {self._name(key): value for key, value in dict(_pairs(values)).items()}
-        self._run(write_many(self._tier, self, named, self._ttl_ms(ttl, ENDLESS_MS)))
+        labels = tags_named(self._tier, check_tags(tags))
+        self._run(write_many(self._tier, self, named, self._ttl_ms(ttl, ENDLESS_MS), labels))
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
@@ -193,6 +218,29 @@ class TieredCache(Cache[K, V]):
             ShardUnavailableError: Of the first shard that could not be told; the others have been cleared.
         """
         self._run(clear(self._tier, self))
+
+    # -- groups, and changes elsewhere
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
+        self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+        """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
+        names, hold_ms, token = [self._name(key) for key in keys], hold_to_ms(seconds), hex_id(new_id())
+        return Hold(
+            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
+            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"0", token))),
+        )
+
+    def token(self) -> str:
+        """Return a token of all that this process has changed and seen. See :meth:`Cache.token`."""
+        self._use()
+        return token_of(self._tier)
+
+    def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        """Serve nothing older than the token of another process. See :meth:`Cache.wait_for`."""
+        self._run(catch_up(self._tier, self, token, timeout))
 
     # -- observation
 
@@ -335,11 +383,12 @@ class TieredCache(Cache[K, V]):
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
         self._driver.after_fork()
         self._tier.after_fork()
+        self._upkeep.after_fork()
         self.reset_pending()
         for shard in range(len(self._endpoints)):
-            self.lane_attach(shard, 0)
-            self.lane_dark(shard)
-            self.lane_suspect(shard)
+            self._horizon.lane_attach(shard, 0)
+            self._horizon.lane_dark(shard)
+            self._horizon.lane_suspect(shard)
         self._listener.after_fork()
 
 
@@ -358,6 +407,7 @@ def _driver(
     settings: Settings,
     endpoints: tuple[Endpoint, ...],
     servers: EmbeddedServers | None,
+    tier: Tier,
     cache: weakref.ref[TieredCache[Any, Any]],
 ) -> Driver:
     def restart(_shard: int) -> bool:
@@ -377,6 +427,7 @@ def _driver(
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
         on_reached=hurry,
+        introduction=Introduction(tier.adopt_commands, tier.note_adopted),
     )
 
 
@@ -391,6 +442,8 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
         codec=ValueCodec(SafeCodec(settings.classes), settings.max_value),
         ttl_ms=milliseconds(settings.ttl),
         l1_ttl_ms=milliseconds(settings.l1_ttl),
+        lease_ms=milliseconds(settings.lease),
+        forgives=settings.on_error == "queue",
         bound_ns=round(settings.max_staleness * 1e9),
         stale_ns=round((settings.stale_if_error or 0) * 1e9),
     )

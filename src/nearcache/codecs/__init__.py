@@ -9,6 +9,7 @@ from nearcache.codecs.envelope import (
     ValueCodec,
     pack,
     peek_ids,
+    peek_tags,
     unpack,
 )
 from nearcache.codecs.safe import SafeCodec
@@ -23,5 +24,6 @@ __all__ = [
     "ValueCodec",
     "pack",
     "peek_ids",
+    "peek_tags",
     "unpack",
 ]

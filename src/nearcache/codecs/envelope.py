@@ -107,9 +107,11 @@ class ValueCodec:
             raise ValueTooLargeError(len(payload), self.max_value, "max_value")
         return Encoded(payload, schema)
 
-    def seal(self, encoded: Encoded, wid: int, generation: int, ttl_ms: int) -> bytes:
-        """Return the envelope of an encoded value."""
-        return pack(wid, generation, ttl_ms, encoded.payload, encoded.schema, self._codec_id)
+    def seal(
+        self, encoded: Encoded, wid: int, generation: int, ttl_ms: int, tags: Iterable[tuple[int, int]] = ()
+    ) -> bytes:
+        """Return the envelope of an encoded value. ``tags``: hash and generation of each."""
+        return pack(wid, generation, ttl_ms, encoded.payload, encoded.schema, self._codec_id, tags=tags)
 
     def dumps(self, value: Any, *, wid: int, generation: int, ttl_ms: int) -> bytes:
         """Return ``value`` encoded and sealed. Raises as :meth:`encode`."""
@@ -220,6 +222,18 @@ def peek_ids(data: bytes) -> tuple[int, int, int]:
     magic, _, _, _, wid, generation = _IDS.unpack_from(data)
     _check_magic(magic)
     return wid, generation, _NUMBERS.unpack_from(data, 20)[0]
+
+
+def peek_tags(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return hash and generation of the tags from the beginning of an envelope; none if it has no tags.
+
+    Raises:
+        DecodeError: What is there does not reach to the end of the tags.
+    """
+    if not data[1] & FLAG_TAGGED:
+        return ()
+    _, at = read_varint(data, HEADER_SIZE)
+    return _read_tags(data, at)[0]
 
 
 def payload_offset(payload_size: int) -> int:

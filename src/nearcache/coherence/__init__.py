@@ -1,14 +1,37 @@
 """The coherence core: lanes and messages. No I/O, no threads, no clock."""
 
-from .lane import Action, Apply, Attach, Detach, Lane, LaneCounters, Position, Reconnect, State, Suspect, Vouch
-from .messages import RESERVED, Message, pack_message, parse_message
+from .derived import DERIVED, Derived, Horizon
+from .journal import Debt, Journal
+from .lane import (
+    Action,
+    Apply,
+    Attach,
+    Detach,
+    Forked,
+    Lane,
+    LaneCounters,
+    Position,
+    Reconnect,
+    State,
+    Suspect,
+    Vouch,
+)
+from .messages import RESERVED, TAG_KEY, Message, pack_message, parse_message
+from .token import pack_token, parse_token
 
 __all__ = [
+    "DERIVED",
     "RESERVED",
+    "TAG_KEY",
     "Action",
     "Apply",
     "Attach",
+    "Debt",
+    "Derived",
     "Detach",
+    "Forked",
+    "Horizon",
+    "Journal",
     "Lane",
     "LaneCounters",
     "Message",
@@ -18,5 +41,7 @@ __all__ = [
     "Suspect",
     "Vouch",
     "pack_message",
+    "pack_token",
     "parse_message",
+    "parse_token",
 ]

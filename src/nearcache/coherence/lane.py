@@ -81,13 +81,27 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Forked:
+    """The lane is in a new epoch: the server was replaced, or lost the record. What that lost has to be repaired.
+
+    Attributes:
+        epoch: The new one.
+        ends: Earlier epochs, each with its last number that the server has; ``None``: the record began anew, so that
+            nothing older lives.
+    """
+
+    epoch: int
+    ends: dict[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reconnect:
     """Give up this connection; ``lost`` is already included in the actions."""
 
     reason: str
 
 
-Action = Suspect | Detach | Attach | Vouch | Apply | Reconnect
+Action = Suspect | Detach | Attach | Vouch | Apply | Forked | Reconnect
 
 
 @dataclass(slots=True)
@@ -99,6 +113,7 @@ class LaneCounters:
     resyncs: int = 0
     bad_frames: int = 0
     heartbeats: int = 0
+    forks: int = 0
 
 
 @dataclass(slots=True)
@@ -125,6 +140,7 @@ class Lane:
     position: Position | None = None
     fresh_until_ns: int = 0
     last_error: str = "not connected yet"
+    epoch: int | None = None
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
     _void: int = 0
@@ -189,13 +205,14 @@ class Lane:
         return [Suspect(), Vouch(0)]
 
     def heartbeat_reply(self, reply: Any) -> list[Action]:
-        """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, ...]``."""
+        """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, placement version, ends]``."""
         if self.state is State.DOWN or not self._sent:
             return self._give_up("a reply that nobody asked for")
         sent_ns = self._sent.popleft()
         try:
             there = Position(int(reply[0], 16), int(reply[1]), int(reply[2], 16))
             generation = int(reply[3], 16)
+            ends = parse_ends(reply[5] if len(reply) > 5 else None)
         except (TypeError, ValueError, IndexError, KeyError):
             return self._give_up(f"heartbeat refused or not understood: {reply!r}")
         self.counters.heartbeats += 1
@@ -208,6 +225,11 @@ class Lane:
             # A message that the server sent before this reply has not come: it is lost.
             self.counters.gaps += 1
             actions.append(Suspect())
+        if self.epoch is not None and self.epoch != there.epoch:
+            self.counters.forks += 1
+            # A new record has one random number as epoch and as generation.
+            actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
+        self.epoch = there.epoch
         self.position = there
         self.generation = generation
         self.last_error = ""
@@ -255,7 +277,11 @@ class Lane:
         if self.state is State.LIVE:
             here = self.position
             assert here is not None
-            if message.epoch != here.epoch or message.seq != here.seq + 1 or message.prev != here.wid:
+            if (
+                message.seq != here.seq + 1
+                or message.prev != here.wid
+                or (message.epoch != here.epoch and message.operation != "E")
+            ):
                 self.counters.gaps += 1
                 actions.append(Suspect())
             self.position = Position(message.epoch, message.seq, message.wid)
@@ -264,6 +290,8 @@ class Lane:
 
     def _heed(self, message: Message) -> list[Action]:
         """What a message asks for, wherever it stands in the chain."""
+        if message.operation == "E":  # somebody found the server replaced; the next heartbeat says what it lost
+            return [Suspect()]
         if message.operation != "C":
             return [Apply(message.wid, message.keys)]
         self.generation = message.wid
@@ -274,3 +302,16 @@ class Lane:
 
     def _give_up(self, reason: str) -> list[Action]:
         return [*self.lost(reason), Reconnect(reason)]
+
+
+def parse_ends(field: bytes | None) -> dict[int, int]:
+    """Return what a lane record says about earlier epochs: each with its last number.
+
+    Raises:
+        ValueError: It is not of the form ``epoch:seq,epoch:seq,...``.
+    """
+    if not field:
+        return {}
+    pairs = (pair.split(b":") for pair in field.split(b","))
+    # Newest first; an epoch that stands there twice was picked up again by another primary, and ended there later.
+    return {int(epoch, 16): int(seq) for epoch, seq in reversed(list(pairs))}

@@ -11,17 +11,22 @@ from typing import Final, NamedTuple
 
 from ..errors import DecodeError
 
-#: Operations: set, fill, invalidate, clear.
-OPERATIONS: Final = frozenset("SFIC")
+#: Operations: set, fill, invalidate, lease given back, clear, new epoch.
+OPERATIONS: Final = frozenset("SFIACE")
 #: First byte of encoded keys that belong to nobody's data; the self-test invalidates such a key.
 RESERVED: Final = b"!"
+#: What the encoded key of a tag's record begins with; the tag's hash follows in 16 hexadecimal digits.
+TAG_KEY: Final = b"!t:"
 
-_NEXT: Final = {b"S ": "S", b"F ": "F", b"I ": "I", b"C ": "C"}
-_HEADER = re.compile(rb"([SFIC]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a-f]{16})")
+_NEXT: Final = {b"S ": "S", b"F ": "F", b"I ": "I", b"A ": "A", b"C ": "C"}
+_HEADER = re.compile(rb"([SFIACE]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a-f]{16})")
 
 
 class Message(NamedTuple):
-    """One invalidation message. Ids are unsigned 64-bit numbers; keys are encoded, as ``keys`` encodes them."""
+    """One invalidation message. Ids are unsigned 64-bit numbers; keys are encoded, as ``keys`` encodes them.
+
+    Of the reserved keys only those of tags are among them.
+    """
 
     operation: str
     epoch: int
@@ -81,7 +86,7 @@ def _keys(rest: bytes) -> list[bytes]:
         start, stop = colon + 1, colon + 1 + int(length)
         if stop > end:
             raise DecodeError("an invalidation message ends in the middle of a key")
-        if rest[start : start + 1] != RESERVED:
+        if rest[start : start + 1] != RESERVED or rest[start : start + 3] == TAG_KEY:
             keys.append(rest[start:stop])
         start = stop
     return keys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .breaker import BreakerSettings
 from .driver import Driver, ListenerLink
+from .introduction import Introduction
 from .scripts import STAGE_BYTES, Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
@@ -15,6 +16,7 @@ __all__ = [
     "Command",
     "Driver",
     "Exchange",
+    "Introduction",
     "ListenerLink",
     "Reply",
     "Script",

@@ -20,6 +20,7 @@ from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection
+from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
@@ -86,6 +87,7 @@ class Driver:
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
     ``on_reached(shard)`` is called in the same way when one could be made after trouble, or leads to another server
     than the one before.
+    ``introduction`` is made on every new connection.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Driver:
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
         on_reached: Callable[[int], None] | None = None,
+        introduction: Introduction | None = None,
     ) -> None:
         self._clock = clock
         self._timeout_ns = int(timeout_s * 1e9)
@@ -114,6 +117,7 @@ class Driver:
                 clock=clock,
                 on_unreachable=on_unreachable,
                 on_reached=on_reached,
+                introduction=introduction,
             )
             for number, endpoint in enumerate(endpoints)
         ]

@@ -7,7 +7,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..clocks import Clock
 from ..errors import CacheError, ShardError, ShardUnavailableError
@@ -18,6 +18,9 @@ from .connection import Connection
 from .pool import Pool
 from .scripts import Script
 from .sentinel import Sentinels
+
+if TYPE_CHECKING:
+    from .introduction import Introduction
 
 #: A connection that idled for longer is looked at before use.
 _IDLE_NS: Final = 1_000_000_000
@@ -59,6 +62,7 @@ class Shard:
         clock: Clock,
         on_unreachable: Callable[[int], bool] | None,
         on_reached: Callable[[int], None] | None = None,
+        introduction: Introduction | None = None,
     ) -> None:
         self.name = endpoint.name
         self.breaker = Breaker(breaker, clock=clock)
@@ -74,6 +78,7 @@ class Shard:
         self._verifying = threading.Lock()
         self._verify_ns = 0
         self._link: weakref.ref[Connection] | None = None
+        self._introduction = introduction
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
@@ -141,6 +146,8 @@ class Shard:
         self._peer = peer
         connection.term = self._term
         connection.used_ns = self._clock()
+        if self._introduction is not None:
+            self._introduce(self._introduction, connection, soonest)
         if resp3:
             self._link = weakref.ref(connection)
         news = news or not self.breaker.quiet
@@ -193,6 +200,15 @@ class Shard:
         """What the connections lead to takes no writes any more: let the next one be made anew, wherever that leads."""
         self._term += 1
         self.pool.flush()
+
+    def _introduce(self, introduction: Introduction, connection: Connection, deadline_ns: int) -> None:
+        try:
+            introduction.make(self._number, connection, deadline_ns, self._clock)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError):
+                raise ShardUnavailableError(self.name, str(error)) from error
+            raise
 
     def refusal(self, longest_ns: int) -> ShardUnavailableError | None:
         """Return the error of a call that the breaker refuses; None: go on."""

@@ -2,10 +2,14 @@
 
 from .bulk import invalidate_many, read_many, write_many
 from .filling import Loading, load
-from .reading import MISSING, contains, read
+from .reading import contains, read
+from .replies import MISSING
 from .steps import Request, Steps, ThreadRunner
+from .tagging import invalidate_tag, tags_named
 from .tier import ENDLESS_MS, Tier, hex_id, new_id
-from .writing import clear, invalidate, write
+from .tokens import catch_up, token_of
+from .upkeep import Upkeep
+from .writing import clear, invalidate, pay, write
 
 __all__ = [
     "ENDLESS_MS",
@@ -15,15 +19,21 @@ __all__ = [
     "Steps",
     "ThreadRunner",
     "Tier",
+    "Upkeep",
+    "catch_up",
     "clear",
     "contains",
     "hex_id",
     "invalidate",
     "invalidate_many",
+    "invalidate_tag",
     "load",
     "new_id",
+    "pay",
     "read",
     "read_many",
+    "tags_named",
+    "token_of",
     "write",
     "write_many",
 ]

@@ -15,10 +15,12 @@ from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
 from ..l2 import Command, Exchange, Reply
-from .reading import HEADER_COMMAND_TAIL, MISSING, accept, answer, generation_in, revalidated, stale_copy
+from .reading import accept, revalidated, stale_copy
+from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Steps
+from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
-from .writing import set_commands
+from .writing import on_hold, set_commands
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
 CHUNK_KEYS: Final = 128
@@ -37,7 +39,7 @@ class _Wanted:
     name: Any
     encoded: bytes
     op: Read
-    suspect: tuple[int, Any] | None
+    suspect: tuple[int, Any, int] | None
     start_ns: int = 0
 
 
@@ -52,6 +54,9 @@ def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps
     try:
         for name in dict.fromkeys(names):
             shard, encoded = tier.place(name)
+            if tier.is_owed(shard, encoded):
+                tier.count(misses=1)
+                continue
             wanted = _Wanted(name, encoded, Read(name, shard), store.suspect(name))
             waiting[name] = wanted
             store.open(wanted.op)
@@ -84,7 +89,10 @@ def _round(
         for wanted in share:
             name = tier.names[shard].value(wanted.encoded)
             wanted.start_ns = start_ns
-            body = (b"GET", name) if wanted.suspect is None else (b"GETRANGE", name, *HEADER_COMMAND_TAIL)
+            body: Command = (b"GET", name)
+            if wanted.suspect is not None:
+                is_tagged = wanted.suspect[2] >= tier.derived.lanes
+                body = (b"GETRANGE", name, *(TAGGED_RANGE if is_tagged else HEADER_RANGE))
             commands += [(b"PTTL", name), body]
         exchanges.append(Exchange(shard, [*commands, tier.ask_generation(shard)]))
     replies = yield exchanges
@@ -116,19 +124,22 @@ def _settle(
     stale = []
     for wanted, pttl_ms, body in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
         if wanted.suspect is not None:
-            wid, value = wanted.suspect
-            deadline_ns = revalidated(tier, wid, pttl_ms, body, generation, wanted.start_ns)
+            wid, value, _ = wanted.suspect
+            deadline_ns, under = yield from revalidated(
+                tier, store, shard, wid, pttl_ms, body, generation, wanted.start_ns
+            )
             if deadline_ns:
-                store.refresh(wanted.op, wid, deadline_ns, reply.identity)
+                store.refresh(wanted.op, wid, deadline_ns, reply.identity, under)
                 tier.count(hits=1, revalidated=1)
                 found[wanted.name] = value
             else:
                 stale.append(wanted)
             continue
-        value, wid, deadline_ns = yield from accept(tier, shard, body, pttl_ms, generation, wanted.start_ns)
-        store.finish(wanted.op, value, wid, deadline_ns, len(body or b""), reply.identity)
-        if value is not MISSING:
-            found[wanted.name] = value
+        taken = yield from accept(tier, store, shard, body, pttl_ms, generation, wanted.start_ns)
+        size = len(body or b"")
+        store.finish(wanted.op, taken.value, taken.wid, taken.deadline_ns, size, reply.identity, taken.under)
+        if taken.value is not MISSING:
+            found[wanted.name] = taken.value
     return stale
 
 
@@ -148,10 +159,14 @@ class _Chunk:
     ops: list[Op] = field(default_factory=list)
     generation: int = 0
     start_ns: int = 0
+    tags: tuple[tuple[int, int], ...] = ()
+    under: tuple[int, int] | None = None
 
 
-def write_many(tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: int) -> Steps[None]:
-    """Store values in L2, then in L1.
+def write_many(
+    tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: int, tags: tuple[Tag, ...] = ()
+) -> Steps[None]:
+    """Store values in L2, then in L1. ``tags`` are those of all of them.
 
     Raises:
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
@@ -164,6 +179,10 @@ def write_many(tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], tt
         for chunk in chunks:
             chunk.generation = tier.lanes[chunk.shard].generation or 0
             _open(store, chunk)
+            chunk.under = depend(tier, store, chunk.shard, tags)
+        stated = (yield from generations(tier, tags)) if tags else ()
+        for chunk in chunks:
+            chunk.tags = stated
         waiting = chunks
         for _ in range(_ATTEMPTS):
             waiting = yield from _write_round(tier, store, waiting, values, ttl_ms, outcome)
@@ -173,8 +192,8 @@ def write_many(tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], tt
             error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
             outcome.fail(chunk, error)
     finally:
-        _close(store, chunks)
-    outcome.raise_if_partial()
+        _close(tier, store, chunks)
+    outcome.raise_if_partial(tier)
 
 
 def _write_round(
@@ -188,7 +207,7 @@ def _write_round(
     for chunk in chunks:
         chunk.start_ns = tier.clock()
         chunk.sealed = [
-            tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms)
+            tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms, tags=chunk.tags)
             for content in chunk.contents
         ]
     commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
@@ -200,10 +219,15 @@ def _write_round(
             outcome.fail(chunk, result)
         elif int(result[0]) == 1:
             tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
+            tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded)
             outcome.stored.extend(chunk.names)
             deadline_ns = tier.deadline_ns(chunk.start_ns, ttl_ms, ttl_ms)
-            for name, op, sealed in zip(chunk.names, chunk.ops, chunk.sealed, strict=True):
-                store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity)
+            held = on_hold(result[4])
+            for place, (name, op, sealed) in enumerate(zip(chunk.names, chunk.ops, chunk.sealed, strict=True), 1):
+                if place in held:
+                    store.finish(op, None, 0, 0)
+                else:
+                    store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
             chunk.ops.clear()
         else:
             chunk.generation = int(result[1], 16)
@@ -211,8 +235,13 @@ def _write_round(
     return again
 
 
-def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[int]:
+def invalidate_many(
+    tier: Tier, store: Store[Any, Any], names: Iterable[Any], *, hold: tuple[bytes, bytes] | tuple[()] = ()
+) -> Steps[int]:
     """Drop every copy of these keys, in every process. Returns how many of them L2 held.
+
+    Args:
+        hold: For how many milliseconds to hold them, and the token under which; 0 ms ends such a hold.
 
     Raises:
         BulkError: It is not known to be done for some keys; this process has dropped its copies of all.
@@ -226,7 +255,7 @@ def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) ->
             _open(store, chunk)
             for name in chunk.names:
                 store.delete(name)
-        commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid).commands for c in chunks]
+        commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold).commands for c in chunks]
         results = yield from _send(chunks, commands)
         for chunk, (result, _) in zip(chunks, results, strict=True):
             if isinstance(result, ShardError):
@@ -234,14 +263,15 @@ def invalidate_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) ->
                 outcome.fail(chunk, result)
                 continue
             tier.count(invalidations=len(chunk.names))
+            tier.acknowledge(chunk.shard, result[3], result[4], chunk.encoded)
             outcome.stored.extend(chunk.names)
             held += int(result[2])
             for op in chunk.ops:
                 store.finish(op, None, 0, 0)
             chunk.ops.clear()
     finally:
-        _close(store, chunks)
-    outcome.raise_if_partial()
+        _close(tier, store, chunks)
+    outcome.raise_if_partial(tier)
     return held
 
 
@@ -295,9 +325,11 @@ def _open(store: Store[Any, Any], chunk: _Chunk) -> None:
         store.open(op)
 
 
-def _close(store: Store[Any, Any], chunks: list[_Chunk]) -> None:
-    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay."""
+def _close(tier: Tier, store: Store[Any, Any], chunks: list[_Chunk]) -> None:
+    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay, and an invalidation is owed."""
     for chunk in chunks:
+        if chunk.ops:
+            tier.owe(chunk.shard, chunk.encoded)
         for op in chunk.ops:
             store.abandon(op, drop=True)
 
@@ -313,6 +345,6 @@ class _Outcome:
         sent = isinstance(error, ShardUnavailableError) and error.sent
         (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
 
-    def raise_if_partial(self) -> None:
-        if self.failed or self.unknown:
+    def raise_if_partial(self, tier: Tier) -> None:
+        if (self.failed or self.unknown) and not tier.forgives:
             raise BulkError(self.stored, self.failed, self.unknown)

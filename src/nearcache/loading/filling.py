@@ -1,23 +1,47 @@
 """Filling: the user's loader, and its value's way into L2 and L1. Steps only: no I/O here.
 
-A value that was loaded before an invalidation must not be stored after it. In L1 the pending operation sees to that,
-in L2 a fence: a token under the key's name that every write and invalidation removes. It is fetched before the loader
-is called, and the fill is refused unless it is still there.
+Two things have to be right. One load in the whole fleet: in this process a flight sees to that, between processes a
+lease, a token under the key's name in L2 that one loader holds while the others wait for its message. And no late fill:
+a value that was loaded before an invalidation must not be stored after it. In L1 the pending operation sees to that, in
+L2 the lease again, because every write and invalidation voids it, and the fill is refused without it.
+
+::
+
+    read --hit--> value
+      | miss
+    lease --0 leased--> loader --> fill --stored--> L1
+      |  |                |         \\--refused--> the value, kept nowhere
+      |  |                \\--raises--> abort: the lease goes back, one of the waiters loads
+      |  \\--3 on hold--> loader --> the value, kept nowhere
+      \\--2 somebody loads--> wait for a message about the key, or for the lease's end --> read
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..codecs import Encoded
+from ..coherence import State
 from ..errors import ShardError
-from ..flights import ABANDONED, Load
+from ..flights import ABANDONED, Load, Signal
 from ..l2 import Exchange, stage
-from .reading import MISSING, accept, answer, read
-from .steps import Call, JoinLoad, Steps
-from .tier import FENCE_MS, Tier, hex_id, new_id
+from ..options import check_tags
+from .reading import accept, read
+from .replies import MISSING, answer
+from .steps import Await, Call, JoinLoad, Steps
+from .tagging import Tag, depend, generations, known, tags_named
+from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
+
+#: Pauses between looks where no message would be heard: the first and the longest, in seconds.
+_LOOK_FIRST_S: Final = 0.02
+_LOOK_LONGEST_S: Final = 0.2
+
+
+Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +53,33 @@ class Loading:
         key: The key as the user gave it, which is what the loader gets.
         loader: Returns the value, or raises.
         ttl_ms: Lifetime of the filled value.
+        tags: What invalidates the value beside its key: names, or a function that tells them from key and value.
     """
 
     name: Any
     key: Any
     loader: Callable[[Any], Any]
     ttl_ms: int
+    tags: Tags = ()
+
+
+class _Answer(NamedTuple):
+    """What ``lease`` said. ``value`` is MISSING unless one is there; ``token`` is empty unless the key was leased."""
+
+    value: Any = MISSING
+    token: bytes = b""
+    generation: int = 0
+    wait_ms: int = 0
 
 
 def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     """Return the value in L2, or else the loader's, which L2 and L1 then keep.
 
-    However many threads ask for one key at the same time, one of them does the work. A shard that does not answer
-    costs the caching, not the value.
+    However many threads, tasks and processes ask for one key at the same time, one of them does the work. A shard that
+    does not answer costs the caching, not the value.
 
     Raises:
-        Whatever the loader raises, in every waiting thread.
+        Whatever the loader raises, to everybody who waits in this process; in other processes one of them tries again.
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     mine = Load(wanted.name)
@@ -63,37 +98,104 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
 
 
 def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
-    try:
-        value = yield from read(tier, store, wanted.name)
-    except ShardError:
-        return (yield from _call(tier, wanted))
-    if value is not MISSING:
-        return value
-    shard, encoded = tier.place(wanted.name)
-    op = Op(wanted.name, shard, wid=new_id(), write=True)
+    lane, encoded = tier.place(wanted.name)
+    since_ns = tier.clock()
+    pause_s = _LOOK_FIRST_S
+    while True:
+        try:
+            value = yield from read(tier, store, wanted.name)
+        except ShardError:
+            return (yield from _call(tier, wanted))
+        if value is not MISSING:
+            return value
+        signal = Signal()
+        # Before asking, so that the message that ends the wait cannot come too early.
+        is_heard = tier.ears.await_key(lane, encoded, signal.set)
+        try:
+            given = yield from _attempt(tier, store, wanted, lane, encoded)
+            if given.value is not MISSING:
+                return given.value
+            if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
+                # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
+                return (yield from _call(tier, wanted))
+            seconds = given.wait_ms / 1000
+            yield Await(signal, seconds if is_heard else min(pause_s, seconds))
+            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+        finally:
+            tier.ears.unawait(lane, encoded, signal.set)
+
+
+def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, encoded: bytes) -> Steps[_Answer]:
+    """Ask for the lease; with it, load and fill."""
+    op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
-        return (yield from _fill(tier, store, wanted, op, encoded))
-    except BaseException:
-        store.abandon(op, drop=False)
-        raise
+        try:
+            given = yield from _lease(tier, store, lane, encoded)
+        except ShardError:
+            return _Answer()
+        if not given.token:
+            return given
+        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given)))
+    finally:
+        store.abandon(op, drop=False)  # unless it is finished
 
 
-def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes) -> Steps[Any]:
-    """Fence, load, fill. The operation is finished or abandoned when this returns."""
+def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Steps[_Answer]:
+    """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
+    keys = tier.write_keys(lane, [encoded])
+    lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
+    # What is owed an invalidation is loaded over: it is not known to be gone.
+    mode = b"REPLACE" if tier.is_owed(lane, encoded) else b""
+    while True:
+        start_ns = tier.clock()
+        command = tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, mode)
+        reply = answer((yield [Exchange(lane, [command])])[0])
+        status, generation, *rest = reply.values[0]
+        if int(status) == 0:
+            return _Answer(token=rest[0], generation=int(generation, 16))
+        if int(status) == 2:
+            return _Answer(wait_ms=max(1, int(rest[0])))
+        if int(status) != 1:
+            return _Answer()
+        found = yield from accept(tier, store, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        if found.value is not MISSING:
+            return _Answer(value=found.value)
+        mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+class _Loaded(NamedTuple):
+    """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
+
+    ``tags`` is None if a tag was not known before; the value may be older than that tag's last change then.
+    """
+
+    value: Any
+    content: Encoded
+    tags: tuple[tuple[int, int], ...] | None
+    under: tuple[int, int] | None
+
+
+def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer) -> Steps[Any]:
+    """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
+    tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
-        token, generation, found = yield from _fence(tier, op.lane, encoded)
-    except ShardError:
-        value = yield from _call(tier, wanted)
-        store.abandon(op, drop=False)
-        return value
-    if found is not MISSING:  # another process was quicker
-        store.abandon(op, drop=False)
-        return found
-    value = yield from _call(tier, wanted)
-    sealed = tier.codec.seal(tier.codec.encode(value), wid=op.wid, generation=generation, ttl_ms=wanted.ttl_ms)
+        loaded = yield from _loaded(tier, store, wanted, op.lane)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _abort(tier, op.lane, encoded, given.token)
+        raise
+    finally:
+        del tier.leases[given.token]
+    if loaded.tags is None:
+        yield from _abort(tier, op.lane, encoded, given.token)
+        return loaded.value
+    sealed = tier.codec.seal(
+        loaded.content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms, tags=loaded.tags
+    )
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
-    arguments = (hex_id(op.wid), hex_id(generation), token, b"%d" % wanted.ttl_ms, *envelopes)
+    arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
     command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
     start_ns = tier.clock()
     try:
@@ -101,32 +203,42 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
     except ShardError:
         tier.count(errors=1)
         store.abandon(op, drop=True)
-        return value
+        return loaded.value
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
-        store.abandon(op, drop=False)
-        return value
+        return loaded.value
     tier.count_write(len(sealed))
     deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
-    store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
-    return value
+    store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
+    return loaded.value
 
 
-def _fence(tier: Tier, shard: int, encoded: bytes) -> Steps[tuple[bytes, int, Any]]:
-    """Return ``(token, generation, MISSING)``, or a live value that has come meanwhile as the third."""
-    keys = tier.write_keys(shard, [encoded])
-    mode = b""
-    while True:
-        start_ns = tier.clock()
-        command = tier.call(tier.scripts.fence, keys, hex_id(new_id()), FENCE_MS, mode)
-        reply = answer((yield [Exchange(shard, [command])])[0])
-        status, generation, held, *rest = reply.values[0]
-        if int(status) == 0:
-            return held, int(generation, 16), MISSING
-        value, _, _ = yield from accept(tier, shard, held, int(rest[0]), int(generation, 16), start_ns)
-        if value is not MISSING:
-            return b"", int(generation, 16), value
-        mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> Steps[_Loaded]:
+    """Call the loader, with the generations of the value's tags captured before."""
+    since_ns = tier.clock()
+    tags: tuple[Tag, ...] = () if callable(wanted.tags) else tags_named(tier, wanted.tags)
+    under = depend(tier, store, lane, tags)
+    stated: tuple[tuple[int, int], ...] | None = ()
+    try:
+        stated = (yield from generations(tier, tags)) if tags else ()
+    except ShardError:
+        stated = None
+    value = yield from _call(tier, wanted)
+    content = tier.codec.encode(value)
+    if callable(wanted.tags):
+        tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
+        under = depend(tier, store, lane, tags)
+        stated = known(tier, tags, since_ns)
+        if stated is None:  # the next load will find them known
+            with suppress(ShardError):
+                yield from generations(tier, tags)
+    return _Loaded(value, content, stated, under)
+
+
+def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
+    """Give the lease back, so that nobody has to wait for its end. If that fails, they do."""
+    command = tier.call(tier.scripts.abort, tier.write_keys(lane, [encoded]), hex_id(new_id()), token)
+    yield [Exchange(lane, [command])]
 
 
 def _call(tier: Tier, wanted: Loading) -> Steps[Any]:

@@ -6,39 +6,36 @@ is sent, so that any message about the key, whenever it comes, keeps the answer 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .._store import Store
-from ..codecs import HEADER_SIZE, peek_ids
+from ..codecs import peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Read
-from ..l2 import Exchange, Reply
+from ..l2 import Exchange
+from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
+from .tagging import are_current, depend, tag_of
 from .tier import Tier
 
-#: There is no value. Not ``None``, which is one.
-MISSING: Final = object()
 
-#: What follows the key in a GETRANGE that fetches a value's header.
-HEADER_COMMAND_TAIL: Final = (b"0", b"%d" % (HEADER_SIZE - 1))
+class Found(NamedTuple):
+    """What a GET found.
 
+    Attributes:
+        value: Or MISSING.
+        wid: The write's; 0 keeps the value out of L1.
+        deadline_ns: When an L1 copy must end.
+        under: What the L1 copy is to depend on, if it has tags.
+    """
 
-def answer(reply: Reply | ShardError) -> Reply:
-    """Return a reply in which no command failed; raise the failure otherwise."""
-    for error in errors_in(reply):
-        raise error
-    assert not isinstance(reply, ShardError)
-    return reply
-
-
-def errors_in(reply: Reply | ShardError) -> list[ShardError]:
-    """Return what failed, in order."""
-    if isinstance(reply, ShardError):
-        return [reply]
-    return [value for value in reply.values if isinstance(value, ShardError)]
+    value: Any
+    wid: int
+    deadline_ns: int
+    under: tuple[int, int] | None
 
 
-# -- L2 ----------------------------------------------------------------------------------------------------------
+_NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
 def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
@@ -68,6 +65,9 @@ def stale_copy(tier: Tier, store: Store[Any, Any], key: Any, lane: int) -> Any:
 
 def _read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
     shard, encoded = tier.place(key)
+    if tier.is_owed(shard, encoded):
+        tier.count(misses=1)
+        return MISSING
     joined = store.join(key)
     if isinstance(joined, Read):
         outcome = yield JoinRead(joined)
@@ -95,8 +95,8 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     name = tier.names[shard].value(encoded)
     suspect = store.suspect(op.key)
     if suspect is not None:
-        wid, value = suspect
-        current = yield from _revalidate(tier, store, op, shard, name, wid)
+        wid, value, lane = suspect
+        current = yield from _revalidate(tier, store, op, shard, name, wid, is_tagged=lane >= tier.derived.lanes)
         if current:
             return value
     start_ns = tier.clock()
@@ -108,66 +108,113 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
         generation = generation_in(reply.values[2])
-    value, wid, deadline_ns = yield from accept(tier, shard, data, pttl_ms, generation, start_ns)
+    found = yield from accept(tier, store, shard, data, pttl_ms, generation, start_ns)
     size = len(data) if data is not None else 0
-    store.finish(op, value, wid, deadline_ns, size, reply.identity)
-    return value
+    store.finish(op, found.value, found.wid, found.deadline_ns, size, reply.identity, found.under)
+    return found.value
 
 
 def accept(
-    tier: Tier, shard: int, data: bytes | None, pttl_ms: int, generation: int | None, start_ns: int
-) -> Steps[tuple[Any, int, int]]:
-    """Judge what a GET returned. Returns ``(value or MISSING, wid or 0, deadline)``; wid 0 keeps it out of L1."""
+    tier: Tier,
+    store: Store[Any, Any],
+    lane: int,
+    data: bytes | None,
+    pttl_ms: int,
+    generation: int | None,
+    start_ns: int,
+) -> Steps[Found]:
+    """Judge what a GET returned."""
     if data is None:
         tier.count(misses=1)
-        return MISSING, 0, 0
+        return _NOTHING
     try:
         wid, written_in, whole_ms = peek_ids(data)
         if written_in != generation:
             # Our view of the generation may be older than the envelope: ask once more before calling it dead.
-            generation = yield from current_generation(tier, shard)
+            generation = yield from current_generation(tier, lane)
         if written_in != generation:
             tier.count(misses=1)
-            return MISSING, 0, 0
-        value, _ = tier.codec.loads(data)
+            return _NOTHING
+        value, envelope = tier.codec.loads(data)
     except DecodeError:
         tier.count(misses=1, undecodable=1)
-        return MISSING, 0, 0
+        return _NOTHING
+    under = None
+    if envelope.tags:
+        under = yield from _under(tier, store, lane, envelope.tags)
+        if under is None:
+            tier.count(misses=1)
+            return _NOTHING
     tier.count_hit(len(data))
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
-    return value, wid if deadline_ns else 0, deadline_ns
+    return Found(value, wid if deadline_ns else 0, deadline_ns, under)
 
 
-def _revalidate(tier: Tier, store: Store[Any, Any], op: Read, shard: int, name: bytes, wid: int) -> Steps[bool]:
+def _under(
+    tier: Tier, store: Store[Any, Any], lane: int, tags: tuple[tuple[int, int], ...]
+) -> Steps[tuple[int, int] | None]:
+    """Return what an L1 entry with these tags depends on; None if one of them is not current, or nobody can tell."""
+    under = depend(tier, store, lane, [tag_of(tier, hashed) for hashed, _ in tags])
+    try:
+        current = yield from are_current(tier, tags)
+    except ShardError:
+        tier.count(errors=1)
+        return None
+    return under if current else None
+
+
+def _revalidate(
+    tier: Tier, store: Store[Any, Any], op: Read, lane: int, name: bytes, wid: int, *, is_tagged: bool
+) -> Steps[bool]:
     """Whether L2 still holds the write that a suspect entry came from. Costs no payload and no decoding."""
     start_ns = tier.clock()
-    commands: list[Any] = [(b"PTTL", name), (b"GETRANGE", name, *HEADER_COMMAND_TAIL), tier.ask_generation(shard)]
-    reply = answer((yield [Exchange(shard, commands)])[0])
+    part = TAGGED_RANGE if is_tagged else HEADER_RANGE
+    commands: list[Any] = [(b"PTTL", name), (b"GETRANGE", name, *part), tier.ask_generation(lane)]
+    reply = answer((yield [Exchange(lane, commands)])[0])
     pttl_ms, header, generation = reply.values
-    deadline_ns = revalidated(tier, wid, pttl_ms, header, generation_in(generation), start_ns)
+    deadline_ns, under = yield from revalidated(
+        tier, store, lane, wid, pttl_ms, header, generation_in(generation), start_ns
+    )
     if not deadline_ns:
         return False
-    store.refresh(op, wid, deadline_ns, reply.identity)
+    store.refresh(op, wid, deadline_ns, reply.identity, under)
     tier.count(hits=1, revalidated=1)
     return True
 
 
-def revalidated(tier: Tier, wid: int, pttl_ms: int, header: bytes, generation: int | None, start_ns: int) -> int:
-    """Return the deadline of an entry whose write L2 still holds, judged by the value's header; 0 if it does not."""
+def revalidated(
+    tier: Tier,
+    store: Store[Any, Any],
+    lane: int,
+    wid: int,
+    pttl_ms: int,
+    header: bytes,
+    generation: int | None,
+    start_ns: int,
+) -> Steps[tuple[int, tuple[int, int] | None]]:
+    """Judge a suspect entry by its value's header. Returns its deadline (0: not good) and what it depends on."""
     try:
         there, written_in, whole_ms = peek_ids(header)
+        tags = peek_tags(header)
     except DecodeError:
-        return 0
+        return 0, None
     if there != wid or written_in != generation:
-        return 0
-    return tier.deadline_ns(start_ns, pttl_ms, whole_ms)
+        return 0, None
+    under = None
+    if tags:
+        under = yield from _under(tier, store, lane, tags)
+        if under is None:
+            return 0, None
+    return tier.deadline_ns(start_ns, pttl_ms, whole_ms), under
 
 
 def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
     """Whether L2 holds a live value. Reads its header only and changes nothing, in L1 or L2."""
     shard, encoded = tier.place(key)
+    if tier.is_owed(shard, encoded):
+        return False
     commands: list[Any] = [
-        (b"GETRANGE", tier.names[shard].value(encoded), *HEADER_COMMAND_TAIL),
+        (b"GETRANGE", tier.names[shard].value(encoded), *TAGGED_RANGE),
         tier.ask_generation(shard),
     ]
     try:
@@ -177,17 +224,12 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
             raise
         return True
     try:
-        return bool(peek_ids(reply.values[0])[1] == generation_in(reply.values[1]))
+        if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]):
+            return False
+        tags = peek_tags(reply.values[0])
     except DecodeError:
         return False
-
-
-def generation_in(field: bytes | None) -> int | None:
-    """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive."""
-    try:
-        return int(field, 16) if field is not None else None
-    except ValueError:
-        return None
+    return not tags or (yield from are_current(tier, tags))
 
 
 def current_generation(tier: Tier, shard: int) -> Steps[int | None]:

@@ -3,7 +3,8 @@
 An entry carries the stamp that its lane had when it was last known to be current, so what has to be remembered is until
 when each stamp was vouched for. A copy is served for ``stale_if_error`` after that instant and never past its own
 lifetime. Stamps that ended in any other way than by the loss of the connection are not remembered: a clear has made
-their entries worthless, and after a gap some of them are known to have changed.
+their entries worthless, and after a gap some of them are known to have changed. Entries with tags stand under derived
+lanes, of which nothing is remembered: nobody can say which of their tags have changed.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ class StaleCopies:
 
     def vouched(self, lane: int, until_ns: int) -> None:
         """The lane's entries of the stamp in force may be served until then."""
-        self._current[lane] = until_ns
+        if lane < len(self._lanes):
+            self._current[lane] = until_ns
 
     def suspected(self, lane: int, stamp: int, now_ns: int) -> None:
         """The stamp in force, given here, is about to end."""
+        if lane >= len(self._lanes):
+            return
         until_ns, self._current[lane] = self._current[lane], 0
         if self._lanes[lane].state is not State.DOWN:
             self._ended[lane] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..flights import Load, Read
+from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
 from .tier import Tier
 
@@ -41,8 +41,16 @@ class JoinLoad:
     load: Load
 
 
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait for a signal. Answer: whether it came within the time. Time spent here is not the network's."""
+
+    signal: Signal
+    seconds: float
+
+
 #: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
-Request = list[Exchange] | Call | JoinRead | JoinLoad
+Request = list[Exchange] | Call | JoinRead | JoinLoad | Await
 Steps = Generator[Request, Any, T]
 
 
@@ -86,4 +94,6 @@ class ThreadRunner:
             return request.loader(request.key)
         if isinstance(request, JoinRead):
             return request.read.wait(self._tier.lock, left_s)
+        if isinstance(request, Await):
+            return request.signal.wait(request.seconds)
         return self._tier.loads.wait(request.load)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
+from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
-from ..coherence import Lane, State
+from ..coherence import Debt, Derived, Journal, Lane, State
+from ..errors import ShardError
 from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
@@ -19,8 +21,14 @@ from .stale import StaleCopies
 
 #: Version of the shard list, as lanes record it. Live changes of the list will count it up.
 RING: Final = b"1"
-#: How long a load may take and still be stored. A fence excludes nobody, so it can be long.
-FENCE_MS: Final = b"60000"
+#: How long a lease lasts, unless it is renewed: so long a dead loader keeps the others waiting.
+LEASE_MS: Final = 2_000
+#: How long it lasts where nobody listens, and hence nobody renews it.
+LEASE_UNHEARD_MS: Final = 10_000
+#: A loader that has run for so long is taken to hang: its lease is not renewed any more, and others may load.
+LEASE_LONGEST_NS: Final = 60_000_000_000
+#: Tags whose generations L1 remembers.
+TAGS_KEPT: Final = 10_000
 #: An envelope's ttl field that means "longer than the field can say".
 ENDLESS_MS: Final = 0xFFFF_FFFF
 
@@ -52,8 +60,46 @@ class L2Counters:
     loads: int = 0
     load_errors: int = 0
     fills_refused: int = 0
+    repaid: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+
+
+class Ears(Protocol):
+    """Who hears the messages: the bus."""
+
+    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
+        """Call ``woken`` once when a message names the key, or may have been missed; False: nothing is heard."""
+
+    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
+        """Forget a registration."""
+
+    def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+        """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
+
+
+class Deaf:
+    """Nobody listens."""
+
+    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:  # noqa: ARG002
+        """Nothing will be heard."""
+        return False
+
+    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
+        """Nothing to forget."""
+
+    def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
+        """Nothing will be heard."""
+        return False
+
+
+class Leased(NamedTuple):
+    """A lease that this process holds, while its loader runs."""
+
+    lane: int
+    encoded: bytes
+    token: bytes
+    since_ns: int
 
 
 @dataclass(slots=True)
@@ -63,8 +109,11 @@ class Scripts:
     set: Script = field(default_factory=lambda: load_script("set"))
     invalidate: Script = field(default_factory=lambda: load_script("invalidate"))
     clear: Script = field(default_factory=lambda: load_script("clear"))
-    fence: Script = field(default_factory=lambda: load_script("fence"))
+    lease: Script = field(default_factory=lambda: load_script("lease"))
     fill: Script = field(default_factory=lambda: load_script("fill"))
+    abort: Script = field(default_factory=lambda: load_script("abort"))
+    renew: Script = field(default_factory=lambda: load_script("renew"))
+    adopt: Script = field(default_factory=lambda: load_script("adopt"))
 
 
 class Tier:
@@ -79,7 +128,16 @@ class Tier:
         l1_ttl_ms: Longest life of an L1 copy.
         bound_ns: The staleness bound B.
         stale_ns: ``stale_if_error``; 0: off.
+        lease_ms: Life of a lease on a key, unless it is renewed.
+        forgives: Whether a change that fails is no error to the caller, but owed.
         clock: Monotonic nanoseconds.
+    Attributes:
+        ears: Who hears messages; set once there is somebody.
+        leases: What this process is loading under lease, by token.
+        journals: What this process has changed, by lane. Used under ``lock``.
+        tags: The generations of tags, by the encoded key of the tag's record.
+        tags_since: Since when ``tags`` has had them without a break.
+        derived: The lanes for L1 entries with tags.
     """
 
     def __init__(
@@ -93,6 +151,8 @@ class Tier:
         l1_ttl_ms: int = ENDLESS_MS,
         bound_ns: int = 2_000_000_000,
         stale_ns: int = 0,
+        lease_ms: int = LEASE_MS,
+        forgives: bool = False,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -110,11 +170,24 @@ class Tier:
         # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
         self.lock = threading.RLock()
         self.counters = L2Counters()
+        self.lease_ms = lease_ms
+        self.forgives = forgives
+        self.ears: Ears = Deaf()
+        self.leases: dict[bytes, Leased] = {}
+        self.journals = [Journal() for _ in shard_names]
+        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
+        self.tags_since: dict[bytes, int] = {}
+        self.derived = Derived(len(shard_names))
+        self.adopted: set[tuple[int, int]] = set()
 
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
         encoded = encode_key(key)
         return self.placement.table[slot_of(encoded)], encoded
+
+    def lane_of(self, encoded: bytes) -> int:
+        """Return the lane of an encoded key."""
+        return self.placement.table[slot_of(encoded)]
 
     def known_generation(self, number: int) -> int | None:
         """The lane's generation, while the lane is followed closely enough to trust it."""
@@ -157,6 +230,64 @@ class Tier:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
+    def acknowledge(self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None) -> None:
+        """A change of these keys (None: a clear) is in the server, as this number of this epoch."""
+        with self.lock:
+            self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock())
+
+    def owe(self, lane: int, encoded: Iterable[bytes]) -> None:
+        """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged."""
+        with self.lock:
+            self.journals[lane].owe(encoded)
+
+    def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
+        """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
+        self.owe(op.lane, (encoded,))
+        store.abandon(op, drop=True)
+        if not isinstance(error, ShardError):
+            return False
+        self.count(errors=1)
+        return self.forgives
+
+    def owe_clear(self, lane: int) -> None:
+        """The same for a change of everything."""
+        with self.lock:
+            self.journals[lane].owe_clear()
+
+    def due(self, lane: int) -> Debt | None:
+        """What to invalidate next: see :meth:`Journal.due`."""
+        with self.lock:
+            return self.journals[lane].due()
+
+    def paid(self, lane: int, debt: Debt) -> None:
+        """It is invalidated."""
+        with self.lock:
+            self.journals[lane].paid(debt)
+
+    def suspect(self, store: Store[Any, Any], lane: int) -> None:
+        """Nothing of a lane may be served before it is looked at: values, tags, and what depends on them."""
+        store.lane_suspect(lane)
+        self.tags.lane_suspect(lane)
+        self.derived.suspected(store, lane)
+
+    def is_owed(self, lane: int, encoded: bytes) -> bool:
+        """Whether what L2 holds may be what this process meant to be rid of."""
+        journal = self.journals[lane]
+        return journal.owes and journal.is_owed(encoded)
+
+    def newest(self, lane: int) -> tuple[int, int] | None:
+        """Epoch and number of the last change that this process made on a lane, or has heard of."""
+        own, lane_position = self.journals[lane].newest, self.lanes[lane].position
+        heard = None if lane_position is None else (lane_position.epoch, lane_position.seq)
+        if own is None or heard is None:
+            return own or heard
+        return max(own, heard) if own[0] == heard[0] else heard
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """The lane is in a new epoch: owe again what the server has lost."""
+        with self.lock:
+            self.journals[lane].forked(epoch, ends)
+
     def count_hit(self, size_bytes: int) -> None:
         """The same for what is counted most often."""
         with self.lock:
@@ -179,13 +310,50 @@ class Tier:
             return [names.value_prefix + encoded[0], names.lease_prefix + encoded[0], names.lane_key]
         return [*map(names.value, encoded), *map(names.lease, encoded), *staging, names.lane_key]
 
-    def invalidate_exchange(self, lane: int, encoded: Sequence[bytes], wid: int) -> Exchange:
-        """One message that drops every copy of the keys, wherever it is."""
-        return Exchange(lane, [self.call(self.scripts.invalidate, self.write_keys(lane, encoded), hex_id(wid))])
+    def invalidate_exchange(self, lane: int, encoded: Sequence[bytes], wid: int, *hold: bytes) -> Exchange:
+        """One message that drops every copy of the keys, wherever it is. ``hold``: milliseconds and token."""
+        keys = self.write_keys(lane, encoded)
+        return Exchange(lane, [self.call(self.scripts.invalidate, keys, hex_id(wid), *hold)])
+
+    def clear_exchange(self, lane: int, wid: int) -> Exchange:
+        """One message that makes every copy of everything in the lane absent."""
+        return Exchange(lane, [self.call(self.scripts.clear, [self.names[lane].lane_key], hex_id(wid))])
+
+    def adopt_commands(self, shard: int, identity: int) -> list[Command]:
+        """What to say first to a server that this process has not met there: begin a new epoch, unless others have.
+
+        Before anything of ours is written there, so that what the server lost can be told from what came later.
+        """
+        if not identity or (shard, identity) in self.adopted:
+            return []
+        wid = hex_id(new_id())
+        return [self.call(self.scripts.adopt, [self.names[shard].lane_key], wid, hex_id(identity))]
+
+    def note_adopted(self, shard: int, identity: int) -> None:
+        """It has been said."""
+        self.adopted.add((shard, identity))
+
+    def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
+        """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
+        return [
+            (
+                held.lane,
+                self.scripts.renew,
+                (self.names[held.lane].lease(held.encoded),),
+                (held.token, b"%d" % self.lease_ms),
+            )
+            for held in list(self.leases.values())
+            if now_ns - held.since_ns < LEASE_LONGEST_NS
+        ]
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
         self.lock = threading.RLock()
         self.loads = Loads()
+        self.leases = {}
+        self.derived.after_fork()
+        self.tags.reset_pending()
+        for journal in self.journals:
+            journal.after_fork()
         for lane in self.lanes:
             lane.lost("forked")

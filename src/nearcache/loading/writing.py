@@ -6,14 +6,16 @@ arrived in between: the other write may be the later one.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
 from ..codecs import Encoded
-from ..errors import ServerReplyError, ShardError
+from ..errors import ServerReplyError
 from ..l2 import STAGE_BYTES, Command, Exchange, stage
-from .reading import MISSING, accept, answer, errors_in
+from .reading import accept
+from .replies import MISSING, answer, errors_in
 from .steps import Steps
+from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
 
 #: A generation changes when somebody clears the namespace; a writer that meets that many clears in a row gives up.
@@ -21,47 +23,74 @@ _ATTEMPTS: Final = 5
 
 
 def write(
-    tier: Tier, store: Store[Any, Any], name: Any, value: Any, ttl_ms: int, *, absent_only: bool = False
+    tier: Tier,
+    store: Store[Any, Any],
+    name: Any,
+    value: Any,
+    ttl_ms: int,
+    *,
+    tags: tuple[Tag, ...] = (),
+    absent_only: bool = False,
 ) -> Steps[Any]:
     """Store a value in L2, then in L1. Returns MISSING, or with ``absent_only`` the live value that stood in the way.
 
+    A key on hold takes no value: what it has is removed, as by an invalidation.
+
     Raises:
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
-        ShardError: It is not known to be stored. If ``error.sent``, it may be; no L1 copy is kept.
+        ShardError: It is not known to be stored. If ``error.sent``, it may be; no L1 copy is kept. An invalidation of
+            the key is owed, and will be made up for; where the tier forgives, that is all.
     """
     shard, encoded = tier.place(name)
     content = tier.codec.encode(value)
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
-        return (yield from _write(tier, store, op, encoded, value, content, ttl_ms, absent_only))
+        under = depend(tier, store, shard, tags)
+        stated = (yield from generations(tier, tags)) if tags else ()
+        sealing = _Sealing(content, ttl_ms, stated, under)
+        return (yield from _write(tier, store, op, encoded, value, sealing, absent_only))
     except BaseException as error:
-        store.abandon(op, drop=True)
-        if isinstance(error, ShardError):
-            tier.count(errors=1)
+        if tier.give_up(store, op, encoded, error):
+            return MISSING
         raise
 
 
+class _Sealing(NamedTuple):
+    """What an envelope is made of, and what the L1 entry depends on."""
+
+    content: Encoded
+    ttl_ms: int
+    tags: tuple[tuple[int, int], ...]
+    under: tuple[int, int] | None
+
+
 def _write(
-    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, content: Encoded, ttl_ms: int, nx: bool
+    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, sealing: _Sealing, nx: bool
 ) -> Steps[Any]:
+    content, ttl_ms, tags, under = sealing
     generation = tier.lanes[op.lane].generation or 0
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms)
+        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, tags=tags)
         start_ns = tier.clock()
         commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
         reply = answer((yield [Exchange(op.lane, commands)])[0])
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
             tier.count_write(len(sealed))
+            epoch, seq, held = rest
+            tier.acknowledge(op.lane, epoch, seq, (encoded,))
+            if held:
+                store.finish(op, None, 0, 0)
+                return MISSING
             deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
-            store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity)
+            store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
-            found, _, _ = yield from accept(tier, op.lane, rest[0], -1, int(there, 16), start_ns)
-            if found is not MISSING:
+            found = yield from accept(tier, store, op.lane, rest[0], -1, int(there, 16), start_ns)
+            if found.value is not MISSING:
                 store.abandon(op, drop=False)
-                return found
+                return found.value
             nx = False  # what is there cannot be read by anyone here, so it counts as absent
         generation = int(there, 16)
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
@@ -88,51 +117,82 @@ def set_commands(
     return [*before, tier.call(tier.scripts.set, tier.write_keys(lane, encoded, staging), *arguments)]
 
 
-def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
+def invalidate(
+    tier: Tier, store: Store[Any, Any], name: Any, *, hold_ms: int | None = None, token: bytes = b""
+) -> Steps[bool]:
     """Drop every copy of a key, in every process. Returns whether L2 or this L1 held a live one.
 
+    Args:
+        hold_ms: If given and above 0, nothing can be stored under the key for so long, or until it is called again
+            with 0 and the same token.
     Raises:
-        ShardError: It is not known to be done; this process has dropped its copy all the same.
+        ShardError: It is not known to be done; this process has dropped its copy all the same. An invalidation is owed,
+            and will be made up for; where the tier forgives, that is all.
     """
     shard, encoded = tier.place(name)
     op = Op(name, shard, wid=new_id(), write=True)
+    hold = () if hold_ms is None else (b"%d" % hold_ms, token)
+    held = False
     try:
         store.open(op)
         held = store.delete(name)
-        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid)])[0])
+        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid, *hold)])[0])
+        _, _, existed, epoch, seq = reply.values[0]
+        tier.acknowledge(shard, epoch, seq, (encoded,))
         store.finish(op, None, 0, 0)
         tier.count(invalidations=1)
-        return held or int(reply.values[0][2]) > 0
+        return held or int(existed) > 0
     except BaseException as error:
-        store.abandon(op, drop=True)
-        if isinstance(error, ShardError):
-            tier.count(errors=1)
+        if tier.give_up(store, op, encoded, error):
+            return held
         raise
 
 
 def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
-    """Give every lane a new generation: whatever was written before is dead, in every process. O(shards).
+    """Give every lane a new generation: whatever was written before is dead, in every process. O(lanes).
 
     Raises:
-        ShardError: Of the first shard that did not do it; the others have been cleared.
+        ShardError: Of the first lane that did not do it; the others have been cleared. It is owed.
     """
     ids = [new_id() for _ in tier.lanes]
-    exchanges = [
-        Exchange(lane, [tier.call(tier.scripts.clear, [tier.names[lane].lane_key], hex_id(wid))])
-        for lane, wid in enumerate(ids)
-    ]
     for lane, wid in zip(tier.lanes, ids, strict=True):
         lane.expect_clear(wid)
+    replies: list[Any] = [None] * len(ids)
     try:
-        replies = yield exchanges
+        replies = yield [tier.clear_exchange(lane, wid) for lane, wid in enumerate(ids)]
     finally:
-        for shard, lane in enumerate(tier.lanes):
+        for number, (lane, reply) in enumerate(zip(tier.lanes, replies, strict=True)):
+            if reply is None or errors_in(reply):
+                tier.owe_clear(number)
+            else:
+                _, _, epoch, seq = reply.values[0]
+                tier.acknowledge(number, epoch, seq, None)
             # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
             lane.generation = None
-            store.lane_suspect(shard)
+            tier.suspect(store, number)
         store.drop_all(invalidated=True)
     tier.count(invalidations=1)
     failed = next((value for reply in replies for value in errors_in(reply)), None)
     if failed is not None:
         tier.count(errors=1)
-        raise failed
+        if not tier.forgives:
+            raise failed
+
+
+def pay(tier: Tier, lane: int) -> Steps[bool]:
+    """Make the invalidations that are owed on a lane. Returns whether nothing is owed any more."""
+    while (debt := tier.due(lane)) is not None:
+        wid = new_id()
+        exchange = (
+            tier.clear_exchange(lane, wid) if debt.keys is None else tier.invalidate_exchange(lane, debt.keys, wid)
+        )
+        if errors_in((yield [exchange])[0]):
+            return False
+        tier.paid(lane, debt)
+        tier.count(repaid=1 if debt.keys is None else len(debt.keys))
+    return True
+
+
+def on_hold(listed: bytes) -> set[int]:
+    """Return which keys of a ``set``, counted from 1, were on hold and took no value."""
+    return {int(number) for number in listed.split(b",") if number}

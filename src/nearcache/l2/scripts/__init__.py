@@ -14,16 +14,17 @@ from importlib import resources
 from typing import Any, Final
 
 #: All scripts, by name.
-NAMES: Final = ("set", "invalidate", "clear", "fence", "fill", "heartbeat")
+NAMES: Final = ("set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat")
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384
 _STAGE_MS: Final = b"10000"
 
-# What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid), `heartbeat`
-# and `fence` (it finds its own mark) twice leaves what running them once leaves. A repeated `set` would not: between
-# the two runs another process may have written or invalidated the key, and readers would see the older value come back.
-# A repeated `fill` finds its fence gone and would report LOST for a value that it has stored.
-_REPEATABLE: Final = frozenset({"invalidate", "clear", "heartbeat", "fence"})
+# What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid),
+# `heartbeat`, `abort`, `renew` and `adopt` twice leaves what running them once leaves. A repeated `set` would not:
+# between the two runs another process may have written or invalidated the key, and readers would see the older value
+# come back. A repeated `fill` finds its lease gone and would report LOST for a value that it has stored; a repeated
+# `lease` would wait for itself.
+_REPEATABLE: Final = frozenset({"invalidate", "clear", "heartbeat", "abort", "renew", "adopt"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,9 @@
 -- Says where the lane stands. Sent on the subscribed connection, its reply comes after every message before it.
--- KEYS L; ARGV ring nonce. {epoch, seq, wid, gen, newest placement version}.
+-- KEYS L; ARGV ring nonce. {epoch, seq, wid, gen, newest placement version, h}.
 -- A write without effect comes first: a replica, or a primary cut off from its replicas, must refuse a heartbeat
 -- rather than vouch for what it holds; and a full server must not refuse it.
 local L = KEYS[1]
 call('PERSIST', L)
 local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
-return call('HMGET', L, 'e', 's', 'w', 'g', 'r')
+return call('HMGET', L, 'e', 's', 'w', 'g', 'r', 'h')

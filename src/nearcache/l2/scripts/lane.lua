@@ -1,6 +1,7 @@
 -- Prelude of every script: the lane record, and the messages that keep the readers of a lane coherent.
--- Names: L is `nc:{ns:0}:L`; `nc:{ns:0}:` in front of it is common to the lane's values (v:), fences (l:) and channel (i).
--- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement version seen.
+-- Names: L is `nc:{ns:0}:L`; `nc:{ns:0}:` in front of it is common to the lane's values (v:), leases and holds (l:) and channel (i).
+-- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement version seen,
+-- f fork (which primary adopted the lane last), h where earlier epochs ended: `epoch:seq,...`, newest first.
 -- Ids are texts of 16 hex digits and stay texts: Lua would round them.
 local call, sub = redis.call, string.sub
 
@@ -22,14 +23,17 @@ local function lane(L, ring, nonce)
 end
 
 -- One step of the sequence is one message, numbered and published in one script, so that order and number agree.
+-- Returns the number.
 local function announce(L, m, op, wid, keys)
   local s = string.format('%.0f', call('HINCRBY', L, 's', 1))
   call('HSET', L, 'w', wid)
   call('PUBLISH', sub(L, 1, -2) .. 'i', op .. ' ' .. m[1] .. ' ' .. s .. ' ' .. m[2] .. ' ' .. wid .. '\n' .. keys)
   m[2] = wid
+  return s
 end
 
--- Announces KEYS[1..n] (value keys), in as many messages as 64 KB each allow: a subscriber's buffer is finite.
+-- Announces KEYS[1..n] (value keys), in as many messages as 64 KB each allow: a subscriber's buffer is finite. Returns
+-- the number of the last.
 local function announce_keys(L, m, op, wid, n)
   local from, parts, size = #L + 2, {}, 0
   for i = 1, n do
@@ -41,7 +45,17 @@ local function announce_keys(L, m, op, wid, n)
     parts[#parts + 1] = #key .. ':' .. key
     size = size + #key + 6
   end
-  announce(L, m, op, wid, table.concat(parts))
+  return announce(L, m, op, wid, table.concat(parts))
+end
+
+-- A mark under l is one of: `L` token generation (a lease: its holder loads), `W` token generation (the same, and somebody
+-- waits for it), `H` token (a hold: a change is under way, nothing may be stored), `H*` (holds of several).
+local function is_hold(mark) return mark and sub(mark, 1, 1) == 'H' end
+
+-- Whether the mark is a lease given out under this generation: a clear voids all others without touching them.
+local function is_lease(mark, g)
+  local letter = mark and sub(mark, 1, 1)
+  return (letter == 'L' or letter == 'W') and sub(mark, 18) == g
 end
 
 -- UNLINKs KEYS[i..j]; returns how many existed. In pieces, because Lua's stack is finite.

@@ -1,0 +1,168 @@
+"""Derived lanes: what lets an L1 entry depend on its tags, at no cost to a hit.
+
+A hit compares an entry's stamp with its lane's, and the time with the lane's fresh-until; nothing else. An entry with
+tags must also end when one of its tags does, and must not be served when the lane on which such a tag is announced has
+fallen silent. So it is entered under a *derived* lane, which exists in L1 alone:
+
+::
+
+    lanes of L2      0         1         2
+                      \\       / \\       /
+    derived lanes      65 {red}   66 {red, blue}        stamp: moves when a tag in it changes, or a lane below it
+                                                        becomes suspect; fresh until the least of the lanes below
+
+There are a few dozen of them, and entries are dealt out by their lane and tags, so some share one with entries of other
+tags. Those become suspect too when a tag changes, and are found good again by their header.
+
+:class:`Horizon` is what the lanes' actions are carried out on: it passes them on to the store of the values, to the
+store of the tags' generations, and to the derived lanes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .._store import Store
+
+#: How many derived lanes a cache has.
+DERIVED: Final = 64
+#: How many tags are told apart.
+TAGS: Final = 65_536
+
+
+class Derived:
+    """Which derived lanes depend on what.
+
+    Args:
+        lanes: Number of lanes in L2; derived lanes are numbered from there.
+        count: Number of derived lanes.
+        tags: Most tags told apart; beyond, all derived lanes become suspect and are dealt out anew.
+    """
+
+    def __init__(self, lanes: int, count: int = DERIVED, tags: int = TAGS) -> None:
+        self.lanes = lanes
+        self.count = count
+        self._most_tags = tags
+        self._until_ns = [0] * lanes
+        self._below: list[set[int]] = [set() for _ in range(count)]
+        self._above: list[set[int]] = [set() for _ in range(lanes)]
+        self._by_tag: dict[bytes, set[int]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of tags that are told apart now."""
+        return len(self._by_tag)
+
+    def assign(self, store: Store[Any, Any], lane: int, tags: Sequence[tuple[bytes, int]]) -> tuple[int, int]:
+        """Return the derived lane for a value of ``lane`` with these tags, and its stamp as of now.
+
+        To be asked for *before* the tags' generations are looked at: what changes afterwards moves the stamp.
+
+        Args:
+            tags: For each the encoded key of its record, and the lane of that.
+        """
+        number = hash((lane, tuple(key for key, _ in tags))) % self.count
+        derived = self.lanes + number
+        with self._lock:
+            stamp = store.lane_stamp(derived)
+            new = {lane, *(tag_lane for _, tag_lane in tags)} - self._below[number]
+            for below in new:
+                self._below[number].add(below)
+                self._above[below].add(derived)
+            for key, _ in tags:
+                self._by_tag.setdefault(key, set()).add(derived)
+            if new:
+                store.lane_vouch(derived, min(self._until_ns[below] for below in self._below[number]))
+            if len(self._by_tag) > self._most_tags:
+                self._by_tag.clear()
+                self._suspect(store, range(self.lanes, self.lanes + self.count))
+        return derived, stamp
+
+    def vouched(self, store: Store[Any, Any], lane: int, until_ns: int) -> None:
+        """A lane of L2 is fresh until then."""
+        with self._lock:
+            self._until_ns[lane] = until_ns
+            for derived in self._above[lane]:
+                below = self._below[derived - self.lanes]
+                store.lane_vouch(derived, min(self._until_ns[each] for each in below))
+
+    def suspected(self, store: Store[Any, Any], lane: int) -> None:
+        """Messages of a lane of L2 may have been missed."""
+        with self._lock:
+            self._suspect(store, self._above[lane])
+
+    def changed(self, store: Store[Any, Any], tag: bytes) -> None:
+        """A tag has, or may have, another generation."""
+        with self._lock:
+            self._suspect(store, self._by_tag.get(tag, ()))
+
+    def after_fork(self) -> None:
+        """In the child: the lock may have been held."""
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def _suspect(store: Store[Any, Any], derived: Iterable[int]) -> None:
+        for number in derived:
+            store.lane_suspect(number)
+
+
+class Horizon:
+    """The stores of one cache, as the lanes see them.
+
+    Args:
+        store: Returns the store of the values, or None when it is gone.
+        tags: The store of the tags' generations, by the encoded key of the tag's record.
+        derived: The lanes for entries with tags.
+    """
+
+    def __init__(self, store: Callable[[], Store[Any, Any] | None], tags: Store[bytes, int], derived: Derived) -> None:
+        self._store = store
+        self.tags = tags
+        self.derived = derived
+
+    def lane_vouch(self, lane: int, until_ns: int) -> None:
+        """Entries of the lane may be served until then."""
+        store = self._store()
+        if store is not None:
+            store.lane_vouch(lane, until_ns)
+            self.tags.lane_vouch(lane, until_ns)
+            self.derived.vouched(store, lane, until_ns)
+
+    def lane_suspect(self, lane: int) -> None:
+        """No entry of the lane may be served before it is looked at."""
+        store = self._store()
+        if store is not None:
+            store.lane_suspect(lane)
+            self.tags.lane_suspect(lane)
+            self.derived.suspected(store, lane)
+
+    def lane_attach(self, lane: int, identity: int) -> None:
+        """Results read from this server may be kept; 0: from none."""
+        store = self._store()
+        if store is not None:
+            store.lane_attach(lane, identity)
+            self.tags.lane_attach(lane, identity)
+
+    def lane_dark(self, lane: int) -> None:
+        """Nothing of the lane may be served."""
+        store = self._store()
+        if store is not None:
+            store.lane_dark(lane)
+            self.tags.lane_dark(lane)
+            self.derived.vouched(store, lane, 0)
+
+    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+        """Drop what a message names. Returns how many entries that were."""
+        store = self._store()
+        return 0 if store is None else store.apply(lane, wid, keys)
+
+    def apply_tags(self, lane: int, wid: int, tags: list[bytes]) -> None:
+        """Tags have another generation: the write's id. What this process has just made so itself is no news."""
+        store = self._store()
+        if store is not None:
+            news = [tag for tag in tags if self.tags.peek(tag) != wid]
+            self.tags.apply(lane, wid, tags)
+            for tag in news:
+                self.derived.changed(store, tag)

@@ -1,0 +1,169 @@
+"""The journal of one lane: what this process has changed there, and what it still owes.
+
+Redis replicates asynchronously. A primary that fails takes with it what its replica has not heard of, deletions
+included: old values come back. No cache can mend that alone, but the writers together can, for each knows what it
+wrote. The lane record says where the old epoch ended on the new primary; every process then invalidates again exactly
+those of its own changes that lie beyond.
+
+The same goes for a change whose answer never came. It may have happened or not, now or later; so its keys are *owed* an
+invalidation, until one is acknowledged. Meanwhile this process takes nothing from L2 for them: whatever is there may be
+what it meant to be rid of.
+
+Bounded in both ways. Acknowledged changes are forgotten after a minute, the oldest first when there are too many; what
+is owed is never forgotten: where it would be too much, the lane as a whole is owed a clear.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+#: Changes remembered, and for how long: replication that lags by more has other troubles.
+LIMIT: Final = 65_536
+KEEP_NS: Final = 60_000_000_000
+#: What one message invalidates at most.
+BATCH_KEYS: Final = 128
+_BATCH_BYTES: Final = 60_000
+
+
+class _Change(NamedTuple):
+    epoch: int
+    seq: int
+    at_ns: int
+    keys: Sequence[bytes] | None
+
+
+class Debt(NamedTuple):
+    """What is to be invalidated together.
+
+    Attributes:
+        keys: Encoded; ``None``: the whole lane is to be cleared.
+        serial: When it was asked for: what has come to be owed since then is another debt.
+    """
+
+    keys: list[bytes] | None
+    serial: int
+
+
+class Journal:
+    """See the module. Not locked: the caller is.
+
+    Attributes:
+        newest: Epoch and number of the last acknowledged change.
+        forgotten: Changes that had to be forgotten before their time: a failover now could not be repaired whole.
+        replayed: Keys that a failover lost and this process invalidated again.
+    """
+
+    __slots__ = ("_changes", "_clear_owed", "_limit", "_owed", "_serial", "forgotten", "newest", "replayed")
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._changes: deque[_Change] = deque()
+        self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
+        self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
+        self._serial = 1
+        self.newest: tuple[int, int] | None = None
+        self.forgotten = 0
+        self.replayed = 0
+
+    # -- acknowledged changes
+
+    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int) -> None:
+        """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1)."""
+        changes = self._changes
+        changes.append(_Change(epoch, seq, now_ns, keys))
+        self.newest = (epoch, seq)
+        if self._owed:  # what they were owed for is out of date now
+            for key in list(self._owed) if keys is None else keys:
+                self._owed.pop(key, None)
+        while changes[0].at_ns < now_ns - KEEP_NS:
+            changes.popleft()
+        if len(changes) > self._limit:
+            changes.popleft()
+            self.forgotten += 1
+
+    def forked(self, epoch: int, ends: Mapping[int, int] | None) -> int:
+        """The lane is in a new epoch. What the server has lost is owed again; returns how many keys.
+
+        Args:
+            epoch: The new one.
+            ends: Earlier epochs -> their last number that the server has. An epoch that is not among them passed on a
+                primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
+        """
+        kept: deque[_Change] = deque()
+        lost: list[bytes] = []
+        clear_lost = False
+        for change in self._changes:
+            if change.epoch == epoch or (ends is not None and change.seq <= ends.get(change.epoch, -1)):
+                kept.append(change)
+            elif ends is not None and change.keys is not None:
+                lost.extend(change.keys)
+            elif ends is not None:
+                clear_lost = True
+        self._changes = kept
+        self.owe(lost)
+        if clear_lost:
+            self.owe_clear()
+        self.replayed += len(lost) + clear_lost
+        return len(lost) + clear_lost
+
+    # -- what is owed
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything is owed."""
+        return bool(self._owed) or bool(self._clear_owed)
+
+    @property
+    def owed_count(self) -> int:
+        """How many keys are owed an invalidation; one more for a clear."""
+        return len(self._owed) + bool(self._clear_owed)
+
+    def is_owed(self, key: bytes) -> bool:
+        """Whether what L2 holds for this key must not be believed."""
+        return bool(self._clear_owed) or key in self._owed
+
+    def owe(self, keys: Iterable[bytes]) -> None:
+        """These keys are owed an invalidation."""
+        self._serial += 1
+        if not self._clear_owed:
+            self._owed.update(dict.fromkeys(keys, self._serial))
+        if self._clear_owed or len(self._owed) > self._limit:
+            self.owe_clear()
+
+    def owe_clear(self) -> None:
+        """The whole lane is."""
+        self._serial += 1
+        self._clear_owed = self._serial
+        self._owed.clear()
+
+    def due(self) -> Debt | None:
+        """Return what to invalidate next, to be handed to :meth:`paid` when that is acknowledged."""
+        if self._clear_owed:
+            return Debt(None, self._serial)
+        batch: list[bytes] = []
+        size = 0
+        for key in self._owed:
+            size += len(key) + 8
+            if batch and (size > _BATCH_BYTES or len(batch) == BATCH_KEYS):
+                break
+            batch.append(key)
+        return Debt(batch, self._serial) if batch else None
+
+    def paid(self, debt: Debt) -> None:
+        """It has been acknowledged. A key that has come to be owed anew meanwhile still is: the older request says
+        nothing about a change that came after it."""
+        if debt.keys is None:
+            if self._clear_owed <= debt.serial:
+                self._clear_owed = 0
+            return
+        for key in debt.keys:
+            if self._owed.get(key, debt.serial + 1) <= debt.serial:
+                del self._owed[key]
+
+    def after_fork(self) -> None:
+        """In the child: the parent goes on paying its own debts, and remembers its own changes."""
+        self._changes.clear()
+        self._owed.clear()
+        self._clear_owed = 0

@@ -1,0 +1,40 @@
+"""What replies say: errors among them, and the numbers that every step needs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..codecs import HEADER_SIZE
+from ..errors import ShardError
+from ..l2 import Reply
+from ..options import MOST_TAGS
+
+#: There is no value. Not ``None``, which is one.
+MISSING: Final = object()
+
+#: What follows the key in a GETRANGE that fetches a value's header: without and with its tags.
+HEADER_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE - 1))
+TAGGED_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE + 10 + 1 + 16 * MOST_TAGS - 1))
+
+
+def answer(reply: Reply | ShardError) -> Reply:
+    """Return a reply in which no command failed; raise the failure otherwise."""
+    for error in errors_in(reply):
+        raise error
+    assert not isinstance(reply, ShardError)
+    return reply
+
+
+def errors_in(reply: Reply | ShardError) -> list[ShardError]:
+    """Return what failed, in order."""
+    if isinstance(reply, ShardError):
+        return [reply]
+    return [value for value in reply.values if isinstance(value, ShardError)]
+
+
+def generation_in(field: bytes | None) -> int | None:
+    """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive."""
+    try:
+        return int(field, 16) if field is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,195 @@
+"""Tags: the generations that values depend on. Steps only: no I/O here.
+
+A tag has a record in L2, an ordinary coherent key whose value is nothing but its write id: the tag's *generation*. The
+envelope of a value with tags states their generations, and it counts as absent when one of them is another by now. So
+changing one record invalidates any number of values, in any number of shards; and a record that was evicted or flushed,
+and is made anew, has another generation too.
+
+The generations have to be known *before* what depends on them is loaded. A generation that is too old is always safe:
+the value is then dead from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from .._placement import fnv1a64
+from .._store import Op, Store
+from ..codecs import Encoded, peek_ids
+from ..coherence import TAG_KEY
+from ..errors import DecodeError, ServerReplyError
+from ..flights import Read
+from ..l2 import Exchange, Reply
+from .replies import HEADER_RANGE, answer, generation_in
+from .steps import Steps
+from .tier import ENDLESS_MS, TAGS_KEPT, Tier, hex_id, new_id
+
+_ATTEMPTS: Final = 5
+_NOTHING: Final = Encoded(b"", 0)
+
+
+class Tag(NamedTuple):
+    """One tag: its 64-bit hash, the encoded key of its record, and the lane of that."""
+
+    hash: int
+    key: bytes
+    lane: int
+
+
+def tag_of(tier: Tier, hashed: int) -> Tag:
+    """Return the tag with this hash."""
+    key = TAG_KEY + b"%016x" % hashed
+    return Tag(hashed, key, tier.lane_of(key))
+
+
+def tags_named(tier: Tier, names: Iterable[str]) -> tuple[Tag, ...]:
+    """Return the tags of these names, each once, in the order of their hashes."""
+    hashes = {fnv1a64(name.encode("utf-8", "surrogatepass")) for name in names}
+    return tuple(tag_of(tier, hashed) for hashed in sorted(hashes))
+
+
+def depend(tier: Tier, store: Store[Any, Any], lane: int, tags: Sequence[Tag]) -> tuple[int, int] | None:
+    """Return what an entry with these tags is to be entered under. To be asked before :func:`generations`."""
+    if not tags:
+        return None
+    return tier.derived.assign(store, lane, [(tag.key, tag.lane) for tag in tags])
+
+
+def generations(tier: Tier, tags: Sequence[Tag]) -> Steps[tuple[tuple[int, int], ...]]:
+    """Return hash and generation of each tag, from L1 where it is known, else from L2, in one round trip.
+
+    Raises:
+        ShardError: A lane did not answer.
+    """
+    # A tag whose change is not known to have been made has no generation: nothing that states one is current.
+    owed = {tag for tag in tags if tier.is_owed(tag.lane, tag.key)}
+    found = {tag: 0 if tag in owed else tier.tags.hit(tag.key, 0) for tag in tags}
+    unknown = [tag for tag, generation in found.items() if not generation and tag not in owed]
+    if unknown:
+        found.update((yield from _fetch(tier, unknown)))
+    return tuple((tag.hash, found[tag]) for tag in tags)
+
+
+def are_current(tier: Tier, stated: Sequence[tuple[int, int]]) -> Steps[bool]:
+    """Whether the generations that an envelope states are those of now."""
+    current = yield from generations(tier, [tag_of(tier, hashed) for hashed, _ in stated])
+    return dict(current) == dict(stated)
+
+
+def known(tier: Tier, tags: Sequence[Tag], since_ns: int) -> tuple[tuple[int, int], ...] | None:
+    """Return the generations if L1 has known all of them since an instant; None if not.
+
+    What was known before a load began may be stated of the load, even if the tags are found out only after it.
+    """
+    stated = []
+    for tag in tags:
+        generation = tier.tags.hit(tag.key, 0)
+        if not generation or tier.tags_since.get(tag.key, since_ns + 1) > since_ns:
+            return None
+        stated.append((tag.hash, generation))
+    return tuple(stated)
+
+
+def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]:
+    """Give a tag another generation: every value that has it is absent, in every process. O(1).
+
+    Raises:
+        ShardError: It is not known to be done. It is owed, and will be made up for; where the tier forgives, that is
+            all.
+    """
+    (tag,) = tags_named(tier, [name])
+    try:
+        yield from _renew(tier, tag, absent_only=False)
+        tier.count(invalidations=1)
+    finally:
+        tier.derived.changed(store, tag.key)
+
+
+def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
+    """Read the records in L2; make those that are not there."""
+    ops = [Read(tag.key, tag.lane) for tag in tags]
+    found: dict[Tag, int] = {}
+    try:
+        for op in ops:
+            tier.tags.open(op)
+        start_ns = tier.clock()
+        replies = yield [
+            Exchange(
+                tag.lane,
+                [
+                    (b"PTTL", tier.names[tag.lane].value(tag.key)),
+                    (b"GETRANGE", tier.names[tag.lane].value(tag.key), *HEADER_RANGE),
+                    tier.ask_generation(tag.lane),
+                ],
+            )
+            for tag in tags
+        ]
+        for tag, op, reply in zip(tags, ops, replies, strict=True):
+            found[tag] = _take(tier, tag, op, answer(reply), start_ns)
+    finally:
+        for op in ops:
+            tier.tags.abandon(op, drop=False)
+            op.resolve(None, tier.lock)
+    for tag, generation in found.items():
+        if not generation:
+            found[tag] = yield from _renew(tier, tag, absent_only=True)
+    return found
+
+
+def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> int:
+    """Return the generation that a record states, and keep it in L1; 0 if there is none."""
+    pttl_ms, header, generation = reply.values
+    try:
+        wid, written_in, whole_ms = peek_ids(header)
+    except DecodeError:
+        return 0
+    if written_in != generation_in(generation):
+        return 0
+    deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
+    if deadline_ns:
+        _remember(tier, tag, start_ns)
+        tier.tags.finish(op, wid, wid, deadline_ns, 0, reply.identity)
+    return wid
+
+
+def _remember(tier: Tier, tag: Tag, since_ns: int) -> None:
+    """Note since when L1 has known a tag without a break."""
+    if not tier.tags.hit(tag.key, 0):
+        tier.tags_since[tag.key] = since_ns
+        while len(tier.tags_since) > TAGS_KEPT:
+            del tier.tags_since[next(iter(tier.tags_since))]
+
+
+def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
+    """Write a tag's record anew; return its generation. With ``absent_only`` a live record stays."""
+    op = Op(tag.key, tag.lane, wid=new_id(), write=True, announced=True)
+    try:
+        tier.tags.open(op)
+        return (yield from _write(tier, tag, op, b"NX" if absent_only else b""))
+    except BaseException as error:
+        if tier.give_up(tier.tags, op, tag.key, error):
+            return 0
+        raise
+
+
+def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
+    generation = tier.lanes[tag.lane].generation or 0
+    keys = tier.write_keys(tag.lane, [tag.key])
+    for _ in range(_ATTEMPTS):
+        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS)
+        start_ns = tier.clock()
+        arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
+        reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
+        status, there, *rest = reply.values[0]
+        if int(status) == 1:
+            tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,))
+            tier.tags_since[tag.key] = start_ns
+            deadline_ns = tier.deadline_ns(start_ns, ENDLESS_MS, ENDLESS_MS)
+            tier.tags.finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
+            return op.wid
+        if int(status) == 2:  # somebody else made it meanwhile
+            tier.tags.abandon(op, drop=False)
+            return peek_ids(rest[0])[0]
+        generation = int(there, 16)
+    raise ServerReplyError(tier.shard_names[tag.lane], f"GENERATION changed {_ATTEMPTS} times during one write")

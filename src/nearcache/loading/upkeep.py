@@ -1,0 +1,68 @@
+"""Upkeep: what a cache has to do in L2 because of what its listener hears, beside dropping entries.
+
+It pays what is owed whenever a lane proves to be well. That takes round trips, for which the listener's thread must not
+wait; so it happens in a thread of its own, one per lane at most, which ends when nothing is owed any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+from ..errors import CacheError
+from ..l2 import Script
+from .steps import ThreadRunner
+from .tier import Tier
+from .writing import pay
+
+Renewal = tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]
+
+
+class Upkeep:
+    """What the listener's followers call their keeper.
+
+    Args:
+        runner: Carries out the payments.
+    """
+
+    def __init__(self, tier: Tier, runner: ThreadRunner) -> None:
+        self._tier = tier
+        self._runner = runner
+        self._paying: set[int] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def renew_every_ns(self) -> int:
+        """How often :meth:`renewals` is to be asked for: several times in the life of a lease."""
+        return self._tier.lease_ms * 300_000
+
+    def renewals(self, now_ns: int) -> list[Renewal]:
+        """The leases to keep alive."""
+        return self._tier.renewals(now_ns)
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """Owe again what the lane's new primary does not know of."""
+        self._tier.forked(lane, epoch, ends)
+
+    def vouched(self, lane: int) -> None:
+        """The lane is well: pay what is owed on it, if anything is."""
+        if not self._tier.journals[lane].owes:
+            return
+        with self._lock:
+            if lane in self._paying:
+                return
+            self._paying.add(lane)
+        threading.Thread(target=self._pay, args=(lane,), name=f"nearcache-repay-{lane}", daemon=True).start()
+
+    def _pay(self, lane: int) -> None:
+        try:
+            with contextlib.suppress(CacheError):  # closed meanwhile; or the next heartbeat tries again
+                self._runner.run(pay(self._tier, lane))
+        finally:
+            with self._lock:
+                self._paying.discard(lane)
+
+    def after_fork(self) -> None:
+        """In the child: no payment is under way here."""
+        self._lock = threading.Lock()
+        self._paying.clear()
