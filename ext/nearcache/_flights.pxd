@@ -269,7 +269,7 @@ cdef inline int abandon_op(core_t *core, op_t *op, bint drop) except -1:
 
 
 cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
-    """``(wid, value, lane, stamp)`` of an entry whose own time is not over but which may not be served now, or None."""
+    """``(lane, stamp, wid, value)`` of an entry whose own time is not over but which may not be served now, or None."""
     cdef PyObject *value = NULL
     cdef uint64_t wid = 0
     cdef uint32_t lane = 0
@@ -291,4 +291,4 @@ cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
         return None
     held = <object>value  # a reference of its own
     release(value)
-    return wid, held, lane, stamp
+    return lane, stamp, wid, held

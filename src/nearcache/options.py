@@ -81,13 +81,16 @@ class Settings:
             is the one held, after ``key=``. It runs after the change, in the thread that caused it (for a message from
             another process: the listener's), never during a hit, and must not block. What it raises goes to
             ``sys.unraisablehook``. Causes: docs/tiers.md.
-        stale_if_error: While a shard is out, its L1 copies may be served for so long after they were last vouched for,
-            though no longer than their own lifetime; ``None``: never.
         tags: Names that ``invalidate_tag`` invalidates loaded values by, or a function that returns them for a key and
             a loaded value.
         lease: How long a loader's claim on a key outlives its process. Claims of running loaders are renewed.
         on_error: What a write or an invalidation does when its shard does not answer: ``raise``, or ``queue`` the
             invalidation and return. Either way the invalidation is made up for when the shard is back.
+        require_coherence: Refuse to open where invalidations do not arrive on every shard, instead of serving what can
+            be vouched for.
+        sample_rate: How many keys a second to compare with L2, as a check in production; 0: none.
+        stale_if_error: While a shard is out, its L1 copies may be served for so long after they were last vouched for,
+            though no longer than their own lifetime; ``None``: never.
         classes: Classes that the ``safe`` codec may write and read.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
@@ -111,10 +114,12 @@ class Settings:
     key: Callable[[Any], Any] | None = None
     getsizeof: Callable[[Any], int] | None = None
     on_removal: Callable[[Any, Any, RemovalCause], object] | None = None
-    stale_if_error: float | None = None
     tags: tuple[str, ...] | Callable[[Any, Any], Any] = ()
     lease: float = 2.0
     on_error: OnError = "raise"
+    require_coherence: bool = False
+    sample_rate: float = 0.0
+    stale_if_error: float | None = None
     classes: tuple[type, ...] = ()
     shards: int = 1
     maxmemory_mb: int = 256
@@ -250,10 +255,12 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "key": _callable,
     "getsizeof": _callable,
     "on_removal": _callable,
-    "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
     "tags": _tags,
     "lease": _seconds(0.1, 60.0),
     "on_error": _one_of(*get_args(OnError)),
+    "require_coherence": _boolean,
+    "sample_rate": _seconds(0.0, 1000.0),
+    "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
     "classes": _classes,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -273,9 +280,10 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "sentinel_password": _text,
 }
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
-_L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
-                             "pool_size", "classes", "lease", "on_error",
-                             "stale_if_error"})  # fmt: skip
+_L2_ONLY: Final = frozenset({
+    "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
+    "on_error", "require_coherence", "sample_rate", "stale_if_error",
+})  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
 _OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags"})

@@ -19,7 +19,7 @@ from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
-from .connection import MORE, Connection
+from .connection import MORE, Connection, TlsConnection
 from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
@@ -34,9 +34,10 @@ class ListenerLink:
         reader: A hiredis reader, to be fed with what ``receive`` returns. It returns ``more`` when it needs more
             bytes, pushes as ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
         identity: As in :class:`Reply`.
+        plain: Whether the socket carries RESP as it is, and not TLS records.
     """
 
-    __slots__ = ("_connection", "identity", "more", "reader", "sock")
+    __slots__ = ("_connection", "identity", "more", "plain", "reader", "sock")
 
     def __init__(self, connection: Connection) -> None:
         connection.sock.settimeout(None)
@@ -45,6 +46,7 @@ class ListenerLink:
         self.reader = connection.reader
         self.identity = connection.identity
         self.more = MORE
+        self.plain = not isinstance(connection, TlsConnection)
 
     def send(self, *commands: Command) -> None:
         """Send commands in one piece, scripts among them as in :class:`Exchange`. The replies are the caller's to read.
@@ -85,9 +87,9 @@ class Driver:
 
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
+    ``introduction`` is made on every new connection.
     ``on_reached(shard)`` is called in the same way when one could be made after trouble, or leads to another server
     than the one before.
-    ``introduction`` is made on every new connection.
     """
 
     def __init__(
@@ -100,8 +102,8 @@ class Driver:
         breaker: BreakerSettings = DEFAULTS,
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
-        on_reached: Callable[[int], None] | None = None,
         introduction: Introduction | None = None,
+        on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self._clock = clock
         self._timeout_ns = int(timeout_s * 1e9)
@@ -116,8 +118,8 @@ class Driver:
                 breaker=breaker,
                 clock=clock,
                 on_unreachable=on_unreachable,
-                on_reached=on_reached,
                 introduction=introduction,
+                on_reached=on_reached,
             )
             for number, endpoint in enumerate(endpoints)
         ]

@@ -61,8 +61,8 @@ class Shard:
         breaker: BreakerSettings,
         clock: Clock,
         on_unreachable: Callable[[int], bool] | None,
-        on_reached: Callable[[int], None] | None = None,
         introduction: Introduction | None = None,
+        on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self.name = endpoint.name
         self.breaker = Breaker(breaker, clock=clock)
@@ -72,13 +72,13 @@ class Shard:
         self._connect_timeout_ns = connect_timeout_ns
         self._clock = clock
         self._on_unreachable = on_unreachable
+        self._introduction = introduction
         self._on_reached = on_reached
         self._sentinels = Sentinels(endpoint, clock) if endpoint.master else None
         self._term = 0
         self._verifying = threading.Lock()
         self._verify_ns = 0
         self._link: weakref.ref[Connection] | None = None
-        self._introduction = introduction
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
@@ -156,6 +156,15 @@ class Shard:
             self._on_reached(self._number)
         return connection
 
+    def _introduce(self, introduction: Introduction, connection: Connection, deadline_ns: int) -> None:
+        try:
+            introduction.make(self._number, connection, deadline_ns, self._clock)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError):
+                raise ShardUnavailableError(self.name, str(error)) from error
+            raise
+
     def note_alive(self) -> None:
         """Somebody has had an answer from it. Does not block."""
         self.breaker.succeed()
@@ -200,15 +209,6 @@ class Shard:
         """What the connections lead to takes no writes any more: let the next one be made anew, wherever that leads."""
         self._term += 1
         self.pool.flush()
-
-    def _introduce(self, introduction: Introduction, connection: Connection, deadline_ns: int) -> None:
-        try:
-            introduction.make(self._number, connection, deadline_ns, self._clock)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, OSError):
-                raise ShardUnavailableError(self.name, str(error)) from error
-            raise
 
     def refusal(self, longest_ns: int) -> ShardUnavailableError | None:
         """Return the error of a call that the breaker refuses; None: go on."""

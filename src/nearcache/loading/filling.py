@@ -88,7 +88,7 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
-        mine.value = yield from _load(tier, store, wanted)
+        mine.value = yield from _load(tier, store, wanted, mine)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -97,46 +97,51 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
+def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
     pause_s = _LOOK_FIRST_S
     while True:
         try:
-            value = yield from read(tier, store, wanted.name)
+            value = yield from read(tier, store, wanted.name, mine)
         except ShardError:
-            return (yield from _call(tier, wanted))
+            return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
             return value
         signal = Signal()
         # Before asking, so that the message that ends the wait cannot come too early.
         is_heard = tier.ears.await_key(lane, encoded, signal.set)
         try:
-            given = yield from _attempt(tier, store, wanted, lane, encoded)
+            given = yield from _attempt(tier, store, wanted, encoded, mine)
             if given.value is not MISSING:
                 return given.value
             if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
-                return (yield from _call(tier, wanted))
+                return (yield from _load_only(tier, store, wanted, mine))
             seconds = given.wait_ms / 1000
+            mine.op = None  # whatever happens now, it will read again
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
         finally:
             tier.ears.unawait(lane, encoded, signal.set)
 
 
-def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, encoded: bytes) -> Steps[_Answer]:
+def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load) -> Steps[_Answer]:
     """Ask for the lease; with it, load and fill."""
+    lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
+        mine.op = op
         try:
             given = yield from _lease(tier, store, lane, encoded)
         except ShardError:
             return _Answer()
         if not given.token:
+            # L1 may hold a value older than this one, and after this one it must not be read (R4).
+            store.abandon(op, drop=given.value is not MISSING)
             return given
-        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given)))
+        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine)))
     finally:
         store.abandon(op, drop=False)  # unless it is finished
 
@@ -176,7 +181,9 @@ class _Loaded(NamedTuple):
     under: tuple[int, int] | None
 
 
-def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer) -> Steps[Any]:
+def _fill(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer, mine: Load
+) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
@@ -187,8 +194,9 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         yield from _abort(tier, op.lane, encoded, given.token)
         raise
     finally:
-        del tier.leases[given.token]
+        tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
     if loaded.tags is None:
+        tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
     sealed = tier.codec.seal(
@@ -202,6 +210,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
     except ShardError:
         tier.count(errors=1)
+        tier.loads.close(mine)
         store.abandon(op, drop=True)
         return loaded.value
     if int(reply.values[-1][0]) != 1:
@@ -233,6 +242,19 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
             with suppress(ShardError):
                 yield from generations(tier, tags)
     return _Loaded(value, content, stated, under)
+
+
+def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+    """Load, and keep the value nowhere. Who comes after a write of the key does not join, even so."""
+    op = Op(wanted.name, tier.place(wanted.name)[0], write=True)
+    try:
+        store.open(op)
+        mine.op = op
+        value = yield from _call(tier, wanted)
+        tier.loads.close(mine)
+        return value
+    finally:
+        store.abandon(op, drop=False)
 
 
 def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:

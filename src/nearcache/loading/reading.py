@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from .._store import Store
 from ..codecs import peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
-from ..flights import ABANDONED, Read
+from ..flights import ABANDONED, Load, Read
 from ..l2 import Exchange
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
@@ -38,14 +38,19 @@ class Found(NamedTuple):
 _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
-def read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
+def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
     """Return the value in L2, or MISSING; L1 takes it when the protocol allows.
+
+    Args:
+        tier, store: The cache's.
+        key: As the cache holds it.
+        flight: The load that this is a part of, which is no fresher than the read.
 
     Raises:
         ShardError: The shard did not answer, and there is no copy that may be served all the same.
     """
     try:
-        return (yield from _read(tier, store, key))
+        return (yield from _read(tier, store, key, flight))
     except ShardError:
         value = stale_copy(tier, store, key, tier.place(key)[0])
         if value is MISSING:
@@ -63,22 +68,27 @@ def stale_copy(tier: Tier, store: Store[Any, Any], key: Any, lane: int) -> Any:
     return value
 
 
-def _read(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[Any]:
+def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> Steps[Any]:
     shard, encoded = tier.place(key)
     if tier.is_owed(shard, encoded):
         tier.count(misses=1)
         return MISSING
     joined = store.join(key)
-    if isinstance(joined, Read):
+    # Where no message would come to tell, what a read brings may be as old as the read.
+    if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
+        if flight is not None:
+            flight.op = joined
         outcome = yield JoinRead(joined)
         if isinstance(outcome, ShardError):
             raise outcome
         if outcome is not ABANDONED:
             return outcome
-    op = Read(key, shard)
+    op = Read(key, shard, tier.clock())
     outcome = ABANDONED
     try:
         store.open(op)
+        if flight is not None:
+            flight.op = op
         outcome = yield from _fetch(tier, store, op, shard, encoded)
         return outcome
     except BaseException as error:
@@ -110,8 +120,18 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
         generation = generation_in(reply.values[2])
     found = yield from accept(tier, store, shard, data, pttl_ms, generation, start_ns)
     size = len(data) if data is not None else 0
-    store.finish(op, found.value, found.wid, found.deadline_ns, size, reply.identity, found.under)
+    keep(tier, store, op, found, size, reply.identity)
     return found.value
+
+
+def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, identity: int) -> None:
+    """Let L1 keep what a GET found, if the protocol allows."""
+    if found.wid:
+        if not op.storable:
+            tier.count(poisoned=1)
+        if tier.sampler is not None:
+            tier.sampler.note(op.key)
+    store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
 
 def accept(
@@ -176,6 +196,7 @@ def _revalidate(
         tier, store, lane, wid, pttl_ms, header, generation_in(generation), start_ns
     )
     if not deadline_ns:
+        tier.count(suspects_dropped=1)
         return False
     store.refresh(op, wid, deadline_ns, reply.identity, under)
     tier.count(hits=1, revalidated=1)

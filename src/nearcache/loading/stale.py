@@ -31,12 +31,12 @@ class StaleCopies:
 
     def vouched(self, lane: int, until_ns: int) -> None:
         """The lane's entries of the stamp in force may be served until then."""
-        if lane < len(self._lanes):
+        if lane < len(self._current):  # not a derived lane
             self._current[lane] = until_ns
 
     def suspected(self, lane: int, stamp: int, now_ns: int) -> None:
         """The stamp in force, given here, is about to end."""
-        if lane >= len(self._lanes):
+        if lane >= len(self._current):
             return
         until_ns, self._current[lane] = self._current[lane], 0
         if self._lanes[lane].state is not State.DOWN:

@@ -46,6 +46,7 @@ def write(
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
+        tier.begin_lag(shard, op.wid, tier.clock())
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
         sealing = _Sealing(content, ttl_ms, stated, under)
@@ -89,7 +90,7 @@ def _write(
         if int(status) == 2:
             found = yield from accept(tier, store, op.lane, rest[0], -1, int(there, 16), start_ns)
             if found.value is not MISSING:
-                store.abandon(op, drop=False)
+                store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
             nx = False  # what is there cannot be read by anyone here, so it counts as absent
         generation = int(there, 16)

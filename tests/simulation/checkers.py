@@ -1,0 +1,381 @@
+"""The promises, checked at every step: I1 to I12 of the coherence protocol.
+
+======  ==========================================================================================================
+``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.
+``I2``  Nothing is served after ``fresh_until``, nor after its own expiry.
+``I3``  A process reads its own writes: after a write or invalidation returned, nothing older is read.
+``I4``  Per key and process, reads never go back, whichever thread reads.
+``I5``  When the faults are over, every lane recovers and every entry of L1 is what L2 holds.
+``I6``  One loader at a time has the lease of a key (where there are leases).
+``I7``  What was loaded before an invalidation never reaches L2 after it.
+``I8``  What a failover lost of a living writer is announced again within B + 5 s.
+``I9``  After a clear returned, nothing older is read.
+``I10`` A read raises only what the loader raised.
+``I11`` L1 keeps its bounds, and the store its invariants.
+``I12`` Every call returns by its deadline.
+======  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from nearcache.clocks import TICK_NS
+from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.coherence import State
+from nearcache.keys import encode_key
+from simulation.history import History, generation_of, is_lane, lease_key, value_key
+from simulation.server import Change, Server, Shard
+from simulation.world import MS, START_NS, Violation, World
+
+if TYPE_CHECKING:
+    from simulation.process import Client, Process
+    from simulation.workload import Profile
+
+_CODEC: Final = ValueCodec(SafeCodec(), 1 << 20)
+
+Floor = tuple[Server, int]
+
+
+class Value(NamedTuple):
+    """Where a value comes from: every one is unique."""
+
+    key: str
+    version: int | None  # of the source, where it was loaded
+
+
+class LoaderFailed(Exception):
+    """What a simulated loader raises."""
+
+
+class LoaderCall:
+    """One call of the loader, which reads the source at some instant between its begin and its end."""
+
+    def __init__(self, checker: Checker, client: Client, key: str, fails: bool) -> None:
+        self.checker = checker
+        self.client = client
+        self.key = key
+        self.fails = fails
+        self.version = 0
+
+    def read(self) -> None:
+        """Read the source."""
+        self.version = self.checker.source.get(self.key, 0)
+
+    def end(self) -> Any:
+        """The loader's value, or what it raises."""
+        self.checker.loading[self.key].remove(self)
+        if self.fails:
+            return LoaderFailed(self.key)
+        return self.checker.make(self.key, self.version)
+
+
+class Checker:
+    """Watches servers and processes; raises :class:`Violation`.
+
+    Attributes:
+        source: Key -> version: the source of truth that loaders read.
+        values: Every value that was ever made.
+        counts: How often each rule has been looked at.
+    """
+
+    def __init__(self, world: World, profile: Profile) -> None:
+        self.world = world
+        self.profile = profile
+        self.shards: list[Shard] = []
+        self.source: dict[str, int] = {}
+        self.values: list[Value] = [Value("", None)]
+        self.loading: dict[str, list[LoaderCall]] = {}
+        self.counts: dict[str, int] = {}
+        self.encoded = {key: encode_key(key) for key in profile.keys}
+        self._floors: dict[tuple[Process, str], Floor] = {}
+        self._cleared: dict[tuple[Process, int], Floor] = {}
+        self._versions: dict[tuple[Process, str], tuple[Server, int]] = {}
+        self._random = world.stream("loader")
+        self.lost: list[tuple[Process, int, bytes, int, int]] = []
+
+    def fail(self, rule: str, text: str) -> None:
+        """Raise a violation."""
+        self.world.say(f"{rule} is violated: {text}")
+        raise Violation(rule, text, self.world.now - START_NS)
+
+    def count(self, rule: str) -> None:
+        """Note that a rule was looked at."""
+        self.counts[rule] = self.counts.get(rule, 0) + 1
+
+    def make(self, key: str, version: int | None = None) -> Any:
+        """A new value of a key, as the cache is given it: its number, sometimes in a lot of paper."""
+        self.values.append(Value(key, version))
+        number = len(self.values) - 1
+        return f"{number}".ljust(17_000) if self.profile.large and number % 16 == 0 else number
+
+    # -- servers
+
+    def changed(self, server: Server) -> None:
+        """A command has changed a server's data, or published."""
+        now, history, database = self.world.now, server.history, server.database
+        for _, payload in database.published:
+            operation, keys = history.announce(payload, now)
+            versions = getattr(server.cause, "versions", None)
+            if operation == "I" and versions:
+                for key in keys:
+                    history.least[key] = max(history.least.get(key, 0), versions.get(key, 0))
+            if self.world.lines is not None:
+                self.world.say(f"  {server.name} announces {payload[:1].decode()} {keys} for {server.cause}")
+        values = []
+        for name in database.dirty:
+            key = value_key(name)
+            if key is not None:
+                values.append((key, name))
+            elif is_lane(name):
+                history.take_generation(database.data, now)
+            else:
+                self._marked(server, name)
+        for key, name in values:
+            envelope = database.data.get(name)
+            if envelope is not None:
+                number = int(_CODEC.loads(envelope)[0])
+                if history.store(key, number, database.expires.get(name)):
+                    self._born(server, key, number)
+
+    def _marked(self, server: Server, name: bytes) -> None:
+        key = lease_key(name)
+        if key is None:
+            return
+        database = server.database
+        mark, end = database.data.get(name), database.expires.get(name, 0)
+        self.count("I6")
+        if server.history.mark(key, mark, end, database.now_ms):
+            self.fail("I6", f"{server.name} gives the lease of {key!r} away although it is in force")
+
+    def _born(self, server: Server, key: bytes, number: int) -> None:
+        value, least = self.values[number], server.history.least.get(key, 0)
+        if self.world.lines is not None:
+            self.world.say(f"  {server.name} holds {value.key}={number} (version {value.version})")
+        self.count("I7")
+        if value.version is not None and value.version < least:
+            self.fail("I7", f"{server.name} takes {value.key}={number} of version {value.version}, invalidated by {least}")
+
+    def replaced(self, old: Server, new: Server, lost: list[Change]) -> None:
+        """A replica that has not seen what was lost is primary now."""
+        now, data = self.world.now, new.database.data
+        history = new.history = old.history.fork()
+        generation = data.get(_lane_name(data), {}).get(b"g")
+        there: dict[bytes, int] = {}
+        for name, envelope in data.items():
+            leased = lease_key(name)
+            if leased is not None:
+                history.marks[leased] = (envelope, new.database.expires.get(name, 0))
+            key = value_key(name)
+            if key is not None and generation_of(envelope) == generation:
+                there[key] = int(_CODEC.loads(envelope)[0])
+        if generation != history.generation:
+            history.generation = generation
+            history.kill_all(now)
+        for change in lost:
+            for _, payload in change.published:
+                _, keys = History().announce(payload, now)
+                for key in keys:
+                    history.least.pop(key, None)
+                    for value in list(history.alive.get(key, ())):
+                        history.kill(key, value, now)
+        for key, number in there.items():
+            history.store(key, number, None)
+        self._owed_again(new, lost, there)
+
+    def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
+        """Note what the writers who live have to announce again: what they had ended is there once more."""
+        for change in lost:
+            process = getattr(getattr(change.cause, "client", None), "process", None)
+            if process is None:
+                continue
+            for _, payload in change.published:
+                operation, keys = History().announce(payload, 0)
+                if operation in "SI":
+                    self.lost += [
+                        (process, process.incarnation, key, there[key], self.world.now) for key in keys if key in there
+                    ]
+
+    # -- what a process has seen
+
+    def floor(self, process: Process, key: str) -> Floor | None:
+        """What a read that begins now must not fall below."""
+        own = self._floors.get((process, key))
+        if self._cleared:
+            cleared = self._cleared.get((process, process.tier.place(key)[0]))
+            if cleared is not None and (own is None or own[0] is not cleared[0] or own[1] < cleared[1]):
+                return cleared
+        return own
+
+    def raise_floor(self, process: Process, key: str, server: Server, sequence: int) -> None:
+        """The process has seen this state of a key."""
+        held = self._floors.get((process, key))
+        if held is None or held[0] is not server or held[1] < sequence:
+            self._floors[process, key] = (server, sequence)
+
+    def cleared(self, process: Process, lane: int, server: Server, sequence: int) -> None:
+        """The process has cleared a lane."""
+        self._cleared[process, lane] = (server, sequence)
+
+    def version_floor(self, process: Process, key: str) -> tuple[Server, int] | None:
+        """The version of the source that the process has invalidated older ones of."""
+        return self._versions.get((process, key))
+
+    def invalidated(self, process: Process, key: str, server: Server, version: int) -> None:
+        """The process has announced a change of the source."""
+        held = self._versions.get((process, key))
+        if held is None or held[0] is not server or held[1] < version:
+            self._versions[process, key] = (server, version)
+
+    def gone(self, process: Process) -> None:
+        """A process has died; the next under its number knows nothing."""
+        for memory in (self._floors, self._cleared, self._versions):
+            for known in [known for known in memory if known[0] is process]:
+                del memory[known]  # type: ignore[attr-defined]  # three dicts of different keys
+
+    # -- reads
+
+    def hit(self, process: Process, key: str, value: Any) -> int:
+        """L1 has answered."""
+        lane = process.tier.place(key)[0]
+        number = self._number(key, value)
+        store, now = process.store, process.clock()
+        self.count("I1")
+        if store.lane_fresh_until(lane) <= now - now % TICK_NS:
+            self.fail("I2", f"{process} serves {key}={number} although nothing of the lane is vouched for")
+        server = self.followed(process, lane)
+        history = server.history
+        killed = history.killed.get(number)
+        if killed is not None and self.world.now - killed[0] > self.profile.bound_ns:
+            late = (self.world.now - killed[0]) / MS
+            self.fail("I1", f"{process} serves {key}={number}, dead on {server.name} for {late:.3f} ms")
+        end = history.ends.get(number)
+        if end is not None and self.world.now > end:
+            self.fail("I2", f"{process} serves {key}={number} {(self.world.now - end) / MS:.3f} ms after its expiry")
+        floor = self.floor(process, key)
+        self.not_below(process, key, number, floor, server)
+        if number in history.born:
+            self.raise_floor(process, key, server, history.born[number])
+        return number
+
+    def not_below(self, process: Process, key: str, number: int, floor: Floor | None, server: Server) -> None:
+        """A value must not be older than what the process had seen when it asked."""
+        self.count("I4")
+        if floor is None or floor[0] is not server:
+            return
+        killed = server.history.killed.get(number)
+        if killed is not None and killed[1] <= floor[1]:
+            rule = "I9" if self._cleared.get((process, process.tier.place(key)[0])) == floor else "I4"
+            self.fail(rule, f"{process} reads {key}={number}, ended by change {killed[1]}, after it had seen {floor[1]}")
+
+    def read(self, client: Client, key: str, value: Any, since_ns: int, floor: Floor | None) -> int:
+        """L2 has answered, to this client or to one that it waited for."""
+        process = client.process
+        number, lane = self._number(key, value), process.tier.place(key)[0]
+        seen = client.seen.get(lane)
+        server = seen[0] if seen is not None else self.followed(process, lane)
+        history = server.history
+        killed = history.killed.get(number)
+        # What a process knows of a generation it knows from messages, which may be late; and so may another's read be.
+        trusts = seen is None or client.joined or (killed is not None and killed[2])
+        oldest = since_ns - self.profile.bound_ns if trusts else since_ns
+        self.count("I3")
+        if killed is not None and killed[0] < oldest and not client.joined_load:
+            late = (since_ns - killed[0]) / MS
+            self.fail("I1", f"{client} reads {key}={number}, dead on {server.name} {late:.3f} ms before it asked")
+        self.not_below(process, key, number, floor, server)
+        if number in history.born:
+            self.raise_floor(process, key, server, history.born[number])
+        return number
+
+    def loaded(self, client: Client, key: str, value: Any, least: tuple[Server, int] | None) -> None:
+        """A load has returned: its version is not older than what this process had announced when it asked."""
+        number, process = self._number(key, value), client.process
+        version = self.values[number].version
+        lane = process.tier.place(key)[0]
+        if least is not None and version is not None and least[0] is process.shards[lane].primary:
+            self.count("I3")
+            server = client.seen.get(lane, least)[0]
+            if version < least[1] and server is least[0]:
+                self.fail("I3", f"{client} loads {key}={number} of version {version} after it invalidated for {least[1]}")
+
+    def followed(self, process: Process, lane: int) -> Server:
+        """The server whose history counts for the process."""
+        bus = process.buses[lane]
+        if bus is not None and bus.server.running:
+            return bus.server
+        return process.shards[lane].primary
+
+    def _number(self, key: str, value: Any) -> int:
+        number = int(value)
+        if self.values[number].key != key:
+            self.fail("I4", f"{key} has the value {number}, which belongs to {self.values[number].key}")
+        self.world.note(number)
+        return number
+
+    # -- loaders
+
+    def load_begins(self, client: Client, key: str, took_ns: int) -> LoaderCall:
+        """A loader is called."""
+        call = LoaderCall(self, client, key, self._random.random() < self.profile.load_failures)
+        under_way = self.loading.setdefault(key, [])
+        under_way.append(call)
+        client.loading_ns += took_ns
+        return call
+
+    # -- the end
+
+    def quiet(self, processes: list[Process]) -> None:
+        """The faults are over, and there was time to recover."""
+        for process in processes:
+            now = process.clock()
+            process.set_clocks()
+            process.store.check_invariants()
+            for client in process.clients:
+                if client.current is not None or client.done < len(client.operations):
+                    self.fail("I12", f"{client} has not come back from {client.current}")
+            if len(process.tier.loads):
+                self.fail("I12", f"{process} still has loads under way")
+            for lane, shard in enumerate(process.shards):
+                if process.tier.lanes[lane].state is not State.LIVE or process.store.lane_fresh_until(lane) <= now:
+                    self.fail("I5", f"{process} does not follow {shard.name}: {process.tier.lanes[lane].last_error}")
+                if process.tier.journals[lane].owes:
+                    self.fail("I8", f"{process} still owes an invalidation on {shard.name}")
+            for key in self.profile.keys:
+                self._agrees(process, key)
+        self._is_repaired()
+
+    def _is_repaired(self) -> None:
+        for process, incarnation, key, number, when in self.lost:
+            if process.incarnation != incarnation:
+                continue  # the writer has died since, or forked, and its journal with it
+            self.count("I8")
+            lane = process.tier.place(self.values[number].key)[0]
+            server = process.shards[lane].primary
+            if number in server.history.alive.get(key, {}) and self._in_l2(server, process, lane, key) == number:
+                since = (self.world.now - when) / MS
+                self.fail("I8", f"{server.name} holds {key!r}={number}, which {process} had ended, {since:.0f} ms after a failover")
+
+    def _in_l2(self, server: Server, process: Process, lane: int, encoded: bytes) -> int | None:
+        envelope = server.database.live(process.tier.names[lane].value(encoded))
+        if envelope is None or generation_of(envelope) != server.history.generation:
+            return None
+        return int(_CODEC.loads(envelope)[0])
+
+    def _agrees(self, process: Process, key: str) -> None:
+        held = process.store.peek(key)
+        self.count("I5")
+        if held is None:
+            return
+        lane, encoded = process.tier.place(key)
+        server = process.shards[lane].primary
+        number = self._number(key, held)
+        if number in server.history.killed:
+            self.fail("I5", f"{process} still holds {key}={number}, dead on {server.name}")
+        there = self._in_l2(server, process, lane, encoded)
+        if there is not None and there not in server.history.alive.get(encoded, {}):
+            self.fail("I5", f"{server.name} holds {key}={there}, which its history does not know")
+
+
+def _lane_name(data: dict[bytes, Any]) -> bytes:
+    return next((name for name in data if is_lane(name)), b"")

@@ -1,0 +1,280 @@
+"""A simulated thread: it carries out the real steps, one operation after the other.
+
+What :class:`nearcache.loading.ThreadRunner` does by blocking is done here by events: exchanges over simulated
+connections, loaders that take virtual time, and waiting for others of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nearcache.errors import ShardUnavailableError
+from nearcache.loading import pay
+from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead
+from simulation.network import Pending
+from simulation.server import Server
+from simulation.world import MS
+
+if TYPE_CHECKING:
+    from simulation.process import Process
+    from simulation.workload import Operation
+
+
+class Client:
+    """One thread of a process: it carries out operations one after the other.
+
+    Attributes:
+        turn: Counts what it has begun: answers of an earlier turn are nobody's.
+        seen: By lane, the server that answered last and where its history stood.
+        joined, joined_load: Whether the operation waited for another's read or load.
+        loading_ns: How long the operation's own loaders take.
+        awaited_ns: How long it has waited for other processes' loaders.
+    """
+
+    def __init__(self, process: Process, number: int, operations: list[Operation]) -> None:
+        self.process = process
+        self.world = process.world
+        self.number = number
+        self.operations = operations
+        self.turn = 0
+        self.done = 0
+        self.seen: dict[int, tuple[Server, int]] = {}
+        self.current: Any = None  # the check of the operation under way
+        self.steps: Any = None
+        self.joined = False
+        self.joined_load = False
+        self.loading_ns = 0
+        self.awaited_ns = 0
+        self._left_ns = 0
+        self._asked_ns = 0
+        self._answers: list[Any] = []
+        self._missing = 0
+        self._orphans: list[Any] = []
+        self._random = self.world.stream(f"client {process.number} {number}")
+        self.rest()
+
+    def __repr__(self) -> str:
+        return f"{self.process}.{self.number}"
+
+    def rest(self) -> None:
+        """Think, and begin the next operation."""
+        if self.done < len(self.operations):
+            think = self.operations[self.done].think_ns
+            self.world.at(self.world.now + think, self.process.post, self._begin, self.turn)
+
+    def vanish(self) -> None:
+        """The thread is no more; what it had under way stays as it is, and is neither ended nor given up."""
+        self.turn += 1
+        if self.steps is not None:
+            self._orphans.append(self.steps)
+            self.steps = None
+        self.current = None
+
+    # -- an operation
+
+    def _begin(self, turn: int) -> None:
+        if turn != self.turn:
+            return
+        operation = self.operations[self.done]
+        self.done += 1
+        self.turn += 1
+        self.seen.clear()
+        self.joined = self.joined_load = False
+        self.loading_ns = self.awaited_ns = 0
+        self._left_ns = self.process.profile.timeout_ns
+        self.current = operation.start(self)
+        if self.current.steps is None:  # L1 had it all
+            self._end(None, None)
+            return
+        self.steps = self.current.steps
+        self._go_on(self.steps.send, None)
+
+    def _go_on(self, move: Callable[[Any], Any], answer: Any) -> None:
+        try:
+            request = move(answer)
+        except StopIteration as stop:
+            self._end(stop.value, None)
+        except Exception as error:
+            self._end(None, error)
+        else:
+            self._perform(request)
+
+    def _end(self, value: Any, error: Exception | None) -> None:
+        self.steps = None
+        self.turn += 1
+        current, self.current = self.current, None
+        current.finish(self, value, error)
+        self.rest()
+
+    def _perform(self, request: Any) -> None:
+        self._asked_ns = self.world.now
+        kind = request.__class__
+        if kind is list:
+            deadline = self.world.now + self._left_ns
+            self._answers = [None] * len(request)
+            self._missing = len(request)
+            for place, exchange in enumerate(request):
+                pending = Pending(self, place, exchange.commands, deadline)
+                pending.lane = exchange.shard
+                self.process.send(pending)
+            if not request:
+                self._later(self._resume, [])
+        elif kind is Call:
+            self._load(request)
+        elif kind is JoinRead:
+            self._join_read(request.read)
+        elif kind is JoinLoad:
+            self._join_load(request.load)
+        elif kind is Await:
+            self._await(request)
+        else:
+            raise AssertionError(f"the simulation does not know how to do {request!r}")
+
+    def answered(self, pending: Pending, reply: Any, server: Server) -> None:
+        """An exchange has its reply, or its error."""
+        if pending.turn != self.turn:
+            return
+        self.seen[pending.lane] = (server, pending.sequence)
+        self._answers[pending.place] = reply
+        self._missing -= 1
+        if self._missing == 0:
+            self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
+            if self._random.random() < 0.3:  # another thread of the process runs first
+                self._later(self._resume, self._answers)
+            else:
+                self._resume(self.turn, self._answers)
+
+    def refused(self, pending: Pending) -> None:
+        """Nobody listens there."""
+        if not pending.done:
+            pending.done = True
+            shard = self.process.shards[pending.lane]
+            error = ShardUnavailableError(shard.name, "nobody listens", sent=pending.again)
+            self.answered(pending, error, shard.primary)
+
+    def _later(self, run: Callable[..., None], *arguments: Any) -> None:
+        delay = 1 + int(self._random.random() ** 6 * 5 * MS)
+        self.world.at(self.world.now + delay, self.process.post, run, self.turn, *arguments)
+
+    def _resume(self, turn: int, answer: Any) -> None:
+        if turn == self.turn and self.steps is not None:
+            self._go_on(self.steps.send, answer)
+
+    def _throw(self, turn: int, error: Exception) -> None:
+        if turn == self.turn and self.steps is not None:
+            self._go_on(self.steps.throw, error)
+
+    # -- loaders
+
+    def _load(self, request: Call) -> None:
+        checker, chance = self.process.checker, self._random.random()
+        took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
+        read_at = int(took * self._random.random())
+        call = checker.load_begins(self, request.key, took)
+        self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, call)
+        self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, call)
+
+    def _read_source(self, turn: int, call: Any) -> None:
+        if turn == self.turn:
+            call.read()
+
+    def _loaded(self, turn: int, call: Any) -> None:
+        if turn != self.turn or self.steps is None:
+            return
+        value = call.end()
+        if isinstance(value, Exception):
+            self._throw(turn, value)
+        else:
+            self._resume(turn, value)
+
+    # -- waiting for others of the process
+
+    def _join_read(self, read: Any) -> None:
+        turn, lock = self.turn, self.process.tier.lock
+        self.joined = True
+
+        def woken(_: Any = None) -> None:
+            if turn == self.turn and not joined:
+                joined.append(True)
+                self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
+                self._later(self._resume, read.outcome)
+
+        joined: list[bool] = []
+        self.world.at(self.world.now + self._left_ns, self.process.post, woken, None)
+        read.add_done_callback(woken, lock)
+
+    def _join_load(self, load: Any) -> None:
+        turn, loads = self.turn, self.process.tier.loads
+        self.joined = self.joined_load = True
+
+        def woken() -> None:
+            if turn == self.turn:
+                loads.leave(load, woken)
+                self._later(self._collect, load)
+
+        loads.join(load, woken)
+
+    def _await(self, request: Any) -> None:
+        turn, asked_ns = self.turn, self.world.now
+
+        def woken() -> None:
+            if turn == self.turn and not over:
+                over.append(True)
+                request.signal.remove_done_callback(woken)
+                self.awaited_ns += self.world.now - asked_ns
+                self._later(self._resume, request.signal.is_set())
+
+        over: list[bool] = []
+        self.world.at(asked_ns + int(request.seconds * 1e9), self.process.post, woken)
+        request.signal.add_done_callback(woken)
+
+    def _collect(self, turn: int, load: Any) -> None:
+        if turn != self.turn or self.steps is None:
+            return
+        try:
+            value = load.outcome()
+        except Exception as error:
+            self._throw(turn, error)
+        else:
+            self._resume(turn, value)
+
+
+class Payer(Client):
+    """The thread that makes up for what the process owes."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process, -1, [])
+        self.lane: int | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.process}'s payer"
+
+    def rest(self) -> None:
+        """Be at nobody's call."""
+
+    def vanish(self) -> None:
+        super().vanish()
+        self.lane = None
+
+    def pay(self, lane: int) -> None:
+        """Pay what is owed on a lane, unless that is happening."""
+        if self.lane is None:
+            self.lane = lane
+            self._later(self._start)
+
+    def _start(self, turn: int) -> None:
+        if turn != self.turn or self.lane is None:
+            return
+        self.turn += 1
+        self._left_ns = self.process.profile.timeout_ns
+        self.steps = pay(self.process.tier, self.lane)
+        self._go_on(self.steps.send, None)
+
+    def _end(self, value: Any, error: Exception | None) -> None:
+        self.steps = None
+        self.turn += 1
+        lane, self.lane = self.lane, None
+        if error is not None:
+            raise error
+        self.world.say(f"{self} has {'paid' if value else 'not paid'} on lane {lane}")

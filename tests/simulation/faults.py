@@ -1,0 +1,315 @@
+"""The nemesis: faults drawn from the seed, each with parameters of its own, so that any may be left out of a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nearcache import _store
+from simulation.network import BusLink, DataLink
+from simulation.process import Process
+from simulation.server import TAIL, Server, Shard
+
+if TYPE_CHECKING:
+    from simulation.simulation import Simulation
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    Attributes:
+        at_ns: When, from the start of the run.
+        kind: A name in :data:`KINDS`.
+        shard, process: Which are concerned, modulo how many there are.
+        strength: 0 to 1: how long, or how much.
+        choice: A number to draw further choices from.
+    """
+
+    at_ns: int
+    kind: str
+    shard: int
+    process: int
+    strength: float
+    choice: int
+
+
+def draw(rng: random.Random, count: int, length_ns: int) -> list[Fault]:
+    """Draw faults; one kind in three is absent from a run."""
+    kinds = [kind for kind in KINDS if rng.random() < 0.66] or list(KINDS)
+    faults = [
+        Fault(
+            int(rng.random() * length_ns),
+            rng.choice(kinds),
+            rng.randrange(6),
+            rng.randrange(12),
+            rng.random(),
+            rng.getrandbits(32),
+        )
+        for _ in range(count)
+    ]
+    return sorted(faults)
+
+
+def inflict(simulation: Simulation, fault: Fault) -> None:
+    """Let it happen."""
+    simulation.world.say(f"== {fault.kind} (shard {fault.shard}, process {fault.process}, {fault.strength:.2f})")
+    KINDS[fault.kind](simulation, fault)
+
+
+# -- who is concerned
+
+
+def _shard(simulation: Simulation, fault: Fault) -> Shard:
+    return simulation.shards[fault.shard % len(simulation.shards)]
+
+
+def _process(simulation: Simulation, fault: Fault) -> Process:
+    return simulation.processes[fault.process % len(simulation.processes)]
+
+
+def _bus(simulation: Simulation, fault: Fault) -> BusLink | None:
+    return _process(simulation, fault).buses[_shard(simulation, fault).number]
+
+
+def _data(simulation: Simulation, fault: Fault) -> list[DataLink]:
+    number = _shard(simulation, fault).number
+    return [link for link in _process(simulation, fault).data_links() if link.shard.number == number]
+
+
+def _span(simulation: Simulation, fault: Fault, bounds: float = 2.0) -> int:
+    return 1 + int(fault.strength**2 * bounds * simulation.profile.bound_ns)
+
+
+# -- the network
+
+
+def _lose_messages(simulation: Simulation, fault: Fault) -> None:
+    bus = _bus(simulation, fault)
+    if bus is not None:
+        bus.lose += 1 + int(fault.strength * 3)
+
+
+def _slow_bus(simulation: Simulation, fault: Fault) -> None:
+    bus = _bus(simulation, fault)
+    if bus is not None:
+        bus.slow_until = simulation.world.now + _span(simulation, fault)
+
+
+def _slow_data(simulation: Simulation, fault: Fault) -> None:
+    for link in _data(simulation, fault):
+        link.slow_until = simulation.world.now + _span(simulation, fault)
+
+
+def _half_open_bus(simulation: Simulation, fault: Fault) -> None:
+    bus = _bus(simulation, fault)
+    if bus is not None:
+        bus.deaf = True
+
+
+def _half_open_data(simulation: Simulation, fault: Fault) -> None:
+    for link in _data(simulation, fault):
+        link.deaf = True
+
+
+def _reset_bus(simulation: Simulation, fault: Fault) -> None:
+    bus = _bus(simulation, fault)
+    if bus is not None:
+        bus.reset()
+
+
+def _reset_data(simulation: Simulation, fault: Fault) -> None:
+    for link in _data(simulation, fault):
+        link.reset()
+
+
+def _lose_request(simulation: Simulation, fault: Fault) -> None:
+    for link in _data(simulation, fault):
+        link.lose_request = True
+
+
+def _lose_answer(simulation: Simulation, fault: Fault) -> None:
+    for link in _data(simulation, fault):
+        link.lose_answer = True
+
+
+def _partition(simulation: Simulation, fault: Fault) -> None:
+    """Nobody reaches the shard for a while, and nobody is told."""
+    shard = _shard(simulation, fault)
+    shard.unreachable = True
+    for link in list(shard.primary.links):
+        link.deaf = True
+    simulation.later(_span(simulation, fault), setattr, shard, "unreachable", False)
+
+
+# -- servers
+
+
+def _part(simulation: Simulation, server: Server, chance: float, rng: random.Random) -> None:
+    """Connections end as they do with a server that has gone: some are told, some are not."""
+    for link in list(server.links):
+        if rng.random() < chance:
+            link.reset()
+        else:
+            link.deaf = True
+
+
+def _lag(fault: Fault) -> int:
+    return int(fault.strength**2 * TAIL)
+
+
+def _fail_over(simulation: Simulation, fault: Fault) -> None:
+    old, _, _ = _shard(simulation, fault).fail_over(_lag(fault))
+    old.stop()
+    _part(simulation, old, 0.7, random.Random(fault.choice))
+
+
+def _zombie(simulation: Simulation, fault: Fault) -> None:
+    """The old primary goes on for some of its connections, until it learns what has happened."""
+    shard = _shard(simulation, fault)
+    if shard.zombie is not None:
+        return
+    rng = random.Random(fault.choice)
+    old, _, _ = shard.fail_over(_lag(fault))
+    shard.zombie = old
+    shard.misled = {
+        (process.number, kind) for process in simulation.processes for kind in ("data", "bus") if rng.random() < 0.5
+    }
+    for link in list(old.links):
+        if (link.process.number, link.kind) not in shard.misled:
+            link.reset()
+    simulation.later(_span(simulation, fault, 4), _end_zombie, simulation, shard)
+
+
+def _end_zombie(simulation: Simulation, shard: Shard) -> None:
+    old, shard.zombie, shard.misled = shard.zombie, None, set()
+    if old is not None:
+        old.stop()
+        for link in list(old.links):
+            link.reset()
+
+
+def _proxied(simulation: Simulation, fault: Fault) -> None:
+    """A proxy goes over to the new primary and keeps the connections of its clients open."""
+    old, new, _ = _shard(simulation, fault).fail_over(_lag(fault))
+    old.stop()
+    channels = {channel: list(links) for channel, links in old.subscribers.items()}
+    for link in list(old.links):
+        link.move(new)
+    for channel, links in channels.items():
+        new.subscribers[channel] = links
+
+
+def _restart_empty(simulation: Simulation, fault: Fault) -> None:
+    shard = _shard(simulation, fault)
+    old, new, _ = shard.fail_over(0)
+    old.stop()
+    new.known.clear()
+    new.evict(list(new.database.data))
+    _part(simulation, old, 1, random.Random(fault.choice))
+
+
+def _evict_values(simulation: Simulation, fault: Fault) -> None:
+    server = _shard(simulation, fault).primary
+    held = sorted(key for key in server.database.data if not key.endswith(b":L"))
+    rng = random.Random(fault.choice)
+    server.evict([key for key in held if rng.random() < fault.strength])
+
+
+def _evict_lane(simulation: Simulation, fault: Fault) -> None:
+    server = _shard(simulation, fault).primary
+    server.evict([key for key in server.database.data if key.endswith(b":L")])
+
+
+def _flush(simulation: Simulation, fault: Fault) -> None:
+    server = _shard(simulation, fault).primary
+    server.evict(list(server.database.data))
+
+
+def _forget_scripts(simulation: Simulation, fault: Fault) -> None:
+    _shard(simulation, fault).primary.known.clear()
+
+
+def _full(simulation: Simulation, fault: Fault) -> None:
+    database = _shard(simulation, fault).primary.database
+    database.full = True
+    simulation.later(_span(simulation, fault), setattr, database, "full", False)
+
+
+# -- processes
+
+
+def _pause(simulation: Simulation, fault: Fault) -> None:
+    _stop(simulation, fault, asleep=False)
+
+
+def _sleep(simulation: Simulation, fault: Fault) -> None:
+    """The machine of a process sleeps: its monotonic clock stands still."""
+    _stop(simulation, fault, asleep=True)
+
+
+def _stop(simulation: Simulation, fault: Fault, *, asleep: bool) -> None:
+    process, span = _process(simulation, fault), _span(simulation, fault, 3)
+    if not process.paused:
+        process.pause()
+        simulation.later(span, process.resume, span if asleep else 0, span)
+
+
+def _fork(simulation: Simulation, fault: Fault) -> None:
+    _process(simulation, fault).fork()
+
+
+def _kill(simulation: Simulation, fault: Fault) -> None:
+    _process(simulation, fault).restart()
+
+
+def _no_memory(simulation: Simulation, fault: Fault) -> None:
+    """The next allocation of the compiled store fails, in the builds where allocations can be made to."""
+    fail_after = getattr(_store, "_fail_allocation_after", None)
+    if fail_after is not None:
+        fail_after(int(fault.strength * 20))
+
+
+def heal(simulation: Simulation) -> None:
+    """End whatever is still going on."""
+    fail_after = getattr(_store, "_fail_allocation_after", None)
+    if fail_after is not None:
+        fail_after(-1)
+    for shard in simulation.shards:
+        _end_zombie(simulation, shard)
+        shard.unreachable = False
+        shard.primary.database.full = False
+        for link in shard.primary.links:
+            link.slow_until = 0
+            if isinstance(link, BusLink):
+                link.lose = 0
+            else:
+                link.lose_request = link.lose_answer = False
+
+
+KINDS: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
+    "lost messages": _lose_messages,
+    "slow bus": _slow_bus,
+    "slow data": _slow_data,
+    "half-open bus": _half_open_bus,
+    "half-open data": _half_open_data,
+    "reset bus": _reset_bus,
+    "reset data": _reset_data,
+    "lost request": _lose_request,
+    "lost answer": _lose_answer,
+    "partition": _partition,
+    "failover": _fail_over,
+    "zombie": _zombie,
+    "proxied failover": _proxied,
+    "restart empty": _restart_empty,
+    "evicted values": _evict_values,
+    "evicted lane": _evict_lane,
+    "flushall": _flush,
+    "scripts forgotten": _forget_scripts,
+    "full": _full,
+    "paused": _pause,
+    "asleep": _sleep,
+    "fork": _fork,
+    "killed": _kill,
+    "no memory": _no_memory,
+}

@@ -1,0 +1,134 @@
+"""What each simulated server has held: when a value was born there, and when something newer killed it.
+
+A value dies with the first announcement of a newer state of its key: a write, a fill over it, an invalidation, a clear,
+or the loss of the lane record, whose new generation makes all envelopes count as absent. Eviction does not kill: the
+value has gone from L2, but nothing newer is there, so that L1 may go on serving it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from nearcache.coherence import parse_message
+from nearcache.placement import LaneNames, lane_prefix
+
+NAMES: Final = LaneNames(lane_prefix("sim"))
+_VALUE: Final = NAMES.value_prefix
+_LEASE: Final = NAMES.lease_prefix
+_LANE: Final = NAMES.lane_key
+
+
+class History:
+    """Of one server.
+
+    Attributes:
+        sequence: Counts announcements.
+        born: Value -> the count after which it was stored.
+        killed: Value -> (instant, count, whether it was a new generation) of what ended it.
+        alive: Encoded key -> the values of it that nothing has ended.
+        ends: Value -> the instant of its expiry.
+        least: Encoded key -> the oldest version of the source that may still be filled in.
+        generation: Of the lane record; None without one.
+        marks: Encoded key -> the lease or hold on it, and the millisecond of its end.
+        held: Encoded keys that have been on hold.
+    """
+
+    __slots__ = ("alive", "born", "ends", "generation", "held", "killed", "least", "marks", "sequence")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.born: dict[int, int] = {}
+        self.killed: dict[int, tuple[int, int, bool]] = {}
+        self.alive: dict[bytes, dict[int, None]] = {}
+        self.ends: dict[int, int] = {}
+        self.least: dict[bytes, int] = {}
+        self.generation: bytes | None = None
+        self.marks: dict[bytes, tuple[bytes, int]] = {}
+        self.held: dict[bytes, bool] = {}
+
+    def announce(self, payload: bytes, now_ns: int) -> tuple[str, list[bytes]]:
+        """Take a message into account; return its operation and keys."""
+        message = parse_message(payload)
+        if message.operation == "C":
+            self.kill_all(now_ns)
+        elif message.operation in "SFI":
+            self.sequence += 1
+            for key in message.keys:
+                for value in self.alive.pop(key, ()):
+                    self.killed[value] = (now_ns, self.sequence, False)
+        return message.operation, message.keys
+
+    def kill_all(self, now_ns: int) -> None:
+        """Everything is dead."""
+        self.sequence += 1
+        for values in self.alive.values():
+            for value in values:
+                self.killed[value] = (now_ns, self.sequence, True)
+        self.alive.clear()
+
+    def take_generation(self, data: dict[bytes, Any], now_ns: int) -> None:
+        """Look at the lane record after it has changed."""
+        generation = data.get(_LANE, {}).get(b"g")
+        if generation != self.generation:
+            self.generation = generation
+            self.kill_all(now_ns)
+
+    def store(self, key: bytes, value: int, end_ms: int | None) -> bool:
+        """A value is in L2; return whether it is new there."""
+        if end_ms is not None:
+            self.ends[value] = end_ms * 1_000_000
+        if value in self.alive.get(key, ()):
+            return False
+        self.born[value] = self.sequence
+        self.killed.pop(value, None)
+        self.alive.setdefault(key, {})[value] = None
+        return True
+
+    def fork(self) -> History:
+        """A copy, for the server that goes on from here."""
+        new = History()
+        new.sequence = self.sequence + 1
+        new.born = dict(self.born)
+        new.killed = dict(self.killed)
+        new.alive = {key: dict(values) for key, values in self.alive.items()}
+        new.ends = dict(self.ends)
+        new.least = dict(self.least)
+        new.generation = self.generation
+        new.held = dict(self.held)
+        return new
+
+    def mark(self, key: bytes, mark: bytes | None, end_ms: int, now_ms: int) -> bool:
+        """A lease or hold has changed; return whether a lease in force was given to somebody else."""
+        before = self.marks.pop(key, None)
+        if mark is None:
+            return False
+        self.marks[key] = (mark, end_ms)
+        self.held[key] = self.held.get(key, False) or mark[:1] == b"H"
+        if before is None or before[1] <= now_ms or mark[:1] not in b"LW" or before[0][:1] not in b"LW":
+            return False
+        return before[0][1:] != mark[1:] and before[0][17:] == (self.generation or b"")
+
+    def kill(self, key: bytes, value: int, now_ns: int) -> None:
+        """One value is lost, and what is there instead counts."""
+        if self.alive.get(key, {}).pop(value, value) is None:
+            self.killed[value] = (now_ns, self.sequence, False)
+
+
+def value_key(name: bytes) -> bytes | None:
+    """The encoded key that a name in Redis holds the value of, or None."""
+    return name[len(_VALUE) :] if name.startswith(_VALUE) else None
+
+
+def lease_key(name: bytes) -> bytes | None:
+    """The encoded key that a name in Redis is the lease of, or None."""
+    return name[len(_LEASE) :] if name.startswith(_LEASE) else None
+
+
+def is_lane(name: bytes) -> bool:
+    """Whether it names the lane record."""
+    return name == _LANE
+
+
+def generation_of(envelope: bytes) -> bytes:
+    """The generation that an envelope was sealed with, as the lane record has it."""
+    return envelope[12:20].hex().encode()

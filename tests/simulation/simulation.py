@@ -1,0 +1,164 @@
+"""One simulation from its seed to its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from simulation.checkers import Checker
+from simulation.faults import Fault, draw, heal, inflict
+from simulation.process import Client, Process
+from simulation.server import Shard
+from simulation.workload import Operation, Profile
+from simulation.world import MS, S, Violation, World
+
+#: Longest time to recover in: what reconnecting may wait at most, and then some.
+_RECOVERY_NS: Final = 4 * S
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a seed determines beforehand.
+
+    Attributes:
+        seed: Of the run.
+        profile: Its settings.
+        operations: ``(process, client, operation)``, each client's in its order.
+        faults: By time.
+    """
+
+    seed: int
+    profile: Profile
+    operations: list[tuple[int, int, Operation]]
+    faults: list[Fault]
+
+    @classmethod
+    def of(cls, seed: int, shards: int | None = None) -> Plan:
+        """Draw it; ``shards`` fixes their number."""
+        world = World(seed)
+        profile = Profile.draw(world.stream("profile"))
+        if shards is not None:
+            profile.shards = shards
+        rng = world.stream("operations")
+        operations = [
+            (process, client, profile.operation(rng))
+            for process in range(profile.processes)
+            for client in range(profile.clients)
+            for _ in range(profile.operations)
+        ]
+        return cls(seed, profile, operations, draw(world.stream("faults"), profile.faults, profile.length_ns))
+
+    def only(self, operations: Collection[int], faults: Collection[int]) -> Plan:
+        """The same with these operations and faults only, by their places."""
+        return Plan(
+            self.seed,
+            self.profile,
+            [each for place, each in enumerate(self.operations) if place in operations],
+            [each for place, each in enumerate(self.faults) if place in faults],
+        )
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        events: How many there were.
+        digest: Hash of all of them.
+        violation: Which promise was broken; None if none was.
+        crash: What else went wrong, in the simulation or in the code under it.
+        counts: How often each rule was looked at.
+        faults: How many of each kind there were.
+        lines: The trace, if it was asked for.
+    """
+
+    events: int
+    digest: int
+    violation: Violation | None
+    crash: Exception | None
+    counts: dict[str, int]
+    faults: dict[str, int]
+    lines: list[str]
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was wrong."""
+        return self.violation is not None or self.crash is not None
+
+
+class Simulation:
+    """A world with its shards and processes."""
+
+    def __init__(self, plan: Plan, *, verbose: bool = False) -> None:
+        self.plan = plan
+        self.profile = profile = plan.profile
+        self.world = world = World(plan.seed, verbose=verbose)
+        self.checker = Checker(world, profile)
+        self.shards = [Shard(world, self.checker, number) for number in range(profile.shards)]
+        self.processes = [Process(world, self.checker, self.shards, n, profile) for n in range(profile.processes)]
+        for process in self.processes:
+            for number in range(profile.clients):
+                mine = [each for p, c, each in plan.operations if (p, c) == (process.number, number)]
+                process.clients.append(Client(process, number, mine))
+        for fault in plan.faults:
+            world.at(world.now + fault.at_ns, inflict, self, fault)
+
+    def later(self, span_ns: int, run: Callable[..., None], *arguments: Any) -> None:
+        """Do something after a while."""
+        self.world.at(self.world.now + span_ns, run, *arguments)
+
+    def run(self) -> None:
+        """Run to the end. Raises Violation."""
+        world, profile = self.world, self.profile
+        start = world.now
+        world.run(start + profile.length_ns)
+        world.say("== the faults are over")
+        heal(self)
+        limit = world.now + 12 * profile.bound_ns + _RECOVERY_NS
+        while world.now < limit and not self._is_done():
+            world.run(world.now + profile.bound_ns)
+            heal(self)
+        if not self._is_done():
+            world.run(limit + 60 * S)
+        # What is stale may be served for B more, and must be gone then.
+        for _ in range(20):
+            world.run(world.now + profile.bound_ns + 1 + MS)
+            if self._is_calm():
+                break
+        self.checker.quiet(self.processes)
+
+    def _is_done(self) -> bool:
+        return all(
+            client.current is None and client.done == len(client.operations)
+            for process in self.processes
+            for client in process.clients
+        ) and not any(process.paused for process in self.processes)
+
+    def _is_calm(self) -> bool:
+        return all(
+            process.store.lane_fresh_until(lane) > process.clock() and not process.tier.journals[lane].owes
+            for process in self.processes
+            for lane in range(len(self.shards))
+        )
+
+
+def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
+    """Carry out a plan."""
+    violation: Violation | None = None
+    crash: Exception | None = None
+    simulation = Simulation(plan, verbose=verbose)
+    world = simulation.world
+    with world.in_charge():
+        try:
+            simulation.run()
+        except Violation as error:
+            violation = error
+        except Exception as error:
+            crash = error
+    faults: dict[str, int] = {}
+    for fault in plan.faults:
+        faults[fault.kind] = faults.get(fault.kind, 0) + 1
+    return Outcome(
+        world.events, world.digest, violation, crash, simulation.checker.counts, faults, world.lines or []
+    )

@@ -1,0 +1,367 @@
+"""What the clients do, drawn from the seed, and what each operation has to show for itself when it is over.
+
+The application is a well-behaved one: it changes the source of truth first and invalidates then. Every value is unique,
+and every loaded one says which version of the source it was loaded from.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from nearcache.errors import BulkError, ShardError
+from nearcache.loading import (
+    ENDLESS_MS,
+    MISSING,
+    Loading,
+    clear,
+    contains,
+    invalidate,
+    invalidate_many,
+    load,
+    read,
+    read_many,
+    write,
+    write_many,
+)
+from simulation.checkers import LoaderFailed
+from simulation.client import Client
+from simulation.world import MS, S, US
+
+#: Between two turns of a process some time passes that no deadline knows of.
+_SLACK_NS: Final = 200 * MS
+_NOTHING: Final = object()
+
+#: Kind -> how often, before the seed has its way.
+WEIGHTS: Final = {
+    "get": 60,
+    "load": 25,
+    "update": 10,
+    "set": 10,
+    "setdefault": 3,
+    "get_many": 6,
+    "set_many": 3,
+    "update_many": 3,
+    "held_update": 3,
+    "contains": 1,
+    "clear": 0.5,
+}
+
+
+@dataclass
+class Profile:
+    """The settings of one run. Durations in nanoseconds, lifetimes in milliseconds."""
+
+    shards: int
+    processes: int
+    clients: int
+    operations: int
+    bound_ns: int
+    timeout_ns: int
+    length_ns: int
+    ttl_ms: int
+    maxsize: int | None
+    policy: str
+    keys: list[str]
+    load_ns: int
+    lease_ms: int
+    load_failures: float
+    large: bool
+    repeats: float
+    faults: int
+    weights: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Profile:
+        """Every run has other settings: some kinds of operation and of fault are frequent in it, others absent."""
+        bound = rng.choice([100 * MS, 200 * MS, 500 * MS, 2 * S])
+        operations = rng.choice([40, 80, 120])
+        return cls(
+            shards=rng.choice([1, 1, 2, 3]),
+            processes=rng.randint(2, 4),
+            clients=rng.randint(1, 3),
+            operations=operations,
+            bound_ns=bound,
+            timeout_ns=rng.choice([bound // 2, bound, 3 * bound]),
+            length_ns=rng.randint(2, 8) * bound,
+            ttl_ms=rng.choice([ENDLESS_MS, ENDLESS_MS, 3 * bound // MS, bound // MS // 4]),
+            maxsize=rng.choice([None, 100, 2]),
+            policy=rng.choice(["lru", "adaptive"]),
+            keys=[f"k{n}" for n in range(rng.choice([1, 2, 4, 6]))],
+            load_ns=rng.choice([200 * US, 5 * MS, bound // 4]),
+            lease_ms=rng.choice([2 * bound // MS, 2_000]),
+            load_failures=rng.choice([0, 0.05]),
+            large=rng.random() < 0.1,
+            repeats=rng.choice([0, 0.5]),
+            faults=rng.choice([0, 2, 5, 10, 20]),
+            weights={kind: weight * rng.choice([0.2, 1, 1, 4]) for kind, weight in WEIGHTS.items()},
+        )
+
+    def operation(self, rng: random.Random) -> Operation:
+        """Draw one operation."""
+        (kind,) = rng.choices(list(self.weights), list(self.weights.values()))
+        many = kind.endswith("_many")
+        keys = rng.sample(self.keys, rng.randint(1, len(self.keys))) if many else [rng.choice(self.keys)]
+        think = 0 if rng.random() < 0.3 else rng.expovariate(1) * self.length_ns / self.operations
+        return Operation(int(think), kind, tuple(keys))
+
+
+class Operation(NamedTuple):
+    """One call of the cache, after a pause."""
+
+    think_ns: int
+    kind: str
+    keys: tuple[str, ...]
+
+    def start(self, client: Client) -> Running:
+        """Begin; what L1 answers is answered here."""
+        running = _KINDS[self.kind](client, self)
+        running.begin(client)
+        return running
+
+
+class Running:
+    """An operation under way.
+
+    Attributes:
+        steps: What the client has to carry out; None if that is nothing.
+        versions: For invalidations: which version of the source makes them necessary, by encoded key.
+    """
+
+    def __init__(self, client: Client, operation: Operation) -> None:
+        process = client.process
+        self.client = client
+        self.operation = operation
+        self.begun_ns = process.world.now
+        self.stopped_ns = process.stopped_ns
+        self.steps: Any = None
+        self.versions: dict[bytes, int] = {}
+        checker = process.checker
+        self.floors = {key: checker.floor(process, key) for key in operation.keys}
+
+    def __repr__(self) -> str:
+        return f"{self.client} {self.operation.kind}({', '.join(self.operation.keys)})"
+
+    def begin(self, client: Client) -> None:
+        """Set ``steps``."""
+        raise NotImplementedError
+
+    def succeed(self, client: Client, value: Any) -> None:
+        """Check a result."""
+        raise NotImplementedError
+
+    def excused(self, client: Client, error: Exception) -> bool:
+        """Whether the operation may fail like this."""
+        return isinstance(error, (ShardError, BulkError))
+
+    def fail(self, client: Client) -> None:
+        """Look at what an excused failure leaves."""
+
+    def finish(self, client: Client, value: Any, error: Exception | None) -> None:
+        """Check the end."""
+        process, checker, world = client.process, client.process.checker, client.world
+        if world.lines is not None:
+            world.say(f"{self} -> {'L1' if self.steps is None else error if error is not None else value!r}")
+        took = world.now - self.begun_ns - (process.stopped_ns - self.stopped_ns)
+        checker.count("I12")
+        allowed = process.profile.timeout_ns + client.loading_ns + client.awaited_ns
+        if took > allowed + _SLACK_NS and not client.joined_load:
+            checker.fail("I12", f"{self} took {took / MS:.3f} ms")
+        if error is None:
+            self.succeed(client, value)
+        elif not self.excused(client, error):
+            checker.count("I10")
+            checker.fail("I10", f"{self} raised {error!r}")
+        else:
+            world.note(len(str(error)))
+            self.fail(client)
+
+    def floor_here(self, client: Client, key: str) -> tuple[Any, int]:
+        """The server that has answered for a key, and where its history stood."""
+        return client.seen[client.process.tier.place(key)[0]]
+
+
+class _Get(Running):
+    def begin(self, client: Client) -> None:
+        process, (key,) = client.process, self.operation.keys
+        value = process.store.hit(key, _NOTHING)
+        if value is _NOTHING:
+            self.steps = read(process.tier, process.store, key)
+        else:
+            process.checker.hit(process, key, value)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        (key,) = self.operation.keys
+        if self.steps is not None and value is not MISSING:
+            client.process.checker.read(client, key, value, self.begun_ns, self.floors[key])
+
+
+class _Load(_Get):
+    def begin(self, client: Client) -> None:
+        process, (key,) = client.process, self.operation.keys
+        self.least = process.checker.version_floor(process, key)
+        value = process.store.hit(key, _NOTHING)
+        if value is _NOTHING:
+            wanted = Loading(key, key, _called_by_the_simulation, process.profile.ttl_ms)
+            self.steps = load(process.tier, process.store, wanted)
+        else:
+            process.checker.hit(process, key, value)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        super().succeed(client, value)
+        (key,) = self.operation.keys
+        if self.steps is not None:
+            client.process.checker.loaded(client, key, value, self.least)
+
+    def excused(self, client: Client, error: Exception) -> bool:
+        return isinstance(error, LoaderFailed)
+
+
+class _Set(Running):
+    nx = False
+
+    def begin(self, client: Client) -> None:
+        process, (key,) = client.process, self.operation.keys
+        self.value = process.checker.make(key)
+        ttl_ms = process.profile.ttl_ms
+        self.steps = write(process.tier, process.store, key, self.value, ttl_ms, absent_only=self.nx)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        (key,) = self.operation.keys
+        if value is MISSING:
+            _written(self, client, key, self.value)
+        else:
+            client.process.checker.read(client, key, value, self.begun_ns, self.floors[key])
+
+
+class _SetDefault(_Set):
+    nx = True
+
+
+class _Update(Running):
+    def begin(self, client: Client) -> None:
+        process, (key,) = client.process, self.operation.keys
+        _change_source(self, client)
+        self.steps = invalidate(process.tier, process.store, key)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        process, checker = client.process, client.process.checker
+        for key in self.operation.keys:
+            server, sequence = self.floor_here(client, key)
+            checker.raise_floor(process, key, server, sequence)
+            checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
+
+
+    def fail(self, client: Client) -> None:
+        # It is owed, and until it is paid the process takes nothing from L2 for the key.
+        process = client.process
+        for key in self.operation.keys:
+            version = self.versions.get(process.checker.encoded[key])
+            if version is not None:
+                server = process.shards[process.tier.place(key)[0]].primary
+                process.checker.invalidated(process, key, server, version)
+
+
+class _HeldUpdate(_Update):
+    """Invalidation in two phases: nothing may be filled in while the source is being changed."""
+
+    def begin(self, client: Client) -> None:
+        self.steps = self._phases(client)
+
+    def _phases(self, client: Client) -> Any:
+        process, (key,) = client.process, self.operation.keys
+        token = b"%016x" % (self.operation.think_ns ^ process.number << 32 ^ client.number << 40 ^ client.turn)
+        hold_ms = process.profile.bound_ns // MS
+        yield from invalidate(process.tier, process.store, key, hold_ms=hold_ms, token=token)
+        _change_source(self, client)
+        yield from invalidate(process.tier, process.store, key, hold_ms=0, token=token)
+
+
+class _UpdateMany(_Update):
+    def begin(self, client: Client) -> None:
+        process = client.process
+        _change_source(self, client)
+        self.steps = invalidate_many(process.tier, process.store, self.operation.keys)
+
+
+class _GetMany(Running):
+    def begin(self, client: Client) -> None:
+        process = client.process
+        missed: list[str] = []
+        for key, value in process.store.hit_dict(self.operation.keys, missed).items():
+            process.checker.hit(process, key, value)
+        if missed:
+            self.steps = read_many(process.tier, process.store, missed)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        if self.steps is not None:
+            for key, each in value.items():
+                client.process.checker.read(client, key, each, self.begun_ns, self.floors[key])
+
+    def excused(self, client: Client, error: Exception) -> bool:
+        return False
+
+
+class _SetMany(Running):
+    def begin(self, client: Client) -> None:
+        process = client.process
+        self.values = {key: process.checker.make(key) for key in self.operation.keys}
+        self.steps = write_many(process.tier, process.store, self.values, process.profile.ttl_ms)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        for key, each in self.values.items():
+            _written(self, client, key, each)
+
+
+class _Contains(Running):
+    def begin(self, client: Client) -> None:
+        self.steps = contains(client.process.tier, self.operation.keys[0])
+
+    def succeed(self, client: Client, value: Any) -> None:
+        client.world.note(int(value))
+
+
+class _Clear(Running):
+    def begin(self, client: Client) -> None:
+        self.steps = clear(client.process.tier, client.process.store)
+
+    def succeed(self, client: Client, value: Any) -> None:
+        for lane, (server, sequence) in client.seen.items():
+            client.process.checker.cleared(client.process, lane, server, sequence)
+
+
+def _written(running: Running, client: Client, key: str, value: Any) -> None:
+    server, _ = running.floor_here(client, key)
+    checker, number = client.process.checker, int(value)
+    if number not in server.history.born:
+        if not server.history.held.get(checker.encoded[key]):
+            checker.fail("I3", f"{running} was acknowledged by {server.name}, which has never held it")
+        return
+    checker.raise_floor(client.process, key, server, server.history.born[number])
+
+
+def _change_source(running: Running, client: Client) -> None:
+    checker = client.process.checker
+    for key in running.operation.keys:
+        version = checker.source[key] = checker.source.get(key, 0) + 1
+        running.versions[checker.encoded[key]] = version
+
+
+def _called_by_the_simulation(key: Any) -> Any:
+    raise AssertionError("the client carries out the calls of loaders")
+
+
+_KINDS: Final[dict[str, type[Running]]] = {
+    "get": _Get,
+    "load": _Load,
+    "update": _Update,
+    "set": _Set,
+    "setdefault": _SetDefault,
+    "get_many": _GetMany,
+    "set_many": _SetMany,
+    "update_many": _UpdateMany,
+    "held_update": _HeldUpdate,
+    "contains": _Contains,
+    "clear": _Clear,
+}
