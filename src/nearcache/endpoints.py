@@ -162,4 +162,4 @@ def redact(text: str) -> str:
 
 def redact_value(option: str, value: object) -> object:
     """Return the value, or asterisks if the option's name says that it is secret."""
-    return "***" if re.search("pass|pwd|secret|token|auth", option, re.IGNORECASE) else value
+    return "***" if re.search("pass|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value

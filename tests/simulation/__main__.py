@@ -14,7 +14,9 @@ from simulation.simulation import Plan, simulate
 
 def main() -> int:
     """Do what the command line says; the exit status is 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python tests/simulation", description="Deterministic simulation of nearcache.")
+    parser = argparse.ArgumentParser(
+        prog="python tests/simulation", description="Deterministic simulation of nearcache."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("run", "seeds in this process"), ("soak", "seeds on all cores")):
         command = commands.add_parser(name, help=text)

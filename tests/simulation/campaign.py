@@ -101,9 +101,11 @@ def explain(seed: int, shards: int | None = None) -> str:
     lines = shrunk.outcome.lines[-60:]
     if shrunk.outcome.crash is not None:
         lines += traceback.format_exception(shrunk.outcome.crash)
-    return "\n".join([
-        f"seed {seed}: {outcome.violation or outcome.crash!r}",
-        f"left of it: {len(shrunk.operations)} operations, {len(shrunk.faults)} faults",
-        *lines,
-        f"replay: {shrunk.command()}",
-    ])
+    return "\n".join(
+        [
+            f"seed {seed}: {outcome.violation or outcome.crash!r}",
+            f"left of it: {len(shrunk.operations)} operations, {len(shrunk.faults)} faults",
+            *lines,
+            f"replay: {shrunk.command()}",
+        ]
+    )

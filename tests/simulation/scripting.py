@@ -58,7 +58,9 @@ return function(execute)
   _G.redis = redis
   setmetatable(_G, {
     __newindex = function(_, name) error('Script attempted to create global variable ' .. tostring(name), 2) end,
-    __index = function(_, name) error('Script attempted to access nonexistent global variable ' .. tostring(name), 2) end,
+    __index = function(_, name)
+      error('Script attempted to access nonexistent global variable ' .. tostring(name), 2)
+    end,
   })
   return compile
 end

@@ -159,6 +159,4 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     faults: dict[str, int] = {}
     for fault in plan.faults:
         faults[fault.kind] = faults.get(fault.kind, 0) + 1
-    return Outcome(
-        world.events, world.digest, violation, crash, simulation.checker.counts, faults, world.lines or []
-    )
+    return Outcome(world.events, world.digest, violation, crash, simulation.checker.counts, faults, world.lines or [])
