@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-main test-all-pythons test-freethreaded lint bench hitratio sanitize tsan fuzz install clean
+.PHONY: help demo test test-main test-all-pythons test-freethreaded lint bench hitratio sanitize tsan fuzz soak install clean
 
 # A PYTHONPATH of the caller could put some other nearcache in front of the installed one.
 unexport PYTHONPATH PYTHONHOME
@@ -53,7 +53,7 @@ $(VENV)/.installed: $(VENV)/.built
 	@touch $@
 
 $(VENV)/.tools: pyproject.toml | $(VENV)/.installed
-	$(BIN)/pip install -q "$(WHEEL)[test,lint]"
+	$(BIN)/pip install -q "$(WHEEL)[test,simulation,lint]"
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.installed
@@ -104,6 +104,9 @@ tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, 
 
 fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan"); needs clang
 	@tests/native/fuzz.sh $(ARGS)
+
+soak: $(VENV)/.installed $(VENV)/.tools ## the simulation for long: 1e8 events on all cores (SOAK_EVENTS=1e7, SOAK_FIRST=seed)
+	@$(BIN)/python tests/simulation soak --events $(or $(SOAK_EVENTS),1e8) --first $(or $(SOAK_FIRST),10000000)
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* .freethreaded build dist src/nearcache.egg-info

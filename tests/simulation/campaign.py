@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from simulation.runs import Outcome, Plan, simulate
 from simulation.shrink import Shrunk, kind_of
-from simulation.simulation import Outcome, Plan, simulate
 
 #: Seeds that a worker takes at a time.
 _BATCH = 20
@@ -101,9 +101,11 @@ def explain(seed: int, shards: int | None = None) -> str:
     lines = shrunk.outcome.lines[-60:]
     if shrunk.outcome.crash is not None:
         lines += traceback.format_exception(shrunk.outcome.crash)
-    return "\n".join([
-        f"seed {seed}: {outcome.violation or outcome.crash!r}",
-        f"left of it: {len(shrunk.operations)} operations, {len(shrunk.faults)} faults",
-        *lines,
-        f"replay: {shrunk.command()}",
-    ])
+    return "\n".join(
+        [
+            f"seed {seed}: {outcome.violation or outcome.crash!r}",
+            f"left of it: {len(shrunk.operations)} operations, {len(shrunk.faults)} faults",
+            *lines,
+            f"replay: {shrunk.command()}",
+        ]
+    )

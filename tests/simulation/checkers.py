@@ -154,7 +154,9 @@ class Checker:
             self.world.say(f"  {server.name} holds {value.key}={number} (version {value.version})")
         self.count("I7")
         if value.version is not None and value.version < least:
-            self.fail("I7", f"{server.name} takes {value.key}={number} of version {value.version}, invalidated by {least}")
+            self.fail(
+                "I7", f"{server.name} takes {value.key}={number} of version {value.version}, invalidated by {least}"
+            )
 
     def replaced(self, old: Server, new: Server, lost: list[Change]) -> None:
         """A replica that has not seen what was lost is primary now."""
@@ -266,7 +268,9 @@ class Checker:
         killed = server.history.killed.get(number)
         if killed is not None and killed[1] <= floor[1]:
             rule = "I9" if self._cleared.get((process, process.tier.place(key)[0])) == floor else "I4"
-            self.fail(rule, f"{process} reads {key}={number}, ended by change {killed[1]}, after it had seen {floor[1]}")
+            self.fail(
+                rule, f"{process} reads {key}={number}, ended by change {killed[1]}, after it had seen {floor[1]}"
+            )
 
     def read(self, client: Client, key: str, value: Any, since_ns: int, floor: Floor | None) -> int:
         """L2 has answered, to this client or to one that it waited for."""
@@ -297,7 +301,9 @@ class Checker:
             self.count("I3")
             server = client.seen.get(lane, least)[0]
             if version < least[1] and server is least[0]:
-                self.fail("I3", f"{client} loads {key}={number} of version {version} after it invalidated for {least[1]}")
+                self.fail(
+                    "I3", f"{client} loads {key}={number} of version {version} after it invalidated for {least[1]}"
+                )
 
     def followed(self, process: Process, lane: int) -> Server:
         """The server whose history counts for the process."""
@@ -354,7 +360,10 @@ class Checker:
             server = process.shards[lane].primary
             if number in server.history.alive.get(key, {}) and self._in_l2(server, process, lane, key) == number:
                 since = (self.world.now - when) / MS
-                self.fail("I8", f"{server.name} holds {key!r}={number}, which {process} had ended, {since:.0f} ms after a failover")
+                self.fail(
+                    "I8",
+                    f"{server.name} holds {key!r}={number}, which {process} had ended, {since:.0f} ms after a failover",
+                )
 
     def _in_l2(self, server: Server, process: Process, lane: int, encoded: bytes) -> int | None:
         envelope = server.database.live(process.tier.names[lane].value(encoded))

@@ -107,7 +107,19 @@ class Link:
 class Pending:
     """One exchange on its way: whose it is, where its answer belongs, and when it is too late."""
 
-    __slots__ = ("again", "cause", "client", "commands", "deadline_ns", "done", "lane", "place", "sequence", "turn", "values")
+    __slots__ = (
+        "again",
+        "cause",
+        "client",
+        "commands",
+        "deadline_ns",
+        "done",
+        "lane",
+        "place",
+        "sequence",
+        "turn",
+        "values",
+    )
 
     def __init__(self, client: Client, place: int, commands: list[Any], deadline_ns: int) -> None:
         self.client = client

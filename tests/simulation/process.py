@@ -56,6 +56,9 @@ class Process:
         self.paused = False
         self.slept_ns = 0
         self.stopped_ns = 0
+        self._pauses = 0
+        self._paused_ns = 0
+        self._is_asleep = False
         self.recent: list[deque[bytes]] = [deque(maxlen=8) for _ in shards]
         self.buses: list[BusLink | None] = [None] * len(shards)
         self.pools: list[list[DataLink]] = [[] for _ in shards]
@@ -125,22 +128,26 @@ class Process:
         self.store.set_clock(now)
         self.tier.tags.set_clock(now)
 
-    def pause(self) -> None:
-        """Stop."""
+    def pause(self, *, asleep: bool) -> int:
+        """Stop; ``asleep``: with the whole machine, so that its clock stands still. Returns what to resume."""
         self.paused = True
+        self._paused_ns = self.world.now
+        self._pauses += 1
+        self._is_asleep = asleep
+        return self._pauses
 
-    def resume(self, slept_ns: int = 0, stopped_ns: int = 0) -> None:
+    def resume(self, pause: int) -> None:
         """Go on: what has come meanwhile is dealt with by many threads, so in no particular order among them.
 
-        Args:
-            slept_ns: For how long the monotonic clock stood still meanwhile. The listener notices at its next turn,
-                which comes before anything else here: that a hit may come first is a documented limit.
-            stopped_ns: For how long the process was paused.
+        After sleep the listener notices at its next turn, which comes before anything else here: that a hit may come
+        first is a documented limit.
         """
-        if not self.paused:
+        if not self.paused or pause != self._pauses:
             return
         self.paused = False
+        stopped_ns = self.world.now - self._paused_ns
         self.stopped_ns += stopped_ns
+        slept_ns = stopped_ns if self._is_asleep else 0
         self.slept_ns += slept_ns
         self.set_clocks()
         now = self.clock()

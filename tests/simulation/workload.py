@@ -27,7 +27,7 @@ from nearcache.loading import (
 )
 from simulation.checkers import LoaderFailed
 from simulation.client import Client
-from simulation.world import MS, S, US
+from simulation.world import MS, US, S
 
 #: Between two turns of a process some time passes that no deadline knows of.
 _SLACK_NS: Final = 200 * MS
@@ -251,7 +251,6 @@ class _Update(Running):
             server, sequence = self.floor_here(client, key)
             checker.raise_floor(process, key, server, sequence)
             checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
-
 
     def fail(self, client: Client) -> None:
         # It is owed, and until it is paid the process takes nothing from L2 for the key.

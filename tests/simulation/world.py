@@ -32,7 +32,7 @@ def _hash(value: object) -> int:
     return crc32(repr(value).encode())
 
 
-class Violation(AssertionError):  # noqa: N818  it is what the checkers exist to raise
+class Violation(AssertionError):
     """A promise of the protocol was broken.
 
     Attributes:
