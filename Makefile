@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-main test-all-pythons test-freethreaded lint bench hitratio sanitize tsan fuzz soak install clean
+.PHONY: help demo chaos test test-main test-all-pythons test-freethreaded lint bench hitratio sanitize tsan fuzz soak install clean
 
 # A PYTHONPATH of the caller could put some other nearcache in front of the installed one.
 unexport PYTHONPATH PYTHONHOME
@@ -96,16 +96,23 @@ bench: $(VENV)/.installed $(VENV)/.bench ## the measurements of bench/README.md
 hitratio: $(VENV)/.installed $(VENV)/.bench ## hit ratios on recorded and synthetic requests, with pictures (ARGS=--quick)
 	@$(BIN)/python bench/hitratio $(ARGS)
 
+TOPOLOGY ?= single
+MINUTES ?= 2
+
+chaos: $(VENV)/.installed $(VENV)/.bench ## break everything, judge every call (TOPOLOGY=single|shards|sentinel|cluster MINUTES=n)
+	@$(REDIS) $(BIN)/python bench/chaos --topology $(TOPOLOGY) --minutes $(MINUTES) $(ARGS)
+
 sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
 
 tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, on a Python built for it
 	@.ci/tsan.sh $(ARGS)
 
-fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan"); needs clang
+fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan frames"); needs clang
 	@tests/native/fuzz.sh $(ARGS)
 
-soak: $(VENV)/.installed $(VENV)/.tools ## the simulation for long: 1e8 events on all cores (SOAK_EVENTS=1e7, SOAK_FIRST=seed)
+soak: $(VENV)/.installed $(VENV)/.tools ## the models for long (SOAK_MINUTES=30), then the simulation on all cores (SOAK_EVENTS=1e8)
+	@$(BIN)/python tests/simulation/model --soak
 	@$(BIN)/python tests/simulation soak --events $(or $(SOAK_EVENTS),1e8) --first $(or $(SOAK_FIRST),10000000)
 
 clean: ## remove everything that make made

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from common.crew import Crew, Member
+
 from . import leftovers, options, summary, table
 from .board import Board, create
-from .crew import Crew, Member
 from .faults import Fault, server_pid
 from .job import NEARCACHE, NO_CACHE, PHASES, Job
 from .reading import ChangerReading, PhaseReading, WorkerReading
@@ -49,7 +50,7 @@ class Conductor:
     def __init__(self, chosen: options.Options, screen: Screen) -> None:
         self._options = chosen
         self._screen = screen
-        self._crew = Crew()
+        self._crew = Crew(Path(__file__).with_name("__main__.py"))
         self._board: Board | None = None
         self._descriptor: int | None = None
         self._servers: Any = None

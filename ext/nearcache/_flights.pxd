@@ -268,9 +268,12 @@ cdef inline int abandon_op(core_t *core, op_t *op, bint drop) except -1:
     return 0
 
 
-cdef inline PyObject *suspect_at(core_t *core, PyObject *key, int64_t hash, uint64_t *wid, uint32_t *lane) except? NULL:
-    """The value, a new reference, of an entry whose own time is not over but which may not be served now."""
+cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
+    """``(lane, stamp, wid, value)`` of an entry whose own time is not over but which may not be served now, or None."""
     cdef PyObject *value = NULL
+    cdef uint64_t wid = 0
+    cdef uint32_t lane = 0
+    cdef uint32_t stamp = 0
     cdef entry_t *entry
     cdef int64_t now_ns
     cdef uint32_t ref
@@ -280,9 +283,12 @@ cdef inline PyObject *suspect_at(core_t *core, PyObject *key, int64_t hash, uint
         now_ns = clock_now(&core.source)
         entry = &core.table.slab[ref]
         if now_ns < entry.deadline_ns and not core_is_valid(core, entry, now_ns):
-            wid[0] = core.table.details[ref].wid
-            lane[0] = entry.lane
+            wid, lane, stamp = core.table.details[ref].wid, entry.lane, entry.stamp
             value = entry.value
             hold(value)
     core_unlock(core)
-    return value
+    if value == NULL:
+        return None
+    held = <object>value  # a reference of its own
+    release(value)
+    return lane, stamp, wid, held

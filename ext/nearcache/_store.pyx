@@ -123,18 +123,12 @@ cdef extern from *:
     """
     #define NO_BOUND UINT64_MAX
     #ifdef Py_GIL_DISABLED
-    /* A store of many entries has many cores, so that threads seldom meet. Which one is a key's is told by bits of its
-       hash that the table, which mixes them with a secret of its own, does not depend on. */
-    #define core_at(store, hash) \\
-        (&(store)->cores.core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((store)->cores.count - 1)])
     #define MOST_CORES 32
     #else
-    #define core_at(store, hash) ((void)(hash), &(store)->core)
     #define MOST_CORES 1
     #endif
     #define owned(value) ((PyObject *)(value))
     """
-    core_t *core_at(Store store, int64_t hash) noexcept
     object owned(PyObject *value)  # a new reference, turned into an object
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
     const uint32_t MOST_CORES
@@ -567,6 +561,15 @@ cdef class Store:
             raise KeyError(key)
         return None if deadline_ns == CLOCK_NEVER_NS else max(left_ns, 0)
 
+    def wid(self, key):
+        """Id of the write that an entry, named by its held key, came from; 0 if there is none that may be served."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        cdef uint64_t wid = core.table.details[ref].wid if ref != 0 else 0
+        core_unlock(core)
+        return wid
+
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):
@@ -667,10 +670,14 @@ cdef class Store:
         A reader may then ask L2 for the ``wid`` alone, and ``refresh``.
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
-        cdef uint64_t wid = 0
-        cdef uint32_t lane = 0
-        cdef PyObject *value = suspect_at(core_at(self, hash), <PyObject *>key, hash, &wid, &lane)
-        return (wid, owned(value), lane) if value != NULL else None
+        cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
+        return None if found is None else (found[2], found[3], found[0])
+
+    def suspect_since(self, key):
+        """``(lane, stamp, value)`` of such an entry; else None. It was vouched for while the lane had that stamp."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
+        return None if found is None else (found[0], found[1], found[3])
 
     def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.

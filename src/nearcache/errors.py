@@ -153,6 +153,14 @@ class UnsupportedServerError(ShardError):
     """The server lacks something that nearcache needs (Redis 6.2, Valkey 7.2 or newer)."""
 
 
+class CoherenceError(CacheError):
+    """Invalidations do not arrive, and the cache was opened with ``require_coherence=True``."""
+
+
+class UnknownMasterError(ShardError):
+    """No sentinel knows a master of this name."""
+
+
 class BulkError(CacheError):
     """A ``*_many`` call that succeeded for some keys only.
 

@@ -152,8 +152,8 @@ class Load:
         key: What is loaded.
         owner: The token of whoever carries it out: one that waits for something does not get on with its loads.
         carrier: The thread without which it cannot end, and which is a token too.
+        op: What the store knows of it at this moment: the read, later the fill. None: nothing yet, or never.
         done: Set at the end.
-        op: The operation that it has under way in L2, whose marks tell whether anything has happened to the key since.
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
     """
@@ -164,11 +164,16 @@ class Load:
         self.key = key
         self.carrier = threading.get_ident()
         self.owner: Hashable = strand.get(self.carrier)
+        self.op: Op | None = None
         self.done = threading.Event()
         self.callbacks: list[Callback] = []
-        self.op: Op | None = None
         self.value: Any = ABANDONED
         self.error: Exception | None = None
+
+    @property
+    def joinable(self) -> bool:
+        """Whether who comes now may take its value: nobody has written or invalidated the key since it began."""
+        return self.op is None or self.op.storable
 
     def outcome(self) -> Any:
         """Return the value, or :data:`ABANDONED`, or raise what the loader raised. After the end."""
@@ -210,15 +215,22 @@ class Loads:
         return len(self._waiting)
 
     def begin(self, mine: Load) -> Load:
-        """Return the load of the key: ``mine`` if the caller is to carry it out, else the one to :meth:`wait` for."""
-        with self._lock:
-            return self._by_key.setdefault(mine.key, mine)
+        """Return the load of the key: ``mine`` if the caller is to carry it out, else the one to :meth:`wait` for.
 
-    def replace(self, old: Load, mine: Load) -> None:
-        """Let newcomers join this load instead of one whose value may be older than what they must be given."""
+        One that has been overtaken by a write is only waited for by those who came before, and by its own loader,
+        which must be told that it asks for itself.
+        """
         with self._lock:
-            if self._by_key.get(mine.key) is old:
-                self._by_key[mine.key] = mine
+            load = self._by_key.setdefault(mine.key, mine)
+            if load is not mine and not load.joinable and load.owner != mine.owner:
+                load = self._by_key[mine.key] = mine
+            return load
+
+    def close(self, load: Load) -> None:
+        """Its result is known, and newer ones may come from now on: nobody else is to wait for it."""
+        with self._lock:
+            if self._by_key.get(load.key) is load:
+                del self._by_key[load.key]
 
     def under_way(self, key: Hashable) -> Load | None:
         """Return the load of a key, if there is one."""

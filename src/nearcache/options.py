@@ -20,7 +20,7 @@ from .errors import ConfigError
 #: Where to look when no URL is given.
 ENVIRONMENT: Final = "NEARCACHE_URL"
 DEFAULT_URL: Final = "embedded://default"
-SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix")
+SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 #: What decides which L1 entry makes room: ``lru`` (the one used least recently), or ``adaptive`` (among those used
 #: little, so that a scan does not push out what is in use).
@@ -41,7 +41,11 @@ _UNSET: Final[Any] = object()
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place."""
+    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place.
+
+    With ``master``, the server is whichever the ``sentinels`` say is the master of that name; ``host`` and ``port`` are
+    known from then on only.
+    """
 
     name: str
     host: str = ""
@@ -55,10 +59,16 @@ class Endpoint:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_check_hostname: bool = True
+    master: str = ""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
         """Where the server listens, for messages to people; carries no secret."""
+        if self.master and not self.host:
+            return f"master {self.master} of " + ",".join(f"{host}:{port}" for host, port in self.sentinels)
         return self.path or f"{self.host}:{self.port}"
 
 
@@ -67,7 +77,7 @@ class Settings:
     """Everything that can be chosen about one cache. Sizes in entries or bytes, times in seconds.
 
     Attributes:
-        scheme: ``memory``, ``embedded``, ``redis``, ``rediss`` or ``unix``.
+        scheme: One of :data:`SCHEMES`.
         endpoints: The shards; empty for ``memory`` and ``embedded`` (whose servers are not running yet).
         namespace: Name of the logical cache. Caches of one namespace on the same shards are one cache.
         maxsize: Most entries L1 holds; ``None``: no bound.
@@ -92,6 +102,11 @@ class Settings:
         lease: How long a loader's claim on a key outlives its process. Claims of running loaders are renewed.
         on_error: What a write or an invalidation does when its shard does not answer: ``raise``, or ``queue`` the
             invalidation and return. Either way the invalidation is made up for when the shard is back.
+        require_coherence: Refuse to open where invalidations do not arrive on every shard, instead of serving what can
+            be vouched for.
+        sample_rate: How many keys a second to compare with L2, as a check in production; 0: none.
+        stale_if_error: While a shard is out, its L1 copies may be served for so long after they were last vouched for,
+            though no longer than their own lifetime; ``None``: never.
         classes: Classes that the ``safe`` codec may write and read.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
@@ -118,6 +133,9 @@ class Settings:
     tags: tuple[str, ...] | Callable[[Any, Any], Any] = ()
     lease: float = 2.0
     on_error: OnError = "raise"
+    require_coherence: bool = False
+    sample_rate: float = 0.0
+    stale_if_error: float | None = None
     classes: tuple[type, ...] = ()
     shards: int = 1
     maxmemory_mb: int = 256
@@ -256,6 +274,9 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "tags": _tags,
     "lease": _seconds(0.1, 60.0),
     "on_error": _one_of(*get_args(OnError)),
+    "require_coherence": _boolean,
+    "sample_rate": _seconds(0.0, 1000.0),
+    "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
     "classes": _classes,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -271,10 +292,14 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "ssl_certfile": _text,
     "ssl_keyfile": _text,
     "ssl_check_hostname": _boolean,
+    "sentinel_username": _text,
+    "sentinel_password": _text,
 }
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
-_L2_ONLY: Final = frozenset({"namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout",
-                             "pool_size", "classes", "lease", "on_error"})  # fmt: skip
+_L2_ONLY: Final = frozenset({
+    "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
+    "on_error", "require_coherence", "sample_rate", "stale_if_error",
+})  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
 _OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags"})
@@ -299,10 +324,13 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
 
     Args:
         url: ``embedded://NAME``, ``memory://``, ``redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/DB]``,
-            ``rediss://`` (the same over TLS) or ``unix:///PATH[,/PATH...]``, each with ``?option=value&...``.
+            ``rediss://`` (the same over TLS), ``unix:///PATH[,/PATH...]``, or
+            ``redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/MASTER[,MASTER...]`` (``rediss+sentinel://``
+            over TLS; user and password are the masters'), each with ``?option=value&...``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
-            ``shard_names``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``.
+            ``shard_names``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``,
+            ``sentinel_username``, ``sentinel_password``.
     Raises:
         ConfigError: As the module says.
     """
@@ -353,7 +381,7 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
             )
         checked["embedded_name"] = location or "default"
     else:
-        read = _unix if scheme == "unix" else _tcp
+        read = _unix if scheme == "unix" else _sentinel if "+" in scheme else _tcp
         endpoints = read(scheme, text, location, connection)
     settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
     if settings.getsizeof is not None and settings.maxbytes is None:
@@ -367,8 +395,16 @@ def _allowed(scheme: str) -> Mapping[str, Callable[[str, Any], Any]]:
     common = {option: check for option, check in _SETTINGS.items() if option not in _MEMORY_ONLY}
     if scheme == "embedded":
         return common | _EMBEDDED
-    tls = {option for option in _ENDPOINT if option.startswith("ssl_")}
-    return common | {o: check for o, check in _ENDPOINT.items() if scheme == "rediss" or o not in tls}
+    return common | {option: check for option, check in _ENDPOINT.items() if _concerns(option, scheme)}
+
+
+def _concerns(option: str, scheme: str) -> bool:
+    """Return whether an option of connections makes sense for a scheme that has some."""
+    if option.startswith("ssl_"):
+        return scheme.startswith("rediss")
+    if option.startswith("sentinel_"):
+        return "+" in scheme
+    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards already
 
 
 def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:
@@ -393,6 +429,32 @@ def _query(text: str, query: str) -> dict[str, str]:
 
 
 def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    addresses, path = _authority(text, location, connection, 6379)
+    if path:
+        _fold(connection, {"db": _ENDPOINT["db"]("db", path)})
+    return _endpoints(
+        [{"host": host, "port": port, "name": f"{host}:{port}"} for host, port in addresses],
+        text, connection | {"tls": scheme == "rediss"},
+    )  # fmt: skip
+
+
+def _sentinel(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    sentinels, path = _authority(text, location, connection, 26379)
+    masters = [unquote(name) for name in path.split(",")]
+    if not all(_NAME.fullmatch(name) for name in masters):
+        raise ConfigError(
+            "url",
+            _redact(text),
+            f"name masters as the sentinels do, as in {scheme}://s1:26379,s2:26379/master1,master2",
+        )
+    return _endpoints(
+        [{"name": name, "master": name, "sentinels": tuple(sentinels)} for name in masters],
+        text, connection | {"tls": scheme.startswith("rediss")},
+    )  # fmt: skip
+
+
+def _authority(text: str, location: str, connection: dict[str, Any], port: int) -> tuple[list[tuple[str, int]], str]:
+    """Return addresses and path; user name and password are folded into ``connection``."""
     hosts, _, path = location.partition("/")
     if "@" in path:
         raise ConfigError("url", _redact(text), "write / in a user name or password as %2F")
@@ -401,13 +463,7 @@ def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any]) -> t
         user, colon, password = userinfo.partition(":")
         given = {"username": unquote(user) or None, "password": unquote(password) if colon else None}
         _fold(connection, {option: value for option, value in given.items() if value is not None})
-    if path:
-        _fold(connection, {"db": _ENDPOINT["db"]("db", path)})
-    addresses = [_host(text, host) for host in hosts.split(",")]
-    return _endpoints(
-        [{"host": host, "port": port, "name": f"{host}:{port}"} for host, port in addresses],
-        text, connection | {"tls": scheme == "rediss"},
-    )  # fmt: skip
+    return [_host(text, host, port) for host in hosts.split(",")], path
 
 
 def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
@@ -437,8 +493,8 @@ def _fold(connection: dict[str, Any], given: dict[str, Any]) -> None:
             raise ConfigError(option, _redact_value(option, value), "it is given twice, with different values")
 
 
-def _host(text: str, host: str) -> tuple[str, int]:
-    remedy = "write hosts as HOST:PORT,HOST:PORT (port 6379 when left out; IPv6 addresses in brackets)"
+def _host(text: str, host: str, default: int) -> tuple[str, int]:
+    remedy = f"write hosts as HOST:PORT,HOST:PORT (port {default} when left out; IPv6 addresses in brackets)"
     try:
         parts = urlsplit(f"//{host}")
         name, port = parts.hostname, parts.port
@@ -446,7 +502,7 @@ def _host(text: str, host: str) -> tuple[str, int]:
         raise ConfigError("url", _redact(text), remedy) from None
     if not name or any(c.isspace() for c in host):
         raise ConfigError("url", _redact(text), remedy)
-    return name, 6379 if port is None else port
+    return name, default if port is None else port
 
 
 def _redact(text: str) -> str:

@@ -191,6 +191,22 @@ def test_flushed_server_ends_every_copy(redis_server: RedisServer, open_cache: C
     assert cache["k"] == "w"
 
 
+def test_lost_lane_record_ends_copies_read_after_the_next_message(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """A message of the new record tells that the old one is gone; values of its time are not kept from then on."""
+    # A bound so long that no heartbeat comes in between.
+    reader, writer = open_cache(max_staleness=60.0), open_cache(max_staleness=60.0)
+    writer["old"] = 1
+    assert reader.get("old") == 1
+    (record,) = redis_server.cli("KEYS", "nc:*:L")
+    redis_server.cli("DEL", record)
+    writer["new"] = 2
+    assert reader.selftest().ok  # what comes after the message has come, so the message has
+    assert reader.get("old") is None
+    assert reader.get("new") == 2
+
+
 def test_value_evicted_from_l2_can_still_be_invalidated(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
 ) -> None:

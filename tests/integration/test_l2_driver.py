@@ -299,8 +299,9 @@ def test_tcp_transport_works_like_unix(make_redis: Callable[..., RedisServer]) -
 
 def test_status_tells_what_is_known(driver: Driver, redis_server: RedisServer) -> None:
     """Before and after the first call."""
-    assert driver.status(0) == ("a", "closed", 0, "", 0, 0, 0, "")
+    assert driver.status(0) == ("a", "closed", 0, "", 0, 0, 0, "", "", False)
     driver.execute([READ])
     status = driver.status(0)
     assert (status.connections, status.in_use) == (1, 0)
     assert status.version == ".".join(map(str, redis_server.binary.version))
+    assert (status.address, status.guarded) == (redis_server.path, False)

@@ -178,6 +178,36 @@ def test_value_loaded_before_an_invalidation_is_not_stored_after_it(
     assert loading.get_or_load("k", lambda key: "new") == "new"
 
 
+@pytest.mark.parametrize("by_another_process", [False, True])
+def test_reader_after_an_invalidation_does_not_join_a_load_from_before(
+    open_cache: Callable[..., Cache[Any, Any]], by_another_process: bool
+) -> None:
+    """Who asks after ``invalidate`` has returned, or its message has come, gets what the source says since."""
+    running, may_end = threading.Event(), threading.Event()
+    source = ["old"]
+
+    def loader(_key: str) -> str:
+        seen = source[0]
+        if seen == "old":
+            running.set()
+            assert may_end.wait(TIMEOUT)
+        return seen
+
+    cache, other = open_cache(loader=loader), open_cache()
+    first: list[str] = []
+    thread = threading.Thread(target=lambda: first.append(cache["k"]))
+    thread.start()
+    assert running.wait(TIMEOUT)
+    source[0] = "new"
+    (other if by_another_process else cache).invalidate("k")
+    assert cache.selftest().ok  # what comes after the message has come, so the message has
+    assert cache["k"] == "new"
+    may_end.set()
+    thread.join(TIMEOUT)
+    assert first == ["old"]
+    assert cache["k"] == "new"
+
+
 def test_value_written_during_a_load_wins(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """Own process or another, the write is newer than the load."""
     a, b = open_cache(), open_cache()

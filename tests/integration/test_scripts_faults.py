@@ -101,7 +101,11 @@ def test_replica_refuses_heartbeats_and_writes(make_redis: Callable[..., RedisSe
     primary.cli("REPLICAOF", "127.0.0.1", server.port)  # so that the data stay what they are
     wait_until(lambda: primary.client().info("replication")["master_link_status"] == "up")
     server.cli("REPLICAOF", "127.0.0.1", primary.port)
+    lane.bare = True  # the driver gives up connections that lead to a replica
     refuse_all_writes(lane, "READONLY")
+    lane.bare = False
+    with pytest.raises(ShardUnavailableError, match="replica"):
+        lane.run("heartbeat", [])
     with pytest.raises(ShardUnavailableError, match="replica"):
         Lane(server).start()
     lane.close()

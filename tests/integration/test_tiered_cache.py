@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache import Cache
+from nearcache import Cache, ShardUnavailableError
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -61,6 +61,29 @@ def test_cache_opened_on_live_shards_is_healthy(cache: Cache[Any, Any]) -> None:
     assert cache["k"] == "v"
     assert cache.stats().l1.hits == before.l1.hits + 1
     assert cache.stats().l2 == before.l2
+
+
+def test_get_many_when_a_shard_fails_at_the_second_question_returns_what_there_is(
+    open_cache: Callable[..., Cache[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value of another generation is asked about once more; that this goes unanswered makes it absent, no error."""
+    keys = [f"k{number}" for number in range(20)]
+    writer, reader = open_cache(), open_cache()
+    writer.set_many(dict.fromkeys(keys, "old"))
+    writer.clear()
+    writer["kept"] = "new"
+    heard(reader)
+    execute = reader._driver.execute
+
+    def failing(exchanges: Any, **options: Any) -> Any:
+        if all(command[0] == b"HGET" for _, commands in exchanges for command in commands):
+            return [ShardUnavailableError("shard", "gone meanwhile") for _ in exchanges]
+        return execute(exchanges, **options)
+
+    monkeypatch.setattr(reader._driver, "execute", failing)
+    assert set(reader.get_many([*keys, "kept"])) <= {"kept"}
+    reader.drop_all()
+    assert reader.get_many(["kept"]) == {"kept": "new"}
 
 
 @pytest.mark.parametrize(

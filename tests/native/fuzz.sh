@@ -13,7 +13,7 @@ fi
 build=$root/build/fuzz
 mkdir -p "$build"
 
-for target in ${*:-core scan}; do
+for target in ${*:-core scan frames}; do
     corpus=$build/corpus_$target
     mkdir -p "$corpus"
     if ! "$clang" -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -fno-strict-aliasing \

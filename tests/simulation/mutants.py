@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha1
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from nearcache._store import Op
 from nearcache.bus.follower import Follower
 from nearcache.coherence import Apply, Attach, Detach, Lane, Suspect, Vouch
-from nearcache.l2 import Reply
+from nearcache.l2 import Reply, Script, load_script
 from nearcache.loading import bulk, filling, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
@@ -158,26 +160,26 @@ def _keep_after_failed_write(patch: pytest.MonkeyPatch) -> None:
 
 
 def _fill_regardless(patch: pytest.MonkeyPatch) -> None:
-    """A fill that was refused is kept in L1 all the same."""
-    real = filling.answer
+    """The server takes a fill whose lease was voided."""
+    check = b"if not is_lease(mark, gen) or sub(mark, 2, 17) ~= ARGV[5] then return {0, gen, 'LOST'} end"
 
-    def answer(reply: Any) -> Any:
-        found = real(reply)
-        if isinstance(found.values[-1], list) and found.values[-1][-1:] == [b"LOST"]:
-            found.values[-1][0] = 1
-            found.values[-1][2:] = [b"0" * 16, 0]
-        return found
+    def load(name: str) -> Script:
+        script = load_script(name)
+        if name != "fill":
+            return script
+        assert check in script.source
+        source = script.source.replace(check, b"mark = mark or 'L'")
+        return replace(script, source=source, sha=sha1(source).hexdigest().encode())
 
-    patch.setattr(filling, "answer", answer)
+    patch.setattr("nearcache.loading.tier.load_script", load)
 
 
 def _forget_generation(patch: pytest.MonkeyPatch) -> None:
     """A suspect is current if the write is the same, whatever has been cleared."""
-    real = reading.revalidated
 
-    def revalidated(tier: Tier, wid: int, pttl_ms: int, header: bytes, generation: int | None, start_ns: int) -> int:
-        there = int.from_bytes(header[12:20], "big") if len(header) >= 20 else generation
-        return real(tier, wid, pttl_ms, header, there, start_ns)
+    def revalidated(*arguments: Any) -> Any:
+        *known, header, _, start_ns = arguments
+        return _REVALIDATED(*known, header, int.from_bytes(header[12:20], "big"), start_ns)
 
     patch.setattr(reading, "revalidated", revalidated)
     patch.setattr(bulk, "revalidated", revalidated)
@@ -230,6 +232,7 @@ class _NeverRaised(Exception):
 
 
 _CLEAR: Final = writing.clear
+_REVALIDATED: Final = reading.revalidated
 _LOSSES: Final = ("lost messages",)
 _LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
 
@@ -249,7 +252,7 @@ MUTANTS: Final = (
         ("lost answer", "lost request"),
         "I1 I3 I4 I5 I8",
     ),
-    Mutant("refused fills are kept", _fill_regardless, (), "I1 I3 I4 I5"),
+    Mutant("fills under a void lease are taken", _fill_regardless, (), "I7"),
     Mutant("a suspect's generation is not looked at", _forget_generation, ("reset bus", "evicted lane"), "I1 I4 I5 I9"),
     Mutant("expiry is not looked at", _ignore_expiry, (), "I2"),
     Mutant("any load is joined", _join_any_load, ("slow data",), "I3 I4"),

@@ -61,6 +61,7 @@ def test_simulation_rule_switched_off_is_noticed(mutant: Mutant) -> None:
                 break
     print(f"seed {seed}: {outcome.violation or outcome.crash!r}")
     assert kind_of(outcome) in mutant.rules.split(), outcome.crash or outcome.violation
+    assert not simulate(Plan.under(seed, mutant.faults)).failed, "it fails with the rule, too"
 
 
 REPLAY: Final = """

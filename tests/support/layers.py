@@ -14,8 +14,10 @@ from pathlib import Path
 
 PACKAGE = "nearcache"
 
-#: Floor of each module or sub-package of the package. Compiled modules (floor 1) begin with ``_`` and need no entry.
+#: Floor of each module or sub-package of the package. Compiled modules (floor 1) begin with ``_`` and need no entry,
+#: unless they use another one.
 FLOORS = {
+    "_hearing": 2,
     "errors": 2, "options": 2, "clocks": 2,
     "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3,
     "l2": 4, "bus": 4, "embedded": 4,

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -22,6 +23,22 @@ from redis.retry import Retry
 
 START_TIMEOUT = 10.0
 VERSION = re.compile(r"^(?:(\w+) )?[Ss]erver v=(\d+\.\d+)(\.\d+)", re.MULTILINE)
+
+TLS = Path(__file__).parents[1] / "data" / "tls"
+#: Options of the configuration file for a server that wants certificates from its clients and replicas.
+SERVER_TLS = {
+    "tls-cert-file": str(TLS / "server.pem"),
+    "tls-key-file": str(TLS / "server.key.pem"),
+    "tls-ca-cert-file": str(TLS / "ca.pem"),
+    "tls-auth-clients": "yes",
+    "tls-replication": "yes",
+}
+#: Options of clients, as nearcache and redis-py call them.
+CLIENT_TLS = {
+    "ssl_ca_certs": str(TLS / "ca.pem"),
+    "ssl_certfile": str(TLS / "client.pem"),
+    "ssl_keyfile": str(TLS / "client.key.pem"),
+}
 
 NO_SERVER = (
     "no Redis server was found for the integration tests: install redis-server or valkey-server, "
@@ -89,7 +106,8 @@ class RedisServer:
 
     Args:
         binary: The server program.
-        transport: ``"unix"`` or ``"tcp"`` (a free port of 127.0.0.1).
+        transport: ``"unix"``, ``"tcp"`` (a free port of 127.0.0.1) or ``"tls"`` (the same, with the certificates of
+            ``tests/data/tls``; clients need one of their own).
         options: Lines of the configuration file: ``{"maxmemory": "10mb", "replicaof": "127.0.0.1 7000"}``.
             A list gives one line per item.
         acl: Lines of an ACL file, such as ``"user nc on >secret ~nc:* +@all"``. The user ``default`` keeps
@@ -116,6 +134,7 @@ class RedisServer:
         self.path = str(self.directory / "redis.sock")
         self.host = "127.0.0.1"
         self.port = 0
+        self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         if acl:
@@ -127,9 +146,9 @@ class RedisServer:
         """Start the server, if it does not run, and wait until it answers; loads what :meth:`save` wrote."""
         if self.running:
             return self
-        attempts = 5 if self.transport == "tcp" and not self.port else 1
+        attempts = 5 if self.transport != "unix" and not self.port else 1
         for attempt in range(attempts):
-            if self.transport == "tcp" and (not self.port or attempt):
+            if self.transport != "unix" and (not self.port or attempt):
                 self.port = _free_port()
             try:
                 self._launch()
@@ -206,8 +225,10 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Return the address as a URL without credentials: ``redis://127.0.0.1:port/0`` or ``unix:///path``."""
-        return f"unix://{self.path}" if self.transport == "unix" else f"redis://{self.host}:{self.port}/0"
+        """Return the address as a URL without credentials: ``redis://127.0.0.1:port/0`` and the like."""
+        if self.transport == "unix":
+            return f"unix://{self.path}"
+        return f"{'rediss' if self.transport == 'tls' else 'redis'}://{self.host}:{self.port}/0"
 
     @property
     def address(self) -> str:
@@ -221,6 +242,8 @@ class RedisServer:
         else:
             options.setdefault("host", self.host)
             options.setdefault("port", self.port)
+        if self.transport == "tls":
+            options |= {"ssl": True, **CLIENT_TLS}
         if self.auth:
             options.setdefault("username", self.auth[0])
             options.setdefault("password", self.auth[1])
@@ -244,7 +267,7 @@ class RedisServer:
         (self.directory / "redis.conf").write_text("".join(f"{line}\n" for line in self._config_lines()))
         with open(self.directory / "redis.log", "ab") as log:
             self._process = subprocess.Popen(
-                [self.binary.path, str(self.directory / "redis.conf")],
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -254,6 +277,9 @@ class RedisServer:
         except BaseException:
             self.kill()
             raise
+
+    def _command(self) -> list[str]:
+        return [self.binary.path, str(self.directory / "redis.conf")]
 
     def _config_lines(self) -> list[str]:
         options: dict[str, str | list[str]] = {
@@ -267,6 +293,8 @@ class RedisServer:
         }
         if self.transport == "unix":
             options |= {"port": "0", "unixsocket": self.path, "unixsocketperm": "700"}
+        elif self.transport == "tls":
+            options |= {"bind": self.host, "port": "0", "tls-port": str(self.port), **SERVER_TLS}
         else:
             options |= {"bind": self.host, "port": str(self.port)}
         if (self.directory / "users.acl").exists():
@@ -293,8 +321,9 @@ class RedisServer:
             link.settimeout(1)
             try:
                 link.connect(address)
-                link.sendall(b"PING\r\n")
-                reply = link.recv(64)
+                with _client_context().wrap_socket(link) if self.transport == "tls" else link as spoken:
+                    spoken.sendall(b"PING\r\n")
+                    reply = spoken.recv(64)
             except OSError:
                 return False
         # An error such as NOAUTH is an answer too; only LOADING means "not yet".
@@ -315,6 +344,13 @@ class RedisServer:
                 process.kill()
                 process.wait()
         self._stopped = False
+
+
+def _client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=CLIENT_TLS["ssl_ca_certs"])
+    context.check_hostname = False
+    context.load_cert_chain(CLIENT_TLS["ssl_certfile"], CLIENT_TLS["ssl_keyfile"])
+    return context
 
 
 def _free_port() -> int:

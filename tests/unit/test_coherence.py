@@ -116,6 +116,23 @@ def test_chain_goes_on_from_the_message_after_a_gap() -> None:
     assert lane.counters.gaps == 1
 
 
+def test_generation_after_a_gap_is_unknown_until_a_heartbeat() -> None:
+    """What was lost may have been a clear, or the lane's record with all that was sealed in its time."""
+    lane = live_lane(5, 50)
+    lane.message(message(8, 79, 80))
+    assert lane.generation is None
+    lane.heartbeat_sent(0)
+    assert lane.heartbeat_reply(reply(8, 80, generation=0x77)) == [Vouch(BOUND - TICK_NS)]
+    assert lane.generation == 0x77
+
+
+def test_other_generation_at_the_same_position_makes_everything_suspect() -> None:
+    """Whatever was read under the old one is dead, however that came about."""
+    lane = live_lane(5, 50)
+    lane.heartbeat_sent(0)
+    assert lane.heartbeat_reply(reply(5, 50, generation=0x77)) == [Suspect(), Vouch(BOUND - TICK_NS)]
+
+
 def test_lost_last_message_is_found_by_the_heartbeat() -> None:
     """No further message comes that could break the chain; the fence compares positions."""
     lane = live_lane()

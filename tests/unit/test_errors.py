@@ -36,6 +36,8 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     (errors.AuthenticationFailedError("s1", "refused"), {"shard": "s1"}, ["s1", "refused"]),
     (errors.NotRedisError("s1", "HTTP"), {"shard": "s1"}, ["s1", "HTTP"]),
     (errors.UnsupportedServerError("s1", "5.0"), {"shard": "s1"}, ["s1", "5.0"]),
+    (errors.CoherenceError("deaf"), {}, ["deaf"]),
+    (errors.UnknownMasterError("m1", "nobody knows it"), {"shard": "m1"}, ["m1", "nobody"]),
     (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
     (errors.EmbeddedError("x"), {}, ["x"]),
     (errors.ServerNotFoundError("x"), {}, ["x"]),

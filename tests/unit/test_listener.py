@@ -43,6 +43,7 @@ class OneLink:
 
     more = object()
     identity = 7
+    plain = True
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

@@ -19,8 +19,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import hiredis
 
+from .._hearing import Ear, Inbox
 from .._store import Store
 from ..coherence import (
+    OPERATIONS,
     TAG_KEY,
     Action,
     Apply,
@@ -40,6 +42,8 @@ from ..placement import LaneNames
 
 _log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
+#: Of the messages' operations, those that say no more than which keys to drop.
+_DROPPING: Final = bytes(ord(operation) for operation in sorted(OPERATIONS & set("SFIA")))
 
 #: Called with the reply, and with the instant when it came. A refusal comes as ``ServerReplyError``; ``OSError`` says
 #: that the connection ended without a reply.
@@ -122,6 +126,7 @@ class Follower:
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
         outgoing: Bytes to send, in order. Whoever sends some removes them from the front.
+        inbox: What has been received and not dealt with. Whoever fills it says so by :meth:`digest`.
         gave_up: Why the connection should be closed and another made; None while it is good.
         answered: Set when a heartbeat was answered as it should be. Whoever has noted that may reset it.
         dropped: By lane number, how many entries of L1 messages have dropped.
@@ -157,6 +162,9 @@ class Follower:
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
         self._awaited_lock = threading.Lock()
+        ears = [Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed]
+        self._ears = {ear.lane: ear for ear in ears}
+        self.inbox = Inbox(ears, _DROPPING, decode_key, watched)
         self._expected: deque[OnReply] = deque()
         self._evals = 0
         self._beat_ns: int | None = None
@@ -177,6 +185,10 @@ class Follower:
         self.gave_up = None
         self._reader = hiredis.Reader(replyError=_refusal, notEnoughData=_MORE) if reader is None else reader
         self._more = more
+        self.inbox.clear()
+        # A store that hears in a way of its own is not gone round.
+        store = self._store()
+        self.inbox.blind = store is not None and type(store).apply is not Store.apply
         for each in self.followed:
             self._perform(each, each.lane.connected(identity))
         self.outgoing += pack(b"SUBSCRIBE", *self._by_channel)
@@ -184,17 +196,45 @@ class Follower:
 
     def received(self, data: bytes, now_ns: int) -> None:
         """Bytes have come. Whatever cannot be understood or applied makes the follower give up."""
+        self.inbox.feed(data)
+        self.digest(now_ns)
+
+    def digest(self, now_ns: int) -> None:
+        """Deal with what is in the inbox. What is applied at once there (``_hearing``) is most of it."""
+        inbox, reader = self.inbox, self._reader
         try:
-            self._reader.feed(data)
             while self.gave_up is None:
-                item = self._reader.gets()
-                if item is self._more:
+                store = self._store()
+                heard = None if store is None else inbox.hear(store)
+                if heard is not None:
+                    self._note(heard)
+                frame = inbox.take()
+                if frame is None:
                     return
-                self._take(item, now_ns)
+                reader.feed(frame)
+                item = reader.gets()
+                # Two readers, one of them in the middle of a value, would be out of step.
+                inbox.blind = inbox.blind or item is self._more
+                while item is not self._more:
+                    self._take(item, now_ns)
+                    if self.gave_up is not None:
+                        return
+                    item = reader.gets()
         except hiredis.ProtocolError as error:
             self.lost(f"not the Redis protocol: {error}")
         except Exception as error:  # noqa: BLE001  no memory, say: what was not applied cannot be vouched for
             self.lost(f"a message could not be applied: {error!r}")
+
+    def _note(self, heard: list[Ear]) -> None:
+        """Tell the lanes what was applied without them."""
+        for ear in heard:
+            seq, wid, messages, dropped = ear.take()
+            lane = self._by_number[ear.lane].lane
+            assert lane.position is not None
+            lane.position.seq = seq
+            lane.position.wid = wid
+            lane.counters.received += messages
+            self.dropped[ear.lane] += dropped
 
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
@@ -333,7 +373,7 @@ class Follower:
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
             self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply))
+        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)
@@ -369,7 +409,12 @@ class Follower:
                 _call(seen)
 
     def _perform(self, each: Followed, actions: list[Action]) -> None:
-        target, number = self._target(), each.number
+        """Carry out what a lane asks for after an event, and note where it stands now."""
+        target, number, position = self._target(), each.number, each.lane.position
+        if position is None:
+            self._ears[number].deafen()
+        else:
+            self._ears[number].aim(position.epoch, position.seq, position.wid)
         for action in actions:
             if isinstance(action, Reconnect):
                 self.lost(action.reason)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from .._hearing import CHUNK
 from .._store import Store
 from ..clocks import Clock, monotonic_ns
 from ..coherence import Horizon, Lane
@@ -32,6 +33,8 @@ from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
 _GATHER_S: Final = 0.0005
+#: Most that is received on one connection before the others have their turn, in chunks.
+_MOST_CHUNKS: Final = 16
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
@@ -45,6 +48,7 @@ class Link(Protocol):
     """A connection that this module reads: a socket, hiredis' parser, and what that returns when it needs more."""
 
     sock: socket.socket
+    plain: bool  # the socket carries what the parser reads, as it is
     reader: Any
     more: object
     identity: int
@@ -197,6 +201,13 @@ class Listener:
         """Make the thread look round."""
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
             self._wake_out.send(b"!")
+
+    def hurry(self, place: int) -> None:
+        """Try at once to connect to a place that was away: somebody has just reached it."""
+        for connection in self._connections:
+            if connection.place == place and connection.link is None:
+                connection.retry_ns = 0
+                self.wake()
 
     def wait_settled(self, timeout_s: float) -> bool:
         """Wait until every shard has either gone live or failed once. Returns whether that came in time."""
@@ -402,16 +413,30 @@ class Listener:
         if link is None:
             return
         try:
-            data = link.receive()  # over TLS, "not yet" is an error of its own, and a selector does not see everything
+            count = self._take_in(link, follower)
         except OSError as error:
             follower.lost(f"cannot read: {error}")
         else:
-            if data:
-                follower.received(data, self._clock())
-            elif data is not None:
+            if count == 0:
                 follower.lost("the server closed the connection")
         if follower.answered or follower.outgoing or follower.gave_up is not None:
             self._follow_up(connection)
+
+    def _take_in(self, link: Link, follower: Follower) -> int:
+        """Receive, and let the follower digest, until there is no more or it has been much. Returns 0 at the end."""
+        if not link.plain:  # over TLS, "not yet" is an error of its own, and a selector does not see everything
+            data = link.receive()
+            if data:
+                follower.received(data, self._clock())
+            return -1 if data is None else len(data)
+        descriptor, count = link.sock.fileno(), -1
+        for _ in range(_MOST_CHUNKS):
+            count = follower.inbox.fill(descriptor)
+            if count > 0:
+                follower.digest(self._clock())
+            if count < CHUNK or follower.gave_up is not None:
+                break
+        return count
 
     def _follow_up(self, connection: _Connection) -> None:
         """Do what a follower wants done after an event."""

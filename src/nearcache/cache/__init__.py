@@ -10,9 +10,11 @@ from .memory import MemoryCache
 from .report import (
     CacheInfo,
     CoherenceStats,
+    Durations,
     Health,
     L1Stats,
     L2Stats,
+    LaneStats,
     LoaderStats,
     SelfTest,
     ShardHealth,
@@ -24,9 +26,11 @@ __all__ = [
     "Cache",
     "CacheInfo",
     "CoherenceStats",
+    "Durations",
     "Health",
     "L1Stats",
     "L2Stats",
+    "LaneStats",
     "LoaderStats",
     "MemoryCache",
     "SelfTest",
@@ -43,7 +47,8 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     Args:
         url: ``embedded://NAME`` (real Redis servers on this machine, started for you and shared by all processes of
             this user that give the same name), ``redis://HOST:PORT,HOST:PORT/DB`` (client-side shards),
-            ``rediss://`` (TLS), ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
+            ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/MASTER,MASTER``, ``rediss+sentinel://``,
+            ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
             variable ``NEARCACHE_URL``, or else ``embedded://default``.
         options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``,
             ``loader``, ``key``, ``on_removal``, ``classes``, ``timeout`` and others: see

@@ -272,7 +272,7 @@ class MemoryCache(Cache[K, V]):
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=L2Stats(*[0] * len(L2Stats.__slots__)),
             loader=LoaderStats(loads, errors, len(self._loads)),
-            coherence=CoherenceStats(*[0] * len(CoherenceStats.__slots__)),
+            coherence=CoherenceStats(),
         )
 
     def health(self) -> Health:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from ..coherence.metrics import Histogram
 
 
 class CacheInfo(NamedTuple):
@@ -57,6 +59,7 @@ class L2Stats:
 
     Attributes:
         hits, misses: Of reads that L1 missed.
+        stale: Reads answered from an L1 copy that could not be checked, because its shard was out (``stale_if_error``).
         revalidated: Those of the hits for which a header was enough, because L1 still held the value.
         writes: Values stored.
         invalidations: Keys invalidated and namespaces cleared by this process.
@@ -69,6 +72,7 @@ class L2Stats:
     hits: int
     misses: int
     revalidated: int
+    stale: int
     writes: int
     invalidations: int
     errors: int
@@ -99,24 +103,82 @@ class LoaderStats:
 
 
 @dataclass(frozen=True, slots=True)
-class CoherenceStats:
-    """Invalidations, over all lanes.
+class Durations:
+    """Durations that were counted, in milliseconds, good to an eighth; ``None`` while there are none."""
+
+    count: int
+    p50_ms: float | None
+    p99_ms: float | None
+    longest_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """Invalidations of one lane: with client-side shards, of one shard.
 
     Attributes:
+        name: The shard's.
         received: Messages that arrived.
         applied: L1 entries that messages dropped.
-        gaps: Times that a message was found to be lost, so that everything of its lane became suspect.
-        resyncs: Times that a lane went live: once per shard at the start, and after every disconnection.
+        gaps: Times that a message was found to be lost, so that everything of the lane became suspect.
+        resyncs: Times that the lane went live: once at the start, and after every disconnection.
         bad_frames: Messages that could not be understood.
         heartbeats: Answered ones.
+        forks: Times that the server was found replaced, or set back to an older state.
+        horizon_age_s: How long ago this process had provably seen every invalidation; ``None``: not at all.
+        dark_s: For how long L1 could not serve the lane, since it first could.
+        owed: Keys whose invalidation has failed so far and will be made up for.
+        replayed: Keys invalidated again because a failover had lost their change.
+        forgotten: Changes that a failover now could not repair any more, for there were too many in a minute.
+        heartbeat: From sending a heartbeat to its answer: what an invalidation takes at most to be noticed.
+        lag: From the start of a write of this process to hearing its message, of a few writes a second.
     """
 
+    name: str
     received: int
     applied: int
     gaps: int
     resyncs: int
     bad_frames: int
     heartbeats: int
+    forks: int
+    horizon_age_s: float | None
+    dark_s: float
+    owed: int
+    replayed: int
+    forgotten: int
+    heartbeat: Durations
+    lag: Durations
+
+
+@dataclass(frozen=True, slots=True)
+class CoherenceStats:
+    """Invalidations. Without ``lanes``, sums over all of them.
+
+    Attributes:
+        received, applied, gaps, resyncs, bad_frames, heartbeats, forks, owed, replayed: As in :class:`LaneStats`.
+        revalidated: Suspect entries that L2 still held, so that no value had to travel.
+        dropped: Suspect entries of which L2 held another write, or none.
+        poisoned: Results that L1 did not keep, because something happened to their key, or to the lane, meanwhile.
+        checks, mismatches: Of the sampler (``sample_rate=``): comparisons of L1 with L2, and broken promises.
+        lanes: Each by itself.
+    """
+
+    received: int = 0
+    applied: int = 0
+    gaps: int = 0
+    resyncs: int = 0
+    bad_frames: int = 0
+    heartbeats: int = 0
+    forks: int = 0
+    owed: int = 0
+    replayed: int = 0
+    revalidated: int = 0
+    dropped: int = 0
+    poisoned: int = 0
+    checks: int = 0
+    mismatches: int = 0
+    lanes: tuple[LaneStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,3 +289,34 @@ def l1_stats(counters: dict[str, int], maxsize: int | None, maxbytes: int | None
 def l2_stats(counters: dict[str, int]) -> L2Stats:
     """Read the tier's counters."""
     return L2Stats(**{name: counters[name] for name in L2Stats.__slots__})
+
+
+def durations(counted: Histogram) -> Durations:
+    """Read a histogram."""
+
+    def milliseconds(share: float) -> float | None:
+        value_ns = counted.quantile_ns(share)
+        return None if value_ns is None else value_ns / 1e6
+
+    return Durations(counted.count, milliseconds(0.5), milliseconds(0.99), milliseconds(1.0))
+
+
+class Sampled(Protocol):
+    """What a sampler has counted."""
+
+    checks: int
+    mismatches: int
+
+
+def coherence_stats(counters: dict[str, int], sampler: Sampled | None, lanes: list[LaneStats]) -> CoherenceStats:
+    """Add up the lanes."""
+    summed = ("received", "applied", "gaps", "resyncs", "bad_frames", "heartbeats", "forks", "owed", "replayed")
+    return CoherenceStats(
+        **{name: sum(getattr(lane, name) for lane in lanes) for name in summed},
+        revalidated=counters["revalidated"],
+        dropped=counters["suspects_dropped"],
+        poisoned=counters["poisoned"],
+        checks=0 if sampler is None else sampler.checks,
+        mismatches=0 if sampler is None else sampler.mismatches,
+        lanes=tuple(lanes),
+    )

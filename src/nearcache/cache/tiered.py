@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import SafeCodec, ValueCodec
-from ..coherence import DERIVED, RESERVED, Horizon, State
+from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ShardError, ShardUnavailableError
 from ..l2 import Driver, Exchange, Introduction, load_script
@@ -21,6 +21,7 @@ from ..loading import (
     ENDLESS_MS,
     MISSING,
     Loading,
+    Sampler,
     Steps,
     ThreadRunner,
     Tier,
@@ -45,7 +46,20 @@ from ..options import Endpoint, Settings, check_tags, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
 from .holding import Hold, hold_to_ms
 from .memory import MemoryCache
-from .report import CoherenceStats, Health, LoaderStats, SelfTest, ShardHealth, ShardTest, Stats, l1_stats, l2_stats
+from .report import (
+    Health,
+    LaneStats,
+    LoaderStats,
+    SelfTest,
+    ShardHealth,
+    Stats,
+    coherence_stats,
+    durations,
+    l1_stats,
+    l2_stats,
+)
+from .sampler import SamplerThread
+from .selftest import require, run_selftest
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("nearcache")
@@ -76,7 +90,7 @@ class TieredCache(Cache[K, V]):
         super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
         self._tier = _tier(settings, endpoints)
-        self._driver = _driver(settings, endpoints, self._servers, self._tier)
+        self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
@@ -90,10 +104,11 @@ class TieredCache(Cache[K, V]):
             horizon=self._horizon,
         )
         self._tier.ears = self._listener
-        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, id(self))
+        self._sampling = self._sampler_thread(settings.sample_rate)
+        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, self._sampling, id(self))
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(self, _leave, self._listener, self._servers)
+        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, self._sampling)
         _open[id(self)] = weakref.ref(self)
         _watch_forks()
         try:
@@ -103,6 +118,20 @@ class TieredCache(Cache[K, V]):
             raise
         self._listener.start()
         self._listener.wait_settled(settings.connect_timeout)
+        if settings.require_coherence:
+            try:
+                require(self.selftest())
+            except BaseException:
+                self.close()
+                raise
+        if self._sampling is not None:
+            self._sampling.start()
+
+    def _sampler_thread(self, rate: float) -> SamplerThread | None:
+        if not rate:
+            return None
+        self._tier.sampler = Sampler()
+        return SamplerThread(weakref.ref(self), self._tier.sampler, self._tier, self._runner, rate)
 
     # -- hooks of the store: what L1 does not hold
 
@@ -120,7 +149,7 @@ class TieredCache(Cache[K, V]):
 
     def _missing_in(self, key: object) -> bool:
         try:
-            return self._run(contains(self._tier, self._name(key)))
+            return self._run(contains(self._tier, self, self._name(key)))
         except ShardError:
             return False
 
@@ -134,6 +163,20 @@ class TieredCache(Cache[K, V]):
         chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
         wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
         return cast("V", self._run(load(self._tier, self, wanted)))
+
+    # -- hooks of the listener, which tells the store what may be served
+
+    def lane_vouch(self, lane: int, until_ns: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.vouched(lane, until_ns)
+        super().lane_vouch(lane, until_ns)
+
+    def lane_suspect(self, lane: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.suspected(lane, self.lane_stamp(lane), monotonic_ns())
+        super().lane_suspect(lane)
 
     # -- single keys
 
@@ -233,19 +276,28 @@ class TieredCache(Cache[K, V]):
     def stats(self) -> Stats:
         """Return what happened in each tier since the cache was opened."""
         counted = self._tier.counted()
-        lanes = [lane.counters for lane in self._tier.lanes]
+        lanes = self._tier.lanes
         return Stats(
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=l2_stats(counted),
             loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
-            coherence=CoherenceStats(
-                received=sum(lane.received for lane in lanes),
-                applied=sum(self._listener.dropped(shard) for shard in range(len(lanes))),
-                gaps=sum(lane.gaps for lane in lanes),
-                resyncs=sum(lane.resyncs for lane in lanes),
-                bad_frames=sum(lane.bad_frames for lane in lanes),
-                heartbeats=sum(lane.heartbeats for lane in lanes),
-            ),
+            coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in range(len(lanes))]),
+        )
+
+    def _lane_stats(self, number: int) -> LaneStats:
+        lane, journal = self._tier.lanes[number], self._tier.journals[number]
+        until_ns = self.lane_fresh_until(number)
+        return LaneStats(
+            name=self._tier.shard_names[number],
+            applied=self._listener.dropped(number),
+            horizon_age_s=(monotonic_ns() - until_ns + lane.bound_ns) / 1e9 if until_ns else None,
+            dark_s=self._horizon.dark_ns(number) / 1e9,
+            owed=journal.owed_count,
+            replayed=journal.replayed,
+            forgotten=journal.forgotten,
+            heartbeat=durations(lane.round_trips),
+            lag=durations(self._tier.lags[number]),
+            **asdict(lane.counters),
         )
 
     def health(self) -> Health:
@@ -258,7 +310,7 @@ class TieredCache(Cache[K, V]):
         horizon_ns = until_ns - lane.bound_ns
         return ShardHealth(
             name=endpoint.name,
-            address=endpoint.address,
+            address=status.address or endpoint.address,
             lane=lane.state.value,
             vouched=lane.state is State.LIVE and now_ns < until_ns,
             horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
@@ -269,43 +321,8 @@ class TieredCache(Cache[K, V]):
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
-        self._listener.wait_settled(timeout)  # a cache that has just been opened, or forked
-        return SelfTest(tuple(self._test_shard(shard, timeout) for shard in range(len(self._endpoints))))
-
-    def _test_shard(self, shard: int, timeout: float) -> ShardTest:
-        name, wid, seen = self._endpoints[shard].name, new_id(), threading.Event()
-        at_ns = [0]
-
-        def notice() -> None:
-            at_ns[0] = monotonic_ns()
-            seen.set()
-
-        self._listener.watch(wid, notice)
-        try:
-            sent_ns = monotonic_ns()
-            exchange = self._tier.invalidate_exchange(shard, [RESERVED + b"selftest"], wid)
-            reply = self._driver.execute([exchange])[0]
-            error = (
-                reply
-                if isinstance(reply, Exception)
-                else next((value for value in reply.values if isinstance(value, Exception)), None)
-            )
-            if error is not None:
-                return ShardTest(name, False, None, f"cannot publish: {error}")
-            if seen.wait(timeout):
-                return ShardTest(name, True, (at_ns[0] - sent_ns) / 1e6, "")
-            return ShardTest(name, False, None, self._why_unseen(shard))
-        finally:
-            self._listener.unwatch(wid)
-
-    def _why_unseen(self, shard: int) -> str:
-        lane = self._tier.lanes[shard]
-        if lane.state is State.LIVE:
-            return (
-                "writes and heartbeats pass but published messages do not arrive: does the ACL user have the "
-                "channel (&nc:*), does a proxy drop pub/sub?"
-            )
-        return f"not subscribed ({lane.state.value}): {lane.last_error}"
+        names = [endpoint.name for endpoint in self._endpoints]
+        return run_selftest(self._tier, self._driver, self._listener, names, timeout)
 
     # -- life
 
@@ -356,6 +373,14 @@ class TieredCache(Cache[K, V]):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
+        for shard, endpoint in enumerate(self._endpoints):
+            status = self._driver.status(shard)
+            if endpoint.master and status.version and not status.guarded:
+                _log.warning(
+                    "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
+                    "writes and vouching for copies after another one was promoted (docs/failure.md)",
+                    endpoint.name, status.address,
+                )  # fmt: skip
 
     def _after_fork(self) -> None:
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
@@ -368,6 +393,8 @@ class TieredCache(Cache[K, V]):
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)
         self._listener.after_fork()
+        if self._sampling is not None:
+            self._sampling.start()
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
@@ -381,11 +408,22 @@ def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint
     return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
 
 
-def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: EmbeddedServers | None, tier: Tier) -> Driver:
+def _driver(
+    settings: Settings,
+    endpoints: tuple[Endpoint, ...],
+    servers: EmbeddedServers | None,
+    tier: Tier,
+    cache: weakref.ref[TieredCache[Any, Any]],
+) -> Driver:
     def restart(_shard: int) -> bool:
         assert servers is not None
         servers.ensure()
         return True
+
+    def hurry(shard: int) -> None:
+        alive = cache()
+        if alive is not None:
+            alive._listener.hurry(shard)
 
     return Driver(
         endpoints,
@@ -394,6 +432,7 @@ def _driver(settings: Settings, endpoints: tuple[Endpoint, ...], servers: Embedd
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
         introduction=Introduction(tier.adopt_commands, tier.note_adopted),
+        on_reached=hurry,
     )
 
 
@@ -411,18 +450,23 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
         lease_ms=milliseconds(settings.lease),
         forgives=settings.on_error == "queue",
         bound_ns=round(settings.max_staleness * 1e9),
+        stale_ns=round((settings.stale_if_error or 0) * 1e9),
     )
 
 
-def _end(listener: Listener, driver: Driver, servers: EmbeddedServers | None, key: int) -> None:
+def _end(
+    listener: Listener, driver: Driver, servers: EmbeddedServers | None, sampling: SamplerThread | None, key: int
+) -> None:
     """Close a cache's parts: at ``close()``, or when the cache is collected."""
     _open.pop(key, None)
-    _leave(listener, servers)
+    _leave(listener, servers, sampling)
     driver.close()
 
 
-def _leave(listener: Listener, servers: EmbeddedServers | None) -> None:
+def _leave(listener: Listener, servers: EmbeddedServers | None, sampling: SamplerThread | None) -> None:
     """Stop taking part; also at interpreter exit. Idempotent."""
+    if sampling is not None:
+        sampling.stop()
     listener.stop()
     if servers is not None:
         with suppress(OSError):

@@ -16,11 +16,13 @@ from .lane import (
     Suspect,
     Vouch,
 )
-from .messages import RESERVED, TAG_KEY, Message, pack_message, parse_message
+from .messages import OPERATIONS, RESERVED, TAG_KEY, Message, pack_message, parse_message
+from .metrics import Histogram
 from .token import pack_token, parse_token
 
 __all__ = [
     "DERIVED",
+    "OPERATIONS",
     "RESERVED",
     "TAG_KEY",
     "Action",
@@ -30,6 +32,7 @@ __all__ = [
     "Derived",
     "Detach",
     "Forked",
+    "Histogram",
     "Horizon",
     "Journal",
     "Lane",

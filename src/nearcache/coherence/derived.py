@@ -25,11 +25,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from .._store import Store
+from ..clocks import Clock, monotonic_ns
 
 #: How many derived lanes a cache has.
 DERIVED: Final = 64
 #: How many tags are told apart.
 TAGS: Final = 65_536
+#: How many of this process' own messages are remembered until they come.
+_EXPECTED: Final = 1024
 
 
 class Derived:
@@ -49,6 +52,7 @@ class Derived:
         self._below: list[set[int]] = [set() for _ in range(count)]
         self._above: list[set[int]] = [set() for _ in range(lanes)]
         self._by_tag: dict[bytes, set[int]] = {}
+        self._expected: dict[int, None] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -93,6 +97,21 @@ class Derived:
         with self._lock:
             self._suspect(store, self._above[lane])
 
+    def expect(self, wid: int) -> None:
+        """This process makes a tag's record under this id, and says itself what changes by that."""
+        with self._lock:
+            self._expected[wid] = None
+            if len(self._expected) > _EXPECTED:
+                del self._expected[next(iter(self._expected))]
+
+    def heard(self, store: Store[Any, Any], wid: int, tags: Iterable[bytes]) -> None:
+        """A message says that tags have another generation: the write's id."""
+        with self._lock:
+            is_own = wid in self._expected
+            self._expected.pop(wid, None)
+            for tag in () if is_own else tags:
+                self._suspect(store, self._by_tag.get(tag, ()))
+
     def changed(self, store: Store[Any, Any], tag: bytes) -> None:
         """A tag has, or may have, another generation."""
         with self._lock:
@@ -117,15 +136,42 @@ class Horizon:
         derived: The lanes for entries with tags.
     """
 
-    def __init__(self, store: Callable[[], Store[Any, Any] | None], tags: Store[bytes, int], derived: Derived) -> None:
+    def __init__(
+        self,
+        store: Callable[[], Store[Any, Any] | None],
+        tags: Store[bytes, int],
+        derived: Derived,
+        clock: Clock = monotonic_ns,
+    ) -> None:
         self._store = store
+        self._clock = clock
+        self._vouched_ns: dict[int, int] = {}  # lane -> until when it is, or was, vouched for
+        self._dark_ns: dict[int, int] = {}  # lane -> time without, up to the newest vouching
         self.tags = tags
         self.derived = derived
+
+    def dark_ns(self, lane: int) -> int:
+        """Return for how long nothing of a lane could be served, since it was first vouched for."""
+        until_ns = self._vouched_ns.get(lane)
+        if until_ns is None:
+            return 0
+        return self._dark_ns[lane] + max(0, self._clock() - until_ns)
+
+    def _account(self, lane: int, until_ns: int) -> None:
+        """Keep the books on darkness: it lasts from the end of one vouching to the beginning of the next."""
+        now_ns = self._clock()
+        before_ns = self._vouched_ns.get(lane)
+        if until_ns:
+            self._dark_ns[lane] = self._dark_ns.get(lane, 0) + (0 if before_ns is None else max(0, now_ns - before_ns))
+            self._vouched_ns[lane] = until_ns
+        elif before_ns is not None:
+            self._vouched_ns[lane] = min(before_ns, now_ns)
 
     def lane_vouch(self, lane: int, until_ns: int) -> None:
         """Entries of the lane may be served until then."""
         store = self._store()
         if store is not None:
+            self._account(lane, until_ns)
             store.lane_vouch(lane, until_ns)
             self.tags.lane_vouch(lane, until_ns)
             self.derived.vouched(store, lane, until_ns)
@@ -149,6 +195,7 @@ class Horizon:
         """Nothing of the lane may be served."""
         store = self._store()
         if store is not None:
+            self._account(lane, 0)
             store.lane_dark(lane)
             self.tags.lane_dark(lane)
             self.derived.vouched(store, lane, 0)
@@ -159,10 +206,8 @@ class Horizon:
         return 0 if store is None else store.apply(lane, wid, keys)
 
     def apply_tags(self, lane: int, wid: int, tags: list[bytes]) -> None:
-        """Tags have another generation: the write's id. What this process has just made so itself is no news."""
+        """Tags have another generation: the write's id."""
         store = self._store()
         if store is not None:
-            news = [tag for tag in tags if self.tags.peek(tag) != wid]
             self.tags.apply(lane, wid, tags)
-            for tag in news:
-                self.derived.changed(store, tag)
+            self.derived.heard(store, wid, tags)

@@ -32,6 +32,7 @@ from typing import Any
 from ..clocks import TICK_NS
 from ..errors import DecodeError
 from .messages import Message, chain_after, parse_message, parse_next
+from .metrics import Histogram
 
 
 class State(Enum):
@@ -141,6 +142,7 @@ class Lane:
     fresh_until_ns: int = 0
     last_error: str = "not connected yet"
     epoch: int | None = None
+    round_trips: Histogram = field(default_factory=Histogram)
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
     _void: int = 0
@@ -204,7 +206,7 @@ class Lane:
         self._void = len(self._sent)
         return [Suspect(), Vouch(0)]
 
-    def heartbeat_reply(self, reply: Any) -> list[Action]:
+    def heartbeat_reply(self, reply: Any, now_ns: int = 0) -> list[Action]:
         """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, placement version, ends]``."""
         if self.state is State.DOWN or not self._sent:
             return self._give_up("a reply that nobody asked for")
@@ -216,13 +218,15 @@ class Lane:
         except (TypeError, ValueError, IndexError, KeyError):
             return self._give_up(f"heartbeat refused or not understood: {reply!r}")
         self.counters.heartbeats += 1
+        if now_ns:
+            self.round_trips.add(now_ns - sent_ns)
         actions: list[Action] = []
         if self.state is State.SYNC:
             self.state = State.LIVE
             self.counters.resyncs += 1
             actions.append(Attach(self.identity))
-        elif there != self.position:
-            # A message that the server sent before this reply has not come: it is lost.
+        elif there != self.position or self.generation not in (None, generation):
+            # A message that the server sent before this reply has not come: it is lost. Or the record was.
             self.counters.gaps += 1
             actions.append(Suspect())
         if self.epoch is not None and self.epoch != there.epoch:
@@ -283,6 +287,8 @@ class Lane:
                 or (message.epoch != here.epoch and message.operation != "E")
             ):
                 self.counters.gaps += 1
+                # What is missing may have been a clear, or the whole record: readers ask until a heartbeat tells.
+                self.generation = None
                 actions.append(Suspect())
             self.position = Position(message.epoch, message.seq, message.wid)
         # In SYNC there is no position yet; messages still poison what is in flight.

@@ -6,6 +6,7 @@ that is ours: redis-py spends more time around a GET than Redis and the kernel d
 
 from __future__ import annotations
 
+import os
 import re
 import select
 from typing import TYPE_CHECKING, Any, Final
@@ -38,10 +39,13 @@ class Connection:
         identity: 64-bit number of the server process and its replication history; 0: unknown.
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
+        term: Which of the shard's servers, in the order they were met, it leads to (see ``shard``).
         once: Most bytes that a blocking send may be given: a send that blocks until all has gone might never end.
     """
 
-    __slots__ = ("__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "used_ns", "wants_write")
+    __slots__ = (
+        "__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
+    )  # fmt: skip
 
     once: int = 2**62
 
@@ -54,6 +58,7 @@ class Connection:
         self.identity = 0
         self.seconds = -1.0
         self.used_ns = 0
+        self.term = 0
         self.wants_write = False
         self._poll: Any = None
 
@@ -174,6 +179,10 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
 
 
 def _tls(endpoint: Endpoint) -> dict[str, Any]:
+    for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        path = getattr(endpoint, option)
+        if path and not os.access(path, os.R_OK):  # OpenSSL does not say which
+            raise FileNotFoundError(f"{option}={path!r} cannot be read")
     return {
         "ssl_ca_certs": endpoint.ssl_ca_certs,
         "ssl_certfile": endpoint.ssl_certfile,

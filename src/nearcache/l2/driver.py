@@ -19,7 +19,7 @@ from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
-from .connection import MORE, Connection
+from .connection import MORE, Connection, TlsConnection
 from .introduction import Introduction
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
@@ -34,9 +34,10 @@ class ListenerLink:
         reader: A hiredis reader, to be fed with what ``receive`` returns. It returns ``more`` when it needs more
             bytes, pushes as ``hiredis.PushNotification``, and error replies as :class:`ServerReplyError`.
         identity: As in :class:`Reply`.
+        plain: Whether the socket carries RESP as it is, and not TLS records.
     """
 
-    __slots__ = ("_connection", "identity", "more", "reader", "sock")
+    __slots__ = ("_connection", "identity", "more", "plain", "reader", "sock")
 
     def __init__(self, connection: Connection) -> None:
         connection.sock.settimeout(None)
@@ -45,6 +46,7 @@ class ListenerLink:
         self.reader = connection.reader
         self.identity = connection.identity
         self.more = MORE
+        self.plain = not isinstance(connection, TlsConnection)
 
     def send(self, *commands: Command) -> None:
         """Send commands in one piece, scripts among them as in :class:`Exchange`. The replies are the caller's to read.
@@ -86,6 +88,8 @@ class Driver:
     ``on_unreachable(shard)`` is called, without locks and perhaps from several threads, when a connection could not be
     made; if it returns True, making it is tried once more. A ``CacheError`` that it raises becomes part of the shard's.
     ``introduction`` is made on every new connection.
+    ``on_reached(shard)`` is called in the same way when one could be made after trouble, or leads to another server
+    than the one before.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Driver:
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
         introduction: Introduction | None = None,
+        on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self._clock = clock
         self._timeout_ns = int(timeout_s * 1e9)
@@ -114,6 +119,7 @@ class Driver:
                 clock=clock,
                 on_unreachable=on_unreachable,
                 introduction=introduction,
+                on_reached=on_reached,
             )
             for number, endpoint in enumerate(endpoints)
         ]
@@ -151,7 +157,7 @@ class Driver:
 
     def note_alive(self, shard: int) -> None:
         """Close the shard's breaker: somebody has had an answer from it."""
-        self._shards[shard].breaker.succeed()
+        self._shards[shard].note_alive()
 
     def status(self, shard: int) -> ShardStatus:
         """Return how the shard is doing, from what is known; nothing is sent."""
@@ -160,14 +166,13 @@ class Driver:
     def after_fork(self) -> None:
         """Make the driver usable in a forked child: new locks, new connections; the parent's stay undisturbed."""
         for shard in self._shards:
-            shard.pool.after_fork()
-            shard.breaker.after_fork()
+            shard.after_fork()
 
     def close(self) -> None:
         """Close all connections and wake who waits for one; calls under way end first. Idempotent."""
         self._closed = True
         for shard in self._shards:
-            shard.pool.close()
+            shard.close()
 
     def _short(self, exchange: Exchange, now: int, deadline_ns: int) -> Reply | ShardError:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""

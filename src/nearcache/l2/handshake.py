@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..clocks import Clock
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _OLDEST: Final = (6, 2)
 _NEEDS: Final = "nearcache needs Redis 6.2, Valkey 7.2 or newer"
+_COMPLAINT: Final = "wants a certificate of this client that it can trust: give ssl_certfile and ssl_keyfile"
 _REFUSALS: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
 
 
@@ -43,10 +45,14 @@ class Peer(NamedTuple):
     Attributes:
         identity: See the module; 0: unknown.
         version: What ``redis_version`` says; empty: unknown.
+        address: Where it is.
+        guarded: Whether it refuses writes while it has no replica that keeps up (``min-replicas-to-write``).
     """
 
     identity: int
     version: str
+    address: str = ""
+    guarded: bool = False
 
 
 def connect(endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool = False) -> tuple[Connection, Peer]:
@@ -58,6 +64,24 @@ def connect(endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool =
         AuthenticationFailedError, NotRedisError, UnsupportedServerError: As they say.
         ServerReplyError: The server refused something else, such as the database number.
     """
+    connection, answers = converse(endpoint, _steps(endpoint, resp3=resp3), deadline_ns, clock)
+    try:
+        peer = _peer(answers, endpoint)
+    except BaseException:
+        connection.close()
+        raise
+    connection.identity = peer.identity
+    return connection, peer
+
+
+def converse(
+    endpoint: Endpoint, steps: Mapping[str, tuple[Any, ...]], deadline_ns: int, clock: Clock
+) -> tuple[Connection, dict[str, Any]]:
+    """Return a new connection, and what was answered to the commands of ``steps``, by their names.
+
+    Raises:
+        ShardError: As :func:`connect`; a refused step that can be done without is an answer.
+    """
     seconds = max(0.001, (deadline_ns - clock()) / 1e9)
     try:
         connection = dial(endpoint, seconds)
@@ -68,17 +92,25 @@ def connect(endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool =
     except OSError as error:
         raise _refused(endpoint, error) from error
     try:
-        return connection, _greet(connection, endpoint, deadline_ns, clock, resp3=resp3)
+        return connection, exchange(connection, steps, endpoint, deadline_ns, clock)
     except BaseException:
         connection.close()
         raise
 
 
+def _is_complaint(error: BaseException | None) -> bool:
+    """Return whether a TLS error is the server's answer to this client's certificate, or to there being none."""
+    reason = str(getattr(error, "reason", None) or "")
+    return "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE"))
+
+
 def _refused(endpoint: Endpoint, error: OSError) -> ShardError:
     if type(error).__module__ == "ssl":
         reason = str(getattr(error, "reason", None) or error)
-        if "CERTIFICATE" in reason:
-            remedy = "check ssl_ca_certs, ssl_check_hostname and the server's certificate"
+        if _is_complaint(error):
+            return ShardUnavailableError(endpoint.name, f"{endpoint.address} {_COMPLAINT} ({error})")
+        if "CERTIFICATE" in reason or "PEM" in reason or "KEY" in reason:
+            remedy = "check ssl_ca_certs, ssl_check_hostname, the server's certificate, and your own if you have one"
             return ShardUnavailableError(endpoint.name, f"{endpoint.address}: TLS failed ({error}): {remedy}")
         return NotRedisError(
             endpoint.name, f"{endpoint.address} does not speak TLS ({reason}): use redis://, or the server's TLS port"
@@ -86,10 +118,12 @@ def _refused(endpoint: Endpoint, error: OSError) -> ShardError:
     return ShardUnavailableError(endpoint.name, f"cannot connect to {endpoint.address}: {error}")
 
 
-def _greet(connection: Connection, endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool) -> Peer:
+def exchange(
+    connection: Connection, steps: Mapping[str, tuple[Any, ...]], endpoint: Endpoint, deadline_ns: int, clock: Clock
+) -> dict[str, Any]:
+    """Return what is answered to the commands of ``steps``; raises as :func:`converse`."""
     import hiredis
 
-    steps = _steps(endpoint, resp3=resp3)
     request = b"".join(hiredis.pack_command(command) for command in steps.values())
     flow = Flow(connection, request, len(steps))
     for _ in run([flow], deadline_ns, clock):
@@ -99,21 +133,23 @@ def _greet(connection: Connection, endpoint: Endpoint, deadline_ns: int, clock: 
     if flow.failure is not None:
         raise _broken(flow, endpoint) from flow.failure
     connection.errors.clear()
-    peer = _peer(answers, endpoint)
-    connection.identity = peer.identity
-    return peer
+    return answers
+
+
+def credentials(endpoint: Endpoint) -> dict[str, tuple[Any, ...]]:
+    """Return the step that logs in, if there is anything to log in with."""
+    if endpoint.username:
+        return {"auth": ("AUTH", endpoint.username, endpoint.password or "")}
+    # One argument where there is no user name: what servers and proxies without ACLs understand.
+    return {"auth": ("AUTH", endpoint.password)} if endpoint.password is not None else {}
 
 
 def _steps(endpoint: Endpoint, *, resp3: bool) -> dict[str, tuple[Any, ...]]:
-    steps: dict[str, tuple[Any, ...]] = {}
-    secret = None
-    if endpoint.password is not None or endpoint.username is not None:
-        secret = (endpoint.username or "default", endpoint.password or "")
+    login = credentials(endpoint)
+    steps: dict[str, tuple[Any, ...]] = {} if resp3 else login
     if resp3:
-        steps["hello"] = ("HELLO", 3, "AUTH", *secret) if secret else ("HELLO", 3)
-    elif secret:
-        # One argument where there is no user name: what servers and proxies without ACLs understand.
-        steps["auth"] = ("AUTH", *secret) if endpoint.username else ("AUTH", endpoint.password)
+        secret = (endpoint.username or "default", endpoint.password or "")
+        steps["hello"] = ("HELLO", 3, "AUTH", *secret) if login else ("HELLO", 3)
     if endpoint.db:
         steps["select"] = ("SELECT", endpoint.db)
     if resp3:
@@ -121,6 +157,9 @@ def _steps(endpoint: Endpoint, *, resp3: bool) -> dict[str, tuple[Any, ...]]:
         steps["no-evict"] = ("CLIENT", "NO-EVICT", "on")
     steps["server"] = ("INFO", "server")
     steps["replication"] = ("INFO", "replication")
+    if endpoint.master:
+        # Sentinels may not have heard yet that the master has changed, and INFO may be forbidden.
+        steps["role"] = ("ROLE",)
     return steps
 
 
@@ -147,6 +186,8 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
 
 def _broken(flow: Flow, endpoint: Endpoint) -> ShardError:
     """Return what a handshake that ended early means."""
+    if _is_complaint(flow.failure):  # with TLS 1.3 it comes only after the handshake
+        return ShardUnavailableError(endpoint.name, f"{endpoint.address} {_COMPLAINT} ({flow.failure})")
     if isinstance(flow.failure, (TimeoutError, EOFError, OSError)):
         # A stopped Redis is silent as well, so silence proves nothing.
         what = "answered nothing in time" if isinstance(flow.failure, TimeoutError) else f"hung up ({flow.failure})"
@@ -161,16 +202,19 @@ def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
         raise UnsupportedServerError(endpoint.name, f"{endpoint.address} runs version {version}; {_NEEDS}")
-    if replication.get("role", "master") != "master":
+    role = answers.get("role")
+    is_master = replication.get("role", "master") == "master"
+    if not is_master or (isinstance(role, list) and role[:1] not in ([b"master"], ["master"])):
         primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
         raise ShardUnavailableError(
             endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}, give that address"
         )
     run_id, history = server.get("run_id"), replication.get("master_replid")
-    if not run_id or not history:
-        return Peer(0, version)
-    digest = hashlib.blake2b(f"{run_id} {history}".encode(), digest_size=8).digest()
-    return Peer(int.from_bytes(digest, "big") or 1, version)
+    identity = 0
+    if run_id and history:
+        digest = hashlib.blake2b(f"{run_id} {history}".encode(), digest_size=8).digest()
+        identity = int.from_bytes(digest, "big") or 1
+    return Peer(identity, version, endpoint.address, "min_slaves_good_slaves" in replication)
 
 
 def _info(answer: Any, endpoint: Endpoint) -> dict[str, str]:

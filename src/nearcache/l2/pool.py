@@ -50,6 +50,11 @@ class Pool:
         return len(self._all)
 
     @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    @property
     def in_use(self) -> int:
         """Number of connections that calls hold now."""
         return max(0, len(self._all) - len(self.idle))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,12 +17,15 @@ from .breaker import Breaker, BreakerSettings
 from .connection import Connection
 from .pool import Pool
 from .scripts import Script
+from .sentinel import Sentinels
 
 if TYPE_CHECKING:
     from .introduction import Introduction
 
 #: A connection that idled for longer is looked at before use.
 _IDLE_NS: Final = 1_000_000_000
+#: How often the sentinels are asked whether the master is still the one in use.
+_VERIFY_NS: Final = 1_000_000_000
 
 
 class ShardStatus(NamedTuple):
@@ -32,10 +39,17 @@ class ShardStatus(NamedTuple):
     in_use: int
     identity: int
     version: str
+    address: str
+    guarded: bool
 
 
 class Shard:
-    """What the driver keeps per shard."""
+    """What the driver keeps per shard.
+
+    A shard's *term* is counted up when another server is met, or the one there was turns out to be no master any more;
+    connections of an older term are closed when they are next looked at. The identity alone would not do, for it may be
+    unknown.
+    """
 
     def __init__(
         self,
@@ -48,6 +62,7 @@ class Shard:
         clock: Clock,
         on_unreachable: Callable[[int], bool] | None,
         introduction: Introduction | None = None,
+        on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self.name = endpoint.name
         self.breaker = Breaker(breaker, clock=clock)
@@ -58,6 +73,12 @@ class Shard:
         self._clock = clock
         self._on_unreachable = on_unreachable
         self._introduction = introduction
+        self._on_reached = on_reached
+        self._sentinels = Sentinels(endpoint, clock) if endpoint.master else None
+        self._term = 0
+        self._verifying = threading.Lock()
+        self._verify_ns = 0
+        self._link: weakref.ref[Connection] | None = None
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
@@ -71,7 +92,7 @@ class Shard:
                 return None
             # A server that was demoted and promoted again, without a restart, has another identity on new connections,
             # and what came over an old one could never be kept.
-            current = connection.identity == self._peer.identity
+            current = connection.term == self._term and connection.identity == self._peer.identity
             young = now - connection.used_ns < _IDLE_NS and commands[0][0].__class__ is not Script
             if current and (young or not connection.is_stale()):
                 connection.used_ns = now
@@ -115,11 +136,24 @@ class Shard:
 
     def _connect(self, deadline_ns: int, resp3: bool) -> Connection:
         soonest = min(deadline_ns, self._clock() + self._connect_timeout_ns)
-        connection, self._peer = handshake.connect(self._endpoint, soonest, self._clock, resp3=resp3)
+        if self._sentinels is None:
+            connection, peer = handshake.connect(self._endpoint, soonest, self._clock, resp3=resp3)
+        else:
+            connection, peer = self._sentinels.connect(soonest, resp3=resp3)
+        news = peer.identity != self._peer.identity
+        if news:
+            self._term += 1
+        self._peer = peer
+        connection.term = self._term
         connection.used_ns = self._clock()
         if self._introduction is not None:
             self._introduce(self._introduction, connection, soonest)
+        if resp3:
+            self._link = weakref.ref(connection)
+        news = news or not self.breaker.quiet
         self.breaker.succeed()
+        if news and not resp3 and self._on_reached is not None:
+            self._on_reached(self._number)
         return connection
 
     def _introduce(self, introduction: Introduction, connection: Connection, deadline_ns: int) -> None:
@@ -130,6 +164,51 @@ class Shard:
             if isinstance(error, OSError):
                 raise ShardUnavailableError(self.name, str(error)) from error
             raise
+
+    def note_alive(self) -> None:
+        """Somebody has had an answer from it. Does not block."""
+        self.breaker.succeed()
+        now = self._clock()
+        if self._sentinels is not None and now >= self._verify_ns and self._verifying.acquire(blocking=False):
+            self._verify_ns = now + _VERIFY_NS
+            arguments = (self._verifying, now + self._connect_timeout_ns)
+            threading.Thread(target=self._verify, args=arguments, name="nearcache-sentinels", daemon=True).start()
+
+    def _verify(self, mine: threading.Lock, deadline_ns: int) -> None:
+        """Leave a master that was replaced, although it still answers. Runs in a thread of its own."""
+        assert self._sentinels is not None
+        try:
+            if self._sentinels.has_moved(self._peer.address, deadline_ns):
+                self.demoted()
+                link = None if self._link is None else self._link()
+                if link is not None:
+                    # Its reader sees the end of the stream. Not TLS's own shutdown, which would disturb one that reads.
+                    with contextlib.suppress(OSError):
+                        socket.socket.shutdown(link.sock, socket.SHUT_RDWR)
+            if self.pool.closed:
+                self._sentinels.close()
+        finally:
+            mine.release()
+
+    def close(self) -> None:
+        """Close all connections; those in use when they are put back."""
+        self.pool.close()
+        if self._sentinels is not None and self._verifying.acquire(blocking=False):
+            self._sentinels.close()  # else the thread that holds the lock does it
+            self._verifying.release()
+
+    def after_fork(self) -> None:
+        """In a forked child: new locks, and connections of its own."""
+        self.pool.after_fork()
+        self.breaker.after_fork()
+        self._verifying = threading.Lock()
+        if self._sentinels is not None:
+            self._sentinels.close()
+
+    def demoted(self) -> None:
+        """What the connections lead to takes no writes any more: let the next one be made anew, wherever that leads."""
+        self._term += 1
+        self.pool.flush()
 
     def refusal(self, longest_ns: int) -> ShardUnavailableError | None:
         """Return the error of a call that the breaker refuses; None: go on."""

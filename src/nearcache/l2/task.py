@@ -104,7 +104,7 @@ class Task:
         flow = self.flow
         assert flow is not None
         if flow.failure is None:
-            self._answered(flow)
+            self._answered(flow, time_left)
             return
         self.abandon()
         failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
@@ -129,17 +129,24 @@ class Task:
         else:
             self.result = error
 
-    def _answered(self, flow: Flow) -> None:
+    def _answered(self, flow: Flow, time_left: bool) -> None:
         connection = flow.connection
         values = flow.values
         errors = connection.errors[:]
         connection.errors.clear()
         if errors and not self._places and self._send_in_full(flow):
             return
+        demoted = any(error.code == "READONLY" for error in errors)
+        if demoted:
+            self.shard.demoted()
+            if len(errors) == len(values) and not self.again and not self._places and time_left:
+                self.abandon()
+                self.again = True  # nothing of it was executed
+                return
         identity = connection.identity
         self.flow = None  # before it is another thread's: an interrupt of this one must not close it then
-        if connection.reader.has_data():
-            self.shard.pool.discard(connection)  # more than was asked for: out of step
+        if demoted or connection.reader.has_data():
+            self.shard.pool.discard(connection)  # of no use, or out of step: more than was asked for
         else:
             self.shard.pool.put(connection)
         if self._places:

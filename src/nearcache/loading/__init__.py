@@ -4,6 +4,7 @@ from .bulk import invalidate_many, read_many, write_many
 from .filling import Loading, load
 from .reading import contains, read
 from .replies import MISSING
+from .sampling import Sampler
 from .steps import Request, Steps, ThreadRunner
 from .tagging import invalidate_tag, tags_named
 from .tier import ENDLESS_MS, Tier, hex_id, new_id
@@ -16,6 +17,7 @@ __all__ = [
     "MISSING",
     "Loading",
     "Request",
+    "Sampler",
     "Steps",
     "ThreadRunner",
     "Tier",

@@ -15,7 +15,7 @@ from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
 from ..l2 import Command, Exchange, Reply
-from .reading import accept, revalidated
+from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Steps
 from .tagging import Tag, depend, generations
@@ -44,7 +44,10 @@ class _Wanted:
 
 
 def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys. Keys whose shard does not answer are absent, as missing ones are."""
+    """Return what L2 holds of these keys.
+
+    Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
+    """
     by_shard: dict[int, list[_Wanted]] = {}
     found: dict[Any, Any] = {}
     waiting: dict[Any, _Wanted] = {}
@@ -97,10 +100,13 @@ def _round(
     again: dict[int, list[_Wanted]] = {}
     for (shard, share), reply in zip(by_shard.items(), replies, strict=True):
         try:
-            checked = answer(reply)
-            stale = yield from _settle(tier, store, shard, share, checked, found)
-        except ShardError:
+            stale = yield from _settle(tier, store, shard, share, answer(reply), found)
+        except ShardError:  # at once, or when asked for the generation once more
             tier.count(errors=1)
+            for wanted in share:
+                copy = stale_copy(tier, store, wanted.name, shard)
+                if copy is not MISSING:
+                    found[wanted.name] = copy
             continue
         if stale:
             again[shard] = stale
@@ -127,11 +133,11 @@ def _settle(
                 tier.count(hits=1, revalidated=1)
                 found[wanted.name] = value
             else:
+                tier.count(suspects_dropped=1)
                 stale.append(wanted)
             continue
         taken = yield from accept(tier, store, shard, body, pttl_ms, generation, wanted.start_ns)
-        size = len(body or b"")
-        store.finish(wanted.op, taken.value, taken.wid, taken.deadline_ns, size, reply.identity, taken.under)
+        keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
         if taken.value is not MISSING:
             found[wanted.name] = taken.value
     return stale

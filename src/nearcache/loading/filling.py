@@ -85,11 +85,6 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     mine = Load(wanted.name)
     try:
         while (flight := tier.loads.begin(mine)) is not mine:
-            if flight.op is not None and not flight.op.storable:
-                # Something has happened to the key since: what it brings may be older than what was read or written
-                # here. This is rule R2, for loads.
-                tier.loads.replace(flight, mine)
-                break
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
@@ -110,19 +105,19 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> St
         try:
             value = yield from read(tier, store, wanted.name, mine)
         except ShardError:
-            return (yield from _call_apart(tier, store, wanted, mine))
+            return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
             return value
         signal = Signal()
         # Before asking, so that the message that ends the wait cannot come too early.
         is_heard = tier.ears.await_key(lane, encoded, signal.set)
         try:
-            given = yield from _attempt(tier, store, wanted, mine, encoded)
+            given = yield from _attempt(tier, store, wanted, encoded, mine)
             if given.value is not MISSING:
                 return given.value
             if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
-                return (yield from _call_apart(tier, store, wanted, mine))
+                return (yield from _load_only(tier, store, wanted, mine))
             seconds = given.wait_ms / 1000
             mine.op = None  # whatever happens now, it will read again
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
@@ -131,12 +126,13 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> St
             tier.ears.unawait(lane, encoded, signal.set)
 
 
-def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, encoded: bytes) -> Steps[_Answer]:
+def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load) -> Steps[_Answer]:
     """Ask for the lease; with it, load and fill."""
-    lane = tier.place(wanted.name)[0]
-    op = mine.op = Op(wanted.name, lane, wid=new_id(), write=True)
+    lane = tier.lane_of(encoded)
+    op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
+        mine.op = op
         try:
             given = yield from _lease(tier, store, lane, encoded)
         except ShardError:
@@ -145,7 +141,7 @@ def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, en
             # L1 may hold a value older than this one, and after this one it must not be read (R4).
             store.abandon(op, drop=given.value is not MISSING)
             return given
-        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given)))
+        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine)))
     finally:
         store.abandon(op, drop=False)  # unless it is finished
 
@@ -185,7 +181,9 @@ class _Loaded(NamedTuple):
     under: tuple[int, int] | None
 
 
-def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer) -> Steps[Any]:
+def _fill(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer, mine: Load
+) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
@@ -198,6 +196,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
     finally:
         tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
     if loaded.tags is None:
+        tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
     sealed = tier.codec.seal(
@@ -211,6 +210,7 @@ def _fill(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: 
         reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
     except ShardError:
         tier.count(errors=1)
+        tier.loads.close(mine)
         store.abandon(op, drop=True)
         return loaded.value
     if int(reply.values[-1][0]) != 1:
@@ -244,20 +244,23 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
     return _Loaded(value, content, stated, under)
 
 
+def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+    """Load, and keep the value nowhere. Who comes after a write of the key does not join, even so."""
+    op = Op(wanted.name, tier.place(wanted.name)[0], write=True)
+    try:
+        store.open(op)
+        mine.op = op
+        value = yield from _call(tier, wanted)
+        tier.loads.close(mine)
+        return value
+    finally:
+        store.abandon(op, drop=False)
+
+
 def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
     """Give the lease back, so that nobody has to wait for its end. If that fails, they do."""
     command = tier.call(tier.scripts.abort, tier.write_keys(lane, [encoded]), hex_id(new_id()), token)
     yield [Exchange(lane, [command])]
-
-
-def _call_apart(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
-    """Call the loader for a value that is kept nowhere. The operation is there to notice what happens to the key."""
-    op = mine.op = Op(wanted.name, tier.place(wanted.name)[0])
-    try:
-        store.open(op)
-        return (yield from _call(tier, wanted))
-    finally:
-        store.abandon(op, drop=False)
 
 
 def _call(tier: Tier, wanted: Loading) -> Steps[Any]:

@@ -38,14 +38,37 @@ class Found(NamedTuple):
 _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
-def read(tier: Tier, store: Store[Any, Any], key: Any, load: Load | None = None) -> Steps[Any]:
+def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
     """Return the value in L2, or MISSING; L1 takes it when the protocol allows.
 
     Args:
-        load: The load that the read is a part of.
+        tier, store: The cache's.
+        key: As the cache holds it.
+        flight: The load that this is a part of, which is no fresher than the read.
+
     Raises:
-        ShardError: The shard did not answer.
+        ShardError: The shard did not answer, and there is no copy that may be served all the same.
     """
+    try:
+        return (yield from _read(tier, store, key, flight))
+    except ShardError:
+        value = stale_copy(tier, store, key, tier.place(key)[0])
+        if value is MISSING:
+            raise
+        return value
+
+
+def stale_copy(tier: Tier, store: Store[Any, Any], key: Any, lane: int) -> Any:
+    """Return what L1 may serve of a lane whose shard has just failed to answer, or MISSING."""
+    if tier.stale is None:
+        return MISSING
+    value = tier.stale.find(store, key, lane, tier.clock(), MISSING)
+    if value is not MISSING:
+        tier.count(stale=1)
+    return value
+
+
+def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> Steps[Any]:
     shard, encoded = tier.place(key)
     if tier.is_owed(shard, encoded):
         tier.count(misses=1)
@@ -53,19 +76,19 @@ def read(tier: Tier, store: Store[Any, Any], key: Any, load: Load | None = None)
     joined = store.join(key)
     # Where no message would come to tell, what a read brings may be as old as the read.
     if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
-        if load is not None:
-            load.op = joined
+        if flight is not None:
+            flight.op = joined
         outcome = yield JoinRead(joined)
         if isinstance(outcome, ShardError):
             raise outcome
         if outcome is not ABANDONED:
             return outcome
     op = Read(key, shard, tier.clock())
-    if load is not None:
-        load.op = op
     outcome = ABANDONED
     try:
         store.open(op)
+        if flight is not None:
+            flight.op = op
         outcome = yield from _fetch(tier, store, op, shard, encoded)
         return outcome
     except BaseException as error:
@@ -97,8 +120,18 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
         generation = generation_in(reply.values[2])
     found = yield from accept(tier, store, shard, data, pttl_ms, generation, start_ns)
     size = len(data) if data is not None else 0
-    store.finish(op, found.value, found.wid, found.deadline_ns, size, reply.identity, found.under)
+    keep(tier, store, op, found, size, reply.identity)
     return found.value
+
+
+def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, identity: int) -> None:
+    """Let L1 keep what a GET found, if the protocol allows."""
+    if found.wid:
+        if not op.storable:
+            tier.count(poisoned=1)
+        if tier.sampler is not None:
+            tier.sampler.note(op.key)
+    store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
 
 def accept(
@@ -163,6 +196,7 @@ def _revalidate(
         tier, store, lane, wid, pttl_ms, header, generation_in(generation), start_ns
     )
     if not deadline_ns:
+        tier.count(suspects_dropped=1)
         return False
     store.refresh(op, wid, deadline_ns, reply.identity, under)
     tier.count(hits=1, revalidated=1)
@@ -195,7 +229,7 @@ def revalidated(
     return tier.deadline_ns(start_ns, pttl_ms, whole_ms), under
 
 
-def contains(tier: Tier, key: Any) -> Steps[bool]:
+def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
     """Whether L2 holds a live value. Reads its header only and changes nothing, in L1 or L2."""
     shard, encoded = tier.place(key)
     if tier.is_owed(shard, encoded):
@@ -204,7 +238,12 @@ def contains(tier: Tier, key: Any) -> Steps[bool]:
         (b"GETRANGE", tier.names[shard].value(encoded), *TAGGED_RANGE),
         tier.ask_generation(shard),
     ]
-    reply = answer((yield [Exchange(shard, commands)])[0])
+    try:
+        reply = answer((yield [Exchange(shard, commands)])[0])
+    except ShardError:
+        if stale_copy(tier, store, key, shard) is MISSING:
+            raise
+        return True
     try:
         if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]):
             return False

@@ -164,6 +164,7 @@ def _remember(tier: Tier, tag: Tag, since_ns: int) -> None:
 def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
     """Write a tag's record anew; return its generation. With ``absent_only`` a live record stays."""
     op = Op(tag.key, tag.lane, wid=new_id(), write=True, announced=True)
+    tier.derived.expect(op.wid)
     try:
         tier.tags.open(op)
         return (yield from _write(tier, tag, op, b"NX" if absent_only else b""))

@@ -6,17 +6,21 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
-from ..coherence import Debt, Derived, Journal, Lane, State
+from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
 from ..errors import ShardError
 from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
+from .stale import StaleCopies
+
+if TYPE_CHECKING:
+    from .sampling import Sampler
 
 #: Version of the shard list, as lanes record it. Live changes of the list will count it up.
 RING: Final = b"1"
@@ -28,6 +32,8 @@ LEASE_UNHEARD_MS: Final = 10_000
 LEASE_LONGEST_NS: Final = 60_000_000_000
 #: Tags whose generations L1 remembers.
 TAGS_KEPT: Final = 10_000
+#: How often the way of a write's message is timed, at most.
+_LAG_EVERY_NS: Final = 100_000_000
 #: An envelope's ttl field that means "longer than the field can say".
 ENDLESS_MS: Final = 0xFFFF_FFFF
 
@@ -53,12 +59,15 @@ class L2Counters:
     errors: int = 0
     undecodable: int = 0
     revalidated: int = 0
+    stale: int = 0
     writes: int = 0
     invalidations: int = 0
     loads: int = 0
     load_errors: int = 0
     fills_refused: int = 0
     repaid: int = 0
+    suspects_dropped: int = 0
+    poisoned: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
 
@@ -71,6 +80,9 @@ class Ears(Protocol):
 
     def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
         """Forget a registration."""
+
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        """Call ``seen`` once when a message with this write id is heard."""
 
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
@@ -85,6 +97,9 @@ class Deaf:
 
     def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
         """Nothing to forget."""
+
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        """Nothing will be heard."""
 
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
         """Nothing will be heard."""
@@ -127,6 +142,7 @@ class Tier:
         bound_ns: The staleness bound B.
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
+        stale_ns: ``stale_if_error``; 0: off.
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
@@ -149,6 +165,7 @@ class Tier:
         bound_ns: int = 2_000_000_000,
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
+        stale_ns: int = 0,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -156,6 +173,7 @@ class Tier:
         self.shard_names = tuple(shard_names)
         self.placement = Placement(shard_names)
         self.lanes = [Lane(bound_ns) for _ in shard_names]
+        self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
@@ -174,6 +192,9 @@ class Tier:
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
         self.derived = Derived(len(shard_names))
+        self.sampler: Sampler | None = None
+        self.lags = [Histogram() for _ in shard_names]
+        self._lag_due_ns = 0
         self.adopted: set[tuple[int, int]] = set()
 
     def place(self, key: Any) -> tuple[int, bytes]:
@@ -270,6 +291,13 @@ class Tier:
         """Whether what L2 holds may be what this process meant to be rid of."""
         journal = self.journals[lane]
         return journal.owes and journal.is_owed(encoded)
+
+    def begin_lag(self, lane: int, wid: int, now_ns: int) -> None:
+        """Measure how long it takes until the message about this write is heard; of a few writes a second."""
+        if now_ns < self._lag_due_ns:
+            return
+        self._lag_due_ns = now_ns + _LAG_EVERY_NS
+        self.ears.watch(wid, lambda: self.lags[lane].add(self.clock() - now_ns))
 
     def newest(self, lane: int) -> tuple[int, int] | None:
         """Epoch and number of the last change that this process made on a lane, or has heard of."""

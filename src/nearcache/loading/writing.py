@@ -46,6 +46,7 @@ def write(
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
+        tier.begin_lag(shard, op.wid, tier.clock())
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
         sealing = _Sealing(content, ttl_ms, stated, under)

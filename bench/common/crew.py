@@ -9,11 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-_ENTRY: Final = Path(__file__).with_name("__main__.py")
 _PATIENCE_S: Final = 6.0
 _READ_BYTES: Final = 65_536
 
@@ -21,19 +20,27 @@ _READ_BYTES: Final = 65_536
 class Member:
     """One child process.
 
+    Args:
+        entry: The program, a Python file that takes ``--role``.
+        name: See below.
+        role: What the child is to do.
+        descriptors: Open files that it inherits.
+
     Attributes:
         name: As the reader sees it: ``worker 2``.
         pid: Its process id.
     """
 
-    def __init__(self, name: str, role: str, descriptors: Collection[int]) -> None:
+    def __init__(
+        self, entry: Path, name: str, role: str, descriptors: Collection[int], environment: Mapping[str, str] | None
+    ) -> None:
         self.name = name
         # Signals wait while the child starts, and the child inherits that: none can hit it before it can answer.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._process = subprocess.Popen(
-                [sys.executable, str(_ENTRY), "--role", role],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=descriptors, bufsize=0,
+                [sys.executable, str(entry), "--role", role],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=descriptors, bufsize=0, env=environment,
             )  # fmt: skip
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
@@ -78,22 +85,28 @@ class Member:
 
 
 class Crew:
-    """All children of the demo.
+    """All children of one parent.
+
+    Args:
+        entry: The program that they run, a Python file that takes ``--role``.
 
     Attributes:
         members: Those that were started and have not been found dead.
         lost: Names and exit statuses of those that ended before they should.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, entry: Path) -> None:
+        self._entry = entry
         self._selector = selectors.DefaultSelector()
         self._all: list[Member] = []
         self.members: list[Member] = []
         self.lost: list[tuple[str, int]] = []
 
-    def start(self, name: str, role: str, descriptors: Collection[int] = ()) -> Member:
-        """Start a child."""
-        member = Member(name, role, descriptors)
+    def start(
+        self, name: str, role: str, descriptors: Collection[int] = (), *, environment: Mapping[str, str] | None = None
+    ) -> Member:
+        """Start a child; ``environment``: all of its environment, instead of the parent's."""
+        member = Member(self._entry, name, role, descriptors, environment)
         self._all.append(member)
         self.members.append(member)
         self._selector.register(member.answers, selectors.EVENT_READ, member)

@@ -1,0 +1,61 @@
+"""What a worker is told at its start, as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+NAMESPACE: Final = "chaos"
+#: Every twentieth key is written with a lifetime so short that it ends within the run.
+SHORT_TTL_MS: Final = 3_000
+#: Longest that a loader takes.
+LOAD_S: Final = 0.04
+
+
+@dataclass(frozen=True)
+class Job:
+    """One worker's orders.
+
+    Attributes:
+        process: Its number, new for every start.
+        url: Where its Redis is, as nearcache takes it.
+        directory: Where histories go.
+        threads: Number of threads that call the cache.
+        keys: Number of keys.
+        calls_per_s: Of each thread.
+        bound_s: ``max_staleness``.
+        timeout_s: Of calls.
+        seed: Of what it does.
+        mute: Sabotage: addresses of servers and the shard of each key, to delete values behind nearcache's back.
+    """
+
+    process: int
+    url: str
+    directory: str
+    threads: int
+    keys: int
+    calls_per_s: float
+    bound_s: float
+    timeout_s: float
+    seed: int
+    mute: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """Return the job as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Job:
+        """Return the job that a line describes."""
+        return cls(**json.loads(line))
+
+
+def key_name(key: int) -> str:
+    """Return a key as the cache gets it."""
+    return f"key-{key}"
+
+
+def key_number(name: str) -> int:
+    """Return the number of a key."""
+    return int(name.removeprefix("key-"))

@@ -1,0 +1,306 @@
+"""Real Redis servers, one set for each topology, straight and through the proxy."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import quote
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from support.redis import Binary, RedisServer, find_binaries
+
+from .faults import CLUSTER, SENTINEL, SHARDS, SINGLE
+from .job import key_number
+from .proxy import Route
+
+_SHARDS: Final = {SINGLE: 1, SHARDS: 3}
+_VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
+_PATIENCE_S: Final = 30.0
+
+
+class NoServerError(RuntimeError):
+    """There is no server program, or the servers do not come up."""
+
+
+def _binary() -> Binary:
+    binaries = find_binaries()
+    if not binaries:
+        raise NoServerError("no redis-server on PATH: install one, or set NEARCACHE_REDIS_SERVER to its path")
+    return binaries[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _options(binary: Binary) -> dict[str, str | list[str]]:
+    return {"enable-debug-command": "yes"} if binary.version >= (7, 0, 0) else {}
+
+
+class Plain:
+    """One server, or several as client-side shards, on unix sockets behind the proxy.
+
+    Attributes:
+        servers: The servers, by number, which is the shard's too.
+    """
+
+    def __init__(self, topology: str) -> None:
+        binary = _binary()
+        self.directory = Path(tempfile.mkdtemp(prefix="nc-chaos-"))
+        self.servers: list[RedisServer] = []
+        try:
+            for _ in range(_SHARDS[topology]):
+                self.servers.append(RedisServer(binary, options=_options(binary)).start())
+        except BaseException:
+            self.close()
+            raise
+        self._names = ",".join(f"shard-{number}" for number in range(len(self.servers)))
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the servers and remove their files."""
+        for server in self.servers:
+            server.close()
+        for path in self.directory.glob("*"):
+            path.unlink()
+        self.directory.rmdir()
+
+    def routes(self, workers: int) -> list[Route]:
+        """Return the proxy's addresses: one for each worker and server."""
+        return [
+            Route(number, worker, str(self.directory / f"{number}-{worker}.sock"), server.path)
+            for number, server in enumerate(self.servers)
+            for worker in range(workers)
+        ]
+
+    def url(self, worker: int | None) -> str:
+        """Return the URL for a worker, through the proxy; None: straight."""
+        if worker is None:
+            paths = [server.path for server in self.servers]
+        else:
+            paths = [str(self.directory / f"{number}-{worker}.sock") for number in range(len(self.servers))]
+        return "unix://" + ",".join(map(quote, paths)) + f"?shard_names={self._names}"
+
+    def find_keys(self, keys: int) -> tuple[list[int], str]:
+        """Return the shard on which each key is found, and what precedes its name there. All must have been written."""
+        shards, prefix = [-1] * keys, b""
+        for number, server in enumerate(self.servers):
+            with server.client() as client:
+                for name in client.scan_iter(match="nc:*:v:*", count=1_000):
+                    if match := _VALUE.search(name):
+                        prefix = match[1]
+                        shards[key_number(match[2].decode())] = number
+        missing = [key for key, shard in enumerate(shards) if shard < 0]
+        if missing:
+            raise NoServerError(f"keys {missing[:5]} were written but are on no server")
+        return shards, prefix.decode()
+
+    def raw_addresses(self) -> list[dict[str, Any]]:
+        """Return where the servers are, as redis-py takes it."""
+        return [{"unix_socket_path": server.path} for server in self.servers]
+
+
+class Nodes:
+    """What Sentinel and Cluster have in common: servers on TCP ports that know each other, and no proxy.
+
+    Attributes:
+        servers: The data servers.
+        sentinels: Those that watch; none in a cluster.
+    """
+
+    def __init__(self) -> None:
+        self.binary = _binary()
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[RedisServer] = []
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all servers."""
+        for server in (*self.sentinels, *self.servers):
+            server.close()
+
+    def routes(self, workers: int) -> list[Route]:
+        """None: the servers tell clients each other's addresses."""
+        return []
+
+    def find_keys(self, keys: int) -> tuple[list[int], str]:
+        """All keys count as one shard: a failover may concern any of them."""
+        return [0] * keys, ""
+
+    def raw_addresses(self) -> list[dict[str, Any]]:
+        """Return where the servers are, as redis-py takes it."""
+        return [{"host": server.host, "port": server.port} for server in self.servers]
+
+    def primaries(self) -> list[int]:
+        """Return the numbers of the servers that say they are primaries; those that do not answer say nothing."""
+        found = []
+        for number, server in enumerate(self.servers):
+            try:
+                with server.client(socket_timeout=0.5) as client:
+                    if client.execute_command("ROLE")[0] == b"master":
+                        found.append(number)
+            except (OSError, RuntimeError):
+                continue
+            except Exception as error:
+                if type(error).__module__.split(".")[0] != "redis":
+                    raise
+        return found
+
+    def until(self, done: Any, what: str) -> None:
+        """Wait until something is so.
+
+        Raises:
+            NoServerError: It does not come about.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while not done():
+            if time.monotonic() > deadline:
+                raise NoServerError(f"the servers do not come to this: {what}")
+            time.sleep(0.05)
+
+
+class Watched(Nodes):
+    """A primary, a replica, and three Sentinels."""
+
+    name: Final = "chaos"
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        options = _options(self.binary)
+        primary = RedisServer(self.binary, transport="tcp", options=options).start()
+        self.servers.append(primary)
+        replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
+        self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+        for _ in range(3):
+            # "sentinel monitor" as a setting makes a server of any name a Sentinel only together with the argument.
+            sentinel = SentinelServer(self.binary, primary.port, self.name)
+            self.sentinels.append(sentinel)
+            sentinel.start()
+        self.until(self._agree, "three Sentinels that know each other and the replica")
+
+    def _agree(self) -> bool:
+        for sentinel in self.sentinels:
+            state = sentinel.cli("SENTINEL", "MASTER", self.name)
+            facts = state if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))
+            facts = {_text(name): _text(value) for name, value in facts.items()}
+            if int(facts.get("num-other-sentinels", 0)) < 2 or int(facts.get("num-slaves", 0)) < 1:
+                return False
+        return True
+
+    def url(self, worker: int | None) -> str:
+        """Return the URL, the same for everybody."""
+        return f"redis+sentinel://{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
+
+
+class SentinelServer(RedisServer):
+    """One Sentinel."""
+
+    def __init__(self, binary: Binary, port: int, name: str) -> None:
+        monitor = [f"monitor {name} 127.0.0.1 {port} 2", f"down-after-milliseconds {name} 1000",
+                   f"failover-timeout {name} 5000", f"parallel-syncs {name} 1"]  # fmt: skip
+        super().__init__(binary, transport="tcp", options={"sentinel": monitor})
+
+    def _config_lines(self) -> list[str]:
+        return [
+            f"dir {self.directory}", "daemonize no", f"bind {self.host}", f"port {self.port}",
+            *(f"sentinel {line}" for line in self.options["sentinel"]),
+        ]  # fmt: skip
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--sentinel"]
+
+
+class Clustered(Nodes):
+    """Three primaries with a replica each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        options = _options(self.binary) | {
+            "cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-require-full-coverage": "no",
+            "cluster-replica-validity-factor": "0", "databases": "1",
+        }  # fmt: skip
+        for _ in range(6):
+            # The bus has a port of its own: 10,000 above the first may be no port at all.
+            server = RedisServer(self.binary, transport="tcp", options={**options, "cluster-port": str(_free_port())})
+            self.servers.append(server)
+            server.start()
+        first = self.servers[0]
+        for number, server in enumerate(self.servers):
+            server.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number < 3:
+                server.cli("CLUSTER", "ADDSLOTSRANGE", number * 5462, min(number * 5462 + 5461, 16_383))
+            if number:
+                server.cli("CLUSTER", "MEET", first.host, first.port, first.options["cluster-port"])
+        self.until(lambda: all(self._known(server) == 6 for server in self.servers), "six nodes that know each other")
+        for number in range(3):
+            self.servers[number + 3].cli("CLUSTER", "REPLICATE", _text(self.servers[number].cli("CLUSTER", "MYID")))
+        self.until(lambda: all(self._well(server) for server in self.servers), "cluster_state:ok and three replicas")
+
+    def _known(self, server: RedisServer) -> int:
+        return int(self._info(server)["cluster_known_nodes"])
+
+    def _well(self, server: RedisServer) -> bool:
+        return self._info(server)["cluster_state"] == "ok" and len(self.primaries()) == 3
+
+    def _info(self, server: RedisServer) -> dict[str, str]:
+        text = server.cli("CLUSTER", "INFO")
+        lines = (
+            text.items()
+            if isinstance(text, dict)
+            else (line.split(":", 1) for line in _text(text).split("\r\n") if line)
+        )
+        return {_text(name): _text(value) for name, value in lines}
+
+    def url(self, worker: int | None) -> str:
+        """Return the URL, the same for everybody."""
+        return f"redis+cluster://{self.servers[0].address},{self.servers[1].address}"
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def start(topology: str) -> Plain | Watched | Clustered:
+    """Return the running servers of a topology; a context manager.
+
+    Raises:
+        NoServerError: There is no server program, or the servers do not come up.
+    """
+    if topology == SENTINEL:
+        return Watched()
+    if topology == CLUSTER:
+        return Clustered()
+    return Plain(topology)

@@ -1,0 +1,73 @@
+"""The self-test: publish an invalidation on every shard, and see whether it comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ..bus import Listener
+from ..clocks import monotonic_ns
+from ..coherence import RESERVED, State
+from ..errors import CoherenceError
+from ..l2 import Driver, Reply
+from ..loading import Tier, new_id
+from .report import SelfTest, ShardTest
+
+
+def run_selftest(tier: Tier, driver: Driver, listener: Listener, names: Sequence[str], timeout_s: float) -> SelfTest:
+    """Test every shard, one after the other."""
+    listener.wait_settled(timeout_s)  # a cache that has just been opened, or forked
+    return SelfTest(tuple(_test(tier, driver, listener, lane, name, timeout_s) for lane, name in enumerate(names)))
+
+
+def require(found: SelfTest) -> None:
+    """Accept a self-test.
+
+    Raises:
+        CoherenceError: Invalidations do not arrive everywhere.
+    """
+    if not found.ok:
+        raise CoherenceError(f"invalidations do not arrive, and require_coherence=True refuses that:\n{found}")
+
+
+def _test(tier: Tier, driver: Driver, listener: Listener, lane: int, name: str, timeout_s: float) -> ShardTest:
+    wid, seen, at_ns = new_id(), threading.Event(), [0]
+
+    def notice() -> None:
+        at_ns[0] = monotonic_ns()
+        seen.set()
+
+    listener.watch(wid, notice)
+    try:
+        sent_ns = monotonic_ns()
+        reply = driver.execute([tier.invalidate_exchange(lane, [RESERVED + b"selftest"], wid)])[0]
+        error = reply if isinstance(reply, Exception) else _error_in(reply)
+        if error is not None:
+            return ShardTest(name, False, None, f"cannot publish: {error}")
+        if seen.wait(timeout_s):
+            return ShardTest(name, True, (at_ns[0] - sent_ns) / 1e6, "")
+        assert isinstance(reply, Reply)
+        return ShardTest(name, False, None, _why_unseen(tier, lane, reply))
+    finally:
+        listener.unwatch(wid)
+
+
+def _error_in(reply: Reply) -> Exception | None:
+    return next((value for value in reply.values if isinstance(value, Exception)), None)
+
+
+def _why_unseen(tier: Tier, number: int, reply: Reply) -> str:
+    lane = tier.lanes[number]
+    if lane.state is not State.LIVE:
+        return f"not subscribed ({lane.state.value}): {lane.last_error}"
+    epoch: Any = reply.values[0][3]
+    if lane.epoch != int(epoch, 16):
+        return (
+            "requests and the subscription meet different lanes: are they in different databases, or led to "
+            "different servers by a proxy?"
+        )
+    return (
+        "writes and heartbeats pass but published messages do not arrive: does the ACL user have the "
+        "channel (&nc:*), does a proxy drop pub/sub?"
+    )

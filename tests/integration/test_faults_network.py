@@ -1,0 +1,207 @@
+"""A whole cache behind a network that is slow, cuts, resets and loses; and names that come to mean another address."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import Cache
+from nearcache.errors import ShardUnavailableError
+from nearcache.l2 import Driver, Exchange, Reply
+from nearcache.options import Endpoint
+from support.ordeal import Ordeal, codes
+from support.proxy import Proxy
+from support.redis import RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")  # before the servers, which some tests start again
+
+TIMEOUT = 0.4
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """A proxy in front of the server."""
+    with Proxy(redis_server.path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def cache(proxy: Proxy) -> Iterator[Cache[Any, Any]]:
+    """A cache whose every byte goes through the proxy."""
+    url = f"redis://127.0.0.1:{proxy.port}"
+    with nearcache.open(url, timeout=TIMEOUT, connect_timeout=TIMEOUT, max_staleness=0.4) as cache:
+        yield cache
+
+
+def test_slow_answers_are_given_up_in_time(cache: Cache[Any, Any], proxy: Proxy) -> None:
+    """Every byte in time does not make the whole in time; with the network quick again, all is well."""
+    ordeal = Ordeal(cache, TIMEOUT)
+    proxy.slow_down(0.05)
+    for _ in range(3):
+        assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
+    proxy.mend()
+    ordeal.recover()
+
+
+@pytest.mark.parametrize("what", ["requests", "answers"])
+def test_loss_one_way_makes_l1_dark_and_calls_fail_in_time(cache: Cache[Any, Any], proxy: Proxy, what: str) -> None:
+    """Nothing is disconnected. A write whose answer is lost has happened, and is reported as perhaps having."""
+    ordeal = Ordeal(cache, TIMEOUT)
+    proxy.swallow(what)
+    wait_until(lambda: not cache.health().shards[0].vouched)
+    errors = ordeal.attempt()
+    assert codes(errors) == {"ShardUnavailableError"}
+    proxy.mend()
+    ordeal.recover()
+
+
+def test_lost_answer_of_a_write_leaves_no_older_value_behind(
+    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer
+) -> None:
+    """The write is in Redis although its caller got an error; this process does not hold what it replaced."""
+    cache["k"] = "old"
+    proxy.swallow("answers")
+    with pytest.raises(ShardUnavailableError) as caught:
+        cache["k"] = "new"
+    assert caught.value.sent
+    assert cache.peek("k") is None
+    proxy.mend()
+    wait_until(lambda: cache.health().ok and cache.get("k") is not None, 20)
+    assert cache["k"] == "new"
+
+
+def test_server_away_behind_a_proxy_that_accepts(
+    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer
+) -> None:
+    """As behind a load balancer: connections are made, and end at once."""
+    ordeal = Ordeal(cache, TIMEOUT)
+    redis_server.kill()
+    for _ in range(3):
+        assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
+    redis_server.start()
+    ordeal.recover()
+
+
+# -- reset at each byte ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["cut_after", "reset_after"])
+def test_connection_that_ends_at_each_byte_of_a_read_gives_no_wrong_answer(
+    proxy: Proxy, redis_server: RedisServer, how: str
+) -> None:
+    """Whole answers, or errors. An end in the handshake of the second try is one more error."""
+    redis_server.cli("SET", "k", "value", "PX", 1_000_000)
+    driver = Driver([Endpoint("a", host="127.0.0.1", port=proxy.port)], timeout_s=2.0)
+    read = [Exchange(0, [("GET", "k"), ("GETRANGE", "k", 0, 1)])]
+    whole = b"$5\r\nvalue\r\n$2\r\nva\r\n"
+    for count in range(len(whole)):
+        wait_until(lambda: isinstance(driver.execute(read)[0], Reply))
+        getattr(proxy, how)(count)
+        reply = driver.execute(read)[0]
+        if isinstance(reply, Reply):
+            answers = [value for value in reply.values if not isinstance(value, ShardUnavailableError)]
+            assert answers == [b"value", b"va"][: len(answers)]
+            assert len(answers) < 2
+            assert len(reply.values) == 2
+        else:
+            assert isinstance(reply, ShardUnavailableError)
+        proxy.mend()
+        driver.note_alive(0)
+    wait_until(lambda: driver.status(0).connections <= 1)
+    driver.close()
+
+
+@pytest.mark.parametrize("how", ["cut_after", "reset_after"])
+def test_connection_that_ends_at_each_byte_of_a_write_leaves_l1_and_l2_agreeing(
+    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer, how: str
+) -> None:
+    """The write has happened or not; what is read afterwards is what Redis holds, and never an older value."""
+    values: list[int] = []
+    other = nearcache.open(redis_server.url)
+    for count in range(30):  # as long as the script's answer
+        wait_until(lambda: cache.health().ok, 20)
+        values.append(count)
+        cache["k"] = -1
+        getattr(proxy, how)(count)
+        with contextlib.suppress(ShardUnavailableError):
+            cache["k"] = count
+        proxy.mend()
+        cache._driver.note_alive(0)  # type: ignore[attr-defined]  # not to wait for the breaker each time
+        wait_until(lambda: cache.get("k") is not None, 20)
+        other.drop("k")
+        assert cache["k"] == other["k"] == count  # it was sent in full, and what is cut is the answer
+    other.close()
+
+
+# -- slow subscribers, names -------------------------------------------------------------------------------------
+
+
+def test_slow_subscriber_that_is_disconnected_finds_out(
+    make_redis: Callable[..., RedisServer], make_worker: Callable[..., Any]
+) -> None:
+    """The server drops who does not read; what it sent is lost, and nothing of it is served stale afterwards."""
+    server = make_redis(options={"client-output-buffer-limit": "pubsub 64kb 32kb 1"})
+    worker = make_worker(SLOW)
+    worker.call("start", server.url)
+    with nearcache.open(server.url) as cache, server.client() as client:
+        cache["k"] = "old"
+        worker.call("read", "k")
+        worker.signal(signal.SIGSTOP)
+        before = len(client.client_list(_type="pubsub"))
+        cache["k"] = "new"
+        keys = [f"{'x' * 500}{n}" for n in range(1000)]
+
+        def overflow() -> bool:
+            cache.delete_many(keys)
+            return len(client.client_list(_type="pubsub")) < before
+
+        wait_until(overflow, 30, what="the server hangs up on the one that does not read")
+        worker.signal(signal.SIGCONT)
+        assert worker.call("read", "k") == "new"
+        wait_until(lambda: worker.call("is_well"), 20)
+        assert worker.call("read", "k") == "new"
+
+
+SLOW = """
+import nearcache
+def start(url):
+    global cache
+    cache = nearcache.open(url, max_staleness=0.4)
+def read(key):
+    return cache.get(key)
+def is_well():
+    cache.get("anything")
+    return cache.health().ok
+"""
+
+
+def test_name_that_comes_to_mean_another_address_is_followed(
+    make_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are resolved for each connection. Nothing of the old server is served after the new one is reached."""
+    first = make_redis(transport="tcp")
+    second = RedisServer(first.binary, transport="tcp", options={"bind": "127.0.0.2"})
+    second.host, second.port = "127.0.0.2", first.port
+    with second:
+        address = [first.host]
+        resolve = socket.getaddrinfo
+
+        def answer(host: Any, *arguments: Any, **options: Any) -> Any:
+            return resolve(address[0] if host == "cache.test" else host, *arguments, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", answer)
+        with nearcache.open(f"redis://cache.test:{first.port}", timeout=TIMEOUT, max_staleness=0.4) as cache:
+            ordeal = Ordeal(cache, TIMEOUT)
+            cache["only here"] = 1
+            address[0] = second.host
+            first.kill()
+            ordeal.recover()
+            assert cache.get("only here") is None
+            assert second.cli("DBSIZE") > 0

@@ -1,0 +1,221 @@
+"""Faults of this process: no descriptors, clocks that jump, forks and the end of the interpreter in bad moments."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+import nearcache
+from support.ordeal import Ordeal
+from support.redis import RedisServer
+from support.waiting import wait_until
+from support.worker import Worker
+
+STARVED = """
+import os, resource
+import nearcache
+from nearcache.errors import ShardError
+
+def start(url):
+    global cache
+    cache = nearcache.open(url, max_staleness=0.4, timeout=0.5)
+    cache["k"] = "v"
+    # All modules are loaded by now; what is left to open are sockets.
+    return [cache["k"], cache.get_or_load("loaded", str.upper)]
+
+usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+plugs = []
+
+def starve():
+    highest = max(int(each) for each in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, usual[1]))
+
+def attempt(room):
+    cache._driver._shards[0].pool.flush()
+    try:
+        while True:
+            plugs.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        for _ in range(room):
+            os.close(plugs.pop())
+    cache.drop("k")
+    seen = [cache.get("k"), cache.get_or_load("other", str.upper)]
+    try:
+        cache["w"] = 1
+        seen.append("stored")
+    except ShardError as error:
+        seen.append(str(error))
+    return seen
+
+def feed():
+    for plug in plugs:
+        os.close(plug)
+    resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+def is_well():
+    cache.get("anything")
+    return cache.health().ok and cache["k"] == "v"
+"""
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_process_out_of_descriptors_gets_errors_and_recovers(
+    redis_server: RedisServer, make_worker: Callable[..., Worker], room: int
+) -> None:
+    """No connection can be made, or one; the loader still answers, nothing leaks, and later all is well."""
+    worker = make_worker(STARVED)
+    assert worker.call("start", redis_server.url) == ["v", "LOADED"]
+    before = worker.call("descriptors")
+    worker.call("starve")
+    redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+    for _ in range(5):
+        value, loaded, written = worker.call("attempt", room)
+        assert value in (None, "v")
+        assert loaded == "OTHER"
+        assert written == "stored" or "Too many open files" in written
+        if room == 0:
+            assert "Too many open files" in written
+    worker.call("feed")
+    wait_until(lambda: worker.call("is_well"), 20)
+    assert worker.call("descriptors") <= before + 1
+
+
+def test_wall_clock_that_jumps_decides_nothing(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year forwards, two years back: no entry expires or lives longer, and the lane stays live."""
+    real = time.time
+    offset = [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    monkeypatch.setattr(time, "time_ns", lambda: int((real() + offset[0]) * 1e9))
+    year = datetime.timedelta(days=365).total_seconds()
+    with nearcache.open(redis_server.url, ttl=60, max_staleness=0.4) as cache:
+        ordeal = Ordeal(cache)
+        cache["k"] = "v"
+        cache.set("short", "v", ttl=0.2)
+        for jump in (year, -year, 0.0):
+            offset[0] = jump
+            beats = cache.stats().coherence.heartbeats
+            wait_until(lambda beats=beats: cache.stats().coherence.heartbeats > beats)
+            assert cache.peek("k") == "v"
+            assert ordeal.attempt() == []
+        assert cache.stats().coherence.resyncs == 1
+        assert cache.stats().coherence.gaps == 0
+        wait_until(lambda: "short" not in cache)
+
+
+FORKING = """
+import os, signal, threading
+import nearcache
+
+def start(url):
+    global cache
+    cache = nearcache.open(url, timeout=5.0)
+    cache["k"] = "v"
+    cache["other"] = "w"
+
+def fork_in_a_read():
+    # A handler that forks is the one way to be a child in the middle of a read; the server is paused meanwhile.
+    children = []
+    def fork(*_):
+        children.append(os.fork())
+    signal.signal(signal.SIGALRM, fork)
+    cache.drop("k")
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    value = cache.get("k")
+    if children[0] == 0:
+        # The read under way was the parent's: here it failed, or was repeated. Reads that follow are our own.
+        right = value in (None, "v") and cache.get("k") == "v" and cache.get("other") == "w"
+        os._exit(0 if right else 1)
+    return [os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]), value, cache.get("other")]
+"""
+
+
+def test_fork_in_the_middle_of_a_read_gives_both_their_own_answers(
+    redis_server: RedisServer, make_worker: Callable[..., Worker]
+) -> None:
+    """The parent's answer is on the way when the child begins to exist."""
+    worker = make_worker(FORKING)
+    worker.call("start", redis_server.url)
+    redis_server.cli("CLIENT", "PAUSE", "400", "ALL")
+    assert worker.call("fork_in_a_read") == [0, "v", "w"]
+
+
+ENDING = """
+import sys, threading, nearcache
+cache = nearcache.open(sys.argv[1], timeout=20.0)
+begun = threading.Event()
+def work(number):
+    n = 0
+    while True:
+        n += 1
+        begun.set()
+        cache[f"k{number}"] = n
+for number in range(3):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+begun.wait()
+print("working", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_interpreter_that_ends_in_the_middle_of_writes_is_quick_and_silent(
+    redis_server: RedisServer, paused: bool
+) -> None:
+    """Also while nobody answers the writes. What was written is whole."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", ENDING, redis_server.url],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        if paused:
+            redis_server.pause()
+        out, errors = process.communicate("end\n", timeout=15)  # less than the writes' own time-out
+        assert (process.returncode, out, errors) == (0, "", "")
+    finally:
+        process.kill()
+        if paused:
+            redis_server.resume()
+    with nearcache.open(redis_server.url) as cache:
+        for number in range(3):
+            assert cache.get(f"k{number}") is None or cache.get(f"k{number}") > 0
+        cache["k0"] = 0
+        assert cache["k0"] == 0
+
+
+def test_threads_that_end_in_the_middle_of_calls_leave_the_pool_whole(
+    no_leaks: None, redis_server: RedisServer
+) -> None:
+    """``close`` while many threads write: each gets an error or an answer, and ends."""
+    cache = nearcache.open(redis_server.url)
+    cache["k"] = 0
+    ended: list[type[BaseException]] = []
+
+    def work() -> None:
+        n = 0
+        try:
+            while True:
+                n += 1
+                cache["k"] = n
+        except nearcache.CacheError as error:
+            ended.append(type(error))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: cache.stats().l2.writes > 200)
+    cache.close()
+    for thread in threads:
+        thread.join(20)
+    assert len(ended) == 6
+    assert set(ended) <= {nearcache.ClosedError, nearcache.ShardUnavailableError}

