@@ -85,8 +85,9 @@ class Process:
             lease_ms=profile.lease_ms,
             clock=self.clock,
         )
+        self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
-        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived)
+        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
         self._renew_ns = 0
         self.followers = [
             Follower(
@@ -95,7 +96,7 @@ class Process:
                 self.heartbeat,
                 uniform=self._random.uniform,
                 nonce=lambda: b"%016x" % self._random.getrandbits(64),
-                watched={},
+                watched=self._watched,
                 keeper=self.keeper,
                 horizon=self.horizon,
             )
@@ -263,6 +264,10 @@ class Process:
         """Likewise."""
         self.followers[lane].unawait(lane, encoded, woken)
 
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        """Likewise."""
+        self._watched[wid] = seen
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Likewise."""
         if not self.followers[lane].is_live:
@@ -319,8 +324,9 @@ class Process:
             _tier=self.tier,
             _upkeep=self.keeper,
             _endpoints=self.shards,
-            _listener=SimpleNamespace(after_fork=lambda: [follower.after_fork() for follower in self.followers]),
+            _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,
+            _sampling=None,
             reset_pending=self.store.reset_pending,
         )
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says
@@ -329,6 +335,11 @@ class Process:
         self._tick_at = [None] * len(self.shards)
         for lane in range(len(self.shards)):
             self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+
+    def _forget_watched(self) -> None:
+        self._watched.clear()
+        for follower in self.followers:
+            follower.after_fork()
 
     def restart(self) -> None:
         """Die, and be started anew with an empty store."""

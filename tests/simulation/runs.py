@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -162,7 +163,7 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     world = simulation.world
     with world.in_charge():
         try:
-            simulation.run()
+            copy_context().run(simulation.run)
         except Violation as error:
             violation = error
         except Exception as error:
