@@ -12,7 +12,7 @@ from simulation.process import Process
 from simulation.server import TAIL, Server, Shard
 
 if TYPE_CHECKING:
-    from simulation.simulation import Simulation
+    from simulation.runs import Simulation
 
 
 class Fault(NamedTuple):
@@ -251,8 +251,7 @@ def _sleep(simulation: Simulation, fault: Fault) -> None:
 def _stop(simulation: Simulation, fault: Fault, *, asleep: bool) -> None:
     process, span = _process(simulation, fault), _span(simulation, fault, 3)
     if not process.paused:
-        process.pause()
-        simulation.later(span, process.resume, span if asleep else 0, span)
+        simulation.later(span, process.resume, process.pause(asleep=asleep))
 
 
 def _fork(simulation: Simulation, fault: Fault) -> None:
