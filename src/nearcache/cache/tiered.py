@@ -44,7 +44,7 @@ from ..loading import (
 )
 from ..options import Endpoint, Settings, check_tags, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
-from .holding import Hold, hold_to_ms
+from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
 from .report import (
     Health,
@@ -266,12 +266,13 @@ class TieredCache(Cache[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
-        names, hold_ms, token = [self._name(key) for key in keys], hold_to_ms(seconds), hex_id(new_id())
+        names, token = [self._name(key) for key in keys], hex_id(new_id())
+        hold_ms, linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
         return Hold(
             lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"0", token))),
+            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
         )
 
     def token(self) -> str:
