@@ -53,7 +53,7 @@ $(VENV)/.installed: $(VENV)/.built
 	@touch $@
 
 $(VENV)/.tools: pyproject.toml | $(VENV)/.installed
-	$(BIN)/pip install -q "$(WHEEL)[test,simulation,lint]"
+	$(BIN)/pip install -q "$(WHEEL)[test,lint]"
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.installed
@@ -83,6 +83,7 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(if $(STUBS),$(BIN)/stubtest --mypy-config-file pyproject.toml $(STUBS:src/nearcache/%.pyi=nearcache.%))
 	$(if $(wildcard ext/nearcache),PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext/nearcache)
 	@for header in $(HEADERS); do echo "cc -fsyntax-only $$header"; \
@@ -108,8 +109,10 @@ sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
 tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, on a Python built for it
 	@.ci/tsan.sh $(ARGS)
 
-fuzz: ## libFuzzer on the C headers, FUZZ_SECONDS=60 for each target (ARGS="core scan frames"); needs clang
-	@tests/native/fuzz.sh $(ARGS)
+fuzz: $(VENV)/.installed ## libFuzzer on C headers and Python decoders, FUZZ_SECONDS=60 each (ARGS="core frames message"); needs clang
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --only-binary atheris "$(WHEEL)[test,fuzz]" || \
+	    echo 'make: atheris cannot be installed here; the C headers alone are fuzzed'
+	@PYTHON=$(BIN)/python tests/native/fuzz.sh $(ARGS)
 
 soak: $(VENV)/.installed $(VENV)/.tools ## the models for long (SOAK_MINUTES=30), then the simulation on all cores (SOAK_EVENTS=1e8)
 	@$(BIN)/python tests/simulation/model --soak

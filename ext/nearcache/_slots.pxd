@@ -1,4 +1,4 @@
-"""What ``_store.pyx`` patches of its type: the parts of CPython's structures that are concerned."""
+"""What ``_store.pyx`` and ``_memo.pyx`` patch of their types: the parts of CPython's structures that are concerned."""
 
 from cpython.object cimport PyObject
 
@@ -32,3 +32,24 @@ cdef extern from "Python.h":
 ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
 ctypedef int (*clear_t)(PyObject *obj) noexcept
 ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) except NULL
+
+
+# An instance that is called through a field of its own, its arguments where the caller has put them (PEP 590).
+cdef extern from "Python.h":
+    """
+    #define METHOD_FLAGS (Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR)
+    """
+    ctypedef PyObject *(*vectorcall_t "vectorcallfunc")(
+        PyObject *obj, PyObject *const *args, size_t flagged, PyObject *names
+    ) except NULL
+    ctypedef struct callable_t "PyTypeObject":
+        unsigned long tp_flags
+        Py_ssize_t tp_vectorcall_offset
+        void *tp_call
+    const unsigned long METHOD_FLAGS
+    void PyType_Modified(type_t *kind)
+    void *PyVectorcall_Call
+    Py_ssize_t PyVectorcall_NARGS(size_t flagged) noexcept
+    PyObject *call_through "PyObject_Vectorcall"(
+        PyObject *function, PyObject *const *args, size_t flagged, PyObject *names
+    ) except NULL

@@ -24,6 +24,7 @@ from .cache import (
     Stats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
     BulkError,
@@ -33,6 +34,7 @@ from .errors import (
     ConfigError,
     DecodeError,
     EmbeddedError,
+    ForgedError,
     LoadCycleError,
     NotRedisError,
     ServerNotFoundError,
@@ -62,6 +64,7 @@ __all__ = [
     "DecodeError",
     "Durations",
     "EmbeddedError",
+    "ForgedError",
     "Health",
     "L1Stats",
     "L2Stats",
@@ -84,5 +87,7 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "lru_cache",
     "open",
+    "ttl_cache",
 ]

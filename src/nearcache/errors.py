@@ -82,6 +82,11 @@ class DecodeError(CacheError):
     """Bytes from L2 that are torn, foreign, of a newer format or of another schema. Readers count it as a miss."""
 
 
+class ForgedError(DecodeError):
+    """Bytes from L2 that are not what a holder of the cache's keys wrote under this key: changed, moved from another
+    key or namespace, or not protected at all. Readers count it as a miss, and apart from other damage."""
+
+
 # -- loading -----------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from . import choices
+from .choices import Compression, Isolation, Secrets, is_none, one_of
 from .errors import ConfigError
 
 #: Where to look when no URL is given.
@@ -37,6 +39,7 @@ MOST_TAGS: Final = 16
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
 _UNSET: Final[Any] = object()
+_Class = type  # Settings has an attribute of that name
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,15 @@ class Settings:
         stale_if_error: While a shard is out, its L1 copies may be served for so long after they were last vouched for,
             though no longer than their own lifetime; ``None``: never.
         classes: Classes that the ``safe`` codec may write and read.
+        codec: How values become bytes: ``safe``, ``json``, ``raw`` (bytes), ``msgspec``, ``pickle`` (with keys only),
+            or an object with ``codec_id`` (128 to 255), ``encode(value)`` and ``decode(payload, schema)``.
+        type: What values are, for ``codec="msgspec"``; ``None``: plain data.
+        compress: ``zlib``, ``lz4`` or ``zstd``; ``None``: not at all.
+        compress_above: Longer values are compressed, in bytes; ``None``: 1024.
+        signing_keys: Values are signed with the first of these keys, and only signed ones are read. Bytes, text in
+            hex or base64, a sequence of them, or a function that returns them: docs/security.md.
+        encryption_keys: The same; values are encrypted, and only encrypted ones are read.
+        isolation: ``shared``: all readers of an L1 entry get the same object; ``copy``: each gets its own.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
         embedded_name: Which set of embedded servers; processes that say the same name share them.
@@ -136,7 +148,14 @@ class Settings:
     require_coherence: bool = False
     sample_rate: float = 0.0
     stale_if_error: float | None = None
-    classes: tuple[type, ...] = ()
+    classes: tuple[_Class, ...] = ()
+    codec: Any = "safe"
+    type: Any = None
+    compress: Compression | None = None
+    compress_above: int | None = None
+    signing_keys: Secrets | None = field(default=None, repr=False)
+    encryption_keys: Secrets | None = field(default=None, repr=False)
+    isolation: Isolation = "shared"
     shards: int = 1
     maxmemory_mb: int = 256
     embedded_name: str = "default"
@@ -149,7 +168,7 @@ def _integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any],
     allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
 
     def check(option: str, value: Any) -> Any:
-        if none and _is_none(value):
+        if none and is_none(value):
             return None
         if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
             value = int(value)
@@ -164,7 +183,7 @@ def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any],
     allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
 
     def check(option: str, value: Any) -> Any:
-        if none and _is_none(value):
+        if none and is_none(value):
             return None
         number = value
         if isinstance(value, str):
@@ -177,15 +196,6 @@ def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any],
         if not low <= number <= high:  # NaN is in no range
             raise ConfigError(option, value, allowed)
         return float(number)
-
-    return check
-
-
-def _one_of(*names: str) -> Callable[[str, Any], Any]:
-    def check(option: str, value: Any) -> Any:
-        if not isinstance(value, str) or value not in names:
-            raise ConfigError(option, value, f"give one of {', '.join(map(repr, names))}")
-        return value
 
     return check
 
@@ -251,15 +261,11 @@ def _boolean(option: str, value: Any) -> Any:
     return value
 
 
-def _is_none(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.lower() == "none")
-
-
 _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "namespace": _name,
     "maxsize": _integer(1, 2_000_000_000, none=True),
     "maxbytes": _integer(1, 2**50, none=True),
-    "policy": _one_of(*get_args(Policy)),
+    "policy": one_of(get_args(Policy)),
     "ttl": _seconds(0.001, _MAX_TTL_S, none="no expiry"),
     "l1_ttl": _seconds(0.001, _MAX_TTL_S, none="the lifetime in L2"),
     "max_staleness": _seconds(0.1, 60.0),
@@ -273,11 +279,13 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "on_removal": _callable,
     "tags": _tags,
     "lease": _seconds(0.1, 60.0),
-    "on_error": _one_of(*get_args(OnError)),
+    "on_error": one_of(get_args(OnError)),
     "require_coherence": _boolean,
     "sample_rate": _seconds(0.0, 1000.0),
     "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
     "classes": _classes,
+    "compress_above": _integer(0, 512 * 1024 * 1024),
+    **choices.CHECKS,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
     "shards": _integer(1, 64),
@@ -298,11 +306,14 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
 _L2_ONLY: Final = frozenset({
     "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
-    "on_error", "require_coherence", "sample_rate", "stale_if_error",
+    "on_error", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress", "compress_above",
+    "signing_keys", "encryption_keys", "isolation",
 })  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
-_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags"})
+_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags", "type"})
+#: Options that a URL should not hold, because URLs end in logs.
+_SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
 
 
 def seconds_to_ttl(option: str, value: Any) -> float | None:
@@ -424,6 +435,8 @@ def _query(text: str, query: str) -> dict[str, str]:
             raise ConfigError(option, _redact_value(option, value), "it stands twice in the URL")
         if option in _OBJECTS:
             raise ConfigError(option, value, "give it as a keyword: a URL can hold no Python object")
+        if option in _SECRETS:
+            raise ConfigError(option, "***", "give it as a keyword: URLs end in logs, and keys must not")
         found[option] = value
     return found
 
@@ -516,4 +529,4 @@ def _redact(text: str) -> str:
 
 
 def _redact_value(option: str, value: object) -> object:
-    return "***" if re.search("pass|pwd|secret|token|auth", option, re.IGNORECASE) else value
+    return "***" if re.search("pass|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value

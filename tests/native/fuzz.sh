@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzz the headers of the C core with libFuzzer, AddressSanitizer and UBSan: FUZZ_SECONDS (60) for each target, or for those
+# Fuzz the headers of the C core, and the decoders in Python, with libFuzzer, AddressSanitizer and UBSan: FUZZ_SECONDS (60) for each target, or for those
 # that are named as arguments. What it finds interesting stays in build/fuzz/, where the next run takes it up; an input that
 # breaks something is kept there too, and its name is printed.
 set -eu
@@ -13,9 +13,25 @@ fi
 build=$root/build/fuzz
 mkdir -p "$build"
 
-for target in ${*:-core scan frames}; do
+# The decoders in Python are fuzzed by atheris, which brings its own libFuzzer.
+fuzz_python() {
+    if ! "${PYTHON:-python3}" -c 'import atheris, nearcache, msgspec, lz4, zstandard, cryptography' 2>/dev/null; then
+        echo "== $1: left out, for ${PYTHON:-python3} lacks nearcache, atheris (extra fuzz), or what the extra test brings"
+        return
+    fi
+    echo "== $1: ${FUZZ_SECONDS:-60} s, corpus of $(find "$corpus" -type f | wc -l)"
+    PYTHONPATH=$root/tests "${PYTHON:-python3}" "$root/tests/support/decoders.py" "$1" -seed=1 -max_len=2048 -timeout=10 \
+        -verbosity=0 -max_total_time="${FUZZ_SECONDS:-60}" -artifact_prefix="$build/broken_$1_" "$corpus"
+}
+
+for target in ${*:-core scan frames envelope values message}; do
     corpus=$build/corpus_$target
     mkdir -p "$corpus"
+    case $target in envelope | values | message)
+        fuzz_python "$target"
+        continue
+        ;;
+    esac
     if ! "$clang" -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -fno-strict-aliasing \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
         -DNEARCACHE_MAPPED=0 -DSHRINK_CAPACITY=16u -I "$root/ext/include" "$here/fuzz_$target.c" -o "$build/$target" -ldl

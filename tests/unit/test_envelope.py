@@ -40,7 +40,7 @@ def test_envelope_unpacks_to_what_was_packed(numbers, codec_id, tags, payload):
     data = pack(wid, generation, ttl, payload, schema, codec_id, soft_ttl_ms=soft, cost_ms=cost, tags=tags)
     envelope = unpack(data)
     flags = FLAG_TAGGED if tags else 0
-    assert envelope == (*numbers, codec_id, flags, payload, 0, tuple(tags))
+    assert envelope == (*numbers, codec_id, flags, payload, 0, tuple(tags), len(payload))
     assert peek_ids(data[:HEADER_SIZE]) == (wid, generation, ttl)
     assert data[4:12].hex() == f"{wid:016x}"
     assert data[12:20].hex() == f"{generation:016x}"

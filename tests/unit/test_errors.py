@@ -29,6 +29,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
         ["9 bytes", "max_value=8", "raise max_value"],
     ),
     (errors.DecodeError("torn"), {}, ["torn"]),
+    (errors.ForgedError("no MAC"), {}, ["no MAC"]),
     (errors.LoadCycleError(["a", "b", "a"]), {"chain": ("a", "b", "a")}, ["'a' -> 'b' -> 'a'"]),
     (errors.ShardError("s1", "odd"), {"shard": "s1"}, ["shard s1: odd"]),
     (errors.ShardUnavailableError("s1", "gone", sent=True), {"shard": "s1", "sent": True}, ["s1", "gone"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..options import chosen_url
+from ..options import chosen_url, parse
 from .base import Cache
 from .memory import MemoryCache
 from .report import (
@@ -51,7 +51,7 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
             ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
             variable ``NEARCACHE_URL``, or else ``embedded://default``.
         options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``,
-            ``loader``, ``key``, ``on_removal``, ``classes``, ``timeout`` and others: see
+            ``loader``, ``key``, ``on_removal``, ``codec``, ``classes``, ``timeout`` and others: see
             :class:`nearcache.options.Settings`. Those that are no functions or classes may stand in the URL's query
             as well.
     Returns:
@@ -64,6 +64,9 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     url = chosen_url(url)
     if isinstance(url, str) and url.startswith("memory:"):
         return MemoryCache(url, **options)
+    from .isolated import IsolatedCache
     from .tiered import TieredCache
 
+    if parse(url, **options).isolation == "copy":
+        return IsolatedCache(url, **options)
     return TieredCache(url, **options)

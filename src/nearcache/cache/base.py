@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import (
     Callable,
+    Coroutine,
     ItemsView,
     Iterable,
     Iterator,
@@ -14,26 +16,33 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from .._store import Store
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..options import Settings, seconds_to_ttl
+from .cached import ABSENT, decorate
 from .holding import Hold
 from .report import CacheInfo, Health, SelfTest, Stats
+from .surface import CachedCoroutine, CachedFunction, Decorator
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from .aio import AsyncCache
+
+P = ParamSpec("P")
+R = TypeVar("R")
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
 #: "Not given", where None means something.
-DEFAULT: Final[Any] = object()
+DEFAULT: Final = ABSENT
 
 #: An instant, in seconds, that is later than any.
 _LATEST_S: Final = 2.0**33
@@ -49,6 +58,18 @@ class Cache(Store[K, V], Generic[K, V]):
     """
 
     settings: Settings
+
+    @cached_property
+    def aio(self) -> AsyncCache[K, V]:
+        """The same cache for asyncio: its methods as coroutines, in any event loop. See :class:`AsyncCache`.
+
+        Raises:
+            ClosedError: The cache was closed.
+        """
+        return self._async_view()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        raise NotImplementedError
 
     # -- single keys
 
@@ -181,6 +202,62 @@ class Cache(Store[K, V], Generic[K, V]):
         values.update(more)
         if values:
             self.set_many(values)
+
+    # -- functions
+
+    @overload
+    def cached(  # type: ignore[overload-overlap]  # a coroutine function is a function too: the first that fits counts
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> CachedCoroutine[P, R]: ...
+    @overload
+    def cached(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+    @overload
+    def cached(
+        self,
+        /,
+        *,
+        key: Callable[..., Any] | None = None,
+        typed: bool = False,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+        unless: Callable[[Any], object] | None = None,
+        version: str | int | None = None,
+    ) -> Decorator: ...
+    def cached(
+        self,
+        function: Any = None,
+        /,
+        *,
+        key: Callable[..., Any] | None = None,
+        typed: bool = False,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+        unless: Callable[[Any], object] | None = None,
+        version: str | int | None = None,
+    ) -> Any:
+        """Return a function whose results are kept in this cache; to be used as a decorator, bare or called.
+
+        Args:
+            function: A function, method, class method, static method or coroutine function.
+            key: From the arguments (``self`` included) to what is to stand for them in the key.
+            typed: Whether equal arguments of different types are different.
+            ttl: Lifetime of a result in seconds; ``None``: no expiry; default: the cache's.
+            tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the results by.
+            unless: Called with a result; if it says yes, the result is returned but not kept.
+            version: Part of the key: another version begins with nothing.
+        Returns:
+            The function, with ``cache_info``, ``cache_clear``, ``cache_parameters``, ``__wrapped__``, and
+            ``invalidate``, ``refresh``, ``peek`` and ``set``, which take its arguments. See docs/decorators.md.
+        Raises:
+            ConfigError: An option is wrong, or the function's name would not say which one it is.
+            TypeError: It cannot be called, or is a generator function.
+        Calls raise what the function raises, unchanged and not kept; and
+            UnencodableKeyError: An argument, which it names, cannot be part of a key.
+        """
+        options = {"key": key, "typed": typed, "ttl": ttl, "tags": tags, "unless": unless, "version": version}
+        if function is None:
+            return lambda function: decorate(self, function, options)
+        return decorate(self, function, options)
 
     # -- groups, and changes elsewhere
 
@@ -357,6 +434,12 @@ def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
         except KeyError:  # it has gone meanwhile
             continue
     return found
+
+
+def refuse_coroutines(loader: Callable[..., Any]) -> None:
+    """Raise TypeError for a loader that a thread cannot call."""
+    if inspect.iscoroutinefunction(loader):
+        raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 
 
 def closed(name: str) -> ClosedError:

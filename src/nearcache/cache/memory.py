@@ -6,6 +6,7 @@ import copy
 import copyreg
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
@@ -15,12 +16,14 @@ from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads
 from ..options import Settings, check_tags, memory_options, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .holding import Hold, hold_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
 _ABSENT: Final[Any] = object()
@@ -30,7 +33,21 @@ _IDENTITY: Final = 1
 #: Sets of tags that are told apart; beyond, some values go along with others'.
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
-_OWN: Final = frozenset({"settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes"})
+_OWN: Final = frozenset(
+    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes"}
+)
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What a load is carried out with."""
+
+    key: Any
+    name: Any
+    ttl_ns: int
+    labels: Any
+    changes: int = 0
+    under: tuple[int, int] | None = None
 
 
 class MemoryCache(Cache[K, V]):
@@ -81,16 +98,21 @@ class MemoryCache(Cache[K, V]):
         return self._load(key, self.settings.loader, DEFAULT)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
-        labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
-        name: Any = key if self.settings.key is None else self.settings.key(key)
-        mine = Load(name)
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags)
+        mine = Load(terms.name)
         try:
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
                     return cast("V", value)
-            mine.value = self._load_alone(key, name, loader, ttl_ns, labels)
+            op = self._begin_load(mine, terms)
+            if op is not None:
+                try:
+                    self._finish_load(mine, op, terms, loader(key))
+                except BaseException:
+                    self._fail_load(op)
+                    raise
             return cast("V", mine.value)
         except Exception as error:
             mine.error = error
@@ -98,30 +120,41 @@ class MemoryCache(Cache[K, V]):
         finally:
             self._loads.end(mine)
 
-    def _load_alone(self, key: K, name: Any, loader: Callable[[K], V], ttl_ns: int, labels: Any) -> V:
-        """Load as the owner of the load. What is written or deleted meanwhile is newer, and stays as it is."""
-        found = self.peek(key, _ABSENT)
-        if found is not _ABSENT:  # somebody was quicker
-            return cast("V", found)
-        op = Op(name, 0, wid=_LOADED, write=True)
+    # What is written or deleted during a load is newer, and stays as it is.
+
+    def _terms(self, key: K, ttl: float | None, tags: Any) -> _Terms:
+        """Check what a load was asked for with."""
+        labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+        name = key if self.settings.key is None else self.settings.key(key)
+        return _Terms(key, name, self._ttl_ms(ttl, 0) * _NS_PER_MS, labels)
+
+    def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
+        """Register a load; None, with the value in ``mine``, if somebody was quicker."""
+        found = self.peek(terms.key, _ABSENT)
+        if found is not _ABSENT:
+            mine.value = found
+            return None
+        terms.changes = self._tag_changes
+        terms.under = None if callable(terms.labels) else self._depend(terms.labels)
+        op = Op(mine.key, 0, wid=_LOADED, write=True)
         self.open(op)
         self._count_load(0)
-        changes = self._tag_changes
-        try:
-            under = None if callable(labels) else self._depend(labels)
-            value = loader(key)
-            if callable(labels):
-                under = self._depend(check_tags(labels(key, value)))
-            size = self._size_of(value)
-        except BaseException:
+        return op
+
+    def _finish_load(self, mine: Load, op: Op, terms: _Terms, value: V) -> None:
+        under, labels = terms.under, terms.labels
+        if callable(labels):
+            under = self._depend(check_tags(labels(terms.key, value)))
+        size = self._size_of(value)
+        mine.value = value
+        if callable(labels) and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
-            self._count_load(1)
-            raise
-        if callable(labels) and changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
-            self.abandon(op, drop=False)
-            return value
-        self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, under)
-        return value
+        else:
+            self.finish(op, value, _LOADED, _deadline_ns(terms.ttl_ns), size, _IDENTITY, under)
+
+    def _fail_load(self, op: Op) -> None:
+        self.abandon(op, drop=False)
+        self._count_load(1)
 
     def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
         """Return what an entry with these tags is to be entered under."""
@@ -132,8 +165,8 @@ class MemoryCache(Cache[K, V]):
     def _put_tagged(self, key: K, value: V, ttl_ns: int, tags: Sequence[str]) -> None:
         op = Op(key if self.settings.key is None else self.settings.key(key), 0, wid=_LOADED, write=True)
         size = self._size_of(value)
+        self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        self.drop(key)
         self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
@@ -287,6 +320,12 @@ class MemoryCache(Cache[K, V]):
         """Let go of everything held. Idempotent."""
         self._closed = True
         self.drop_all()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        from .aio.memory import AsyncMemoryCache
+
+        self._use()
+        return AsyncMemoryCache(self)
 
     def _use(self) -> None:
         if self._closed:

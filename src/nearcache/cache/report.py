@@ -65,6 +65,8 @@ class L2Stats:
         invalidations: Keys invalidated and namespaces cleared by this process.
         errors: Requests that a shard did not answer, or refused.
         undecodable: Values found that could not be read: damaged, foreign, newer, of another schema.
+        forged: Values found that nobody with a key of this cache wrote there: changed, moved from another key or
+            namespace, unprotected, or under a key that this cache does not have.
         fills_refused: Loaded values that were not stored, because the key was invalidated meanwhile.
         bytes_read, bytes_written: Envelopes.
     """
@@ -77,6 +79,7 @@ class L2Stats:
     invalidations: int
     errors: int
     undecodable: int
+    forged: int
     fills_refused: int
     bytes_read: int
     bytes_written: int

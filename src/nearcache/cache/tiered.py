@@ -8,14 +8,14 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
-from ..codecs import SafeCodec, ValueCodec
+from ..codecs import ValueCodec, value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
-from ..errors import ShardError, ShardUnavailableError
+from ..errors import ConfigError, ShardError, ShardUnavailableError
 from ..l2 import Driver, Exchange, Introduction, load_script
 from ..loading import (
     ENDLESS_MS,
@@ -43,7 +43,7 @@ from ..loading import (
     write_many,
 )
 from ..options import Endpoint, Settings, check_tags, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, remaining, store_options
+from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .holding import Hold, hold_to_ms
 from .memory import MemoryCache
 from .report import (
@@ -60,6 +60,9 @@ from .report import (
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
+
+if TYPE_CHECKING:
+    from .aio import AsyncCache
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("nearcache")
@@ -83,13 +86,19 @@ class TieredCache(Cache[K, V]):
     logged, and ``health()`` shows it.
     """
 
+    #: What this class does; :func:`nearcache.open` chooses the class by the option.
+    isolation = "shared"
+
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         settings = parse(url, **options)
         self.settings = settings
+        if settings.isolation != self.isolation:
+            raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
+        codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = _servers(settings)
         super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
-        self._tier = _tier(settings, endpoints)
+        self._tier = _tier(settings, endpoints, codec)
         self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
@@ -160,9 +169,13 @@ class TieredCache(Cache[K, V]):
             return MISSING, error
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
-        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        wanted = Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
+        refuse_coroutines(loader)
+        wanted = self._wanted(key, loader, ttl, tags)
         return cast("V", self._run(load(self._tier, self, wanted)))
+
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: float | None, tags: Any) -> Loading:
+        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+        return Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -353,6 +366,12 @@ class TieredCache(Cache[K, V]):
         self._end()
         self.drop_all()
 
+    def _async_view(self) -> AsyncCache[K, V]:
+        from .aio.tiered import AsyncTieredCache
+
+        self._use()
+        return AsyncTieredCache(self)
+
     def _use(self) -> None:
         if not self._end.alive:
             raise closed(repr(self))
@@ -436,7 +455,7 @@ def _driver(
     )
 
 
-def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
+def _tier(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
     def milliseconds(seconds: float | None) -> int:
         return ENDLESS_MS if seconds is None else max(1, round(seconds * 1000))
 
@@ -444,7 +463,7 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Tier:
         namespace=settings.namespace,
         shard_names=[endpoint.name for endpoint in endpoints],
         db=endpoints[0].db,
-        codec=ValueCodec(SafeCodec(settings.classes), settings.max_value),
+        codec=codec,
         ttl_ms=milliseconds(settings.ttl),
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),

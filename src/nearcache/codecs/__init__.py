@@ -1,18 +1,10 @@
 """Values as bytes: codecs, and the envelope that every stored value stands in."""
 
-from nearcache.codecs.envelope import (
-    HEADER_SIZE,
-    TTL_NONE,
-    Codec,
-    Encoded,
-    Envelope,
-    ValueCodec,
-    pack,
-    peek_ids,
-    peek_tags,
-    unpack,
-)
+from nearcache.codecs.choose import value_codec
+from nearcache.codecs.envelope import HEADER_SIZE, TTL_NONE, Codec, Envelope, pack, peek_ids, peek_tags, unpack
+from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
+from nearcache.codecs.values import Encoded, ValueCodec
 
 __all__ = [
     "HEADER_SIZE",
@@ -20,10 +12,14 @@ __all__ = [
     "Codec",
     "Encoded",
     "Envelope",
+    "FreezingCodec",
+    "Frozen",
     "SafeCodec",
     "ValueCodec",
     "pack",
     "peek_ids",
     "peek_tags",
+    "thaw",
     "unpack",
+    "value_codec",
 ]

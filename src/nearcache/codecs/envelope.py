@@ -12,7 +12,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from nearcache.errors import DecodeError, ValueTooLargeError
+from nearcache.errors import DecodeError
 
 #: High nibble: nearcache. Low nibble: format 1.
 MAGIC: Final = 0xC1
@@ -29,6 +29,8 @@ CODEC_SAFE: Final = 1
 CODEC_MSGSPEC: Final = 2
 CODEC_JSON: Final = 3
 CODEC_PICKLE: Final = 4
+#: From here on the numbers are for codecs of users.
+CODEC_CUSTOM: Final = 128
 
 #: A whole ttl that is longer than 32 bits of milliseconds, or none at all.
 TTL_NONE: Final = 0xFFFF_FFFF
@@ -40,11 +42,18 @@ Payload: TypeAlias = bytes | memoryview
 _IDS = Struct(">BBBBQQ")  # magic, flags, codec id, key id, wid, generation
 _NUMBERS = Struct("<IIII")  # whole ttl, soft-ttl distance, load cost (ms each), schema
 _TAG = Struct("<QQ")  # tag hash, tag generation
-_HANDLED = FLAG_NEGATIVE | FLAG_TAGGED
+#: What stands for itself, and what only its reader can undo: see ``sealing`` and ``compression``.
+PLAIN_FLAGS: Final = FLAG_NEGATIVE | FLAG_TAGGED
+BODY_FLAGS: Final = FLAG_COMPRESSED | FLAG_ENCRYPTED | FLAG_MAC
+_KEYED_FLAGS = FLAG_ENCRYPTED | FLAG_MAC
 
 
 class Envelope(NamedTuple):
-    """One unpacked envelope; ``payload`` is a view of the bytes it was unpacked from."""
+    """One unpacked envelope.
+
+    ``payload`` is a view of the bytes it was unpacked from: of all that stands behind the header, whatever was done
+    to it. ``raw_size`` is the length of what the codec made.
+    """
 
     wid: int
     generation: int
@@ -57,6 +66,7 @@ class Envelope(NamedTuple):
     payload: Payload
     key_id: int = 0
     tags: tuple[tuple[int, int], ...] = ()
+    raw_size: int = 0
 
 
 class Codec(Protocol):
@@ -73,70 +83,6 @@ class Codec(Protocol):
         """Return the value, or raise :class:`DecodeError` and nothing else."""
 
 
-class Encoded(NamedTuple):
-    """A value that is encoded but not sealed: it has no wid and no generation yet."""
-
-    payload: bytes
-    schema: int
-
-
-class ValueCodec:
-    """A codec and the envelope around it, within a limit of size.
-
-    Args:
-        codec: What makes the payload.
-        max_value: The largest payload, in bytes, that is written or read.
-    """
-
-    __slots__ = ("_codec", "_codec_id", "max_value")
-
-    def __init__(self, codec: Codec, max_value: int) -> None:
-        self._codec = codec
-        self._codec_id = codec.codec_id
-        self.max_value = max_value
-
-    def encode(self, value: Any) -> Encoded:
-        """Return ``value`` encoded, to be sealed as often as its generation has to be corrected.
-
-        Raises:
-            UnencodableValueError: The codec does not take it.
-            ValueTooLargeError: The payload is longer than ``max_value``.
-        """
-        payload, schema = self._codec.encode(value)
-        if len(payload) > self.max_value:
-            raise ValueTooLargeError(len(payload), self.max_value, "max_value")
-        return Encoded(payload, schema)
-
-    def seal(
-        self, encoded: Encoded, wid: int, generation: int, ttl_ms: int, tags: Iterable[tuple[int, int]] = ()
-    ) -> bytes:
-        """Return the envelope of an encoded value. ``tags``: hash and generation of each."""
-        return pack(wid, generation, ttl_ms, encoded.payload, encoded.schema, self._codec_id, tags=tags)
-
-    def dumps(self, value: Any, *, wid: int, generation: int, ttl_ms: int) -> bytes:
-        """Return ``value`` encoded and sealed. Raises as :meth:`encode`."""
-        return self.seal(self.encode(value), wid, generation, ttl_ms)
-
-    def loads(self, data: bytes) -> tuple[Any, Envelope]:
-        """Return the value in an envelope, and the envelope.
-
-        Raises:
-            DecodeError: Torn, foreign, of another format, schema or codec, or longer than ``max_value``.
-        """
-        envelope = unpack(data)
-        # The codec id is compared before a byte of the payload is looked at: a writer cannot choose its
-        # reader.
-        if envelope.codec_id != self._codec_id:
-            raise DecodeError(
-                f"the value was written with codec {envelope.codec_id}, this cache reads {self._codec_id}"
-            )
-        if envelope.flags & FLAG_NEGATIVE:
-            raise DecodeError("the envelope records that there is no value, which this version does not use")
-        if len(envelope.payload) > self.max_value:
-            raise DecodeError(f"a payload of {len(envelope.payload):,} bytes is over max_value={self.max_value}")
-        return self._codec.decode(envelope.payload, envelope.schema), envelope
-
-
 def pack(
     wid: int,
     generation: int,
@@ -148,6 +94,9 @@ def pack(
     soft_ttl_ms: int = 0,
     cost_ms: int = 0,
     tags: Iterable[tuple[int, int]] = (),
+    flags: int = 0,
+    key_id: int = 0,
+    raw_size: int | None = None,
 ) -> bytes:
     """Return an envelope of format 1.
 
@@ -161,6 +110,9 @@ def pack(
         codec_id: Which codec made the payload.
         soft_ttl_ms, cost_ms: Distance of the soft ttl and cost of the load; cut off at 2**32 - 1.
         tags: Pairs of tag hash and tag generation, 64 bits each, at most :data:`MAX_TAGS`.
+        flags: What was done to the payload; that it is tagged is added here.
+        key_id: Which key did it.
+        raw_size: Length of the payload before that; ``None``: nothing was done.
     Raises:
         ValueError: A number is out of its range.
     """
@@ -170,27 +122,29 @@ def pack(
     if ttl_ms > TTL_NONE or soft_ttl_ms > TTL_NONE or cost_ms > TTL_NONE:
         ttl_ms, soft_ttl_ms, cost_ms = (min(number, TTL_NONE) for number in (ttl_ms, soft_ttl_ms, cost_ms))
     try:
-        ids = _IDS.pack(MAGIC, FLAG_TAGGED if pairs else 0, codec_id, 0, wid, generation)
+        ids = _IDS.pack(MAGIC, flags | FLAG_TAGGED if pairs else flags, codec_id, key_id, wid, generation)
         numbers = _NUMBERS.pack(ttl_ms, soft_ttl_ms, cost_ms, schema)
         table = bytes((len(pairs),)) + b"".join(_TAG.pack(*pair) for pair in pairs) if pairs else b"\0"
     except StructError as cause:
         raise ValueError(f"a number of the envelope is out of its range: {cause}") from cause
-    return b"".join((ids, numbers, varint(len(payload)), table, payload))
+    return b"".join((ids, numbers, varint(len(payload) if raw_size is None else raw_size), table, payload))
 
 
-def unpack(data: bytes) -> Envelope:
+def unpack(data: bytes, handled: int = PLAIN_FLAGS) -> Envelope:
     """Return what an envelope of format 1 says.
 
+    Args:
+        data: The envelope.
+        handled: The flags that the caller can deal with.
     Raises:
-        DecodeError: ``data`` is not exactly one well-formed envelope, or has a flag that this version cannot
-            handle.
+        DecodeError: ``data`` is not exactly one well-formed envelope, or has a flag that is not handled.
     """
     if len(data) < HEADER_SIZE + 2:
         raise DecodeError(f"{len(data)} bytes are too few for an envelope")
     magic, flags, codec_id, key_id, wid, generation = _IDS.unpack_from(data)
     _check_magic(magic)
-    if flags & ~_HANDLED or key_id:
-        raise DecodeError(f"flags 0x{flags:02x} and key id {key_id} ask for what this version cannot do")
+    if flags & ~handled or (key_id and not flags & _KEYED_FLAGS):
+        raise DecodeError(f"flags 0x{flags:02x} and key id {key_id} ask for what this reader cannot do")
     if not wid:
         raise DecodeError("the envelope has wid 0, which no write has")
     numbers = _NUMBERS.unpack_from(data, 20)
@@ -202,12 +156,12 @@ def unpack(data: bytes) -> Envelope:
         at += 1
     else:
         raise DecodeError("the envelope ends early, or has tags without the flag for them")
-    if len(data) - at != raw_size:
+    if len(data) - at != raw_size and not flags & BODY_FLAGS:
         raise DecodeError(f"the envelope promises {raw_size:,} bytes of payload and holds {len(data) - at:,}")
     # tuple.__new__ spares the generated __new__, which costs as much as all the rest of this function.
     return tuple.__new__(
         Envelope,
-        (wid, generation, *numbers, codec_id, flags, memoryview(data)[at:], key_id, tags),
+        (wid, generation, *numbers, codec_id, flags, memoryview(data)[at:], key_id, tags, raw_size),
     )
 
 

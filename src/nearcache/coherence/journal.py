@@ -69,12 +69,16 @@ class Journal:
 
     # -- acknowledged changes
 
-    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int) -> None:
-        """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1)."""
+    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int, *, pays: bool = True) -> None:
+        """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1).
+
+        Args:
+            pays: Whether nothing is owed for the keys any more; else that is left to :meth:`paid`.
+        """
         changes = self._changes
         changes.append(_Change(epoch, seq, now_ns, keys))
         self.newest = (epoch, seq)
-        if self._owed:  # what they were owed for is out of date now
+        if self._owed and pays:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:
                 self._owed.pop(key, None)
         while changes[0].at_ns < now_ns - KEEP_NS:

@@ -19,6 +19,7 @@ RESERVED: Final = b"!"
 TAG_KEY: Final = b"!t:"
 
 _NEXT: Final = {b"S ": "S", b"F ": "F", b"I ": "I", b"A ": "A", b"C ": "C"}
+_HEX: Final = b"0123456789abcdef"
 _HEADER = re.compile(rb"([SFIACE]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a-f]{16})")
 
 
@@ -62,7 +63,7 @@ def parse_next(payload: bytes, chain: bytes) -> Message | None:
     end = 2 + len(chain)
     wid = payload[end : end + 16]
     operation = payload[:2]
-    if operation not in _NEXT or payload[2:end] != chain or payload[end + 16 : end + 17] != b"\n" or not wid.isalnum():
+    if operation not in _NEXT or payload[2:end] != chain or payload[end + 16 : end + 17] != b"\n" or wid.strip(_HEX):
         return None
     try:
         return Message(_NEXT[operation], 0, 0, 0, int(wid, 16), _keys(payload[end + 17 :]))

@@ -14,6 +14,7 @@ repeated, are looked at first, so that even writes rarely meet a dead one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
@@ -82,6 +83,16 @@ class ListenerLink:
         self._connection.close()
 
 
+class Part(Protocol):
+    """What shares a driver's shards, and its life."""
+
+    def close(self) -> None:
+        """Close what it has opened."""
+
+    def after_fork(self) -> None:
+        """Become usable in a forked child."""
+
+
 class Driver:
     """See the module. Safe to use from many threads.
 
@@ -105,7 +116,9 @@ class Driver:
         introduction: Introduction | None = None,
         on_reached: Callable[[int], None] | None = None,
     ) -> None:
-        self._clock = clock
+        self.clock = self._clock = clock
+        self.pool_size = pool_size
+        self._parts: list[Part] = []
         self._timeout_ns = int(timeout_s * 1e9)
         self._connect_timeout_ns = int(connect_timeout_s * 1e9)
         self._closed = False
@@ -155,6 +168,20 @@ class Driver:
             raise ClosedError("the cache was closed")
         return ListenerLink(self._shards[shard].connect(self._clock() + self._connect_timeout_ns, resp3=True))
 
+    def shard(self, number: int) -> Shard:
+        """Return a shard, for another driver to share."""
+        return self._shards[number]
+
+    def attach(self, part: Part) -> None:
+        """Close another driver's part along with this one, and tell it of forks.
+
+        Raises:
+            ClosedError: This driver was closed.
+        """
+        self._parts.append(part)
+        if self._closed:
+            raise ClosedError("the cache was closed")
+
     def note_alive(self, shard: int) -> None:
         """Close the shard's breaker: somebody has had an answer from it."""
         self._shards[shard].note_alive()
@@ -167,12 +194,16 @@ class Driver:
         """Make the driver usable in a forked child: new locks, new connections; the parent's stay undisturbed."""
         for shard in self._shards:
             shard.after_fork()
+        for part in self._parts:
+            part.after_fork()
 
     def close(self) -> None:
         """Close all connections and wake who waits for one; calls under way end first. Idempotent."""
         self._closed = True
         for shard in self._shards:
             shard.close()
+        for part in self._parts:
+            part.close()
 
     def _short(self, exchange: Exchange, now: int, deadline_ns: int) -> Reply | ShardError:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""

@@ -11,10 +11,26 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from ..clocks import Clock
 from ..errors import ClosedError, ShardUnavailableError
 from .connection import Connection
+
+
+class AnyPool(Protocol):
+    """What the course of an exchange asks of a pool."""
+
+    idle: deque[Connection]
+
+    def put(self, connection: Connection) -> None:
+        """Take back a connection on which nothing is due."""
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that has failed, or whose state is not known."""
+
+    def flush(self) -> None:
+        """Close the idle connections: the server they led to is gone."""
 
 
 class Pool:

@@ -15,7 +15,7 @@ from ..options import Endpoint
 from . import handshake
 from .breaker import Breaker, BreakerSettings
 from .connection import Connection
-from .pool import Pool
+from .pool import AnyPool, Pool
 from .scripts import Script
 from .sentinel import Sentinels
 
@@ -82,9 +82,10 @@ class Shard:
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
-    def take(self, now: int, commands: Sequence[tuple[Any, ...]]) -> Connection | None:
-        """Return an idle connection that is fit for use, if there is one."""
-        idle = self.pool.idle
+    def take(self, now: int, commands: Sequence[tuple[Any, ...]], pool: AnyPool | None = None) -> Connection | None:
+        """Return an idle connection that is fit for use, if there is one, of the pool or of another that leads here."""
+        pool = self.pool if pool is None else pool
+        idle = pool.idle
         while idle:
             try:
                 connection = idle.pop()
@@ -97,7 +98,7 @@ class Shard:
             if current and (young or not connection.is_stale()):
                 connection.used_ns = now
                 return connection
-            self.pool.discard(connection)
+            pool.discard(connection)
         return None
 
     def connect(self, deadline_ns: int, *, resp3: bool = False) -> Connection:

@@ -9,6 +9,7 @@ import hiredis
 
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
+from .pool import AnyPool
 from .scripts import Script
 from .shard import Shard
 from .transfer import Flow
@@ -54,16 +55,32 @@ class Task:
     """One exchange on its way through the rounds.
 
     Attributes:
+        pool: Where its connection belongs: the shard's own pool, or an event loop's.
         flow: Its request under way; None before the start, after the end, and before a repetition.
         admitted: Whether the breaker let it pass. Asked once: a second time it might refuse its own probe.
         again: Whether it is being repeated, on a new connection.
         result: At the end.
     """
 
-    __slots__ = ("_places", "_sent", "_values", "admitted", "again", "commands", "data", "flow", "result", "shard")
+    __slots__ = (
+        "_places",
+        "_sent",
+        "_values",
+        "admitted",
+        "again",
+        "commands",
+        "data",
+        "flow",
+        "pool",
+        "result",
+        "shard",
+    )
 
-    def __init__(self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None) -> None:
+    def __init__(
+        self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None, pool: AnyPool | None = None
+    ) -> None:
         self.shard = shard
+        self.pool = shard.pool if pool is None else pool
         self.commands = commands
         self.data = data
         self.flow = flow
@@ -96,7 +113,7 @@ class Task:
     def abandon(self) -> None:
         """Give up in the middle: the state of the connection is not known."""
         if self.flow is not None:
-            self.shard.pool.discard(self.flow.connection)
+            self.pool.discard(self.flow.connection)
             self.flow = None
 
     def settle(self, *, time_left: bool) -> None:
@@ -111,7 +128,7 @@ class Task:
         sent = flow.sent > 0 or bool(self._places)
         ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
         if ended and not self.again and time_left and not self._places and (not sent or _repeatable(self.commands)):
-            self.shard.pool.flush()
+            self.pool.flush()
             self.again = True
             self._sent = sent
             return
@@ -146,9 +163,9 @@ class Task:
         identity = connection.identity
         self.flow = None  # before it is another thread's: an interrupt of this one must not close it then
         if demoted or connection.reader.has_data():
-            self.shard.pool.discard(connection)  # of no use, or out of step: more than was asked for
+            self.pool.discard(connection)  # of no use, or out of step: more than was asked for
         else:
-            self.shard.pool.put(connection)
+            self.pool.put(connection)
         if self._places:
             for place, value in zip(self._places, values, strict=True):
                 self._values[place] = value

@@ -136,7 +136,7 @@ def _settle(
                 tier.count(suspects_dropped=1)
                 stale.append(wanted)
             continue
-        taken = yield from accept(tier, store, shard, body, pttl_ms, generation, wanted.start_ns)
+        taken = yield from accept(tier, store, shard, wanted.encoded, body, pttl_ms, generation, wanted.start_ns)
         keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
         if taken.value is not MISSING:
             found[wanted.name] = taken.value
@@ -207,8 +207,10 @@ def _write_round(
     for chunk in chunks:
         chunk.start_ns = tier.clock()
         chunk.sealed = [
-            tier.codec.seal(content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms, tags=chunk.tags)
-            for content in chunk.contents
+            tier.codec.seal(
+                content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms, key=encoded, tags=chunk.tags
+            )
+            for encoded, content in zip(chunk.encoded, chunk.contents, strict=True)
         ]
     commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
     results = yield from _send(chunks, commands)

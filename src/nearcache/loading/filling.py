@@ -88,6 +88,14 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
             value = yield JoinLoad(flight)
             if value is not ABANDONED:
                 return value
+        return (yield from carry_out(tier, store, wanted, mine))
+    finally:
+        tier.loads.end(mine)
+
+
+def carry_out(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+    """Do the work of a load that has begun, and end it. See :func:`load`."""
+    try:
         mine.value = yield from _load(tier, store, wanted, mine)
         return mine.value
     except Exception as error:
@@ -163,7 +171,7 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Ste
             return _Answer(wait_ms=max(1, int(rest[0])))
         if int(status) != 1:
             return _Answer()
-        found = yield from accept(tier, store, lane, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
@@ -200,7 +208,12 @@ def _fill(
         yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
     sealed = tier.codec.seal(
-        loaded.content, wid=op.wid, generation=given.generation, ttl_ms=wanted.ttl_ms, tags=loaded.tags
+        loaded.content,
+        wid=op.wid,
+        generation=given.generation,
+        ttl_ms=wanted.ttl_ms,
+        key=encoded,
+        tags=loaded.tags,
     )
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
     arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)

@@ -118,7 +118,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
         generation = generation_in(reply.values[2])
-    found = yield from accept(tier, store, shard, data, pttl_ms, generation, start_ns)
+    found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
     size = len(data) if data is not None else 0
     keep(tier, store, op, found, size, reply.identity)
     return found.value
@@ -138,6 +138,7 @@ def accept(
     tier: Tier,
     store: Store[Any, Any],
     lane: int,
+    encoded: bytes,
     data: bytes | None,
     pttl_ms: int,
     generation: int | None,
@@ -155,9 +156,9 @@ def accept(
         if written_in != generation:
             tier.count(misses=1)
             return _NOTHING
-        value, envelope = tier.codec.loads(data)
-    except DecodeError:
-        tier.count(misses=1, undecodable=1)
+        value, envelope = tier.codec.loads(data, key=encoded)
+    except DecodeError as error:
+        tier.count_unreadable(error)
         return _NOTHING
     under = None
     if envelope.tags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
-from ..errors import ShardError
+from ..errors import DecodeError, ForgedError, ShardError
 from ..flights import Loads
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
@@ -38,6 +39,7 @@ _LAG_EVERY_NS: Final = 100_000_000
 ENDLESS_MS: Final = 0xFFFF_FFFF
 
 _MS: Final = 1_000_000
+_log: Final = logging.getLogger("nearcache")
 
 
 def new_id() -> int:
@@ -58,6 +60,7 @@ class L2Counters:
     misses: int = 0
     errors: int = 0
     undecodable: int = 0
+    forged: int = 0
     revalidated: int = 0
     stale: int = 0
     writes: int = 0
@@ -241,16 +244,28 @@ class Tier:
             for name, amount in amounts.items():
                 setattr(self.counters, name, getattr(self.counters, name) + amount)
 
+    def count_unreadable(self, error: DecodeError) -> None:
+        """Count a value that counts as absent because it cannot be read, and report the first one of its kind."""
+        kind = "forged" if isinstance(error, ForgedError) else "undecodable"
+        with self.lock:
+            self.counters.misses += 1
+            count = getattr(self.counters, kind) + 1
+            setattr(self.counters, kind, count)
+        if count == 1:
+            _log.warning("%s (a miss; from now on only counted: stats().l2.%s)", error, kind)
+
     def count_write(self, size_bytes: int) -> None:
         """The same for what is counted most often."""
         with self.lock:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
-    def acknowledge(self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None) -> None:
+    def acknowledge(
+        self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, *, pays: bool = True
+    ) -> None:
         """A change of these keys (None: a clear) is in the server, as this number of this epoch."""
         with self.lock:
-            self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock())
+            self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), pays=pays)
 
     def owe(self, lane: int, encoded: Iterable[bytes]) -> None:
         """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged."""

@@ -72,7 +72,7 @@ def _write(
     content, ttl_ms, tags, under = sealing
     generation = tier.lanes[op.lane].generation or 0
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, tags=tags)
+        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags)
         start_ns = tier.clock()
         commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
         reply = answer((yield [Exchange(op.lane, commands)])[0])
@@ -88,7 +88,7 @@ def _write(
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
-            found = yield from accept(tier, store, op.lane, rest[0], -1, int(there, 16), start_ns)
+            found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
             if found.value is not MISSING:
                 store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
@@ -187,8 +187,11 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
         exchange = (
             tier.clear_exchange(lane, wid) if debt.keys is None else tier.invalidate_exchange(lane, debt.keys, wid)
         )
-        if errors_in((yield [exchange])[0]):
+        reply = (yield [exchange])[0]
+        if errors_in(reply):
             return False
+        *_, epoch, seq = reply.values[0]
+        tier.acknowledge(lane, epoch, seq, debt.keys, pays=False)  # the next failover may lose this one, too
         tier.paid(lane, debt)
         tier.count(repaid=1 if debt.keys is None else len(debt.keys))
     return True

@@ -1,0 +1,123 @@
+"""``nearcache.lru_cache`` and ``ttl_cache`` against functools, cachetools, cachebox and lru-dict: one call that hits.
+
+python bench/bench_memo.py [--entries 10000] [--rounds 40]
+
+All decorate the same function and get the same key objects in the same random order; they take turns, round by round.
+The figure is the minimum over the rounds, the loop subtracted; the ratio is to ``functools.lru_cache``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import importlib
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import nearcache
+
+#: At most this, of functools' time, on a hit of a function of one argument.
+WANTED = 0.9
+
+
+def identity(key: Any) -> Any:
+    """What is decorated: next to nothing, for it is not called in what is timed."""
+    return key
+
+
+def decorators(maxsize: int) -> dict[str, Callable[[Any], Any]]:
+    """Return what takes part, by name; who is not installed is named as absent."""
+    found: dict[str, Callable[[Any], Any]] = {
+        "functools.lru_cache": functools.lru_cache(maxsize),
+        "nearcache.lru_cache": nearcache.lru_cache(maxsize),
+        "nearcache.ttl_cache": nearcache.ttl_cache(maxsize, ttl=3600),
+    }
+    makers: dict[str, tuple[str, Callable[[Any], Callable[[Any], Any]]]] = {
+        "cachetools.func.lru_cache": ("cachetools.func", lambda m: m.lru_cache(maxsize)),
+        "cachetools.func.ttl_cache": ("cachetools.func", lambda m: m.ttl_cache(maxsize, ttl=3600)),
+        "cachebox.cached": ("cachebox", lambda m: m.cached(m.LRUCache(maxsize))),
+        "lru-dict by hand": ("lru", lambda m: functools.partial(_by_hand, m.LRU(maxsize))),
+    }
+    for name, (module, make) in makers.items():
+        try:
+            found[name] = make(importlib.import_module(module))
+        except ImportError:
+            print(f"absent: {name} ({module} is not installed)")
+    return found
+
+
+def _by_hand(held: Any, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def remembered(key: Any) -> Any:
+        value = held.get(key, held)
+        if value is held:
+            value = held[key] = function(key)
+        return value
+
+    return remembered
+
+
+def _time(function: Callable[[Any], Any], keys: list[Any]) -> float:
+    start = time.process_time_ns()
+    for key in keys:
+        function(key)
+    return (time.process_time_ns() - start) / len(keys)
+
+
+def _time_loop(keys: list[Any]) -> float:
+    start = time.process_time_ns()
+    for _ in keys:
+        pass
+    return (time.process_time_ns() - start) / len(keys)
+
+
+def measure(keys: list[Any], rounds: int) -> dict[str, float]:
+    """Return nanoseconds per hit, by name: minima, without the loop."""
+    contestants = {name: decorate(identity) for name, decorate in decorators(len(keys)).items()}
+    best = dict.fromkeys(contestants, float("inf"))
+    loop = float("inf")
+    order = list(contestants)
+    for function in contestants.values():
+        _time(function, keys)  # fills it
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            loop = min(loop, _time_loop(keys))
+            for name in order:
+                best[name] = min(best[name], _time(contestants[name], keys))
+            order = [*order[1:], order[0]]
+    finally:
+        gc.enable()
+    return {name: value - loop for name, value in best.items()}
+
+
+def main() -> int:
+    """Measure, print, and say whether the aim is met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    rng = random.Random(1)
+    kinds: dict[str, list[Any]] = {
+        "str of 24 characters": [f"key:{number:020d}" for number in range(options.entries)],
+        "int": [number * 7919 for number in range(options.entries)],
+    }
+    print(f"CPython {sys.version.split()[0]}, {options.entries:,} keys in random order, one argument, hits")
+    missed = 0
+    for kind, keys in kinds.items():
+        rng.shuffle(keys)
+        figures = measure(keys, options.rounds)
+        base = figures["functools.lru_cache"]
+        print(f"\n{kind:28} {'ns':>8} {'ratio':>7}")
+        for name, value in figures.items():
+            print(f"{name:28} {value:8.1f} {value / base:7.2f}")
+        missed += figures["nearcache.lru_cache"] / base > WANTED
+    print(f"\naim: nearcache.lru_cache at most {WANTED} of functools.lru_cache: {'missed' if missed else 'met'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False, binding=False
+# cython: embedsignature=True, embedsignature.format=clinic
+"""What makes an L1 hit through ``await`` cheap: an answer that is ready, and the method that gives it.
+
+``await`` asks an object for its iterator and that for its next step. A coroutine answers by running a frame, and an
+iterator by raising StopIteration with the value in it. :class:`Ready` does neither: it hands the value to the
+interpreter through ``am_send``, the slot that coroutines of Python's own are driven by, and makes no exception.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+
+from types import GenericAlias
+
+
+cdef extern from *:
+    """
+    static void ready_send(PyObject *type, sendfunc send) {
+        ((PyTypeObject *)type)->tp_as_async->am_send = send;
+    }
+    """
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_NEXT
+    ctypedef PySendResult (*sendfunc)(PyObject *ready, PyObject *value, PyObject **result) noexcept
+    void ready_send(object type, sendfunc send)
+
+
+cdef object NOTHING = object()  # what the store does not hold
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Ready:
+    """A coroutine that is over before it begins: ``await`` returns the value without suspending.
+
+    It can be awaited, or run as a task, and more than once.
+    """
+
+    cdef object value
+
+    def __cinit__(self, value):
+        self.value = value
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.value)
+
+    def send(self, value):
+        """Return by raising StopIteration, as a coroutine does that has nothing to wait for."""
+        raise StopIteration(self.value)
+
+    def throw(self, kind, value=None, trace=None):
+        """Raise the exception: there is nobody inside to handle it."""
+        error = kind if value is None else value
+        if isinstance(error, type):
+            error = error()
+        raise error if trace is None else error.with_traceback(trace)
+
+    def close(self):
+        """Nothing is open."""
+
+
+cdef PySendResult send_ready(PyObject *ready, PyObject *value, PyObject **result) noexcept:
+    cdef object answer = (<Ready>ready).value
+    Py_INCREF(answer)
+    result[0] = <PyObject *>answer
+    return PYGEN_RETURN
+
+
+ready_send(Ready, send_ready)
+
+
+cdef class Hits:
+    """The part of an asynchronous cache that answers from L1.
+
+    Args:
+        hit: The ``hit`` method of the store.
+    """
+
+    cdef object _hit
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, hit):
+        self._hit = hit
+
+    def get(self, key, default=None):
+        """Return, when awaited, the value of a key, or the default if no tier has it. Never calls the loader."""
+        found = self._hit(key, NOTHING)
+        if found is NOTHING:
+            return self._missing_get(key, default)
+        return Ready(found)
+
+    def get_or_load(self, key, loader=None, **options):
+        """Return, when awaited, the value of a key, loading it on a miss. See :meth:`Cache.get_or_load`.
+
+        Args:
+            key: Encodable (``memory://``: hashable).
+            loader: A coroutine function, which runs in this event loop, or a function that may block, which runs in a
+                worker thread; default: the cache's own ``loader=``.
+            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; default: the cache's.
+            tags: Of a loaded value; as in :meth:`Cache.get_or_load`.
+        """
+        found = self._hit(key, NOTHING)
+        if found is NOTHING:
+            return self._missing_load(key, loader, **options)
+        return Ready(found)

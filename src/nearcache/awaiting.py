@@ -1,0 +1,185 @@
+"""Flights, for tasks: waiting without blocking the loop, and loads that outlive the task which asked first.
+
+A load that a task begins runs in a task of its own, so that a cancellation of whoever waits, the first one included,
+concerns nobody else. It ends with its loop at the latest; whoever waits in other loops and threads then takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any
+
+from .errors import ClosedError
+from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
+from .loops import PerLoop, wake
+
+
+async def wait_for_read(read: Read, lock: AnyLock, timeout_s: float) -> Any:
+    """Return the outcome of another's read, or ABANDONED if it is not there within the time."""
+    future, tell = _promise()
+    read.add_done_callback(tell, lock)
+    try:
+        await asyncio.wait((future,), timeout=timeout_s)
+    finally:
+        read.remove_done_callback(tell, lock)
+    return read.outcome
+
+
+async def wait_for_signal(signal: Signal, timeout_s: float) -> bool:
+    """Return whether it happened within the time."""
+    future, tell = _promise()
+    signal.add_done_callback(tell)
+    try:
+        await asyncio.wait((future,), timeout=timeout_s)
+    finally:
+        signal.remove_done_callback(tell)
+    return signal.is_set()
+
+
+async def wait_for_load(loads: Loads, load: Load) -> Any:
+    """Return the value of another's load, or ABANDONED, or raise what its loader raised.
+
+    Raises:
+        LoadCycleError: See :meth:`Loads.wait`.
+    """
+    future, tell = _promise()
+    loads.join(load, tell)
+    try:
+        await future
+    finally:
+        loads.leave(load, tell)
+    return load.outcome()
+
+
+async def call_loader(loader: Callable[[Any], Any], key: Any) -> Any:
+    """Return a loader's value. A coroutine function runs in this task; any other callable in a worker thread."""
+    if inspect.iscoroutinefunction(loader) or inspect.iscoroutinefunction(getattr(loader, "__call__", None)):  # noqa: B004
+        return await loader(key)
+    value = await asyncio.to_thread(loader, key)
+    return await value if inspect.isawaitable(value) else value
+
+
+class LoadTasks:
+    """The loads that tasks have begun, in all event loops, each in a task of its own."""
+
+    def __init__(self) -> None:
+        self._crews: PerLoop[_Crew] = PerLoop(_Crew)
+
+    async def load(self, loads: Loads, key: Any, work: Callable[[Load], Coroutine[Any, Any, Any]]) -> Any:
+        """Return the value of a key's load: the one under way, or one that is begun here.
+
+        Args:
+            loads: The loads under way in this process.
+            key: What is to be loaded.
+            work: Carries out the load it is given, and ends it. Runs to its end even if the caller is cancelled.
+        Raises:
+            Whatever ``work`` does.
+            LoadCycleError: See :meth:`Loads.wait`.
+            ClosedError: The cache was closed meanwhile.
+        """
+        while True:
+            mine = Load(key)
+            mine.owner = object()
+            task = crew = None
+            try:
+                load = loads.begin(mine)
+                if load is mine:
+                    crew = self._crews.here()
+                    task = crew.start(loads, mine, work)
+            finally:
+                if task is None:
+                    loads.end(mine)
+            value = await wait_for_load(loads, load)
+            if value is not ABANDONED:
+                return value
+            if task is not None and crew is not None:
+                return await crew.result(task)
+
+    def end_all(self) -> None:
+        """Cancel all loads."""
+        self._crews.end_all()
+
+    async def end_here(self) -> None:
+        """Cancel the loads of this loop, and wait until they have ended."""
+        crew = self._crews.known()
+        if crew is None:
+            return
+        tasks = list(crew.tasks)
+        crew.end(closed=False)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def forget(self) -> None:
+        """In a forked child: none of them will get on here."""
+        self._crews.forget()
+
+
+class _Crew:
+    """The load tasks of one loop. The loop itself does not keep a task from being collected, so this does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.tasks: dict[asyncio.Task[Any], tuple[Loads, Load]] = {}
+        self._ended = False
+
+    def start(self, loads: Loads, load: Load, work: Callable[[Load], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """Let a load that has begun be carried out in a task, whose context tells it from others."""
+        context = copy_context()
+        context.run(strand.set, load.owner)
+        task: asyncio.Task[Any] = context.run(self.loop.create_task, work(load))
+        self.tasks[task] = loads, load
+        task.add_done_callback(self._over)
+        return task
+
+    async def result(self, task: asyncio.Task[Any]) -> Any:
+        """Return or raise what became of a task."""
+        await asyncio.wait((task,))
+        if self._ended and task.cancelled():
+            raise ClosedError("the cache was closed while a value was loaded")
+        return task.result()
+
+    def end(self, *, closed: bool) -> None:
+        """Cancel the tasks; in a loop that is closed already, unwind them here, for nobody else will."""
+        if not closed:
+            self._ended = True
+            for task in list(self.tasks):
+                task.cancel()
+            return
+        while self.tasks:
+            task, (loads, load) = self.tasks.popitem()
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio.gather does
+            try:
+                task.get_coro().close()
+            except Exception as error:  # noqa: BLE001  of the user's loader, with nobody above
+                self.loop.call_exception_handler({
+                    "message": "a loader did not end with its event loop", "exception": error, "task": task,
+                })  # fmt: skip
+            finally:
+                loads.end(load)
+
+    def forget(self) -> None:
+        """In a forked child: the tasks stay as they are, for unwinding them here would run their owners' code twice."""
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        loads, load = self.tasks.pop(task)
+        loads.end(load)  # for a task that was cancelled before it had begun
+        if not task.cancelled():
+            task.exception()  # those who wait have it; if nobody does any more, that is no event to report
+
+
+def _promise() -> tuple[asyncio.Future[None], Callback]:
+    """A future of this loop, and what sets it from any thread."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def tell() -> None:
+        wake(loop, settle)  # a closed loop has nobody who waits
+
+    return future, tell

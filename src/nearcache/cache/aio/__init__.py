@@ -1,0 +1,5 @@
+"""The caches as asyncio sees them. Imported when ``cache.aio`` is first asked for, and not before."""
+
+from .base import AsyncCache, AsyncHold, Loader
+
+__all__ = ["AsyncCache", "AsyncHold", "Loader"]

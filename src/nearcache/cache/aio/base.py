@@ -1,0 +1,188 @@
+"""What every asynchronous view of a cache is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
+
+from ..._aio import Hits
+from ..base import DEFAULT, Cache, K, V, _pairs
+from ..report import SelfTest
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+D = TypeVar("D")
+
+#: A loader: a coroutine function, or a function that blocks.
+Loader: TypeAlias = Callable[[K], V] | Callable[[K], Awaitable[V]]
+
+
+class AsyncHold:
+    """What :meth:`AsyncCache.hold` returns. See :class:`Hold`."""
+
+    def __init__(self, begin: Callable[[], Awaitable[Any]], end: Callable[[], Awaitable[Any]]) -> None:
+        self._begin = begin
+        self._end = end
+
+    async def __aenter__(self) -> Self:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+
+class AsyncCache(Hits[K, V], Generic[K, V]):
+    """A cache's methods as coroutines: the same L1, the same keys, the same flights, any number of event loops.
+
+    ``cache.aio`` makes it. What needs no I/O (``peek``, ``drop``, ``len``, iteration, ``stats``, ``health``) is the
+    cache's own and stays as it is: ``c.cache.peek(key)``.
+
+    ``get`` and ``get_or_load`` do not suspend on an L1 hit. Cancelling a caller concerns nobody else: a load that it
+    began goes on, for the others and for the cache.
+
+    Attributes:
+        cache: The cache whose view this is.
+    """
+
+    cache: Cache[K, V]
+
+    def __init__(self, cache: Cache[K, V]) -> None:
+        super().__init__(cache.hit)
+        self.cache = cache
+
+    def __repr__(self) -> str:
+        return f"{self.cache!r}.aio"
+
+    # -- single keys
+
+    async def contains(self, key: object) -> bool:
+        """Return whether some tier has a value for a key, as ``key in cache`` does."""
+        raise NotImplementedError
+
+    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        raise NotImplementedError
+
+    async def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
+        raise NotImplementedError
+
+    async def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
+        raise NotImplementedError
+
+    @overload
+    async def pop(self, key: K) -> V: ...
+    @overload
+    async def pop(self, key: K, default: V | D) -> V | D: ...
+    async def pop(self, key: K, default: Any = DEFAULT) -> Any:
+        """Remove a key everywhere and return its value. Never calls the loader.
+
+        Raises:
+            KeyError: There is none, and no default was given.
+        """
+        value = await self.get(key, DEFAULT)
+        if value is DEFAULT:
+            if default is DEFAULT:
+                raise KeyError(key)
+            return default
+        await self.invalidate(key)
+        return value
+
+    # -- many keys
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+        raise NotImplementedError
+
+    async def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        raise NotImplementedError
+
+    async def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys in every process. See :meth:`Cache.delete_many`."""
+        raise NotImplementedError
+
+    async def update(self, other: Any = (), /, **more: V) -> None:
+        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
+        values: dict[Any, Any] = {}
+        values.update(_pairs(other))
+        values.update(more)
+        if values:
+            await self.set_many(values)
+
+    async def clear(self) -> None:
+        """Empty every tier, in every process. See :meth:`TieredCache.clear`."""
+        raise NotImplementedError
+
+    # -- groups, and changes elsewhere
+
+    async def invalidate_tag(self, tag: str) -> None:
+        """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
+        raise NotImplementedError
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
+        """Return a context, for ``async with``, in which the data behind these keys can be changed safely.
+
+        See :meth:`Cache.hold`. When the task is cancelled within, the hold ends as well.
+        """
+        raise NotImplementedError
+
+    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
+        raise NotImplementedError
+
+    # -- life and observation
+
+    async def selftest(self, timeout: float = 2.0) -> SelfTest:
+        """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
+        return await asyncio.to_thread(self.cache.selftest, timeout)
+
+    async def close(self) -> None:
+        """Close the cache itself, for threads too. Loads of this loop are cancelled and have ended. Idempotent."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- what the compiled part asks for when L1 has nothing
+
+    async def _missing_load(
+        self, key: K, loader: Loader[K, V] | None, *, ttl: float | None = DEFAULT, tags: Any = DEFAULT
+    ) -> V:
+        chosen = loader if loader is not None else self.cache.settings.loader
+        if chosen is not None:
+            return cast("V", await self._load(key, chosen, ttl, tags))
+        found, cause = await self._read(key)
+        if found is DEFAULT:
+            raise KeyError(key) from cause
+        return cast("V", found)
+
+    async def _missing_get(self, key: K, default: Any) -> Any:
+        found, _ = await self._read(key)
+        return default if found is DEFAULT else found
+
+    async def _read(self, key: K) -> tuple[Any, Exception | None]:
+        """Return the value of some tier, or DEFAULT and why it is not known that there is none."""
+        raise NotImplementedError
+
+    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
+        raise NotImplementedError

@@ -1,0 +1,145 @@
+"""The cache with all its tiers, for asyncio. The same steps as for threads, carried out by another runner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from ...errors import ShardError
+from ...l2.aio import AsyncDriver
+from ...loading import (
+    ENDLESS_MS,
+    MISSING,
+    Steps,
+    catch_up,
+    clear,
+    contains,
+    hex_id,
+    invalidate,
+    invalidate_many,
+    invalidate_tag,
+    new_id,
+    read,
+    read_many,
+    tags_named,
+    write,
+    write_many,
+)
+from ...loading.tasks import AsyncRunner
+from ...options import check_tags
+from ..base import DEFAULT, K, V, _pairs
+from ..holding import hold_to_ms
+from ..tiered import TieredCache
+from .base import AsyncCache, AsyncHold, Loader
+
+T = TypeVar("T")
+
+
+class AsyncTieredCache(AsyncCache[K, V]):
+    """See :class:`AsyncCache`."""
+
+    cache: TieredCache[K, V]
+
+    def __init__(self, cache: TieredCache[K, V]) -> None:
+        super().__init__(cache)
+        self._tier = cache._tier
+        self._runner = AsyncRunner(AsyncDriver(cache._driver), cache._tier, cache.settings.timeout)
+        cache._driver.attach(self._runner)
+
+    # -- single keys
+
+    async def contains(self, key: object) -> bool:
+        cache = self.cache
+        if cache.peek(key, DEFAULT) is not DEFAULT:  # type: ignore[arg-type]  # a key of another type is not there
+            return True
+        try:
+            return await self._run(contains(self._tier, cache, cache._name(key)))
+        except ShardError:
+            return False
+
+    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+        cache = self.cache
+        ttl_ms, named = cache._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        await self._run(write(self._tier, cache, cache._name(key), value, ttl_ms, tags=named))
+
+    async def setdefault(self, key: K, default: V | None = None) -> V | None:
+        cache = self.cache
+        found = await self.get(key, DEFAULT)
+        if found is DEFAULT:
+            steps = write(self._tier, cache, cache._name(key), default, self._tier.ttl_ms, absent_only=True)
+            found = await self._run(steps)
+        return default if found is MISSING else cast("V", found)
+
+    async def invalidate(self, key: K) -> bool:
+        return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
+
+    # -- many keys
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        cache = self.cache
+        missed: list[K] = []
+        found = cache.hit_dict(keys, missed)
+        if missed:
+            named = {key: cache._name(key) for key in missed}
+            more = await self._run(read_many(self._tier, cache, named.values()))
+            found.update((key, more[name]) for key, name in named.items() if name in more)
+        return found
+
+    async def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: float | None = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        cache = self.cache
+        named = {cache._name(key): value for key, value in dict(_pairs(values)).items()}
+        labels = tags_named(self._tier, check_tags(tags))
+        await self._run(write_many(self._tier, cache, named, cache._ttl_ms(ttl, ENDLESS_MS), labels))
+
+    async def delete_many(self, keys: Iterable[K]) -> None:
+        cache = self.cache
+        await self._run(invalidate_many(self._tier, cache, [cache._name(key) for key in keys]))
+
+    async def clear(self) -> None:
+        await self._run(clear(self._tier, self.cache))
+
+    # -- groups, and changes elsewhere
+
+    async def invalidate_tag(self, tag: str) -> None:
+        await self._run(invalidate_tag(self._tier, self.cache, *check_tags([tag])))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
+        cache, hold_ms, token = self.cache, hold_to_ms(seconds), hex_id(new_id())
+        names = [cache._name(key) for key in keys]
+        return AsyncHold(
+            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % hold_ms, token))),
+            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"0", token))),
+        )
+
+    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        await self._run(catch_up(self._tier, self.cache, token, timeout))
+
+    # -- life
+
+    async def close(self) -> None:
+        await self._runner.close_here()
+        await asyncio.to_thread(self.cache.close)
+
+    # -- inside
+
+    async def _read(self, key: K) -> tuple[Any, Exception | None]:
+        try:
+            found = await self._run(read(self._tier, self.cache, self.cache._name(key)))
+        except ShardError as error:
+            return DEFAULT, error
+        return DEFAULT if found is MISSING else found, None
+
+    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
+        self.cache._use()
+        return await self._runner.load(self.cache, self.cache._wanted(key, loader, ttl, tags))
+
+    async def _run(self, steps: Steps[T]) -> T:
+        self.cache._use()
+        return await self._runner.run(steps)

@@ -1,0 +1,122 @@
+"""``isolation="copy"``: a cache on Redis whose readers share nothing.
+
+L1 holds payloads (``Frozen``) where the other cache holds objects. They pass through the steps of reading and writing
+like any value; here, at the edge, whatever goes in is frozen and whatever comes out is thawed. The other cache pays
+nothing for this one: a hit there is still the compiled store's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+from ..codecs import FreezingCodec, thaw
+from ..loading import Steps
+from .base import DEFAULT, D, K, V, _pairs
+from .tiered import TieredCache
+
+T = TypeVar("T")
+
+
+class IsolatedCache(TieredCache[K, V]):
+    """L1 in front of Redis, where each reader gets an object of its own.
+
+    Args:
+        url, options: As for :class:`TieredCache`.
+
+    Cost: a hit decodes the value, unless it is text, bytes, a number or ``None``; so does a write, and the first reader
+    gets what it made. Arrays are read-only views of the payload, and shared as such.
+    """
+
+    isolation = "copy"
+
+    def __init__(self, url: str | None = None, /, **options: Any) -> None:
+        if callable(listener := options.get("on_removal")):
+            options["on_removal"] = _thawing(listener)
+        super().__init__(url, **options)
+
+    # -- out: what the store returns
+
+    def __getitem__(self, key: K, /) -> V:
+        return cast("V", thaw(super().__getitem__(key)))
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the value for a key, or the default."""
+        return thaw(super().get(key, default))
+
+    def hit(self, key: K, default: D) -> V | D:
+        """Return the value in L1, or the default."""
+        return cast("V | D", thaw(super().hit(key, default)))
+
+    def hit_many(self, keys: list[K], default: D) -> list[V | D]:
+        """Return the values in L1, or the default for each that it does not hold."""
+        return [thaw(value) for value in super().hit_many(keys, default)]
+
+    def hit_dict(self, keys: Iterable[K], missed: list[K]) -> dict[K, V]:
+        """Return the values in L1 by key, and add the other keys to ``missed``."""
+        return {key: thaw(value) for key, value in super().hit_dict(keys, missed).items()}
+
+    def peek(self, key: K, default: Any = None) -> Any:
+        """Return the value in L1 without moving its recency, or the default."""
+        return thaw(super().peek(key, default))
+
+    def snapshot(self) -> list[tuple[K, V]]:
+        """Return the valid pairs of L1."""
+        return [(key, thaw(value)) for key, value in super().snapshot()]
+
+    def pop_next(self) -> tuple[K, V]:
+        """Take the entry of L1 that would make room next."""
+        key, value = super().pop_next()
+        return key, thaw(value)
+
+    def expire(self, time: float | None = None) -> list[tuple[K, V]]:
+        """Remove from L1 what has expired, and return it."""
+        return [(key, thaw(value)) for key, value in super().expire(time)]
+
+    def _run(self, steps: Steps[T]) -> T:
+        result: Any = super()._run(steps)
+        # Only bulk reads return a dict: a value that is one comes frozen.
+        return cast("T", {key: thaw(value) for key, value in result.items()} if type(result) is dict else thaw(result))
+
+    # -- in: what callers and loaders give
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, self._freeze(value))
+
+    def set(self, key: K, value: V, **more: Any) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        super().set(key, self._freeze(value), **more)
+
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key, or store the default."""
+        return cast("V | None", thaw(super().setdefault(key, self._freeze(default))))
+
+    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], **more: Any) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, **more)
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+        labels = self.settings.tags if tags is DEFAULT else tags
+        if callable(labels):
+            tags = _thawing_labels(labels)
+        return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl, tags)
+
+    def finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
+        """Complete an operation. Whatever way a value came, none gets into L1 as it is."""
+        return super().finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
+
+    def _freeze(self, value: Any) -> Any:
+        codec = self._tier.codec
+        assert isinstance(codec, FreezingCodec)
+        return codec.freeze(value)
+
+
+def _thawing(listener: Callable[[Any, Any, Any], object]) -> Callable[[Any, Any, Any], object]:
+    def notify(key: Any, value: Any, cause: Any) -> object:
+        return listener(key, thaw(value), cause)
+
+    return notify
+
+
+def _thawing_labels(labels: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda key, value: labels(key, thaw(value))

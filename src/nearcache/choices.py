@@ -1,0 +1,77 @@
+"""What can be chosen about values, and the checks of single choices. For ``options``, which holds the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, get_args
+
+from .errors import ConfigError
+
+#: How values become bytes, by name; an object with ``codec_id``, ``encode`` and ``decode`` does as well.
+CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
+Compression = Literal["zlib", "lz4", "zstd"]
+DEFAULT_COMPRESS_ABOVE: Final = 1024
+#: Whether readers share the object that L1 holds, or each get their own.
+Isolation = Literal["shared", "copy"]
+
+
+class Secrets:
+    """Keys as they were given, in a wrapping that shows none of them."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+
+    def reveal(self) -> Any:
+        """Return what was given."""
+        return self._given
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("keys are neither pickled nor copied")
+
+
+def is_none(value: Any) -> bool:
+    """Return whether a value, or the text in a URL that stands for it, is ``None``."""
+    return value is None or (isinstance(value, str) and value.lower() == "none")
+
+
+def one_of(names: tuple[str, ...], *, none: str = "") -> Callable[[str, Any], Any]:
+    """Return a check that admits these names, and ``None`` if it is said what that stands for."""
+    allowed = f"give one of {', '.join(map(repr, names))}" + (f", or None for {none}" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and is_none(value):
+            return None
+        if not isinstance(value, str) or value not in names:
+            raise ConfigError(option, value, allowed)
+        return value
+
+    return check
+
+
+def codec(option: str, value: Any) -> Any:
+    """Check that a value is the name of a codec, or may be one; which objects are is checked where it is used."""
+    names = get_args(CodecName)
+    if value is None or isinstance(value, type) or (isinstance(value, str) and value not in names):
+        raise ConfigError(option, value, f"give one of {', '.join(map(repr, names))}, or an object that is a codec")
+    return value
+
+
+def secrets(_: str, value: Any) -> Secrets | None:
+    """Wrap keys. They are looked at where they are used, so that no check here can show them."""
+    return None if value is None else Secrets(value)
+
+
+#: Every option about values that is not checked elsewhere.
+CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "codec": codec,
+    "type": lambda _, value: value,
+    "compress": one_of(get_args(Compression), none="no compression"),
+    "signing_keys": secrets,
+    "encryption_keys": secrets,
+    "isolation": one_of(get_args(Isolation)),
+}

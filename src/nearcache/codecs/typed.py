@@ -1,0 +1,77 @@
+"""The ``msgspec`` codec: MessagePack, checked against a type while it is read. Needs the package ``msgspec``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearcache.codecs.envelope import CODEC_MSGSPEC, Payload
+from nearcache.codecs.plain import same_plain, type_name
+from nearcache.codecs.schema import type_fingerprint
+from nearcache.errors import ConfigError, DecodeError, UnencodableValueError
+
+
+class MsgspecCodec:
+    """MessagePack by msgspec.
+
+    Args:
+        type_: What values are: a Struct, a dataclass, ``list[Struct]``, a union ... (what msgspec can decode). Its
+            fingerprint, with those of all classes it refers to, is the schema. ``None``: plain data.
+    Raises:
+        ConfigError: msgspec is not installed, or cannot decode the type.
+    """
+
+    __slots__ = ("_decoder", "_encoder", "_is_typed", "_schema")
+
+    codec_id = CODEC_MSGSPEC
+
+    def __init__(self, type_: Any = None) -> None:
+        try:
+            import msgspec
+        except ImportError as cause:
+            raise ConfigError("codec", "msgspec", "install it with: pip install 'nearcache[msgspec]'") from cause
+        self._is_typed = type_ is not None
+        try:
+            self._decoder: Any = msgspec.msgpack.Decoder(type_ if self._is_typed else Any)
+        except Exception as cause:
+            raise ConfigError("type", type_, f"give a type that msgspec can decode ({cause})") from cause
+        self._encoder: Any = msgspec.msgpack.Encoder()
+        self._schema = type_fingerprint(type_) if self._is_typed else 0
+
+    def encode(self, value: Any) -> tuple[bytes, int]:
+        """Return ``value`` as MessagePack.
+
+        Raises:
+            UnencodableValueError: It is not of the type, or would not come back as it is.
+        """
+        try:
+            payload: bytes = self._encoder.encode(value)
+            back = self._decoder.decode(payload)
+            same = type(back) is type(value) and (bool(back == value) or self._is_same(value, back, payload))
+        except Exception as cause:
+            raise UnencodableValueError(type_name(value), f"codec='msgspec' does not store it: {cause}") from cause
+        if not same:
+            remedy = "it is not of the type= of this cache" if self._is_typed else "say with type= what values are"
+            raise UnencodableValueError(type_name(value), f"msgspec would give back something else; {remedy}")
+        return payload, self._schema
+
+    def decode(self, payload: Payload, schema: int) -> Any:
+        """Return the value.
+
+        Raises:
+            DecodeError: It is not MessagePack, not of the type, or was written with another type.
+        """
+        if schema != self._schema:
+            raise DecodeError(f"the value was written with schema {schema:08x}, the type here has {self._schema:08x}")
+        try:
+            return self._decoder.decode(payload)
+        except MemoryError:
+            raise
+        except Exception as cause:
+            raise DecodeError(f"a payload of {len(payload):,} bytes is damaged: {cause}") from cause
+
+    def _is_same(self, value: Any, back: Any, payload: bytes) -> bool:
+        """Whether two values are the same though they do not compare equal: NaN, and classes without ``__eq__``.
+
+        The type says which classes there are, so that equal bytes are equal values; without one there is plain data.
+        """
+        return bool(self._encoder.encode(back) == payload) if self._is_typed else same_plain(value, back)

@@ -1,0 +1,179 @@
+"""A value's whole way to bytes and back: codec, compression, protection, envelope, and the limits of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from nearcache.codecs.compression import Compressor, decompress
+from nearcache.codecs.envelope import (
+    BODY_FLAGS,
+    CODEC_PICKLE,
+    FLAG_COMPRESSED,
+    FLAG_ENCRYPTED,
+    FLAG_MAC,
+    FLAG_NEGATIVE,
+    HEADER_SIZE,
+    MAX_TAGS,
+    PLAIN_FLAGS,
+    Codec,
+    Envelope,
+    Payload,
+    pack,
+    unpack,
+)
+from nearcache.codecs.sealing import Guard, context_of
+from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError
+
+_HANDLED: Final = PLAIN_FLAGS | BODY_FLAGS
+_PROTECTION: Final = FLAG_ENCRYPTED | FLAG_MAC
+#: More bytes than header, lengths, tags and protection of any envelope take together.
+_SLACK: Final = HEADER_SIZE + 20 + 16 * MAX_TAGS + 64
+
+
+class Encoded(NamedTuple):
+    """A value that is encoded but not sealed: it has no wid and no generation yet.
+
+    ``payload`` is what will be stored, compressed if ``raw_size`` is not 0; then that is its length before.
+    """
+
+    payload: bytes
+    schema: int
+    raw_size: int = 0
+
+
+class ValueCodec:
+    """A codec and the envelope around it, within a limit of size.
+
+    Args:
+        codec: What makes the payload.
+        max_value: The largest payload, in bytes, that is written or read, compressed or not.
+        compressor: Makes payloads smaller. Whatever it is, compressed values are read.
+        guard: Signs or encrypts. With one, nothing is read that it did not protect.
+        scope: Which cache a protected value belongs to: namespace and database.
+    Raises:
+        ConfigError: The pickle codec without a guard: it would execute what anybody wrote.
+    """
+
+    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "max_value")
+
+    def __init__(
+        self,
+        codec: Codec,
+        max_value: int,
+        *,
+        compressor: Compressor | None = None,
+        guard: Guard | None = None,
+        scope: bytes = b"",
+    ) -> None:
+        if codec.codec_id == CODEC_PICKLE and guard is None:
+            raise ConfigError(
+                "codec", "pickle", "unpickling executes what the bytes say: give signing_keys= or encryption_keys= too"
+            )
+        self._codec = codec
+        self._codec_id = codec.codec_id
+        self._compressor = compressor
+        self._guard = guard
+        self._scope = scope
+        self.max_value = max_value
+
+    def encode(self, value: Any) -> Encoded:
+        """Return ``value`` encoded, to be sealed as often as its generation has to be corrected.
+
+        Raises:
+            UnencodableValueError: The codec does not take it.
+            ValueTooLargeError: The payload is longer than ``max_value``, before it is compressed.
+        """
+        return self._shrink(*self._codec.encode(value))
+
+    def _shrink(self, payload: bytes, schema: int) -> Encoded:
+        if len(payload) > self.max_value:
+            raise ValueTooLargeError(len(payload), self.max_value, "max_value")
+        if self._compressor is not None:
+            body = self._compressor.compress(payload)
+            if body is not None:
+                return Encoded(body, schema, len(payload))
+        return Encoded(payload, schema)
+
+    def seal(
+        self,
+        encoded: Encoded,
+        wid: int,
+        generation: int,
+        ttl_ms: int,
+        *,
+        key: bytes = b"",
+        tags: Iterable[tuple[int, int]] = (),
+        soft_ttl_ms: int = 0,
+        cost_ms: int = 0,
+    ) -> bytes:
+        """Return the envelope of an encoded value.
+
+        Args:
+            encoded: From :meth:`encode`.
+            wid, generation, ttl_ms, tags, soft_ttl_ms, cost_ms: As :func:`~nearcache.codecs.envelope.pack` takes them.
+            key: The encoded key that it will be stored under: a protected value can be read under no other.
+        """
+        body, schema, raw_size = encoded
+        guard = self._guard
+        flags = FLAG_COMPRESSED if raw_size else 0
+        if guard is None:
+            return pack(
+                wid, generation, ttl_ms, body, schema, self._codec_id,
+                soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags, flags=flags, raw_size=raw_size or None,
+            )  # fmt: skip
+        head = pack(
+            wid, generation, ttl_ms, b"", schema, self._codec_id, soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags,
+            flags=flags | guard.flag, key_id=guard.key_id, raw_size=raw_size or len(body),
+        )  # fmt: skip
+        return head + guard.protect(context_of(self._scope, key), head, body)
+
+    def dumps(self, value: Any, *, wid: int, generation: int, ttl_ms: int, key: bytes = b"") -> bytes:
+        """Return ``value`` encoded and sealed. Raises as :meth:`encode`."""
+        return self.seal(self.encode(value), wid, generation, ttl_ms, key=key)
+
+    def loads(self, data: bytes, *, key: bytes = b"") -> tuple[Any, Envelope]:
+        """Return the value in an envelope, and the envelope.
+
+        Args:
+            data: The envelope.
+            key: The encoded key that it was found under.
+        Raises:
+            ForgedError: It is not what a holder of our keys wrote under this key.
+            DecodeError: Torn, foreign, of another format, schema or codec, or longer than ``max_value``.
+        """
+        payload, envelope = self._unseal(data, key)
+        return self._codec.decode(payload, envelope.schema), envelope
+
+    def _unseal(self, data: bytes, key: bytes) -> tuple[Payload, Envelope]:
+        """Return what the codec made, and the envelope, when all that can be said without the codec is in order."""
+        if len(data) > self.max_value + _SLACK:
+            raise DecodeError(f"an envelope of {len(data):,} bytes is over max_value={self.max_value}")
+        envelope = unpack(data, _HANDLED)
+        flags, body = envelope.flags, envelope.payload
+        if self._guard is not None:
+            body = self._open(self._guard, data, envelope, key)
+        elif flags & _PROTECTION:
+            raise DecodeError("a value is signed or encrypted, and this cache has no keys for it")
+        # The codec id is compared before a byte of the payload is looked at: a writer cannot choose its
+        # reader.
+        if envelope.codec_id != self._codec_id:
+            raise DecodeError(
+                f"the value was written with codec {envelope.codec_id}, this cache reads {self._codec_id}"
+            )
+        if flags & FLAG_NEGATIVE:
+            raise DecodeError("the envelope records that there is no value, which this version does not use")
+        if envelope.raw_size > self.max_value or len(body) > self.max_value:
+            size = max(envelope.raw_size, len(body))
+            raise DecodeError(f"a payload of {size:,} bytes is over max_value={self.max_value}")
+        if flags & FLAG_COMPRESSED:
+            body = decompress(body, envelope.raw_size)
+        elif len(body) != envelope.raw_size:
+            raise DecodeError(f"the envelope promises {envelope.raw_size:,} bytes and holds {len(body):,}")
+        return body, envelope
+
+    def _open(self, guard: Guard, data: bytes, envelope: Envelope, key: bytes) -> Payload:
+        if envelope.flags & _PROTECTION != guard.flag:
+            raise ForgedError("a value is not protected in the way that this cache protects its own")
+        head = memoryview(data)[: len(data) - len(envelope.payload)]
+        return guard.open(envelope.key_id, context_of(self._scope, key), head, envelope.payload)

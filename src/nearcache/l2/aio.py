@@ -1,0 +1,382 @@
+"""The asynchronous driver: the same exchanges as ``driver``'s, in the running event loop.
+
+What is decided, it shares with the synchronous one: breakers, identities, when a request is repeated, what an answer
+means. Connections it does not share: each loop has its own, for a socket is watched by one loop. They are made in a
+short-lived thread, because looking up names, TLS and the embedded servers' restart block; and not in the loop's
+executor, where loaders might keep a connection waiting. From then on a connection stays registered with its loop, so
+that a request costs no change of what the loop watches, and the loop sees when an idle one is closed by the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import select
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from ..clocks import Clock
+from ..errors import ClosedError, ShardError, ShardUnavailableError
+from ..loops import PerLoop, wake
+from .connection import Connection
+from .driver import Driver
+from .shard import Shard
+from .task import Exchange, Reply, Task, pack
+from .transfer import Flow
+
+_READ: Final = select.POLLIN
+_WRITE: Final = select.POLLOUT
+#: Connections of one pool that are made at the same time. Most who wait are served by one that is put back.
+_DIALS: Final = 4
+#: A time to connect that the shard's own ``connect_timeout`` cuts short.
+_DIAL_NS: Final = 3600_000_000_000
+
+
+class AsyncDriver:
+    """See the module. Used from any number of event loops, in any threads.
+
+    Args:
+        driver: The synchronous driver of the same shards. Its settings hold here too.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._clock = driver.clock
+        self._closed = False
+        self._loops = PerLoop(self._begin)
+
+    async def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Reply | ShardError]:
+        """Return one reply or error per exchange, in their order. See :meth:`Driver.execute`."""
+        if self._closed:
+            raise ClosedError("the cache was closed")
+        deadline_ns = self._clock() + int(timeout_s * 1e9)
+        pools = self._loops.here()
+        tasks = []
+        for number, commands in exchanges:
+            pool = pools.of(number, self._driver.shard(number))
+            tasks.append(Task(pool.shard, commands, pack(commands), None, pool))
+        if len(tasks) == 1:
+            await self._carry_out(tasks[0], deadline_ns)
+        else:
+            await self._carry_out_all(tasks, deadline_ns)
+        return [task.outcome() for task in tasks]
+
+    def close(self) -> None:
+        """Close the connections of all loops: of those that run elsewhere, as soon as they come to it. Idempotent."""
+        self._closed = True
+        self._loops.end_all()
+
+    def close_here(self) -> None:
+        """Close the connections of the running loop."""
+        pools = self._loops.known()
+        if pools is not None:
+            pools.end(closed=False)
+
+    def after_fork(self) -> None:
+        """In the child: new connections; the parent's stay undisturbed."""
+        self._loops.forget()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> _Pools:
+        return _Pools(loop, self._driver.pool_size, self._clock)
+
+    async def _carry_out_all(self, tasks: list[Task], deadline_ns: int) -> None:
+        """Each on a connection of its own, so that a shard that does not answer holds up no other."""
+        loop = asyncio.get_running_loop()
+        parts = [loop.create_task(self._carry_out(task, deadline_ns)) for task in tasks]
+        try:
+            await asyncio.gather(*parts)
+        except BaseException:
+            for part, task in zip(parts, tasks, strict=True):
+                part.cancel()
+                task.abandon()  # now: nobody waits for the part to do it
+            raise
+
+    async def _carry_out(self, task: Task, deadline_ns: int) -> None:
+        """Give the task its result."""
+        try:
+            while task.result is None:
+                if task.flow is None:
+                    await self._start(task, deadline_ns)
+                else:
+                    await _pool_of(task).transfer(task.flow, deadline_ns)
+                    task.settle(time_left=self._clock() < deadline_ns)
+        except BaseException:
+            task.abandon()
+            raise
+
+    async def _start(self, task: Task, deadline_ns: int) -> None:
+        now = self._clock()
+        pool = _pool_of(task)
+        if not task.admitted:
+            task.result = task.shard.refusal(deadline_ns - now)
+            task.admitted = task.result is None
+        if not task.admitted or (not task.again and task.start(task.shard.take(now, task.commands, pool))):
+            return
+        try:
+            task.start(await pool.connection(deadline_ns))
+        except ShardError as error:
+            task.reject(error)
+
+
+def _pool_of(task: Task) -> LoopPool:
+    assert isinstance(task.pool, LoopPool)
+    return task.pool
+
+
+class _Pools:
+    """The connections of one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, size: int, clock: Clock) -> None:
+        self.loop = loop
+        self._size = size
+        self._clock = clock
+        self._by_shard: dict[int, LoopPool] = {}
+
+    def of(self, number: int, shard: Shard) -> LoopPool:
+        """Return the pool of a shard."""
+        pool = self._by_shard.get(number)
+        if pool is None:
+            pool = self._by_shard[number] = LoopPool(self.loop, shard, self._size, self._clock)
+        return pool
+
+    def end(self, *, closed: bool) -> None:
+        """Close all connections; calls under way fail."""
+        for pool in self._by_shard.values():
+            pool.close(watched=not closed)
+
+    def forget(self) -> None:
+        """In a forked child: close its copies of the sockets, but leave the epoll alone, which is the parent's too."""
+        self.end(closed=True)
+        self._by_shard.clear()
+
+
+class LoopPool:
+    """The connections of one loop to one shard. Used in the loop's thread only, so that it needs no lock.
+
+    Attributes:
+        idle: The connections not in use.
+        shard: Whose they are.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, shard: Shard, size: int, clock: Clock) -> None:
+        self.idle: deque[Connection] = deque()
+        self.shard = shard
+        self._loop = loop
+        self._size = size
+        self._clock = clock
+        self._watched: dict[Connection, _Watched] = {}
+        self._dialling = 0
+        self._waiters: deque[tuple[int, asyncio.Future[Connection]]] = deque()  # numbered as they came
+        self._came = 0
+        self._closed = False
+
+    async def transfer(self, flow: Flow, deadline_ns: int) -> None:
+        """Carry out a flow on one of the pool's connections: until it is finished or has failed, or the deadline."""
+        watched = self._watched.get(flow.connection)
+        if watched is None:  # the server has hung up while it was handed over
+            flow.failure = EOFError("the server closed the connection")
+            return
+        await watched.transfer(flow, (deadline_ns - self._clock()) / 1e9)
+
+    async def connection(self, deadline_ns: int) -> Connection:
+        """Return a new connection, or one that is put back, whichever there is first.
+
+        Raises:
+            ShardUnavailableError: None was free until the deadline.
+            ShardError: As ``Shard.connect`` does.
+            ClosedError: The pool was closed meanwhile.
+        """
+        if self._closed:
+            raise ClosedError("the cache was closed")
+        future: asyncio.Future[Connection] = self._loop.create_future()
+        self._came += 1
+        self._waiters.append((self._came, future))
+        self._dial()
+        try:
+            await asyncio.wait((future,), timeout=max(0.0, (deadline_ns - self._clock()) / 1e9))
+        except BaseException:
+            if future.done() and future.exception() is None:
+                self.put(future.result())
+            future.cancel()
+            raise
+        if not future.done():
+            future.cancel()
+            raise ShardUnavailableError(self.shard.name, self._why_late())
+        return future.result()
+
+    def put(self, connection: Connection) -> None:
+        """Take back a connection on which nothing is due, and hand it to who has waited longest."""
+        if connection not in self._watched:
+            return  # it was closed meanwhile
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self.idle.append(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that has failed, or whose state is not known."""
+        self._drop(connection, watched=not self._loop.is_closed())
+        self._dial()
+
+    def flush(self) -> None:
+        """Close the idle connections: the server they led to is gone."""
+        while self.idle:
+            self.discard(self.idle[-1])
+
+    def close(self, *, watched: bool) -> None:
+        """Close all connections. ``watched``: the loop still watches them."""
+        self._closed = True
+        for connection in list(self._watched):
+            self._drop(connection, watched=watched)
+        if watched:
+            self._refuse(ClosedError("the cache was closed"), self._came)
+
+    def _drop(self, connection: Connection, *, watched: bool) -> None:
+        known = self._watched.pop(connection, None)
+        if known is not None and watched:
+            known.end()
+        if connection in self.idle:
+            self.idle.remove(connection)
+        connection.close()
+
+    def _refuse(self, error: BaseException, last: int) -> None:
+        """Let those who waited have an error, each its own, for who takes one may add to it."""
+        while self._waiters and self._waiters[0][0] <= last:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                own = copy.copy(error)
+                own.__cause__ = error.__cause__
+                waiter.set_exception(own)
+
+    def _dial(self) -> None:
+        """Make connections for those who wait, but not as many at once as there are of them."""
+        room = self._size - len(self._watched)
+        wanted = sum(not waiter.done() for _, waiter in self._waiters)
+        while self._dialling < min(room, wanted, _DIALS) and not self._closed:
+            self._dialling += 1
+            try:
+                thread = threading.Thread(
+                    target=self._dial_here, args=(self._came,), name="nearcache-dial", daemon=True
+                )
+                thread.start()
+            except BaseException:
+                self._dialling -= 1
+                raise
+
+    def _dial_here(self, last: int) -> None:
+        """Make one, in a thread for that. It may take its time, whatever time its takers have.
+
+        If that fails, those hear of it who had come when it began; who comes later may have come after the trouble.
+        """
+        outcome: Connection | BaseException
+        try:
+            outcome = self.shard.connect(self._clock() + _DIAL_NS)
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where somebody waits
+            outcome = error
+        if not wake(self._loop, self._dialled, outcome, last) and isinstance(outcome, Connection):
+            outcome.close()
+
+    def _dialled(self, outcome: Connection | BaseException, last: int) -> None:
+        self._dialling -= 1
+        if isinstance(outcome, BaseException):
+            self._refuse(outcome, last)
+            self._dial()
+        elif self._closed or outcome.is_stale():  # stale: the server went away while the loop was busy
+            outcome.close()
+            self._dial()
+        else:
+            self._watched[outcome] = _Watched(self._loop, self, outcome)
+            self.put(outcome)
+            self._dial()
+
+    def _why_late(self) -> str:
+        if self._dialling:
+            return "no connection could be made in time"
+        return f"all {self._size} connections stayed busy; raise pool_size"
+
+
+class _Watched:
+    """A connection that a loop watches."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: LoopPool, connection: Connection) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._connection = connection
+        self._flow: Flow | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._writing = False
+        connection.set_timeout(0)
+        loop.add_reader(connection.sock, self._readable)
+
+    async def transfer(self, flow: Flow, seconds: float) -> None:
+        """Carry out a flow; see :meth:`LoopPool.transfer`."""
+        if not flow.finished:
+            flow.push()
+        if flow.failure is not None:
+            flow.step(0)
+        if flow.finished:
+            return
+        self._flow = flow
+        self._done = self._loop.create_future()
+        timer = self._loop.call_later(max(0.0, seconds), self._late)
+        self._watch_writing(flow.events)
+        try:
+            await self._done
+        finally:
+            timer.cancel()
+            self._flow = self._done = None
+            if self._writing:
+                self._watch_writing(0)
+
+    def end(self) -> None:
+        """Watch no longer, and let a flow fail."""
+        self._loop.remove_reader(self._connection.sock)
+        self._watch_writing(0)
+        if self._flow is not None and not self._flow.finished:
+            self._flow.failure = EOFError("the connection was closed")
+            self._tell()
+
+    def _readable(self) -> None:
+        flow = self._flow
+        if flow is None:
+            # Nothing is due, so it is an end-of-file, an error, or foreign.
+            self._pool.discard(self._connection)
+            return
+        flow.step(_READ)
+        self._stepped(flow)
+
+    def _writable(self) -> None:
+        if self._flow is not None:
+            self._flow.step(_READ | _WRITE)
+            self._stepped(self._flow)
+
+    def _stepped(self, flow: Flow) -> None:
+        if flow.finished:
+            self._tell()
+        else:
+            self._watch_writing(flow.events)
+
+    def _late(self) -> None:
+        flow = self._flow
+        if flow is not None and not flow.finished:
+            flow.step(_READ)  # an answer that has arrived counts, even if the loop was too busy to look at it
+            if not flow.finished:
+                flow.failure = TimeoutError("no answer in time")
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def _watch_writing(self, events: int) -> None:
+        wanted = bool(events & _WRITE)
+        if wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._loop.add_writer(self._connection.sock, self._writable)
+            else:
+                self._loop.remove_writer(self._connection.sock)

@@ -1,0 +1,82 @@
+"""How a task carries out steps. Apart from ``steps``, because only those who use asyncio are to import it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .._store import Store
+from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
+from ..flights import Load
+from ..l2.aio import AsyncDriver
+from .filling import Loading, carry_out
+from .steps import Await, Call, JoinRead, Request, Steps, T
+from .tier import Tier
+
+
+class AsyncRunner:
+    """Carries out steps in the running task, of whichever event loop.
+
+    Args:
+        driver: Performs the exchanges.
+        timeout_s: One deadline for all network steps of one call. The user's loader has its time to itself.
+    """
+
+    def __init__(self, driver: AsyncDriver, tier: Tier, timeout_s: float) -> None:
+        self._driver = driver
+        self._tier = tier
+        self._timeout_s = timeout_s
+        self._tasks = LoadTasks()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Return what the steps return; raise what they raise."""
+        left_s = self._timeout_s
+        try:
+            request = next(steps)
+            while True:
+                start = time.monotonic()
+                try:
+                    answer = await self._perform(request, left_s)
+                except BaseException as error:  # noqa: BLE001  a cancellation too: the steps have something to undo
+                    request = steps.throw(error)
+                else:
+                    if isinstance(request, (list, JoinRead)):
+                        left_s = max(0.0, left_s - (time.monotonic() - start))
+                    request = steps.send(answer)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    async def load(self, store: Store[Any, Any], wanted: Loading) -> Any:
+        """The same as running ``load``, in a task of its own. See :meth:`LoadTasks.load`."""
+
+        def work(mine: Load) -> Any:
+            return self.run(carry_out(self._tier, store, wanted, mine))
+
+        return await self._tasks.load(self._tier.loads, wanted.name, work)
+
+    def close(self) -> None:
+        """Cancel the loads and close the connections of all loops."""
+        self._tasks.end_all()
+        self._driver.close()
+
+    async def close_here(self) -> None:
+        """Cancel the loads of this loop, and close its connections when they have ended."""
+        await self._tasks.end_here()
+        self._driver.close_here()
+
+    def after_fork(self) -> None:
+        """In the child: what the parent's loops had under way is not carried on here."""
+        self._tasks.forget()
+        self._driver.after_fork()
+
+    async def _perform(self, request: Request, left_s: float) -> Any:
+        if isinstance(request, list):
+            return await self._driver.execute(request, timeout_s=left_s)
+        if isinstance(request, Call):
+            return await call_loader(request.loader, request.key)
+        if isinstance(request, JoinRead):
+            return await wait_for_read(request.read, self._tier.lock, left_s)
+        if isinstance(request, Await):
+            return await wait_for_signal(request.signal, request.seconds)
+        return await wait_for_load(self._tier.loads, request.load)

@@ -1,0 +1,135 @@
+"""Checked by mypy and pyright, never run: decorated functions keep their signature, methods included."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from typing_extensions import assert_type
+
+import nearcache
+from nearcache import Cache, CacheInfo
+
+cache: Cache[Any, Any] = nearcache.open("memory://")
+
+
+@nearcache.lru_cache
+def bare(sku: str, factor: int = 1) -> float:
+    """Bare."""
+    return len(sku) * factor / 2
+
+
+@nearcache.lru_cache(maxsize=None, typed=True)
+def called(sku: str) -> int:
+    """Called."""
+    return len(sku)
+
+
+@nearcache.ttl_cache(maxsize=10, ttl=5)
+def timed(sku: str) -> bytes:
+    """With a lifetime."""
+    return sku.encode()
+
+
+@cache.cached
+def price(sku: str, *, currency: str = "EUR") -> float:
+    """Bare."""
+    return len(sku) / 2
+
+
+@cache.cached(ttl=60, tags=("catalogue",), unless=lambda result: result is None)
+def stock(sku: str) -> int | None:
+    """Called."""
+    return len(sku)
+
+
+@cache.cached
+async def fetch(sku: str) -> bytes:
+    """A coroutine function."""
+    return sku.encode()
+
+
+@cache.cached(ttl=5)
+async def fetch_later(sku: str) -> bytes:
+    """A coroutine function, called."""
+    return sku.encode()
+
+
+class Shop:
+    """Methods."""
+
+    @nearcache.lru_cache
+    def memo(self, sku: str) -> int:
+        """A method."""
+        return len(sku)
+
+    @cache.cached(ttl=1)
+    def price(self, sku: str, factor: int = 1) -> int:
+        """A method."""
+        return len(sku) * factor
+
+    @cache.cached
+    async def fetch(self, sku: str) -> bytes:
+        """A coroutine method."""
+        return sku.encode()
+
+    @staticmethod
+    @cache.cached
+    def static(sku: str) -> int:
+        """A static method."""
+        return len(sku)
+
+
+def use_memos() -> None:
+    """lru_cache and ttl_cache."""
+    assert_type(bare("a", factor=2), float)
+    assert_type(called("a"), int)
+    assert_type(timed("a"), bytes)
+    assert_type(Shop().memo("a"), int)
+    assert_type(Shop.memo(Shop(), "a"), int)
+    bare.cache_clear()
+    bare.cache_info()
+    assert_type(bare.__wrapped__("a"), float)
+    bare(1)  # type: ignore[arg-type]  # the signature is checked
+    Shop().memo(1)  # type: ignore[arg-type]  # that of methods too
+    Shop().memo()  # type: ignore[call-arg]  # and what is missing
+
+
+def use_cached() -> None:
+    """cache.cached on functions."""
+    assert_type(price("a", currency="USD"), float)
+    assert_type(price.refresh("a"), float)
+    assert_type(price.peek("a"), float)
+    assert_type(price.invalidate("a", currency="USD"), bool)
+    assert_type(price.cache_info(), CacheInfo)
+    assert_type(stock("a"), int | None)
+    price.set(1.5, "a")
+    price.cache_clear()
+    price(1)  # type: ignore[arg-type]  # the signature is checked
+    price.invalidate("a", "USD")  # type: ignore[call-arg]  # that of the surface too
+    stock()  # type: ignore[call-arg]  # and what is missing
+
+
+def use_methods() -> None:
+    """The instance is bound, and not asked for again."""
+    shop = Shop()
+    assert_type(shop.price("a", factor=3), int)
+    assert_type(shop.price.refresh("a"), int)
+    assert_type(shop.price.invalidate("a"), bool)
+    assert_type(Shop.price(shop, "a"), int)
+    assert_type(Shop.static("a"), int)
+    shop.price(1)  # type: ignore[arg-type]  # the signature is checked
+    shop.price.invalidate(shop, "a")  # type: ignore[arg-type]  # the instance is there already
+
+
+async def use_coroutines() -> None:
+    """What is awaited has the result's type."""
+    pending = assert_type(fetch("a"), Coroutine[Any, Any, bytes])
+    assert_type(await pending, bytes)
+    assert_type(await fetch("a"), bytes)
+    assert_type(await fetch_later("a"), bytes)
+    assert_type(await fetch.refresh("a"), bytes)
+    assert_type(await fetch.invalidate("a"), bool)
+    assert_type(fetch.peek("a"), bytes)
+    assert_type(await Shop().fetch("a"), bytes)
+    await fetch(1)  # type: ignore[arg-type]  # the signature is checked
