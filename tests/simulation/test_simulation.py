@@ -50,6 +50,13 @@ def test_simulation_seed_that_found_something_keeps_every_promise(seed: int) -> 
     assert not outcome.failed, campaign.explain(seed)
 
 
+def test_simulation_failover_that_loses_a_repayment_is_repaired() -> None:
+    """What a failover lost is invalidated again, and again if the next failover loses that."""
+    plan = Plan.under(27, ("zombie", "failover"))
+    outcome = simulate(plan)
+    assert not outcome.failed, outcome.violation or outcome.crash
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.name)
 def test_simulation_rule_switched_off_is_noticed(mutant: Mutant) -> None:
