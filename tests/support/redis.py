@@ -266,7 +266,7 @@ class RedisServer:
         (self.directory / "redis.conf").write_text("".join(f"{line}\n" for line in self._config_lines()))
         with open(self.directory / "redis.log", "ab") as log:
             self._process = subprocess.Popen(
-                [self.binary.path, str(self.directory / "redis.conf"), *self.arguments],
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -276,6 +276,9 @@ class RedisServer:
         except BaseException:
             self.kill()
             raise
+
+    def _command(self) -> list[str]:
+        return [self.binary.path, str(self.directory / "redis.conf")]
 
     def _config_lines(self) -> list[str]:
         options: dict[str, str | list[str]] = {

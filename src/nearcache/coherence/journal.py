@@ -128,7 +128,8 @@ class Journal:
         self._epoch, self._ends = epoch, ends
         changes, self._changes = self._changes, deque()
         for change in changes:
-            if change.epoch == epoch or self._survives(change.epoch, change.seq):
+            is_current = change.epoch == epoch and epoch not in (ends or ())
+            if is_current or self._survives(change.epoch, change.seq):
                 self._changes.append(change)
             elif ends is not None:
                 self._lose(change.keys)

@@ -248,6 +248,10 @@ class Lane:
             # A new record has one random number as epoch and as generation. To be said at the first heartbeat too: this
             # process may have changed something before, on a server that has been replaced since.
             actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
+        elif self.position is not None and there.seq < self.position.seq:
+            # Behind a proxy another primary has taken over, and nobody has met it anew. What it lacks is known all the same.
+            self.counters.forks += 1
+            actions.append(Forked(there.epoch, {there.epoch: there.seq}))
         self.epoch = there.epoch
         self.position = there
         self.stated_generation = generation
