@@ -249,7 +249,7 @@ class Lane:
             # process may have changed something before, on a server that has been replaced since.
             actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
         elif self.position is not None and there.seq < self.position.seq:
-            # Behind a proxy another primary has taken over, and nobody has met it anew. What it lacks is known all the same.
+            # Behind a proxy another primary has taken over, and nobody has met it anew. What it lacks is known even so.
             self.counters.forks += 1
             actions.append(Forked(there.epoch, {there.epoch: there.seq}))
         self.epoch = there.epoch
