@@ -34,7 +34,7 @@ NEEDS_PACKAGES = (
     "test_codec_compression.py", "test_codec_kinds.py", "test_codec_schema_foreign.py", "test_codec_sealed.py",
     "test_codec_vectors.py", "test_decoder_fuzz.py",
 )  # fmt: skip
-TIME_LIMIT_S = 600
+TIME_LIMIT_S = 1500
 RUNNING: list[subprocess.Popen[bytes]] = []
 
 
