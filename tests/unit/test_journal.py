@@ -80,6 +80,17 @@ def test_forked_twice_owes_a_lost_change_once() -> None:
     assert pay_all(journal) == [b"a"]
 
 
+def test_forked_newest_change_is_not_the_newest_any_more() -> None:
+    """What is heard in the new epoch comes after it; a change made in the new epoch stays."""
+    journal = Journal()
+    journal.note(OLD, 6, [b"a"], 0)
+    journal.forked(NEW, {OLD: 9})
+    assert journal.newest is None
+    journal.note(NEW, 1, [b"a"], 0)
+    journal.forked(NEW, {OLD: 9})
+    assert journal.newest == (NEW, 1)
+
+
 # -- bounds
 
 

@@ -50,7 +50,7 @@ class Journal:
     """See the module. Not locked: the caller is.
 
     Attributes:
-        newest: Epoch and number of the last acknowledged change.
+        newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
         forgotten: Changes that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
     """
@@ -91,6 +91,8 @@ class Journal:
             ends: Earlier epochs -> their last number that the server has. An epoch that is not among them passed on a
                 primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
         """
+        if self.newest is not None and self.newest[0] != epoch:
+            self.newest = None  # whatever is heard from now on comes later
         kept: deque[_Change] = deque()
         lost: list[bytes] = []
         clear_lost = False
