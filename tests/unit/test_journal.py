@@ -28,9 +28,9 @@ def pay_all(journal: Journal) -> list[bytes] | None:
 def test_forked_what_the_server_still_has_is_not_owed() -> None:
     """Up to the number where the old epoch ended, nothing was lost."""
     journal = Journal()
-    journal.note(OLD, 4, [b"a"], 0)
-    journal.note(OLD, 5, [b"b"], 0)
-    journal.note(OLD, 6, [b"c", b"d"], 0)
+    journal.note(OLD, 4, [b"a"], 0, journal.serial)
+    journal.note(OLD, 5, [b"b"], 0, journal.serial)
+    journal.note(OLD, 6, [b"c", b"d"], 0, journal.serial)
     assert journal.forked(NEW, {OLD: 5}) == 2
     assert pay_all(journal) == [b"c", b"d"]
     assert journal.replayed == 2
@@ -39,7 +39,7 @@ def test_forked_what_the_server_still_has_is_not_owed() -> None:
 def test_forked_epoch_that_the_server_never_heard_of_was_lost_whole() -> None:
     """A primary of a time between died before anything of it was replicated."""
     journal = Journal()
-    journal.note(OTHER, 1, [b"a"], 0)
+    journal.note(OTHER, 1, [b"a"], 0, journal.serial)
     assert journal.forked(NEW, {OLD: 5}) == 1
     assert pay_all(journal) == [b"a"]
 
@@ -47,8 +47,8 @@ def test_forked_epoch_that_the_server_never_heard_of_was_lost_whole() -> None:
 def test_forked_lost_clear_is_owed_as_a_clear() -> None:
     """A clear names no keys, so everything has to go again; single keys then need no request of their own."""
     journal = Journal()
-    journal.note(OLD, 6, [b"a"], 0)
-    journal.note(OLD, 7, None, 0)
+    journal.note(OLD, 6, [b"a"], 0, journal.serial)
+    journal.note(OLD, 7, None, 0, journal.serial)
     assert journal.forked(NEW, {OLD: 5}) == 2
     assert pay_all(journal) is None
     assert not journal.owes
@@ -57,7 +57,7 @@ def test_forked_lost_clear_is_owed_as_a_clear() -> None:
 def test_forked_record_made_anew_owes_nothing() -> None:
     """A new record has a new generation: whatever came before is dead."""
     journal = Journal()
-    journal.note(OLD, 6, [b"a"], 0)
+    journal.note(OLD, 6, [b"a"], 0, journal.serial)
     assert journal.forked(NEW, None) == 0
     assert not journal.owes
     assert journal.forked(OTHER, {}) == 0  # and it was forgotten with the record
@@ -66,7 +66,7 @@ def test_forked_record_made_anew_owes_nothing() -> None:
 def test_forked_change_of_the_new_epoch_is_kept() -> None:
     """What was acknowledged after the switch, but before it was heard of, is there."""
     journal = Journal()
-    journal.note(NEW, 1, [b"a"], 0)
+    journal.note(NEW, 1, [b"a"], 0, journal.serial)
     assert journal.forked(NEW, {OLD: 5}) == 0
     assert journal.forked(OTHER, {NEW: 0}) == 1
 
@@ -74,7 +74,7 @@ def test_forked_change_of_the_new_epoch_is_kept() -> None:
 def test_forked_twice_owes_a_lost_change_once() -> None:
     """What has been put on the list of debts is not a change any more."""
     journal = Journal()
-    journal.note(OLD, 6, [b"a"], 0)
+    journal.note(OLD, 6, [b"a"], 0, journal.serial)
     assert journal.forked(NEW, {OLD: 5}) == 1
     assert journal.forked(OTHER, {OLD: 5, NEW: 3}) == 0
     assert pay_all(journal) == [b"a"]
@@ -83,12 +83,33 @@ def test_forked_twice_owes_a_lost_change_once() -> None:
 def test_forked_newest_change_is_not_the_newest_any_more() -> None:
     """What is heard in the new epoch comes after it; a change made in the new epoch stays."""
     journal = Journal()
-    journal.note(OLD, 6, [b"a"], 0)
+    journal.note(OLD, 6, [b"a"], 0, journal.serial)
     journal.forked(NEW, {OLD: 9})
     assert journal.newest is None
-    journal.note(NEW, 1, [b"a"], 0)
+    journal.note(NEW, 1, [b"a"], 0, journal.serial)
     journal.forked(NEW, {OLD: 9})
     assert journal.newest == (NEW, 1)
+
+
+def test_forked_within_an_epoch_that_was_set_back_owes_what_is_beyond() -> None:
+    """A primary took over that nobody has met anew: its number is lower than what was acknowledged."""
+    journal = Journal()
+    journal.note(OLD, 5, [b"a"], 0, journal.serial)
+    journal.note(OLD, 6, [b"b"], 0, journal.serial)
+    assert journal.forked(OLD, {OLD: 5}) == 1
+    assert pay_all(journal) == [b"b"]
+    assert journal.newest is None
+
+
+def test_note_that_comes_after_the_fork_which_lost_it_is_owed() -> None:
+    """The acknowledgement took longer than the server lived."""
+    journal = Journal()
+    journal.forked(OLD, {})
+    journal.forked(NEW, {OLD: 5})
+    journal.note(OLD, 5, [b"there"], 0, journal.serial)
+    journal.note(OLD, 6, [b"lost"], 0, journal.serial)
+    assert pay_all(journal) == [b"lost"]
+    assert journal.replayed == 1
 
 
 # -- bounds
@@ -97,9 +118,9 @@ def test_forked_newest_change_is_not_the_newest_any_more() -> None:
 def test_note_forgets_what_is_older_than_a_minute_without_counting_it() -> None:
     """That is what was promised; only what is forgotten before its time counts."""
     journal = Journal()
-    journal.note(OLD, 1, [b"a"], 0)
-    journal.note(OLD, 2, [b"b"], KEEP_NS)
-    journal.note(OLD, 3, [b"c"], KEEP_NS + 1)
+    journal.note(OLD, 1, [b"a"], 0, journal.serial)
+    journal.note(OLD, 2, [b"b"], KEEP_NS, journal.serial)
+    journal.note(OLD, 3, [b"c"], KEEP_NS + 1, journal.serial)
     assert journal.forgotten == 0
     assert journal.forked(NEW, {OLD: 0}) == 2
     assert pay_all(journal) == [b"b", b"c"]
@@ -109,7 +130,7 @@ def test_note_of_too_many_forgets_the_oldest_and_counts_it() -> None:
     """A failover now could not be repaired whole, and the statistics say so."""
     journal = Journal(limit=3)
     for seq in range(1, 6):
-        journal.note(OLD, seq, [b"%d" % seq], 0)
+        journal.note(OLD, seq, [b"%d" % seq], 0, journal.serial)
     assert journal.forgotten == 2
     assert journal.forked(NEW, {OLD: 0}) == 3
 
@@ -158,15 +179,26 @@ def test_note_of_an_owed_key_settles_it() -> None:
     """A newer change of the key that was acknowledged has done what was owed."""
     journal = Journal()
     journal.owe([b"a", b"b"])
-    journal.note(OLD, 1, [b"a"], 0)
+    journal.note(OLD, 1, [b"a"], 0, journal.serial)
     assert pay_all(journal) == [b"b"]
+
+
+def test_note_of_a_change_sent_before_the_debt_does_not_settle_it() -> None:
+    """What is owed came later, and may have happened later."""
+    journal = Journal()
+    since = journal.serial
+    journal.owe([b"a"])
+    journal.note(OLD, 1, [b"a"], 0, since)
+    assert journal.is_owed(b"a")
+    journal.note(OLD, 2, [b"a"], 0, journal.serial)
+    assert not journal.owes
 
 
 def test_note_of_a_clear_settles_every_key() -> None:
     """So has a clear, for all of them."""
     journal = Journal()
     journal.owe([b"a", b"b"])
-    journal.note(OLD, 1, None, 0)
+    journal.note(OLD, 1, None, 0, journal.serial)
     assert not journal.owes
 
 
@@ -192,7 +224,7 @@ def test_due_comes_in_batches_that_one_message_carries() -> None:
 def test_after_fork_owes_nothing_and_remembers_nothing() -> None:
     """The parent goes on paying its own debts."""
     journal = Journal()
-    journal.note(OLD, 1, [b"a"], 0)
+    journal.note(OLD, 1, [b"a"], 0, journal.serial)
     journal.owe([b"b"])
     journal.owe_clear()
     journal.after_fork()
@@ -223,14 +255,14 @@ def test_owed_key_stays_owed_until_a_later_request_is_acknowledged(steps: list, 
     sent: list[tuple[int, object]] = []
     for now, (step, what) in enumerate(steps):
         if step == "note":
-            journal.note(OLD, now, what, 0)
+            journal.note(OLD, now, what, 0, journal.serial)
             for key in what:
                 owed.pop(key, None)
         elif step == "owe":
             journal.owe(what)
             owed |= dict.fromkeys(what, now)
         elif step == "clear":
-            journal.note(OLD, now, None, 0)
+            journal.note(OLD, now, None, 0, journal.serial)
             owed = {key: since for key, since in owed.items() if key is None}
         elif step == "lose clear":
             journal.owe_clear()

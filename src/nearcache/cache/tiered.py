@@ -44,7 +44,7 @@ from ..loading import (
 )
 from ..options import Endpoint, Settings, check_tags, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
-from .holding import Hold, hold_to_ms
+from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
 from .report import (
     Health,
@@ -86,8 +86,7 @@ class TieredCache(Cache[K, V]):
     logged, and ``health()`` shows it.
     """
 
-    #: What this class does; :func:`nearcache.open` chooses the class by the option.
-    isolation = "shared"
+    isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         settings = parse(url, **options)
@@ -267,12 +266,13 @@ class TieredCache(Cache[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
-        names, hold_ms, token = [self._name(key) for key in keys], hold_to_ms(seconds), hex_id(new_id())
+        names, token = [self._name(key) for key in keys], hex_id(new_id())
+        hold_ms, linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
         return Hold(
             lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"0", token))),
+            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
         )
 
     def token(self) -> str:
@@ -379,7 +379,10 @@ class TieredCache(Cache[K, V]):
 
     def _run(self, steps: Steps[T]) -> T:
         self._use()
-        return self._runner.run(steps)
+        return self._given(self._runner.run(steps))
+
+    def _given(self, result: T) -> T:
+        return result  # to the caller, by any runner: subclasses may give something else
 
     def _name(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)
