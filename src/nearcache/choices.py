@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
+from .checks import MAX_TTL_S, is_none, number, seconds
 from .errors import ConfigError
 
 #: How values become bytes, by name; an object with ``codec_id``, ``encode`` and ``decode`` does as well.
@@ -34,11 +35,6 @@ class Secrets:
         raise TypeError("keys are neither pickled nor copied")
 
 
-def is_none(value: Any) -> bool:
-    """Return whether a value, or the text in a URL that stands for it, is ``None``."""
-    return value is None or (isinstance(value, str) and value.lower() == "none")
-
-
 def one_of(names: tuple[str, ...], *, none: str = "") -> Callable[[str, Any], Any]:
     """Return a check that admits these names, and ``None`` if it is said what that stands for."""
     allowed = f"give one of {', '.join(map(repr, names))}" + (f", or None for {none}" if none else "")
@@ -66,7 +62,7 @@ def secrets(_: str, value: Any) -> Secrets | None:
     return None if value is None else Secrets(value)
 
 
-#: Every option about values that is not checked elsewhere.
+#: Every option about values and their freshness that is not checked elsewhere.
 CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "codec": codec,
     "type": lambda _, value: value,
@@ -74,4 +70,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "signing_keys": secrets,
     "encryption_keys": secrets,
     "isolation": one_of(get_args(Isolation)),
+    "jitter": seconds(0.0, MAX_TTL_S),
+    "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
+    "beta": number(0.0, 100.0),
 }

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import choices
-from .choices import Compression, Isolation, Secrets, is_none, one_of
+from . import checks, choices
+from .choices import Compression, Isolation, Secrets, one_of
 from .errors import ConfigError
 
 #: Where to look when no URL is given.
@@ -36,8 +36,6 @@ RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped
 #: Most tags of one value.
 MOST_TAGS: Final = 16
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
 _UNSET: Final[Any] = object()
 _Class = type  # Settings has an attribute of that name
 
@@ -86,7 +84,14 @@ class Settings:
         maxsize: Most entries L1 holds; ``None``: no bound.
         maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
-        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days).
+        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); or a function that returns it for
+            key and value.
+        jitter: Lifetimes are shortened at random, so that what was stored together does not end together: by at most
+            this fraction of them, if below 1, or so many seconds, though not by more than half.
+        soft_ttl: From then on a value is old: it is still served, while it is loaded anew in the background. A fraction
+            of the lifetime, if below 1, else seconds; ``None``: values do not grow old.
+        beta: How eagerly values are loaded anew before their (soft) end, by chance, the dearer ones the earlier; 0: not
+            at all, 1: as XFetch has it.
         l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
         max_staleness: The bound B: an L1 hit is never older than this.
         max_value: Largest encoded value accepted, written or read.
@@ -131,7 +136,10 @@ class Settings:
     maxsize: int | None = 100_000
     maxbytes: int | None = None
     policy: Policy = DEFAULT_POLICY
-    ttl: float | None = 3600.0
+    ttl: float | Callable[[Any, Any], float | None] | None = 3600.0
+    jitter: float = 0.0
+    soft_ttl: float | None = None
+    beta: float = 0.0
     l1_ttl: float | None = None
     max_staleness: float = 2.0
     max_value: int = 8 * 1024 * 1024
@@ -164,60 +172,6 @@ class Settings:
 # -- checks of single values -------------------------------------------------------------------------------------
 
 
-def _integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
-    allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
-
-    def check(option: str, value: Any) -> Any:
-        if none and is_none(value):
-            return None
-        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(option, value, allowed)
-        return value
-
-    return check
-
-
-def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
-    allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
-
-    def check(option: str, value: Any) -> Any:
-        if none and is_none(value):
-            return None
-        number = value
-        if isinstance(value, str):
-            try:
-                number = float(value)
-            except ValueError:
-                raise ConfigError(option, value, allowed) from None
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise ConfigError(option, value, allowed)
-        if not low <= number <= high:  # NaN is in no range
-            raise ConfigError(option, value, allowed)
-        return float(number)
-
-    return check
-
-
-def _callable(option: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise ConfigError(option, value, "give a function, or None")
-    return value
-
-
-def _name(option: str, value: Any) -> Any:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigError(option, value, "give 1 to 64 characters out of A-Z a-z 0-9 _ . -")
-    return value
-
-
-def _classes(option: str, value: Any) -> Any:
-    if isinstance(value, type) or not hasattr(value, "__iter__") or not all(isinstance(c, type) for c in value):
-        raise ConfigError(option, value, "give a sequence of classes")
-    return tuple(value)
-
-
 def check_tags(value: Any) -> tuple[str, ...]:
     """Return tags as a tuple.
 
@@ -235,71 +189,51 @@ def _tags(_option: str, value: Any) -> Any:
     return value if callable(value) else check_tags(value)
 
 
-def _names(option: str, value: Any) -> Any:
-    names = value.split(",") if isinstance(value, str) else value
-    if names is None:
-        return None
-    if not hasattr(names, "__iter__"):
-        raise ConfigError(option, value, "give one name per shard")
-    names = tuple(_name(option, name) for name in names)
-    if len(set(names)) != len(names):
-        raise ConfigError(option, value, "give every shard a name of its own")
-    return names
-
-
 def _text(option: str, value: Any) -> Any:
     if value is not None and not isinstance(value, str):
         raise ConfigError(option, _redact_value(option, value), "give a text, or None")
     return value
 
 
-def _boolean(option: str, value: Any) -> Any:
-    if isinstance(value, str) and value.lower() in ("true", "1", "yes", "false", "0", "no"):
-        return value.lower() in ("true", "1", "yes")
-    if not isinstance(value, bool):
-        raise ConfigError(option, value, "give True or False")
-    return value
-
-
 _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "namespace": _name,
-    "maxsize": _integer(1, 2_000_000_000, none=True),
-    "maxbytes": _integer(1, 2**50, none=True),
+    "namespace": checks.name,
+    "maxsize": checks.integer(1, 2_000_000_000, none=True),
+    "maxbytes": checks.integer(1, 2**50, none=True),
     "policy": one_of(get_args(Policy)),
-    "ttl": _seconds(0.001, _MAX_TTL_S, none="no expiry"),
-    "l1_ttl": _seconds(0.001, _MAX_TTL_S, none="the lifetime in L2"),
-    "max_staleness": _seconds(0.1, 60.0),
-    "max_value": _integer(1, 512 * 1024 * 1024),
-    "timeout": _seconds(0.001, 600.0),
-    "connect_timeout": _seconds(0.001, 600.0),
-    "pool_size": _integer(1, 10_000),
-    "loader": _callable,
-    "key": _callable,
-    "getsizeof": _callable,
-    "on_removal": _callable,
+    "ttl": checks.lifetime,
+    "l1_ttl": checks.seconds(0.001, checks.MAX_TTL_S, none="the lifetime in L2"),
+    "max_staleness": checks.seconds(0.1, 60.0),
+    "max_value": checks.integer(1, 512 * 1024 * 1024),
+    "timeout": checks.seconds(0.001, 600.0),
+    "connect_timeout": checks.seconds(0.001, 600.0),
+    "pool_size": checks.integer(1, 10_000),
+    "loader": checks.function,
+    "key": checks.function,
+    "getsizeof": checks.function,
+    "on_removal": checks.function,
     "tags": _tags,
-    "lease": _seconds(0.1, 60.0),
+    "lease": checks.seconds(0.1, 60.0),
     "on_error": one_of(get_args(OnError)),
-    "require_coherence": _boolean,
-    "sample_rate": _seconds(0.0, 1000.0),
-    "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
-    "classes": _classes,
-    "compress_above": _integer(0, 512 * 1024 * 1024),
+    "require_coherence": checks.boolean,
+    "sample_rate": checks.seconds(0.0, 1000.0),
+    "stale_if_error": checks.seconds(0.001, checks.MAX_TTL_S, none="never"),
+    "classes": checks.classes,
+    "compress_above": checks.integer(0, 512 * 1024 * 1024),
     **choices.CHECKS,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "shards": _integer(1, 64),
-    "maxmemory_mb": _integer(8, 1_048_576),
+    "shards": checks.integer(1, 64),
+    "maxmemory_mb": checks.integer(8, 1_048_576),
 }
 _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "db": _integer(0, 1_000_000),
+    "db": checks.integer(0, 1_000_000),
     "username": _text,
     "password": _text,
-    "shard_names": _names,
+    "shard_names": checks.names,
     "ssl_ca_certs": _text,
     "ssl_certfile": _text,
     "ssl_keyfile": _text,
-    "ssl_check_hostname": _boolean,
+    "ssl_check_hostname": checks.boolean,
     "sentinel_username": _text,
     "sentinel_password": _text,
 }
@@ -318,7 +252,7 @@ _SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
 
 def seconds_to_ttl(option: str, value: Any) -> float | None:
     """Check a lifetime given with a single call, in seconds; ``None`` means no expiry."""
-    checked: float | None = _SETTINGS["ttl"](option, value)
+    checked: float | None = checks.ttl_seconds(option, value)
     return checked
 
 
@@ -386,7 +320,7 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
             raise ConfigError("url", _redact(text), "memory:// takes no name; write memory://")
         checked.setdefault("ttl", None)
     elif scheme == "embedded":
-        if location and not _NAME.fullmatch(location):
+        if location and not checks.NAME.fullmatch(location):
             raise ConfigError(
                 "url", _redact(text), "name embedded servers with 1 to 64 characters out of A-Z a-z 0-9 _ . -"
             )
@@ -454,7 +388,7 @@ def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any]) -> t
 def _sentinel(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
     sentinels, path = _authority(text, location, connection, 26379)
     masters = [unquote(name) for name in path.split(",")]
-    if not all(_NAME.fullmatch(name) for name in masters):
+    if not all(checks.NAME.fullmatch(name) for name in masters):
         raise ConfigError(
             "url",
             _redact(text),

@@ -18,8 +18,9 @@ PACKAGE = "nearcache"
 #: unless they use another one.
 FLOORS = {
     "_hearing": 2,
-    "errors": 2, "choices": 2, "options": 2, "clocks": 2,
+    "errors": 2, "checks": 2, "choices": 2, "options": 2, "clocks": 2,
     "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3,
+    "freshness": 3, "workers": 3,
     "l2": 4, "bus": 4, "embedded": 4, "awaiting": 4,
     "loading": 5,
     "cache": 6, "decorators": 6,
@@ -31,6 +32,9 @@ ALLOWED = {
     ("options", "errors"): "exceptions are the vocabulary of everything, options included",
     ("options", "choices"): "what can be chosen about values, set apart to keep the tables in sight",
     ("choices", "errors"): "as for options",
+    ("checks", "errors"): "as for options",
+    ("options", "checks"): "checks of single choices, set apart for the same reason",
+    ("choices", "checks"): "as for options",
     ("_local", "errors"): "a value over maxbytes is refused in the middle of the store's work; imported when raised",
 }
 

@@ -17,9 +17,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ..checks import lifetime
 from ..errors import ConfigError, UnencodableKeyError
 from ..keys import encode_key
-from ..options import check_tags, seconds_to_ttl
+from ..options import check_tags
 from .calls import Arguments, Identities, explained, name_of, too_long
 from .report import CacheInfo
 
@@ -57,7 +58,7 @@ class Plan:
             )
         self.cache = cache
         self.is_shared = cache.settings.scheme != "memory"
-        self.ttl = {} if ttl is ABSENT else {"ttl": seconds_to_ttl("ttl", ttl)}
+        self.ttl = {} if ttl is ABSENT else {"ttl": lifetime("ttl", ttl)}
         self.tags = check_tags(tags)
         self.key = _checked_callable("key", key)
         self.unless = _checked_callable("unless", unless)

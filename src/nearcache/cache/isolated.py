@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from ..codecs import FreezingCodec, thaw
+from ..freshness import Ttl
 from ..loading import Steps
-from .base import DEFAULT, D, K, V, _pairs
+from .base import DEFAULT, D, K, Lifetime, V, _pairs
 from .tiered import TieredCache
 
 T = TypeVar("T")
@@ -95,11 +96,15 @@ class IsolatedCache(TieredCache[K, V]):
         """Store many values. See :meth:`Cache.set_many`."""
         super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, **more)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         labels = self.settings.tags if tags is DEFAULT else tags
         if callable(labels):
             tags = _thawing_labels(labels)
         return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl, tags)
+
+    def _ttl(self, ttl: Lifetime, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        return (lambda key, value: chosen(key, thaw(value))) if callable(chosen) else chosen
 
     def finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """Complete an operation. Whatever way a value came, none gets into L1 as it is."""

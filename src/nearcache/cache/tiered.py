@@ -16,6 +16,7 @@ from ..codecs import ValueCodec, value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
+from ..freshness import Ttl, freshness_of, ttl_for
 from ..l2 import Driver, Exchange, Introduction, load_script
 from ..loading import (
     ENDLESS_MS,
@@ -34,16 +35,18 @@ from ..loading import (
     invalidate_many,
     invalidate_tag,
     load,
+    look,
     new_id,
     read,
     read_many,
+    refresh,
     tags_named,
     token_of,
     write,
     write_many,
 )
 from ..options import Endpoint, Settings, check_tags, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .base import DEFAULT, Cache, K, Lifetime, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .holding import Hold, hold_to_ms
 from .memory import MemoryCache
 from .report import (
@@ -114,7 +117,9 @@ class TieredCache(Cache[K, V]):
         )
         self._tier.ears = self._listener
         self._sampling = self._sampler_thread(settings.sample_rate)
-        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, self._sampling, id(self))
+        self._end = weakref.finalize(
+            self, _end, self._runner, self._listener, self._driver, self._servers, self._sampling, id(self)
+        )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
         self._exit = weakref.finalize(self, _leave, self._listener, self._servers, self._sampling)
@@ -164,18 +169,28 @@ class TieredCache(Cache[K, V]):
 
     def _read(self, key: Any) -> tuple[Any, ShardError | None]:
         try:
-            return self._run(read(self._tier, self, self._name(key))), None
+            return self._run(self._reading(key)), None
         except ShardError as error:
             return MISSING, error
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _reading(self, key: Any) -> Steps[Any]:
+        loader = self.settings.loader
+        if loader is None or not self._tier.freshness.renews:
+            return read(self._tier, self, self._name(key))
+        return look(self._tier, self, self._wanted(key, loader, DEFAULT, DEFAULT))
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        refuse_coroutines(loader)
+        return cast("V", self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
         wanted = self._wanted(key, loader, ttl, tags)
         return cast("V", self._run(load(self._tier, self, wanted)))
 
-    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: float | None, tags: Any) -> Loading:
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
         chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        return Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
+        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), chosen)
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -194,18 +209,19 @@ class TieredCache(Cache[K, V]):
     # -- single keys
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._run(write(self._tier, self, self._name(key), value, self._tier.ttl_ms))
+        self._run(write(self._tier, self, self._name(key), value, self._value_ttl_ms(key, value, DEFAULT)))
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
-        ttl_ms, named = self._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        ttl_ms, named = self._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
         self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default. Of several processes at once, one stores."""
         found = self.get(key, DEFAULT)
         if found is DEFAULT:
-            found = self._run(write(self._tier, self, self._name(key), default, self._tier.ttl_ms, absent_only=True))
+            ttl_ms = self._value_ttl_ms(key, default, DEFAULT)
+            found = self._run(write(self._tier, self, self._name(key), default, ttl_ms, absent_only=True))
         return default if found is MISSING else cast("V", found)
 
     def __delitem__(self, key: K) -> None:
@@ -241,13 +257,24 @@ class TieredCache(Cache[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
-        named = {self._name(key): value for key, value in dict(_pairs(values)).items()}
+        named, ttl_ms = self._writing(values, ttl)
         labels = tags_named(self._tier, check_tags(tags))
-        self._run(write_many(self._tier, self, named, self._ttl_ms(ttl, ENDLESS_MS), labels))
+        self._run(write_many(self._tier, self, named, ttl_ms, labels))
+
+    def _writing(self, values: Any, ttl: Lifetime) -> tuple[dict[Any, Any], Ttl]:
+        """Return values by their names, and their lifetime, by name too if it is a function."""
+        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(_pairs(values))
+        if not callable(chosen):
+            return {self._name(key): value for key, value in given.items()}, chosen
+        keys = {self._name(key): key for key in given}
+        return {name: given[key] for name, key in keys.items()}, lambda name, value: chosen(keys[name], value)
+
+    def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
+        return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
@@ -406,6 +433,7 @@ class TieredCache(Cache[K, V]):
         self._driver.after_fork()
         self._tier.after_fork()
         self._upkeep.after_fork()
+        self._runner.after_fork()
         self.reset_pending()
         for shard in range(len(self._endpoints)):
             self._horizon.lane_attach(shard, 0)
@@ -464,20 +492,26 @@ def _tier(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec
         shard_names=[endpoint.name for endpoint in endpoints],
         db=endpoints[0].db,
         codec=codec,
-        ttl_ms=milliseconds(settings.ttl),
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),
         forgives=settings.on_error == "queue",
         bound_ns=round(settings.max_staleness * 1e9),
+        freshness=freshness_of(settings),
         stale_ns=round((settings.stale_if_error or 0) * 1e9),
     )
 
 
 def _end(
-    listener: Listener, driver: Driver, servers: EmbeddedServers | None, sampling: SamplerThread | None, key: int
+    runner: ThreadRunner,
+    listener: Listener,
+    driver: Driver,
+    servers: EmbeddedServers | None,
+    sampling: SamplerThread | None,
+    key: int,
 ) -> None:
     """Close a cache's parts: at ``close()``, or when the cache is collected."""
     _open.pop(key, None)
+    runner.close()
     _leave(listener, servers, sampling)
     driver.close()
 

@@ -1,7 +1,17 @@
 """Values as bytes: codecs, and the envelope that every stored value stands in."""
 
 from nearcache.codecs.choose import value_codec
-from nearcache.codecs.envelope import HEADER_SIZE, TTL_NONE, Codec, Envelope, pack, peek_ids, peek_tags, unpack
+from nearcache.codecs.envelope import (
+    HEADER_SIZE,
+    TTL_NONE,
+    Codec,
+    Envelope,
+    pack,
+    peek_ids,
+    peek_tags,
+    peek_times,
+    unpack,
+)
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
 from nearcache.codecs.values import Encoded, ValueCodec
@@ -19,6 +29,7 @@ __all__ = [
     "pack",
     "peek_ids",
     "peek_tags",
+    "peek_times",
     "thaw",
     "unpack",
     "value_codec",
