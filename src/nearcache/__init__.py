@@ -7,6 +7,7 @@
 42
 """
 
+from .absence import ABSENT
 from .cache import (
     Cache,
     CacheInfo,
@@ -52,6 +53,7 @@ from .options import RemovalCause
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABSENT",
     "AuthenticationFailedError",
     "BulkError",
     "Cache",

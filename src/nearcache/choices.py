@@ -73,4 +73,5 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "jitter": seconds(0.0, MAX_TTL_S),
     "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
     "beta": number(0.0, 100.0),
+    "negative_ttl": seconds(0.001, MAX_TTL_S, none="absence is not kept"),
 }

@@ -41,18 +41,20 @@ class Freshness:
         jitter: By how much lifetimes are shortened at random, at most: below 1 a fraction, else seconds.
         soft: When the soft end is: below 1 a fraction of the lifetime, else seconds; 0: never.
         beta: How eagerly values are loaded anew before that; 0: not at all. 1 is what XFetch recommends.
+        negative_ms: How long it is kept that there is no value; 0: not at all.
         chance: Returns a random number, from 0 to below 1.
     """
 
     jitter: float = 0.0
     soft: float = 0.0
     beta: float = 0.0
+    negative_ms: int = 0
     chance: Callable[[], float] = _chance
 
     @property
     def is_plain(self) -> bool:
         """Whether every entry lives exactly as long as it was told, and is served until then."""
-        return not (self.jitter or self.soft or self.beta)
+        return not (self.jitter or self.soft or self.beta or self.negative_ms)
 
     @property
     def renews(self) -> bool:
@@ -71,6 +73,10 @@ class Freshness:
         soft_ms = int(ttl_ms * self.soft if self.soft < 1 else self.soft * 1000)
         return Life(ttl_ms, max(1, soft_ms) if soft_ms < ttl_ms else 0)
 
+    def absence(self) -> Life:
+        """Return the end of an entry that says that there is no value."""
+        return Life(self.life(self.negative_ms).ttl_ms)
+
     def due_ms(self, left_ms: int, cost_ms: int) -> int:
         """Return in how long a value is to be loaded anew that has so long to its soft end, or to its only one.
 
@@ -87,7 +93,9 @@ PLAIN: Final = Freshness()
 
 def freshness_of(settings: Settings) -> Freshness:
     """Return what the options of a cache say."""
-    return Freshness(settings.jitter, settings.soft_ttl or 0.0, settings.beta)
+    return Freshness(
+        settings.jitter, settings.soft_ttl or 0.0, settings.beta, round((settings.negative_ttl or 0) * 1000)
+    )
 
 
 def checked_ttl(ttl: Any, endless_ms: int) -> Ttl:

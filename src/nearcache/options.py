@@ -92,6 +92,8 @@ class Settings:
             of the lifetime, if below 1, else seconds; ``None``: values do not grow old.
         beta: How eagerly values are loaded anew before their (soft) end, by chance, the dearer ones the earlier; 0: not
             at all, 1: as XFetch has it.
+        negative_ttl: How long it is kept that a loader raised KeyError or returned :data:`nearcache.ABSENT`; ``None``:
+            not at all.
         l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
         max_staleness: The bound B: an L1 hit is never older than this.
         max_value: Largest encoded value accepted, written or read.
@@ -140,6 +142,7 @@ class Settings:
     jitter: float = 0.0
     soft_ttl: float | None = None
     beta: float = 0.0
+    negative_ttl: float | None = None
     l1_ttl: float | None = None
     max_staleness: float = 2.0
     max_value: int = 8 * 1024 * 1024

@@ -191,3 +191,60 @@ def test_cached_functions_keep_their_generation(
     assert square(3) == 9
     wait_until(lambda: calls == [3, 3])  # the result was loaded anew, under the same key
     assert square(3) == 9
+
+
+@pytest.mark.parametrize("isolation", ["shared", "copy"])
+@pytest.mark.parametrize("keys", [{}, {"signing_keys": b"k" * 32}])
+def test_absence_is_kept_for_the_fleet(
+    open_cache: Callable[..., Cache[Any, Any]], isolation: str, keys: dict[str, Any]
+) -> None:
+    """One asks the source; all know, by every way of reading, until somebody stores or invalidates."""
+    calls: list[str] = []
+    values: dict[str, int] = {}
+
+    def loader(key: str) -> int:
+        calls.append(key)
+        return values[key]
+
+    options = {"negative_ttl": 60, "loader": loader, "isolation": isolation, **keys}
+    a, b = open_cache(**options), open_cache(**options)
+    for cache in (a, b):
+        with pytest.raises(KeyError, match="'k'"):
+            cache["k"]
+        with pytest.raises(KeyError, match="'k'"):
+            cache.get_or_load("k")
+        assert cache.get("k", 7) == 7
+        assert cache.get_many(["k"]) == {}
+        assert "k" not in cache
+    assert calls == ["k"]
+    assert a.setdefault("k", 1) == 1
+    assert b["k"] == 1
+    b.invalidate("k")
+    values["k"] = 2
+    wait_until(lambda: a.get("k") is None)
+    assert a["k"] == 2
+    del values["k"]
+    with pytest.raises(KeyError):
+        a.refresh("k")
+    wait_until(lambda: b.get("k") is None)
+    assert calls == ["k", "k", "k"]
+
+
+def test_tasks_meet_absence_as_threads_do(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """KeyError, one call."""
+    calls: list[str] = []
+
+    async def loader(key: str) -> Any:
+        calls.append(key)
+        return nearcache.ABSENT
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                await cache.aio.get_or_load("k", loader)
+        assert await cache.aio.get("k", 3) == 3
+        await cache.aio.close()
+
+    cache = open_cache(negative_ttl=60)
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+    assert calls == ["k"]

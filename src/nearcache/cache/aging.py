@@ -1,4 +1,4 @@
-"""``memory://`` whose values grow old, or have lifetimes that are not all alike.
+"""``memory://`` whose values grow old, or have lifetimes that are not all alike, or whose absence is kept.
 
 The compiled store knows one end of an entry. Here it is the soft one; a second store keeps the same values until their
 hard end, and gives them out when the first has nothing any more. Both go through the same operations, so that what is
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from .._store import Op, Store
+from ..absence import ABSENT
 from ..clocks import NEVER_NS
 from ..flights import Load, renewal_of
 from ..freshness import Life
 from ..options import Settings, check_tags
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
-from .memory import ABSENT, MemoryCache, deadline_ns
+from .memory import NOTHING, MemoryCache, deadline_ns
 
 _WRITTEN: Final = 1
 _IDENTITY: Final = 1
@@ -35,7 +36,7 @@ class _Twins(Op):
 
 
 class AgingMemoryCache(MemoryCache[K, V]):
-    """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter`` or a function for ``ttl``.
+    """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter``, ``negative_ttl`` or a function for ``ttl``.
 
     Args:
         url, options: As for :class:`MemoryCache`.
@@ -55,15 +56,16 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _missing_get(self, key: K, default: Any) -> Any:
         self._use()
         old = self._found_old(key)
-        return default if old is ABSENT else old
+        return default if old is NOTHING or old is ABSENT else old
 
     def _missing_in(self, key: object) -> bool:
-        return self._old.peek(self._held(key), ABSENT) is not ABSENT
+        old = self._old.peek(self._held(key), NOTHING)
+        return old is not NOTHING and old is not ABSENT
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is None:
-            old: V = self._missing_get(key, ABSENT)
-            if old is not ABSENT:
+            old: V = self._missing_get(key, NOTHING)
+            if old is not NOTHING:
                 return old
         return super()._missing(key)
 
@@ -72,19 +74,21 @@ class AgingMemoryCache(MemoryCache[K, V]):
         wanted = list(keys)
         found = super().get_many(wanted)
         for key in wanted:
-            if key not in found and (old := self._found_old(key)) is not ABSENT:
+            if key not in found and (old := self._missing_get(key, NOTHING)) is not NOTHING:
                 found[key] = old
         return found
 
     def _found_old(self, key: Any) -> Any:
         loader = self.settings.loader
         if loader is None:
-            return self._old.get(self._held(key), ABSENT)
+            return self._old.get(self._held(key), NOTHING)
         return self._old_value(self._terms(key, DEFAULT, DEFAULT), loader)
 
     def _old_value(self, terms: Any, loader: Any) -> Any:
-        old = self._old.get(terms.name, ABSENT)
-        if old is not ABSENT and not inspect.iscoroutinefunction(loader) and self._begin_renewal(terms.name):
+        old = self._old.get(terms.name, NOTHING)
+        if old is NOTHING or old is ABSENT:
+            return old
+        if not inspect.iscoroutinefunction(loader) and self._begin_renewal(terms.name):
             taken = self._workers.submit(lambda: self._renew(terms, loader))
             if not taken:
                 self._renewing.discard(terms.name)
@@ -161,6 +165,10 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:
         assert isinstance(op, _Twins)
+        if value is ABSENT:
+            self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
+            self.finish(op, None, 0, 0)
+            return
         due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0
         if due_ms != life.ttl_ms:
             self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)

@@ -15,7 +15,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ..checks import lifetime
 from ..errors import ConfigError, UnencodableKeyError
@@ -39,6 +39,24 @@ class Unkept(BaseException):
     def __init__(self, value: Any) -> None:
         super().__init__("not kept")
         self.value = value
+
+
+class _Raised(NamedTuple):
+    """What a function raised."""
+
+    error: KeyError
+
+
+def _no_absence(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function's KeyError is its own, and no word about the key: it goes past the loading."""
+
+    def call(key: Any) -> Any:
+        try:
+            return function(key)
+        except KeyError as error:
+            raise Unkept(_Raised(error)) from None
+
+    return call
 
 
 class Plan:
@@ -129,9 +147,12 @@ class Plan:
 
     def load(self, key: tuple[Any, ...], loader: Callable[[Any], Any]) -> Any:
         """Read through the cache. What ``unless`` turns away is returned, and not kept."""
+        calling = loader if self.cache.settings.negative_ttl is None else _no_absence(loader)
         try:
-            return self.cache.get_or_load(key, loader, tags=self.tags, **self.ttl)
+            return self.cache.get_or_load(key, calling, tags=self.tags, **self.ttl)
         except Unkept as unkept:
+            if isinstance(unkept.value, _Raised):
+                raise unkept.value.error from None
             return unkept.value
 
     def sifted(self, value: Any) -> Any:

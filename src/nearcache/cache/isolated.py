@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
+from ..absence import ABSENT
 from ..codecs import FreezingCodec, thaw
 from ..freshness import Ttl
 from ..loading import Steps
@@ -111,6 +112,8 @@ class IsolatedCache(TieredCache[K, V]):
         return super().finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
 
     def _freeze(self, value: Any) -> Any:
+        if value is ABSENT:
+            return value
         codec = self._tier.codec
         assert isinstance(codec, FreezingCodec)
         return codec.freeze(value)

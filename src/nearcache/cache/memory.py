@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
+from ..absence import ABSENT
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _NS_PER_MS: Final = 1_000_000
 #: There is no value.
-ABSENT: Final[Any] = object()
+NOTHING: Final[Any] = object()
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 _LOADED: Final = 1
 _IDENTITY: Final = 1
@@ -73,7 +74,9 @@ class MemoryCache(Cache[K, V]):
             raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
         if type(self)._keep is MemoryCache._keep and is_aging(settings):
             raise ConfigError(
-                "url", url, "open a cache with soft_ttl, beta, jitter or a function as ttl by nearcache.open"
+                "url",
+                url,
+                "open a cache with soft_ttl, beta, jitter, negative_ttl or a function as ttl by nearcache.open",
             )
         self._begin(settings)
 
@@ -111,10 +114,12 @@ class MemoryCache(Cache[K, V]):
         refuse_coroutines(loader)
         terms = self._terms(key, ttl, tags)
         old = self._old_value(terms, loader)
-        return self._carry_out(Load(terms.name), terms, loader) if old is ABSENT else cast("V", old)
+        if old is NOTHING:
+            return self._carry_out(Load(terms.name), terms, loader)
+        return self._present(key, old)
 
     def _old_value(self, terms: _Terms, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
-        return ABSENT
+        return NOTHING
 
     def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
         return False
@@ -130,20 +135,33 @@ class MemoryCache(Cache[K, V]):
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
-                    return cast("V", value)
+                    return self._present(terms.key, value)
             op = self._begin_load(mine, terms)
             if op is not None:
                 try:
-                    self._finish_load(mine, op, terms, loader(terms.key))
+                    self._finish_load(mine, op, terms, self._call(loader, terms.key))
                 except BaseException:
                     self._fail_load(op)
                     raise
-            return cast("V", mine.value)
         except Exception as error:
             mine.error = error
             raise
         finally:
             self._loads.end(mine)
+        return self._present(terms.key, mine.value)
+
+    def _call(self, loader: Callable[[Any], Any], key: Any) -> Any:
+        try:
+            return loader(key)
+        except KeyError:
+            if not self._freshness.negative_ms:
+                raise
+            return ABSENT
+
+    def _present(self, key: Any, value: Any) -> V:
+        if value is ABSENT:
+            raise KeyError(key)
+        return cast("V", value)
 
     # What is written or deleted during a load is newer, and stays as it is.
 
@@ -155,8 +173,8 @@ class MemoryCache(Cache[K, V]):
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
-        found = self.peek(terms.key, ABSENT)
-        if found is not ABSENT and mine.key is terms.name:  # else whatever is there is to be loaded anew
+        found = self.peek(terms.key, NOTHING)
+        if found is not NOTHING and mine.key is terms.name:  # else whatever is there is to be loaded anew
             mine.value = found
             return None
         terms.changes = self._tag_changes
@@ -168,6 +186,12 @@ class MemoryCache(Cache[K, V]):
         return op
 
     def _finish_load(self, mine: Load, op: Op, terms: _Terms, value: V) -> None:
+        if value is ABSENT:
+            if not self._freshness.negative_ms:
+                raise KeyError(terms.key)
+            mine.value = value
+            self._keep(op, value, self._freshness.absence(), 0, 0, None)
+            return
         cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
         under, labels = terms.under, terms.labels
         if callable(labels):
@@ -228,8 +252,8 @@ class MemoryCache(Cache[K, V]):
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
-        found = self.get(key, ABSENT)
-        if found is not ABSENT:
+        found = self.get(key, NOTHING)
+        if found is not NOTHING:
             return cast("V", found)
         self[key] = cast("V", default)
         return default

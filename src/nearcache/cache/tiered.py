@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from ..absence import ABSENT
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import ValueCodec, value_codec
@@ -169,7 +170,8 @@ class TieredCache(Cache[K, V]):
 
     def _read(self, key: Any) -> tuple[Any, ShardError | None]:
         try:
-            return self._run(self._reading(key)), None
+            found = self._run(self._reading(key))
+            return MISSING if found is ABSENT else found, None
         except ShardError as error:
             return MISSING, error
 
@@ -181,12 +183,17 @@ class TieredCache(Cache[K, V]):
 
     def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
         refuse_coroutines(loader)
-        return cast("V", self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
+        return self._present(key, self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
+
+    def _present(self, key: K, value: Any) -> V:
+        if value is ABSENT:
+            raise KeyError(key)
+        return cast("V", value)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
         wanted = self._wanted(key, loader, ttl, tags)
-        return cast("V", self._run(load(self._tier, self, wanted)))
+        return self._present(key, self._run(load(self._tier, self, wanted)))
 
     def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
         chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)

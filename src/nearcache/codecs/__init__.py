@@ -7,6 +7,7 @@ from nearcache.codecs.envelope import (
     Codec,
     Envelope,
     pack,
+    peek_absence,
     peek_ids,
     peek_tags,
     peek_times,
@@ -14,10 +15,11 @@ from nearcache.codecs.envelope import (
 )
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
-from nearcache.codecs.values import Encoded, ValueCodec
+from nearcache.codecs.values import NO_VALUE, Encoded, ValueCodec
 
 __all__ = [
     "HEADER_SIZE",
+    "NO_VALUE",
     "TTL_NONE",
     "Codec",
     "Encoded",
@@ -27,6 +29,7 @@ __all__ = [
     "SafeCodec",
     "ValueCodec",
     "pack",
+    "peek_absence",
     "peek_ids",
     "peek_tags",
     "peek_times",

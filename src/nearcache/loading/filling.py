@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
-from ..codecs import Encoded
+from ..absence import ABSENT
+from ..codecs import NO_VALUE, Encoded
 from ..coherence import State
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
@@ -78,6 +79,8 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
 
     However many threads, tasks and processes ask for one key at the same time, one of them does the work. A shard that
     does not answer costs the caching, not the value.
+
+    Where absence is kept, that is ABSENT if the loader says so.
 
     Raises:
         Whatever the loader raises, to everybody who waits in this process; in other processes one of them tries again.
@@ -244,7 +247,8 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, ane
 class _Loaded(NamedTuple):
     """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
 
-    ``cost_ms`` is what the loader took, at least 1. ``tags`` is None if a tag was not known before; the value may be older than that tag's last change then.
+    ``cost_ms`` is what the loader took, at least 1. ``tags`` is None if a tag was not known before;
+    the value may be older than that tag's last change then.
     """
 
     value: Any
@@ -300,7 +304,8 @@ def _fill(
         return loaded.value
     tier.count_write(len(sealed))
     deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, loaded.cost_ms))
-    store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
+    wid = 0 if loaded.value is ABSENT else op.wid
+    store.finish(op, loaded.value, wid, deadline_ns, len(sealed), reply.identity, loaded.under)
     return loaded.value
 
 
@@ -316,6 +321,8 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
         stated = None
     begun_ns = tier.clock()
     value = yield from _call(tier, wanted)
+    if value is ABSENT:
+        return _Loaded(value, NO_VALUE, stated, under, tier.freshness.absence(), 0)
     cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
     content = tier.codec.encode(value)
     life = tier.freshness.life(ttl_for(wanted.ttl_ms, wanted.key, value))
@@ -351,7 +358,12 @@ def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
 def _call(tier: Tier, wanted: Loading) -> Steps[Any]:
     tier.count(loads=1)
     try:
-        return (yield Call(wanted.loader, wanted.key))
-    except BaseException:
+        value = yield Call(wanted.loader, wanted.key)
+        if value is ABSENT and not tier.freshness.negative_ms:
+            raise KeyError(wanted.key)
+        return value
+    except BaseException as error:
+        if isinstance(error, KeyError) and tier.freshness.negative_ms:
+            return ABSENT
         tier.count(load_errors=1)
         raise

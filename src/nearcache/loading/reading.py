@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from .._store import Store
-from ..codecs import peek_ids, peek_tags
+from ..absence import ABSENT
+from ..codecs import peek_absence, peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Load, Read
 from ..l2 import Exchange
@@ -24,7 +25,7 @@ class Found(NamedTuple):
     """What a GET found.
 
     Attributes:
-        value: Or MISSING.
+        value: Or MISSING, or ABSENT.
         wid: The write's; 0 keeps the value out of L1.
         deadline_ns: When an L1 copy must end.
         under: What the L1 copy is to depend on, if it has tags.
@@ -42,7 +43,7 @@ _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
 def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
-    """Return the value in L2, or MISSING; L1 takes it when the protocol allows.
+    """Return the value in L2, or MISSING, or ABSENT where that is known; L1 takes it when the protocol allows.
 
     Args:
         tier, store: The cache's.
@@ -179,7 +180,8 @@ def accept(
             return _NOTHING
     tier.count_hit(len(data))
     deadline_ns, is_due = judge(tier, start_ns, pttl_ms, Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms))
-    return Found(value, wid if deadline_ns else 0, deadline_ns, under, is_due)
+    # L1 keeps values only: what hits has no time to look for anything else.
+    return Found(value, wid if deadline_ns and value is not ABSENT else 0, deadline_ns, under, is_due)
 
 
 def _under(
@@ -262,7 +264,7 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
             raise
         return True
     try:
-        if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]):
+        if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]) or peek_absence(reply.values[0]):
             return False
         tags = peek_tags(reply.values[0])
     except DecodeError:

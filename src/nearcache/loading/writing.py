@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..absence import ABSENT
 from ..codecs import Encoded
 from ..errors import ServerReplyError
 from ..freshness import Life
@@ -94,10 +95,10 @@ def _write(
             return MISSING
         if int(status) == 2:
             found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
-            if found.value is not MISSING:
+            if found.value is not MISSING and found.value is not ABSENT:
                 store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
-            nx = False  # what is there cannot be read by anyone here, so it counts as absent
+            nx = False  # what is there is no value, or one that nobody here can read
         generation = int(there, 16)
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
 

@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ...absence import ABSENT
 from ...awaiting import LoadTasks, call_loader
 from ...flights import Load, renewal_of
 from ..base import DEFAULT, K, Lifetime, V
 from ..holding import hold_to_ms
-from ..memory import ABSENT, MemoryCache
+from ..memory import NOTHING, MemoryCache
 from .base import AsyncCache, AsyncHold, Loader
 
 
@@ -68,18 +69,18 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         self.cache.close()
         await self._tasks.end_here()
 
-    async def _read(self, key: K) -> tuple[Any, Exception | None]:  # noqa: ARG002  there is no tier to ask
+    async def _read(self, key: K) -> tuple[Any, Exception | None]:
         self.cache._use()
-        return DEFAULT, None
+        return self.cache._missing_get(key, DEFAULT), None
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
         terms = self.cache._terms(key, ttl, tags)
         old = self.cache._old_value(terms, loader)
-        if old is not ABSENT:
-            if inspect.iscoroutinefunction(loader) and self.cache._begin_renewal(terms.name):
+        if old is not NOTHING:
+            if old is not ABSENT and inspect.iscoroutinefunction(loader) and self.cache._begin_renewal(terms.name):
                 self._tasks.spawn(lambda: self._renew(terms, loader))
-            return old
+            return self.cache._present(key, old)
         return await self._carry_out(terms.name, terms, loader)
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
@@ -102,7 +103,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
                 if op is None:
                     return
                 try:
-                    value = await call_loader(loader, terms.key)
+                    value = await self._call(loader, terms.key)
                     cache._finish_load(mine, op, terms, value)
                 except BaseException:
                     cache._fail_load(op)
@@ -113,4 +114,13 @@ class AsyncMemoryCache(AsyncCache[K, V]):
             finally:
                 cache._loads.end(mine)
 
-        return await self._tasks.load(cache._loads, name, work)
+        value = await self._tasks.load(cache._loads, name, work)
+        return cache._present(terms.key, value)
+
+    async def _call(self, loader: Loader[K, V], key: K) -> Any:
+        try:
+            return await call_loader(loader, key)
+        except KeyError:
+            if not self.cache._freshness.negative_ms:
+                raise
+            return ABSENT

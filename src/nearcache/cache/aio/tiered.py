@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from ...absence import ABSENT
 from ...errors import ShardError
 from ...l2.aio import AsyncDriver
 from ...loading import (
@@ -131,15 +132,17 @@ class AsyncTieredCache(AsyncCache[K, V]):
             found = await self._run(self.cache._reading(key))
         except ShardError as error:
             return DEFAULT, error
-        return DEFAULT if found is MISSING else found, None
+        return DEFAULT if found is MISSING or found is ABSENT else found, None
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
-        return await self._runner.load(self.cache, self.cache._wanted(key, loader, ttl, tags))
+        wanted = self.cache._wanted(key, loader, ttl, tags)
+        return self.cache._present(key, await self._runner.load(self.cache, wanted))
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
-        return await self._runner.refresh(self.cache, self.cache._wanted(key, loader, ttl, tags))
+        wanted = self.cache._wanted(key, loader, ttl, tags)
+        return self.cache._present(key, await self._runner.refresh(self.cache, wanted))
 
     async def _run(self, steps: Steps[T]) -> T:
         self.cache._use()
