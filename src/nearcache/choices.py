@@ -72,6 +72,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "isolation": one_of(get_args(Isolation)),
     "jitter": seconds(0.0, MAX_TTL_S),
     "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
+    "loader_timeout": seconds(0.001, MAX_TTL_S, none="as long as it takes"),
     "beta": number(0.0, 100.0),
     "negative_ttl": seconds(0.001, MAX_TTL_S, none="absence is not kept"),
 }

@@ -101,6 +101,8 @@ class Settings:
         connect_timeout: Longest that making one connection may take.
         pool_size: Most connections to one shard; further callers wait, up to ``timeout``.
         loader: Called with the key on a miss of ``cache[key]``.
+        loader_timeout: Longest that anybody waits for a load. It goes on all the same, and fills the cache. ``None``:
+            as long as it takes.
         key: Function from the user's key to an encodable one.
         getsizeof: Size of a value, for ``maxbytes`` of a ``memory://`` cache.
         on_removal: Called with key, value and cause (:data:`RemovalCause`) of each entry that has gone from L1. The key
@@ -143,6 +145,7 @@ class Settings:
     soft_ttl: float | None = None
     beta: float = 0.0
     negative_ttl: float | None = None
+    loader_timeout: float | None = None
     l1_ttl: float | None = None
     max_staleness: float = 2.0
     max_value: int = 8 * 1024 * 1024

@@ -27,6 +27,7 @@ from .cached import ABSENT, decorate
 from .holding import Hold
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
+from .timed import in_time
 from .views import Items, Values
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Cache(Store[K, V], Generic[K, V]):
             The object that L1 holds, not a copy: treat it as read-only.
         Raises:
             KeyError: A miss, and there is no loader.
+            LoadTimeoutError: It takes longer than ``loader_timeout``. It goes on.
             LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
             Anything the loader raises, in every thread that waits for it.
         Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader.
@@ -135,7 +137,7 @@ class Cache(Store[K, V], Generic[K, V]):
         chosen = loader if loader is not None else self.settings.loader
         if chosen is None:
             return self._missing(key)
-        return self._load(key, chosen, ttl, tags)
+        return self._load_in_time(key, chosen, ttl, tags)
 
     def refresh(
         self,
@@ -163,6 +165,12 @@ class Cache(Store[K, V], Generic[K, V]):
 
     def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
         raise NotImplementedError
+
+    def _load_in_time(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
+        seconds = self.settings.loader_timeout
+        if seconds is None:
+            return self._load(key, loader, ttl, tags)
+        return cast("V", in_time(lambda: self._load(key, loader, ttl, tags), key, seconds))
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         raise NotImplementedError

@@ -108,7 +108,7 @@ class MemoryCache(Cache[K, V]):
             raise closed(repr(self))
         if self.settings.loader is None:
             raise KeyError(key)
-        return self._load(key, self.settings.loader, DEFAULT)
+        return self._load_in_time(key, self.settings.loader, DEFAULT)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)

@@ -152,7 +152,7 @@ class TieredCache(Cache[K, V]):
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is not None:
-            return self._load(key, self.settings.loader, DEFAULT)
+            return self._load_in_time(key, self.settings.loader, DEFAULT)
         found, cause = self._read(key)
         if found is MISSING:
             raise KeyError(key) from cause

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
+from ...errors import LoadTimeoutError
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from ..report import SelfTest
 
@@ -184,7 +185,7 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
     ) -> V:
         chosen = loader if loader is not None else self.cache.settings.loader
         if chosen is not None:
-            return cast("V", await self._load(key, chosen, ttl, tags))
+            return cast("V", await self._load_in_time(key, chosen, ttl, tags))
         found, cause = await self._read(key)
         if found is DEFAULT:
             raise KeyError(key) from cause
@@ -200,6 +201,20 @@ class AsyncCache(Hits[K, V], Generic[K, V]):
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         raise NotImplementedError
+
+    async def _load_in_time(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        seconds = self.cache.settings.loader_timeout
+        if seconds is None:
+            return await self._load(key, loader, ttl, tags)
+        # Not wait_for: it would take a TimeoutError of the loader's for its own. The load is a task of its own anyway.
+        waiting = asyncio.ensure_future(self._load(key, loader, ttl, tags))
+        try:
+            done, _ = await asyncio.wait((waiting,), timeout=seconds)
+        finally:
+            waiting.cancel()
+        if not done:
+            raise LoadTimeoutError(key, seconds)
+        return waiting.result()
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         raise NotImplementedError
