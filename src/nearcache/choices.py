@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
-from .checks import MAX_TTL_S, is_none, number, seconds
 from .errors import ConfigError
 
 #: How values become bytes, by name; an object with ``codec_id``, ``encode`` and ``decode`` does as well.
 CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
 Compression = Literal["zlib", "lz4", "zstd"]
 DEFAULT_COMPRESS_ABOVE: Final = 1024
+#: What the envelope's 32 bits of milliseconds can say: 49.7 days.
+MAX_TTL_S: Final = 4_294_967.0
 #: Whether readers share the object that L1 holds, or each get their own.
 Isolation = Literal["shared", "copy"]
 
@@ -35,6 +37,11 @@ class Secrets:
         raise TypeError("keys are neither pickled nor copied")
 
 
+def is_none(value: Any) -> bool:
+    """Return whether a value, or the text in a URL that stands for it, is ``None``."""
+    return value is None or (isinstance(value, str) and value.lower() == "none")
+
+
 def one_of(names: tuple[str, ...], *, none: str = "") -> Callable[[str, Any], Any]:
     """Return a check that admits these names, and ``None`` if it is said what that stands for."""
     allowed = f"give one of {', '.join(map(repr, names))}" + (f", or None for {none}" if none else "")
@@ -45,6 +52,44 @@ def one_of(names: tuple[str, ...], *, none: str = "") -> Callable[[str, Any], An
         if not isinstance(value, str) or value not in names:
             raise ConfigError(option, value, allowed)
         return value
+
+    return check
+
+
+def integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
+    """Return a check that admits whole numbers of this range, as numbers or text."""
+    allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and is_none(value):
+            return None
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(option, value, allowed)
+        return value
+
+    return check
+
+
+def seconds(low: float, high: float, *, none: str = "", kind: str = "seconds") -> Callable[[str, Any], Any]:
+    """Return a check that admits numbers of this range, as numbers or text, and ``None`` if it is said what for."""
+    allowed = f"give {kind} from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and is_none(value):
+            return None
+        number = value
+        if isinstance(value, str):
+            try:
+                number = float(value)
+            except ValueError:
+                raise ConfigError(option, value, allowed) from None
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise ConfigError(option, value, allowed)
+        if not low <= number <= high:  # NaN is in no range
+            raise ConfigError(option, value, allowed)
+        return float(number)
 
     return check
 
@@ -62,6 +107,15 @@ def secrets(_: str, value: Any) -> Secrets | None:
     return None if value is None else Secrets(value)
 
 
+#: A lifetime in seconds; None: no expiry.
+ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
+
+
+def lifetime(option: str, value: Any) -> Any:
+    """Check that a value is a lifetime, or a function that returns one."""
+    return value if callable(value) else ttl_seconds(option, value)
+
+
 #: Every option about values and their freshness that is not checked elsewhere.
 CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "codec": codec,
@@ -70,9 +124,10 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "signing_keys": secrets,
     "encryption_keys": secrets,
     "isolation": one_of(get_args(Isolation)),
+    "ttl": lifetime,
     "jitter": seconds(0.0, MAX_TTL_S),
     "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
-    "loader_timeout": seconds(0.001, MAX_TTL_S, none="as long as it takes"),
-    "beta": number(0.0, 100.0),
+    "beta": seconds(0.0, 100.0, kind="a number"),
     "negative_ttl": seconds(0.001, MAX_TTL_S, none="absence is not kept"),
+    "loader_timeout": seconds(0.001, MAX_TTL_S, none="as long as it takes"),
 }

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from ..checks import lifetime
+from ..choices import lifetime
 from ..errors import ConfigError, UnencodableKeyError
 from ..keys import encode_key
 from ..options import check_tags

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from ..absence import ABSENT
 from ..bus import Listener
 from ..clocks import monotonic_ns
-from ..codecs import ValueCodec, value_codec
+from ..codecs import value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..freshness import Ttl, freshness_of, ttl_for
-from ..l2 import Driver, Exchange, Introduction, load_script
+from ..freshness import Ttl, ttl_for
+from ..l2 import Driver, Exchange, load_script
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -26,7 +26,6 @@ from ..loading import (
     Sampler,
     Steps,
     ThreadRunner,
-    Tier,
     Upkeep,
     catch_up,
     clear,
@@ -46,10 +45,11 @@ from ..loading import (
     write,
     write_many,
 )
-from ..options import Endpoint, Settings, check_tags, parse
+from ..options import check_tags, parse
 from .base import DEFAULT, Cache, K, Lifetime, V, _pairs, closed, refuse_coroutines, remaining, store_options
-from .holding import Hold, hold_to_ms
+from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
+from .parts import driver_for, servers_of, tier_for
 from .report import (
     Health,
     LaneStats,
@@ -90,8 +90,7 @@ class TieredCache(Cache[K, V]):
     logged, and ``health()`` shows it.
     """
 
-    #: What this class does; :func:`nearcache.open` chooses the class by the option.
-    isolation = "shared"
+    isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         settings = parse(url, **options)
@@ -99,11 +98,11 @@ class TieredCache(Cache[K, V]):
         if settings.isolation != self.isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
-        self._servers, endpoints = _servers(settings)
+        self._servers, endpoints = servers_of(settings)
         super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
-        self._tier = _tier(settings, endpoints, codec)
-        self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
+        self._tier = tier_for(settings, endpoints, codec)
+        self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
@@ -301,12 +300,13 @@ class TieredCache(Cache[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
-        names, hold_ms, token = [self._name(key) for key in keys], hold_to_ms(seconds), hex_id(new_id())
+        names, token = [self._name(key) for key in keys], hex_id(new_id())
+        hold_ms, linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
         return Hold(
             lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"0", token))),
+            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
         )
 
     def token(self) -> str:
@@ -413,7 +413,10 @@ class TieredCache(Cache[K, V]):
 
     def _run(self, steps: Steps[T]) -> T:
         self._use()
-        return self._runner.run(steps)
+        return self._given(self._runner.run(steps))
+
+    def _given(self, result: T) -> T:
+        return result  # to the caller, by any runner: subclasses may give something else
 
     def _name(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)
@@ -452,60 +455,6 @@ class TieredCache(Cache[K, V]):
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
-
-
-def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
-    if settings.scheme != "embedded":
-        return None, settings.endpoints
-    servers = EmbeddedServers.join(settings.embedded_name, settings.shards, maxmemory_mb=settings.maxmemory_mb)
-    pairs = zip(servers.names, servers.sockets, strict=True)
-    return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
-
-
-def _driver(
-    settings: Settings,
-    endpoints: tuple[Endpoint, ...],
-    servers: EmbeddedServers | None,
-    tier: Tier,
-    cache: weakref.ref[TieredCache[Any, Any]],
-) -> Driver:
-    def restart(_shard: int) -> bool:
-        assert servers is not None
-        servers.ensure()
-        return True
-
-    def hurry(shard: int) -> None:
-        alive = cache()
-        if alive is not None:
-            alive._listener.hurry(shard)
-
-    return Driver(
-        endpoints,
-        timeout_s=settings.timeout,
-        connect_timeout_s=settings.connect_timeout,
-        pool_size=settings.pool_size,
-        on_unreachable=None if servers is None else restart,
-        introduction=Introduction(tier.adopt_commands, tier.note_adopted),
-        on_reached=hurry,
-    )
-
-
-def _tier(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
-    def milliseconds(seconds: float | None) -> int:
-        return ENDLESS_MS if seconds is None else max(1, round(seconds * 1000))
-
-    return Tier(
-        namespace=settings.namespace,
-        shard_names=[endpoint.name for endpoint in endpoints],
-        db=endpoints[0].db,
-        codec=codec,
-        l1_ttl_ms=milliseconds(settings.l1_ttl),
-        lease_ms=milliseconds(settings.lease),
-        forgives=settings.on_error == "queue",
-        bound_ns=round(settings.max_staleness * 1e9),
-        freshness=freshness_of(settings),
-        stale_ns=round((settings.stale_if_error or 0) * 1e9),
-    )
 
 
 def _end(

@@ -176,16 +176,16 @@ def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
 
 
 def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
-    generation = tier.lanes[tag.lane].generation or 0
+    generation, since = tier.lanes[tag.lane].generation or 0, tier.serial(tag.lane)
     keys = tier.write_keys(tag.lane, [tag.key])
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS)
+        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS, key=tag.key)
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
         reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
         status, there, *rest = reply.values[0]
         if int(status) == 1:
-            tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,))
+            tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,), since)
             tier.tags_since[tag.key] = start_ns
             deadline_ns = tier.deadline_ns(start_ns, ENDLESS_MS, ENDLESS_MS)
             tier.tags.finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
