@@ -20,10 +20,11 @@ from ..codecs import Encoded, peek_ids
 from ..coherence import TAG_KEY
 from ..errors import DecodeError, ServerReplyError
 from ..flights import Read
+from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
 from .replies import HEADER_RANGE, answer, generation_in
 from .steps import Steps
-from .tier import ENDLESS_MS, TAGS_KEPT, Tier, hex_id, new_id
+from .tier import TAGS_KEPT, Tier, hex_id, new_id
 
 _ATTEMPTS: Final = 5
 _NOTHING: Final = Encoded(b"", 0)

@@ -15,6 +15,7 @@ from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
 from ..errors import DecodeError, ForgedError, ShardError
 from ..flights import Loads
+from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
@@ -35,8 +36,6 @@ LEASE_LONGEST_NS: Final = 60_000_000_000
 TAGS_KEPT: Final = 10_000
 #: How often the way of a write's message is timed, at most.
 _LAG_EVERY_NS: Final = 100_000_000
-#: An envelope's ttl field that means "longer than the field can say".
-ENDLESS_MS: Final = 0xFFFF_FFFF
 
 _MS: Final = 1_000_000
 _log: Final = logging.getLogger("nearcache")
@@ -146,6 +145,7 @@ class Tier:
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
         stale_ns: ``stale_if_error``; 0: off.
+        freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
@@ -154,6 +154,7 @@ class Tier:
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Tier:
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
         stale_ns: int = 0,
+        freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -181,6 +183,7 @@ class Tier:
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
         self.bound_ns = bound_ns
+        self.freshness = freshness
         self.clock = clock
         self.scripts = Scripts()
         self.loads = Loads()
@@ -191,6 +194,7 @@ class Tier:
         self.forgives = forgives
         self.ears: Ears = Deaf()
         self.leases: dict[bytes, Leased] = {}
+        self.renewing: set[Any] = set()
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
@@ -400,8 +404,14 @@ class Tier:
             if now_ns - held.since_ns < LEASE_LONGEST_NS
         ]
 
+    def renewed(self, name: Any) -> None:
+        """A value is not to be loaded anew any more."""
+        with self.lock:
+            self.renewing.discard(name)
+
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
+        self.renewing = set()
         self.lock = threading.RLock()
         self.loads = Loads()
         self.leases = {}
