@@ -101,17 +101,6 @@ def test_forked_within_an_epoch_that_was_set_back_owes_what_is_beyond() -> None:
     assert journal.newest is None
 
 
-def test_note_that_comes_after_the_fork_which_lost_it_is_owed() -> None:
-    """The acknowledgement took longer than the server lived."""
-    journal = Journal()
-    journal.forked(OLD, {})
-    journal.forked(NEW, {OLD: 5})
-    journal.note(OLD, 5, [b"there"], 0, journal.serial)
-    journal.note(OLD, 6, [b"lost"], 0, journal.serial)
-    assert pay_all(journal) == [b"lost"]
-    assert journal.replayed == 1
-
-
 # -- bounds
 
 
@@ -181,17 +170,6 @@ def test_note_of_an_owed_key_settles_it() -> None:
     journal.owe([b"a", b"b"])
     journal.note(OLD, 1, [b"a"], 0, journal.serial)
     assert pay_all(journal) == [b"b"]
-
-
-def test_note_of_a_change_sent_before_the_debt_does_not_settle_it() -> None:
-    """What is owed came later, and may have happened later."""
-    journal = Journal()
-    since = journal.serial
-    journal.owe([b"a"])
-    journal.note(OLD, 1, [b"a"], 0, since)
-    assert journal.is_owed(b"a")
-    journal.note(OLD, 2, [b"a"], 0, journal.serial)
-    assert not journal.owes
 
 
 def test_note_of_a_clear_settles_every_key() -> None:
