@@ -315,6 +315,13 @@ class Tier:
         journal = self.journals[lane]
         return journal.owes and journal.is_owed(encoded)
 
+    def remember_tag(self, key: bytes, since_ns: int) -> None:
+        """Note since when L1 has known a tag without a break; of several who say so the last is right."""
+        with self.lock:
+            self.tags_since[key] = max(since_ns, self.tags_since.get(key, since_ns))
+            while len(self.tags_since) > TAGS_KEPT:
+                del self.tags_since[next(iter(self.tags_since))]
+
     def begin_lag(self, lane: int, wid: int, now_ns: int) -> None:
         """Measure how long it takes until the message about this write is heard; of a few writes a second."""
         if now_ns < self._lag_due_ns:

@@ -1,0 +1,123 @@
+"""Steps driven by hand: interleavings of reads, writes and tags that no server can be made to show. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nearcache._store import Store
+from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.coherence import DERIVED, State
+from nearcache.l2 import Reply
+from nearcache.loading import Tier, invalidate_tag, tags_named
+from nearcache.loading.tagging import generations, known
+from nearcache.loading.tier import TAGS_KEPT, hex_id
+
+IDENTITY, EPOCH, GENERATION = 7, 0xE, 0x9
+BOUND = 2_000_000_000
+
+
+class World:
+    """A tier of one lane that is followed, and its store; the clock is ours."""
+
+    def __init__(self, **options: Any) -> None:
+        self.ns = 10_000_000_000
+        self.tier = Tier(
+            namespace="t",
+            shard_names=["a"],
+            codec=ValueCodec(SafeCodec(), 1 << 20),
+            bound_ns=BOUND,
+            clock=lambda: self.ns,
+            **options,
+        )
+        self.store: Store[Any, Any] = Store(100, lanes=1 + DERIVED)
+        self.lane = self.tier.lanes[0]
+        self.lane.state, self.lane.stated_generation = State.LIVE, GENERATION
+        self.lane.fresh_until_ns = self.ns + BOUND
+        for store in (self.store, self.tier.tags):
+            store.set_clock(self.ns)
+            store.lane_attach(0, IDENTITY)
+            store.lane_vouch(0, self.ns + BOUND)
+
+    def run(self, steps: Any, *answers: Any) -> Any:
+        """Return what steps return that are given these answers, a list of values (or an error) for each request."""
+        waiting = iter(answers)
+        try:
+            next(steps)
+            while True:
+                given = next(waiting)
+                steps.send([given if isinstance(given, Exception) else Reply(given, IDENTITY)])
+        except StopIteration as stop:
+            return stop.value
+
+    def stored(self, seq: int = 1) -> list[Any]:
+        """What the script that writes answers."""
+        return [[1, hex_id(GENERATION), hex_id(EPOCH), b"%d" % seq, b""]]
+
+    def record(self, wid: int) -> list[Any]:
+        """What is answered to a read of a tag's record."""
+        nothing = self.tier.codec.encode(b"")
+        sealed = self.tier.codec.seal(nothing, wid=wid, generation=GENERATION, ttl_ms=1_000_000)
+        return [1_000_000, sealed, hex_id(GENERATION)]
+
+
+@pytest.fixture
+def world() -> World:
+    """See :class:`World`."""
+    return World()
+
+
+# -- tags
+
+
+def test_tag_is_known_since_its_answer_not_since_its_request(world: World) -> None:
+    """A load that began between the two may be older than the generation that the answer tells."""
+    tags = tags_named(world.tier, ["red"])
+    steps = generations(world.tier, tags)
+    next(steps)
+    world.ns += 1_000
+    load_began_ns = world.ns  # it reads the data; they change, and so does the tag; only then the server answers
+    world.ns += 1_000
+    with pytest.raises(StopIteration):
+        steps.send([Reply(world.record(5), IDENTITY)])
+    assert known(world.tier, tags, load_began_ns) is None
+    assert known(world.tier, tags, world.ns) == ((tags[0].hash, 5),)
+
+
+def test_tag_that_was_changed_here_is_known_since_the_acknowledgement(world: World) -> None:
+    """Another process may have changed it too while this one's request was on its way."""
+    tags = tags_named(world.tier, ["red"])
+    steps = invalidate_tag(world.tier, world.store, "red")
+    next(steps)
+    world.ns += 1_000
+    load_began_ns = world.ns
+    world.ns += 1_000
+    with pytest.raises(StopIteration):
+        steps.send([Reply(world.stored(), IDENTITY)])
+    assert known(world.tier, tags, load_began_ns) is None
+    assert known(world.tier, tags, world.ns) is not None
+
+
+def test_late_answer_does_not_date_a_tag_back(world: World) -> None:
+    """Two reads of one tag, the older of which comes to its end in the middle of the newer."""
+    tags = tags_named(world.tier, ["red"])
+    world.tier.remember_tag(tags[0].key, 9_000)
+    world.tier.remember_tag(tags[0].key, 8_000)
+    assert world.tier.tags_since[tags[0].key] == 9_000
+
+
+def test_process_that_only_invalidates_tags_does_not_remember_all_of_them(world: World) -> None:
+    """A tag for each user, say: what is remembered is bounded."""
+    for number in range(TAGS_KEPT + 10):
+        world.run(invalidate_tag(world.tier, world.store, f"user:{number}"), world.stored(number + 1))
+    assert len(world.tier.tags_since) <= TAGS_KEPT
+
+
+def test_tag_whose_date_was_forgotten_is_dated_anew(world: World) -> None:
+    """Else no load with such a tag would be kept as long as the tag itself is remembered."""
+    tags = tags_named(world.tier, ["red"])
+    world.run(generations(world.tier, tags), world.record(5))
+    del world.tier.tags_since[tags[0].key]
+    assert known(world.tier, tags, world.ns) is None
+    assert known(world.tier, tags, world.ns) == ((tags[0].hash, 5),)
