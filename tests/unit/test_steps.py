@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from nearcache._store import Store
 from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, State
+from nearcache.coherence.lane import Position
 from nearcache.l2 import Reply
 from nearcache.loading import Tier, invalidate_tag, tags_named
 from nearcache.loading.tagging import generations, known
-from nearcache.loading.tier import TAGS_KEPT, hex_id
+from nearcache.loading.tier import TAGS_KEPT, Deaf, hex_id
 
 IDENTITY, EPOCH, GENERATION = 7, 0xE, 0x9
 BOUND = 2_000_000_000
@@ -121,3 +123,46 @@ def test_tag_whose_date_was_forgotten_is_dated_anew(world: World) -> None:
     del world.tier.tags_since[tags[0].key]
     assert known(world.tier, tags, world.ns) is None
     assert known(world.tier, tags, world.ns) == ((tags[0].hash, 5),)
+
+
+# -- what is heard
+
+
+class _Ears(Deaf):
+    """Somebody listens, and no message ever comes."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Any] = {}
+
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        self.watched[wid] = seen
+
+    def unwatch(self, wid: int) -> None:
+        self.watched.pop(wid, None)
+
+
+def test_writes_whose_messages_never_come_are_not_waited_for_without_end(world: World) -> None:
+    """A shard that is out for a day: each write that fails would leave something behind."""
+    world.tier.ears = ears = _Ears()
+    for wid in range(1, 1000):
+        world.ns += 1_000_000_000
+        world.tier.begin_lag(0, wid, world.ns)
+    assert 999 in ears.watched
+    assert len(ears.watched) < 100
+
+
+def test_token_names_a_change_of_a_new_epoch_before_that_is_heard(world: World) -> None:
+    """A write that a new primary has acknowledged, while the listener still follows the old one."""
+    world.lane.position = Position(EPOCH, 9, 5)
+    world.tier.forked(0, EPOCH, {})
+    world.tier.acknowledge(0, hex_id(EPOCH + 1), b"3", [b"sk"], world.tier.serial(0))
+    assert world.tier.newest(0) == (EPOCH + 1, 3)
+
+
+def test_token_names_what_was_heard_once_the_epoch_of_the_own_changes_is_over(world: World) -> None:
+    """Else every reader of the token would have to ask the server, for ever."""
+    world.tier.forked(0, EPOCH, {})
+    world.tier.acknowledge(0, hex_id(EPOCH), b"3", [b"sk"], world.tier.serial(0))
+    world.tier.forked(0, EPOCH + 1, {EPOCH: 3})
+    world.lane.position = Position(EPOCH + 1, 1, 5)
+    assert world.tier.newest(0) == (EPOCH + 1, 1)

@@ -102,6 +102,10 @@ class Journal:
             changes.popleft()
             self.forgotten += 1
 
+    def is_over(self, epoch: int) -> bool:
+        """Whether an epoch is known to have ended."""
+        return epoch in self._over
+
     def _survives(self, epoch: int, seq: int) -> bool:
         """Whether the server of now has a change of an epoch that is over."""
         return self._ends is not None and seq <= self._ends.get(epoch, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -35,6 +36,8 @@ LEASE_LONGEST_NS: Final = 60_000_000_000
 TAGS_KEPT: Final = 10_000
 #: How often the way of a write's message is timed, at most.
 _LAG_EVERY_NS: Final = 100_000_000
+#: Writes whose messages are waited for in order to time them. Of some none will come.
+_LAGS_TIMED: Final = 64
 #: An envelope's ttl field that means "longer than the field can say".
 ENDLESS_MS: Final = 0xFFFF_FFFF
 
@@ -87,6 +90,9 @@ class Ears(Protocol):
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Call ``seen`` once when a message with this write id is heard."""
 
+    def unwatch(self, wid: int) -> None:
+        """Forget a write id."""
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
@@ -103,6 +109,9 @@ class Deaf:
 
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Nothing will be heard."""
+
+    def unwatch(self, wid: int) -> None:
+        """Nothing to forget."""
 
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
         """Nothing will be heard."""
@@ -198,6 +207,7 @@ class Tier:
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in shard_names]
         self._lag_due_ns = 0
+        self._timed: deque[int] = deque()
         self.adopted: set[tuple[int, int]] = set()
 
     def place(self, key: Any) -> tuple[int, bytes]:
@@ -327,15 +337,22 @@ class Tier:
         if now_ns < self._lag_due_ns:
             return
         self._lag_due_ns = now_ns + _LAG_EVERY_NS
+        self._timed.append(wid)
+        if len(self._timed) > _LAGS_TIMED:
+            self.ears.unwatch(self._timed.popleft())
         self.ears.watch(wid, lambda: self.lags[lane].add(self.clock() - now_ns))
 
     def newest(self, lane: int) -> tuple[int, int] | None:
         """Epoch and number of the last change that this process made on a lane, or has heard of."""
-        own, lane_position = self.journals[lane].newest, self.lanes[lane].position
+        journal, lane_position = self.journals[lane], self.lanes[lane].position
+        own = journal.newest
         heard = None if lane_position is None else (lane_position.epoch, lane_position.seq)
         if own is None or heard is None:
             return own or heard
-        return max(own, heard) if own[0] == heard[0] else heard
+        if own[0] == heard[0]:
+            return max(own, heard)
+        # A change of one's own may be the first of a new epoch, before anything of that is heard.
+        return heard if journal.is_over(own[0]) else own
 
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """The lane is in a new epoch: owe again what the server has lost."""
