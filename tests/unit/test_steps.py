@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, State
 from nearcache.coherence.lane import Position
 from nearcache.l2 import Reply
-from nearcache.loading import Tier, invalidate_tag, tags_named
+from nearcache.loading import Tier, Upkeep, invalidate_tag, tags_named
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, Deaf, hex_id
 
@@ -166,3 +167,28 @@ def test_token_names_what_was_heard_once_the_epoch_of_the_own_changes_is_over(wo
     world.tier.forked(0, EPOCH + 1, {EPOCH: 3})
     world.lane.position = Position(EPOCH + 1, 1, 5)
     assert world.tier.newest(0) == (EPOCH + 1, 1)
+
+
+# -- what is owed
+
+
+def test_payment_without_a_thread_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is at its limit for a moment: the next heartbeat pays."""
+    paying = threading.Event()
+
+    class Runner:
+        def run(self, steps: Any) -> None:
+            steps.close()
+            paying.set()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    upkeep = Upkeep(world.tier, Runner())  # type: ignore[arg-type]  # as far as it is used
+    world.tier.owe(0, [b"sk"])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        upkeep.vouched(0)
+    assert not paying.is_set()
+    upkeep.vouched(0)
+    assert paying.wait(20.0)
