@@ -10,10 +10,11 @@ import pytest
 
 from nearcache._store import Store
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.coherence import DERIVED, State
+from nearcache.coherence import DERIVED, State, pack_token
 from nearcache.coherence.lane import Position
+from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.loading import Tier, Upkeep, invalidate_tag, tags_named
+from nearcache.loading import Tier, Upkeep, catch_up, invalidate_tag, tags_named, write_many
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, Deaf, hex_id
 
@@ -45,14 +46,13 @@ class World:
 
     def run(self, steps: Any, *answers: Any) -> Any:
         """Return what steps return that are given these answers, a list of values (or an error) for each request."""
-        waiting = iter(answers)
         try:
             next(steps)
-            while True:
-                given = next(waiting)
+            for given in answers:
                 steps.send([given if isinstance(given, Exception) else Reply(given, IDENTITY)])
         except StopIteration as stop:
             return stop.value
+        raise AssertionError("the steps ask for more than was expected")
 
     def stored(self, seq: int = 1) -> list[Any]:
         """What the script that writes answers."""
@@ -192,3 +192,40 @@ def test_payment_without_a_thread_is_tried_again(world: World, monkeypatch: pyte
     assert not paying.is_set()
     upkeep.vouched(0)
     assert paying.wait(20.0)
+
+
+def test_token_is_waited_for_until_it_is_applied(world: World) -> None:
+    """The listener has taken its message in, and is about to drop what that names."""
+
+    class Ears(Deaf):
+        fenced = 0
+
+        def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+            self.fenced += 1
+            return False
+
+    world.tier.ears = ears = Ears()
+    world.lane.position, world.lane.applied = Position(EPOCH, 5, 1), (EPOCH, 4)
+    world.run(catch_up(world.tier, world.store, pack_token({0: (EPOCH, 5)}), 1.0))
+    assert ears.fenced == 1
+    world.lane.applied = (EPOCH, 5)
+    world.run(catch_up(world.tier, world.store, pack_token({0: (EPOCH, 5)}), 1.0))
+    assert ears.fenced == 1
+
+
+# -- many keys
+
+
+@pytest.mark.parametrize("forgives", [False, True])
+def test_bulk_write_whose_tags_cannot_be_asked_for_writes_nothing(forgives: bool) -> None:
+    """The values are owed an invalidation; where the cache forgives, that is all, as for a single one."""
+    world = World(forgives=forgives)
+    steps = write_many(world.tier, world.store, {"k": 1}, 1_000, tags_named(world.tier, ["red"]))
+    refused = ShardUnavailableError("a", "refused")
+    if forgives:
+        world.run(steps, refused)
+    else:
+        with pytest.raises(BulkError) as caught:
+            world.run(steps, refused)
+        assert caught.value.failed == {"k": refused}
+    assert world.tier.is_owed(0, b"sk")
