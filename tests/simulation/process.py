@@ -268,6 +268,10 @@ class Process:
         """Likewise."""
         self._watched[wid] = seen
 
+    def unwatch(self, wid: int) -> None:
+        """Likewise."""
+        self._watched.pop(wid, None)
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Likewise."""
         if not self.followers[lane].is_live:

@@ -191,20 +191,31 @@ def write_many(
             _open(tier, store, chunk)
             chunk.under = depend(tier, store, chunk.shard, tags)
             chunk.life = tier.freshness.life(chunk.ttl_ms)
-        stated = (yield from generations(tier, tags)) if tags else ()
-        for chunk in chunks:
-            chunk.tags = stated
-        waiting = chunks
+        waiting = yield from _with_tags(tier, chunks, tags, outcome)
         for _ in range(_ATTEMPTS):
-            waiting = yield from _write_round(tier, store, waiting, values, outcome)
             if not waiting:
                 break
+            waiting = yield from _write_round(tier, store, waiting, values, outcome)
         for chunk in waiting:
             error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
             outcome.fail(chunk, error)
     finally:
         _close(tier, store, chunks)
     outcome.raise_if_partial(tier)
+
+
+def _with_tags(tier: Tier, chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome) -> Steps[list[_Chunk]]:
+    """Let the chunks state their tags. Returns those to write: none, if a tag's shard does not answer."""
+    try:
+        stated = (yield from generations(tier, tags)) if tags else ()
+    except ShardError as error:
+        tier.count(errors=1)
+        for chunk in chunks:
+            outcome.fail(chunk, error, sent=False)
+        return []
+    for chunk in chunks:
+        chunk.tags = stated
+    return chunks
 
 
 def _write_round(
@@ -360,9 +371,9 @@ class _Outcome:
     failed: dict[Any, Exception] = field(default_factory=dict)
     unknown: dict[Any, Exception] = field(default_factory=dict)
 
-    def fail(self, chunk: _Chunk, error: CacheError) -> None:
+    def fail(self, chunk: _Chunk, error: CacheError, *, sent: bool = True) -> None:
         """Note why a chunk was not acknowledged, and whether the server may have done it all the same."""
-        sent = isinstance(error, ShardUnavailableError) and error.sent
+        sent = sent and isinstance(error, ShardUnavailableError) and error.sent
         (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
 
     def raise_if_partial(self, tier: Tier) -> None:

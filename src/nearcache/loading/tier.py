@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -36,6 +37,8 @@ LEASE_LONGEST_NS: Final = 60_000_000_000
 TAGS_KEPT: Final = 10_000
 #: How often the way of a write's message is timed, at most.
 _LAG_EVERY_NS: Final = 100_000_000
+#: Writes whose messages are waited for in order to time them. Of some none will come.
+_LAGS_TIMED: Final = 64
 
 _MS: Final = 1_000_000
 _log: Final = logging.getLogger("nearcache")
@@ -86,6 +89,9 @@ class Ears(Protocol):
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Call ``seen`` once when a message with this write id is heard."""
 
+    def unwatch(self, wid: int) -> None:
+        """Forget a write id."""
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
@@ -102,6 +108,9 @@ class Deaf:
 
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Nothing will be heard."""
+
+    def unwatch(self, wid: int) -> None:
+        """Nothing to forget."""
 
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
         """Nothing will be heard."""
@@ -202,6 +211,7 @@ class Tier:
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in shard_names]
         self._lag_due_ns = 0
+        self._timed: deque[int] = deque()
         self.adopted: set[tuple[int, int]] = set()
 
     def place(self, key: Any) -> tuple[int, bytes]:
@@ -319,11 +329,21 @@ class Tier:
         journal = self.journals[lane]
         return journal.owes and journal.is_owed(encoded)
 
+    def remember_tag(self, key: bytes, since_ns: int) -> None:
+        """Note since when L1 has known a tag without a break; of several who say so the last is right."""
+        with self.lock:
+            self.tags_since[key] = max(since_ns, self.tags_since.get(key, since_ns))
+            while len(self.tags_since) > TAGS_KEPT:
+                del self.tags_since[next(iter(self.tags_since))]
+
     def begin_lag(self, lane: int, wid: int, now_ns: int) -> None:
         """Measure how long it takes until the message about this write is heard; of a few writes a second."""
         if now_ns < self._lag_due_ns:
             return
         self._lag_due_ns = now_ns + _LAG_EVERY_NS
+        self._timed.append(wid)
+        if len(self._timed) > _LAGS_TIMED:
+            self.ears.unwatch(self._timed.popleft())
         self.ears.watch(wid, lambda: self.lags[lane].add(self.clock() - now_ns))
 
     def newest(self, lane: int) -> tuple[int, int] | None:
