@@ -53,7 +53,7 @@ class Journal:
 
     Attributes:
         serial: Counts the times that something came to be owed.
-        newest: Epoch and number of the last acknowledged change.
+        newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
         forgotten: Changes that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
     """
@@ -122,6 +122,8 @@ class Journal:
                 primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
         """
         replayed = self.replayed
+        if self.newest is not None and self.newest[0] != epoch:
+            self.newest = None  # whatever is heard from now on comes later
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)

@@ -245,6 +245,7 @@ def _write_round(
                 if place in held:
                     store.finish(op, None, 0, 0)
                 else:
+                    tier.sample(name)
                     store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
             chunk.ops.clear()
         else:

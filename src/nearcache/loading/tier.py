@@ -332,12 +332,19 @@ class Tier:
         heard = None if lane_position is None else (lane_position.epoch, lane_position.seq)
         if own is None or heard is None:
             return own or heard
-        return max(own, heard) if own[0] == heard[0] else heard
+        # Of two epochs it is not known which is the later. No lane is ever in epoch 0, so whoever is given that asks
+        # the server.
+        return max(own, heard) if own[0] == heard[0] else (0, 0)
 
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """The lane is in a new epoch: owe again what the server has lost."""
         with self.lock:
             self.journals[lane].forked(epoch, ends)
+
+    def sample(self, name: Any) -> None:
+        """A key has been read from L2, or written: L1 may serve it from now on."""
+        if self.sampler is not None:
+            self.sampler.note(name)
 
     def count_hit(self, size_bytes: int) -> None:
         """The same for what is counted most often."""

@@ -91,6 +91,7 @@ def _write(
                 store.finish(op, None, 0, 0)
                 return MISSING
             deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+            tier.sample(op.key)
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
