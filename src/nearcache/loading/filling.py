@@ -304,9 +304,11 @@ def _fill(
         return loaded.value
     tier.count_write(len(sealed))
     deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, loaded.cost_ms))
-    wid = 0 if loaded.value is ABSENT else op.wid
+    if loaded.value is ABSENT:
+        store.finish(op, None, 0, 0)
+        return ABSENT
     tier.sample(op.key)
-    store.finish(op, loaded.value, wid, deadline_ns, len(sealed), reply.identity, loaded.under)
+    store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
     return loaded.value
 
 
