@@ -52,7 +52,7 @@ class Signal:
     def __init__(self) -> None:
         self._happened = threading.Event()
         self._callbacks: list[Callback] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection may end who waits
 
     def is_set(self) -> bool:
         """Whether it has happened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -487,3 +488,31 @@ def test_lane_has_applied_a_message_when_the_entries_are_gone_not_before(blind: 
     assert seen == [(EPOCH, 0)] * blind
     scene.follower.lost("closed")
     assert scene.lanes[0].applied is None
+
+
+def test_wait_may_end_in_the_middle_of_the_beginning_of_another() -> None:
+    """As when a collection ends steps that an event loop has left behind."""
+    scene = Scene()
+    scene.go_live()
+
+    class Interrupted(bytes):
+        def __hash__(self) -> int:
+            scene.follower.unawait(0, b"sother", print)
+            return super().__hash__()
+
+    thread = threading.Thread(target=scene.follower.await_key, args=(0, Interrupted(b"sk"), print), daemon=True)
+    thread.start()
+    thread.join(20.0)
+    assert not thread.is_alive()
+
+
+def test_forked_follower_tells_nobody() -> None:
+    """Those who wait are not in the child, and the lock of what they wait for may have been held."""
+    scene = Scene()
+    scene.go_live()
+    told: list[int] = []
+    scene.follower.fence(0, START, lambda: told.append(1))
+    scene.follower.request(b"", lambda _reply, _now_ns: told.append(2))
+    scene.follower.after_fork()
+    scene.follower.connected(7, START)
+    assert told == []

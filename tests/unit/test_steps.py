@@ -229,3 +229,35 @@ def test_bulk_write_whose_tags_cannot_be_asked_for_writes_nothing(forgives: bool
             world.run(steps, refused)
         assert caught.value.failed == {"k": refused}
     assert world.tier.is_owed(0, b"sk")
+
+
+# -- tags whose change has an unknown outcome, and interruptions
+
+
+def test_change_of_a_tag_that_comes_after_it_was_given_up_is_heard(world: World) -> None:
+    """The server was stopped, and carries it out later: what has been loaded meanwhile is dead in L2, and so in L1."""
+    tier = world.tier
+    steps = invalidate_tag(tier, world.store, "red")
+    (exchange,) = next(steps)
+    wid = int(exchange.commands[0][-6], 16)
+    with pytest.raises(ShardUnavailableError):
+        steps.send([ShardUnavailableError("a", "no answer", sent=True)])
+    (tag,) = tags_named(tier, ["red"])
+    derived, stamp = tier.derived.assign(world.store, 0, [(tag.key, tag.lane)])
+    tier.derived.heard(world.store, wid, [tag.key])
+    assert world.store.lane_stamp(derived) != stamp
+
+
+def test_tag_changes_in_the_middle_of_an_assignment(world: World) -> None:
+    """As when a collection ends steps that an event loop has left behind."""
+    derived, store = world.tier.derived, world.store
+
+    class Interrupted(bytes):
+        def __hash__(self) -> int:
+            derived.changed(store, b"!t:1")
+            return super().__hash__()
+
+    done = threading.Thread(target=derived.assign, args=(store, 0, [(Interrupted(b"!t:1"), 0)]), daemon=True)
+    done.start()
+    done.join(20.0)
+    assert not done.is_alive()

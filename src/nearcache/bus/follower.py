@@ -161,7 +161,7 @@ class Follower:
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
-        self._awaited_lock = threading.Lock()
+        self._awaited_lock = threading.RLock()  # a collection may end steps that wait for a key
         ears = [Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed]
         self._ears = {ear.lane: ear for ear in ears}
         self.inbox = Inbox(ears, _DROPPING, decode_key, watched)
@@ -330,9 +330,11 @@ class Follower:
 
     def after_fork(self) -> None:
         """In the child: whoever waited is not here, and the lock may have been held."""
-        self._awaited_lock = threading.Lock()
+        self._awaited_lock = threading.RLock()
         for awaited in self._awaited.values():
             awaited.clear()
+        # Nor is anybody told of replies that will not come: what they would be told by may be locked.
+        self._expected.clear()
         self._forget("forked")
 
     def _wake(self, number: int, keys: Sequence[bytes] | None) -> None:

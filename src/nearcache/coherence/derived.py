@@ -53,7 +53,8 @@ class Derived:
         self._above: list[set[int]] = [set() for _ in range(lanes)]
         self._by_tag: dict[bytes, set[int]] = {}
         self._expected: dict[int, None] = {}
-        self._lock = threading.Lock()
+        # Re-entrant: steps that a collection or a signal handler ends, or runs, may come in the middle.
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         """Number of tags that are told apart now."""
@@ -104,6 +105,11 @@ class Derived:
             if len(self._expected) > _EXPECTED:
                 del self._expected[next(iter(self._expected))]
 
+    def unexpect(self, wid: int) -> None:
+        """Nobody knows what became of it: if its message comes, that is news."""
+        with self._lock:
+            self._expected.pop(wid, None)
+
     def heard(self, store: Store[Any, Any], wid: int, tags: Iterable[bytes]) -> None:
         """A message says that tags have another generation: the write's id."""
         with self._lock:
@@ -119,7 +125,7 @@ class Derived:
 
     def after_fork(self) -> None:
         """In the child: the lock may have been held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @staticmethod
     def _suspect(store: Store[Any, Any], derived: Iterable[int]) -> None:

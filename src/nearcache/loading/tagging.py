@@ -177,6 +177,7 @@ def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
         tier.tags.open(op)
         return (yield from _write(tier, tag, op, b"NX" if absent_only else b""))
     except BaseException as error:
+        tier.derived.unexpect(op.wid)
         if tier.give_up(tier.tags, op, tag.key, error):
             return 0
         raise
