@@ -7,6 +7,7 @@
 42
 """
 
+from .absence import ABSENT
 from .cache import (
     Cache,
     CacheInfo,
@@ -36,6 +37,7 @@ from .errors import (
     EmbeddedError,
     ForgedError,
     LoadCycleError,
+    LoadTimeoutError,
     NotRedisError,
     ServerNotFoundError,
     ServerReplyError,
@@ -52,6 +54,7 @@ from .options import RemovalCause
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABSENT",
     "AuthenticationFailedError",
     "BulkError",
     "Cache",
@@ -70,6 +73,7 @@ __all__ = [
     "L2Stats",
     "LaneStats",
     "LoadCycleError",
+    "LoadTimeoutError",
     "LoaderStats",
     "MemoryCache",
     "NotRedisError",

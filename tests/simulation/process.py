@@ -326,6 +326,7 @@ class Process:
         stand_in = SimpleNamespace(
             _driver=SimpleNamespace(after_fork=lambda: None),
             _tier=self.tier,
+            _runner=SimpleNamespace(after_fork=lambda: None),
             _upkeep=self.keeper,
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=self._forget_watched),

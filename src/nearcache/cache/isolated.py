@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
+from ..absence import ABSENT
 from ..codecs import FreezingCodec, thaw
 from ..errors import ConfigError
-from .base import DEFAULT, D, K, V, _pairs
+from ..freshness import Ttl
+from .base import DEFAULT, D, K, Lifetime, V, _pairs
 from .tiered import TieredCache
 
 T = TypeVar("T")
@@ -103,17 +105,23 @@ class IsolatedCache(TieredCache[K, V]):
         """Store many values. See :meth:`Cache.set_many`."""
         super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, **more)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         labels = self.settings.tags if tags is DEFAULT else tags
         if callable(labels):
             tags = _thawing_labels(labels)
         return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl, tags)
+
+    def _ttl(self, ttl: Lifetime, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        return (lambda key, value: chosen(key, thaw(value))) if callable(chosen) else chosen
 
     def finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """Complete an operation. Whatever way a value came, none gets into L1 as it is."""
         return super().finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
 
     def _freeze(self, value: Any) -> Any:
+        if value is ABSENT:
+            return value
         codec = self._tier.codec
         assert isinstance(codec, FreezingCodec)
         return codec.freeze(value)

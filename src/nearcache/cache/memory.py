@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
+from ..absence import ABSENT
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
-from ..flights import ABANDONED, Load, Loads
+from ..flights import ABANDONED, Load, Loads, renewal_of
+from ..freshness import Life, Ttl, freshness_of, ttl_for
 from ..options import Settings, check_tags, memory_options, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .base import DEFAULT, Cache, K, Lifetime, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
-_ABSENT: Final[Any] = object()
+#: There is no value.
+NOTHING: Final[Any] = object()
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 _LOADED: Final = 1
 _IDENTITY: Final = 1
@@ -34,7 +37,8 @@ _IDENTITY: Final = 1
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
-    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes"}
+    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
+    | {"_old", "_workers", "_renewing"}
 )
 
 
@@ -44,8 +48,9 @@ class _Terms:
 
     key: Any
     name: Any
-    ttl_ns: int
+    ttl_ms: Ttl
     labels: Any
+    begun_ns: int = 0
     changes: int = 0
     under: tuple[int, int] | None = None
 
@@ -67,6 +72,12 @@ class MemoryCache(Cache[K, V]):
         settings = parse(url, **options)
         if settings.scheme != "memory":
             raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
+        if type(self)._keep is MemoryCache._keep and is_aging(settings):
+            raise ConfigError(
+                "url",
+                url,
+                "open a cache with soft_ttl, beta, jitter, negative_ttl or a function as ttl by nearcache.open",
+            )
         self._begin(settings)
 
     def _begin(self, settings: Settings) -> None:
@@ -74,7 +85,7 @@ class MemoryCache(Cache[K, V]):
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
-            ttl_ns=0 if settings.ttl is None else round(settings.ttl * 1e9),
+            ttl_ns=0 if settings.ttl is None or callable(settings.ttl) else round(settings.ttl * 1e9),
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
@@ -83,10 +94,12 @@ class MemoryCache(Cache[K, V]):
         self._derived = Derived(1, _DERIVED)
         self._derived.vouched(self, 0, NEVER_NS)
         self._tag_changes = 0
+        self._freshness = freshness_of(settings)
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0]
         self._closed = False
+        self._renewing: set[Any] = set()
 
     # -- hooks of the store
 
@@ -95,53 +108,91 @@ class MemoryCache(Cache[K, V]):
             raise closed(repr(self))
         if self.settings.loader is None:
             raise KeyError(key)
-        return self._load(key, self.settings.loader, DEFAULT)
+        return self._load_in_time(key, self.settings.loader, DEFAULT)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
         terms = self._terms(key, ttl, tags)
-        mine = Load(terms.name)
+        old = self._old_value(terms, loader)
+        if old is NOTHING:
+            return self._carry_out(Load(terms.name), terms, loader)
+        return self._present(key, old)
+
+    def _old_value(self, terms: _Terms, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
+        return NOTHING
+
+    def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
+        return False
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        self._use()
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags)
+        return self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+
+    def _carry_out(self, mine: Load, terms: _Terms, loader: Callable[[K], V]) -> V:
         try:
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
-                    return cast("V", value)
+                    return self._present(terms.key, value)
             op = self._begin_load(mine, terms)
             if op is not None:
                 try:
-                    self._finish_load(mine, op, terms, loader(key))
+                    self._finish_load(mine, op, terms, self._call(loader, terms.key))
                 except BaseException:
                     self._fail_load(op)
                     raise
-            return cast("V", mine.value)
         except Exception as error:
             mine.error = error
             raise
         finally:
             self._loads.end(mine)
+        return self._present(terms.key, mine.value)
+
+    def _call(self, loader: Callable[[Any], Any], key: Any) -> Any:
+        try:
+            return loader(key)
+        except KeyError:
+            if not self._freshness.negative_ms:
+                raise
+            return ABSENT
+
+    def _present(self, key: Any, value: Any) -> V:
+        if value is ABSENT:
+            raise KeyError(key)
+        return cast("V", value)
 
     # What is written or deleted during a load is newer, and stays as it is.
 
-    def _terms(self, key: K, ttl: float | None, tags: Any) -> _Terms:
+    def _terms(self, key: K, ttl: Lifetime, tags: Any) -> _Terms:
         """Check what a load was asked for with."""
         labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
         name = key if self.settings.key is None else self.settings.key(key)
-        return _Terms(key, name, self._ttl_ms(ttl, 0) * _NS_PER_MS, labels)
+        return _Terms(key, name, self._ttl(ttl, 0), labels)
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
-        found = self.peek(terms.key, _ABSENT)
-        if found is not _ABSENT:
+        found = self.peek(terms.key, NOTHING)
+        if found is not NOTHING and mine.key is terms.name:  # else whatever is there is to be loaded anew
             mine.value = found
             return None
         terms.changes = self._tag_changes
         terms.under = None if callable(terms.labels) else self._depend(terms.labels)
-        op = Op(mine.key, 0, wid=_LOADED, write=True)
+        op = self._operation(terms.name)
         self.open(op)
         self._count_load(0)
+        terms.begun_ns = monotonic_ns()
         return op
 
     def _finish_load(self, mine: Load, op: Op, terms: _Terms, value: V) -> None:
+        if value is ABSENT:
+            if not self._freshness.negative_ms:
+                raise KeyError(terms.key)
+            mine.value = value
+            self._keep(op, value, self._freshness.absence(), 0, 0, None)
+            return
+        cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
         under, labels = terms.under, terms.labels
         if callable(labels):
             under = self._depend(check_tags(labels(terms.key, value)))
@@ -150,7 +201,14 @@ class MemoryCache(Cache[K, V]):
         if callable(labels) and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
         else:
-            self.finish(op, value, _LOADED, _deadline_ns(terms.ttl_ns), size, _IDENTITY, under)
+            life = self._freshness.life(ttl_for(terms.ttl_ms, terms.key, value))
+            self._keep(op, value, life, cost_ms, size, under)
+
+    def _operation(self, name: Any) -> Op:
+        return Op(name, 0, wid=_LOADED, write=True)
+
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:  # noqa: ARG002
+        self.finish(op, value, _LOADED, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:
         self.abandon(op, drop=False)
@@ -162,12 +220,13 @@ class MemoryCache(Cache[K, V]):
             return None
         return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
 
-    def _put_tagged(self, key: K, value: V, ttl_ns: int, tags: Sequence[str]) -> None:
-        op = Op(key if self.settings.key is None else self.settings.key(key), 0, wid=_LOADED, write=True)
+    def _put(self, key: K, value: V, ttl: Lifetime, tags: Sequence[str]) -> None:
+        life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
+        op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._size_of(value)
         self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
+        self._keep(op, value, life, 0, size, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -178,14 +237,13 @@ class MemoryCache(Cache[K, V]):
 
     # -- writing
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value. See :meth:`Cache.set`."""
         self._use()
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
         if tags:
-            self._put_tagged(key, value, ttl_ns, check_tags(tags))
+            self._put(key, value, ttl, check_tags(tags))
         else:
-            self.put(key, value, ttl_ns=ttl_ns)
+            self.put(key, value, ttl_ns=ttl_for(self._ttl(ttl, 0), key, value) * _NS_PER_MS)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
@@ -194,8 +252,8 @@ class MemoryCache(Cache[K, V]):
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
-        found = self.get(key, _ABSENT)
-        if found is not _ABSENT:
+        found = self.get(key, NOTHING)
+        if found is not NOTHING:
             return cast("V", found)
         self[key] = cast("V", default)
         return default
@@ -209,7 +267,7 @@ class MemoryCache(Cache[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values."""
@@ -352,5 +410,11 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(cache, name)
 
 
-def _deadline_ns(ttl_ns: int) -> int:
-    return monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
+def deadline_ns(ttl_ms: int) -> int:
+    """Return when an entry ends that is stored now; 0: never."""
+    return monotonic_ns() + ttl_ms * _NS_PER_MS - TICK_NS if ttl_ms else NEVER_NS
+
+
+def is_aging(settings: Settings) -> bool:
+    """Whether what the compiled store knows of lifetimes is not enough."""
+    return callable(settings.ttl) or not freshness_of(settings).is_plain

@@ -53,7 +53,7 @@ class Journal:
 
     Attributes:
         serial: Counts the times that something came to be owed.
-        newest: Epoch and number of the last acknowledged change.
+        newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
         forgotten: Changed keys that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
     """
@@ -105,10 +105,6 @@ class Journal:
             self._size -= forgotten
             self.forgotten += forgotten
 
-    def is_over(self, epoch: int) -> bool:
-        """Whether an epoch is known to have ended."""
-        return epoch in self._over
-
     def _survives(self, epoch: int, seq: int) -> bool:
         """Whether the server of now has a change of an epoch that is over."""
         return self._ends is not None and seq <= self._ends.get(epoch, -1)
@@ -128,6 +124,8 @@ class Journal:
             ends: Earlier epochs -> their last number that the server has. An epoch that is not among them passed on a
                 primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
         """
+        if self.newest is not None and (self.newest[0] != epoch or epoch in (ends or ())):
+            self.newest = None  # whatever is heard from now on comes later
         replayed = self.replayed
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)

@@ -1,13 +1,14 @@
 """From L1's miss to Redis, the loader and back, as steps without I/O. See ``steps`` for how they are carried out."""
 
+from ..freshness import ENDLESS_MS
 from .bulk import invalidate_many, read_many, write_many
-from .filling import Loading, load
+from .filling import Loading, load, look, refresh
 from .reading import contains, read
 from .replies import MISSING
 from .sampling import Sampler
 from .steps import Request, Steps, ThreadRunner
 from .tagging import invalidate_tag, tags_named
-from .tier import ENDLESS_MS, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 from .tokens import catch_up, token_of
 from .upkeep import Upkeep
 from .writing import clear, invalidate, pay, write
@@ -30,10 +31,12 @@ __all__ = [
     "invalidate_many",
     "invalidate_tag",
     "load",
+    "look",
     "new_id",
     "pay",
     "read",
     "read_many",
+    "refresh",
     "tags_named",
     "token_of",
     "write",

@@ -20,10 +20,11 @@ from ..codecs import Encoded, peek_ids
 from ..coherence import TAG_KEY
 from ..errors import DecodeError, ServerReplyError
 from ..flights import Read
+from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
 from .replies import HEADER_RANGE, answer, generation_in
 from .steps import Steps
-from .tier import ENDLESS_MS, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 
 _ATTEMPTS: Final = 5
 _NOTHING: Final = Encoded(b"", 0)
@@ -37,15 +38,25 @@ class Tag(NamedTuple):
     lane: int
 
 
+def tag_hash(name: str) -> int:
+    """Return the 64-bit hash of a tag, by which envelopes and records know it."""
+    return fnv1a64(name.encode("utf-8", "surrogatepass"))
+
+
+def tag_key(hashed: int) -> bytes:
+    """Return the encoded key of the record of the tag with this hash."""
+    return TAG_KEY + b"%016x" % hashed
+
+
 def tag_of(tier: Tier, hashed: int) -> Tag:
     """Return the tag with this hash."""
-    key = TAG_KEY + b"%016x" % hashed
+    key = tag_key(hashed)
     return Tag(hashed, key, tier.lane_of(key))
 
 
 def tags_named(tier: Tier, names: Iterable[str]) -> tuple[Tag, ...]:
     """Return the tags of these names, each once, in the order of their hashes."""
-    hashes = {fnv1a64(name.encode("utf-8", "surrogatepass")) for name in names}
+    hashes = set(map(tag_hash, names))
     return tuple(tag_of(tier, hashed) for hashed in sorted(hashes))
 
 

@@ -16,6 +16,7 @@ from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
 from ..errors import DecodeError, ForgedError, ShardError
 from ..flights import Loads
+from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
@@ -38,8 +39,6 @@ TAGS_KEPT: Final = 10_000
 _LAG_EVERY_NS: Final = 100_000_000
 #: Writes whose messages are waited for in order to time them. Of some none will come.
 _LAGS_TIMED: Final = 64
-#: An envelope's ttl field that means "longer than the field can say".
-ENDLESS_MS: Final = 0xFFFF_FFFF
 
 _MS: Final = 1_000_000
 _log: Final = logging.getLogger("nearcache")
@@ -155,6 +154,7 @@ class Tier:
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
         stale_ns: ``stale_if_error``; 0: off.
+        freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
@@ -163,6 +163,7 @@ class Tier:
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class Tier:
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
         stale_ns: int = 0,
+        freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -190,6 +192,7 @@ class Tier:
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
         self.bound_ns = bound_ns
+        self.freshness = freshness
         self.clock = clock
         self.scripts = Scripts()
         self.loads = Loads()
@@ -200,6 +203,7 @@ class Tier:
         self.forgives = forgives
         self.ears: Ears = Deaf()
         self.leases: dict[bytes, Leased] = {}
+        self.renewing: set[Any] = set()
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
@@ -344,20 +348,23 @@ class Tier:
 
     def newest(self, lane: int) -> tuple[int, int] | None:
         """Epoch and number of the last change that this process made on a lane, or has heard of."""
-        journal, lane_position = self.journals[lane], self.lanes[lane].position
-        own = journal.newest
+        own, lane_position = self.journals[lane].newest, self.lanes[lane].position
         heard = None if lane_position is None else (lane_position.epoch, lane_position.seq)
         if own is None or heard is None:
             return own or heard
-        if own[0] == heard[0]:
-            return max(own, heard)
-        # A change of one's own may be the first of a new epoch, before anything of that is heard.
-        return heard if journal.is_over(own[0]) else own
+        # Of two epochs it is not known which is the later. No lane is ever in epoch 0, so whoever is given that asks
+        # the server.
+        return max(own, heard) if own[0] == heard[0] else (0, 0)
 
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """The lane is in a new epoch: owe again what the server has lost."""
         with self.lock:
             self.journals[lane].forked(epoch, ends)
+
+    def sample(self, name: Any) -> None:
+        """A key has been read from L2, or written: L1 may serve it from now on."""
+        if self.sampler is not None:
+            self.sampler.note(name)
 
     def count_hit(self, size_bytes: int) -> None:
         """The same for what is counted most often."""
@@ -417,8 +424,14 @@ class Tier:
             if now_ns - held.since_ns < LEASE_LONGEST_NS
         ]
 
+    def renewed(self, name: Any) -> None:
+        """A value is not to be loaded anew any more."""
+        with self.lock:
+            self.renewing.discard(name)
+
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
+        self.renewing = set()
         self.lock = threading.RLock()
         self.loads = Loads()
         self.leases = {}
