@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from ..errors import CacheError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,7 +50,12 @@ class Hold:
         self._end = end
 
     def __enter__(self) -> Hold:
-        self._begin()
+        try:
+            self._begin()
+        except CacheError:
+            with suppress(CacheError):  # what is held by now would be held to the end of its time
+                self._end()
+            raise
         return self
 
     def __exit__(

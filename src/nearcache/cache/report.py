@@ -132,7 +132,7 @@ class LaneStats:
         dark_s: For how long L1 could not serve the lane, since it first could.
         owed: Keys whose invalidation has failed so far and will be made up for.
         replayed: Keys invalidated again because a failover had lost their change.
-        forgotten: Changes that a failover now could not repair any more, for there were too many in a minute.
+        forgotten: Changed keys that a failover now could not repair any more, for there were too many in a minute.
         heartbeat: From sending a heartbeat to its answer: what an invalidation takes at most to be noticed.
         lag: From the start of a write of this process to hearing its message, of a few writes a second.
     """

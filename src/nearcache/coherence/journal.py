@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-#: Changes remembered, and for how long: replication that lags by more has other troubles.
+#: Changed keys remembered, and for how long: replication that lags by more has other troubles.
 LIMIT: Final = 65_536
 KEEP_NS: Final = 60_000_000_000
 #: Epochs that are remembered to be over.
@@ -54,18 +54,19 @@ class Journal:
     Attributes:
         serial: Counts the times that something came to be owed.
         newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
-        forgotten: Changes that had to be forgotten before their time: a failover now could not be repaired whole.
+        forgotten: Changed keys that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
     """
 
     __slots__ = (
-        "_changes", "_clear_owed", "_ends", "_epoch", "_limit", "_over", "_owed", "forgotten", "newest", "replayed",
-        "serial",
+        "_changes", "_clear_owed", "_ends", "_epoch", "_limit", "_over", "_owed", "_size", "forgotten", "newest",
+        "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._changes: deque[_Change] = deque()
+        self._size = 0  # how many keys they have
         self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
         self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
         self.serial = 1
@@ -91,16 +92,18 @@ class Journal:
             return
         changes = self._changes
         changes.append(_Change(epoch, seq, now_ns, keys))
+        self._size += _size(keys)
         self.newest = (epoch, seq)
         if self._owed:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:
                 if self._owed.get(key, since + 1) <= since:
                     del self._owed[key]
         while changes[0].at_ns < now_ns - KEEP_NS:
-            changes.popleft()
-        if len(changes) > self._limit:
-            changes.popleft()
-            self.forgotten += 1
+            self._size -= _size(changes.popleft().keys)
+        while self._size > self._limit:
+            forgotten = _size(changes.popleft().keys)
+            self._size -= forgotten
+            self.forgotten += forgotten
 
     def _survives(self, epoch: int, seq: int) -> bool:
         """Whether the server of now has a change of an epoch that is over."""
@@ -135,6 +138,7 @@ class Journal:
                 self._changes.append(change)
             elif ends is not None:
                 self._lose(change.keys)
+        self._size = sum(_size(change.keys) for change in self._changes)
         return self.replayed - replayed
 
     # -- what is owed
@@ -194,5 +198,10 @@ class Journal:
     def after_fork(self) -> None:
         """In the child: the parent goes on paying its own debts, and remembers its own changes."""
         self._changes.clear()
+        self._size = 0
         self._owed.clear()
         self._clear_owed = 0
+
+
+def _size(keys: Sequence[bytes] | None) -> int:
+    return 1 if keys is None else len(keys)

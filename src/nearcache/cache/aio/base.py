@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
-from ...errors import LoadTimeoutError
+from ...errors import CacheError, LoadTimeoutError
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from ..report import SelfTest
 
@@ -30,7 +31,12 @@ class AsyncHold:
         self._end = end
 
     async def __aenter__(self) -> Self:
-        await self._begin()
+        try:
+            await self._begin()
+        except CacheError:
+            with suppress(CacheError):  # as Hold does
+                await self._end()
+            raise
         return self
 
     async def __aexit__(
