@@ -150,7 +150,7 @@ def test_connection_cut_in_the_middle_of_a_set_many_keeps_what_was_acknowledged(
     values = {f"k{n}": n for n in range(500)}
     with Proxy(server.path) as proxy, nearcache.open(f"redis://127.0.0.1:{proxy.port}", timeout=2.0) as cache:
         cache.set_many(values)
-        proxy.cut_after(60)  # an acknowledgement takes some thirty bytes
+        proxy.cut_after(120)  # an acknowledgement takes some seventy bytes
         with pytest.raises(nearcache.BulkError) as caught:
             cache.set_many(dict.fromkeys(values, "new"))
         proxy.mend()
