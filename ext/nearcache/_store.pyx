@@ -570,6 +570,24 @@ cdef class Store:
         core_unlock(core)
         return wid
 
+    def terms(self, key):
+        """``(deadline_ns, (lane, stamp))`` of an entry, named by its held key: when it ends, and what it depends on.
+
+        None if there is none that may be served.
+        """
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
+        cdef int64_t deadline_ns = 0
+        cdef uint32_t lane = 0
+        cdef uint32_t stamp = 0
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        if ref != 0:
+            deadline_ns = core.table.slab[ref].deadline_ns
+            lane = core.table.slab[ref].lane
+            stamp = core.table.slab[ref].stamp
+        core_unlock(core)
+        return None if ref == 0 else (deadline_ns, (lane, stamp))
+
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):

@@ -19,7 +19,7 @@ PACKAGE = "nearcache"
 FLOORS = {
     "_hearing": 2,
     "errors": 2, "choices": 2, "options": 2, "clocks": 2,
-    "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3,
+    "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3, "changes": 3,
     "l2": 4, "bus": 4, "embedded": 4, "awaiting": 4,
     "loading": 5,
     "cache": 6, "decorators": 6,

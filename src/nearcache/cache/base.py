@@ -17,7 +17,7 @@ from collections.abc import (
     ValuesView,
 )
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
 
 from .._store import Store
 from ..clocks import NEVER_NS
@@ -27,6 +27,7 @@ from .cached import ABSENT, decorate
 from .holding import Hold
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
+from .verbs import Verbs
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,7 +49,7 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Generic[K, V]):
+class Cache(Store[K, V], Verbs[K, V]):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from .._store import Op
+from ..changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
-from ..errors import ConfigError
+from ..errors import ConfigError, ContentionError
 from ..flights import ABANDONED, Load, Loads
 from ..options import Settings, check_tags, memory_options, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
@@ -34,8 +36,25 @@ _IDENTITY: Final = 1
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
-    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes"}
+    {
+        "aio",
+        "settings",
+        "_loads",
+        "_counting",
+        "_load_calls",
+        "_closed",
+        "_derived",
+        "_tag_changes",
+        "_wids",
+        "_changing",
+    }
 )
+
+
+#: What a change makes of a value that is to go.
+_GONE: Final[Any] = object()
+#: Write id, deadline, and what the entry depends on.
+_StoreTerms: TypeAlias = tuple[int, int, "tuple[int, int] | None"]
 
 
 @dataclass(slots=True)
@@ -86,6 +105,9 @@ class MemoryCache(Cache[K, V]):
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0]
+        # Re-entrant: ``on_removal`` may be called under it, and may use the cache.
+        self._changing = threading.RLock()
+        self._wids = itertools.count(_LOADED + 1)
         self._closed = False
 
     # -- hooks of the store
@@ -167,7 +189,8 @@ class MemoryCache(Cache[K, V]):
         size = self._size_of(value)
         self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
+        with self._changing:  # no verb is between looking and storing
+            self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -251,6 +274,76 @@ class MemoryCache(Cache[K, V]):
         """There is nothing to wait for."""
         self._use()
         parse_token(token)
+
+    # -- the hooks of the verbs
+
+    # Nothing is locked while a change is made. Then, under the lock, what it was made of must still be there: the same
+    # id, which every verb gives anew, and the same object. What is written after this look speaks against the change.
+
+    def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        """Return the value and its version. See :meth:`Verbs.gets`."""
+
+        def mark(old: Any, version: int) -> Any:
+            return SKIP if old is MISSING or version > _LOADED else old
+
+        old, _, version = self._exchange(key, mark, self._same_terms)
+        return (default, 0) if old is MISSING else (old, version)
+
+    def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+        ttl_ns, labels = self._ttl_ms(ttl, 0) * _NS_PER_MS, check_tags(tags)
+
+        def terms(op: Op, old: Any, version: int) -> _StoreTerms:
+            if change.keeps and old is not MISSING:
+                return self._same_terms(op, old, version)
+            return op.wid, _deadline_ns(ttl_ns), self._depend(labels)
+
+        old, new, _ = self._exchange(key, change.make, terms)
+        return Swapped(new is not SKIP, old, new)
+
+    def _take(self, key: Any) -> Any:
+        return self._exchange(key, lambda old, _: SKIP if old is MISSING else _GONE, self._same_terms)[0]
+
+    def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:  # noqa: ARG002  costs nothing here
+        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
+
+        def terms(op: Op, _: Any, version: int) -> _StoreTerms:
+            return version if version > _LOADED else op.wid, _deadline_ns(ttl_ns), self._same_terms(op, _, version)[2]
+
+        old = self._exchange(key, lambda old, _: SKIP if old is MISSING else old, terms)[0]
+        return old is not MISSING, old
+
+    def _same_terms(self, op: Op, _old: Any, _version: int) -> _StoreTerms:
+        """The lifetime and the tags that the entry has."""
+        deadline_ns, under = self.terms(op.key) or (1, None)  # it has just expired, and so does what is made of it
+        return op.wid, deadline_ns, under
+
+    def _exchange(
+        self, key: Any, make: Callable[[Any, int], Any], terms: Callable[[Op, Any, int], _StoreTerms]
+    ) -> tuple[Any, Any, int]:
+        """Put what is made of a value in its place. Returns the value before, the one after, and its version."""
+        self._use()
+        name = key if self.settings.key is None else self.settings.key(key)
+        for _ in range(ATTEMPTS):
+            version, old = self._version(name), self.peek(key, MISSING)
+            new = make(old, 0 if old is MISSING else version)
+            if new is SKIP:
+                return old, new, version
+            size = 0 if new is _GONE else self._size_of(new)
+            with self._changing:
+                op = Op(name, 0, wid=next(self._wids), write=True)
+                self.open(op)
+                try:
+                    if self._version(name) == version and self.peek(key, MISSING) is old:
+                        wid, deadline_ns, under = (0, 0, None) if new is _GONE else terms(op, old, version)
+                        self.finish(op, new, wid, deadline_ns, size, _IDENTITY, under)
+                        return old, new, wid
+                finally:
+                    self.abandon(op, drop=False)
+        raise ContentionError(name, ATTEMPTS)
+
+    def _version(self, name: Any) -> int:
+        """The id that a verb gave an entry; 1 for an entry that came otherwise, 0 for none."""
+        return self.wid(name) or int(self.terms(name) is not None)
 
     # -- copies
 

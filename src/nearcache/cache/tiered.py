@@ -43,7 +43,7 @@ from ..loading import (
     write_many,
 )
 from ..options import Endpoint, Settings, check_tags, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .base import DEFAULT, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
 from .holding import Hold, hold_to_ms
 from .memory import MemoryCache
 from .report import (
@@ -60,6 +60,7 @@ from .report import (
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
+from .swapping import SwappingCache
 
 if TYPE_CHECKING:
     from .aio import AsyncCache
@@ -71,7 +72,7 @@ _log: Final = logging.getLogger("nearcache")
 _open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
 
 
-class TieredCache(Cache[K, V]):
+class TieredCache(SwappingCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -380,9 +381,6 @@ class TieredCache(Cache[K, V]):
     def _run(self, steps: Steps[T]) -> T:
         self._use()
         return self._runner.run(steps)
-
-    def _name(self, key: Any) -> Any:
-        return key if self.settings.key is None else self.settings.key(key)
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""

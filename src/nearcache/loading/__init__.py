@@ -6,6 +6,7 @@ from .reading import contains, read
 from .replies import MISSING
 from .sampling import Sampler
 from .steps import Request, Steps, ThreadRunner
+from .swapping import look, swap, take, touch
 from .tagging import invalidate_tag, tags_named
 from .tier import ENDLESS_MS, Tier, hex_id, new_id
 from .tokens import catch_up, token_of
@@ -30,12 +31,16 @@ __all__ = [
     "invalidate_many",
     "invalidate_tag",
     "load",
+    "look",
     "new_id",
     "pay",
     "read",
     "read_many",
+    "swap",
     "tags_named",
+    "take",
     "token_of",
+    "touch",
     "write",
     "write_many",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...awaiting import LoadTasks, call_loader
+from ...changes import Change, Swapped
 from ...flights import Load
 from ..base import DEFAULT, K, V
 from ..holding import hold_to_ms
@@ -33,6 +34,18 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def invalidate(self, key: K) -> bool:
         return self.cache.invalidate(key)
+
+    async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        return self.cache.gets(key, default)
+
+    async def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+        return self.cache._swap(key, change, ttl, tags)
+
+    async def _take(self, key: Any) -> Any:
+        return self.cache._take(key)
+
+    async def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+        return self.cache._touch(key, ttl, whole=whole)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         return self.cache.get_many(keys)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from ...changes import Change, Swapped
 from ...errors import ShardError
 from ...l2.aio import AsyncDriver
 from ...loading import (
@@ -19,10 +20,13 @@ from ...loading import (
     invalidate,
     invalidate_many,
     invalidate_tag,
+    look,
     new_id,
     read,
     read_many,
     tags_named,
+    take,
+    touch,
     write,
     write_many,
 )
@@ -73,6 +77,23 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def invalidate(self, key: K) -> bool:
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
+
+    # -- the hooks of the verbs
+
+    async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        there = await self._run(look(self._tier, self.cache, self.cache._name(key)))
+        return (default if there.value is MISSING else there.value), there.version
+
+    async def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+        return await self._run(self.cache._swapping(key, change, ttl, tags))
+
+    async def _take(self, key: Any) -> Any:
+        return await self._run(take(self._tier, self.cache, self.cache._name(key)))
+
+    async def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+        cache = self.cache
+        ttl_ms = cache._ttl_ms(ttl, ENDLESS_MS)
+        return await self._run(touch(self._tier, cache, cache._name(key), ttl_ms, whole=whole))
 
     # -- many keys
 
