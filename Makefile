@@ -53,11 +53,11 @@ $(VENV)/.installed: $(VENV)/.built
 	@touch $@
 
 $(VENV)/.tools: pyproject.toml | $(VENV)/.installed
-	$(BIN)/pip install -q "$(WHEEL)[test,lint]"
+	$(BIN)/pip install -q "$(WHEEL)[test,test-values,simulation,lint]"
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.installed
-	$(BIN)/pip install -q "$(WHEEL)[bench]"
+	$(BIN)/pip install -q "$(WHEEL)[bench,test-values]"
 	@touch $@
 
 install: $(VENV)/.installed ## create .venv, build the wheel and install it there
@@ -110,12 +110,13 @@ tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, 
 	@.ci/tsan.sh $(ARGS)
 
 fuzz: $(VENV)/.installed ## libFuzzer on C headers and Python decoders, FUZZ_SECONDS=60 each (ARGS="core frames message"); needs clang
-	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --only-binary atheris "$(WHEEL)[test,fuzz]" || \
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --only-binary atheris "$(WHEEL)[test,test-values,fuzz]" || \
 	    echo 'make: atheris cannot be installed here; the C headers alone are fuzzed'
 	@PYTHON=$(BIN)/python tests/native/fuzz.sh $(ARGS)
 
-soak: $(VENV)/.installed ## the models of the protocol at larger bounds, and long walks through them, SOAK_MINUTES=30
+soak: $(VENV)/.installed $(VENV)/.tools ## the models for long (SOAK_MINUTES=30), then the simulation on all cores (SOAK_EVENTS=1e8)
 	@$(BIN)/python tests/simulation/model --soak
+	@$(BIN)/python tests/simulation soak --events $(or $(SOAK_EVENTS),1e8) --first $(or $(SOAK_FIRST),10000000)
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* .freethreaded build dist src/nearcache.egg-info

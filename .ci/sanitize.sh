@@ -26,7 +26,7 @@ if [ ! -e $venv/.installed ] || [ "$sdist" -nt $venv/.installed ]; then
     rm -rf $venv
     "$PYTHON" -m venv $venv
     NEARCACHE_SANITIZE=1 $venv/bin/pip wheel -q --no-deps -w $venv/wheels "$sdist"
-    $venv/bin/pip install -q "$(ls $venv/wheels/nearcache-*.whl)[test]"
+    $venv/bin/pip install -q "$(ls $venv/wheels/nearcache-*.whl)[test,test-values]"
     touch $venv/.installed
 fi
 

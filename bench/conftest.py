@@ -19,6 +19,15 @@ def shard_url() -> Iterator[str]:
         yield "unix://" + ",".join(servers.sockets)
 
 
+@pytest.fixture(scope="session")
+def one_socket() -> Iterator[str]:
+    """One embedded server that nobody else uses: the path of its socket."""
+    from nearcache.embedded import EmbeddedServers
+
+    with EmbeddedServers.join(f"bench-{uuid4().hex[:12]}", 1) as servers:
+        yield servers.sockets[0]
+
+
 @pytest.fixture
 def report() -> Callable[[str], None]:
     """Take a line for the summary at the end."""

@@ -61,7 +61,8 @@ class Verdict:
         violations: Accusations, earliest first.
         hits: Records of the reads that L1 answered.
         stale_ns: For each hit, how long ago its value was surely superseded; 0: not surely.
-        unjudged: Hits at the end that differ from Redis by a load after an eviction, which is allowed.
+        unjudged: Hits at the end that differ from Redis by a load after an eviction, which is allowed, or by a write of
+            unknown outcome that may have come later still.
     """
 
     violations: list[Violation] = field(default_factory=list)
@@ -161,6 +162,9 @@ def _check_end(ground: Ground, limits: Limits, verdict: Verdict) -> None:
         at = ground.position(np.array([hit["value"], expected], np.uint64))
         if expected == 0 and at[0] >= 0 and ground.ttl_ns[at[0]]:
             continue  # it has expired since
+        if at[1] >= 0 and not ground.is_load[at[1]] and ground.last[at[1]] > hit["from_ns"]:
+            verdict.unjudged += 1  # a write of unknown outcome, which may have come between the two reads
+            continue
         if limits.evictions and (expected == 0 or (at[1] >= 0 and ground.is_load[at[1]])):
             verdict.unjudged += 1
             continue

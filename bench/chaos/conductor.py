@@ -157,6 +157,8 @@ class Conductor:
         self._tell_workers(do="quiet")
         for _, answer in self._await("quiet", self._members(), _LATE_S):
             self.run.hung += answer["hung"]
+        if isinstance(self._servers, Nodes):
+            self._servers.await_primaries()  # else nothing could recover, and nothing would be proved
         self._listen_until(now() + int((self._options.bound_s + _SETTLE_S) * 1e9))
         self._tell_workers(do="final")
         self.run.stats = [answer["stats"] for _, answer in self._await("final", self._members(), _LATE_S)]

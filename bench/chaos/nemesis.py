@@ -20,12 +20,13 @@ from .faults import NETWORK, Fault
 from .ground import Span
 from .job import NAMESPACE
 from .proxy import DATA, DOWN, SUBSCRIPTION, UP, Rule
-from .servers import Nodes, Plain
+from .servers import Nodes, Plain, RedisServer
 
 #: After a server has come back with older data, processes may still repair it for so long: B and this.
 _REPAIR_NS: Final = 5_000_000_000
 _FORKS: Final = 6
 _NOISE: Final = 4_000
+_SLOTS: Final = 100
 
 now: Final = time.monotonic_ns
 
@@ -170,9 +171,20 @@ class Nemesis:
         """SIGSTOP."""
         self._servers.servers[fault.target].pause()
 
-    def continue_server(self, fault: Fault, _: Happening) -> None:
+    def continue_server(self, fault: Fault, happening: Happening) -> None:
         """SIGCONT."""
         self._servers.servers[fault.target].resume()
+        self._expect_failover(fault, happening)
+
+    def outlast(self, fault: Fault, happening: Happening) -> None:
+        """It answers again by itself."""
+        self._expect_failover(fault, happening)
+
+    def _expect_failover(self, fault: Fault, happening: Happening) -> None:
+        """Where others watch it, a silent primary may have been replaced meanwhile, with all that follows."""
+        if isinstance(self._servers, Nodes):
+            self._servers.await_primaries()
+            self._reset_since(fault, happening.from_ns)
 
     def _reset_since(self, fault: Fault, from_ns: int) -> None:
         shard = fault.target if isinstance(self._servers, Plain) else None
@@ -279,16 +291,11 @@ class Nemesis:
             self._servers.sentinels[0].cli("SENTINEL", "FAILOVER", "chaos")
         else:
             own = self._servers.servers[old].cli("CLUSTER", "MYID").decode()
-            replica = next(number for number in range(6) if own in self._replica_of(number))
-            self._servers.servers[replica].cli("CLUSTER", "FAILOVER")
+            running = [server for server in self._servers.servers if server.running]
+            next(server for server in running if _own_line(server)[3] == own).cli("CLUSTER", "FAILOVER")
         self._servers.until(lambda: old not in self._servers.primaries(), f"server {old} is a replica")
+        self._servers.await_primaries()
         self._reset_since(fault, before)
-
-    def _replica_of(self, number: int) -> str:
-        lines = self._servers.servers[number].cli("CLUSTER", "NODES")
-        text = lines.decode() if isinstance(lines, bytes) else repr(lines)
-        own = next((line for line in text.splitlines() if "myself" in line), "")
-        return own.split()[3] if own else text
 
     def kill_primary(self, fault: Fault) -> None:
         """``kill -9`` of a primary; it stays away for the fault's time."""
@@ -300,9 +307,8 @@ class Nemesis:
         """Start it again; when it has found its place, everybody follows one primary again."""
         assert isinstance(self._servers, Nodes)
         victim = int(happening.target.split()[1])
-        wanted = 1 if self._servers.sentinels else 3
         self._servers.servers[victim].start()
-        self._servers.until(lambda: len(self._servers.primaries()) == wanted, f"{wanted} primaries")
+        self._servers.await_primaries()
         self._reset_since(fault, happening.from_ns)
 
     def move_slots(self, fault: Fault) -> None:
@@ -312,21 +318,28 @@ class Nemesis:
         source, *others = (self._servers.servers[number] for number in self._servers.primaries())
         target = others[fault.target % len(others)]
         ids = [server.cli("CLUSTER", "MYID").decode() for server in (source, target)]
-        first = next(int(line.split()[8].split("-")[0]) for line in self._own_line(source) if len(line.split()) > 8)
-        for slot in range(first, first + 300):
-            target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
-            source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-            while keys := source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):
-                source.cli("MIGRATE", target.host, target.port, "", 0, 1_000, "KEYS", *keys)
-            for server in (target, source):
-                server.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+        slots = _own_line(source)[8:]
+        if not slots:
+            raise RuntimeError("that primary has no slots")
+        first = int(slots[0].split("-")[0])
+        with source.client() as giving, target.client() as taking:
+            for slot in range(first, first + _SLOTS):
+                taking.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+                giving.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+                while keys := giving.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                    giving.execute_command("MIGRATE", target.host, target.port, "", 0, 1_000, "KEYS", *keys)
+                for client in (taking, giving):
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
         self._reset_since(fault, before)
 
-    def _own_line(self, server: Any) -> list[str]:
-        with socket.create_connection((server.host, server.port), 5) as link:
-            link.sendall(b"CLUSTER NODES\r\n")
-            text = link.recv(65_536).decode()
-        return [line for line in text.splitlines() if "myself" in line]
+
+def _own_line(server: RedisServer) -> list[str]:
+    """Return what CLUSTER NODES says of the server itself, word by word: the id of its primary is the fourth."""
+    # Over a bare socket, because redis-py makes something else of it.
+    with socket.create_connection((server.host, server.port), 5) as link:
+        link.sendall(b"CLUSTER NODES\r\n")
+        text = link.recv(65_536).decode()
+    return next(line.split() for line in text.splitlines() if "myself" in line)
 
 
 def _asking(*words: str | int) -> Callable[[Nemesis, Fault], None]:
@@ -369,6 +382,7 @@ _END: Final[dict[str, Callable[[Nemesis, Fault, Happening], None]]] = {
     "worker killed": Nemesis.start_worker,
     "worker stopped": Nemesis.continue_worker,
     "server stopped": Nemesis.continue_server,
+    "server busy": Nemesis.outlast,
     "server emptied": Nemesis.start_server,
     "server rolled back": Nemesis.roll_back_server,
     "eviction": Nemesis.free_memory,

@@ -76,6 +76,8 @@ def draw(
         below.broken_barh(spans, (row - 0.4, 0.8), color="slategray")
         for start, length in spans:
             above.axvspan(start, start + length, color="slategray", alpha=0.08, lw=0)
+    below.set_xlim(0, (ended - begun) / 1e9)
+    below.set_ylim(-0.6, len(kinds) - 0.4)
     below.set_yticks(range(len(kinds)), kinds, fontsize=8)
     below.set_xlabel("seconds")
     figure.tight_layout()

@@ -15,6 +15,7 @@ from urllib.parse import quote
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from support.redis import Binary, RedisServer, find_binaries
+from support.sentinel import SentinelServer
 
 from .faults import CLUSTER, SENTINEL, SHARDS, SINGLE
 from .job import key_number
@@ -22,7 +23,7 @@ from .proxy import Route
 
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
-_PATIENCE_S: Final = 30.0
+_PATIENCE_S: Final = 15.0
 
 
 class NoServerError(RuntimeError):
@@ -125,7 +126,7 @@ class Nodes:
     def __init__(self) -> None:
         self.binary = _binary()
         self.servers: list[RedisServer] = []
-        self.sentinels: list[RedisServer] = []
+        self.sentinels: list[SentinelServer] = []
 
     def __enter__(self) -> Nodes:
         return self
@@ -165,6 +166,15 @@ class Nodes:
                     raise
         return found
 
+    def await_primaries(self) -> None:
+        """Wait until there are as many primaries as there should be.
+
+        Raises:
+            NoServerError: It does not come about.
+        """
+        wanted = 1 if self.sentinels else 3
+        self.until(lambda: len(self.primaries()) == wanted, f"{wanted} primaries")
+
     def until(self, done: Any, what: str) -> None:
         """Wait until something is so.
 
@@ -179,7 +189,7 @@ class Nodes:
 
 
 class Watched(Nodes):
-    """A primary, a replica, and three Sentinels."""
+    """A primary, two replicas, and three Sentinels."""
 
     name: Final = "chaos"
 
@@ -192,48 +202,35 @@ class Watched(Nodes):
             raise
 
     def _start(self) -> None:
-        options = _options(self.binary)
+        # Without the last two a primary that is cut off goes on taking writes that will be lost.
+        options = _options(self.binary) | {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
         primary = RedisServer(self.binary, transport="tcp", options=options).start()
         self.servers.append(primary)
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
-        self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+        for _ in range(2):  # one of them away must not stop all writes
+            self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+        lines = [
+            f"sentinel monitor {self.name} 127.0.0.1 {primary.port} 2",
+            f"sentinel down-after-milliseconds {self.name} 1000",
+            f"sentinel failover-timeout {self.name} 5000",
+        ]
         for _ in range(3):
-            # "sentinel monitor" as a setting makes a server of any name a Sentinel only together with the argument.
-            sentinel = SentinelServer(self.binary, primary.port, self.name)
-            self.sentinels.append(sentinel)
-            sentinel.start()
-        self.until(self._agree, "three Sentinels that know each other and the replica")
+            self.sentinels.append(SentinelServer(self.binary, _free_port(), lines))
+            self.sentinels[-1].start()
+        self.until(self._agree, "three Sentinels that know each other and the replicas")
 
     def _agree(self) -> bool:
         for sentinel in self.sentinels:
             state = sentinel.cli("SENTINEL", "MASTER", self.name)
             facts = state if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))
             facts = {_text(name): _text(value) for name, value in facts.items()}
-            if int(facts.get("num-other-sentinels", 0)) < 2 or int(facts.get("num-slaves", 0)) < 1:
+            if int(facts.get("num-other-sentinels", 0)) < 2 or int(facts.get("num-slaves", 0)) < 2:
                 return False
         return True
 
     def url(self, worker: int | None) -> str:
         """Return the URL, the same for everybody."""
         return f"redis+sentinel://{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
-
-
-class SentinelServer(RedisServer):
-    """One Sentinel."""
-
-    def __init__(self, binary: Binary, port: int, name: str) -> None:
-        monitor = [f"monitor {name} 127.0.0.1 {port} 2", f"down-after-milliseconds {name} 1000",
-                   f"failover-timeout {name} 5000", f"parallel-syncs {name} 1"]  # fmt: skip
-        super().__init__(binary, transport="tcp", options={"sentinel": monitor})
-
-    def _config_lines(self) -> list[str]:
-        return [
-            f"dir {self.directory}", "daemonize no", f"bind {self.host}", f"port {self.port}",
-            *(f"sentinel {line}" for line in self.options["sentinel"]),
-        ]  # fmt: skip
-
-    def _command(self) -> list[str]:
-        return [*super()._command(), "--sentinel"]
 
 
 class Clustered(Nodes):

@@ -88,7 +88,9 @@ def _operations(run: Run, ground: Ground, verdict: Verdict) -> list[str]:
     if effects.missed:
         lines.append(f"missed     {len(effects.missed)} faults found their target away: {effects.missed[0][:90]}")
     if verdict.unjudged:
-        lines.append(f"unjudged   {verdict.unjudged} hits at the end: a load after an eviction, which is not announced")
+        lines.append(
+            f"unjudged   {verdict.unjudged} hits at the end: loads after an eviction, or writes that came late"
+        )
     never = [kind.name for kind in KINDS if run.options.topology in kind.topologies and kind.name not in kinds]
     if never and not run.options.only:
         lines.append("not struck in this time: " + ", ".join(never))

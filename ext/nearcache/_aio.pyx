@@ -52,11 +52,11 @@ cdef class Ready:
     def __next__(self):
         raise StopIteration(self.value)
 
-    def send(self, value):
+    def send(self, value, /):
         """Return by raising StopIteration, as a coroutine does that has nothing to wait for."""
         raise StopIteration(self.value)
 
-    def throw(self, kind, value=None, trace=None):
+    def throw(self, kind, value=None, trace=None, /):
         """Raise the exception: there is nobody inside to handle it."""
         error = kind if value is None else value
         if isinstance(error, type):

@@ -119,7 +119,8 @@ cdef inline int store_result(core_t *core, op_t *op, PyObject *value, int64_t tt
     if not op.overtaken:
         now_ns = clock_now(&core.source)
         item = item_t(
-            wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=0, stamp=lane_stamp(&core.lanes.lane[0]), lane=0, flags=0
+            wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=0, stamp=lane_stamp(&core.lanes.lane[0]), lane=0,
+            flags=0,
         )
         status = core_store(core, ref, op.key, value, table_tag(&core.table, op.hash), &item, now_ns, &yard)
         hold_stored(core, status, op.key, value, &yard)

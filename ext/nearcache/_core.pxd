@@ -122,12 +122,16 @@ cdef extern from "nearcache/pending.h" nogil:
         uint8_t overtaken
         uint8_t announced
         uint8_t heard
+        uint8_t spared
+        uint32_t stamp1
 
     lanes_t *lanes_new(uint32_t count)
     void lanes_release(lanes_t *lanes)
     uint32_t lane_stamp(const lane_t *lane)
     int64_t lane_fresh_until(const lane_t *lane)
     void lane_suspect(lane_t *lane)
+    void lanes_vouch(lanes_t *lanes, uint32_t lane, int64_t until_ns)
+    void lanes_suspect(lanes_t *lanes, uint32_t lane)
     void lane_vouch(lane_t *lane, int64_t until_ns)
     void lane_attach(lane_t *lane, uint64_t identity)
     bint op_is_storable(const op_t *op)
@@ -193,6 +197,8 @@ cdef extern from "nearcache/core.h" nogil:
     int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
     int core_expire_until(core_t *core, int64_t later_ns, graveyard_t *yard)
     int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_ns)
+    void core_hear(core_t *core, uint32_t ref)
+    void core_spare(core_t *core, uint32_t ref)
     PyObject *core_overwrite(core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns)
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,

@@ -19,9 +19,11 @@ from nearcache._core cimport (
     core_admits,
     core_bury,
     core_fits,
+    core_hear,
     core_is_valid,
     core_reschedule,
     core_settle,
+    core_spare,
     core_store,
     core_t,
     entry_t,
@@ -192,9 +194,10 @@ cdef inline int apply_one(core_t *core, PyObject *key, int64_t hash, uint64_t wi
     if pending_hear(&core.pending, pending, wid):  # its reply is still to come: what it replaces goes already
         cause = CAUSE_REPLACED
     if ref != 0 and wid != 0 and core.table.details[ref].wid == wid:
-        core.table.slab[ref].flags = 0
+        core_hear(core, ref)
         ref = 0
     elif ref != 0 and core.table.slab[ref].flags & ENTRY_UNHEARD:  # this message is about a write before it
+        core_spare(core, ref)
         ref = 0
     if ref != 0:
         core.counters.invalidated += 1
@@ -283,7 +286,7 @@ cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
         now_ns = clock_now(&core.source)
         entry = &core.table.slab[ref]
         if now_ns < entry.deadline_ns and not core_is_valid(core, entry, now_ns):
-            wid, lane, stamp = core.table.details[ref].wid, entry.lane, entry.stamp
+            wid, lane, stamp = core.table.details[ref].wid, entry.lane % core.lanes.count, entry.stamp
             value = entry.value
             hold(value)
     core_unlock(core)

@@ -198,7 +198,8 @@ cdef inline int put(
     find_to_change(core, key, hash, &ref)
     now_ns = clock_now(&core.source)
     item = item_t(
-        wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size, stamp=lane_stamp(&core.lanes.lane[0]), lane=0, flags=0
+        wid=0, deadline_ns=clock_deadline(now_ns, ttl_ns), size=size,
+        stamp=lane_stamp(&core.lanes.lane[0]), lane=0, flags=0,
     )
     if likely(ref != 0 and size == 0 and core.listener == NULL):
         old = core_overwrite(core, ref, value, item.deadline_ns, now_ns)

@@ -43,14 +43,15 @@ from nearcache._core cimport (
     lane_attach,
     lane_fresh_until,
     lane_stamp,
-    lane_suspect,
     lane_t,
-    lane_vouch,
     lanes_new,
+    lanes_suspect,
+    lanes_vouch,
     lanes_release,
     lanes_t,
     op_is_joinable,
     op_is_storable,
+    op_poison,
     order_free_memory,
 )
 from nearcache._cores cimport (
@@ -188,10 +189,14 @@ cdef bint remove_local(Store self, object key, cause_t cause, bint *was_valid) e
     return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
 
 
-cdef lane_t *lane_at(Store self, object index) except NULL:
+cdef int64_t lane_number(Store self, object index) except -1:
     if not 0 <= index < self.core.lanes.count:
         raise IndexError(f"lane {index}: there are {self.core.lanes.count}")
-    return &self.core.lanes.lane[<uint32_t>index]
+    return index
+
+
+cdef lane_t *lane_at(Store self, object index) except NULL:
+    return &self.core.lanes.lane[lane_number(self, index)]
 
 
 cdef int depend_on(Store self, item_t *item, object under) except -1:
@@ -571,36 +576,32 @@ cdef class Store:
         return wid
 
     def terms(self, key):
-        """``(deadline_ns, (lane, stamp))`` of an entry, named by its held key: when it ends, and what it depends on.
-
-        None if there is none that may be served.
-        """
+        """``(deadline_ns, (lane, stamp))`` of an entry, named by its held key; None if none may be served."""
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef core_t *core = core_at(self, hash)
-        cdef int64_t deadline_ns = 0
-        cdef uint32_t lane = 0
-        cdef uint32_t stamp = 0
         cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        cdef tuple terms = None
         if ref != 0:
-            deadline_ns = core.table.slab[ref].deadline_ns
-            lane = core.table.slab[ref].lane
-            stamp = core.table.slab[ref].stamp
+            terms = (core.table.slab[ref].deadline_ns, (core.table.slab[ref].lane, core.table.slab[ref].stamp))
         core_unlock(core)
-        return None if ref == 0 else (deadline_ns, (lane, stamp))
+        return terms
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):
-        """Serve entries of the lane until this instant, and not at it."""
-        lane_vouch(lane_at(self, lane), min(until_ns, CLOCK_NEVER_NS))
+        """Serve entries of the lane until this instant, and not at it: a heartbeat has been answered.
+
+        Own writes that messages of others have spared, and whose own has not come by now, become suspects.
+        """
+        lanes_vouch(self.core.lanes, lane_number(self, lane), min(until_ns, CLOCK_NEVER_NS))
 
     def lane_suspect(self, lane):
         """A message of the lane may be lost: its entries become suspects, its operations lose their marks."""
-        lane_suspect(lane_at(self, lane))
+        lanes_suspect(self.core.lanes, lane_number(self, lane))
 
     def lane_dark(self, lane):
         """Serve nothing of the lane until it is vouched for again."""
-        lane_vouch(lane_at(self, lane), 0)
+        lanes_vouch(self.core.lanes, lane_number(self, lane), 0)
 
     def lane_attach(self, lane, identity):
         """Say from which server the lane's messages come; 0: from none, and nothing of the lane is stored."""
@@ -653,8 +654,13 @@ cdef class Store:
         cdef core_t *core = opened_here(self, op)
         depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
-        if op.op.announced and not op.op.heard:
+        if op.op.announced and not op.op.heard and under is None:
             item.flags = ENTRY_UNHEARD
+            if op.op.spared:
+                item.lane += self.core.lanes.count
+                item.stamp = op.op.stamp1
+        elif op.op.spared and not op.op.heard:
+            op_poison(&op.op)
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
     def refresh(self, Op op not None, wid, deadline_ns, identity=0, under=None):
@@ -715,7 +721,7 @@ cdef class Store:
         cdef Py_ssize_t dropped = 0
         cdef lane_t *concerned = lane_at(self, lane)
         if is_clear:
-            lane_suspect(concerned)
+            lanes_suspect(self.core.lanes, <uint32_t>(concerned - self.core.lanes.lane))
         graveyard_init(&yard)
         graveyard_reserve(&yard, len(keys))
         for key in keys:

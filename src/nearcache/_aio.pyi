@@ -10,7 +10,6 @@ _D = TypeVar("_D")
 _Tags: TypeAlias = Sequence[str] | Callable[[_K, _V], Iterable[str]]
 
 @final
-@disjoint_base
 class Ready(Coroutine[Any, Any, _V]):
     def __new__(cls, value: _V) -> Self: ...
     def __await__(self) -> Generator[Any, Any, _V]: ...

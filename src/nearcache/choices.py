@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
@@ -49,6 +50,44 @@ def one_of(names: tuple[str, ...], *, none: str = "") -> Callable[[str, Any], An
         if not isinstance(value, str) or value not in names:
             raise ConfigError(option, value, allowed)
         return value
+
+    return check
+
+
+def integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
+    """Return a check that admits whole numbers of this range, as numbers or text."""
+    allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and is_none(value):
+            return None
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(option, value, allowed)
+        return value
+
+    return check
+
+
+def seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
+    """Return a check that admits numbers of this range, as numbers or text, and ``None`` if it is said what for."""
+    allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
+
+    def check(option: str, value: Any) -> Any:
+        if none and is_none(value):
+            return None
+        number = value
+        if isinstance(value, str):
+            try:
+                number = float(value)
+            except ValueError:
+                raise ConfigError(option, value, allowed) from None
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise ConfigError(option, value, allowed)
+        if not low <= number <= high:  # NaN is in no range
+            raise ConfigError(option, value, allowed)
+        return float(number)
 
     return check
 

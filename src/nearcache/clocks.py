@@ -27,3 +27,14 @@ class Clock(Protocol):
 
 
 monotonic_ns: Clock = time.monotonic_ns
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def suspended_ns() -> int:
+    """Return for how long this machine has slept since it was started: what the monotonic clock does not count.
+
+    It never says too much. It says too little when this thread was made to wait between reading the one clock and
+    the other. Always 0 where the platform has no clock to tell by.
+    """
+    return 0 if _BOOTTIME is None else time.clock_gettime_ns(_BOOTTIME) - monotonic_ns()

@@ -9,20 +9,39 @@ both places with different values, it is an error, because nobody can know which
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import Compression, Isolation, Secrets, is_none, one_of
+from .choices import Compression, Isolation, Secrets, one_of
+from .choices import integer as _integer
+from .choices import seconds as _seconds
+from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
 from .errors import ConfigError
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "DEFAULT_URL",
+    "ENVIRONMENT",
+    "MOST_TAGS",
+    "SCHEMES",
+    "Endpoint",
+    "OnError",
+    "Policy",
+    "RemovalCause",
+    "Settings",
+    "check_tags",
+    "chosen_url",
+    "memory_options",
+    "parse",
+    "seconds_to_ttl",
+]
 
 #: Where to look when no URL is given.
 ENVIRONMENT: Final = "NEARCACHE_URL"
 DEFAULT_URL: Final = "embedded://default"
-SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 #: What decides which L1 entry makes room: ``lru`` (the one used least recently), or ``adaptive`` (among those used
 #: little, so that a scan does not push out what is in use).
@@ -36,43 +55,9 @@ RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped
 #: Most tags of one value.
 MOST_TAGS: Final = 16
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
 _UNSET: Final[Any] = object()
 _Class = type  # Settings has an attribute of that name
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place.
-
-    With ``master``, the server is whichever the ``sentinels`` say is the master of that name; ``host`` and ``port`` are
-    known from then on only.
-    """
-
-    name: str
-    host: str = ""
-    port: int = 0
-    path: str = ""
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-    ssl_ca_certs: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_check_hostname: bool = True
-    master: str = ""
-    sentinels: tuple[tuple[str, int], ...] = ()
-    sentinel_username: str | None = None
-    sentinel_password: str | None = field(default=None, repr=False)
-
-    @property
-    def address(self) -> str:
-        """Where the server listens, for messages to people; carries no secret."""
-        if self.master and not self.host:
-            return f"master {self.master} of " + ",".join(f"{host}:{port}" for host, port in self.sentinels)
-        return self.path or f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,42 +149,6 @@ class Settings:
 # -- checks of single values -------------------------------------------------------------------------------------
 
 
-def _integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
-    allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")
-
-    def check(option: str, value: Any) -> Any:
-        if none and is_none(value):
-            return None
-        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(option, value, allowed)
-        return value
-
-    return check
-
-
-def _seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
-    allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
-
-    def check(option: str, value: Any) -> Any:
-        if none and is_none(value):
-            return None
-        number = value
-        if isinstance(value, str):
-            try:
-                number = float(value)
-            except ValueError:
-                raise ConfigError(option, value, allowed) from None
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise ConfigError(option, value, allowed)
-        if not low <= number <= high:  # NaN is in no range
-            raise ConfigError(option, value, allowed)
-        return float(number)
-
-    return check
-
-
 def _callable(option: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise ConfigError(option, value, "give a function, or None")
@@ -207,7 +156,7 @@ def _callable(option: str, value: Any) -> Any:
 
 
 def _name(option: str, value: Any) -> Any:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ConfigError(option, value, "give 1 to 64 characters out of A-Z a-z 0-9 _ . -")
     return value
 
@@ -249,7 +198,7 @@ def _names(option: str, value: Any) -> Any:
 
 def _text(option: str, value: Any) -> Any:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(option, _redact_value(option, value), "give a text, or None")
+        raise ConfigError(option, redact_value(option, value), "give a text, or None")
     return value
 
 
@@ -350,18 +299,18 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
         raise ConfigError("url", text, f"give a text that begins with one of {', '.join(SCHEMES)}, then ://")
     scheme, marker, rest = text.partition("://")
     if not marker or scheme not in SCHEMES:
-        raise ConfigError("url", _redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
+        raise ConfigError("url", redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
     location, _, query = rest.partition("?")
     if "#" in rest or "@" in query:
         raise ConfigError(
-            "url", _redact(text), "write # as %23, and in a user name or password @ as %40, / as %2F, ? as %3F"
+            "url", redact(text), "write # as %23, and in a user name or password @ as %40, / as %2F, ? as %3F"
         )
     allowed = _allowed(scheme)
     in_url = _check(scheme, allowed, _query(text, query))
     checked = _check(scheme, allowed, keywords)
     for option in in_url.keys() & checked.keys():
         if in_url[option] != checked[option]:
-            value = _redact_value(option, keywords[option])
+            value = redact_value(option, keywords[option])
             raise ConfigError(option, value, "the URL gives it another value; give it once")
     return _build(scheme, text, location, {**in_url, **checked})
 
@@ -374,7 +323,7 @@ def memory_options(settings: Settings) -> dict[str, Any]:
 def _check(scheme: str, allowed: Mapping[str, Callable[[str, Any], Any]], chosen: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in chosen.items():
         if option not in allowed:
-            raise ConfigError(option, _redact_value(option, value), _unknown(option, scheme, allowed))
+            raise ConfigError(option, redact_value(option, value), _unknown(option, scheme, allowed))
     return {option: allowed[option](option, value) for option, value in chosen.items()}
 
 
@@ -383,17 +332,16 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     endpoints: tuple[Endpoint, ...] = ()
     if scheme == "memory":
         if location.strip("/"):
-            raise ConfigError("url", _redact(text), "memory:// takes no name; write memory://")
+            raise ConfigError("url", redact(text), "memory:// takes no name; write memory://")
         checked.setdefault("ttl", None)
     elif scheme == "embedded":
-        if location and not _NAME.fullmatch(location):
+        if location and not NAME.fullmatch(location):
             raise ConfigError(
-                "url", _redact(text), "name embedded servers with 1 to 64 characters out of A-Z a-z 0-9 _ . -"
+                "url", redact(text), "name embedded servers with 1 to 64 characters out of A-Z a-z 0-9 _ . -"
             )
         checked["embedded_name"] = location or "default"
     else:
-        read = _unix if scheme == "unix" else _sentinel if "+" in scheme else _tcp
-        endpoints = read(scheme, text, location, connection)
+        endpoints = read_endpoints(scheme, text, location, connection, _ENDPOINT["db"])
     settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
@@ -428,105 +376,14 @@ def _query(text: str, query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ConfigError("url", _redact(text), "write options as ?name=value&name=value") from None
+        raise ConfigError("url", redact(text), "write options as ?name=value&name=value") from None
     found: dict[str, str] = {}
     for option, value in pairs:
         if option in found:
-            raise ConfigError(option, _redact_value(option, value), "it stands twice in the URL")
+            raise ConfigError(option, redact_value(option, value), "it stands twice in the URL")
         if option in _OBJECTS:
             raise ConfigError(option, value, "give it as a keyword: a URL can hold no Python object")
         if option in _SECRETS:
             raise ConfigError(option, "***", "give it as a keyword: URLs end in logs, and keys must not")
         found[option] = value
     return found
-
-
-def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
-    addresses, path = _authority(text, location, connection, 6379)
-    if path:
-        _fold(connection, {"db": _ENDPOINT["db"]("db", path)})
-    return _endpoints(
-        [{"host": host, "port": port, "name": f"{host}:{port}"} for host, port in addresses],
-        text, connection | {"tls": scheme == "rediss"},
-    )  # fmt: skip
-
-
-def _sentinel(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
-    sentinels, path = _authority(text, location, connection, 26379)
-    masters = [unquote(name) for name in path.split(",")]
-    if not all(_NAME.fullmatch(name) for name in masters):
-        raise ConfigError(
-            "url",
-            _redact(text),
-            f"name masters as the sentinels do, as in {scheme}://s1:26379,s2:26379/master1,master2",
-        )
-    return _endpoints(
-        [{"name": name, "master": name, "sentinels": tuple(sentinels)} for name in masters],
-        text, connection | {"tls": scheme.startswith("rediss")},
-    )  # fmt: skip
-
-
-def _authority(text: str, location: str, connection: dict[str, Any], port: int) -> tuple[list[tuple[str, int]], str]:
-    """Return addresses and path; user name and password are folded into ``connection``."""
-    hosts, _, path = location.partition("/")
-    if "@" in path:
-        raise ConfigError("url", _redact(text), "write / in a user name or password as %2F")
-    userinfo, at, hosts = hosts.rpartition("@")
-    if at:
-        user, colon, password = userinfo.partition(":")
-        given = {"username": unquote(user) or None, "password": unquote(password) if colon else None}
-        _fold(connection, {option: value for option, value in given.items() if value is not None})
-    return [_host(text, host, port) for host in hosts.split(",")], path
-
-
-def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
-    paths = [unquote(path) for path in location.split(",")]
-    for path in paths:
-        if not path.startswith("/"):
-            raise ConfigError("url", _redact(text), f"give absolute socket paths, as in {scheme}:///run/redis.sock")
-    return _endpoints([{"path": path, "name": path} for path in paths], text, connection)
-
-
-def _endpoints(places: list[dict[str, Any]], text: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
-    names = connection.pop("shard_names", None)
-    if names is not None:
-        if len(names) != len(places):
-            raise ConfigError("shard_names", names, f"give one name for each of the {len(places)} shards")
-        places = [place | {"name": name} for place, name in zip(places, names, strict=True)]
-    if len({place["name"] for place in places}) != len(places):
-        raise ConfigError("url", _redact(text), "name every shard once")
-    if len(places) > 64:
-        raise ConfigError("url", _redact(text), "give at most 64 shards")
-    return tuple(Endpoint(**place, **connection) for place in places)
-
-
-def _fold(connection: dict[str, Any], given: dict[str, Any]) -> None:
-    for option, value in given.items():
-        if connection.setdefault(option, value) != value:
-            raise ConfigError(option, _redact_value(option, value), "it is given twice, with different values")
-
-
-def _host(text: str, host: str, default: int) -> tuple[str, int]:
-    remedy = f"write hosts as HOST:PORT,HOST:PORT (port {default} when left out; IPv6 addresses in brackets)"
-    try:
-        parts = urlsplit(f"//{host}")
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigError("url", _redact(text), remedy) from None
-    if not name or any(c.isspace() for c in host):
-        raise ConfigError("url", _redact(text), remedy)
-    return name, default if port is None else port
-
-
-def _redact(text: str) -> str:
-    """Take out of a URL, however malformed, all that may be secret: what stands before an @, and values of options."""
-    scheme, marker, rest = text.partition("://")
-    if scheme not in SCHEMES:
-        scheme, marker, rest = "", "", text
-    _, at, location = rest.rpartition("@")
-    location, question, query = location.partition("?")
-    return scheme + marker + at.replace("@", "***@") + location + question + re.sub("=[^&]*", "=***", query)
-
-
-def _redact_value(option: str, value: object) -> object:
-    return "***" if re.search("pass|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value

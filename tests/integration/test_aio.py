@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +12,9 @@ import pytest
 import nearcache
 from nearcache import Cache, LoadCycleError, ShardUnavailableError
 from nearcache.cache.tiered import TieredCache
-from support.leaks import holdings
 from support.redis import RedisServer
+from support.tasks import Gate, in_threads, until, waiting
 from support.waiting import wait_until
-from support.worker import Worker
 
 TIMEOUT = 20.0
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -40,61 +37,12 @@ def open_cache(two_shards: tuple[RedisServer, RedisServer]) -> Iterator[Callable
         cache.close()
 
 
-class Gate:
-    """A coroutine loader that waits until it is let go, from any thread, and notes its calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-        self.entered = threading.Event()
-        self.open = threading.Event()
-
-    async def __call__(self, key: Any) -> Any:
-        self.calls.append(key)
-        self.entered.set()
-        await until(self.open.is_set)
-        return [key, len(self.calls)]
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Let the loop go on until something holds."""
-    async with asyncio.timeout(TIMEOUT) if hasattr(asyncio, "timeout") else _Forever():
-        while not true():
-            await asyncio.sleep(0.001)
-
-
-class _Forever:
-    """Stands in where asyncio has no ``timeout`` (Python 3.10); the test suite's own ends a test that hangs."""
-
-    async def __aenter__(self) -> None:
-        """Begin."""
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        """End."""
-
-
-def waiting(cache: TieredCache[Any, Any], key: str) -> int:
-    """Return how many wait for the load of a key."""
-    load = cache._tier.loads.under_way(key)
-    return 0 if load is None else cache._tier.loads.waiting + len(load.callbacks)
-
-
-def in_threads(*work: Callable[[], Any]) -> None:
-    """Run each in a thread of its own."""
-    threads = [threading.Thread(target=each) for each in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
-
-
 def test_methods_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
     """Every verb; and what one does by await, another process and the synchronous side see."""
     a, b = open_cache(), open_cache()
 
     async def main() -> None:
         async with a.aio as c:
-            keys = [f"k{number}" for number in range(200)]
             assert await c.get("k") is None
             await c.set("k", [1], ttl=1000)
             assert b["k"] == [1]
@@ -107,22 +55,6 @@ def test_methods_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[An
             assert a.peek("k") is None
             assert await c.setdefault("k", 5) == [2]
             assert await c.setdefault("new", 5) == b["new"] == 5
-            await c.set_many({key: key for key in keys})
-            assert b.get_many(keys) == {key: key for key in keys}
-            a.drop_all()
-            assert await c.get_many([*keys, "none"]) == {key: key for key in keys}
-            await c.update({"u": 1}, v=2)
-            assert await c.pop("u") == 1
-            assert await c.pop("u", "gone") == "gone"
-            with pytest.raises(KeyError):
-                await c.pop("u")
-            assert await c.invalidate("v")
-            assert not await c.invalidate("v")
-            await c.delete_many(keys)
-            assert await c.get_many(keys) == {}
-            await until(lambda: b.get_many(keys) == {})
-            with pytest.raises(KeyError, match="none"):
-                await c.get_or_load("none")
             assert (await c.selftest()).ok
             await c.clear()
             assert await c.get("k") is None
@@ -139,6 +71,33 @@ def test_methods_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[An
         await c.close()
         with pytest.raises(nearcache.ClosedError):
             a["k"]
+
+    asyncio.run(main())
+
+
+def test_methods_for_many_keys_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+    """One round trip per shard; a key that is not there is not in the answer."""
+    a, b = open_cache(), open_cache()
+
+    async def main() -> None:
+        async with a.aio as c:
+            keys = [f"k{number}" for number in range(200)]
+            await c.set_many({key: key for key in keys})
+            assert b.get_many(keys) == {key: key for key in keys}
+            a.drop_all()
+            assert await c.get_many([*keys, "none"]) == {key: key for key in keys}
+            await c.update({"u": 1}, v=2)
+            assert await c.pop("u") == 1
+            assert await c.pop("u", "gone") == "gone"
+            with pytest.raises(KeyError):
+                await c.pop("u")
+            assert await c.invalidate("v")
+            assert not await c.invalidate("v")
+            await c.delete_many(keys)
+            assert await c.get_many(keys) == {}
+            await until(lambda: b.get_many(keys) == {})
+            with pytest.raises(KeyError, match="none"):
+                await c.get_or_load("none")
 
     asyncio.run(main())
 
@@ -340,70 +299,6 @@ def test_cancelled_wait_for_a_slow_loader_is_finished_in_the_background(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("how", ["run", "close"])
-def test_loop_that_ends_in_the_middle_of_a_load_leaves_it_to_others(
-    open_cache: Callable[..., TieredCache[Any, Any]], how: str
-) -> None:
-    """Whether its tasks are cancelled or just dropped: a thread that waits loads instead."""
-    cache, gate, results = open_cache(), Gate(), list[Any]()
-
-    async def begin() -> None:
-        task = asyncio.ensure_future(cache.aio.get_or_load("k", gate))
-        await until(lambda: waiting(cache, "k") == 2)
-        if how == "close":
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # this one is the test's own
-
-    def end() -> None:
-        if how == "run":
-            asyncio.run(begin())
-        else:
-            loop = asyncio.new_event_loop()
-            loop.run_until_complete(begin())
-            loop.close()
-
-    def wait() -> None:
-        assert gate.entered.wait(TIMEOUT)
-        results.append(cache.get_or_load("k", str.upper))
-
-    in_threads(end, wait)
-    assert gate.calls == ["k"]
-    assert results == ["K"]
-    gc.collect()
-
-
-def test_one_loop_per_test_leaves_nothing_behind(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
-    """As pytest's plugins do it: a loop each, one cache."""
-    cache = open_cache()
-    before = holdings()
-    for number in range(5):
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(cache.aio.set(number, number))
-        cache.drop(number)
-        assert loop.run_until_complete(cache.aio.get(number)) == number
-        loop.close()
-    assert holdings().beyond(before) == []
-
-
-def test_cache_that_is_dropped_is_collected_with_its_view(redis_server: RedisServer) -> None:
-    """In a loop that goes on: no socket, no thread, no task of it is left."""
-    before = holdings()
-
-    async def main() -> None:
-        cache = nearcache.open(redis_server.url)
-        await cache.aio.set("k", 1)
-        seen = weakref.ref(cache)
-        del cache
-        gc.collect()
-        assert seen() is None
-        await until(lambda: holdings().beyond(before) == [] or None)
-        assert len(asyncio.all_tasks()) == 1
-
-    loop = asyncio.new_event_loop()
-    before = holdings()
-    loop.run_until_complete(main())
-    loop.close()
-
-
 def test_dead_shard_costs_the_caching_not_the_value(
     open_cache: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
 ) -> None:
@@ -484,62 +379,3 @@ def test_circle_of_loaders_is_an_error(open_cache: Callable[..., TieredCache[Any
     circles = [outcome for outcome in outcomes if isinstance(outcome, LoadCycleError)]
     assert circles
     assert all(set(circle.chain) == {"a", "b"} for circle in circles)
-
-
-FORK = """
-import asyncio, os
-import nearcache
-
-cache = nearcache.open(URL)
-
-async def use(key, value):
-    await cache.aio.set(key, value)
-    cache.drop(key)
-    return await cache.aio.get_or_load(key, lambda key: "loaded")
-
-def in_child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(0 if work() else 1)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-def between_loops():
-    before = asyncio.run(use("k", 1))
-    child = in_child(lambda: asyncio.run(use("c", 2)) == 2)
-    return [before, child, asyncio.run(use("k", 3))]
-
-async def inside():
-    # The loop of the parent does not run in the child, which makes another; the parent's has to stay as it was.
-    before = await use("k", 1)
-    load = asyncio.ensure_future(cache.aio.get_or_load("slow", slow))
-    await asyncio.sleep(0.05)
-    child = in_child(fresh_loop)
-    return [before, child, await use("k", 3), await load]
-
-async def slow(key):
-    await asyncio.sleep(0.2)
-    return "slow"
-
-def fresh_loop():
-    asyncio.events._set_running_loop(None)
-    other = asyncio.run(use("c", 2)) == 2 and asyncio.run(cache.aio.get_or_load("child", slow)) == "slow"
-    cache.close()
-    return other
-
-def within_a_loop():
-    return asyncio.run(inside())
-"""
-
-
-def test_forked_child_has_loops_and_connections_of_its_own(
-    make_worker: Callable[..., Worker], redis_server: RedisServer
-) -> None:
-    """Between two loops, and in the middle of one with a load under way: both sides go on."""
-    worker = make_worker(f"URL = {redis_server.url!r}\n{FORK}")
-    assert worker.call("between_loops") == [1, 0, 3]
-    assert worker.call("within_a_loop") == [1, 0, 3, "slow"]

@@ -65,7 +65,7 @@ def test_loss_one_way_makes_l1_dark_and_calls_fail_in_time(cache: Cache[Any, Any
 def test_lost_answer_of_a_write_leaves_no_older_value_behind(
     cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer
 ) -> None:
-    """The write is in Redis although its caller got an error; this process does not hold what it replaced."""
+    """The write is in Redis although its caller got an error, until the invalidation that makes up for it is there."""
     cache["k"] = "old"
     proxy.swallow("answers")
     with pytest.raises(ShardUnavailableError) as caught:
@@ -73,8 +73,11 @@ def test_lost_answer_of_a_write_leaves_no_older_value_behind(
     assert caught.value.sent
     assert cache.peek("k") is None
     proxy.mend()
-    wait_until(lambda: cache.health().ok and cache.get("k") is not None, 20)
-    assert cache["k"] == "new"
+    assert cache.get("k") in ("new", None)
+    wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed, 20)
+    assert cache.get("k") in ("new", None)
+    cache["k"] = "newest"
+    assert cache["k"] == "newest"
 
 
 def test_server_away_behind_a_proxy_that_accepts(
@@ -122,21 +125,19 @@ def test_connection_that_ends_at_each_byte_of_a_read_gives_no_wrong_answer(
 def test_connection_that_ends_at_each_byte_of_a_write_leaves_l1_and_l2_agreeing(
     cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer, how: str
 ) -> None:
-    """The write has happened or not; what is read afterwards is what Redis holds, and never an older value."""
-    values: list[int] = []
+    """The write has happened, and may be made up for by an invalidation; an older value is never read."""
     other = nearcache.open(redis_server.url)
     for count in range(30):  # as long as the script's answer
         wait_until(lambda: cache.health().ok, 20)
-        values.append(count)
         cache["k"] = -1
         getattr(proxy, how)(count)
         with contextlib.suppress(ShardUnavailableError):
             cache["k"] = count
         proxy.mend()
         cache._driver.note_alive(0)  # type: ignore[attr-defined]  # not to wait for the breaker each time
-        wait_until(lambda: cache.get("k") is not None, 20)
+        assert cache.get("k") in (None, count)
         other.drop("k")
-        assert cache["k"] == other["k"] == count  # it was sent in full, and what is cut is the answer
+        assert other.get("k") in (None, count)  # it was sent in full, and what is cut is the answer
     other.close()
 
 

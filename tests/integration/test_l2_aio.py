@@ -332,7 +332,7 @@ def test_every_loop_has_connections_of_its_own(drive: Drivers, redis_server: Red
     before = holdings().files
     for _ in range(3):
         run(lambda: asyncio.gather(*[one(driver, ("PING",)) for _ in range(3)]))
-    assert holdings().files <= before
+    wait_until(lambda: holdings().files <= before)  # a surplus connection may just be being made
 
     results: list[Any] = []
     barrier = threading.Barrier(3, timeout=20)
@@ -403,7 +403,10 @@ def test_tls_carries_small_and_large_exchanges(drive: Drivers) -> None:
     """Large ones both ways at once."""
     value = bytes(1_000_000)
     with FakeServer(lambda command: bulk(command[1]), tls=tls_context()) as server:
-        driver = drive(Endpoint("a", host="localhost", port=server.port, tls=True, ssl_ca_certs=str(TLS / "cert.pem")))
+        driver = drive(
+            Endpoint("a", host="localhost", port=server.port, tls=True, ssl_ca_certs=str(TLS / "cert.pem")),
+            connect_timeout_s=30,
+        )
 
         async def work() -> None:
             assert await one(driver, ("ECHO", "x"), ("ECHO", "y")) == [b"x", b"y"]

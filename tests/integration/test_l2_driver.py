@@ -95,7 +95,7 @@ def test_scripts_unknown_to_the_server_are_sent_in_full_once(driver: Driver, red
     replies = values(driver.execute([Exchange(0, [("SET", "k", "v"), beat, beat, ("GET", "k"), wipe, wipe])])[0])
     assert [replies[0], replies[3]] == [b"OK", b"v"]
     assert replies[1][0] == replies[2][0] == NONCE
-    assert replies[4] == replies[5] == [1, NONCE, 0]
+    assert replies[4][:3] == replies[5][:3] == [1, NONCE, 0]
     assert values(driver.execute([Exchange(0, [beat])])[0])[0][1] == b"2"
     stats = redis_server.client().info("commandstats")
     assert stats["cmdstat_eval"]["calls"] == 2
@@ -253,7 +253,7 @@ def test_listener_answers_come_after_the_messages_before_them(driver: Driver) ->
     got += read_items(link, 4)
     assert all(isinstance(item, hiredis.PushNotification) for item in got[:4])
     assert [item[2] for item in got[1:4]] == [b"0", b"1", b"2"]
-    assert got[4] == [NONCE, b"0", b"0" * 16, NONCE, b"1"]
+    assert got[4][:5] == [NONCE, b"0", b"0" * 16, NONCE, b"1"]
     link.close()
     link.close()
 

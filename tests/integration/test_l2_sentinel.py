@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import nearcache
+from nearcache import Cache
 from nearcache.errors import (
     AuthenticationFailedError,
     NotRedisError,
@@ -378,3 +381,23 @@ def test_master_is_left_only_if_two_sentinels_say_so(
 def verifying(driver: Driver) -> bool:
     """Return whether the sentinels are being asked just now."""
     return driver._shards[0]._verifying.locked()
+
+
+def test_asyncio_view_follows_the_master_as_well(
+    no_leaks: None, started: Callable[..., FakeServer], pair: tuple[RedisServer, RedisServer]
+) -> None:
+    """Its connections are its own, and what ends them is the same."""
+    master, replica = pair
+    says = Says(master)
+    hosts = ",".join(f"127.0.0.1:{started(says).port}" for _ in range(3))
+
+    async def work(cache: Cache[Any, Any]) -> None:
+        await cache.aio.set("k", 1)
+        swap(master, replica)
+        says.server = replica
+        await cache.aio.set("k", 2)
+        assert await cache.aio.get("k") == 2
+        assert replica.cli("EXISTS", "nc:{default:0}:v:sk") == 1
+
+    with nearcache.open(f"redis+sentinel://{hosts}/m1") as cache:
+        asyncio.run(work(cache))

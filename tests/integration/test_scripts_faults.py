@@ -17,7 +17,7 @@ TOKEN = wid(0x70)
 ACL = (
     "user nc on >secret ~nc:{t:* resetchannels &nc:{t:* "
     "+auth +hello +select +info +client|no-evict +ping +evalsha +eval "
-    "+get +getrange +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
+    "+get +getrange +mget +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
     "+subscribe +unsubscribe"
 )
 
@@ -133,7 +133,7 @@ def test_restricted_user_can_run_everything_in_its_namespace(make_redis: Callabl
     lane = Lane(server, username="nc", password="secret")
     lane.start()
     with lane.listening() as heard:
-        assert lane.set(b"sk", write=wid(1))[:2] == [1, NONCE]
+        assert lane.set(b"sk", b"sm", write=wid(1))[:2] == [1, NONCE]
         assert lane.set(b"sk", write=wid(1), mode="NX")[0] == 2
         assert lane.run("lease", [b"sk"], TOKEN, 60_000, "")[0] == 1
         assert lane.run("lease", [b"sj"], TOKEN, 60_000, "")[0] == 0

@@ -280,6 +280,12 @@ def test_isolated_cache_is_opened_by_open_alone(redis_server: RedisServer) -> No
         TieredCache(f"unix://{redis_server.path}", isolation="copy")
 
 
+def test_isolated_cache_does_not_lend_itself_to_asyncio(open_cache: Any) -> None:
+    """Tasks that wait for one load would get one object."""
+    with pytest.raises(ConfigError, match="asyncio"):
+        open_cache(isolation="copy")._async_view()
+
+
 def test_options_about_values_are_checked_before_anything_is_started() -> None:
     """No connection, no embedded server for a cache that cannot be."""
     with pytest.raises(ConfigError, match="signing_keys="):

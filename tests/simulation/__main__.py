@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from simulation import campaign, shrink
-from simulation.simulation import Plan, simulate
+def start() -> int:
+    """Import the package by its name, whatever directory this was started by."""
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from simulation.commands import main
 
-
-def main() -> int:
-    """Do what the command line says; the exit status is 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(
-        prog="python tests/simulation", description="Deterministic simulation of nearcache."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "seeds in this process"), ("soak", "seeds on all cores")):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("--first", type=int, default=0, help="the first seed")
-        command.add_argument("--events", type=float, default=1e6, help="end when there have been so many")
-    for name, text in (("replay", "show what a seed does"), ("explain", "shrink a failing seed")):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("seed", type=int)
-        command.add_argument("--shards", type=int, help="fix the number of shards")
-        command.add_argument("--operations", help="only these: 3,7-9 (- for none)")
-        command.add_argument("--faults", help="likewise")
-    options = parser.parse_args()
-    if options.command == "replay":
-        return replay(options)
-    if options.command == "explain":
-        print(campaign.explain(options.seed, options.shards))
-        return 0
-    if options.command == "run":
-        totals = campaign.run(options.first, int(options.events))
-    else:
-        totals, said = campaign.Totals(), 0.0
-        for totals in campaign.run_on_all_cores(options.first, int(options.events)):
-            if totals.seconds > said + 60:
-                said = totals.seconds
-                print(f"{totals.events:,} events, {totals.seeds:,} seeds, {totals.seconds:.0f} s", flush=True)
-    print(totals)
-    for seed, _ in totals.failed[:1]:
-        print(campaign.explain(seed))
-    return int(bool(totals.failed))
-
-
-def replay(options: argparse.Namespace) -> int:
-    """Show the trace of one run."""
-    plan = Plan.of(options.seed, options.shards)
-    operations, faults = set(range(len(plan.operations))), set(range(len(plan.faults)))
-    if options.operations is not None:
-        operations = shrink.places_in(options.operations)
-    if options.faults is not None:
-        faults = shrink.places_in(options.faults)
-    outcome = simulate(plan.only(operations, faults), verbose=True)
-    print("\n".join(outcome.lines))
-    print(f"{outcome.events:,} events, digest {outcome.digest:016x}: {shrink.kind_of(outcome) or 'nothing wrong'}")
-    if outcome.violation is not None:
-        print(outcome.violation)
-    elif outcome.crash is not None:
-        raise outcome.crash
-    return int(outcome.failed)
+    return main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

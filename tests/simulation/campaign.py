@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from simulation.runs import Outcome, Plan, simulate
 from simulation.shrink import Shrunk, kind_of
-from simulation.simulation import Outcome, Plan, simulate
 
 #: Seeds that a worker takes at a time.
 _BATCH = 20

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nearcache.errors import ShardUnavailableError
+from nearcache.flights import strand
 from nearcache.loading import pay
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead
 from simulation.network import Pending
@@ -91,6 +92,7 @@ class Client:
         self._go_on(self.steps.send, None)
 
     def _go_on(self, move: Callable[[Any], Any], answer: Any) -> None:
+        strand.set(self)  # all clients run in one thread, and flights tell threads apart
         try:
             request = move(answer)
         except StopIteration as stop:
@@ -210,8 +212,7 @@ class Client:
 
         def woken() -> None:
             if turn == self.turn:
-                loads.leave(load, woken)
-                self._later(self._collect, load)
+                self._later(self._collect, load, woken)
 
         loads.join(load, woken)
 
@@ -229,9 +230,11 @@ class Client:
         self.world.at(asked_ns + int(request.seconds * 1e9), self.process.post, woken)
         request.signal.add_done_callback(woken)
 
-    def _collect(self, turn: int, load: Any) -> None:
+    def _collect(self, turn: int, load: Any, woken: Callable[[], None]) -> None:
         if turn != self.turn or self.steps is None:
             return
+        strand.set(self)
+        self.process.tier.loads.leave(load, woken)
         try:
             value = load.outcome()
         except Exception as error:

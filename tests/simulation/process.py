@@ -56,6 +56,9 @@ class Process:
         self.paused = False
         self.slept_ns = 0
         self.stopped_ns = 0
+        self._pauses = 0
+        self._paused_ns = 0
+        self._is_asleep = False
         self.recent: list[deque[bytes]] = [deque(maxlen=8) for _ in shards]
         self.buses: list[BusLink | None] = [None] * len(shards)
         self.pools: list[list[DataLink]] = [[] for _ in shards]
@@ -82,8 +85,9 @@ class Process:
             lease_ms=profile.lease_ms,
             clock=self.clock,
         )
+        self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
-        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived)
+        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
         self._renew_ns = 0
         self.followers = [
             Follower(
@@ -92,7 +96,7 @@ class Process:
                 self.heartbeat,
                 uniform=self._random.uniform,
                 nonce=lambda: b"%016x" % self._random.getrandbits(64),
-                watched={},
+                watched=self._watched,
                 keeper=self.keeper,
                 horizon=self.horizon,
             )
@@ -125,22 +129,26 @@ class Process:
         self.store.set_clock(now)
         self.tier.tags.set_clock(now)
 
-    def pause(self) -> None:
-        """Stop."""
+    def pause(self, *, asleep: bool) -> int:
+        """Stop; ``asleep``: with the whole machine, so that its clock stands still. Returns what to resume."""
         self.paused = True
+        self._paused_ns = self.world.now
+        self._pauses += 1
+        self._is_asleep = asleep
+        return self._pauses
 
-    def resume(self, slept_ns: int = 0, stopped_ns: int = 0) -> None:
+    def resume(self, pause: int) -> None:
         """Go on: what has come meanwhile is dealt with by many threads, so in no particular order among them.
 
-        Args:
-            slept_ns: For how long the monotonic clock stood still meanwhile. The listener notices at its next turn,
-                which comes before anything else here: that a hit may come first is a documented limit.
-            stopped_ns: For how long the process was paused.
+        After sleep the listener notices at its next turn, which comes before anything else here: that a hit may come
+        first is a documented limit.
         """
-        if not self.paused:
+        if not self.paused or pause != self._pauses:
             return
         self.paused = False
+        stopped_ns = self.world.now - self._paused_ns
         self.stopped_ns += stopped_ns
+        slept_ns = stopped_ns if self._is_asleep else 0
         self.slept_ns += slept_ns
         self.set_clocks()
         now = self.clock()
@@ -256,6 +264,10 @@ class Process:
         """Likewise."""
         self.followers[lane].unawait(lane, encoded, woken)
 
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        """Likewise."""
+        self._watched[wid] = seen
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Likewise."""
         if not self.followers[lane].is_live:
@@ -312,8 +324,9 @@ class Process:
             _tier=self.tier,
             _upkeep=self.keeper,
             _endpoints=self.shards,
-            _listener=SimpleNamespace(after_fork=lambda: [follower.after_fork() for follower in self.followers]),
+            _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,
+            _sampling=None,
             reset_pending=self.store.reset_pending,
         )
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says
@@ -322,6 +335,11 @@ class Process:
         self._tick_at = [None] * len(self.shards)
         for lane in range(len(self.shards)):
             self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+
+    def _forget_watched(self) -> None:
+        self._watched.clear()
+        for follower in self.followers:
+            follower.after_fork()
 
     def restart(self) -> None:
         """Die, and be started anew with an empty store."""

@@ -57,10 +57,8 @@ return function(execute)
   end
   _G.redis = redis
   setmetatable(_G, {
-    __newindex = function(_, name) error('Script attempted to create global variable ' .. tostring(name), 2) end,
-    __index = function(_, name)
-      error('Script attempted to access nonexistent global variable ' .. tostring(name), 2)
-    end,
+    __newindex = function(_, name) error('Script attempted to create global variable ' .. tostring(name)) end,
+    __index = function(_, name) error('Script attempted to access nonexistent global ' .. tostring(name)) end,
   })
   return compile
 end

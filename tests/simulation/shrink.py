@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulation.simulation import Outcome, Plan, simulate
+from simulation.runs import Outcome, Plan, simulate
 
 #: Most runs that shrinking may take.
-BUDGET = 400
+BUDGET = 150
 
 
 class Shrunk:

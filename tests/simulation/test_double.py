@@ -80,6 +80,7 @@ class Scripts:
         self.rng = rng
         self.double = double
         self.tokens = [wid(1)]
+        self.before: list[tuple[Any, ...]] = []  # commands to carry out first
 
     def draw(self) -> tuple[Any, ...]:
         """One call of one of the scripts."""
@@ -90,28 +91,37 @@ class Scripts:
         name = rng.choice(NAMES)
         keys = rng.sample(KEYS, rng.randint(1, len(KEYS)) if name in ("set", "invalidate") else 1)
         write = wid(rng.getrandbits(40))
+        if name == "renew":
+            return load_script(name).call([LANE.lease(keys[0])], [rng.choice(self.tokens[-4:]), b"300000"])
         arguments, keys, staging = self._arguments(name, keys, write, generation)
         names = [*map(LANE.value, keys), *map(LANE.lease, keys), *staging, LANE.lane_key]
-        ring = rng.choice([b"1", b"1", b"1", b"2", b"3"]) if rng.random() < 0.1 else b"1"
+        ring = rng.choice([b"1", b"2", b"3"]) if rng.random() < 0.05 else b"1"
         return load_script(name).call(names, [ring, wid(rng.getrandbits(40)), *arguments])
 
     def _arguments(self, name: str, keys: list[bytes], write: bytes, generation: bytes) -> tuple[Any, list[bytes], Any]:
         rng = self.rng
-        staging = [LANE.prefix + b"s:1"] if rng.random() < 0.1 else []
+        staging = [LANE.prefix + b"s:1"] if rng.random() < 0.1 and name in ("set", "fill") else []
         envelopes = [envelope(generation, key, write) for key in keys]
-        if staging and name in ("set", "fill"):
+        if staging:
             envelopes[0] = b""
             if rng.random() < 0.8:
-                self.double.pending = (b"SET", staging[0], b"large", b"PX", b"100000")  # type: ignore[attr-defined]
+                self.before.append((b"SET", staging[0], b"large", b"PX", b"100000"))
+        token = rng.choice(self.tokens[-4:])
         if name == "set":
             mode = b"NX" if len(keys) == 1 and rng.random() < 0.3 else b""
             return [write, generation, mode, b"300000", *envelopes], keys, staging
-        if name == "fence":
+        if name == "lease":
             self.tokens.append(write)
             return [write, b"60000", rng.choice([b"", b"", b"REPLACE"])], keys, []
         if name == "fill":
-            return [write, generation, rng.choice(self.tokens[-4:]), b"300000", *envelopes], keys, staging
-        return [write], keys if name == "invalidate" else [], []
+            return [write, generation, token, b"300000", *envelopes], keys, staging
+        if name == "abort":
+            return [write, token], keys, []
+        if name == "invalidate":
+            return [write, *rng.choice([(), (), (b"200000", token), (b"0", token)])], keys, []
+        if name == "adopt":
+            return [write, wid(rng.randrange(3))], [], []
+        return [write], [], []
 
 
 def same(there: Any, here: Any, command: tuple[Any, ...]) -> bool:
@@ -139,8 +149,8 @@ def test_double_random_commands_answers_as_a_real_server(redis_server: RedisServ
             double.full = not double.full
             real.command(("CONFIG", "SET", "maxmemory", "1" if double.full else "0"))
         command = plain_command(rng) if rng.random() < 0.4 else scripts.draw()
-        before = double.__dict__.pop("pending", None)
-        for each in [before, command] if before else [command]:
+        before, scripts.before = scripts.before, []
+        for each in [*before, command]:
             there, here = real.command(each), double.command(each)
             assert same(there, here, each), f"step {step}: {each}\nreal {there!r}\ndouble {here!r}"
     assert real.heard() == [payload for channel, payload in double.published if channel == LANE.channel]

@@ -315,7 +315,7 @@ class _SetMany(Running):
 
 class _Contains(Running):
     def begin(self, client: Client) -> None:
-        self.steps = contains(client.process.tier, self.operation.keys[0])
+        self.steps = contains(client.process.tier, client.process.store, self.operation.keys[0])
 
     def succeed(self, client: Client, value: Any) -> None:
         client.world.note(int(value))

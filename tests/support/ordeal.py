@@ -60,15 +60,18 @@ class Ordeal:
     def recover(self, timeout_s: float = 20.0) -> None:
         """Wait until all is well again, and check that it is."""
         wait_until(self._is_well, timeout_s, what="well again", step=0.02)
-        self._cache["kept"] = "kept"
-        assert self.attempt() == []
-        assert self._cache["count"] == self._tried
-        assert self._cache.selftest(SLACK_S).ok
-        assert self._cache.peek("count") == self._tried
+        # Writes whose outcome was unknown are made up for by invalidations, which may still be under way.
+        wait_until(self._is_settled, timeout_s, what="a value that stays", step=0.02)
 
     def _is_well(self) -> bool:
         self.attempt()  # a breaker closes by a call that succeeds
         return self._cache.health().ok
+
+    def _is_settled(self) -> bool:
+        cache = self._cache
+        cache["kept"] = "kept"
+        calm = self.attempt() == [] and cache.get("count") == self._tried
+        return calm and cache.selftest(SLACK_S).ok and bool(cache.peek("count") == self._tried)
 
     def _judge(self, kept: Any, count: Any) -> None:
         assert kept in ("kept", None, _FAILED), kept

@@ -134,7 +134,6 @@ class RedisServer:
         self.path = str(self.directory / "redis.sock")
         self.host = "127.0.0.1"
         self.port = 0
-        self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         if acl:

@@ -24,8 +24,10 @@ class SentinelServer(RedisServer):
     def __init__(self, binary: Binary, port: int, lines: list[str], transport: str = "tcp") -> None:
         super().__init__(binary, transport=transport)
         self.port = port
-        self.arguments = ["--sentinel"]
         self._lines = lines
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--sentinel"]
 
     def _config_lines(self) -> list[str]:
         ports = [f"port {self.port}"]

@@ -287,6 +287,16 @@ def test_hit_at_the_end_that_differs_from_redis_is_accused(story: Story) -> None
     assert story.accused() == ["I5"]
 
 
+def test_hit_at_the_end_before_a_write_of_unknown_outcome_is_not_accused(story: Story) -> None:
+    """A write that nobody heard of again may be carried out between the two reads."""
+    one = story.write(0, 5)
+    late = story.write(10, 600, end=r.INFO)
+    story.read(one, 700, 701, op=r.FINAL)
+    story.read(late, 800, 801, op=r.FINAL, who=(WITNESS, 0), tier=r.BELOW)
+    _, verdict = story.judged()
+    assert (verdict.violations, verdict.unjudged) == ([], 1)
+
+
 def test_hit_at_the_end_of_what_redis_evicted_is_counted_and_not_accused(story: Story) -> None:
     """Evictions are not announced, nor are loads after them."""
     one, loaded = story.write(0, 5), story.load(50)

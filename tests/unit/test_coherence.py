@@ -7,7 +7,19 @@ import random
 import pytest
 
 from nearcache.clocks import TICK_NS
-from nearcache.coherence import Action, Apply, Attach, Detach, Lane, Reconnect, State, Suspect, Vouch, pack_message
+from nearcache.coherence import (
+    Action,
+    Apply,
+    Attach,
+    Detach,
+    Forked,
+    Lane,
+    Reconnect,
+    State,
+    Suspect,
+    Vouch,
+    pack_message,
+)
 
 SECOND = 1_000_000_000
 BOUND = 2 * SECOND
@@ -55,7 +67,8 @@ def test_first_heartbeat_reply_becomes_the_baseline() -> None:
     lane = Lane(BOUND)
     lane.connected(identity=7)
     lane.heartbeat_sent(1000)
-    assert lane.heartbeat_reply(reply(5, 50)) == [Attach(7), Vouch(1000 + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50)) == [Attach(7), Forked(EPOCH, {}), Vouch(1000 + BOUND - TICK_NS)]
+    assert lane.counters.forks == 0
     assert lane.state is State.LIVE
     assert lane.generation == GENERATION
 
@@ -169,9 +182,42 @@ def test_own_clear_does_not_suspect_what_was_written_since() -> None:
     """The process that clears drops its entries itself, when the clear is acknowledged; its message comes later."""
     lane = live_lane()
     lane.expect_clear(60)
+    lane.cleared(60, now_ns=SECOND)
     assert lane.message(message(6, 50, 60, op="C")) == []
     assert lane.generation == 60
     assert lane.message(message(7, 60, 70, op="C")) == [Suspect()]
+
+
+def test_own_clear_heard_before_its_call_has_returned_is_anybodys() -> None:
+    """Another lane may keep the call waiting, and nothing has been dropped by then."""
+    lane = live_lane()
+    lane.expect_clear(60)
+    assert lane.message(message(6, 50, 60, op="C")) == [Suspect()]
+    assert lane.generation == 60
+
+
+def test_generation_is_not_known_while_an_own_clear_is_unheard() -> None:
+    """An older clear of others, or an older heartbeat, must not bring back what the own one has ended."""
+    lane = live_lane()
+    lane.heartbeat_sent(SECOND)
+    lane.expect_clear(70)
+    lane.cleared(70, now_ns=2 * SECOND)
+    assert lane.message(message(6, 50, 60, op="C")) == [Suspect()]
+    assert lane.generation is None
+    lane.heartbeat_reply(reply(6, 60, generation=60))
+    assert lane.generation is None
+    assert lane.message(message(7, 60, 70, op="C")) == []
+    assert lane.generation == 70
+
+
+def test_own_clear_whose_message_is_lost_is_forgotten_at_a_heartbeat_sent_after_it() -> None:
+    """The reply knows of it, whatever has become of the message."""
+    lane = live_lane()
+    lane.expect_clear(70)
+    lane.cleared(70, now_ns=SECOND)
+    lane.heartbeat_sent(2 * SECOND)
+    assert Suspect() in lane.heartbeat_reply(reply(6, 70, generation=70))
+    assert lane.generation == 70
 
 
 def test_own_clear_after_a_lost_connection_is_anybodys() -> None:
@@ -181,6 +227,16 @@ def test_own_clear_after_a_lost_connection_is_anybodys() -> None:
     lane.lost("EOF")
     lane.connected(identity=7)
     assert lane.message(message(6, 50, 60, op="C")) == [Suspect()]
+
+
+def test_heartbeat_that_has_gone_back_in_its_epoch_tells_what_was_lost() -> None:
+    """A proxy hid that another primary took over, but numbers do not go back by themselves."""
+    lane = live_lane()
+    lane.message(message(6, 50, 60))
+    lane.heartbeat_sent(SECOND)
+    actions = lane.heartbeat_reply(reply(5, 50))
+    assert Suspect() in actions
+    assert Forked(EPOCH, {EPOCH: 5}) in actions
 
 
 # -- faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -388,3 +389,22 @@ def test_inbox_what_is_no_value_is_handed_over_as_it_comes() -> None:
     assert inbox.take() == b"+OK\r\n"
     inbox.clear()
     assert not inbox.blind
+
+
+def test_fill_takes_what_the_socket_has_and_never_waits() -> None:
+    """-1 while there is nothing, 0 at the end, OSError when there is no such socket any more."""
+    ours, theirs = socket.socketpair()
+    inbox = Inbox([ear_of()], b"SFI", decode_key, {})
+    assert inbox.fill(ours.fileno()) == -1
+    theirs.sendall(b"+OK\r\n+O")
+    assert inbox.fill(ours.fileno()) == 7
+    assert inbox.take() == b"+OK\r\n"
+    theirs.sendall(b"K\r\n")
+    assert inbox.fill(ours.fileno()) == 3
+    assert inbox.take() == b"+OK\r\n"
+    theirs.close()
+    assert inbox.fill(ours.fileno()) == 0
+    descriptor = ours.fileno()
+    ours.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        inbox.fill(descriptor)

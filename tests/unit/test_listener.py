@@ -11,8 +11,8 @@ import hiredis
 import pytest
 
 from nearcache._store import Store
-from nearcache.bus import Listener, suspended_ns
-from nearcache.clocks import monotonic_ns
+from nearcache.bus import Listener
+from nearcache.clocks import monotonic_ns, suspended_ns
 from nearcache.coherence import Lane, State, pack_message
 from nearcache.placement import LaneNames
 
@@ -43,10 +43,11 @@ class OneLink:
 
     more = object()
     identity = 7
-    plain = True
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, source: Source) -> None:
         self.sock = sock
+        self.source = source
+        self.plain = source.plain
         self.reader = hiredis.Reader(notEnoughData=self.more)
 
     def send_some(self, data: memoryview) -> int:
@@ -56,6 +57,7 @@ class OneLink:
             return 0
 
     def receive(self) -> bytes | None:
+        self.source.received += 1
         try:
             return self.sock.recv(65536)
         except BlockingIOError:
@@ -73,13 +75,15 @@ class Source:
         self.connected = threading.Semaphore(0)
         self.alive = threading.Semaphore(0)
         self.slept_ns = 0
+        self.plain = True
+        self.received = 0
 
     def connect_listener(self, shard: int) -> OneLink:
         ours, theirs = socket.socketpair()
         theirs.settimeout(TIMEOUT)
         self.servers.append(theirs)
         self.connected.release()
-        return OneLink(ours)
+        return OneLink(ours, self)
 
     def note_alive(self, shard: int) -> None:
         self.alive.release()
@@ -277,6 +281,27 @@ def test_listener_several_lanes_at_one_place_share_a_connection() -> None:
     assert sorted(counts) == [1, 2]
     assert listener.wait_settled(TIMEOUT)
     assert all(lane.state is State.LIVE for lane in lanes)
+    listener.stop()
+    for server in source.servers:
+        server.close()
+
+
+def test_listener_over_tls_reads_what_the_link_has_decrypted() -> None:
+    """There the socket's own bytes are not the protocol's."""
+    store: Store[Any, Any] = Store(10)
+    source, lane = Source(), Lane(60_000_000_000)
+    source.plain = False
+    listener = Listener(weakref.ref(store), source, [lane], [LaneNames(b"nc:{t:0}:")], Heartbeat())
+    listener.start()
+    answer(source, seq=0, wid=0)
+    assert listener.wait_settled(TIMEOUT)
+    seen = threading.Event()
+    listener.watch(5, seen.set)
+    source.servers[-1].sendall(push(pack_message("S", EPOCH, 1, 0, 5, [b"sk"])))
+    assert seen.wait(TIMEOUT)
+    assert source.received > 0
+    source.servers[-1].close()
+    assert source.connected.acquire(timeout=TIMEOUT)  # it noticed, and connects again
     listener.stop()
     for server in source.servers:
         server.close()

@@ -191,3 +191,92 @@ def test_write_that_fails_invalidates() -> None:
     store, told = told_store()
     store.abandon(announced(store), drop=True)
     assert told == [("k", "old", "invalidated")]
+
+
+# -- a write that has been spared is on probation until its message comes
+
+
+def test_announced_write_that_a_message_spared_is_served_until_the_next_heartbeat_at_most() -> None:
+    """A primary that took over without the write numbers on as if it had never been; then what it spares is newer."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.apply(0, AFTER, ["k"])
+    assert store["k"] == "value 7"
+    store.lane_vouch(0, NEVER)
+    assert store.get("k") is None
+    assert store.suspect("k") == (MINE, "value 7", 0)
+    store.check_invariants()
+
+
+def test_announced_write_that_a_message_spared_before_its_reply_is_on_probation_too() -> None:
+    """Whether the heartbeat is answered before the reply or after it."""
+    store = attached_store()
+    write = announced(store)
+    store.apply(0, AFTER, ["k"])
+    assert acknowledged(store, write)
+    assert store["k"] == "value 7"
+    store.lane_vouch(0, NEVER)
+    assert store.get("k") is None
+
+    other = attached_store()
+    write = announced(other)
+    other.apply(0, AFTER, ["k"])
+    other.lane_vouch(0, NEVER)
+    acknowledged(other, write)
+    assert other.get("k") is None
+
+
+def test_announced_write_whose_message_comes_is_an_entry_like_any_other() -> None:
+    """Heartbeats do not concern it any more; the lane's stamp does."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.apply(0, BEFORE, ["k"])
+    store.apply(0, MINE, ["k"])
+    store.lane_vouch(0, NEVER)
+    assert store["k"] == "value 7"
+    store.lane_suspect(0)
+    assert store.get("k") is None
+
+
+def test_announced_write_that_nothing_spared_is_not_concerned_by_heartbeats() -> None:
+    """Most writes: their message is the next to come."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.lane_vouch(0, NEVER)
+    assert store["k"] == "value 7"
+
+
+def test_probation_ends_with_the_lane() -> None:
+    """A suspected lane makes suspect what is on probation in it, and its message does not make that good."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.apply(0, BEFORE, ["k"])
+    store.lane_suspect(0)
+    assert store.get("k") is None
+    store.apply(0, MINE, ["k"])
+    assert store.get("k") is None
+    assert store.suspect("k") == (MINE, "value 7", 0)
+
+
+def test_probation_is_dark_when_the_lane_is() -> None:
+    """What is not vouched for is not served, spared or not."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    store.apply(0, BEFORE, ["k"])
+    store.lane_dark(0)
+    assert store.get("k") is None
+
+
+def test_announced_write_with_tags_is_not_spared() -> None:
+    """It depends on a lane of its own, so that there is no probation for it: an older message drops it."""
+    store: Store[Any, Any] = Store(10, lanes=2)
+    store.lane_attach(0, SERVER)
+    for lane in (0, 1):
+        store.lane_vouch(lane, NEVER)
+    write = announced(store)
+    assert store.finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))
+    assert store["k"] == "value"
+    assert store.apply(0, BEFORE, ["k"]) == 1
+    write = announced(store)
+    store.apply(0, BEFORE, ["k"])
+    assert not store.finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))

@@ -127,6 +127,35 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     return old;
 }
 
+/* The message of the entry's own write has come: from now on it is an entry like others. */
+static inline void core_hear(core_t *core, uint32_t ref)
+{
+    entry_t *entry = &core->table.slab[ref];
+    const lane_t *lane = core->lanes->lane;
+    uint32_t count = core->lanes->count;
+
+    entry->flags = 0;
+    if (entry->lane >= count) {
+        int is_current = entry->stamp == lane_stamp(&lane[entry->lane]);
+        entry->lane = (uint16_t)(entry->lane - count);
+        entry->stamp = lane_stamp(&lane[entry->lane]) - (is_current ? 0 : 1);
+    }
+}
+
+/* A message of others has spared the entry, whose own is still to come: see lanes_t. */
+static inline void core_spare(core_t *core, uint32_t ref)
+{
+    entry_t *entry = &core->table.slab[ref];
+    const lane_t *lane = core->lanes->lane;
+    uint32_t count = core->lanes->count;
+
+    if (entry->lane < count) {
+        int is_current = entry->stamp == lane_stamp(&lane[entry->lane]);
+        entry->lane = (uint16_t)(entry->lane + count);
+        entry->stamp = lane_stamp(&lane[entry->lane]) - (is_current ? 0 : 1);
+    }
+}
+
 /* Put an item in: over entry `ref`, or as a new entry if `ref` is 0. Reclaims a little of what has expired, evicts what
  * must go.
  *
@@ -207,7 +236,7 @@ static inline const char *core_check(core_t *core)
         return wrong;
     }
     for (uint32_t ref = 1; ref <= t->used; ref++) {
-        if (t->slab[ref].key != NULL && t->slab[ref].lane >= core->lanes->count) {
+        if (t->slab[ref].key != NULL && t->slab[ref].lane >= 2 * core->lanes->count) {
             return "an entry's lane does not exist";
         }
     }

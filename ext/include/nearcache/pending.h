@@ -27,11 +27,16 @@ typedef struct {
     uint32_t unused[3];     /* a power of two is found by shifting */
 } lane_t;
 
-/* The lanes of one store. Ops hold it too: an op may outlive its store and must still know its stamp. */
+/* The lanes of one store. Ops hold it too: an op may outlive its store and must still know its stamp.
+ *
+ * Behind the `count` lanes stands a *probation* for each. A write of our own whose message has not come yet is spared by
+ * others' messages, for they are older: messages keep the order of the writes. But a server that took over may have lost
+ * the write, and then they are newer, and its own message never comes. So what has been spared is only served until the
+ * next heartbeat's reply, which would come after that message: that moves the probation's stamp. */
 typedef struct {
     uint64_t holders;
     uint32_t count;
-    lane_t lane[];
+    lane_t lane[]; /* twice as many */
 } lanes_t;
 
 typedef struct op {
@@ -52,6 +57,8 @@ typedef struct op {
     uint8_t overtaken; /* by a local write, which is newer than whatever this op brings */
     uint8_t announced; /* a write whose message is sure to come: others' messages before it are older */
     uint8_t heard;     /* and it has come: others' messages from now on are newer */
+    uint8_t spared;    /* by a message of others before that */
+    uint32_t stamp1;   /* then: of the lane's probation at that time */
 } op_t;
 
 /* A lane is written by one thread and read by all, without a lock: each of its numbers is true by itself. */
@@ -87,7 +94,7 @@ static inline void lane_attach(lane_t *lane, uint64_t identity)
 
 static inline size_t lanes_bytes(uint32_t count)
 {
-    return sizeof(lanes_t) + count * sizeof(lane_t);
+    return sizeof(lanes_t) + 2 * (size_t)count * sizeof(lane_t);
 }
 
 static inline lanes_t *lanes_new(uint32_t count)
@@ -99,6 +106,25 @@ static inline lanes_t *lanes_new(uint32_t count)
         lanes->count = count;
     }
     return lanes;
+}
+
+static inline lane_t *lanes_probation(lanes_t *lanes, uint32_t lane)
+{
+    return &lanes->lane[lanes->count + lane];
+}
+
+/* Everything up to the sending of a heartbeat has been heard, and it was `until_ns` less the bound. */
+static inline void lanes_vouch(lanes_t *lanes, uint32_t lane, int64_t until_ns)
+{
+    lane_suspect(lanes_probation(lanes, lane)); /* before anything of it is fresh again */
+    lane_vouch(lanes_probation(lanes, lane), until_ns);
+    lane_vouch(&lanes->lane[lane], until_ns);
+}
+
+static inline void lanes_suspect(lanes_t *lanes, uint32_t lane)
+{
+    lane_suspect(&lanes->lane[lane]);
+    lane_suspect(lanes_probation(lanes, lane));
 }
 
 static inline void lanes_hold(lanes_t *lanes)
@@ -229,6 +255,9 @@ static inline int pending_hear(table_t *pending, uint32_t ref, uint64_t wid)
             is_own = is_own || op->announced;
         } else if (!op->announced || op->heard) {
             op_poison(op);
+        } else if (!op->spared) {
+            op->spared = 1;
+            op->stamp1 = lane_stamp(lanes_probation(op->lanes, op->lane));
         }
     }
     return is_own;

@@ -1,6 +1,6 @@
 """The bus: receives invalidations and proves, by heartbeats, that none was missed."""
 
 from .follower import Followed, Follower
-from .listener import Listener, suspended_ns
+from .listener import Listener
 
-__all__ = ["Followed", "Follower", "Listener", "suspended_ns"]
+__all__ = ["Followed", "Follower", "Listener"]

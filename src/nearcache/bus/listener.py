@@ -16,24 +16,24 @@ import random
 import select
 import socket
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from .._hearing import CHUNK
 from .._store import Store
-from ..clocks import Clock, monotonic_ns
+from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..placement import LaneNames
 from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
+from .links import Link, Source
 
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
 _GATHER_S: Final = 0.0005
-#: Most that is received on one connection before the others have their turn, in chunks.
+#: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
+_MUCH_BYTES: Final = 32_768
 _MOST_CHUNKS: Final = 16
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
@@ -42,46 +42,6 @@ _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
 #: The machine slept if the clock that goes on meanwhile got ahead by more than this. The two are never read at once.
 _SLEPT_NS: Final = 5_000_000
-
-
-class Link(Protocol):
-    """A connection that this module reads: a socket, hiredis' parser, and what that returns when it needs more."""
-
-    sock: socket.socket
-    plain: bool  # the socket carries what the parser reads, as it is
-    reader: Any
-    more: object
-    identity: int
-
-    def send_some(self, data: memoryview) -> int:
-        """Send without blocking; return how many bytes have gone. Raises OSError."""
-
-    def receive(self) -> bytes | None:
-        """Return what has come, ``b""`` at the end of the stream, None if nothing has. Raises OSError."""
-
-    def close(self) -> None:
-        """Close the descriptor. Idempotent."""
-
-
-class Source(Protocol):
-    """Makes connections."""
-
-    def connect_listener(self, shard: int) -> Link:
-        """Return a new RESP3 connection. May block as long as the connect time-out."""
-
-    def note_alive(self, shard: int) -> None:
-        """The shard has answered."""
-
-
-def suspended_ns() -> int:
-    """Return for how long this machine has slept since it was started: what the monotonic clock does not count.
-
-    It never says too much. It says too little when this thread was made to wait between reading the one clock and
-    the other. Always 0 where the platform has no clock to tell by.
-    """
-    if not hasattr(time, "CLOCK_BOOTTIME"):
-        return 0
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - monotonic_ns()
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +75,7 @@ class Listener:
         places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
             one place share a connection.
         clock: Monotonic nanoseconds.
-        slept: Returns for how long the machine has slept since it was started: see :func:`suspended_ns`.
+        slept: Returns for how long the machine has slept since it was started.
     """
 
     def __init__(
@@ -434,7 +394,7 @@ class Listener:
             count = follower.inbox.fill(descriptor)
             if count > 0:
                 follower.digest(self._clock())
-            if count < CHUNK or follower.gave_up is not None:
+            if count < _MUCH_BYTES or follower.gave_up is not None:
                 break
         return count
 

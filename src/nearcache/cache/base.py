@@ -275,7 +275,7 @@ class Cache(Store[K, V], Verbs[K, V]):
         """
         raise NotImplementedError
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely.
 
         ::
@@ -289,8 +289,10 @@ class Cache(Store[K, V], Verbs[K, V]):
 
         Args:
             seconds: The longest that the change will take, 0.001 to 3600.
+            linger: How long the hold goes on after the end, 0 to 3600: as long as a loader may still read the old state
+                then, from a replica of the database that lags, or in a transaction that began before.
         Raises:
-            ValueError: ``seconds`` is out of range.
+            ValueError: ``seconds`` or ``linger`` is out of range.
             ShardUnavailableError, BulkError: At the beginning: do not commit. At the end: the invalidation is not
                 known to be done; it is owed.
         Cost: two round trips per shard.

@@ -20,6 +20,17 @@ def hold_to_ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
+def linger_to_ms(seconds: float) -> int:
+    """Check for how long a hold goes on after its end; return milliseconds.
+
+    Raises:
+        ValueError: It is out of range.
+    """
+    if not 0 <= seconds <= 3600.0:
+        raise ValueError(f"linger={seconds!r}: give 0 to 3600, as long as loaders may still read the old state")
+    return round(seconds * 1000)
+
+
 class Hold:
     """Keys whose data is about to change: nothing is stored under them until it has.
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from ..changes import SKIP, Change, Swapped
 from ..codecs import FreezingCodec, thaw
+from ..errors import ConfigError
 from ..loading import Steps
 from .base import DEFAULT, D, K, V, _pairs
 from .tiered import TieredCache
@@ -74,10 +75,18 @@ class IsolatedCache(TieredCache[K, V]):
         """Remove from L1 what has expired, and return it."""
         return [(key, thaw(value)) for key, value in super().expire(time)]
 
-    def _run(self, steps: Steps[T]) -> T:
-        result: Any = super()._run(steps)
+    def _given(self, result: T) -> T:
+        given: Any = result
         # Only bulk reads return a dict: a value that is one comes frozen.
-        return cast("T", {key: thaw(value) for key, value in result.items()} if type(result) is dict else thaw(result))
+        return cast("T", {key: thaw(value) for key, value in given.items()} if type(given) is dict else thaw(given))
+
+    def _async_view(self) -> Any:
+        """Refuse: tasks that share a load would share its value.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("isolation", self.isolation, "asyncio has isolation='shared' only: open another cache for it")
 
     # -- in: what callers and loaders give
 

@@ -19,7 +19,7 @@ from ..errors import ConfigError, ContentionError
 from ..flights import ABANDONED, Load, Loads
 from ..options import Settings, check_tags, memory_options, parse
 from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
-from .holding import Hold, hold_to_ms
+from .holding import Hold, hold_to_ms, linger_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
@@ -256,14 +256,22 @@ class MemoryCache(Cache[K, V]):
         self._tag_changes += 1
         self._derived.changed(self, name.encode("utf-8", "surrogatepass"))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`.
 
-        What is loaded or stored meanwhile goes at its end.
+        What is loaded or stored meanwhile goes at its end, or once more after ``linger``.
         """
         hold_to_ms(seconds)
-        held = list(keys)
-        return Hold(lambda: self.delete_many(held), lambda: self.delete_many(held))
+        held, linger_ms = list(keys), linger_to_ms(linger)
+
+        def end() -> None:
+            self.delete_many(held)
+            if linger_ms:
+                again = threading.Timer(linger_ms / 1000, lambda: [self.delete(key) for key in held])
+                again.daemon = True
+                again.start()
+
+        return Hold(lambda: self.delete_many(held), end)
 
     def token(self) -> str:
         """Return a token. There are no other processes, so it says nothing."""

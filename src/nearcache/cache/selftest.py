@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
@@ -13,6 +13,11 @@ from ..errors import CoherenceError
 from ..l2 import Driver, Reply
 from ..loading import Tier, new_id
 from .report import SelfTest, ShardTest
+
+_ASTRAY: Final = (
+    "requests and the subscription meet different lanes: are they in different databases, or led to different servers "
+    "by a proxy?"
+)
 
 
 def run_selftest(tier: Tier, driver: Driver, listener: Listener, names: Sequence[str], timeout_s: float) -> SelfTest:
@@ -45,9 +50,11 @@ def _test(tier: Tier, driver: Driver, listener: Listener, lane: int, name: str, 
         error = reply if isinstance(reply, Exception) else _error_in(reply)
         if error is not None:
             return ShardTest(name, False, None, f"cannot publish: {error}")
-        if seen.wait(timeout_s):
-            return ShardTest(name, True, (at_ns[0] - sent_ns) / 1e6, "")
         assert isinstance(reply, Reply)
+        if seen.wait(timeout_s):
+            if _is_followed(tier, listener, lane, reply, timeout_s):
+                return ShardTest(name, True, (at_ns[0] - sent_ns) / 1e6, "")
+            return ShardTest(name, False, None, _ASTRAY)
         return ShardTest(name, False, None, _why_unseen(tier, lane, reply))
     finally:
         listener.unwatch(wid)
@@ -57,16 +64,27 @@ def _error_in(reply: Reply) -> Exception | None:
     return next((value for value in reply.values if isinstance(value, Exception)), None)
 
 
+def _epoch_in(reply: Reply) -> int:
+    epoch: Any = reply.values[0][3]
+    return int(epoch, 16)
+
+
+def _is_followed(tier: Tier, listener: Listener, number: int, reply: Reply, timeout_s: float) -> bool:
+    """Whether the lane written to is the one whose heartbeats are heard: channels are common to all databases."""
+    lane, epoch = tier.lanes[number], _epoch_in(reply)
+    if lane.epoch != epoch:  # or the record is new since the last heartbeat
+        asked = threading.Event()
+        if listener.fence(number, asked.set):
+            asked.wait(timeout_s)
+    return lane.epoch == epoch
+
+
 def _why_unseen(tier: Tier, number: int, reply: Reply) -> str:
     lane = tier.lanes[number]
     if lane.state is not State.LIVE:
         return f"not subscribed ({lane.state.value}): {lane.last_error}"
-    epoch: Any = reply.values[0][3]
-    if lane.epoch != int(epoch, 16):
-        return (
-            "requests and the subscription meet different lanes: are they in different databases, or led to "
-            "different servers by a proxy?"
-        )
+    if lane.epoch != _epoch_in(reply):
+        return _ASTRAY
     return (
         "writes and heartbeats pass but published messages do not arrive: does the ACL user have the "
         "channel (&nc:*), does a proxy drop pub/sub?"

@@ -1,20 +1,20 @@
-"""The verbs of a cache on Redis: which steps carry out each of their hooks."""
+"""What changes a single key of a cache on Redis: which steps carry it out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..changes import MISSING, Change, Swapped
-from ..loading import ENDLESS_MS, Steps, Tier, look, swap, tags_named, take, touch
+from ..loading import ENDLESS_MS, Steps, Tier, invalidate, look, swap, tags_named, take, touch, write
 from ..options import check_tags
-from .base import Cache, K, V
+from .base import DEFAULT, Cache, K, V
 
 T = TypeVar("T")
 
 
 class SwappingCache(Cache[K, V]):
-    """What :class:`TieredCache` is made from: the verbs, given a tier and a way to run steps."""
+    """What :class:`TieredCache` is made from: changes of single keys, given a tier and a way to run steps."""
 
     _tier: Tier
 
@@ -23,6 +23,23 @@ class SwappingCache(Cache[K, V]):
 
     def _name(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)
+
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key, or store the default. Of several processes at once, one stores."""
+        found = self.get(key, DEFAULT)
+        if found is DEFAULT:
+            found = self._run(write(self._tier, self, self._name(key), default, self._tier.ttl_ms, absent_only=True))
+        return default if found is MISSING else cast("V", found)
+
+    def __delitem__(self, key: K) -> None:
+        if not self.invalidate(key):
+            raise KeyError(key)
+
+    def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
+        return self._run(invalidate(self._tier, self, self._name(key)))
+
+    # -- the hooks of the verbs
 
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version. See :meth:`Verbs.gets`."""

@@ -30,7 +30,6 @@ from ..loading import (
     clear,
     contains,
     hex_id,
-    invalidate,
     invalidate_many,
     invalidate_tag,
     load,
@@ -44,7 +43,7 @@ from ..loading import (
 )
 from ..options import Endpoint, Settings, check_tags, parse
 from .base import DEFAULT, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
-from .holding import Hold, hold_to_ms
+from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
 from .report import (
     Health,
@@ -87,8 +86,7 @@ class TieredCache(SwappingCache[K, V]):
     logged, and ``health()`` shows it.
     """
 
-    #: What this class does; :func:`nearcache.open` chooses the class by the option.
-    isolation = "shared"
+    isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         settings = parse(url, **options)
@@ -202,21 +200,6 @@ class TieredCache(SwappingCache[K, V]):
         ttl_ms, named = self._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
         self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
 
-    def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key, or store the default. Of several processes at once, one stores."""
-        found = self.get(key, DEFAULT)
-        if found is DEFAULT:
-            found = self._run(write(self._tier, self, self._name(key), default, self._tier.ttl_ms, absent_only=True))
-        return default if found is MISSING else cast("V", found)
-
-    def __delitem__(self, key: K) -> None:
-        if not self.invalidate(key):
-            raise KeyError(key)
-
-    def invalidate(self, key: K) -> bool:
-        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
-        return self._run(invalidate(self._tier, self, self._name(key)))
-
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:  # noqa: ARG003
         """Not offered: a "new" cache would be the same namespace on the same servers as any other.
@@ -268,12 +251,13 @@ class TieredCache(SwappingCache[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
-        names, hold_ms, token = [self._name(key) for key in keys], hold_to_ms(seconds), hex_id(new_id())
+        names, token = [self._name(key) for key in keys], hex_id(new_id())
+        hold_ms, linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
         return Hold(
             lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"0", token))),
+            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
         )
 
     def token(self) -> str:
@@ -380,7 +364,10 @@ class TieredCache(SwappingCache[K, V]):
 
     def _run(self, steps: Steps[T]) -> T:
         self._use()
-        return self._runner.run(steps)
+        return self._given(self._runner.run(steps))
+
+    def _given(self, result: T) -> T:
+        return result  # to the caller, by any runner: subclasses may give something else
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""

@@ -22,6 +22,8 @@ from typing import Final, NamedTuple
 #: Changes remembered, and for how long: replication that lags by more has other troubles.
 LIMIT: Final = 65_536
 KEEP_NS: Final = 60_000_000_000
+#: Epochs that are remembered to be over.
+_EPOCHS: Final = 64
 #: What one message invalidates at most.
 BATCH_KEYS: Final = 128
 _BATCH_BYTES: Final = 60_000
@@ -50,38 +52,66 @@ class Journal:
     """See the module. Not locked: the caller is.
 
     Attributes:
-        newest: Epoch and number of the last acknowledged change.
+        serial: Counts the times that something came to be owed.
+        newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
         forgotten: Changes that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
     """
 
-    __slots__ = ("_changes", "_clear_owed", "_limit", "_owed", "_serial", "forgotten", "newest", "replayed")
+    __slots__ = (
+        "_changes", "_clear_owed", "_ends", "_epoch", "_limit", "_over", "_owed", "forgotten", "newest", "replayed",
+        "serial",
+    )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._changes: deque[_Change] = deque()
         self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
         self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
-        self._serial = 1
+        self.serial = 1
+        self._epoch: int | None = None
+        self._ends: Mapping[int, int] | None = {}
+        self._over: deque[int] = deque(maxlen=_EPOCHS)  # epochs that this process knows to be over
         self.newest: tuple[int, int] | None = None
         self.forgotten = 0
         self.replayed = 0
 
     # -- acknowledged changes
 
-    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int) -> None:
-        """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1)."""
+    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int, since: int) -> None:
+        """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1).
+
+        Args:
+            since: The serial before it was sent. What has come to be owed later is not settled by it.
+        """
+        if epoch in self._over and not self._survives(epoch, seq):
+            # The acknowledgement took longer than the server lived, and what took over does not have the change.
+            if self._ends is not None:
+                self._lose(keys)
+            return
         changes = self._changes
         changes.append(_Change(epoch, seq, now_ns, keys))
         self.newest = (epoch, seq)
         if self._owed:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:
-                self._owed.pop(key, None)
+                if self._owed.get(key, since + 1) <= since:
+                    del self._owed[key]
         while changes[0].at_ns < now_ns - KEEP_NS:
             changes.popleft()
         if len(changes) > self._limit:
             changes.popleft()
             self.forgotten += 1
+
+    def _survives(self, epoch: int, seq: int) -> bool:
+        """Whether the server of now has a change of an epoch that is over."""
+        return self._ends is not None and seq <= self._ends.get(epoch, -1)
+
+    def _lose(self, keys: Sequence[bytes] | None) -> None:
+        self.replayed += 1 if keys is None else len(keys)
+        if keys is None:
+            self.owe_clear()
+        else:
+            self.owe(keys)
 
     def forked(self, epoch: int, ends: Mapping[int, int] | None) -> int:
         """The lane is in a new epoch. What the server has lost is owed again; returns how many keys.
@@ -91,22 +121,21 @@ class Journal:
             ends: Earlier epochs -> their last number that the server has. An epoch that is not among them passed on a
                 primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
         """
-        kept: deque[_Change] = deque()
-        lost: list[bytes] = []
-        clear_lost = False
-        for change in self._changes:
-            if change.epoch == epoch or (ends is not None and change.seq <= ends.get(change.epoch, -1)):
-                kept.append(change)
-            elif ends is not None and change.keys is not None:
-                lost.extend(change.keys)
+        replayed = self.replayed
+        if self.newest is not None and self.newest[0] != epoch:
+            self.newest = None  # whatever is heard from now on comes later
+        if self._epoch is not None and self._epoch != epoch:
+            self._over.append(self._epoch)
+        self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
+        self._epoch, self._ends = epoch, ends
+        changes, self._changes = self._changes, deque()
+        for change in changes:
+            is_current = change.epoch == epoch and epoch not in (ends or ())
+            if is_current or self._survives(change.epoch, change.seq):
+                self._changes.append(change)
             elif ends is not None:
-                clear_lost = True
-        self._changes = kept
-        self.owe(lost)
-        if clear_lost:
-            self.owe_clear()
-        self.replayed += len(lost) + clear_lost
-        return len(lost) + clear_lost
+                self._lose(change.keys)
+        return self.replayed - replayed
 
     # -- what is owed
 
@@ -126,22 +155,22 @@ class Journal:
 
     def owe(self, keys: Iterable[bytes]) -> None:
         """These keys are owed an invalidation."""
-        self._serial += 1
+        self.serial += 1
         if not self._clear_owed:
-            self._owed.update(dict.fromkeys(keys, self._serial))
+            self._owed.update(dict.fromkeys(keys, self.serial))
         if self._clear_owed or len(self._owed) > self._limit:
             self.owe_clear()
 
     def owe_clear(self) -> None:
         """The whole lane is."""
-        self._serial += 1
-        self._clear_owed = self._serial
+        self.serial += 1
+        self._clear_owed = self.serial
         self._owed.clear()
 
     def due(self) -> Debt | None:
         """Return what to invalidate next, to be handed to :meth:`paid` when that is acknowledged."""
         if self._clear_owed:
-            return Debt(None, self._serial)
+            return Debt(None, self.serial)
         batch: list[bytes] = []
         size = 0
         for key in self._owed:
@@ -149,7 +178,7 @@ class Journal:
             if batch and (size > _BATCH_BYTES or len(batch) == BATCH_KEYS):
                 break
             batch.append(key)
-        return Debt(batch, self._serial) if batch else None
+        return Debt(batch, self.serial) if batch else None
 
     def paid(self, debt: Debt) -> None:
         """It has been acknowledged. A key that has come to be owed anew meanwhile still is: the older request says

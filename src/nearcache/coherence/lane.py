@@ -137,7 +137,7 @@ class Lane:
     bound_ns: int
     state: State = State.DOWN
     identity: int = 0
-    generation: int | None = None
+    stated_generation: int | None = None
     position: Position | None = None
     fresh_until_ns: int = 0
     last_error: str = "not connected yet"
@@ -146,7 +146,15 @@ class Lane:
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
     _void: int = 0
-    _own_clears: set[int] = field(default_factory=set)
+    _own_clears: dict[int, int | None] = field(default_factory=dict)  # wid -> when the call returned; None: not yet
+
+    @property
+    def generation(self) -> int | None:
+        """The lane's generation; ``None``: not known.
+
+        It is not known while the message of a clear of our own is still to come: others may say what was before that.
+        """
+        return None if self._own_clears else self.stated_generation
 
     @property
     def heartbeat_ns(self) -> int:
@@ -169,6 +177,7 @@ class Lane:
         self.last_error = reason
         self._sent.clear()
         self._void = 0
+        self.stated_generation = None
         self._own_clears.clear()
         return [Detach(), Suspect()]
 
@@ -177,7 +186,12 @@ class Lane:
 
         Without this its own message, which may come later than that, would make suspect what was written since.
         """
-        self._own_clears.add(wid)
+        self._own_clears[wid] = None
+
+    def cleared(self, wid: int, now_ns: int) -> None:
+        """It has done so, or given up. What is written from now on is newer than the clear."""
+        if wid in self._own_clears:
+            self._own_clears[wid] = now_ns
 
     def connected(self, identity: int) -> list[Action]:
         """A new connection is subscribed; ``identity`` is the server's. The first heartbeat must follow at once."""
@@ -225,17 +239,25 @@ class Lane:
             self.state = State.LIVE
             self.counters.resyncs += 1
             actions.append(Attach(self.identity))
-        elif there != self.position or self.generation not in (None, generation):
+        elif there != self.position or self.stated_generation not in (None, generation):
             # A message that the server sent before this reply has not come: it is lost. Or the record was.
             self.counters.gaps += 1
             actions.append(Suspect())
-        if self.epoch is not None and self.epoch != there.epoch:
-            self.counters.forks += 1
-            # A new record has one random number as epoch and as generation.
+        if self.epoch != there.epoch:
+            self.counters.forks += self.epoch is not None
+            # A new record has one random number as epoch and as generation. To be said at the first heartbeat too: this
+            # process may have changed something before, on a server that has been replaced since.
             actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
+        elif self.position is not None and there.seq < self.position.seq:
+            # Behind a proxy another primary has taken over, and nobody has met it anew. What it lacks is known even so.
+            self.counters.forks += 1
+            actions.append(Forked(there.epoch, {there.epoch: there.seq}))
         self.epoch = there.epoch
         self.position = there
-        self.generation = generation
+        self.stated_generation = generation
+        # What was cleared before this heartbeat was sent is in the reply, whether or not its message ever comes.
+        for wid in [wid for wid, at_ns in self._own_clears.items() if at_ns is not None and at_ns <= sent_ns]:
+            del self._own_clears[wid]
         self.last_error = ""
         if self._void:
             self._void -= 1
@@ -288,7 +310,7 @@ class Lane:
             ):
                 self.counters.gaps += 1
                 # What is missing may have been a clear, or the whole record: readers ask until a heartbeat tells.
-                self.generation = None
+                self.stated_generation = None
                 actions.append(Suspect())
             self.position = Position(message.epoch, message.seq, message.wid)
         # In SYNC there is no position yet; messages still poison what is in flight.
@@ -300,11 +322,9 @@ class Lane:
             return [Suspect()]
         if message.operation != "C":
             return [Apply(message.wid, message.keys)]
-        self.generation = message.wid
-        if message.wid in self._own_clears:
-            self._own_clears.discard(message.wid)
-            return []
-        return [Suspect()]
+        self.stated_generation = message.wid
+        # Once our own call has returned, it has dropped everything itself, and what L1 holds is newer. Not before.
+        return [] if self._own_clears.pop(message.wid, None) is not None else [Suspect()]
 
     def _give_up(self, reason: str) -> list[Action]:
         return [*self.lost(reason), Reconnect(reason)]

@@ -212,9 +212,14 @@ def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     run_id, history = server.get("run_id"), replication.get("master_replid")
     identity = 0
     if run_id and history:
-        digest = hashlib.blake2b(f"{run_id} {history}".encode(), digest_size=8).digest()
-        identity = int.from_bytes(digest, "big") or 1
+        identity = identity_of(run_id, history)
     return Peer(identity, version, endpoint.address, "min_slaves_good_slaves" in replication)
+
+
+def identity_of(run_id: str, history: str) -> int:
+    """Return the identity of a server with this ``run_id`` and ``master_replid``."""
+    digest = hashlib.blake2b(f"{run_id} {history}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1
 
 
 def _info(answer: Any, endpoint: Endpoint) -> dict[str, str]:

@@ -159,6 +159,7 @@ class _Chunk:
     ops: list[Op] = field(default_factory=list)
     generation: int = 0
     start_ns: int = 0
+    since: int = 0
     tags: tuple[tuple[int, int], ...] = ()
     under: tuple[int, int] | None = None
 
@@ -178,7 +179,7 @@ def write_many(
     try:
         for chunk in chunks:
             chunk.generation = tier.lanes[chunk.shard].generation or 0
-            _open(store, chunk)
+            _open(tier, store, chunk)
             chunk.under = depend(tier, store, chunk.shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
         for chunk in chunks:
@@ -221,7 +222,7 @@ def _write_round(
             outcome.fail(chunk, result)
         elif int(result[0]) == 1:
             tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
-            tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded)
+            tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded, chunk.since)
             outcome.stored.extend(chunk.names)
             deadline_ns = tier.deadline_ns(chunk.start_ns, ttl_ms, ttl_ms)
             held = on_hold(result[4])
@@ -229,6 +230,7 @@ def _write_round(
                 if place in held:
                     store.finish(op, None, 0, 0)
                 else:
+                    tier.sample(name)
                     store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
             chunk.ops.clear()
         else:
@@ -254,7 +256,7 @@ def invalidate_many(
     held = 0
     try:
         for chunk in chunks:
-            _open(store, chunk)
+            _open(tier, store, chunk)
             for name in chunk.names:
                 store.delete(name)
         commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold).commands for c in chunks]
@@ -265,7 +267,7 @@ def invalidate_many(
                 outcome.fail(chunk, result)
                 continue
             tier.count(invalidations=len(chunk.names))
-            tier.acknowledge(chunk.shard, result[3], result[4], chunk.encoded)
+            tier.acknowledge(chunk.shard, result[3], result[4], chunk.encoded, chunk.since)
             outcome.stored.extend(chunk.names)
             held += int(result[2])
             for op in chunk.ops:
@@ -320,7 +322,8 @@ def _last(reply: Reply, start: int, end: int) -> tuple[Any, int]:
     return next((value for value in values if isinstance(value, ShardError)), values[-1]), reply.identity
 
 
-def _open(store: Store[Any, Any], chunk: _Chunk) -> None:
+def _open(tier: Tier, store: Store[Any, Any], chunk: _Chunk) -> None:
+    chunk.since = tier.serial(chunk.shard)
     for name in chunk.names:
         op = Op(name, chunk.shard, wid=chunk.wid, write=True, announced=True)
         chunk.ops.append(op)

@@ -231,6 +231,7 @@ def _fill(
         return loaded.value
     tier.count_write(len(sealed))
     deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
+    tier.sample(op.key)
     store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
     return loaded.value
 

@@ -129,8 +129,7 @@ def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, 
     if found.wid:
         if not op.storable:
             tier.count(poisoned=1)
-        if tier.sampler is not None:
-            tier.sampler.note(op.key)
+        tier.sample(op.key)
     store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
 

@@ -3,7 +3,8 @@
 An entry carries the stamp that its lane had when it was last known to be current, so what has to be remembered is until
 when each stamp was vouched for. A copy is served for ``stale_if_error`` after that instant and never past its own
 lifetime. Stamps that ended in any other way than by the loss of the connection are not remembered: a clear has made
-their entries worthless, and after a gap some of them are known to have changed.
+their entries worthless, and after a gap some of them are known to have changed. Entries with tags stand under derived
+lanes, of which nothing is remembered: nobody can say which of their tags have changed.
 """
 
 from __future__ import annotations

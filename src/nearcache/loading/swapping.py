@@ -133,7 +133,7 @@ def _store(
         ttl_ms = there.pttl_ms if there.pttl_ms > 0 else ENDLESS_MS
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
-    generation = tier.lanes[lane].generation or 0
+    generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
     try:
         store.open(op)
         stated, under = there.tags, there.under
@@ -148,7 +148,8 @@ def _store(
             status, current, *rest = reply.values[-1]
             if int(status) == 1:
                 tier.count_write(len(sealed))
-                tier.acknowledge(lane, rest[0], rest[1], (encoded,))
+                tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
+                tier.sample(name)
                 deadline_ns = tier.deadline_ns(there.start_ns if keeps else start_ns, ttl_ms, ttl_ms)
                 is_held = bool(rest[2])
                 wid = 0 if is_held else op.wid
@@ -174,7 +175,7 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
         ShardError: It is not known to be done; an invalidation is owed.
     """
     lane, encoded = tier.place(name)
-    was_owed = tier.is_owed(lane, encoded)  # then what is there should have gone before
+    was_owed, since = tier.is_owed(lane, encoded), tier.serial(lane)  # then what is there should have gone before
     op = Op(name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
@@ -183,7 +184,7 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
         command = tier.call(tier.scripts.take, tier.write_keys(lane, [encoded]), hex_id(op.wid))
         reply = answer((yield [Exchange(lane, [command])])[0])
         _, generation, data, epoch, seq = reply.values[0]
-        tier.acknowledge(lane, epoch, seq, (encoded,))
+        tier.acknowledge(lane, epoch, seq, (encoded,), since)
         store.finish(op, None, 0, 0)
         tier.count(invalidations=1)
     except BaseException as error:
@@ -204,7 +205,7 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
     lane, encoded = tier.place(name)
     if tier.is_owed(lane, encoded):
         yield from invalidate(tier, store, name)
-    op = Op(name, lane, wid=new_id(), write=True)
+    op, since = Op(name, lane, wid=new_id(), write=True), tier.serial(lane)
     try:
         store.open(op)
         start_ns = tier.clock()
@@ -218,7 +219,7 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
             return False, MISSING
         data, epoch, seq = rest
         if int(seq):
-            tier.acknowledge(lane, epoch, seq, (encoded,))
+            tier.acknowledge(lane, epoch, seq, (encoded,), since)
             store.finish(op, None, 0, 0)
         else:
             store.abandon(op, drop=False)

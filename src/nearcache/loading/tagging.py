@@ -37,15 +37,25 @@ class Tag(NamedTuple):
     lane: int
 
 
+def tag_hash(name: str) -> int:
+    """Return the 64-bit hash of a tag, by which envelopes and records know it."""
+    return fnv1a64(name.encode("utf-8", "surrogatepass"))
+
+
+def tag_key(hashed: int) -> bytes:
+    """Return the encoded key of the record of the tag with this hash."""
+    return TAG_KEY + b"%016x" % hashed
+
+
 def tag_of(tier: Tier, hashed: int) -> Tag:
     """Return the tag with this hash."""
-    key = TAG_KEY + b"%016x" % hashed
+    key = tag_key(hashed)
     return Tag(hashed, key, tier.lane_of(key))
 
 
 def tags_named(tier: Tier, names: Iterable[str]) -> tuple[Tag, ...]:
     """Return the tags of these names, each once, in the order of their hashes."""
-    hashes = {fnv1a64(name.encode("utf-8", "surrogatepass")) for name in names}
+    hashes = set(map(tag_hash, names))
     return tuple(tag_of(tier, hashed) for hashed in sorted(hashes))
 
 
@@ -175,16 +185,16 @@ def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
 
 
 def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
-    generation = tier.lanes[tag.lane].generation or 0
+    generation, since = tier.lanes[tag.lane].generation or 0, tier.serial(tag.lane)
     keys = tier.write_keys(tag.lane, [tag.key])
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS)
+        sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS, key=tag.key)
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
         reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
         status, there, *rest = reply.values[0]
         if int(status) == 1:
-            tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,))
+            tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,), since)
             tier.tags_since[tag.key] = start_ns
             deadline_ns = tier.deadline_ns(start_ns, ENDLESS_MS, ENDLESS_MS)
             tier.tags.finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)

@@ -214,7 +214,7 @@ class Tier:
     def known_generation(self, number: int) -> int | None:
         """The lane's generation, while the lane is followed closely enough to trust it."""
         lane = self.lanes[number]
-        return lane.generation if lane.state is State.LIVE else None
+        return lane.generation if lane.state is State.LIVE and self.clock() < lane.fresh_until_ns else None
 
     def ask_generation(self, lane: int) -> Command:
         """The command that reads a lane's generation."""
@@ -262,10 +262,20 @@ class Tier:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
-    def acknowledge(self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None) -> None:
-        """A change of these keys (None: a clear) is in the server, as this number of this epoch."""
+    def acknowledge(
+        self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
+    ) -> None:
+        """A change of these keys (None: a clear) is in the server, as this number of this epoch.
+
+        Args:
+            since: The journal's serial (:meth:`serial`) before the change was sent.
+        """
         with self.lock:
-            self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock())
+            self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), since)
+
+    def serial(self, lane: int) -> int:
+        """What comes to be owed on a lane from now on has a higher serial."""
+        return self.journals[lane].serial
 
     def owe(self, lane: int, encoded: Iterable[bytes]) -> None:
         """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged."""
@@ -320,12 +330,19 @@ class Tier:
         heard = None if lane_position is None else (lane_position.epoch, lane_position.seq)
         if own is None or heard is None:
             return own or heard
-        return max(own, heard) if own[0] == heard[0] else heard
+        # Of two epochs it is not known which is the later. No lane is ever in epoch 0, so whoever is given that asks
+        # the server.
+        return max(own, heard) if own[0] == heard[0] else (0, 0)
 
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """The lane is in a new epoch: owe again what the server has lost."""
         with self.lock:
             self.journals[lane].forked(epoch, ends)
+
+    def sample(self, name: Any) -> None:
+        """A key has been read from L2, or written: L1 may serve it from now on."""
+        if self.sampler is not None:
+            self.sampler.note(name)
 
     def count_hit(self, size_bytes: int) -> None:
         """The same for what is counted most often."""

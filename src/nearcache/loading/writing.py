@@ -70,7 +70,7 @@ def _write(
     tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, sealing: _Sealing, nx: bool
 ) -> Steps[Any]:
     content, ttl_ms, tags, under = sealing
-    generation = tier.lanes[op.lane].generation or 0
+    generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
     for _ in range(_ATTEMPTS):
         sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags)
         start_ns = tier.clock()
@@ -82,11 +82,12 @@ def _write(
         if int(status) == 1:
             tier.count_write(len(sealed))
             epoch, seq, held = rest
-            tier.acknowledge(op.lane, epoch, seq, (encoded,))
+            tier.acknowledge(op.lane, epoch, seq, (encoded,), since)
             if held:
                 store.finish(op, None, 0, 0)
                 return MISSING
             deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
+            tier.sample(op.key)
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
@@ -141,13 +142,13 @@ def invalidate(
     shard, encoded = tier.place(name)
     op = Op(name, shard, wid=new_id(), write=True)
     hold = () if hold_ms is None else (b"%d" % hold_ms, token)
-    held = False
+    held, since = False, tier.serial(shard)
     try:
         store.open(op)
         held = store.delete(name)
         reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid, *hold)])[0])
         _, _, existed, epoch, seq = reply.values[0]
-        tier.acknowledge(shard, epoch, seq, (encoded,))
+        tier.acknowledge(shard, epoch, seq, (encoded,), since)
         store.finish(op, None, 0, 0)
         tier.count(invalidations=1)
         return held or int(existed) > 0
@@ -167,6 +168,7 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
     for lane, wid in zip(tier.lanes, ids, strict=True):
         lane.expect_clear(wid)
     replies: list[Any] = [None] * len(ids)
+    serials = [tier.serial(lane) for lane in range(len(ids))]
     try:
         replies = yield [tier.clear_exchange(lane, wid) for lane, wid in enumerate(ids)]
     finally:
@@ -175,11 +177,13 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
                 tier.owe_clear(number)
             else:
                 _, _, epoch, seq = reply.values[0]
-                tier.acknowledge(number, epoch, seq, None)
+                tier.acknowledge(number, epoch, seq, None, serials[number])
             # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
-            lane.generation = None
+            lane.stated_generation = None
             tier.suspect(store, number)
         store.drop_all(invalidated=True)
+        for lane, wid in zip(tier.lanes, ids, strict=True):
+            lane.cleared(wid, tier.clock())
     tier.count(invalidations=1)
     failed = next((value for reply in replies for value in errors_in(reply)), None)
     if failed is not None:
@@ -195,8 +199,12 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
         exchange = (
             tier.clear_exchange(lane, wid) if debt.keys is None else tier.invalidate_exchange(lane, debt.keys, wid)
         )
-        if errors_in((yield [exchange])[0]):
+        reply = (yield [exchange])[0]
+        if errors_in(reply):
             return False
+        # A payment is a change like others: a failover may lose it too.
+        *_, epoch, seq = reply.values[0]
+        tier.acknowledge(lane, epoch, seq, debt.keys, debt.serial)
         tier.paid(lane, debt)
         tier.count(repaid=1 if debt.keys is None else len(debt.keys))
     return True

@@ -135,7 +135,7 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         raise NotImplementedError
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
         """Return a context, for ``async with``, in which the data behind these keys can be changed safely.
 
         See :meth:`Cache.hold`. When the task is cancelled within, the hold ends as well.

@@ -9,7 +9,6 @@ from ...awaiting import LoadTasks, call_loader
 from ...changes import Change, Swapped
 from ...flights import Load
 from ..base import DEFAULT, K, V
-from ..holding import hold_to_ms
 from ..memory import MemoryCache
 from .base import AsyncCache, AsyncHold, Loader
 
@@ -68,10 +67,16 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def invalidate_tag(self, tag: str) -> None:
         self.cache.invalidate_tag(tag)
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
-        hold_to_ms(seconds)
-        held = list(keys)
-        return AsyncHold(lambda: self.delete_many(held), lambda: self.delete_many(held))
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
+        held = self.cache.hold(keys, seconds, linger=linger)
+
+        async def begin() -> None:
+            held.__enter__()
+
+        async def end() -> None:
+            held.__exit__(None, None, None)
+
+        return AsyncHold(begin, end)
 
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:
         self.cache.wait_for(token, timeout)

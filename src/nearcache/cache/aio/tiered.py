@@ -33,7 +33,7 @@ from ...loading import (
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
 from ..base import DEFAULT, K, V, _pairs
-from ..holding import hold_to_ms
+from ..holding import hold_to_ms, linger_to_ms
 from ..tiered import TieredCache
 from .base import AsyncCache, AsyncHold, Loader
 
@@ -131,12 +131,12 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def invalidate_tag(self, tag: str) -> None:
         await self._run(invalidate_tag(self._tier, self.cache, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0) -> AsyncHold:
-        cache, hold_ms, token = self.cache, hold_to_ms(seconds), hex_id(new_id())
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
+        cache, hold_ms, linger_ms, token = self.cache, hold_to_ms(seconds), linger_to_ms(linger), hex_id(new_id())
         names = [cache._name(key) for key in keys]
         return AsyncHold(
             lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"0", token))),
+            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % linger_ms, token))),
         )
 
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:

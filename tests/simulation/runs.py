@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +49,17 @@ class Plan:
             for _ in range(profile.operations)
         ]
         return cls(seed, profile, operations, draw(world.stream("faults"), profile.faults, profile.length_ns))
+
+    @classmethod
+    def under(cls, seed: int, kinds: Sequence[str]) -> Plan:
+        """Draw a run under these kinds of faults only."""
+        plan = cls.of(seed)
+        rng = World(seed).stream("chosen faults")
+        length = plan.profile.length_ns
+        faults = sorted(
+            fault._replace(kind=rng.choice(kinds)) for fault in draw(rng, 12 if kinds else 0, length) if kinds
+        )
+        return cls(seed, plan.profile, plan.operations, faults)
 
     def only(self, operations: Collection[int], faults: Collection[int]) -> Plan:
         """The same with these operations and faults only, by their places."""
@@ -151,7 +163,7 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     world = simulation.world
     with world.in_charge():
         try:
-            simulation.run()
+            copy_context().run(simulation.run)
         except Violation as error:
             violation = error
         except Exception as error:

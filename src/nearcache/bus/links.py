@@ -1,0 +1,35 @@
+"""What the listener needs of connections and of who makes them."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Protocol
+
+
+class Link(Protocol):
+    """A connection that this module reads: a socket, hiredis' parser, and what that returns when it needs more."""
+
+    sock: socket.socket
+    plain: bool  # the socket carries what the parser reads, as it is
+    reader: Any
+    more: object
+    identity: int
+
+    def send_some(self, data: memoryview) -> int:
+        """Send without blocking; return how many bytes have gone. Raises OSError."""
+
+    def receive(self) -> bytes | None:
+        """Return what has come, ``b""`` at the end of the stream, None if nothing has. Raises OSError."""
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+
+
+class Source(Protocol):
+    """Makes connections."""
+
+    def connect_listener(self, shard: int) -> Link:
+        """Return a new RESP3 connection. May block as long as the connect time-out."""
+
+    def note_alive(self, shard: int) -> None:
+        """The shard has answered."""

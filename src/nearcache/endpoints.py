@@ -1,0 +1,165 @@
+"""The servers that a URL names: reading them, and hiding what is secret in it.
+
+Part of ``options``, which checks the values of single options and puts everything together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from .errors import ConfigError
+
+SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+#: What namespaces, shards and embedded servers may be called.
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+Check = Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place.
+
+    With ``master``, the server is whichever the ``sentinels`` say is the master of that name; ``host`` and ``port`` are
+    known from then on only.
+    """
+
+    name: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ssl_ca_certs: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_check_hostname: bool = True
+    master: str = ""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, for messages to people; carries no secret."""
+        if self.master and not self.host:
+            return f"master {self.master} of " + ",".join(f"{host}:{port}" for host, port in self.sentinels)
+        return self.path or f"{self.host}:{self.port}"
+
+
+def read_endpoints(
+    scheme: str, text: str, location: str, connection: dict[str, Any], check_db: Check
+) -> tuple[Endpoint, ...]:
+    """Return the servers that a URL names.
+
+    Args:
+        text: The whole URL, for messages.
+        location: What stands between ``://`` and ``?``.
+        connection: Options of connections that have been given; what the URL says beside is added to them.
+        check_db: Checks the number of a database.
+    Raises:
+        ConfigError: The URL cannot be understood, or says otherwise than the options.
+    """
+    if scheme == "unix":
+        return _unix(scheme, text, location, connection)
+    if "+" in scheme:
+        return _sentinel(scheme, text, location, connection)
+    return _tcp(scheme, text, location, connection, check_db)
+
+
+def _tcp(scheme: str, text: str, location: str, connection: dict[str, Any], check_db: Check) -> tuple[Endpoint, ...]:
+    addresses, path = _authority(text, location, connection, 6379)
+    if path:
+        _fold(connection, {"db": check_db("db", path)})
+    return _endpoints(
+        [{"host": host, "port": port, "name": f"{host}:{port}"} for host, port in addresses],
+        text, connection | {"tls": scheme == "rediss"},
+    )  # fmt: skip
+
+
+def _sentinel(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    sentinels, path = _authority(text, location, connection, 26379)
+    masters = [unquote(name) for name in path.split(",")]
+    if not all(NAME.fullmatch(name) for name in masters):
+        raise ConfigError(
+            "url",
+            redact(text),
+            f"name masters as the sentinels do, as in {scheme}://s1:26379,s2:26379/master1,master2",
+        )
+    return _endpoints(
+        [{"name": name, "master": name, "sentinels": tuple(sentinels)} for name in masters],
+        text, connection | {"tls": scheme.startswith("rediss")},
+    )  # fmt: skip
+
+
+def _authority(text: str, location: str, connection: dict[str, Any], port: int) -> tuple[list[tuple[str, int]], str]:
+    """Return addresses and path; user name and password are folded into ``connection``."""
+    hosts, _, path = location.partition("/")
+    if "@" in path:
+        raise ConfigError("url", redact(text), "write / in a user name or password as %2F")
+    userinfo, at, hosts = hosts.rpartition("@")
+    if at:
+        user, colon, password = userinfo.partition(":")
+        given = {"username": unquote(user) or None, "password": unquote(password) if colon else None}
+        _fold(connection, {option: value for option, value in given.items() if value is not None})
+    return [_host(text, host, port) for host in hosts.split(",")], path
+
+
+def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    paths = [unquote(path) for path in location.split(",")]
+    for path in paths:
+        if not path.startswith("/"):
+            raise ConfigError("url", redact(text), f"give absolute socket paths, as in {scheme}:///run/redis.sock")
+    return _endpoints([{"path": path, "name": path} for path in paths], text, connection)
+
+
+def _endpoints(places: list[dict[str, Any]], text: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    names = connection.pop("shard_names", None)
+    if names is not None:
+        if len(names) != len(places):
+            raise ConfigError("shard_names", names, f"give one name for each of the {len(places)} shards")
+        places = [place | {"name": name} for place, name in zip(places, names, strict=True)]
+    if len({place["name"] for place in places}) != len(places):
+        raise ConfigError("url", redact(text), "name every shard once")
+    if len(places) > 64:
+        raise ConfigError("url", redact(text), "give at most 64 shards")
+    return tuple(Endpoint(**place, **connection) for place in places)
+
+
+def _fold(connection: dict[str, Any], given: dict[str, Any]) -> None:
+    for option, value in given.items():
+        if connection.setdefault(option, value) != value:
+            raise ConfigError(option, redact_value(option, value), "it is given twice, with different values")
+
+
+def _host(text: str, host: str, default: int) -> tuple[str, int]:
+    remedy = f"write hosts as HOST:PORT,HOST:PORT (port {default} when left out; IPv6 addresses in brackets)"
+    try:
+        parts = urlsplit(f"//{host}")
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError("url", redact(text), remedy) from None
+    if not name or any(c.isspace() for c in host):
+        raise ConfigError("url", redact(text), remedy)
+    return name, default if port is None else port
+
+
+def redact(text: str) -> str:
+    """Take out of a URL, however malformed, all that may be secret: what stands before an @, and values of options."""
+    scheme, marker, rest = text.partition("://")
+    if scheme not in SCHEMES:
+        scheme, marker, rest = "", "", text
+    _, at, location = rest.rpartition("@")
+    location, question, query = location.partition("?")
+    return scheme + marker + at.replace("@", "***@") + location + question + re.sub("=[^&]*", "=***", query)
+
+
+def redact_value(option: str, value: object) -> object:
+    """Return the value, or asterisks if the option's name says that it is secret."""
+    return "***" if re.search("pass|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value

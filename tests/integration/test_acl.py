@@ -1,0 +1,132 @@
+"""The documented rights suffice for everything that a cache can do, and services that forbid a command still do."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+import nearcache
+from nearcache import Cache
+from support.redis import RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def documented(page: str) -> list[str]:
+    """Return the words after ``ACL SETUSER`` of the only such line on a page, for a user ``nc``."""
+    lines = re.findall(r"^ *ACL SETUSER \S+ (.*)$", (DOCS / page).read_text(), re.MULTILINE)
+    assert len(lines) == 1
+    return ["nc", *lines[0].replace(">PASSWORD", ">secret").split()]
+
+
+def everything(cache: Cache[Any, Any], other: Cache[Any, Any]) -> None:
+    """Do whatever a cache can do, with its answers checked; ``other`` is another process's view of the same."""
+    cache["a"] = 1
+    assert cache["a"] == 1
+    assert other["a"] == 1
+    assert cache.get("none") is None
+    assert "a" in other
+    cache.set("a", 2, ttl=60)
+    cache.set_many({"b": 2, "c": 3, "large": "x" * 100_000})
+    assert other.get_many(["b", "c", "large"]) == {"b": 2, "c": 3, "large": "x" * 100_000}
+    cache["larger"] = "y" * 1_000_000
+    assert other["larger"] == "y" * 1_000_000
+    assert cache.setdefault("a", 5) == 2
+    assert cache.setdefault("d", 5) == 5
+    assert cache.pop("d") == 5
+    cache.update({"e": 1}, f=2)
+    assert cache.invalidate("e")
+    del cache["f"]
+    cache.delete_many(["b", "c"])
+    wait_until(lambda: other.get_many(["b", "c"]) == {})
+    assert cache.get_or_load("g", lambda key: f"loaded {key}") == "loaded g"
+    assert other["g"] == "loaded g"
+    cache.set("tagged", 1, tags=["t"])
+    assert cache.get_or_load("tagged too", lambda key: 2, tags=["t", "u"]) == 2
+    assert other.get_many(["tagged", "tagged too"]) == {"tagged": 1, "tagged too": 2}
+    cache.invalidate_tag("t")
+    assert cache.get_many(["tagged", "tagged too"]) == {}
+    with cache.hold(["h"]):
+        assert cache.get_or_load("h", lambda key: "held") == "held"
+    cache["i"] = 1
+    other.wait_for(cache.token(), timeout=10)
+    assert other["i"] == 1
+    assert not len(cache) or cache.popitem()
+    cache.clear()
+    wait_until(lambda: other.get("a") is None)
+    assert cache.selftest(10).ok
+
+
+@pytest.mark.parametrize("page", ["operations.md", "wire.md", "security.md"])
+def test_documented_rights_suffice_for_everything(redis_server: RedisServer, page: str) -> None:
+    """Each page has the line; no operation, heartbeat or message is refused, not even in silence."""
+    words = documented(page)
+    namespace = "shop" if any("{shop:" in word for word in words) else "any"
+    redis_server.cli("ACL", "SETUSER", *words)
+    redis_server.cli("ACL", "LOG", "RESET")
+    options = {"namespace": namespace, "username": "nc", "password": "secret", "max_staleness": 0.4}
+    with nearcache.open(redis_server.url, **options) as cache, nearcache.open(redis_server.url, **options) as other:
+        everything(cache, other)
+        resyncs = cache.stats().coherence.resyncs
+        redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        wait_until(lambda: cache.stats().coherence.resyncs > resyncs)
+        redis_server.cli("SCRIPT", "FLUSH")
+        everything(cache, other)
+        assert cache.health().ok
+        refused = {_text(entry, "object") for entry in redis_server.cli("ACL", "LOG")}
+    assert refused <= {"client", "client|no-evict"}  # Redis 6.2 has no such thing
+
+
+def _text(entry: Any, name: str) -> str:
+    fields = entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))
+    value = fields.get(name, fields.get(name.encode()))
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@pytest.mark.parametrize("foreign", ["GET elsewhere", "SET elsewhere 1", "PUBLISH elsewhere 1", "KEYS *", "FLUSHALL"])
+def test_documented_rights_go_no_further(redis_server: RedisServer, foreign: str) -> None:
+    """Keys and channels of others, and commands that concern everybody."""
+    redis_server.cli("ACL", "SETUSER", *documented("operations.md"))
+    with redis_server.client(username="nc", password="secret") as client, pytest.raises(Exception, match="permission"):
+        client.execute_command(*foreign.split())
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [["script"], ["config"], ["client"], ["script", "config", "client", "acl", "function", "debug", "cluster"]],
+    ids=lambda commands: "-".join(commands),
+)
+def test_service_that_forbids_commands_still_does(redis_server: RedisServer, forbidden: list[str]) -> None:
+    """As managed services and proxies do: nothing of ours needs them."""
+    redis_server.cli("ACL", "SETUSER", "nc", "on", ">secret", "resetchannels", "~*", "&*", "+@all")
+    for command in forbidden:
+        with suppress(ResponseError):  # there is no such command in this version
+            redis_server.cli("ACL", "SETUSER", "nc", f"-{command}")
+    options = {"username": "nc", "password": "secret", "max_staleness": 0.4}
+    with nearcache.open(redis_server.url, **options) as cache, nearcache.open(redis_server.url, **options) as other:
+        everything(cache, other)
+        assert cache.health().ok
+        cache["k"] = "v"
+        assert cache.peek("k") == "v"
+
+
+def test_service_that_forbids_info_does_all_but_keep_values_in_l1(redis_server: RedisServer) -> None:
+    """Nothing else tells which server process answers, so nothing may enter L1; and nothing stale is ever read."""
+    redis_server.cli("ACL", "SETUSER", "nc", "on", ">secret", "resetchannels", "~*", "&*", "+@all", "-info")
+    options = {"username": "nc", "password": "secret", "max_staleness": 0.4}
+    with nearcache.open(redis_server.url, **options) as cache, nearcache.open(redis_server.url, **options) as other:
+        everything(cache, other)
+        assert len(cache) == 0
+        for number in range(20):
+            other["k"] = number
+            assert cache["k"] == number  # at once, for Redis is asked
+        assert cache.peek("k") is None
+        assert cache.stats().l1.hits == 0

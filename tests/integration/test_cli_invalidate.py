@@ -1,0 +1,121 @@
+"""An invalidation from a shell, by the real redis-cli: every L1 obeys."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nearcache
+from nearcache import wire
+from nearcache.l2 import scripts
+from support.redis import RedisServer
+from support.waiting import wait_until
+from support.worker import Worker
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(scripts.__file__).parent
+FILE = SCRIPTS / "cli_invalidate.lua"
+
+READER = """
+import nearcache
+def start(url, **options):
+    global cache
+    cache = nearcache.open(url, **options)
+def get(key):
+    return cache.get(key)
+def held(key):
+    return cache.peek(key)
+def gaps():
+    return cache.stats().coherence.gaps
+"""
+
+
+def find_cli(server: RedisServer) -> str:
+    """Return the redis-cli of this server, or the one on PATH."""
+    folder = Path(server.binary.path).resolve().parent
+    beside = [folder / name for name in ("redis-cli", "valkey-cli")]
+    found = [str(path) for path in beside if path.exists()]
+    found += [path for path in map(shutil.which, ("redis-cli", "valkey-cli")) if path]
+    if not found:
+        pytest.fail(f"no redis-cli beside {server.binary.path} or on PATH: install redis-tools")
+    return found[0]
+
+
+def run_cli(server: RedisServer, *words: str) -> str:
+    """Run redis-cli against the server and return what it prints."""
+    where = ["-s", server.path] if server.transport == "unix" else ["-h", server.host, "-p", str(server.port)]
+    command = [find_cli(server), "--no-auth-warning", *where, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_file_is_prelude_and_script_in_one() -> None:
+    """It cannot drift from what nearcache itself sends: behind its heading it is the same text."""
+    text = FILE.read_bytes()
+    heading = text.removesuffix(scripts.load("invalidate").source)
+    assert heading != text
+    assert all(line.startswith(b"-- ") for line in heading.splitlines())
+
+
+def test_invalidation_by_redis_cli_reaches_every_process(
+    redis_server: RedisServer, make_worker: Callable[..., Worker]
+) -> None:
+    """Two processes hold a copy; after the command neither does, and no lane lost its place."""
+    readers = [make_worker(READER), make_worker(READER)]
+    with nearcache.open(redis_server.url, namespace="shop") as cache:
+        for reader in readers:
+            reader.call("start", redis_server.url, namespace="shop")
+        cache["sku:1"], cache["sku:2"], cache["sku:3"] = "a", "b", "c"
+        for reader in readers:
+            wait_until(lambda reader=reader: [reader.call("get", f"sku:{n}") for n in (1, 2, 3)] == ["a", "b", "c"])
+            wait_until(lambda reader=reader: reader.call("get", "sku:1") and reader.call("held", "sku:1") == "a")
+        gaps = [reader.call("gaps") for reader in readers]
+        names = wire.LaneNames(wire.lane_prefix("shop"))
+        keys = [wire.encode_key(key) for key in ("sku:1", "sku:2")]
+        words = [*map(names.value, keys), *map(names.lease, keys), names.lane_key]
+        ids = ("1", "0000000000000001", "0000000000000002")
+        out = run_cli(redis_server, "--eval", str(FILE), *(word.decode() for word in words), ",", *ids)
+        assert out.split()[0] == "1"
+        assert out.split()[2] == "2"
+        for reader in readers:
+            wait_until(lambda reader=reader: reader.call("held", "sku:1") is None)
+            assert reader.call("get", "sku:1") is None
+            assert reader.call("get", "sku:2") is None
+            assert reader.call("get", "sku:3") == "c"
+        assert cache.selftest().ok
+        assert cache.get("sku:1") is None
+        assert [reader.call("gaps") for reader in readers] == gaps
+
+
+def test_hold_by_redis_cli_keeps_a_key_until_it_is_ended(redis_server: RedisServer) -> None:
+    """With a time and a token the same file holds, and with 0 it ends the hold."""
+    with nearcache.open(redis_server.url, namespace="shop") as cache:
+        cache["k"] = 1
+        keys = ["nc:{shop:0}:v:sk", "nc:{shop:0}:l:sk", "nc:{shop:0}:L", ","]
+        ids = ["1", "00000000000000a1", "00000000000000a2"]
+        run_cli(redis_server, "--eval", str(FILE), *keys, *ids, "60000", "00000000000000a3")
+        assert cache.get_or_load("k", lambda _key: 2) == 2
+        assert redis_server.cli("EXISTS", keys[0]) == 0
+        run_cli(redis_server, "--eval", str(FILE), *keys, *ids[:2], "00000000000000a4", "0", "00000000000000a3")
+        assert cache.get_or_load("k", lambda _key: 3) == 3
+        assert redis_server.cli("EXISTS", keys[0]) == 1
+
+
+@pytest.mark.parametrize("page", ["operations.md", "wire.md"])
+def test_documented_line_invalidates(redis_server: RedisServer, page: str, tmp_path: Path) -> None:
+    """The line of the page, copied into a shell, does what it says."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ *(redis-cli --eval cli_invalidate\.lua .*)$", text, re.MULTILINE)
+    line = line.replace("redis-cli", f"{shlex.quote(find_cli(redis_server))} -s {shlex.quote(redis_server.path)}", 1)
+    line = line.replace("cli_invalidate.lua", shlex.quote(str(FILE)), 1)
+    with nearcache.open(redis_server.url, namespace="shop") as cache:
+        cache["sku:1"] = "a"
+        subprocess.run(line, shell=True, check=True, capture_output=True, timeout=30, cwd=tmp_path)
+        assert cache.selftest().ok
+        assert cache.peek("sku:1") is None
+        assert cache.get("sku:1") is None

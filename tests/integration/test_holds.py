@@ -1,0 +1,189 @@
+"""Holds: while the data behind keys is being changed, nothing old can be put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import Cache
+from support.redis import RedisServer
+from support.waiting import wait_until
+from support.worker import Worker
+
+HOLDER = """
+import nearcache
+def start(url, **options):
+    global cache
+    cache = nearcache.open(url, **options)
+def begin(keys, seconds):
+    global held
+    held = cache.hold(keys, seconds)
+    held.__enter__()
+def end():
+    held.__exit__(None, None, None)
+def load(key, value):
+    return cache.get_or_load(key, lambda _key: value)
+"""
+
+
+@pytest.fixture
+def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
+    """Open caches on one shard that are closed at the end."""
+    opened: list[Cache[Any, Any]] = []
+
+    def opener(**options: Any) -> Cache[Any, Any]:
+        cache = nearcache.open(redis_server.url, **options)
+        opened.append(cache)
+        return cache
+
+    yield opener
+    for cache in opened:
+        cache.close()
+
+
+def exists(server: RedisServer, key: str, kind: str = "v") -> bool:
+    """Whether L2 has the value, or the mark, of a text key."""
+    return bool(server.cli("EXISTS", f"nc:{{default:0}}:{kind}:s{key}"))
+
+
+def test_reader_inside_the_window_gets_its_value_and_stores_nothing(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], make_worker: Callable[..., Worker]
+) -> None:
+    """Whoever saw the state before the commit cannot put it back, in whatever process; afterwards all is as ever."""
+    cache, other, worker = open_cache(), open_cache(), make_worker(HOLDER)
+    worker.call("start", redis_server.url)
+    cache["k"] = "old"
+    with cache.hold(["k"]):
+        for _ in range(2):
+            assert other.get_or_load("k", lambda _key: "old again") == "old again"
+            assert cache.get_or_load("k", lambda _key: "mine") == "mine"
+            assert worker.call("load", "k", "theirs") == "theirs"
+            assert other.peek("k") is None
+            assert cache.peek("k") is None
+        assert not exists(redis_server, "k")
+        other["k"] = "written inside"
+        other.set_many({"k": "written inside", "free": 1})
+        assert not exists(redis_server, "k")
+        assert other.peek("k") is None
+        assert other["free"] == 1
+    assert not exists(redis_server, "k", "l")
+    assert other.get("k") is None
+    assert other.get_or_load("k", lambda _key: "new") == "new"
+    assert exists(redis_server, "k")
+    assert cache["k"] == "new"
+
+
+def test_load_that_began_before_the_window_is_not_stored(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """The lease of a load in progress is voided by the hold."""
+    cache, other = open_cache(), open_cache()
+
+    def loader(_key: str) -> str:
+        with cache.hold(["k"]):
+            pass
+        return "old"
+
+    assert other.get_or_load("k", loader) == "old"
+    assert not exists(redis_server, "k")
+    assert other.peek("k") is None
+
+
+def test_holder_that_is_killed_lets_go_by_time(redis_server: RedisServer, make_worker: Callable[..., Worker]) -> None:
+    """kill -9 between begin and end: the hold ends by itself."""
+    holder, reader = make_worker(HOLDER), make_worker(HOLDER)
+    for worker in (holder, reader):
+        worker.call("start", redis_server.url)
+    holder.call("begin", ["k"], 0.6)
+    holder.kill()
+    assert exists(redis_server, "k", "l")
+    assert reader.call("load", "k", "inside") == "inside"
+    wait_until(lambda: not exists(redis_server, "k", "l"))
+    assert reader.call("load", "k", "after") == "after"
+    assert exists(redis_server, "k")
+
+
+def test_holds_that_overlap_last_until_nobody_can_need_them(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """Whose is the last nobody can say, so that only time ends what two have held."""
+    cache, other = open_cache(), open_cache()
+    with cache.hold(["k"], 0.5):
+        with other.hold(["k"], 0.4):
+            pass
+        assert cache.get_or_load("k", lambda _key: 1) == 1
+        assert not exists(redis_server, "k")
+    assert cache.get_or_load("k", lambda _key: 1) == 1
+    assert not exists(redis_server, "k")
+    wait_until(lambda: not exists(redis_server, "k", "l"))
+    assert cache.get_or_load("k", lambda _key: 2) == 2
+    assert exists(redis_server, "k")
+
+
+def test_one_hold_used_twice_in_turn_ends_each_time(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """The object may be kept and used again."""
+    cache = open_cache()
+    hold = cache.hold(["a", "b"])
+    for n in range(2):
+        with hold:
+            assert exists(redis_server, "a", "l")
+        assert not exists(redis_server, "a", "l")
+        cache["a"] = n
+        assert exists(redis_server, "a")
+
+
+def test_hold_within_itself_ends_with_the_inner_block(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """One token, so the first end ends it; whoever nests makes two holds."""
+    cache = open_cache()
+    hold = cache.hold(["k"])
+    with hold, hold:
+        assert exists(redis_server, "k", "l")
+    assert not exists(redis_server, "k", "l")
+
+
+def test_exception_in_the_block_ends_the_hold_and_passes(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """KeyboardInterrupt too; the keys are invalidated in any case, for nobody knows what the block has done."""
+    cache, other = open_cache(), open_cache()
+    for error in (ValueError, KeyboardInterrupt):
+        cache["k"] = 1
+        assert other.get("k") == 1
+        with pytest.raises(error), cache.hold(["k"]):
+            raise error
+        assert not exists(redis_server, "k", "l")
+        assert other.selftest().ok
+        assert other.get("k") is None
+
+
+def test_hold_that_cannot_begin_does_not_enter_the_block(
+    two_shards: tuple[RedisServer, RedisServer],
+) -> None:
+    """The error says which keys are held and which are not known to be; those that are end by time."""
+    first, second = two_shards
+    cache = nearcache.open(f"unix://{first.path},{second.path}", shard_names=["a", "b"], timeout=0.3)
+    with cache:
+        keys = [f"k{n}" for n in range(20)]
+        second.kill()
+        entered = False
+        with pytest.raises(nearcache.BulkError) as caught, cache.hold(keys):
+            entered = True
+        assert not entered
+        assert caught.value.stored
+        assert caught.value.failed or caught.value.unknown
+        second.start()
+
+
+def test_hold_of_bad_length_is_refused_with_the_range(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Before anything is sent."""
+    cache = open_cache()
+    for seconds in (0, -1, 3601, float("nan")):
+        with pytest.raises(ValueError, match=r"give 0\.001 to 3600"):
+            cache.hold(["k"], seconds)

@@ -1,0 +1,258 @@
+"""Rules switched off in the real code, one at a time: each must make the simulation fail, or it checks nothing.
+
+A mutant replaces something of the code under test while a block runs, under those faults that show it soonest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha1
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from nearcache._store import Op, Store
+from nearcache.bus.follower import Follower
+from nearcache.coherence import Attach, Detach, Lane, Suspect, Vouch
+from nearcache.flights import Load
+from nearcache.l2 import Reply, Script, load_script
+from nearcache.loading import bulk, reading, writing
+from nearcache.loading.tier import Tier
+from nearcache.loading.upkeep import Upkeep
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+class Mutant(NamedTuple):
+    """One rule switched off.
+
+    Attributes:
+        name: What is wrong with it.
+        apply: Makes it wrong.
+        faults: Kinds of faults to run it under; none: none.
+        rules: Any of which must be found broken.
+        first: The seed to begin with: where it was found last, for the sake of speed.
+    """
+
+    name: str
+    apply: Patch
+    faults: tuple[str, ...]
+    rules: str
+    first: int = 0
+
+
+@contextmanager
+def switched_off(mutant: Mutant) -> Iterator[None]:
+    """Run a block with the rule switched off."""
+    with pytest.MonkeyPatch.context() as patch:
+        mutant.apply(patch)
+        yield
+
+
+def _without(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that takes actions of one kind out of what a lane's method returns."""
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: [each for each in method(*arguments) if not isinstance(each, kind)]
+
+    return decorate
+
+
+def _ignore_gaps(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "_follow", _without(Suspect)(Lane._follow))
+
+
+def _ignore_heartbeat_position(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "heartbeat_reply", _without(Suspect)(Lane.heartbeat_reply))
+
+
+def _ignore_all_losses(patch: pytest.MonkeyPatch) -> None:
+    _ignore_gaps(patch)
+    _ignore_heartbeat_position(patch)
+
+
+def _vouch_too_long(patch: pytest.MonkeyPatch) -> None:
+    """From the reply's time, near enough: twice the bound from the sending."""
+    real = Lane.heartbeat_reply
+
+    def reply(self: Lane, *arguments: Any) -> list[Any]:
+        actions = real(self, *arguments)
+        return [Vouch(each.until_ns + self.bound_ns) if isinstance(each, Vouch) else each for each in actions]
+
+    patch.setattr(Lane, "heartbeat_reply", reply)
+
+
+def _stay_as_it_is_when_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "lost", _without(Suspect)(_without(Detach)(Lane.lost)))
+
+
+def _trust_after_reconnect(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "lost", _without(Suspect)(Lane.lost))
+
+
+class _Hearing(Store[Any, Any]):
+    """A store that heeds messages in a way of its own."""
+
+    def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
+        return super().apply(lane, wid, [], is_clear)
+
+
+class _Overlooking(_Hearing):
+    def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
+        return Store.apply(self, lane, wid, [key for key in keys if key != "k0"], is_clear)
+
+
+def _apply_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("simulation.process.Store", _Hearing)
+
+
+def _overlook_a_key(patch: pytest.MonkeyPatch) -> None:
+    """A message does nothing for one key."""
+    patch.setattr("simulation.process.Store", _Overlooking)
+
+
+def _attach_to_anybody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever answers counts as the server whose messages are heard."""
+    real = Follower._perform
+
+    def perform(self: Follower, each: Any, actions: list[Any]) -> None:
+        real(self, each, [Attach(1) if isinstance(action, Attach) else action for action in actions])
+
+    patch.setattr(Follower, "_perform", perform)
+    patch.setattr("simulation.network.Reply", lambda values, identity: Reply(values, 1))
+
+
+def _open_late(patch: pytest.MonkeyPatch) -> None:
+    """Reads are registered when the answer is there, not before they are sent."""
+
+    real = reading._fetch
+
+    def fetch(tier: Tier, store: Any, op: Any, lane: int, encoded: bytes) -> Any:
+        steps = real(tier, _Late(store, op), op, lane, encoded)
+        return (yield from steps)
+
+    patch.setattr(reading, "_fetch", fetch)
+
+
+class _Late:
+    """A store that has forgotten an operation, and registers it when it ends."""
+
+    def __init__(self, store: Any, op: Any) -> None:
+        store.abandon(op, drop=False)
+        self._store = store
+        self._op = op
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def finish(self, op: Any, *arguments: Any) -> bool:
+        fresh = Op(op.key, op.lane)
+        self._store.open(fresh)
+        return bool(self._store.finish(fresh, *arguments))
+
+    def refresh(self, op: Any, *arguments: Any) -> bool:
+        fresh = Op(op.key, op.lane)
+        self._store.open(fresh)
+        return bool(self._store.refresh(fresh, *arguments))
+
+
+def _fill_regardless(patch: pytest.MonkeyPatch) -> None:
+    """The server takes a fill whose lease was voided."""
+    check = b"if not is_lease(mark, gen) or sub(mark, 2, 17) ~= ARGV[5] then return {0, gen, 'LOST'} end"
+
+    def load(name: str) -> Script:
+        script = load_script(name)
+        if name != "fill":
+            return script
+        assert check in script.source
+        source = script.source.replace(check, b"mark = mark or 'L'")
+        return replace(script, source=source, sha=sha1(source).hexdigest().encode())
+
+    patch.setattr("nearcache.loading.tier.load_script", load)
+
+
+def _forget_generation(patch: pytest.MonkeyPatch) -> None:
+    """A suspect is current if the write is the same, whatever has been cleared."""
+
+    def revalidated(*arguments: Any) -> Any:
+        *known, header, _, start_ns = arguments
+        return _REVALIDATED(*known, header, int.from_bytes(header[12:20], "big"), start_ns)
+
+    patch.setattr(reading, "revalidated", revalidated)
+    patch.setattr(bulk, "revalidated", revalidated)
+
+
+def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tier, "deadline_ns", lambda self, start_ns, pttl_ms, whole_ms: start_ns + (whole_ms << 20))
+
+
+def _join_any_load(patch: pytest.MonkeyPatch) -> None:
+    """A load may be joined whatever has happened to its key."""
+    patch.setattr(Load, "joinable", True)
+
+
+def _never_pay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("simulation.process.Keeper.vouched", lambda self, lane: None)
+
+
+def _never_replay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Upkeep, "forked", lambda self, lane, epoch, ends: None)
+
+
+def _raise_on_reading(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(bulk, "ShardError", _NeverRaised)
+
+
+def _clear_keeps_l1(patch: pytest.MonkeyPatch) -> None:
+    """A clear leaves this process' own entries."""
+
+    def clear(tier: Tier, store: Any) -> Any:
+        return (yield from _CLEAR(tier, _Keeping(store)))
+
+    patch.setattr(Tier, "suspect", lambda self, store, lane: None)
+    patch.setattr("simulation.workload.clear", clear)
+
+
+class _Keeping:
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def drop_all(self, *, invalidated: bool) -> int:
+        return 0
+
+
+class _NeverRaised(Exception):
+    pass
+
+
+_CLEAR: Final = writing.clear
+_REVALIDATED: Final = reading.revalidated
+_LOSSES: Final = ("lost messages",)
+_LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
+
+MUTANTS: Final = (
+    Mutant("losses are ignored", _ignore_all_losses, _LOSSES, "I1 I4 I5", 3),
+    Mutant("losses are ignored behind a proxy", _ignore_all_losses, ("proxied failover",), "I1 I4 I5", 13),
+    Mutant("one heartbeat vouches for too long", _vouch_too_long, ("paused",), "I1", 4),
+    Mutant("a lost connection changes nothing", _stay_as_it_is_when_lost, _LINKS, "I1 I2 I4 I5"),
+    Mutant("entries are trusted after a reconnect", _trust_after_reconnect, _LINKS, "I1 I4 I5", 4),
+    Mutant("messages drop nothing", _apply_nothing, (), "I1 I4 I5", 3),
+    Mutant("messages overlook one key", _overlook_a_key, (), "I1 I4 I5", 3),
+    Mutant("any server's values are stored", _attach_to_anybody, ("zombie", "failover"), "I1 I4 I5", 27),
+    Mutant("reads are registered late", _open_late, (), "I1 I4 I5 I9"),
+    Mutant("fills under a void lease are taken", _fill_regardless, (), "I7", 5),
+    Mutant(
+        "a suspect's generation is not looked at", _forget_generation, ("reset bus", "evicted lane"), "I1 I4 I5 I9", 27
+    ),
+    Mutant("expiry is not looked at", _ignore_expiry, (), "I2", 1),
+    Mutant("any load is joined", _join_any_load, ("slow data",), "I3 I4", 2),
+    Mutant("what is owed is not paid", _never_pay, ("lost answer", "lost request"), "I8", 1),
+    Mutant("what a failover lost is not replayed", _never_replay, ("failover", "proxied failover"), "I4 I8"),
+    Mutant("reading many raises what one shard raised", _raise_on_reading, ("half-open data",), "I10 ServerReplyError"),
+    Mutant("a clear leaves this process' entries", _clear_keeps_l1, ("slow bus",), "I1 I4 I9"),
+)

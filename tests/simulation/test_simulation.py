@@ -1,0 +1,117 @@
+"""The simulation itself: a million events without a broken promise, and seeds that once found something."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from simulation import campaign, faults
+from simulation.mutants import MUTANTS, Mutant, switched_off
+from simulation.runs import Plan, simulate
+from simulation.shrink import Shrunk, kind_of, places_in
+
+#: Events for each number of shards; a bit more than a million together.
+EVENTS: Final = 340_000
+#: Most seeds that finding a mutant may take, from where it was found last.
+SEEDS: Final = 60
+
+#: Seed -> what it found in the code, when it was mended.
+FOUND: Final = {
+    9: "a load joined one that began before this process' own invalidation",
+    18: "setdefault returned a value of L2 and left an older one in L1",
+    20: "a read joined one that was older than the bound, where no message came to tell",
+    70: "a load joined one that began before this process had read something newer",
+    205: "get_many raised what one shard raised while it asked for a generation again",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
+    """No seed breaks a promise, whatever the faults; a failure is shrunk and says how to see it again."""
+    totals = campaign.run(shards * 1_000_000, EVENTS, shards=shards)
+    print(totals)
+    for seed, _ in totals.failed[:1]:
+        pytest.fail(campaign.explain(seed, shards))
+    assert totals.events >= EVENTS
+    assert {f"I{number}" for number in (1, 3, 4, 5, 6, 7, 8, 12)} <= set(totals.rules)
+    assert set(totals.faults) == set(faults.KINDS)
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_simulation_seed_that_found_something_keeps_every_promise(seed: int) -> None:
+    """What was found once does not come back."""
+    outcome = simulate(Plan.of(seed))
+    assert not outcome.failed, campaign.explain(seed)
+
+
+def test_simulation_failover_that_loses_a_repayment_is_repaired() -> None:
+    """What a failover lost is invalidated again, and again if the next failover loses that."""
+    plan = Plan.under(27, ("zombie", "failover"))
+    outcome = simulate(plan)
+    assert not outcome.failed, outcome.violation or outcome.crash
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.name)
+def test_simulation_rule_switched_off_is_noticed(mutant: Mutant) -> None:
+    """Without the rule, one of the promises that rest on it is broken within a few seeds."""
+    with switched_off(mutant):
+        for seed in range(mutant.first, mutant.first + SEEDS):
+            outcome = simulate(Plan.under(seed, mutant.faults))
+            if outcome.failed:
+                break
+    print(f"seed {seed}: {outcome.violation or outcome.crash!r}")
+    assert kind_of(outcome) in mutant.rules.split(), outcome.crash or outcome.violation
+    assert not simulate(Plan.under(seed, mutant.faults)).failed, "it fails with the rule, too"
+
+
+REPLAY: Final = """
+import sys
+sys.path[:0] = {paths!r}
+from simulation.runs import Plan, simulate
+print(*(simulate(Plan.of(seed)).digest for seed in (3, 107)))
+"""
+
+
+def test_simulation_same_seed_other_interpreter_does_the_same() -> None:
+    """A run depends on its seed alone: not on the hashes of an interpreter, the machine's clock, or what ran before."""
+    here = " ".join(str(simulate(Plan.of(seed)).digest) for seed in (3, 107))
+    code = REPLAY.format(paths=[str(Path(__file__).parents[1])])
+    for hashes in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": hashes}
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=120
+        )
+        assert result.stdout.strip() == here
+
+
+def test_shrink_failing_run_stays_failing_and_gets_small() -> None:
+    """What is left breaks the same rule, and is a fraction of what the seed had."""
+    mutant = next(each for each in MUTANTS if each.name == "messages drop nothing")
+    with switched_off(mutant):
+        plan = next(
+            plan
+            for plan in (Plan.under(seed, mutant.faults) for seed in range(mutant.first, mutant.first + SEEDS))
+            if simulate(plan).failed
+        )
+        whole = simulate(plan)
+        shrunk = Shrunk(plan, whole, budget=60)
+        assert kind_of(shrunk.outcome) == kind_of(whole)
+        assert len(shrunk.operations) < len(plan.operations) / 4
+        command = shrunk.command()
+        operations = places_in(command.split("--operations ")[1].split(" ")[0])
+        again = simulate(plan.only(operations, places_in(command.split("--faults ")[1])))
+    assert again.digest == shrunk.outcome.digest
+    assert any("is violated" in line for line in shrunk.outcome.lines)
+
+
+def test_places_listed_are_read_back() -> None:
+    """Ranges and single numbers, and the sign for nothing."""
+    assert places_in("3,7-9,12") == {3, 7, 8, 9, 12}
+    assert places_in("-") == set()
