@@ -335,3 +335,18 @@ def test_verbs_of_aio_agree_with_threads_elsewhere(cache: Cache[Any, Any], other
 
     asyncio.run(use())
     assert other.incr("n") == 7
+
+
+def test_view_clear_reaches_other_processes_in_both_tiers(cache: Cache[Any, Any], other: Cache[Any, Any]) -> None:
+    """One change of a tag: entries on both shards are gone from L2 and every L1; the rest of the cache is not."""
+    view, theirs = cache.view("v"), other.view("v")
+    view.set_many({number: number for number in range(20)})
+    view.view("w")[1] = "inner"
+    cache["k"] = "stays"
+    assert theirs.get_many(range(20)) == {number: number for number in range(20)}
+    written = cache.stats().l2
+    view.clear()
+    assert cache.stats().l2.bytes_written - written.bytes_written < 200
+    wait_until(lambda: not theirs.get_many(range(20)))
+    assert (len(view), view.view("w").get(1), cache["k"]) == (0, None, "stays")
+    assert theirs.incr("n") == view.incr("n") - 1 == 1

@@ -28,6 +28,7 @@ from .holding import Hold
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
 from .verbs import Verbs
+from .view import View
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -316,6 +317,16 @@ class Cache(Store[K, V], Verbs[K, V]):
             ValueError: It is no token, or one of another set of shards.
         """
         raise NotImplementedError
+
+    def view(self, name: str) -> View[Any, Any]:
+        """Return the entries whose keys are ``(name, key)`` as a mapping of its own, with the same methods.
+
+        Its ``clear()`` takes one round trip, whatever the number of entries. See :class:`View`.
+
+        Raises:
+            TypeError: The name is no text, or empty.
+        """
+        return View(self, (name,))
 
     # -- this process's L1, seen as a mapping
 
