@@ -661,7 +661,7 @@ cdef class Store:
             op_poison(&op.op)
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
-    def refresh(self, Op op not None, wid, deadline_ns, identity=0, under=None):
+    def confirm(self, Op op not None, wid, deadline_ns, identity=0, under=None):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
         Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if the
@@ -689,7 +689,7 @@ cdef class Store:
     def suspect(self, key):
         """``(wid, value, lane)`` of an entry whose own time is not over but which may not be served now; else None.
 
-        A reader may then ask L2 for the ``wid`` alone, and ``refresh``.
+        A reader may then ask L2 for the ``wid`` alone, and ``confirm``.
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)

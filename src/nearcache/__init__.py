@@ -7,6 +7,7 @@
 42
 """
 
+from .absence import ABSENT
 from .cache import (
     Cache,
     CacheInfo,
@@ -37,6 +38,7 @@ from .errors import (
     EmbeddedError,
     ForgedError,
     LoadCycleError,
+    LoadTimeoutError,
     NotRedisError,
     ServerNotFoundError,
     ServerReplyError,
@@ -53,6 +55,7 @@ from .options import RemovalCause
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABSENT",
     "AuthenticationFailedError",
     "BulkError",
     "Cache",
@@ -72,6 +75,7 @@ __all__ = [
     "L2Stats",
     "LaneStats",
     "LoadCycleError",
+    "LoadTimeoutError",
     "LoaderStats",
     "MemoryCache",
     "NotRedisError",

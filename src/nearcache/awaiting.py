@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
 from .errors import ClosedError
 from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
 from .loops import PerLoop, wake
+
+_log: Final = logging.getLogger("nearcache")
 
 
 async def wait_for_read(read: Read, lock: AnyLock, timeout_s: float) -> Any:
@@ -98,6 +101,10 @@ class LoadTasks:
             if task is not None and crew is not None:
                 return await crew.result(task)
 
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Carry out work that nobody waits for, in a task of its own."""
+        self._crews.here().spawn(work())
+
     def end_all(self) -> None:
         """Cancel all loads."""
         self._crews.end_all()
@@ -122,8 +129,16 @@ class _Crew:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.tasks: dict[asyncio.Task[Any], tuple[Loads, Load]] = {}
+        self.tasks: dict[asyncio.Task[Any], tuple[Loads, Load] | None] = {}
         self._ended = False
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Have work carried out that is no load, or sees to its own."""
+        context = copy_context()
+        context.run(strand.set, object())
+        task: asyncio.Task[Any] = context.run(self.loop.create_task, work)
+        self.tasks[task] = None
+        task.add_done_callback(self._over)
 
     def start(self, loads: Loads, load: Load, work: Callable[[Load], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
         """Let a load that has begun be carried out in a task, whose context tells it from others."""
@@ -149,7 +164,7 @@ class _Crew:
                 task.cancel()
             return
         while self.tasks:
-            task, (loads, load) = self.tasks.popitem()
+            task, known = self.tasks.popitem()
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio.gather does
             try:
                 task.get_coro().close()
@@ -158,16 +173,20 @@ class _Crew:
                     "message": "a loader did not end with its event loop", "exception": error, "task": task,
                 })  # fmt: skip
             finally:
-                loads.end(load)
+                if known is not None:
+                    known[0].end(known[1])
 
     def forget(self) -> None:
         """In a forked child: the tasks stay as they are, for unwinding them here would run their owners' code twice."""
 
     def _over(self, task: asyncio.Task[Any]) -> None:
-        loads, load = self.tasks.pop(task)
-        loads.end(load)  # for a task that was cancelled before it had begun
+        known = self.tasks.pop(task)
+        if known is not None:
+            known[0].end(known[1])  # for a task that was cancelled before it had begun
         if not task.cancelled():
-            task.exception()  # those who wait have it; if nobody does any more, that is no event to report
+            error = task.exception()  # those who wait have it; if nobody does any more, that is no event to report
+            if error is not None and known is None:
+                _log.warning("a value was not loaded anew, and the old one stays: %r", error)
 
 
 def _promise() -> tuple[asyncio.Future[None], Callback]:

@@ -12,6 +12,8 @@ from .errors import ConfigError
 CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
 Compression = Literal["zlib", "lz4", "zstd"]
 DEFAULT_COMPRESS_ABOVE: Final = 1024
+#: What the envelope's 32 bits of milliseconds can say: 49.7 days.
+MAX_TTL_S: Final = 4_294_967.0
 #: Whether readers share the object that L1 holds, or each get their own.
 Isolation = Literal["shared", "copy"]
 
@@ -70,9 +72,9 @@ def integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], 
     return check
 
 
-def seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
+def seconds(low: float, high: float, *, none: str = "", kind: str = "seconds") -> Callable[[str, Any], Any]:
     """Return a check that admits numbers of this range, as numbers or text, and ``None`` if it is said what for."""
-    allowed = f"give seconds from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
+    allowed = f"give {kind} from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
 
     def check(option: str, value: Any) -> Any:
         if none and is_none(value):
@@ -105,7 +107,16 @@ def secrets(_: str, value: Any) -> Secrets | None:
     return None if value is None else Secrets(value)
 
 
-#: Every option about values that is not checked elsewhere.
+#: A lifetime in seconds; None: no expiry.
+ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
+
+
+def lifetime(option: str, value: Any) -> Any:
+    """Check that a value is a lifetime, or a function that returns one."""
+    return value if callable(value) else ttl_seconds(option, value)
+
+
+#: Every option about values and their freshness that is not checked elsewhere.
 CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "codec": codec,
     "type": lambda _, value: value,
@@ -113,4 +124,10 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "signing_keys": secrets,
     "encryption_keys": secrets,
     "isolation": one_of(get_args(Isolation)),
+    "ttl": lifetime,
+    "jitter": seconds(0.0, MAX_TTL_S),
+    "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
+    "beta": seconds(0.0, 100.0, kind="a number"),
+    "negative_ttl": seconds(0.001, MAX_TTL_S, none="absence is not kept"),
+    "loader_timeout": seconds(0.001, MAX_TTL_S, none="as long as it takes"),
 }

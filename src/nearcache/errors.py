@@ -107,6 +107,20 @@ class LoadCycleError(CacheError, RuntimeError):
         super().__init__(message)
 
 
+class LoadTimeoutError(CacheError, TimeoutError):
+    """A loader did not bring its value in time. It goes on, and what it brings is kept.
+
+    Attributes:
+        key: What is loaded.
+        seconds: How long was waited.
+    """
+
+    def __init__(self, key: object, seconds: float) -> None:
+        self.key = key
+        self.seconds = seconds
+        super().__init__(f"{_short(key)} was not loaded within loader_timeout={seconds:g} s; the loader goes on")
+
+
 # -- L2 ----------------------------------------------------------------------------------------------------------
 
 

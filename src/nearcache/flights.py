@@ -32,8 +32,16 @@ _PENDING: Final = object()
 #: The token of the load on whose behalf this context runs. Unset: the thread is its own token.
 strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")
 
+#: See :func:`renewal_of`.
+_RENEWAL: Final = object()
+
 Callback = Callable[[], object]
 AnyLock = AbstractContextManager[Any]
+
+
+def renewal_of(name: Hashable) -> Hashable:
+    """Return what a load that was asked for whatever is there is known as: who merely reads does not wait for it."""
+    return _RENEWAL, name
 
 
 class Signal:
@@ -83,13 +91,15 @@ class Read(Op):
 
     Attributes:
         since_ns: When it began: what it brings may be as old.
+        is_due: Whether what it brought is to be loaded anew.
     """
 
-    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome", "since_ns")
+    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome", "is_due", "since_ns")
 
     def __init__(self, key: Hashable, lane: int, since_ns: int = 0) -> None:
         super().__init__(key, lane)
         self.since_ns = since_ns
+        self.is_due = False
         self._outcome: Any = _PENDING
         self._done: threading.Event | None = None
         self._callbacks: list[Callback] = []
@@ -156,9 +166,10 @@ class Load:
         done: Set at the end.
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
+        is_due: Whether the value was found, and is to be loaded anew in the background.
     """
 
-    __slots__ = ("callbacks", "carrier", "done", "error", "key", "op", "owner", "value")
+    __slots__ = ("callbacks", "carrier", "done", "error", "is_due", "key", "op", "owner", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -169,6 +180,7 @@ class Load:
         self.callbacks: list[Callback] = []
         self.value: Any = ABANDONED
         self.error: Exception | None = None
+        self.is_due = False
 
     @property
     def joinable(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import Compression, Isolation, Secrets, one_of
+from .choices import MAX_TTL_S, Compression, Isolation, Secrets, one_of, ttl_seconds
 from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
@@ -55,7 +55,6 @@ RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped
 #: Most tags of one value.
 MOST_TAGS: Final = 16
 
-_MAX_TTL_S: Final = 4_294_967.0  # what the envelope's 32 bits of milliseconds can say: 49.7 days
 _UNSET: Final[Any] = object()
 _Class = type  # Settings has an attribute of that name
 
@@ -71,7 +70,18 @@ class Settings:
         maxsize: Most entries L1 holds; ``None``: no bound.
         maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
-        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days).
+        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); or a function that returns it for
+            key and value.
+        jitter: Lifetimes are shortened at random, so that what was stored together does not end together: by at most
+            this fraction of them, if below 1, or so many seconds, though not by more than half.
+        soft_ttl: From then on a value is old: it is still served, while it is loaded anew in the background. A fraction
+            of the lifetime, if below 1, else seconds; ``None``: values do not grow old.
+        beta: How eagerly values are loaded anew before their (soft) end, by chance, the dearer ones the earlier; 0: not
+            at all, 1: as XFetch has it.
+        negative_ttl: How long it is kept that a loader raised KeyError or returned :data:`nearcache.ABSENT`; ``None``:
+            not at all.
+        loader_timeout: Longest that anybody waits for a load. It goes on all the same, and fills the cache. ``None``:
+            as long as it takes.
         l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
         max_staleness: The bound B: an L1 hit is never older than this.
         max_value: Largest encoded value accepted, written or read.
@@ -116,7 +126,12 @@ class Settings:
     maxsize: int | None = 100_000
     maxbytes: int | None = None
     policy: Policy = DEFAULT_POLICY
-    ttl: float | None = 3600.0
+    ttl: float | Callable[[Any, Any], float | None] | None = 3600.0
+    jitter: float = 0.0
+    soft_ttl: float | None = None
+    beta: float = 0.0
+    negative_ttl: float | None = None
+    loader_timeout: float | None = None
     l1_ttl: float | None = None
     max_staleness: float = 2.0
     max_value: int = 8 * 1024 * 1024
@@ -215,8 +230,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "maxsize": _integer(1, 2_000_000_000, none=True),
     "maxbytes": _integer(1, 2**50, none=True),
     "policy": one_of(get_args(Policy)),
-    "ttl": _seconds(0.001, _MAX_TTL_S, none="no expiry"),
-    "l1_ttl": _seconds(0.001, _MAX_TTL_S, none="the lifetime in L2"),
+    "l1_ttl": _seconds(0.001, MAX_TTL_S, none="the lifetime in L2"),
     "max_staleness": _seconds(0.1, 60.0),
     "max_value": _integer(1, 512 * 1024 * 1024),
     "timeout": _seconds(0.001, 600.0),
@@ -231,7 +245,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "on_error": one_of(get_args(OnError)),
     "require_coherence": _boolean,
     "sample_rate": _seconds(0.0, 1000.0),
-    "stale_if_error": _seconds(0.001, _MAX_TTL_S, none="never"),
+    "stale_if_error": _seconds(0.001, MAX_TTL_S, none="never"),
     "classes": _classes,
     "compress_above": _integer(0, 512 * 1024 * 1024),
     **choices.CHECKS,
@@ -267,7 +281,7 @@ _SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
 
 def seconds_to_ttl(option: str, value: Any) -> float | None:
     """Check a lifetime given with a single call, in seconds; ``None`` means no expiry."""
-    checked: float | None = _SETTINGS["ttl"](option, value)
+    checked: float | None = ttl_seconds(option, value)
     return checked
 
 

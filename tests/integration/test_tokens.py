@@ -153,7 +153,7 @@ def test_token_after_a_write_in_an_epoch_not_yet_heard_of_covers_it(redis_server
     with nearcache.open(redis_server.url, max_staleness=60.0) as cache:
         cache["k"] = 1
         before = wire.parse_token(cache.token())[0]
-        cache._tier.acknowledge(0, b"00000000000000e2", b"1", [b"sk"])
+        cache._tier.acknowledge(0, b"00000000000000e2", b"1", [b"sk"], cache._tier.serial(0))
         (epoch, _) = wire.parse_token(cache.token())[0]
         assert epoch != before[0]
 

@@ -350,3 +350,38 @@ def test_view_clear_reaches_other_processes_in_both_tiers(cache: Cache[Any, Any]
     wait_until(lambda: not theirs.get_many(range(20)))
     assert (len(view), view.view("w").get(1), cache["k"]) == (0, None, "stays")
     assert theirs.incr("n") == view.incr("n") - 1 == 1
+
+
+def test_verbs_take_known_absence_for_no_value(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """What L2 remembers of a loader that had nothing does not hinder add, and touch does not make it last."""
+
+    def nothing(key: Any) -> Any:
+        raise KeyError(key)
+
+    cache = open_cache(ttl=100, negative_ttl=50, loader=nothing)
+    for change in (lambda: cache.touch("k", 5000), lambda: cache.replace("k", 1), lambda: cache.get_and_delete("k")):
+        with pytest.raises(KeyError):
+            cache["k"]
+        assert not change()
+        assert cache.gets("k") == (None, 0)
+    with pytest.raises(KeyError):
+        cache["k"]
+    assert cache.add("k", 2)
+    assert cache["k"] == 2
+
+
+def test_lifetime_as_a_function_is_asked_of_the_value(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Of the one that is stored, and by touch of the one that is there."""
+    asked: list[Any] = []
+
+    def ttl(key: Any, value: Any) -> float:
+        asked.append((key, value))
+        return 50.0
+
+    cache = open_cache(ttl=ttl)
+    assert cache.add("k", 1)
+    assert cache.incr("k") == 2
+    assert cache.get_and_set("k", 3) == 2
+    assert cache.touch("k")
+    assert not cache.touch("no")
+    assert asked == [("k", 1), ("k", 3), ("k", 3)]

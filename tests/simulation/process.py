@@ -268,6 +268,10 @@ class Process:
         """Likewise."""
         self._watched[wid] = seen
 
+    def unwatch(self, wid: int) -> None:
+        """Likewise."""
+        self._watched.pop(wid, None)
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Likewise."""
         if not self.followers[lane].is_live:
@@ -322,6 +326,7 @@ class Process:
         stand_in = SimpleNamespace(
             _driver=SimpleNamespace(after_fork=lambda: None),
             _tier=self.tier,
+            _runner=SimpleNamespace(after_fork=lambda: None),
             _upkeep=self.keeper,
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=self._forget_watched),

@@ -48,7 +48,7 @@ ACTIONS: dict[str, Action] = {
     "finish": lambda store, op, new: store.finish(op, new[1], 5, 1500, identity=SERVER),
     "open": lambda store, op, new: opened(store, new[0]),
     "open on a pending key": lambda store, op, new: opened(store, op.key),
-    "refresh": lambda store, op, new: store.refresh(op, 5, 1500, SERVER),
+    "refresh": lambda store, op, new: store.confirm(op, 5, 1500, SERVER),
     "apply": lambda store, op, new: store.apply(0, 3, list(range(40))),
     "apply with a key that raises": lambda store, op, new: store.apply(0, 3, [new[2], 1]),
     "abandon": lambda store, op, new: store.abandon(op, drop=True),

@@ -309,7 +309,7 @@ class World:
                 lambda: self.store.finish(op, self.value(), wid, deadline, size, identity), mourning=False
             )
         elif how < 5:
-            found = self.attempt(lambda: self.store.refresh(op, wid, deadline, identity), mourning=False)
+            found = self.attempt(lambda: self.store.confirm(op, wid, deadline, identity), mourning=False)
         else:
             found = self.attempt(lambda: self.store.abandon(op, drop=drop), mourning=False)
         if found is Boom:

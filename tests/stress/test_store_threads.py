@@ -180,7 +180,7 @@ def test_lanes_flicker_while_readers_read() -> None:
             op = Op(name, lane)
             store.open(op)
             if suspect is not None:
-                store.refresh(op, suspect[0], NEVER, SERVER)
+                store.confirm(op, suspect[0], NEVER, SERVER)
             else:
                 store.finish(op, name, name + 1, NEVER, identity=SERVER)
             assert store.get(name, name) == name

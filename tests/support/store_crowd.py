@@ -235,7 +235,7 @@ def operate(store: Store[Any, Any], rng: random.Random, values: list[Token], nam
     if choice in {0, 3, 4, 5}:
         store.finish(op, values[name], wid, NEVER, identity=SERVER)
     elif choice == 6 and suspect is not None:
-        store.refresh(op, suspect[0], NEVER, SERVER)
+        store.confirm(op, suspect[0], NEVER, SERVER)
     elif choice == 7:
         assert not store.finish(op, None, 0, NEVER, identity=SERVER)
     elif choice == 8:

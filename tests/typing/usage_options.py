@@ -11,7 +11,7 @@ from nearcache import errors, options
 settings = options.parse("redis://localhost:6379", maxsize=10)
 assert_type(settings, options.Settings)
 assert_type(settings.endpoints, tuple[options.Endpoint, ...])
-assert_type(settings.ttl, float | None)
+assert_type(settings.jitter, float)
 assert_type(settings.policy, options.Policy)
 assert_type(options.seconds_to_ttl("ttl", 1.5), float | None)
 

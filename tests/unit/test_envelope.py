@@ -102,8 +102,8 @@ def test_envelope_with_a_damaged_number_of_tags_is_refused(count):
         unpack(put(data, 37, bytes([count])))
 
 
-def test_negative_flag_is_parsed_and_read_as_a_miss():
-    """Format 1 has its place for negative entries; nothing writes them yet."""
+def test_negative_flag_with_a_value_is_read_as_a_miss():
+    """Who says that there is no value has none."""
     data = put(VALUES.dumps(None, wid=1, generation=2, ttl_ms=3), 1, bytes([FLAG_NEGATIVE]))
     assert unpack(data).flags == FLAG_NEGATIVE
     with pytest.raises(DecodeError, match="no value"):

@@ -31,6 +31,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     (errors.DecodeError("torn"), {}, ["torn"]),
     (errors.ForgedError("no MAC"), {}, ["no MAC"]),
     (errors.LoadCycleError(["a", "b", "a"]), {"chain": ("a", "b", "a")}, ["'a' -> 'b' -> 'a'"]),
+    (errors.LoadTimeoutError("k", 0.5), {"key": "k", "seconds": 0.5}, ["'k'", "loader_timeout=0.5"]),
     (errors.ShardError("s1", "odd"), {"shard": "s1"}, ["shard s1: odd"]),
     (errors.ShardUnavailableError("s1", "gone", sent=True), {"shard": "s1", "sent": True}, ["s1", "gone"]),
     (errors.ServerReplyError("s1", "OOM no memory"), {"shard": "s1", "code": "OOM"}, ["s1", "OOM no memory"]),
@@ -85,6 +86,7 @@ def test_error_any_class_has_the_one_root(cls: type[Exception]) -> None:
         (errors.ShardUnavailableError, ConnectionError),
         (errors.ClosedError, RuntimeError),
         (errors.LoadCycleError, RuntimeError),
+        (errors.LoadTimeoutError, TimeoutError),
     ],
 )
 def test_error_class_is_also_the_builtin_one_expects(cls: type[Exception], builtin: type[Exception]) -> None:
@@ -115,6 +117,7 @@ def test_error_pickled_copy_says_the_same(
         lambda obj: errors.ConfigError("maxsize", obj, "give a number"),
         lambda obj: errors.UnencodableKeyError(obj, "give a text"),
         lambda obj: errors.LoadCycleError([obj, obj]),
+        lambda obj: errors.LoadTimeoutError(obj, 1.0),
         lambda obj: errors.BulkError([], {obj: errors.CacheError("x")}, {}),
     ],
 )

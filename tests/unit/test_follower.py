@@ -465,3 +465,25 @@ def test_follower_whose_store_is_gone_carries_on_without_it() -> None:
     scene.follower.received(push(0, "S", 1, 3, 4, b"sk"), START)
     scene.follower.lost("closed")
     assert scene.lanes[0].state is State.DOWN
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_lane_has_applied_a_message_when_the_entries_are_gone_not_before(blind: bool) -> None:
+    """Between the two another thread may ask whether it can rely on L1."""
+    scene = Scene()
+    seen: list[Any] = []
+
+    class Asked(Store[Any, Any]):
+        def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
+            seen.append(scene.lanes[0].applied)
+            return super().apply(lane, wid, keys, is_clear)
+
+    if blind:
+        scene.store = Asked(100)
+    scene.go_live()
+    assert scene.lanes[0].applied == (EPOCH, 0)
+    scene.follower.received(push(0, "S", 1, 3, 4, b"sk"), START)
+    assert scene.lanes[0].applied == (EPOCH, 1)
+    assert seen == [(EPOCH, 0)] * blind
+    scene.follower.lost("closed")
+    assert scene.lanes[0].applied is None

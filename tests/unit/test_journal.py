@@ -91,6 +91,16 @@ def test_forked_newest_change_is_not_the_newest_any_more() -> None:
     assert journal.newest == (NEW, 1)
 
 
+def test_forked_within_an_epoch_that_was_set_back_owes_what_is_beyond() -> None:
+    """A primary took over that nobody has met anew: its number is lower than what was acknowledged."""
+    journal = Journal()
+    journal.note(OLD, 5, [b"a"], 0, journal.serial)
+    journal.note(OLD, 6, [b"b"], 0, journal.serial)
+    assert journal.forked(OLD, {OLD: 5}) == 1
+    assert pay_all(journal) == [b"b"]
+    assert journal.newest is None
+
+
 # -- bounds
 
 
@@ -252,18 +262,7 @@ def test_owed_key_stays_owed_until_a_later_request_is_acknowledged(steps: list, 
     assert not journal.owes
 
 
-# -- answers that come late, and changes that are lost more than once
-
-
-def test_note_of_what_the_new_server_lacks_is_owed_at_once() -> None:
-    """An answer may take longer than its server lives: another shard kept the caller waiting."""
-    journal = Journal()
-    journal.forked(OLD, {})
-    journal.forked(NEW, {OLD: 3})
-    journal.note(OLD, 6, [b"a"], 0, journal.serial)
-    assert journal.is_owed(b"a")
-    journal.note(OLD, 3, [b"b"], 0, journal.serial)
-    assert not journal.is_owed(b"b")
+# -- answers that come late
 
 
 def test_note_of_what_the_new_server_lacks_does_not_settle_an_older_debt() -> None:
@@ -285,13 +284,3 @@ def test_note_settles_nothing_that_came_to_be_owed_after_it_was_sent() -> None:
     assert journal.is_owed(b"a")
     journal.note(OLD, 2, [b"a"], 0, journal.serial)
     assert not journal.is_owed(b"a")
-
-
-def test_forked_within_an_epoch_owes_what_lies_beyond_its_new_end() -> None:
-    """A proxy hid the failover, so the epoch is the same; the number has gone back."""
-    journal = Journal()
-    journal.forked(OLD, {})
-    journal.note(OLD, 5, [b"a"], 0, journal.serial)
-    journal.note(OLD, 6, [b"b"], 0, journal.serial)
-    assert journal.forked(OLD, {OLD: 5}) == 1
-    assert (journal.is_owed(b"a"), journal.is_owed(b"b")) == (False, True)

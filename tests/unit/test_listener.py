@@ -160,6 +160,48 @@ def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
     assert not thread.is_alive()
 
 
+def no_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
+    """Let the next thread of this name not come to be. Returns what tells that it has happened."""
+    refused, start = threading.Event(), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(name) and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return refused
+
+
+def test_listener_outlives_a_lack_of_threads_to_connect_with(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is at its limit for a moment: it tries again, instead of leaving L1 dark for ever."""
+    _, source, lane, listener = scene
+    refused = no_thread(monkeypatch, "nearcache-connect")
+    source.servers[-1].close()
+    assert refused.wait(TIMEOUT)
+    answer(source, seq=0, wid=0)
+    assert source.alive.acquire(timeout=TIMEOUT)
+    assert source.alive.acquire(timeout=TIMEOUT)
+    assert lane.state is State.LIVE
+    assert listener._thread.is_alive()
+
+
+def test_listener_that_had_no_thread_is_started_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing it is no error either."""
+    store, source = FragileStore(10), Source()
+    listener = Listener(weakref.ref(store), source, [Lane(60_000_000_000)], [LaneNames(b"nc:{t:0}:")], Heartbeat())
+    refused = no_thread(monkeypatch, "nearcache-listener")
+    listener.start()
+    assert refused.is_set()
+    listener.start()
+    answer(source, seq=0, wid=0)
+    assert listener.wait_settled(TIMEOUT)
+    listener.stop()
+    for server in source.servers:
+        server.close()
+
+
 def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
     """Somebody who only reads reclaims nothing. All of a burst goes, without waiting for a heartbeat each time."""
     gone: list[tuple[str, str]] = []

@@ -75,4 +75,4 @@ def test_token_packed_and_parsed_is_the_same(positions: dict[int, tuple[int, int
 def test_token_of_another_form_is_refused_with_the_remedy(token: object) -> None:
     """A token comes from outside, in a cookie: nothing but its form is taken."""
     with pytest.raises(ValueError, match=r"give what token\(\) of a cache of this namespace returned"):
-        parse_token(token)  # type: ignore[arg-type]
+        parse_token(token)  # type: ignore[arg-type]  # not all are texts

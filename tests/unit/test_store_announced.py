@@ -89,7 +89,7 @@ def test_announced_write_whose_message_is_lost_becomes_suspect_like_any_entry() 
     assert store.suspect("k") == (MINE, "value 7", 0)
     read = Op("k", 0)
     store.open(read)
-    assert store.refresh(read, MINE, NEVER, identity=SERVER)
+    assert store.confirm(read, MINE, NEVER, identity=SERVER)
     assert store["k"] == "value 7"
     assert store.apply(0, AFTER, ["k"]) == 1
 

@@ -57,7 +57,7 @@ def test_refresh_and_finish_move_to_the_front() -> None:
     store = attached_store()
     for number in range(4):
         fill(store, number, number, wid=number + 1)
-    assert store.refresh(opened(store, 0), 1, NEVER, SERVER)
+    assert store.confirm(opened(store, 0), 1, NEVER, SERVER)
     assert store.finish(opened(store, 1, wid=9, write=True), 1, 9, NEVER, identity=SERVER)
     assert list(store) == [2, 3, 0, 1]
 

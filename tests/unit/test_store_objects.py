@@ -180,7 +180,7 @@ def test_references_are_exact_after_operations_in_flight() -> None:
         fill(store, keys[2], values[2], wid=4)
         store.lane_suspect(0)
         store.suspect(keys[2])
-        store.refresh(opened(store, keys[2]), 4, NEVER, SERVER)
+        store.confirm(opened(store, keys[2]), 4, NEVER, SERVER)
         store.finish(opened(store, keys[2], wid=5, write=True), values[0], 5, NEVER, identity=SERVER)
         store.abandon(opened(store, keys[2]), drop=True)
         first, second = opened(store, keys[3]), opened(store, keys[3])

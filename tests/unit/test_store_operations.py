@@ -23,7 +23,7 @@ def test_refresh_restamps_only_the_same_wid() -> None:
     fill(store, "k", "v", wid=1, deadline=2000)
     fill(store, "other", "v", wid=2)
     store.lane_suspect(0)
-    assert store.refresh(opened(store, "k"), 1, 3000, SERVER) is True
+    assert store.confirm(opened(store, "k"), 1, 3000, SERVER) is True
     store.set_clock(2500)
     assert store["k"] == "v"
     assert store.counters()["hits"] == 1  # the revalidated read was counted as a miss when L1 had to ask
@@ -36,14 +36,14 @@ def test_refresh_with_another_wid_drops_the_entry() -> None:
     store = attached_store()
     fill(store, "k", "v", wid=1)
     store.lane_suspect(0)
-    assert store.refresh(opened(store, "k"), 2, NEVER, SERVER) is False
+    assert store.confirm(opened(store, "k"), 2, NEVER, SERVER) is False
     assert len(store) == 0
 
 
 def test_refresh_without_entry_returns_false() -> None:
     """It was evicted meanwhile; the caller has to read."""
     store = attached_store()
-    assert store.refresh(opened(store, "k"), 1, NEVER, SERVER) is False
+    assert store.confirm(opened(store, "k"), 1, NEVER, SERVER) is False
     assert store.join("k") is None
 
 
@@ -65,7 +65,7 @@ def test_refresh_needs_what_storing_needs(reason: str) -> None:
         store.lane_attach(0, 0)
     else:
         deadline = 1000
-    assert store.refresh(op, 1, deadline, identity) is False
+    assert store.confirm(op, 1, deadline, identity) is False
     assert store.suspect("k") == (1, "v", 0)
 
 
@@ -94,7 +94,7 @@ def test_local_put_during_a_flight_survives_its_completion() -> None:
     for complete in (
         lambda store, op: finish(store, op, "loaded", 5),
         lambda store, op: finish(store, op, None, 0),
-        lambda store, op: store.refresh(op, 5, NEVER, SERVER),
+        lambda store, op: store.confirm(op, 5, NEVER, SERVER),
     ):
         store = attached_store()
         op = opened(store, "k")
@@ -198,10 +198,10 @@ def test_op_of_another_store_is_refused() -> None:
     foreign, unopened = opened(other, "k"), Op("k")
     for call in (
         lambda: finish(store, foreign, 1, 1),
-        lambda: store.refresh(foreign, 1, NEVER),
+        lambda: store.confirm(foreign, 1, NEVER),
         lambda: store.abandon(foreign, drop=True),
         lambda: finish(store, unopened, 1, 1),
-        lambda: store.refresh(unopened, 1, NEVER),
+        lambda: store.confirm(unopened, 1, NEVER),
     ):
         with pytest.raises(ValueError, match="not opened in this store"):
             call()
@@ -257,7 +257,7 @@ def test_arguments_out_of_range_leave_the_op_open() -> None:
         lambda: store.finish(op, 1, -1, NEVER),
         lambda: store.finish(op, 1, 1, 2**63),
         lambda: store.finish(op, 1, 1, NEVER, size=-1),
-        lambda: store.refresh(op, 2**64, NEVER),
+        lambda: store.confirm(op, 2**64, NEVER),
         lambda: store.apply(0, 2**64, ["k"]),
     ):
         with pytest.raises(OverflowError):
@@ -282,7 +282,7 @@ def test_completion_with_a_key_that_cannot_be_compared_drops_all_it_may_mean(end
     held.on_eq = broken
     complete = {
         "finish": lambda: finish(store, op, "w", 2),
-        "refresh": lambda: store.refresh(op, 2, NEVER, SERVER),
+        "refresh": lambda: store.confirm(op, 2, NEVER, SERVER),
         "abandon": lambda: store.abandon(op, drop=True),
     }[end]
     with pytest.raises(ZeroDivisionError):

@@ -145,7 +145,7 @@ def test_entries_that_leave_otherwise_keep_the_books(policy: str) -> None:
         elif choice == 29:
             store.lane_suspect(0)
         elif choice == 30:
-            store.refresh(opened(store, key), step + 1, NEVER, SERVER)
+            store.confirm(opened(store, key), step + 1, NEVER, SERVER)
         else:
             store.tend()
         store.check_invariants()

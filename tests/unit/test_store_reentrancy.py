@@ -53,7 +53,7 @@ CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
     "apply": lambda store, key: store.apply(0, 3, ["x", key, "y", key]),
     "open and finish": lambda store, key: store.finish(opened(store, key), "new", 9, NEVER, identity=SERVER),
     "write": lambda store, key: store.finish(opened(store, key, wid=9, write=True), "new", 9, NEVER, identity=SERVER),
-    "refresh": lambda store, key: store.refresh(opened(store, key), 1, NEVER, SERVER),
+    "refresh": lambda store, key: store.confirm(opened(store, key), 1, NEVER, SERVER),
     "abandon": lambda store, key: store.abandon(opened(store, key), drop=True),
 }
 

@@ -99,7 +99,7 @@ def test_r2_completion_of_any_op_poisons_the_rest(end: str) -> None:
     elif end == "abandon":
         store.abandon(first, drop=False)
     else:
-        store.refresh(first, 1, NEVER)
+        store.confirm(first, 1, NEVER)
     assert (second.storable, second.joinable) == (False, False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -186,3 +187,58 @@ def test_verbs_of_aio_answer_the_same() -> None:
         assert aio.cache["n"] == 4
 
     asyncio.run(use())
+
+
+def test_verbs_find_values_that_have_grown_old() -> None:
+    """Behind its soft end a value is there all the same; counting neither renews it nor takes it from its tag."""
+    cache = nearcache.open("memory://", ttl=100, soft_ttl=0.001)
+    cache.set("n", 1, tags=["t"])
+    cache.set_clock(time.monotonic_ns() + 5_000_000_000)
+    assert cache.peek("n") is None
+    assert not cache.add("n", 9)
+    assert cache.incr("n") == 2
+    value, version = cache.gets("n")
+    assert value == cache["n"] == 2
+    assert cache.touch("n", 50)
+    assert cache.cas("n", 3, version)
+    assert cache["n"] == 3
+    cache.set("n", 1, tags=["t"])
+    cache.set_clock(time.monotonic_ns() + 10_000_000_000)
+    assert cache.incr("n") == 2
+    cache.invalidate_tag("t")
+    assert cache.get("n") is None
+    assert cache.add("n", 4)
+    assert cache.get_and_delete("n") == 4
+    assert "n" not in cache
+
+
+def test_verbs_take_known_absence_for_no_value() -> None:
+    """That a loader had nothing is no value: it is not counted, replaced or touched, and does not hinder add."""
+
+    def nothing(key: Any) -> Any:
+        raise KeyError(key)
+
+    cache = nearcache.open("memory://", ttl=100, negative_ttl=50, loader=nothing)
+    with pytest.raises(KeyError):
+        cache["k"]
+    assert not cache.replace("k", 1)
+    assert not cache.touch("k", 50)
+    assert cache.gets("k") == (None, 0)
+    assert cache.add("k", 2)
+    assert cache["k"] == 2
+
+
+def test_lifetime_as_a_function_is_asked_of_the_new_value() -> None:
+    """Whatever verb stores it; touch asks it of the value that is there."""
+    asked: list[Any] = []
+
+    def ttl(key: Any, value: Any) -> float:
+        asked.append((key, value))
+        return 50.0
+
+    cache = nearcache.open("memory://", ttl=ttl)
+    assert cache.add("k", 1)
+    assert cache.incr("k") == 2
+    assert cache.get_and_set("k", 3) == 2
+    assert cache.touch("k")
+    assert asked == [("k", 1), ("k", 3), ("k", 3)]

@@ -233,6 +233,7 @@ class Follower:
             assert lane.position is not None
             lane.position.seq = seq
             lane.position.wid = wid
+            lane.applied = (lane.position.epoch, seq)
             lane.counters.received += messages
             self.dropped[ear.lane] += dropped
 
@@ -445,6 +446,8 @@ class Follower:
             elif isinstance(action, Detach):
                 target.lane_attach(number, 0)
                 target.lane_dark(number)
+        if position is not None and each.lane.position is position:
+            each.lane.applied = (position.epoch, position.seq)
 
     def _target(self) -> Store[Any, Any] | Horizon | None:
         store = self._store()

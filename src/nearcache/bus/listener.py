@@ -143,8 +143,13 @@ class Listener:
     def start(self) -> None:
         """Begin to listen, once. Cheap when already done."""
         if self._thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
-            self._thread = threading.Thread(target=self._run, name="nearcache-listener", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="nearcache-listener", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be had now; until there is one L1 serves nothing
+                self._started.release()
+                return
+            self._thread = thread
 
     def stop(self) -> None:
         """End the thread and close its connections. Idempotent; callable from any thread, the listener's included."""
@@ -298,12 +303,14 @@ class Listener:
         for connection in self._connections:
             if connection.link is None and not connection.connecting and now_ns >= connection.retry_ns:
                 connection.connecting = True
-                threading.Thread(
-                    target=self._connect,
-                    args=(connection, self._arrivals),
-                    name=f"nearcache-connect-{connection.place}",
-                    daemon=True,
-                ).start()
+                name = f"nearcache-connect-{connection.place}"
+                thread = threading.Thread(
+                    target=self._connect, args=(connection, self._arrivals), name=name, daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no thread can be had now, which is no reason for this one to end
+                    self._fail(connection, error)
 
     def _connect(self, connection: _Connection, arrivals: queue.SimpleQueue[Any]) -> None:
         """Runs in a thread of its own."""
@@ -321,13 +328,17 @@ class Listener:
                 connection, arrival = self._arrivals.get_nowait()
             except queue.Empty:
                 return
-            connection.connecting = False
             if isinstance(arrival, Exception):
-                for each in connection.follower.followed:
-                    each.lane.last_error = str(arrival)
-                self._back_off(connection)
+                self._fail(connection, arrival)
             else:
+                connection.connecting = False
                 self._subscribe(connection, arrival)
+
+    def _fail(self, connection: _Connection, error: Exception) -> None:
+        connection.connecting = False
+        for each in connection.follower.followed:
+            each.lane.last_error = str(error)
+        self._back_off(connection)
 
     def _subscribe(self, connection: _Connection, link: Link) -> None:
         connection.link = link

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..options import chosen_url, parse
 from .base import Cache
-from .memory import MemoryCache
+from .memory import MemoryCache, is_aging
 from .report import (
     CacheInfo,
     CoherenceStats,
@@ -63,6 +63,10 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     """
     url = chosen_url(url)
     if isinstance(url, str) and url.startswith("memory:"):
+        if is_aging(parse(url, **options)):
+            from .aging import AgingMemoryCache
+
+            return AgingMemoryCache(url, **options)
         return MemoryCache(url, **options)
     from .isolated import IsolatedCache
     from .tiered import TieredCache

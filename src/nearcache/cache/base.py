@@ -9,7 +9,6 @@ from collections.abc import (
     Coroutine,
     ItemsView,
     Iterable,
-    Iterator,
     KeysView,
     Mapping,
     MutableMapping,
@@ -17,18 +16,22 @@ from collections.abc import (
     ValuesView,
 )
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar, cast, overload
 
+from .. import freshness
 from .._store import Store
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
-from ..options import Settings, seconds_to_ttl
+from ..freshness import Ttl, checked_ttl
+from ..options import Settings
 from .cached import ABSENT, decorate
 from .holding import Hold
+from .namespaces import View
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
+from .timed import in_time
 from .verbs import Verbs
-from .view import View
+from .views import Items, Values
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,6 +45,9 @@ R = TypeVar("R")
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
+
+#: Seconds, None for no expiry, or a function that returns one of them for key and value.
+Lifetime: TypeAlias = freshness.Lifetime
 
 #: "Not given", where None means something.
 DEFAULT: Final = ABSENT
@@ -75,13 +81,14 @@ class Cache(Store[K, V], Verbs[K, V]):
 
     # -- single keys
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier.
 
         Args:
             key: Encodable (``memory://``: hashable).
             value: Stored as it is in L1; treat it as read-only from here on.
-            ttl: Lifetime in seconds; ``None``: no expiry; default: the cache's.
+            ttl: Lifetime in seconds; ``None``: no expiry; or a function that returns it for key and value; default: the
+                cache's.
             tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by.
         Raises:
             UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
@@ -103,7 +110,7 @@ class Cache(Store[K, V], Verbs[K, V]):
         key: K,
         loader: Callable[[K], V] | None = None,
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
     ) -> V:
         """Return the value for a key; on a miss call the loader and keep its value.
@@ -113,7 +120,8 @@ class Cache(Store[K, V], Verbs[K, V]):
         Args:
             key: Encodable (``memory://``: hashable).
             loader: Called with the key; default: the cache's own ``loader=``.
-            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; default: the cache's.
+            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; or a function that returns it for key and
+                value; default: the cache's.
             tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by, or a function that returns
                 them for key and value; default: the cache's own ``tags=``. What tags there are is best known before the
                 load: the first value under a tag that only the function told of is returned and not kept.
@@ -121,6 +129,7 @@ class Cache(Store[K, V], Verbs[K, V]):
             The object that L1 holds, not a copy: treat it as read-only.
         Raises:
             KeyError: A miss, and there is no loader.
+            LoadTimeoutError: It takes longer than ``loader_timeout``. It goes on.
             LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
             Anything the loader raises, in every thread that waits for it.
         Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader.
@@ -131,9 +140,42 @@ class Cache(Store[K, V], Verbs[K, V]):
         chosen = loader if loader is not None else self.settings.loader
         if chosen is None:
             return self._missing(key)
-        return self._load(key, chosen, ttl, tags)
+        return self._load_in_time(key, chosen, ttl, tags)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def refresh(
+        self,
+        key: K,
+        loader: Callable[[K], V] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
+    ) -> V:
+        """Load the value for a key anew, whatever is there, and return it. Readers have the old one meanwhile.
+
+        A load that another thread or process has begun for this purpose, or for a missing key, is waited for, and its
+        value returned: one loader runs.
+
+        Args:
+            key, loader, ttl, tags: As for :meth:`get_or_load`.
+        Raises:
+            TypeError: There is no loader.
+            Anything the loader raises; the old value stays.
+        """
+        chosen = loader if loader is not None else self.settings.loader
+        if chosen is None:
+            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
+        return self._refresh(key, chosen, ttl, tags)
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        raise NotImplementedError
+
+    def _load_in_time(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
+        seconds = self.settings.loader_timeout
+        if seconds is None:
+            return self._load(key, loader, ttl, tags)
+        return cast("V", in_time(lambda: self._load(key, loader, ttl, tags), key, seconds))
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         raise NotImplementedError
 
     @overload
@@ -178,7 +220,7 @@ class Cache(Store[K, V], Verbs[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. One round trip per shard, in parallel. ``tags``: those of all of them.
@@ -220,7 +262,7 @@ class Cache(Store[K, V], Verbs[K, V]):
         *,
         key: Callable[..., Any] | None = None,
         typed: bool = False,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
         unless: Callable[[Any], object] | None = None,
         version: str | int | None = None,
@@ -232,7 +274,7 @@ class Cache(Store[K, V], Verbs[K, V]):
         *,
         key: Callable[..., Any] | None = None,
         typed: bool = False,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
         unless: Callable[[Any], object] | None = None,
         version: str | int | None = None,
@@ -336,11 +378,11 @@ class Cache(Store[K, V], Verbs[K, V]):
 
     def items(self) -> ItemsView[K, V]:
         """The pairs in L1, in the order of :meth:`keys`."""
-        return _Items(cast("Mapping[K, V]", self))
+        return Items(cast("Mapping[K, V]", self))
 
     def values(self) -> ValuesView[V]:
         """The values in L1, in the order of :meth:`keys`."""
-        return _Values(cast("Mapping[K, V]", self))
+        return Values(cast("Mapping[K, V]", self))
 
     def copy(self) -> Cache[K, V]:
         """Return a ``memory://`` cache of its own that holds what L1 holds now, each entry for the rest of its time."""
@@ -423,10 +465,9 @@ class Cache(Store[K, V], Verbs[K, V]):
 
     # -- for the subclasses
 
-    def _ttl_ms(self, ttl: float | None, endless_ms: int) -> int:
-        """Check a lifetime given with a call; return milliseconds."""
-        seconds = self.settings.ttl if ttl is DEFAULT else seconds_to_ttl("ttl", ttl)
-        return endless_ms if seconds is None else max(1, round(seconds * 1000))
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        """Check a lifetime given with a call; return milliseconds, or a function that does."""
+        return checked_ttl(self.settings.ttl if ttl is DEFAULT else ttl, endless_ms)
 
 
 def store_options(settings: Settings) -> dict[str, Any]:
@@ -437,17 +478,6 @@ def store_options(settings: Settings) -> dict[str, Any]:
         "listener": settings.on_removal,
         "policy": settings.policy,
     }
-
-
-def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
-    """Return the valid pairs of L1, in its order, under the keys held, with nanoseconds left (``None``: no end)."""
-    found: list[tuple[K, V, int | None]] = []
-    for key, value in cache.snapshot():
-        try:
-            found.append((key, value, cache.remaining_ns(key)))
-        except KeyError:  # it has gone meanwhile
-            continue
-    return found
 
 
 def refuse_coroutines(loader: Callable[..., Any]) -> None:
@@ -464,31 +494,6 @@ def closed(name: str) -> ClosedError:
 def _pairs(other: Any) -> Any:
     """What ``dict.update`` may be given, as something that it takes as pairs: never through the loader."""
     return other.snapshot() if isinstance(other, Cache) else other
-
-
-class _Items(ItemsView[K, V]):
-    """Pairs of a snapshot: a view that went through ``cache[key]`` would count hits, and might load."""
-
-    _mapping: Cache[K, V]
-
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        return iter(self._mapping.snapshot())
-
-    def __contains__(self, item: object) -> bool:
-        if not isinstance(item, tuple) or len(item) != 2:
-            return False
-        value = self._mapping.peek(item[0], DEFAULT)
-        return value is not DEFAULT and (value is item[1] or value == item[1])
-
-
-class _Values(ValuesView[V]):
-    _mapping: Cache[Any, V]
-
-    def __iter__(self) -> Iterator[V]:
-        return iter([value for _, value in self._mapping.snapshot()])
-
-    def __contains__(self, wanted: object) -> bool:
-        return any(value is wanted or value == wanted for _, value in self._mapping.snapshot())
 
 
 MutableMapping.register(Cache)

@@ -15,11 +15,12 @@ import inspect
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from ..choices import lifetime
 from ..errors import ConfigError, UnencodableKeyError
 from ..keys import encode_key
-from ..options import check_tags, seconds_to_ttl
+from ..options import check_tags
 from .calls import Arguments, Identities, explained, name_of, too_long
 from .report import CacheInfo
 
@@ -40,6 +41,24 @@ class Unkept(BaseException):
         self.value = value
 
 
+class _Raised(NamedTuple):
+    """What a function raised."""
+
+    error: KeyError
+
+
+def _no_absence(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function's KeyError is its own, and no word about the key: it goes past the loading."""
+
+    def call(key: Any) -> Any:
+        try:
+            return function(key)
+        except KeyError as error:
+            raise Unkept(_Raised(error)) from None
+
+    return call
+
+
 class Plan:
     """What ``cached`` was told about one function, and its keys.
 
@@ -57,7 +76,7 @@ class Plan:
             )
         self.cache = cache
         self.is_shared = cache.settings.scheme != "memory"
-        self.ttl = {} if ttl is ABSENT else {"ttl": seconds_to_ttl("ttl", ttl)}
+        self.ttl = {} if ttl is ABSENT else {"ttl": lifetime("ttl", ttl)}
         self.tags = check_tags(tags)
         self.key = _checked_callable("key", key)
         self.unless = _checked_callable("unless", unless)
@@ -128,9 +147,12 @@ class Plan:
 
     def load(self, key: tuple[Any, ...], loader: Callable[[Any], Any]) -> Any:
         """Read through the cache. What ``unless`` turns away is returned, and not kept."""
+        calling = loader if self.cache.settings.negative_ttl is None else _no_absence(loader)
         try:
-            return self.cache.get_or_load(key, loader, tags=self.tags, **self.ttl)
+            return self.cache.get_or_load(key, calling, tags=self.tags, **self.ttl)
         except Unkept as unkept:
+            if isinstance(unkept.value, _Raised):
+                raise unkept.value.error from None
             return unkept.value
 
     def sifted(self, value: Any) -> Any:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from ..absence import ABSENT
 from ..changes import SKIP, Change, Swapped
 from ..codecs import FreezingCodec, thaw
 from ..errors import ConfigError
+from ..freshness import Ttl
 from ..loading import Steps
-from .base import DEFAULT, D, K, V, _pairs
+from .base import DEFAULT, D, K, Lifetime, V, _pairs
 from .tiered import TieredCache
 
 T = TypeVar("T")
@@ -110,7 +112,7 @@ class IsolatedCache(TieredCache[K, V]):
         value, version = super().gets(key, default)
         return thaw(value), version
 
-    def _swapping(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Steps[Swapped]:
+    def _swapping(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Steps[Swapped]:
         def make(there: Any, version: int) -> Any:
             new = change.make(thaw(there), version)
             return new if new is SKIP else self._freeze(new)
@@ -118,21 +120,27 @@ class IsolatedCache(TieredCache[K, V]):
         stored, old, new = yield from super()._swapping(key, change._replace(make=make), ttl, tags)
         return Swapped(stored, thaw(old), thaw(new))
 
-    def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         alive, value = super()._touch(key, ttl, whole=whole)
         return alive, thaw(value)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         labels = self.settings.tags if tags is DEFAULT else tags
         if callable(labels):
             tags = _thawing_labels(labels)
         return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl, tags)
+
+    def _ttl(self, ttl: Lifetime, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        return (lambda key, value: chosen(key, thaw(value))) if callable(chosen) else chosen
 
     def finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """Complete an operation. Whatever way a value came, none gets into L1 as it is."""
         return super().finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
 
     def _freeze(self, value: Any) -> Any:
+        if value is ABSENT:
+            return value
         codec = self._tier.codec
         assert isinstance(codec, FreezingCodec)
         return codec.freeze(value)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import copyreg
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
-from ..changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
-from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ..absence import ABSENT
+from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
-from ..errors import ConfigError, ContentionError
-from ..flights import ABANDONED, Load, Loads
+from ..errors import ConfigError
+from ..flights import ABANDONED, Load, Loads, renewal_of
+from ..freshness import Life, Ttl, freshness_of, ttl_for
 from ..options import Settings, check_tags, memory_options, parse
-from .base import DEFAULT, Cache, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .copying import remaining
+from .exchanging import IDENTITY as _IDENTITY
+from .exchanging import LOADED as _LOADED
+from .exchanging import ExchangingCache, deadline_ns
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
@@ -28,33 +32,15 @@ if TYPE_CHECKING:
     from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
-_ABSENT: Final[Any] = object()
-#: There is one process and no server: any write id and any identity will do, as long as they are not 0.
-_LOADED: Final = 1
-_IDENTITY: Final = 1
+#: There is no value.
+NOTHING: Final[Any] = object()
 #: Sets of tags that are told apart; beyond, some values go along with others'.
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
-    {
-        "aio",
-        "settings",
-        "_loads",
-        "_counting",
-        "_load_calls",
-        "_closed",
-        "_derived",
-        "_tag_changes",
-        "_wids",
-        "_changing",
-    }
+    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing"}
 )
-
-
-#: What a change makes of a value that is to go.
-_GONE: Final[Any] = object()
-#: Write id, deadline, and what the entry depends on.
-_StoreTerms: TypeAlias = tuple[int, int, "tuple[int, int] | None"]
 
 
 @dataclass(slots=True)
@@ -63,13 +49,14 @@ class _Terms:
 
     key: Any
     name: Any
-    ttl_ns: int
+    ttl_ms: Ttl
     labels: Any
+    begun_ns: int = 0
     changes: int = 0
     under: tuple[int, int] | None = None
 
 
-class MemoryCache(Cache[K, V]):
+class MemoryCache(ExchangingCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 
     Args:
@@ -86,6 +73,12 @@ class MemoryCache(Cache[K, V]):
         settings = parse(url, **options)
         if settings.scheme != "memory":
             raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
+        if type(self)._keep is MemoryCache._keep and is_aging(settings):
+            raise ConfigError(
+                "url",
+                url,
+                "open a cache with soft_ttl, beta, jitter, negative_ttl or a function as ttl by nearcache.open",
+            )
         self._begin(settings)
 
     def _begin(self, settings: Settings) -> None:
@@ -93,7 +86,7 @@ class MemoryCache(Cache[K, V]):
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
-            ttl_ns=0 if settings.ttl is None else round(settings.ttl * 1e9),
+            ttl_ns=0 if settings.ttl is None or callable(settings.ttl) else round(settings.ttl * 1e9),
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
@@ -102,13 +95,13 @@ class MemoryCache(Cache[K, V]):
         self._derived = Derived(1, _DERIVED)
         self._derived.vouched(self, 0, NEVER_NS)
         self._tag_changes = 0
+        self._freshness = freshness_of(settings)
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0]
-        # Re-entrant: ``on_removal`` may be called under it, and may use the cache.
-        self._changing = threading.RLock()
-        self._wids = itertools.count(_LOADED + 1)
+        self._begin_exchanges()
         self._closed = False
+        self._renewing: set[Any] = set()
 
     # -- hooks of the store
 
@@ -117,53 +110,91 @@ class MemoryCache(Cache[K, V]):
             raise closed(repr(self))
         if self.settings.loader is None:
             raise KeyError(key)
-        return self._load(key, self.settings.loader, DEFAULT)
+        return self._load_in_time(key, self.settings.loader, DEFAULT)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
         terms = self._terms(key, ttl, tags)
-        mine = Load(terms.name)
+        old = self._old_value(terms, loader)
+        if old is NOTHING:
+            return self._carry_out(Load(terms.name), terms, loader)
+        return self._present(key, old)
+
+    def _old_value(self, terms: _Terms, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
+        return NOTHING
+
+    def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
+        return False
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        self._use()
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags)
+        return self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+
+    def _carry_out(self, mine: Load, terms: _Terms, loader: Callable[[K], V]) -> V:
         try:
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
-                    return cast("V", value)
+                    return self._present(terms.key, value)
             op = self._begin_load(mine, terms)
             if op is not None:
                 try:
-                    self._finish_load(mine, op, terms, loader(key))
+                    self._finish_load(mine, op, terms, self._call(loader, terms.key))
                 except BaseException:
                     self._fail_load(op)
                     raise
-            return cast("V", mine.value)
         except Exception as error:
             mine.error = error
             raise
         finally:
             self._loads.end(mine)
+        return self._present(terms.key, mine.value)
+
+    def _call(self, loader: Callable[[Any], Any], key: Any) -> Any:
+        try:
+            return loader(key)
+        except KeyError:
+            if not self._freshness.negative_ms:
+                raise
+            return ABSENT
+
+    def _present(self, key: Any, value: Any) -> V:
+        if value is ABSENT:
+            raise KeyError(key)
+        return cast("V", value)
 
     # What is written or deleted during a load is newer, and stays as it is.
 
-    def _terms(self, key: K, ttl: float | None, tags: Any) -> _Terms:
+    def _terms(self, key: K, ttl: Lifetime, tags: Any) -> _Terms:
         """Check what a load was asked for with."""
         labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
         name = key if self.settings.key is None else self.settings.key(key)
-        return _Terms(key, name, self._ttl_ms(ttl, 0) * _NS_PER_MS, labels)
+        return _Terms(key, name, self._ttl(ttl, 0), labels)
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
-        found = self.peek(terms.key, _ABSENT)
-        if found is not _ABSENT:
+        found = self.peek(terms.key, NOTHING)
+        if found is not NOTHING and mine.key is terms.name:  # else whatever is there is to be loaded anew
             mine.value = found
             return None
         terms.changes = self._tag_changes
         terms.under = None if callable(terms.labels) else self._depend(terms.labels)
-        op = Op(mine.key, 0, wid=_LOADED, write=True)
+        op = self._operation(terms.name)
         self.open(op)
         self._count_load(0)
+        terms.begun_ns = monotonic_ns()
         return op
 
     def _finish_load(self, mine: Load, op: Op, terms: _Terms, value: V) -> None:
+        if value is ABSENT:
+            if not self._freshness.negative_ms:
+                raise KeyError(terms.key)
+            mine.value = value
+            self._keep(op, value, self._freshness.absence(), 0, 0, None)
+            return
+        cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
         under, labels = terms.under, terms.labels
         if callable(labels):
             under = self._depend(check_tags(labels(terms.key, value)))
@@ -172,7 +203,14 @@ class MemoryCache(Cache[K, V]):
         if callable(labels) and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
         else:
-            self.finish(op, value, _LOADED, _deadline_ns(terms.ttl_ns), size, _IDENTITY, under)
+            life = self._freshness.life(ttl_for(terms.ttl_ms, terms.key, value))
+            self._keep(op, value, life, cost_ms, size, under)
+
+    def _operation(self, name: Any) -> Op:
+        return Op(name, 0, wid=_LOADED, write=True)
+
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:  # noqa: ARG002
+        self.finish(op, value, _LOADED, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:
         self.abandon(op, drop=False)
@@ -184,13 +222,14 @@ class MemoryCache(Cache[K, V]):
             return None
         return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
 
-    def _put_tagged(self, key: K, value: V, ttl_ns: int, tags: Sequence[str]) -> None:
-        op = Op(key if self.settings.key is None else self.settings.key(key), 0, wid=_LOADED, write=True)
+    def _put(self, key: K, value: V, ttl: Lifetime, tags: Sequence[str]) -> None:
+        life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
+        op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._size_of(value)
         self.drop(key)  # before: it would overtake the operation
         self.open(op)
         with self._changing:  # no verb is between looking and storing
-            self.finish(op, value, _LOADED, _deadline_ns(ttl_ns), size, _IDENTITY, self._depend(tags))
+            self._keep(op, value, life, 0, size, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -201,14 +240,13 @@ class MemoryCache(Cache[K, V]):
 
     # -- writing
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value. See :meth:`Cache.set`."""
         self._use()
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
         if tags:
-            self._put_tagged(key, value, ttl_ns, check_tags(tags))
+            self._put(key, value, ttl, check_tags(tags))
         else:
-            self.put(key, value, ttl_ns=ttl_ns)
+            self.put(key, value, ttl_ns=ttl_for(self._ttl(ttl, 0), key, value) * _NS_PER_MS)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
@@ -217,8 +255,8 @@ class MemoryCache(Cache[K, V]):
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
-        found = self.get(key, _ABSENT)
-        if found is not _ABSENT:
+        found = self.get(key, NOTHING)
+        if found is not NOTHING:
             return cast("V", found)
         self[key] = cast("V", default)
         return default
@@ -232,7 +270,7 @@ class MemoryCache(Cache[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values."""
@@ -282,76 +320,6 @@ class MemoryCache(Cache[K, V]):
         """There is nothing to wait for."""
         self._use()
         parse_token(token)
-
-    # -- the hooks of the verbs
-
-    # Nothing is locked while a change is made. Then, under the lock, what it was made of must still be there: the same
-    # id, which every verb gives anew, and the same object. What is written after this look speaks against the change.
-
-    def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
-        """Return the value and its version. See :meth:`Verbs.gets`."""
-
-        def mark(old: Any, version: int) -> Any:
-            return SKIP if old is MISSING or version > _LOADED else old
-
-        old, _, version = self._exchange(key, mark, self._same_terms)
-        return (default, 0) if old is MISSING else (old, version)
-
-    def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
-        ttl_ns, labels = self._ttl_ms(ttl, 0) * _NS_PER_MS, check_tags(tags)
-
-        def terms(op: Op, old: Any, version: int) -> _StoreTerms:
-            if change.keeps and old is not MISSING:
-                return self._same_terms(op, old, version)
-            return op.wid, _deadline_ns(ttl_ns), self._depend(labels)
-
-        old, new, _ = self._exchange(key, change.make, terms)
-        return Swapped(new is not SKIP, old, new)
-
-    def _take(self, key: Any) -> Any:
-        return self._exchange(key, lambda old, _: SKIP if old is MISSING else _GONE, self._same_terms)[0]
-
-    def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:  # noqa: ARG002  costs nothing here
-        ttl_ns = self._ttl_ms(ttl, 0) * _NS_PER_MS
-
-        def terms(op: Op, _: Any, version: int) -> _StoreTerms:
-            return version if version > _LOADED else op.wid, _deadline_ns(ttl_ns), self._same_terms(op, _, version)[2]
-
-        old = self._exchange(key, lambda old, _: SKIP if old is MISSING else old, terms)[0]
-        return old is not MISSING, old
-
-    def _same_terms(self, op: Op, _old: Any, _version: int) -> _StoreTerms:
-        """The lifetime and the tags that the entry has."""
-        deadline_ns, under = self.terms(op.key) or (1, None)  # it has just expired, and so does what is made of it
-        return op.wid, deadline_ns, under
-
-    def _exchange(
-        self, key: Any, make: Callable[[Any, int], Any], terms: Callable[[Op, Any, int], _StoreTerms]
-    ) -> tuple[Any, Any, int]:
-        """Put what is made of a value in its place. Returns the value before, the one after, and its version."""
-        self._use()
-        name = key if self.settings.key is None else self.settings.key(key)
-        for _ in range(ATTEMPTS):
-            version, old = self._version(name), self.peek(key, MISSING)
-            new = make(old, 0 if old is MISSING else version)
-            if new is SKIP:
-                return old, new, version
-            size = 0 if new is _GONE else self._size_of(new)
-            with self._changing:
-                op = Op(name, 0, wid=next(self._wids), write=True)
-                self.open(op)
-                try:
-                    if self._version(name) == version and self.peek(key, MISSING) is old:
-                        wid, deadline_ns, under = (0, 0, None) if new is _GONE else terms(op, old, version)
-                        self.finish(op, new, wid, deadline_ns, size, _IDENTITY, under)
-                        return old, new, wid
-                finally:
-                    self.abandon(op, drop=False)
-        raise ContentionError(name, ATTEMPTS)
-
-    def _version(self, name: Any) -> int:
-        """The id that a verb gave an entry; 1 for an entry that came otherwise, 0 for none."""
-        return self.wid(name) or int(self.terms(name) is not None)
 
     # -- copies
 
@@ -445,5 +413,6 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(cache, name)
 
 
-def _deadline_ns(ttl_ns: int) -> int:
-    return monotonic_ns() + ttl_ns - TICK_NS if ttl_ns else NEVER_NS
+def is_aging(settings: Settings) -> bool:
+    """Whether what the compiled store knows of lifetimes is not enough."""
+    return callable(settings.ttl) or not freshness_of(settings).is_plain

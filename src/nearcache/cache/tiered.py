@@ -10,13 +10,15 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from ..absence import ABSENT
 from ..bus import Listener
 from ..clocks import monotonic_ns
-from ..codecs import ValueCodec, value_codec
+from ..codecs import value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..l2 import Driver, Exchange, Introduction, load_script
+from ..freshness import Ttl
+from ..l2 import Driver, Exchange, load_script
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -24,7 +26,6 @@ from ..loading import (
     Sampler,
     Steps,
     ThreadRunner,
-    Tier,
     Upkeep,
     catch_up,
     clear,
@@ -33,18 +34,22 @@ from ..loading import (
     invalidate_many,
     invalidate_tag,
     load,
+    look,
     new_id,
     read,
     read_many,
+    refresh,
     tags_named,
     token_of,
     write,
     write_many,
 )
-from ..options import Endpoint, Settings, check_tags, parse
-from .base import DEFAULT, K, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from ..options import check_tags, parse
+from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
+from .parts import driver_for, servers_of, tier_for
 from .report import (
     Health,
     LaneStats,
@@ -94,11 +99,11 @@ class TieredCache(SwappingCache[K, V]):
         if settings.isolation != self.isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
-        self._servers, endpoints = _servers(settings)
+        self._servers, endpoints = servers_of(settings)
         super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
-        self._tier = _tier(settings, endpoints, codec)
-        self._driver = _driver(settings, endpoints, self._servers, self._tier, weakref.ref(self))
+        self._tier = tier_for(settings, endpoints, codec)
+        self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
@@ -113,7 +118,9 @@ class TieredCache(SwappingCache[K, V]):
         )
         self._tier.ears = self._listener
         self._sampling = self._sampler_thread(settings.sample_rate)
-        self._end = weakref.finalize(self, _end, self._listener, self._driver, self._servers, self._sampling, id(self))
+        self._end = weakref.finalize(
+            self, _end, self._runner, self._listener, self._driver, self._servers, self._sampling, id(self)
+        )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
         self._exit = weakref.finalize(self, _leave, self._listener, self._servers, self._sampling)
@@ -145,7 +152,7 @@ class TieredCache(SwappingCache[K, V]):
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is not None:
-            return self._load(key, self.settings.loader, DEFAULT)
+            return self._load_in_time(key, self.settings.loader, DEFAULT)
         found, cause = self._read(key)
         if found is MISSING:
             raise KeyError(key) from cause
@@ -163,18 +170,34 @@ class TieredCache(SwappingCache[K, V]):
 
     def _read(self, key: Any) -> tuple[Any, ShardError | None]:
         try:
-            return self._run(read(self._tier, self, self._name(key))), None
+            found = self._run(self._reading(key))
+            return MISSING if found is ABSENT else found, None
         except ShardError as error:
             return MISSING, error
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: float | None, tags: Any = DEFAULT) -> V:
+    def _reading(self, key: Any) -> Steps[Any]:
+        loader = self.settings.loader
+        if loader is None or not self._tier.freshness.renews:
+            return read(self._tier, self, self._name(key))
+        return look(self._tier, self, self._wanted(key, loader, DEFAULT, DEFAULT))
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        refuse_coroutines(loader)
+        return self._present(key, self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
+
+    def _present(self, key: K, value: Any) -> V:
+        if value is ABSENT:
+            raise KeyError(key)
+        return cast("V", value)
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
         wanted = self._wanted(key, loader, ttl, tags)
-        return cast("V", self._run(load(self._tier, self, wanted)))
+        return self._present(key, self._run(load(self._tier, self, wanted)))
 
-    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: float | None, tags: Any) -> Loading:
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
         chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        return Loading(self._name(key), key, loader, self._ttl_ms(ttl, ENDLESS_MS), chosen)
+        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), chosen)
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -193,11 +216,11 @@ class TieredCache(SwappingCache[K, V]):
     # -- single keys
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._run(write(self._tier, self, self._name(key), value, self._tier.ttl_ms))
+        self._run(write(self._tier, self, self._name(key), value, self._value_ttl_ms(key, value, DEFAULT)))
 
-    def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
-        ttl_ms, named = self._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        ttl_ms, named = self._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
         self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
 
     @classmethod
@@ -225,13 +248,21 @@ class TieredCache(SwappingCache[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
-        named = {self._name(key): value for key, value in dict(_pairs(values)).items()}
+        named, ttl_ms = self._writing(values, ttl)
         labels = tags_named(self._tier, check_tags(tags))
-        self._run(write_many(self._tier, self, named, self._ttl_ms(ttl, ENDLESS_MS), labels))
+        self._run(write_many(self._tier, self, named, ttl_ms, labels))
+
+    def _writing(self, values: Any, ttl: Lifetime) -> tuple[dict[Any, Any], Ttl]:
+        """Return values by their names, and their lifetime, by name too if it is a function."""
+        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(_pairs(values))
+        if not callable(chosen):
+            return {self._name(key): value for key, value in given.items()}, chosen
+        keys = {self._name(key): key for key in given}
+        return {name: given[key] for name, key in keys.items()}, lambda name, value: chosen(keys[name], value)
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
@@ -391,6 +422,7 @@ class TieredCache(SwappingCache[K, V]):
         self._driver.after_fork()
         self._tier.after_fork()
         self._upkeep.after_fork()
+        self._runner.after_fork()
         self.reset_pending()
         for shard in range(len(self._endpoints)):
             self._horizon.lane_attach(shard, 0)
@@ -404,65 +436,17 @@ class TieredCache(SwappingCache[K, V]):
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-def _servers(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
-    if settings.scheme != "embedded":
-        return None, settings.endpoints
-    servers = EmbeddedServers.join(settings.embedded_name, settings.shards, maxmemory_mb=settings.maxmemory_mb)
-    pairs = zip(servers.names, servers.sockets, strict=True)
-    return servers, tuple(Endpoint(name=name, path=path) for name, path in pairs)
-
-
-def _driver(
-    settings: Settings,
-    endpoints: tuple[Endpoint, ...],
-    servers: EmbeddedServers | None,
-    tier: Tier,
-    cache: weakref.ref[TieredCache[Any, Any]],
-) -> Driver:
-    def restart(_shard: int) -> bool:
-        assert servers is not None
-        servers.ensure()
-        return True
-
-    def hurry(shard: int) -> None:
-        alive = cache()
-        if alive is not None:
-            alive._listener.hurry(shard)
-
-    return Driver(
-        endpoints,
-        timeout_s=settings.timeout,
-        connect_timeout_s=settings.connect_timeout,
-        pool_size=settings.pool_size,
-        on_unreachable=None if servers is None else restart,
-        introduction=Introduction(tier.adopt_commands, tier.note_adopted),
-        on_reached=hurry,
-    )
-
-
-def _tier(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
-    def milliseconds(seconds: float | None) -> int:
-        return ENDLESS_MS if seconds is None else max(1, round(seconds * 1000))
-
-    return Tier(
-        namespace=settings.namespace,
-        shard_names=[endpoint.name for endpoint in endpoints],
-        db=endpoints[0].db,
-        codec=codec,
-        ttl_ms=milliseconds(settings.ttl),
-        l1_ttl_ms=milliseconds(settings.l1_ttl),
-        lease_ms=milliseconds(settings.lease),
-        forgives=settings.on_error == "queue",
-        bound_ns=round(settings.max_staleness * 1e9),
-        stale_ns=round((settings.stale_if_error or 0) * 1e9),
-    )
-
-
 def _end(
-    listener: Listener, driver: Driver, servers: EmbeddedServers | None, sampling: SamplerThread | None, key: int
+    runner: ThreadRunner,
+    listener: Listener,
+    driver: Driver,
+    servers: EmbeddedServers | None,
+    sampling: SamplerThread | None,
+    key: int,
 ) -> None:
     """Close a cache's parts: at ``close()``, or when the cache is collected."""
     _open.pop(key, None)
+    runner.close()
     _leave(listener, servers, sampling)
     driver.close()
 

@@ -17,6 +17,7 @@ from ..changes import (
     replacing,
     setting,
 )
+from ..freshness import Lifetime
 from .cached import ABSENT
 
 K = TypeVar("K")
@@ -37,28 +38,28 @@ class Verbs(Generic[K, V]):
 
     __slots__ = ()
 
-    def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+    def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         raise NotImplementedError
 
     def _take(self, key: Any) -> Any:
         raise NotImplementedError
 
-    def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         raise NotImplementedError
 
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version, for :meth:`cas`; ``(default, 0)`` if there is none. One round trip."""
         raise NotImplementedError
 
-    def add(self, key: K, value: V, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()) -> bool:
+    def add(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
         """Store a value if there is none. Returns whether it was stored. One round trip."""
         return self._swap(key, adding(value), ttl, tags).stored
 
-    def replace(self, key: K, value: V, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()) -> bool:
+    def replace(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
         """Store a value if there is one already. Returns whether it was stored. Two round trips."""
         return self._swap(key, replacing(value), ttl, tags).stored
 
-    def cas(self, key: K, value: V, version: int, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()) -> bool:
+    def cas(self, key: K, value: V, version: int, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
         """Store a value if what is there still has the version that :meth:`gets` returned; 0: if there is none.
 
         Returns whether it was stored. One round trip.
@@ -66,7 +67,7 @@ class Verbs(Generic[K, V]):
         return self._swap(key, at_version(value, version), ttl, tags).stored
 
     def get_and_set(
-        self, key: K, value: V, default: Any = None, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
+        self, key: K, value: V, default: Any = None, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
     ) -> Any:
         """Store a value and return the one before, or the default. Two round trips."""
         old = self._swap(key, setting(value), ttl, tags).old
@@ -80,14 +81,14 @@ class Verbs(Generic[K, V]):
         found = self._take(key)
         return default if found is MISSING else found
 
-    def touch(self, key: K, ttl: float | None = ABSENT) -> bool:
+    def touch(self, key: K, ttl: Lifetime = ABSENT) -> bool:
         """Give a value another lifetime, from now on. Returns whether there is one. One round trip, without the value.
 
         Copies in other processes' L1 go if their lifetime gets shorter; otherwise they stay for the time they had.
         """
         return self._touch(key, ttl, whole=False)[0]
 
-    def get_and_touch(self, key: K, ttl: float | None = ABSENT, default: Any = None) -> Any:
+    def get_and_touch(self, key: K, ttl: Lifetime = ABSENT, default: Any = None) -> Any:
         """Give a value another lifetime and return it, or the default if there is none. One round trip."""
         found = self._touch(key, ttl, whole=True)[1]
         return default if found is MISSING else found
@@ -98,7 +99,7 @@ class Verbs(Generic[K, V]):
         function: Callable[[Any], V],
         default: Any = None,
         *,
-        ttl: float | None = ABSENT,
+        ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
     ) -> V:
         """Store what a function makes of the value, or of the default, and return it. Two round trips.
@@ -113,7 +114,7 @@ class Verbs(Generic[K, V]):
         return new
 
     def incr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
     ) -> int:
         """Add to an integer and return the sum; where there is none, to ``initial``. Two round trips.
 
@@ -126,7 +127,7 @@ class Verbs(Generic[K, V]):
         return count
 
     def decr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
     ) -> int:
         """Subtract from an integer, also below 0. See :meth:`incr`."""
         count: int = self._swap(key, counting(-delta, initial), ttl, tags).new

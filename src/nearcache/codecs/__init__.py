@@ -1,13 +1,25 @@
 """Values as bytes: codecs, and the envelope that every stored value stands in."""
 
 from nearcache.codecs.choose import value_codec
-from nearcache.codecs.envelope import HEADER_SIZE, TTL_NONE, Codec, Envelope, pack, peek_ids, peek_tags, unpack
+from nearcache.codecs.envelope import (
+    HEADER_SIZE,
+    TTL_NONE,
+    Codec,
+    Envelope,
+    pack,
+    peek_absence,
+    peek_ids,
+    peek_tags,
+    peek_times,
+    unpack,
+)
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
-from nearcache.codecs.values import Encoded, ValueCodec
+from nearcache.codecs.values import NO_VALUE, Encoded, ValueCodec
 
 __all__ = [
     "HEADER_SIZE",
+    "NO_VALUE",
     "TTL_NONE",
     "Codec",
     "Encoded",
@@ -17,8 +29,10 @@ __all__ = [
     "SafeCodec",
     "ValueCodec",
     "pack",
+    "peek_absence",
     "peek_ids",
     "peek_tags",
+    "peek_times",
     "thaw",
     "unpack",
     "value_codec",

@@ -178,6 +178,23 @@ def peek_ids(data: bytes) -> tuple[int, int, int]:
     return wid, generation, _NUMBERS.unpack_from(data, 20)[0]
 
 
+def peek_absence(data: bytes) -> bool:
+    """Return whether the beginning of an envelope, at least 2 bytes, says that there is no value."""
+    return bool(data[1] & FLAG_NEGATIVE)
+
+
+def peek_times(data: bytes) -> tuple[int, int, int]:
+    """Return whole ttl, distance of the soft ttl and cost of the load (ms each) from the header of an envelope.
+
+    Raises:
+        DecodeError: Too short for a header.
+    """
+    if len(data) < HEADER_SIZE:
+        raise DecodeError(f"{len(data)} bytes are too few for the header of an envelope")
+    ttl_ms, soft_ttl_ms, cost_ms, _ = _NUMBERS.unpack_from(data, 20)
+    return ttl_ms, soft_ttl_ms, cost_ms
+
+
 def peek_tags(data: bytes) -> tuple[tuple[int, int], ...]:
     """Return hash and generation of the tags from the beginning of an envelope; none if it has no tags.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from nearcache.absence import ABSENT
 from nearcache.codecs.compression import Compressor, decompress
 from nearcache.codecs.envelope import (
     BODY_FLAGS,
@@ -35,11 +36,17 @@ class Encoded(NamedTuple):
     """A value that is encoded but not sealed: it has no wid and no generation yet.
 
     ``payload`` is what will be stored, compressed if ``raw_size`` is not 0; then that is its length before.
+    ``flags`` are what the envelope is to say beside.
     """
 
     payload: bytes
     schema: int
     raw_size: int = 0
+    flags: int = 0
+
+
+#: What is stored where there is no value.
+NO_VALUE: Final = Encoded(b"", 0, flags=FLAG_NEGATIVE)
 
 
 class ValueCodec:
@@ -114,9 +121,9 @@ class ValueCodec:
             wid, generation, ttl_ms, tags, soft_ttl_ms, cost_ms: As :func:`~nearcache.codecs.envelope.pack` takes them.
             key: The encoded key that it will be stored under: a protected value can be read under no other.
         """
-        body, schema, raw_size = encoded
+        body, schema, raw_size, flags = encoded
         guard = self._guard
-        flags = FLAG_COMPRESSED if raw_size else 0
+        flags |= FLAG_COMPRESSED if raw_size else 0
         if guard is None:
             return pack(
                 wid, generation, ttl_ms, body, schema, self._codec_id,
@@ -133,7 +140,7 @@ class ValueCodec:
         return self.seal(self.encode(value), wid, generation, ttl_ms, key=key)
 
     def loads(self, data: bytes, *, key: bytes = b"") -> tuple[Any, Envelope]:
-        """Return the value in an envelope, and the envelope.
+        """Return the value in an envelope, or :data:`~nearcache.absence.ABSENT` if it says so; and the envelope.
 
         Args:
             data: The envelope.
@@ -143,6 +150,8 @@ class ValueCodec:
             DecodeError: Torn, foreign, of another format, schema or codec, or longer than ``max_value``.
         """
         payload, envelope = self._unseal(data, key)
+        if envelope.flags & FLAG_NEGATIVE:
+            return ABSENT, envelope
         return self._codec.decode(payload, envelope.schema), envelope
 
     def _unseal(self, data: bytes, key: bytes) -> tuple[Payload, Envelope]:
@@ -161,8 +170,8 @@ class ValueCodec:
             raise DecodeError(
                 f"the value was written with codec {envelope.codec_id}, this cache reads {self._codec_id}"
             )
-        if flags & FLAG_NEGATIVE:
-            raise DecodeError("the envelope records that there is no value, which this version does not use")
+        if flags & FLAG_NEGATIVE and (envelope.raw_size or flags & FLAG_COMPRESSED):
+            raise DecodeError("an envelope says that there is no value, and holds one")
         if envelope.raw_size > self.max_value or len(body) > self.max_value:
             size = max(envelope.raw_size, len(body))
             raise DecodeError(f"a payload of {size:,} bytes is over max_value={self.max_value}")

@@ -121,9 +121,9 @@ class Journal:
             ends: Earlier epochs -> their last number that the server has. An epoch that is not among them passed on a
                 primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
         """
-        replayed = self.replayed
-        if self.newest is not None and self.newest[0] != epoch:
+        if self.newest is not None and (self.newest[0] != epoch or epoch in (ends or ())):
             self.newest = None  # whatever is heard from now on comes later
+        replayed = self.replayed
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)

@@ -132,6 +132,9 @@ class Lane:
 
     Args:
         bound_ns: B, the longest that one answered heartbeat vouches for L1.
+    Attributes:
+        applied: Epoch and number of the last message whose actions have been carried out; ``position`` may be ahead of
+            it, while they are. None: nothing is known. Set by whoever carries them out.
     """
 
     bound_ns: int
@@ -142,6 +145,7 @@ class Lane:
     fresh_until_ns: int = 0
     last_error: str = "not connected yet"
     epoch: int | None = None
+    applied: tuple[int, int] | None = None
     round_trips: Histogram = field(default_factory=Histogram)
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
@@ -173,6 +177,7 @@ class Lane:
         self.state = State.DOWN
         self.identity = 0
         self.position = None
+        self.applied = None
         self.fresh_until_ns = 0
         self.last_error = reason
         self._sent.clear()
@@ -256,8 +261,9 @@ class Lane:
         self.position = there
         self.stated_generation = generation
         # What was cleared before this heartbeat was sent is in the reply, whether or not its message ever comes.
-        for wid in [wid for wid, at_ns in self._own_clears.items() if at_ns is not None and at_ns <= sent_ns]:
-            del self._own_clears[wid]
+        for wid, at_ns in list(self._own_clears.items()):  # a copy: others add to it
+            if at_ns is not None and at_ns <= sent_ns:
+                self._own_clears.pop(wid, None)
         self.last_error = ""
         if self._void:
             self._void -= 1

@@ -173,7 +173,11 @@ class Shard:
         if self._sentinels is not None and now >= self._verify_ns and self._verifying.acquire(blocking=False):
             self._verify_ns = now + _VERIFY_NS
             arguments = (self._verifying, now + self._connect_timeout_ns)
-            threading.Thread(target=self._verify, args=arguments, name="nearcache-sentinels", daemon=True).start()
+            thread = threading.Thread(target=self._verify, args=arguments, name="nearcache-sentinels", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be had now; the next answer tries again
+                self._verifying.release()
 
     def _verify(self, mine: threading.Lock, deadline_ns: int) -> None:
         """Leave a master that was replaced, although it still answers. Runs in a thread of its own."""

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._store import Op, Store
+from ..absence import ABSENT
 from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
+from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
+from .aging import Times, judge
 from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Steps
@@ -27,6 +30,7 @@ CHUNK_KEYS: Final = 128
 CHUNK_BYTES: Final = 1 << 20
 _MESSAGE_BYTES: Final = 60_000
 _ATTEMPTS: Final = 5
+_NO_LIFE: Final = Life(0)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -129,7 +133,7 @@ def _settle(
                 tier, store, shard, wid, pttl_ms, body, generation, wanted.start_ns
             )
             if deadline_ns:
-                store.refresh(wanted.op, wid, deadline_ns, reply.identity, under)
+                store.confirm(wanted.op, wid, deadline_ns, reply.identity, under)
                 tier.count(hits=1, revalidated=1)
                 found[wanted.name] = value
             else:
@@ -138,7 +142,7 @@ def _settle(
             continue
         taken = yield from accept(tier, store, shard, wanted.encoded, body, pttl_ms, generation, wanted.start_ns)
         keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
-        if taken.value is not MISSING:
+        if taken.value is not MISSING and taken.value is not ABSENT:
             found[wanted.name] = taken.value
     return stale
 
@@ -162,10 +166,12 @@ class _Chunk:
     since: int = 0
     tags: tuple[tuple[int, int], ...] = ()
     under: tuple[int, int] | None = None
+    ttl_ms: int = 0
+    life: Life = _NO_LIFE
 
 
 def write_many(
-    tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: int, tags: tuple[Tag, ...] = ()
+    tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: Ttl, tags: tuple[Tag, ...] = ()
 ) -> Steps[None]:
     """Store values in L2, then in L1. ``tags`` are those of all of them.
 
@@ -173,7 +179,10 @@ def write_many(
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
         BulkError: Some keys are stored and others are not, or perhaps not; it says which.
     """
-    items = [(name, *tier.place(name), tier.codec.encode(value)) for name, value in values.items()]
+    items = [
+        (name, *tier.place(name), tier.codec.encode(value), ttl_for(ttl_ms, name, value))
+        for name, value in values.items()
+    ]
     chunks = list(_chunks(items))
     outcome = _Outcome()
     try:
@@ -181,14 +190,12 @@ def write_many(
             chunk.generation = tier.lanes[chunk.shard].generation or 0
             _open(tier, store, chunk)
             chunk.under = depend(tier, store, chunk.shard, tags)
-        stated = (yield from generations(tier, tags)) if tags else ()
-        for chunk in chunks:
-            chunk.tags = stated
-        waiting = chunks
+            chunk.life = tier.freshness.life(chunk.ttl_ms)
+        waiting = yield from _with_tags(tier, chunks, tags, outcome)
         for _ in range(_ATTEMPTS):
-            waiting = yield from _write_round(tier, store, waiting, values, ttl_ms, outcome)
             if not waiting:
                 break
+            waiting = yield from _write_round(tier, store, waiting, values, outcome)
         for chunk in waiting:
             error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
             outcome.fail(chunk, error)
@@ -197,23 +204,42 @@ def write_many(
     outcome.raise_if_partial(tier)
 
 
+def _with_tags(tier: Tier, chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome) -> Steps[list[_Chunk]]:
+    """Let the chunks state their tags. Returns those to write: none, if a tag's shard does not answer."""
+    try:
+        stated = (yield from generations(tier, tags)) if tags else ()
+    except ShardError as error:
+        tier.count(errors=1)
+        for chunk in chunks:
+            outcome.fail(chunk, error, sent=False)
+        return []
+    for chunk in chunks:
+        chunk.tags = stated
+    return chunks
+
+
 def _write_round(
     tier: Tier,
     store: Store[Any, Any],
     chunks: list[_Chunk],
     values: Mapping[Any, Any],
-    ttl_ms: int,
     outcome: _Outcome,
 ) -> Steps[list[_Chunk]]:
     for chunk in chunks:
         chunk.start_ns = tier.clock()
         chunk.sealed = [
             tier.codec.seal(
-                content, wid=chunk.wid, generation=chunk.generation, ttl_ms=ttl_ms, key=encoded, tags=chunk.tags
+                content,
+                wid=chunk.wid,
+                generation=chunk.generation,
+                ttl_ms=chunk.life.ttl_ms,
+                key=encoded,
+                tags=chunk.tags,
+                soft_ttl_ms=chunk.life.soft_ms,
             )
             for encoded, content in zip(chunk.encoded, chunk.contents, strict=True)
         ]
-    commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, ttl_ms) for c in chunks]
+    commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, c.life.ttl_ms) for c in chunks]
     results = yield from _send(chunks, commands)
     again = []
     for chunk, (result, identity) in zip(chunks, results, strict=True):
@@ -224,7 +250,7 @@ def _write_round(
             tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
             tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded, chunk.since)
             outcome.stored.extend(chunk.names)
-            deadline_ns = tier.deadline_ns(chunk.start_ns, ttl_ms, ttl_ms)
+            deadline_ns, _ = judge(tier, chunk.start_ns, chunk.life.ttl_ms, Times(*chunk.life))
             held = on_hold(result[4])
             for place, (name, op, sealed) in enumerate(zip(chunk.names, chunk.ops, chunk.sealed, strict=True), 1):
                 if place in held:
@@ -250,7 +276,7 @@ def invalidate_many(
     Raises:
         BulkError: It is not known to be done for some keys; this process has dropped its copies of all.
     """
-    items = [(name, *tier.place(name), None) for name in dict.fromkeys(names)]
+    items = [(name, *tier.place(name), None, 0) for name in dict.fromkeys(names)]
     chunks = list(_chunks(items))
     outcome = _Outcome()
     held = 0
@@ -279,21 +305,21 @@ def invalidate_many(
     return held
 
 
-def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None]]) -> Iterator[_Chunk]:
-    """Deal items out into chunks, a shard's in their order."""
-    open_chunks: dict[int, tuple[_Chunk, int, int]] = {}
-    for name, shard, encoded, content in items:
+def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None, int]]) -> Iterator[_Chunk]:
+    """Deal items out into chunks, a shard's in their order; one chunk has one lifetime."""
+    open_chunks: dict[tuple[int, int], tuple[_Chunk, int, int]] = {}
+    for name, shard, encoded, content, ttl_ms in items:
         size = len(encoded) + (len(content.payload) if content is not None else 0)
-        chunk, total, names_bytes = open_chunks.get(shard, (_Chunk(shard), 0, 0))
+        chunk, total, names_bytes = open_chunks.get((shard, ttl_ms), (_Chunk(shard, ttl_ms=ttl_ms), 0, 0))
         full = len(chunk.names) >= CHUNK_KEYS or total + size > CHUNK_BYTES
         if chunk.names and (full or names_bytes + len(encoded) + 8 > _MESSAGE_BYTES):
             yield chunk
-            chunk, total, names_bytes = _Chunk(shard), 0, 0
+            chunk, total, names_bytes = _Chunk(shard, ttl_ms=ttl_ms), 0, 0
         chunk.names.append(name)
         chunk.encoded.append(encoded)
         if content is not None:
             chunk.contents.append(content)
-        open_chunks[shard] = (chunk, total + size, names_bytes + len(encoded) + 8)
+        open_chunks[shard, ttl_ms] = (chunk, total + size, names_bytes + len(encoded) + 8)
     for chunk, _, _ in open_chunks.values():
         yield chunk
 
@@ -345,9 +371,9 @@ class _Outcome:
     failed: dict[Any, Exception] = field(default_factory=dict)
     unknown: dict[Any, Exception] = field(default_factory=dict)
 
-    def fail(self, chunk: _Chunk, error: CacheError) -> None:
+    def fail(self, chunk: _Chunk, error: CacheError, *, sent: bool = True) -> None:
         """Note why a chunk was not acknowledged, and whether the server may have done it all the same."""
-        sent = isinstance(error, ShardUnavailableError) and error.sent
+        sent = sent and isinstance(error, ShardUnavailableError) and error.sent
         (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
 
     def raise_if_partial(self, tier: Tier) -> None:

@@ -24,12 +24,15 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
-from ..codecs import Encoded
+from ..absence import ABSENT
+from ..codecs import NO_VALUE, Encoded
 from ..coherence import State
 from ..errors import ShardError
-from ..flights import ABANDONED, Load, Signal
+from ..flights import ABANDONED, Load, Signal, renewal_of
+from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Exchange, stage
 from ..options import check_tags
+from .aging import Times, judge, renew_later
 from .reading import accept, read
 from .replies import MISSING, answer
 from .steps import Await, Call, JoinLoad, Steps
@@ -39,7 +42,6 @@ from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_
 #: Pauses between looks where no message would be heard: the first and the longest, in seconds.
 _LOOK_FIRST_S: Final = 0.02
 _LOOK_LONGEST_S: Final = 0.2
-
 
 Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
 
@@ -52,14 +54,14 @@ class Loading:
         name: The key as the cache holds it.
         key: The key as the user gave it, which is what the loader gets.
         loader: Returns the value, or raises.
-        ttl_ms: Lifetime of the filled value.
+        ttl_ms: Lifetime of the filled value, or what tells it from key and value.
         tags: What invalidates the value beside its key: names, or a function that tells them from key and value.
     """
 
     name: Any
     key: Any
     loader: Callable[[Any], Any]
-    ttl_ms: int
+    ttl_ms: Ttl
     tags: Tags = ()
 
 
@@ -77,6 +79,8 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
 
     However many threads, tasks and processes ask for one key at the same time, one of them does the work. A shard that
     does not answer costs the caching, not the value.
+
+    Where absence is kept, that is ABSENT if the loader says so.
 
     Raises:
         Whatever the loader raises, to everybody who waits in this process; in other processes one of them tries again.
@@ -97,6 +101,66 @@ def carry_out(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -
     """Do the work of a load that has begun, and end it. See :func:`load`."""
     try:
         mine.value = yield from _load(tier, store, wanted, mine)
+    except Exception as error:
+        mine.error = error
+        raise
+    finally:
+        tier.loads.end(mine)
+    if mine.is_due:
+        yield from renew_later(tier, store, wanted, renew)
+    return mine.value
+
+
+def look(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
+    """Return the value in L2, or MISSING, without loading; but have it loaded anew in the background if that is due.
+
+    Raises:
+        ShardError: As for :func:`read`.
+    """
+    flight = Load(wanted.name)
+    value = yield from read(tier, store, wanted.name, flight)
+    if flight.is_due:
+        yield from renew_later(tier, store, wanted, renew)
+    return value
+
+
+def renew(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[None]:
+    """Load anew what is there, unless somebody in the fleet does already. Nobody waits for it, in this process either.
+
+    Raises:
+        Whatever the loader raises; the old value stays.
+    """
+    mine = Load(renewal_of(wanted.name))
+    try:
+        if tier.loads.begin(mine) is mine:
+            encoded = tier.place(wanted.name)[1]
+            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, anew=True)).value
+    finally:
+        tier.loads.end(mine)
+        tier.renewed(wanted.name)
+
+
+def refresh(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
+    """Load anew, now, whatever is there. Returns the value: ours, or that of a load which is under way in the fleet.
+
+    Raises:
+        As :func:`load`. The old value stays then.
+    """
+    mine = Load(renewal_of(wanted.name))
+    try:
+        while (flight := tier.loads.begin(mine)) is not mine:
+            value = yield JoinLoad(flight)
+            if value is not ABANDONED and value is not MISSING:
+                return value
+        return (yield from carry_out_anew(tier, store, wanted, mine))
+    finally:
+        tier.loads.end(mine)
+
+
+def carry_out_anew(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+    """Do the work of a refresh that has begun, and end it. See :func:`refresh`."""
+    try:
+        mine.value = yield from _load(tier, store, wanted, mine, anew=True)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -105,13 +169,13 @@ def carry_out(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
+def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, *, anew: bool = False) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
     pause_s = _LOOK_FIRST_S
     while True:
         try:
-            value = yield from read(tier, store, wanted.name, mine)
+            value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
         except ShardError:
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
@@ -120,13 +184,14 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> St
         # Before asking, so that the message that ends the wait cannot come too early.
         is_heard = tier.ears.await_key(lane, encoded, signal.set)
         try:
-            given = yield from _attempt(tier, store, wanted, encoded, mine)
+            given = yield from _attempt(tier, store, wanted, encoded, mine, anew=anew)
             if given.value is not MISSING:
                 return given.value
             if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
                 return (yield from _load_only(tier, store, wanted, mine))
             seconds = given.wait_ms / 1000
+            anew = False  # somebody has loaded anew
             mine.op = None  # whatever happens now, it will read again
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
@@ -134,15 +199,17 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> St
             tier.ears.unawait(lane, encoded, signal.set)
 
 
-def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load) -> Steps[_Answer]:
-    """Ask for the lease; with it, load and fill."""
+def _attempt(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load, *, anew: bool = False
+) -> Steps[_Answer]:
+    """Ask for the lease; with it, load and fill. ``anew``: whatever is there."""
     lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
         mine.op = op
         try:
-            given = yield from _lease(tier, store, lane, encoded)
+            given = yield from _lease(tier, store, lane, encoded, anew=anew)
         except ShardError:
             return _Answer()
         if not given.token:
@@ -154,12 +221,12 @@ def _attempt(tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes
         store.abandon(op, drop=False)  # unless it is finished
 
 
-def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Steps[_Answer]:
+def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     keys = tier.write_keys(lane, [encoded])
     lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
     # What is owed an invalidation is loaded over: it is not known to be gone.
-    mode = b"REPLACE" if tier.is_owed(lane, encoded) else b""
+    mode = b"REPLACE" if anew or tier.is_owed(lane, encoded) else b""
     while True:
         start_ns = tier.clock()
         command = tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, mode)
@@ -180,13 +247,16 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Ste
 class _Loaded(NamedTuple):
     """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
 
-    ``tags`` is None if a tag was not known before; the value may be older than that tag's last change then.
+    ``cost_ms`` is what the loader took, at least 1. ``tags`` is None if a tag was not known before;
+    the value may be older than that tag's last change then.
     """
 
     value: Any
     content: Encoded
     tags: tuple[tuple[int, int], ...] | None
     under: tuple[int, int] | None
+    life: Life
+    cost_ms: int
 
 
 def _fill(
@@ -207,16 +277,19 @@ def _fill(
         tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
+    ttl_ms, soft_ms = loaded.life
     sealed = tier.codec.seal(
         loaded.content,
         wid=op.wid,
         generation=given.generation,
-        ttl_ms=wanted.ttl_ms,
+        ttl_ms=ttl_ms,
         key=encoded,
         tags=loaded.tags,
+        soft_ttl_ms=soft_ms,
+        cost_ms=loaded.cost_ms,
     )
     before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
-    arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % wanted.ttl_ms, *envelopes)
+    arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % ttl_ms, *envelopes)
     command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
     start_ns = tier.clock()
     try:
@@ -230,7 +303,10 @@ def _fill(
         tier.count(fills_refused=1)
         return loaded.value
     tier.count_write(len(sealed))
-    deadline_ns = tier.deadline_ns(start_ns, wanted.ttl_ms, wanted.ttl_ms)
+    deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, loaded.cost_ms))
+    if loaded.value is ABSENT:
+        store.finish(op, None, 0, 0)
+        return ABSENT
     tier.sample(op.key)
     store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
     return loaded.value
@@ -246,8 +322,13 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
         stated = (yield from generations(tier, tags)) if tags else ()
     except ShardError:
         stated = None
+    begun_ns = tier.clock()
     value = yield from _call(tier, wanted)
+    if value is ABSENT:
+        return _Loaded(value, NO_VALUE, stated, under, tier.freshness.absence(), 0)
+    cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
     content = tier.codec.encode(value)
+    life = tier.freshness.life(ttl_for(wanted.ttl_ms, wanted.key, value))
     if callable(wanted.tags):
         tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
         under = depend(tier, store, lane, tags)
@@ -255,7 +336,7 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
         if stated is None:  # the next load will find them known
             with suppress(ShardError):
                 yield from generations(tier, tags)
-    return _Loaded(value, content, stated, under)
+    return _Loaded(value, content, stated, under, life, cost_ms)
 
 
 def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
@@ -280,7 +361,12 @@ def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
 def _call(tier: Tier, wanted: Loading) -> Steps[Any]:
     tier.count(loads=1)
     try:
-        return (yield Call(wanted.loader, wanted.key))
-    except BaseException:
+        value = yield Call(wanted.loader, wanted.key)
+        if value is ABSENT and not tier.freshness.negative_ms:
+            raise KeyError(wanted.key)
+        return value
+    except BaseException as error:
+        if isinstance(error, KeyError) and tier.freshness.negative_ms:
+            return ABSENT
         tier.count(load_errors=1)
         raise

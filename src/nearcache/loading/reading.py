@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from .._store import Store
-from ..codecs import peek_ids, peek_tags
+from ..absence import ABSENT
+from ..codecs import peek_absence, peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Load, Read
 from ..l2 import Exchange
+from .aging import Times, judge, times_in
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
 from .tagging import are_current, depend, tag_of
@@ -23,23 +25,25 @@ class Found(NamedTuple):
     """What a GET found.
 
     Attributes:
-        value: Or MISSING.
+        value: Or MISSING, or ABSENT.
         wid: The write's; 0 keeps the value out of L1.
         deadline_ns: When an L1 copy must end.
         under: What the L1 copy is to depend on, if it has tags.
+        is_due: Whether the value is to be loaded anew.
     """
 
     value: Any
     wid: int
     deadline_ns: int
     under: tuple[int, int] | None
+    is_due: bool = False
 
 
 _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
 def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
-    """Return the value in L2, or MISSING; L1 takes it when the protocol allows.
+    """Return the value in L2, or MISSING, or ABSENT where that is known; L1 takes it when the protocol allows.
 
     Args:
         tier, store: The cache's.
@@ -82,6 +86,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         if isinstance(outcome, ShardError):
             raise outcome
         if outcome is not ABANDONED:
+            _note_age(flight, joined)
             return outcome
     op = Read(key, shard, tier.clock())
     outcome = ABANDONED
@@ -90,6 +95,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         if flight is not None:
             flight.op = op
         outcome = yield from _fetch(tier, store, op, shard, encoded)
+        _note_age(flight, op)
         return outcome
     except BaseException as error:
         store.abandon(op, drop=False)
@@ -99,6 +105,11 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         raise
     finally:
         op.resolve(outcome, tier.lock)
+
+
+def _note_age(flight: Load | None, op: Read) -> None:
+    if flight is not None:
+        flight.is_due = op.is_due
 
 
 def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes) -> Steps[Any]:
@@ -119,6 +130,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     if generation is None:
         generation = generation_in(reply.values[2])
     found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
+    op.is_due = found.is_due
     size = len(data) if data is not None else 0
     keep(tier, store, op, found, size, reply.identity)
     return found.value
@@ -166,8 +178,9 @@ def accept(
             tier.count(misses=1)
             return _NOTHING
     tier.count_hit(len(data))
-    deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
-    return Found(value, wid if deadline_ns else 0, deadline_ns, under)
+    deadline_ns, is_due = judge(tier, start_ns, pttl_ms, Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms))
+    # L1 keeps values only: what hits has no time to look for anything else.
+    return Found(value, wid if deadline_ns and value is not ABSENT else 0, deadline_ns, under, is_due)
 
 
 def _under(
@@ -198,7 +211,7 @@ def _revalidate(
     if not deadline_ns:
         tier.count(suspects_dropped=1)
         return False
-    store.refresh(op, wid, deadline_ns, reply.identity, under)
+    store.confirm(op, wid, deadline_ns, reply.identity, under)
     tier.count(hits=1, revalidated=1)
     return True
 
@@ -213,9 +226,13 @@ def revalidated(
     generation: int | None,
     start_ns: int,
 ) -> Steps[tuple[int, tuple[int, int] | None]]:
-    """Judge a suspect entry by its value's header. Returns its deadline (0: not good) and what it depends on."""
+    """Judge a suspect entry by its value's header. Returns its deadline (0: not good) and what it depends on.
+
+    One that is due to be loaded anew counts as not good: it is read again, and then that is seen to.
+    """
     try:
-        there, written_in, whole_ms = peek_ids(header)
+        there, written_in, _ = peek_ids(header)
+        times = times_in(header)
         tags = peek_tags(header)
     except DecodeError:
         return 0, None
@@ -226,7 +243,8 @@ def revalidated(
         under = yield from _under(tier, store, lane, tags)
         if under is None:
             return 0, None
-    return tier.deadline_ns(start_ns, pttl_ms, whole_ms), under
+    deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
+    return (0, None) if is_due else (deadline_ns, under)
 
 
 def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
@@ -245,7 +263,7 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
             raise
         return True
     try:
-        if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]):
+        if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]) or peek_absence(reply.values[0]):
             return False
         tags = peek_tags(reply.values[0])
     except DecodeError:

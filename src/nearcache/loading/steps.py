@@ -7,6 +7,7 @@ an event loop.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
+from ..workers import Workers
 from .tier import Tier
 
 T = TypeVar("T")
@@ -49,8 +51,21 @@ class Await:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Carry out other steps, in the background: nobody waits. Answer: whether they will be; they may be refused.
+
+    Attributes:
+        make: Makes the steps, when their time has come.
+        loader: What they will call.
+    """
+
+    make: Callable[[], Steps[Any]]
+    loader: Callable[..., Any]
+
+
 #: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
-Request = list[Exchange] | Call | JoinRead | JoinLoad | Await
+Request = list[Exchange] | Call | JoinRead | JoinLoad | Await | Spawn
 Steps = Generator[Request, Any, T]
 
 
@@ -66,6 +81,15 @@ class ThreadRunner:
         self._driver = driver
         self._tier = tier
         self._timeout_s = timeout_s
+        self._workers = Workers()
+
+    def after_fork(self) -> None:
+        """In the child: what the parent had in the background is not carried on here."""
+        self._workers = Workers()
+
+    def close(self) -> None:
+        """Begin nothing more in the background."""
+        self._workers.close()
 
     def run(self, steps: Steps[T]) -> T:
         """Return what the steps return; raise what they raise."""
@@ -96,4 +120,8 @@ class ThreadRunner:
             return request.read.wait(self._tier.lock, left_s)
         if isinstance(request, Await):
             return request.signal.wait(request.seconds)
+        if isinstance(request, Spawn):
+            if inspect.iscoroutinefunction(request.loader):  # no thread can call it
+                return False
+            return self._workers.submit(lambda: self.run(request.make()))
         return self._tier.loads.wait(request.load)

@@ -6,19 +6,23 @@ decision. What is refused changes nothing and tells nobody, and L1 keeps no copy
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..absence import ABSENT
 from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_tags
 from ..errors import ContentionError, ServerReplyError
 from ..flights import ABANDONED, Read, Signal
+from ..freshness import ENDLESS_MS, Life
 from ..l2 import Exchange
+from .aging import Times, judge
 from .reading import accept, keep
 from .replies import MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
-from .tier import ENDLESS_MS, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 from .writing import invalidate, set_commands
 
 _GENERATIONS: Final = 5
@@ -46,7 +50,7 @@ class There(NamedTuple):
 
 
 def swap(
-    tier: Tier, store: Store[Any, Any], name: Any, change: Change, ttl_ms: int, tags: tuple[Tag, ...] = ()
+    tier: Tier, store: Store[Any, Any], name: Any, change: Change, ttl: Callable[[Any], int], tags: tuple[Tag, ...] = ()
 ) -> Steps[Swapped]:
     """Replace a value by what is made of it, if nobody else has written meanwhile; else try again.
 
@@ -59,11 +63,11 @@ def swap(
     there = None if change.guess is None else There(MISSING, change.guess, change.guess)
     for attempt in range(ATTEMPTS):
         if there is None:
-            there = yield from look(tier, store, name)
+            there = yield from find(tier, store, name)
         new = change.make(there.value, there.version)
         if new is SKIP:
             return Swapped(False, there.value, SKIP)
-        found = yield from _store(tier, store, name, new, there, change, ttl_ms, tags)
+        found = yield from _store(tier, store, name, new, there, change, ttl, tags)
         if isinstance(found, bool):
             return Swapped(found, there.value, new)
         there = found
@@ -74,7 +78,7 @@ def swap(
     raise ContentionError(name, ATTEMPTS)
 
 
-def look(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
+def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
     """Read what L2 holds now, whatever L1 has.
 
     Raises:
@@ -110,7 +114,7 @@ def _there(
     wid = 0
     if data is not None and len(data) >= 20 and int.from_bytes(data[12:20], "big") == generation:
         wid = int.from_bytes(data[4:12], "big")
-    if value is MISSING or data is None:
+    if value is MISSING or value is ABSENT or data is None:
         return There(MISSING, 0, wid)
     return There(value, wid, wid, pttl_ms, start_ns, peek_tags(data), under)
 
@@ -122,15 +126,15 @@ def _store(
     value: Any,
     there: There,
     change: Change,
-    ttl_ms: int,
+    ttl: Callable[[Any], int],
     tags: tuple[Tag, ...],
 ) -> Steps[There | bool]:
     """Store a value in place of another. Returns whether it is there to stay (not on hold), or what refused it."""
     lane, encoded = tier.place(name)
     content = tier.codec.encode(value)
     keeps = change.keeps and bool(there.version)
-    if keeps:
-        ttl_ms = there.pttl_ms if there.pttl_ms > 0 else ENDLESS_MS
+    whole_ms = there.pttl_ms if there.pttl_ms > 0 else ENDLESS_MS
+    ttl_ms, soft_ms = Life(whole_ms) if keeps else tier.freshness.life(ttl(value))
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
     generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
@@ -141,7 +145,7 @@ def _store(
             under = depend(tier, store, lane, tags)
             stated = (yield from generations(tier, tags)) if tags else ()
         for _ in range(_GENERATIONS):
-            sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated)
+            sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
             commands = set_commands(tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, keep=keeps)
             reply = answer((yield [Exchange(lane, commands)])[0])
@@ -150,7 +154,7 @@ def _store(
                 tier.count_write(len(sealed))
                 tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
                 tier.sample(name)
-                deadline_ns = tier.deadline_ns(there.start_ns if keeps else start_ns, ttl_ms, ttl_ms)
+                deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
                 is_held = bool(rest[2])
                 wid = 0 if is_held else op.wid
                 store.finish(op, value, wid, deadline_ns, len(sealed), reply.identity, under)
@@ -191,7 +195,7 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
         tier.give_up(store, op, encoded, error)
         raise
     found = yield from accept(tier, store, lane, encoded, data, -1, int(generation, 16), start_ns)
-    return MISSING if was_owed else found.value
+    return MISSING if was_owed or found.value is ABSENT else found.value
 
 
 def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: bool) -> Steps[tuple[bool, Any]]:

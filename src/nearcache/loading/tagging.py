@@ -20,10 +20,11 @@ from ..codecs import Encoded, peek_ids
 from ..coherence import TAG_KEY
 from ..errors import DecodeError, ServerReplyError
 from ..flights import Read
+from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
 from .replies import HEADER_RANGE, answer, generation_in
 from .steps import Steps
-from .tier import ENDLESS_MS, TAGS_KEPT, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 
 _ATTEMPTS: Final = 5
 _NOTHING: Final = Encoded(b"", 0)
@@ -95,7 +96,10 @@ def known(tier: Tier, tags: Sequence[Tag], since_ns: int) -> tuple[tuple[int, in
     stated = []
     for tag in tags:
         generation = tier.tags.hit(tag.key, 0)
-        if not generation or tier.tags_since.get(tag.key, since_ns + 1) > since_ns:
+        known_ns = tier.tags_since.get(tag.key)
+        if generation and known_ns is None:
+            tier.remember_tag(tag.key, tier.clock())  # it was forgotten; the next load will find it
+        if not generation or known_ns is None or known_ns > since_ns:
             return None
         stated.append((tag.hash, generation))
     return tuple(stated)
@@ -158,17 +162,11 @@ def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> int:
         return 0
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
     if deadline_ns:
-        _remember(tier, tag, start_ns)
+        if not tier.tags.hit(tag.key, 0):
+            # From now on, not since the request: what began in between may be older than what the answer tells.
+            tier.remember_tag(tag.key, tier.clock())
         tier.tags.finish(op, wid, wid, deadline_ns, 0, reply.identity)
     return wid
-
-
-def _remember(tier: Tier, tag: Tag, since_ns: int) -> None:
-    """Note since when L1 has known a tag without a break."""
-    if not tier.tags.hit(tag.key, 0):
-        tier.tags_since[tag.key] = since_ns
-        while len(tier.tags_since) > TAGS_KEPT:
-            del tier.tags_since[next(iter(tier.tags_since))]
 
 
 def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
@@ -195,7 +193,7 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
         status, there, *rest = reply.values[0]
         if int(status) == 1:
             tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,), since)
-            tier.tags_since[tag.key] = start_ns
+            tier.remember_tag(tag.key, tier.clock())
             deadline_ns = tier.deadline_ns(start_ns, ENDLESS_MS, ENDLESS_MS)
             tier.tags.finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
             return op.wid

@@ -7,10 +7,11 @@ from typing import Any
 
 from .._store import Store
 from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
-from ..flights import Load
+from ..flights import Load, renewal_of
 from ..l2.aio import AsyncDriver
-from .filling import Loading, carry_out
-from .steps import Await, Call, JoinRead, Request, Steps, T
+from .filling import Loading, carry_out, carry_out_anew
+from .replies import MISSING
+from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
 
 
@@ -55,6 +56,17 @@ class AsyncRunner:
 
         return await self._tasks.load(self._tier.loads, wanted.name, work)
 
+    async def refresh(self, store: Store[Any, Any], wanted: Loading) -> Any:
+        """The same as running ``refresh``, in a task of its own."""
+
+        def work(mine: Load) -> Any:
+            return self.run(carry_out_anew(self._tier, store, wanted, mine))
+
+        value: Any = MISSING
+        while value is MISSING:  # of a load in the background that left the work to another process
+            value = await self._tasks.load(self._tier.loads, renewal_of(wanted.name), work)
+        return value
+
     def close(self) -> None:
         """Cancel the loads and close the connections of all loops."""
         self._tasks.end_all()
@@ -79,4 +91,7 @@ class AsyncRunner:
             return await wait_for_read(request.read, self._tier.lock, left_s)
         if isinstance(request, Await):
             return await wait_for_signal(request.signal, request.seconds)
+        if isinstance(request, Spawn):
+            self._tasks.spawn(lambda: self.run(request.make()))
+            return True
         return await wait_for_load(self._tier.loads, request.load)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
 from ..errors import DecodeError, ForgedError, ShardError
 from ..flights import Loads
+from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
@@ -35,8 +37,8 @@ LEASE_LONGEST_NS: Final = 60_000_000_000
 TAGS_KEPT: Final = 10_000
 #: How often the way of a write's message is timed, at most.
 _LAG_EVERY_NS: Final = 100_000_000
-#: An envelope's ttl field that means "longer than the field can say".
-ENDLESS_MS: Final = 0xFFFF_FFFF
+#: Writes whose messages are waited for in order to time them. Of some none will come.
+_LAGS_TIMED: Final = 64
 
 _MS: Final = 1_000_000
 _log: Final = logging.getLogger("nearcache")
@@ -87,6 +89,9 @@ class Ears(Protocol):
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Call ``seen`` once when a message with this write id is heard."""
 
+    def unwatch(self, wid: int) -> None:
+        """Forget a write id."""
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
@@ -103,6 +108,9 @@ class Deaf:
 
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Nothing will be heard."""
+
+    def unwatch(self, wid: int) -> None:
+        """Nothing to forget."""
 
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
         """Nothing will be heard."""
@@ -148,6 +156,7 @@ class Tier:
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
         stale_ns: ``stale_if_error``; 0: off.
+        freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
@@ -156,6 +165,7 @@ class Tier:
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
     def __init__(
@@ -171,6 +181,7 @@ class Tier:
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
         stale_ns: int = 0,
+        freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
@@ -183,6 +194,7 @@ class Tier:
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
         self.bound_ns = bound_ns
+        self.freshness = freshness
         self.clock = clock
         self.scripts = Scripts()
         self.loads = Loads()
@@ -193,6 +205,7 @@ class Tier:
         self.forgives = forgives
         self.ears: Ears = Deaf()
         self.leases: dict[bytes, Leased] = {}
+        self.renewing: set[Any] = set()
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
@@ -200,6 +213,7 @@ class Tier:
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in shard_names]
         self._lag_due_ns = 0
+        self._timed: deque[int] = deque()
         self.adopted: set[tuple[int, int]] = set()
 
     def place(self, key: Any) -> tuple[int, bytes]:
@@ -317,11 +331,21 @@ class Tier:
         journal = self.journals[lane]
         return journal.owes and journal.is_owed(encoded)
 
+    def remember_tag(self, key: bytes, since_ns: int) -> None:
+        """Note since when L1 has known a tag without a break; of several who say so the last is right."""
+        with self.lock:
+            self.tags_since[key] = max(since_ns, self.tags_since.get(key, since_ns))
+            while len(self.tags_since) > TAGS_KEPT:
+                del self.tags_since[next(iter(self.tags_since))]
+
     def begin_lag(self, lane: int, wid: int, now_ns: int) -> None:
         """Measure how long it takes until the message about this write is heard; of a few writes a second."""
         if now_ns < self._lag_due_ns:
             return
         self._lag_due_ns = now_ns + _LAG_EVERY_NS
+        self._timed.append(wid)
+        if len(self._timed) > _LAGS_TIMED:
+            self.ears.unwatch(self._timed.popleft())
         self.ears.watch(wid, lambda: self.lags[lane].add(self.clock() - now_ns))
 
     def newest(self, lane: int) -> tuple[int, int] | None:
@@ -402,8 +426,14 @@ class Tier:
             if now_ns - held.since_ns < LEASE_LONGEST_NS
         ]
 
+    def renewed(self, name: Any) -> None:
+        """A value is not to be loaded anew any more."""
+        with self.lock:
+            self.renewing.discard(name)
+
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
+        self.renewing = set()
         self.lock = threading.RLock()
         self.loads = Loads()
         self.leases = {}

@@ -31,8 +31,8 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
         raise ValueError(f"token={token!r}: it names a lane that this cache does not have; are the shards the same?")
     deadline_ns = tier.clock() + int(seconds * 1e9)
     for lane, (epoch, seq) in positions.items():
-        here = tier.lanes[lane].position
-        if here is not None and here.epoch == epoch and here.seq >= seq:
+        here = tier.lanes[lane].applied
+        if here is not None and here[0] == epoch and here[1] >= seq:
             continue
         signal = Signal()
         if tier.ears.fence(lane, signal.set):

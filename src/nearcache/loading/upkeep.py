@@ -52,15 +52,21 @@ class Upkeep:
             if lane in self._paying:
                 return
             self._paying.add(lane)
-        threading.Thread(target=self._pay, args=(lane,), name=f"nearcache-repay-{lane}", daemon=True).start()
+        try:
+            threading.Thread(target=self._pay, args=(lane,), name=f"nearcache-repay-{lane}", daemon=True).start()
+        except RuntimeError:  # no thread can be had now: the next heartbeat tries again
+            self._paid(lane)
 
     def _pay(self, lane: int) -> None:
         try:
             with contextlib.suppress(CacheError):  # closed meanwhile; or the next heartbeat tries again
                 self._runner.run(pay(self._tier, lane))
         finally:
-            with self._lock:
-                self._paying.discard(lane)
+            self._paid(lane)
+
+    def _paid(self, lane: int) -> None:
+        with self._lock:
+            self._paying.discard(lane)
 
     def after_fork(self) -> None:
         """In the child: no payment is under way here."""

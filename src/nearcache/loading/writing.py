@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
+from ..absence import ABSENT
 from ..codecs import Encoded
 from ..errors import ServerReplyError
+from ..freshness import Life
 from ..l2 import STAGE_BYTES, Command, Exchange, stage
+from .aging import Times, judge
 from .reading import accept
 from .replies import MISSING, answer, errors_in
 from .steps import Steps
@@ -43,13 +46,14 @@ def write(
     """
     shard, encoded = tier.place(name)
     content = tier.codec.encode(value)
+    life = tier.freshness.life(ttl_ms)
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
         tier.begin_lag(shard, op.wid, tier.clock())
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
-        sealing = _Sealing(content, ttl_ms, stated, under)
+        sealing = _Sealing(content, life, stated, under)
         return (yield from _write(tier, store, op, encoded, value, sealing, absent_only))
     except BaseException as error:
         if tier.give_up(store, op, encoded, error):
@@ -61,7 +65,7 @@ class _Sealing(NamedTuple):
     """What an envelope is made of, and what the L1 entry depends on."""
 
     content: Encoded
-    ttl_ms: int
+    life: Life
     tags: tuple[tuple[int, int], ...]
     under: tuple[int, int] | None
 
@@ -69,10 +73,12 @@ class _Sealing(NamedTuple):
 def _write(
     tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, sealing: _Sealing, nx: bool
 ) -> Steps[Any]:
-    content, ttl_ms, tags, under = sealing
+    content, (ttl_ms, soft_ms), tags, under = sealing
     generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags)
+        sealed = tier.codec.seal(
+            content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags, soft_ttl_ms=soft_ms
+        )
         start_ns = tier.clock()
         commands = set_commands(
             tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=b"NX" if nx else b""
@@ -86,16 +92,16 @@ def _write(
             if held:
                 store.finish(op, None, 0, 0)
                 return MISSING
-            deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
+            deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
             tier.sample(op.key)
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
             found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
-            if found.value is not MISSING:
+            if found.value is not MISSING and found.value is not ABSENT:
                 store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
-            nx = False  # what is there cannot be read by anyone here, so it counts as absent
+            nx = False  # what is there is no value, or one that nobody here can read
         generation = int(there, 16)
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
-from ..base import DEFAULT, Cache, K, V, _pairs
+from ...errors import LoadTimeoutError
+from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from ..report import SelfTest
 from .verbs import AsyncVerbs
 
@@ -67,7 +68,7 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         """Return whether some tier has a value for a key, as ``key in cache`` does."""
         raise NotImplementedError
 
-    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
         raise NotImplementedError
 
@@ -78,6 +79,20 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
     async def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         raise NotImplementedError
+
+    async def refresh(
+        self,
+        key: K,
+        loader: Loader[K, V] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Any = DEFAULT,
+    ) -> V:
+        """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
+        chosen = loader if loader is not None else self.cache.settings.loader
+        if chosen is None:
+            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
+        return cast("V", await self._refresh(key, chosen, ttl, tags))
 
     @overload
     async def pop(self, key: K) -> V: ...
@@ -107,7 +122,7 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
@@ -167,11 +182,11 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
     # -- what the compiled part asks for when L1 has nothing
 
     async def _missing_load(
-        self, key: K, loader: Loader[K, V] | None, *, ttl: float | None = DEFAULT, tags: Any = DEFAULT
+        self, key: K, loader: Loader[K, V] | None, *, ttl: Lifetime = DEFAULT, tags: Any = DEFAULT
     ) -> V:
         chosen = loader if loader is not None else self.cache.settings.loader
         if chosen is not None:
-            return cast("V", await self._load(key, chosen, ttl, tags))
+            return cast("V", await self._load_in_time(key, chosen, ttl, tags))
         found, cause = await self._read(key)
         if found is DEFAULT:
             raise KeyError(key) from cause
@@ -185,5 +200,22 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         """Return the value of some tier, or DEFAULT and why it is not known that there is none."""
         raise NotImplementedError
 
-    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
+    async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        raise NotImplementedError
+
+    async def _load_in_time(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        seconds = self.cache.settings.loader_timeout
+        if seconds is None:
+            return await self._load(key, loader, ttl, tags)
+        # Not wait_for: it would take a TimeoutError of the loader's for its own. The load is a task of its own anyway.
+        waiting = asyncio.ensure_future(self._load(key, loader, ttl, tags))
+        try:
+            done, _ = await asyncio.wait((waiting,), timeout=seconds)
+        finally:
+            waiting.cancel()
+        if not done:
+            raise LoadTimeoutError(key, seconds)
+        return waiting.result()
+
+    async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         raise NotImplementedError

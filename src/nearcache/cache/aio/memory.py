@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ...absence import ABSENT
 from ...awaiting import LoadTasks, call_loader
 from ...changes import Change, Swapped
-from ...flights import Load
-from ..base import DEFAULT, K, V
-from ..memory import MemoryCache
+from ...flights import Load, renewal_of
+from ..base import DEFAULT, K, Lifetime, V
+from ..memory import NOTHING, MemoryCache
 from .base import AsyncCache, AsyncHold, Loader
 
 
@@ -25,7 +27,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def contains(self, key: object) -> bool:
         return key in self.cache
 
-    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         self.cache.set(key, value, ttl=ttl, tags=tags)
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
@@ -37,13 +39,13 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         return self.cache.gets(key, default)
 
-    async def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+    async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return self.cache._swap(key, change, ttl, tags)
 
     async def _take(self, key: Any) -> Any:
         return self.cache._take(key)
 
-    async def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+    async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self.cache._touch(key, ttl, whole=whole)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
@@ -53,7 +55,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         self.cache.set_many(values, ttl=ttl, tags=tags)
@@ -85,14 +87,33 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         self.cache.close()
         await self._tasks.end_here()
 
-    async def _read(self, key: K) -> tuple[Any, Exception | None]:  # noqa: ARG002  there is no tier to ask
+    async def _read(self, key: K) -> tuple[Any, Exception | None]:
         self.cache._use()
-        return DEFAULT, None
+        return self.cache._missing_get(key, DEFAULT), None
 
-    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
+    async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        self.cache._use()
+        terms = self.cache._terms(key, ttl, tags)
+        old = self.cache._old_value(terms, loader)
+        if old is not NOTHING:
+            if old is not ABSENT and inspect.iscoroutinefunction(loader) and self.cache._begin_renewal(terms.name):
+                self._tasks.spawn(lambda: self._renew(terms, loader))
+            return self.cache._present(key, old)
+        return await self._carry_out(terms.name, terms, loader)
+
+    async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        self.cache._use()
+        terms = self.cache._terms(key, ttl, tags)
+        return await self._carry_out(renewal_of(terms.name), terms, loader)
+
+    async def _renew(self, terms: Any, loader: Loader[K, V]) -> None:
+        try:
+            await self._carry_out(renewal_of(terms.name), terms, loader)
+        finally:
+            self.cache._renewing.discard(terms.name)
+
+    async def _carry_out(self, name: Any, terms: Any, loader: Loader[K, V]) -> Any:
         cache = self.cache
-        cache._use()
-        terms = cache._terms(key, ttl, tags)
 
         async def work(mine: Load) -> None:
             try:
@@ -100,7 +121,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
                 if op is None:
                     return
                 try:
-                    value = await call_loader(loader, key)
+                    value = await self._call(loader, terms.key)
                     cache._finish_load(mine, op, terms, value)
                 except BaseException:
                     cache._fail_load(op)
@@ -111,4 +132,13 @@ class AsyncMemoryCache(AsyncCache[K, V]):
             finally:
                 cache._loads.end(mine)
 
-        return await self._tasks.load(cache._loads, terms.name, work)
+        value = await self._tasks.load(cache._loads, name, work)
+        return cache._present(terms.key, value)
+
+    async def _call(self, loader: Loader[K, V], key: K) -> Any:
+        try:
+            return await call_loader(loader, key)
+        except KeyError:
+            if not self.cache._freshness.negative_ms:
+                raise
+            return ABSENT

@@ -6,33 +6,31 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from ...absence import ABSENT
 from ...changes import Change, Swapped
 from ...errors import ShardError
 from ...l2.aio import AsyncDriver
 from ...loading import (
-    ENDLESS_MS,
     MISSING,
     Steps,
     catch_up,
     clear,
     contains,
+    find,
     hex_id,
     invalidate,
     invalidate_many,
     invalidate_tag,
-    look,
     new_id,
-    read,
     read_many,
     tags_named,
     take,
-    touch,
     write,
     write_many,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
-from ..base import DEFAULT, K, V, _pairs
+from ..base import DEFAULT, K, Lifetime, V
 from ..holding import hold_to_ms, linger_to_ms
 from ..tiered import TieredCache
 from .base import AsyncCache, AsyncHold, Loader
@@ -62,17 +60,17 @@ class AsyncTieredCache(AsyncCache[K, V]):
         except ShardError:
             return False
 
-    async def set(self, key: K, value: V, *, ttl: float | None = DEFAULT, tags: Sequence[str] = ()) -> None:
+    async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         cache = self.cache
-        ttl_ms, named = cache._ttl_ms(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        ttl_ms, named = cache._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
         await self._run(write(self._tier, cache, cache._name(key), value, ttl_ms, tags=named))
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         cache = self.cache
         found = await self.get(key, DEFAULT)
         if found is DEFAULT:
-            steps = write(self._tier, cache, cache._name(key), default, self._tier.ttl_ms, absent_only=True)
-            found = await self._run(steps)
+            ttl_ms = cache._value_ttl_ms(key, default, DEFAULT)
+            found = await self._run(write(self._tier, cache, cache._name(key), default, ttl_ms, absent_only=True))
         return default if found is MISSING else cast("V", found)
 
     async def invalidate(self, key: K) -> bool:
@@ -81,19 +79,17 @@ class AsyncTieredCache(AsyncCache[K, V]):
     # -- the hooks of the verbs
 
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
-        there = await self._run(look(self._tier, self.cache, self.cache._name(key)))
+        there = await self._run(find(self._tier, self.cache, self.cache._name(key)))
         return (default if there.value is MISSING else there.value), there.version
 
-    async def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+    async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return await self._run(self.cache._swapping(key, change, ttl, tags))
 
     async def _take(self, key: Any) -> Any:
         return await self._run(take(self._tier, self.cache, self.cache._name(key)))
 
-    async def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
-        cache = self.cache
-        ttl_ms = cache._ttl_ms(ttl, ENDLESS_MS)
-        return await self._run(touch(self._tier, cache, cache._name(key), ttl_ms, whole=whole))
+    async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        return await self._run(self.cache._touching(key, ttl, whole=whole))
 
     # -- many keys
 
@@ -111,13 +107,12 @@ class AsyncTieredCache(AsyncCache[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = DEFAULT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
-        cache = self.cache
-        named = {cache._name(key): value for key, value in dict(_pairs(values)).items()}
+        named, ttl_ms = self.cache._writing(values, ttl)
         labels = tags_named(self._tier, check_tags(tags))
-        await self._run(write_many(self._tier, cache, named, cache._ttl_ms(ttl, ENDLESS_MS), labels))
+        await self._run(write_many(self._tier, self.cache, named, ttl_ms, labels))
 
     async def delete_many(self, keys: Iterable[K]) -> None:
         cache = self.cache
@@ -152,14 +147,20 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def _read(self, key: K) -> tuple[Any, Exception | None]:
         try:
-            found = await self._run(read(self._tier, self.cache, self.cache._name(key)))
+            found = await self._run(self.cache._reading(key))
         except ShardError as error:
             return DEFAULT, error
-        return DEFAULT if found is MISSING else found, None
+        return DEFAULT if found is MISSING or found is ABSENT else found, None
 
-    async def _load(self, key: K, loader: Loader[K, V], ttl: float | None, tags: Any) -> Any:
+    async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
-        return await self._runner.load(self.cache, self.cache._wanted(key, loader, ttl, tags))
+        wanted = self.cache._wanted(key, loader, ttl, tags)
+        return self.cache._present(key, await self._runner.load(self.cache, wanted))
+
+    async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        self.cache._use()
+        wanted = self.cache._wanted(key, loader, ttl, tags)
+        return self.cache._present(key, await self._runner.refresh(self.cache, wanted))
 
     async def _run(self, steps: Steps[T]) -> T:
         self.cache._use()

@@ -17,6 +17,7 @@ from ...changes import (
     replacing,
     setting,
 )
+from ...freshness import Lifetime
 from ..cached import ABSENT
 
 K = TypeVar("K")
@@ -28,35 +29,33 @@ class AsyncVerbs(Generic[K, V]):
 
     __slots__ = ()
 
-    async def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+    async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         raise NotImplementedError
 
     async def _take(self, key: Any) -> Any:
         raise NotImplementedError
 
-    async def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+    async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         raise NotImplementedError
 
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """See :meth:`Verbs.gets`."""
         raise NotImplementedError
 
-    async def add(self, key: K, value: V, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()) -> bool:
+    async def add(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
         """See :meth:`Verbs.add`."""
         return (await self._swap(key, adding(value), ttl, tags)).stored
 
-    async def replace(self, key: K, value: V, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()) -> bool:
+    async def replace(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
         """See :meth:`Verbs.replace`."""
         return (await self._swap(key, replacing(value), ttl, tags)).stored
 
-    async def cas(
-        self, key: K, value: V, version: int, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
-    ) -> bool:
+    async def cas(self, key: K, value: V, version: int, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
         """See :meth:`Verbs.cas`."""
         return (await self._swap(key, at_version(value, version), ttl, tags)).stored
 
     async def get_and_set(
-        self, key: K, value: V, default: Any = None, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
+        self, key: K, value: V, default: Any = None, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
     ) -> Any:
         """See :meth:`Verbs.get_and_set`."""
         old = (await self._swap(key, setting(value), ttl, tags)).old
@@ -67,11 +66,11 @@ class AsyncVerbs(Generic[K, V]):
         found = await self._take(key)
         return default if found is MISSING else found
 
-    async def touch(self, key: K, ttl: float | None = ABSENT) -> bool:
+    async def touch(self, key: K, ttl: Lifetime = ABSENT) -> bool:
         """See :meth:`Verbs.touch`."""
         return (await self._touch(key, ttl, whole=False))[0]
 
-    async def get_and_touch(self, key: K, ttl: float | None = ABSENT, default: Any = None) -> Any:
+    async def get_and_touch(self, key: K, ttl: Lifetime = ABSENT, default: Any = None) -> Any:
         """See :meth:`Verbs.get_and_touch`."""
         found = (await self._touch(key, ttl, whole=True))[1]
         return default if found is MISSING else found
@@ -82,7 +81,7 @@ class AsyncVerbs(Generic[K, V]):
         function: Callable[[Any], V],
         default: Any = None,
         *,
-        ttl: float | None = ABSENT,
+        ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
     ) -> V:
         """See :meth:`Verbs.compute`."""
@@ -90,14 +89,14 @@ class AsyncVerbs(Generic[K, V]):
         return new
 
     async def incr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
     ) -> int:
         """See :meth:`Verbs.incr`."""
         count: int = (await self._swap(key, counting(delta, initial), ttl, tags)).new
         return count
 
     async def decr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
     ) -> int:
         """See :meth:`Verbs.decr`."""
         count: int = (await self._swap(key, counting(-delta, initial), ttl, tags)).new

@@ -5,7 +5,9 @@ local v, L, ms = KEYS[1], KEYS[3], tonumber(ARGV[4])
 call('PERSIST', L) -- as in invalidate: passes on a full server, refused where writing is not allowed
 local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
-if generation(v) ~= m[3] then return {0, m[3]} end
+-- That there is no value is not to be remembered for longer: bit 3 of the flags says so.
+local flags = string.byte(call('GETRANGE', v, 1, 1)) or 0
+if generation(v) ~= m[3] or math.floor(flags / 8) % 2 == 1 then return {0, m[3]} end
 local pttl, seq = call('PTTL', v), 0
 call('PEXPIRE', v, ms)
 -- Copies know the end of the lifetime they were read with. They may end too early, but not too late.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from typing import TYPE_CHECKING, Any
 
 from ..changes import Change, Swapped
+from ..freshness import Lifetime
 from .cached import ABSENT
 from .verbs import K, V, Verbs
 
@@ -77,7 +78,7 @@ class View(Verbs[K, V], MutableMapping[K, V]):
 
     # -- as of the cache
 
-    def set(self, key: K, value: V, *, ttl: float | None = ABSENT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
         self.cache.set(self._key(key), value, ttl=ttl, tags=(*self._tags, *tags))
 
@@ -86,7 +87,7 @@ class View(Verbs[K, V], MutableMapping[K, V]):
         key: K,
         loader: Callable[[Any], V] | None = None,
         *,
-        ttl: float | None = ABSENT,
+        ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
     ) -> V:
         """Return the value for a key; on a miss call the loader, with the view's key. See :meth:`Cache.get_or_load`.
@@ -110,7 +111,7 @@ class View(Verbs[K, V], MutableMapping[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: float | None = ABSENT,
+        ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
@@ -135,13 +136,13 @@ class View(Verbs[K, V], MutableMapping[K, V]):
 
     # -- the hooks of the verbs
 
-    def _swap(self, key: Any, change: Change, ttl: float | None, tags: Sequence[str]) -> Swapped:
+    def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return self.cache._swap(self._key(key), change, ttl, (*self._tags, *tags))
 
     def _take(self, key: Any) -> Any:
         return self.cache._take(self._key(key))
 
-    def _touch(self, key: Any, ttl: float | None, *, whole: bool) -> tuple[bool, Any]:
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self.cache._touch(self._key(key), ttl, whole=whole)
 
     def _key(self, key: Any) -> tuple[Any, ...]:

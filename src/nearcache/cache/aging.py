@@ -1,0 +1,197 @@
+"""``memory://`` whose values grow old, or have lifetimes that are not all alike, or whose absence is kept.
+
+The compiled store knows one end of an entry. Here it is the soft one; a second store keeps the same values until their
+hard end, and gives them out when the first has nothing any more. Both go through the same operations, so that what is
+written or removed during a load is newer in both.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .._store import Op, Store
+from ..absence import ABSENT
+from ..changes import MISSING
+from ..clocks import NEVER_NS
+from ..flights import Load, renewal_of
+from ..freshness import Life
+from ..options import Settings, check_tags
+from ..workers import Workers
+from .base import DEFAULT, K, Lifetime, V
+from .exchanging import deadline_ns
+from .memory import NOTHING, MemoryCache
+
+_WRITTEN: Final = 1
+_IDENTITY: Final = 1
+
+
+class _Twins(Op):
+    """An operation on both stores."""
+
+    __slots__ = ("other",)
+
+    def __init__(self, name: Any) -> None:
+        super().__init__(name, 0, wid=_WRITTEN, write=True)
+        self.other = Op(name, 0, wid=_WRITTEN, write=True)
+
+
+class AgingMemoryCache(MemoryCache[K, V]):
+    """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter``, ``negative_ttl`` or a function for ``ttl``.
+
+    Args:
+        url, options: As for :class:`MemoryCache`.
+
+    Cost: hits are those of any cache; a write runs Python code, and an entry takes twice the place.
+    """
+
+    def _begin(self, settings: Settings) -> None:
+        self._old: Store[Any, V] = Store(settings.maxsize, maxbytes=settings.maxbytes)
+        self._old.lane_vouch(0, NEVER_NS)
+        self._old.lane_attach(0, _IDENTITY)
+        self._workers = Workers()
+        super()._begin(settings)
+
+    # -- reading: what the first store does not hold
+
+    def _missing_get(self, key: K, default: Any) -> Any:
+        self._use()
+        old = self._found_old(key)
+        return default if old is NOTHING or old is ABSENT else old
+
+    def _missing_in(self, key: object) -> bool:
+        old = self._old.peek(self._held(key), NOTHING)
+        return old is not NOTHING and old is not ABSENT
+
+    def _missing(self, key: K) -> V:
+        if self.settings.loader is None:
+            old: V = self._missing_get(key, NOTHING)
+            if old is not NOTHING:
+                return old
+        return super()._missing(key)
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key."""
+        wanted = list(keys)
+        found = super().get_many(wanted)
+        for key in wanted:
+            if key not in found and (old := self._missing_get(key, NOTHING)) is not NOTHING:
+                found[key] = old
+        return found
+
+    def _found_old(self, key: Any) -> Any:
+        loader = self.settings.loader
+        if loader is None:
+            return self._old.get(self._held(key), NOTHING)
+        return self._old_value(self._terms(key, DEFAULT, DEFAULT), loader)
+
+    def _old_value(self, terms: Any, loader: Any) -> Any:
+        old = self._old.get(terms.name, NOTHING)
+        if old is NOTHING or old is ABSENT:
+            return old
+        if not inspect.iscoroutinefunction(loader) and self._begin_renewal(terms.name):
+            taken = self._workers.submit(lambda: self._renew(terms, loader))
+            if not taken:
+                self._renewing.discard(terms.name)
+        return old
+
+    # -- loading anew
+
+    def _begin_renewal(self, name: Any) -> bool:
+        with self._counting:
+            if name in self._renewing:
+                return False
+            self._renewing.add(name)
+            return True
+
+    def _renew(self, terms: Any, loader: Callable[[Any], V]) -> None:
+        try:
+            self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+        finally:
+            self._renewing.discard(terms.name)
+
+    # -- writing: in both stores
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self.set(key, value)
+
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
+        """Store a value. See :meth:`Cache.set`."""
+        self._use()
+        self._put(key, value, ttl, check_tags(tags))
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Remove every value that has this tag, and all that is old. See :meth:`Cache.invalidate_tag`."""
+        super().invalidate_tag(tag)
+        self._old.drop_all(invalidated=True)
+
+    def __delitem__(self, key: K) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def delete(self, key: K) -> bool:
+        """Remove a key. Returns whether it was there."""
+        was_new = super().delete(key)
+        return self._old.delete(self._held(key)) or was_new
+
+    def drop(self, key: K) -> bool:
+        """The same: there are no other processes."""
+        was_new = super().drop(key)
+        return self._old.drop(self._held(key)) or was_new
+
+    def drop_all(self, *, invalidated: bool = False) -> int:
+        """Remove everything. Returns how many entries there were that were not old."""
+        self._old.drop_all(invalidated=invalidated)
+        return super().drop_all(invalidated=invalidated)
+
+    def open(self, op: Op) -> None:
+        """See :class:`Store`."""
+        super().open(op)
+        if isinstance(op, _Twins):
+            self._old.open(op.other)
+
+    def abandon(self, op: Op, *, drop: bool) -> None:
+        """See :class:`Store`."""
+        super().abandon(op, drop=drop)
+        if isinstance(op, _Twins):
+            self._old.abandon(op.other, drop=drop)
+
+    def close(self) -> None:
+        """Let go of everything held. Idempotent."""
+        self._workers.close()
+        super().close()
+
+    # -- the verbs: what is old is there all the same, until something else is stored
+
+    def _holder(self, name: Any) -> Store[Any, Any]:
+        return self if self.terms(name) is not None else self._old
+
+    def _whole(self, key: Any, name: Any) -> Any:
+        value = self.peek(key, NOTHING)
+        if value is NOTHING:
+            value = self._old.peek(name, ABSENT)
+        return MISSING if value is ABSENT else value
+
+    def _outdate(self, name: Any) -> None:
+        self._old.delete(name)
+
+    def _operation(self, name: Any) -> Op:
+        return _Twins(name)
+
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:
+        assert isinstance(op, _Twins)
+        if value is ABSENT:
+            self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
+            self.finish(op, None, 0, 0)
+            return
+        due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0
+        if due_ms != life.ttl_ms:
+            self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
+            life = Life(max(1, due_ms))
+        else:
+            self._old.abandon(op.other, drop=True)
+        super()._keep(op, value, life, cost_ms, size, under)
+
+    def _held(self, key: Any) -> Any:
+        return key if self.settings.key is None else self.settings.key(key)

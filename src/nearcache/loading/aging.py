@@ -1,0 +1,70 @@
+"""Growing old: until when a copy is served, when its value is due to be loaded anew, and the order to do so.
+
+A value that is due is served all the same; L1 keeps it for the life of a lease, so that readers have it at no cost
+while it is loaded anew, and so that a load which fails is tried again then. Nobody waits for the loading: a step
+asks for it by :class:`Spawn`, and it takes the key's lease in L2, whatever is there. Whoever does not get the lease
+leaves it to the one who has it: one load in the whole fleet. Its fill is announced, and that ends the old copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._store import Store
+from ..clocks import TICK_NS
+from ..codecs import peek_times
+from .steps import Spawn, Steps
+from .tier import Tier
+
+_MS = 1_000_000
+
+
+class Times(NamedTuple):
+    """What an envelope says: whole lifetime, distance of the soft end (0: none), cost of the load. Milliseconds."""
+
+    whole_ms: int
+    soft_ms: int = 0
+    cost_ms: int = 0
+
+
+def times_in(header: bytes) -> Times:
+    """Return what the header of an envelope says."""
+    return Times(*peek_times(header))
+
+
+def judge(tier: Tier, start_ns: int, pttl_ms: int, times: Times) -> tuple[int, bool]:
+    """Return when an L1 copy must end (0: it must not be kept), and whether its value is due to be loaded anew.
+
+    Args:
+        start_ns: When the request was sent.
+        pttl_ms: The remaining lifetime that Redis stated.
+        times: What the envelope states.
+    """
+    deadline_ns = tier.deadline_ns(start_ns, pttl_ms, times.whole_ms)
+    if not deadline_ns or not (times.soft_ms or tier.freshness.beta):
+        return deadline_ns, False
+    left_ms = times.whole_ms if pttl_ms == -1 else min(pttl_ms, times.whole_ms)
+    if times.soft_ms:
+        left_ms -= times.whole_ms - times.soft_ms
+    due_ms = tier.freshness.due_ms(left_ms, times.cost_ms)
+    is_due = due_ms <= 0
+    if is_due:
+        due_ms = tier.lease_ms
+    return min(deadline_ns, start_ns + due_ms * _MS - TICK_NS), is_due
+
+
+def renew_later(
+    tier: Tier, store: Store[Any, Any], wanted: Any, renewal: Callable[[Tier, Store[Any, Any], Any], Steps[Any]]
+) -> Steps[None]:
+    """Have a value loaded anew in the background, unless this process is about to already."""
+    with tier.lock:
+        if wanted.name in tier.renewing:
+            return
+        tier.renewing.add(wanted.name)
+    taken = False
+    try:
+        taken = yield Spawn(lambda: renewal(tier, store, wanted), wanted.loader)
+    finally:
+        if not taken:
+            tier.renewed(wanted.name)

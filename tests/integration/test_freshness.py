@@ -1,0 +1,250 @@
+"""Values that grow old, on real servers: served at once, loaded anew by one of the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import Cache
+from nearcache.codecs import peek_times
+from support.redis import RedisServer
+from support.waiting import wait_until
+
+TIMEOUT = 20.0
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+@pytest.fixture
+def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
+    """Open caches on one shard that are closed at the end."""
+    opened: list[Cache[Any, Any]] = []
+
+    def opener(**options: Any) -> Cache[Any, Any]:
+        opened.append(nearcache.open(redis_server.url, **options))
+        return opened[-1]
+
+    yield opener
+    for cache in opened:
+        cache.close()
+
+
+class Source:
+    """A loader that counts, and waits when it is told to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def __call__(self, key: str) -> str:
+        self.calls += 1
+        number = self.calls
+        assert self.may_go.wait(TIMEOUT)
+        return f"{key}{number}"
+
+
+def grow_old(redis_server: RedisServer, *caches: Cache[Any, Any]) -> None:
+    """Let all the time pass that remains until the soft end: in L2 by its clock, in L1 by the copies' going."""
+    with redis_server.client() as client:
+        for name in client.keys("*:v:*") or client.keys("*"):
+            if client.type(name) == b"string":
+                client.pexpire(name, 50_000)
+    for cache in caches:
+        cache.drop_all()
+
+
+def test_old_value_is_served_at_once_and_loaded_once_in_the_fleet(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """Two processes' worth of caches see an old value; one loads, and both get what it brought."""
+    source = Source()
+    options = {"ttl": 100, "soft_ttl": 10, "loader": source, "lease": 30.0}
+    a, b = open_cache(**options), open_cache(**options)
+    assert a["k"] == "k1"
+    grow_old(redis_server, a, b)
+    source.may_go.clear()
+    assert a["k"] == "k1"
+    wait_until(lambda: source.calls == 2)
+    assert b["k"] == "k1"
+    assert b.get("k") == "k1"
+    source.may_go.set()
+    wait_until(lambda: a["k"] == "k2" and b["k"] == "k2")
+    assert source.calls == 2
+
+
+@pytest.mark.parametrize("way", ["get", "get_or_load"])
+def test_every_read_that_finds_an_old_value_sees_to_it(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], way: str
+) -> None:
+    """``get`` as well, if the cache has a loader."""
+    source = Source()
+    cache = open_cache(ttl=100, soft_ttl=10, loader=source)
+    assert cache["k"] == "k1"
+    grow_old(redis_server, cache)
+    assert getattr(cache, way)("k") == "k1"
+    wait_until(lambda: cache.peek("k") == "k2")
+
+
+def test_failed_renewal_keeps_the_old_value(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """It is tried again when the time of a lease is over."""
+    calls: list[str] = []
+
+    def loader(key: str) -> str:
+        calls.append(key)
+        if len(calls) == 2:
+            raise OSError("down")
+        return f"{key}{len(calls)}"
+
+    cache = open_cache(ttl=100, soft_ttl=10, loader=loader, lease=0.1)
+    assert cache["k"] == "k1"
+    grow_old(redis_server, cache)
+    assert cache["k"] == "k1"
+    wait_until(lambda: cache.stats().loader.errors == 1)
+    wait_until(lambda: cache["k"] == "k3")
+
+
+def test_tasks_are_served_at_once_too(redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """A coroutine function is carried on in a task of the loop."""
+    calls: list[str] = []
+
+    async def loader(key: str) -> str:
+        calls.append(key)
+        if len(calls) > 1:
+            await gate.wait()
+        return f"{key}{len(calls)}"
+
+    async def main() -> None:
+        nonlocal gate
+        gate = asyncio.Event()
+        assert await cache.aio.get_or_load("k", loader) == "k1"
+        grow_old(redis_server, cache)
+        assert await cache.aio.get_or_load("k", loader) == "k1"
+        while len(calls) < 2:
+            await asyncio.sleep(0)
+        gate.set()
+        while cache.peek("k") != "k2":
+            await asyncio.sleep(0)
+        assert await cache.aio.refresh("k", loader) == "k3"
+        await cache.aio.close()
+
+    gate: Any = None
+    cache = open_cache(ttl=100, soft_ttl=10)
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+
+
+def test_refresh_loads_anew_and_reaches_others(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Though a value is there."""
+    source = Source()
+    a, b = open_cache(loader=source), open_cache(loader=source)
+    assert a["k"] == b["k"] == "k1"
+    assert a.refresh("k") == "k2"
+    assert a["k"] == "k2"
+    wait_until(lambda: b["k"] == "k2")
+    assert source.calls == 2
+
+
+def test_ttl_function_and_jitter_reach_l2(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """Redis is told the same lifetime as the envelope, within what jitter allows; cost and soft end are recorded."""
+    cache = open_cache(ttl=lambda _key, value: value, jitter=0.5, soft_ttl=0.5, loader=lambda _: 80)
+    cache["a"] = 40
+    cache.set_many({"b": 60, "c": 20})
+    assert cache["d"] == 80
+    wanted = {b"a": 40, b"b": 60, b"c": 20, b"d": 80}
+    seen = set()
+    with redis_server.client() as client:
+        for name in client.keys("*"):
+            if client.type(name) != b"string":
+                continue
+            whole, soft, cost = peek_times(client.get(name))
+            letter = name[-1:]
+            assert wanted[letter] * 500 < whole <= wanted[letter] * 1000
+            assert abs(client.pttl(name) - whole) < 10_000
+            assert soft == whole // 2
+            assert (cost > 0) == (letter == b"d")
+            seen.add(letter)
+    assert seen == set(wanted)
+
+
+def test_cached_functions_keep_their_generation(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """What ``cache_clear`` goes by has no end, and so never grows old: growing old is no clear."""
+    cache = open_cache(ttl=100, soft_ttl=10, beta=1.0)
+    calls: list[int] = []
+
+    @cache.cached(version="a")
+    def square(x: int) -> int:
+        calls.append(x)
+        return x * x
+
+    assert square(3) == 9
+    grow_old(redis_server, cache)
+    assert square(3) == 9
+    wait_until(lambda: calls == [3, 3])  # the result was loaded anew, under the same key
+    assert square(3) == 9
+
+
+@pytest.mark.parametrize("isolation", ["shared", "copy"])
+@pytest.mark.parametrize("keys", [{}, {"signing_keys": b"k" * 32}])
+def test_absence_is_kept_for_the_fleet(
+    open_cache: Callable[..., Cache[Any, Any]], isolation: str, keys: dict[str, Any]
+) -> None:
+    """One asks the source; all know, by every way of reading, until somebody stores or invalidates."""
+    calls: list[str] = []
+    values: dict[str, int] = {}
+
+    def loader(key: str) -> int:
+        calls.append(key)
+        return values[key]
+
+    options = {"negative_ttl": 60, "loader": loader, "isolation": isolation, **keys}
+    a, b = open_cache(**options), open_cache(**options)
+    for cache in (a, b):
+        with pytest.raises(KeyError, match="'k'"):
+            cache["k"]
+        with pytest.raises(KeyError, match="'k'"):
+            cache.get_or_load("k")
+        assert cache.get("k", 7) == 7
+        assert cache.get_many(["k"]) == {}
+        assert "k" not in cache
+    assert calls == ["k"]
+    assert a.setdefault("k", 1) == 1
+    assert b["k"] == 1
+    b.invalidate("k")
+    values["k"] = 2
+    wait_until(lambda: a.get("k") is None)
+    assert a["k"] == 2
+    del values["k"]
+    with pytest.raises(KeyError):
+        a.refresh("k")
+    wait_until(lambda: b.get("k") is None)
+    assert calls == ["k", "k", "k"]
+
+
+def test_tasks_meet_absence_as_threads_do(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """KeyError, one call."""
+    calls: list[str] = []
+
+    async def loader(key: str) -> Any:
+        calls.append(key)
+        return nearcache.ABSENT
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                await cache.aio.get_or_load("k", loader)
+        assert await cache.aio.get("k", 3) == 3
+        await cache.aio.close()
+
+    cache = open_cache(negative_ttl=60)
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+    assert calls == ["k"]

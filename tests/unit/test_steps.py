@@ -1,0 +1,231 @@
+"""Steps driven by hand: interleavings of reads, writes and tags that no server can be made to show. No I/O."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nearcache._store import Store
+from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.coherence import DERIVED, State, pack_token
+from nearcache.coherence.lane import Position
+from nearcache.errors import BulkError, ShardUnavailableError
+from nearcache.l2 import Reply
+from nearcache.loading import Tier, Upkeep, catch_up, invalidate_tag, tags_named, write_many
+from nearcache.loading.tagging import generations, known
+from nearcache.loading.tier import TAGS_KEPT, Deaf, hex_id
+
+IDENTITY, EPOCH, GENERATION = 7, 0xE, 0x9
+BOUND = 2_000_000_000
+
+
+class World:
+    """A tier of one lane that is followed, and its store; the clock is ours."""
+
+    def __init__(self, **options: Any) -> None:
+        self.ns = 10_000_000_000
+        self.tier = Tier(
+            namespace="t",
+            shard_names=["a"],
+            codec=ValueCodec(SafeCodec(), 1 << 20),
+            bound_ns=BOUND,
+            clock=lambda: self.ns,
+            **options,
+        )
+        self.store: Store[Any, Any] = Store(100, lanes=1 + DERIVED)
+        self.lane = self.tier.lanes[0]
+        self.lane.state, self.lane.stated_generation = State.LIVE, GENERATION
+        self.lane.fresh_until_ns = self.ns + BOUND
+        for store in (self.store, self.tier.tags):
+            store.set_clock(self.ns)
+            store.lane_attach(0, IDENTITY)
+            store.lane_vouch(0, self.ns + BOUND)
+
+    def run(self, steps: Any, *answers: Any) -> Any:
+        """Return what steps return that are given these answers, a list of values (or an error) for each request."""
+        try:
+            next(steps)
+            for given in answers:
+                steps.send([given if isinstance(given, Exception) else Reply(given, IDENTITY)])
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("the steps ask for more than was expected")
+
+    def stored(self, seq: int = 1) -> list[Any]:
+        """What the script that writes answers."""
+        return [[1, hex_id(GENERATION), hex_id(EPOCH), b"%d" % seq, b""]]
+
+    def record(self, wid: int) -> list[Any]:
+        """What is answered to a read of a tag's record."""
+        nothing = self.tier.codec.encode(b"")
+        sealed = self.tier.codec.seal(nothing, wid=wid, generation=GENERATION, ttl_ms=1_000_000)
+        return [1_000_000, sealed, hex_id(GENERATION)]
+
+
+@pytest.fixture
+def world() -> World:
+    """See :class:`World`."""
+    return World()
+
+
+# -- tags
+
+
+def test_tag_is_known_since_its_answer_not_since_its_request(world: World) -> None:
+    """A load that began between the two may be older than the generation that the answer tells."""
+    tags = tags_named(world.tier, ["red"])
+    steps = generations(world.tier, tags)
+    next(steps)
+    world.ns += 1_000
+    load_began_ns = world.ns  # it reads the data; they change, and so does the tag; only then the server answers
+    world.ns += 1_000
+    with pytest.raises(StopIteration):
+        steps.send([Reply(world.record(5), IDENTITY)])
+    assert known(world.tier, tags, load_began_ns) is None
+    assert known(world.tier, tags, world.ns) == ((tags[0].hash, 5),)
+
+
+def test_tag_that_was_changed_here_is_known_since_the_acknowledgement(world: World) -> None:
+    """Another process may have changed it too while this one's request was on its way."""
+    tags = tags_named(world.tier, ["red"])
+    steps = invalidate_tag(world.tier, world.store, "red")
+    next(steps)
+    world.ns += 1_000
+    load_began_ns = world.ns
+    world.ns += 1_000
+    with pytest.raises(StopIteration):
+        steps.send([Reply(world.stored(), IDENTITY)])
+    assert known(world.tier, tags, load_began_ns) is None
+    assert known(world.tier, tags, world.ns) is not None
+
+
+def test_late_answer_does_not_date_a_tag_back(world: World) -> None:
+    """Two reads of one tag, the older of which comes to its end in the middle of the newer."""
+    tags = tags_named(world.tier, ["red"])
+    world.tier.remember_tag(tags[0].key, 9_000)
+    world.tier.remember_tag(tags[0].key, 8_000)
+    assert world.tier.tags_since[tags[0].key] == 9_000
+
+
+def test_process_that_only_invalidates_tags_does_not_remember_all_of_them(world: World) -> None:
+    """A tag for each user, say: what is remembered is bounded."""
+    for number in range(TAGS_KEPT + 10):
+        world.run(invalidate_tag(world.tier, world.store, f"user:{number}"), world.stored(number + 1))
+    assert len(world.tier.tags_since) <= TAGS_KEPT
+
+
+def test_tag_whose_date_was_forgotten_is_dated_anew(world: World) -> None:
+    """Else no load with such a tag would be kept as long as the tag itself is remembered."""
+    tags = tags_named(world.tier, ["red"])
+    world.run(generations(world.tier, tags), world.record(5))
+    del world.tier.tags_since[tags[0].key]
+    assert known(world.tier, tags, world.ns) is None
+    assert known(world.tier, tags, world.ns) == ((tags[0].hash, 5),)
+
+
+# -- what is heard
+
+
+class _Ears(Deaf):
+    """Somebody listens, and no message ever comes."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Any] = {}
+
+    def watch(self, wid: int, seen: Callable[[], None]) -> None:
+        self.watched[wid] = seen
+
+    def unwatch(self, wid: int) -> None:
+        self.watched.pop(wid, None)
+
+
+def test_writes_whose_messages_never_come_are_not_waited_for_without_end(world: World) -> None:
+    """A shard that is out for a day: each write that fails would leave something behind."""
+    world.tier.ears = ears = _Ears()
+    for wid in range(1, 1000):
+        world.ns += 1_000_000_000
+        world.tier.begin_lag(0, wid, world.ns)
+    assert 999 in ears.watched
+    assert len(ears.watched) < 100
+
+
+def test_token_of_a_change_of_a_new_epoch_before_that_is_heard_makes_its_reader_ask(world: World) -> None:
+    """A new primary has acknowledged a write, and the listener follows the old one. Nobody is ever in epoch 0."""
+    world.lane.position = Position(EPOCH, 9, 5)
+    world.tier.forked(0, EPOCH, {})
+    world.tier.acknowledge(0, hex_id(EPOCH + 1), b"3", [b"sk"], world.tier.serial(0))
+    assert world.tier.newest(0) == (0, 0)
+
+
+def test_token_names_what_was_heard_once_the_epoch_of_the_own_changes_is_over(world: World) -> None:
+    """Else every reader of the token would have to ask the server, for ever."""
+    world.tier.forked(0, EPOCH, {})
+    world.tier.acknowledge(0, hex_id(EPOCH), b"3", [b"sk"], world.tier.serial(0))
+    world.tier.forked(0, EPOCH + 1, {EPOCH: 3})
+    world.lane.position = Position(EPOCH + 1, 1, 5)
+    assert world.tier.newest(0) == (EPOCH + 1, 1)
+
+
+# -- what is owed
+
+
+def test_payment_without_a_thread_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is at its limit for a moment: the next heartbeat pays."""
+    paying = threading.Event()
+
+    class Runner:
+        def run(self, steps: Any) -> None:
+            steps.close()
+            paying.set()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    upkeep = Upkeep(world.tier, Runner())  # type: ignore[arg-type]  # as far as it is used
+    world.tier.owe(0, [b"sk"])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        upkeep.vouched(0)
+    assert not paying.is_set()
+    upkeep.vouched(0)
+    assert paying.wait(20.0)
+
+
+def test_token_is_waited_for_until_it_is_applied(world: World) -> None:
+    """The listener has taken its message in, and is about to drop what that names."""
+
+    class Ears(Deaf):
+        fenced = 0
+
+        def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+            self.fenced += 1
+            return False
+
+    world.tier.ears = ears = Ears()
+    world.lane.position, world.lane.applied = Position(EPOCH, 5, 1), (EPOCH, 4)
+    world.run(catch_up(world.tier, world.store, pack_token({0: (EPOCH, 5)}), 1.0))
+    assert ears.fenced == 1
+    world.lane.applied = (EPOCH, 5)
+    world.run(catch_up(world.tier, world.store, pack_token({0: (EPOCH, 5)}), 1.0))
+    assert ears.fenced == 1
+
+
+# -- many keys
+
+
+@pytest.mark.parametrize("forgives", [False, True])
+def test_bulk_write_whose_tags_cannot_be_asked_for_writes_nothing(forgives: bool) -> None:
+    """The values are owed an invalidation; where the cache forgives, that is all, as for a single one."""
+    world = World(forgives=forgives)
+    steps = write_many(world.tier, world.store, {"k": 1}, 1_000, tags_named(world.tier, ["red"]))
+    refused = ShardUnavailableError("a", "refused")
+    if forgives:
+        world.run(steps, refused)
+    else:
+        with pytest.raises(BulkError) as caught:
+            world.run(steps, refused)
+        assert caught.value.failed == {"k": refused}
+    assert world.tier.is_owed(0, b"sk")
