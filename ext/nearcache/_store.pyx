@@ -575,6 +575,15 @@ cdef class Store:
         core_unlock(core)
         return wid
 
+    def terms(self, key):
+        """``(deadline_ns, (lane, stamp))`` of an entry, named by its held key; None if none may be served."""
+        cdef core_t *core = core_at(self, hash_of(<PyObject *>key))
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash_of(<PyObject *>key))
+        cdef tuple under = (core.table.slab[ref].lane, core.table.slab[ref].stamp) if ref != 0 else None
+        cdef tuple terms = (core.table.slab[ref].deadline_ns, under) if ref != 0 else None
+        core_unlock(core)
+        return terms
+
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_vouch(self, lane, until_ns):

@@ -203,6 +203,20 @@ class BulkError(CacheError):
         )
 
 
+class ContentionError(CacheError):
+    """Others changed a value between reading and writing it, every time. Nothing was changed; the call may be repeated.
+
+    Attributes:
+        key: The key, as the cache holds it.
+        attempts: How often it was tried.
+    """
+
+    def __init__(self, key: object, attempts: int) -> None:
+        super().__init__(f"key {_short(key)}: changed by others during each of {attempts} attempts; try again later")
+        self.key = key
+        self.attempts = attempts
+
+
 # -- embedded servers --------------------------------------------------------------------------------------------
 
 

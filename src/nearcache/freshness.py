@@ -12,13 +12,15 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from .options import Settings, seconds_to_ttl
 
 #: A lifetime in milliseconds that means "longer than an envelope can say".
 ENDLESS_MS: Final = 0xFFFF_FFFF
 
+#: A lifetime in seconds (``None``: no end), or what returns it for the user's key and the value.
+Lifetime: TypeAlias = float | Callable[[Any, Any], float | None] | None
 #: A lifetime in milliseconds, or what tells it from the user's key and the value.
 Ttl = int | Callable[[Any, Any], int]
 

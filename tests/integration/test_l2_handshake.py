@@ -105,6 +105,19 @@ def test_info_without_ids_gives_no_identity() -> None:
         assert reply.identity == 0
 
 
+@pytest.mark.parametrize(
+    "word", [b"BUSY Redis is busy running a script", b"LOADING in memory", b"MASTERDOWN link down"]
+)
+def test_info_refused_for_the_moment_is_no_connection_without_identity(no_leaks: None, word: bytes) -> None:
+    """It would have none for as long as it lasts, and L1 would keep nothing: better to try again."""
+    refusal = b"-" + word + b"\r\n"
+    with FakeServer(lambda c: refusal if c[0] == b"INFO" else b"+OK\r\n", whole=True) as server:
+        error = first_answer(at(server))
+        assert isinstance(error, ShardUnavailableError)
+        assert word.split()[0].decode() in str(error)
+        assert isinstance(listener_error(at(server)), ShardUnavailableError)
+
+
 HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 

@@ -95,7 +95,7 @@ def test_set_nx_on_a_live_value_returns_it(lane: Lane) -> None:
     """With NX a value of the lane's generation stands in the way, and nothing happens."""
     lane.set(b"sk", write=wid(1))
     with lane.listening() as heard:
-        assert lane.set(b"sk", write=wid(2), mode="NX") == [2, NONCE, envelope(NONCE, b"sk", wid(1))]
+        assert lane.set(b"sk", write=wid(2), mode="NX")[:3] == [2, NONCE, envelope(NONCE, b"sk", wid(1))]
     assert heard == []
 
 
@@ -229,3 +229,69 @@ def test_databases_of_one_server_have_channels_of_their_own(redis_server: RedisS
     assert second.client.exists(second.value(b"sk"))
     first.close()
     second.close()
+
+
+def test_set_cas_stores_over_the_write_it_names_only(lane: Lane) -> None:
+    """With CAS and a wid the live value must be that write's; a refusal returns what is there, and tells nobody."""
+    lane.set(b"sk", write=wid(1), ttl=50_000)
+    with lane.listening() as heard:
+        status, gen, there, pttl = lane.set(b"sk", write=wid(3), mode="CAS" + wid(2).decode())
+        assert (status, gen, there) == (2, NONCE, envelope(NONCE, b"sk", wid(1)))
+        assert 40_000 < pttl <= 50_000
+        assert lane.set(b"sj", write=wid(3), mode="CAS" + wid(2).decode()) == [2, NONCE, None, -2]
+        assert lane.set(b"sk", write=wid(4), mode="CAS" + wid(1).decode()) == [1, NONCE, NONCE, b"2", b""]
+    assert heard == [("S", NONCE, 2, wid(1), wid(4), [b"sk"])]
+    assert lane.client.get(lane.value(b"sk")) == envelope(NONCE, b"sk", wid(4))
+    assert lane.position() == (2, wid(4))
+
+
+def test_set_cas_after_a_clear_finds_no_value(lane: Lane) -> None:
+    """The envelope of a dead generation is nothing that could be compared with, even under its own wid."""
+    lane.set(b"sk", write=wid(1))
+    lane.run("clear", [], wid(2))
+    assert lane.set(b"sk", write=wid(3), gen=wid(2), mode="CAS" + wid(1).decode()) == [2, wid(2), None, -2]
+
+
+def test_set_cas_keeping_the_lifetime_does_not_move_its_end(lane: Lane) -> None:
+    """KEEP in place of milliseconds leaves the value what is left, staged or not."""
+    lane.set(b"sk", write=wid(1), ttl=50_000)
+    assert lane.set(b"sk", write=wid(2), mode="CAS" + wid(1).decode(), ttl="KEEP")[0] == 1
+    assert 40_000 < lane.client.pttl(lane.value(b"sk")) <= 50_000
+    large = envelope(NONCE, b"x" * 20_000, wid(3))
+    assert lane.run_staged("set", [b"sk"], wid(3), [large], NONCE, "CAS" + wid(2).decode(), "KEEP")[0] == 1
+    assert lane.client.get(lane.value(b"sk")) == large
+    assert 40_000 < lane.client.pttl(lane.value(b"sk")) <= 50_000
+
+
+def test_touch_announces_what_ends_sooner_only(lane: Lane) -> None:
+    """Copies may end too early but not too late; the answer is as much of the envelope as was asked for."""
+    lane.set(b"sk", write=wid(1), ttl=50_000)
+    whole = envelope(NONCE, b"sk", wid(1))
+    with lane.listening() as heard:
+        assert lane.run("touch", [b"sk"], wid(2), 90_000, 35) == [1, NONCE, whole[:36], NONCE, 0]
+        assert 80_000 < lane.client.pttl(lane.value(b"sk")) <= 90_000
+        assert lane.run("touch", [b"sk"], wid(3), 20_000, -1) == [1, NONCE, whole, NONCE, b"2"]
+        assert 10_000 < lane.client.pttl(lane.value(b"sk")) <= 20_000
+        assert lane.run("touch", [b"sj"], wid(4), 20_000, -1) == [0, NONCE]
+    assert heard == [("I", NONCE, 2, wid(1), wid(3), [b"sk"])]
+
+
+def test_take_returns_the_value_once_and_voids_leases(lane: Lane) -> None:
+    """It removes and announces as an invalidation does, even where nothing is left; a hold stays."""
+    lane.set(b"sk", write=wid(1))
+    lane.client.set(lane.lease(b"sk"), b"L" + wid(9) + NONCE)
+    with lane.listening() as heard:
+        assert lane.run("take", [b"sk"], wid(2)) == [1, NONCE, envelope(NONCE, b"sk", wid(1)), NONCE, b"2"]
+        assert not lane.client.exists(lane.value(b"sk"), lane.lease(b"sk"))
+        lane.client.set(lane.lease(b"sk"), b"H" + wid(9))
+        assert lane.run("take", [b"sk"], wid(3)) == [1, NONCE, None, NONCE, b"3"]
+    assert lane.client.exists(lane.lease(b"sk"))
+    assert heard == [("I", NONCE, 2, wid(1), wid(2), [b"sk"]), ("I", NONCE, 3, wid(2), wid(3), [b"sk"])]
+
+
+def test_take_of_a_cleared_value_returns_none(lane: Lane) -> None:
+    """An envelope of another generation is no value; it goes all the same."""
+    lane.set(b"sk", write=wid(1))
+    lane.run("clear", [], wid(2))
+    assert lane.run("take", [b"sk"], wid(3))[:3] == [1, wid(2), None]
+    assert not lane.client.exists(lane.value(b"sk"))

@@ -91,7 +91,7 @@ def test_view_has_the_cache_s_verbs() -> None:
     """Under the same names and parameters. What needs no I/O is the cache's own."""
     local = {
         "aio", "cache_info", "cached", "copy", "expire", "fromkeys", "health", "items", "keys", "popitem", "settings",
-        "stats", "token", "values", *vars(nearcache.cache.base.Store),
+        "stats", "token", "values", "view", *vars(nearcache.cache.base.Store),
     }  # fmt: skip
     verbs = {name for name in dir(MemoryCache) if not name.startswith("_")} - local
     assert verbs <= set(dir(AsyncCache))

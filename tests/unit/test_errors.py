@@ -41,6 +41,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     (errors.CoherenceError("deaf"), {}, ["deaf"]),
     (errors.UnknownMasterError("m1", "nobody knows it"), {"shard": "m1"}, ["m1", "nobody"]),
     (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
+    (errors.ContentionError("k", 3), {"key": "k", "attempts": 3}, ["key 'k'", "each of 3 attempts", "later"]),
     (errors.EmbeddedError("x"), {}, ["x"]),
     (errors.ServerNotFoundError("x"), {}, ["x"]),
 ]

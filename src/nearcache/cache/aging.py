@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from .._store import Op, Store
 from ..absence import ABSENT
+from ..changes import MISSING
 from ..clocks import NEVER_NS
 from ..flights import Load, renewal_of
 from ..freshness import Life
 from ..options import Settings, check_tags
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
-from .memory import NOTHING, MemoryCache, deadline_ns
+from .exchanging import deadline_ns
+from .memory import NOTHING, MemoryCache
 
 _WRITTEN: Final = 1
 _IDENTITY: Final = 1
@@ -159,6 +161,20 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Let go of everything held. Idempotent."""
         self._workers.close()
         super().close()
+
+    # -- the verbs: what is old is there all the same, until something else is stored
+
+    def _holder(self, name: Any) -> Store[Any, Any]:
+        return self if self.terms(name) is not None else self._old
+
+    def _whole(self, key: Any, name: Any) -> Any:
+        value = self.peek(key, NOTHING)
+        if value is NOTHING:
+            value = self._old.peek(name, ABSENT)
+        return MISSING if value is ABSENT else value
+
+    def _outdate(self, name: Any) -> None:
+        self._old.delete(name)
 
     def _operation(self, name: Any) -> Op:
         return _Twins(name)

@@ -16,8 +16,9 @@ from collections.abc import (
     ValuesView,
 )
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar, cast, overload
 
+from .. import freshness
 from .._store import Store
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
@@ -25,9 +26,11 @@ from ..freshness import Ttl, checked_ttl
 from ..options import Settings
 from .cached import ABSENT, decorate
 from .holding import Hold
+from .namespaces import View
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
 from .timed import in_time
+from .verbs import Verbs
 from .views import Items, Values
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 #: Seconds, None for no expiry, or a function that returns one of them for key and value.
-Lifetime: TypeAlias = float | Callable[[Any, Any], float | None] | None
+Lifetime: TypeAlias = freshness.Lifetime
 
 #: "Not given", where None means something.
 DEFAULT: Final = ABSENT
@@ -53,7 +56,7 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Generic[K, V]):
+class Cache(Store[K, V], Verbs[K, V]):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -357,6 +360,16 @@ class Cache(Store[K, V], Generic[K, V]):
         """
         raise NotImplementedError
 
+    def view(self, name: str) -> View[Any, Any]:
+        """Return the entries whose keys are ``(name, key)`` as a mapping of its own, with the same methods.
+
+        Its ``clear()`` takes one round trip, whatever the number of entries. See :class:`View`.
+
+        Raises:
+            TypeError: The name is no text, or empty.
+        """
+        return View(self, (name,))
+
     # -- this process's L1, seen as a mapping
 
     def keys(self) -> KeysView[K]:
@@ -465,17 +478,6 @@ def store_options(settings: Settings) -> dict[str, Any]:
         "listener": settings.on_removal,
         "policy": settings.policy,
     }
-
-
-def remaining(cache: Cache[K, V]) -> list[tuple[K, V, int | None]]:
-    """Return the valid pairs of L1, in its order, under the keys held, with nanoseconds left (``None``: no end)."""
-    found: list[tuple[K, V, int | None]] = []
-    for key, value in cache.snapshot():
-        try:
-            found.append((key, value, cache.remaining_ns(key)))
-        except KeyError:  # it has gone meanwhile
-            continue
-    return found
 
 
 def refuse_coroutines(loader: Callable[..., Any]) -> None:

@@ -7,13 +7,15 @@ nothing for this one: a hit there is still the compiled store's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ..absence import ABSENT
+from ..changes import SKIP, Change, Swapped
 from ..codecs import FreezingCodec, thaw
 from ..errors import ConfigError
 from ..freshness import Ttl
+from ..loading import Steps
 from .base import DEFAULT, D, K, Lifetime, V, _pairs
 from .tiered import TieredCache
 
@@ -104,6 +106,23 @@ class IsolatedCache(TieredCache[K, V]):
     def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], **more: Any) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
         super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, **more)
+
+    def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        """Return the value and its version."""
+        value, version = super().gets(key, default)
+        return thaw(value), version
+
+    def _swapping(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Steps[Swapped]:
+        def make(there: Any, version: int) -> Any:
+            new = change.make(thaw(there), version)
+            return new if new is SKIP else self._freeze(new)
+
+        stored, old, new = yield from super()._swapping(key, change._replace(make=make), ttl, tags)
+        return Swapped(stored, thaw(old), thaw(new))
+
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        alive, value = super()._touch(key, ttl, whole=whole)
+        return alive, thaw(value)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         labels = self.settings.tags if tags is DEFAULT else tags

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
 from ..absence import ABSENT
-from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads, renewal_of
 from ..freshness import Life, Ttl, freshness_of, ttl_for
 from ..options import Settings, check_tags, memory_options, parse
-from .base import DEFAULT, Cache, K, Lifetime, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .copying import remaining
+from .exchanging import IDENTITY as _IDENTITY
+from .exchanging import LOADED as _LOADED
+from .exchanging import ExchangingCache, deadline_ns
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
@@ -30,15 +34,12 @@ if TYPE_CHECKING:
 _NS_PER_MS: Final = 1_000_000
 #: There is no value.
 NOTHING: Final[Any] = object()
-#: There is one process and no server: any write id and any identity will do, as long as they are not 0.
-_LOADED: Final = 1
-_IDENTITY: Final = 1
 #: Sets of tags that are told apart; beyond, some values go along with others'.
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing"}
 )
 
 
@@ -55,7 +56,7 @@ class _Terms:
     under: tuple[int, int] | None = None
 
 
-class MemoryCache(Cache[K, V]):
+class MemoryCache(ExchangingCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 
     Args:
@@ -98,6 +99,7 @@ class MemoryCache(Cache[K, V]):
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0]
+        self._begin_exchanges()
         self._closed = False
         self._renewing: set[Any] = set()
 
@@ -226,7 +228,8 @@ class MemoryCache(Cache[K, V]):
         size = self._size_of(value)
         self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        self._keep(op, value, life, 0, size, self._depend(tags))
+        with self._changing:  # no verb is between looking and storing
+            self._keep(op, value, life, 0, size, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -408,11 +411,6 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
             name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
             if slot not in ("__dict__", "__weakref__") and hasattr(cache, name):
                 yield name, getattr(cache, name)
-
-
-def deadline_ns(ttl_ms: int) -> int:
-    """Return when an entry ends that is stored now; 0: never."""
-    return monotonic_ns() + ttl_ms * _NS_PER_MS - TICK_NS if ttl_ms else NEVER_NS
 
 
 def is_aging(settings: Settings) -> bool:

@@ -17,7 +17,7 @@ from ..codecs import value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..freshness import Ttl, ttl_for
+from ..freshness import Ttl
 from ..l2 import Driver, Exchange, load_script
 from ..loading import (
     ENDLESS_MS,
@@ -31,7 +31,6 @@ from ..loading import (
     clear,
     contains,
     hex_id,
-    invalidate,
     invalidate_many,
     invalidate_tag,
     load,
@@ -46,7 +45,8 @@ from ..loading import (
     write_many,
 )
 from ..options import check_tags, parse
-from .base import DEFAULT, Cache, K, Lifetime, V, _pairs, closed, refuse_coroutines, remaining, store_options
+from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
 from .parts import driver_for, servers_of, tier_for
@@ -64,6 +64,7 @@ from .report import (
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
+from .swapping import SwappingCache
 
 if TYPE_CHECKING:
     from .aio import AsyncCache
@@ -75,7 +76,7 @@ _log: Final = logging.getLogger("nearcache")
 _open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
 
 
-class TieredCache(Cache[K, V]):
+class TieredCache(SwappingCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -222,22 +223,6 @@ class TieredCache(Cache[K, V]):
         ttl_ms, named = self._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
         self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
 
-    def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key, or store the default. Of several processes at once, one stores."""
-        found = self.get(key, DEFAULT)
-        if found is DEFAULT:
-            ttl_ms = self._value_ttl_ms(key, default, DEFAULT)
-            found = self._run(write(self._tier, self, self._name(key), default, ttl_ms, absent_only=True))
-        return default if found is MISSING else cast("V", found)
-
-    def __delitem__(self, key: K) -> None:
-        if not self.invalidate(key):
-            raise KeyError(key)
-
-    def invalidate(self, key: K) -> bool:
-        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
-        return self._run(invalidate(self._tier, self, self._name(key)))
-
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:  # noqa: ARG003
         """Not offered: a "new" cache would be the same namespace on the same servers as any other.
@@ -278,9 +263,6 @@ class TieredCache(Cache[K, V]):
             return {self._name(key): value for key, value in given.items()}, chosen
         keys = {self._name(key): key for key in given}
         return {name: given[key] for name, key in keys.items()}, lambda name, value: chosen(keys[name], value)
-
-    def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
-        return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
@@ -417,9 +399,6 @@ class TieredCache(Cache[K, V]):
 
     def _given(self, result: T) -> T:
         return result  # to the caller, by any runner: subclasses may give something else
-
-    def _name(self, key: Any) -> Any:
-        return key if self.settings.key is None else self.settings.key(key)
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""

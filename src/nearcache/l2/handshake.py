@@ -37,6 +37,8 @@ _OLDEST: Final = (6, 2)
 _NEEDS: Final = "nearcache needs Redis 6.2, Valkey 7.2 or newer"
 _COMPLAINT: Final = "wants a certificate of this client that it can trust: give ssl_certfile and ssl_keyfile"
 _REFUSALS: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
+# Answers to INFO that say nothing of the user's rights: the server has no time for it now.
+_NOT_NOW: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
 
 
 class Peer(NamedTuple):
@@ -169,7 +171,8 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
         if not isinstance(answer, ServerReplyError):
             continue
         text = str(answer)
-        if "max number of clients" in text:
+        # Not for ever: else a connection that was made in such a moment would have no identity as long as it lasts.
+        if "max number of clients" in text or answer.code in _NOT_NOW:
             raise ShardUnavailableError(endpoint.name, text) from answer
         if step == "auth" or answer.code in _REFUSALS or "AUTH" in text:
             who = f"user {endpoint.username!r}" if endpoint.username else "the default user"

@@ -7,6 +7,7 @@ from .reading import contains, read
 from .replies import MISSING
 from .sampling import Sampler
 from .steps import Request, Steps, ThreadRunner
+from .swapping import find, swap, take, touch
 from .tagging import invalidate_tag, tags_named
 from .tier import Tier, hex_id, new_id
 from .tokens import catch_up, token_of
@@ -26,6 +27,7 @@ __all__ = [
     "catch_up",
     "clear",
     "contains",
+    "find",
     "hex_id",
     "invalidate",
     "invalidate_many",
@@ -37,8 +39,11 @@ __all__ = [
     "read",
     "read_many",
     "refresh",
+    "swap",
     "tags_named",
+    "take",
     "token_of",
+    "touch",
     "write",
     "write_many",
 ]

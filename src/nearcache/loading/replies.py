@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from .. import changes
 from ..codecs import HEADER_SIZE
 from ..errors import ShardError
 from ..l2 import Reply
 from ..options import MOST_TAGS
 
 #: There is no value. Not ``None``, which is one.
-MISSING: Final = object()
+MISSING: Final = changes.MISSING
 
 #: What follows the key in a GETRANGE that fetches a value's header: without and with its tags.
 HEADER_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE - 1))

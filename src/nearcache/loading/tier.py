@@ -138,6 +138,8 @@ class Scripts:
     abort: Script = field(default_factory=lambda: load_script("abort"))
     renew: Script = field(default_factory=lambda: load_script("renew"))
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
+    touch: Script = field(default_factory=lambda: load_script("touch"))
+    take: Script = field(default_factory=lambda: load_script("take"))
 
 
 class Tier:

@@ -80,7 +80,9 @@ def _write(
             content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags, soft_ttl_ms=soft_ms
         )
         start_ns = tier.clock()
-        commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, nx=nx)
+        commands = set_commands(
+            tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=b"NX" if nx else b""
+        )
         reply = answer((yield [Exchange(op.lane, commands)])[0])
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
@@ -113,15 +115,21 @@ def set_commands(
     generation: int,
     ttl_ms: int,
     *,
-    nx: bool = False,
+    mode: bytes = b"",
+    keep: bool = False,
 ) -> list[Command]:
-    """The commands that write values under one write id, with one message. The last one's answer counts."""
-    mode = b"NX" if nx else b""
+    """The commands that write values under one write id, with one message. The last one's answer counts.
+
+    Args:
+        mode: Of the script ``set``.
+        keep: Whether the value that is there passes on what is left of its lifetime, whatever ``ttl_ms`` is.
+    """
+    life = b"KEEP" if keep else b"%d" % ttl_ms
     if len(sealed) == 1 and len(sealed[0]) < STAGE_BYTES:  # nearly every write
         keys = tier.write_keys(lane, encoded)
-        return [tier.call(tier.scripts.set, keys, hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, sealed[0])]
+        return [tier.call(tier.scripts.set, keys, hex_id(wid), hex_id(generation), mode, life, sealed[0])]
     before, staging, envelopes = stage(tier.names[lane].prefix, hex_id(wid), sealed)
-    arguments = (hex_id(wid), hex_id(generation), mode, b"%d" % ttl_ms, *envelopes)
+    arguments = (hex_id(wid), hex_id(generation), mode, life, *envelopes)
     return [*before, tier.call(tier.scripts.set, tier.write_keys(lane, encoded, staging), *arguments)]
 
 

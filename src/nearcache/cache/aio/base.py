@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
 from ...errors import CacheError, LoadTimeoutError
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from ..report import SelfTest
+from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,7 +46,7 @@ class AsyncHold:
         await self._end()
 
 
-class AsyncCache(Hits[K, V], Generic[K, V]):
+class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
     """A cache's methods as coroutines: the same L1, the same keys, the same flights, any number of event loops.
 
     ``cache.aio`` makes it. What needs no I/O (``peek``, ``drop``, ``len``, iteration, ``stats``, ``health``) is the

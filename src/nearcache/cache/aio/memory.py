@@ -8,6 +8,7 @@ from typing import Any
 
 from ...absence import ABSENT
 from ...awaiting import LoadTasks, call_loader
+from ...changes import Change, Swapped
 from ...flights import Load, renewal_of
 from ..base import DEFAULT, K, Lifetime, V
 from ..memory import NOTHING, MemoryCache
@@ -34,6 +35,18 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def invalidate(self, key: K) -> bool:
         return self.cache.invalidate(key)
+
+    async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        return self.cache.gets(key, default)
+
+    async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
+        return self.cache._swap(key, change, ttl, tags)
+
+    async def _take(self, key: Any) -> Any:
+        return self.cache._take(key)
+
+    async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        return self.cache._touch(key, ttl, whole=whole)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         return self.cache.get_many(keys)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ...absence import ABSENT
+from ...changes import Change, Swapped
 from ...errors import ShardError
 from ...l2.aio import AsyncDriver
 from ...loading import (
@@ -15,6 +16,7 @@ from ...loading import (
     catch_up,
     clear,
     contains,
+    find,
     hex_id,
     invalidate,
     invalidate_many,
@@ -22,6 +24,7 @@ from ...loading import (
     new_id,
     read_many,
     tags_named,
+    take,
     write,
     write_many,
 )
@@ -72,6 +75,21 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def invalidate(self, key: K) -> bool:
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
+
+    # -- the hooks of the verbs
+
+    async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        there = await self._run(find(self._tier, self.cache, self.cache._name(key)))
+        return (default if there.value is MISSING else there.value), there.version
+
+    async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
+        return await self._run(self.cache._swapping(key, change, ttl, tags))
+
+    async def _take(self, key: Any) -> Any:
+        return await self._run(take(self._tier, self.cache, self.cache._name(key)))
+
+    async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        return await self._run(self.cache._touching(key, ttl, whole=whole))
 
     # -- many keys
 

@@ -1,0 +1,154 @@
+"""A part of a cache: the entries whose keys begin alike, as a mapping of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..changes import Change, Swapped
+from ..freshness import Lifetime
+from .cached import ABSENT
+from .verbs import K, V, Verbs
+
+if TYPE_CHECKING:
+    from .base import Cache
+
+
+class View(Verbs[K, V], MutableMapping[K, V]):
+    """What :meth:`Cache.view` returns.
+
+    The key ``k`` of the view ``name`` is the key ``(name, k)`` of the cache, in the same L1 and the same L2. What is
+    stored through the view has a tag of the view's besides its own, so that :meth:`clear` takes one round trip,
+    whatever the number of entries.
+
+    Iteration and ``len`` speak of this process's L1 and look at all of its entries.
+
+    Attributes:
+        cache: The cache.
+        path: The view's name, after those of the views that it is part of.
+    """
+
+    __slots__ = ("_tags", "cache", "path")
+
+    def __init__(self, cache: Cache[Any, Any], path: tuple[str, ...]) -> None:
+        if not path or not all(isinstance(name, str) and name for name in path):
+            raise TypeError(f"view({path[-1] if path else ''!r}): a view's name is a text that is not empty")
+        self.cache = cache
+        self.path = path
+        # A clear of an outer view has to reach what is stored through the inner one.
+        self._tags = tuple(_tag_of(path[: end + 1]) for end in range(len(path)))
+
+    def __repr__(self) -> str:
+        return f"{self.cache!r}.view({'/'.join(self.path)!r})"
+
+    def view(self, name: str) -> View[Any, Any]:
+        """Return a part of this view: its keys begin with both names, and clearing this one clears it."""
+        return View(self.cache, (*self.path, name))
+
+    # -- mapping
+
+    def __getitem__(self, key: K) -> V:
+        if self.cache.settings.loader is None:
+            found: V = self.cache[self._key(key)]
+            return found
+        return self.get_or_load(key)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: K) -> None:
+        if not self.invalidate(key):
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self._key(key) in self.cache
+
+    def __iter__(self) -> Iterator[K]:
+        depth = len(self.path)
+        for key, _ in self.cache.snapshot():
+            if isinstance(key, tuple) and len(key) == depth + 1 and key[:depth] == self.path:
+                yield key[depth]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the value for a key, or the default. Never calls the loader."""
+        return self.cache.get(self._key(key), default)
+
+    # -- as of the cache
+
+    def set(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        self.cache.set(self._key(key), value, ttl=ttl, tags=(*self._tags, *tags))
+
+    def get_or_load(
+        self,
+        key: K,
+        loader: Callable[[Any], V] | None = None,
+        *,
+        ttl: Lifetime = ABSENT,
+        tags: Sequence[str] = (),
+    ) -> V:
+        """Return the value for a key; on a miss call the loader, with the view's key. See :meth:`Cache.get_or_load`.
+
+        The cache's own ``loader=`` is called with the cache's key, ``(name, key)``; its ``tags=`` do not count here.
+        """
+        chosen = None if loader is None else lambda _: loader(key)
+        value: V = self.cache.get_or_load(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
+        return value
+
+    def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
+        return self.cache.invalidate(self._key(key))
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+        named = {self._key(key): key for key in keys}
+        return {named[key]: value for key, value in self.cache.get_many(named).items()}
+
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: Lifetime = ABSENT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        named = {self._key(key): value for key, value in dict(values).items()}
+        self.cache.set_many(named, ttl=ttl, tags=(*self._tags, *tags))
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys in every process. See :meth:`Cache.delete_many`."""
+        self.cache.delete_many([self._key(key) for key in keys])
+
+    def clear(self) -> None:
+        """Drop everything that was stored through this view and its views, in every process. One round trip.
+
+        Raises:
+            ShardUnavailableError: It is not known to be done. This process serves none of it in any case.
+        """
+        self.cache.invalidate_tag(self._tags[-1])
+
+    def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        """Return the value and its version. See :meth:`Verbs.gets`."""
+        return self.cache.gets(self._key(key), default)
+
+    # -- the hooks of the verbs
+
+    def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
+        return self.cache._swap(self._key(key), change, ttl, (*self._tags, *tags))
+
+    def _take(self, key: Any) -> Any:
+        return self.cache._take(self._key(key))
+
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        return self.cache._touch(self._key(key), ttl, whole=whole)
+
+    def _key(self, key: Any) -> tuple[Any, ...]:
+        return (*self.path, key)
+
+
+def _tag_of(path: tuple[str, ...]) -> str:
+    """Return the view's tag: no two views have the same, and no user's tag looks like it."""
+    return "\0view" + "".join(f":{len(name)}:{name}" for name in path)

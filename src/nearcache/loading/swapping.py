@@ -1,0 +1,237 @@
+"""Changing what is there: compare and swap, take, touch. Steps only: no I/O here.
+
+Every one of them acts on the value in L2, whatever L1 holds: a decision about a value that may be old would be no
+decision. What is refused changes nothing and tells nobody, and L1 keeps no copy older than what refused it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from .._store import Op, Store
+from ..absence import ABSENT
+from ..changes import ATTEMPTS, SKIP, Change, Swapped
+from ..codecs import peek_tags
+from ..errors import ContentionError, ServerReplyError
+from ..flights import ABANDONED, Read, Signal
+from ..freshness import ENDLESS_MS, Life
+from ..l2 import Exchange
+from .aging import Times, judge
+from .reading import accept, keep
+from .replies import MISSING, TAGGED_RANGE, answer, generation_in
+from .steps import Await, Steps
+from .tagging import Tag, are_current, depend, generations
+from .tier import Tier, hex_id, new_id
+from .writing import invalidate, set_commands
+
+_GENERATIONS: Final = 5
+#: The first tries follow each other at once; then each waits, for longer and longer, at most so long.
+_AT_ONCE: Final = 2
+_LONGEST_WAIT_S: Final = 0.05
+
+
+class There(NamedTuple):
+    """What L2 holds under a key.
+
+    Attributes:
+        value: Or MISSING.
+        version: The write id of the value; 0 if it is MISSING.
+        wid: That of the envelope, which stands in the way even if nobody here can read it; 0: there is none.
+    """
+
+    value: Any
+    version: int
+    wid: int
+    pttl_ms: int = -2
+    start_ns: int = 0
+    tags: tuple[tuple[int, int], ...] = ()
+    under: tuple[int, int] | None = None
+
+
+def swap(
+    tier: Tier, store: Store[Any, Any], name: Any, change: Change, ttl: Callable[[Any], int], tags: tuple[Tag, ...] = ()
+) -> Steps[Swapped]:
+    """Replace a value by what is made of it, if nobody else has written meanwhile; else try again.
+
+    Raises:
+        UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing has been changed.
+        ContentionError: Others were quicker, every time. Nothing has been changed.
+        ShardError: It is not known to be stored. If ``error.sent``, it may be; an invalidation is owed.
+        Anything that the change raises.
+    """
+    there = None if change.guess is None else There(MISSING, change.guess, change.guess)
+    for attempt in range(ATTEMPTS):
+        if there is None:
+            there = yield from find(tier, store, name)
+        new = change.make(there.value, there.version)
+        if new is SKIP:
+            return Swapped(False, there.value, SKIP)
+        found = yield from _store(tier, store, name, new, there, change, ttl, tags)
+        if isinstance(found, bool):
+            return Swapped(found, there.value, new)
+        there = found
+        if attempt >= _AT_ONCE:
+            longest_s = min(_LONGEST_WAIT_S, 0.0005 * 2.0 ** min(attempt, 10))
+            yield Await(Signal(), longest_s * (new_id() / 2.0**64))
+            there = None
+    raise ContentionError(name, ATTEMPTS)
+
+
+def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
+    """Read what L2 holds now, whatever L1 has.
+
+    Raises:
+        ShardError: The shard did not answer.
+    """
+    lane, encoded = tier.place(name)
+    if tier.is_owed(lane, encoded):
+        yield from invalidate(tier, store, name)
+    op = Read(name, lane, tier.clock())
+    outcome = ABANDONED
+    try:
+        store.open(op)
+        value_name = tier.names[lane].value(encoded)
+        start_ns = tier.clock()
+        commands = [(b"PTTL", value_name), (b"GET", value_name), tier.ask_generation(lane)]
+        reply = answer((yield [Exchange(lane, commands)])[0])
+        pttl_ms, data, generation = reply.values
+        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation_in(generation), start_ns)
+        keep(tier, store, op, found, len(data or b""), reply.identity)
+        outcome = found.value
+        return _there(found.value, found.under, data, generation_in(generation), pttl_ms, start_ns)
+    except BaseException:
+        store.abandon(op, drop=False)
+        raise
+    finally:
+        op.resolve(outcome, tier.lock)
+
+
+def _there(
+    value: Any, under: tuple[int, int] | None, data: bytes | None, generation: int | None, pttl_ms: int, start_ns: int
+) -> There:
+    """Put together what is known, with the ids as the script reads them."""
+    wid = 0
+    if data is not None and len(data) >= 20 and int.from_bytes(data[12:20], "big") == generation:
+        wid = int.from_bytes(data[4:12], "big")
+    if value is MISSING or value is ABSENT or data is None:
+        return There(MISSING, 0, wid)
+    return There(value, wid, wid, pttl_ms, start_ns, peek_tags(data), under)
+
+
+def _store(
+    tier: Tier,
+    store: Store[Any, Any],
+    name: Any,
+    value: Any,
+    there: There,
+    change: Change,
+    ttl: Callable[[Any], int],
+    tags: tuple[Tag, ...],
+) -> Steps[There | bool]:
+    """Store a value in place of another. Returns whether it is there to stay (not on hold), or what refused it."""
+    lane, encoded = tier.place(name)
+    content = tier.codec.encode(value)
+    keeps = change.keeps and bool(there.version)
+    whole_ms = there.pttl_ms if there.pttl_ms > 0 else ENDLESS_MS
+    ttl_ms, soft_ms = Life(whole_ms) if keeps else tier.freshness.life(ttl(value))
+    op = Op(name, lane, wid=new_id(), write=True, announced=True)
+    mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
+    generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
+    try:
+        store.open(op)
+        stated, under = there.tags, there.under
+        if not keeps:
+            under = depend(tier, store, lane, tags)
+            stated = (yield from generations(tier, tags)) if tags else ()
+        for _ in range(_GENERATIONS):
+            sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
+            start_ns = tier.clock()
+            commands = set_commands(tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, keep=keeps)
+            reply = answer((yield [Exchange(lane, commands)])[0])
+            status, current, *rest = reply.values[-1]
+            if int(status) == 1:
+                tier.count_write(len(sealed))
+                tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
+                tier.sample(name)
+                deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+                is_held = bool(rest[2])
+                wid = 0 if is_held else op.wid
+                store.finish(op, value, wid, deadline_ns, len(sealed), reply.identity, under)
+                return not is_held
+            generation = int(current, 16)
+            if int(status) == 2:
+                store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
+                data, pttl_ms = rest
+                found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
+                return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
+    except BaseException as error:
+        tier.give_up(store, op, encoded, error)
+        raise
+    store.abandon(op, drop=True)
+    raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_GENERATIONS} times during one write")
+
+
+def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
+    """Drop every copy of a key, in every process, and return the value that L2 held, or MISSING.
+
+    Raises:
+        ShardError: It is not known to be done; an invalidation is owed.
+    """
+    lane, encoded = tier.place(name)
+    was_owed, since = tier.is_owed(lane, encoded), tier.serial(lane)  # then what is there should have gone before
+    op = Op(name, lane, wid=new_id(), write=True)
+    try:
+        store.open(op)
+        store.delete(name)
+        start_ns = tier.clock()
+        command = tier.call(tier.scripts.take, tier.write_keys(lane, [encoded]), hex_id(op.wid))
+        reply = answer((yield [Exchange(lane, [command])])[0])
+        _, generation, data, epoch, seq = reply.values[0]
+        tier.acknowledge(lane, epoch, seq, (encoded,), since)
+        store.finish(op, None, 0, 0)
+        tier.count(invalidations=1)
+    except BaseException as error:
+        tier.give_up(store, op, encoded, error)
+        raise
+    found = yield from accept(tier, store, lane, encoded, data, -1, int(generation, 16), start_ns)
+    return MISSING if was_owed or found.value is ABSENT else found.value
+
+
+def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: bool) -> Steps[tuple[bool, Any]]:
+    """Give a value another lifetime. Returns whether there is one and, if it is asked for whole, the value.
+
+    Copies in L1 whose lifetime gets shorter go, in every process. Others stay, for as long as they would have.
+
+    Raises:
+        ShardError: It is not known to be done; an invalidation is owed.
+    """
+    lane, encoded = tier.place(name)
+    if tier.is_owed(lane, encoded):
+        yield from invalidate(tier, store, name)
+    op, since = Op(name, lane, wid=new_id(), write=True), tier.serial(lane)
+    try:
+        store.open(op)
+        start_ns = tier.clock()
+        last = b"-1" if whole else TAGGED_RANGE[1]
+        keys = tier.write_keys(lane, [encoded])
+        command = tier.call(tier.scripts.touch, keys, hex_id(op.wid), b"%d" % ttl_ms, last)
+        reply = answer((yield [Exchange(lane, [command])])[0])
+        status, generation, *rest = reply.values[0]
+        if int(status) == 0:
+            store.abandon(op, drop=True)
+            return False, MISSING
+        data, epoch, seq = rest
+        if int(seq):
+            tier.acknowledge(lane, epoch, seq, (encoded,), since)
+            store.finish(op, None, 0, 0)
+        else:
+            store.abandon(op, drop=False)
+    except BaseException as error:
+        tier.give_up(store, op, encoded, error)
+        raise
+    if whole:
+        found = yield from accept(tier, store, lane, encoded, data, ttl_ms, int(generation, 16), start_ns)
+        return found.value is not MISSING, found.value
+    tags = peek_tags(data)
+    return (yield from are_current(tier, tags)) if tags else True, MISSING

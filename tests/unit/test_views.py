@@ -1,0 +1,83 @@
+"""Views on ``memory://``: keys, tags, iteration, nesting."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from nearcache import MemoryCache
+
+
+def test_view_is_a_mapping_over_keys_that_begin_with_its_name() -> None:
+    """The same entries under two names; other keys are not in it."""
+    cache: MemoryCache[Any, Any] = MemoryCache()
+    view = cache.view("v")
+    assert isinstance(view, MutableMapping)
+    view["a"] = 1
+    view.update(b=2, c=3)
+    cache["a"] = "not in it"
+    assert cache["v", "a"] == view["a"] == view.get("a") == 1
+    assert (sorted(view), len(view), "a" in view, "d" in view) == (["a", "b", "c"], 3, True, False)
+    assert view.pop("b") == 2
+    assert view.setdefault("c", 9) == 3
+    assert view.get_many(["a", "b", "c"]) == {"a": 1, "c": 3}
+    view.set_many({"d": 4, "e": 5})
+    view.delete_many(["d"])
+    assert dict(view.items()) == {"a": 1, "c": 3, "e": 5}
+    del view["a"]
+    with pytest.raises(KeyError):
+        del view["a"]
+    assert cache["a"] == "not in it"
+
+
+def test_view_clear_reaches_what_was_stored_through_it_and_its_views() -> None:
+    """Whatever method stored it; the neighbours and the rest of the cache stay, and names cannot run together."""
+    cache: MemoryCache[Any, Any] = MemoryCache()
+    view, inner, near = cache.view("v"), cache.view("v").view("w"), cache.view("v:1:w")
+    view["set"] = near["k"] = cache["k"] = 1
+    view.add("add", 1)
+    view.incr("incr")
+    view.compute("compute", lambda there: there, 1)
+    assert view.get_or_load("load", lambda key: key) == "load"
+    inner["k"] = inner["l"] = 1
+    inner.clear()
+    assert (len(view), len(inner)) == (5, 0)
+    inner["k"] = 1
+    assert list(inner) == ["k"]
+    view.clear()
+    assert (len(view), len(inner), len(near), cache["k"]) == (0, 0, 1, 1)
+    view["set"] = 2
+    assert view["set"] == 2
+
+
+def test_view_of_a_cache_with_a_loader_tags_what_is_loaded() -> None:
+    """The cache's loader gets the cache's key, and what it brings goes with the view."""
+    calls: list[Any] = []
+    cache: MemoryCache[Any, Any] = MemoryCache(loader=lambda key: calls.append(key) or key)
+    view = cache.view("v")
+    assert view[1] == view[1] == ("v", 1)
+    view.clear()
+    assert view[1] == ("v", 1)
+    assert calls == [("v", 1)] * 2
+
+
+def test_view_verbs_answer_as_those_of_the_cache() -> None:
+    """Versions, swaps and lifetimes are those of the entry."""
+    cache: MemoryCache[Any, Any] = MemoryCache()
+    view = cache.view("v")
+    assert view.add("k", 1)
+    value, version = view.gets("k")
+    assert cache.gets(("v", "k")) == (value, version)
+    assert view.cas("k", 2, version)
+    assert view.touch("k", 5)
+    assert view.get_and_touch("k", 5) == view.get_and_delete("k") == 2
+    assert repr(view).endswith(".view('v')")
+
+
+@pytest.mark.parametrize("name", ["", 1, None])
+def test_view_of_no_name_is_refused(name: Any) -> None:
+    """A view's name is a text."""
+    with pytest.raises(TypeError, match="a view's name is a text that is not empty"):
+        MemoryCache().view(name)
