@@ -18,8 +18,10 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from interpreters import Interpreter, find, probe
@@ -36,6 +38,10 @@ NEEDS_PACKAGES = (
 )  # fmt: skip
 TIME_LIMIT_S = 1500
 RUNNING: list[subprocess.Popen[bytes]] = []
+#: Runs one part of the tests; returns the exit status and where the JUnit file is.
+Job = Callable[[], tuple[int, Path]]
+#: pytest's exit status when it found no test.
+NOTHING_COLLECTED = 5
 
 
 @dataclass
@@ -158,26 +164,34 @@ def existing(names: list[str]) -> list[str]:
     return [f"tests/{name}" for name in names if any((ROOT / "tests" / name).glob("**/test_*.py"))]
 
 
-def run_main(arguments: list[str]) -> list[tuple[int, Path]]:
-    """Run everything on this Python."""
+def main_jobs(arguments: list[str]) -> list[Job]:
+    """Everything on this Python: what waits for servers apart from what does not."""
     python = Path(sys.prefix, "bin", "python")
     version = ".".join(map(str, sys.version_info[:3]))
     say(f"python {version}: all tests")
-    return [run_pytest(python, f"python-{version}", [*existing(MAIN), *arguments], main_environment())]
+    environment = main_environment()
+
+    def run(label: str, chosen: list[str]) -> tuple[int, Path]:
+        # Nothing is collected where the arguments name tests of the other half.
+        status, report = run_pytest(python, f"python-{version}-{label}", [*chosen, *arguments], environment)
+        return (0 if status == NOTHING_COLLECTED and arguments else status), report
+
+    halves = {"integration": existing(["integration"]), "rest": existing([n for n in MAIN if n != "integration"])}
+    return [partial(run, label, chosen) for label, chosen in halves.items()]
 
 
-def run_others(arguments: list[str]) -> list[tuple[int, Path]]:
-    """Run the portable part on every other Python of the machine."""
+def other_jobs(arguments: list[str]) -> list[Job]:
+    """The portable part on every other Python of the machine."""
     interpreters, left_out = find(exclude=sys.version_info[:2])
     for reason in left_out:
         say(f"left out: {reason}")
     if not interpreters:
         say("no other supported Python on this machine")
-    return run_on(interpreters, arguments)
+    return jobs_on(interpreters, arguments)
 
 
-def run_free_threaded(arguments: list[str]) -> list[tuple[int, Path]]:
-    """Run what needs no server on the free-threaded Python: the one given as FREETHREADED, found, or built now."""
+def free_threaded_jobs(arguments: list[str]) -> list[Job]:
+    """What needs no server on the free-threaded Python: the one given as FREETHREADED, found, or built now."""
     given = os.environ.get("FREETHREADED")
     if given and not isinstance(probe(given), dict):
         sys.exit(f"make: FREETHREADED={given}: {probe(given)}")
@@ -189,17 +203,16 @@ def run_free_threaded(arguments: list[str]) -> list[tuple[int, Path]]:
         free = [each for each in find(exclude=sys.version_info[:2])[0] if each.free_threaded]
     if not free:
         sys.exit(f"make: {given or 'what was built'} is no free-threaded Python of a supported version")
-    return run_on(free, arguments)
+    return jobs_on(free, arguments)
 
 
-def run_on(interpreters: list[Interpreter], arguments: list[str]) -> list[tuple[int, Path]]:
-    """Prepare these Pythons and run their part of the tests on each."""
+def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
+    """Prepare each of these Pythons, and run its part of the tests."""
     (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
-    with ThreadPoolExecutor(2) as pool:
-        pythons = list(pool.map(lambda interpreter: prepare(interpreter, sdist), interpreters))
     environment = other_environment()
 
-    def run(interpreter: Interpreter, python: Path) -> tuple[int, Path]:
+    def run(interpreter: Interpreter) -> tuple[int, Path]:
+        python = prepare(interpreter, sdist)
         if interpreter.free_threaded:
             say(f"python {interpreter.version}: unit, contract and stress tests, the GIL off")
             # Kept off even if a module that is not ours (hiredis) would have it on.
@@ -212,10 +225,14 @@ def run_on(interpreters: list[Interpreter], arguments: list[str]) -> list[tuple[
         chosen += ["-p", "no:cacheprovider", *arguments]
         return run_pytest(python, f"python-{interpreter.version}", chosen, settings)
 
-    # Two at a time: most of the time they wait for servers and processes.
+    return [partial(run, interpreter) for interpreter in interpreters]
+
+
+def run_all(jobs: list[Job]) -> list[tuple[int, Path]]:
+    """Carry out jobs, two at a time: most of the time they wait for servers and processes."""
     with ThreadPoolExecutor(2) as pool:
         try:
-            return list(pool.map(run, interpreters, pythons))
+            return list(pool.map(lambda job: job(), jobs))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(RUNNING):
@@ -230,13 +247,14 @@ def main() -> int:
     parts, arguments = words[:split], words[split + 1 :]
     shutil.rmtree(REPORTS, ignore_errors=True)
     REPORTS.mkdir(parents=True)
-    results: list[tuple[int, Path]] = []
+    jobs: list[Job] = []
     if "main" in parts:
-        results += run_main(arguments)
+        jobs += main_jobs(arguments)
     if "others" in parts:
-        results += run_others(arguments)
+        jobs += other_jobs(arguments)
     if "free-threaded" in parts:
-        results += run_free_threaded(arguments)
+        jobs += free_threaded_jobs(arguments)
+    results = run_all(jobs)
     totals = Totals()
     for _, report in results:
         totals.add(report)

@@ -119,7 +119,7 @@ def test_free_threaded_given_python_of_no_use_is_refused(
     for text, reason in ((claims(13), "is no free-threaded Python"), ("exit 1", "does not run")):
         monkeypatch.setenv("FREETHREADED", str(program(fake_path / "given" / "python", text)))
         with pytest.raises(SystemExit, match=reason):
-            tools[1].run_free_threaded([])
+            tools[1].free_threaded_jobs([])
 
 
 def test_freethreaded_script_prints_the_python_that_was_built_before(tmp_path: Path) -> None:
