@@ -187,6 +187,27 @@ def test_listener_outlives_a_lack_of_threads_to_connect_with(scene: Any, monkeyp
     assert listener._thread.is_alive()
 
 
+def test_listener_outlives_what_nobody_expected(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It drops its connections, says so, and begins anew: a thread that ended would leave L1 dark for good."""
+    store, source, lane, listener = scene
+
+    def tend() -> None:
+        monkeypatch.undo()
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(listener, "_tend", tend)
+    listener.wake()
+    assert source.servers[-1].recv(1) == b""  # it has hung up
+    assert store.lane_fresh_until(0) == 0
+    answer(source, seq=0, wid=0)
+    assert source.alive.acquire(timeout=TIMEOUT)
+    assert source.alive.acquire(timeout=TIMEOUT)
+    assert lane.state is State.LIVE
+    assert "out of order" in caplog.text
+
+
 def test_listener_that_had_no_thread_is_started_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing it is no error either."""
     store, source = FragileStore(10), Source()

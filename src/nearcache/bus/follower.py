@@ -279,8 +279,11 @@ class Follower:
     def fence(self, number: int, now_ns: int, reached: Callable[[], None]) -> None:
         """Ask now where a lane stands, and call ``reached`` when the answer, and all messages before it, are applied.
 
-        It is called too when the connection ends: then nothing of the lane is served anyway.
+        It is called too when the connection ends, or has ended: then nothing of the lane is served anyway.
         """
+        if self._beat_ns is None:
+            _call(reached)
+            return
         self._ask(self._by_number[number], now_ns, reached=reached)
 
     def request(self, command: bytes, on_reply: OnReply) -> None:

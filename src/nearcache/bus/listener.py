@@ -10,6 +10,7 @@ The store is the user's cache object, so it is held weakly. When the user drops 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import random
@@ -28,6 +29,8 @@ from ..coherence import Horizon, Lane
 from ..placement import LaneNames
 from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 from .links import Link, Source
+
+_log: Final = logging.getLogger("nearcache")
 
 #: Messages this close to each other are a stream, and this long a stream is let gather.
 _STREAM_NS: Final = 100_000
@@ -230,23 +233,37 @@ class Listener:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                pause_ms = max(0, -((self._clock() - self._due_ns) // 1_000_000))
-                ready = self._poll.poll(pause_ms)
-                self._notice_sleep()
-                self._moderate()
-                for descriptor, _ in ready:
-                    connection = self._by_descriptor.get(descriptor)
-                    if connection is None:
-                        self._drain_wake()
-                    else:
-                        self._receive(connection)
-                # Not after every message: this thread and the user's take turns, so what it does not do, they need
-                # not wait for.
-                if self._clock() >= self._due_ns:
-                    self._keep_house()
+                try:
+                    self._turn()
+                except Exception as error:  # noqa: BLE001  whatever it was, somebody has to listen
+                    self._recover(error)
         finally:
             self._stopping.set()
             self._close()
+
+    def _turn(self) -> None:
+        pause_ms = max(0, -((self._clock() - self._due_ns) // 1_000_000))
+        ready = self._poll.poll(pause_ms)
+        self._notice_sleep()
+        self._moderate()
+        for descriptor, _ in ready:
+            connection = self._by_descriptor.get(descriptor)
+            if connection is None:
+                self._drain_wake()
+            else:
+                self._receive(connection)
+        # Not after every message: this thread and the user's take turns, so what it does not do, they need not wait
+        # for.
+        if self._clock() >= self._due_ns:
+            self._keep_house()
+
+    def _recover(self, error: Exception) -> None:
+        """Begin anew after what nobody expected: a thread that ended would leave L1 dark for good."""
+        _log.exception("the listener begins anew")
+        for connection in self._connections:
+            connection.follower.lost(f"the listener failed: {error!r}")
+            self._drop_link(connection)
+        self._stopping.wait(_BACKOFF_FIRST_S)
 
     def _notice_sleep(self) -> None:
         """Vouch for nothing after the machine slept: L1 reads a clock that stood still while others wrote."""
