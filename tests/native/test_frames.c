@@ -192,7 +192,7 @@ static void check_number(const char *text, bool is_one, int64_t expected)
 {
     size_t size = strlen(text);
     char *copy = copy_of(text, size);
-    int64_t number;
+    int64_t number = 0;
 
     CHECK(key_number((slice_t){copy, size}, &number) == is_one);
     CHECK(!is_one || number == expected);
