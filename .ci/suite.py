@@ -6,7 +6,8 @@ a virtual environment of its own (``.venv-3.12``) with a wheel built for it from
 Pythons (``.venv-3.13t``) the stress tests instead of the integration tests, with the GIL kept off.
 ``free-threaded``: only the latter, on a Python that is built now if there is none.
 
-Each pytest writes a JUnit file; the last line is the sum of them all. A skipped test counts as a failure: what the
+What fails is run once more, and only what fails twice counts; the first failures are printed all the same. Each pytest
+writes a JUnit file; the last line is the sum of them all. A skipped test counts as a failure: what the
 suite does not run, nobody knows.
 """
 
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from interpreters import Interpreter, find, probe
 
@@ -39,9 +41,19 @@ NEEDS_PACKAGES = (
 TIME_LIMIT_S = 1500
 RUNNING: list[subprocess.Popen[bytes]] = []
 #: Runs one part of the tests; returns the exit status and where the JUnit file is.
-Job = Callable[[], tuple[int, Path]]
-#: pytest's exit status when it found no test.
+Job = Callable[[], "Outcome"]
+#: pytest's exit statuses when tests failed, when it was ended early, and when it found no test.
+TESTS_FAILED = 1
+INTERRUPTED = 2
 NOTHING_COLLECTED = 5
+
+
+class Outcome(NamedTuple):
+    """Exit status of a part of the tests, its JUnit file, and that of the second run of what failed in the first."""
+
+    status: int
+    report: Path
+    again: Path | None = None
 
 
 @dataclass
@@ -91,11 +103,26 @@ def run_pytest(python: Path, label: str, arguments: list[str], environment: dict
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         say(f"{label}: ended after {TIME_LIMIT_S} s")
-        status = 1
+        status = INTERRUPTED
     finally:
         RUNNING.remove(process)
     say(f"{label}: {time.monotonic() - started:.0f} s, exit status {status}")
     return status, report
+
+
+def run_twice(python: Path, label: str, arguments: list[str], environment: dict[str, str]) -> Outcome:
+    """Run pytest; run what failed once more, and say so.
+
+    Tests that kill servers and starve processes meet a machine that is busy with other tests. What fails twice is
+    broken.
+    """
+    memory = ["-o", f"cache_dir={REPORTS / label}"]
+    status, report = run_pytest(python, label, [*memory, *arguments], environment)
+    if status != TESTS_FAILED:
+        return Outcome(status, report)
+    say(f"{label}: what failed is run once more")
+    status, again = run_pytest(python, f"{label}-again", [*memory, *arguments, "--lf", "--lfnf=none"], environment)
+    return Outcome(status, report, again)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -171,10 +198,10 @@ def main_jobs(arguments: list[str]) -> list[Job]:
     say(f"python {version}: all tests")
     environment = main_environment()
 
-    def run(label: str, chosen: list[str]) -> tuple[int, Path]:
+    def run(label: str, chosen: list[str]) -> Outcome:
         # Nothing is collected where the arguments name tests of the other half.
-        status, report = run_pytest(python, f"python-{version}-{label}", [*chosen, *arguments], environment)
-        return (0 if status == NOTHING_COLLECTED and arguments else status), report
+        outcome = run_twice(python, f"python-{version}-{label}", [*chosen, *arguments], environment)
+        return outcome._replace(status=0) if outcome.status == NOTHING_COLLECTED and arguments else outcome
 
     halves = {"integration": existing(["integration"]), "rest": existing([n for n in MAIN if n != "integration"])}
     return [partial(run, label, chosen) for label, chosen in halves.items()]
@@ -211,7 +238,7 @@ def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
     (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
     environment = other_environment()
 
-    def run(interpreter: Interpreter) -> tuple[int, Path]:
+    def run(interpreter: Interpreter) -> Outcome:
         python = prepare(interpreter, sdist)
         if interpreter.free_threaded:
             say(f"python {interpreter.version}: unit, contract and stress tests, the GIL off")
@@ -222,13 +249,12 @@ def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
         else:
             say(f"python {interpreter.version}: unit, contract and quick integration tests")
             chosen, settings = [*existing(OTHERS), "-m", "not slow"], environment
-        chosen += ["-p", "no:cacheprovider", *arguments]
-        return run_pytest(python, f"python-{interpreter.version}", chosen, settings)
+        return run_twice(python, f"python-{interpreter.version}", [*chosen, *arguments], settings)
 
     return [partial(run, interpreter) for interpreter in interpreters]
 
 
-def run_all(jobs: list[Job]) -> list[tuple[int, Path]]:
+def run_all(jobs: list[Job]) -> list[Outcome]:
     """Carry out jobs, two at a time: most of the time they wait for servers and processes."""
     with ThreadPoolExecutor(2) as pool:
         try:
@@ -256,10 +282,15 @@ def main() -> int:
         jobs += free_threaded_jobs(arguments)
     results = run_all(jobs)
     totals = Totals()
-    for _, report in results:
-        totals.add(report)
+    for outcome in results:
+        before = totals.failed
+        totals.add(outcome.report)
+        if outcome.again is not None:
+            say(f"{totals.failed - before} failures in {outcome.report.name}; what the second run says of them counts")
+            totals.failed = before
+            totals.add(outcome.again)
     print(totals, flush=True)
-    return int(any(status for status, _ in results) or totals.skipped > 0 or totals.crashed > 0)
+    return int(any(outcome.status for outcome in results) or totals.skipped > 0 or totals.crashed > 0)
 
 
 if __name__ == "__main__":
