@@ -87,11 +87,14 @@ local function staged(i, j)
   return true
 end
 
--- The generation that the envelope under key v was sealed with, as hex; nil: no envelope there. Reads eight bytes only.
-local function generation(v)
-  local raw = call('GETRANGE', v, 12, 19)
+-- The id that stands in an envelope from byte i on, as hex; nil: no envelope there. Reads eight bytes only.
+local function id_in(v, i)
+  local raw = call('GETRANGE', v, i, i + 7)
   return #raw == 8 and string.format('%02x%02x%02x%02x%02x%02x%02x%02x', string.byte(raw, 1, 8)) or nil
 end
+
+-- The generation that the envelope under key v was sealed with.
+local function generation(v) return id_in(v, 12) end
 -- Removes values, voids the leases of loads in progress, and tells the readers, even if nothing was there: an L1 may
 -- hold what L2 has evicted.
 -- KEYS v1..vn l1..ln L; ARGV ring nonce wid [hold_ms token]. {1, gen, number of values that existed, epoch, seq}.
