@@ -42,6 +42,8 @@ _LATE_S: Final = 60.0
 _SETTLE_S: Final = 4.0
 #: What a busy machine may add to a call.
 _SLACK_S: Final = 1.0
+#: The life of a lease that nobody renews, because its lane was not followed: the longest one.
+_LEASE_NS: Final = 10_000_000_000
 _PRIMER: Final = 1
 
 now: Final = time.monotonic_ns
@@ -262,6 +264,7 @@ def judged(run: Run, history: np.ndarray, shard_of: np.ndarray) -> tuple[Ground,
     limits = Limits(
         bound_ns=int(chosen.bound_s * 1e9),
         call_ns=int((2 * chosen.timeout_s + _SLACK_S) * 1e9),
+        wait_ns=_LEASE_NS,
         evictions=effects.evictions,
     )
     return ground, judge(ground, limits, effects.pauses)
