@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
@@ -113,7 +114,9 @@ class CachedCoroutine(Cached):
         self._pending: dict[tuple[Any, ...], Pending] = {}
         # What asyncio and inspect go by when they are asked whether this is a coroutine function.
         self._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
-        self._is_coroutine_mark = getattr(__import__("inspect"), "_is_coroutine_mark", None)
+        mark = getattr(inspect, "markcoroutinefunction", None)  # since 3.12
+        if mark is not None:
+            mark(self)
 
     async def cache_clear(self) -> None:
         """See :meth:`Cached.cache_clear`."""
