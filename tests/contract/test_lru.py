@@ -84,9 +84,8 @@ EXCEPTIONS_OF_CACHED = {
     "test_lru_with_maxsize_negative": "a negative maxsize is refused",
     "test_lru_with_types": "it demands that f(x=3) and f(3) are apart; here they are one key",
 }
-if sys.version_info >= (3, 12):  # its recursion is deeper there than several Python frames for each call allow
-    EXCEPTIONS_OF_CACHED["test_lru_recursion"] = "each call takes several frames"
 if sys.version_info >= (3, 13):
+    EXCEPTIONS_OF_CACHED["test_lru_recursion"] = "it recurs deeper than several Python frames for each call allow"
     EXCEPTIONS_OF_CACHED["test_common_signatures"] = "its methods are annotated"
 
 
