@@ -8,6 +8,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._core cimport (
+    CAUSE_DROPPED,
     CAUSE_INVALIDATED,
     EXPIRE_PER_TEND,
     cause_t,
@@ -30,7 +31,17 @@ from nearcache._core cimport (
     order_free_memory,
     pending_overtake,
 )
-from nearcache._holding cimport bury, first_valid, forget_entries, hold_valid, let_go
+from nearcache._holding cimport (
+    bury,
+    first_valid,
+    forget_entries,
+    forget_pending,
+    hold_valid,
+    let_go,
+    traverse_entries,
+    traverse_pending,
+    visit_t,
+)
 from nearcache._locking cimport core_lock, core_unlock
 
 
@@ -298,3 +309,26 @@ cdef inline void tend_all(const cores_t *cores) noexcept:
         core_tend(core, clock_now(&core.source), &yard)
         core_unlock(core)
         bury(core, &yard)
+
+
+# -- for the garbage collector --------------------------------------------------------------------------------
+
+
+cdef inline int traverse_cores(const cores_t *cores, visit_t visit, void *arg) noexcept:
+    """Show the collector what the cores hold. Returns what a visit returned, if not 0."""
+    cdef uint32_t i
+    cdef int stop = 0
+    for i in range(cores.count):
+        if stop == 0:
+            stop = traverse_entries(&cores.core[i].table, visit, arg)
+        if stop == 0:
+            stop = traverse_pending(&cores.core[i].pending, visit, arg)
+    return stop
+
+
+cdef inline void forget_cores(cores_t *cores) noexcept:
+    """Let go of all that the cores hold, and tell nobody."""
+    cdef uint32_t i
+    for i in range(cores.count):
+        forget_pending(&cores.core[i])
+        forget_entries(&cores.core[i], NULL, CAUSE_DROPPED)

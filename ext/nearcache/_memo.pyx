@@ -46,16 +46,16 @@ from nearcache._cores cimport (
     drop_everything,
     evict_any,
     first_wrong,
+    forget_cores,
     memory_free,
     spread,
     sum_counters,
     take_expired,
+    traverse_cores,
 )
 from nearcache._holding cimport (
     forget_entries,
     forget_pending,
-    traverse_entries,
-    traverse_pending,
     visit_t,
 )
 from nearcache._local cimport bound, hit_at, hit_fast, read
@@ -431,21 +431,12 @@ cdef clear_t clear_objects = (<type_t *>Memo).tp_clear
 
 
 cdef int traverse_memo(PyObject *obj, visit_t visit, void *arg) noexcept:
-    cdef uint32_t i
     cdef int stop = traverse_objects(obj, visit, arg)
-    for i in range((<Memo>obj).cores.count):
-        if stop == 0:
-            stop = traverse_entries(&(<Memo>obj).cores.core[i].table, visit, arg)
-        if stop == 0:
-            stop = traverse_pending(&(<Memo>obj).cores.core[i].pending, visit, arg)
-    return stop
+    return stop if stop != 0 else traverse_cores(&(<Memo>obj).cores, visit, arg)
 
 
 cdef int clear_memo(PyObject *obj) noexcept:
-    cdef uint32_t i
-    for i in range((<Memo>obj).cores.count):
-        forget_pending(&(<Memo>obj).cores.core[i])
-        forget_entries(&(<Memo>obj).cores.core[i], NULL, CAUSE_DROPPED)
+    forget_cores(&(<Memo>obj).cores)
     return clear_objects(obj)
 
 

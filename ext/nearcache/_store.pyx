@@ -61,6 +61,7 @@ from nearcache._cores cimport (
     drop_everything,
     evict_any,
     first_wrong,
+    forget_cores,
     memory_free,
     pop_any,
     spread,
@@ -68,6 +69,7 @@ from nearcache._cores cimport (
     sweep_all,
     take_expired,
     tend_all,
+    traverse_cores,
 )
 from nearcache._flights cimport (
     abandon_op,
@@ -83,8 +85,6 @@ from nearcache._holding cimport (
     bury,
     forget_entries,
     forget_pending,
-    traverse_entries,
-    traverse_pending,
     visit_t,
 )
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, hit_at, hit_fast, put, read, remove
@@ -802,14 +802,8 @@ cdef clear_t clear_objects = (<type_t *>Store).tp_clear
 
 
 cdef int traverse_store(PyObject *obj, visit_t visit, void *arg) noexcept:
-    cdef uint32_t i
     cdef int stop = traverse_objects(obj, visit, arg)
-    for i in range((<Store>obj).cores.count):
-        if stop == 0:
-            stop = traverse_entries(&(<Store>obj).cores.core[i].table, visit, arg)
-        if stop == 0:
-            stop = traverse_pending(&(<Store>obj).cores.core[i].pending, visit, arg)
-    return stop
+    return stop if stop != 0 else traverse_cores(&(<Store>obj).cores, visit, arg)
 
 
 cdef int clear_store(PyObject *obj) noexcept:
@@ -817,8 +811,7 @@ cdef int clear_store(PyObject *obj) noexcept:
     (<Store>obj).core.listener = NULL
     for i in range((<Store>obj).cores.count):
         (<Store>obj).cores.core[i].listener = NULL  # it may have been cleared before
-        forget_pending(&(<Store>obj).cores.core[i])
-        forget_entries(&(<Store>obj).cores.core[i], NULL, CAUSE_DROPPED)
+    forget_cores(&(<Store>obj).cores)
     return clear_objects(obj)
 
 
