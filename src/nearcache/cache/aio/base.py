@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .views import AsyncView
+
 D = TypeVar("D")
 
 #: A loader: a coroutine function, or a function that blocks.
@@ -166,6 +168,12 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:
         """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
         raise NotImplementedError
+
+    def view(self, name: str) -> AsyncView[Any, Any]:
+        """Return the entries whose keys are ``(name, key)``, with the same methods. See :meth:`Cache.view`."""
+        from .views import AsyncView  # it inherits from what caches and views have in common
+
+        return AsyncView(self, self.cache.view(name))
 
     # -- life and observation
 
