@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
 from .cached import ABSENT
+from .listening import Listened
 from .verbs import K, V, Verbs
 
 if TYPE_CHECKING:
     from .aio import AsyncView
     from .base import Cache
+    from .subscriptions import Subscription
 
 
-class View(Verbs[K, V], MutableMapping[K, V]):
+class View(Verbs[K, V], Listened, MutableMapping[K, V]):
     """What :meth:`Cache.view` returns.
 
     The key ``k`` of the view ``name`` is the key ``(name, k)`` of the cache, in the same L1 and the same L2. What is
@@ -203,6 +205,9 @@ class View(Verbs[K, V], MutableMapping[K, V]):
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self.cache._touch(self._key(key), ttl, whole=whole)
+
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        return self.cache._add_listener(function, kinds, limit, self.path + path)
 
     def _key(self, key: Any) -> tuple[Any, ...]:
         return (*self.path, key)

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
 from ...errors import CacheError, LoadTimeoutError
+from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from ..listening import QUEUE
 from ..report import SelfTest
+from ..subscriptions import Subscription
+from .calling import in_loop
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
@@ -174,6 +178,20 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         from .views import AsyncView  # it inherits from what caches and views have in common
 
         return AsyncView(self, self.cache.view(name))
+
+    def listen(
+        self,
+        function: Callable[[EntryEvent], Awaitable[object] | object],
+        events: Iterable[str] | None = None,
+        *,
+        queue: int = QUEUE,
+    ) -> Subscription:
+        """Have a function, or a coroutine function, called in the running event loop for each change of an entry.
+
+        One event after the other; the next waits until a coroutine is done. It ends with the loop. See
+        :meth:`Cache.listen`.
+        """
+        return self.cache.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
 
     # -- life and observation
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ...changes import Change, Swapped
+from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V, _pairs
+from ..listening import QUEUE
 from ..namespaces import View
+from ..subscriptions import Subscription
+from .calling import in_loop
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
@@ -140,6 +145,19 @@ class AsyncView(AsyncVerbs[K, V]):
     async def clear(self) -> None:
         """Drop everything that was stored through this view and its views. See :meth:`View.clear`."""
         await self.cache.invalidate_tag(self.plain._tags[-1])
+
+    def listen(
+        self,
+        function: Callable[[EntryEvent], Awaitable[object] | object],
+        events: Iterable[str] | None = None,
+        *,
+        queue: int = QUEUE,
+    ) -> Subscription:
+        """Have a function called in the running event loop for each change in the view. See :meth:`AsyncCache.listen`.
+
+        Events have the view's keys.
+        """
+        return self.plain.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
 
     # -- the hooks of the verbs
 
