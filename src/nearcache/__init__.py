@@ -25,6 +25,7 @@ from .cache import (
     Stats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
@@ -73,6 +74,7 @@ __all__ = [
     "EntryEvent",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",

@@ -153,6 +153,7 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    extend: Script = field(default_factory=lambda: load_script("extend"))
 
 
 class Tier:

@@ -14,7 +14,20 @@ from importlib import resources
 from typing import Any, Final
 
 #: All scripts, by name.
-NAMES: Final = ("set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat", "touch", "take")
+NAMES: Final = (
+    "set",
+    "invalidate",
+    "clear",
+    "lease",
+    "fill",
+    "abort",
+    "renew",
+    "adopt",
+    "heartbeat",
+    "touch",
+    "take",
+    "extend",
+)
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384
 _STAGE_MS: Final = b"10000"
