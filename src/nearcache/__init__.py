@@ -50,6 +50,7 @@ from .errors import (
     UnsupportedServerError,
     ValueTooLargeError,
 )
+from .events import EntryEvent
 from .options import RemovalCause
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ __all__ = [
     "DecodeError",
     "Durations",
     "EmbeddedError",
+    "EntryEvent",
     "ForgedError",
     "Health",
     "L1Stats",

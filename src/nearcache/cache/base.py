@@ -26,6 +26,7 @@ from ..freshness import Ttl, checked_ttl
 from ..options import Settings
 from .cached import ABSENT, decorate
 from .holding import Hold
+from .listening import Listened
 from .namespaces import View
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
@@ -56,7 +57,7 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Verbs[K, V]):
+class Cache(Store[K, V], Verbs[K, V], Listened):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes

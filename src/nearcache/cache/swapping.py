@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
+from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
 from ..freshness import ttl_for
 from ..loading import ENDLESS_MS, Steps, Tier, find, invalidate, swap, tags_named, take, touch, write
 from ..options import check_tags
+from . import listening
 from .base import DEFAULT, Cache, K, Lifetime, V
+from .listening import TieredHub
+from .subscriptions import Subscription
 
 T = TypeVar("T")
 
@@ -18,6 +23,11 @@ class SwappingCache(Cache[K, V]):
     """What :class:`TieredCache` is made from: changes of single keys, given a tier and a way to run steps."""
 
     _tier: Tier
+    _listener: Listener
+    _hub: TieredHub | None = None
+
+    def _use(self) -> None:
+        raise NotImplementedError
 
     def _run(self, steps: Steps[T]) -> T:
         raise NotImplementedError
@@ -73,3 +83,23 @@ class SwappingCache(Cache[K, V]):
             chosen = chosen(key, there.value)
         ttl_ms = self._tier.freshness.life(chosen).ttl_ms
         return (yield from touch(self._tier, self, name, ttl_ms, whole=whole))
+
+    # -- listening
+
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        self._use()
+        with listening.making:
+            hub = self._hub
+            if hub is None:
+                this = weakref.ref(self)
+
+                def knows(name: Any) -> bool:
+                    cache = this()
+                    return cache is not None and cache.terms(name) is not None
+
+                hub = TieredHub(self.settings.on_removal, knows, self._tier.scripts)
+                self.tell(hub.told)
+                self._tier.witness = hub
+                self._listener.report_to(hub)
+                self._hub = hub
+        return hub.add(function, kinds, limit, path)
