@@ -12,6 +12,7 @@ from .cache import (
     Cache,
     CacheInfo,
     CoherenceStats,
+    DeadLetter,
     Durations,
     Health,
     L1Stats,
@@ -23,12 +24,14 @@ from .cache import (
     ShardHealth,
     ShardTest,
     Stats,
+    WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
 from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
+    BacklogFullError,
     BulkError,
     CacheError,
     ClosedError,
@@ -37,6 +40,7 @@ from .errors import (
     ContentionError,
     DecodeError,
     EmbeddedError,
+    FlushTimeoutError,
     ForgedError,
     LoadCycleError,
     LoadTimeoutError,
@@ -53,12 +57,14 @@ from .errors import (
 )
 from .events import EntryEvent
 from .options import RemovalCause
+from .writers import Writer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
     "AuthenticationFailedError",
+    "BacklogFullError",
     "BulkError",
     "Cache",
     "CacheError",
@@ -68,10 +74,12 @@ __all__ = [
     "CoherenceStats",
     "ConfigError",
     "ContentionError",
+    "DeadLetter",
     "DecodeError",
     "Durations",
     "EmbeddedError",
     "EntryEvent",
+    "FlushTimeoutError",
     "ForgedError",
     "Health",
     "Idle",
@@ -97,6 +105,8 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "Writer",
+    "WritingStats",
     "lru_cache",
     "open",
     "ttl_cache",

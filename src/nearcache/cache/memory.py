@@ -269,6 +269,12 @@ class MemoryCache(ExchangingCache[K, V]):
         self._use()
         return self.delete(key)
 
+    def _remove(self, key: Any) -> bool:
+        return self.invalidate(key)
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.set(key, value, **options)
+
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
         found = self.get(key, NOTHING)

@@ -67,7 +67,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         self.set(key, value)
 
     def __delitem__(self, key: K) -> None:
-        if not self.invalidate(key):
+        if not self._remove(key):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
@@ -199,6 +199,12 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
 
     def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return self.cache._swap(self._key(key), change, ttl, (*self._tags, *tags))
+
+    def _remove(self, key: Any) -> bool:
+        return self.cache._remove(self._key(key))
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.cache._set_unwritten(self._key(key), value, **options)
 
     def _take(self, key: Any) -> Any:
         return self.cache._take(self._key(key))

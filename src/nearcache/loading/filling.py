@@ -27,7 +27,7 @@ from .._store import Op, Store
 from ..absence import ABSENT
 from ..codecs import NO_VALUE, Encoded
 from ..coherence import State
-from ..errors import ShardError
+from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Exchange, stage
@@ -224,6 +224,7 @@ def _attempt(
 def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     keys = tier.write_keys(lane, [encoded])
+    keys.insert(2, tier.names[lane].queue)
     lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
     # What is owed an invalidation is loaded over: it is not known to be gone.
     mode = b"REPLACE" if anew or tier.is_owed(lane, encoded) else b""
@@ -236,12 +237,28 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, ane
             return _Answer(token=rest[0], generation=int(generation, 16))
         if int(status) == 2:
             return _Answer(wait_ms=max(1, int(rest[0])))
+        if int(status) == 4:
+            return _Answer(value=waiting_value(tier, encoded, rest[0]))
         if int(status) != 1:
             return _Answer()
         found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
+    """Return the value that waits to be written behind the cache; ABSENT for a deletion, MISSING if nobody here can
+    read it."""
+    if not envelope:
+        return ABSENT
+    try:
+        value = tier.codec.loads(envelope, key=encoded)[0]
+    except DecodeError as error:
+        tier.count_unreadable(error)
+        return MISSING
+    tier.count_hit(len(envelope))
+    return value
 
 
 class _Loaded(NamedTuple):

@@ -14,7 +14,7 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
-from ..errors import DecodeError, ForgedError, ShardError
+from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
@@ -139,6 +139,13 @@ class Leased(NamedTuple):
     since_ns: int
 
 
+class Owned(NamedTuple):
+    """A queue that this process owns, while its writer runs."""
+
+    token: bytes
+    since_ns: int
+
+
 @dataclass(slots=True)
 class Scripts:
     """The Lua scripts, loaded once per cache."""
@@ -154,6 +161,10 @@ class Scripts:
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
     extend: Script = field(default_factory=lambda: load_script("extend"))
+    dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
+    written: Script = field(default_factory=lambda: load_script("written"))
+    buried: Script = field(default_factory=lambda: load_script("buried"))
+    requeue: Script = field(default_factory=lambda: load_script("requeue"))
 
 
 class Tier:
@@ -180,6 +191,7 @@ class Tier:
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        queues: The queues that it is this process's task to write behind the cache, by lane.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
@@ -222,6 +234,7 @@ class Tier:
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
+        self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
@@ -320,7 +333,8 @@ class Tier:
 
     def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
-        self.owe(op.lane, (encoded,))
+        if not isinstance(error, BacklogFullError):  # of that it is known that nothing was done
+            self.owe(op.lane, (encoded,))
         store.abandon(op, drop=True)
         if not isinstance(error, ShardError):
             return False
@@ -444,15 +458,17 @@ class Tier:
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
+        held = [
+            (lease.lane, self.names[lease.lane].lease(lease.encoded), lease.token, lease.since_ns)
+            for lease in list(self.leases.values())
+        ]
+        held += [
+            (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
+        ]
         return [
-            (
-                held.lane,
-                self.scripts.renew,
-                (self.names[held.lane].lease(held.encoded),),
-                (held.token, b"%d" % self.lease_ms),
-            )
-            for held in list(self.leases.values())
-            if now_ns - held.since_ns < LEASE_LONGEST_NS
+            (lane, self.scripts.renew, (name,), (token, b"%d" % self.lease_ms))
+            for lane, name, token, since_ns in held
+            if now_ns - since_ns < LEASE_LONGEST_NS
         ]
 
     def renewed(self, name: Any) -> None:
@@ -466,6 +482,7 @@ class Tier:
         self.lock = threading.RLock()
         self.loads = Loads()
         self.leases = {}
+        self.queues = {}
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:

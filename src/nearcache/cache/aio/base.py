@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
+from ...backlog import DeadLetter
 from ...errors import CacheError, LoadTimeoutError
 from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
@@ -121,7 +122,7 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
             if default is DEFAULT:
                 raise KeyError(key)
             return default
-        await self.invalidate(key)
+        await self._remove(key)
         return value
 
     # -- many keys
@@ -193,6 +194,24 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         """
         return self.cache.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
 
+    # -- what is written behind the cache
+
+    async def flush(self, timeout: float = 30.0) -> None:
+        """Wait until every change in the queues has been written or given up. See :meth:`Cache.flush`."""
+        await asyncio.to_thread(self.cache.flush, timeout)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the changes that could not be written. See :meth:`Cache.dead_letters`."""
+        return await asyncio.to_thread(self.cache.dead_letters)
+
+    async def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        """Have dead letters written once more. See :meth:`Cache.replay_dead_letters`."""
+        return await asyncio.to_thread(self.cache.replay_dead_letters, ids)
+
+    async def discard_dead_letters(self, ids: Iterable[str]) -> int:
+        """Forget dead letters. See :meth:`Cache.discard_dead_letters`."""
+        return await asyncio.to_thread(self.cache.discard_dead_letters, ids)
+
     # -- life and observation
 
     async def selftest(self, timeout: float = 2.0) -> SelfTest:
@@ -233,6 +252,9 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         raise NotImplementedError
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        raise NotImplementedError
+
+    async def _remove(self, key: K) -> bool:
         raise NotImplementedError
 
     async def _load_in_time(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
