@@ -349,9 +349,18 @@ def test_another_listener_in_a_cycle_is_collected() -> None:
     store = local_store(4)
     key = Key("k")
     gone = weakref.ref(key)
-    cycle = [store]
-    store.tell(lambda *_: cycle.clear(), stored=False)
-    store.put(key, cycle)
-    del store, key, cycle
+    listener = _Cycle(store)
+    store.tell(listener, stored=True)
+    store.put(key, listener)
+    del store, key, listener
     gc.collect()
     assert gone() is None
+
+
+class _Cycle:
+    """A listener that refers to its store."""
+
+    def __init__(self, store: Store[Any, Any]) -> None:
+        self.store = store
+
+    def __call__(self, *_: Any) -> None: ...
