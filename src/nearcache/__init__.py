@@ -27,6 +27,7 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
@@ -81,6 +82,7 @@ __all__ = [
     "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
