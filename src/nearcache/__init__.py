@@ -49,6 +49,7 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
 from .options import RemovalCause
 
@@ -93,6 +94,7 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",

@@ -19,7 +19,7 @@ import socket
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -203,7 +203,7 @@ class Listener:
         Returns:
             False if the lane is not being followed: ``woken`` will not be called, and nothing of it is served.
         """
-        if not self._followers[lane].is_live:
+        if not self._followers[lane].follows(lane):
             return False
         self._fences.append((lane, woken))
         self.wake()
@@ -304,9 +304,9 @@ class Listener:
                 connection.follower.tick(now_ns)
                 self._follow_up(connection)
         self._tend()
-        if not self._settled.is_set() and all(c.follower.is_live or c.failures for c in self._connections):
+        if not self._settled.is_set() and self._has_settled():
             self._settled.set()
-        due = [self._renew_ns, self._tend_ns]
+        due = [self._renew_ns, self._tend_ns, *self._more_due()]
         for connection in self._connections:
             due_ns = connection.follower.due_ns()
             if connection.link is not None and due_ns is not None:
@@ -314,6 +314,13 @@ class Listener:
             elif not connection.connecting:
                 due.append(connection.retry_ns)
         self._due_ns = min(due)
+
+    def _has_settled(self) -> bool:
+        return all(c.follower.is_live or c.failures for c in self._connections)
+
+    def _more_due(self) -> Iterable[int]:
+        """When else there is something to do."""
+        return ()
 
     def _connect_missing(self) -> None:
         now_ns = self._clock()
@@ -377,7 +384,7 @@ class Listener:
         self._renew_ns = now_ns + self._keeper.renew_every_ns
         for lane, script, keys, arguments in self._keeper.renewals(now_ns):
             follower = self._followers[lane]
-            if follower.is_live:
+            if follower.follows(lane):
                 follower.run(script, keys, arguments)
 
     def _tend(self) -> None:
