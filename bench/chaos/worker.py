@@ -247,18 +247,23 @@ class Worker:
             if at_ns - last_ns > _STALL_NS:
                 recorder.done(r.STALL, r.OK, r.UNKNOWN, 0, 0, last_ns, at_ns)
             last_ns = at_ns
-            for shard, health in enumerate(self._cache.health().shards):
-                if seen.get(shard) is not health.vouched:
-                    seen[shard] = health.vouched
-                    recorder.done(r.HEALTH, r.OK, r.UNKNOWN, shard, int(health.vouched), at_ns, at_ns)
+            for shard, vouched in enumerate(self._vouched()):
+                if seen.get(shard) is not vouched:
+                    seen[shard] = vouched
+                    recorder.done(r.HEALTH, r.OK, r.UNKNOWN, shard, int(vouched), at_ns, at_ns)
             recorder.flush()
         recorder.close()
+
+    def _vouched(self) -> list[bool]:
+        """Return whether L1 may serve, for each shard; for a cluster, whose nodes come and go, as a whole."""
+        vouched = [health.vouched for health in self._cache.health().shards]
+        return [all(vouched)] if "+cluster:" in self._job.url else vouched
 
     def _final(self) -> None:
         recorder = Recorder(self._directory, self._job.process, 201)
         self._caller(recorder).final()
-        for shard, health in enumerate(self._cache.health().shards):
-            recorder.done(r.HEALTH, r.OK, r.BELOW, shard, int(health.vouched), now(), now())
+        for shard, vouched in enumerate(self._vouched()):
+            recorder.done(r.HEALTH, r.OK, r.BELOW, shard, int(vouched), now(), now())
         recorder.close()
         self._conversation.say("final", stats=self._cache.stats().as_dict())
 

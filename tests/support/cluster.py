@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import redis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004  redis-py's names
 
 from support.redis import Binary, RedisServer
@@ -37,7 +38,8 @@ class RedisCluster:
         binary: The server program of all nodes.
         options: More configuration, of all of them.
         transport: ``"tcp"`` or ``"tls"``.
-        acl: As for :class:`RedisServer`.
+        acl, auth: As for :class:`RedisServer`.
+        replicas: Of each primary: 1, or 0 where nothing is to fail.
     Attributes:
         nodes: The servers. At the start the first three are primaries, and the others their replicas in the same order.
     """
@@ -50,13 +52,15 @@ class RedisCluster:
         transport: str = "tcp",
         acl: Iterable[str] = (),
         auth: tuple[str | None, str] | None = None,
+        replicas: int = 1,
     ) -> None:
         self._binary = binary
         self._stack = ExitStack()
+        self._clients: dict[int, redis.Redis] = {}
         more = {"tls-cluster": "yes"} if transport == "tls" else {}
         self.nodes = [
             RedisServer(binary, transport=transport, options=_OPTIONS | more | (options or {}), acl=acl, auth=auth)
-            for _ in range(2 * PRIMARIES)
+            for _ in range((1 + replicas) * PRIMARIES)
         ]
 
     def __enter__(self) -> RedisCluster:
@@ -68,31 +72,40 @@ class RedisCluster:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        for client in self._clients.values():
+            client.close()
         self._stack.close()
+
+    def ask(self, node: RedisServer, *command: Any) -> Any:
+        """Return a node's answer as it comes, over a connection that is kept."""
+        client = self._clients.get(node.port)
+        if client is None:
+            client = self._clients[node.port] = node.client(socket_timeout=2.0)
+            client.response_callbacks.clear()
+        return client.execute_command(*command)
 
     def _start(self) -> None:
         for node in self.nodes:
             node.port = _pair_of_ports()
             self._stack.enter_context(node)
         for number, node in enumerate(self.nodes):
-            node.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            self.ask(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number < PRIMARIES:
                 first, last = slots_of(number)
                 if self._binary.version >= (7, 0, 0):
-                    node.cli("CLUSTER", "ADDSLOTSRANGE", first, last)
+                    self.ask(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
                 else:
-                    node.cli("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+                    self.ask(node, "CLUSTER", "ADDSLOTS", *range(first, last + 1))
             for other in self.nodes[:number]:  # all pairs: waiting for gossip takes longer
-                node.cli("CLUSTER", "MEET", other.host, other.port)
+                self.ask(node, "CLUSTER", "MEET", other.host, other.port)
         ids = [self.id_of(node) for node in self.nodes]
         for number, node in enumerate(self.nodes[PRIMARIES:]):
             wait_until(lambda: self._took(node, "CLUSTER", "REPLICATE", ids[number]), 15, what="known", step=0.02)  # noqa: B023
         self.await_well()
 
-    @staticmethod
-    def _took(node: RedisServer, *command: Any) -> bool:
+    def _took(self, node: RedisServer, *command: Any) -> bool:
         try:
-            node.cli(*command)
+            self.ask(node, *command)
         except ResponseError:
             return False
         return True
@@ -105,21 +118,16 @@ class RedisCluster:
 
     def id_of(self, node: RedisServer) -> str:
         """Return a node's own id."""
-        return _text(node.cli("CLUSTER", "MYID"))
+        return _text(self.ask(node, "CLUSTER", "MYID"))
 
     def view_of(self, node: RedisServer) -> list[list[str]]:
         """Return what a node knows of all nodes: id, address, flags, primary, ... and slots, word by word."""
-        with node.client(socket_timeout=2.0) as client:
-            client.set_response_callback("CLUSTER NODES", lambda reply, **_: reply)
-            text = client.execute_command("CLUSTER NODES")
-        return [line.split() for line in _text(text).splitlines()]
+        return [line.split() for line in _text(self.ask(node, "CLUSTER", "NODES")).splitlines()]
 
     def info_of(self, node: RedisServer) -> dict[str, str]:
-        """Return CLUSTER INFO of a node."""
-        with node.client(socket_timeout=2.0) as client:
-            client.set_response_callback("CLUSTER INFO", lambda reply, **_: reply)
-            text = client.execute_command("CLUSTER INFO")
-        return dict(line.split(":", 1) for line in _text(text).split("\r\n") if ":" in line)
+        """Return CLUSTER INFO and INFO replication of a node."""
+        texts = [self.ask(node, "CLUSTER", "INFO"), self.ask(node, "INFO", "replication")]
+        return dict(line.split(":", 1) for text in texts for line in _text(text).split("\r\n") if ":" in line)
 
     def owner_of(self, slot: int) -> RedisServer:
         """Return the node that says itself that it has a slot and is a primary.
@@ -161,12 +169,11 @@ class RedisCluster:
             try:
                 lines = self.view_of(node)
                 info = self.info_of(node)
-                role = node.cli("INFO", "replication")
             except (ConnectionError, TimeoutError):
                 return False
             if info["cluster_state"] != "ok" or any("fail" in line[2] or "handshake" in line[2] for line in lines):
                 return False
-            if role["role"] == "slave" and role.get("master_link_status") != "up":
+            if info["role"] == "slave" and info.get("master_link_status") != "up":
                 return False
             views.append(sorted((line[0], line[3], *line[8:]) for line in lines))
         alike = all(view == views[0] for view in views)
@@ -200,20 +207,20 @@ class RedisCluster:
     def begin_move(self, slot: int, target: RedisServer) -> RedisServer:
         """Open a slot on both sides, as ``redis-cli --cluster reshard`` does; return where it is."""
         source = self.owner_of(slot)
-        target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
-        source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
         return source
 
     def move_keys(self, slot: int, source: RedisServer, target: RedisServer, *, at_once: int = 100) -> None:
         """Send a slot's keys over."""
-        while keys := source.cli("CLUSTER", "GETKEYSINSLOT", slot, at_once):
-            source.cli("MIGRATE", target.host, target.port, "", 0, 2000, "KEYS", *keys)
+        while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, at_once):
+            self.ask(source, "MIGRATE", target.host, target.port, "", 0, 2000, "KEYS", *keys)
 
     def end_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Give the slot away."""
         mine = self.id_of(target)
         for node in (target, source, *self.primaries()):
-            node.cli("CLUSTER", "SETSLOT", slot, "NODE", mine)
+            self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", mine)
 
     def move(self, slot: int, target: RedisServer, between: Callable[[], object] = lambda: None) -> RedisServer:
         """Move a slot with its keys; return where it was. ``between`` is called when half of it has been done."""

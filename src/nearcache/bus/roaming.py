@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from .links import ClusterSource
 from .listener import Listener, _Connection, _nonce
 
 _PAUSE_FIRST_S: Final = 0.02
-_PAUSE_MOST_S: Final = 1.0
+_PAUSE_MOST_S: Final = 0.5
 
 
 class RoamingFollower(Follower):
@@ -223,7 +224,8 @@ class RoamingListener(Listener):
         self._dropped = dict.fromkeys(range(len(lanes)), 0)
         self._failed = dict.fromkeys(range(len(lanes)), 0)  # lane -> how often in a row
         self._homeless = dict.fromkeys(range(len(lanes)), 0)  # lane -> when to look for its place
-        self._was_at = dict.fromkeys(range(len(lanes)), -1)  # lane -> where it is no use to look again at once
+        self._was_at = [-1] * len(lanes)  # lane -> where it is no use to look again at once
+        self._urged: deque[int] = deque()  # lanes that need not wait any longer
         self._seeking = threading.Lock()
         super().__init__(
             store, source, lanes, names, heartbeat, keeper=keeper, horizon=horizon, places=(), clock=clock, slept=slept
@@ -234,10 +236,8 @@ class RoamingListener(Listener):
 
     def hurry(self, place: int) -> None:
         """Somebody has just reached a place: whoever has none yet may belong there."""
-        if any(self._source.place_of(lane) == place for lane in list(self._homeless)):
-            for lane in list(self._homeless):
-                self._homeless[lane] = 0
-            self.wake()
+        self._urged.extend(lane for lane in range(len(self._lanes)) if self._source.place_of(lane) == place)
+        self.wake()
 
     def dropped(self, lane: int) -> int:
         return self._dropped[lane]
@@ -260,12 +260,15 @@ class RoamingListener(Listener):
 
     def _connect_missing(self) -> None:
         now_ns = self._clock()
+        while self._urged:
+            if (urged := self._urged.popleft()) in self._homeless:
+                self._homeless[urged] = 0
         for number, due_ns in list(self._homeless.items()):
             if now_ns < due_ns:
                 continue
             place = self._source.place_of(number)
             if place < 0:
-                self._turn_away(number, "no node of the cluster is known to have its slot")
+                self._turn_away(number, "no node of the cluster is known to have its slot", place)
                 continue
             del self._homeless[number]
             self._settle(Followed(number, self._lanes[number], self._names[number]), place, now_ns)
@@ -301,7 +304,7 @@ class RoamingListener(Listener):
         for number, reason in left:
             if isinstance(reason, ServerReplyError):
                 self._source.heed(connection.place, reason.reply)
-            self._turn_away(number, str(reason))
+            self._turn_away(number, str(reason), connection.place)
         if follower.answered:
             self._failed.update((each.number, 0) for each in follower.followed if each.lane.state is State.LIVE)
         super()._follow_up(connection)
@@ -325,14 +328,14 @@ class RoamingListener(Listener):
         """A connection is gone: its lanes look for their places anew, each by itself."""
         self._connections = [other for other in self._connections if other is not connection]
         for number, why in self._follower_at(connection).left:
-            self._turn_away(number, str(why))
+            self._turn_away(number, str(why), connection.place)
         for each in connection.follower.followed:
-            self._turn_away(each.number, reason)
+            self._turn_away(each.number, reason, connection.place)
 
-    def _turn_away(self, number: int, reason: str) -> None:
-        """Look for a lane's place again, a little later."""
-        self._failed[number] += 1
-        self._was_at[number] = self._source.place_of(number)
+    def _turn_away(self, number: int, reason: str, place: int) -> None:
+        """Look for a lane's place again: at once if it is another by now, else a little later."""
+        self._was_at[number] = place
+        self._failed[number] = 1 if self._source.place_of(number) not in (place, -1) else self._failed[number] + 1
         pause_s = min(_PAUSE_MOST_S, _PAUSE_FIRST_S * 2 ** min(self._failed[number] - 1, 10))
         self._homeless[number] = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
         self._lanes[number].last_error = reason
@@ -354,7 +357,5 @@ class RoamingListener(Listener):
             self._source.search()
         finally:
             mine.release()
-        for lane in list(self._homeless):
-            if self._source.place_of(lane) not in (self._was_at[lane], -1) and lane in self._homeless:
-                self._homeless[lane] = 0
+        self._urged.extend(lane for lane, place in enumerate(self._was_at) if self._source.place_of(lane) != place)
         self.wake()

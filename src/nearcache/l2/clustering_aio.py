@@ -55,7 +55,8 @@ class AsyncClusterDriver(AsyncDriver):
             elif isinstance(request, Refresh):
                 answer = await _in_thread(lambda: driver.map.refresh(deadline_ns))
             else:
-                await asyncio.sleep(request.seconds)
+                future = asyncio.get_running_loop().create_future()  # which nobody sets
+                await asyncio.wait((future,), timeout=request.seconds)
                 self._check_open()
 
     async def _send(

@@ -186,14 +186,7 @@ class Tier:
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
-        self.placement: Placement | ClusterPlacement
-        if clustered:
-            self.placement = ClusterPlacement()
-            self.names = [LaneNames(prefix) for prefix in cluster_prefixes(namespace)]
-        else:
-            # One lane per shard, each on a server of its own, so that all may have the same names.
-            self.placement = Placement(shard_names)
-            self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
+        self.placement, self.names = _layout(namespace, shard_names, db, clustered=clustered)
         self.shard_names = self.placement.names
         lanes = len(self.names)
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
@@ -451,3 +444,13 @@ class Tier:
             journal.after_fork()
         for lane in self.lanes:
             lane.lost("forked")
+
+
+def _layout(
+    namespace: str, shard_names: Sequence[str], db: int, *, clustered: bool
+) -> tuple[Placement | ClusterPlacement, list[LaneNames]]:
+    """Return which lane has which keys, and what belongs to each lane in Redis."""
+    if clustered:
+        return ClusterPlacement(), [LaneNames(prefix) for prefix in cluster_prefixes(namespace)]
+    # One lane per shard, each on a server of its own, so that all may have the same names.
+    return Placement(shard_names), [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
