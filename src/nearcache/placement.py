@@ -102,9 +102,10 @@ class LaneNames:
         lane_key: The lane record.
         channel: The pub/sub channel.
         value_prefix, lease_prefix: What the names of values and of leases begin with; the encoded key follows.
+        queue, owner, dead: What is to be written behind the cache, whose task that is now, and what could not be.
     """
 
-    __slots__ = ("channel", "lane_key", "lease_prefix", "prefix", "value_prefix")
+    __slots__ = ("channel", "dead", "lane_key", "lease_prefix", "owner", "prefix", "queue", "value_prefix")
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -112,6 +113,9 @@ class LaneNames:
         self.channel = prefix + b"i"
         self.value_prefix = prefix + b"v:"
         self.lease_prefix = prefix + b"l:"
+        self.queue = prefix + b"w"
+        self.owner = prefix + b"o"
+        self.dead = prefix + b"d"
 
     def value(self, encoded: bytes) -> bytes:
         """Name of a value."""
@@ -130,3 +134,13 @@ def lane_prefix(namespace: str, lane: int = 0, db: int = 0) -> bytes:
     lanes that shared one would each see the other's messages as gaps in its own.
     """
     return f"nc:{{{namespace}:{lane}@{db}}}:".encode() if db else f"nc:{{{namespace}:{lane}}}:".encode()
+
+
+def layout(
+    namespace: str, shard_names: Sequence[str], db: int, *, clustered: bool
+) -> tuple[Placement | ClusterPlacement, list[LaneNames]]:
+    """Return which lane has which keys, and what belongs to each lane in Redis."""
+    if clustered:
+        return ClusterPlacement(), [LaneNames(prefix) for prefix in cluster_prefixes(namespace)]
+    # One lane per shard, each on a server of its own, so that all may have the same names.
+    return Placement(shard_names), [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)

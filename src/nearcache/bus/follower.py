@@ -15,7 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import hiredis
 
@@ -39,6 +39,8 @@ from ..coherence import (
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
+from .keeping import NO_KEEPER, Keeper, Script
+from .observing import Observer, report
 
 _log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
@@ -48,53 +50,6 @@ _DROPPING: Final = bytes(ord(operation) for operation in sorted(OPERATIONS & set
 #: Called with the reply, and with the instant when it came. A refusal comes as ``ServerReplyError``; ``OSError`` says
 #: that the connection ended without a reply.
 OnReply = Callable[[Any, int], None]
-
-
-class Script(Protocol):
-    """The heartbeat's Lua script."""
-
-    @property
-    def source(self) -> bytes:
-        """What EVAL takes."""
-
-    @property
-    def sha(self) -> bytes:
-        """What EVALSHA takes."""
-
-
-class Keeper(Protocol):
-    """Who keeps what this process has to do in Redis because of what is heard."""
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
-
-    def vouched(self, lane: int) -> None:
-        """A heartbeat was answered as it should be."""
-
-    @property
-    def renew_every_ns(self) -> int:
-        """How often to ask for :meth:`renewals`."""
-
-    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
-        """Leases to keep alive: lane, script, its keys and its arguments for each."""
-
-
-class _NoKeeper:
-    """There is nothing to keep."""
-
-    renew_every_ns = 60_000_000_000
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        pass
-
-    def vouched(self, lane: int) -> None:
-        pass
-
-    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
-        return []
-
-
-NO_KEEPER: Final[Keeper] = _NoKeeper()
 
 
 class Followed(NamedTuple):
@@ -170,6 +125,12 @@ class Follower:
         self._beat_ns: int | None = None
         self._reader: Any = None
         self._more: object = _MORE
+        self._observer: Observer | None = None
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say; callable from any thread."""
+        self._observer = observer
+        self.inbox.witness = observer.heard
 
     # -- events
 
@@ -243,6 +204,8 @@ class Follower:
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
         self.gave_up = reason
+        if self._observer is not None and any(each.lane.state is State.LIVE for each in self.followed):
+            self._observer.missed()
         for each in self.followed:
             self._perform(each, each.lane.lost(reason))
         self._forget(reason)
@@ -359,9 +322,12 @@ class Follower:
     # -- heartbeats
 
     def _beat(self, now_ns: int) -> None:
-        self._beat_ns = now_ns + int(self.followed[0].lane.heartbeat_ns * self._uniform(0.9, 1.1))
+        self._next_beat(now_ns)
         for each in self.followed:
             self._ask(each, now_ns)
+
+    def _next_beat(self, now_ns: int) -> None:
+        self._beat_ns = now_ns + int(self.followed[0].lane.heartbeat_ns * self._uniform(0.9, 1.1))
 
     def _ask(
         self, each: Followed, now_ns: int, *, whole: bool = False, reached: Callable[[], None] | None = None
@@ -387,7 +353,11 @@ class Follower:
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
             self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
+        was_live = each.lane.state is State.LIVE
+        actions = each.lane.heartbeat_reply(reply, now_ns)
+        if self._observer is not None and was_live and any(isinstance(action, Suspect) for action in actions):
+            self._observer.missed()
+        self._perform(each, actions)
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)
@@ -417,6 +387,8 @@ class Follower:
     def _take_message(self, each: Followed, payload: bytes) -> None:
         lane = each.lane
         actions = lane.message(payload)
+        if self._observer is not None:
+            report(self._observer, each.number, payload, actions)
         self._perform(each, actions)
         if self._awaited[each.number] and not actions:  # this process' own clear
             self._wake(each.number, None)

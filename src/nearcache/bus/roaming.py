@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from .._hearing import Ear
@@ -26,10 +27,17 @@ from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane, State
 from ..errors import ServerReplyError
 from ..placement import LaneNames
-from .follower import NO_KEEPER, Followed, Follower, Keeper, Script, _call, pack
+from .connection import Connection
+from .follower import Followed, Follower, _call, pack
+from .keeping import NO_KEEPER, Keeper, Script
 from .links import ClusterSource
-from .listener import Listener, _Connection, _nonce
+from .listener import Listener, _nonce
+from .observing import Observer
 
+#: Answers that say that a slot is not, or not wholly, there.
+_ELSEWHERE: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
+#: The fields of a lane record that the heartbeat's script returns.
+_FIELDS: Final = (b"e", b"s", b"w", b"g", b"r", b"h")
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MOST_S: Final = 0.5
 
@@ -69,6 +77,8 @@ class RoamingFollower(Follower):
         """Follow a lane no more. ``told``: the server has ended the subscription."""
         if not self.has(each):
             return
+        if self._observer is not None and each.lane.state is State.LIVE:
+            self._observer.missed()
         # First nothing may be served any more, and then nobody may begin to wait here.
         self._perform(each, each.lane.lost(str(reason)))
         with self._awaited_lock:
@@ -115,16 +125,39 @@ class RoamingFollower(Follower):
     def _give_up(self, each: Followed, reason: str) -> None:
         self.leave(each, reason)
 
+    def _beat(self, now_ns: int) -> None:
+        """Let one lane's heartbeat be the script, and those of the others plain reads of the same, which cost less.
+
+        The script stands in front: where it is refused, because the server must not be written to, none of them counts.
+        A lane that has just come, and whose record may have to be made, begins with the script.
+        """
+        if not self.followed:
+            self.lost("no lane is left here")
+            return
+        if self._beat_ns is None:
+            super()._beat(now_ns)
+            return
+        self._next_beat(now_ns)
+        first, *others = self.followed
+        self._ask(first, now_ns)
+        for each in others:
+            each.lane.heartbeat_sent(now_ns)
+            self.request(pack(b"HMGET", each.names.lane_key, *_FIELDS), partial(self._take_plain, each))
+
+    def _take_plain(self, each: Followed, reply: Any, now_ns: int) -> None:
+        self._take_heartbeat(each, reply, now_ns, None)
+
     def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int, reached: Callable[[], None] | None) -> None:
-        if not self.has(each):  # it has left since
-            if reached is not None:
-                _call(reached)
-        elif isinstance(reply, ServerReplyError) and reply.code != "NOSCRIPT":
-            self.leave(each, reply)
-            if reached is not None:
-                _call(reached)
-        else:
-            super()._take_heartbeat(each, reply, now_ns, reached)
+        if self.has(each):  # else it has left since
+            if not isinstance(reply, ServerReplyError) or reply.code == "NOSCRIPT":
+                super()._take_heartbeat(each, reply, now_ns, reached)
+                return
+            if reply.code in _ELSEWHERE:
+                self.leave(each, reply)
+            else:
+                self.lost(str(reply))
+        if reached is not None:
+            _call(reached)
 
     def _take_push(self, item: Any) -> None:
         kind = item[0]
@@ -224,6 +257,7 @@ class RoamingListener(Listener):
         self._dropped = dict.fromkeys(range(len(lanes)), 0)
         self._failed = dict.fromkeys(range(len(lanes)), 0)  # lane -> how often in a row
         self._homeless = dict.fromkeys(range(len(lanes)), 0)  # lane -> when to look for its place
+        self._reports_to: Observer | None = None
         self._was_at = [-1] * len(lanes)  # lane -> where it is no use to look again at once
         self._urged: deque[int] = deque()  # lanes that need not wait any longer
         self._seeking = threading.Lock()
@@ -238,6 +272,10 @@ class RoamingListener(Listener):
         """Somebody has just reached a place: whoever has none yet may belong there."""
         self._urged.extend(lane for lane in range(len(self._lanes)) if self._source.place_of(lane) == place)
         self.wake()
+
+    def report_to(self, observer: Observer) -> None:
+        self._reports_to = observer
+        super().report_to(observer)
 
     def dropped(self, lane: int) -> int:
         return self._dropped[lane]
@@ -283,8 +321,10 @@ class RoamingListener(Listener):
                 keeper=self._keeper, horizon=self._horizon,
             )  # fmt: skip
             follower.dropped = self._dropped
-            connection = _Connection(place, follower)
+            connection = Connection(place, follower)
             self._connections = [*self._connections, connection]
+            if self._reports_to is not None:  # asked for after it is listed: who comes meanwhile sees one of the two
+                follower.report_to(self._reports_to)
             self._followers[each.number] = follower
             return
         follower = self._follower_at(connection)
@@ -294,11 +334,11 @@ class RoamingListener(Listener):
             self._follow_up(connection)
 
     @staticmethod
-    def _follower_at(connection: _Connection) -> RoamingFollower:
+    def _follower_at(connection: Connection) -> RoamingFollower:
         assert isinstance(connection.follower, RoamingFollower)
         return connection.follower
 
-    def _follow_up(self, connection: _Connection) -> None:
+    def _follow_up(self, connection: Connection) -> None:
         follower = self._follower_at(connection)
         left, follower.left = follower.left, []
         for number, reason in left:
@@ -311,20 +351,20 @@ class RoamingListener(Listener):
         if connection.link is not None and not follower.followed:
             self._drop_link(connection)
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         super()._receive(connection)
         if connection.link is not None and self._follower_at(connection).left:
             self._follow_up(connection)
 
-    def _fail(self, connection: _Connection, error: Exception) -> None:
+    def _fail(self, connection: Connection, error: Exception) -> None:
         super()._fail(connection, error)
         self._vacate(connection, str(error))
 
-    def _drop_link(self, connection: _Connection) -> None:
+    def _drop_link(self, connection: Connection) -> None:
         super()._drop_link(connection)
         self._vacate(connection, connection.follower.gave_up or "no lane is left there")
 
-    def _vacate(self, connection: _Connection, reason: str) -> None:
+    def _vacate(self, connection: Connection, reason: str) -> None:
         """A connection is gone: its lanes look for their places anew, each by itself."""
         self._connections = [other for other in self._connections if other is not connection]
         for number, why in self._follower_at(connection).left:
