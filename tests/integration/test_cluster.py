@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +17,14 @@ import nearcache
 from nearcache import Cache
 from nearcache.errors import ConfigError, ShardUnavailableError, WrongTopologyError
 from nearcache.keys import encode_key, slot_of
+from nearcache.l2 import scripts
 from nearcache.placement import CLUSTER_LANES, cluster_prefixes
 from support.cluster import RedisCluster
 from support.redis import CLIENT_TLS, Binary, RedisServer
 from support.waiting import wait_until
 
+DOCS = Path(__file__).parents[2] / "docs"
+SCRIPTS = Path(scripts.__file__).parent
 Opener = Callable[..., Cache[Any, Any]]
 
 
@@ -225,6 +232,55 @@ def test_aio_does_the_same(open_cache: Opener) -> None:
         assert await view.get_many(range(200)) == {}
 
     asyncio.run(scenario())
+
+
+def test_cache_closed_leaves_nothing_behind(redis_cluster: RedisCluster, no_leaks: None) -> None:
+    """No thread, no connection, to whichever node."""
+    with nearcache.open(redis_cluster.url(), namespace="leaks") as cache:
+        cache.set_many(dict.fromkeys(range(100), 1))
+        asyncio.run(cache.aio.get_many(range(100)))
+
+
+def test_rights_of_a_cache_user_suffice(redis_cluster: RedisCluster) -> None:
+    """The documented line, and what the documentation adds for a cluster."""
+    text = (DOCS / "operations.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ACL SETUSER app (.*)$", text, re.MULTILINE)
+    (few, more) = re.findall(r"A cache user needs `(\+cluster.*?)` beside .*?`(\+spublish.*?)`", text)[0]
+    rights = [*line.replace(">PASSWORD", ">secret").split(), *few.split(), *more.split()]
+    for node in redis_cluster.nodes:
+        redis_cluster.ask(node, "ACL", "SETUSER", "app", *rights)
+        redis_cluster.ask(node, "ACL", "LOG", "RESET")
+    try:
+        url = redis_cluster.url(user="app:secret@")
+        with nearcache.open(url, namespace="rights", require_coherence=True) as cache:
+            cache.set_many({"a": 1, "large": b"x" * 100_000}, tags=("t",))
+            assert cache.get_or_load("b", lambda key: key) == "b"
+            with cache.hold(["a"]):
+                assert cache.get("a") is None
+            assert cache.incr("n") == 1
+            assert cache.touch("n", ttl=10)
+            cache.invalidate_tag("t")
+            cache.clear()
+        refused = [redis_cluster.ask(node, "ACL", "LOG") for node in redis_cluster.nodes]
+        assert not any(b"client|no-evict" not in entry for log in refused for entry in log)
+    finally:
+        for node in redis_cluster.nodes:
+            redis_cluster.ask(node, "ACL", "DELUSER", "app")
+
+
+def test_invalidation_by_redis_cli_finds_the_node(redis_cluster: RedisCluster, open_cache: Opener) -> None:
+    """The same file, with the names of the key's lane."""
+    cache = open_cache(namespace="shop")
+    cache["sku:1"] = "a"
+    node = next(node for node in redis_cluster.primaries() if node is not redis_cluster.owner_of(49 * 256))
+    prefix = "nc:{shop:49-24828}:"  # as docs/wire.md has it
+    keys = [f"{prefix}v:ssku:1", f"{prefix}l:ssku:1", f"{prefix}L", ",", "1", "00000000000000a1", "00000000000000a2"]
+    cli = shutil.which("redis-cli") or str(Path(node.binary.path).with_name("redis-cli"))
+    command = [cli, "-c", "-h", node.host, "-p", str(node.port), "--eval", str(SCRIPTS / "cli_invalidate.lua")]
+    subprocess.run([*command, *keys], check=True, capture_output=True, timeout=30)
+    gone(cache, "sku:1")
+    assert cache.get("sku:1") is None
+    assert cache.selftest().ok
 
 
 # -- the door ----------------------------------------------------------------------------------------------------
