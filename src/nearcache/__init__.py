@@ -54,6 +54,7 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
 from .events import EntryEvent
 from .options import RemovalCause
@@ -107,6 +108,7 @@ __all__ = [
     "ValueTooLargeError",
     "Writer",
     "WritingStats",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",
