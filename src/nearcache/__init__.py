@@ -55,6 +55,7 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
 from .events import EntryEvent
 from .options import RemovalCause
@@ -109,6 +110,7 @@ __all__ = [
     "ValueTooLargeError",
     "Writer",
     "WritingStats",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",

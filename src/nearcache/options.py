@@ -321,7 +321,9 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
         url: ``embedded://NAME``, ``memory://``, ``redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/DB]``,
             ``rediss://`` (the same over TLS), ``unix:///PATH[,/PATH...]``, or
             ``redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/MASTER[,MASTER...]`` (``rediss+sentinel://``
-            over TLS; user and password are the masters'), each with ``?option=value&...``.
+            over TLS; user and password are the masters'), or
+            ``redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`` (``rediss+cluster://`` over TLS; some nodes,
+            from which the others are found), each with ``?option=value&...``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
             ``shard_names``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``,
@@ -402,8 +404,8 @@ def _concerns(option: str, scheme: str) -> bool:
     if option.startswith("ssl_"):
         return scheme.startswith("rediss")
     if option.startswith("sentinel_"):
-        return "+" in scheme
-    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards already
+        return scheme.endswith("+sentinel")
+    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards, a cluster has none
 
 
 def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:
