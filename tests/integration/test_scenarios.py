@@ -166,8 +166,7 @@ def test_fusioncache_value_of_another_wire_version_is_a_miss(nodes: Nodes, share
     a["k"] = "current"
     a.drop("k")
     name = b"nc:{wire:0}:v:sk"
-    there = shared_server.client().get(name)
-    shared_server.client().set(name, b"\xc9" + there[1:], px=60_000)
+    shared_server.client().set(name, b"\xc9" + shared_server.client().get(name)[1:], px=60_000)
     assert a.get("k") is None
     assert a.get_or_load("k", lambda _: "new") == "new"
     assert a.stats().l2.undecodable > 0
@@ -265,8 +264,7 @@ def test_fusioncache_auto_recovery_makes_up_for_what_an_outage_swallowed(
         own_server.resume()
     recover(a, b)
     settle(a, b)
-    assert a.get("k") == b.get("k")
-    assert a.get("k") in (None, 2)
+    assert (a.get("k"), b.get("k")) in [(None, None), (2, 2)]
 
 
 # -- BentoCache: tiers and bus ----------------------------------------------------------------------------------------
