@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -307,3 +309,16 @@ def test_server_that_may_evict_the_queue_is_refused(open_cache: Opener, redis_se
     open_cache(write_delay=None)["k"] = 1
     redis_server.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     open_cache()
+
+
+def test_dropped_cache_ends_its_writer(open_cache: Opener, redis_server: RedisServer, database: Database) -> None:
+    """Without close: no thread holds the cache, and none is left. What waits is the next one's."""
+    cache = nearcache.open(redis_server.url, writer=database, write_delay=60)
+    cache["k"] = 1
+    wait_until(lambda cache=cache: cache.stats().writing.owned)
+    gone = weakref.ref(cache)
+    del cache
+    gc.collect()
+    assert gone() is None
+    open_cache().flush(20)
+    assert database.rows == {"k": 1}

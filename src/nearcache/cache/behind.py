@@ -184,7 +184,9 @@ class Scribe:
                 self._bury(change, f"{type(error).__name__}: {error}")
                 continue
             if self._queues.backlog.is_hopeless(change):
-                self._bury(change, f"given out {change.deliveries} times and never settled: it may end processes")
+                self._bury(
+                    change, f"given to {change.deliveries} owners of the queue and never settled: it may end processes"
+                )
             elif value is ABSENT:
                 deletions[key] = change
             else:

@@ -139,6 +139,11 @@ class Queues:
         records, deliveries = rest
         self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
+        for (record, fields), given in zip(records, deliveries, strict=True):
+            _, encoded, _, envelope = fields
+            self.backlog.add(lane, encoded, record, envelope, now_ns, int(given))
+        self._is_page_full[lane] = len(records) == _PAGE
+        asked_for_old = self._from[lane] != b">"
         for place, (record, fields) in enumerate(records):
             if fields is None:  # somebody has deleted it from the stream
                 continue
