@@ -54,6 +54,7 @@ from .errors import (
     UnsupportedServerError,
     ValueTooLargeError,
 )
+from .events import EntryEvent
 from .options import RemovalCause
 from .writers import Writer
 
@@ -76,6 +77,7 @@ __all__ = [
     "DecodeError",
     "Durations",
     "EmbeddedError",
+    "EntryEvent",
     "FlushTimeoutError",
     "ForgedError",
     "Health",

@@ -322,3 +322,33 @@ def test_dropped_cache_ends_its_writer(open_cache: Opener, redis_server: RedisSe
     assert gone() is None
     open_cache().flush(20)
     assert database.rows == {"k": 1}
+
+
+def test_listeners_are_told_of_queued_changes_as_of_others(open_cache: Opener) -> None:
+    """Stored, replaced, deleted, by whom; the end of a record is no change."""
+    cache, other = open_cache(), open_cache()
+    seen: list[Any] = []
+    told: list[Any] = []
+    with (
+        cache.listen(lambda event: seen.append((event.kind, event.key, event.origin))) as mine,
+        other.listen(lambda event: told.append((event.kind, event.key, event.origin))) as theirs,
+    ):
+        cache["k"] = 1
+        cache["k"] = 2
+        cache.incr("k")
+        del cache["k"]
+        cache.delete_many(["j"])
+        cache.flush(10)
+        other["end"] = 1
+        wait_until(lambda: ("created", "end", "remote") in seen)
+        wait_until(lambda: ("created", "end", "local") in told)
+        assert mine.flush(10)
+        assert theirs.flush(10)
+    assert [event for event in seen if event[1] != "end"] == [
+        ("created", "k", "local"),
+        ("updated", "k", "local"),
+        ("updated", "k", "local"),
+        ("removed", "k", "local"),
+        ("removed", "j", "local"),
+    ]
+    assert [event[0] for event in told if event[1] == "k"][-1] == "removed"

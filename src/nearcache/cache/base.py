@@ -27,6 +27,7 @@ from ..options import Settings
 from .cached import ABSENT, decorate
 from .holding import Hold
 from .letters import Letters
+from .listening import Listened
 from .namespaces import View
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
@@ -57,7 +58,7 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Verbs[K, V], Letters):
+class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -423,9 +424,7 @@ class Cache(Store[K, V], Verbs[K, V], Letters):
             return True
         if isinstance(other, Cache):
             return dict(self.snapshot()) == dict(other.snapshot())
-        if isinstance(other, Mapping):
-            return dict(self.snapshot()) == dict(other)
-        return NotImplemented
+        return dict(self.snapshot()) == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # as for every mutable mapping
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
+from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
 from ..clocks import monotonic_ns
 from ..errors import FlushTimeoutError
@@ -29,9 +31,12 @@ from ..loading import (
     write,
 )
 from ..options import check_tags
+from . import listening
 from .base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from .behind import Scribe
 from .changing import Changing
+from .listening import TieredHub
+from .subscriptions import Subscription
 
 T = TypeVar("T")
 
@@ -44,8 +49,13 @@ class SwappingCache(Cache[K, V]):
     """What :class:`TieredCache` is made from: changes of single keys, given a tier and a way to run steps."""
 
     _tier: Tier
+    _listener: Listener
+    _hub: TieredHub | None = None
     _changing: Changing
     _scribe: Scribe | None
+
+    def _use(self) -> None:
+        raise NotImplementedError
 
     def _run(self, steps: Steps[T]) -> T:
         raise NotImplementedError
@@ -161,6 +171,26 @@ class SwappingCache(Cache[K, V]):
             chosen = chosen(key, there.value)
         ttl_ms = self._tier.freshness.life(chosen).ttl_ms
         return (yield from touch(self._tier, self, name, ttl_ms, whole=whole))
+
+    # -- listening
+
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        self._use()
+        with listening.making:
+            hub = self._hub
+            if hub is None:
+                this = weakref.ref(self)
+
+                def knows(name: Any) -> bool:
+                    cache = this()
+                    return cache is not None and cache.terms(name) is not None
+
+                hub = TieredHub(self.settings.on_removal, knows, self._tier.scripts)
+                self.tell(hub.told)
+                self._tier.witness = hub
+                self._listener.report_to(hub)
+                self._hub = hub
+        return hub.add(function, kinds, limit, path)
 
     # -- what is written behind the cache
 

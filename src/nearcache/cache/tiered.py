@@ -349,6 +349,8 @@ class TieredCache(SwappingCache[K, V]):
 
     def close(self) -> None:
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
+        if self._hub is not None:
+            self._hub.close()
         self._end()
         self.drop_all()
 

@@ -196,6 +196,8 @@ def write_many(
         for chunk in chunks:
             chunk.generation = tier.lanes[chunk.shard].generation or 0
             _open(tier, store, chunk)
+            for name in chunk.names if tier.witness is not None else ():
+                tier.writing(chunk.wid, name, values[name])
             chunk.under = depend(tier, store, chunk.shard, tags)
             chunk.life = tier.freshness.life(chunk.ttl_ms)
         waiting = yield from _with_tags(tier, chunks, tags, outcome)

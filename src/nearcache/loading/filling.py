@@ -282,7 +282,7 @@ def _fill(
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
-        loaded = yield from _loaded(tier, store, wanted, op.lane)
+        loaded = yield from _loaded(tier, store, wanted, op)
     except GeneratorExit:
         raise
     except BaseException:
@@ -319,7 +319,7 @@ def _fill(
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
         return loaded.value
-    tier.count_write(len(sealed))
+    tier.count_fill(len(sealed), op.wid, int(reply.values[-1][3]))
     deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, loaded.cost_ms))
     if loaded.value is ABSENT:
         store.finish(op, None, 0, 0)
@@ -329,11 +329,11 @@ def _fill(
     return loaded.value
 
 
-def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> Steps[_Loaded]:
+def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op) -> Steps[_Loaded]:
     """Call the loader, with the generations of the value's tags captured before."""
     since_ns = tier.clock()
     tags: tuple[Tag, ...] = () if callable(wanted.tags) else tags_named(tier, wanted.tags)
-    under = depend(tier, store, lane, tags)
+    under = depend(tier, store, op.lane, tags)
     stated: tuple[tuple[int, int], ...] | None = ()
     try:
         stated = (yield from generations(tier, tags)) if tags else ()
@@ -341,6 +341,7 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
         stated = None
     begun_ns = tier.clock()
     value = yield from _call(tier, wanted)
+    tier.writing(op.wid, op.key, value)
     if value is ABSENT:
         return _Loaded(value, NO_VALUE, stated, under, tier.freshness.absence(), 0)
     cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
@@ -348,7 +349,7 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
     life = tier.freshness.life(ttl_for(wanted.ttl_ms, wanted.key, value))
     if callable(wanted.tags):
         tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
-        under = depend(tier, store, lane, tags)
+        under = depend(tier, store, op.lane, tags)
         stated = known(tier, tags, since_ns)
         if stated is None:  # the next load will find them known
             with suppress(ShardError):

@@ -96,6 +96,19 @@ class Ears(Protocol):
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
 
+class Witness(Protocol):
+    """Who is told what this process is about to send, in order to know its messages when they come."""
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written under this id."""
+
+    def calling(self, script: Script, arguments: tuple[bytes, ...]) -> None:
+        """A script is about to be called; the first argument is the id of what it does."""
+
+    def loaded_alone(self, wid: int) -> None:
+        """What was written under this id is stored, and there is no message about it."""
+
+
 class Deaf:
     """Nobody listens."""
 
@@ -171,6 +184,7 @@ class Tier:
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
+        witness: Who is told what is about to be sent; None: nobody.
         leases: What this process is loading under lease, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
@@ -216,6 +230,7 @@ class Tier:
         self.lease_ms = lease_ms
         self.forgives = forgives
         self.ears: Ears = Deaf()
+        self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
         self.queues: dict[int, Owned] = {}
@@ -288,6 +303,12 @@ class Tier:
         with self.lock:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
+
+    def count_fill(self, size_bytes: int, wid: int, seq: int) -> None:
+        """The same for a loaded value; ``seq`` is 0 if the lane says nothing of it."""
+        self.count_write(size_bytes)
+        if self.witness is not None and not seq:
+            self.witness.loaded_alone(wid)
 
     def acknowledge(
         self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
@@ -395,7 +416,14 @@ class Tier:
 
     def call(self, script: Script, keys: list[bytes], *arguments: bytes) -> Command:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
+        if self.witness is not None:
+            self.witness.calling(script, arguments)
         return (script, len(keys), *keys, RING, arguments[0], *arguments)
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written."""
+        if self.witness is not None:
+            self.witness.writing(wid, name, value)
 
     def write_keys(self, lane: int, encoded: Sequence[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a script which writes several of a lane's keys declares."""

@@ -54,6 +54,7 @@ def write(
     try:
         store.open(op)
         tier.begin_lag(shard, op.wid, tier.clock())
+        tier.writing(op.wid, name, value)
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
         sealing = _Sealing(content, life, stated, under, way)

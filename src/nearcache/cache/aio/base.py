@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 from ..._aio import Hits
 from ...backlog import DeadLetter
 from ...errors import CacheError, LoadTimeoutError
+from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from ..listening import QUEUE
 from ..report import SelfTest
+from ..subscriptions import Subscription
+from .calling import in_loop
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from .views import AsyncView
 
 D = TypeVar("D")
 
@@ -167,6 +173,26 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:
         """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
         raise NotImplementedError
+
+    def view(self, name: str) -> AsyncView[Any, Any]:
+        """Return the entries whose keys are ``(name, key)``, with the same methods. See :meth:`Cache.view`."""
+        from .views import AsyncView  # it inherits from what caches and views have in common
+
+        return AsyncView(self, self.cache.view(name))
+
+    def listen(
+        self,
+        function: Callable[[EntryEvent], Awaitable[object] | object],
+        events: Iterable[str] | None = None,
+        *,
+        queue: int = QUEUE,
+    ) -> Subscription:
+        """Have a function, or a coroutine function, called in the running event loop for each change of an entry.
+
+        One event after the other; the next waits until a coroutine is done. It ends with the loop. See
+        :meth:`Cache.listen`.
+        """
+        return self.cache.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
 
     # -- what is written behind the cache
 
