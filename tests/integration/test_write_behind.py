@@ -156,7 +156,7 @@ def test_many_are_queued_and_written_in_batches(open_cache: Opener, database: Da
 
 def test_large_values_and_odd_keys_are_written_as_they_are(open_cache: Opener, database: Database) -> None:
     """Through the queue and back: bytes, tuples, numbers, a megabyte, under encryption."""
-    cache = open_cache(encryption_keys=b"k" * 32)
+    cache = open_cache(encryption_keys=b"k" * 32, isolation="copy")
     values = {"": None, b"\0\xff": b"\n", ("a", 1): [1, {"b": 2}], 7: "x" * 1_000_000, "{}": "y" * 20_000}
     for key, value in values.items():
         cache[key] = value
