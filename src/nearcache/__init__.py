@@ -27,6 +27,7 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
@@ -53,6 +54,7 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
 from .events import EntryEvent
 from .options import RemovalCause
@@ -81,6 +83,7 @@ __all__ = [
     "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
@@ -105,6 +108,7 @@ __all__ = [
     "ValueTooLargeError",
     "Writer",
     "WritingStats",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",

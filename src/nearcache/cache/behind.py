@@ -300,11 +300,15 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
         ConfigError: One may evict it.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(shard, sections) for shard in range(count)]
-    for shard, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
+    exchanges = [Exchange(lane, sections) for lane in range(count)]
+    known: set[int] = set()
+    for lane, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
         if isinstance(reply, ShardError) or any(isinstance(value, ShardError) for value in reply.values):
-            _log.warning("shard %d does not tell whether it keeps what waits to be written: %s", shard, reply)
+            _log.warning("lane %d: its server does not tell whether it keeps what waits to be written: %s", lane, reply)
             continue
+        if reply.identity in known:
+            continue
+        known.add(reply.identity)
         text = b"\n".join(reply.values).decode("utf-8", "replace")
         told = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
         policy = told.get("maxmemory_policy", "")
@@ -317,7 +321,7 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
             )
         if told.get("aof_enabled") == "0":
             _log.warning(
-                "shard %d has no append-only file (appendonly no): a restart of the server loses the changes that wait "
-                "to be written (docs/writing.md)",
-                shard,
+                "lane %d: its server has no append-only file (appendonly no), and loses the changes that wait to be "
+                "written when it is restarted (docs/writing.md)",
+                lane,
             )

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
+from ..choices import Idle
 from ..clocks import monotonic_ns
-from ..errors import FlushTimeoutError
+from ..errors import ConfigError, FlushTimeoutError
 from ..freshness import ttl_for
 from ..loading import (
     ENDLESS_MS,
@@ -163,6 +164,10 @@ class SwappingCache(Cache[K, V]):
         return self._run(self._touching(key, ttl, whole=whole))
 
     def _touching(self, key: Any, ttl: Lifetime, *, whole: bool) -> Steps[tuple[bool, Any]]:
+        if isinstance(ttl, Idle):
+            raise ConfigError(
+                "ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use"
+            )
         chosen, name = self._ttl(ttl, ENDLESS_MS), self._name(key)
         if callable(chosen):  # it has to be shown the value
             there = yield from find(self._tier, self, name)
