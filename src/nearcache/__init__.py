@@ -27,6 +27,7 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .cache.subscriptions import Subscription
 from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
@@ -101,6 +102,7 @@ __all__ = [
     "ShardTest",
     "ShardUnavailableError",
     "Stats",
+    "Subscription",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",

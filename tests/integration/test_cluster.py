@@ -25,6 +25,8 @@ from support.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPTS = Path(scripts.__file__).parent
+#: On a machine that is busy with other things.
+PATIENCE = 10.0
 Opener = Callable[..., Cache[Any, Any]]
 
 
@@ -35,8 +37,9 @@ def open_cache(redis_cluster: RedisCluster, request: pytest.FixtureRequest) -> I
 
     def opener(**options: Any) -> Cache[Any, Any]:
         name = request.node.name.replace("[", ".").replace("]", "")[-64:]
-        opened.append(nearcache.open(redis_cluster.url(), **{"namespace": name} | options))
-        wait_until(lambda: opened[-1].health().ok, what="live on all nodes")
+        chosen = {"namespace": name, "timeout": PATIENCE, "connect_timeout": PATIENCE} | options
+        opened.append(nearcache.open(redis_cluster.url(), **chosen))
+        wait_until(lambda: opened[-1].health().ok, PATIENCE, what="live on all nodes")
         return opened[-1]
 
     yield opener
@@ -52,7 +55,7 @@ def pair(open_cache: Opener) -> tuple[Cache[Any, Any], Cache[Any, Any]]:
 
 def gone(cache: Cache[Any, Any], key: Any) -> None:
     """Wait until a cache has heard that a key changed."""
-    wait_until(lambda: cache.peek(key, None) is None, what=f"{key!r} gone from L1")
+    wait_until(lambda: cache.peek(key, None) is None, PATIENCE, what=f"{key!r} gone from L1")
 
 
 # -- names and places --------------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ def test_verbs_many_keys_over_all_lanes(pair: tuple[Cache[Any, Any], Cache[Any, 
     ours.set_many(values)
     assert theirs.get_many([*values, "missing"]) == values
     ours.delete_many(list(values)[:250])
-    wait_until(lambda: all(theirs.peek(key, None) is None for key in list(values)[:250]), what="heard of all")
+    wait_until(lambda: all(theirs.peek(key, None) is None for key in list(values)[:250]), PATIENCE, what="heard of all")
     assert theirs.get_many(values) == dict(list(values.items())[250:])
 
 
@@ -143,7 +146,7 @@ def test_clear_empties_every_lane(pair: tuple[Cache[Any, Any], Cache[Any, Any]])
     ours.set_many(values)
     assert theirs.get_many(values) == values
     ours.clear()
-    wait_until(lambda: not theirs.get_many(values), what="cleared elsewhere")
+    wait_until(lambda: not theirs.get_many(values), PATIENCE, what="cleared elsewhere")
     assert ours.get_many(values) == {}
     ours[1] = "new"
     assert theirs[1] == "new"
@@ -158,7 +161,7 @@ def test_tags_end_values_on_all_nodes(pair: tuple[Cache[Any, Any], Cache[Any, An
     assert theirs.get_many(values) == values
     ours.invalidate_tag("catalogue")
     assert ours.get_many(values) == {}
-    wait_until(lambda: not theirs.get_many(values), what="invalidated elsewhere")
+    wait_until(lambda: not theirs.get_many(values), PATIENCE, what="invalidated elsewhere")
     assert theirs["other"] == "stays"
 
 
@@ -236,7 +239,7 @@ def test_aio_does_the_same(open_cache: Opener) -> None:
 
 def test_cache_closed_leaves_nothing_behind(redis_cluster: RedisCluster, no_leaks: None) -> None:
     """No thread, no connection, to whichever node."""
-    with nearcache.open(redis_cluster.url(), namespace="leaks") as cache:
+    with nearcache.open(redis_cluster.url(), namespace="leaks", timeout=PATIENCE) as cache:
         cache.set_many(dict.fromkeys(range(100), 1))
         asyncio.run(cache.aio.get_many(range(100)))
 
@@ -252,7 +255,7 @@ def test_rights_of_a_cache_user_suffice(redis_cluster: RedisCluster) -> None:
         redis_cluster.ask(node, "ACL", "LOG", "RESET")
     try:
         url = redis_cluster.url(user="app:secret@")
-        with nearcache.open(url, namespace="rights", require_coherence=True) as cache:
+        with nearcache.open(url, namespace="rights", require_coherence=True, timeout=PATIENCE) as cache:
             cache.set_many({"a": 1, "large": b"x" * 100_000}, tags=("t",))
             assert cache.get_or_load("b", lambda key: key) == "b"
             with cache.hold(["a"]):
@@ -330,13 +333,13 @@ def test_oldest_server_messages_go_by_plain_publish(server_binary: Binary, newes
         return  # all the other tests
     with (
         RedisCluster(server_binary) as cluster,
-        nearcache.open(cluster.url(), require_coherence=True) as ours,
-        nearcache.open(cluster.url(), require_coherence=True) as theirs,
+        nearcache.open(cluster.url(), require_coherence=True, timeout=PATIENCE) as ours,
+        nearcache.open(cluster.url(), require_coherence=True, timeout=PATIENCE) as theirs,
     ):
         ours.set_many(dict.fromkeys(range(100), "old"))
         assert len(theirs.get_many(range(100))) == 100
         ours.set_many(dict.fromkeys(range(100), "new"))
-        wait_until(lambda: set(theirs.get_many(range(100)).values()) == {"new"}, what="heard of all")
+        wait_until(lambda: set(theirs.get_many(range(100)).values()) == {"new"}, PATIENCE, what="heard of all")
         slot = 5 * 256
         cluster.move(slot, next(node for node in cluster.primaries() if node is not cluster.owner_of(slot)))
         wait_until(lambda: theirs.selftest().ok and ours.selftest().ok, 10, what="followed")
@@ -349,7 +352,7 @@ def test_tls_and_password_reach_every_node(newest_binary: Binary) -> None:
     options = {"requirepass": "s3cret", "masterauth": "s3cret"}
     with RedisCluster(newest_binary, transport="tls", options=options, replicas=0) as cluster:
         url = cluster.url(scheme="rediss+cluster", user=":s3cret@", nodes=1)
-        files = {**CLIENT_TLS, "ssl_check_hostname": False}
+        files = {**CLIENT_TLS, "ssl_check_hostname": False, "timeout": PATIENCE, "connect_timeout": PATIENCE}
         with nearcache.open(url, require_coherence=True, **files) as cache:
             cache.set_many(dict.fromkeys(range(100), "safe"))
             assert len(cache.get_many(range(100))) == 100

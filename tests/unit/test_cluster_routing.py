@@ -210,6 +210,31 @@ def test_node_lost_in_the_middle_only_what_is_harmless_is_repeated(commands: lis
         assert result is lost
 
 
+def test_node_lost_after_a_part_was_executed_that_part_is_not_repeated() -> None:
+    """What was answered is told, and the rest has the error."""
+    first, second = (load_script("take").call([key], [b"1"]) for key in (b"one", b"two"))
+    lost = ShardUnavailableError("b", "refused")
+
+    def answer(host: str, command: Any) -> Any:
+        return lost if host == "b" else "MOVED 0 b:7000" if command is second else b"done"
+
+    scene = Scene(["a"], answer)
+    scene.after_refresh = ["a"]
+    (reply,) = replies(scene.run(Exchange(0, [first, second])))
+    assert (reply.values, reply.identity) == ([b"done", lost], 0)
+    assert [len(commands) for _, commands in scene.sent] == [2, 1]
+
+
+def test_invalidation_that_may_have_been_made_is_not_reported_as_certainly_not_made() -> None:
+    """Even if the last try did not get so far."""
+    errors = {"a": ShardUnavailableError("a", "hung up", sent=True), "b": ShardUnavailableError("b", "refused")}
+    scene = Scene(["a"], lambda host, command: errors[host])
+    scene.after_refresh = ["b"]
+    (error,) = scene.run(Exchange(0, WRITE))
+    assert error is errors["b"]
+    assert errors["b"].sent
+
+
 def test_slot_of_nobody_is_looked_for_and_then_told() -> None:
     """Nothing is sent anywhere."""
     scene = Scene([""], lambda host, command: b"v")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import operator
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -210,3 +213,33 @@ def test_plain_memory_cache_refuses_an_idle_time_and_says_what_to_do() -> None:
             cache.set("k", 1, ttl=ttl)
     with pytest.raises(ConfigError, match="by nearcache"):
         MemoryCache(ttl=Idle(5))
+
+
+def test_copies_hold_values_that_live_by_use(clock: Clock) -> None:
+    """By copy and by pickle, under the names held; what has seconds keeps what is left of them."""
+    with nearcache.open("memory://", ttl=Idle(10), key=operator.itemgetter(0)) as cache:
+        clock(cache, 0)
+        cache[("k", "ignored")] = 1
+        cache.set(("plain", "ignored"), 2, ttl=10)
+        for other in (copy.copy(cache), pickle.loads(pickle.dumps(cache))):
+            clock(other, 9)
+            assert other.get_many([("k",), ("plain",)]) == {("k",): 1, ("plain",): 2}
+            clock(other, 18)
+            assert other.get_many([("k",), ("plain",)]) == {("k",): 1}
+            clock(cache, 0)
+
+
+def test_functions_may_keep_results_while_they_are_used(clock: Clock) -> None:
+    """``cached`` takes an idle time as any other lifetime."""
+    calls: list[int] = []
+    with nearcache.open("memory://", ttl=Idle(1)) as cache:
+
+        @cache.cached(ttl=Idle(10))
+        def double(number: int) -> int:
+            calls.append(number)
+            return number * 2
+
+        for now in (0, 9, 18, 40):
+            clock(cache, now)
+            assert double(2) == 4
+        assert calls == [2, 2]

@@ -77,6 +77,21 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
             self._idle.pop(op.key, None)
         super()._keep(op, value, life, cost_ms, size, under)
 
+    # -- copies: what is in use begins its time anew in them
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what ``copy`` and ``pickle`` take along."""
+        return super().__getstate__() | {"idle": {name: whole_ms for name, (whole_ms, _) in list(self._idle.items())}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the cache that ``__getstate__`` has described."""
+        super().__setstate__(state)
+        for name, value, _ in state["entries"]:
+            if whole_ms := state["idle"].get(name):
+                op = self._operation(name)
+                self.open(op)
+                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self._size_of(value), None)
+
     # -- the verbs
 
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:

@@ -105,6 +105,7 @@ class ClusterMap:
 
     def _refresh_locked(self, deadline_ns: int) -> ShardError | None:
         errors: list[ShardError] = []
+        failed: list[Address] = []
         for address in self._known:
             # One that does not answer must leave time for the others.
             now = self._clock()
@@ -113,10 +114,11 @@ class ClusterMap:
                 nodes = self._ask(address, share)
             except ShardError as error:
                 errors.append(error)
+                failed.append(address)
                 continue
             # The next one asked is another: of two that differ, one is behind, and should not be heard for ever.
-            others = [each for each in (*nodes, *self._seeds) if each != address]
-            self._known = tuple(dict.fromkeys((*others, address)))
+            others = [each for each in (*nodes, *self._seeds) if each != address and each not in failed]
+            self._known = tuple(dict.fromkeys((*others, address, *failed)))
             return None
         # Those that failed may be back first: start from the seeds, which people keep right, next time.
         self._known = tuple(dict.fromkeys((*self._seeds, *self._known)))

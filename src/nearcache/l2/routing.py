@@ -90,6 +90,9 @@ class _Leg:
         identity: Of the connection that has answered; 0: of several.
         fresh: Whether nothing has been answered yet.
         place: Where it was sent last.
+        last: The newest redirection.
+        failure: Why the place did not answer, until it has been looked for another.
+        sent: Whether a try that failed may have been executed.
     """
 
     lane: int
@@ -101,7 +104,8 @@ class _Leg:
     fresh: bool = True
     place: int = NOWHERE
     last: ServerReplyError | None = None
-    failure: ShardUnavailableError | None = None
+    failure: ShardError | None = None
+    sent: bool = False
     result: Reply | ShardError | None = None
 
     @property
@@ -110,7 +114,19 @@ class _Leg:
         done = [command for at, command in enumerate(self.commands) if at not in self.due]
         return repeatable([command for command in done if command[0] not in (b"SET", "SET")])
 
+    def end(self, error: ShardError) -> None:
+        """Take an error as the answer to all that is still due."""
+        if self.sent and isinstance(error, ShardUnavailableError):
+            error.sent = True  # by a try before
+        if self.fresh:
+            self.result = error
+            return
+        for at in self.due:  # what was answered is known
+            self.values[at] = error
+        self.result = Reply(self.values, 0)
+
     def restart(self) -> None:
+        """Begin anew: nothing has been answered."""
         self.values = [None] * len(self.commands)
         self.due = list(range(len(self.commands)))
         self.asks.clear()
@@ -168,13 +184,12 @@ class Router:
                 break
             hops += 1
             waits = yield from self._look_round(pending, hops)
-            if not waits:
-                continue
-            if self._clock() + pause_ns >= until_ns:
+            if self._clock() + (pause_ns if waits else 0) >= (until_ns if waits else deadline_ns):
                 break
-            yield Pause(pause_ns / 1e9)
-            pause_ns = min(2 * pause_ns, _PAUSE_MOST_NS)
-        return [leg.result or _given_up(self._name(leg), leg) for leg in legs]
+            if waits:
+                yield Pause(pause_ns / 1e9)
+                pause_ns = min(2 * pause_ns, _PAUSE_MOST_NS)
+        return [leg.result or self._given_up(leg) for leg in legs]
 
     # -- sending
 
@@ -269,11 +284,14 @@ class Router:
 
     def _failed(self, leg: _Leg, error: ShardError) -> None:
         """A node did not answer. What it did not get, or what may be repeated, is tried at another, if there is one."""
-        if not isinstance(error, ShardUnavailableError) or (error.sent and not repeatable(leg.commands)):
-            leg.result = error
-            return
-        leg.failure = error
-        leg.restart()
+        may_be_done = isinstance(error, ShardUnavailableError) and error.sent
+        leg.sent = leg.sent or may_be_done
+        final = not isinstance(error, ShardUnavailableError) or (may_be_done and not repeatable(leg.commands))
+        if final or not leg.is_harmless:
+            leg.end(error)
+        else:
+            leg.failure = error
+            leg.restart()
 
     # -- going on
 
@@ -284,20 +302,24 @@ class Router:
         if lost or homeless or hops > _HOPS:
             error = yield Refresh()
             for leg in lost:
-                if self.map.places[leg.lane] in (leg.place, NOWHERE):
-                    leg.result = leg.failure  # nobody has taken over yet: the caller need not wait for that
+                if leg.failure is not None and self.map.places[leg.lane] in (leg.place, NOWHERE):
+                    leg.end(leg.failure)  # nobody has taken over yet: the caller need not wait for that
                 leg.failure = None
             for leg in homeless:
                 if leg.result is None and self.map.places[leg.lane] == NOWHERE:
-                    leg.result = error or ShardUnavailableError(
-                        self.map.endpoint.name, f"no node of the cluster has the slot of lane {leg.lane}"
-                    )
+                    text = f"no node of the cluster has the slot of lane {leg.lane}"
+                    leg.end(error or ShardUnavailableError(self.map.endpoint.name, text))
             pending[:] = [leg for leg in pending if leg.result is None]
         waits = [leg for leg in pending if leg.last is not None and leg.last.code in _WAITS]
         return hops > _HOPS or any(not leg.asks for leg in waits)
 
-    def _name(self, leg: _Leg) -> str:
-        return self.map.endpoint.name if leg.place == NOWHERE else self._shards[leg.place].name
+    def _given_up(self, leg: _Leg) -> Reply | ShardError:
+        name = self.map.endpoint.name if leg.place == NOWHERE else self._shards[leg.place].name
+        error = ShardUnavailableError(name, f"lane {leg.lane} stayed out of reach: {leg.last or 'no time was left'}")
+        error.__cause__ = leg.last
+        leg.end(error)
+        assert leg.result is not None
+        return leg.result
 
 
 def _asking_batch(place: int, shares: list[tuple[_Leg, list[int]]]) -> Batch:
@@ -308,13 +330,3 @@ def _asking_batch(place: int, shares: list[tuple[_Leg, list[int]]]) -> Batch:
         for at in due:
             commands += [_ASKING, leg.commands[at]]
     return Batch(place, commands, pack(commands), [], 0, parts)
-
-
-def _given_up(name: str, leg: _Leg) -> Reply | ShardError:
-    error = ShardUnavailableError(name, f"lane {leg.lane} stayed out of reach: {leg.last}")
-    error.__cause__ = leg.last
-    if leg.fresh:
-        return error
-    for at in leg.due:  # what was answered is known
-        leg.values[at] = error
-    return Reply(leg.values, 0)
