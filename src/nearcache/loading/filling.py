@@ -27,7 +27,7 @@ from .._store import Op, Store
 from ..absence import ABSENT
 from ..codecs import NO_VALUE, Encoded
 from ..coherence import State
-from ..errors import ShardError
+from ..errors import ServerReplyError, ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Exchange, stage
@@ -294,10 +294,12 @@ def _fill(
     start_ns = tier.clock()
     try:
         reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
-    except ShardError:
+    except ShardError as error:
         tier.count(errors=1)
         tier.loads.close(mine)
         store.abandon(op, drop=True)
+        if isinstance(error, ServerReplyError):  # no memory, say; whoever waits is to load rather than to wait on
+            yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 from ..._aio import Hits
 from ...errors import CacheError, LoadTimeoutError
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from ..holding import Depth
 from ..report import SelfTest
 from .verbs import AsyncVerbs
 
@@ -30,20 +31,24 @@ class AsyncHold:
     def __init__(self, begin: Callable[[], Awaitable[Any]], end: Callable[[], Awaitable[Any]]) -> None:
         self._begin = begin
         self._end = end
+        self._depth = Depth()
 
     async def __aenter__(self) -> Self:
+        self._depth.enter()
         try:
             await self._begin()
-        except CacheError:
-            with suppress(CacheError):  # as Hold does
-                await self._end()
+        except BaseException as failure:
+            if self._depth.leave() and isinstance(failure, CacheError):
+                with suppress(CacheError):  # as Hold does
+                    await self._end()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        if self._depth.leave():
+            await self._end()
 
 
 class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
