@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import (
     Callable,
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar, cas
 
 from .. import freshness
 from .._store import Store
+from ..absence import Absent
+from ..answers import is_coroutine_loader
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
@@ -475,14 +476,22 @@ def store_options(settings: Settings) -> dict[str, Any]:
     return {
         "maxbytes": settings.maxbytes,
         "keyfunc": settings.key,
-        "listener": settings.on_removal,
+        "listener": _sparing(settings),
         "policy": settings.policy,
     }
 
 
+def _sparing(settings: Settings) -> Any:
+    """Return ``on_removal``, not to be told of what is noted of keys that have no value."""
+    listener = settings.on_removal
+    if listener is None or not settings.error_ttl:
+        return listener
+    return lambda key, value, cause: None if isinstance(value, Absent) else listener(key, value, cause)
+
+
 def refuse_coroutines(loader: Callable[..., Any]) -> None:
     """Raise TypeError for a loader that a thread cannot call."""
-    if inspect.iscoroutinefunction(loader):
+    if is_coroutine_loader(loader):
         raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..answers import for_key
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
 from .cached import ABSENT
@@ -94,7 +95,7 @@ class View(Verbs[K, V], MutableMapping[K, V]):
 
         The cache's own ``loader=`` is called with the cache's key, ``(name, key)``; its ``tags=`` do not count here.
         """
-        chosen = None if loader is None else lambda _: loader(key)
+        chosen = None if loader is None else for_key(loader, key)
         value: V = self.cache.get_or_load(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
         return value
 

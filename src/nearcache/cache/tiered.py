@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from ..absence import ABSENT
+from ..absence import Absent, raise_absent
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
@@ -171,7 +171,7 @@ class TieredCache(SwappingCache[K, V]):
     def _read(self, key: Any) -> tuple[Any, ShardError | None]:
         try:
             found = self._run(self._reading(key))
-            return MISSING if found is ABSENT else found, None
+            return MISSING if isinstance(found, Absent) else found, None
         except ShardError as error:
             return MISSING, error
 
@@ -186,8 +186,8 @@ class TieredCache(SwappingCache[K, V]):
         return self._present(key, self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
 
     def _present(self, key: K, value: Any) -> V:
-        if value is ABSENT:
-            raise KeyError(key)
+        if isinstance(value, Absent):
+            raise_absent(key, value)
         return cast("V", value)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._store import Op, Store
-from ..absence import ABSENT
+from ..absence import Absent
 from ..codecs import Encoded
 from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Read
@@ -142,7 +142,7 @@ def _settle(
             continue
         taken = yield from accept(tier, store, shard, wanted.encoded, body, pttl_ms, generation, wanted.start_ns)
         keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
-        if taken.value is not MISSING and taken.value is not ABSENT:
+        if taken.value is not MISSING and not isinstance(taken.value, Absent):
             found[wanted.name] = taken.value
     return stale
 

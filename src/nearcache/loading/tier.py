@@ -69,6 +69,9 @@ class L2Counters:
     invalidations: int = 0
     loads: int = 0
     load_errors: int = 0
+    unchanged: int = 0
+    surplus: int = 0
+    unremembered: int = 0
     fills_refused: int = 0
     repaid: int = 0
     suspects_dropped: int = 0
@@ -140,6 +143,7 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    extend: Script = field(default_factory=lambda: load_script("extend"))
 
 
 class Tier:

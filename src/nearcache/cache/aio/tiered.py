@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from ...absence import ABSENT
+from ...absence import Absent
 from ...changes import Change, Swapped
 from ...errors import ShardError
 from ...l2.aio import AsyncDriver
@@ -150,7 +150,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
             found = await self._run(self.cache._reading(key))
         except ShardError as error:
             return DEFAULT, error
-        return DEFAULT if found is MISSING or found is ABSENT else found, None
+        return DEFAULT if found is MISSING or isinstance(found, Absent) else found, None
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
