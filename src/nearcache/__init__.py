@@ -8,6 +8,7 @@
 """
 
 from .absence import ABSENT
+from .answers import UNCHANGED, Loaded, Old, conditional
 from .cache import (
     Cache,
     CacheInfo,
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "UNCHANGED",
     "AuthenticationFailedError",
     "BulkError",
     "Cache",
@@ -76,9 +78,11 @@ __all__ = [
     "LaneStats",
     "LoadCycleError",
     "LoadTimeoutError",
+    "Loaded",
     "LoaderStats",
     "MemoryCache",
     "NotRedisError",
+    "Old",
     "RemovalCause",
     "SelfTest",
     "ServerNotFoundError",
@@ -93,6 +97,7 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "conditional",
     "lru_cache",
     "open",
     "ttl_cache",

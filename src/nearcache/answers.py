@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
@@ -181,11 +181,7 @@ def mapped(
     """
 
     def passed(answer: Any) -> Any:
-        if isinstance(answer, (Absent, Unchanged)):
-            return answer
-        if isinstance(answer, Loaded):
-            return Loaded(outward(answer.value), answer.ttl, answer.tags, answer.validator)
-        return outward(answer)
+        return _passed(answer, outward)
 
     function = getattr(loader, _MARK, None)
     if function is None:
@@ -196,6 +192,26 @@ def mapped(
         return passed(function(key, None if old is None else Old(inward(old.value), old.validator)))
 
     return cast("Callable[[Any], Any]", load)
+
+
+def mapped_many(load_many: Callable[[list[Any]], Any], outward: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+    """Return a bulk loader whose values pass through a function."""
+
+    def load(keys: list[Any]) -> Any:
+        answers = load_many(keys)
+        if not isinstance(answers, Mapping):  # it is found out later
+            return answers
+        return {key: _passed(answer, outward) for key, answer in answers.items()}
+
+    return load
+
+
+def _passed(answer: Any, outward: Callable[[Any], Any]) -> Any:
+    if isinstance(answer, (Absent, Unchanged)):
+        return answer
+    if isinstance(answer, Loaded):
+        return Loaded(outward(answer.value), answer.ttl, answer.tags, answer.validator)
+    return outward(answer)
 
 
 def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:

@@ -28,9 +28,9 @@ from ..options import Settings
 from .cached import ABSENT, decorate
 from .holding import Hold
 from .namespaces import View
+from .readthrough import ReadThrough
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
-from .timed import in_time
 from .verbs import Verbs
 from .views import Items, Values
 
@@ -57,7 +57,7 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Verbs[K, V]):
+class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V]):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -106,79 +106,6 @@ class Cache(Store[K, V], Verbs[K, V]):
         """
         raise NotImplementedError
 
-    def get_or_load(
-        self,
-        key: K,
-        loader: Callable[[K], V] | None = None,
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-    ) -> V:
-        """Return the value for a key; on a miss call the loader and keep its value.
-
-        However many threads, tasks and processes ask for one key at the same time, one loader runs.
-
-        Args:
-            key: Encodable (``memory://``: hashable).
-            loader: Called with the key; default: the cache's own ``loader=``.
-            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; or a function that returns it for key and
-                value; default: the cache's.
-            tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by, or a function that returns
-                them for key and value; default: the cache's own ``tags=``. What tags there are is best known before the
-                load: the first value under a tag that only the function told of is returned and not kept.
-        Returns:
-            The object that L1 holds, not a copy: treat it as read-only.
-        Raises:
-            KeyError: A miss, and there is no loader.
-            LoadTimeoutError: It takes longer than ``loader_timeout``. It goes on.
-            LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
-            Anything the loader raises, in every thread that waits for it.
-        Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader.
-        """
-        found = self.hit(key, DEFAULT)
-        if found is not DEFAULT:
-            return cast("V", found)
-        chosen = loader if loader is not None else self.settings.loader
-        if chosen is None:
-            return self._missing(key)
-        return self._load_in_time(key, chosen, ttl, tags)
-
-    def refresh(
-        self,
-        key: K,
-        loader: Callable[[K], V] | None = None,
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-    ) -> V:
-        """Load the value for a key anew, whatever is there, and return it. Readers have the old one meanwhile.
-
-        A load that another thread or process has begun for this purpose, or for a missing key, is waited for, and its
-        value returned: one loader runs.
-
-        Args:
-            key, loader, ttl, tags: As for :meth:`get_or_load`.
-        Raises:
-            TypeError: There is no loader.
-            Anything the loader raises; the old value stays.
-        """
-        chosen = loader if loader is not None else self.settings.loader
-        if chosen is None:
-            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
-        return self._refresh(key, chosen, ttl, tags)
-
-    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
-        raise NotImplementedError
-
-    def _load_in_time(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
-        seconds = self.settings.loader_timeout
-        if seconds is None:
-            return self._load(key, loader, ttl, tags)
-        return cast("V", in_time(lambda: self._load(key, loader, ttl, tags), key, seconds))
-
-    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
-        raise NotImplementedError
-
     @overload
     def pop(self, key: K) -> V: ...
     @overload
@@ -212,10 +139,6 @@ class Cache(Store[K, V], Verbs[K, V]):
         raise NotImplementedError
 
     # -- many keys
-
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. Never calls the loader. One round trip per shard, in parallel."""
-        raise NotImplementedError
 
     def set_many(
         self,
@@ -465,6 +388,9 @@ class Cache(Store[K, V], Verbs[K, V]):
         self.close()
 
     # -- for the subclasses
+
+    def _missing_aged(self, key: K, default: Any, max_age: Any) -> Any:
+        return self._get_young(key, default, max_age)
 
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
         """Check a lifetime given with a call; return milliseconds, or a function that does."""

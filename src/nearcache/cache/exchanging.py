@@ -19,6 +19,9 @@ from .base import Cache, K, V
 LOADED: Final = 1
 IDENTITY: Final = 1
 
+#: There is no value.
+NOTHING: Final[Any] = object()
+
 #: What a change makes of a value that is to go.
 _GONE: Final[Any] = object()
 #: Where the entry is, write id, deadline, and what it depends on.

@@ -37,7 +37,6 @@ from ..loading import (
     look,
     new_id,
     read,
-    read_many,
     refresh,
     tags_named,
     token_of,
@@ -47,13 +46,14 @@ from ..loading import (
 from ..options import check_tags, parse
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
 from .copying import remaining
+from .gathering import GatheringCache
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
 from .parts import driver_for, servers_of, tier_for
+from .readthrough import with_single
 from .report import (
     Health,
     LaneStats,
-    LoaderStats,
     SelfTest,
     ShardHealth,
     Stats,
@@ -61,10 +61,10 @@ from .report import (
     durations,
     l1_stats,
     l2_stats,
+    loader_stats,
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
-from .swapping import SwappingCache
 
 if TYPE_CHECKING:
     from .aio import AsyncCache
@@ -76,7 +76,7 @@ _log: Final = logging.getLogger("nearcache")
 _open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
 
 
-class TieredCache(SwappingCache[K, V]):
+class TieredCache(GatheringCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -94,8 +94,7 @@ class TieredCache(SwappingCache[K, V]):
     isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
-        settings = parse(url, **options)
-        self.settings = settings
+        self.settings = settings = with_single(parse(url, **options))
         if settings.isolation != self.isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
@@ -152,7 +151,8 @@ class TieredCache(SwappingCache[K, V]):
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is not None:
-            return self._load_in_time(key, self.settings.loader, DEFAULT)
+            loader = self.settings.loader
+            return cast("V", self._in_time(key, lambda: self._load(key, loader, DEFAULT)))
         found, cause = self._read(key)
         if found is MISSING:
             raise KeyError(key) from cause
@@ -196,8 +196,7 @@ class TieredCache(SwappingCache[K, V]):
         return self._present(key, self._run(load(self._tier, self, wanted)))
 
     def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
-        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), chosen)
+        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), self._labels(tags))
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -233,16 +232,6 @@ class TieredCache(SwappingCache[K, V]):
         raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
 
     # -- many keys
-
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
-        missed: list[K] = []
-        found = self.hit_dict(keys, missed)
-        if missed:
-            named = {key: self._name(key) for key in missed}  # with key=, several may have one name
-            more = self._run(read_many(self._tier, self, named.values()))
-            found.update((key, more[name]) for key, name in named.items() if name in more)
-        return found
 
     def set_many(
         self,
@@ -309,7 +298,7 @@ class TieredCache(SwappingCache[K, V]):
         return Stats(
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=l2_stats(counted),
-            loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
+            loader=loader_stats(counted, len(self._tier.loads)),
             coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in range(len(lanes))]),
         )
 

@@ -1,8 +1,10 @@
 """From L1's miss to Redis, the loader and back, as steps without I/O. See ``steps`` for how they are carried out."""
 
 from ..freshness import ENDLESS_MS
+from .ages import read_young
 from .bulk import invalidate_many, read_many, write_many
-from .filling import Loading, load, look, refresh
+from .filling import Loading, load, load_young, look, refresh
+from .gathering import Gathering, gather
 from .reading import contains, read
 from .replies import MISSING
 from .sampling import Sampler
@@ -17,6 +19,7 @@ from .writing import clear, invalidate, pay, write
 __all__ = [
     "ENDLESS_MS",
     "MISSING",
+    "Gathering",
     "Loading",
     "Request",
     "Sampler",
@@ -28,16 +31,19 @@ __all__ = [
     "clear",
     "contains",
     "find",
+    "gather",
     "hex_id",
     "invalidate",
     "invalidate_many",
     "invalidate_tag",
     "load",
+    "load_young",
     "look",
     "new_id",
     "pay",
     "read",
     "read_many",
+    "read_young",
     "refresh",
     "swap",
     "tags_named",

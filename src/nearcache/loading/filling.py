@@ -27,10 +27,11 @@ from ..absence import ABSENT
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
 from ..coherence import State
-from ..errors import ServerReplyError, ShardError
-from ..flights import ABANDONED, Load, Signal, renewal_of
+from ..errors import LoadCycleError, ServerReplyError, ShardError
+from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Exchange
+from .ages import read_young
 from .aging import renew_later
 from .conditional import Shown, extend, show
 from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
@@ -155,10 +156,12 @@ def refresh(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         tier.loads.end(mine)
 
 
-def carry_out_anew(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
-    """Do the work of a refresh that has begun, and end it. See :func:`refresh`."""
+def carry_out_anew(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, limit_ns: int | None = None
+) -> Steps[Any]:
+    """Do the work of a refresh that has begun, and end it. See :func:`refresh` and :func:`load_young`."""
     try:
-        mine.value = yield from _load(tier, store, wanted, mine, anew=True)
+        mine.value = yield from _load(tier, store, wanted, mine, anew=True, limit_ns=limit_ns)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -167,13 +170,52 @@ def carry_out_anew(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Lo
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, *, anew: bool = False) -> Steps[Any]:
+def outlast(holder: Load) -> Steps[None]:
+    """Wait until another load of this process has given its lease back.
+
+    Raises:
+        LoadCycleError: It waits, directly or through others, for this one.
+    """
+    try:
+        yield JoinLoad(holder)
+    except LoadCycleError:
+        raise
+    except Exception:
+        if not holder.done.is_set():  # not its error, but ours
+            raise
+
+
+def load_young(tier: Tier, store: Store[Any, Any], wanted: Loading, limit_ns: int) -> Steps[Any]:
+    """Return the value in L2 if it was stored no longer ago, or else load anew. As :func:`load` otherwise."""
+    mine = Load(young_of(wanted.name, limit_ns))
+    try:
+        while (flight := tier.loads.begin(mine)) is not mine:
+            value = yield JoinLoad(flight)
+            if value is not ABANDONED:
+                return value
+        return (yield from carry_out_anew(tier, store, wanted, mine, limit_ns))
+    finally:
+        tier.loads.end(mine)
+
+
+def _load(
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Loading,
+    mine: Load,
+    *,
+    anew: bool = False,
+    limit_ns: int | None = None,
+) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
     pause_s = _LOOK_FIRST_S
     while True:
         try:
-            value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
+            if limit_ns is not None:
+                value = (yield from read_young(tier, store, [wanted.name], limit_ns)).get(wanted.name, MISSING)
+            else:
+                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
         except ShardError:
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
@@ -189,8 +231,12 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, *, an
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
                 return (yield from _load_only(tier, store, wanted, mine))
             seconds = given.wait_ms / 1000
-            anew = False  # somebody has loaded anew
+            anew = anew and limit_ns is not None  # somebody has loaded anew
             mine.op = None  # whatever happens now, it will read again
+            holder = tier.holder(lane, encoded)
+            if holder is not None:  # of this process: it may wait for us
+                yield from outlast(holder)
+                continue
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
         finally:
@@ -254,7 +300,7 @@ def _fill(
     anew: bool,
 ) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
-    tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
+    tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock(), mine)
     shown = None
     try:
         if anew and is_conditional(wanted.loader) and not tier.is_owed(op.lane, encoded):

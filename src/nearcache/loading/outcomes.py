@@ -205,4 +205,6 @@ def filled(
         note(store, op, outcome.value, op.wid, deadline_ns, size, identity, outcome.under)
         return
     tier.sample(op.key)
+    if tier.births.in_use:
+        tier.births.note(op.key, op.wid, start_ns)
     store.finish(op, outcome.value, op.wid, deadline_ns, size, identity, outcome.under)

@@ -15,11 +15,12 @@ from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
 from ..errors import DecodeError, ForgedError, ShardError
-from ..flights import Loads
+from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
+from .births import Births
 from .stale import StaleCopies
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Leased(NamedTuple):
     encoded: bytes
     token: bytes
     since_ns: int
+    load: Load
 
 
 @dataclass(slots=True)
@@ -169,6 +171,7 @@ class Tier:
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        births: When values were stored, as far as that was asked for.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
@@ -209,6 +212,7 @@ class Tier:
         self.forgives = forgives
         self.ears: Ears = Deaf()
         self.leases: dict[bytes, Leased] = {}
+        self.births = Births()
         self.renewing: set[Any] = set()
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
@@ -416,6 +420,11 @@ class Tier:
     def note_adopted(self, shard: int, identity: int) -> None:
         """It has been said."""
         self.adopted.add((shard, identity))
+
+    def holder(self, lane: int, encoded: bytes) -> Load | None:
+        """The load of this process that holds the lease of a key, if one does."""
+        held = (each for each in list(self.leases.values()) if each.lane == lane and each.encoded == encoded)
+        return next((each.load for each in held), None)
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""

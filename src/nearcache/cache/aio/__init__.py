@@ -1,5 +1,6 @@
 """The caches as asyncio sees them. Imported when ``cache.aio`` is first asked for, and not before."""
 
-from .base import AsyncCache, AsyncHold, Loader
+from .base import AsyncCache, AsyncHold
+from .readthrough import BulkLoader, Loader
 
-__all__ = ["AsyncCache", "AsyncHold", "Loader"]
+__all__ = ["AsyncCache", "AsyncHold", "BulkLoader", "Loader"]

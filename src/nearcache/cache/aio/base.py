@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..._aio import Hits
-from ...errors import CacheError, LoadTimeoutError
+from ...errors import CacheError
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from ..holding import Depth
 from ..report import SelfTest
+from .readthrough import AsyncReadThrough
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 D = TypeVar("D")
-
-#: A loader: a coroutine function, or a function that blocks.
-Loader: TypeAlias = Callable[[K], V] | Callable[[K], Awaitable[V]]
 
 
 class AsyncHold:
@@ -51,7 +49,7 @@ class AsyncHold:
             await self._end()
 
 
-class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
+class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
     """A cache's methods as coroutines: the same L1, the same keys, the same flights, any number of event loops.
 
     ``cache.aio`` makes it. What needs no I/O (``peek``, ``drop``, ``len``, iteration, ``stats``, ``health``) is the
@@ -91,20 +89,6 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         raise NotImplementedError
 
-    async def refresh(
-        self,
-        key: K,
-        loader: Loader[K, V] | None = None,
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Any = DEFAULT,
-    ) -> V:
-        """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
-        chosen = loader if loader is not None else self.cache.settings.loader
-        if chosen is None:
-            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
-        return cast("V", await self._refresh(key, chosen, ttl, tags))
-
     @overload
     async def pop(self, key: K) -> V: ...
     @overload
@@ -124,10 +108,6 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         return value
 
     # -- many keys
-
-    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
-        raise NotImplementedError
 
     async def set_many(
         self,
@@ -192,41 +172,6 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
 
     # -- what the compiled part asks for when L1 has nothing
 
-    async def _missing_load(
-        self, key: K, loader: Loader[K, V] | None, *, ttl: Lifetime = DEFAULT, tags: Any = DEFAULT
-    ) -> V:
-        chosen = loader if loader is not None else self.cache.settings.loader
-        if chosen is not None:
-            return cast("V", await self._load_in_time(key, chosen, ttl, tags))
-        found, cause = await self._read(key)
-        if found is DEFAULT:
-            raise KeyError(key) from cause
-        return cast("V", found)
-
     async def _missing_get(self, key: K, default: Any) -> Any:
         found, _ = await self._read(key)
         return default if found is DEFAULT else found
-
-    async def _read(self, key: K) -> tuple[Any, Exception | None]:
-        """Return the value of some tier, or DEFAULT and why it is not known that there is none."""
-        raise NotImplementedError
-
-    async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
-        raise NotImplementedError
-
-    async def _load_in_time(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
-        seconds = self.cache.settings.loader_timeout
-        if seconds is None:
-            return await self._load(key, loader, ttl, tags)
-        # Not wait_for: it would take a TimeoutError of the loader's for its own. The load is a task of its own anyway.
-        waiting = asyncio.ensure_future(self._load(key, loader, ttl, tags))
-        try:
-            done, _ = await asyncio.wait((waiting,), timeout=seconds)
-        finally:
-            waiting.cancel()
-        if not done:
-            raise LoadTimeoutError(key, seconds)
-        return waiting.result()
-
-    async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
-        raise NotImplementedError
