@@ -8,14 +8,14 @@ remembered with its age, so that L1 can answer the next time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._store import Store
 from ..absence import Absent
 from ..codecs import peek_ids, peek_touched
 from ..errors import ShardError
-from ..flights import ABANDONED, Read
+from ..flights import ABANDONED, Load, Read
 from ..l2 import Command, Exchange, Reply
 from .reading import accept, keep
 from .replies import MISSING, answer, generation_in
@@ -25,11 +25,17 @@ from .tier import Tier
 _MS = 1_000_000
 
 
-def read_young(tier: Tier, store: Store[Any, Any], names: Iterable[Any], limit_ns: int) -> Steps[dict[Any, Any]]:
+def read_young(
+    tier: Tier,
+    store: Store[Any, Any],
+    names: Iterable[Any],
+    limit_ns: int,
+    flights: Mapping[Any, Load] | None = None,
+) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of these keys that was stored no longer ago; ABSENT and Failures too.
 
     L1 takes older values as well: they are right for all who do not ask. What a shard that does not answer may hold is
-    missing.
+    missing. ``flights``: the loads that these reads are a part of.
     """
     tier.births.in_use = True
     by_lane: dict[int, list[tuple[Read, bytes]]] = {}
@@ -44,6 +50,8 @@ def read_young(tier: Tier, store: Store[Any, Any], names: Iterable[Any], limit_n
             op = Read(name, lane, tier.clock())
             ops.append(op)
             store.open(op)
+            if flights is not None:
+                flights[name].op = op
             by_lane.setdefault(lane, []).append((op, encoded))
         start_ns = tier.clock()
         replies = yield [Exchange(lane, _commands(tier, lane, share)) for lane, share in by_lane.items()]

@@ -213,7 +213,8 @@ def _load(
     while True:
         try:
             if limit_ns is not None:
-                value = (yield from read_young(tier, store, [wanted.name], limit_ns)).get(wanted.name, MISSING)
+                held = yield from read_young(tier, store, [wanted.name], limit_ns, {wanted.name: mine})
+                value = held.get(wanted.name, MISSING)
             else:
                 value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
         except ShardError:

@@ -7,8 +7,8 @@ each holding some, never wait for each other.
 
 ::
 
-    round: begin flights -- lease all that are ours -- one call -- fill all -- await other processes -- end the flights
-             \\-- under way here: join them, last                               \\-- read; what is still missing: again
+    round: begin flights -- read -- lease -- one call -- fill all -- await other processes -- end the flights
+             \\-- of others here: join them, last                    \\-- these again
 """
 
 from __future__ import annotations
@@ -106,14 +106,8 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
     since_ns = tier.clock()
     pause_s = _LOOK_FIRST_S
     while missing:
-        if wanted.limit_ns is None:
-            found.update((yield from read_many(tier, store, missing)))
-        else:
-            found.update((yield from read_young(tier, store, missing, wanted.limit_ns)))
-        missing = [name for name in missing if name not in found]
-        if missing:
-            missing = yield from _round(tier, store, wanted, missing, found, since_ns, pause_s)
-            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+        missing = yield from _round(tier, store, wanted, missing, found, since_ns, pause_s)
+        pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
     return {name: value for name, value in found.items() if not isinstance(value, Absent)}
 
 
@@ -139,7 +133,9 @@ def _round(
             if flight is not mine:
                 parts.pop()
                 others.append(flight)
-        yield from _carry_out(tier, store, wanted, parts, since_ns)
+        # Only now: a read that ends speaks against every load of its key that others have under way.
+        yield from _look(tier, store, wanted, parts)
+        yield from _carry_out(tier, store, wanted, [part for part in parts if part.mine.value is ABANDONED], since_ns)
         again = yield from _await_others(tier, parts, pause_s)
         found.update((part.name, part.mine.value) for part in parts if part.mine.value is not ABANDONED)
     except Exception as error:
@@ -163,6 +159,19 @@ def _round(
         else:
             found[flight.key] = value
     return again
+
+
+def _look(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
+    """Give the keys that L2 holds their values."""
+    flights = {part.name: part.mine for part in parts}
+    if not flights:
+        return
+    if wanted.limit_ns is None:
+        found = yield from read_many(tier, store, flights, flights)
+    else:
+        found = yield from read_young(tier, store, flights, wanted.limit_ns, flights)
+    for name, value in found.items():
+        flights[name].value = value
 
 
 def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int) -> Steps[None]:
