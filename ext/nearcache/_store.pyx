@@ -385,10 +385,7 @@ cdef class Store:
         return subscript_miss(self, key)
 
     def get(self, key, default=None, *, max_age=None):
-        """Return the value, or ``self._missing_get(key, default)`` if there is no valid one.
-
-        With ``max_age`` it is ``self._missing_aged(key, default, max_age)`` that answers.
-        """
+        """Return the value, or what ``_missing_get`` returns if there is no valid one, or ``_missing_aged``."""
         if max_age is not None:
             return self._missing_aged(key, default, max_age)
         cdef PyObject *value = read_object(self, key)  # get_at_once, below, has tried the fast way
@@ -430,7 +427,7 @@ cdef class Store:
         return default
 
     def _missing_aged(self, key, default, max_age):
-        """Hook: what ``get`` returns for a greatest age. A store by itself keeps no ages."""
+        """Hook: what ``get`` returns with ``max_age``."""
         raise TypeError("max_age: a store keeps no ages; caches do")
 
     def _missing_in(self, key):

@@ -8,7 +8,7 @@
 """
 
 from .absence import ABSENT
-from .answers import UNCHANGED, Loaded, Old, conditional
+from .answers import UNCHANGED, Loaded, Old, Unchanged, conditional
 from .cache import (
     Cache,
     CacheInfo,
@@ -92,6 +92,7 @@ __all__ = [
     "ShardTest",
     "ShardUnavailableError",
     "Stats",
+    "Unchanged",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",

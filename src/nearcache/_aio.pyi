@@ -4,8 +4,6 @@ from typing import Any, Generic, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Self, disjoint_base
 
-from .answers import Answer
-
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
@@ -43,7 +41,7 @@ class Hits(Generic[_K, _V]):
     def get_or_load(
         self,
         key: _K,
-        loader: Callable[[_K], Awaitable[Answer[_V]]],
+        loader: Callable[[_K], Awaitable[_V]],
         *,
         ttl: float | None = ...,
         tags: _Tags[_K, _V] = ...,
@@ -53,7 +51,7 @@ class Hits(Generic[_K, _V]):
     def get_or_load(
         self,
         key: _K,
-        loader: Callable[[_K], Answer[_V]],
+        loader: Callable[[_K], _V],
         *,
         ttl: float | None = ...,
         tags: _Tags[_K, _V] = ...,

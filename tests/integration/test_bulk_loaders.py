@@ -144,7 +144,7 @@ def test_error_reaches_all_waiters_and_gives_up_all_leases(
     def load_many(keys: list[str]) -> dict[str, Any]:
         if not failing.is_set():
             failing.set()
-            wait_until(lambda: cache._tier.loads.waiting >= 2, TIMEOUT)  # type: ignore[attr-defined]
+            wait_until(lambda: cache._tier.loads.waiting >= 2, TIMEOUT)
             raise ValueError("the source is down")
         return dict.fromkeys(keys, 1)
 
@@ -256,7 +256,7 @@ def test_what_is_no_mapping_is_an_error_and_leaves_no_lease(
     """Both kinds: no mapping at all, and a value that cannot be stored."""
     cache = open_cache()
     with pytest.raises(TypeError, match="mapping"):
-        cache.get_or_load_many(["a"], lambda keys: [1])  # type: ignore[arg-type, return-value]
+        cache.get_or_load_many(["a"], lambda keys: [1])
     with pytest.raises(nearcache.UnencodableValueError):
         cache.get_or_load_many(["a", "b"], lambda keys: {"a": 1, "b": object()})
     assert leases(*two_shards) == 0

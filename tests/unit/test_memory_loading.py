@@ -91,7 +91,7 @@ def test_bulk_and_single_loads_share_their_keys() -> None:
         start(lambda: cache.get_many(["bad"]), 3),
         start(lambda: cache["bad"], 3),
     ]
-    wait_until(lambda: cache._loads.waiting == 1, TIMEOUT)  # type: ignore[attr-defined]
+    wait_until(lambda: cache._loads.waiting == 1, TIMEOUT)
     may_go.set()
     for thread in threads:
         thread.join(TIMEOUT)
@@ -129,9 +129,9 @@ def test_bulk_loader_of_another_kind_is_refused() -> None:
 
     cache = opened()
     with pytest.raises(TypeError, match=r"cache\.aio"):
-        cache.get_or_load_many(["a"], later)  # type: ignore[arg-type]
+        cache.get_or_load_many(["a"], later)
     with pytest.raises(TypeError, match="mapping"):
-        cache.get_or_load_many(["a"], lambda keys: keys)  # type: ignore[arg-type, return-value]
+        cache.get_or_load_many(["a"], lambda keys: keys)
     with pytest.raises(TypeError, match="load_many="):
         cache.get_or_load_many(["a"])
     with pytest.raises(ConfigError, match="load_many"):

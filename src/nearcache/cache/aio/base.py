@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ..._aio import Hits
+from ...answers import Answer
 from ...errors import CacheError
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from ..holding import Depth
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 D = TypeVar("D")
+Tags: TypeAlias = Sequence[str] | Callable[[K, V], Iterable[str]]
 
 
 class AsyncHold:
@@ -72,6 +74,25 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         return f"{self.cache!r}.aio"
 
     # -- single keys
+
+    if TYPE_CHECKING:  # the compiled part cannot know what loaders may answer
+        # fmt: off
+        @overload
+        def get_or_load(
+            self, key: K, loader: None = None, *, ttl: Lifetime = ..., tags: Tags[K, V] = ..., max_age: float | None = ...
+        ) -> Coroutine[Any, Any, V]: ...
+        @overload
+        def get_or_load(
+            self, key: K, loader: Callable[[K], Awaitable[Answer[V]]], *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
+            max_age: float | None = ...,
+        ) -> Coroutine[Any, Any, V]: ...
+        @overload
+        def get_or_load(
+            self, key: K, loader: Callable[[K], Answer[V]], *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
+            max_age: float | None = ...,
+        ) -> Coroutine[Any, Any, V]: ...
+        # fmt: on
+        def get_or_load(self, *_: Any, **__: Any) -> Any: ...
 
     async def contains(self, key: object) -> bool:
         """Return whether some tier has a value for a key, as ``key in cache`` does."""
