@@ -79,7 +79,8 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         # fmt: off
         @overload
         def get_or_load(
-            self, key: K, loader: None = None, *, ttl: Lifetime = ..., tags: Tags[K, V] = ..., max_age: float | None = ...
+            self, key: K, loader: None = None, *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
+            max_age: float | None = ...,
         ) -> Coroutine[Any, Any, V]: ...
         @overload
         def get_or_load(
