@@ -352,7 +352,8 @@ class Loads:
                 raise LoadCycleError([named(step.key) for step in (*way, load)], same_thread=not own)
             for token in {link.owner, link.carrier}:
                 for beyond in self._waiting.get(token, ()):
-                    if beyond not in seen:
+                    # Who waits for one that is over will be woken, and does not know yet.
+                    if beyond not in seen and not beyond.done.is_set():
                         seen.add(beyond)
                         ways.append((*way, beyond))
 
