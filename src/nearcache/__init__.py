@@ -13,6 +13,7 @@ from .cache import (
     Cache,
     CacheInfo,
     CoherenceStats,
+    DeadLetter,
     Durations,
     Health,
     L1Stats,
@@ -24,11 +25,14 @@ from .cache import (
     ShardHealth,
     ShardTest,
     Stats,
+    WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
+    BacklogFullError,
     BulkError,
     CacheError,
     ClosedError,
@@ -37,6 +41,7 @@ from .errors import (
     ContentionError,
     DecodeError,
     EmbeddedError,
+    FlushTimeoutError,
     ForgedError,
     LoadCycleError,
     LoadTimeoutError,
@@ -50,8 +55,11 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
+from .events import EntryEvent
 from .options import RemovalCause
+from .writers import Writer
 
 __version__ = "0.1.0"
 
@@ -59,6 +67,7 @@ __all__ = [
     "ABSENT",
     "UNCHANGED",
     "AuthenticationFailedError",
+    "BacklogFullError",
     "BulkError",
     "Cache",
     "CacheError",
@@ -68,11 +77,15 @@ __all__ = [
     "CoherenceStats",
     "ConfigError",
     "ContentionError",
+    "DeadLetter",
     "DecodeError",
     "Durations",
     "EmbeddedError",
+    "EntryEvent",
+    "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
@@ -98,6 +111,9 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "Writer",
+    "WritingStats",
+    "WrongTopologyError",
     "conditional",
     "lru_cache",
     "open",

@@ -7,6 +7,7 @@ written or removed during a load is newer in both.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from ..options import Settings, check_tags
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
 from .exchanging import NOTHING, deadline_ns
+from .listening import MemoryHub
 from .memory import MemoryCache
 
 _WRITTEN: Final = 1
@@ -55,6 +57,15 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._births: Store[Any, int] = Store(settings.maxsize)
         self._births.lane_vouch(0, NEVER_NS)
         super()._begin(settings)
+
+    def _begin_telling(self, hub: MemoryHub) -> None:
+        super()._begin_telling(hub)
+
+        def twin_told(name: Any, value: Any, cause: Any) -> None:
+            hub.twin_told(name, value, cause, is_there=first.terms(name) is not None)
+
+        first = weakref.proxy(self)
+        self._old.tell(twin_told)
 
     # -- reading: what the first store does not hold
 
@@ -102,8 +113,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._births[name] = born_ns  # it is as old as it was
         return touched
 
-    def _put_changed(self, op: Op, new: Any, size: int, chosen: Any) -> None:
-        super()._put_changed(op, new, size, chosen)
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Any) -> None:
+        super()._put_changed(op, old, new, size, chosen)
         if self.settings.ages:
             self._births[op.key] = monotonic_ns()
 
@@ -219,6 +230,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
         if due_ms != life.ttl_ms:
             self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
             life = Life(max(1, due_ms))
+            if self._hub is not None:
+                self._hub.twins.add(op.key)
         else:
             self._old.abandon(op.other, drop=True)
         super()._keep(op, value, life, cost_ms, size, under)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from .._store import Op, Store
+from .._store import Op
 from ..absence import ABSENT, Absent, Failure, raise_absent
-from ..answers import UNCHANGED, UNSET, Loaded, Old, given, is_conditional, opened
+from ..answers import UNCHANGED, UNSET, Loaded, opened
 from ..changes import MISSING
+from ..choices import Idle
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
@@ -20,11 +21,12 @@ from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ..freshness import Life, Ttl, freshness_of, ttl_for
 from ..options import Settings, check_tags, memory_options, parse
+from .answering import AnsweringCache
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
 from .copying import remaining
 from .exchanging import IDENTITY as _IDENTITY
 from .exchanging import LOADED as _LOADED
-from .exchanging import NOTHING, ExchangingCache, deadline_ns
+from .exchanging import NOTHING, deadline_ns
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory_gathering import gathering, in_this_thread
 from .readthrough import Single, with_single
@@ -41,7 +43,7 @@ _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_answers", "_births"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_answers", "_births", "_hub", "_idle", "_next"}
 )
 
 
@@ -60,7 +62,7 @@ class _Terms:
     shown: Loaded[Any] | None = None
 
 
-class MemoryCache(ExchangingCache[K, V]):
+class MemoryCache(AnsweringCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 
     Args:
@@ -73,6 +75,8 @@ class MemoryCache(ExchangingCache[K, V]):
     of their time, and attributes of subclasses; not counters, nor loads under way. ``__init__`` is not called again.
     """
 
+    _takes_idle = False
+
     def __init__(self, url: str = "memory://", /, **options: Any) -> None:
         settings = parse(url, **options)
         if settings.scheme != "memory":
@@ -81,8 +85,7 @@ class MemoryCache(ExchangingCache[K, V]):
             raise ConfigError(
                 "url",
                 url,
-                "open a cache with soft_ttl, beta, jitter, negative_ttl, error_ttl, ages or a function as ttl by "
-                "nearcache.open",
+                "what concerns the age of values, and ttl if it is an Idle or a function, is for nearcache.open",
             )
         self._begin(settings)
 
@@ -91,7 +94,7 @@ class MemoryCache(ExchangingCache[K, V]):
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
-            ttl_ns=0 if settings.ttl is None or callable(settings.ttl) else round(settings.ttl * 1e9),
+            ttl_ns=round(settings.ttl * 1e9) if isinstance(settings.ttl, (int, float)) else 0,
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
@@ -104,7 +107,6 @@ class MemoryCache(ExchangingCache[K, V]):
         self._loads = Loads()
         self._counting = threading.Lock()
         self._load_calls = [0, 0, 0, 0]
-        self._answers: Store[Any, Loaded[Any]] | None = None
         self._begin_exchanges()
         self._closed = False
         self._renewing: set[Any] = set()
@@ -186,28 +188,6 @@ class MemoryCache(ExchangingCache[K, V]):
         except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
             return self._failed(error, mine, terms)
 
-    def _shown(self, loader: Callable[[Any], Any], mine: Load, terms: _Terms) -> Callable[[Any], Any]:
-        """Return the loader, given the value that it is to replace if it wants that."""
-        if mine.key is terms.name or not is_conditional(loader):
-            return given(loader, None)
-        old = self._whole(terms.key, terms.name)
-        if old is MISSING:
-            return given(loader, None)
-        answer = None if self._answers is None else self._answers.hit(terms.name, None)
-        # What was stored since then came without terms of its own.
-        terms.shown = answer if answer is not None and answer.value is old else Loaded(old)
-        return given(loader, Old(old, terms.shown.validator))
-
-    def _failed(self, error: Exception, mine: Load, terms: _Terms) -> Absent:
-        """Return what is kept of an error that the loader raised; raise it if nothing is. An old value stays."""
-        if self._freshness.means_absence(error):
-            return ABSENT
-        if mine.key is not terms.name or not self._freshness.failure(error).ttl_ms:
-            raise error
-        kept = copy.copy(error)  # without the traceback, which would keep the loader's variables alive
-        self._count_load(1)
-        return Failure(lambda: copy.copy(kept), error)
-
     def _present(self, key: Any, value: Any) -> V:
         if isinstance(value, Absent):
             raise_absent(key, value)
@@ -264,16 +244,11 @@ class MemoryCache(ExchangingCache[K, V]):
         else:
             ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
             life = self._freshness.life(ttl_for(ttl, terms.key, value))
-            self._keep(op, value, life, cost_ms, size, under)
+            existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
+            with self._telling("loaded", existed=existed):
+                self._keep(op, value, life, cost_ms, size, under)
         if isinstance(answer, Loaded) and (answer.validator is not None or answer.ttl is not UNSET or answer.tags):
             self._remember(terms.name, answer)
-
-    def _remember(self, name: Any, answer: Loaded[Any]) -> None:
-        """Keep the terms of a value, for a loader that will be given it."""
-        if self._answers is None:
-            self._answers = Store(self.settings.maxsize)
-            self._answers.lane_vouch(0, NEVER_NS)
-        self._answers[name] = answer
 
     def _operation(self, name: Any) -> Op:
         return Op(name, 0, wid=_LOADED, write=True)
@@ -295,10 +270,20 @@ class MemoryCache(ExchangingCache[K, V]):
         life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._size_of(value)
-        self.drop(key)  # before: it would overtake the operation
+        existed = self._hub is not None and self._whole(key, op.key) is not MISSING
+        with self._telling(None, existed=existed):
+            self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        with self._changing:  # no verb is between looking and storing
+        with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
             self._keep(op, value, life, 0, size, self._depend(tags))
+
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        if self._takes_idle:
+            return chosen
+        if callable(chosen):
+            return lambda key, value: _lasting(chosen(key, value))
+        return _lasting(chosen)
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -325,6 +310,12 @@ class MemoryCache(ExchangingCache[K, V]):
         """Remove a key. Returns whether it was there."""
         self._use()
         return self.delete(key)
+
+    def _remove(self, key: Any) -> bool:
+        return self.invalidate(key)
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.set(key, value, **options)
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
@@ -456,6 +447,8 @@ class MemoryCache(ExchangingCache[K, V]):
     def close(self) -> None:
         """Let go of everything held. Idempotent."""
         self._closed = True
+        if self._hub is not None:
+            self._hub.close()
         self.drop_all()
 
     def _async_view(self) -> AsyncCache[K, V]:
@@ -481,6 +474,15 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(cache, name)
 
 
+def _lasting(ttl_ms: int) -> int:
+    """Return a lifetime that is no idle time."""
+    if ttl_ms < 0:
+        remedy = "open the memory:// cache with ttl=nearcache.Idle(...), and give values that differ a ttl of their own"
+        raise ConfigError("ttl", Idle(-ttl_ms / 1000), remedy)
+    return ttl_ms
+
+
 def is_aging(settings: Settings) -> bool:
     """Whether what the compiled store knows of lifetimes is not enough."""
-    return callable(settings.ttl) or settings.ages or not freshness_of(settings).is_plain
+    is_plain = freshness_of(settings).is_plain and not settings.ages
+    return callable(settings.ttl) or isinstance(settings.ttl, Idle) or not is_plain

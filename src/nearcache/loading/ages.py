@@ -16,7 +16,9 @@ from ..absence import Absent
 from ..codecs import peek_ids, peek_touched
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Read
+from ..freshness import IDLE_MS
 from ..l2 import Command, Exchange, Reply
+from .aging import times_in
 from .reading import accept, keep
 from .replies import MISSING, answer, generation_in
 from .steps import Steps
@@ -92,7 +94,8 @@ def _take(
         if taken.value is MISSING or data is None:
             continue
         wid, _, whole_ms = peek_ids(data)
-        if pttl_ms < 0 or pttl_ms > whole_ms or peek_touched(data):
+        is_moved = peek_touched(data) or times_in(data).soft_ms == IDLE_MS  # what is read lives on
+        if pttl_ms < 0 or pttl_ms > whole_ms or is_moved:
             continue
         born_ns = start_ns - (whole_ms - pttl_ms) * _MS
         if not isinstance(taken.value, Absent):

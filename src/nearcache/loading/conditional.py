@@ -46,7 +46,7 @@ def show(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Steps
     return Shown(Old(found.value, peek_validator(data)), data, found.under)
 
 
-def extend(
+def let_live(
     tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, token: bytes, generation: int, shown: Shown
 ) -> Steps[Any]:
     """Let the value that was shown live once more, as long as it was to live at first, and return it."""
@@ -55,7 +55,7 @@ def extend(
     arguments = (hex_id(op.wid), hex_id(generation), token, hex_id(wid), b"%d" % whole_ms)
     start_ns = tier.clock()
     try:
-        reply = answer((yield [Exchange(op.lane, [tier.call(tier.scripts.extend, keys, *arguments)])])[0])
+        reply = answer((yield [Exchange(op.lane, [tier.call(tier.scripts.unchanged, keys, *arguments)])])[0])
     except ShardError:
         tier.count(errors=1)
         return shown.old.value

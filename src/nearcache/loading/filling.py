@@ -23,17 +23,17 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
-from ..absence import ABSENT
+from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
 from ..coherence import State
-from ..errors import LoadCycleError, ServerReplyError, ShardError
+from ..errors import DecodeError, LoadCycleError, ServerReplyError, ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Exchange
 from .ages import read_young
 from .aging import renew_later
-from .conditional import Shown, extend, show
+from .conditional import Shown, let_live, show
 from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
 from .reading import accept, read
 from .replies import MISSING, answer
@@ -170,6 +170,11 @@ def carry_out_anew(
         tier.loads.end(mine)
 
 
+def holder_of(tier: Tier, encoded: bytes) -> Load | None:
+    """Return the load of this process that holds the lease of a key, if one does."""
+    return next((each.load for each in list(tier.leases.values()) if each.encoded == encoded), None)
+
+
 def outlast(holder: Load) -> Steps[None]:
     """Wait until another load of this process has given its lease back.
 
@@ -234,7 +239,7 @@ def _load(
             seconds = given.wait_ms / 1000
             anew = anew and limit_ns is not None  # somebody has loaded anew
             mine.op = None  # whatever happens now, it will read again
-            holder = tier.holder(lane, encoded)
+            holder = holder_of(tier, encoded)
             if holder is not None:  # of this process: it may wait for us
                 yield from outlast(holder)
                 continue
@@ -269,6 +274,7 @@ def _attempt(
 def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     keys = tier.write_keys(lane, [encoded])
+    keys.insert(2, tier.names[lane].queue)
     lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
     # What is owed an invalidation is loaded over: it is not known to be gone.
     mode = b"REPLACE" if anew or tier.is_owed(lane, encoded) else b""
@@ -281,12 +287,28 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, ane
             return _Answer(token=rest[0], generation=int(generation, 16))
         if int(status) == 2:
             return _Answer(wait_ms=max(1, int(rest[0])))
+        if int(status) == 4:
+            return _Answer(value=waiting_value(tier, encoded, rest[0]))
         if int(status) != 1:
             return _Answer()
         found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
+    """Return the value that waits to be written behind the cache; ABSENT for a deletion, MISSING if nobody here can
+    read it."""
+    if not envelope:
+        return ABSENT
+    try:
+        value = tier.codec.loads(envelope, key=encoded)[0]
+    except DecodeError as error:
+        tier.count_unreadable(error)
+        return MISSING
+    tier.count_hit(len(envelope))
+    return value
 
 
 def _fill(
@@ -306,7 +328,7 @@ def _fill(
     try:
         if anew and is_conditional(wanted.loader) and not tier.is_owed(op.lane, encoded):
             shown = yield from show(tier, store, op.lane, encoded)
-        loaded = yield from _loaded(tier, store, wanted, op.lane, shown, anew=anew)
+        loaded = yield from _loaded(tier, store, wanted, op, shown, anew=anew)
     except GeneratorExit:
         raise
     except BaseException:
@@ -316,7 +338,7 @@ def _fill(
         tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
     if loaded is None:
         assert shown is not None
-        return (yield from extend(tier, store, op, encoded, given.token, given.generation, shown))
+        return (yield from let_live(tier, store, op, encoded, given.token, given.generation, shown))
     if loaded.tags is None:
         tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
@@ -337,17 +359,19 @@ def _fill(
 
 
 def _loaded(
-    tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int, shown: Shown | None, *, anew: bool
+    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, shown: Shown | None, *, anew: bool
 ) -> Steps[Outcome | None]:
     """Call the loader, with the generations of the value's tags captured before. None: the value shown is right."""
-    captured = yield from capture(tier, store, [lane], wanted.tags)
+    captured = yield from capture(tier, store, [op.lane], wanted.tags)
     begun_ns = tier.clock()
     value = yield from _call(tier, wanted, shown, fails=anew)
     if value is UNCHANGED and shown is not None:
         tier.count(unchanged=1)
         return None
     cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
-    return (yield from outcome_of(tier, store, lane, wanted, value, captured, cost_ms))
+    outcome = yield from outcome_of(tier, store, op.lane, wanted, value, captured, cost_ms)
+    tier.writing(op.wid, op.key, ABSENT if isinstance(outcome.value, Absent) else outcome.value)
+    return outcome
 
 
 def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:

@@ -27,7 +27,7 @@ from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
 from .ages import read_young
 from .bulk import read_many
-from .filling import outlast
+from .filling import holder_of, outlast, waiting_value
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
 from .reading import accept
 from .replies import MISSING
@@ -220,6 +220,14 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
             tier.leases[part.token] = Leased(part.lane, part.encoded, part.token, tier.clock(), part.mine)
         elif int(status) == 2:
             part.wait_ms = max(1, int(rest[0]))
+        elif int(status) == 4:
+            value = waiting_value(tier, part.encoded, rest[0])
+            if value is MISSING:
+                part.is_loaded = True
+            else:
+                part.mine.value = value
+                assert part.op is not None
+                store.abandon(part.op, drop=True)
         elif int(status) != 1:  # on hold
             part.is_loaded = True
         else:
@@ -240,6 +248,7 @@ def _lease_command(tier: Tier, part: _Part) -> Command:
     is_heard = tier.lanes[part.lane].state is State.LIVE
     lease_ms = tier.lease_ms if is_heard else max(tier.lease_ms, LEASE_UNHEARD_MS)
     keys = tier.write_keys(part.lane, [part.encoded])
+    keys.insert(2, tier.names[part.lane].queue)
     return tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, part.mode)
 
 
@@ -253,6 +262,8 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     for part in parts:
         outcome = yield from _outcome(tier, store, part, answers, captured, cost_ms)
         part.mine.value = outcome.value
+        if part.op is not None:
+            tier.writing(part.op.wid, part.name, outcome.value)
         outcomes.append((part, outcome))
     fills = [(part, outcome) for part, outcome in outcomes if part.token and _is_kept(tier, outcome)]
     kept = {part for part, _ in fills}
@@ -367,7 +378,7 @@ def _await_others(tier: Tier, parts: list[_Part], pause_s: float) -> Steps[list[
             continue
         again.append(part.name)
         part.mine.op = None  # whatever happens now, it will be read again
-        holder = tier.holder(part.lane, part.encoded)
+        holder = holder_of(tier, part.encoded)
         if holder is not None:  # of this process: it may wait for us
             yield from outlast(holder)
             continue

@@ -2,5 +2,6 @@
 
 from .base import AsyncCache, AsyncHold
 from .readthrough import BulkLoader, Loader
+from .views import AsyncView
 
-__all__ = ["AsyncCache", "AsyncHold", "BulkLoader", "Loader"]
+__all__ = ["AsyncCache", "AsyncHold", "AsyncView", "BulkLoader", "Loader"]
