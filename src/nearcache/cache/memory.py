@@ -85,7 +85,7 @@ class MemoryCache(AnsweringCache[K, V]):
             raise ConfigError(
                 "url",
                 url,
-                "what concerns the age of values, and ttl if it is an Idle or a function, is for nearcache.open",
+                "with options about age or absence, or an Idle or a function as ttl, open it by nearcache.open",
             )
         self._begin(settings)
 
