@@ -91,8 +91,14 @@ cdef class Hits:
     def __init__(self, hit):
         self._hit = hit
 
-    def get(self, key, default=None):
-        """Return, when awaited, the value of a key, or the default if no tier has it. Never calls the loader."""
+    def get(self, key, default=None, *, max_age=None):
+        """Return, when awaited, the value of a key, or the default if no tier has it. Never calls the loader.
+
+        Args:
+            max_age: A value that was stored longer ago, in seconds, counts as missing.
+        """
+        if max_age is not None:
+            return self._missing_aged(key, default, max_age)
         found = self._hit(key, NOTHING)
         if found is NOTHING:
             return self._missing_get(key, default)
@@ -107,7 +113,10 @@ cdef class Hits:
                 worker thread; default: the cache's own ``loader=``.
             ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; default: the cache's.
             tags: Of a loaded value; as in :meth:`Cache.get_or_load`.
+            max_age: A value that was stored longer ago, in seconds, is loaded anew.
         """
+        if options and options.get("max_age") is not None:
+            return self._missing_load(key, loader, **options)
         found = self._hit(key, NOTHING)
         if found is NOTHING:
             return self._missing_load(key, loader, **options)

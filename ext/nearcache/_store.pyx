@@ -385,8 +385,10 @@ cdef class Store:
                 return self._missing(key)
         return subscript_miss(self, key)
 
-    def get(self, key, default=None):
-        """Return the value, or ``self._missing_get(key, default)`` if there is no valid one."""
+    def get(self, key, default=None, *, max_age=None):
+        """Return the value, or what ``_missing_get`` returns if there is no valid one, or ``_missing_aged``."""
+        if max_age is not None:
+            return self._missing_aged(key, default, max_age)
         cdef PyObject *value = read_object(self, key)  # get_at_once, below, has tried the fast way
         if value != NULL:
             return owned(value)
@@ -424,6 +426,10 @@ cdef class Store:
     def _missing_get(self, key, default):
         """Hook: what ``get`` returns when there is no valid entry."""
         return default
+
+    def _missing_aged(self, key, default, max_age):
+        """Hook: what ``get`` returns with ``max_age``."""
+        raise TypeError("max_age: a store keeps no ages; caches do")
 
     def _missing_in(self, key):
         """Hook: what ``key in self`` is when there is no valid entry."""

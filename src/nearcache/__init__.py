@@ -8,6 +8,7 @@
 """
 
 from .absence import ABSENT
+from .answers import UNCHANGED, Loaded, Old, Unchanged, conditional
 from .cache import (
     Cache,
     CacheInfo,
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "UNCHANGED",
     "AuthenticationFailedError",
     "BacklogFullError",
     "BulkError",
@@ -90,9 +92,11 @@ __all__ = [
     "LaneStats",
     "LoadCycleError",
     "LoadTimeoutError",
+    "Loaded",
     "LoaderStats",
     "MemoryCache",
     "NotRedisError",
+    "Old",
     "RemovalCause",
     "SelfTest",
     "ServerNotFoundError",
@@ -103,6 +107,7 @@ __all__ = [
     "ShardUnavailableError",
     "Stats",
     "Subscription",
+    "Unchanged",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",
@@ -111,6 +116,7 @@ __all__ = [
     "Writer",
     "WritingStats",
     "WrongTopologyError",
+    "conditional",
     "lru_cache",
     "open",
     "ttl_cache",

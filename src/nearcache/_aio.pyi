@@ -30,18 +30,36 @@ class Hits(Generic[_K, _V]):
     def __init__(self, hit: Callable[[_K, Any], Any]) -> None: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @overload
-    def get(self, key: _K, default: None = None) -> Coroutine[Any, Any, _V | None]: ...
+    def get(self, key: _K, default: None = None, *, max_age: float | None = None) -> Coroutine[Any, Any, _V | None]: ...
     @overload
-    def get(self, key: _K, default: _D) -> Coroutine[Any, Any, _V | _D]: ...
+    def get(self, key: _K, default: _D, *, max_age: float | None = None) -> Coroutine[Any, Any, _V | _D]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: None = None, *, ttl: _Lifetime[_K, _V] = ..., tags: _Tags[_K, _V] = ...
+        self,
+        key: _K,
+        loader: None = None,
+        *,
+        ttl: _Lifetime[_K, _V] = ...,
+        tags: _Tags[_K, _V] = ...,
+        max_age: float | None = None,
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: Callable[[_K], Awaitable[_V]], *, ttl: _Lifetime[_K, _V] = ..., tags: _Tags[_K, _V] = ...
+        self,
+        key: _K,
+        loader: Callable[[_K], Awaitable[_V]],
+        *,
+        ttl: _Lifetime[_K, _V] = ...,
+        tags: _Tags[_K, _V] = ...,
+        max_age: float | None = None,
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: Callable[[_K], _V], *, ttl: _Lifetime[_K, _V] = ..., tags: _Tags[_K, _V] = ...
+        self,
+        key: _K,
+        loader: Callable[[_K], _V],
+        *,
+        ttl: _Lifetime[_K, _V] = ...,
+        tags: _Tags[_K, _V] = ...,
+        max_age: float | None = None,
     ) -> Coroutine[Any, Any, _V]: ...

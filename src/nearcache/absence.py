@@ -1,12 +1,13 @@
-"""The answer of a loader that there is no value, which is not ``None``: that is one."""
+"""The answer of a loader that there is no value, which is not ``None``: that is one. And what is kept of it."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 
 class Absent:
-    """The type of :data:`ABSENT`, of which there is one object."""
+    """The type of :data:`ABSENT`. Whatever stands in the place of a value without being one is of this type."""
 
     __slots__ = ()
 
@@ -19,3 +20,52 @@ class Absent:
 
 #: There is no value. A loader may return it instead of raising KeyError.
 ABSENT: Final = Absent()
+
+
+class Failure(Absent):
+    """There is no value, because the loader raised something that is remembered.
+
+    Args:
+        make: Makes the error anew: what is raised twice would grow a traceback of both.
+        original: The error itself, in the process whose loader raised it.
+    """
+
+    __slots__ = ("_make", "_original")
+
+    def __init__(self, make: Callable[[], Exception], original: Exception | None = None) -> None:
+        self._make = make
+        self._original = original
+
+    def __repr__(self) -> str:
+        return f"<remembered {self.error()!r}>"
+
+    def error(self) -> Exception:
+        """Return what is to be raised."""
+        return self._make() if self._original is None else self._original
+
+    def remembered(self) -> Failure:
+        """Return the same without the original."""
+        return Failure(self._make)
+
+
+class Noted(Absent):
+    """What L1 holds of a key that has no value. No hit finds it: it lies there as a suspect.
+
+    Attributes:
+        answer: What is remembered.
+        lane, stamp: It is to be believed while the lane is vouched for and has this stamp.
+    """
+
+    __slots__ = ("answer", "lane", "stamp")
+
+    def __init__(self, answer: Failure, lane: int, stamp: int) -> None:
+        self.answer = answer
+        self.lane = lane
+        self.stamp = stamp
+
+
+def raise_absent(key: Any, answer: Absent) -> None:
+    """Raise what an answer without a value means: what was remembered, or KeyError."""
+    if isinstance(answer, Failure):
+        raise answer.error()
+    raise KeyError(key)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, Final
 
+from .answers import is_coroutine_loader
 from .errors import ClosedError
 from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
 from .loops import PerLoop, wake
@@ -59,7 +60,7 @@ async def wait_for_load(loads: Loads, load: Load) -> Any:
 
 async def call_loader(loader: Callable[[Any], Any], key: Any) -> Any:
     """Return a loader's value. A coroutine function runs in this task; any other callable in a worker thread."""
-    if inspect.iscoroutinefunction(loader) or inspect.iscoroutinefunction(getattr(loader, "__call__", None)):  # noqa: B004
+    if is_coroutine_loader(loader):
         return await loader(key)
     value = await asyncio.to_thread(loader, key)
     return await value if inspect.isawaitable(value) else value

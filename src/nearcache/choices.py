@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args
 
-from .errors import ConfigError
+from .errors import CacheError, ConfigError
 
 #: How values become bytes, by name; an object with ``codec_id``, ``encode`` and ``decode`` does as well.
 CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
@@ -141,6 +141,23 @@ def lifetime(option: str, value: Any) -> Any:
     return value if callable(value) or isinstance(value, Idle) else ttl_seconds(option, value)
 
 
+_error_seconds: Final = seconds(0.001, MAX_TTL_S)
+
+
+def error_lifetimes(option: str, value: Any) -> Any:
+    """Check that a value says for classes of exceptions how long they are kept."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ConfigError(option, value, "give a dict of exception classes and seconds, as in {NotFound: 5.0}")
+    for cls in value:
+        if not isinstance(cls, type) or not issubclass(cls, Exception):
+            raise ConfigError(option, cls, "the keys are classes of exceptions")
+        if cls is Exception or issubclass(cls, CacheError):
+            raise ConfigError(option, cls, "give classes that say something about the key, such as your own")
+    return {cls: _error_seconds(option, kept) for cls, kept in value.items()}
+
+
 #: Every option about values and their freshness that is not checked elsewhere.
 CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "codec": codec,
@@ -154,5 +171,6 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
     "beta": seconds(0.0, 100.0, kind="a number"),
     "negative_ttl": seconds(0.001, MAX_TTL_S, none="absence is not kept"),
+    "error_ttl": error_lifetimes,
     "loader_timeout": seconds(0.001, MAX_TTL_S, none="as long as it takes"),
 }

@@ -17,7 +17,7 @@ blocks keeps everything waiting that it carries, such as the tasks of its event 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -34,6 +34,7 @@ strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")
 
 #: See :func:`renewal_of`.
 _RENEWAL: Final = object()
+_YOUNG: Final = object()
 
 Callback = Callable[[], object]
 AnyLock = AbstractContextManager[Any]
@@ -42,6 +43,29 @@ AnyLock = AbstractContextManager[Any]
 def renewal_of(name: Hashable) -> Hashable:
     """Return what a load that was asked for whatever is there is known as: who merely reads does not wait for it."""
     return _RENEWAL, name
+
+
+def young_of(name: Hashable, limit_ns: int) -> Hashable:
+    """Return what a load is known as that was asked for unless the value is of at most this age."""
+    return _YOUNG, name, limit_ns
+
+
+def named(key: Hashable) -> Hashable:
+    """Return the name of what is known as this."""
+    is_marked = type(key) is tuple and len(key) > 1 and (key[0] is _RENEWAL or key[0] is _YOUNG)
+    return key[1] if is_marked else key  # type: ignore[index]  # then it is a tuple
+
+
+class Many:
+    """What a load of many keys is known as. It is nobody else's, though its keys may be."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Iterable[Any]) -> None:
+        self._keys = tuple(keys)
+
+    def __repr__(self) -> str:
+        return repr(self._keys)
 
 
 class Signal:
@@ -325,10 +349,11 @@ class Loads:
             link = way[-1]
             if link.owner in tokens or link.carrier in tokens:
                 own = link.owner in tokens
-                raise LoadCycleError([*(step.key for step in way), load.key], same_thread=not own)
+                raise LoadCycleError([named(step.key) for step in (*way, load)], same_thread=not own)
             for token in {link.owner, link.carrier}:
                 for beyond in self._waiting.get(token, ()):
-                    if beyond not in seen:
+                    # Who waits for one that is over will be woken, and does not know yet.
+                    if beyond not in seen and not beyond.done.is_set():
                         seen.add(beyond)
                         ways.append((*way, beyond))
 

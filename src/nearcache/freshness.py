@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from .choices import Idle
@@ -48,6 +48,7 @@ class Freshness:
         soft: When the soft end is: below 1 a fraction of the lifetime, else seconds; 0: never.
         beta: How eagerly values are loaded anew before that; 0: not at all. 1 is what XFetch recommends.
         negative_ms: How long it is kept that there is no value; 0: not at all.
+        errors: How long it is kept that a loader raised an error of a class, in milliseconds.
         chance: Returns a random number, from 0 to below 1.
     """
 
@@ -55,12 +56,18 @@ class Freshness:
     soft: float = 0.0
     beta: float = 0.0
     negative_ms: int = 0
+    errors: Mapping[Any, int] = field(default_factory=dict)
     chance: Callable[[], float] = _chance
 
     @property
     def is_plain(self) -> bool:
         """Whether every entry lives exactly as long as it was told, and is served until then."""
-        return not (self.jitter or self.soft or self.beta or self.negative_ms)
+        return not (self.jitter or self.soft or self.beta or self.keeps_absence)
+
+    @property
+    def keeps_absence(self) -> bool:
+        """Whether anything is kept of keys that have no value."""
+        return bool(self.negative_ms or self.errors)
 
     @property
     def renews(self) -> bool:
@@ -84,6 +91,21 @@ class Freshness:
     def absence(self) -> Life:
         """Return the end of an entry that says that there is no value."""
         return Life(self.life(self.negative_ms).ttl_ms)
+
+    def means_absence(self, error: BaseException) -> bool:
+        """Whether what a loader raised says that there is no value, and that is kept."""
+        return self._nearest(error) is KeyError and KeyError not in self.errors
+
+    def failure(self, error: BaseException) -> Life:
+        """Return the end of an entry that says what a loader raised; 0 ms: none is kept."""
+        nearest = self._nearest(error)
+        return Life(self.life(self.errors[nearest]).ttl_ms if nearest in self.errors else 0)
+
+    def _nearest(self, error: BaseException) -> type[BaseException] | None:
+        """Return the class that decides: the error's own, or the nearest above it of which anything is kept."""
+        return next(
+            (cls for cls in type(error).__mro__ if cls in self.errors or (cls is KeyError and self.negative_ms)), None
+        )
 
     def due_ms(self, left_ms: int, cost_ms: int) -> int:
         """Return in how long a value is to be loaded anew that has so long to its soft end, or to its only one.
@@ -116,7 +138,11 @@ def is_worn(left_ms: int, whole_ms: int) -> bool:
 def freshness_of(settings: Settings) -> Freshness:
     """Return what the options of a cache say."""
     return Freshness(
-        settings.jitter, settings.soft_ttl or 0.0, settings.beta, round((settings.negative_ttl or 0) * 1000)
+        settings.jitter,
+        settings.soft_ttl or 0.0,
+        settings.beta,
+        round((settings.negative_ttl or 0) * 1000),
+        {cls: max(1, round(seconds * 1000)) for cls, seconds in (settings.error_ttl or {}).items()},
     )
 
 

@@ -81,6 +81,8 @@ class Settings:
             at all, 1: as XFetch has it.
         negative_ttl: How long it is kept that a loader raised KeyError or returned :data:`nearcache.ABSENT`; ``None``:
             not at all.
+        error_ttl: How long it is kept that a loader raised an exception, by its class: ``{NotFound: 5.0}``. Classes
+            below those that are given count too, the nearest first.
         loader_timeout: Longest that anybody waits for a load. It goes on all the same, and fills the cache. ``None``:
             as long as it takes.
         l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
@@ -90,6 +92,9 @@ class Settings:
         connect_timeout: Longest that making one connection may take.
         pool_size: Most connections to one shard; further callers wait, up to ``timeout``.
         loader: Called with the key on a miss of ``cache[key]``.
+        load_many: Called with a list of keys for all misses of one ``get_many``; returns a mapping of those that have a
+            value. Without ``loader`` it is called with single keys too.
+        ages: Whether a ``memory://`` cache keeps how old values are, for ``max_age``.
         key: Function from the user's key to an encodable one.
         getsizeof: Size of a value, for ``maxbytes`` of a ``memory://`` cache.
         on_removal: Called with key, value and cause (:data:`RemovalCause`) of each entry that has gone from L1. The key
@@ -139,6 +144,7 @@ class Settings:
     soft_ttl: float | None = None
     beta: float = 0.0
     negative_ttl: float | None = None
+    error_ttl: Mapping[Any, float] | None = None
     loader_timeout: float | None = None
     l1_ttl: float | None = None
     max_staleness: float = 2.0
@@ -147,6 +153,8 @@ class Settings:
     connect_timeout: float = 1.0
     pool_size: int = 16
     loader: Callable[[Any], Any] | None = None
+    load_many: Callable[[list[Any]], Any] | None = None
+    ages: bool = False
     key: Callable[[Any], Any] | None = None
     getsizeof: Callable[[Any], int] | None = None
     on_removal: Callable[[Any, Any, RemovalCause], object] | None = None
@@ -250,6 +258,8 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "connect_timeout": _seconds(0.001, 600.0),
     "pool_size": _integer(1, 10_000),
     "loader": _callable,
+    "load_many": _callable,
+    "ages": _boolean,
     "key": _callable,
     "getsizeof": _callable,
     "on_removal": _callable,
@@ -291,11 +301,13 @@ _L2_ONLY: Final = frozenset({
     "signing_keys", "encryption_keys", "isolation", "writer", "write_delay", "write_batch", "write_attempts",
     "max_backlog",
 })  # fmt: skip
+_MEMORY_ONLY: Final = frozenset({"getsizeof", "ages"})
 #: Options of writing behind the cache, which need ``write_delay``.
 _BEHIND: Final = ("write_batch", "write_attempts", "max_backlog")
-_MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
-_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags", "type", "writer"})
+_OBJECTS: Final = frozenset({
+    "loader", "load_many", "key", "getsizeof", "on_removal", "classes", "tags", "type", "error_ttl", "writer",
+})  # fmt: skip
 #: Options that a URL should not hold, because URLs end in logs.
 _SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
 

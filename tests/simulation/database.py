@@ -210,6 +210,17 @@ def _getrange(db: Database, words: Words) -> bytes:
     return value[start : end + 1]
 
 
+def _setrange(db: Database, words: Words) -> int:
+    key, start, piece = words[0], _integer(words[1]), words[2]
+    value = db.text(key) or b""
+    if start < 0:
+        raise RedisError("ERR offset is out of range")
+    if piece:
+        padded = value.ljust(start, b"\0")
+        db.put(key, padded[:start] + piece + padded[start + len(piece) :], db.expires.get(key))
+    return len(db.text(key) or b"")
+
+
 def _strlen(db: Database, words: Words) -> int:
     return len(db.text(words[0]) or b"")
 
@@ -288,6 +299,7 @@ COMMANDS: Final[dict[bytes, tuple[Callable[[Database, Words], Any], int, int, in
     b"DEL": (_unlink, 1, _ANY, _WRITES),
     b"RENAME": (_rename, 2, 2, _WRITES),
     b"GETRANGE": (_getrange, 3, 3, _READS),
+    b"SETRANGE": (_setrange, 3, 3, _GROWS),
     b"STRLEN": (_strlen, 1, 1, _READS),
     b"HSET": (_hset, 3, _ANY, _GROWS),
     b"HGET": (_hget, 2, 2, _READS),

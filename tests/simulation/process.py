@@ -327,6 +327,7 @@ class Process:
             _driver=SimpleNamespace(after_fork=lambda: None),
             _tier=self.tier,
             _runner=SimpleNamespace(after_fork=lambda: None),
+            _scribe=None,
             _upkeep=self.keeper,
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=self._forget_watched),

@@ -119,6 +119,14 @@ class Scripts:
             return [write, token], keys, []
         if name == "invalidate":
             return [write, *rng.choice([(), (), (b"200000", token), (b"0", token)])], keys, []
+        if name == "touch":
+            return [write, rng.choice([b"100000", b"400000"]), rng.choice([b"-1", b"35"])], keys, []
+        if name == "unchanged":
+            held = self.double.data.get(LANE.value(keys[0]), b"")
+            there = held[4:12].hex().encode() if isinstance(held, bytes) and rng.random() < 0.7 else wid(5)
+            return [write, generation, token, there, b"300000"], keys, []
+        if name == "take":
+            return [write], keys, []
         if name == "adopt":
             return [write, wid(rng.randrange(3))], [], []
         return [write], [], []

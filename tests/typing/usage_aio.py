@@ -43,6 +43,28 @@ async def use_single_keys() -> None:
         await c.get_or_load("a", str.upper)  # type: ignore[arg-type]  # a loader of other values
 
 
+async def load_many(skus: list[str]) -> dict[str, int]:
+    """A bulk loader that awaits."""
+    return {sku: len(sku) for sku in skus}
+
+
+@nearcache.conditional
+async def load_newer(sku: str, old: nearcache.Old | None) -> int | nearcache.Unchanged:
+    """A loader that is shown what is there."""
+    return nearcache.UNCHANGED if old else len(sku)
+
+
+async def read_through() -> None:
+    """As for threads."""
+    c = prices.aio
+    assert_type(await c.get_or_load_many(["a"], load_many, max_age=5), dict[str, int])
+    assert_type(await c.get_many(["a"], max_age=5), dict[str, int])
+    assert_type(await c.get("a", max_age=5), int | None)
+    assert_type(await c.get_or_load("a", load, max_age=5), int)
+    assert_type(await c.refresh("a", load_newer), int)
+    assert_type(await c.get_or_load("a", lambda sku: nearcache.Loaded(len(sku)), tags=["t"]), int)
+
+
 async def use_many_keys() -> None:
     """What comes in and goes out are mappings of the cache's types."""
     c = prices.aio

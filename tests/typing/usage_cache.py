@@ -53,6 +53,33 @@ def use_many_keys() -> None:
     prices.update(a=1)
 
 
+def load_many(skus: list[str]) -> dict[str, int | nearcache.Loaded[int]]:
+    """A bulk loader: some values come with terms of their own."""
+    return {sku: nearcache.Loaded(len(sku), ttl=5, tags=["t"], validator="v") for sku in skus}
+
+
+@nearcache.conditional
+def load_newer(sku: str, old: nearcache.Old | None) -> int | nearcache.Loaded[int] | nearcache.Unchanged:
+    """A loader that is shown what is there."""
+    return (
+        nearcache.UNCHANGED if old is not None and old.validator == "v" else nearcache.Loaded(len(sku), validator="v")
+    )
+
+
+def read_through() -> None:
+    """Loaders may answer with terms; what the caller gets is the value."""
+    assert_type(prices.get_or_load_many(["a", "b"], load_many, ttl=5, tags=["t"], max_age=5), dict[str, int])
+    assert_type(prices.get_many(["a"], max_age=5), dict[str, int])
+    assert_type(prices.get("a", max_age=5), int | None)
+    assert_type(prices.get("a", 0, max_age=5), int)
+    assert_type(prices.get_or_load("a", load, max_age=5), int)
+    assert_type(prices.get_or_load("a", lambda sku: nearcache.Loaded(len(sku)), max_age=5), int)
+    assert_type(prices.get_or_load("a", load_newer), int)
+    assert_type(prices.refresh("a", load_newer), int)
+    prices.get_or_load_many(["a"], lambda skus: dict.fromkeys(skus, "x"))  # type: ignore[arg-type]  # other values
+    prices.get_or_load("a", lambda sku: nearcache.Loaded("x"))  # type: ignore[arg-type]  # likewise
+
+
 def use_as_mapping() -> None:
     """The mapping half speaks of this process's L1."""
     assert_type(iter(prices), Iterator[str])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 
 import pytest
 
@@ -304,3 +304,23 @@ def test_thread_that_blocks_keeps_the_loads_of_its_loop_waiting() -> None:
     loads.end(b)
     thread.join(TIMEOUT)
     assert not thread.is_alive()
+
+
+def test_wait_for_what_is_over_is_no_part_of_a_cycle() -> None:
+    """Its waiter has not run yet since; meanwhile who carried that load out may wait for the waiter's own."""
+    loads = Loads()
+    first, second = Load("a"), Load("b")
+    first.owner, second.owner = "one", "two"
+    for load in (first, second):
+        load.carrier = -1
+        assert loads.begin(load) is load
+    context = copy_context()
+    context.run(strand.set, "one")
+    context.run(loads.join, second, lambda: None)
+    loads.end(second)
+    other = copy_context()
+    other.run(strand.set, "two")
+    other.run(loads.join, first, lambda: None)
+    context.run(loads.leave, second, lambda: None)
+    with pytest.raises(LoadCycleError):
+        context.run(loads.join, first, lambda: None)

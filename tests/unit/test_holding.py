@@ -38,3 +38,29 @@ def test_hold_that_begins_in_part_is_given_up_whole() -> None:
     with pytest.raises(BulkError):
         asyncio.run(enter())
     assert ended == ["thread", "task"]
+
+
+def test_hold_that_is_entered_again_ends_with_the_outer_block() -> None:
+    """A function that holds what its caller holds must not let go of it."""
+    done: list[str] = []
+
+    async def begin() -> None:
+        done.append("begin")
+
+    async def end() -> None:
+        done.append("end")
+
+    async def enter(held: AsyncHold) -> None:
+        async with held:
+            async with held:
+                done.append("in")
+            done.append("out")
+
+    held = Hold(lambda: done.append("begin"), lambda: done.append("end"))
+    for _ in range(2):
+        with held:
+            with held:
+                done.append("in")
+            done.append("out")
+    asyncio.run(enter(AsyncHold(begin, end)))
+    assert done == ["begin", "begin", "in", "out", "end"] * 3

@@ -7,23 +7,23 @@ written or removed during a load is newer in both.
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from .._store import Op, Store
-from ..absence import ABSENT
+from ..absence import ABSENT, Absent, Failure
+from ..answers import is_coroutine_loader
 from ..changes import MISSING
-from ..clocks import NEVER_NS
+from ..clocks import NEVER_NS, monotonic_ns
 from ..flights import Load, renewal_of
 from ..freshness import Life
 from ..options import Settings, check_tags
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
-from .exchanging import deadline_ns
+from .exchanging import NOTHING, deadline_ns
 from .listening import MemoryHub
-from .memory import NOTHING, MemoryCache
+from .memory import MemoryCache
 
 _WRITTEN: Final = 1
 _IDENTITY: Final = 1
@@ -40,7 +40,8 @@ class _Twins(Op):
 
 
 class AgingMemoryCache(MemoryCache[K, V]):
-    """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter``, ``negative_ttl`` or a function for ``ttl``.
+    """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter``, ``negative_ttl``, ``error_ttl``, ``ages`` or a
+    function for ``ttl``.
 
     Args:
         url, options: As for :class:`MemoryCache`.
@@ -53,6 +54,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.lane_vouch(0, NEVER_NS)
         self._old.lane_attach(0, _IDENTITY)
         self._workers = Workers()
+        self._births: Store[Any, int] = Store(settings.maxsize)
+        self._births.lane_vouch(0, NEVER_NS)
         super()._begin(settings)
 
     def _begin_telling(self, hub: MemoryHub) -> None:
@@ -69,11 +72,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _missing_get(self, key: K, default: Any) -> Any:
         self._use()
         old = self._found_old(key)
-        return default if old is NOTHING or old is ABSENT else old
+        return default if old is NOTHING or isinstance(old, Absent) else old
 
     def _missing_in(self, key: object) -> bool:
         old = self._old.peek(self._held(key), NOTHING)
-        return old is not NOTHING and old is not ABSENT
+        return old is not NOTHING and not isinstance(old, Absent)
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is None:
@@ -82,14 +85,38 @@ class AgingMemoryCache(MemoryCache[K, V]):
                 return old
         return super()._missing(key)
 
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key."""
+    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
         wanted = list(keys)
-        found = super().get_many(wanted)
-        for key in wanted:
+        found = super()._held_many(wanted, limit_ns)
+        for key in wanted if limit_ns is None else ():
             if key not in found and (old := self._missing_get(key, NOTHING)) is not NOTHING:
                 found[key] = old
         return found
+
+    def _hit_young(self, key: K, limit_ns: int) -> Any:
+        if not self.settings.ages:
+            return super()._hit_young(key, limit_ns)
+        name = self._held(key)
+        born_ns = self._births.hit(name, None)
+        if born_ns is None or born_ns < monotonic_ns() - limit_ns:
+            return DEFAULT
+        found = self.hit(key, DEFAULT)
+        if found is DEFAULT:
+            found = self._old.hit(name, DEFAULT)
+        return DEFAULT if isinstance(found, Absent) else found
+
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        name = self._held(key)
+        born_ns = self._births.hit(name, None)
+        touched = super()._touch(key, ttl, whole=whole)
+        if born_ns is not None:
+            self._births[name] = born_ns  # it is as old as it was
+        return touched
+
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Any) -> None:
+        super()._put_changed(op, old, new, size, chosen)
+        if self.settings.ages:
+            self._births[op.key] = monotonic_ns()
 
     def _found_old(self, key: Any) -> Any:
         loader = self.settings.loader
@@ -99,9 +126,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _old_value(self, terms: Any, loader: Any) -> Any:
         old = self._old.get(terms.name, NOTHING)
-        if old is NOTHING or old is ABSENT:
+        if old is NOTHING or isinstance(old, Absent):
             return old
-        if not inspect.iscoroutinefunction(loader) and self._begin_renewal(terms.name):
+        if not is_coroutine_loader(loader) and self._begin_renewal(terms.name):
             taken = self._workers.submit(lambda: self._renew(terms, loader))
             if not taken:
                 self._renewing.discard(terms.name)
@@ -182,7 +209,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         value = self.peek(key, NOTHING)
         if value is NOTHING:
             value = self._old.peek(name, ABSENT)
-        return MISSING if value is ABSENT else value
+        return MISSING if isinstance(value, Absent) else value
 
     def _outdate(self, name: Any) -> None:
         self._old.delete(name)
@@ -192,8 +219,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:
         assert isinstance(op, _Twins)
-        if value is ABSENT:
-            self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
+        if self.settings.ages:
+            self._births[op.key] = monotonic_ns()
+        if isinstance(value, Absent):
+            kept: Any = value.remembered() if isinstance(value, Failure) else value
+            self._old.finish(op.other, kept, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
             self.finish(op, None, 0, 0)
             return
         due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
+from ..answers import bare
 from ..errors import LoadCycleError
 from .cached import ABSENT, Cached, Plan
 
@@ -128,11 +129,11 @@ class CachedCoroutine(Cached):
             try:
                 await Apart.run(self._plan.generation)
             except ConnectionError:
-                return await self._function(*args, **kwargs)
+                return bare(await self._function(*args, **kwargs))
         try:
             found, key = self._hit(args, kwargs, is_method)
         except ConnectionError:
-            return await self._function(*args, **kwargs)
+            return bare(await self._function(*args, **kwargs))
         return found if found is not ABSENT else (await self._load(key, args, kwargs))[0]
 
     def _knows_generation(self) -> bool:

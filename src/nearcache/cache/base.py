@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import (
     Callable,
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar, cas
 
 from .. import freshness
 from .._store import Store
+from ..absence import Absent
+from ..answers import is_coroutine_loader
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
@@ -29,9 +30,9 @@ from .holding import Hold
 from .letters import Letters
 from .listening import Listened
 from .namespaces import View
+from .readthrough import ReadThrough
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
-from .timed import in_time
 from .verbs import Verbs
 from .views import Items, Values
 
@@ -57,7 +58,7 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
+class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -106,79 +107,6 @@ class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
         """
         raise NotImplementedError
 
-    def get_or_load(
-        self,
-        key: K,
-        loader: Callable[[K], V] | None = None,
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-    ) -> V:
-        """Return the value for a key; on a miss call the loader and keep its value.
-
-        However many threads, tasks and processes ask for one key at the same time, one loader runs.
-
-        Args:
-            key: Encodable (``memory://``: hashable).
-            loader: Called with the key; default: the cache's own ``loader=``.
-            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; or a function that returns it for key and
-                value; default: the cache's.
-            tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by, or a function that returns
-                them for key and value; default: the cache's own ``tags=``. What tags there are is best known before the
-                load: the first value under a tag that only the function told of is returned and not kept.
-        Returns:
-            The object that L1 holds, not a copy: treat it as read-only.
-        Raises:
-            KeyError: A miss, and there is no loader.
-            LoadTimeoutError: It takes longer than ``loader_timeout``. It goes on.
-            LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
-            Anything the loader raises, in every thread that waits for it.
-        Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader.
-        """
-        found = self.hit(key, DEFAULT)
-        if found is not DEFAULT:
-            return cast("V", found)
-        chosen = loader if loader is not None else self.settings.loader
-        if chosen is None:
-            return self._missing(key)
-        return self._load_in_time(key, chosen, ttl, tags)
-
-    def refresh(
-        self,
-        key: K,
-        loader: Callable[[K], V] | None = None,
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-    ) -> V:
-        """Load the value for a key anew, whatever is there, and return it. Readers have the old one meanwhile.
-
-        A load that another thread or process has begun for this purpose, or for a missing key, is waited for, and its
-        value returned: one loader runs.
-
-        Args:
-            key, loader, ttl, tags: As for :meth:`get_or_load`.
-        Raises:
-            TypeError: There is no loader.
-            Anything the loader raises; the old value stays.
-        """
-        chosen = loader if loader is not None else self.settings.loader
-        if chosen is None:
-            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
-        return self._refresh(key, chosen, ttl, tags)
-
-    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
-        raise NotImplementedError
-
-    def _load_in_time(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
-        seconds = self.settings.loader_timeout
-        if seconds is None:
-            return self._load(key, loader, ttl, tags)
-        return cast("V", in_time(lambda: self._load(key, loader, ttl, tags), key, seconds))
-
-    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
-        raise NotImplementedError
-
     @overload
     def pop(self, key: K) -> V: ...
     @overload
@@ -212,10 +140,6 @@ class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
         raise NotImplementedError
 
     # -- many keys
-
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. Never calls the loader. One round trip per shard, in parallel."""
-        raise NotImplementedError
 
     def set_many(
         self,
@@ -464,6 +388,9 @@ class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
 
     # -- for the subclasses
 
+    def _missing_aged(self, key: K, default: Any, max_age: Any) -> Any:
+        return self._get_young(key, default, max_age)
+
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
         """Check a lifetime given with a call; return milliseconds, or a function that does."""
         return checked_ttl(self.settings.ttl if ttl is DEFAULT else ttl, endless_ms)
@@ -474,14 +401,22 @@ def store_options(settings: Settings) -> dict[str, Any]:
     return {
         "maxbytes": settings.maxbytes,
         "keyfunc": settings.key,
-        "listener": settings.on_removal,
+        "listener": _sparing(settings),
         "policy": settings.policy,
     }
 
 
+def _sparing(settings: Settings) -> Any:
+    """Return ``on_removal``, not to be told of what is noted of keys that have no value."""
+    listener = settings.on_removal
+    if listener is None or not settings.error_ttl:
+        return listener
+    return lambda key, value, cause: None if isinstance(value, Absent) else listener(key, value, cause)
+
+
 def refuse_coroutines(loader: Callable[..., Any]) -> None:
     """Raise TypeError for a loader that a thread cannot call."""
-    if inspect.iscoroutinefunction(loader):
+    if is_coroutine_loader(loader):
         raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 
 

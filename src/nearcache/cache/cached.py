@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from ..answers import bare
 from ..choices import lifetime
 from ..errors import ConfigError, UnencodableKeyError
 from ..keys import encode_key
@@ -161,8 +162,8 @@ class Plan:
         Raises:
             Unkept: It is not.
         """
-        if self.unless is not None and self.unless(value):
-            raise Unkept(value)
+        if self.unless is not None and self.unless(bare(value)):
+            raise Unkept(bare(value))
         return value
 
 
@@ -286,7 +287,7 @@ class Cached:
         try:
             found, key = self._hit(args, kwargs, is_method)
         except ConnectionError:  # not even the generation can be read: so nothing that is kept can be told from older
-            return self._function(*args, **kwargs)
+            return bare(self._function(*args, **kwargs))
         return found if found is not ABSENT else self._read_through(key, args, kwargs)[0]
 
     def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> tuple[Any, bool]:

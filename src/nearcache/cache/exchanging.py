@@ -20,6 +20,9 @@ from .speaking import SpeakingCache
 LOADED: Final = 1
 IDENTITY: Final = 1
 
+#: There is no value.
+NOTHING: Final[Any] = object()
+
 #: What a change makes of a value that is to go.
 GONE: Final[Any] = object()
 #: Where the entry is, write id, deadline, and what it depends on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -42,23 +43,47 @@ class Hold:
         end: Invalidates them again and ends the hold.
 
     ``with`` begins and ends it. If ``begin`` fails, the block is not entered; if ``end`` fails, the hold ends by its
-    time, and the invalidation is owed.
+    time, and the invalidation is owed. One that is entered again begins anew, its time too, and ends when the last
+    block is left.
     """
 
     def __init__(self, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
         self._begin = begin
         self._end = end
+        self._depth = Depth()
 
     def __enter__(self) -> Hold:
+        self._depth.enter()
         try:
             self._begin()
-        except CacheError:
-            with suppress(CacheError):  # what is held by now would be held to the end of its time
-                self._end()
+        except BaseException as failure:
+            if self._depth.leave() and isinstance(failure, CacheError):
+                with suppress(CacheError):  # what is held by now would be held to the end of its time
+                    self._end()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        if self._depth.leave():
+            self._end()
+
+
+class Depth:
+    """How many blocks are inside one hold, in whatever threads and tasks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        """One more."""
+        with self._lock:
+            self._count += 1
+
+    def leave(self) -> bool:
+        """One less. Returns whether it was the last."""
+        with self._lock:
+            self._count -= 1
+            return self._count == 0

@@ -15,8 +15,7 @@ from ..freshness import IDLE_MS, Life, idle_copy_ms
 from ..options import Settings
 from .aging import AgingMemoryCache
 from .base import K, V
-from .exchanging import GONE, IDENTITY, Terms, deadline_ns
-from .memory import NOTHING
+from .exchanging import GONE, IDENTITY, NOTHING, Terms, deadline_ns
 
 #: Below this, names of values that are gone are not worth looking for.
 _FEW = 1024

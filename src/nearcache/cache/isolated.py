@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from ..absence import ABSENT
+from ..absence import Absent
+from ..answers import is_coroutine_loader, mapped, mapped_many
 from ..changes import SKIP, Change, Swapped
 from ..codecs import FreezingCodec, thaw
 from ..errors import ConfigError
 from ..freshness import Ttl
-from ..loading import Steps
+from ..loading import Gathering, Loading, Steps
 from .base import DEFAULT, D, K, Lifetime, V, _pairs
 from .tiered import TieredCache
 
@@ -44,9 +45,9 @@ class IsolatedCache(TieredCache[K, V]):
     def __getitem__(self, key: K, /) -> V:
         return cast("V", thaw(super().__getitem__(key)))
 
-    def get(self, key: K, default: Any = None) -> Any:
+    def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Any:
         """Return the value for a key, or the default."""
-        return thaw(super().get(key, default))
+        return thaw(super().get(key, default, max_age=max_age))
 
     def hit(self, key: K, default: D) -> V | D:
         """Return the value in L1, or the default."""
@@ -124,11 +125,21 @@ class IsolatedCache(TieredCache[K, V]):
         alive, value = super()._touch(key, ttl, whole=whole)
         return alive, thaw(value)
 
-    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
         labels = self.settings.tags if tags is DEFAULT else tags
         if callable(labels):
             tags = _thawing_labels(labels)
-        return super()._load(key, lambda wanted: self._freeze(loader(wanted)), ttl, tags)
+        if not is_coroutine_loader(loader):  # else it is not called
+            loader = mapped(loader, self._freeze, thaw)
+        return super()._wanted(key, loader, ttl, tags)
+
+    def _gathering(
+        self, named: dict[K, Any], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> Gathering:
+        labels = self.settings.tags if tags is DEFAULT else tags
+        if callable(labels):
+            tags = _thawing_labels(labels)
+        return super()._gathering(named, mapped_many(load_many, self._freeze), ttl, tags, limit_ns)
 
     def _ttl(self, ttl: Lifetime, endless_ms: int) -> Ttl:
         chosen = super()._ttl(ttl, endless_ms)
@@ -139,7 +150,7 @@ class IsolatedCache(TieredCache[K, V]):
         return super().finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
 
     def _freeze(self, value: Any) -> Any:
-        if value is ABSENT:
+        if isinstance(value, Absent):
             return value
         codec = self._tier.codec
         assert isinstance(codec, FreezingCodec)

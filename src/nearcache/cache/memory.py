@@ -10,22 +10,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
-from ..absence import ABSENT
+from ..absence import ABSENT, Absent, Failure, raise_absent
+from ..answers import UNCHANGED, UNSET, Loaded, opened
 from ..changes import MISSING
 from ..choices import Idle
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
-from ..flights import ABANDONED, Load, Loads, renewal_of
+from ..flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ..freshness import Life, Ttl, freshness_of, ttl_for
 from ..options import Settings, check_tags, memory_options, parse
+from .answering import AnsweringCache
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
 from .copying import remaining
 from .exchanging import IDENTITY as _IDENTITY
 from .exchanging import LOADED as _LOADED
-from .exchanging import ExchangingCache, deadline_ns
+from .exchanging import NOTHING, deadline_ns
 from .holding import Hold, hold_to_ms, linger_to_ms
+from .memory_gathering import gathering, in_this_thread
+from .readthrough import Single, with_single
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
@@ -34,14 +38,12 @@ if TYPE_CHECKING:
     from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
-#: There is no value.
-NOTHING: Final[Any] = object()
 #: Sets of tags that are told apart; beyond, some values go along with others'.
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_hub", "_idle", "_next"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_answers", "_births", "_hub", "_idle", "_next"}
 )
 
 
@@ -56,9 +58,11 @@ class _Terms:
     begun_ns: int = 0
     changes: int = 0
     under: tuple[int, int] | None = None
+    limit_ns: int | None = None
+    shown: Loaded[Any] | None = None
 
 
-class MemoryCache(ExchangingCache[K, V]):
+class MemoryCache(AnsweringCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 
     Args:
@@ -81,12 +85,12 @@ class MemoryCache(ExchangingCache[K, V]):
             raise ConfigError(
                 "url",
                 url,
-                "open a cache with soft_ttl, beta, jitter, negative_ttl, an Idle or function as ttl by nearcache.open",
+                "with options about age or absence, or an Idle or a function as ttl, open it by nearcache.open",
             )
         self._begin(settings)
 
     def _begin(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings = settings = with_single(settings)
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
@@ -102,7 +106,7 @@ class MemoryCache(ExchangingCache[K, V]):
         self._freshness = freshness_of(settings)
         self._loads = Loads()
         self._counting = threading.Lock()
-        self._load_calls = [0, 0]
+        self._load_calls = [0, 0, 0, 0]
         self._begin_exchanges()
         self._closed = False
         self._renewing: set[Any] = set()
@@ -114,7 +118,8 @@ class MemoryCache(ExchangingCache[K, V]):
             raise closed(repr(self))
         if self.settings.loader is None:
             raise KeyError(key)
-        return self._load_in_time(key, self.settings.loader, DEFAULT)
+        loader = self.settings.loader
+        return cast("V", self._in_time(key, lambda: self._load(key, loader, DEFAULT)))
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
@@ -136,6 +141,26 @@ class MemoryCache(ExchangingCache[K, V]):
         terms = self._terms(key, ttl, tags)
         return self._carry_out(Load(renewal_of(terms.name)), terms, loader)
 
+    def _load_young(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any, limit_ns: int) -> V:
+        self._use()
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags, limit_ns)
+        return self._carry_out(Load(young_of(terms.name, limit_ns)), terms, loader)
+
+    def _gather(
+        self, keys: list[K], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> dict[K, V]:
+        self._use()
+        steps = gathering(self, keys, Single(load_many), ttl, tags, limit_ns)
+        return cast("dict[K, V]", in_this_thread(self, steps, load_many))
+
+    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        self._use()
+        return self._hits(keys, limit_ns)[0]
+
+    def _hit_young(self, key: K, limit_ns: int) -> Any:  # noqa: ARG002  for the subclass
+        raise ConfigError("max_age", limit_ns / 1e9, "this memory:// cache keeps no ages: open it with ages=True")
+
     def _carry_out(self, mine: Load, terms: _Terms, loader: Callable[[K], V]) -> V:
         try:
             while (flight := self._loads.begin(mine)) is not mine:
@@ -144,8 +169,9 @@ class MemoryCache(ExchangingCache[K, V]):
                     return self._present(terms.key, value)
             op = self._begin_load(mine, terms)
             if op is not None:
+                self._count_load(0)
                 try:
-                    self._finish_load(mine, op, terms, self._call(loader, terms.key))
+                    self._finish_load(mine, op, terms, self._call(loader, mine, terms))
                 except BaseException:
                     self._fail_load(op)
                     raise
@@ -156,61 +182,73 @@ class MemoryCache(ExchangingCache[K, V]):
             self._loads.end(mine)
         return self._present(terms.key, mine.value)
 
-    def _call(self, loader: Callable[[Any], Any], key: Any) -> Any:
+    def _call(self, loader: Callable[[Any], Any], mine: Load, terms: _Terms) -> Any:
         try:
-            return loader(key)
-        except KeyError:
-            if not self._freshness.negative_ms:
-                raise
-            return ABSENT
+            return self._shown(loader, mine, terms)(terms.key)
+        except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
+            return self._failed(error, mine, terms)
 
     def _present(self, key: Any, value: Any) -> V:
-        if value is ABSENT:
-            raise KeyError(key)
+        if isinstance(value, Absent):
+            raise_absent(key, value)
         return cast("V", value)
 
     # What is written or deleted during a load is newer, and stays as it is.
 
-    def _terms(self, key: K, ttl: Lifetime, tags: Any) -> _Terms:
+    def _terms(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Terms:
         """Check what a load was asked for with."""
         labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
         name = key if self.settings.key is None else self.settings.key(key)
-        return _Terms(key, name, self._ttl(ttl, 0), labels)
+        return _Terms(key, name, self._ttl(ttl, 0), labels, limit_ns=limit_ns)
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
-        found = self.peek(terms.key, NOTHING)
-        if found is not NOTHING and mine.key is terms.name:  # else whatever is there is to be loaded anew
+        found: Any = NOTHING
+        if terms.limit_ns is not None:
+            found = self._hit_young(terms.key, terms.limit_ns)
+        elif mine.key is terms.name:  # else whatever is there is to be loaded anew
+            found = self.peek(terms.key, NOTHING)
+        if found is not NOTHING and found is not DEFAULT:
             mine.value = found
             return None
         terms.changes = self._tag_changes
         terms.under = None if callable(terms.labels) else self._depend(terms.labels)
         op = self._operation(terms.name)
         self.open(op)
-        self._count_load(0)
         terms.begun_ns = monotonic_ns()
         return op
 
-    def _finish_load(self, mine: Load, op: Op, terms: _Terms, value: V) -> None:
-        if value is ABSENT:
-            if not self._freshness.negative_ms:
+    def _finish_load(self, mine: Load, op: Op, terms: _Terms, answer: Any) -> None:
+        if isinstance(answer, Absent):
+            if answer is ABSENT and not self._freshness.negative_ms:
                 raise KeyError(terms.key)
-            mine.value = value
-            self._keep(op, value, self._freshness.absence(), 0, 0, None)
+            mine.value = answer
+            known = self._freshness
+            life = known.failure(answer.error()) if isinstance(answer, Failure) else known.absence()
+            self._keep(op, cast("V", answer), life, 0, 0, None)
             return
+        if answer is UNCHANGED and terms.shown is not None:
+            answer = terms.shown
+            self._count_load(2)
+        loaded = opened(answer)
+        value = loaded.value
         cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
         under, labels = terms.under, terms.labels
-        if callable(labels):
-            under = self._depend(check_tags(labels(terms.key, value)))
+        told = (*(labels(terms.key, value) if callable(labels) else ()), *loaded.tags)
+        if told:
+            under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
         size = self._size_of(value)
         mine.value = value
-        if callable(labels) and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
+        if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
         else:
-            life = self._freshness.life(ttl_for(terms.ttl_ms, terms.key, value))
+            ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
+            life = self._freshness.life(ttl_for(ttl, terms.key, value))
             existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
             with self._telling("loaded", existed=existed):
                 self._keep(op, value, life, cost_ms, size, under)
+        if isinstance(answer, Loaded) and (answer.validator is not None or answer.ttl is not UNSET or answer.tags):
+            self._remember(terms.name, answer)
 
     def _operation(self, name: Any) -> Op:
         return Op(name, 0, wid=_LOADED, write=True)
@@ -254,6 +292,10 @@ class MemoryCache(ExchangingCache[K, V]):
         with self._counting:
             self._load_calls[which] += 1
 
+    def _count_surplus(self, count: int) -> None:
+        with self._counting:
+            self._load_calls[3] += count
+
     # -- writing
 
     def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
@@ -282,11 +324,6 @@ class MemoryCache(ExchangingCache[K, V]):
             return cast("V", found)
         self[key] = cast("V", default)
         return default
-
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key."""
-        self._use()
-        return self.hit_dict(keys, [])
 
     def set_many(
         self,
@@ -391,11 +428,11 @@ class MemoryCache(ExchangingCache[K, V]):
 
     def stats(self) -> Stats:
         """Return what was counted since the cache was opened; zeros for the tiers that it does not have."""
-        loads, errors = self._load_calls
+        loads, errors, unchanged, surplus = self._load_calls
         return Stats(
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=L2Stats(*[0] * len(L2Stats.__slots__)),
-            loader=LoaderStats(loads, errors, len(self._loads)),
+            loader=LoaderStats(loads, errors, len(self._loads), unchanged, surplus),
             coherence=CoherenceStats(),
         )
 
@@ -447,4 +484,5 @@ def _lasting(ttl_ms: int) -> int:
 
 def is_aging(settings: Settings) -> bool:
     """Whether what the compiled store knows of lifetimes is not enough."""
-    return callable(settings.ttl) or isinstance(settings.ttl, Idle) or not freshness_of(settings).is_plain
+    is_plain = freshness_of(settings).is_plain and not settings.ages
+    return callable(settings.ttl) or isinstance(settings.ttl, Idle) or not is_plain

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..answers import for_key
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
 from .cached import ABSENT
 from .listening import Listened
+from .readthrough import checked_answers
 from .verbs import K, V, Verbs
 
 if TYPE_CHECKING:
@@ -82,9 +84,9 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def get(self, key: K, default: Any = None) -> Any:
+    def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Any:
         """Return the value for a key, or the default. Never calls the loader."""
-        return self.cache.get(self._key(key), default)
+        return self.cache.get(self._key(key), default, max_age=max_age)
 
     def pop(self, key: K, default: Any = ABSENT) -> Any:
         """Remove a key everywhere and return its value. Never calls the loader.
@@ -137,13 +139,14 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         *,
         ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
+        max_age: float | None = None,
     ) -> V:
         """Return the value for a key; on a miss call the loader, with the view's key. See :meth:`Cache.get_or_load`.
 
         The cache's own ``loader=`` is called with the cache's key, ``(name, key)``; its ``tags=`` do not count here.
         """
-        chosen = None if loader is None else lambda _: loader(key)
-        value: V = self.cache.get_or_load(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
+        chosen = None if loader is None else for_key(loader, key)
+        value: V = self.cache.get_or_load(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags), max_age=max_age)
         return value
 
     def refresh(
@@ -155,7 +158,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         tags: Sequence[str] = (),
     ) -> V:
         """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
-        chosen = None if loader is None else lambda _: loader(key)
+        chosen = None if loader is None else for_key(loader, key)
         value: V = self.cache.refresh(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
         return value
 
@@ -163,10 +166,40 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         return self.cache.invalidate(self._key(key))
 
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+    def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+        """Return the values that are there, by key. See :meth:`Cache.get_many`.
+
+        The cache's own ``load_many=`` is called with the cache's keys, ``(name, key)``.
+        """
+        if self.cache.settings.load_many is not None:
+            return self.get_or_load_many(keys, max_age=max_age)
         named = {self._key(key): key for key in keys}
-        return {named[key]: value for key, value in self.cache.get_many(named).items()}
+        return {named[key]: value for key, value in self.cache.get_many(named, max_age=max_age).items()}
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[K],
+        load_many: Callable[[list[Any]], Mapping[Any, V]] | None = None,
+        *,
+        ttl: Lifetime = ABSENT,
+        tags: Sequence[str] = (),
+        max_age: float | None = None,
+    ) -> dict[K, V]:
+        """Return the values for many keys; call the bulk loader once for all misses, with the view's keys.
+
+        See :meth:`Cache.get_or_load_many`. The cache's own ``load_many=`` is called with the cache's keys.
+        """
+        named = {self._key(key): key for key in keys}
+
+        def load(missed: list[Any]) -> Any:
+            assert load_many is not None
+            answers = load_many([named[key] for key in missed])
+            return {self._key(key): value for key, value in checked_answers(answers).items()}
+
+        found = self.cache.get_or_load_many(
+            named, None if load_many is None else load, ttl=ttl, tags=(*self._tags, *tags), max_age=max_age
+        )
+        return {named[key]: value for key, value in found.items()}
 
     def set_many(
         self,

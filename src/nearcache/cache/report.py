@@ -98,11 +98,15 @@ class LoaderStats:
         loads: Calls.
         errors: Calls that raised.
         running: Calls under way now.
+        unchanged: Calls that found the old value unchanged.
+        surplus: Keys that a bulk loader returned without having been asked for them.
     """
 
     loads: int
     errors: int
     running: int
+    unchanged: int = 0
+    surplus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +330,11 @@ def l1_stats(counters: dict[str, int], maxsize: int | None, maxbytes: int | None
 def l2_stats(counters: dict[str, int]) -> L2Stats:
     """Read the tier's counters."""
     return L2Stats(**{name: counters[name] for name in L2Stats.__slots__})
+
+
+def loader_stats(counters: dict[str, int], running: int) -> LoaderStats:
+    """Read the tier's counters."""
+    return LoaderStats(counters["loads"], counters["load_errors"], running, counters["unchanged"], counters["surplus"])
 
 
 def durations(counted: Histogram) -> Durations:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from ..absence import ABSENT
+from ..absence import Absent, raise_absent
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
@@ -36,7 +36,6 @@ from ..loading import (
     look,
     new_id,
     read,
-    read_many,
     refresh,
     token_of,
 )
@@ -44,6 +43,7 @@ from ..options import check_tags, parse
 from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
 from .behind import check_servers
 from .copying import remaining
+from .gathering import GatheringCache
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
 from .parts import (
@@ -56,10 +56,10 @@ from .parts import (
     servers_of,
     tier_for,
 )
+from .readthrough import with_single
 from .report import (
     Health,
     LaneStats,
-    LoaderStats,
     SelfTest,
     Stats,
     WritingStats,
@@ -67,10 +67,10 @@ from .report import (
     durations,
     l1_stats,
     l2_stats,
+    loader_stats,
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
-from .swapping import SwappingCache
 
 if TYPE_CHECKING:
     from .aio import AsyncCache
@@ -82,7 +82,7 @@ _log: Final = logging.getLogger("nearcache")
 _open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
 
 
-class TieredCache(SwappingCache[K, V]):
+class TieredCache(GatheringCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -100,8 +100,7 @@ class TieredCache(SwappingCache[K, V]):
     isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
-        settings = parse(url, **options)
-        self.settings = settings
+        self.settings = settings = with_single(parse(url, **options))
         if settings.isolation != self.isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
@@ -152,7 +151,8 @@ class TieredCache(SwappingCache[K, V]):
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is not None:
-            return self._load_in_time(key, self.settings.loader, DEFAULT)
+            loader = self.settings.loader
+            return cast("V", self._in_time(key, lambda: self._load(key, loader, DEFAULT)))
         found, cause = self._read(key)
         if found is MISSING:
             raise KeyError(key) from cause
@@ -171,7 +171,7 @@ class TieredCache(SwappingCache[K, V]):
     def _read(self, key: Any) -> tuple[Any, ShardError | None]:
         try:
             found = self._run(self._reading(key))
-            return MISSING if found is ABSENT else found, None
+            return MISSING if isinstance(found, Absent) else found, None
         except ShardError as error:
             return MISSING, error
 
@@ -186,8 +186,8 @@ class TieredCache(SwappingCache[K, V]):
         return self._present(key, self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
 
     def _present(self, key: K, value: Any) -> V:
-        if value is ABSENT:
-            raise KeyError(key)
+        if isinstance(value, Absent):
+            raise_absent(key, value)
         return cast("V", value)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
@@ -196,8 +196,7 @@ class TieredCache(SwappingCache[K, V]):
         return self._present(key, self._run(load(self._tier, self, wanted)))
 
     def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
-        chosen = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), chosen)
+        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), self._labels(tags))
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -225,16 +224,6 @@ class TieredCache(SwappingCache[K, V]):
         raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
 
     # -- many keys
-
-    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
-        missed: list[K] = []
-        found = self.hit_dict(keys, missed)
-        if missed:
-            named = {key: self._name(key) for key in missed}  # with key=, several may have one name
-            more = self._run(read_many(self._tier, self, named.values()))
-            found.update((key, more[name]) for key, name in named.items() if name in more)
-        return found
 
     def clear(self) -> None:
         """Empty the namespace in every tier and every process. O(shards).
@@ -277,7 +266,7 @@ class TieredCache(SwappingCache[K, V]):
         return Stats(
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=l2_stats(counted),
-            loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
+            loader=loader_stats(counted, len(self._tier.loads)),
             coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in range(len(lanes))]),
             writing=WritingStats() if self._scribe is None else self._scribe.stats(),
         )

@@ -11,6 +11,8 @@ from nearcache.codecs.envelope import (
     peek_ids,
     peek_tags,
     peek_times,
+    peek_touched,
+    peek_validator,
     unpack,
 )
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
@@ -33,6 +35,8 @@ __all__ = [
     "peek_ids",
     "peek_tags",
     "peek_times",
+    "peek_touched",
+    "peek_validator",
     "thaw",
     "unpack",
     "value_codec",

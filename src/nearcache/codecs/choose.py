@@ -10,6 +10,7 @@ from typing import Any, Final
 from nearcache.choices import DEFAULT_COMPRESS_ABOVE, Secrets
 from nearcache.codecs.compression import Compressor
 from nearcache.codecs.envelope import CODEC_CUSTOM, Codec
+from nearcache.codecs.failures import FailureCodec
 from nearcache.codecs.frozen import FreezingCodec
 from nearcache.codecs.pickled import PickleCodec
 from nearcache.codecs.plain import JsonCodec, RawCodec
@@ -36,7 +37,7 @@ def value_codec(settings: Settings, db: int = 0) -> ValueCodec:
 
     Args:
         settings: ``codec``, ``type``, ``classes``, ``compress``, ``compress_above``, ``signing_keys``,
-            ``encryption_keys``, ``isolation``, ``max_value`` and ``namespace`` of them.
+            ``encryption_keys``, ``isolation``, ``error_ttl``, ``max_value`` and ``namespace`` of them.
         db: The Redis database, which belongs to the cache's identity.
     Raises:
         ConfigError: Options that do not go together, keys that are none, or a package that is not installed.
@@ -51,7 +52,8 @@ def value_codec(settings: Settings, db: int = 0) -> ValueCodec:
         raise ConfigError("compress_above", settings.compress_above, "give compress= too, or leave it out")
     make = FreezingCodec if settings.isolation == "copy" else ValueCodec
     scope = scope_of(settings.namespace, db)
-    return make(codec, settings.max_value, compressor=compressor, guard=guard, scope=scope)
+    failures = FailureCodec(settings.error_ttl, settings.classes) if settings.error_ttl else None
+    return make(codec, settings.max_value, compressor=compressor, guard=guard, scope=scope, failures=failures)
 
 
 def _codec(settings: Settings, guard: Guard | None) -> Codec:

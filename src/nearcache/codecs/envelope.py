@@ -23,6 +23,10 @@ FLAG_ENCRYPTED: Final = 2
 FLAG_MAC: Final = 4
 FLAG_NEGATIVE: Final = 8
 FLAG_TAGGED: Final = 16
+FLAG_VALIDATOR: Final = 32
+#: The lifetime was changed since the envelope was written, and so nothing tells how old the value is. It is set in
+#: Redis: what protects the head does not cover it.
+FLAG_TOUCHED: Final = 64
 
 CODEC_RAW: Final = 0
 CODEC_SAFE: Final = 1
@@ -42,8 +46,10 @@ Payload: TypeAlias = bytes | memoryview
 _IDS = Struct(">BBBBQQ")  # magic, flags, codec id, key id, wid, generation
 _NUMBERS = Struct("<IIII")  # whole ttl, soft-ttl distance, load cost (ms each), schema
 _TAG = Struct("<QQ")  # tag hash, tag generation
+#: What the length of a validator, the validator and its padding are a multiple of.
+_VALIDATOR_UNIT = 16
 #: What stands for itself, and what only its reader can undo: see ``sealing`` and ``compression``.
-PLAIN_FLAGS: Final = FLAG_NEGATIVE | FLAG_TAGGED
+PLAIN_FLAGS: Final = FLAG_NEGATIVE | FLAG_TAGGED | FLAG_VALIDATOR | FLAG_TOUCHED
 BODY_FLAGS: Final = FLAG_COMPRESSED | FLAG_ENCRYPTED | FLAG_MAC
 _KEYED_FLAGS = FLAG_ENCRYPTED | FLAG_MAC
 
@@ -67,6 +73,7 @@ class Envelope(NamedTuple):
     key_id: int = 0
     tags: tuple[tuple[int, int], ...] = ()
     raw_size: int = 0
+    validator: str | None = None
 
 
 class Codec(Protocol):
@@ -97,6 +104,7 @@ def pack(
     flags: int = 0,
     key_id: int = 0,
     raw_size: int | None = None,
+    validator: str | None = None,
 ) -> bytes:
     """Return an envelope of format 1.
 
@@ -113,6 +121,7 @@ def pack(
         flags: What was done to the payload; that it is tagged is added here.
         key_id: Which key did it.
         raw_size: Length of the payload before that; ``None``: nothing was done.
+        validator: What tells this state of the value from others, at most 255 bytes of UTF-8.
     Raises:
         ValueError: A number is out of its range.
     """
@@ -121,10 +130,16 @@ def pack(
         raise ValueError(f"wid={wid} stands for no write, or {len(pairs)} tags are over {MAX_TAGS}")
     if ttl_ms > TTL_NONE or soft_ttl_ms > TTL_NONE or cost_ms > TTL_NONE:
         ttl_ms, soft_ttl_ms, cost_ms = (min(number, TTL_NONE) for number in (ttl_ms, soft_ttl_ms, cost_ms))
+    if pairs:
+        flags |= FLAG_TAGGED
+    if validator is not None:
+        flags |= FLAG_VALIDATOR
     try:
-        ids = _IDS.pack(MAGIC, flags | FLAG_TAGGED if pairs else flags, codec_id, key_id, wid, generation)
+        ids = _IDS.pack(MAGIC, flags, codec_id, key_id, wid, generation)
         numbers = _NUMBERS.pack(ttl_ms, soft_ttl_ms, cost_ms, schema)
         table = bytes((len(pairs),)) + b"".join(_TAG.pack(*pair) for pair in pairs) if pairs else b"\0"
+        if validator is not None:
+            table += _pack_validator(validator)
     except StructError as cause:
         raise ValueError(f"a number of the envelope is out of its range: {cause}") from cause
     return b"".join((ids, numbers, varint(len(payload) if raw_size is None else raw_size), table, payload))
@@ -156,12 +171,15 @@ def unpack(data: bytes, handled: int = PLAIN_FLAGS) -> Envelope:
         at += 1
     else:
         raise DecodeError("the envelope ends early, or has tags without the flag for them")
+    validator = None
+    if flags & FLAG_VALIDATOR:
+        validator, at = _read_validator(data, at)
     if len(data) - at != raw_size and not flags & BODY_FLAGS:
         raise DecodeError(f"the envelope promises {raw_size:,} bytes of payload and holds {len(data) - at:,}")
     # tuple.__new__ spares the generated __new__, which costs as much as all the rest of this function.
     return tuple.__new__(
         Envelope,
-        (wid, generation, *numbers, codec_id, flags, memoryview(data)[at:], key_id, tags, raw_size),
+        (wid, generation, *numbers, codec_id, flags, memoryview(data)[at:], key_id, tags, raw_size, validator),
     )
 
 
@@ -207,10 +225,27 @@ def peek_tags(data: bytes) -> tuple[tuple[int, int], ...]:
     return _read_tags(data, at)[0]
 
 
+def peek_validator(data: bytes) -> str | None:
+    """Return the validator in an envelope; ``None`` if it has none.
+
+    Raises:
+        DecodeError: What is there does not reach to the end of the validator.
+    """
+    if not data[1] & FLAG_VALIDATOR:
+        return None
+    _, at = read_varint(data, HEADER_SIZE)
+    return _read_validator(data, _read_tags(data, at)[1] if data[1] & FLAG_TAGGED else at + 1)[0]
+
+
+def peek_touched(data: bytes) -> bool:
+    """Return whether the beginning of an envelope, at least 2 bytes, says that its lifetime was changed since."""
+    return bool(data[1] & FLAG_TOUCHED)
+
+
 def payload_offset(payload_size: int) -> int:
     """Return where a payload of this size begins, modulo 16: a codec can align what it puts into the payload.
 
-    Each tag takes 16 bytes and their number one, so that tags do not matter.
+    Each tag takes 16 bytes and their number one, and a validator a multiple of 16, so that they do not matter.
     """
     return (HEADER_SIZE + len(varint(payload_size)) + 1) % 16
 
@@ -261,3 +296,22 @@ def _read_tags(data: bytes, at: int) -> tuple[tuple[tuple[int, int], ...], int]:
     if not 0 < count <= MAX_TAGS or end > len(data):
         raise DecodeError(f"{count} tags do not fit into the envelope, or are none in spite of the flag")
     return tuple(_TAG.iter_unpack(data[at:end])), end
+
+
+def _pack_validator(validator: str) -> bytes:
+    text = validator.encode()
+    if len(text) > 0xFF:
+        raise ValueError(f"a validator of {len(text)} bytes is over 255")
+    return (bytes((len(text),)) + text).ljust(-(-(len(text) + 1) // _VALIDATOR_UNIT) * _VALIDATOR_UNIT, b"\0")
+
+
+def _read_validator(data: bytes, at: int) -> tuple[str, int]:
+    size = data[at] if at < len(data) else 0
+    end = at - (-(size + 1) // _VALIDATOR_UNIT) * _VALIDATOR_UNIT
+    text, padding = data[at + 1 : at + 1 + size], data[at + 1 + size : end]
+    if end > len(data) or any(padding):
+        raise DecodeError("the validator in the envelope is cut off, or not padded with zeros")
+    try:
+        return text.decode(), end
+    except UnicodeDecodeError as cause:
+        raise DecodeError("the validator in the envelope is no UTF-8") from cause

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nearcache.absence import ABSENT
 from nearcache.codecs.envelope import FLAG_NEGATIVE, Codec, Envelope, Payload
 from nearcache.codecs.plain import type_name
 from nearcache.codecs.values import Encoded, ValueCodec
@@ -75,7 +74,7 @@ class FreezingCodec(ValueCodec):
         """Return the value in an envelope, frozen, and the envelope. Raises as :meth:`ValueCodec.loads`."""
         payload, envelope = self._unseal(data, key)
         if envelope.flags & FLAG_NEGATIVE:
-            return ABSENT, envelope
+            return self._absence(payload, envelope), envelope
         value = self._codec.decode(payload, envelope.schema)
         if type(value) not in _UNCHANGEABLE:
             value = Frozen(self._codec, payload, envelope.schema, None, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from nearcache.absence import ABSENT
+from nearcache.absence import ABSENT, Absent
 from nearcache.codecs.compression import Compressor, decompress
 from nearcache.codecs.envelope import (
     BODY_FLAGS,
@@ -14,6 +14,7 @@ from nearcache.codecs.envelope import (
     FLAG_ENCRYPTED,
     FLAG_MAC,
     FLAG_NEGATIVE,
+    FLAG_TOUCHED,
     HEADER_SIZE,
     MAX_TAGS,
     PLAIN_FLAGS,
@@ -23,13 +24,14 @@ from nearcache.codecs.envelope import (
     pack,
     unpack,
 )
+from nearcache.codecs.failures import FailureCodec
 from nearcache.codecs.sealing import Guard, context_of
 from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError
 
 _HANDLED: Final = PLAIN_FLAGS | BODY_FLAGS
 _PROTECTION: Final = FLAG_ENCRYPTED | FLAG_MAC
-#: More bytes than header, lengths, tags and protection of any envelope take together.
-_SLACK: Final = HEADER_SIZE + 20 + 16 * MAX_TAGS + 64
+#: More bytes than header, lengths, tags, validator and protection of any envelope take together.
+_SLACK: Final = HEADER_SIZE + 20 + 16 * MAX_TAGS + 256 + 64
 
 
 class Encoded(NamedTuple):
@@ -58,11 +60,12 @@ class ValueCodec:
         compressor: Makes payloads smaller. Whatever it is, compressed values are read.
         guard: Signs or encrypts. With one, nothing is read that it did not protect.
         scope: Which cache a protected value belongs to: namespace and database.
+        failures: Writes and reads errors of loaders that are remembered; ``None``: none is.
     Raises:
         ConfigError: The pickle codec without a guard: it would execute what anybody wrote.
     """
 
-    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "max_value")
+    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "failures", "max_value")
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class ValueCodec:
         compressor: Compressor | None = None,
         guard: Guard | None = None,
         scope: bytes = b"",
+        failures: FailureCodec | None = None,
     ) -> None:
         if codec.codec_id == CODEC_PICKLE and guard is None:
             raise ConfigError(
@@ -82,6 +86,7 @@ class ValueCodec:
         self._compressor = compressor
         self._guard = guard
         self._scope = scope
+        self.failures = failures
         self.max_value = max_value
 
     def encode(self, value: Any) -> Encoded:
@@ -92,6 +97,11 @@ class ValueCodec:
             ValueTooLargeError: The payload is longer than ``max_value``, before it is compressed.
         """
         return self._shrink(*self._codec.encode(value))
+
+    def encode_failure(self, error: Exception) -> Encoded:
+        """Return an error of a loader encoded, if errors are remembered. Raises as :meth:`encode`."""
+        assert self.failures is not None
+        return self._shrink(*self.failures.encode(error))._replace(flags=FLAG_NEGATIVE)
 
     def _shrink(self, payload: bytes, schema: int) -> Encoded:
         if len(payload) > self.max_value:
@@ -113,12 +123,14 @@ class ValueCodec:
         tags: Iterable[tuple[int, int]] = (),
         soft_ttl_ms: int = 0,
         cost_ms: int = 0,
+        validator: str | None = None,
     ) -> bytes:
         """Return the envelope of an encoded value.
 
         Args:
             encoded: From :meth:`encode`.
-            wid, generation, ttl_ms, tags, soft_ttl_ms, cost_ms: As :func:`~nearcache.codecs.envelope.pack` takes them.
+            wid, generation, ttl_ms, tags, soft_ttl_ms, cost_ms, validator: As :func:`~nearcache.codecs.envelope.pack`
+                takes them.
             key: The encoded key that it will be stored under: a protected value can be read under no other.
         """
         body, schema, raw_size, flags = encoded
@@ -128,10 +140,11 @@ class ValueCodec:
             return pack(
                 wid, generation, ttl_ms, body, schema, self._codec_id,
                 soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags, flags=flags, raw_size=raw_size or None,
+                validator=validator,
             )  # fmt: skip
         head = pack(
             wid, generation, ttl_ms, b"", schema, self._codec_id, soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags,
-            flags=flags | guard.flag, key_id=guard.key_id, raw_size=raw_size or len(body),
+            flags=flags | guard.flag, key_id=guard.key_id, raw_size=raw_size or len(body), validator=validator,
         )  # fmt: skip
         return head + guard.protect(context_of(self._scope, key), head, body)
 
@@ -140,7 +153,7 @@ class ValueCodec:
         return self.seal(self.encode(value), wid, generation, ttl_ms, key=key)
 
     def loads(self, data: bytes, *, key: bytes = b"") -> tuple[Any, Envelope]:
-        """Return the value in an envelope, or :data:`~nearcache.absence.ABSENT` if it says so; and the envelope.
+        """Return the value in an envelope, or what it says in its place; and the envelope.
 
         Args:
             data: The envelope.
@@ -151,8 +164,15 @@ class ValueCodec:
         """
         payload, envelope = self._unseal(data, key)
         if envelope.flags & FLAG_NEGATIVE:
-            return ABSENT, envelope
+            return self._absence(payload, envelope), envelope
         return self._codec.decode(payload, envelope.schema), envelope
+
+    def _absence(self, payload: Payload, envelope: Envelope) -> Absent:
+        if not envelope.raw_size:
+            return ABSENT
+        if self.failures is None:
+            raise DecodeError("an error is remembered there, and this cache was opened without error_ttl=")
+        return self.failures.decode(payload, envelope.schema)
 
     def _unseal(self, data: bytes, key: bytes) -> tuple[Payload, Envelope]:
         """Return what the codec made, and the envelope, when all that can be said without the codec is in order."""
@@ -170,8 +190,8 @@ class ValueCodec:
             raise DecodeError(
                 f"the value was written with codec {envelope.codec_id}, this cache reads {self._codec_id}"
             )
-        if flags & FLAG_NEGATIVE and (envelope.raw_size or flags & FLAG_COMPRESSED):
-            raise DecodeError("an envelope says that there is no value, and holds one")
+        if flags & FLAG_NEGATIVE and flags & FLAG_COMPRESSED and not envelope.raw_size:
+            raise DecodeError("an envelope says that there is nothing, and that it is compressed")
         if envelope.raw_size > self.max_value or len(body) > self.max_value:
             size = max(envelope.raw_size, len(body))
             raise DecodeError(f"a payload of {size:,} bytes is over max_value={self.max_value}")
@@ -184,5 +204,7 @@ class ValueCodec:
     def _open(self, guard: Guard, data: bytes, envelope: Envelope, key: bytes) -> Payload:
         if envelope.flags & _PROTECTION != guard.flag:
             raise ForgedError("a value is not protected in the way that this cache protects its own")
-        head = memoryview(data)[: len(data) - len(envelope.payload)]
+        head: Payload = memoryview(data)[: len(data) - len(envelope.payload)]
+        if envelope.flags & FLAG_TOUCHED:
+            head = bytes((head[0], head[1] & ~FLAG_TOUCHED)) + bytes(head[2:])
         return guard.open(envelope.key_id, context_of(self._scope, key), head, envelope.payload)

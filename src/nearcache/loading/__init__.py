@@ -2,6 +2,7 @@
 
 from ..backlog import DeadLetter
 from ..freshness import ENDLESS_MS
+from .ages import read_young
 from .behind import (
     Queues,
     dead_letters,
@@ -15,7 +16,8 @@ from .behind import (
     take_behind,
 )
 from .bulk import delete_many_behind, invalidate_many, read_many, write_many
-from .filling import Loading, load, look, refresh
+from .filling import Loading, load, load_young, look, refresh
+from .gathering import Gathering, gather
 from .reading import contains, read
 from .replies import MISSING
 from .sampling import Sampler
@@ -34,6 +36,7 @@ __all__ = [
     "ENDLESS_MS",
     "MISSING",
     "DeadLetter",
+    "Gathering",
     "Loading",
     "Queues",
     "Request",
@@ -54,11 +57,13 @@ __all__ = [
     "delete_through",
     "discard",
     "find",
+    "gather",
     "hex_id",
     "invalidate",
     "invalidate_many",
     "invalidate_tag",
     "load",
+    "load_young",
     "look",
     "new_id",
     "pay",
@@ -68,6 +73,7 @@ __all__ = [
     "read",
     "read_change",
     "read_many",
+    "read_young",
     "refresh",
     "replay",
     "still_waiting",

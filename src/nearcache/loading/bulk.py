@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._store import Op, Store
-from ..absence import ABSENT
+from ..absence import Absent
 from ..codecs import Encoded
 from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
-from ..flights import ABANDONED, Read
+from ..flights import ABANDONED, Load, Read
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .aging import Times, judge
@@ -48,8 +48,10 @@ class _Wanted:
     start_ns: int = 0
 
 
-def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys.
+def read_many(
+    tier: Tier, store: Store[Any, Any], names: Iterable[Any], flights: Mapping[Any, Load] | None = None
+) -> Steps[dict[Any, Any]]:
+    """Return what L2 holds of these keys. ``flights``: the loads that these reads are a part of.
 
     Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
     """
@@ -66,6 +68,8 @@ def read_many(tier: Tier, store: Store[Any, Any], names: Iterable[Any]) -> Steps
             wanted = _Wanted(name, encoded, Read(name, shard, now_ns), store.suspect(name))
             waiting[name] = wanted
             store.open(wanted.op)
+            if flights is not None:
+                flights[name].op = wanted.op
             by_shard.setdefault(shard, []).append(wanted)
         again = yield from _round(tier, store, by_shard, found, waiting)
         if again:
@@ -143,7 +147,7 @@ def _settle(
             continue
         taken = yield from accept(tier, store, shard, wanted.encoded, body, pttl_ms, generation, wanted.start_ns)
         keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
-        if taken.value is not MISSING and taken.value is not ABSENT:
+        if taken.value is not MISSING and not isinstance(taken.value, Absent):
             found[wanted.name] = taken.value
     return stale
 

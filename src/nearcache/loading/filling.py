@@ -18,32 +18,31 @@ L2 the lease again, because every write and invalidation voids it, and the fill 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
-from ..absence import ABSENT
-from ..codecs import NO_VALUE, Encoded
+from ..absence import ABSENT, Absent
+from ..answers import UNCHANGED, is_conditional, opened
+from ..answers import given as given_old
 from ..coherence import State
-from ..errors import DecodeError, ShardError
-from ..flights import ABANDONED, Load, Signal, renewal_of
-from ..freshness import Life, Ttl, ttl_for
-from ..l2 import Exchange, stage
-from ..options import check_tags
-from .aging import Times, judge, renew_later
+from ..errors import DecodeError, LoadCycleError, ServerReplyError, ShardError
+from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
+from ..freshness import Ttl
+from ..l2 import Exchange
+from .ages import read_young
+from .aging import renew_later
+from .conditional import Shown, let_live, show
+from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
 from .reading import accept, read
 from .replies import MISSING, answer
 from .steps import Await, Call, JoinLoad, Steps
-from .tagging import Tag, depend, generations, known, tags_named
 from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
 
 #: Pauses between looks where no message would be heard: the first and the longest, in seconds.
 _LOOK_FIRST_S: Final = 0.02
 _LOOK_LONGEST_S: Final = 0.2
-
-Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     However many threads, tasks and processes ask for one key at the same time, one of them does the work. A shard that
     does not answer costs the caching, not the value.
 
-    Where absence is kept, that is ABSENT if the loader says so.
+    Where absence is kept, that is ABSENT if the loader says so; where its error is, a Failure.
 
     Raises:
         Whatever the loader raises, to everybody who waits in this process; in other processes one of them tries again.
@@ -157,10 +156,12 @@ def refresh(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         tier.loads.end(mine)
 
 
-def carry_out_anew(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
-    """Do the work of a refresh that has begun, and end it. See :func:`refresh`."""
+def carry_out_anew(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, limit_ns: int | None = None
+) -> Steps[Any]:
+    """Do the work of a refresh that has begun, and end it. See :func:`refresh` and :func:`load_young`."""
     try:
-        mine.value = yield from _load(tier, store, wanted, mine, anew=True)
+        mine.value = yield from _load(tier, store, wanted, mine, anew=True, limit_ns=limit_ns)
         return mine.value
     except Exception as error:
         mine.error = error
@@ -169,13 +170,58 @@ def carry_out_anew(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Lo
         tier.loads.end(mine)
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, *, anew: bool = False) -> Steps[Any]:
+def holder_of(tier: Tier, encoded: bytes) -> Load | None:
+    """Return the load of this process that holds the lease of a key, if one does."""
+    return next((each.load for each in list(tier.leases.values()) if each.encoded == encoded), None)
+
+
+def outlast(holder: Load) -> Steps[None]:
+    """Wait until another load of this process has given its lease back.
+
+    Raises:
+        LoadCycleError: It waits, directly or through others, for this one.
+    """
+    try:
+        yield JoinLoad(holder)
+    except LoadCycleError:
+        raise
+    except Exception:
+        if not holder.done.is_set():  # not its error, but ours
+            raise
+
+
+def load_young(tier: Tier, store: Store[Any, Any], wanted: Loading, limit_ns: int) -> Steps[Any]:
+    """Return the value in L2 if it was stored no longer ago, or else load anew. As :func:`load` otherwise."""
+    mine = Load(young_of(wanted.name, limit_ns))
+    try:
+        while (flight := tier.loads.begin(mine)) is not mine:
+            value = yield JoinLoad(flight)
+            if value is not ABANDONED:
+                return value
+        return (yield from carry_out_anew(tier, store, wanted, mine, limit_ns))
+    finally:
+        tier.loads.end(mine)
+
+
+def _load(
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Loading,
+    mine: Load,
+    *,
+    anew: bool = False,
+    limit_ns: int | None = None,
+) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
     pause_s = _LOOK_FIRST_S
     while True:
         try:
-            value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
+            if limit_ns is not None:
+                held = yield from read_young(tier, store, [wanted.name], limit_ns, {wanted.name: mine})
+                value = held.get(wanted.name, MISSING)
+            else:
+                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
         except ShardError:
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
@@ -191,8 +237,12 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, *, an
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
                 return (yield from _load_only(tier, store, wanted, mine))
             seconds = given.wait_ms / 1000
-            anew = False  # somebody has loaded anew
+            anew = anew and limit_ns is not None  # somebody has loaded anew
             mine.op = None  # whatever happens now, it will read again
+            holder = holder_of(tier, encoded)
+            if holder is not None:  # of this process: it may wait for us
+                yield from outlast(holder)
+                continue
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
         finally:
@@ -216,7 +266,7 @@ def _attempt(
             # L1 may hold a value older than this one, and after this one it must not be read (R4).
             store.abandon(op, drop=given.value is not MISSING)
             return given
-        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine)))
+        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine, anew=anew)))
     finally:
         store.abandon(op, drop=False)  # unless it is finished
 
@@ -261,28 +311,24 @@ def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
     return value
 
 
-class _Loaded(NamedTuple):
-    """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
-
-    ``cost_ms`` is what the loader took, at least 1. ``tags`` is None if a tag was not known before;
-    the value may be older than that tag's last change then.
-    """
-
-    value: Any
-    content: Encoded
-    tags: tuple[tuple[int, int], ...] | None
-    under: tuple[int, int] | None
-    life: Life
-    cost_ms: int
-
-
 def _fill(
-    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, encoded: bytes, given: _Answer, mine: Load
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Loading,
+    op: Op,
+    encoded: bytes,
+    given: _Answer,
+    mine: Load,
+    *,
+    anew: bool,
 ) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
-    tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
+    tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock(), mine)
+    shown = None
     try:
-        loaded = yield from _loaded(tier, store, wanted, op)
+        if anew and is_conditional(wanted.loader) and not tier.is_owed(op.lane, encoded):
+            shown = yield from show(tier, store, op.lane, encoded)
+        loaded = yield from _loaded(tier, store, wanted, op, shown, anew=anew)
     except GeneratorExit:
         raise
     except BaseException:
@@ -290,71 +336,42 @@ def _fill(
         raise
     finally:
         tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
+    if loaded is None:
+        assert shown is not None
+        return (yield from let_live(tier, store, op, encoded, given.token, given.generation, shown))
     if loaded.tags is None:
         tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
-    ttl_ms, soft_ms = loaded.life
-    sealed = tier.codec.seal(
-        loaded.content,
-        wid=op.wid,
-        generation=given.generation,
-        ttl_ms=ttl_ms,
-        key=encoded,
-        tags=loaded.tags,
-        soft_ttl_ms=soft_ms,
-        cost_ms=loaded.cost_ms,
-    )
-    before, staging, envelopes = stage(tier.names[op.lane].prefix, hex_id(op.wid), [sealed])
-    arguments = (hex_id(op.wid), hex_id(given.generation), given.token, b"%d" % ttl_ms, *envelopes)
-    command = tier.call(tier.scripts.fill, tier.write_keys(op.lane, [encoded], staging), *arguments)
+    commands, size = fill_commands(tier, op, encoded, given.token, given.generation, loaded)
     start_ns = tier.clock()
     try:
-        reply = answer((yield [Exchange(op.lane, [*before, command])])[0])
-    except ShardError:
+        reply = answer((yield [Exchange(op.lane, commands)])[0])
+    except ShardError as error:
         tier.count(errors=1)
         tier.loads.close(mine)
         store.abandon(op, drop=True)
+        if isinstance(error, ServerReplyError):  # no memory, say; whoever waits is to load rather than to wait on
+            yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
-    if int(reply.values[-1][0]) != 1:
-        tier.count(fills_refused=1)
-        return loaded.value
-    tier.count_fill(len(sealed), op.wid, int(reply.values[-1][3]))
-    deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, loaded.cost_ms))
-    if loaded.value is ABSENT:
-        store.finish(op, None, 0, 0)
-        return ABSENT
-    tier.sample(op.key)
-    store.finish(op, loaded.value, op.wid, deadline_ns, len(sealed), reply.identity, loaded.under)
+    filled(tier, store, op, loaded, reply.values[-1], start_ns, size, reply.identity)
     return loaded.value
 
 
-def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op) -> Steps[_Loaded]:
-    """Call the loader, with the generations of the value's tags captured before."""
-    since_ns = tier.clock()
-    tags: tuple[Tag, ...] = () if callable(wanted.tags) else tags_named(tier, wanted.tags)
-    under = depend(tier, store, op.lane, tags)
-    stated: tuple[tuple[int, int], ...] | None = ()
-    try:
-        stated = (yield from generations(tier, tags)) if tags else ()
-    except ShardError:
-        stated = None
+def _loaded(
+    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, shown: Shown | None, *, anew: bool
+) -> Steps[Outcome | None]:
+    """Call the loader, with the generations of the value's tags captured before. None: the value shown is right."""
+    captured = yield from capture(tier, store, [op.lane], wanted.tags)
     begun_ns = tier.clock()
-    value = yield from _call(tier, wanted)
-    tier.writing(op.wid, op.key, value)
-    if value is ABSENT:
-        return _Loaded(value, NO_VALUE, stated, under, tier.freshness.absence(), 0)
+    value = yield from _call(tier, wanted, shown, fails=anew)
+    if value is UNCHANGED and shown is not None:
+        tier.count(unchanged=1)
+        return None
     cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
-    content = tier.codec.encode(value)
-    life = tier.freshness.life(ttl_for(wanted.ttl_ms, wanted.key, value))
-    if callable(wanted.tags):
-        tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
-        under = depend(tier, store, op.lane, tags)
-        stated = known(tier, tags, since_ns)
-        if stated is None:  # the next load will find them known
-            with suppress(ShardError):
-                yield from generations(tier, tags)
-    return _Loaded(value, content, stated, under, life, cost_ms)
+    outcome = yield from outcome_of(tier, store, op.lane, wanted, value, captured, cost_ms)
+    tier.writing(op.wid, op.key, ABSENT if isinstance(outcome.value, Absent) else outcome.value)
+    return outcome
 
 
 def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -> Steps[Any]:
@@ -363,7 +380,7 @@ def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) 
     try:
         store.open(op)
         mine.op = op
-        value = yield from _call(tier, wanted)
+        value = opened((yield from _call(tier, wanted))).value
         tier.loads.close(mine)
         return value
     finally:
@@ -376,15 +393,19 @@ def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
     yield [Exchange(lane, [command])]
 
 
-def _call(tier: Tier, wanted: Loading) -> Steps[Any]:
+def _call(tier: Tier, wanted: Loading, shown: Shown | None = None, *, fails: bool = True) -> Steps[Any]:
+    """Call the loader. With ``fails`` every error is raised, whatever is remembered of errors: the old value stays."""
     tier.count(loads=1)
     try:
-        value = yield Call(wanted.loader, wanted.key)
+        value = yield Call(given_old(wanted.loader, None if shown is None else shown.old), wanted.key)
         if value is ABSENT and not tier.freshness.negative_ms:
             raise KeyError(wanted.key)
         return value
     except BaseException as error:
-        if isinstance(error, KeyError) and tier.freshness.negative_ms:
+        if tier.freshness.means_absence(error):
             return ABSENT
         tier.count(load_errors=1)
-        raise
+        failure = None if fails else failure_of(tier, error)
+        if failure is None:
+            raise
+        return failure

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from .._store import Store
-from ..absence import ABSENT
+from ..absence import Absent
 from ..codecs import peek_absence, peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Load, Read
 from ..freshness import IDLE_MS, is_worn
 from ..l2 import Exchange
+from .absences import note, noted
 from .aging import Times, judge, live_on, times_in
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
@@ -26,8 +27,8 @@ class Found(NamedTuple):
     """What a GET found.
 
     Attributes:
-        value: Or MISSING, or ABSENT.
-        wid: The write's; 0 keeps the value out of L1.
+        value: Or MISSING, or ABSENT, or a Failure.
+        wid: The write's; 0 keeps what was found out of L1.
         deadline_ns: When an L1 copy must end.
         under: What the L1 copy is to depend on, if it has tags.
         is_due: Whether the value is to be loaded anew.
@@ -44,7 +45,7 @@ _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
 def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
-    """Return the value in L2, or MISSING, or ABSENT where that is known; L1 takes it when the protocol allows.
+    """Return the value in L2, MISSING, or ABSENT or a Failure if that is known; L1 takes it when the protocol allows.
 
     Args:
         tier, store: The cache's.
@@ -68,6 +69,8 @@ def stale_copy(tier: Tier, store: Store[Any, Any], key: Any, lane: int) -> Any:
     if tier.stale is None:
         return MISSING
     value = tier.stale.find(store, key, lane, tier.clock(), MISSING)
+    if isinstance(value, Absent):
+        return MISSING
     if value is not MISSING:
         tier.count(stale=1)
     return value
@@ -78,6 +81,8 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
     if tier.is_owed(shard, encoded):
         tier.count(misses=1)
         return MISSING
+    if tier.freshness.errors and (known := noted(tier, store, key)) is not MISSING:
+        return known
     joined = store.join(key)
     # Where no message would come to tell, what a read brings may be as old as the read.
     if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
@@ -142,6 +147,9 @@ def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, 
     if found.wid:
         if not op.storable:
             tier.count(poisoned=1)
+        if isinstance(found.value, Absent):
+            note(store, op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
+            return
         tier.sample(op.key)
     store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
@@ -182,8 +190,7 @@ def accept(
     times = Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms)
     pttl_ms = yield from live_on(tier, lane, encoded, wid, pttl_ms, times)
     deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
-    # L1 keeps values only: what hits has no time to look for anything else.
-    return Found(value, wid if deadline_ns and value is not ABSENT else 0, deadline_ns, under, is_due)
+    return Found(value, wid if deadline_ns else 0, deadline_ns, under, is_due and not isinstance(value, Absent))
 
 
 def _under(

@@ -7,12 +7,12 @@ an event loop.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..answers import is_coroutine_loader
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
 from ..workers import Workers
@@ -121,7 +121,7 @@ class ThreadRunner:
         if isinstance(request, Await):
             return request.signal.wait(request.seconds)
         if isinstance(request, Spawn):
-            if inspect.iscoroutinefunction(request.loader):  # no thread can call it
+            if is_coroutine_loader(request.loader):  # no thread can call it
                 return False
             return self._workers.submit(lambda: self.run(request.make()))
         return self._tier.loads.wait(request.load)

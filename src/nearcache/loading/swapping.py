@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
-from ..absence import ABSENT
+from ..absence import Absent
 from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_tags
 from ..errors import ContentionError, ServerReplyError
@@ -122,7 +122,7 @@ def _there(
     wid = 0
     if data is not None and len(data) >= 20 and int.from_bytes(data[12:20], "big") == generation:
         wid = int.from_bytes(data[4:12], "big")
-    if value is MISSING or value is ABSENT or data is None:
+    if value is MISSING or isinstance(value, Absent) or data is None:
         return There(MISSING, 0, wid)
     return There(value, wid, wid, passed_on(data, pttl_ms), start_ns, peek_tags(data), under)
 
@@ -202,7 +202,7 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
         tier.give_up(store, op, encoded, error)
         raise
     found = yield from accept(tier, store, lane, encoded, data, -1, int(generation, 16), start_ns)
-    return MISSING if was_owed or found.value is ABSENT else found.value
+    return MISSING if was_owed or isinstance(found.value, Absent) else found.value
 
 
 def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: bool) -> Steps[tuple[bool, Any]]:

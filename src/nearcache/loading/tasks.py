@@ -7,9 +7,10 @@ from typing import Any
 
 from .._store import Store
 from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
-from ..flights import Load, renewal_of
+from ..flights import Load, Many, renewal_of, young_of
 from ..l2.aio import AsyncDriver
 from .filling import Loading, carry_out, carry_out_anew
+from .gathering import Gathering, gather
 from .replies import MISSING
 from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
@@ -66,6 +67,28 @@ class AsyncRunner:
         while value is MISSING:  # of a load in the background that left the work to another process
             value = await self._tasks.load(self._tier.loads, renewal_of(wanted.name), work)
         return value
+
+    async def load_young(self, store: Store[Any, Any], wanted: Loading, limit_ns: int) -> Any:
+        """The same as running ``load_young``, in a task of its own."""
+
+        def work(mine: Load) -> Any:
+            return self.run(carry_out_anew(self._tier, store, wanted, mine, limit_ns))
+
+        return await self._tasks.load(self._tier.loads, young_of(wanted.name, limit_ns), work)
+
+    async def gather(self, store: Store[Any, Any], wanted: Gathering) -> Any:
+        """The same as running ``gather``, in a task of its own."""
+
+        async def work(mine: Load) -> None:
+            try:
+                mine.value = await self.run(gather(self._tier, store, wanted))
+            except Exception as error:
+                mine.error = error
+                raise
+            finally:
+                self._tier.loads.end(mine)
+
+        return await self._tasks.load(self._tier.loads, Many(wanted.keys), work)
 
     def close(self) -> None:
         """Cancel the loads and close the connections of all loops."""

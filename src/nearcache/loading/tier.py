@@ -15,11 +15,12 @@ from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
 from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
-from ..flights import Loads
+from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import layout
+from .births import Births
 from .stale import StaleCopies
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class L2Counters:
     invalidations: int = 0
     loads: int = 0
     load_errors: int = 0
+    unchanged: int = 0
+    surplus: int = 0
+    unremembered: int = 0
     fills_refused: int = 0
     repaid: int = 0
     suspects_dropped: int = 0
@@ -137,6 +141,7 @@ class Leased(NamedTuple):
     encoded: bytes
     token: bytes
     since_ns: int
+    load: Load
 
 
 class Owned(NamedTuple):
@@ -161,6 +166,7 @@ class Scripts:
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
     extend: Script = field(default_factory=lambda: load_script("extend"))
+    unchanged: Script = field(default_factory=lambda: load_script("unchanged"))
     dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
@@ -193,6 +199,7 @@ class Tier:
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
         queues: The queues that it is this process's task to write behind the cache, by lane.
+        births: When values were stored, as far as that was asked for.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
@@ -234,6 +241,7 @@ class Tier:
         self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
+        self.births = Births()
         self.renewing: set[Any] = set()
         self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in range(lanes)]

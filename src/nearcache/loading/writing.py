@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
-from ..absence import ABSENT
+from ..absence import Absent
 from ..codecs import Encoded
 from ..errors import ServerReplyError
 from ..freshness import Life
@@ -103,7 +103,7 @@ def _write(
             return MISSING
         if int(status) == 2:
             found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
-            if found.value is not MISSING and found.value is not ABSENT:
+            if found.value is not MISSING and not isinstance(found.value, Absent):
                 store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
             nx = False  # what is there is no value, or one that nobody here can read

@@ -1,6 +1,7 @@
 """The caches as asyncio sees them. Imported when ``cache.aio`` is first asked for, and not before."""
 
-from .base import AsyncCache, AsyncHold, Loader
+from .base import AsyncCache, AsyncHold
+from .readthrough import BulkLoader, Loader
 from .views import AsyncView
 
-__all__ = ["AsyncCache", "AsyncHold", "AsyncView", "Loader"]
+__all__ = ["AsyncCache", "AsyncHold", "AsyncView", "BulkLoader", "Loader"]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ..._aio import Hits
+from ...answers import Answer
 from ...backlog import DeadLetter
-from ...errors import CacheError, LoadTimeoutError
+from ...errors import CacheError
 from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from ..holding import Depth
 from ..listening import QUEUE
 from ..report import SelfTest
 from ..subscriptions import Subscription
 from .calling import in_loop
+from .readthrough import AsyncReadThrough
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
@@ -26,9 +29,7 @@ if TYPE_CHECKING:
     from .views import AsyncView
 
 D = TypeVar("D")
-
-#: A loader: a coroutine function, or a function that blocks.
-Loader: TypeAlias = Callable[[K], V] | Callable[[K], Awaitable[V]]
+Tags: TypeAlias = Sequence[str] | Callable[[K, V], Iterable[str]]
 
 
 class AsyncHold:
@@ -37,23 +38,27 @@ class AsyncHold:
     def __init__(self, begin: Callable[[], Awaitable[Any]], end: Callable[[], Awaitable[Any]]) -> None:
         self._begin = begin
         self._end = end
+        self._depth = Depth()
 
     async def __aenter__(self) -> Self:
+        self._depth.enter()
         try:
             await self._begin()
-        except CacheError:
-            with suppress(CacheError):  # as Hold does
-                await self._end()
+        except BaseException as failure:
+            if self._depth.leave() and isinstance(failure, CacheError):
+                with suppress(CacheError):  # as Hold does
+                    await self._end()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        if self._depth.leave():
+            await self._end()
 
 
-class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
+class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
     """A cache's methods as coroutines: the same L1, the same keys, the same flights, any number of event loops.
 
     ``cache.aio`` makes it. What needs no I/O (``peek``, ``drop``, ``len``, iteration, ``stats``, ``health``) is the
@@ -77,6 +82,26 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
 
     # -- single keys
 
+    if TYPE_CHECKING:  # the compiled part cannot know what loaders may answer
+        # fmt: off
+        @overload  # type: ignore[override]  # loaders may answer more than the stub of floor 1 can say
+        def get_or_load(
+            self, key: K, loader: None = None, *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
+            max_age: float | None = ...,
+        ) -> Coroutine[Any, Any, V]: ...
+        @overload
+        def get_or_load(
+            self, key: K, loader: Callable[[K], Awaitable[Answer[V]]], *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
+            max_age: float | None = ...,
+        ) -> Coroutine[Any, Any, V]: ...
+        @overload
+        def get_or_load(
+            self, key: K, loader: Callable[[K], Answer[V]], *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
+            max_age: float | None = ...,
+        ) -> Coroutine[Any, Any, V]: ...
+        # fmt: on
+        def get_or_load(self, *_: Any, **__: Any) -> Any: ...
+
     async def contains(self, key: object) -> bool:
         """Return whether some tier has a value for a key, as ``key in cache`` does."""
         raise NotImplementedError
@@ -92,20 +117,6 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
     async def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         raise NotImplementedError
-
-    async def refresh(
-        self,
-        key: K,
-        loader: Loader[K, V] | None = None,
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Any = DEFAULT,
-    ) -> V:
-        """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
-        chosen = loader if loader is not None else self.cache.settings.loader
-        if chosen is None:
-            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
-        return cast("V", await self._refresh(key, chosen, ttl, tags))
 
     @overload
     async def pop(self, key: K) -> V: ...
@@ -126,10 +137,6 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         return value
 
     # -- many keys
-
-    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
-        raise NotImplementedError
 
     async def set_many(
         self,
@@ -232,44 +239,9 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
 
     # -- what the compiled part asks for when L1 has nothing
 
-    async def _missing_load(
-        self, key: K, loader: Loader[K, V] | None, *, ttl: Lifetime = DEFAULT, tags: Any = DEFAULT
-    ) -> V:
-        chosen = loader if loader is not None else self.cache.settings.loader
-        if chosen is not None:
-            return cast("V", await self._load_in_time(key, chosen, ttl, tags))
-        found, cause = await self._read(key)
-        if found is DEFAULT:
-            raise KeyError(key) from cause
-        return cast("V", found)
-
     async def _missing_get(self, key: K, default: Any) -> Any:
         found, _ = await self._read(key)
         return default if found is DEFAULT else found
 
-    async def _read(self, key: K) -> tuple[Any, Exception | None]:
-        """Return the value of some tier, or DEFAULT and why it is not known that there is none."""
-        raise NotImplementedError
-
-    async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
-        raise NotImplementedError
-
     async def _remove(self, key: K) -> bool:
-        raise NotImplementedError
-
-    async def _load_in_time(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
-        seconds = self.cache.settings.loader_timeout
-        if seconds is None:
-            return await self._load(key, loader, ttl, tags)
-        # Not wait_for: it would take a TimeoutError of the loader's for its own. The load is a task of its own anyway.
-        waiting = asyncio.ensure_future(self._load(key, loader, ttl, tags))
-        try:
-            done, _ = await asyncio.wait((waiting,), timeout=seconds)
-        finally:
-            waiting.cancel()
-        if not done:
-            raise LoadTimeoutError(key, seconds)
-        return waiting.result()
-
-    async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         raise NotImplementedError

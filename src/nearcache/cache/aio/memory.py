@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
-from ...absence import ABSENT
-from ...awaiting import LoadTasks, call_loader
+from ...absence import Absent
+from ...answers import is_coroutine_loader
+from ...awaiting import LoadTasks, call_loader, wait_for_load
 from ...changes import Change, Swapped
-from ...flights import Load, renewal_of
+from ...flights import Load, Many, renewal_of, young_of
 from ..base import DEFAULT, K, Lifetime, V
-from ..memory import NOTHING, MemoryCache
-from .base import AsyncCache, AsyncHold, Loader
+from ..exchanging import NOTHING
+from ..memory import MemoryCache
+from ..memory_gathering import Request, gathering
+from ..readthrough import AsyncSingle, Single
+from .base import AsyncCache, AsyncHold
+from .readthrough import Loader
 
 
 class AsyncMemoryCache(AsyncCache[K, V]):
@@ -50,9 +54,6 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self.cache._touch(key, ttl, whole=whole)
-
-    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        return self.cache.get_many(keys)
 
     async def set_many(
         self,
@@ -99,10 +100,55 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         terms = self.cache._terms(key, ttl, tags)
         old = self.cache._old_value(terms, loader)
         if old is not NOTHING:
-            if old is not ABSENT and inspect.iscoroutinefunction(loader) and self.cache._begin_renewal(terms.name):
+            is_value = not isinstance(old, Absent)
+            if is_value and is_coroutine_loader(loader) and self.cache._begin_renewal(terms.name):
                 self._tasks.spawn(lambda: self._renew(terms, loader))
             return self.cache._present(key, old)
         return await self._carry_out(terms.name, terms, loader)
+
+    async def _load_young(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any, limit_ns: int) -> Any:
+        self.cache._use()
+        terms = self.cache._terms(key, ttl, tags, limit_ns)
+        return await self._carry_out(young_of(terms.name, limit_ns), terms, loader)
+
+    async def _gather(
+        self, keys: list[K], load_many: Any, ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> dict[K, V]:
+        cache = self.cache
+        cache._use()
+        kind = AsyncSingle if is_coroutine_loader(load_many) else Single
+
+        async def work(mine: Load) -> None:
+            try:
+                steps = gathering(cache, keys, kind(load_many), ttl, tags, limit_ns)
+                mine.value = await self._in_this_task(steps, load_many)
+            except Exception as error:
+                mine.error = error
+                raise
+            finally:
+                cache._loads.end(mine)
+
+        found: dict[K, V] = await self._tasks.load(cache._loads, Many(keys), work)
+        return found
+
+    async def _in_this_task(self, steps: Generator[Request, Any, Any], load_many: Any) -> Any:
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    if isinstance(request, Load):
+                        answer = await wait_for_load(self.cache._loads, request)
+                    else:
+                        answer = await call_loader(load_many, list(request))
+                except BaseException as error:  # noqa: BLE001  a cancellation too: there is something to undo
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+    async def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        return self.cache._held_many(keys, limit_ns)
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
@@ -123,8 +169,9 @@ class AsyncMemoryCache(AsyncCache[K, V]):
                 op = cache._begin_load(mine, terms)
                 if op is None:
                     return
+                cache._count_load(0)
                 try:
-                    value = await self._call(loader, terms.key)
+                    value = await self._call(loader, mine, terms)
                     cache._finish_load(mine, op, terms, value)
                 except BaseException:
                     cache._fail_load(op)
@@ -138,10 +185,8 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         value = await self._tasks.load(cache._loads, name, work)
         return cache._present(terms.key, value)
 
-    async def _call(self, loader: Loader[K, V], key: K) -> Any:
+    async def _call(self, loader: Loader[K, V], mine: Load, terms: Any) -> Any:
         try:
-            return await call_loader(loader, key)
-        except KeyError:
-            if not self.cache._freshness.negative_ms:
-                raise
-            return ABSENT
+            return await call_loader(self.cache._shown(loader, mine, terms), terms.key)
+        except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
+            return self.cache._failed(error, mine, terms)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from ...absence import ABSENT
+from ...absence import Absent
 from ...changes import Change, Swapped
 from ...errors import ShardError
 from ...l2 import ClusterDriver, Driver
@@ -24,14 +24,14 @@ from ...loading import (
     invalidate_many,
     invalidate_tag,
     new_id,
-    read_many,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
 from ..base import DEFAULT, K, Lifetime, V
 from ..holding import hold_to_ms, linger_to_ms
 from ..tiered import TieredCache
-from .base import AsyncCache, AsyncHold, Loader
+from .base import AsyncCache, AsyncHold
+from .readthrough import Loader
 
 T = TypeVar("T")
 
@@ -90,16 +90,6 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     # -- many keys
 
-    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        cache = self.cache
-        missed: list[K] = []
-        found = cache.hit_dict(keys, missed)
-        if missed:
-            named = {key: cache._name(key) for key in missed}
-            more = await self._run(read_many(self._tier, cache, named.values()))
-            found.update((key, more[name]) for key, name in named.items() if name in more)
-        return found
-
     async def set_many(
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
@@ -144,12 +134,35 @@ class AsyncTieredCache(AsyncCache[K, V]):
             found = await self._run(self.cache._reading(key))
         except ShardError as error:
             return DEFAULT, error
-        return DEFAULT if found is MISSING or found is ABSENT else found, None
+        return DEFAULT if found is MISSING or isinstance(found, Absent) else found, None
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
         wanted = self.cache._wanted(key, loader, ttl, tags)
         return self.cache._present(key, await self._runner.load(self.cache, wanted))
+
+    async def _load_young(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any, limit_ns: int) -> Any:
+        self.cache._use()
+        wanted = self.cache._wanted(key, loader, ttl, tags)
+        return self.cache._present(key, await self._runner.load_young(self.cache, wanted, limit_ns))
+
+    async def _gather(
+        self, keys: list[K], load_many: Any, ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> dict[K, V]:
+        cache = self.cache
+        cache._use()
+        named = {key: cache._name(key) for key in keys}
+        found = await self._runner.gather(cache, cache._gathering(named, load_many, ttl, tags, limit_ns))
+        return {key: found[name] for key, name in named.items() if name in found}
+
+    async def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        cache = self.cache
+        found, missed = cache._hits(keys, limit_ns)
+        if missed:
+            named = {key: cache._name(key) for key in missed}
+            more = await self._run(cache._reading_many(named.values(), limit_ns))
+            found.update((key, more[name]) for key, name in named.items() if name in more)
+        return found
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()

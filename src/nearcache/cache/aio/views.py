@@ -18,7 +18,8 @@ from .calling import in_loop
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
-    from .base import AsyncCache, Loader
+    from .base import AsyncCache
+    from .readthrough import Loader
 
 
 class AsyncView(AsyncVerbs[K, V]):

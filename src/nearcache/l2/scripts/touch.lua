@@ -10,6 +10,7 @@ local flags = string.byte(call('GETRANGE', v, 1, 1)) or 0
 if generation(v) ~= m[3] or math.floor(flags / 8) % 2 == 1 then return {0, m[3]} end
 local pttl, seq = call('PTTL', v), 0
 call('PEXPIRE', v, ms)
+touched(v, true)
 -- Copies know the end of the lifetime they were read with. They may end too early, but not too late.
 if pttl < 0 or ms < pttl then seq = announce_keys(L, m, 'I', ARGV[3], 1) end
 return {1, m[3], call('GETRANGE', v, 0, ARGV[5]), m[1], seq}

@@ -1,0 +1,231 @@
+"""What a loader may answer, beside a value: a value with terms of its own, or that the old one is still right.
+
+::
+
+    @nearcache.conditional
+    def load(key, old):
+        answer = requests.get(url(key), headers={"If-None-Match": old.validator} if old else {})
+        if answer.status_code == 304:
+            return nearcache.UNCHANGED
+        return nearcache.Loaded(answer.json(), validator=answer.headers["ETag"])
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
+
+from .absence import Absent
+from .errors import ConfigError
+from .options import check_tags, seconds_to_ttl
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+#: Longest validator, in bytes of UTF-8.
+MOST_VALIDATOR_BYTES: Final = 255
+
+#: "Not given", where None means something.
+UNSET: Final[Any] = object()
+_MARK: Final = "_nearcache_conditional"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[V]):
+    """A loaded value with terms of its own.
+
+    Attributes:
+        value: The value. It alone is kept, and given to who asks.
+        ttl: Lifetime in seconds; ``None``: no expiry; default: that of the call, or of the cache.
+        tags: What :meth:`Cache.invalidate_tag` invalidates the value by, beside the tags of the call or of the cache.
+        validator: Tells this state of the value from others: an ETag, a date, a version; at most 255 bytes. The next
+            load is given it, if the loader is :func:`conditional`. It is stored in the clear.
+    """
+
+    value: V
+    ttl: float | None = UNSET
+    tags: Sequence[str] = ()
+    validator: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.ttl is not UNSET:
+            seconds_to_ttl("ttl", self.ttl)
+        object.__setattr__(self, "tags", check_tags(self.tags))
+        if self.validator is not None and not _is_validator(self.validator):
+            remedy = f"give a text of 1 to {MOST_VALIDATOR_BYTES} bytes in UTF-8, or None"
+            raise ConfigError("validator", self.validator, remedy)
+
+
+class Unchanged:
+    """The type of :data:`UNCHANGED`, of which there is one object."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "nearcache.UNCHANGED"
+
+    def __reduce__(self) -> str:
+        return "UNCHANGED"
+
+
+#: The old value is still right: it lives once more, for as long as it was to live at first. Nothing is sent.
+UNCHANGED: Final = Unchanged()
+
+
+class Old(NamedTuple):
+    """What a :func:`conditional` loader is given of the value that is there.
+
+    Attributes:
+        value: The value: treat it as read-only.
+        validator: As it was given with :class:`Loaded`; ``None``: none was.
+    """
+
+    value: Any
+    validator: str | None
+
+
+#: What a loader may return.
+Answer: TypeAlias = V | Loaded[V] | Absent
+#: What a conditional one may return.
+ConditionalAnswer: TypeAlias = V | Loaded[V] | Absent | Unchanged
+
+
+@overload
+def conditional(
+    function: Callable[[K, Old | None], Awaitable[ConditionalAnswer[V]]], /
+) -> Callable[[K], Awaitable[V]]: ...
+@overload
+def conditional(function: Callable[[K, Old | None], ConditionalAnswer[V]], /) -> Callable[[K], V]: ...
+def conditional(function: Callable[[Any, Old | None], Any], /) -> Callable[[Any], Any]:
+    """Return a loader that is also given what is there, so that it may find it unchanged.
+
+    Args:
+        function: Called with the key, and with :class:`Old`, or ``None`` where there is nothing. It may return
+            :data:`UNCHANGED` if it was given something. A coroutine function stays one.
+    Cost: one more round trip before each load that replaces a value.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def load_later(key: Any) -> Any:
+            return await function(key, None)
+
+        setattr(load_later, _MARK, function)
+        return load_later
+
+    @functools.wraps(function)
+    def load(key: Any) -> Any:
+        return function(key, None)
+
+    setattr(load, _MARK, function)
+    return load
+
+
+def is_conditional(loader: Callable[..., Any]) -> bool:
+    """Whether a loader wants to be given the old value."""
+    return hasattr(loader, _MARK)
+
+
+def given(loader: Callable[[Any], Any], old: Old | None) -> Callable[[Any], Any]:
+    """Return a loader that has been given the old value."""
+    function = getattr(loader, _MARK, None)
+    return loader if function is None else _Given(function, old)
+
+
+class _Given:
+    """A conditional loader together with the old value."""
+
+    def __init__(self, function: Callable[[Any, Old | None], Any], old: Old | None) -> None:
+        self._function = function
+        self._old = old
+
+    def __call__(self, key: Any) -> Any:
+        return self._function(key, self._old)
+
+
+def is_coroutine_loader(loader: Callable[..., Any]) -> bool:
+    """Whether only an event loop can call a loader."""
+    if isinstance(loader, _Given):
+        return inspect.iscoroutinefunction(loader._function)
+    return inspect.iscoroutinefunction(loader) or inspect.iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
+
+
+def opened(answer: Any) -> Loaded[Any]:
+    """Return a loader's answer with its terms."""
+    if isinstance(answer, Loaded):
+        return answer
+    if isinstance(answer, Unchanged):
+        raise TypeError(
+            "the loader answered UNCHANGED without having been given an old value: decorate it with "
+            "nearcache.conditional, and return a value where old is None"
+        )
+    return Loaded(answer)
+
+
+def bare(answer: Any) -> Any:
+    """Return the value in a loader's answer."""
+    return answer.value if isinstance(answer, Loaded) else answer
+
+
+def mapped(
+    loader: Callable[[Any], Any], outward: Callable[[Any], Any], inward: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Return a loader whose values pass through functions.
+
+    Args:
+        outward: From the value that the loader returned to the one that is kept.
+        inward: From the one that is kept to the one that a conditional loader is given.
+    """
+
+    def passed(answer: Any) -> Any:
+        return _passed(answer, outward)
+
+    function = getattr(loader, _MARK, None)
+    if function is None:
+        return lambda key: passed(loader(key))
+
+    @conditional
+    def load(key: Any, old: Old | None) -> Any:
+        return passed(function(key, None if old is None else Old(inward(old.value), old.validator)))
+
+    return cast("Callable[[Any], Any]", load)
+
+
+def mapped_many(load_many: Callable[[list[Any]], Any], outward: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+    """Return a bulk loader whose values pass through a function."""
+
+    def load(keys: list[Any]) -> Any:
+        answers = load_many(keys)
+        if not isinstance(answers, Mapping):  # it is found out later
+            return answers
+        return {key: _passed(answer, outward) for key, answer in answers.items()}
+
+    return load
+
+
+def _passed(answer: Any, outward: Callable[[Any], Any]) -> Any:
+    if isinstance(answer, (Absent, Unchanged)):
+        return answer
+    if isinstance(answer, Loaded):
+        return Loaded(outward(answer.value), answer.ttl, answer.tags, answer.validator)
+    return outward(answer)
+
+
+def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
+    """Return a loader that is called with this key, whatever it is asked for. A conditional one stays one."""
+    function = getattr(loader, _MARK, None)
+    if function is None:
+        return lambda _: loader(key)
+    return cast("Callable[[Any], Any]", conditional(lambda _, old: function(key, old)))
+
+
+def _is_validator(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return 0 < len(value.encode()) <= MOST_VALIDATOR_BYTES
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,66 @@
+"""What a cache on Redis reads of many keys, and of a greatest age: which steps carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..absence import Absent
+from ..clocks import monotonic_ns
+from ..loading import ENDLESS_MS, Gathering, Loading, Steps, gather, load_young, read_many, read_young
+from ..options import check_tags
+from .base import DEFAULT, K, Lifetime, V, refuse_coroutines
+from .swapping import SwappingCache
+
+
+class GatheringCache(SwappingCache[K, V]):
+    """What :class:`TieredCache` is made from, besides."""
+
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
+        raise NotImplementedError
+
+    def _present(self, key: K, value: Any) -> V:
+        raise NotImplementedError
+
+    def _load_young(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any, limit_ns: int) -> V:
+        refuse_coroutines(loader)
+        return self._present(
+            key, self._run(load_young(self._tier, self, self._wanted(key, loader, ttl, tags), limit_ns))
+        )
+
+    def _gather(
+        self, keys: list[K], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> dict[K, V]:
+        named = {key: self._name(key) for key in keys}  # with key=, several may have one name
+        found = self._run(gather(self._tier, self, self._gathering(named, load_many, ttl, tags, limit_ns)))
+        return {key: found[name] for key, name in named.items() if name in found}
+
+    def _gathering(
+        self, named: dict[K, Any], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> Gathering:
+        keys = {name: key for key, name in reversed(named.items())}
+        wanted = {name: keys[name] for name in named.values()}
+        return Gathering(wanted, load_many, self._ttl(ttl, ENDLESS_MS), self._labels(tags), limit_ns)
+
+    def _labels(self, tags: Any) -> Any:
+        return self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+
+    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        found, missed = self._hits(keys, limit_ns)
+        if missed:
+            named = {key: self._name(key) for key in missed}
+            more = self._run(self._reading_many(named.values(), limit_ns))
+            found.update((key, more[name]) for key, name in named.items() if name in more)
+        return found
+
+    def _reading_many(self, names: Iterable[Any], limit_ns: int | None) -> Steps[dict[Any, Any]]:
+        if limit_ns is None:
+            return (yield from read_many(self._tier, self, names))
+        found = yield from read_young(self._tier, self, names, limit_ns)
+        return {name: value for name, value in found.items() if not isinstance(value, Absent)}
+
+    def _hit_young(self, key: K, limit_ns: int) -> Any:
+        name = self._name(key)
+        if self._tier.births.is_young(name, self.wid(name), monotonic_ns() - limit_ns):
+            return self.hit(key, DEFAULT)
+        return DEFAULT

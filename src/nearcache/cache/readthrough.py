@@ -1,0 +1,267 @@
+"""Reading through: what a cache does about keys that it does not hold, one by one or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from ..absence import ABSENT as NO_VALUE
+from ..answers import Answer, is_coroutine_loader
+from ..errors import ConfigError
+from ..freshness import Lifetime
+from ..options import Settings
+from .cached import ABSENT
+from .timed import in_time
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+#: "Not given", where None means something.
+DEFAULT: Final = ABSENT
+#: The greatest age that can be asked for, in seconds.
+_LATEST_S: Final = 4_294_967.0
+
+
+class ReadThrough(Generic[K, V]):
+    """What :class:`Cache` has of loaders. Hooks do the work: see the end."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        settings: Settings
+
+        def hit(self, key: Any, default: Any) -> Any: ...
+        def hit_dict(self, keys: Iterable[Any], missed: list[Any]) -> dict[Any, Any]: ...
+
+    def get_or_load(
+        self,
+        key: K,
+        loader: Callable[[K], Answer[V]] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
+        max_age: float | None = None,
+    ) -> V:
+        """Return the value for a key; on a miss call the loader and keep its value.
+
+        However many threads, tasks and processes ask for one key at the same time, one loader runs.
+
+        Args:
+            key: Encodable (``memory://``: hashable).
+            loader: Called with the key; default: the cache's own ``loader=``. It returns the value, or :class:`Loaded`.
+            ttl: Lifetime of a loaded value in seconds; ``None``: no expiry; or a function that returns it for key and
+                value; default: the cache's.
+            tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by, or a function that returns
+                them for key and value; default: the cache's own ``tags=``. What tags there are is best known before the
+                load: the first value under a tag that only the function told of is returned and not kept.
+            max_age: A value that was stored longer ago, in seconds, is loaded anew.
+        Returns:
+            The object that L1 holds, not a copy: treat it as read-only.
+        Raises:
+            KeyError: A miss, and there is no loader; or the loader says that there is no value.
+            LoadTimeoutError: It takes longer than ``loader_timeout``. It goes on.
+            LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
+            Anything the loader raises, in every thread that waits for it, and later, if ``error_ttl`` says so.
+        Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader. With ``max_age`` the first read
+            of a value that this process has not loaded costs one round trip.
+        """
+        found = self.hit(key, DEFAULT) if max_age is None else self._hit_young(key, age_to_ns(max_age))
+        if found is not DEFAULT:
+            return cast("V", found)
+        chosen = loader if loader is not None else self.settings.loader
+        if max_age is not None:
+            return self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
+        if chosen is None:
+            return self._missing(key)
+        return cast("V", self._in_time(key, lambda: self._load(key, chosen, ttl, tags)))
+
+    def refresh(
+        self,
+        key: K,
+        loader: Callable[[K], Answer[V]] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
+    ) -> V:
+        """Load the value for a key anew, whatever is there, and return it. Readers have the old one meanwhile.
+
+        A load that another thread or process has begun for this purpose, or for a missing key, is waited for, and its
+        value returned: one loader runs.
+
+        Args:
+            key, loader, ttl, tags: As for :meth:`get_or_load`.
+        Raises:
+            TypeError: There is no loader.
+            Anything the loader raises; the old value stays.
+        """
+        chosen = loader if loader is not None else self.settings.loader
+        if chosen is None:
+            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
+        return self._refresh(key, chosen, ttl, tags)
+
+    def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+        """Return the values that are there, by key. One round trip per shard, in parallel.
+
+        It calls no loader, unless the cache has a bulk loader (``load_many=``): that is called once for all misses.
+
+        Args:
+            keys: Encodable (``memory://``: hashable).
+            max_age: Values that were stored longer ago, in seconds, count as missing.
+        Raises:
+            Anything the bulk loader raises.
+        """
+        if self.settings.load_many is None:
+            return self._held_many(keys, None if max_age is None else age_to_ns(max_age))
+        return self.get_or_load_many(keys, max_age=max_age)
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[K],
+        load_many: Callable[[list[K]], Mapping[K, Answer[V]]] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
+        max_age: float | None = None,
+    ) -> dict[K, V]:
+        """Return the values for many keys; call the bulk loader once for all misses, and keep what it brings.
+
+        A key that another thread, task or process is loading is waited for instead. Keys without a value are left out.
+
+        Args:
+            keys: Encodable (``memory://``: hashable).
+            load_many: Called with a list of keys; returns a mapping of those that have a value. Other keys in it are
+                left out. Default: the cache's own.
+            ttl, tags, max_age: As for :meth:`get_or_load`; functions are called for each value.
+        Raises:
+            TypeError: There is no bulk loader.
+            Anything it raises, in every thread that waits for one of its keys; nothing is kept then.
+        Cost: what L1 misses, one round trip per shard; what L2 misses, two more and the loader.
+        """
+        chosen = load_many if load_many is not None else self.settings.load_many
+        if chosen is None:
+            raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
+        if is_coroutine_loader(chosen):
+            raise TypeError(
+                f"load_many={chosen!r} is a coroutine function: await cache.aio.get_or_load_many(keys) instead"
+            )
+        limit_ns = None if max_age is None else age_to_ns(max_age)
+        found, missed = self._hits(keys, limit_ns)
+        if missed:
+            work = lambda: self._gather(missed, chosen, ttl, tags, limit_ns)  # noqa: E731
+            found.update(self._in_time(tuple(missed), work))
+        return found
+
+    # -- with max_age
+
+    def _hits(self, keys: Iterable[K], limit_ns: int | None) -> tuple[dict[K, V], list[K]]:
+        """Return what L1 holds, and the other keys, each once."""
+        missed: list[K] = []
+        if limit_ns is None:
+            found: dict[K, V] = self.hit_dict(keys, missed)
+        else:
+            held = {key: self._hit_young(key, limit_ns) for key in keys}
+            found = {key: value for key, value in held.items() if value is not DEFAULT}
+            missed = [key for key in held if key not in found]
+        return found, list(dict.fromkeys(missed))
+
+    def _get_young(self, key: K, default: Any, max_age: Any) -> Any:
+        limit_ns = age_to_ns(max_age)
+        found = self._hit_young(key, limit_ns)
+        return self._held_many([key], limit_ns).get(key, default) if found is DEFAULT else found
+
+    def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
+        if loader is not None:
+            return cast("V", self._in_time(key, lambda: self._load_young(key, loader, ttl, tags, limit_ns)))
+        found = self._held_many([key], limit_ns)
+        if key not in found:
+            raise KeyError(key)
+        return found[key]
+
+    # -- for the subclasses
+
+    def _in_time(self, key: Any, work: Callable[[], Any]) -> Any:
+        seconds = self.settings.loader_timeout
+        return work() if seconds is None else in_time(work, key, seconds)
+
+    def _missing(self, key: K) -> V:
+        raise NotImplementedError
+
+    def _load(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> V:
+        raise NotImplementedError
+
+    def _load_young(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any, limit_ns: int) -> V:
+        raise NotImplementedError
+
+    def _refresh(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> V:
+        raise NotImplementedError
+
+    def _gather(
+        self, keys: list[K], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> dict[K, V]:
+        """Return the values of keys that L1 does not hold, loading those that no tier holds."""
+        raise NotImplementedError
+
+    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        """Return the values that some tier holds."""
+        raise NotImplementedError
+
+    def _hit_young(self, key: K, limit_ns: int) -> Any:
+        """Return the value in L1 if it is known to be so young, else DEFAULT."""
+        raise NotImplementedError
+
+
+class Single:
+    """A bulk loader as a loader of one key."""
+
+    def __init__(self, load_many: Callable[[list[Any]], Any]) -> None:
+        self._load_many = load_many
+
+    def __repr__(self) -> str:
+        return f"load_many={self._load_many!r}"
+
+    def __call__(self, key: Any) -> Any:
+        return one_of(self._load_many([key]), key)
+
+
+class AsyncSingle(Single):
+    """The same of a coroutine function."""
+
+    async def __call__(self, key: Any) -> Any:
+        return one_of(await self._load_many([key]), key)
+
+
+def one_of(answers: Any, key: Any) -> Any:
+    """Return a bulk loader's answer for one key.
+
+    Raises:
+        TypeError: It returned no mapping.
+    """
+    return checked_answers(answers).get(key, NO_VALUE)
+
+
+def checked_answers(answers: Any) -> Mapping[Any, Any]:
+    """Return what a bulk loader returned, if that is a mapping. Raises TypeError."""
+    if not isinstance(answers, Mapping):
+        raise TypeError(f"load_many= returned a {type(answers).__qualname__}: let it return a mapping from keys")
+    return answers
+
+
+def with_single(settings: Settings) -> Settings:
+    """Return settings in which a bulk loader does for single keys too, if there is no other."""
+    if settings.loader is not None or settings.load_many is None:
+        return settings
+    kind = AsyncSingle if is_coroutine_loader(settings.load_many) else Single
+    return replace(settings, loader=kind(settings.load_many))
+
+
+def age_to_ns(seconds: Any) -> int:
+    """Return a greatest age in nanoseconds.
+
+    Raises:
+        ConfigError: It is out of range.
+    """
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= _LATEST_S:
+        raise ConfigError("max_age", seconds, f"give seconds from 0 to {_LATEST_S:g}, or None for any age")
+    return int(seconds * 1e9)

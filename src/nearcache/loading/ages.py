@@ -1,0 +1,104 @@
+"""Reading values of a greatest age. Steps only: no I/O here.
+
+How old a value is follows from its whole lifetime, which its envelope states, and from what is left of it in Redis.
+Both are durations, by the server's clock, as lifetimes are; no wall clock of ours is looked at. A value whose lifetime
+was changed by ``touch`` is marked: of such a one the age is not known, and it counts as too old. What is read here is
+remembered with its age, so that L1 can answer the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .._store import Store
+from ..absence import Absent
+from ..codecs import peek_ids, peek_touched
+from ..errors import ShardError
+from ..flights import ABANDONED, Load, Read
+from ..freshness import IDLE_MS
+from ..l2 import Command, Exchange, Reply
+from .aging import times_in
+from .reading import accept, keep
+from .replies import MISSING, answer, generation_in
+from .steps import Steps
+from .tier import Tier
+
+_MS = 1_000_000
+
+
+def read_young(
+    tier: Tier,
+    store: Store[Any, Any],
+    names: Iterable[Any],
+    limit_ns: int,
+    flights: Mapping[Any, Load] | None = None,
+) -> Steps[dict[Any, Any]]:
+    """Return what L2 holds of these keys that was stored no longer ago; ABSENT and Failures too.
+
+    L1 takes older values as well: they are right for all who do not ask. What a shard that does not answer may hold is
+    missing. ``flights``: the loads that these reads are a part of.
+    """
+    tier.births.in_use = True
+    by_lane: dict[int, list[tuple[Read, bytes]]] = {}
+    found: dict[Any, Any] = {}
+    ops: list[Read] = []
+    try:
+        for name in dict.fromkeys(names):
+            lane, encoded = tier.place(name)
+            if tier.is_owed(lane, encoded):
+                tier.count(misses=1)
+                continue
+            op = Read(name, lane, tier.clock())
+            ops.append(op)
+            store.open(op)
+            if flights is not None:
+                flights[name].op = op
+            by_lane.setdefault(lane, []).append((op, encoded))
+        start_ns = tier.clock()
+        replies = yield [Exchange(lane, _commands(tier, lane, share)) for lane, share in by_lane.items()]
+        for (lane, share), reply in zip(by_lane.items(), replies, strict=True):
+            try:
+                yield from _take(tier, store, lane, share, answer(reply), start_ns, limit_ns, found)
+            except ShardError:
+                tier.count(errors=1)
+    finally:
+        for op in ops:
+            store.abandon(op, drop=False)  # unless it is finished
+            op.resolve(ABANDONED, tier.lock)
+    return found
+
+
+def _commands(tier: Tier, lane: int, share: list[tuple[Read, bytes]]) -> list[Command]:
+    names = [tier.names[lane].value(encoded) for _, encoded in share]
+    commands: list[Command] = [command for name in names for command in ((b"PTTL", name), (b"GET", name))]
+    return [*commands, tier.ask_generation(lane)]
+
+
+def _take(
+    tier: Tier,
+    store: Store[Any, Any],
+    lane: int,
+    share: list[tuple[Read, bytes]],
+    reply: Reply,
+    start_ns: int,
+    limit_ns: int,
+    found: dict[Any, Any],
+) -> Steps[None]:
+    generation = generation_in(reply.values[-1])
+    for (op, encoded), pttl_ms, data in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
+        taken = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
+        keep(tier, store, op, taken, len(data or b""), reply.identity)
+        op.is_due = taken.is_due
+        op.resolve(taken.value, tier.lock)
+        if taken.value is MISSING or data is None:
+            continue
+        wid, _, whole_ms = peek_ids(data)
+        is_moved = peek_touched(data) or times_in(data).soft_ms == IDLE_MS  # what is read lives on
+        if pttl_ms < 0 or pttl_ms > whole_ms or is_moved:
+            continue
+        born_ns = start_ns - (whole_ms - pttl_ms) * _MS
+        if not isinstance(taken.value, Absent):
+            tier.births.note(op.key, wid, born_ns)
+        if born_ns >= start_ns - limit_ns:
+            found[op.key] = taken.value

@@ -1,0 +1,389 @@
+"""Loading many keys by one call of the user's bulk loader. Steps only: no I/O here.
+
+What holds for one key (``filling``) holds for each of many: one load in the whole fleet, no late fill. A key has a
+flight and a lease of its own, so that bulk loads and single ones find each other. Everything is asked of a shard in
+one batch, and who loads a part of the keys waits for nobody before that part is stored: so two that want the same keys,
+each holding some, never wait for each other.
+
+::
+
+    round: begin flights -- read -- lease -- one call -- fill all -- await other processes -- end the flights
+             \\-- of others here: join them, last                    \\-- these again
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .._store import Op, Store
+from ..absence import ABSENT, Absent
+from ..coherence import State
+from ..errors import ServerReplyError, ShardError
+from ..flights import ABANDONED, Load, Signal
+from ..freshness import Ttl
+from ..l2 import Command, Exchange, Reply
+from .ages import read_young
+from .bulk import read_many
+from .filling import holder_of, outlast, waiting_value
+from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
+from .reading import accept
+from .replies import MISSING
+from .steps import Await, Call, JoinLoad, Steps
+from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
+
+#: The first and the longest pause between looks where no message would be heard, in seconds.
+_LOOK_FIRST_S: Final = 0.02
+_LOOK_LONGEST_S: Final = 0.2
+
+_log: Final = logging.getLogger("nearcache")
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """A request to load many keys.
+
+    Attributes:
+        keys: The keys as the user gave them, by the keys as the cache holds them.
+        loader: Returns a mapping from keys as the user gave them, without those that have no value; or raises.
+        ttl_ms: Lifetime of a filled value, or what tells it from key and value.
+        tags: What invalidates the values beside their keys: names, or a function that tells them from key and value.
+        limit_ns: What was stored longer ago is loaded anew.
+    """
+
+    keys: Mapping[Any, Any]
+    loader: Callable[[list[Any]], Any]
+    ttl_ms: Ttl
+    tags: Tags = ()
+    limit_ns: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One key of a bulk load.
+
+    Attributes:
+        key, ttl_ms, tags: What is asked for.
+        mine: The flight.
+        op: The fill, once the lease has been asked for.
+        token: The lease; empty: none, and then what is loaded is kept nowhere.
+        is_loaded: Whether the loader is to be asked for it.
+        wait_ms: For how long another process has the lease.
+        mode: Of the script ``lease``.
+    """
+
+    name: Any
+    key: Any
+    ttl_ms: Ttl
+    tags: Tags
+    lane: int
+    encoded: bytes
+    mine: Load
+    op: Op | None = None
+    token: bytes = b""
+    generation: int = 0
+    is_loaded: bool = False
+    wait_ms: int = 0
+    mode: bytes = b""
+    signal: Signal = field(default_factory=Signal)
+    is_heard: bool = False
+
+
+def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[Any, Any]]:
+    """Return the values of many keys, by the keys as the cache holds them; those that have none are left out.
+
+    L2 is asked first, in one round trip per shard. What it does not hold is loaded by one call; what others are loading
+    is waited for, in this process and in others. What a shard that does not answer may hold is loaded, and not kept.
+
+    Raises:
+        Whatever the loader raises; whoever waits for one of its keys in this process gets that too.
+        LoadCycleError: The loader waits, directly or through others, for itself.
+    """
+    found: dict[Any, Any] = {}
+    missing = list(wanted.keys)
+    since_ns = tier.clock()
+    pause_s = _LOOK_FIRST_S
+    while missing:
+        missing = yield from _round(tier, store, wanted, missing, found, since_ns, pause_s)
+        pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+    return {name: value for name, value in found.items() if not isinstance(value, Absent)}
+
+
+def _round(
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Gathering,
+    names: list[Any],
+    found: dict[Any, Any],
+    since_ns: int,
+    pause_s: float,
+) -> Steps[list[Any]]:
+    """Get on with these keys; returns those that are to be looked at again."""
+    parts: list[_Part] = []
+    others: list[Load] = []
+    try:
+        for name in names:
+            mine = Load(name)
+            lane, encoded = tier.place(name)
+            part = _Part(name, wanted.keys[name], wanted.ttl_ms, wanted.tags, lane, encoded, mine)
+            parts.append(part)
+            flight = tier.loads.begin(mine)
+            if flight is not mine:
+                parts.pop()
+                others.append(flight)
+        # Only now: a read that ends speaks against every load of its key that others have under way.
+        yield from _look(tier, store, wanted, parts)
+        yield from _carry_out(tier, store, wanted, [part for part in parts if part.mine.value is ABANDONED], since_ns)
+        again = yield from _await_others(tier, parts, pause_s)
+        found.update((part.name, part.mine.value) for part in parts if part.mine.value is not ABANDONED)
+    except Exception as error:
+        for part in parts:
+            if part.is_loaded and part.mine.value is ABANDONED:
+                part.mine.error = error
+        raise
+    finally:
+        for part in parts:
+            tier.ears.unawait(part.lane, part.encoded, part.signal.set)
+            if part.op is not None:
+                store.abandon(part.op, drop=False)  # unless it is finished
+            tier.loads.end(part.mine)
+    for flight in others:
+        try:
+            value = yield JoinLoad(flight)
+        except KeyError:  # a loader's word that there is none
+            value = ABSENT
+        if value is ABANDONED or value is MISSING or wanted.limit_ns is not None:  # it may be any age
+            again.append(flight.key)
+        else:
+            found[flight.key] = value
+    return again
+
+
+def _look(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
+    """Give the keys that L2 holds their values."""
+    flights = {part.name: part.mine for part in parts}
+    if not flights:
+        return
+    if wanted.limit_ns is None:
+        found = yield from read_many(tier, store, flights, flights)
+    else:
+        found = yield from read_young(tier, store, flights, wanted.limit_ns, flights)
+    for name, value in found.items():
+        flights[name].value = value
+
+
+def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int) -> Steps[None]:
+    """Lease the keys, load those that were leased, and fill them."""
+    for part in parts:
+        # Before asking, so that the message that ends a wait cannot come too early.
+        part.is_heard = tier.ears.await_key(part.lane, part.encoded, part.signal.set)
+        part.op = Op(part.name, part.lane, wid=new_id(), write=True)
+        store.open(part.op)
+        part.mine.op = part.op
+        is_over = wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded)
+        part.mode = b"REPLACE" if is_over else b""
+    asked = parts
+    try:
+        while asked:
+            asked = yield from _lease(tier, store, asked)
+        for part in parts:
+            if part.wait_ms and tier.clock() - since_ns > LEASE_LONGEST_NS:  # somebody's loader hangs; ours may not
+                part.wait_ms, part.is_loaded = 0, True
+        loaded = [part for part in parts if part.is_loaded]
+        if loaded:
+            yield from _load(tier, store, wanted, loaded)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _abort(tier, [part for part in parts if part.token])
+        raise
+    finally:
+        for part in parts:
+            tier.leases.pop(part.token, None)
+
+
+def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list[_Part]]:
+    """Ask for the leases; returns those to ask for once more, over a value that cannot be read here."""
+    start_ns = tier.clock()
+    answers = yield from _ask(parts, lambda part: [_lease_command(tier, part)])
+    again = []
+    for part, reply, _ in answers:
+        if isinstance(reply, ShardError):
+            tier.count(errors=1)
+            part.is_loaded = True
+            continue
+        status, generation, *rest = reply
+        if int(status) == 0:
+            part.token, part.generation, part.is_loaded = rest[0], int(generation, 16), True
+            tier.leases[part.token] = Leased(part.lane, part.encoded, part.token, tier.clock(), part.mine)
+        elif int(status) == 2:
+            part.wait_ms = max(1, int(rest[0]))
+        elif int(status) == 4:
+            value = waiting_value(tier, part.encoded, rest[0])
+            if value is MISSING:
+                part.is_loaded = True
+            else:
+                part.mine.value = value
+                assert part.op is not None
+                store.abandon(part.op, drop=True)
+        elif int(status) != 1:  # on hold
+            part.is_loaded = True
+        else:
+            taken = yield from accept(
+                tier, store, part.lane, part.encoded, rest[0], int(rest[1]), int(generation, 16), start_ns
+            )
+            if taken.value is MISSING:
+                part.mode = b"REPLACE"
+                again.append(part)
+            else:
+                part.mine.value = taken.value
+                assert part.op is not None
+                store.abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
+    return again
+
+
+def _lease_command(tier: Tier, part: _Part) -> Command:
+    is_heard = tier.lanes[part.lane].state is State.LIVE
+    lease_ms = tier.lease_ms if is_heard else max(tier.lease_ms, LEASE_UNHEARD_MS)
+    keys = tier.write_keys(part.lane, [part.encoded])
+    keys.insert(2, tier.names[part.lane].queue)
+    return tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, part.mode)
+
+
+def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
+    """Call the loader once, and store what it brings."""
+    captured = yield from capture(tier, store, {part.lane for part in parts}, wanted.tags)
+    begun_ns = tier.clock()
+    answers = yield from _call(tier, wanted, [part.key for part in parts])
+    cost_ms = (tier.clock() - begun_ns) // 1_000_000 // len(parts) + 1
+    outcomes: list[tuple[_Part, Outcome]] = []
+    for part in parts:
+        outcome = yield from _outcome(tier, store, part, answers, captured, cost_ms)
+        part.mine.value = outcome.value
+        if part.op is not None:
+            tier.writing(part.op.wid, part.name, outcome.value)
+        outcomes.append((part, outcome))
+    fills = [(part, outcome) for part, outcome in outcomes if part.token and _is_kept(tier, outcome)]
+    kept = {part for part, _ in fills}
+    yield from _abort(tier, [part for part in parts if part.token and part not in kept])
+    yield from _fill(tier, store, fills)
+
+
+def _outcome(
+    tier: Tier, store: Store[Any, Any], part: _Part, answers: Mapping[Any, Any], captured: Captured, cost_ms: int
+) -> Steps[Outcome]:
+    return (yield from outcome_of(tier, store, part.lane, part, answers.get(part.key, ABSENT), captured, cost_ms))
+
+
+def _is_kept(tier: Tier, outcome: Outcome) -> bool:
+    if outcome.tags is None:  # the value may be older than the last change of one of them
+        return False
+    return outcome.value is not ABSENT or bool(tier.freshness.negative_ms)
+
+
+def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, Any]]:
+    tier.count(loads=1)
+    try:
+        answers = yield Call(wanted.loader, list(keys))
+        if not isinstance(answers, Mapping):
+            kind = type(answers).__qualname__
+            raise TypeError(f"load_many={wanted.loader!r} returned a {kind}: let it return a mapping from keys")
+    except BaseException:
+        tier.count(load_errors=1)
+        raise
+    surplus = len(answers.keys() - set(keys))
+    if surplus:
+        # There is no lease for them, so nobody could tell whether they are still right when they arrive.
+        tier.count(surplus=surplus)
+        if tier.counters.surplus == surplus:
+            _log.warning(
+                "load_many=%r returned %d keys that it was not asked for; they are left out (from now on only counted: "
+                "stats().loader.surplus)", wanted.loader, surplus,
+            )  # fmt: skip
+    return answers
+
+
+def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]) -> Steps[None]:
+    """Store values under their leases, in one round trip per shard."""
+    sizes: dict[_Part, int] = {}
+    outcomes = dict(fills)
+
+    def commands(part: _Part) -> list[Command]:
+        assert part.op is not None
+        built, sizes[part] = fill_commands(tier, part.op, part.encoded, part.token, part.generation, outcomes[part])
+        return built
+
+    start_ns = tier.clock()
+    answers = yield from _ask([part for part, _ in fills], commands)
+    refused = []
+    for part, reply, identity in answers:
+        assert part.op is not None
+        if isinstance(reply, ShardError):
+            tier.count(errors=1)
+            store.abandon(part.op, drop=True)
+            if isinstance(reply, ServerReplyError):
+                refused.append(part)
+        else:
+            filled(tier, store, part.op, outcomes[part], reply, start_ns, sizes[part], identity)
+    yield from _abort(tier, refused)
+
+
+def _abort(tier: Tier, parts: Iterable[_Part]) -> Steps[None]:
+    """Give leases back, so that nobody has to wait for their end. If that fails, they do."""
+
+    def commands(part: _Part) -> list[Command]:
+        keys = tier.write_keys(part.lane, [part.encoded])
+        return [tier.call(tier.scripts.abort, keys, hex_id(new_id()), part.token)]
+
+    yield from _ask(list(parts), commands)
+
+
+def _ask(parts: list[_Part], commands: Callable[[_Part], list[Command]]) -> Steps[list[tuple[_Part, Any, int]]]:
+    """Send each key's commands, all of a shard's in one batch.
+
+    Returns for each key the answer to its last command, or the first error among its answers, and who answered.
+    """
+    if not parts:
+        return []
+    by_lane: dict[int, list[tuple[_Part, list[Command]]]] = {}
+    for part in parts:
+        by_lane.setdefault(part.lane, []).append((part, commands(part)))
+    replies = yield [
+        Exchange(lane, [command for _, built in share for command in built]) for lane, share in by_lane.items()
+    ]
+    answers: list[tuple[_Part, Any, int]] = []
+    for share, reply in zip(by_lane.values(), replies, strict=True):
+        end = 0
+        for part, built in share:
+            start, end = end, end + len(built)
+            answers.append((part, *_last(reply, start, end)))
+    return answers
+
+
+def _last(reply: Reply | ShardError, start: int, end: int) -> tuple[Any, int]:
+    if isinstance(reply, ShardError):
+        return reply, 0
+    values = reply.values[start:end]
+    return next((value for value in values if isinstance(value, ShardError)), values[-1]), reply.identity
+
+
+def _await_others(tier: Tier, parts: list[_Part], pause_s: float) -> Steps[list[Any]]:
+    """Wait until something is known of each key that another process loads. Returns what is to be looked at again."""
+    again = []
+    begun_ns = tier.clock()
+    for part in parts:
+        if not part.wait_ms:
+            continue
+        again.append(part.name)
+        part.mine.op = None  # whatever happens now, it will be read again
+        holder = holder_of(tier, part.encoded)
+        if holder is not None:  # of this process: it may wait for us
+            yield from outlast(holder)
+            continue
+        longest_s = part.wait_ms / 1000 if part.is_heard else min(pause_s, part.wait_ms / 1000)
+        left_s = longest_s - (tier.clock() - begun_ns) / 1e9
+        if left_s > 0:
+            yield Await(part.signal, left_s)
+    return again
