@@ -209,6 +209,10 @@ class Listener:
         self.wake()
         return True
 
+    def place(self, lane: int) -> tuple[int, int, int] | None:
+        """Where a lane stands, from when its last message begins to be applied. See :meth:`Follower.place`."""
+        return self._followers[lane].place(lane)
+
     def dropped(self, lane: int) -> int:
         """How many L1 entries messages of this lane have dropped."""
         return self._followers[lane].dropped[lane]
