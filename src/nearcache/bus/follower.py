@@ -39,6 +39,7 @@ from ..coherence import (
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
+from .observing import Observer, report
 
 _log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
@@ -170,6 +171,12 @@ class Follower:
         self._beat_ns: int | None = None
         self._reader: Any = None
         self._more: object = _MORE
+        self._observer: Observer | None = None
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say; callable from any thread."""
+        self._observer = observer
+        self.inbox.witness = observer.heard
 
     # -- events
 
@@ -240,6 +247,8 @@ class Follower:
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
         self.gave_up = reason
+        if self._observer is not None and any(each.lane.state is State.LIVE for each in self.followed):
+            self._observer.missed()
         for each in self.followed:
             self._perform(each, each.lane.lost(reason))
         self._forget(reason)
@@ -275,10 +284,7 @@ class Follower:
         return min([self._beat_ns, *(deadline for deadline in deadlines if deadline is not None)])
 
     def place(self, number: int) -> tuple[int, int, int] | None:
-        """Return epoch, number and write id of a lane's last message, from when it begins to be applied. Any thread.
-
-        None while that is not known.
-        """
+        """Epoch, number and write id of a lane's last message, from when it begins to be applied. For any thread."""
         return self._ears[number].place()
 
     # -- other requests on the connection
@@ -386,7 +392,11 @@ class Follower:
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
             self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
+        was_live = each.lane.state is State.LIVE
+        actions = each.lane.heartbeat_reply(reply, now_ns)
+        if self._observer is not None and was_live and any(isinstance(action, Suspect) for action in actions):
+            self._observer.missed()
+        self._perform(each, actions)
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)
@@ -413,6 +423,8 @@ class Follower:
             return
         lane = each.lane
         actions = lane.message(item[2])
+        if self._observer is not None:
+            report(self._observer, each.number, item[2], actions)
         self._perform(each, actions)
         if self._awaited[each.number] and not actions:  # this process' own clear
             self._wake(each.number, None)

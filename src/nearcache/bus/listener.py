@@ -29,6 +29,7 @@ from ..coherence import Horizon, Lane
 from ..placement import LaneNames
 from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
 from .links import Link, Source
+from .observing import Observer
 
 _log: Final = logging.getLogger("nearcache")
 
@@ -212,6 +213,11 @@ class Listener:
     def place(self, lane: int) -> tuple[int, int, int] | None:
         """Where a lane stands, from when its last message begins to be applied. See :meth:`Follower.place`."""
         return self._followers[lane].place(lane)
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say. See :class:`~nearcache.bus.follower.Observer`."""
+        for connection in self._connections:
+            connection.follower.report_to(observer)
 
     def dropped(self, lane: int) -> int:
         """How many L1 entries messages of this lane have dropped."""

@@ -14,7 +14,7 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
-from ..errors import DecodeError, ForgedError, ShardError
+from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
@@ -99,6 +99,19 @@ class Ears(Protocol):
         """Epoch, number and write id of the lane's last message, from when it begins to be applied; None: not known."""
 
 
+class Witness(Protocol):
+    """Who is told what this process is about to send, in order to know its messages when they come."""
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written under this id."""
+
+    def calling(self, script: Script, arguments: tuple[bytes, ...]) -> None:
+        """A script is about to be called; the first argument is the id of what it does."""
+
+    def loaded_alone(self, wid: int) -> None:
+        """What was written under this id is stored, and there is no message about it."""
+
+
 class Deaf:
     """Nobody listens."""
 
@@ -132,6 +145,13 @@ class Leased(NamedTuple):
     since_ns: int
 
 
+class Owned(NamedTuple):
+    """A queue that this process owns, while its writer runs."""
+
+    token: bytes
+    since_ns: int
+
+
 @dataclass(slots=True)
 class Scripts:
     """The Lua scripts, loaded once per cache."""
@@ -146,6 +166,10 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
+    written: Script = field(default_factory=lambda: load_script("written"))
+    buried: Script = field(default_factory=lambda: load_script("buried"))
+    requeue: Script = field(default_factory=lambda: load_script("requeue"))
 
 
 class Tier:
@@ -166,11 +190,13 @@ class Tier:
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
+        witness: Who is told what is about to be sent; None: nobody.
         leases: What this process is loading under lease, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        queues: The queues that it is this process's task to write behind the cache, by lane.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
@@ -210,8 +236,10 @@ class Tier:
         self.lease_ms = lease_ms
         self.forgives = forgives
         self.ears: Ears = Deaf()
+        self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
+        self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
@@ -282,6 +310,12 @@ class Tier:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
+    def count_fill(self, size_bytes: int, wid: int, seq: int) -> None:
+        """The same for a loaded value; ``seq`` is 0 if the lane says nothing of it."""
+        self.count_write(size_bytes)
+        if self.witness is not None and not seq:
+            self.witness.loaded_alone(wid)
+
     def acknowledge(
         self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
     ) -> None:
@@ -304,7 +338,8 @@ class Tier:
 
     def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
-        self.owe(op.lane, (encoded,))
+        if not isinstance(error, BacklogFullError):  # of that it is known that nothing was done
+            self.owe(op.lane, (encoded,))
         store.abandon(op, drop=True)
         if not isinstance(error, ShardError):
             return False
@@ -387,7 +422,14 @@ class Tier:
 
     def call(self, script: Script, keys: list[bytes], *arguments: bytes) -> Command:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
+        if self.witness is not None:
+            self.witness.calling(script, arguments)
         return (script, len(keys), *keys, RING, arguments[0], *arguments)
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written."""
+        if self.witness is not None:
+            self.witness.writing(wid, name, value)
 
     def write_keys(self, lane: int, encoded: Sequence[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a script which writes several of a lane's keys declares."""
@@ -421,15 +463,17 @@ class Tier:
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
+        held = [
+            (lease.lane, self.names[lease.lane].lease(lease.encoded), lease.token, lease.since_ns)
+            for lease in list(self.leases.values())
+        ]
+        held += [
+            (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
+        ]
         return [
-            (
-                held.lane,
-                self.scripts.renew,
-                (self.names[held.lane].lease(held.encoded),),
-                (held.token, b"%d" % self.lease_ms),
-            )
-            for held in list(self.leases.values())
-            if now_ns - held.since_ns < LEASE_LONGEST_NS
+            (lane, self.scripts.renew, (name,), (token, b"%d" % self.lease_ms))
+            for lane, name, token, since_ns in held
+            if now_ns - since_ns < LEASE_LONGEST_NS
         ]
 
     def renewed(self, name: Any) -> None:
@@ -443,6 +487,7 @@ class Tier:
         self.lock = threading.RLock()
         self.loads = Loads()
         self.leases = {}
+        self.queues = {}
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:
