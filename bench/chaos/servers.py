@@ -23,7 +23,9 @@ from .proxy import Route
 
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
-_PATIENCE_S: Final = 15.0
+_PATIENCE_S: Final = 20.0
+#: What Sentinels and replicas log in as, so that they alone can be locked out.
+ALLIES: Final = ("sentinel", "replica")
 
 
 class NoServerError(RuntimeError):
@@ -204,6 +206,8 @@ class Watched(Nodes):
     def _start(self) -> None:
         # Without the last two a primary that is cut off goes on taking writes that will be lost.
         options = _options(self.binary) | {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
+        options |= {"user": [f"{name} on >secret ~* &* +@all" for name in ALLIES]}
+        options |= {"masteruser": "replica", "masterauth": "secret"}
         primary = RedisServer(self.binary, transport="tcp", options=options).start()
         self.servers.append(primary)
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
@@ -213,6 +217,8 @@ class Watched(Nodes):
             f"sentinel monitor {self.name} 127.0.0.1 {primary.port} 2",
             f"sentinel down-after-milliseconds {self.name} 1000",
             f"sentinel failover-timeout {self.name} 5000",
+            f"sentinel auth-user {self.name} sentinel",
+            f"sentinel auth-pass {self.name} secret",
         ]
         for _ in range(3):
             self.sentinels.append(SentinelServer(self.binary, _free_port(), lines))
