@@ -24,7 +24,7 @@ from .proxy import Route
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
 _PATIENCE_S: Final = 20.0
-#: What Sentinels and replicas log in as, so that they alone can be locked out.
+#: What Sentinels and replicas log in as, so that they alone can be locked out; others need a password as well.
 ALLIES: Final = ("sentinel", "replica")
 
 
@@ -207,7 +207,7 @@ class Watched(Nodes):
         # Without the last two a primary that is cut off goes on taking writes that will be lost.
         options = _options(self.binary) | {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
         options |= {"user": [f"{name} on >secret ~* &* +@all" for name in ALLIES]}
-        options |= {"masteruser": "replica", "masterauth": "secret"}
+        options |= {"masteruser": "replica", "masterauth": "secret", "requirepass": "clients"}
         primary = RedisServer(self.binary, transport="tcp", options=options).start()
         self.servers.append(primary)
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
@@ -236,7 +236,7 @@ class Watched(Nodes):
 
     def url(self, worker: int | None) -> str:
         """Return the URL, the same for everybody."""
-        return f"redis+sentinel://{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
+        return f"redis+sentinel://:clients@{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
 
 
 class Clustered(Nodes):
