@@ -83,7 +83,7 @@ KINDS: Final = (
     Kind("primary cut off", SERVERS, "Sentinels and replicas cannot reach the primary; clients can", 15.0, (SENTINEL,)),
     Kind("replica killed", SERVERS, "kill -9 of a replica, started again later", 10.0, (SENTINEL,)),
     Kind("sentinel killed", SERVERS, "kill -9 of a Sentinel, started again later", 10.0, (SENTINEL,)),
-    Kind("slots moved", SERVERS, "CLUSTER SETSLOT and MIGRATE of some slots, and back", 0.0, (CLUSTER,)),
+    Kind("slots moved", SERVERS, "CLUSTER SETSLOT and MIGRATE of the slots of six lanes, key by key", 0.0, (CLUSTER,)),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
 

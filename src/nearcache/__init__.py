@@ -27,6 +27,8 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .cache.subscriptions import Subscription
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
@@ -53,6 +55,7 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
 from .events import EntryEvent
 from .options import RemovalCause
@@ -81,6 +84,7 @@ __all__ = [
     "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
@@ -98,6 +102,7 @@ __all__ = [
     "ShardTest",
     "ShardUnavailableError",
     "Stats",
+    "Subscription",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",
@@ -105,6 +110,7 @@ __all__ = [
     "ValueTooLargeError",
     "Writer",
     "WritingStats",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",

@@ -153,11 +153,13 @@ class ServerReplyError(ShardError):
 
     Attributes:
         code: The first word of the reply.
+        reply: All of it.
     """
 
     def __init__(self, shard: str, reply: str) -> None:
         super().__init__(shard, f"the server replied {reply!r}")
         self.code = reply.split(" ", 1)[0]
+        self.reply = reply
 
 
 class AuthenticationFailedError(ShardError):
@@ -170,6 +172,10 @@ class NotRedisError(ShardError):
 
 class UnsupportedServerError(ShardError):
     """The server lacks something that nearcache needs (Redis 6.2, Valkey 7.2 or newer)."""
+
+
+class WrongTopologyError(ShardError):
+    """The URL names a node of a Redis Cluster as a server by itself, or the other way round."""
 
 
 class CoherenceError(CacheError):

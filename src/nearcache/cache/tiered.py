@@ -14,10 +14,10 @@ from ..absence import ABSENT
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
-from ..coherence import DERIVED, Horizon, State
+from ..coherence import DERIVED, Horizon
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..l2 import Driver, Exchange, load_script
+from ..l2 import Driver
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -46,13 +46,21 @@ from .behind import check_servers
 from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
-from .parts import Helper, changing_of, driver_for, servers_of, tier_for
+from .parts import (
+    Helper,
+    changing_of,
+    driver_for,
+    health_of,
+    lanes_of,
+    listener_for,
+    servers_of,
+    tier_for,
+)
 from .report import (
     Health,
     LaneStats,
     LoaderStats,
     SelfTest,
-    ShardHealth,
     Stats,
     WritingStats,
     coherence_stats,
@@ -98,22 +106,14 @@ class TieredCache(SwappingCache[K, V]):
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
-        super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
+        super().__init__(settings.maxsize, lanes=lanes_of(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
         self._tier = tier_for(settings, endpoints, codec)
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
-        self._listener = Listener(
-            weakref.ref(self),
-            self._driver,
-            self._tier.lanes,
-            self._tier.names,
-            load_script("heartbeat"),
-            keeper=self._upkeep,
-            horizon=self._horizon,
-        )
+        self._listener = listener_for(weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon)
         self._tier.ears = self._listener
         self._sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
@@ -303,27 +303,12 @@ class TieredCache(SwappingCache[K, V]):
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
         writing = WritingStats() if self._scribe is None else self._scribe.stats()
-        return Health(tuple(self._shard_health(shard) for shard in range(len(self._endpoints))), writing)
-
-    def _shard_health(self, shard: int) -> ShardHealth:
-        lane, status, endpoint = self._tier.lanes[shard], self._driver.status(shard), self._endpoints[shard]
-        now_ns, until_ns = monotonic_ns(), self.lane_fresh_until(shard)
-        horizon_ns = until_ns - lane.bound_ns
-        return ShardHealth(
-            name=endpoint.name,
-            address=status.address or endpoint.address,
-            lane=lane.state.value,
-            vouched=lane.state is State.LIVE and now_ns < until_ns,
-            horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
-            breaker=status.breaker,
-            last_error=lane.last_error or status.last_error,
-        )
+        return Health(tuple(health_of(self, self._driver, self._tier, self._endpoints)), writing)
 
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
-        names = [endpoint.name for endpoint in self._endpoints]
-        return run_selftest(self._tier, self._driver, self._listener, names, timeout)
+        return run_selftest(self._tier, self._driver, self._listener, self._tier.shard_names, timeout)
 
     # -- life
 
@@ -376,15 +361,15 @@ class TieredCache(SwappingCache[K, V]):
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""
-        exchanges = [Exchange(shard, [(b"PING",)]) for shard in range(len(self._endpoints))]
-        for reply in self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout):
+        for reply in self._driver.meet(self.settings.connect_timeout):
             if isinstance(reply, ShardUnavailableError):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
-        for shard, endpoint in enumerate(self._endpoints):
+        masters = [(shard, endpoint) for shard, endpoint in enumerate(self._endpoints) if endpoint.master]
+        for shard, endpoint in masters:
             status = self._driver.status(shard)
-            if endpoint.master and status.version and not status.guarded:
+            if status.version and not status.guarded:
                 _log.warning(
                     "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
                     "writes and vouching for copies after another one was promoted (docs/failure.md)",
@@ -398,7 +383,7 @@ class TieredCache(SwappingCache[K, V]):
         self._upkeep.after_fork()
         self._runner.after_fork()
         self.reset_pending()
-        for shard in range(len(self._endpoints)):
+        for shard in range(len(self._tier.lanes)):
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)

@@ -26,6 +26,7 @@ from ..errors import (
     ShardError,
     ShardUnavailableError,
     UnsupportedServerError,
+    WrongTopologyError,
 )
 from .connection import Connection, dial
 from .transfer import Flow, run
@@ -205,14 +206,14 @@ def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
         raise UnsupportedServerError(endpoint.name, f"{endpoint.address} runs version {version}; {_NEEDS}")
+    check_mode(endpoint, server.get("redis_mode", ""))
     role = answers.get("role")
     is_master = replication.get("role", _said_role(answers.get("hello"))) == "master"
     if not is_master or (isinstance(role, list) and role[:1] not in ([b"master"], ["master"])):
         host = replication.get("master_host")
         primary = f"{host}:{replication.get('master_port')}" if host else "not known"
-        raise ShardUnavailableError(
-            endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}, give that address"
-        )
+        remedy = "" if endpoint.clustered else ", give that address"
+        raise ShardUnavailableError(endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}{remedy}")
     run_id, history = server.get("run_id"), replication.get("master_replid")
     identity = 0
     if run_id and history:
@@ -224,6 +225,22 @@ def _said_role(hello: Any) -> str:
     """Return the role that an answer to HELLO states; a master's where there is none: its writes will tell."""
     role = hello.get(b"role", b"master") if isinstance(hello, dict) else b"master"
     return role.decode(errors="replace") if isinstance(role, bytes) else "master"
+
+
+def check_mode(endpoint: Endpoint, mode: str) -> None:
+    """Compare what INFO calls ``redis_mode``, if it says anything, with the URL.
+
+    Raises:
+        WrongTopologyError: One means a cluster, and the other does not.
+    """
+    if mode == "cluster" and not endpoint.clustered:
+        scheme = "rediss+cluster" if endpoint.tls else "redis+cluster"
+        text = f"{endpoint.address} is a node of a Redis Cluster: open it as {scheme}://{endpoint.address}"
+        raise WrongTopologyError(endpoint.name, text)
+    if mode not in ("", "cluster") and endpoint.clustered:
+        scheme = "rediss" if endpoint.tls else "redis"
+        text = f"{endpoint.address} is not a node of a Redis Cluster: open it as {scheme}://{endpoint.address}"
+        raise WrongTopologyError(endpoint.name, text)
 
 
 def identity_of(run_id: str, history: str) -> int:

@@ -19,7 +19,7 @@ from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..placement import LaneNames, Placement, lane_prefix
+from ..placement import layout
 from .stale import StaleCopies
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    extend: Script = field(default_factory=lambda: load_script("extend"))
     dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
@@ -179,6 +180,7 @@ class Tier:
         namespace: Name of the logical cache.
         shard_names: Names of the shards, which placement hashes.
         db: Number of the Redis database.
+        clustered: Whether it is a Redis Cluster: then there are no shards, and lanes of a fixed number.
         codec: Values to envelopes and back.
         ttl_ms: Lifetime that writes get by default.
         l1_ttl_ms: Longest life of an L1 copy.
@@ -206,6 +208,7 @@ class Tier:
         namespace: str,
         shard_names: Sequence[str],
         db: int = 0,
+        clustered: bool = False,
         codec: ValueCodec,
         ttl_ms: int = ENDLESS_MS,
         l1_ttl_ms: int = ENDLESS_MS,
@@ -216,11 +219,10 @@ class Tier:
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
-        # One lane per shard, each on a server of its own, so that all may have the same names.
-        self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
-        self.shard_names = tuple(shard_names)
-        self.placement = Placement(shard_names)
-        self.lanes = [Lane(bound_ns) for _ in shard_names]
+        self.placement, self.names = layout(namespace, shard_names, db, clustered=clustered)
+        self.shard_names = self.placement.names
+        lanes = len(self.names)
+        self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
@@ -240,15 +242,15 @@ class Tier:
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
         self.queues: dict[int, Owned] = {}
-        self.journals = [Journal() for _ in shard_names]
-        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
+        self.journals = [Journal() for _ in range(lanes)]
+        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=lanes)
         self.tags_since: dict[bytes, int] = {}
-        self.derived = Derived(len(shard_names))
+        self.derived = Derived(lanes)
         self.sampler: Sampler | None = None
-        self.lags = [Histogram() for _ in shard_names]
+        self.lags = [Histogram() for _ in range(lanes)]
         self._lag_due_ns = 0
         self._timed: deque[int] = deque()
-        self.adopted: set[tuple[int, int]] = set()
+        self.adopted: dict[int, int] = {}  # shard -> the server that was told last
 
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
@@ -452,14 +454,14 @@ class Tier:
 
         Before anything of ours is written there, so that what the server lost can be told from what came later.
         """
-        if not identity or (shard, identity) in self.adopted:
+        if not identity or self.adopted.get(shard) == identity:
             return []
         wid = hex_id(new_id())
         return [self.call(self.scripts.adopt, [self.names[shard].lane_key], wid, hex_id(identity))]
 
     def note_adopted(self, shard: int, identity: int) -> None:
         """It has been said."""
-        self.adopted.add((shard, identity))
+        self.adopted[shard] = identity
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
