@@ -359,3 +359,29 @@ def test_tls_and_password_reach_every_node(newest_binary: Binary) -> None:
             assert len(cache.health().shards) == 3
         with pytest.raises(nearcache.AuthenticationFailedError):
             nearcache.open(url.replace("s3cret", "wrong"), **files)
+
+
+def test_changes_are_written_through_and_behind_on_every_lane(open_cache: Opener) -> None:
+    """Value, record and mark of a key lie in one slot, whichever; verbs, deletions and dead letters as elsewhere."""
+    rows: dict[Any, Any] = {}
+
+    def save(key: Any, value: Any) -> None:
+        if value == "poison":
+            raise ValueError(value)
+        rows[key] = value
+
+    writer = nearcache.Writer(write=save, delete=lambda key: rows.pop(key, None))
+    keys = [f"k{number}" for number in range(200)]
+    cache = open_cache(writer=writer, write_delay=0.05, write_attempts=1)
+    cache.set_many(dict.fromkeys(keys, 1))
+    assert cache.incr(keys[0]) == 2
+    del cache[keys[1]]
+    cache["bad"] = "poison"
+    cache.flush(30)
+    assert rows == dict.fromkeys(keys[2:], 1) | {keys[0]: 2}
+    (letter,) = cache.dead_letters()
+    assert cache.discard_dead_letters([letter.id]) == 1
+    through = open_cache(writer=writer, namespace="through")
+    through.set_many(dict.fromkeys(keys, 3))
+    assert rows == dict.fromkeys(keys, 3)
+    assert through.get_many(keys) == rows
