@@ -24,7 +24,7 @@ from .proxy import Route
 
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 30.0
 #: What Sentinels and replicas log in as, so that they alone can be locked out; others need a password as well.
 ALLIES: Final = ("sentinel", "replica")
 
@@ -191,6 +191,23 @@ class Nodes:
             time.sleep(0.05)
 
 
+class Remembering(RedisServer):
+    """A server that comes back with what Sentinels have written into its configuration, as real ones do."""
+
+    _known = False
+
+    def start(self) -> RedisServer:
+        """Start it; see :class:`RedisServer`."""
+        super().start()
+        self._known = True
+        return self
+
+    def _config_lines(self) -> list[str]:
+        if not self._known:
+            return super()._config_lines()
+        return (self.directory / "redis.conf").read_text().splitlines()
+
+
 class Watched(Nodes):
     """A primary, two replicas, and three Sentinels."""
 
@@ -209,11 +226,11 @@ class Watched(Nodes):
         options = _options(self.binary) | {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
         options |= {"user": [f"{name} on >secret ~* &* +@all" for name in ALLIES]}
         options |= {"masteruser": "replica", "masterauth": "secret", "requirepass": "clients"}
-        primary = RedisServer(self.binary, transport="tcp", options=options).start()
+        primary = Remembering(self.binary, transport="tcp", options=options).start()
         self.servers.append(primary)
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
         for _ in range(2):  # one of them away must not stop all writes
-            self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+            self.servers.append(Remembering(self.binary, transport="tcp", options=replica).start())
         lines = [
             f"sentinel monitor {self.name} 127.0.0.1 {primary.port} 2",
             f"sentinel down-after-milliseconds {self.name} 1000",
