@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from support.fixtures import (
-    BINARIES,
+    EVERY,
+    binaries_for,
     make_redis,
     make_worker,
     newest_binary,
@@ -40,4 +42,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 def pytest_report_header() -> list[str]:
     """Say which servers the integration tests run against."""
-    return [f"server {binary.label}: {binary.path}" for binary in BINARIES] or [f"server: {NO_SERVER}"]
+    return [f"server {binary.label}: {binary.path}" for binary in EVERY] or [f"server: {NO_SERVER}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what names a server program, by whatever fixtures, with each that concerns it."""
+    if "server_binary" in metafunc.fixturenames:
+        found = binaries_for(metafunc.definition)
+        labels = [binary.label for binary in found] or ["no-server"]
+        metafunc.parametrize("server_binary", found or [None], indirect=True, scope="session", ids=labels)

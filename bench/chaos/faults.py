@@ -79,6 +79,10 @@ KINDS: Final = (
     Kind("messages swapped", NETWORK, "some published messages overtake the one before", 5.0, _PLAIN),
     Kind("failover", SERVERS, "SENTINEL FAILOVER, or CLUSTER FAILOVER of a node", 0.0, (SENTINEL, CLUSTER)),
     Kind("primary killed", SERVERS, "kill -9 of a primary, started again later", 10.0, (SENTINEL, CLUSTER)),
+    Kind("primary stopped", SERVERS, "SIGSTOP of the primary, then SIGCONT", _LONGEST_S, (SENTINEL,)),
+    Kind("primary cut off", SERVERS, "Sentinels and replicas cannot reach the primary; clients can", 15.0, (SENTINEL,)),
+    Kind("replica killed", SERVERS, "kill -9 of a replica, started again later", 10.0, (SENTINEL,)),
+    Kind("sentinel killed", SERVERS, "kill -9 of a Sentinel, started again later", 10.0, (SENTINEL,)),
     Kind("slots moved", SERVERS, "CLUSTER SETSLOT and MIGRATE of the slots of six lanes, key by key", 0.0, (CLUSTER,)),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}

@@ -17,6 +17,7 @@ import redis
 import nearcache
 from nearcache.placement import CLUSTER_LANES, slot_of_lane
 
+from . import watching
 from .faults import NETWORK, Fault
 from .ground import Span
 from .job import NAMESPACE
@@ -177,13 +178,29 @@ class Nemesis:
     def continue_server(self, fault: Fault, happening: Happening) -> None:
         """SIGCONT."""
         self._servers.servers[fault.target].resume()
-        self._expect_failover(fault, happening)
+        self.expect_failover(fault, happening)
 
     def outlast(self, fault: Fault, happening: Happening) -> None:
         """It answers again by itself."""
-        self._expect_failover(fault, happening)
+        self.expect_failover(fault, happening)
 
-    def _expect_failover(self, fault: Fault, happening: Happening) -> None:
+    @property
+    def nodes(self) -> Nodes:
+        """The servers, where they watch each other."""
+        assert isinstance(self._servers, Nodes)
+        return self._servers
+
+    def name_target(self, fault: Fault, target: str) -> None:
+        """Say what a fault has struck."""
+        self._open[fault.number].target = target
+
+    def strike_primary(self, fault: Fault) -> RedisServer:
+        """Return a primary, and note that it is the target."""
+        victim = self._node(fault)
+        self.name_target(fault, f"server {victim}")
+        return self._servers.servers[victim]
+
+    def expect_failover(self, fault: Fault, happening: Happening) -> None:
         """Where others watch it, a silent primary may have been replaced meanwhile, with all that follows."""
         if isinstance(self._servers, Nodes):
             self._servers.await_primaries()
@@ -302,9 +319,7 @@ class Nemesis:
 
     def kill_primary(self, fault: Fault) -> None:
         """``kill -9`` of a primary; it stays away for the fault's time."""
-        victim = self._node(fault)
-        self._open[fault.number].target = f"server {victim}"
-        self._servers.servers[victim].kill()
+        self.strike_primary(fault).kill()
 
     def start_primary(self, fault: Fault, happening: Happening) -> None:
         """Start it again; when it has found its place, everybody follows one primary again."""
@@ -387,6 +402,7 @@ _BEGIN: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "failover": Nemesis.fail_over,
     "primary killed": Nemesis.kill_primary,
     "slots moved": Nemesis.move_slots,
+    **watching.BEGIN,
 }
 _END: Final[dict[str, Callable[[Nemesis, Fault, Happening], None]]] = {
     "worker killed": Nemesis.start_worker,
@@ -400,6 +416,7 @@ _END: Final[dict[str, Callable[[Nemesis, Fault, Happening], None]]] = {
     "lazy expiry": _put_back("DEBUG", "SET-ACTIVE-EXPIRE", 1),
     "buffer overflow": Nemesis.let_read,
     "primary killed": Nemesis.start_primary,
+    **watching.END,
 }
 
 

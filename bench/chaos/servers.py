@@ -24,7 +24,9 @@ from .proxy import Route
 
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
-_PATIENCE_S: Final = 15.0
+_PATIENCE_S: Final = 30.0
+#: What Sentinels and replicas log in as, so that they alone can be locked out; others need a password as well.
+ALLIES: Final = ("sentinel", "replica")
 
 
 class NoServerError(RuntimeError):
@@ -189,6 +191,23 @@ class Nodes:
             time.sleep(0.05)
 
 
+class Remembering(RedisServer):
+    """A server that comes back with what Sentinels have written into its configuration, as real ones do."""
+
+    _known = False
+
+    def start(self) -> RedisServer:
+        """Start it; see :class:`RedisServer`."""
+        super().start()
+        self._known = True
+        return self
+
+    def _config_lines(self) -> list[str]:
+        if not self._known:
+            return super()._config_lines()
+        return (self.directory / "redis.conf").read_text().splitlines()
+
+
 class Watched(Nodes):
     """A primary, two replicas, and three Sentinels."""
 
@@ -205,15 +224,19 @@ class Watched(Nodes):
     def _start(self) -> None:
         # Without the last two a primary that is cut off goes on taking writes that will be lost.
         options = _options(self.binary) | {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
-        primary = RedisServer(self.binary, transport="tcp", options=options).start()
+        options |= {"user": [f"{name} on >secret ~* &* +@all" for name in ALLIES]}
+        options |= {"masteruser": "replica", "masterauth": "secret", "requirepass": "clients"}
+        primary = Remembering(self.binary, transport="tcp", options=options).start()
         self.servers.append(primary)
         replica = {**options, "replicaof": f"127.0.0.1 {primary.port}"}
         for _ in range(2):  # one of them away must not stop all writes
-            self.servers.append(RedisServer(self.binary, transport="tcp", options=replica).start())
+            self.servers.append(Remembering(self.binary, transport="tcp", options=replica).start())
         lines = [
             f"sentinel monitor {self.name} 127.0.0.1 {primary.port} 2",
             f"sentinel down-after-milliseconds {self.name} 1000",
             f"sentinel failover-timeout {self.name} 5000",
+            f"sentinel auth-user {self.name} sentinel",
+            f"sentinel auth-pass {self.name} secret",
         ]
         for _ in range(3):
             self.sentinels.append(SentinelServer(self.binary, _free_port(), lines))
@@ -231,7 +254,7 @@ class Watched(Nodes):
 
     def url(self, worker: int | None) -> str:
         """Return the URL, the same for everybody."""
-        return f"redis+sentinel://{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
+        return f"redis+sentinel://:clients@{','.join(sentinel.address for sentinel in self.sentinels)}/{self.name}"
 
 
 class Clustered(Nodes):

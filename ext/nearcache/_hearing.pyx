@@ -68,6 +68,7 @@ cdef class Ear:
     cdef bytes channel
     cdef dict awaited
     cdef chain_t chain
+    cdef uint64_t epoch
     cdef uint64_t seq
     cdef uint64_t wid
     cdef Py_ssize_t messages
@@ -85,12 +86,17 @@ cdef class Ear:
         self.follows = seq < 2**63
         if self.follows:
             chain_set(&self.chain, epoch, seq, wid)
+            self.epoch = epoch
             self.seq = seq
             self.wid = wid
 
     def deafen(self):
         """Say that nobody knows where the lane stands: leave all its messages to others."""
         self.follows = False
+
+    def place(self):
+        """Return ``(epoch, seq, wid)`` of the last message that was applied, or is being applied; None: not known."""
+        return (self.epoch, self.seq, self.wid) if self.follows else None
 
     def take(self):
         """Return ``(seq, wid, messages, dropped)``: where the lane stands, and what was applied since the last call."""
@@ -287,6 +293,7 @@ cdef Ear hear_one(Inbox self, Store store, graveyard_t *yard):
     if not read_keys(self, ear, message.keys):
         return None
     self.begin += used
+    # Before anything of it is done: a reader that finds it done finds it counted.
     chain_follow(&ear.chain, &message)
     ear.seq += 1
     ear.wid = message.wid

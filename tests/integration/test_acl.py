@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from redis.exceptions import ResponseError
 import nearcache
 from nearcache import Cache
 from support.redis import RedisServer
+from support.switchboard import Switchboard
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = [pytest.mark.every_server, pytest.mark.usefixtures("no_leaks")]
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -116,6 +118,36 @@ def _text(entry: Any, name: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def table() -> set[str]:
+    """The commands that docs/operations.md says are used."""
+    text = (DOCS / "operations.md").read_text().split("## Managed services and proxies")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", text, re.MULTILINE)
+    return set(re.findall("`([A-Z]+)`", " ".join(rows)))
+
+
+def test_commands_in_the_code_are_those_of_the_table() -> None:
+    """Scripts, and the beginning of every tuple and packed command; none is missing there, and none is too many."""
+    source = Path(nearcache.__file__).parent
+    found = set()
+    for path in source.glob("l2/scripts/*.lua"):
+        found |= set(re.findall(r"call\('([A-Z]+)'", path.read_text()))
+    for path in source.rglob("*.py"):
+        if path.parent.name != "embedded":  # it speaks to servers of its own
+            found |= set(re.findall(r'\(b?"([A-Z]{3,})",', path.read_text()))
+    assert found - {"CERTIFICATE", "COUNT", "MOVED"} | {"SSUBSCRIBE"} == table()
+
+
+def test_commands_that_a_server_counts_are_those_of_the_table(redis_server: RedisServer) -> None:
+    """Whatever a cache does."""
+    with redis_server.client() as client:
+        client.config_resetstat()
+        with nearcache.open(redis_server.url, max_staleness=0.4) as cache, nearcache.open(redis_server.url) as other:
+            everything(cache, other)
+        counted = {name.removeprefix("cmdstat_").split("|")[0].upper() for name in client.info("commandstats")}
+    assert counted - {"CONFIG"} <= table()
+    assert {"EVALSHA", "PUBLISH", "RENAME", "SUBSCRIBE"} <= counted
+
+
 @pytest.mark.parametrize("foreign", ["GET elsewhere", "SET elsewhere 1", "PUBLISH elsewhere 1", "KEYS *", "FLUSHALL"])
 def test_documented_rights_go_no_further(redis_server: RedisServer, foreign: str) -> None:
     """Keys and channels of others, and commands that concern everybody."""
@@ -124,34 +156,46 @@ def test_documented_rights_go_no_further(redis_server: RedisServer, foreign: str
         client.execute_command(*foreign.split())
 
 
-@pytest.mark.parametrize(
-    "forbidden",
-    [["script"], ["config"], ["client"], ["script", "config", "client", "acl", "function", "debug", "cluster"]],
-    ids=lambda commands: "-".join(commands),
-)
-def test_service_that_forbids_commands_still_does(redis_server: RedisServer, forbidden: list[str]) -> None:
-    """As managed services and proxies do: nothing of ours needs them."""
+FORBIDDEN = [["SCRIPT"], ["CONFIG"], ["INFO"], ["CLIENT"], ["SCRIPT", "CONFIG", "INFO", "CLIENT"]]
+OPTIONS = {"max_staleness": 0.4}
+
+
+def service(url: str, **more: Any) -> None:
+    """Do everything where commands are forbidden. L1 keeps what is read, and hears of what others change."""
+    with nearcache.open(url, **OPTIONS, **more) as cache, nearcache.open(url, **OPTIONS, **more) as other:
+        everything(cache, other)
+        assert cache.health().ok
+        other.set("k", "old", tags=["t"])
+        wait_until(lambda: cache.get("k") == cache.peek("k") == "old")
+        hits = cache.stats().l1.hits
+        assert cache["k"] == "old"
+        assert cache.stats().l1.hits > hits
+        other["k"] = "new"
+        wait_until(lambda: cache.peek("k") is None)
+        assert cache.get_many(["k", "none"]) == {"k": "new"}
+
+
+@pytest.mark.parametrize("forbidden", [*FORBIDDEN, ["ACL", "FUNCTION", "DEBUG", "CLUSTER"]], ids="-".join)
+def test_service_that_forbids_commands_by_rights_still_does(redis_server: RedisServer, forbidden: list[str]) -> None:
+    """As managed services do: nothing of ours needs them."""
     redis_server.cli("ACL", "SETUSER", "nc", "on", ">secret", "resetchannels", "~*", "&*", "+@all")
     for command in forbidden:
         with suppress(ResponseError):  # there is no such command in this version
             redis_server.cli("ACL", "SETUSER", "nc", f"-{command}")
-    options = {"username": "nc", "password": "secret", "max_staleness": 0.4}
-    with nearcache.open(redis_server.url, **options) as cache, nearcache.open(redis_server.url, **options) as other:
-        everything(cache, other)
-        assert cache.health().ok
-        cache["k"] = "v"
-        assert cache.peek("k") == "v"
+    service(redis_server.url, username="nc", password="secret")
 
 
-def test_service_that_forbids_info_does_all_but_keep_values_in_l1(redis_server: RedisServer) -> None:
-    """Nothing else tells which server process answers, so nothing may enter L1; and nothing stale is ever read."""
-    redis_server.cli("ACL", "SETUSER", "nc", "on", ">secret", "resetchannels", "~*", "&*", "+@all", "-info")
-    options = {"username": "nc", "password": "secret", "max_staleness": 0.4}
-    with nearcache.open(redis_server.url, **options) as cache, nearcache.open(redis_server.url, **options) as other:
-        everything(cache, other)
-        assert len(cache) == 0
-        for number in range(20):
-            other["k"] = number
-            assert cache["k"] == number  # at once, for Redis is asked
-        assert cache.peek("k") is None
-        assert cache.stats().l1.hits == 0
+@pytest.mark.parametrize("forbidden", FORBIDDEN, ids="-".join)
+def test_service_that_has_renamed_commands_still_does(
+    make_redis: Callable[..., RedisServer], forbidden: list[str]
+) -> None:
+    """The old way to forbid one, which is still in use."""
+    service(make_redis(options={"rename-command": [f'{command} ""' for command in forbidden]}).url)
+
+
+@pytest.mark.parametrize("forbidden", FORBIDDEN, ids="-".join)
+def test_proxy_that_answers_commands_with_errors_still_does(redis_server: RedisServer, forbidden: list[str]) -> None:
+    """What it does not know does not reach the server."""
+    with Switchboard(redis_server, forbidden) as proxy:
+        service(proxy.url)
+        assert proxy.asked == {"INFO", "CLIENT"} & set(forbidden)  # others are not even tried

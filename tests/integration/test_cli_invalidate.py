@@ -24,6 +24,8 @@ FILE = SCRIPTS / "cli_invalidate.lua"
 
 READER = """
 import nearcache
+
+pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

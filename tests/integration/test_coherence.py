@@ -20,6 +20,8 @@ BOUND = 0.4
 
 WRITER = """
 import nearcache
+
+pytestmark = pytest.mark.every_server
 cache = None
 def start(url, **options):
     global cache

@@ -16,7 +16,8 @@ from support.ordeal import Ordeal, codes
 from support.redis import RedisServer
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("no_leaks")  # before the servers, which some tests start again
+# The latter before the servers, which some tests start again.
+pytestmark = [pytest.mark.every_server, pytest.mark.usefixtures("no_leaks")]
 
 TIMEOUT = 0.5
 RECORD = "nc:{default:0}:L"

@@ -15,6 +15,8 @@ from support.worker import Worker
 
 HOLDER = """
 import nearcache
+
+pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

@@ -66,7 +66,7 @@ def fork_inside_a_call():
             children.append(pid)
     signal.signal(signal.SIGALRM, fork)
     signal.setitimer(signal.ITIMER_REAL, 0.1)
-    reply = driver.execute([Exchange(0, [("BLPOP", "nothing", "0.3"), ("ECHO", "mine")])], timeout_s=2)[0]
+    reply = driver.execute([Exchange(0, [("BLPOP", "nothing", "0.3"), ("ECHO", "mine")])], timeout_s=20)[0]
     if children[0] == 0:
         os._exit(0 if not isinstance(reply, Reply) or reply.values == [None, b"mine"] else 1)
     status = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])

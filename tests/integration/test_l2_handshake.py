@@ -23,6 +23,8 @@ from support.fake import INFO, FakeServer, bulk
 from support.lanes import endpoint_of
 from support.redis import RedisServer
 
+pytestmark = pytest.mark.every_server
+
 READ = [Exchange(0, [("PTTL", "k"), ("GET", "k")])]
 TLS = Path(__file__).parents[1] / "data" / "tls"
 RIGHTS = "~* &* +@all"

@@ -16,6 +16,8 @@ from support.worker import Worker, WorkerError
 LOADER = """
 import asyncio, os, threading
 import nearcache, redis
+
+pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache, client
     cache = nearcache.open(url, timeout=10.0, **options)

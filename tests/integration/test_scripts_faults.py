@@ -11,6 +11,8 @@ from support.lanes import NO_WID, NONCE, Lane, envelope, wid
 from support.redis import RedisServer
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.every_server
+
 TOKEN = wid(0x70)
 
 #: The least that a user of the cache needs, here in the namespace ``t``.

@@ -10,6 +10,8 @@ from nearcache.l2 import Exchange, Reply, load_script
 from support.lanes import NO_WID, NONCE, Lane, envelope, wid
 from support.redis import RedisServer
 
+pytestmark = pytest.mark.every_server
+
 TOKEN = wid(0x70)
 OTHER = wid(0x71)
 

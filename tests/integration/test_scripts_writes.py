@@ -11,6 +11,8 @@ from nearcache.l2 import Exchange, Reply, load_script
 from support.lanes import NO_WID, NONCE, Lane, envelope, wid
 from support.redis import RedisServer
 
+pytestmark = pytest.mark.every_server
+
 ODD_KEYS = [b"s{braces}", b"snew\nline", b"sn\0l", b"s1:2:3", b"s", b"b\xff\xfe", b"s}{", b"3:abc", b"s" + b"k" * 65535]
 
 

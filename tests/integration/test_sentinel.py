@@ -49,7 +49,7 @@ def on_master(cache: Cache[Any, Any], guarded: Guarded) -> bool:
 
 
 class History:
-    """One thread writes ``hot`` and a key of its own per step, another reads ``hot`` elsewhere; both note when."""
+    """One thread writes ``hot``, and then a key of the step's own, another reads ``hot`` elsewhere; both note when."""
 
     def __init__(self, writer: Cache[Any, Any], reader: Cache[Any, Any]) -> None:
         self._writer, self._reader = writer, reader
@@ -79,8 +79,8 @@ class History:
         while not self._stop.wait(0.002):
             step += 1
             try:
-                self._writer[f"own:{step}"] = step
                 self._writer["hot"] = step
+                self._writer[f"own:{step}"] = step  # a replica that has this one has `hot` too
             except ShardError:
                 continue
             self.acknowledged.append((time.monotonic(), step))
@@ -96,6 +96,7 @@ class History:
         """Return the steps that were acknowledged and are not in L2, as a cache with an empty L1 sees it."""
         steps = [step for _, step in self.acknowledged]
         found = fresh.get_many([f"own:{step}" for step in steps])
+        assert fresh.stats().l2.errors == 0  # what a shard does not answer in time is not there either
         return [step for step in steps if f"own:{step}" not in found]
 
     def too_old(self, rolled_back_to: int) -> list[tuple[float, int, int]]:
@@ -121,6 +122,9 @@ def test_failover_under_load_serves_nothing_older_than_the_bound(
     wait_until(lambda: len(history.acknowledged) > 100, 20)
     before = history.acknowledged[-1][1]
     if how == "commanded":
+        with guarded.master.client() as client:  # what comes in the stream before this one is replicated with it
+            client.set("marker", 1)
+            assert client.execute_command("WAIT", 1, 9000) == 1
         guarded.fail_over()
     else:
         guarded.await_other_than(guarded.kill_master())
@@ -130,19 +134,20 @@ def test_failover_under_load_serves_nothing_older_than_the_bound(
     count = len(history.acknowledged)
     wait_until(lambda: len(history.acknowledged) > count + 100, 20, what="writes go on")
     history.end()
-    fresh = open_cache()
+    fresh = open_cache(timeout=30)  # thousands of keys, on a machine that has other things to do
     lost = history.lost(fresh)
     print(
         f"{len(history.acknowledged)} writes acknowledged, {len(lost)} lost; "
         f"healthy {recovered - changed:.2f} s after the change; {len(history.reads)} reads"
     )
     # A replica follows in order, so what is lost is a tail: `hot` may go back to the step before its first one.
-    assert history.too_old(min(lost, default=2**63) - 2) == []
-    assert all(step > before - 100 for step in lost) or how == "killed"
+    assert history.too_old(min(lost, default=2**63) - 1) == []
+    assert all(step > before for step in lost) or how == "killed"
     assert history.acknowledged[-1][1] > before
-    assert writer.selftest().ok
-    assert reader.selftest().ok
-    assert writer["hot"] == reader["hot"] == fresh["hot"] == history.acknowledged[-1][1]
+    writer["hot"] = -1
+    assert writer.selftest(10).ok
+    assert reader.selftest(10).ok
+    assert writer["hot"] == reader["hot"] == fresh["hot"] == -1
     assert reader.stats().l1.hits > history.hits_before_reads
 
 

@@ -16,6 +16,8 @@ from support.worker import Worker
 
 TAGGER = """
 import nearcache
+
+pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

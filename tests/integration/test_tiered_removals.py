@@ -201,7 +201,7 @@ def test_removal_is_told_with_the_key_held(open_told: Callable[..., Any]) -> Non
 
 def test_expired_copies_are_reclaimed_without_any_call(open_told: Callable[..., Any]) -> None:
     """The listener's thread does it, a heartbeat or so after their time: memory returns after a burst."""
-    cache, told = open_told(l1_ttl=0.2, max_staleness=0.4)
+    cache, told = open_told(l1_ttl=1.0, max_staleness=0.4)
     values = {n: str(n) for n in range(3000)}
     cache.set_many(values)
     wait_until(lambda: len(cache) == 0)

@@ -17,6 +17,8 @@ from support.worker import Worker
 
 WRITER = """
 import nearcache
+
+pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

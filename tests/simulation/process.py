@@ -280,6 +280,10 @@ class Process:
         self._follow_up(lane)
         return True
 
+    def place(self, lane: int) -> tuple[int, int, int] | None:
+        """Likewise."""
+        return self.followers[lane].place(lane)
+
     def _back_off(self, lane: int) -> None:
         self._failures[lane] += 1
         pause = min(_BACKOFF_MOST_NS, _BACKOFF_FIRST_NS * 2 ** min(self._failures[lane] - 1, 10))

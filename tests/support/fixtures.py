@@ -12,7 +12,7 @@ import pytest
 
 from support import leaks, processes
 from support.cluster import RedisCluster
-from support.redis import NO_SERVER, Binary, RedisServer, find_binaries
+from support.redis import NO_SERVER, Binary, RedisServer, fetched_binaries, find_binaries
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -29,13 +29,23 @@ __all__ = [
 ]
 
 BINARIES = find_binaries()
-if os.environ.get("NEARCACHE_TEST_SERVERS") == "oldest":  # a second Python need not see every server again
+CHOICE = os.environ.get("NEARCACHE_TEST_SERVERS", "")
+if CHOICE == "oldest":  # a second Python need not see every server again
     BINARIES = BINARIES[-1:]
+#: The server programs that only tests marked ``every_server`` use, and all of them.
+OTHERS = [] if CHOICE == "oldest" else [*BINARIES[1:], *fetched_binaries()]
+EVERY = list({binary.label: binary for binary in [*BINARIES[:1], *OTHERS]}.values())
 
 
-@pytest.fixture(scope="session", params=[*BINARIES] or [None], ids=lambda each: each.label if each else "no-server")
+def binaries_for(definition: pytest.Item) -> list[Binary]:
+    """Return the server programs that a test is to be run with: one, or all where the server may make a difference."""
+    wanted = CHOICE == "all" or definition.get_closest_marker("every_server") is not None
+    return EVERY if wanted else BINARIES[:1]
+
+
+@pytest.fixture(scope="session")
 def server_binary(request: pytest.FixtureRequest) -> Binary:
-    """Every distinct server program of this machine in turn; failure when there is none."""
+    """The server programs of :func:`binaries_for` in turn; failure when there is none."""
     return _required(request.param)
 
 

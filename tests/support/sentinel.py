@@ -30,6 +30,9 @@ class SentinelServer(RedisServer):
         return [*super()._command(), "--sentinel"]
 
     def _config_lines(self) -> list[str]:
+        written = self.directory / "redis.conf"
+        if written.exists():  # it was here before, and has noted what it knows
+            return written.read_text().splitlines()
         ports = [f"port {self.port}"]
         if self.transport == "tls":
             ports = ["port 0", f"tls-port {self.port}", *(f"{option} {value}" for option, value in SERVER_TLS.items())]

@@ -245,6 +245,10 @@ class Follower:
         deadlines = (each.lane.deadline_ns() for each in self.followed)
         return min([self._beat_ns, *(deadline for deadline in deadlines if deadline is not None)])
 
+    def place(self, number: int) -> tuple[int, int, int] | None:
+        """Epoch, number and write id of a lane's last message, from when it begins to be applied. For any thread."""
+        return self._ears[number].place()
+
     # -- other requests on the connection
 
     def fence(self, number: int, now_ns: int, reached: Callable[[], None]) -> None:

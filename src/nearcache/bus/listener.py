@@ -198,6 +198,10 @@ class Listener:
         self.wake()
         return True
 
+    def place(self, lane: int) -> tuple[int, int, int] | None:
+        """Where a lane stands, from when its last message begins to be applied. See :meth:`Follower.place`."""
+        return self._followers[lane].place(lane)
+
     def report_to(self, observer: Observer) -> None:
         """Tell somebody from now on what the messages say. See :class:`~nearcache.bus.observing.Observer`."""
         for connection in self._connections:

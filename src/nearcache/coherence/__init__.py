@@ -3,6 +3,7 @@
 from .derived import DERIVED, Derived, Horizon
 from .journal import Debt, Journal
 from .lane import (
+    CHAINED,
     Action,
     Apply,
     Attach,
@@ -21,6 +22,7 @@ from .metrics import Histogram
 from .token import pack_token, parse_token
 
 __all__ = [
+    "CHAINED",
     "DERIVED",
     "OPERATIONS",
     "RESERVED",

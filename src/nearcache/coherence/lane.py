@@ -27,12 +27,18 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from ..clocks import TICK_NS
 from ..errors import DecodeError
 from .messages import Message, chain_after, parse_message, parse_next
 from .metrics import Histogram
+
+#: The identity of every server that does not say who it is. Nothing has it by itself: whoever has read something there
+#: has to prove that the lane stood, at that moment, where its messages lead (``loading.proof``).
+CHAINED: Final = 2**64 - 1
+#: How far replication may lag, for all that such a server tells.
+LAG_NS: Final = 10_000_000_000
 
 
 class State(Enum):
@@ -126,6 +132,15 @@ class Position:
     wid: int
 
 
+class _Mark(NamedTuple):
+    """One answered heartbeat, and where the lane stood."""
+
+    sent_ns: int
+    answered_ns: int
+    epoch: int
+    seq: int
+
+
 @dataclass(slots=True)
 class Lane:
     """What this process knows about one lane.
@@ -150,6 +165,8 @@ class Lane:
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
     _void: int = 0
+    _last: Position | None = None  # where it stood when the connection was lost
+    _marks: deque[_Mark] = field(default_factory=deque)
     _own_clears: dict[int, int | None] = field(default_factory=dict)  # wid -> when the call returned; None: not yet
 
     @property
@@ -176,6 +193,7 @@ class Lane:
         """The connection is gone, or is given up. Also the event of a fork, in the child."""
         self.state = State.DOWN
         self.identity = 0
+        self._last = self.position or self._last
         self.position = None
         self.applied = None
         self.fresh_until_ns = 0
@@ -199,10 +217,13 @@ class Lane:
             self._own_clears[wid] = now_ns
 
     def connected(self, identity: int) -> list[Action]:
-        """A new connection is subscribed; ``identity`` is the server's. The first heartbeat must follow at once."""
+        """A new connection is subscribed; ``identity`` is the server's, 0 if that is not known.
+
+        The first heartbeat must follow at once.
+        """
         actions = self.lost("waiting for the first heartbeat")
         self.state = State.SYNC
-        self.identity = identity
+        self.identity = identity or CHAINED
         return actions
 
     def heartbeat_sent(self, now_ns: int) -> None:
@@ -253,6 +274,8 @@ class Lane:
             # A new record has one random number as epoch and as generation. To be said at the first heartbeat too: this
             # process may have changed something before, on a server that has been replaced since.
             actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
+        elif self.identity == CHAINED:
+            actions += self._doubt(there, sent_ns, now_ns)
         elif self.position is not None and there.seq < self.position.seq:
             # Behind a proxy another primary has taken over, and nobody has met it anew. What it lacks is known even so.
             self.counters.forks += 1
@@ -303,6 +326,28 @@ class Lane:
         return self._sent[0] + self.reply_timeout_ns if self._sent else None
 
     # -- inside
+
+    def _doubt(self, there: Position, sent_ns: int, now_ns: int) -> list[Action]:
+        """What is to be made of a server that may be another than before, and does not say so.
+
+        If the lane stands where it stood, nothing is lost. Else others have written, perhaps after a failover: then the
+        new primary lacks what the old one had not passed on. It has what the old one had before replication lags.
+        """
+        known, marks = self.position or self._last, self._marks
+        while marks and (marks[0].epoch != there.epoch or (len(marks) > 1 and self._is_old(marks[1]))):
+            marks.popleft()  # the newest of those that are old enough stays
+        in_doubt = known is not None and known != there
+        end = marks[0].seq if marks and self._is_old(marks[0]) else 0
+        if in_doubt:
+            self.counters.forks += known is not None and there.seq < known.seq
+            while len(marks) > bool(end):
+                marks.pop()
+        marks.append(_Mark(sent_ns, now_ns or sent_ns, there.epoch, there.seq))
+        return [Forked(there.epoch, {there.epoch: end})] if in_doubt else []
+
+    def _is_old(self, mark: _Mark) -> bool:
+        """Whether a primary that took over since the last answer has what was there at a mark."""
+        return mark.answered_ns <= self._marks[-1].sent_ns - LAG_NS
 
     def _follow(self, message: Message) -> list[Action]:
         actions: list[Action] = []

@@ -6,9 +6,9 @@ listener's connection needs RESP3, where a subscribed connection still answers c
 **Identity** is a 64-bit hash of ``run_id`` and ``master_replid``, so it changes when the server restarts, is promoted,
 or is another one behind the same address. A value may enter L1 only when the connection it came over and the
 subscription have the same identity (rule R3 of the protocol). Where INFO is forbidden or lacks the two, the identity is
-0, *unknown*, which equals nothing, itself included: L2 works, but L1 keeps no value of that shard. The address would be
-no substitute: behind a virtual address, an old connection may still reach the old primary while the subscription is on
-the new one, and nothing would ever announce what changes there.
+0, *unknown*, which equals nothing, itself included; then every read proves by itself that it belongs to the messages
+(``loading.proof``). The address would be no substitute: behind a virtual address, an old connection may still reach the
+old primary while the subscription is on the new one, and nothing would ever announce what changes there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Peer(NamedTuple):
 
     Attributes:
         identity: See the module; 0: unknown.
-        version: What ``redis_version`` says; empty: unknown.
+        version: The server's own, not the Redis' that it wants to be taken for; empty: unknown.
         address: Where it is.
         guarded: Whether it refuses writes while it has no replica that keeps up (``min-replicas-to-write``).
     """
@@ -175,7 +175,7 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
         # Not for ever: else a connection that was made in such a moment would have no identity as long as it lasts.
         if "max number of clients" in text or answer.code in _NOT_NOW:
             raise ShardUnavailableError(endpoint.name, text) from answer
-        if step == "auth" or answer.code in _REFUSALS or "AUTH" in text:
+        if step == "auth" or answer.code in _REFUSALS or (step == "hello" and "AUTH" in text):
             who = f"user {endpoint.username!r}" if endpoint.username else "the default user"
             raise AuthenticationFailedError(
                 endpoint.name, f"{endpoint.address} refused {who}: check user name and password ({text})"
@@ -202,15 +202,16 @@ def _broken(flow: Flow, endpoint: Endpoint) -> ShardError:
 
 def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     server, replication = (_info(answers[section], endpoint) for section in ("server", "replication"))
-    version = server.get("redis_version", "")
+    version = server.get("valkey_version") or server.get("redis_version", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
         raise UnsupportedServerError(endpoint.name, f"{endpoint.address} runs version {version}; {_NEEDS}")
     check_mode(endpoint, server.get("redis_mode", ""))
     role = answers.get("role")
-    is_master = replication.get("role", "master") == "master"
+    is_master = replication.get("role", _said_role(answers.get("hello"))) == "master"
     if not is_master or (isinstance(role, list) and role[:1] not in ([b"master"], ["master"])):
-        primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
+        host = replication.get("master_host")
+        primary = f"{host}:{replication.get('master_port')}" if host else "not known"
         remedy = "" if endpoint.clustered else ", give that address"
         raise ShardUnavailableError(endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}{remedy}")
     run_id, history = server.get("run_id"), replication.get("master_replid")
@@ -218,6 +219,12 @@ def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     if run_id and history:
         identity = identity_of(run_id, history)
     return Peer(identity, version, endpoint.address, "min_slaves_good_slaves" in replication)
+
+
+def _said_role(hello: Any) -> str:
+    """Return the role that an answer to HELLO states; a master's where there is none: its writes will tell."""
+    role = hello.get(b"role", b"master") if isinstance(hello, dict) else b"master"
+    return role.decode(errors="replace") if isinstance(role, bytes) else "master"
 
 
 def check_mode(endpoint: Endpoint, mode: str) -> None:

@@ -152,6 +152,8 @@ class Shard:
         else:
             connection, peer = self._sentinels.connect(soonest, resp3=resp3)
         news = peer.identity != self._peer.identity
+        if resp3 and not peer.identity:
+            news = True  # nobody can say whether it is another server; whatever leads to the one before is let go
         if news:
             self._term += 1
         self._peer = peer

@@ -18,6 +18,7 @@ from ..flights import ABANDONED, Load, Read
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .aging import Times, judge
+from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Steps
@@ -93,7 +94,8 @@ def _round(
     waiting: dict[Any, _Wanted],
 ) -> Steps[dict[int, list[_Wanted]]]:
     start_ns = tier.clock()
-    exchanges = []
+    exchanges: list[Exchange] = []
+    proofs: list[Proof | None] = []
     for shard, share in by_shard.items():
         commands: list[Any] = []
         for wanted in share:
@@ -104,12 +106,15 @@ def _round(
                 is_tagged = wanted.suspect[2] >= tier.derived.lanes
                 body = (b"GETRANGE", name, *(TAGGED_RANGE if is_tagged else HEADER_RANGE))
             commands += [(b"PTTL", name), body]
-        exchanges.append(Exchange(shard, [*commands, tier.ask_generation(shard)]))
+        exchange, proof = prove(tier, shard, [*commands, tier.ask_generation(shard)])
+        exchanges.append(exchange)
+        proofs.append(proof)
     replies = yield exchanges
     again: dict[int, list[_Wanted]] = {}
-    for (shard, share), reply in zip(by_shard.items(), replies, strict=True):
+    for (shard, share), proof, reply in zip(by_shard.items(), proofs, replies, strict=True):
         try:
-            stale = yield from _settle(tier, store, shard, share, answer(reply), found)
+            answered = proven(tier, proof, answer(reply))
+            stale = yield from _settle(tier, store, shard, share, answered, found)
         except ShardError:  # at once, or when asked for the generation once more
             tier.count(errors=1)
             for wanted in share:

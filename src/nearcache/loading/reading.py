@@ -17,6 +17,7 @@ from ..freshness import IDLE_MS, is_worn
 from ..l2 import Exchange
 from .absences import note, noted
 from .aging import Times, judge, live_on, times_in
+from .proof import prove, proven
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
 from .tagging import are_current, depend, tag_of
@@ -131,7 +132,8 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     commands: list[Any] = [(b"PTTL", name), (b"GET", name)]
     if generation is None:
         commands.append(tier.ask_generation(shard))
-    reply = answer((yield [Exchange(shard, commands)])[0])
+    exchange, proof = prove(tier, shard, commands)
+    reply = proven(tier, proof, answer((yield [exchange])[0]))
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
         generation = generation_in(reply.values[2])
@@ -213,7 +215,8 @@ def _revalidate(
     start_ns = tier.clock()
     part = TAGGED_RANGE if is_tagged else HEADER_RANGE
     commands: list[Any] = [(b"PTTL", name), (b"GETRANGE", name, *part), tier.ask_generation(lane)]
-    reply = answer((yield [Exchange(lane, commands)])[0])
+    exchange, proof = prove(tier, lane, commands)
+    reply = proven(tier, proof, answer((yield [exchange])[0]))
     pttl_ms, header, generation = reply.values
     deadline_ns, under = yield from revalidated(
         tier, store, lane, wid, pttl_ms, header, generation_in(generation), start_ns

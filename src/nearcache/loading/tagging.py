@@ -22,6 +22,7 @@ from ..errors import DecodeError, ServerReplyError
 from ..flights import Read
 from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
+from .proof import prove, proven
 from .replies import HEADER_RANGE, answer, generation_in
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
@@ -128,8 +129,9 @@ def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
         for op in ops:
             tier.tags.open(op)
         start_ns = tier.clock()
-        replies = yield [
-            Exchange(
+        asked = [
+            prove(
+                tier,
                 tag.lane,
                 [
                     (b"PTTL", tier.names[tag.lane].value(tag.key)),
@@ -139,8 +141,9 @@ def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
             )
             for tag in tags
         ]
-        for tag, op, reply in zip(tags, ops, replies, strict=True):
-            found[tag] = _take(tier, tag, op, answer(reply), start_ns)
+        replies = yield [exchange for exchange, _ in asked]
+        for tag, op, (_, proof), reply in zip(tags, ops, asked, replies, strict=True):
+            found[tag] = _take(tier, tag, op, proven(tier, proof, answer(reply)), start_ns)
     finally:
         for op in ops:
             tier.tags.abandon(op, drop=False)

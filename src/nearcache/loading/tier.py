@@ -99,6 +99,9 @@ class Ears(Protocol):
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
+    def place(self, lane: int) -> tuple[int, int, int] | None:
+        """Epoch, number and write id of the lane's last message, from when it begins to be applied; None: not known."""
+
 
 class Witness(Protocol):
     """Who is told what this process is about to send, in order to know its messages when they come."""
@@ -132,6 +135,9 @@ class Deaf:
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
         """Nothing will be heard."""
         return False
+
+    def place(self, lane: int) -> None:
+        """Nothing has been heard."""
 
 
 class Leased(NamedTuple):
