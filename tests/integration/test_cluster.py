@@ -205,6 +205,25 @@ def test_token_makes_another_cache_catch_up(pair: tuple[Cache[Any, Any], Cache[A
         assert theirs.get_many(keys) == dict.fromkeys(keys, round_number)
 
 
+def test_writer_behind_the_cache_gets_the_changes_of_all_lanes(open_cache: Opener) -> None:
+    """Each lane has its queue, in the lane's slot."""
+    written: dict[Any, Any] = {}
+
+    class Writer:
+        def write_many(self, values: Any) -> None:
+            written.update(values)
+
+        def delete_many(self, keys: Any) -> None:
+            for key in keys:
+                written[key] = None
+
+    cache = open_cache(writer=Writer(), write_delay=0.05)
+    values = {f"key {number}": number for number in range(100)}
+    cache.set_many(values)
+    cache.invalidate("key 1")
+    wait_until(lambda: written == values, PATIENCE, what="all written")
+
+
 def test_aio_does_the_same(open_cache: Opener) -> None:
     """Over the same nodes, with connections of its own."""
     cache, other = open_cache(), open_cache()

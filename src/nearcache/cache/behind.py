@@ -274,15 +274,16 @@ async def _wait_for(result: Any) -> None:
     await result
 
 
-def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
+def check_servers(driver: Driver, timeout_s: float) -> None:
     """Look whether the servers keep what is in the queues, as far as they say.
 
     Raises:
         ConfigError: One may evict it.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(shard, sections) for shard in range(count)]
-    for shard, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
+    shards = driver.one_each()
+    replies = driver.execute([Exchange(shard, sections) for shard in shards], timeout_s=timeout_s)
+    for shard, reply in zip(shards, replies, strict=True):
         if isinstance(reply, ShardError) or any(isinstance(value, ShardError) for value in reply.values):
             _log.warning("shard %d does not tell whether it keeps what waits to be written: %s", shard, reply)
             continue

@@ -129,7 +129,7 @@ class TieredCache(SwappingCache[K, V]):
         try:
             self._check_shards()
             if self._scribe is not None:
-                check_servers(self._driver, len(endpoints), settings.connect_timeout)
+                check_servers(self._driver, settings.connect_timeout)
         except BaseException:
             self.close()
             raise
