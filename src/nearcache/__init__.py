@@ -27,6 +27,8 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .cache.subscriptions import Subscription
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
@@ -82,6 +84,7 @@ __all__ = [
     "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
@@ -99,6 +102,7 @@ __all__ = [
     "ShardTest",
     "ShardUnavailableError",
     "Stats",
+    "Subscription",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import MAX_TTL_S, Compression, Isolation, Secrets, one_of, ttl_seconds
+from .choices import MAX_TTL_S, Compression, Idle, Isolation, Secrets, one_of, ttl_seconds
 from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
@@ -71,8 +71,8 @@ class Settings:
         maxsize: Most entries L1 holds; ``None``: no bound.
         maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
-        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); or a function that returns it for
-            key and value.
+        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); :class:`nearcache.Idle`: so long
+            after it was last read; or a function that returns one of these for key and value.
         jitter: Lifetimes are shortened at random, so that what was stored together does not end together: by at most
             this fraction of them, if below 1, or so many seconds, though not by more than half.
         soft_ttl: From then on a value is old: it is still served, while it is loaded anew in the background. A fraction
@@ -134,7 +134,7 @@ class Settings:
     maxsize: int | None = 100_000
     maxbytes: int | None = None
     policy: Policy = DEFAULT_POLICY
-    ttl: float | Callable[[Any, Any], float | None] | None = 3600.0
+    ttl: float | Idle | Callable[[Any, Any], float | Idle | None] | None = 3600.0
     jitter: float = 0.0
     soft_ttl: float | None = None
     beta: float = 0.0

@@ -53,7 +53,6 @@ Lifetime: TypeAlias = freshness.Lifetime
 
 #: "Not given", where None means something.
 DEFAULT: Final = ABSENT
-
 #: An instant, in seconds, that is later than any.
 _LATEST_S: Final = 2.0**33
 

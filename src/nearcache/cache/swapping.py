@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 
 from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
-from ..errors import FlushTimeoutError
+from ..choices import Idle
+from ..errors import ConfigError, FlushTimeoutError
 from ..freshness import ttl_for
 from ..loading import (
     ENDLESS_MS,
@@ -155,6 +156,10 @@ class SwappingCache(Cache[K, V]):
         return self._run(self._touching(key, ttl, whole=whole))
 
     def _touching(self, key: Any, ttl: Lifetime, *, whole: bool) -> Steps[tuple[bool, Any]]:
+        if isinstance(ttl, Idle):
+            raise ConfigError(
+                "ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use"
+            )
         chosen, name = self._ttl(ttl, ENDLESS_MS), self._name(key)
         if callable(chosen):  # it has to be shown the value
             there = yield from find(self._tier, self, name)

@@ -160,6 +160,7 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    extend: Script = field(default_factory=lambda: load_script("extend"))
     dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))

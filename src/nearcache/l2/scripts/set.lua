@@ -66,5 +66,5 @@ for i = 1, n do
     end
   end
 end
-local seq = announce_keys(L, m, 'S', wid, n)
+local seq = announce_keys(L, m, w and n == 1 and ARGV[7] == '' and 'I' or 'S', wid, n)
 return {1, m[3], m[1], seq, held, w and existed or nil}
