@@ -2,7 +2,8 @@
 
 FusionCache, BentoCache, Hazelcast's near cache and cashews, as far as they are concerned with the same things.
 Nodes are caches on one server, as processes would have them. Nobody sleeps: a node's ``selftest`` comes back when all
-that was announced before it has been applied. Where nearcache means to behave otherwise, docs/decisions.md says so.
+that was announced before it has been applied; before that, what a node reads of it is returned and need not be kept.
+Where nearcache means to behave otherwise, docs/decisions.md says so.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ def test_fusioncache_memory_lives_no_longer_than_l2(nodes: Nodes) -> None:
     a, b = nodes(2)
     (brief,) = nodes(1, l1_ttl=5)
     a.set("k", 1, ttl=20)
+    settle(b, brief)
     assert b["k"] == brief["k"] == 1
     assert 0 < b.remaining_ns("k") <= 20.1e9
     assert 0 < brief.remaining_ns("k") <= 5.1e9
@@ -164,8 +166,7 @@ def test_fusioncache_value_of_another_wire_version_is_a_miss(nodes: Nodes, share
     a["k"] = "current"
     a.drop("k")
     name = b"nc:{wire:0}:v:sk"
-    there = shared_server.client().get(name)
-    shared_server.client().set(name, b"\xc9" + there[1:], px=60_000)
+    shared_server.client().set(name, b"\xc9" + shared_server.client().get(name)[1:], px=60_000)
     assert a.get("k") is None
     assert a.get_or_load("k", lambda _: "new") == "new"
     assert a.stats().l2.undecodable > 0
@@ -263,8 +264,7 @@ def test_fusioncache_auto_recovery_makes_up_for_what_an_outage_swallowed(
         own_server.resume()
     recover(a, b)
     settle(a, b)
-    assert a.get("k") == b.get("k")
-    assert a.get("k") in (None, 2)
+    assert (a.get("k"), b.get("k")) in [(None, None), (2, 2)]
 
 
 # -- BentoCache: tiers and bus ----------------------------------------------------------------------------------------
@@ -362,6 +362,7 @@ def test_hazelcast_batches_of_invalidations_reach_every_key(nodes: Nodes) -> Non
     a, b = nodes(2)
     keys = [f"key {number}" for number in range(1000)]
     a.set_many(dict.fromkeys(keys, 1))
+    settle(b)
     assert len(b.get_many(keys)) == len(b) == 1000
     a.set_many(dict.fromkeys(keys[:500], 2))
     a.delete_many(keys[500:])
@@ -456,6 +457,7 @@ def test_cashews_many_keys_and_a_group_of_them(nodes: Nodes) -> None:
     async def main() -> None:
         a, b = first.aio.view("key"), second.aio.view("key")
         await a.set_many({1: "test", 2: "test2"})
+        await b.cache.selftest()
         assert await b.get(1) == "test"
         assert await b.get_many([1, 2, 3]) == {1: "test", 2: "test2"}
         assert b.plain.peek(2) == "test2"

@@ -128,8 +128,6 @@ class TieredCache(SwappingCache[K, V]):
         _watch_forks()
         try:
             self._check_shards()
-            if self._scribe is not None:
-                check_servers(self._driver, settings.connect_timeout)
         except BaseException:
             self.close()
             raise
@@ -366,6 +364,8 @@ class TieredCache(SwappingCache[K, V]):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
+        if self._scribe is not None:
+            check_servers(self._driver, len(self._tier.lanes), self.settings.connect_timeout)
         masters = [(shard, endpoint) for shard, endpoint in enumerate(self._endpoints) if endpoint.master]
         for shard, endpoint in masters:
             status = self._driver.status(shard)

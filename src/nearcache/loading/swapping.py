@@ -164,9 +164,8 @@ def _store(
                 tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                wid = 0 if rest[2] else op.wid  # on hold
-                store.finish(op, value, wid, deadline_ns, len(sealed), reply.identity, under)
-                return bool(wid)
+                store.finish(op, value, 0 if rest[2] else op.wid, deadline_ns, len(sealed), reply.identity, under)
+                return not rest[2]  # on hold
             generation = int(current, 16)
             if int(status) == 2:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
