@@ -75,6 +75,11 @@ static void test_push_with_another_byte_in_its_frame_is_other(void)
         data[i] = was;
     }
     CHECK(push_in_copy(data, size, &payload, &used) == FRAME_WHOLE);
+    static const char sharded[] = ">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$2\r\nok\r\n";
+    CHECK(frame_push(sharded, sizeof sharded - 1, &(slice_t){0}, &payload, &used) == FRAME_WHOLE);
+    CHECK(used == sizeof sharded - 1 && payload.size == 2 && memcmp(payload.at, "ok", 2) == 0);
+    CHECK(frame_push(sharded, 12, &(slice_t){0}, &payload, &used) == FRAME_PARTIAL);
+    CHECK(frame_push(">3\r\n$8\r\nsmessagX\r\n$", 20, &(slice_t){0}, &payload, &used) == FRAME_OTHER);
     CHECK(frame_push(">3\r\n$7\r\nmessage\r\n$9999999999", 28, &(slice_t){0}, &payload, &used) == FRAME_OTHER);
     CHECK(frame_push(">3\r\n$7\r\nmessage\r\n$010\r\n", 23, &(slice_t){0}, &payload, &used) == FRAME_OTHER);
 }

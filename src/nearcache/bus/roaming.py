@@ -66,8 +66,9 @@ class RoamingFollower(Follower):
             self._by_number[each.number] = each
             self._by_channel[each.names.channel] = each
             awaited = self._awaited.setdefault(each.number, {})
-            self._ears[each.number] = Ear(each.number, each.names.channel, awaited)
-            self._heard.append(self._ears[each.number])
+            # The same ear as before, if it was here before: the inbox may know it as the one that it heard last.
+            ear = self._ears.setdefault(each.number, Ear(each.number, each.names.channel, awaited))
+            self._heard.append(ear)
         if self._linked:
             self._perform(each, each.lane.connected(self._identity))
             self._subscribe_to(each)

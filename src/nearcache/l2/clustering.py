@@ -97,9 +97,11 @@ class ClusterDriver(Driver):
         error = self.map.refresh(self._clock() + int(timeout_s * 1e9))
         if error is not None:
             return [error]
-        places = sorted(set(self.map.places) - {NOWHERE})
-        lanes = [self.map.places.index(place) for place in places]
-        return self.execute([Exchange(lane, [(b"PING",)]) for lane in lanes], timeout_s=timeout_s)
+        return super().meet(timeout_s)
+
+    def one_each(self) -> Sequence[int]:
+        """Return a lane of each node that has some."""
+        return sorted({place: lane for lane, place in enumerate(self.map.places) if place != NOWHERE}.values())
 
     def place_of(self, lane: int) -> int:
         """Return the place that a lane is believed to be at, or :data:`NOWHERE`."""

@@ -158,8 +158,12 @@ class Driver:
         return [task.outcome() for task in tasks]
 
     def meet(self, timeout_s: float) -> list[Reply | ShardError]:
-        """Say hello to every shard; return what each answered."""
-        return self.execute([Exchange(shard, [(b"PING",)]) for shard in range(len(self._shards))], timeout_s=timeout_s)
+        """Say hello to every server; return what each answered."""
+        return self.execute([Exchange(shard, [(b"PING",)]) for shard in self.one_each()], timeout_s=timeout_s)
+
+    def one_each(self) -> Sequence[int]:
+        """Return the numbers by which exchanges reach every server once."""
+        return range(len(self._shards))
 
     def connect_listener(self, shard: int) -> ListenerLink:
         """Return a new connection for the bus, not one of the pool's.
