@@ -181,8 +181,8 @@ def test_r3_lane_detached_at_start_prevents_store() -> None:
     store.lane_attach(0, 0)
     op = opened(store, "k")
     store.lane_attach(0, SERVER)
+    assert op.storable  # nothing speaks against it; it merely was not attached
     assert finish(store, op, "v", 1) is False
-    assert op.storable  # nothing spoke against it; it merely was not attached
 
 
 def test_r3_lane_detached_at_the_end_prevents_store() -> None:
