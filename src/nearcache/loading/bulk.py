@@ -17,6 +17,7 @@ from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardU
 from ..flights import ABANDONED, Read
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
+from .acking import confirmed
 from .aging import Times, judge
 from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
@@ -170,6 +171,7 @@ class _Chunk:
     life: Life = _NO_LIFE
 
 
+@confirmed
 def write_many(
     tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: Ttl, tags: tuple[Tag, ...] = ()
 ) -> Steps[None]:
@@ -265,6 +267,7 @@ def _write_round(
     return again
 
 
+@confirmed
 def invalidate_many(
     tier: Tier, store: Store[Any, Any], names: Iterable[Any], *, hold: tuple[bytes, bytes] | tuple[()] = ()
 ) -> Steps[int]:

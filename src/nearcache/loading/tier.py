@@ -72,6 +72,7 @@ class L2Counters:
     fills_refused: int = 0
     repaid: int = 0
     suspects_dropped: int = 0
+    unreplicated: int = 0
     poisoned: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
@@ -155,6 +156,7 @@ class Tier:
         bound_ns: The staleness bound B.
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
+        ack_ms: How long a change waits for a replica to confirm it; 0: not at all.
         stale_ns: ``stale_if_error``; 0: off.
         freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
@@ -164,6 +166,7 @@ class Tier:
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
+        overtaken_ns: When this process last changed a tag.
         derived: The lanes for L1 entries with tags.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
@@ -180,6 +183,7 @@ class Tier:
         bound_ns: int = 2_000_000_000,
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
+        ack_ms: int = 0,
         stale_ns: int = 0,
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
@@ -203,12 +207,14 @@ class Tier:
         self.counters = L2Counters()
         self.lease_ms = lease_ms
         self.forgives = forgives
+        self.ack_ms = ack_ms
         self.ears: Ears = Deaf()
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
         self.journals = [Journal() for _ in shard_names]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
         self.tags_since: dict[bytes, int] = {}
+        self.overtaken_ns = 0
         self.derived = Derived(len(shard_names))
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in shard_names]
@@ -337,6 +343,11 @@ class Tier:
             self.tags_since[key] = max(since_ns, self.tags_since.get(key, since_ns))
             while len(self.tags_since) > TAGS_KEPT:
                 del self.tags_since[next(iter(self.tags_since))]
+
+    def overtake(self) -> None:
+        """This process has changed a tag: who comes from now on does not join what began before."""
+        self.overtaken_ns = self.clock()
+        self.loads.close_all()
 
     def begin_lag(self, lane: int, wid: int, now_ns: int) -> None:
         """Measure how long it takes until the message about this write is heard; of a few writes a second."""
