@@ -15,7 +15,7 @@ from nearcache.loading import pay
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.server import Server
-from simulation.world import MS
+from simulation.world import MS, Violation
 
 if TYPE_CHECKING:
     from simulation.process import Process
@@ -98,6 +98,8 @@ class Client:
             request = move(answer)
         except StopIteration as stop:
             self._end(stop.value, None)
+        except Violation:
+            raise
         except Exception as error:
             self._end(None, error)
         else:

@@ -142,6 +142,15 @@ def test_r2_stamp_change_clears_the_marks_of_the_lane_at_once() -> None:
 # -- R3: conditions for storing
 
 
+def test_r2_operation_that_is_over_is_nobodys_news() -> None:
+    """What happens to the key afterwards cannot reach it, so that nobody is to share its result any more."""
+    store = attached_store()
+    op = opened(store, "k")
+    assert finish(store, op, "v", 1)
+    assert not op.storable
+    assert not op.joinable
+
+
 def test_r3_undisturbed_flight_is_stored() -> None:
     """Nothing happened: keep it."""
     store = attached_store()
