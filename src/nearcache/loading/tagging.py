@@ -126,7 +126,9 @@ def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]
         tier.count(invalidations=1)
     finally:
         tier.derived.changed(store, tag.key)
-        tier.overtake()
+        # Who comes from now on does not join what began before.
+        tier.overtaken_ns = tier.clock()
+        tier.loads.close_all()
 
 
 def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
