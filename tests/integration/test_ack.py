@@ -93,7 +93,7 @@ def test_ack_silent_replica_is_an_error_of_a_change_that_is_made(pair: Pair) -> 
 
 def test_ack_script_that_the_server_lacks_is_waited_for_too(pair: Pair) -> None:
     """Its WAIT goes behind the script, not before: else the answer would be about nothing."""
-    cache = pair.open(timeout=0.8)
+    cache = pair.open(timeout=4.0)
     cache["k"] = 1
     pair.replica.pause()
     pair.primary.cli("SCRIPT", "FLUSH")

@@ -241,7 +241,7 @@ def test_tag_in_memory_ends_its_values() -> None:
 
 def hear_late(cache: Cache[Any, Any], tag: str, generation: int) -> None:
     """Put L1 back to where it was before the last change of a tag, of which word is on its way."""
-    tier: Any = cache._tier  # type: ignore[attr-defined]
+    tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
     (named,) = tags_named(tier, [tag])
     op = Op(named.key, named.lane, wid=generation, write=True)
     tier.tags.open(op)
@@ -253,7 +253,7 @@ def test_value_newer_than_what_l1_knows_of_its_tag_is_no_dead_one(open_cache: Ca
     cache, other = open_cache(max_staleness=60.0), open_cache(max_staleness=60.0)
     for each in (cache, other):
         each.set("n", 1, tags=["t"])
-    tier: Any = other._tier  # type: ignore[attr-defined]
+    tier: Any = other._tier  # type: ignore[attr-defined]  # of the class behind
     (named,) = tags_named(tier, ["t"])
     before = wait_until(lambda: other.get("n") and tier.tags.hit(named.key, 0))
     cache.invalidate_tag("t")
@@ -272,7 +272,7 @@ def test_value_whose_tags_nobody_can_tell_of_is_not_replaced_as_if_absent(
 ) -> None:
     """A read misses then, and a verb says that a shard is out."""
     cache = open_cache(timeout=0.3)
-    tier: Any = cache._tier  # type: ignore[attr-defined]
+    tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
     tag = next(name for name in KEYS if tags_named(tier, [name])[0].lane == 1)
     key = next(name for name in KEYS if tier.place(name)[0] == 0)
     cache.set(key, 5, tags=[tag])
@@ -301,7 +301,7 @@ def test_load_from_before_a_change_of_a_tag_is_not_joined(open_cache: Callable[.
     first.start()
     assert begun.wait(20)
     cache.invalidate_tag("t")
-    loads = cache._tier.loads  # type: ignore[attr-defined]
+    loads = cache._tier.loads  # type: ignore[attr-defined]  # of the class behind
     assert len(loads) == 0
     go_on.set()
     assert cache.get_or_load("k", lambda _key: "new", tags=["t"]) == "new"

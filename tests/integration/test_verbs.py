@@ -393,11 +393,11 @@ def test_get_and_touch_leaves_no_older_copy_behind(cache: Cache[Any, Any], other
     """Who has been shown the value in Redis is not given an older one afterwards, though no message has come yet."""
     other["k"] = "new"
     assert cache["k"] == "new"
-    tier: Any = cache._tier  # type: ignore[attr-defined]
+    tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
     lane = tier.place("k")[0]
     op = Op("k", lane, wid=1, write=True)
-    cache.open(op)  # type: ignore[attr-defined]
-    assert cache.finish(op, "old", 1, NEVER_NS, 0, tier.lanes[lane].identity)  # type: ignore[attr-defined]
+    cache.open(op)  # type: ignore[attr-defined]  # of the class behind
+    assert cache.finish(op, "old", 1, NEVER_NS, 0, tier.lanes[lane].identity)  # type: ignore[attr-defined]  # of the class behind
     assert cache["k"] == "old"
     assert cache.get_and_touch("k", ttl=None) == "new"
     assert cache["k"] == "new"

@@ -233,9 +233,7 @@ class Tier:
         # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
         self.lock = threading.RLock()
         self.counters = L2Counters()
-        self.lease_ms = lease_ms
-        self.forgives = forgives
-        self.ack_ms = ack_ms
+        self.lease_ms, self.ack_ms, self.forgives = lease_ms, ack_ms, forgives
         self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
