@@ -39,6 +39,7 @@ from nearcache._core cimport (
     pending_first,
     pending_hear,
     pending_poison,
+    op_poison,
     pending_remove,
     table_next,
     table_reserve,
@@ -63,6 +64,7 @@ cdef inline ended_t close_op(core_t *core, op_t *op) noexcept:
         pending_poison(&core.pending, op.ref, op)
         ended.key = pending_remove(&core.pending, op)
         ended.owner = <PyObject *>op.owner
+    op_poison(op)  # what happens to the key from now on cannot reach it: nobody is to take it for news
     return ended
 
 

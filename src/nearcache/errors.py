@@ -162,6 +162,20 @@ class ServerReplyError(ShardError):
         self.reply = reply
 
 
+class NotReplicatedError(ShardError):
+    """With ``ack="replica"``: a change is made and announced, but no replica has confirmed it in time.
+
+    Attributes:
+        seconds: How long it was waited for.
+    """
+
+    def __init__(self, shard: str, seconds: float) -> None:
+        super().__init__(
+            shard, f"the change is made, but no replica has confirmed it within {seconds:g} s: a failover may lose it"
+        )
+        self.seconds = seconds
+
+
 class AuthenticationFailedError(ShardError):
     """The server refused the user name or the password."""
 

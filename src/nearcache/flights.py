@@ -268,6 +268,11 @@ class Loads:
             if self._by_key.get(load.key) is load:
                 del self._by_key[load.key]
 
+    def close_all(self) -> None:
+        """The same for all of them."""
+        with self._lock:
+            self._by_key.clear()
+
     def under_way(self, key: Hashable) -> Load | None:
         """Return the load of a key, if there is one."""
         with self._lock:

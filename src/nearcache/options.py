@@ -28,6 +28,7 @@ __all__ = [
     "ENVIRONMENT",
     "MOST_TAGS",
     "SCHEMES",
+    "Ack",
     "Endpoint",
     "OnError",
     "Policy",
@@ -50,6 +51,8 @@ Policy = Literal["lru", "adaptive"]
 DEFAULT_POLICY: Final[Policy] = "adaptive"
 #: What a change does when its shard does not answer.
 OnError = Literal["raise", "queue"]
+#: When a change has been made: when the primary has it, or when a replica has it too.
+Ack = Literal["primary", "replica"]
 #: Why an entry went from L1, as ``on_removal`` is told: see :class:`Settings`.
 RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped"]
 
@@ -106,6 +109,8 @@ class Settings:
         lease: How long a loader's claim on a key outlives its process. Claims of running loaders are renewed.
         on_error: What a write or an invalidation does when its shard does not answer: ``raise``, or ``queue`` the
             invalidation and return. Either way the invalidation is made up for when the shard is back.
+        ack: When a write or an invalidation returns: when the ``primary`` has it, or when a ``replica`` has confirmed
+            it too, for which it waits up to a quarter of ``timeout``.
         require_coherence: Refuse to open where invalidations do not arrive on every shard, instead of serving what can
             be vouched for.
         sample_rate: How many keys a second to compare with L2, as a check in production; 0: none.
@@ -161,6 +166,7 @@ class Settings:
     tags: tuple[str, ...] | Callable[[Any, Any], Any] = ()
     lease: float = 2.0
     on_error: OnError = "raise"
+    ack: Ack = "primary"
     require_coherence: bool = False
     sample_rate: float = 0.0
     stale_if_error: float | None = None
@@ -266,6 +272,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "tags": _tags,
     "lease": _seconds(0.1, 60.0),
     "on_error": one_of(get_args(OnError)),
+    "ack": one_of(get_args(Ack)),
     "require_coherence": _boolean,
     "sample_rate": _seconds(0.0, 1000.0),
     "stale_if_error": _seconds(0.001, MAX_TTL_S, none="never"),
@@ -297,9 +304,9 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 #: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
 _L2_ONLY: Final = frozenset({
     "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
-    "on_error", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress", "compress_above",
-    "signing_keys", "encryption_keys", "isolation", "writer", "write_delay", "write_batch", "write_attempts",
-    "max_backlog",
+    "on_error", "ack", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress",
+    "compress_above", "signing_keys", "encryption_keys", "isolation", "writer", "write_delay", "write_batch",
+    "write_attempts", "max_backlog",
 })  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof", "ages"})
 #: Options of writing behind the cache, which need ``write_delay``.

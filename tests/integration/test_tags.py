@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 import nearcache
 from nearcache import Cache, wire
+from nearcache._store import Op
+from nearcache.clocks import NEVER_NS
 from nearcache.loading import tags_named
 from support.redis import RedisServer
 from support.waiting import wait_until
@@ -236,3 +239,72 @@ def test_tag_in_memory_ends_its_values() -> None:
         assert dict(cache.items()) == {"c": 3}
         cache.set("a", 5, tags=["red"])
         assert cache["a"] == 5
+
+
+def hear_late(cache: Cache[Any, Any], tag: str, generation: int) -> None:
+    """Put L1 back to where it was before the last change of a tag, of which word is on its way."""
+    tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
+    (named,) = tags_named(tier, [tag])
+    op = Op(named.key, named.lane, wid=generation, write=True)
+    tier.tags.open(op)
+    assert tier.tags.finish(op, generation, generation, NEVER_NS, 0, tier.lanes[named.lane].identity)
+
+
+def test_value_newer_than_what_l1_knows_of_its_tag_is_no_dead_one(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Before a value is called dead, Redis is asked for the generation: else a number would start from 0 again."""
+    cache, other = open_cache(max_staleness=60.0), open_cache(max_staleness=60.0)
+    for each in (cache, other):
+        each.set("n", 1, tags=["t"])
+    tier: Any = other._tier  # type: ignore[attr-defined]  # of the class behind
+    (named,) = tags_named(tier, ["t"])
+    before = wait_until(lambda: other.get("n") and tier.tags.hit(named.key, 0))
+    cache.invalidate_tag("t")
+    cache.set("n", 5, tags=["t"])
+    wait_until(lambda: tier.tags.hit(named.key, 0) != before and other.peek("n") is None)
+    hear_late(other, "t", before)
+    assert other.get("n") == 5
+    hear_late(other, "t", before)
+    assert other.incr("n") == 6
+    hear_late(other, "t", before)
+    assert other.setdefault("n", 0) == 6
+
+
+def test_value_whose_tags_nobody_can_tell_of_is_not_replaced_as_if_absent(
+    open_cache: Callable[..., Cache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
+) -> None:
+    """A read misses then, and a verb says that a shard is out."""
+    cache = open_cache(timeout=0.3)
+    tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
+    tag = next(name for name in KEYS if tags_named(tier, [name])[0].lane == 1)
+    key = next(name for name in KEYS if tier.place(name)[0] == 0)
+    cache.set(key, 5, tags=[tag])
+    cache.close()
+    two_shards[1].kill()
+    later = open_cache(timeout=0.3)
+    assert later.get(key) is None
+    with pytest.raises(nearcache.ShardUnavailableError):
+        later.incr(key)
+    with pytest.raises(nearcache.ShardUnavailableError):
+        later.setdefault(key, 0)
+    two_shards[1].restart()
+
+
+def test_load_from_before_a_change_of_a_tag_is_not_joined(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Who has changed a tag is given nothing that was loaded before."""
+    cache = open_cache(lease=0.2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_key: str) -> str:
+        begun.set()
+        assert go_on.wait(20)
+        return "old"
+
+    first = threading.Thread(target=cache.get_or_load, args=("k", slow), kwargs={"tags": ["t"]})
+    first.start()
+    assert begun.wait(20)
+    cache.invalidate_tag("t")
+    loads = cache._tier.loads  # type: ignore[attr-defined]  # of the class behind
+    assert len(loads) == 0
+    go_on.set()
+    assert cache.get_or_load("k", lambda _key: "new", tags=["t"]) == "new"
+    first.join()

@@ -11,7 +11,9 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ContentionError, ShardUnavailableError
+from nearcache._store import Op
 from nearcache.changes import ATTEMPTS
+from nearcache.clocks import NEVER_NS
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -385,3 +387,17 @@ def test_lifetime_as_a_function_is_asked_of_the_value(open_cache: Callable[..., 
     assert cache.touch("k")
     assert not cache.touch("no")
     assert asked == [("k", 1), ("k", 3), ("k", 3)]
+
+
+def test_get_and_touch_leaves_no_older_copy_behind(cache: Cache[Any, Any], other: Cache[Any, Any]) -> None:
+    """Who has been shown the value in Redis is not given an older one afterwards, though no message has come yet."""
+    other["k"] = "new"
+    assert cache["k"] == "new"
+    tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
+    lane = tier.place("k")[0]
+    op = Op("k", lane, wid=1, write=True)
+    cache.open(op)  # type: ignore[attr-defined]  # of the class behind
+    assert cache.finish(op, "old", 1, NEVER_NS, 0, tier.lanes[lane].identity)  # type: ignore[attr-defined]  # of the class behind
+    assert cache["k"] == "old"
+    assert cache.get_and_touch("k", ttl=None) == "new"
+    assert cache["k"] == "new"

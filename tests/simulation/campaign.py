@@ -59,6 +59,7 @@ class Totals:
 
 def run(first: int, events: int, *, shards: int | None = None) -> Totals:
     """Run seeds from the first one on until there have been so many events, in this process."""
+    _spare_the_collector()
     totals, start, seed = Totals(), time.perf_counter(), first
     while totals.events < events and len(totals.failed) < 3:
         totals.add(seed, simulate(Plan.of(seed, shards)))
@@ -84,7 +85,14 @@ def run_on_all_cores(first: int, events: int) -> Iterator[Totals]:
         pool.terminate()
 
 
+def _spare_the_collector() -> None:
+    """What has been imported is not searched for rubbish again and again, nor is a run that is not over."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def _batch(first: int) -> Totals:
+    _spare_the_collector()
     totals = Totals()
     for seed in range(first, first + _BATCH):
         totals.add(seed, simulate(Plan.of(seed)))

@@ -1,4 +1,4 @@
-"""The promises, checked at every step: I1 to I12 of the coherence protocol.
+"""The promises, checked at every step: I1 to I12 of the coherence protocol, and some more.
 
 ======  ==========================================================================================================
 ``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.
@@ -13,6 +13,10 @@
 ``I10`` A read raises only what the loader raised.
 ``I11`` L1 keeps its bounds, and the store its invariants.
 ``I12`` Every call returns by its deadline.
+``I13`` A change is made of what it replaces: no update is lost, and what is taken is given to one caller.
+``I14`` After a process has waited for a token, it reads nothing older than what the token's maker had changed.
+``I15`` Old copies are served no longer than allowed, and what is due to be loaded anew no longer than a lease.
+``I16`` With ``ack="replica"``, what has returned is not lost with the primary, where that replica takes over.
 ======  ==========================================================================================================
 """
 
@@ -20,11 +24,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from nearcache.absence import ABSENT
 from nearcache.clocks import TICK_NS
-from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.coherence import State
+from nearcache.codecs import SafeCodec, ValueCodec, peek_absence, peek_ids, peek_times
+from nearcache.coherence import TAG_KEY, State
 from nearcache.keys import encode_key
 from simulation.history import History, generation_of, is_lane, lease_key, value_key
+from simulation.promises import COUNTED, LoaderFailed, Promises
 from simulation.server import Change, Server, Shard
 from simulation.world import MS, START_NS, Violation, World
 
@@ -44,10 +50,6 @@ class Value(NamedTuple):
     version: int | None  # of the source, where it was loaded
 
 
-class LoaderFailed(Exception):
-    """What a simulated loader raises."""
-
-
 class LoaderCall:
     """One call of the loader, which reads the source at some instant between its begin and its end."""
 
@@ -56,21 +58,26 @@ class LoaderCall:
         self.client = client
         self.key = key
         self.fails = fails
+        self.is_absent = False
         self.version = 0
 
     def read(self) -> None:
         """Read the source."""
-        self.version = self.checker.source.get(self.key, 0)
+        self.version = self.checker.version_at(self.key)
 
     def end(self) -> Any:
         """The loader's value, or what it raises."""
         self.checker.loading[self.key].remove(self)
         if self.fails:
             return LoaderFailed(self.key)
+        if self.is_absent:
+            return ABSENT
+        if self.key in self.checker.profile.counters:
+            return 0
         return self.checker.make(self.key, self.version)
 
 
-class Checker:
+class Checker(Promises):
     """Watches servers and processes; raises :class:`Violation`.
 
     Attributes:
@@ -80,14 +87,18 @@ class Checker:
     """
 
     def __init__(self, world: World, profile: Profile) -> None:
+        super().__init__()
         self.world = world
         self.profile = profile
         self.shards: list[Shard] = []
         self.source: dict[str, int] = {}
+        self.changed_ns: dict[str, list[int]] = {}
         self.values: list[Value] = [Value("", None)]
         self.loading: dict[str, list[LoaderCall]] = {}
         self.counts: dict[str, int] = {}
-        self.encoded = {key: encode_key(key) for key in profile.keys}
+        self.encoded = {key: encode_key(key) for key in profile.keys + profile.counters}
+        self._names = {encoded: key for key, encoded in self.encoded.items()}
+        self._absences: dict[int, int] = {}
         self._floors: dict[tuple[Process, str], Floor] = {}
         self._cleared: dict[tuple[Process, int], Floor] = {}
         self._versions: dict[tuple[Process, str], tuple[Server, int]] = {}
@@ -114,15 +125,10 @@ class Checker:
     def changed(self, server: Server) -> None:
         """A command has changed a server's data, or published."""
         now, history, database = self.world.now, server.history, server.database
-        for _, payload in database.published:
-            operation, keys = history.announce(payload, now)
-            versions = getattr(server.cause, "versions", None)
-            if operation == "I" and versions:
-                for key in keys:
-                    history.least[key] = max(history.least.get(key, 0), versions.get(key, 0))
-            if self.world.lines is not None:
-                self.world.say(f"  {server.name} announces {payload[:1].decode()} {keys} for {server.cause}")
         values = []
+        before = {key: history.live(key, now) for key in filter(None, map(value_key, database.dirty))}
+        for _, payload in database.published:
+            self._announced(server, payload)
         for name in database.dirty:
             key = value_key(name)
             if key is not None:
@@ -133,10 +139,40 @@ class Checker:
                 self._marked(server, name)
         for key, name in values:
             envelope = database.data.get(name)
-            if envelope is not None:
-                number = int(_CODEC.loads(envelope)[0])
-                if history.store(key, number, database.expires.get(name)):
-                    self._born(server, key, number)
+            if envelope is None:
+                history.current.pop(key, None)
+                continue
+            number = self._number_in(server, key, envelope)
+            if history.store(key, number, database.expires.get(name), now):
+                self._born(server, key, number, envelope, before[key])
+
+    def _announced(self, server: Server, payload: bytes) -> None:
+        history = server.history
+        operation, keys = history.announce(payload, self.world.now)
+        versions = getattr(server.cause, "versions", None)
+        if operation == "I" and versions:
+            for key in keys:
+                history.least[key] = max(history.least.get(key, 0), versions.get(key, 0))
+        if self.world.lines is not None:
+            self.world.say(f"  {server.name} announces {payload[:1].decode()} {keys} for {server.cause}")
+
+    def _number_in(self, server: Server, key: bytes, envelope: bytes) -> int:
+        """Which value an envelope holds."""
+        if key.startswith(TAG_KEY):
+            return peek_ids(envelope)[0]
+        if peek_absence(envelope):
+            return self._absence_in(server, key, peek_ids(envelope)[0])
+        number = int(_CODEC.loads(envelope)[0])
+        return number + COUNTED if self._names[key] in self.profile.counters else number
+
+    def _absence_in(self, server: Server, key: bytes, wid: int) -> int:
+        """All absences look the same, so they are told apart by the ids of their writes."""
+        if wid not in self._absences:
+            call = server.cause.client.last_load
+            self.values.append(Value(call.key, call.version))
+            self._absences[wid] = len(self.values) - 1
+            self.is_absence(key, self._absences[wid])
+        return self._absences[wid]
 
     def _marked(self, server: Server, name: bytes) -> None:
         key = lease_key(name)
@@ -144,12 +180,17 @@ class Checker:
             return
         database = server.database
         mark, end = database.data.get(name), database.expires.get(name, 0)
+        if self.profile.lag_ns and mark is None and not database.published:  # evicted, and a hold no more
+            server.history.least.pop(key, None)
         self.count("I6")
         if server.history.mark(key, mark, end, database.now_ms):
             self.fail("I6", f"{server.name} gives the lease of {key!r} away although it is in force")
 
-    def _born(self, server: Server, key: bytes, number: int) -> None:
-        value, least = self.values[number], server.history.least.get(key, 0)
+    def _born(self, server: Server, key: bytes, number: int, envelope: bytes, before: int | None) -> None:
+        if key.startswith(TAG_KEY):
+            self.tag_changed(server, number)
+            return
+        value, least = self._value(number), server.history.least.get(key, 0)
         if self.world.lines is not None:
             self.world.say(f"  {server.name} holds {value.key}={number} (version {value.version})")
         self.count("I7")
@@ -157,6 +198,11 @@ class Checker:
             self.fail(
                 "I7", f"{server.name} takes {value.key}={number} of version {value.version}, invalidated by {least}"
             )
+        soft_ms = peek_times(envelope)[1]
+        if soft_ms:
+            server.history.soft_ends[number] = self.world.now + soft_ms * MS
+        self.states(server, key, number, envelope)
+        self.replaces(server, key, number, before)
 
     def replaced(self, old: Server, new: Server, lost: list[Change]) -> None:
         """A replica that has not seen what was lost is primary now."""
@@ -170,11 +216,14 @@ class Checker:
                 history.marks[leased] = (envelope, new.database.expires.get(name, 0))
             key = value_key(name)
             if key is not None and generation_of(envelope) == generation:
-                there[key] = int(_CODEC.loads(envelope)[0])
+                there[key] = self._number_in(old, key, envelope)
         if generation != history.generation:
             history.generation = generation
             history.kill_all(now)
         for change in lost:
+            self.count("I16")
+            if getattr(change.cause, "is_confirmed", False):
+                self.fail("I16", f"{new.name} has not heard of {change.cause}, which a replica had confirmed")
             for _, payload in change.published:
                 _, keys = History().announce(payload, now)
                 for key in keys:
@@ -182,7 +231,7 @@ class Checker:
                     for value in list(history.alive.get(key, ())):
                         history.kill(key, value, now)
         for key, number in there.items():
-            history.store(key, number, None)
+            history.store(key, number, None, now)
         self._owed_again(new, lost, there)
 
     def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
@@ -209,8 +258,10 @@ class Checker:
                 return cleared
         return own
 
-    def raise_floor(self, process: Process, key: str, server: Server, sequence: int) -> None:
-        """The process has seen this state of a key."""
+    def raise_floor(self, process: Process, key: Any, server: Server, sequence: int, *, own: bool = False) -> None:
+        """The process has seen this state of a key, or of a tag, or made it."""
+        if own:
+            self._written[process, key] = (server, sequence)
         held = self._floors.get((process, key))
         if held is None or held[0] is not server or held[1] < sequence:
             self._floors[process, key] = (server, sequence)
@@ -231,16 +282,16 @@ class Checker:
 
     def gone(self, process: Process) -> None:
         """A process has died; the next under its number knows nothing."""
-        for memory in (self._floors, self._cleared, self._versions):
+        for memory in (self._floors, self._cleared, self._versions, self._written, self._promised):
             for known in [known for known in memory if known[0] is process]:
-                del memory[known]  # type: ignore[attr-defined]  # three dicts of different keys
+                del memory[known]  # type: ignore[attr-defined]  # dicts of different keys
 
     # -- reads
 
     def hit(self, process: Process, key: str, value: Any) -> int:
         """L1 has answered."""
         lane = process.tier.place(key)[0]
-        number = self._number(key, value)
+        number = self.number(key, value)
         store, now = process.store, process.clock()
         self.count("I1")
         if store.lane_fresh_until(lane) <= now - now % TICK_NS:
@@ -252,7 +303,9 @@ class Checker:
             late = (self.world.now - killed[0]) / MS
             self.fail("I1", f"{process} serves {key}={number}, dead on {server.name} for {late:.3f} ms")
         end = history.ends.get(number)
-        if end is not None and self.world.now > end:
+        self.not_overdue(process, key, number, history)
+        self.tags_hit(process, key, number)
+        if end is not None and self.world.now > end and not self._is_shortened(history, number):
             self.fail("I2", f"{process} serves {key}={number} {(self.world.now - end) / MS:.3f} ms after its expiry")
         floor = self.floor(process, key)
         self.not_below(process, key, number, floor, server)
@@ -268,14 +321,23 @@ class Checker:
         killed = server.history.killed.get(number)
         if killed is not None and killed[1] <= floor[1]:
             rule = "I9" if self._cleared.get((process, process.tier.place(key)[0])) == floor else "I4"
+            rule = "I14" if self._promised.get((process, key)) == floor else rule
             self.fail(
                 rule, f"{process} reads {key}={number}, ended by change {killed[1]}, after it had seen {floor[1]}"
             )
 
-    def read(self, client: Client, key: str, value: Any, since_ns: int, floor: Floor | None) -> int:
+    def read(
+        self,
+        client: Client,
+        key: str,
+        value: Any,
+        since_ns: int,
+        floor: Floor | None,
+        tag_floors: dict[Any, Floor],
+    ) -> int:
         """L2 has answered, to this client or to one that it waited for."""
         process = client.process
-        number, lane = self._number(key, value), process.tier.place(key)[0]
+        number, lane = self.number(key, value), process.tier.place(key)[0]
         seen = client.seen.get(lane)
         server = seen[0] if seen is not None else self.followed(process, lane)
         history = server.history
@@ -284,7 +346,9 @@ class Checker:
         trusts = seen is None or client.joined or (killed is not None and killed[2])
         oldest = since_ns - self.profile.bound_ns if trusts else since_ns
         self.count("I3")
-        if killed is not None and killed[0] < oldest and not client.joined_load:
+        is_old = process.old_served.get(number, 0) >= since_ns  # that has been looked at
+        self.tags_read(client, key, number, since_ns, tag_floors, is_old=is_old)
+        if killed is not None and killed[0] < oldest and not client.joined_load and not is_old:
             late = (since_ns - killed[0]) / MS
             self.fail("I1", f"{client} reads {key}={number}, dead on {server.name} {late:.3f} ms before it asked")
         self.not_below(process, key, number, floor, server)
@@ -294,8 +358,8 @@ class Checker:
 
     def loaded(self, client: Client, key: str, value: Any, least: tuple[Server, int] | None) -> None:
         """A load has returned: its version is not older than what this process had announced when it asked."""
-        number, process = self._number(key, value), client.process
-        version = self.values[number].version
+        number, process = self.number(key, value), client.process
+        version = None if self.profile.lag_ns else self._version(number)
         lane = process.tier.place(key)[0]
         if least is not None and version is not None and least[0] is process.shards[lane].primary:
             self.count("I3")
@@ -312,18 +376,35 @@ class Checker:
             return bus.server
         return process.shards[lane].primary
 
-    def _number(self, key: str, value: Any) -> int:
+    def number(self, key: str, value: Any) -> int:
+        """Which value this is, of those that belong to the key."""
         number = int(value)
+        if key in self.profile.counters:
+            self.world.note(number & 0xFFFF)
+            return number + COUNTED
         if self.values[number].key != key:
             self.fail("I4", f"{key} has the value {number}, which belongs to {self.values[number].key}")
         self.world.note(number)
         return number
+
+    def _value(self, number: int) -> Value:
+        return self.values[number] if number < COUNTED else Value("a counter", None)
+
+    def _version(self, number: int) -> int | None:
+        return self._value(number).version
+
+    def version_at(self, key: str) -> int:
+        """The version that a reader of the source sees, which may be a lagging replica of it."""
+        if not self.profile.lag_ns:
+            return self.source.get(key, 0)
+        return sum(when <= self.world.now - self.profile.lag_ns for when in self.changed_ns.get(key, ()))
 
     # -- loaders
 
     def load_begins(self, client: Client, key: str, took_ns: int) -> LoaderCall:
         """A loader is called."""
         call = LoaderCall(self, client, key, self._random.random() < self.profile.load_failures)
+        call.is_absent = bool(self.profile.absences) and self._random.random() < self.profile.absences
         under_way = self.loading.setdefault(key, [])
         under_way.append(call)
         client.loading_ns += took_ns
@@ -347,7 +428,7 @@ class Checker:
                     self.fail("I5", f"{process} does not follow {shard.name}: {process.tier.lanes[lane].last_error}")
                 if process.tier.journals[lane].owes:
                     self.fail("I8", f"{process} still owes an invalidation on {shard.name}")
-            for key in self.profile.keys:
+            for key in self.encoded:
                 self._agrees(process, key)
         self._is_repaired()
 
@@ -356,7 +437,7 @@ class Checker:
             if process.incarnation != incarnation:
                 continue  # the writer has died since, or forked, and its journal with it
             self.count("I8")
-            lane = process.tier.place(self.values[number].key)[0]
+            lane = process.tier.lane_of(key)
             server = process.shards[lane].primary
             if number in server.history.alive.get(key, {}) and self._in_l2(server, process, lane, key) == number:
                 since = (self.world.now - when) / MS
@@ -369,7 +450,7 @@ class Checker:
         envelope = server.database.live(process.tier.names[lane].value(encoded))
         if envelope is None or generation_of(envelope) != server.history.generation:
             return None
-        return int(_CODEC.loads(envelope)[0])
+        return self._number_in(server, encoded, envelope)
 
     def _agrees(self, process: Process, key: str) -> None:
         held = process.store.peek(key)
@@ -378,9 +459,10 @@ class Checker:
             return
         lane, encoded = process.tier.place(key)
         server = process.shards[lane].primary
-        number = self._number(key, held)
+        number = self.number(key, held)
         if number in server.history.killed:
             self.fail("I5", f"{process} still holds {key}={number}, dead on {server.name}")
+        self.tags_alive(process, key, number)
         there = self._in_l2(server, process, lane, encoded)
         if there is not None and there not in server.history.alive.get(encoded, {}):
             self.fail("I5", f"{server.name} holds {key}={there}, which its history does not know")

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nearcache.errors import ShardUnavailableError
-from nearcache.flights import strand
+from nearcache.flights import Signal, strand
 from nearcache.loading import pay
-from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead
+from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.server import Server
-from simulation.world import MS
+from simulation.world import MS, Violation
 
 if TYPE_CHECKING:
     from simulation.process import Process
@@ -47,6 +47,7 @@ class Client:
         self.joined_load = False
         self.loading_ns = 0
         self.awaited_ns = 0
+        self.last_load: Any = None
         self._left_ns = 0
         self._asked_ns = 0
         self._answers: list[Any] = []
@@ -97,6 +98,8 @@ class Client:
             request = move(answer)
         except StopIteration as stop:
             self._end(stop.value, None)
+        except Violation:
+            raise
         except Exception as error:
             self._end(None, error)
         else:
@@ -130,6 +133,9 @@ class Client:
             self._join_load(request.load)
         elif kind is Await:
             self._await(request)
+        elif kind is Spawn:
+            self.process.work(request.make)
+            self._later(self._resume, True)
         else:
             raise AssertionError(f"the simulation does not know how to do {request!r}")
 
@@ -174,6 +180,7 @@ class Client:
         took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
         read_at = int(took * self._random.random())
         call = checker.load_begins(self, request.key, took)
+        self.last_load = call
         self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, call)
         self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, call)
 
@@ -281,3 +288,57 @@ class Payer(Client):
         if error is not None:
             raise error
         self.world.say(f"{self} has {'paid' if value else 'not paid'} on lane {lane}")
+
+
+class Errand:
+    """What a worker does, in the place of an operation."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.client = worker
+        self.versions: dict[bytes, int] = {}
+
+    def __repr__(self) -> str:
+        return f"{self.client}"
+
+
+class Worker(Client):
+    """A thread for what goes on in the background: one piece of work, and then it ends.
+
+    Attributes:
+        ended: Set when it is over.
+        value, error: What came of it.
+    """
+
+    def __init__(self, process: Process, number: int) -> None:
+        super().__init__(process, number, [])
+        self.ended = Signal()
+        self.value: Any = None
+        self.error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.process}'s worker {self.number}"
+
+    def rest(self) -> None:
+        """It has one piece of work only."""
+
+    def begin(self, make: Callable[[], Any]) -> None:
+        """Start the thread."""
+        self._later(self._start, make)
+
+    def _start(self, turn: int, make: Callable[[], Any]) -> None:
+        if turn != self.turn:
+            return
+        self.turn += 1
+        self._left_ns = self.process.profile.timeout_ns
+        self.current = Errand(self)
+        self.steps = make()
+        self._go_on(self.steps.send, None)
+
+    def _end(self, value: Any, error: Exception | None) -> None:
+        self.steps = self.current = None
+        self.turn += 1
+        self.process.workers.remove(self)
+        self.value, self.error = value, error
+        if error is not None and not self.process.checker.may_fail(error):
+            raise error
+        self.ended.set()

@@ -34,9 +34,10 @@ class Fault(NamedTuple):
     choice: int
 
 
-def draw(rng: random.Random, count: int, length_ns: int) -> list[Fault]:
-    """Draw faults; one kind in three is absent from a run."""
-    kinds = [kind for kind in KINDS if rng.random() < 0.66] or list(KINDS)
+def draw(rng: random.Random, count: int, length_ns: int, *, later: bool = True) -> list[Fault]:
+    """Draw faults; one kind in three is absent from a run. ``later``: of all kinds, or of the first ones only."""
+    known = [kind for kind in KINDS if later or kind not in LATER]
+    kinds = [kind for kind in known if rng.random() < 0.66] or known
     faults = [
         Fault(
             int(rng.random() * length_ns),
@@ -140,6 +141,16 @@ def _partition(simulation: Simulation, fault: Fault) -> None:
     for link in list(shard.primary.links):
         link.deaf = True
     simulation.later(_span(simulation, fault), setattr, shard, "unreachable", False)
+
+
+def _cut_off(simulation: Simulation, fault: Fault) -> None:
+    """One process does not reach the shard for a while; the others do, and go on changing what is there."""
+    shard, process = _shard(simulation, fault), _process(simulation, fault)
+    shard.cut_off.add(process.number)
+    for server in shard.servers:
+        for link in list(server.links):
+            link.deaf = link.deaf or link.process is process
+    simulation.later(_span(simulation, fault, 6), shard.cut_off.discard, process.number)
 
 
 # -- servers
@@ -283,6 +294,7 @@ def heal(simulation: Simulation) -> None:
     for shard in simulation.shards:
         _end_zombie(simulation, shard)
         shard.unreachable = False
+        shard.cut_off.clear()
         shard.primary.database.full = False
         for link in shard.primary.links:
             link.slow_until = 0
@@ -317,4 +329,7 @@ KINDS: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
     "fork": _fork,
     "killed": _kill,
     "no memory": _no_memory,
+    "cut off": _cut_off,
 }
+#: Kinds that the first seeds know nothing of.
+LATER: Final = frozenset({"cut off"})

@@ -31,9 +31,15 @@ class History:
         generation: Of the lane record; None without one.
         marks: Encoded key -> the lease or hold on it, and the millisecond of its end.
         held: Encoded keys that have been on hold.
+        current: Encoded key -> the value that L2 holds, alive or not.
+        soft_ends: Value -> the instant from which on it is due to be loaded anew.
+        shortened: Value -> the instant at which it was given a shorter life.
     """
 
-    __slots__ = ("alive", "born", "ends", "generation", "held", "killed", "least", "marks", "sequence")
+    __slots__ = (
+        "alive", "born", "current", "ends", "generation", "held", "killed", "least", "marks", "sequence", "shortened",
+        "soft_ends",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -45,6 +51,9 @@ class History:
         self.generation: bytes | None = None
         self.marks: dict[bytes, tuple[bytes, int]] = {}
         self.held: dict[bytes, bool] = {}
+        self.current: dict[bytes, int] = {}
+        self.soft_ends: dict[int, int] = {}
+        self.shortened: dict[int, int] = {}
 
     def announce(self, payload: bytes, now_ns: int) -> tuple[str, list[bytes]]:
         """Take a message into account; return its operation and keys."""
@@ -73,10 +82,22 @@ class History:
             self.generation = generation
             self.kill_all(now_ns)
 
-    def store(self, key: bytes, value: int, end_ms: int | None) -> bool:
+    def live(self, key: bytes, now_ns: int) -> int | None:
+        """The value of a key that L2 holds, and that nothing has ended; None if there is none."""
+        value = self.current.get(key)
+        if value is None or value not in self.alive.get(key, ()):
+            return None
+        # The double lets nothing live through the last millisecond.
+        return None if self.ends.get(value, now_ns + 2_000_000) - 1_000_000 <= now_ns else value
+
+    def store(self, key: bytes, value: int, end_ms: int | None, now_ns: int) -> bool:
         """A value is in L2; return whether it is new there."""
+        self.current[key] = value
         if end_ms is not None:
-            self.ends[value] = end_ms * 1_000_000
+            end_ns = (end_ms + 1) * 1_000_000  # Redis lets it live through the whole of its last millisecond
+            if end_ns < self.ends.get(value, end_ns):
+                self.shortened[value] = now_ns
+            self.ends[value] = end_ns
         if value in self.alive.get(key, ()):
             return False
         self.born[value] = self.sequence
@@ -95,6 +116,8 @@ class History:
         new.least = dict(self.least)
         new.generation = self.generation
         new.held = dict(self.held)
+        new.soft_ends = dict(self.soft_ends)
+        new.shortened = dict(self.shortened)
         return new
 
     def mark(self, key: bytes, mark: bytes | None, end_ms: int, now_ms: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from nearcache._store import Op, Store
+from nearcache._store import Op
 from nearcache.bus.follower import Follower
 from nearcache.coherence import Attach, Detach, Lane, Suspect, Vouch
 from nearcache.flights import Load
@@ -21,6 +21,8 @@ from nearcache.l2 import Reply, Script, load_script
 from nearcache.loading import bulk, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
+from simulation import further_mutants as more
+from simulation.process import L1
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -34,6 +36,7 @@ class Mutant(NamedTuple):
         faults: Kinds of faults to run it under; none: none.
         rules: Any of which must be found broken.
         first: The seed to begin with: where it was found last, for the sake of speed.
+        busy: Kinds of operations that show it.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Mutant(NamedTuple):
     faults: tuple[str, ...]
     rules: str
     first: int = 0
+    busy: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def _trust_after_reconnect(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "lost", _without(Suspect)(Lane.lost))
 
 
-class _Hearing(Store[Any, Any]):
+class _Hearing(L1):
     """A store that heeds messages in a way of its own."""
 
     def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
@@ -101,16 +105,16 @@ class _Hearing(Store[Any, Any]):
 
 class _Overlooking(_Hearing):
     def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
-        return Store.apply(self, lane, wid, [key for key in keys if key != "k0"], is_clear)
+        return L1.apply(self, lane, wid, [key for key in keys if key != "k0"], is_clear)
 
 
 def _apply_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("simulation.process.Store", _Hearing)
+    patch.setattr("simulation.process.L1", _Hearing)
 
 
 def _overlook_a_key(patch: pytest.MonkeyPatch) -> None:
     """A message does nothing for one key."""
-    patch.setattr("simulation.process.Store", _Overlooking)
+    patch.setattr("simulation.process.L1", _Overlooking)
 
 
 def _attach_to_anybody(patch: pytest.MonkeyPatch) -> None:
@@ -232,6 +236,10 @@ class _NeverRaised(Exception):
 
 _CLEAR: Final = writing.clear
 _REVALIDATED: Final = reading.revalidated
+#: Where the runs begin in which more is done: see ``runs``.
+_RICHER: Final = 1_000_000
+_TAGGED: Final = ("tag_update", "load")
+_TOKENS: Final = ("update", "token", "wait_for", "load")
 _LOSSES: Final = ("lost messages",)
 _LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
 
@@ -255,4 +263,35 @@ MUTANTS: Final = (
     Mutant("what a failover lost is not replayed", _never_replay, ("failover", "proxied failover"), "I4 I8"),
     Mutant("reading many raises what one shard raised", _raise_on_reading, ("half-open data",), "I10 ServerReplyError"),
     Mutant("a clear leaves this process' entries", _clear_keeps_l1, ("slow bus",), "I1 I4 I9"),
+    Mutant("messages about tags are not heeded", more.tags_unheard, (), "I1 I5 I9", _RICHER + 7, _TAGGED),
+    Mutant("own changes of tags are not heeded", more.own_tags_ignored, ("slow bus",), "I1 I9", _RICHER, _TAGGED),
+    Mutant("any generation of a tag will do", more.tags_of_any_generation, (), "I1 I9", _RICHER, _TAGGED),
+    Mutant("a tag's generation is taken after the load", more.tags_after_the_load, (), "I7", _RICHER + 1, _TAGGED),
+    Mutant("a tag's lane is not watched", more.tag_lanes_unwatched, _LINKS, "I1 I9 I5", _RICHER, _TAGGED),
+    Mutant("a token is not waited for", more.tokens_not_waited_for, ("slow bus",), "I14", _RICHER, _TOKENS),
+    Mutant("a token leaves out what was done", more.tokens_without_own_changes, ("slow bus",), "I14", _RICHER, _TOKENS),
+    Mutant(
+        "what did not answer for a token is served",
+        more.unanswered_tokens_forgotten,
+        _LINKS,
+        "I14 I9",
+        _RICHER + 13,
+        _TOKENS,
+    ),
+    Mutant("a change replaces whatever is there", more.swaps_unchecked, (), "I13", _RICHER, ("compute", "cas")),
+    Mutant(
+        "tags that nobody can tell of are no tags",
+        more.absent_for_who_cannot_tell,
+        ("partition",),
+        "I13",
+        _RICHER,
+        ("tag_update", "incr", "compute"),
+    ),
+    Mutant("what is taken stays", more.taken_but_left, (), "I13 I1 I3 I4", _RICHER, ("take", "set")),
+    Mutant("a shorter life is not told", more.touched_in_silence, (), "I2", _RICHER + 18, ("touch", "get")),
+    Mutant("a hold does not linger", more.holds_without_linger, (), "I7", _RICHER + 10, ("held_change", "load")),
+    Mutant("old copies have no end", more.old_copies_for_ever, ("cut off",), "I15", _RICHER + 22, ("get",)),
+    Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 1, ("load", "get")),
+    Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
+    Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
 )

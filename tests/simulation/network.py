@@ -195,6 +195,8 @@ class DataLink(Link):
             self.reset()
             return
         unknown = [place for place in places if server.lacks(pending.commands[place])]
+        if unknown:  # as the driver has it: what waited behind a script waits again
+            unknown += [place for place in places if place > unknown[0] and pending.commands[place][0] == b"WAIT"]
         whole = [place for place in places if place not in unknown] if len(unknown) < len(places) else places
         if len(whole) > 1 and self._random() < _SPLIT:
             cut = 1 + int(self._random() * (len(whole) - 1))
@@ -202,11 +204,11 @@ class DataLink(Link):
             self.world.at(self.world.now + 1 + self.delay(), self._arrive, pending, whole[cut:] + unknown)
             return
         if unknown and whole is places:  # now they come in full
-            server.known.update(pending.commands[place][0].sha for place in unknown)
+            server.learn(pending.commands[place] for place in unknown)
             unknown = []
         self._execute(pending, whole)
         if unknown:
-            server.known.update(pending.commands[place][0].sha for place in unknown)
+            server.learn(pending.commands[place] for place in unknown)
             self._arrive_after(pending, self.delay(), unknown)
             return
         self._reply(pending)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,8 @@ from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, Horizon
 from nearcache.l2 import load_script
 from nearcache.loading import Tier, Upkeep
-from simulation.client import Client, Payer
+from nearcache.loading.stale import StaleCopies
+from simulation.client import Client, Payer, Worker
 from simulation.network import BusLink, DataLink, Pending
 from simulation.server import Shard
 from simulation.world import MS, US, World
@@ -67,6 +69,9 @@ class Process:
         self.incarnation = 0
         self._random = world.stream(f"process {number}")
         self.payer = Payer(self)
+        self.workers: list[Worker] = []
+        self._workers_made = 0
+        self._chance = world.stream(f"freshness {number}").random
         self._open()
 
     def __repr__(self) -> str:
@@ -75,7 +80,9 @@ class Process:
     def _open(self) -> None:
         """What a process has after it has opened its cache."""
         count, profile = len(self.shards), self.profile
-        self.store: Store[Any, Any] = Store(profile.maxsize, lanes=count + DERIVED, policy=profile.policy)
+        self.store = L1(profile.maxsize, lanes=count + DERIVED, policy=profile.policy)
+        self.store.clock = self.clock
+        self.old_served: dict[int, int] = {}
         self.tier = Tier(
             namespace="sim",
             shard_names=[shard.name for shard in self.shards],
@@ -83,8 +90,13 @@ class Process:
             ttl_ms=profile.ttl_ms,
             bound_ns=profile.bound_ns,
             lease_ms=profile.lease_ms,
+            ack_ms=profile.ack_ms,
+            stale_ns=profile.stale_ns,
+            freshness=replace(profile.freshness, chance=self._chance),
             clock=self.clock,
         )
+        if self.tier.stale is not None:
+            self.tier.stale = self.store.old = OldCopies(self.tier.lanes, profile.stale_ns, self)
         self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
         self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
@@ -171,7 +183,7 @@ class Process:
         if incarnation != self.incarnation or self.buses[lane] is not None:
             return
         shard = self.shards[lane]
-        if shard.unreachable or not shard.route(self.number, "bus").running:
+        if not shard.reaches(self.number, "bus"):
             self._back_off(lane)
             return
         self._links += 1
@@ -301,7 +313,7 @@ class Process:
             if not link.closed:
                 link.send(pending)
                 return
-        if shard.unreachable or not shard.route(self.number, "data").running:
+        if not shard.reaches(self.number, "data"):
             self.world.at(self.world.now + _CONNECT_NS, self.post, pending.client.refused, pending)
             return
         self._links += 1
@@ -310,6 +322,14 @@ class Process:
     def release(self, link: DataLink) -> None:
         """A connection is idle again."""
         self.pools[link.shard.number].append(link)
+
+    def work(self, make: Callable[[], Any]) -> Worker:
+        """Have steps carried out in the background."""
+        self._workers_made += 1
+        worker = Worker(self, -1 - self._workers_made)
+        self.workers.append(worker)
+        worker.begin(make)
+        return worker
 
     def data_links(self) -> list[DataLink]:
         """All open data connections."""
@@ -326,6 +346,7 @@ class Process:
     def fork(self) -> None:
         """Go on as a child of itself: threads and connections stay behind with the parent, memory comes along."""
         self._leave_threads()
+        self.checker.forked(self)
         # The cache's own method, on the parts of a cache that there are here.
         stand_in = SimpleNamespace(
             _driver=SimpleNamespace(after_fork=lambda: None),
@@ -369,12 +390,56 @@ class Process:
                 bus.close()
             self.buses[lane] = None
         self.pools = [[] for _ in self.shards]
-        for client in [*self.clients, self.payer]:
+        for client in [*self.clients, *self.workers, self.payer]:
             client.vanish()
+        self.workers.clear()
 
     def _come_back(self) -> None:
         for client in self.clients:
             client.rest()
+
+
+class OldCopies(StaleCopies):
+    """What may be served although nobody can be asked; what is served is told to the checker."""
+
+    def __init__(self, lanes: list[Any], allowed_ns: int, process: Process) -> None:
+        super().__init__(lanes, allowed_ns)
+        self._process = process
+
+    def find(self, store: Store[Any, Any], key: Any, lane: int, now_ns: int, default: Any) -> Any:
+        """See :class:`StaleCopies`."""
+        value = super().find(store, key, lane, now_ns, default)
+        if value is not default:
+            self._process.checker.old_copy(self._process, key, value)
+        return value
+
+
+class L1(Store[Any, Any]):
+    """The store, with what a cache adds to it: a word with the old copies first. See :class:`TieredCache`."""
+
+    old: StaleCopies | None = None
+    clock: Callable[[], int]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.kept_ns: dict[Any, int] = {}
+
+    def finish(self, op: Any, *arguments: Any) -> bool:
+        """See :class:`Store`. It is noted when."""
+        self.kept_ns[op.key] = self.clock()
+        return super().finish(op, *arguments)
+
+    def lane_vouch(self, lane: int, until_ns: int) -> None:
+        """See :class:`Store`."""
+        if self.old is not None:
+            self.old.vouched(lane, until_ns)
+        super().lane_vouch(lane, until_ns)
+
+    def lane_suspect(self, lane: int) -> None:
+        """See :class:`Store`."""
+        if self.old is not None:
+            self.old.suspected(lane, self.lane_stamp(lane), self.clock())
+        super().lane_suspect(lane)
 
 
 class Keeper(Upkeep):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from simulation.checkers import Checker
 from simulation.faults import Fault, draw, heal, inflict
+from simulation.further import enrich
 from simulation.process import Client, Process
 from simulation.server import Shard
 from simulation.workload import Operation, Profile
@@ -16,6 +17,8 @@ from simulation.world import MS, S, Violation, World
 
 #: Longest time to recover in: what reconnecting may wait at most, and then some.
 _RECOVERY_NS: Final = 4 * S
+#: Two in three of the seeds from here on do more. Those below are as they were when some of them found something.
+RICHER_FROM: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Plan:
     faults: list[Fault]
 
     @classmethod
-    def of(cls, seed: int, shards: int | None = None) -> Plan:
-        """Draw it; ``shards`` fixes their number."""
+    def of(cls, seed: int, shards: int | None = None, busy: Sequence[str] = ()) -> Plan:
+        """Draw it; ``shards`` fixes their number; of ``busy`` kinds of operations there are many."""
         world = World(seed)
         profile = Profile.draw(world.stream("profile"))
+        if seed >= RICHER_FROM and seed % 3:
+            enrich(profile, world.stream("further"), busy)
         if shards is not None:
             profile.shards = shards
         rng = world.stream("operations")
@@ -48,16 +53,19 @@ class Plan:
             for client in range(profile.clients)
             for _ in range(profile.operations)
         ]
-        return cls(seed, profile, operations, draw(world.stream("faults"), profile.faults, profile.length_ns))
+        faults = draw(world.stream("faults"), profile.faults, profile.length_ns, later=seed >= RICHER_FROM)
+        return cls(seed, profile, operations, faults)
 
     @classmethod
-    def under(cls, seed: int, kinds: Sequence[str]) -> Plan:
+    def under(cls, seed: int, kinds: Sequence[str], busy: Sequence[str] = ()) -> Plan:
         """Draw a run under these kinds of faults only."""
-        plan = cls.of(seed)
+        plan = cls.of(seed, busy=busy)
         rng = World(seed).stream("chosen faults")
         length = plan.profile.length_ns
         faults = sorted(
-            fault._replace(kind=rng.choice(kinds)) for fault in draw(rng, 12 if kinds else 0, length) if kinds
+            fault._replace(kind=rng.choice(kinds))
+            for fault in draw(rng, 12 if kinds else 0, length, later=seed >= RICHER_FROM)
+            if kinds
         )
         return cls(seed, plan.profile, plan.operations, faults)
 
@@ -145,7 +153,7 @@ class Simulation:
             client.current is None and client.done == len(client.operations)
             for process in self.processes
             for client in process.clients
-        ) and not any(process.paused for process in self.processes)
+        ) and not any(process.paused or process.workers for process in self.processes)
 
     def _is_calm(self) -> bool:
         return all(

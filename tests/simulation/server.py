@@ -7,6 +7,7 @@ server out of it. What the primary did since then is the lost tail.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import hiredis
@@ -67,16 +68,32 @@ class Server:
         self.links: list[DataLink | BusLink] = []
         self._tail: deque[Change] = deque()
         self._replica = Database()
+        self._has_replica = True
+        self._confirmed = 0  # how many of the tail's changes the replica is known to have
+        self._chance = world.stream(f"replica {name}").random
 
     def command(self, command: tuple[Any, ...], cause: Any) -> Any:
         """Carry out one command of a data connection; an error is returned as RedisError."""
         self.cause = cause
         database = self.database
+        if command[0] == b"WAIT":
+            return self._wait()
         database.now_ms = self.world.now // MS
         reply = database.command(command)
         if database.dirty or database.published:
             self.commit()
         return reply
+
+    def _wait(self) -> int:
+        """The number of replicas that have all that was done so far. Sometimes there is none in time."""
+        if not self._has_replica or self._chance() < 0.1:
+            return 0
+        self._confirmed = len(self._tail)
+        return 1
+
+    def learn(self, commands: Iterable[tuple[Any, ...]]) -> None:
+        """Scripts among these are sent in full."""
+        self.known.update(command[0].sha for command in commands if command[0].__class__ is Script)
 
     def lacks(self, command: tuple[Any, ...]) -> bool:
         """Whether the command is a script that has to be sent in full."""
@@ -120,6 +137,7 @@ class Server:
         self._tail.append(Change(keys, tuple(database.published), self.cause))
         if len(self._tail) > TAIL:
             _apply(self._replica, self._tail.popleft())
+            self._confirmed = max(0, self._confirmed - 1)
         self.watcher.changed(self)
         published = database.published
         database.dirty = {}
@@ -136,7 +154,8 @@ class Server:
     def successor(self, name: str, lag: int) -> tuple[Server, list[Change]]:
         """A new server from the replica, which is that many changes behind; and what it has not seen."""
         tail = list(self._tail)
-        keep = max(0, len(tail) - lag)
+        keep = max(0, len(tail) - lag, self._confirmed)
+        self._has_replica = False
         new = Server(self.world, self.watcher, name)
         for database in (new.database, new._replica):
             database.data = {k: v.copy() if v.__class__ is dict else v for k, v in self._replica.data.items()}
@@ -215,6 +234,7 @@ class Shard:
         zombie: The old primary, cut off from the others but not from everybody; or None.
         misled: Numbers of the processes whose new connections of a kind (``data``, ``bus``) reach the zombie.
         servers: All that there have been.
+        cut_off: Numbers of the processes that reach none of them.
     """
 
     def __init__(self, world: World, watcher: Watcher, number: int) -> None:
@@ -225,6 +245,11 @@ class Shard:
         self.misled: set[tuple[int, str]] = set()
         self.servers = [self.primary]
         self.unreachable = False
+        self.cut_off: set[int] = set()
+
+    def reaches(self, process: int, kind: str) -> bool:
+        """Whether a new connection of a process finds somebody who listens."""
+        return not self.unreachable and process not in self.cut_off and self.route(process, kind).running
 
     def route(self, process: int, kind: str) -> Server:
         """The server that a new connection reaches."""

@@ -63,12 +63,12 @@ def test_simulation_rule_switched_off_is_noticed(mutant: Mutant) -> None:
     """Without the rule, one of the promises that rest on it is broken within a few seeds."""
     with switched_off(mutant):
         for seed in range(mutant.first, mutant.first + SEEDS):
-            outcome = simulate(Plan.under(seed, mutant.faults))
+            outcome = simulate(Plan.under(seed, mutant.faults, mutant.busy))
             if outcome.failed:
                 break
     print(f"seed {seed}: {outcome.violation or outcome.crash!r}")
     assert kind_of(outcome) in mutant.rules.split(), outcome.crash or outcome.violation
-    assert not simulate(Plan.under(seed, mutant.faults)).failed, "it fails with the rule, too"
+    assert not simulate(Plan.under(seed, mutant.faults, mutant.busy)).failed, "it fails with the rule, too"
 
 
 REPLAY: Final = """

@@ -7,10 +7,14 @@ and every loaded one says which version of the source it was loaded from.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
-from nearcache.errors import BulkError, ShardError
+from nearcache.absence import ABSENT
+from nearcache.errors import BulkError, LoadTimeoutError, NotReplicatedError, ShardError
+from nearcache.freshness import PLAIN, Freshness
 from nearcache.loading import (
     ENDLESS_MS,
     MISSING,
@@ -20,18 +24,26 @@ from nearcache.loading import (
     invalidate,
     invalidate_many,
     load,
+    look,
     read,
     read_many,
+    tags_named,
     write,
     write_many,
 )
+from nearcache.loading.steps import Await
 from simulation.checkers import LoaderFailed
-from simulation.client import Client
+from simulation.client import Client, Worker
 from simulation.world import MS, US, S
 
 #: Between two turns of a process some time passes that no deadline knows of.
 _SLACK_NS: Final = 200 * MS
 _NOTHING: Final = object()
+
+#: What changes nothing that was asked for, so that nobody waits for a replica.
+_UNCONFIRMED: Final = frozenset({"get", "load", "get_many", "contains", "refresh", "token", "wait_for"})
+#: What is done with counters too.
+_ALSO_COUNTERS: Final = frozenset({"get", "contains", "take", "touch"})
 
 #: Kind -> how often, before the seed has its way.
 WEIGHTS: Final = {
@@ -71,6 +83,16 @@ class Profile:
     repeats: float
     faults: int
     weights: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    counters: list[str] = field(default_factory=list)
+    freshness: Freshness = PLAIN
+    stale_ns: int = 0
+    patience_ns: int = 0
+    absences: float = 0.0
+    lag_ns: int = 0
+    ack_ms: int = 0
+    _kinds: list[str] = field(default_factory=list)
+    _sums: list[float] = field(default_factory=list)
 
     @classmethod
     def draw(cls, rng: random.Random) -> Profile:
@@ -100,9 +122,15 @@ class Profile:
 
     def operation(self, rng: random.Random) -> Operation:
         """Draw one operation."""
-        (kind,) = rng.choices(list(self.weights), list(self.weights.values()))
+        if not self._kinds:
+            self._kinds[:] = self.weights
+            self._sums[:] = accumulate(self.weights.values())
+        (kind,) = rng.choices(self._kinds, cum_weights=self._sums)
         many = kind.endswith("_many")
+        many = many or kind == "held_change"
         keys = rng.sample(self.keys, rng.randint(1, len(self.keys))) if many else [rng.choice(self.keys)]
+        if self.counters and (kind == "incr" or (kind in _ALSO_COUNTERS and rng.random() < 0.2)):
+            keys = self.counters
         think = 0 if rng.random() < 0.3 else rng.expovariate(1) * self.length_ns / self.operations
         return Operation(int(think), kind, tuple(keys))
 
@@ -116,7 +144,7 @@ class Operation(NamedTuple):
 
     def start(self, client: Client) -> Running:
         """Begin; what L1 answers is answered here."""
-        running = _KINDS[self.kind](client, self)
+        running = KINDS[self.kind](client, self)
         running.begin(client)
         return running
 
@@ -136,9 +164,11 @@ class Running:
         self.begun_ns = process.world.now
         self.stopped_ns = process.stopped_ns
         self.steps: Any = None
+        self.is_confirmed = False
         self.versions: dict[bytes, int] = {}
         checker = process.checker
         self.floors = {key: checker.floor(process, key) for key in operation.keys}
+        self.tag_floors = checker.tag_floors(process) if process.profile.tags else {}
 
     def __repr__(self) -> str:
         return f"{self.client} {self.operation.kind}({', '.join(self.operation.keys)})"
@@ -168,7 +198,10 @@ class Running:
         allowed = process.profile.timeout_ns + client.loading_ns + client.awaited_ns
         if took > allowed + _SLACK_NS and not client.joined_load:
             checker.fail("I12", f"{self} took {took / MS:.3f} ms")
-        if error is None:
+        if isinstance(error, NotReplicatedError):
+            checker.count("I16")
+        elif error is None:
+            self.is_confirmed = process.profile.ack_ms > 0 and self.operation.kind not in _UNCONFIRMED
             self.succeed(client, value)
         elif not self.excused(client, error):
             checker.count("I10")
@@ -181,12 +214,30 @@ class Running:
         """The server that has answered for a key, and where its history stood."""
         return client.seen[client.process.tier.place(key)[0]]
 
+    def check_read(self, client: Client, key: str, value: Any) -> None:
+        """Check what L2 has answered."""
+        checker = client.process.checker
+        if value is ABSENT:
+            checker.absent(client, key, checker.encoded[key], self.begun_ns)
+        else:
+            checker.read(client, key, value, self.begun_ns, self.floors[key], self.tag_floors)
+
+    def wanted(self, key: str) -> Loading:
+        """The request to load a key."""
+        profile = self.client.process.profile
+        tags: Any = profile.tags.get(key, ())
+        if key.endswith("1"):  # found out after the load
+            tags = lambda _key, _value, names=tags: names  # noqa: E731
+        return Loading(key, key, _called_by_the_simulation, profile.ttl_ms, tags)
+
 
 class _Get(Running):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
         value = process.store.hit(key, _NOTHING)
-        if value is _NOTHING:
+        if value is _NOTHING and process.tier.freshness.renews:
+            self.steps = look(process.tier, process.store, self.wanted(key))
+        elif value is _NOTHING:
             self.steps = read(process.tier, process.store, key)
         else:
             process.checker.hit(process, key, value)
@@ -194,28 +245,46 @@ class _Get(Running):
     def succeed(self, client: Client, value: Any) -> None:
         (key,) = self.operation.keys
         if self.steps is not None and value is not MISSING:
-            client.process.checker.read(client, key, value, self.begun_ns, self.floors[key])
+            self.check_read(client, key, value)
 
 
 class _Load(_Get):
+    worker: Worker | None = None
+
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
         self.least = process.checker.version_floor(process, key)
         value = process.store.hit(key, _NOTHING)
         if value is _NOTHING:
-            wanted = Loading(key, key, _called_by_the_simulation, process.profile.ttl_ms)
-            self.steps = load(process.tier, process.store, wanted)
+            self.steps = self.loading(lambda: load(process.tier, process.store, self.wanted(key)))
         else:
             process.checker.hit(process, key, value)
 
+    def loading(self, make: Callable[[], Any]) -> Any:
+        """The steps, or where nobody waits for long, those that wait for a worker which carries them out."""
+        patience_ns = self.client.process.profile.patience_ns
+        return self._impatient(make, patience_ns) if patience_ns else make()
+
+    def _impatient(self, make: Callable[[], Any], patience_ns: int) -> Any:
+        worker = self.worker = self.client.process.work(make)
+        done = yield Await(worker.ended, patience_ns / 1e9)
+        if not done:
+            raise LoadTimeoutError(self.operation.keys[0], patience_ns / 1e9)
+        if worker.error is not None:
+            raise worker.error
+        return worker.value
+
     def succeed(self, client: Client, value: Any) -> None:
-        super().succeed(client, value)
+        actor = self.worker if self.worker is not None else client
+        super().succeed(actor, value)
         (key,) = self.operation.keys
-        if self.steps is not None:
-            client.process.checker.loaded(client, key, value, self.least)
+        if self.steps is not None and value is not ABSENT:
+            client.process.checker.loaded(actor, key, value, self.least)
 
     def excused(self, client: Client, error: Exception) -> bool:
-        return isinstance(error, LoaderFailed)
+        return isinstance(error, (LoaderFailed, KeyError)) or (
+            self.worker is not None and isinstance(error, LoadTimeoutError)
+        )
 
 
 class _Set(Running):
@@ -224,15 +293,19 @@ class _Set(Running):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
         self.value = process.checker.make(key)
-        ttl_ms = process.profile.ttl_ms
-        self.steps = write(process.tier, process.store, key, self.value, ttl_ms, absent_only=self.nx)
+        self.process, self.encoded = process, {process.checker.encoded[key]}
+        if self.nx:
+            self.made_of = {int(self.value): None}
+        tier, ttl_ms = process.tier, process.profile.ttl_ms
+        tags = tags_named(tier, process.profile.tags.get(key, ()))
+        self.steps = write(tier, process.store, key, self.value, ttl_ms, tags=tags, absent_only=self.nx)
 
     def succeed(self, client: Client, value: Any) -> None:
         (key,) = self.operation.keys
         if value is MISSING:
-            _written(self, client, key, self.value)
+            written(self, client, key, self.value)
         else:
-            client.process.checker.read(client, key, value, self.begun_ns, self.floors[key])
+            self.check_read(client, key, value)
 
 
 class _SetDefault(_Set):
@@ -242,14 +315,14 @@ class _SetDefault(_Set):
 class _Update(Running):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
-        _change_source(self, client)
+        change_source(self, client, self.operation.keys)
         self.steps = invalidate(process.tier, process.store, key)
 
     def succeed(self, client: Client, value: Any) -> None:
         process, checker = client.process, client.process.checker
         for key in self.operation.keys:
             server, sequence = self.floor_here(client, key)
-            checker.raise_floor(process, key, server, sequence)
+            checker.raise_floor(process, key, server, sequence, own=True)
             checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
 
     def fail(self, client: Client) -> None:
@@ -273,14 +346,14 @@ class _HeldUpdate(_Update):
         token = b"%016x" % (self.operation.think_ns ^ process.number << 32 ^ client.number << 40 ^ client.turn)
         hold_ms = process.profile.bound_ns // MS
         yield from invalidate(process.tier, process.store, key, hold_ms=hold_ms, token=token)
-        _change_source(self, client)
+        change_source(self, client, self.operation.keys)
         yield from invalidate(process.tier, process.store, key, hold_ms=0, token=token)
 
 
 class _UpdateMany(_Update):
     def begin(self, client: Client) -> None:
         process = client.process
-        _change_source(self, client)
+        change_source(self, client, self.operation.keys)
         self.steps = invalidate_many(process.tier, process.store, self.operation.keys)
 
 
@@ -296,7 +369,7 @@ class _GetMany(Running):
     def succeed(self, client: Client, value: Any) -> None:
         if self.steps is not None:
             for key, each in value.items():
-                client.process.checker.read(client, key, each, self.begun_ns, self.floors[key])
+                self.check_read(client, key, each)
 
     def excused(self, client: Client, error: Exception) -> bool:
         return False
@@ -310,7 +383,7 @@ class _SetMany(Running):
 
     def succeed(self, client: Client, value: Any) -> None:
         for key, each in self.values.items():
-            _written(self, client, key, each)
+            written(self, client, key, each)
 
 
 class _Contains(Running):
@@ -330,20 +403,24 @@ class _Clear(Running):
             client.process.checker.cleared(client.process, lane, server, sequence)
 
 
-def _written(running: Running, client: Client, key: str, value: Any) -> None:
+def written(running: Running, client: Client, key: str, value: Any) -> None:
+    """A write has been acknowledged."""
     server, _ = running.floor_here(client, key)
-    checker, number = client.process.checker, int(value)
+    checker = client.process.checker
+    number = checker.number(key, value)
     if number not in server.history.born:
         if not server.history.held.get(checker.encoded[key]):
             checker.fail("I3", f"{running} was acknowledged by {server.name}, which has never held it")
         return
-    checker.raise_floor(client.process, key, server, server.history.born[number])
+    checker.raise_floor(client.process, key, server, server.history.born[number], own=True)
 
 
-def _change_source(running: Running, client: Client) -> None:
+def change_source(running: Running, client: Client, keys: Iterable[str]) -> None:
+    """The application changes the source of truth."""
     checker = client.process.checker
-    for key in running.operation.keys:
+    for key in keys:
         version = checker.source[key] = checker.source.get(key, 0) + 1
+        checker.changed_ns.setdefault(key, []).append(client.world.now)
         running.versions[checker.encoded[key]] = version
 
 
@@ -351,7 +428,7 @@ def _called_by_the_simulation(key: Any) -> Any:
     raise AssertionError("the client carries out the calls of loaders")
 
 
-_KINDS: Final[dict[str, type[Running]]] = {
+KINDS: Final[dict[str, type[Running]]] = {
     "get": _Get,
     "load": _Load,
     "update": _Update,

@@ -36,6 +36,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     (errors.ShardUnavailableError("s1", "gone", sent=True), {"shard": "s1", "sent": True}, ["s1", "gone"]),
     (errors.ServerReplyError("s1", "OOM no memory"), {"shard": "s1", "code": "OOM"}, ["s1", "OOM no memory"]),
     (errors.AuthenticationFailedError("s1", "refused"), {"shard": "s1"}, ["s1", "refused"]),
+    (errors.NotReplicatedError("s1", 0.5), {"shard": "s1", "seconds": 0.5}, ["s1", "0.5"]),
     (errors.NotRedisError("s1", "HTTP"), {"shard": "s1"}, ["s1", "HTTP"]),
     (errors.UnsupportedServerError("s1", "5.0"), {"shard": "s1"}, ["s1", "5.0"]),
     (errors.CoherenceError("deaf"), {}, ["deaf"]),

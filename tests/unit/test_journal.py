@@ -63,6 +63,26 @@ def test_forked_record_made_anew_owes_nothing() -> None:
     assert journal.forked(OTHER, {}) == 0  # and it was forgotten with the record
 
 
+def test_forked_back_to_a_record_that_was_thought_lost_owes_what_that_lacks() -> None:
+    """The record is evicted, and made anew; then a replica takes over that has not heard of it, nor of our change."""
+    journal = Journal()
+    journal.note(OLD, 5, [b"kept"], 0, journal.serial)
+    journal.note(OLD, 6, [b"lost"], 0, journal.serial)
+    assert journal.forked(NEW, None) == 0
+    assert not journal.owes
+    assert journal.forked(OTHER, {OLD: 5}) == 1
+    assert pay_all(journal) == [b"lost"]
+
+
+def test_forked_on_from_a_record_made_anew_owes_nothing_of_the_one_before() -> None:
+    """Where the new record lives on, what was written under the old one is dead, whatever became of it."""
+    journal = Journal()
+    journal.note(OLD, 5, [b"dead"], 0, journal.serial)
+    journal.forked(NEW, None)
+    assert journal.forked(OTHER, {NEW: 0}) == 0
+    assert not journal.owes
+
+
 def test_forked_change_of_the_new_epoch_is_kept() -> None:
     """What was acknowledged after the switch, but before it was heard of, is there."""
     journal = Journal()

@@ -142,6 +142,15 @@ def test_r2_stamp_change_clears_the_marks_of_the_lane_at_once() -> None:
 # -- R3: conditions for storing
 
 
+def test_r2_operation_that_is_over_is_nobodys_news() -> None:
+    """What happens to the key afterwards cannot reach it, so that nobody is to share its result any more."""
+    store = attached_store()
+    op = opened(store, "k")
+    assert finish(store, op, "v", 1)
+    assert not op.storable
+    assert not op.joinable
+
+
 def test_r3_undisturbed_flight_is_stored() -> None:
     """Nothing happened: keep it."""
     store = attached_store()
@@ -181,8 +190,8 @@ def test_r3_lane_detached_at_start_prevents_store() -> None:
     store.lane_attach(0, 0)
     op = opened(store, "k")
     store.lane_attach(0, SERVER)
+    assert op.storable  # nothing speaks against it; it merely was not attached
     assert finish(store, op, "v", 1) is False
-    assert op.storable  # nothing spoke against it; it merely was not attached
 
 
 def test_r3_lane_detached_at_the_end_prevents_store() -> None:

@@ -162,6 +162,7 @@ def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCo
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),
         forgives=settings.on_error == "queue",
+        ack_ms=milliseconds(settings.timeout / 4) if settings.ack == "replica" else 0,
         bound_ns=round(settings.max_staleness * 1e9),
         freshness=freshness_of(settings),
         stale_ns=round((settings.stale_if_error or 0) * 1e9),

@@ -59,8 +59,8 @@ class Journal:
     """
 
     __slots__ = (
-        "_changes", "_clear_owed", "_ends", "_epoch", "_limit", "_over", "_owed", "_size", "forgotten", "newest",
-        "replayed", "serial",
+        "_buried", "_changes", "_clear_owed", "_ends", "_epoch", "_limit", "_over", "_owed", "_size", "forgotten",
+        "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -73,6 +73,7 @@ class Journal:
         self._epoch: int | None = None
         self._ends: Mapping[int, int] | None = {}
         self._over: deque[int] = deque(maxlen=_EPOCHS)  # epochs that this process knows to be over
+        self._buried: set[int] = set()  # epochs over by a new record, of which there are changes
         self.newest: tuple[int, int] | None = None
         self.forgotten = 0
         self.replayed = 0
@@ -132,12 +133,19 @@ class Journal:
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
         self._epoch, self._ends = epoch, ends
         changes, self._changes = self._changes, deque()
+        buried: set[int] = set()
         for change in changes:
             is_current = change.epoch == epoch and epoch not in (ends or ())
             if is_current or self._survives(change.epoch, change.seq):
                 self._changes.append(change)
-            elif ends is not None:
+            elif ends is None or (change.epoch in self._buried and change.epoch not in ends):
+                # Dead with the record that it was made in. But a replica that has not heard of the new record may
+                # become primary, and the old one be back.
+                buried.add(change.epoch)
+                self._changes.append(change)
+            else:
                 self._lose(change.keys)
+        self._buried = buried
         self._size = sum(_size(change.keys) for change in self._changes)
         return self.replayed - replayed
 

@@ -17,7 +17,7 @@ from .transfer import Flow
 #: Commands that change nothing, as far as nearcache uses them.
 _READS: Final = frozenset({
     "GET", "PTTL", "GETRANGE", "STRLEN", "EXISTS", "MGET", "HGET", "HMGET", "SCAN", "PING", "INFO", "DBSIZE", "TIME",
-    "XRANGE", "XREVRANGE",
+    "XRANGE", "XREVRANGE", "WAIT",
 })  # fmt: skip
 
 
@@ -190,6 +190,9 @@ class Task:
         ]
         if not places:
             return False
+        # A WAIT behind a script that did not run has waited for nothing.
+        last = range(places[0], len(flow.values))
+        places = sorted({*places, *(place for place in last if self.commands[place][0] == b"WAIT")})
         self._places = places
         self._values = flow.values
         data = pack([self.commands[place] for place in places], in_full=True)

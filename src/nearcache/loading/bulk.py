@@ -17,6 +17,7 @@ from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, 
 from ..flights import ABANDONED, Load, Read
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
+from .acking import confirmed
 from .aging import Times, judge
 from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
@@ -181,6 +182,7 @@ class _Chunk:
     full_since_ns: int = 0
 
 
+@confirmed
 def write_many(
     tier: Tier,
     store: Store[Any, Any],
@@ -355,6 +357,7 @@ def _seal(tier: Tier, chunk: _Chunk) -> None:
     ]
 
 
+@confirmed
 def invalidate_many(
     tier: Tier, store: Store[Any, Any], names: Iterable[Any], *, hold: tuple[bytes, bytes] | tuple[()] = ()
 ) -> Steps[int]:

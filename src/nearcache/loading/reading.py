@@ -86,7 +86,8 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         return known
     joined = store.join(key)
     # Where no message would come to tell, what a read brings may be as old as the read.
-    if isinstance(joined, Read) and tier.clock() - joined.since_ns < tier.bound_ns:
+    oldest_ns = max(tier.overtaken_ns, tier.clock() - tier.bound_ns)
+    if isinstance(joined, Read) and joined.since_ns > oldest_ns:
         if flight is not None:
             flight.op = joined
         outcome = yield JoinRead(joined)
@@ -165,8 +166,17 @@ def accept(
     pttl_ms: int,
     generation: int | None,
     start_ns: int,
+    *,
+    strict: bool = False,
 ) -> Steps[Found]:
-    """Judge what a GET returned."""
+    """Judge what a GET returned.
+
+    Args:
+        strict: Whether a value of which nobody can tell whether its tags are current is an error, and not absent:
+            for who would put another in its place.
+    Raises:
+        ShardError: For that reason, or because the lane's generation could not be asked for.
+    """
     if data is None:
         tier.count(misses=1)
         return _NOTHING
@@ -184,7 +194,7 @@ def accept(
         return _NOTHING
     under = None
     if envelope.tags:
-        under = yield from _under(tier, store, lane, envelope.tags)
+        under = yield from _under(tier, store, lane, envelope.tags, strict=strict)
         if under is None:
             tier.count(misses=1)
             return _NOTHING
@@ -196,13 +206,15 @@ def accept(
 
 
 def _under(
-    tier: Tier, store: Store[Any, Any], lane: int, tags: tuple[tuple[int, int], ...]
+    tier: Tier, store: Store[Any, Any], lane: int, tags: tuple[tuple[int, int], ...], *, strict: bool = False
 ) -> Steps[tuple[int, int] | None]:
     """Return what an L1 entry with these tags depends on; None if one of them is not current, or nobody can tell."""
     under = depend(tier, store, lane, [tag_of(tier, hashed) for hashed, _ in tags])
     try:
         current = yield from are_current(tier, tags)
     except ShardError:
+        if strict:
+            raise
         tier.count(errors=1)
         return None
     return under if current else None

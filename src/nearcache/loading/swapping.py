@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 from .._store import Op, Store
 from ..absence import Absent
 from ..changes import ATTEMPTS, SKIP, Change, Swapped
-from ..codecs import peek_tags
+from ..codecs import peek_ids, peek_tags
 from ..errors import ContentionError, ServerReplyError
 from ..flights import ABANDONED, Read, Signal
 from ..freshness import Life
 from ..l2 import Exchange
+from .acking import confirmed
 from .aging import Times, judge, passed_on
 from .reading import accept, keep
 from .replies import MISSING, TAGGED_RANGE, answer, generation_in
@@ -51,6 +52,7 @@ class There(NamedTuple):
     under: tuple[int, int] | None = None
 
 
+@confirmed
 def swap(
     tier: Tier,
     store: Store[Any, Any],
@@ -104,7 +106,9 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
         commands = [(b"PTTL", value_name), (b"GET", value_name), tier.ask_generation(lane)]
         reply = answer((yield [Exchange(lane, commands)])[0])
         pttl_ms, data, generation = reply.values
-        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation_in(generation), start_ns)
+        found = yield from accept(
+            tier, store, lane, encoded, data, pttl_ms, generation_in(generation), start_ns, strict=True
+        )
         keep(tier, store, op, found, len(data or b""), reply.identity)
         outcome = found.value
         return _there(found.value, found.under, data, generation_in(generation), pttl_ms, start_ns)
@@ -170,7 +174,7 @@ def _store(
             if int(status) == 2:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
                 data, pttl_ms = rest
-                found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
+                found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
                 return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
@@ -179,6 +183,7 @@ def _store(
     raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_GENERATIONS} times during one write")
 
 
+@confirmed
 def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
     """Drop every copy of a key, in every process, and return the value that L2 held, or MISSING.
 
@@ -201,10 +206,11 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise
-    found = yield from accept(tier, store, lane, encoded, data, -1, int(generation, 16), start_ns)
+    found = yield from accept(tier, store, lane, encoded, data, -1, int(generation, 16), start_ns, strict=True)
     return MISSING if was_owed or isinstance(found.value, Absent) else found.value
 
 
+@confirmed
 def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: bool) -> Steps[tuple[bool, Any]]:
     """Give a value another lifetime. Returns whether there is one and, if it is asked for whole, the value.
 
@@ -233,12 +239,13 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
             tier.acknowledge(lane, epoch, seq, (encoded,), since)
             store.finish(op, None, 0, 0)
         else:
-            store.abandon(op, drop=False)
+            # Who is shown the value must not be given an older copy afterwards (R4).
+            store.abandon(op, drop=whole and store.wid(name) not in (0, peek_ids(data)[0]))
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise
     if whole:
-        found = yield from accept(tier, store, lane, encoded, data, ttl_ms, int(generation, 16), start_ns)
+        found = yield from accept(tier, store, lane, encoded, data, ttl_ms, int(generation, 16), start_ns, strict=True)
         return found.value is not MISSING, found.value
     tags = peek_tags(data)
     return (yield from are_current(tier, tags)) if tags else True, MISSING

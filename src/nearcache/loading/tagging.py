@@ -22,6 +22,7 @@ from ..errors import DecodeError, ServerReplyError
 from ..flights import Read
 from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
+from .acking import confirmed
 from .proof import prove, proven
 from .replies import HEADER_RANGE, answer, generation_in
 from .steps import Steps
@@ -85,8 +86,14 @@ def generations(tier: Tier, tags: Sequence[Tag]) -> Steps[tuple[tuple[int, int],
 
 def are_current(tier: Tier, stated: Sequence[tuple[int, int]]) -> Steps[bool]:
     """Whether the generations that an envelope states are those of now."""
-    current = yield from generations(tier, [tag_of(tier, hashed) for hashed, _ in stated])
-    return dict(current) == dict(stated)
+    tags = [tag_of(tier, hashed) for hashed, _ in stated]
+    current = dict((yield from generations(tier, tags)))
+    others = [tag for tag, (_, generation) in zip(tags, stated, strict=True) if generation != current[tag.hash]]
+    if any(tier.is_owed(tag.lane, tag.key) for tag in others):
+        return False
+    # What L1 knows of a tag may be older than the envelope: it is asked for before the value is called dead.
+    found = (yield from _fetch(tier, others)) if others else {}
+    return all(found[tag] == dict(stated)[tag.hash] for tag in others)
 
 
 def known(tier: Tier, tags: Sequence[Tag], since_ns: int) -> tuple[tuple[int, int], ...] | None:
@@ -106,6 +113,7 @@ def known(tier: Tier, tags: Sequence[Tag], since_ns: int) -> tuple[tuple[int, in
     return tuple(stated)
 
 
+@confirmed
 def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]:
     """Give a tag another generation: every value that has it is absent, in every process. O(1).
 
@@ -119,6 +127,9 @@ def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]
         tier.count(invalidations=1)
     finally:
         tier.derived.changed(store, tag.key)
+        # Who comes from now on does not join what began before.
+        tier.overtaken_ns = tier.clock()
+        tier.loads.close_all()
 
 
 def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:

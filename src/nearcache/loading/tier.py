@@ -76,6 +76,7 @@ class L2Counters:
     fills_refused: int = 0
     repaid: int = 0
     suspects_dropped: int = 0
+    unreplicated: int = 0
     poisoned: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
@@ -193,6 +194,7 @@ class Tier:
         bound_ns: The staleness bound B.
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
+        ack_ms: How long a change waits for a replica to confirm it; 0: not at all.
         stale_ns: ``stale_if_error``; 0: off.
         freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
@@ -203,6 +205,7 @@ class Tier:
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
+        overtaken_ns: When this process last changed a tag.
         derived: The lanes for L1 entries with tags.
         queues: The queues that it is this process's task to write behind the cache, by lane.
         births: When values were stored, as far as that was asked for.
@@ -222,6 +225,7 @@ class Tier:
         bound_ns: int = 2_000_000_000,
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
+        ack_ms: int = 0,
         stale_ns: int = 0,
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
@@ -242,8 +246,7 @@ class Tier:
         # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
         self.lock = threading.RLock()
         self.counters = L2Counters()
-        self.lease_ms = lease_ms
-        self.forgives = forgives
+        self.lease_ms, self.ack_ms, self.forgives = lease_ms, ack_ms, forgives
         self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
@@ -253,6 +256,7 @@ class Tier:
         self.journals = [Journal() for _ in range(lanes)]
         self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=lanes)
         self.tags_since: dict[bytes, int] = {}
+        self.overtaken_ns = 0
         self.derived = Derived(lanes)
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in range(lanes)]

@@ -14,6 +14,7 @@ from ..codecs import Encoded
 from ..errors import ServerReplyError
 from ..freshness import Life
 from ..l2 import STAGE_BYTES, Command, stage
+from .acking import confirmed
 from .aging import Times, judge
 from .reading import accept
 from .replies import MISSING, answer, errors_in
@@ -26,6 +27,7 @@ from .ways import DIRECT, Way, put
 _ATTEMPTS: Final = 5
 
 
+@confirmed
 def write(
     tier: Tier,
     store: Store[Any, Any],
@@ -80,14 +82,13 @@ def _write(
 ) -> Steps[Any]:
     content, (ttl_ms, soft_ms), tags, under, way = sealing
     generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
+    mode = b"NX" if nx else b""
     for _ in range(_ATTEMPTS):
         sealed = tier.codec.seal(
             content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags, soft_ttl_ms=soft_ms
         )
         start_ns = tier.clock()
-        commands = set_commands(
-            tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=b"NX" if nx else b"", way=way
-        )
+        commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, way=way)
         reply = yield from put(tier, op.lane, commands, way)
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
@@ -102,11 +103,12 @@ def _write(
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
-            found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns)
+            found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns, strict=True)
             if found.value is not MISSING and not isinstance(found.value, Absent):
                 store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value
-            nx = False  # what is there is no value, or one that nobody here can read
+            # What is there is no value, or one that nobody here can read: this very one is replaced, and no other.
+            mode = b"CAS%016x" % int.from_bytes(rest[0][4:12], "big") if rest[0] is not None else b"NX"
         generation = int(there, 16)
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
 
@@ -143,6 +145,7 @@ def set_commands(
     return [*before, tier.call(tier.scripts.set, tier.write_keys(lane, encoded, staging), *arguments)]
 
 
+@confirmed
 def invalidate(
     tier: Tier, store: Store[Any, Any], name: Any, *, hold_ms: int | None = None, token: bytes = b""
 ) -> Steps[bool]:
@@ -174,6 +177,7 @@ def invalidate(
         raise
 
 
+@confirmed
 def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
     """Give every lane a new generation: whatever was written before is dead, in every process. O(lanes).
 
