@@ -11,6 +11,7 @@ from ..freshness import freshness_of
 from ..l2 import Driver, Introduction
 from ..loading import ENDLESS_MS, Tier
 from ..options import Endpoint, Settings
+from ..placement import Placement
 
 
 def servers_of(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
@@ -53,6 +54,15 @@ def driver_for(
     )
 
 
+def placement_of(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Placement:
+    """Return which of these shards has which key."""
+    return Placement(
+        [endpoint.name for endpoint in endpoints],
+        weights=[endpoint.weight for endpoint in endpoints],
+        strategy=settings.placement,
+    )
+
+
 def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
     """Return the L2 side of a cache, without its I/O."""
 
@@ -62,6 +72,7 @@ def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCo
     return Tier(
         namespace=settings.namespace,
         shard_names=[endpoint.name for endpoint in endpoints],
+        placement=placement_of(settings, endpoints),
         db=endpoints[0].db,
         codec=codec,
         l1_ttl_ms=milliseconds(settings.l1_ttl),

@@ -148,6 +148,7 @@ class Tier:
     Args:
         namespace: Name of the logical cache.
         shard_names: Names of the shards, which placement hashes.
+        placement: Which of them has which key; None: rendezvous, all alike.
         db: Number of the Redis database.
         codec: Values to envelopes and back.
         ttl_ms: Lifetime that writes get by default.
@@ -173,6 +174,7 @@ class Tier:
         *,
         namespace: str,
         shard_names: Sequence[str],
+        placement: Placement | None = None,
         db: int = 0,
         codec: ValueCodec,
         ttl_ms: int = ENDLESS_MS,
@@ -187,7 +189,7 @@ class Tier:
         # One lane per shard, each on a server of its own, so that all may have the same names.
         self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
         self.shard_names = tuple(shard_names)
-        self.placement = Placement(shard_names)
+        self.placement = Placement(shard_names) if placement is None else placement
         self.lanes = [Lane(bound_ns) for _ in shard_names]
         self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
         self.codec = codec
