@@ -1,6 +1,7 @@
 """The bus: receives invalidations and proves, by heartbeats, that none was missed."""
 
 from .follower import Followed, Follower
+from .growing import GrowingListener
 from .listener import Listener
 
-__all__ = ["Followed", "Follower", "Listener"]
+__all__ = ["Followed", "Follower", "GrowingListener", "Listener"]

@@ -11,7 +11,7 @@ from ..freshness import freshness_of
 from ..l2 import Driver, Introduction
 from ..loading import ENDLESS_MS, Tier
 from ..options import Endpoint, Settings
-from ..placement import Placement
+from ..rings import Shards
 
 
 def servers_of(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
@@ -54,16 +54,7 @@ def driver_for(
     )
 
 
-def placement_of(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Placement:
-    """Return which of these shards has which key."""
-    return Placement(
-        [endpoint.name for endpoint in endpoints],
-        weights=[endpoint.weight for endpoint in endpoints],
-        strategy=settings.placement,
-    )
-
-
-def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
+def tier_for(settings: Settings, shards: Shards, codec: ValueCodec, most_lanes: int) -> Tier:
     """Return the L2 side of a cache, without its I/O."""
 
     def milliseconds(seconds: float | None) -> int:
@@ -71,9 +62,10 @@ def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCo
 
     return Tier(
         namespace=settings.namespace,
-        shard_names=[endpoint.name for endpoint in endpoints],
-        placement=placement_of(settings, endpoints),
-        db=endpoints[0].db,
+        shard_names=shards.names,
+        placement=shards.placement,
+        most_lanes=most_lanes,
+        db=shards.endpoints[0].db,
         codec=codec,
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..absence import ABSENT
-from ..bus import Listener
+from ..bus import GrowingListener, Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
 from ..freshness import Ttl
-from ..l2 import Driver, Exchange, load_script
+from ..l2 import Driver, load_script
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -26,6 +26,7 @@ from ..loading import (
     Sampler,
     Steps,
     ThreadRunner,
+    Tier,
     Upkeep,
     catch_up,
     clear,
@@ -45,10 +46,13 @@ from ..loading import (
     write_many,
 )
 from ..options import check_tags, parse
+from ..rings import shards_of
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
 from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
+from .membership import MOST_LANES, Membership
 from .memory import MemoryCache
+from .moving import MovingCache
 from .parts import driver_for, servers_of, tier_for
 from .report import (
     Health,
@@ -64,7 +68,6 @@ from .report import (
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
-from .swapping import SwappingCache
 
 if TYPE_CHECKING:
     from .aio import AsyncCache
@@ -76,7 +79,7 @@ _log: Final = logging.getLogger("nearcache")
 _open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
 
 
-class TieredCache(SwappingCache[K, V]):
+class TieredCache(MovingCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -100,14 +103,17 @@ class TieredCache(SwappingCache[K, V]):
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
-        super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
-        self._endpoints = endpoints
-        self._tier = tier_for(settings, endpoints, codec)
+        super().__init__(settings.maxsize, lanes=MOST_LANES + DERIVED, **store_options(settings))
+        shards = shards_of(settings.placement, endpoints)
+        self._endpoints = dict(enumerate(endpoints))
+        self._tier = tier_for(settings, shards, codec, MOST_LANES)
+        self._membership = Membership(self, shards)
+        self._tier.ring, self._tier.outdated = self._membership.ring.text, self._membership.outdated
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
-        self._listener = Listener(
+        self._listener = GrowingListener(
             weakref.ref(self),
             self._driver,
             self._tier.lanes,
@@ -115,6 +121,7 @@ class TieredCache(SwappingCache[K, V]):
             load_script("heartbeat"),
             keeper=self._upkeep,
             horizon=self._horizon,
+            ring=_ring_of(self._tier),
         )
         self._tier.ears = self._listener
         self._sampling = self._sampler_thread(settings.sample_rate)
@@ -305,12 +312,11 @@ class TieredCache(SwappingCache[K, V]):
     def stats(self) -> Stats:
         """Return what happened in each tier since the cache was opened."""
         counted = self._tier.counted()
-        lanes = self._tier.lanes
         return Stats(
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=l2_stats(counted),
             loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
-            coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in range(len(lanes))]),
+            coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in self._tier.active]),
         )
 
     def _lane_stats(self, number: int) -> LaneStats:
@@ -331,7 +337,7 @@ class TieredCache(SwappingCache[K, V]):
 
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
-        return Health(tuple(self._shard_health(shard) for shard in range(len(self._endpoints))))
+        return Health(tuple(self._shard_health(shard) for shard in self._tier.active))
 
     def _shard_health(self, shard: int) -> ShardHealth:
         lane, status, endpoint = self._tier.lanes[shard], self._driver.status(shard), self._endpoints[shard]
@@ -350,8 +356,7 @@ class TieredCache(SwappingCache[K, V]):
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
-        names = [endpoint.name for endpoint in self._endpoints]
-        return run_selftest(self._tier, self._driver, self._listener, names, timeout)
+        return run_selftest(self._tier, self._driver, self._listener, timeout)
 
     # -- life
 
@@ -379,6 +384,7 @@ class TieredCache(SwappingCache[K, V]):
 
     def close(self) -> None:
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
+        self._membership.stop()
         self._end()
         self.drop_all()
 
@@ -402,13 +408,15 @@ class TieredCache(SwappingCache[K, V]):
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""
-        exchanges = [Exchange(shard, [(b"PING",)]) for shard in range(len(self._endpoints))]
-        for reply in self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout):
+        exchanges = [self._membership.question(shard) for shard in self._endpoints]
+        replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
+        for reply in replies:
             if isinstance(reply, ShardUnavailableError):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
-        for shard, endpoint in enumerate(self._endpoints):
+        self._membership.join(replies)
+        for shard, endpoint in self._endpoints.items():
             status = self._driver.status(shard)
             if endpoint.master and status.version and not status.guarded:
                 _log.warning(
@@ -423,14 +431,19 @@ class TieredCache(SwappingCache[K, V]):
         self._tier.after_fork()
         self._upkeep.after_fork()
         self._runner.after_fork()
+        self._membership.after_fork()
         self.reset_pending()
-        for shard in range(len(self._endpoints)):
+        for shard in self._tier.active:
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)
         self._listener.after_fork()
         if self._sampling is not None:
             self._sampling.start()
+
+
+def _ring_of(tier: Tier) -> Callable[[], bytes]:
+    return lambda: tier.now.ring
 
 
 # -- parts -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from .lane import (
 )
 from .messages import OPERATIONS, RESERVED, TAG_KEY, Message, pack_message, parse_message
 from .metrics import Histogram
-from .token import pack_token, parse_token
+from .token import pack_token, parse_token, version_of
 
 __all__ = [
     "DERIVED",
@@ -47,4 +47,5 @@ __all__ = [
     "pack_token",
     "parse_message",
     "parse_token",
+    "version_of",
 ]

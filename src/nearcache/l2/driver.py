@@ -14,6 +14,7 @@ repeated, are looked at first, so that even writes rarely meet a dead one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from ..clocks import Clock, monotonic_ns
@@ -122,20 +123,17 @@ class Driver:
         self._timeout_ns = int(timeout_s * 1e9)
         self._connect_timeout_ns = int(connect_timeout_s * 1e9)
         self._closed = False
-        self._shards = [
-            Shard(
-                number,
-                endpoint,
-                connect_timeout_ns=self._connect_timeout_ns,
-                pool_size=pool_size,
-                breaker=breaker,
-                clock=clock,
-                on_unreachable=on_unreachable,
-                introduction=introduction,
-                on_reached=on_reached,
-            )
-            for number, endpoint in enumerate(endpoints)
-        ]
+        self._make_shard = partial(
+            Shard,
+            connect_timeout_ns=self._connect_timeout_ns,
+            pool_size=pool_size,
+            breaker=breaker,
+            clock=clock,
+            on_unreachable=on_unreachable,
+            introduction=introduction,
+            on_reached=on_reached,
+        )
+        self._shards = [self._make_shard(number, endpoint) for number, endpoint in enumerate(endpoints)]
 
     def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float | None = None) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order.
@@ -167,6 +165,21 @@ class Driver:
         if self._closed:
             raise ClosedError("the cache was closed")
         return ListenerLink(self._shards[shard].connect(self._clock() + self._connect_timeout_ns, resp3=True))
+
+    def put_shard(self, number: int, endpoint: Endpoint) -> None:
+        """Reach another shard by this number: one that is in no use any more, or the next one."""
+        shard = self._make_shard(number, endpoint)
+        if number == len(self._shards):
+            self._shards.append(shard)
+        else:
+            before, self._shards[number] = self._shards[number], shard
+            before.close()
+        if self._closed:
+            shard.close()
+
+    def rest_shard(self, number: int) -> None:
+        """Close a shard's idle connections: it is in no use any more, except for calls that are under way."""
+        self._shards[number].demoted()
 
     def shard(self, number: int) -> Shard:
         """Return a shard, for another driver to share."""

@@ -14,19 +14,19 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
-from ..errors import DecodeError, ForgedError, ShardError
+from ..errors import DecodeError, ForgedError, ServerReplyError, ShardError
 from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
+from ..rings import admits
 from .stale import StaleCopies
+from .versions import TagStore, Versions
 
 if TYPE_CHECKING:
     from .sampling import Sampler
 
-#: Version of the shard list, as lanes record it. Live changes of the list will count it up.
-RING: Final = b"1"
 #: How long a lease lasts, unless it is renewed: so long a dead loader keeps the others waiting.
 LEASE_MS: Final = 2_000
 #: How long it lasts where nobody listens, and hence nobody renews it.
@@ -142,13 +142,14 @@ class Scripts:
     take: Script = field(default_factory=lambda: load_script("take"))
 
 
-class Tier:
+class Tier(Versions):
     """The L2 side of one cache, without its I/O.
 
     Args:
         namespace: Name of the logical cache.
         shard_names: Names of the shards, which placement hashes.
         placement: Which of them has which key; None: rendezvous, all alike.
+        most_lanes: How many lanes there may ever be; None: as many as shards.
         db: Number of the Redis database.
         codec: Values to envelopes and back.
         ttl_ms: Lifetime that writes get by default.
@@ -175,6 +176,7 @@ class Tier:
         namespace: str,
         shard_names: Sequence[str],
         placement: Placement | None = None,
+        most_lanes: int | None = None,
         db: int = 0,
         codec: ValueCodec,
         ttl_ms: int = ENDLESS_MS,
@@ -188,10 +190,11 @@ class Tier:
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
         self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
-        self.shard_names = tuple(shard_names)
-        self.placement = Placement(shard_names) if placement is None else placement
+        self.shard_names = list(shard_names)
+        self.most_lanes = len(shard_names) if most_lanes is None else most_lanes
+        super().__init__((Placement(shard_names) if placement is None else placement).table, len(shard_names))
         self.lanes = [Lane(bound_ns) for _ in shard_names]
-        self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
+        self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
         self.l1_ttl_ms = l1_ttl_ms
@@ -209,9 +212,9 @@ class Tier:
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
         self.journals = [Journal() for _ in shard_names]
-        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
+        self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
         self.tags_since: dict[bytes, int] = {}
-        self.derived = Derived(len(shard_names))
+        self.derived = Derived(self.most_lanes)
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in shard_names]
         self._lag_due_ns = 0
@@ -221,20 +224,37 @@ class Tier:
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
         encoded = encode_key(key)
-        return self.placement.table[slot_of(encoded)], encoded
+        return self.table[slot_of(encoded)], encoded
 
     def lane_of(self, encoded: bytes) -> int:
         """Return the lane of an encoded key."""
-        return self.placement.table[slot_of(encoded)]
+        return self.table[slot_of(encoded)]
 
     def known_generation(self, number: int) -> int | None:
         """The lane's generation, while the lane is followed closely enough to trust it."""
         lane = self.lanes[number]
+        if self._newest.tier is not self:
+            return None  # the heartbeats speak for a later version than this one
         return lane.generation if lane.state is State.LIVE and self.clock() < lane.fresh_until_ns else None
 
     def ask_generation(self, lane: int) -> Command:
-        """The command that reads a lane's generation."""
-        return (b"HGET", self.names[lane].lane_key, b"g")
+        """The command that reads a lane's generation, and whether its readers are up to date: a GET asks nobody."""
+        return (b"HMGET", self.names[lane].lane_key, b"g", b"r")
+
+    def generation_in(self, lane: int, fields: list[bytes | None]) -> int | None:
+        """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive.
+
+        Raises:
+            ServerReplyError: This version of the list of shards is over, and what was read is nobody's any more.
+        """
+        generation, ring = fields
+        if ring is not None and ring != self.ring and not admits(self.ring, ring):
+            self.outdated()
+            raise ServerReplyError(self.shard_names[lane], "NCTOPO " + ring.decode(errors="replace"))
+        try:
+            return int(generation, 16) if generation is not None else None
+        except ValueError:
+            return None
 
     def deadline_ns(self, start_ns: int, pttl_ms: int, whole_ms: int) -> int:
         """Return when an L1 copy must end.
@@ -383,7 +403,7 @@ class Tier:
 
     def call(self, script: Script, keys: list[bytes], *arguments: bytes) -> Command:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
-        return (script, len(keys), *keys, RING, arguments[0], *arguments)
+        return (script, len(keys), *keys, self.ring, arguments[0], *arguments)
 
     def write_keys(self, lane: int, encoded: Sequence[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a script which writes several of a lane's keys declares."""
@@ -435,10 +455,7 @@ class Tier:
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.renewing = set()
-        self.lock = threading.RLock()
-        self.loads = Loads()
-        self.leases = {}
+        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={})
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:
