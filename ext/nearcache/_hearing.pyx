@@ -111,9 +111,12 @@ cdef class Inbox:
         watched: Write ids that somebody waits for: their messages are left to others.
     Attributes:
         blind: Set to leave everything to others from now on.
+        witness: Called before a message is applied, with lane, operation, decoded keys and write id; None: nobody. It
+            must not raise.
     """
 
     cdef public bint blind
+    cdef public object witness
     cdef list ears
     cdef Ear last
     cdef bytes operations
@@ -288,6 +291,8 @@ cdef Ear hear_one(Inbox self, Store store, graveyard_t *yard):
     ear.seq += 1
     ear.wid = message.wid
     ear.messages += 1
+    if unlikely(self.witness is not None):
+        self.witness(ear.lane, chr(message.operation), self.keys.copy(), message.wid)
     ear.dropped += apply_keys(store, self.keys, message.wid, yard)
     return ear
 

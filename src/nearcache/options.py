@@ -20,6 +20,7 @@ from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
 from .errors import ConfigError
+from .writers import Writer, writer_of
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -119,6 +120,13 @@ class Settings:
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
         embedded_name: Which set of embedded servers; processes that say the same name share them.
+        writer: What writes the data behind the cache: a function of key and value, or a :class:`nearcache.Writer`. It
+            is called before a change is made in the cache.
+        write_delay: Have it called in the background instead, for all changes of a key within so many seconds once:
+            docs/writing.md. ``None``: before each change.
+        write_batch: Most keys of one call of ``write_many``.
+        write_attempts: How often a change is tried before it becomes a dead letter; ``None``: without an end.
+        max_backlog: How many changes may wait on one shard; who makes another one waits, up to ``timeout``.
     """
 
     scheme: str
@@ -161,6 +169,11 @@ class Settings:
     shards: int = 1
     maxmemory_mb: int = 256
     embedded_name: str = "default"
+    writer: Writer | None = None
+    write_delay: float | None = None
+    write_batch: int = 100
+    write_attempts: int | None = 10
+    max_backlog: int = 10_000
 
 
 # -- checks of single values -------------------------------------------------------------------------------------
@@ -250,6 +263,11 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "stale_if_error": _seconds(0.001, MAX_TTL_S, none="never"),
     "classes": _classes,
     "compress_above": _integer(0, 512 * 1024 * 1024),
+    "writer": writer_of,
+    "write_delay": _seconds(0.0, 86_400.0, none="writing at once"),
+    "write_batch": _integer(1, 10_000),
+    "write_attempts": _integer(1, 1_000_000, none=True),
+    "max_backlog": _integer(1, 1_000_000_000),
     **choices.CHECKS,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -273,11 +291,14 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 _L2_ONLY: Final = frozenset({
     "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
     "on_error", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress", "compress_above",
-    "signing_keys", "encryption_keys", "isolation", "placement",
+    "signing_keys", "encryption_keys", "isolation", "placement", "writer", "write_delay", "write_batch",
+    "write_attempts", "max_backlog",
 })  # fmt: skip
+#: Options of writing behind the cache, which need ``write_delay``.
+_BEHIND: Final = ("write_batch", "write_attempts", "max_backlog")
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
-_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags", "type"})
+_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags", "type", "writer"})
 #: Options that a URL should not hold, because URLs end in logs.
 _SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
 
@@ -365,6 +386,11 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     weights = tuple(endpoint.weight for endpoint in settings.endpoints)
     if settings.placement == "modulo" and max(weights, default=1) > 1:
         raise ConfigError("shard_weights", weights, 'placement="modulo" has none; "round_robin" has')
+    if settings.write_delay is not None and settings.writer is None:
+        raise ConfigError("write_delay", settings.write_delay, "it needs writer=, which is to be called then")
+    for option in _BEHIND:
+        if option in checked and settings.write_delay is None:
+            raise ConfigError(option, checked[option], "it concerns writing in the background: give write_delay= too")
     return settings
 
 

@@ -151,9 +151,10 @@ class LaneNames:
         lane_key: The lane record.
         channel: The pub/sub channel.
         value_prefix, lease_prefix: What the names of values and of leases begin with; the encoded key follows.
+        queue, owner, dead: What is to be written behind the cache, whose task that is now, and what could not be.
     """
 
-    __slots__ = ("channel", "lane_key", "lease_prefix", "prefix", "value_prefix")
+    __slots__ = ("channel", "dead", "lane_key", "lease_prefix", "owner", "prefix", "queue", "value_prefix")
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -161,6 +162,9 @@ class LaneNames:
         self.channel = prefix + b"i"
         self.value_prefix = prefix + b"v:"
         self.lease_prefix = prefix + b"l:"
+        self.queue = prefix + b"w"
+        self.owner = prefix + b"o"
+        self.dead = prefix + b"d"
 
     def value(self, encoded: bytes) -> bytes:
         """Name of a value."""

@@ -254,6 +254,8 @@ def test_load_that_lasts_through_a_change_is_kept_nowhere(servers: Servers, open
     assert one.get_or_load(moving[0], load) == "old"
     assert version(one) == 4
     assert one.get(moving[0]) is None
+    name = one._tier.names[0].value(nearcache.keys.encode_key(moving[0]))
+    assert [servers[shard].cli("EXISTS", name) for shard in "abc"] == [0, 0, 0]
 
 
 def _shard_after(cache: Any, servers: Servers, key: str) -> str:

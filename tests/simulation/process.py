@@ -328,6 +328,7 @@ class Process:
             _tier=self.tier,
             _runner=SimpleNamespace(after_fork=lambda: None),
             _upkeep=self.keeper,
+            _membership=SimpleNamespace(after_fork=lambda: None),
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,

@@ -6,7 +6,7 @@ from typing_extensions import assert_type
 
 import nearcache
 from nearcache import Cache, MemoryCache, SelfTest
-from nearcache.aio import AsyncCache
+from nearcache.aio import AsyncCache, AsyncView
 
 prices: Cache[str, int] = nearcache.open("memory://", maxsize=100)
 assert_type(prices.aio, AsyncCache[str, int])
@@ -54,3 +54,12 @@ async def use_many_keys() -> None:
         await c.wait_for(prices.token())
     assert_type(await c.selftest(), SelfTest)
     await c.close()
+
+
+async def use_views() -> None:
+    """A view's keys and values are its own."""
+    users: AsyncView[int, str] = prices.aio.view("users")
+    assert_type(await users.get_or_load(7, str), str)
+    assert_type(await users.setdefault(7, "x"), str | None)
+    assert_type(await users.get_many([7]), dict[int, str])
+    await users.set("a", "b")  # type: ignore[arg-type]  # a key of another type

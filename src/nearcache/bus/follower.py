@@ -39,6 +39,8 @@ from ..coherence import (
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
+from .keeping import NO_KEEPER, Keeper
+from .observing import Observer, report
 
 _log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
@@ -60,47 +62,6 @@ class Script(Protocol):
     @property
     def sha(self) -> bytes:
         """What EVALSHA takes."""
-
-
-class Keeper(Protocol):
-    """Who keeps what this process has to do in Redis because of what is heard."""
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
-
-    def vouched(self, lane: int) -> None:
-        """A heartbeat was answered as it should be."""
-
-    def refused(self, lane: int) -> None:
-        """A heartbeat was refused, because this process is behind the others' list of shards."""
-
-    @property
-    def renew_every_ns(self) -> int:
-        """How often to ask for :meth:`renewals`."""
-
-    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
-        """Leases to keep alive: lane, script, its keys and its arguments for each."""
-
-
-class _NoKeeper:
-    """There is nothing to keep."""
-
-    renew_every_ns = 60_000_000_000
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        pass
-
-    def vouched(self, lane: int) -> None:
-        pass
-
-    def refused(self, lane: int) -> None:
-        pass
-
-    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
-        return []
-
-
-NO_KEEPER: Final[Keeper] = _NoKeeper()
 
 
 class Followed(NamedTuple):
@@ -179,6 +140,12 @@ class Follower:
         self._beat_ns: int | None = None
         self._reader: Any = None
         self._more: object = _MORE
+        self._observer: Observer | None = None
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say; callable from any thread."""
+        self._observer = observer
+        self.inbox.witness = observer.heard
 
     # -- events
 
@@ -249,6 +216,8 @@ class Follower:
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
         self.gave_up = reason
+        if self._observer is not None and any(each.lane.state is State.LIVE for each in self.followed):
+            self._observer.missed()
         for each in self.followed:
             self._perform(each, each.lane.lost(reason))
         self._forget(reason)
@@ -390,7 +359,11 @@ class Follower:
             return
         if isinstance(reply, ServerReplyError) and reply.code == "NCTOPO":
             self._keeper.refused(each.number)
-        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
+        was_live = each.lane.state is State.LIVE
+        actions = each.lane.heartbeat_reply(reply, now_ns)
+        if self._observer is not None and was_live and any(isinstance(action, Suspect) for action in actions):
+            self._observer.missed()
+        self._perform(each, actions)
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)
@@ -417,6 +390,8 @@ class Follower:
             return
         lane = each.lane
         actions = lane.message(item[2])
+        if self._observer is not None:
+            report(self._observer, each.number, item[2], actions)
         self._perform(each, actions)
         if self._awaited[each.number] and not actions:  # this process' own clear
             self._wake(each.number, None)

@@ -12,6 +12,7 @@ from ..coherence import Lane
 from ..placement import LaneNames
 from .follower import Followed, Follower
 from .listener import Listener, _Connection, _nonce
+from .observing import Observer
 
 
 class GrowingListener(Listener):
@@ -20,6 +21,7 @@ class GrowingListener(Listener):
     def __init__(self, store: Any, source: Any, lanes: Any, names: Any, heartbeat: Any, **options: Any) -> None:
         super().__init__(store, source, lanes, names, heartbeat, **options)
         self._changes: deque[Callable[[], None]] = deque()  # to be made in the listener's thread
+        self._observer: Observer | None = None
         self._make_follower = partial(
             Follower,
             store,
@@ -32,9 +34,16 @@ class GrowingListener(Listener):
             ring=options["ring"],
         )
 
+    def report_to(self, observer: Observer) -> None:
+        """See :class:`Listener`. Of lanes that come later too."""
+        self._observer = observer
+        super().report_to(observer)
+
     def follow(self, number: int, lane: Lane, names: LaneNames) -> None:
         """Follow one more lane, or another one of a number that is not followed any more."""
         connection = _Connection(number, self._make_follower([Followed(number, lane, names)]))
+        if self._observer is not None:
+            connection.follower.report_to(self._observer)
         self._followers[number] = connection.follower
         self._changes.append(lambda: self._connections.append(connection))
         self._hasten()

@@ -27,8 +27,10 @@ from .._store import Store
 from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..placement import LaneNames
-from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
+from .follower import Followed, Follower, Script
+from .keeping import NO_KEEPER, Keeper
 from .links import Link, Source
+from .observing import Observer
 
 _log: Final = logging.getLogger("nearcache")
 
@@ -211,6 +213,11 @@ class Listener:
         self._fences.append((lane, woken))
         self.wake()
         return True
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say. See :class:`~nearcache.bus.follower.Observer`."""
+        for connection in self._connections:
+            connection.follower.report_to(observer)
 
     def dropped(self, lane: int) -> int:
         """How many L1 entries messages of this lane have dropped."""

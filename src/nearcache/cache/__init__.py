@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..backlog import DeadLetter
 from ..options import chosen_url, parse
 from .base import Cache
 from .memory import MemoryCache, is_aging
@@ -21,12 +22,14 @@ from .report import (
     ShardHealth,
     ShardTest,
     Stats,
+    WritingStats,
 )
 
 __all__ = [
     "Cache",
     "CacheInfo",
     "CoherenceStats",
+    "DeadLetter",
     "Durations",
     "Health",
     "L1Stats",
@@ -39,6 +42,7 @@ __all__ = [
     "ShardHealth",
     "ShardTest",
     "Stats",
+    "WritingStats",
     "open",
 ]
 

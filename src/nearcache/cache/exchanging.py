@@ -13,7 +13,8 @@ from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..errors import ContentionError
 from ..freshness import Freshness, Lifetime, ttl_for
 from ..options import check_tags
-from .base import Cache, K, V
+from .base import K, V
+from .speaking import SpeakingCache
 
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 LOADED: Final = 1
@@ -25,7 +26,7 @@ _GONE: Final[Any] = object()
 _Terms: TypeAlias = tuple[Store[Any, Any], int, int, "tuple[int, int] | None"]
 
 
-class ExchangingCache(Cache[K, V]):
+class ExchangingCache(SpeakingCache[K, V]):
     """What :class:`MemoryCache` is made from: the verbs, over one store.
 
     Nothing is locked while a change is made. Then, under the lock, what it was made of must still be there: the same
@@ -99,13 +100,22 @@ class ExchangingCache(Cache[K, V]):
                 try:
                     if self._version(name) == version and self._whole(key, name) is old:
                         chosen = (self, 0, 0, None) if new is _GONE else terms(op, old, new, version)
-                        self._put_changed(op, new, size, chosen)
+                        self._put_changed(op, old, new, size, chosen)
                         return old, new, chosen[1]
                 finally:
                     self.abandon(op, drop=False)
         raise ContentionError(name, ATTEMPTS)
 
-    def _put_changed(self, op: Op, new: Any, size: int, chosen: _Terms) -> None:
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: _Terms) -> None:
+        if new is _GONE:
+            self._put_silently(op, new, size, chosen)
+            return
+        with self._telling(None if new is old else "stored", existed=old is not MISSING):
+            self._put_silently(op, new, size, chosen)
+        if self._hub is not None and chosen[0] is not self and new is not old:
+            self._hub.tell("updated", op.key, "stored", new)  # the store that has it tells of no values that come
+
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: _Terms) -> None:
         store, wid, until_ns, under = chosen
         if store is self:
             self._outdate(op.key)
@@ -131,9 +141,6 @@ class ExchangingCache(Cache[K, V]):
 
     def _outdate(self, name: Any) -> None:
         """Another value comes in the place of one that has grown old."""
-
-    def _use(self) -> None:
-        raise NotImplementedError
 
     def _size_of(self, value: V) -> int:
         raise NotImplementedError

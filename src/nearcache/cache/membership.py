@@ -131,6 +131,7 @@ class Membership:
                         f"namespace {self._namespace}: {ring} is under way; finish it by reshard() with that list first"
                     )
                 if ring.new is None:
+                    self._check_queues()
                     self._advance(ring.begin(target))
             self._wait(pause_s)
             with self._lock:
@@ -140,6 +141,24 @@ class Membership:
                     self._prepare(self.ring)
                 if not self._is_behind():
                     self._advance(self.ring.following())
+
+    def _check_queues(self) -> None:
+        """Refuse to begin while something waits in a queue: it would stay where nobody looks any more.
+
+        Raises:
+            ReshardError: So it is, or a shard did not answer.
+        """
+        names = self._tier.names
+        exchanges = [
+            Exchange(number, [(b"EXISTS", names[number].queue, names[number].owner)])
+            for number in self.numbers.values()
+        ]
+        for name, reply in zip(self.numbers, self._alive._driver.execute(exchanges), strict=True):
+            if int(self._demand(name, reply)):
+                raise ReshardError(
+                    f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
+                    "cache; end the processes that have write_delay=, and let the queue run empty"
+                )
 
     # -- agreeing
 
@@ -263,10 +282,18 @@ class Membership:
     def _advance(self, ring: Ring, *, seen: bool = False) -> None:
         """Tell every lane of both lists, and take the step.
 
+        Raises:
+            ReshardError: One did not answer; or this process writes behind the cache.
+
         Args:
             seen: Somebody else has begun to tell. Then the lanes that go have been told, for they are told first; they
                 may have been shut down since.
         """
+        if self._alive.settings.write_delay is not None:
+            raise ReshardError(
+                f"namespace {self._namespace}: a cache with write_delay= cannot come to {ring}, because its queues "
+                "stay where they are: close it, and open it with the new list"
+            )
         before = self.ring
         self._add_missing(ring)
         staying = {endpoint.name for endpoint in ring.endpoints}

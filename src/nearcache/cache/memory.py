@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
 from ..absence import ABSENT
+from ..changes import MISSING
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
@@ -39,7 +40,7 @@ _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_wids", "_changing"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_hub"}
 )
 
 
@@ -204,7 +205,9 @@ class MemoryCache(ExchangingCache[K, V]):
             self.abandon(op, drop=False)
         else:
             life = self._freshness.life(ttl_for(terms.ttl_ms, terms.key, value))
-            self._keep(op, value, life, cost_ms, size, under)
+            existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
+            with self._telling("loaded", existed=existed):
+                self._keep(op, value, life, cost_ms, size, under)
 
     def _operation(self, name: Any) -> Op:
         return Op(name, 0, wid=_LOADED, write=True)
@@ -226,9 +229,11 @@ class MemoryCache(ExchangingCache[K, V]):
         life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._size_of(value)
-        self.drop(key)  # before: it would overtake the operation
+        existed = self._hub is not None and self._whole(key, op.key) is not MISSING
+        with self._telling(None, existed=existed):
+            self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        with self._changing:  # no verb is between looking and storing
+        with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
             self._keep(op, value, life, 0, size, self._depend(tags))
 
     def _size_of(self, value: V) -> int:
@@ -252,6 +257,12 @@ class MemoryCache(ExchangingCache[K, V]):
         """Remove a key. Returns whether it was there."""
         self._use()
         return self.delete(key)
+
+    def _remove(self, key: Any) -> bool:
+        return self.invalidate(key)
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.set(key, value, **options)
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
@@ -388,6 +399,8 @@ class MemoryCache(ExchangingCache[K, V]):
     def close(self) -> None:
         """Let go of everything held. Idempotent."""
         self._closed = True
+        if self._hub is not None:
+            self._hub.close()
         self.drop_all()
 
     def _async_view(self) -> AsyncCache[K, V]:

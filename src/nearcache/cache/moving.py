@@ -16,6 +16,7 @@ from .report import Resharded
 from .swapping import SwappingCache
 
 if TYPE_CHECKING:
+    from ..bus import GrowingListener
     from ..loading import Tier
     from .membership import Membership
 
@@ -25,6 +26,7 @@ class MovingCache(SwappingCache[K, V]):
 
     _tier: Tier
     _membership: Membership
+    _listener: GrowingListener
 
     def reshard(
         self,

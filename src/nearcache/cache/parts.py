@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 from ..codecs import ValueCodec
 from ..embedded import EmbeddedServers
 from ..freshness import freshness_of
 from ..l2 import Driver, Introduction
-from ..loading import ENDLESS_MS, Tier
+from ..loading import ENDLESS_MS, ThreadRunner, Tier
 from ..options import Endpoint, Settings
 from ..rings import Shards
+from .behind import Scribe
+from .changing import Changing, ChangingBehind, ChangingThrough
+
+
+class Helper(Protocol):
+    """A thread of a cache's own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End. Idempotent."""
+
+
+def changing_of(tier: Tier, runner: ThreadRunner, settings: Settings) -> tuple[Changing, Scribe | None]:
+    """Return how changes are made, and who writes them behind the cache, if they are written so."""
+    if settings.writer is None:
+        return Changing(tier), None
+    if settings.write_delay is None:
+        return ChangingThrough(tier, settings.writer), None
+    scribe = Scribe(tier, runner, settings.writer, settings)
+    return ChangingBehind(tier, settings.writer, scribe.room), scribe
 
 
 def servers_of(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:

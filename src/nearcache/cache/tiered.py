@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -17,7 +17,6 @@ from ..codecs import value_codec
 from ..coherence import DERIVED, Horizon, State
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..freshness import Ttl
 from ..l2 import Driver, load_script
 from ..loading import (
     ENDLESS_MS,
@@ -40,20 +39,18 @@ from ..loading import (
     read,
     read_many,
     refresh,
-    tags_named,
     token_of,
-    write,
-    write_many,
 )
 from ..options import check_tags, parse
 from ..rings import shards_of
-from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
+from .behind import check_servers
 from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .membership import MOST_LANES, Membership
 from .memory import MemoryCache
 from .moving import MovingCache
-from .parts import driver_for, servers_of, tier_for
+from .parts import Helper, changing_of, driver_for, servers_of, tier_for
 from .report import (
     Health,
     LaneStats,
@@ -61,6 +58,7 @@ from .report import (
     SelfTest,
     ShardHealth,
     Stats,
+    WritingStats,
     coherence_stats,
     durations,
     l1_stats,
@@ -125,16 +123,20 @@ class TieredCache(MovingCache[K, V]):
         )
         self._tier.ears = self._listener
         self._sampling = self._sampler_thread(settings.sample_rate)
+        self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
+        helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
         self._end = weakref.finalize(
-            self, _end, self._runner, self._listener, self._driver, self._servers, self._sampling, id(self)
+            self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
         )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, self._sampling)
+        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, helpers)
         _open[id(self)] = weakref.ref(self)
         _watch_forks()
         try:
             self._check_shards()
+            if self._scribe is not None:
+                check_servers(self._driver, len(endpoints), settings.connect_timeout)
         except BaseException:
             self.close()
             raise
@@ -146,8 +148,8 @@ class TieredCache(MovingCache[K, V]):
             except BaseException:
                 self.close()
                 raise
-        if self._sampling is not None:
-            self._sampling.start()
+        for helper in helpers:
+            helper.start()
 
     def _sampler_thread(self, rate: float) -> SamplerThread | None:
         if not rate:
@@ -222,14 +224,6 @@ class TieredCache(MovingCache[K, V]):
 
     # -- single keys
 
-    def __setitem__(self, key: K, value: V) -> None:
-        self._run(write(self._tier, self, self._name(key), value, self._value_ttl_ms(key, value, DEFAULT)))
-
-    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
-        """Store a value in every tier. See :meth:`Cache.set`."""
-        ttl_ms, named = self._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
-        self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
-
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:  # noqa: ARG003
         """Not offered: a "new" cache would be the same namespace on the same servers as any other.
@@ -250,30 +244,6 @@ class TieredCache(MovingCache[K, V]):
             more = self._run(read_many(self._tier, self, named.values()))
             found.update((key, more[name]) for key, name in named.items() if name in more)
         return found
-
-    def set_many(
-        self,
-        values: Mapping[K, V] | Iterable[tuple[K, V]],
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Sequence[str] = (),
-    ) -> None:
-        """Store many values. See :meth:`Cache.set_many`."""
-        named, ttl_ms = self._writing(values, ttl)
-        labels = tags_named(self._tier, check_tags(tags))
-        self._run(write_many(self._tier, self, named, ttl_ms, labels))
-
-    def _writing(self, values: Any, ttl: Lifetime) -> tuple[dict[Any, Any], Ttl]:
-        """Return values by their names, and their lifetime, by name too if it is a function."""
-        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(_pairs(values))
-        if not callable(chosen):
-            return {self._name(key): value for key, value in given.items()}, chosen
-        keys = {self._name(key): key for key in given}
-        return {name: given[key] for name, key in keys.items()}, lambda name, value: chosen(keys[name], value)
-
-    def delete_many(self, keys: Iterable[K]) -> None:
-        """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
-        self._run(invalidate_many(self._tier, self, [self._name(key) for key in keys]))
 
     def clear(self) -> None:
         """Empty the namespace in every tier and every process. O(shards).
@@ -317,6 +287,7 @@ class TieredCache(MovingCache[K, V]):
             l2=l2_stats(counted),
             loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
             coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in self._tier.active]),
+            writing=WritingStats() if self._scribe is None else self._scribe.stats(),
         )
 
     def _lane_stats(self, number: int) -> LaneStats:
@@ -337,7 +308,8 @@ class TieredCache(MovingCache[K, V]):
 
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
-        return Health(tuple(self._shard_health(shard) for shard in self._tier.active))
+        writing = WritingStats() if self._scribe is None else self._scribe.stats()
+        return Health(tuple(self._shard_health(shard) for shard in self._tier.active), writing)
 
     def _shard_health(self, shard: int) -> ShardHealth:
         lane, status, endpoint = self._tier.lanes[shard], self._driver.status(shard), self._endpoints[shard]
@@ -385,6 +357,8 @@ class TieredCache(MovingCache[K, V]):
     def close(self) -> None:
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
         self._membership.stop()
+        if self._hub is not None:
+            self._hub.close()
         self._end()
         self.drop_all()
 
@@ -440,6 +414,8 @@ class TieredCache(MovingCache[K, V]):
         self._listener.after_fork()
         if self._sampling is not None:
             self._sampling.start()
+        if self._scribe is not None:
+            self._scribe.after_fork()
 
 
 def _ring_of(tier: Tier) -> Callable[[], bytes]:
@@ -454,20 +430,20 @@ def _end(
     listener: Listener,
     driver: Driver,
     servers: EmbeddedServers | None,
-    sampling: SamplerThread | None,
+    helpers: Sequence[Helper],
     key: int,
 ) -> None:
     """Close a cache's parts: at ``close()``, or when the cache is collected."""
     _open.pop(key, None)
     runner.close()
-    _leave(listener, servers, sampling)
+    _leave(listener, servers, helpers)
     driver.close()
 
 
-def _leave(listener: Listener, servers: EmbeddedServers | None, sampling: SamplerThread | None) -> None:
+def _leave(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper]) -> None:
     """Stop taking part; also at interpreter exit. Idempotent."""
-    if sampling is not None:
-        sampling.stop()
+    for helper in helpers:
+        helper.stop()
     listener.stop()
     if servers is not None:
         with suppress(OSError):

@@ -17,6 +17,7 @@ from .transfer import Flow
 #: Commands that change nothing, as far as nearcache uses them.
 _READS: Final = frozenset({
     "GET", "PTTL", "GETRANGE", "STRLEN", "EXISTS", "MGET", "HGET", "HMGET", "SCAN", "PING", "INFO", "DBSIZE", "TIME",
+    "XRANGE", "XREVRANGE",
 })  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from .replies import MISSING, TAGGED_RANGE, answer
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
 from .tier import Tier, hex_id, new_id
+from .ways import DIRECT, Way, put
 from .writing import invalidate, set_commands
 
 _GENERATIONS: Final = 5
@@ -50,7 +51,13 @@ class There(NamedTuple):
 
 
 def swap(
-    tier: Tier, store: Store[Any, Any], name: Any, change: Change, ttl: Callable[[Any], int], tags: tuple[Tag, ...] = ()
+    tier: Tier,
+    store: Store[Any, Any],
+    name: Any,
+    change: Change,
+    ttl: Callable[[Any], int],
+    tags: tuple[Tag, ...] = (),
+    way: Way = DIRECT,
 ) -> Steps[Swapped]:
     """Replace a value by what is made of it, if nobody else has written meanwhile; else try again.
 
@@ -67,7 +74,7 @@ def swap(
         new = change.make(there.value, there.version)
         if new is SKIP:
             return Swapped(False, there.value, SKIP)
-        found = yield from _store(tier, store, name, new, there, change, ttl, tags)
+        found = yield from _store(tier, store, name, new, there, change, ttl, tags, way)
         if isinstance(found, bool):
             return Swapped(found, there.value, new)
         there = found
@@ -129,6 +136,7 @@ def _store(
     change: Change,
     ttl: Callable[[Any], int],
     tags: tuple[Tag, ...],
+    way: Way,
 ) -> Steps[There | bool]:
     """Store a value in place of another. Returns whether it is there to stay (not on hold), or what refused it."""
     lane, encoded = tier.place(name)
@@ -141,6 +149,7 @@ def _store(
     generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
     try:
         store.open(op)
+        tier.writing(op.wid, name, value)
         stated, under = there.tags, there.under
         if not keeps:
             under = depend(tier, store, lane, tags)
@@ -148,18 +157,17 @@ def _store(
         for _ in range(_GENERATIONS):
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
-            commands = set_commands(tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, keep=keeps)
-            reply = answer((yield [Exchange(lane, commands)])[0])
+            args = (tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms)
+            reply = yield from put(tier, lane, set_commands(*args, mode=mode, keep=keeps, way=way), way)
             status, current, *rest = reply.values[-1]
             if int(status) == 1:
                 tier.count_write(len(sealed))
                 tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                is_held = bool(rest[2])
-                wid = 0 if is_held else op.wid
+                wid = 0 if rest[2] else op.wid  # on hold
                 store.finish(op, value, wid, deadline_ns, len(sealed), reply.identity, under)
-                return not is_held
+                return bool(wid)
             generation = int(current, 16)
             if int(status) == 2:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)

@@ -14,13 +14,12 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
-from ..errors import DecodeError, ForgedError, ServerReplyError, ShardError
+from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import LaneNames, Placement, lane_prefix
-from ..rings import admits
 from .stale import StaleCopies
 from .versions import TagStore, Versions
 
@@ -96,6 +95,19 @@ class Ears(Protocol):
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
 
+class Witness(Protocol):
+    """Who is told what this process is about to send, in order to know its messages when they come."""
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written under this id."""
+
+    def calling(self, script: Script, arguments: tuple[bytes, ...]) -> None:
+        """A script is about to be called; the first argument is the id of what it does."""
+
+    def loaded_alone(self, wid: int) -> None:
+        """What was written under this id is stored, and there is no message about it."""
+
+
 class Deaf:
     """Nobody listens."""
 
@@ -126,6 +138,13 @@ class Leased(NamedTuple):
     since_ns: int
 
 
+class Owned(NamedTuple):
+    """A queue that this process owns, while its writer runs."""
+
+    token: bytes
+    since_ns: int
+
+
 @dataclass(slots=True)
 class Scripts:
     """The Lua scripts, loaded once per cache."""
@@ -140,6 +159,10 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
+    written: Script = field(default_factory=lambda: load_script("written"))
+    buried: Script = field(default_factory=lambda: load_script("buried"))
+    requeue: Script = field(default_factory=lambda: load_script("requeue"))
 
 
 class Tier(Versions):
@@ -162,11 +185,13 @@ class Tier(Versions):
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
+        witness: Who is told what is about to be sent; None: nobody.
         leases: What this process is loading under lease, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        queues: The queues that it is this process's task to write behind the cache, by lane.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
@@ -209,8 +234,10 @@ class Tier(Versions):
         self.lease_ms = lease_ms
         self.forgives = forgives
         self.ears: Ears = Deaf()
+        self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
+        self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in shard_names]
         self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
         self.tags_since: dict[bytes, int] = {}
@@ -236,25 +263,6 @@ class Tier(Versions):
         if self._newest.tier is not self:
             return None  # the heartbeats speak for a later version than this one
         return lane.generation if lane.state is State.LIVE and self.clock() < lane.fresh_until_ns else None
-
-    def ask_generation(self, lane: int) -> Command:
-        """The command that reads a lane's generation, and whether its readers are up to date: a GET asks nobody."""
-        return (b"HMGET", self.names[lane].lane_key, b"g", b"r")
-
-    def generation_in(self, lane: int, fields: list[bytes | None]) -> int | None:
-        """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive.
-
-        Raises:
-            ServerReplyError: This version of the list of shards is over, and what was read is nobody's any more.
-        """
-        generation, ring = fields
-        if ring is not None and ring != self.ring and not admits(self.ring, ring):
-            self.outdated()
-            raise ServerReplyError(self.shard_names[lane], "NCTOPO " + ring.decode(errors="replace"))
-        try:
-            return int(generation, 16) if generation is not None else None
-        except ValueError:
-            return None
 
     def deadline_ns(self, start_ns: int, pttl_ms: int, whole_ms: int) -> int:
         """Return when an L1 copy must end.
@@ -298,6 +306,12 @@ class Tier(Versions):
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
+    def count_fill(self, size_bytes: int, wid: int, seq: int) -> None:
+        """The same for a loaded value; ``seq`` is 0 if the lane says nothing of it."""
+        self.count_write(size_bytes)
+        if self.witness is not None and not seq:
+            self.witness.loaded_alone(wid)
+
     def acknowledge(
         self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
     ) -> None:
@@ -320,7 +334,8 @@ class Tier(Versions):
 
     def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
-        self.owe(op.lane, (encoded,))
+        if not isinstance(error, BacklogFullError):  # of that it is known that nothing was done
+            self.owe(op.lane, (encoded,))
         store.abandon(op, drop=True)
         if not isinstance(error, ShardError):
             return False
@@ -403,7 +418,14 @@ class Tier(Versions):
 
     def call(self, script: Script, keys: list[bytes], *arguments: bytes) -> Command:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
+        if self.witness is not None:
+            self.witness.calling(script, arguments)
         return (script, len(keys), *keys, self.ring, arguments[0], *arguments)
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written."""
+        if self.witness is not None:
+            self.witness.writing(wid, name, value)
 
     def write_keys(self, lane: int, encoded: Sequence[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a script which writes several of a lane's keys declares."""
@@ -437,15 +459,17 @@ class Tier(Versions):
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
+        held = [
+            (lease.lane, self.names[lease.lane].lease(lease.encoded), lease.token, lease.since_ns)
+            for lease in list(self.leases.values())
+        ]
+        held += [
+            (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
+        ]
         return [
-            (
-                held.lane,
-                self.scripts.renew,
-                (self.names[held.lane].lease(held.encoded),),
-                (held.token, b"%d" % self.lease_ms),
-            )
-            for held in list(self.leases.values())
-            if now_ns - held.since_ns < LEASE_LONGEST_NS
+            (lane, self.scripts.renew, (name,), (token, b"%d" % self.lease_ms))
+            for lane, name, token, since_ns in held
+            if now_ns - since_ns < LEASE_LONGEST_NS
         ]
 
     def renewed(self, name: Any) -> None:
@@ -455,7 +479,7 @@ class Tier(Versions):
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={})
+        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={}, queues={})
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:

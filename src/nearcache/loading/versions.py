@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._store import Op, Store
 from ..coherence import Histogram, Journal, Lane
+from ..errors import ServerReplyError
 from ..keys import slot_of
+from ..l2 import Command
 from ..placement import LaneNames
-from ..rings import Ring, Shards
+from ..rings import Ring, Shards, admits
 
 if TYPE_CHECKING:
     import threading
@@ -76,6 +78,25 @@ class Versions:
         """The tier of the version that is in use now."""
         tier: Self = self._newest.tier
         return tier
+
+    def ask_generation(self, lane: int) -> Command:
+        """The command that reads a lane's generation, and whether its readers are up to date: a GET asks nobody."""
+        return (b"HMGET", self.names[lane].lane_key, b"g", b"r")
+
+    def generation_in(self, lane: int, fields: list[bytes | None]) -> int | None:
+        """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive.
+
+        Raises:
+            ServerReplyError: This version of the list of shards is over, and what was read is nobody's any more.
+        """
+        generation, ring = fields
+        if ring is not None and ring != self.ring and not admits(self.ring, ring):
+            self.outdated()
+            raise ServerReplyError(self.shard_names[lane], "NCTOPO " + ring.decode(errors="replace"))
+        try:
+            return int(generation, 16) if generation is not None else None
+        except ValueError:
+            return None
 
     def under(self, ring: Ring, numbers: dict[str, int]) -> Self:
         """Return the tier of another version, which is in use from now on.

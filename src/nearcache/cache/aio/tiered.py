@@ -24,10 +24,6 @@ from ...loading import (
     invalidate_tag,
     new_id,
     read_many,
-    tags_named,
-    take,
-    write,
-    write_many,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
@@ -65,20 +61,19 @@ class AsyncTieredCache(AsyncCache[K, V]):
             return False
 
     async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
-        cache = self.cache
-        ttl_ms, named = cache._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
-        await self._run(write(self._tier, cache, cache._name(key), value, ttl_ms, tags=named))
+        await self._run(self.cache._setting(key, value, ttl, tags))
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
-        cache = self.cache
         found = await self.get(key, DEFAULT)
         if found is DEFAULT:
-            ttl_ms = cache._value_ttl_ms(key, default, DEFAULT)
-            found = await self._run(write(self._tier, cache, cache._name(key), default, ttl_ms, absent_only=True))
+            found = await self._run(self.cache._setting(key, default, DEFAULT, (), absent_only=True))
         return default if found is MISSING else cast("V", found)
 
     async def invalidate(self, key: K) -> bool:
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
+
+    async def _remove(self, key: K) -> bool:
+        return await self._run(self.cache._removing(key))
 
     # -- the hooks of the verbs
 
@@ -90,7 +85,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         return await self._run(self.cache._swapping(key, change, ttl, tags))
 
     async def _take(self, key: Any) -> Any:
-        return await self._run(take(self._tier, self.cache, self.cache._name(key)))
+        return await self._run(self.cache._taking(key))
 
     async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return await self._run(self.cache._touching(key, ttl, whole=whole))
@@ -114,13 +109,10 @@ class AsyncTieredCache(AsyncCache[K, V]):
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
-        named, ttl_ms = self.cache._writing(values, ttl)
-        labels = tags_named(self._tier, check_tags(tags))
-        await self._run(write_many(self._tier, self.cache, named, ttl_ms, labels))
+        await self._run(self.cache._setting_many(values, ttl, tags))
 
     async def delete_many(self, keys: Iterable[K]) -> None:
-        cache = self.cache
-        await self._run(invalidate_many(self._tier, cache, [cache._name(key) for key in keys]))
+        await self._run(self.cache._removing_many(keys))
 
     async def clear(self) -> None:
         await self._run(clear(self._tier, self.cache))

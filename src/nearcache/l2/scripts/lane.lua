@@ -64,8 +64,16 @@ local function announce_keys(L, m, op, wid, n)
 end
 
 -- A mark under l is one of: `L` token generation (a lease: its holder loads), `W` token generation (the same, and somebody
--- waits for it), `H` token (a hold: a change is under way, nothing may be stored), `H*` (holds of several).
+-- waits for it), `H` token (a hold: a change is under way, nothing may be stored), `H*` (holds of several), `P` id (the last
+-- write of the key is record id of the lane's queue, and not written behind the cache yet: nothing may be loaded into it).
 local function is_hold(mark) return mark and sub(mark, 1, 1) == 'H' end
+local function is_pending(mark) return mark and sub(mark, 1, 1) == 'P' end
+
+-- The envelope that waits in queue w for being written behind the cache, by the key's mark: '' for a deletion; nil if none.
+local function waiting(mark, w)
+  local found = is_pending(mark) and call('XRANGE', w, sub(mark, 2), sub(mark, 2))
+  return found and found[1] and found[1][2][4]
+end
 
 -- Whether the mark is a lease given out under this generation: a clear voids all others without touching them.
 local function is_lease(mark, g)
