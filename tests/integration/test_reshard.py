@@ -268,7 +268,7 @@ def test_process_two_steps_behind_is_refused_and_what_it_owes_is_paid_where_it_c
     servers: Servers, open_at: Callable[..., Any]
 ) -> None:
     """It does not read what nobody invalidates for it; its invalidation is made up for at the new owner."""
-    ahead, behind = open_at("ab"), open_at("ab", timeout=0.5)
+    ahead, behind = open_at("ab"), open_at("ab", timeout=2.0)
     freeze(behind)
     change(ahead, servers, "abc")
     ahead.set_many(dict.fromkeys(KEYS, "old"))
@@ -388,7 +388,7 @@ def test_reshard_new_shard_that_is_down_is_named_and_the_call_repeated(
     servers: Servers, open_at: Callable[..., Any]
 ) -> None:
     """Nothing is lost meanwhile, in this process or another."""
-    one, other = open_at("ab", timeout=0.4), open_at("ab", timeout=0.4)
+    one, other = open_at("ab", timeout=2.0), open_at("ab", timeout=2.0)
     servers["c"].kill()
     with pytest.raises(ReshardError, match="every shard has to be told before, and c did not answer") as raised:
         change(one, servers, "abc")
@@ -414,7 +414,7 @@ def test_reshard_old_shard_that_goes_down_in_the_middle_stops_the_change_not_the
     servers: Servers, open_at: Callable[..., Any], at: int
 ) -> None:
     """Keys of other shards go on; once it is back the same call finishes."""
-    one, other = open_at("ab", timeout=0.4), open_at("ab", timeout=0.4)
+    one, other = open_at("ab", timeout=2.0), open_at("ab", timeout=2.0)
     step(one, servers, "bc", at)
     one._membership._catching_up = False
     wait_until(lambda: version(other) == at, what="the other has followed")

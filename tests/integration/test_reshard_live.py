@@ -34,7 +34,8 @@ def start(path, url, names, number, processes, keys, bound):
     global cache, source, mine, every, writes, reads, errors, stopping
     with open(path, "r+b") as file:
         source = mmap.mmap(file.fileno(), 0)
-    cache = nearcache.open(url, shard_names=names, max_staleness=bound, timeout=2.0, ttl=600)
+    cache = nearcache.open(url, shard_names=names, max_staleness=bound, timeout=5.0, connect_timeout=10.0,
+                           ttl=600)
     every, mine = range(keys), range(number, keys, processes)
     writes, reads, errors, stopping = [], [], [], threading.Event()
 
@@ -108,9 +109,8 @@ class Fleet(NamedTuple):
 
     def follow(self, version: int) -> None:
         """Wait until all have come to a version."""
-        wait_until(
-            lambda: all(worker.call("version") == version for worker in self.workers), timeout=20, what="all follow"
-        )
+        for worker in self.workers:
+            wait_until(lambda worker=worker: worker.call("version") == version, timeout=30, what="it follows")
 
     def judge(self, *, most_errors: int = 0) -> None:
         """End the load, and look at all that was written and read."""

@@ -21,6 +21,7 @@ from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
 
 if TYPE_CHECKING:
+    from ..loading import Tier
     from .tiered import TieredCache
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
@@ -79,6 +80,10 @@ class Membership:
 
     # -- for the cache
 
+    def attend(self, tier: Tier) -> None:
+        """Have a tier say the first version, and be told of what its lanes say."""
+        tier.ring, tier.outdated, tier.agreed = self.ring.text, self.outdated, self.agree
+
     def join(self, replies: Iterable[Reply | ShardError]) -> None:
         """Agree with those who use the namespace already. ``replies`` are those to :meth:`question`, of all shards.
 
@@ -104,6 +109,10 @@ class Membership:
             threading.Thread(target=self._catch_up_apart, name="nearcache-follow", daemon=True).start()
         except RuntimeError:  # no thread can be had now; the next heartbeat tries again
             self._catching_up = False
+
+    def agree(self) -> None:
+        """A lane has what this process has: its list was right, and it may follow if others change it."""
+        self._agreed = True
 
     def stop(self) -> None:
         """Take no further step."""
@@ -259,7 +268,7 @@ class Membership:
         if version > self.ring.version:
             if newest.ring is None or newest.text not in (newest.ring.text, newest.ring.left):
                 raise self._refusal(newest.shard, newest.described)
-            self._advance(newest.ring, seen=True)
+            self._advance(newest.ring, seen=newest.text == newest.ring.text)
         elif version == self.ring.version and version_in(newest.text)[1] and newest.text != self.ring.text:
             raise self._refusal(newest.shard, newest.described)
         elif any(record.text != self.ring.text or record.ring is None for record in records):
@@ -286,8 +295,8 @@ class Membership:
             ReshardError: One did not answer; or this process writes behind the cache.
 
         Args:
-            seen: Somebody else has begun to tell. Then the lanes that go have been told, for they are told first; they
-                may have been shut down since.
+            seen: A lane that stays has been told by somebody else. Then the lanes that go have been, for they are told
+                first; they may have been shut down since.
         """
         if self._alive.settings.write_delay is not None:
             raise ReshardError(
@@ -298,7 +307,7 @@ class Membership:
         self._add_missing(ring)
         staying = {endpoint.name for endpoint in ring.endpoints}
         try:
-            if before.new is None and not seen:
+            if before.new is None and ring.step == 1 and not seen:
                 # Of two who begin a change at the same time one has to find out: both begin at the same lane.
                 self._tell(ring, [min(before.old.names)], strict=True)
             self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)

@@ -106,22 +106,12 @@ class TieredCache(MovingCache[K, V]):
         self._endpoints = dict(enumerate(endpoints))
         self._tier = tier_for(settings, shards, codec, MOST_LANES)
         self._membership = Membership(self, shards)
-        self._tier.ring, self._tier.outdated = self._membership.ring.text, self._membership.outdated
+        self._membership.attend(self._tier)
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
-        self._listener = GrowingListener(
-            weakref.ref(self),
-            self._driver,
-            self._tier.lanes,
-            self._tier.names,
-            load_script("heartbeat"),
-            keeper=self._upkeep,
-            horizon=self._horizon,
-            ring=_ring_of(self._tier),
-        )
-        self._tier.ears = self._listener
+        self._listener = self._tier.ears = self._make_listener(self._tier)
         self._sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
@@ -150,6 +140,18 @@ class TieredCache(MovingCache[K, V]):
                 raise
         for helper in helpers:
             helper.start()
+
+    def _make_listener(self, tier: Tier) -> GrowingListener:
+        return GrowingListener(
+            weakref.ref(self),
+            self._driver,
+            tier.lanes,
+            tier.names,
+            load_script("heartbeat"),
+            keeper=self._upkeep,
+            horizon=self._horizon,
+            ring=lambda: tier.now.ring,
+        )
 
     def _sampler_thread(self, rate: float) -> SamplerThread | None:
         if not rate:
@@ -416,10 +418,6 @@ class TieredCache(MovingCache[K, V]):
             self._sampling.start()
         if self._scribe is not None:
             self._scribe.after_fork()
-
-
-def _ring_of(tier: Tier) -> Callable[[], bytes]:
-    return lambda: tier.now.ring
 
 
 # -- parts -------------------------------------------------------------------------------------------------------

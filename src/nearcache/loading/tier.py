@@ -215,9 +215,7 @@ class Tier(Versions):
     ) -> None:
         # One lane per shard, each on a server of its own, so that all may have the same names.
         self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
-        self.shard_names = list(shard_names)
-        self.most_lanes = len(shard_names) if most_lanes is None else most_lanes
-        super().__init__((Placement(shard_names) if placement is None else placement).table, len(shard_names))
+        super().__init__(shard_names, placement or Placement(shard_names), most_lanes)
         self.lanes = [Lane(bound_ns) for _ in shard_names]
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
         self.codec = codec

@@ -30,6 +30,7 @@ class Upkeep:
         self._runner = runner
         self._paying: set[int] = set()
         self._met: set[int] = set()
+        self._untold: set[int] = set()
         self._lock = threading.Lock()
 
     @property
@@ -45,7 +46,7 @@ class Upkeep:
         """Owe again what the lane's new primary does not know of."""
         self._tier.forked(lane, epoch, ends)
         if ends is None and lane in self._met:  # a record made anew does not say in full which shards there are
-            self._tier.outdated()
+            self._untold.add(lane)
         self._met.add(lane)
 
     def refused(self, lane: int) -> None:  # noqa: ARG002
@@ -57,7 +58,12 @@ class Upkeep:
         ring = self._tier.lanes[lane].ring
         if ring is not None and ring != self._tier.now.ring:
             self._tier.outdated()
+        elif ring is not None:
+            self._tier.agreed()
         if not self._tier.journals[lane].owes:
+            if lane in self._untold:
+                self._untold.discard(lane)
+                self._tier.outdated()
             return
         with self._lock:
             if lane in self._paying:

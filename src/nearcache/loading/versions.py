@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._store import Op, Store
@@ -12,7 +12,7 @@ from ..coherence import Histogram, Journal, Lane
 from ..errors import ServerReplyError
 from ..keys import slot_of
 from ..l2 import Command
-from ..placement import LaneNames
+from ..placement import LaneNames, Placement
 from ..rings import Ring, Shards, admits
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ class Versions:
         active: The lanes of this version.
         changing: Of each version in the middle of a change that an operation still goes on with, its tier, by ``ring``.
         outdated: Called when a lane is found to be ahead of this process.
+        agreed: Called when a lane is found to have what this process has.
     """
 
     # What the tier has.
     names: list[LaneNames]
-    shard_names: list[str]
     lanes: list[Lane]
     journals: list[Journal]
     lags: list[Histogram]
@@ -63,13 +63,17 @@ class Versions:
     bound_ns: int
     lock: threading.RLock
 
-    def __init__(self, table: bytes, lanes: int) -> None:
+    def __init__(self, shard_names: Sequence[str], placement: Placement, most_lanes: int | None) -> None:
+        lanes = len(shard_names)
+        self.shard_names = list(shard_names)
+        self.most_lanes = lanes if most_lanes is None else most_lanes
         self.ring = b"1"
-        self.table = table
+        self.table = placement.table
         self.other: bytes | None = None
         self.active: tuple[int, ...] = tuple(range(lanes))
         self.changing: weakref.WeakValueDictionary[bytes, Self] = weakref.WeakValueDictionary()
         self.outdated: Callable[[], None] = _nothing
+        self.agreed: Callable[[], None] = _nothing
         self._newest = Newest(self)
         self._versions: weakref.WeakSet[Any] = weakref.WeakSet([self])
 
