@@ -28,6 +28,8 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .cache.subscriptions import Subscription
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
@@ -56,6 +58,7 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
 from .events import EntryEvent
 from .options import RemovalCause
@@ -84,6 +87,7 @@ __all__ = [
     "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
@@ -104,6 +108,7 @@ __all__ = [
     "ShardTest",
     "ShardUnavailableError",
     "Stats",
+    "Subscription",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",
@@ -111,6 +116,7 @@ __all__ = [
     "ValueTooLargeError",
     "Writer",
     "WritingStats",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 #: Pauses after a failure, in nanoseconds: the first, which doubles, and the longest. Of each a random part is taken.
 FIRST_PAUSE_NS: Final = 200_000_000
 LONGEST_PAUSE_NS: Final = 60_000_000_000
-#: A record that has been given out so often more than it may be tried has ended processes, not just failed.
+#: A record that so many more owners have been given than it may be tried has ended processes, not just failed.
 _DELIVERIES: Final = 10
 
 
@@ -56,7 +56,7 @@ class Change:
         ids: The records that it stands for, in their order; the last is its own.
         due_ns: When it is to be written.
         attempts: How often that has failed.
-        deliveries: How often processes have been given the record.
+        deliveries: To how many owners of the queue the record has been given.
     """
 
     lane: int

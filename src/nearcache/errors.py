@@ -153,10 +153,12 @@ class ServerReplyError(ShardError):
 
     Attributes:
         code: The first word of the reply.
+        reply: All of it.
     """
 
     def __init__(self, shard: str, reply: str) -> None:
         self.code = reply.split(" ", 1)[0]
+        self.reply = reply
         hint = "; by that it has another list of shards than this process" if self.code == "NCTOPO" else ""
         super().__init__(shard, f"the server replied {reply!r}{hint}")
 
@@ -171,6 +173,10 @@ class NotRedisError(ShardError):
 
 class UnsupportedServerError(ShardError):
     """The server lacks something that nearcache needs (Redis 6.2, Valkey 7.2 or newer)."""
+
+
+class WrongTopologyError(ShardError):
+    """The URL names a node of a Redis Cluster as a server by itself, or the other way round."""
 
 
 class CoherenceError(CacheError):

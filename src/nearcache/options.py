@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import MAX_TTL_S, Compression, Isolation, Secrets, Strategy, one_of, ttl_seconds
+from .choices import MAX_TTL_S, Compression, Idle, Isolation, Secrets, Strategy, one_of, ttl_seconds
 from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
@@ -71,8 +71,8 @@ class Settings:
         maxsize: Most entries L1 holds; ``None``: no bound.
         maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
-        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); or a function that returns it for
-            key and value.
+        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); :class:`nearcache.Idle`: so long
+            after it was last read; or a function that returns one of these for key and value.
         jitter: Lifetimes are shortened at random, so that what was stored together does not end together: by at most
             this fraction of them, if below 1, or so many seconds, though not by more than half.
         soft_ttl: From then on a value is old: it is still served, while it is loaded anew in the background. A fraction
@@ -135,7 +135,7 @@ class Settings:
     maxsize: int | None = 100_000
     maxbytes: int | None = None
     policy: Policy = DEFAULT_POLICY
-    ttl: float | Callable[[Any, Any], float | None] | None = 3600.0
+    ttl: float | Idle | Callable[[Any, Any], float | Idle | None] | None = 3600.0
     jitter: float = 0.0
     soft_ttl: float | None = None
     beta: float = 0.0
@@ -324,7 +324,9 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
         url: ``embedded://NAME``, ``memory://``, ``redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/DB]``,
             ``rediss://`` (the same over TLS), ``unix:///PATH[,/PATH...]``, or
             ``redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/MASTER[,MASTER...]`` (``rediss+sentinel://``
-            over TLS; user and password are the masters'), each with ``?option=value&...``.
+            over TLS; user and password are the masters'), or
+            ``redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`` (``rediss+cluster://`` over TLS; some nodes,
+            from which the others are found), each with ``?option=value&...``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
             ``shard_names``, ``shard_weights``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
@@ -408,8 +410,8 @@ def _concerns(option: str, scheme: str) -> bool:
     if option.startswith("ssl_"):
         return scheme.startswith("rediss")
     if option.startswith("sentinel_"):
-        return "+" in scheme
-    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards already
+        return scheme.endswith("+sentinel")
+    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards, a cluster has none
 
 
 def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:

@@ -65,6 +65,30 @@ def everything(cache: Cache[Any, Any], other: Cache[Any, Any]) -> None:
     assert cache.selftest(10).ok
 
 
+def write_behind(url: str, options: dict[str, Any]) -> None:
+    """Do whatever can be done with a queue."""
+    rows: dict[Any, Any] = {}
+
+    def write(key: Any, value: Any) -> None:
+        if value == "poison":
+            raise ValueError(value)
+        rows[key] = value
+
+    writer = nearcache.Writer(write=write, delete=lambda key: rows.pop(key, None))
+    with nearcache.open(url, writer=writer, write_delay=0.01, write_attempts=1, **options) as cache:
+        cache.set_many({"q": 1, "r": 2, "s": "poison"})
+        del cache["r"]
+        cache.drop("q")
+        cache.clear()
+        assert cache.get_or_load("q", lambda key: 1) == 1
+        cache.flush(20)
+        assert rows == {"q": 1}
+        (letter,) = cache.dead_letters()
+        assert cache.replay_dead_letters([letter.id]) == 1
+        cache.flush(20)
+        assert cache.discard_dead_letters([letter.id for letter in cache.dead_letters()]) == 1
+
+
 @pytest.mark.parametrize("page", ["operations.md", "wire.md", "security.md"])
 def test_documented_rights_suffice_for_everything(redis_server: RedisServer, page: str) -> None:
     """Each page has the line; no operation, heartbeat or message is refused, not even in silence."""
@@ -81,6 +105,7 @@ def test_documented_rights_suffice_for_everything(redis_server: RedisServer, pag
         redis_server.cli("SCRIPT", "FLUSH")
         everything(cache, other)
         assert cache.health().ok
+        write_behind(redis_server.url, options)
         refused = {_text(entry, "object") for entry in redis_server.cli("ACL", "LOG")}
     assert refused <= {"client", "client|no-evict"}  # Redis 6.2 has no such thing
 

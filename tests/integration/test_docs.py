@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import nearcache
+from nearcache import MemoryCache
+from nearcache.aio import AsyncCache
 from nearcache.options import parse
 from support.redis import Binary, RedisServer
 
@@ -77,3 +79,14 @@ def test_stand_ins_are_needed_and_fences_say_their_language() -> None:
     assert languages <= {"", "python", "console", "text"}
     bare = [m[2] for page in PAGES for m in FENCE.finditer(page.read_text("utf-8")) if not m[1]]
     assert not [code for code in bare if re.search(r"^(import |from .* import |cache\W)", code, re.MULTILINE)]
+
+
+def test_names_that_others_are_mapped_to_exist() -> None:
+    """Whatever the right column of docs/coming-from.md calls or takes from the module."""
+    text = (ROOT / "docs" / "coming-from.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    ours = " ".join(row[1] for row in rows if len(row) == 2)
+    names = set(re.findall(r"(\w+)\(", ours)) | set(re.findall(r"\bnearcache\.(\w+)", ours))
+    places = [MemoryCache, AsyncCache, nearcache, nearcache.lru_cache(len), MemoryCache().cached(key=len)(len)]
+    assert len(names) >= 20
+    assert [name for name in names if not any(hasattr(place, name) for place in places)] == []

@@ -27,7 +27,7 @@ class Ear:
 
     def take(self) -> list[tuple[Any, ...]]:
         """Return what came since the last time, when all that is in the server by now has come."""
-        assert self.cache.selftest().ok
+        assert self.cache.selftest(PATIENCE).ok
         assert self.subscription.flush(PATIENCE)
         told = [(e.kind, e.key, e.value if e.has_value else "?", e.cause, e.origin) for e in self.events]
         self.events.clear()

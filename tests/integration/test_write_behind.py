@@ -3,63 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import ABSENT, BacklogFullError, Cache, ConfigError, FlushTimeoutError, ShardUnavailableError, Writer
+from nearcache import ABSENT, Cache, ConfigError, ShardUnavailableError, Writer
 from support.redis import RedisServer
+from support.rows import Database
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 Opener = Callable[..., Cache[Any, Any]]
 QUEUE, DEAD, OWNER = "nc:{default:0}:w", "nc:{default:0}:d", "nc:{default:0}:o"
-
-
-class Database:
-    """What is behind the cache.
-
-    Attributes:
-        rows: What it holds.
-        calls: What it was asked to do, in order.
-        poison: Keys that it refuses.
-        gate: Cleared, it keeps every change waiting.
-    """
-
-    def __init__(self) -> None:
-        self.rows: dict[Any, Any] = {}
-        self.calls: list[tuple[str, Any]] = []
-        self.poison: set[Any] = set()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def load(self, key: Any) -> Any:
-        return self.rows[key]
-
-    def write(self, key: Any, value: Any) -> None:
-        self._commit("write", {key: value})
-
-    def write_many(self, values: Mapping[Any, Any]) -> None:
-        self._commit("write_many", values)
-
-    def delete(self, key: Any) -> None:
-        self._commit("delete", {key: ABSENT})
-
-    def _commit(self, call: str, values: Mapping[Any, Any]) -> None:
-        self.calls.append((call, dict(values)))
-        assert self.gate.wait(30)
-        if bad := self.poison & set(values):
-            raise ValueError(f"refused: {sorted(bad)}")
-        for key, value in values.items():
-            if value is ABSENT:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = value
 
 
 @pytest.fixture
@@ -147,6 +108,7 @@ def test_deleted_key_is_absent_until_it_is_deleted_and_afterwards(open_cache: Op
     assert cache["b"] == 2
     assert cache.pop("b") == 2
     cache.delete_many(["c", "d"])
+    cache.delete_many([])
     wait_until(lambda: "a" not in other)
     for key in "abcd":
         for process in (cache, other):
@@ -194,128 +156,12 @@ def test_many_are_queued_and_written_in_batches(open_cache: Opener, database: Da
 
 def test_large_values_and_odd_keys_are_written_as_they_are(open_cache: Opener, database: Database) -> None:
     """Through the queue and back: bytes, tuples, numbers, a megabyte, under encryption."""
-    cache = open_cache(encryption_keys=b"k" * 32)
+    cache = open_cache(encryption_keys=b"k" * 32, isolation="copy")
     values = {"": None, b"\0\xff": b"\n", ("a", 1): [1, {"b": 2}], 7: "x" * 1_000_000, "{}": "y" * 20_000}
     for key, value in values.items():
         cache[key] = value
     cache.flush(10)
     assert database.rows == values
-
-
-def test_records_in_the_queue_are_sealed_as_values_are(
-    open_cache: Opener, database: Database, redis_server: RedisServer
-) -> None:
-    """Encrypted under the key that they belong to; what was tampered with is a dead letter, never written."""
-    cache = open_cache(write_delay=60, encryption_keys=b"k" * 32)
-    with redis_server.client() as client:
-        cache["k"] = "the secret"
-        ((_, fields),) = client.xrange(QUEUE)
-        assert b"the secret" not in fields[b"e"]
-        client.xadd(QUEUE, {"k": b"sother", "e": fields[b"e"]})
-    cache.flush(10)
-    assert database.rows == {"k": "the secret"}
-    ((_, key, value, is_deletion, error, _),) = cache.dead_letters()
-    assert (key, value, is_deletion) == ("other", ABSENT, False)
-    assert "ForgedError" in error
-
-
-def test_poison_becomes_a_dead_letter_and_dooms_nobody(open_cache: Opener, database: Database) -> None:
-    """The rest of its batch is written at once; it leaves the cache, which says what the data says."""
-    database.rows["bad"] = "old"
-    database.poison = {"bad"}
-    cache = open_cache(write_attempts=2)
-    cache.set_many({"bad": "new", "good": 1, "better": 2})
-    wait_until(lambda: set(database.rows) == {"bad", "good", "better"})
-    assert cache["bad"] == "new"
-    cache.flush(20)
-    (letter,) = cache.dead_letters()
-    assert letter[1:] == ("bad", "new", False, "ValueError: refused: ['bad']", 2)
-    wait_until(lambda: cache["bad"] == "old")
-    stats = cache.health().writing
-    assert (stats.written, stats.dead, stats.retried, stats.backlog) == (2, 1, 1, 0)
-    assert stats.last_error == "ValueError: refused: ['bad']"
-
-
-def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Database) -> None:
-    """All or some; never over a newer change that waits."""
-    database.poison = {"a", "b", "c", "gone"}
-    cache = open_cache(write_attempts=1)
-    cache.set_many({"a": 1, "b": 2, "c": 3})
-    del cache["gone"]
-    cache.flush(20)
-    letters = {letter.key: letter for letter in cache.dead_letters()}
-    assert set(letters) == {"a", "b", "c", "gone"}
-    assert letters["gone"].is_deletion
-    database.poison = set()
-    assert cache.discard_dead_letters([letters["a"].id, letters["gone"].id]) == 2
-    assert cache.discard_dead_letters([letters["a"].id]) == cache.discard_dead_letters([]) == 0
-    database.gate.clear()
-    cache["b"] = "newer"
-    assert cache.replay_dead_letters() == 1  # c
-    assert cache["c"] == 3
-    database.gate.set()
-    cache.flush(20)
-    assert database.rows == {"b": "newer", "c": 3}
-    assert [letter.key for letter in cache.dead_letters()] == ["b"]
-    assert cache.replay_dead_letters([letters["b"].id]) == 1
-    cache.flush(20)
-    assert database.rows["b"] == cache["b"] == 2
-    with pytest.raises(ValueError, match="'x' is no id"):
-        cache.replay_dead_letters(["x"])
-
-
-def test_outage_behind_the_cache_costs_no_changes(open_cache: Opener, database: Database) -> None:
-    """After some failures in a row the rest is not tried; all is written when it is over."""
-    values = {f"k{number}": number for number in range(50)}
-    database.poison = set(values)
-    cache = open_cache()
-    cache.set_many(values)
-    wait_until(lambda: cache.stats().writing.errors >= 4)
-    assert sum(call == "write" for call, _ in database.calls) < len(values)
-    database.poison = set()
-    cache.flush(30)
-    assert (database.rows, cache.dead_letters()) == (values, [])
-
-
-def test_full_backlog_makes_writers_wait_and_then_refuses_them(
-    open_cache: Opener, database: Database, redis_server: RedisServer
-) -> None:
-    """Nothing is changed by what is refused; there is room again when something has been written."""
-    database.gate.clear()
-    cache = open_cache(max_backlog=2, timeout=0.3, write_attempts=None)
-    other = open_cache(max_backlog=2, timeout=20)
-    cache["a"] = 1
-    cache["b"] = 2
-    for refused in (
-        lambda: cache.set("c", 3),
-        lambda: cache.__delitem__("c"),
-        lambda: cache.incr("c"),
-    ):
-        with pytest.raises(BacklogFullError, match="2 changes wait to be written, max_backlog=2"):
-            refused()
-    with pytest.raises(nearcache.BulkError, match="max_backlog=2") as caught:
-        cache.set_many({"c": 3})
-    assert set(caught.value.failed) == {"c"}
-    assert "c" not in cache
-    assert cache.stats().coherence.owed <= 1
-    waiting = threading.Thread(target=lambda: other.set("d", 4))
-    waiting.start()
-    database.gate.set()
-    waiting.join(20)
-    cache.flush(20)
-    assert database.rows == {"a": 1, "b": 2, "d": 4}
-
-
-def test_flush_that_takes_too_long_says_so(open_cache: Opener, database: Database) -> None:
-    """And loses nothing."""
-    database.gate.clear()
-    cache = open_cache()
-    cache["k"] = 1
-    with pytest.raises(FlushTimeoutError, match=r"within 0\.05 s"):
-        cache.flush(0.05)
-    database.gate.set()
-    cache.flush(20)
-    assert database.rows == {"k": 1}
 
 
 def test_one_process_writes_at_a_time_and_the_next_goes_on_in_order(
@@ -366,20 +212,6 @@ def test_flushed_server_leaves_no_mark_that_blocks(
         cache["k"] = "new"
         cache.flush(10)
     assert database.rows["k"] == "new"
-
-
-def test_program_without_a_queue_in_between_ends_with_what_was_written(
-    open_cache: Opener, database: Database, redis_server: RedisServer
-) -> None:
-    """One that stores past the queue takes the mark away; then the end of the record invalidates."""
-    cache, stranger = open_cache(), open_cache(writer=None, write_delay=None)
-    database.gate.clear()
-    cache["k"] = "written"
-    wait_until(lambda: database.calls)
-    stranger["k"] = "not written"
-    database.gate.set()
-    cache.flush(10)
-    wait_until(lambda: stranger["k"] == "written")
 
 
 def test_hold_does_not_take_the_waiting_value_away(open_cache: Opener, database: Database) -> None:
@@ -442,6 +274,17 @@ def test_coroutine_functions_write_behind_and_aio_flushes(open_cache: Opener) ->
     assert len(loops) == 1
 
 
+def test_memory_cache_and_cache_without_queue_have_nothing_to_flush(open_cache: Opener) -> None:
+    """The calls are there, and do nothing."""
+    for cache in (nearcache.open("memory://"), open_cache(write_delay=None)):
+        cache["k"] = 1
+        cache.flush()
+        assert cache.dead_letters() == []
+        assert cache.replay_dead_letters() == cache.discard_dead_letters([]) == 0
+        assert cache.stats().writing == cache.health().writing == nearcache.WritingStats()
+        cache.close()
+
+
 def test_writer_slower_than_its_lock_stays_the_owner(open_cache: Opener, database: Database) -> None:
     """The listener renews it: nobody else begins the same."""
     cache, other = open_cache(lease=0.2), open_cache(lease=0.2)
@@ -466,3 +309,46 @@ def test_server_that_may_evict_the_queue_is_refused(open_cache: Opener, redis_se
     open_cache(write_delay=None)["k"] = 1
     redis_server.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     open_cache()
+
+
+def test_dropped_cache_ends_its_writer(open_cache: Opener, redis_server: RedisServer, database: Database) -> None:
+    """Without close: no thread holds the cache, and none is left. What waits is the next one's."""
+    cache = nearcache.open(redis_server.url, writer=database, write_delay=60)
+    cache["k"] = 1
+    wait_until(lambda cache=cache: cache.stats().writing.owned)
+    gone = weakref.ref(cache)
+    del cache
+    gc.collect()
+    assert gone() is None
+    open_cache().flush(20)
+    assert database.rows == {"k": 1}
+
+
+def test_listeners_are_told_of_queued_changes_as_of_others(open_cache: Opener) -> None:
+    """Stored, replaced, deleted, by whom; the end of a record is no change."""
+    cache, other = open_cache(), open_cache()
+    seen: list[Any] = []
+    told: list[Any] = []
+    with (
+        cache.listen(lambda event: seen.append((event.kind, event.key, event.origin))) as mine,
+        other.listen(lambda event: told.append((event.kind, event.key, event.origin))) as theirs,
+    ):
+        cache["k"] = 1
+        cache["k"] = 2
+        cache.incr("k")
+        del cache["k"]
+        cache.delete_many(["j"])
+        cache.flush(10)
+        other["end"] = 1
+        wait_until(lambda: ("created", "end", "remote") in seen)
+        wait_until(lambda: ("created", "end", "local") in told)
+        assert mine.flush(10)
+        assert theirs.flush(10)
+    assert [event for event in seen if event[1] != "end"] == [
+        ("created", "k", "local"),
+        ("updated", "k", "local"),
+        ("updated", "k", "local"),
+        ("removed", "k", "local"),
+        ("removed", "j", "local"),
+    ]
+    assert [event[0] for event in told if event[1] == "k"][-1] == "removed"

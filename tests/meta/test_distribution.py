@@ -92,6 +92,7 @@ def test_installed_lua_scripts_are_all_there(installed: set[str]) -> None:
     scripts = {PurePosixPath(name).stem for name in installed if name.endswith(".lua")}
     assert {"set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat"} <= scripts
     assert {"lane", "cli_invalidate", "touch", "take"} <= scripts
+    assert {"dequeue", "written", "buried", "requeue"} <= scripts
 
 
 def test_installed_version_is_the_packages_own() -> None:

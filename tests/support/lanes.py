@@ -97,9 +97,17 @@ class Lane:
         """Name of a lease or hold."""
         return self.prefix + b"l:" + key
 
-    def run(self, name: str, keys: Sequence[bytes], *arguments: Any, ring: int = 1, nonce: bytes = NONCE) -> Any:
-        """Run a script on keys of the user; the lane record is added. Error replies are raised."""
-        names = [*map(self.value, keys), *map(self.lease, keys), self.record]
+    def run(
+        self,
+        name: str,
+        keys: Sequence[bytes],
+        *arguments: Any,
+        ring: int = 1,
+        nonce: bytes = NONCE,
+        more: Sequence[bytes] = (),
+    ) -> Any:
+        """Run a script on keys of the user, ``more`` of the lane's, and its record. Error replies are raised."""
+        names = [*map(self.value, keys), *map(self.lease, keys), *(self.prefix + each for each in more), self.record]
         call = load_script(name).call(names, [ring, nonce, *arguments])
         if self.bare:
             return self._run_bare(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing_extensions import assert_type
 
 import nearcache
-from nearcache import Cache, MemoryCache, SelfTest
+from nearcache import Cache, Idle, MemoryCache, SelfTest
 from nearcache.aio import AsyncCache, AsyncView
 
 prices: Cache[str, int] = nearcache.open("memory://", maxsize=100)
@@ -35,6 +35,9 @@ async def use_single_keys() -> None:
         assert_type(await c.invalidate("a"), bool)
         assert_type(await c.contains(1), bool)
         await c.set("a", 1, ttl=2.5, tags=("t",))
+        assert_type(await c.get_or_load("a", load, ttl=Idle(60)), int)
+        assert_type(await c.get_or_load("a", load, ttl=lambda key, value: len(key) + value), int)
+        await c.set("a", 1, ttl=Idle(2.5))
         await c.set(1, 1)  # type: ignore[arg-type]  # a key of another type
         await c.set("a", "1")  # type: ignore[arg-type]  # a value of another type
         await c.get_or_load("a", str.upper)  # type: ignore[arg-type]  # a loader of other values

@@ -96,6 +96,22 @@ def observe() -> None:
     assert_type(prices.selftest(), SelfTest)
 
 
+def write_behind() -> None:
+    """What writes takes any function of key and value; what could not be written is typed."""
+    own = nearcache.open("redis://a", writer=nearcache.Writer(write=note_row, delete=print), write_delay=1)
+    own.flush(timeout=5)
+    assert_type(own.dead_letters(), list[nearcache.DeadLetter])
+    assert_type(own.dead_letters()[0].id, str)
+    assert_type(own.replay_dead_letters(), int)
+    assert_type(own.discard_dead_letters(["0-1-0"]), int)
+    assert_type(own.stats().writing.backlog, int)
+    nearcache.Writer(write=len)  # type: ignore[arg-type]  # it takes one argument
+
+
+def note_row(key: str, value: int) -> None:
+    """A writer."""
+
+
 def close() -> None:
     """A cache is a context manager that hands on its own type."""
     with nearcache.open("memory://") as cache:

@@ -46,6 +46,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
         ["namespace shop", "started with [a], but shard s1 has recorded version 4, [a, b]", "reshard()"],
     ),
     (errors.ReshardError("s1 did not answer", ["s1"]), {"shards": ("s1",)}, ["s1 did not answer"]),
+    (errors.WrongTopologyError("h:1", "it is a node"), {"shard": "h:1"}, ["h:1", "node"]),
     (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
     (errors.ContentionError("k", 3), {"key": "k", "attempts": 3}, ["key 'k'", "each of 3 attempts", "later"]),
     (

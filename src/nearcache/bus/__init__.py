@@ -3,5 +3,6 @@
 from .follower import Followed, Follower
 from .growing import GrowingListener
 from .listener import Listener
+from .roaming import RoamingListener
 
-__all__ = ["Followed", "Follower", "GrowingListener", "Listener"]
+__all__ = ["Followed", "Follower", "GrowingListener", "Listener", "RoamingListener"]

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..coherence import Lane
 from ..placement import LaneNames
+from .connection import Connection
 from .follower import Followed, Follower
-from .listener import Listener, _Connection, _nonce
+from .listener import Listener, _nonce
 from .observing import Observer
 
 
@@ -41,7 +42,7 @@ class GrowingListener(Listener):
 
     def follow(self, number: int, lane: Lane, names: LaneNames) -> None:
         """Follow one more lane, or another one of a number that is not followed any more."""
-        connection = _Connection(number, self._make_follower([Followed(number, lane, names)]))
+        connection = Connection(number, self._make_follower([Followed(number, lane, names)]))
         if self._observer is not None:
             connection.follower.report_to(self._observer)
         self._followers[number] = connection.follower
@@ -75,7 +76,7 @@ class GrowingListener(Listener):
         while self._changes:
             self._changes.popleft()()
 
-    def _subscribe(self, connection: _Connection, link: Any) -> None:
+    def _subscribe(self, connection: Connection, link: Any) -> None:
         if connection in self._connections:
             super()._subscribe(connection, link)
         else:  # it was left meanwhile

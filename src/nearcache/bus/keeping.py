@@ -1,8 +1,20 @@
-"""Who keeps what a process has to do in Redis because of what its followers hear."""
+"""What followers are lent: the heartbeat's script, and who keeps what has to be done in Redis."""
 
 from __future__ import annotations
 
 from typing import Any, Final, Protocol
+
+
+class Script(Protocol):
+    """The heartbeat's Lua script."""
+
+    @property
+    def source(self) -> bytes:
+        """What EVAL takes."""
+
+    @property
+    def sha(self) -> bytes:
+        """What EVALSHA takes."""
 
 
 class Keeper(Protocol):

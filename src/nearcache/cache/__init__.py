@@ -70,9 +70,9 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     url = chosen_url(url)
     if isinstance(url, str) and url.startswith("memory:"):
         if is_aging(parse(url, **options)):
-            from .aging import AgingMemoryCache
+            from .idling import IdlingMemoryCache
 
-            return AgingMemoryCache(url, **options)
+            return IdlingMemoryCache(url, **options)
         return MemoryCache(url, **options)
     from .isolated import IsolatedCache
     from .tiered import TieredCache

@@ -53,7 +53,6 @@ Lifetime: TypeAlias = freshness.Lifetime
 
 #: "Not given", where None means something.
 DEFAULT: Final = ABSENT
-
 #: An instant, in seconds, that is later than any.
 _LATEST_S: Final = 2.0**33
 
@@ -424,9 +423,7 @@ class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
             return True
         if isinstance(other, Cache):
             return dict(self.snapshot()) == dict(other.snapshot())
-        if isinstance(other, Mapping):
-            return dict(self.snapshot()) == dict(other)
-        return NotImplemented
+        return dict(self.snapshot()) == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # as for every mutable mapping
 

@@ -29,6 +29,8 @@ _log: Final = logging.getLogger("nearcache")
 #: How often an owner looks for records of other processes, and how often others look whether there is one, in seconds.
 _LOOK_S: Final = 0.25
 _IDLE_S: Final = 2.0
+#: So many pages of a queue are read at most before something is written.
+_LOOKS: Final = 10
 #: So long ``close`` waits for the writer to come back with what it has begun.
 _CLOSE_S: Final = 5.0
 #: So many single changes may fail one after the other before the rest of a batch is taken to fail as well.
@@ -67,7 +69,7 @@ class Scribe:
         self._clock = clock
         self._limits = (round(settings.write_delay * 1e9), settings.write_batch, settings.write_attempts)
         self._look_s = min(_LOOK_S, max(settings.write_delay / 2, 0.02))
-        self.room = Room(settings.max_backlog, round(settings.timeout * 1e9), self.wake)
+        self.room = Room(settings.max_backlog, round(settings.timeout * 1e9), self.note)
         self.counters = _Counters()
         self._reset()
 
@@ -81,6 +83,7 @@ class Scribe:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_idle = self._is_noted = False
         self._hurry = 0
         self._hurrying = threading.Lock()
 
@@ -105,8 +108,14 @@ class Scribe:
         self.start()
 
     def wake(self) -> None:
-        """There is something to do."""
+        """There is something to do at once."""
         self._woken.set()
+
+    def note(self) -> None:
+        """There is a record. Who does not rest looks soon anyway: it is not to look at every record."""
+        self._is_noted = True
+        if self._is_idle:
+            self._woken.set()
 
     @contextlib.contextmanager
     def hurried(self) -> Any:
@@ -127,6 +136,7 @@ class Scribe:
         try:
             while not stopping.is_set():
                 self._woken.clear()
+                self._is_noted = False
                 try:
                     pause_s = self._turn()
                 except CacheError as error:  # L2 did not answer, or the cache is being closed
@@ -135,7 +145,9 @@ class Scribe:
                 except Exception:  # noqa: BLE001  a mistake here must not stop what nobody else does
                     _log.exception("writing behind the cache went wrong; it goes on")
                     pause_s = _IDLE_S
-                self._woken.wait(pause_s)
+                self._is_idle = pause_s > _LOOK_S  # first this, then the look, or a record could be overlooked
+                self._woken.wait(min(pause_s, self._look_s) if self._is_noted else pause_s)
+                self._is_idle = False
             with contextlib.suppress(CacheError):
                 self._runner.run(self._queues.release(self._tier))
         finally:
@@ -146,9 +158,12 @@ class Scribe:
         """Do what there is to do. Returns for how many seconds there is nothing."""
         queues, backlog = self._queues, self._queues.backlog
         backlog.is_hurried = self._hurry > 0
-        failed = self._runner.run(queues.fetch(self._tier))
-        if failed:
-            self.counters.last_error = str(failed[0])
+        for _ in range(_LOOKS):
+            failed = self._runner.run(queues.fetch(self._tier))
+            if failed:
+                self.counters.last_error = str(failed[0])
+            if not queues.has_more(self._tier):
+                break
         if queues.is_catching_up(self._tier):
             return 0.0
         changes = backlog.take(self._clock())
@@ -158,7 +173,9 @@ class Scribe:
         wait_ns = backlog.wait_ns(self._clock())
         if wait_ns is not None:
             return min(wait_ns / 1e9, self._look_s)
-        return self._look_s if any(queues.lengths) else _IDLE_S * (0.75 + _chance() / 2)
+        if any(queues.lengths):
+            return self._look_s if self._tier.queues else _LOOK_S
+        return _IDLE_S * (0.75 + _chance() / 2)
 
     def _write(self, changes: list[Change]) -> None:
         """Have changes written: at once where that can be, one by one where it fails."""
@@ -171,7 +188,9 @@ class Scribe:
                 self._bury(change, f"{type(error).__name__}: {error}")
                 continue
             if self._queues.backlog.is_hopeless(change):
-                self._bury(change, f"given out {change.deliveries} times and never settled: it may end processes")
+                self._bury(
+                    change, f"given to {change.deliveries} owners of the queue and never settled: it may end processes"
+                )
             elif value is ABSENT:
                 deletions[key] = change
             else:
@@ -285,11 +304,15 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
         ConfigError: One may evict it.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(shard, sections) for shard in range(count)]
-    for shard, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
+    exchanges = [Exchange(lane, sections) for lane in range(count)]
+    known: set[int] = set()
+    for lane, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
         if isinstance(reply, ShardError) or any(isinstance(value, ShardError) for value in reply.values):
-            _log.warning("shard %d does not tell whether it keeps what waits to be written: %s", shard, reply)
+            _log.warning("lane %d: its server does not tell whether it keeps what waits to be written: %s", lane, reply)
             continue
+        if reply.identity in known:
+            continue
+        known.add(reply.identity)
         text = b"\n".join(reply.values).decode("utf-8", "replace")
         told = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
         policy = told.get("maxmemory_policy", "")
@@ -302,7 +325,7 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
             )
         if told.get("aof_enabled") == "0":
             _log.warning(
-                "shard %d has no append-only file (appendonly no): a restart of the server loses the changes that wait "
-                "to be written (docs/writing.md)",
-                shard,
+                "lane %d: its server has no append-only file (appendonly no), and loses the changes that wait to be "
+                "written when it is restarted (docs/writing.md)",
+                lane,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .._store import Store
@@ -16,6 +16,7 @@ from ..loading import (
     Tier,
     Way,
     delete_behind,
+    delete_many_behind,
     delete_through,
     invalidate,
     invalidate_many,
@@ -197,16 +198,15 @@ class ChangingBehind(Changing):
         """Queue a deletion. The key counts as having been there: what is behind the cache is not asked."""
         del key
         self._writer.require_deletes()
-        return self._remove(store, [name])
+        return self._remove(store, name)
 
     def remove_many(self, store: Store[Any, Any], names: Mapping[Any, Any]) -> Steps[Any]:
         """Queue deletions."""
         self._writer.require_deletes()
-        return self._remove(store, names.values())
+        return delete_many_behind(self._tier, store, names.values(), self.way)
 
-    def _remove(self, store: Store[Any, Any], names: Iterable[Any]) -> Steps[bool]:
-        for name in names:
-            yield from delete_behind(self._tier, store, name, self._room)
+    def _remove(self, store: Store[Any, Any], name: Any) -> Steps[bool]:
+        yield from delete_behind(self._tier, store, name, self._room)
         return True
 
     def take(self, store: Store[Any, Any], name: Any) -> Steps[Any]:

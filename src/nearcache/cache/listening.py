@@ -204,9 +204,11 @@ class TieredHub(Hub):
         """A script is about to be called, which may send a message under the id that is its first argument."""
         scripts = self._scripts
         if script is scripts.set:
-            mode = arguments[2]
-            if mode:
-                self._sent(int(arguments[0], 16)).existed = mode != b"NX"
+            own, mode = self._sent(int(arguments[0], 16)), arguments[2]
+            if mode.endswith(b"NX"):
+                own.existed = False
+            elif mode[-19:].startswith(b"CAS"):
+                own.existed = True
         elif script is scripts.touch:
             self._sent(int(arguments[0], 16)).is_silent = True
         elif script is scripts.invalidate or script is scripts.take or script is scripts.clear:

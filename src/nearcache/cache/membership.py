@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..bus import GrowingListener
 from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError, ShardUnavailableError
 from ..keys import slot_of
 from ..l2 import Exchange, Reply, load_script
@@ -63,7 +64,7 @@ class Membership:
         numbers: The lane of each shard of it, by name.
     """
 
-    def __init__(self, cache: TieredCache[Any, Any], shards: Shards) -> None:
+    def __init__(self, cache: TieredCache[Any, Any], shards: Shards, tier: Tier) -> None:
         self._cache: weakref.ref[TieredCache[Any, Any]] = weakref.ref(cache)
         self._namespace = cache.settings.namespace
         self._like = shards.endpoints[0]
@@ -77,12 +78,9 @@ class Membership:
         self._resting: list[int] = []  # numbers of lanes that are in no use any more
         self.ring = Ring(FIRST, shards)
         self.numbers = {name: number for number, name in enumerate(shards.names)}
+        tier.ring, tier.outdated, tier.agreed = self.ring.text, self.outdated, self.agree
 
     # -- for the cache
-
-    def attend(self, tier: Tier) -> None:
-        """Have a tier say the first version, and be told of what its lanes say."""
-        tier.ring, tier.outdated, tier.agreed = self.ring.text, self.outdated, self.agree
 
     def join(self, replies: Iterable[Reply | ShardError]) -> None:
         """Agree with those who use the namespace already. ``replies`` are those to :meth:`question`, of all shards.
@@ -181,6 +179,12 @@ class Membership:
         if cache is None or self._stopping.is_set():
             raise ClosedError("the cache was closed")
         return cache
+
+    @property
+    def _listener(self) -> GrowingListener:
+        listener = self._alive._listener
+        assert isinstance(listener, GrowingListener)
+        return listener
 
     def _agree(self, records: list[Record]) -> None:
         """Take the version in use, if it is one of a list that this process was started with."""
@@ -386,14 +390,14 @@ class Membership:
             cache._driver.put_shard(number, endpoint)
             cache._endpoints[number] = endpoint
             self.numbers[endpoint.name] = number
-            cache._listener.follow(number, tier.lanes[number], tier.names[number])
+            self._listener.follow(number, tier.lanes[number], tier.names[number])
 
     def _rest(self, names: set[str]) -> None:
         """Follow lanes no longer that no ring has any more."""
         cache, tier = self._alive, self._tier
         for name in names:
             number = self.numbers.pop(name)
-            cache._listener.leave(number)
+            self._listener.leave(number)
             tier.derived.leave(cache, number)
             cache._driver.rest_shard(number)
             self._resting.append(number)

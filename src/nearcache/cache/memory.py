@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from .._store import Op
 from ..absence import ABSENT
 from ..changes import MISSING
+from ..choices import Idle
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
@@ -40,7 +41,7 @@ _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_hub"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_hub", "_idle", "_next"}
 )
 
 
@@ -70,6 +71,8 @@ class MemoryCache(ExchangingCache[K, V]):
     of their time, and attributes of subclasses; not counters, nor loads under way. ``__init__`` is not called again.
     """
 
+    _takes_idle = False
+
     def __init__(self, url: str = "memory://", /, **options: Any) -> None:
         settings = parse(url, **options)
         if settings.scheme != "memory":
@@ -78,7 +81,7 @@ class MemoryCache(ExchangingCache[K, V]):
             raise ConfigError(
                 "url",
                 url,
-                "open a cache with soft_ttl, beta, jitter, negative_ttl or a function as ttl by nearcache.open",
+                "open a cache with soft_ttl, beta, jitter, negative_ttl, an Idle or function as ttl by nearcache.open",
             )
         self._begin(settings)
 
@@ -87,7 +90,7 @@ class MemoryCache(ExchangingCache[K, V]):
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
-            ttl_ns=0 if settings.ttl is None or callable(settings.ttl) else round(settings.ttl * 1e9),
+            ttl_ns=round(settings.ttl * 1e9) if isinstance(settings.ttl, (int, float)) else 0,
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
@@ -235,6 +238,14 @@ class MemoryCache(ExchangingCache[K, V]):
         self.open(op)
         with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
             self._keep(op, value, life, 0, size, self._depend(tags))
+
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        if self._takes_idle:
+            return chosen
+        if callable(chosen):
+            return lambda key, value: _lasting(chosen(key, value))
+        return _lasting(chosen)
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -426,6 +437,14 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(cache, name)
 
 
+def _lasting(ttl_ms: int) -> int:
+    """Return a lifetime that is no idle time."""
+    if ttl_ms < 0:
+        remedy = "open the memory:// cache with ttl=nearcache.Idle(...), and give values that differ a ttl of their own"
+        raise ConfigError("ttl", Idle(-ttl_ms / 1000), remedy)
+    return ttl_ms
+
+
 def is_aging(settings: Settings) -> bool:
     """Whether what the compiled store knows of lifetimes is not enough."""
-    return callable(settings.ttl) or not freshness_of(settings).is_plain
+    return callable(settings.ttl) or isinstance(settings.ttl, Idle) or not freshness_of(settings).is_plain

@@ -16,7 +16,6 @@ from .report import Resharded
 from .swapping import SwappingCache
 
 if TYPE_CHECKING:
-    from ..bus import GrowingListener
     from ..loading import Tier
     from .membership import Membership
 
@@ -25,8 +24,7 @@ class MovingCache(SwappingCache[K, V]):
     """See the module."""
 
     _tier: Tier
-    _membership: Membership
-    _listener: GrowingListener
+    _membership: Membership | None
 
     def reshard(
         self,
@@ -39,13 +37,16 @@ class MovingCache(SwappingCache[K, V]):
     ) -> Resharded:
         """Change the list of shards of the namespace, for all processes, while they work. See :meth:`Cache.reshard`."""
         self._use()
+        membership = self._membership
+        if membership is None:
+            raise ConfigError("url", url, "a Redis Cluster moves its keys itself, with its own tools")
         given = {"shard_names": shard_names, "shard_weights": shard_weights}
-        target = _target(self.settings, self._membership.ring.reads, url, placement, given)
+        target = _target(self.settings, membership.ring.reads, url, placement, given)
         wait_s = self.settings.max_staleness if pause is None else pause
         if not 0 <= wait_s <= 3600:
             raise ConfigError("pause", pause, "give seconds from 0 to 3600, or None for max_staleness")
-        before = self._membership.ring.old
-        version = self._membership.change(target, wait_s)
+        before = membership.ring.old
+        version = membership.change(target, wait_s)
         return Resharded(version, target.names, sum(moved(before, target).values()) / SLOTS)
 
     def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import weakref
 from typing import Any, Protocol
 
+from .._store import Store
+from ..bus import GrowingListener, Listener, RoamingListener
+from ..clocks import monotonic_ns
 from ..codecs import ValueCodec
+from ..coherence import Horizon, Lane, State
 from ..embedded import EmbeddedServers
 from ..freshness import freshness_of
-from ..l2 import Driver, Introduction
-from ..loading import ENDLESS_MS, ThreadRunner, Tier
+from ..l2 import NOWHERE, ClusterDriver, Driver, Introduction, load_script
+from ..loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
 from ..options import Endpoint, Settings
+from ..placement import CLUSTER_LANES, slot_of_lane
 from ..rings import Shards
 from .behind import Scribe
 from .changing import Changing, ChangingBehind, ChangingThrough
+from .membership import MOST_LANES
+from .report import ShardHealth
 
 
 class Helper(Protocol):
@@ -65,15 +72,91 @@ def driver_for(
         if alive is not None:
             alive._listener.hurry(shard)
 
+    introduction = Introduction(tier.adopt_commands, tier.note_adopted)
+    if endpoints[0].clustered:
+        return ClusterDriver(
+            endpoints,
+            [slot_of_lane(lane) for lane in range(len(tier.lanes))],
+            timeout_s=settings.timeout,
+            connect_timeout_s=settings.connect_timeout,
+            pool_size=settings.pool_size,
+            introduction=introduction,
+            on_reached=hurry,
+        )
     return Driver(
         endpoints,
         timeout_s=settings.timeout,
         connect_timeout_s=settings.connect_timeout,
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
-        introduction=Introduction(tier.adopt_commands, tier.note_adopted),
+        introduction=introduction,
         on_reached=hurry,
     )
+
+
+def lanes_of(endpoints: tuple[Endpoint, ...]) -> int:
+    """Return how many lanes there are on these servers."""
+    return CLUSTER_LANES if endpoints[0].clustered else MOST_LANES
+
+
+def listener_for(
+    store: weakref.ref[Store[Any, Any]], driver: Driver, tier: Tier, keeper: Upkeep, horizon: Horizon
+) -> Listener:
+    """Return what follows the lanes of a cache."""
+    heartbeat = load_script("heartbeat")
+    if isinstance(driver, ClusterDriver):
+        return RoamingListener(store, driver, tier.lanes, tier.names, heartbeat, keeper=keeper, horizon=horizon)
+    return GrowingListener(
+        store,
+        driver,
+        tier.lanes,
+        tier.names,
+        heartbeat,
+        keeper=keeper,
+        horizon=horizon,
+        ring=lambda: tier.now.ring,
+    )
+
+
+def health_of(store: Store[Any, Any], driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
+    """Return the state of every server: of a cluster, of every node that has lanes."""
+    if not isinstance(driver, ClusterDriver):
+        active = [(shard, endpoints[shard]) for shard in tier.active]
+        return [_health(store, driver, tier, shard, [shard], endpoint) for shard, endpoint in active]
+    by_place: dict[int, list[int]] = {}
+    for lane in range(len(tier.lanes)):
+        by_place.setdefault(driver.place_of(lane), []).append(lane)
+    return [_health(store, driver, tier, place, lanes, endpoints[0]) for place, lanes in sorted(by_place.items())]
+
+
+def _health(
+    store: Store[Any, Any], driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint: Endpoint
+) -> ShardHealth:
+    now_ns = monotonic_ns()
+    lanes = [tier.lanes[number] for number in numbers]
+    until_ns = [store.lane_fresh_until(number) for number in numbers]
+    ages = [now_ns - until + lane.bound_ns for lane, until in zip(lanes, until_ns, strict=True) if until]
+    worst = _worst(lanes)
+    if place == NOWHERE:
+        name, address, breaker, error = "nowhere", endpoint.address, "open", "no node is known to have these slots"
+    else:
+        status = driver.status(place)
+        name, breaker, error = status.name, status.breaker, status.last_error
+        address = status.address or (name if endpoint.clustered else endpoint.address)
+    return ShardHealth(
+        name=name,
+        address=address,
+        lane=worst.state.value,
+        vouched=all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True)),
+        horizon_age_s=max(ages) / 1e9 if len(ages) == len(lanes) else None,
+        breaker=breaker,
+        last_error=worst.last_error or error,
+    )
+
+
+def _worst(lanes: list[Lane]) -> Lane:
+    order = (State.DOWN, State.SYNC, State.LIVE)
+    return min(lanes, key=lambda lane: (order.index(lane.state), not lane.last_error))
 
 
 def tier_for(settings: Settings, shards: Shards, codec: ValueCodec, most_lanes: int) -> Tier:
@@ -85,9 +168,10 @@ def tier_for(settings: Settings, shards: Shards, codec: ValueCodec, most_lanes: 
     return Tier(
         namespace=settings.namespace,
         shard_names=shards.names,
-        placement=shards.placement,
+        placement=None if shards.endpoints[0].clustered else shards.placement,
         most_lanes=most_lanes,
         db=shards.endpoints[0].db,
+        clustered=shards.endpoints[0].clustered,
         codec=codec,
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),

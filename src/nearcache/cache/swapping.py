@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
-from ..errors import FlushTimeoutError
+from ..choices import Idle
+from ..clocks import monotonic_ns
+from ..errors import ConfigError, FlushTimeoutError
 from ..freshness import ttl_for
 from ..loading import (
     ENDLESS_MS,
@@ -17,10 +20,12 @@ from ..loading import (
     Tier,
     dead_letters,
     discard,
-    drained,
     find,
     invalidate,
+    place_of,
+    queue_ends,
     replay,
+    still_waiting,
     swap,
     tags_named,
     touch,
@@ -35,6 +40,10 @@ from .listening import TieredHub
 from .subscriptions import Subscription
 
 T = TypeVar("T")
+
+#: Pauses of who waits until the queues are empty: the first and the longest, in seconds.
+_LOOK_FIRST_S: Final = 0.005
+_LOOK_LONGEST_S: Final = 0.1
 
 
 class SwappingCache(Cache[K, V]):
@@ -155,6 +164,10 @@ class SwappingCache(Cache[K, V]):
         return self._run(self._touching(key, ttl, whole=whole))
 
     def _touching(self, key: Any, ttl: Lifetime, *, whole: bool) -> Steps[tuple[bool, Any]]:
+        if isinstance(ttl, Idle):
+            raise ConfigError(
+                "ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use"
+            )
         chosen, name = self._ttl(ttl, ENDLESS_MS), self._name(key)
         if callable(chosen):  # it has to be shown the value
             there = yield from find(self._tier, self, name)
@@ -190,17 +203,36 @@ class SwappingCache(Cache[K, V]):
         """Wait until every change in the queues has been written or given up. See :meth:`Letters.flush`."""
         if self._scribe is None:
             return
+        until_ns = monotonic_ns() + round(timeout * 1e9)
+        pause_s = _LOOK_FIRST_S
+        # Each look is a call of its own: all together may take longer than one may.
+        left = self._run(queue_ends(self._tier))
+        never = threading.Event()
         with self._scribe.hurried():
-            if not self._run(drained(self._tier, self._scribe.wake, timeout)):
-                raise FlushTimeoutError(timeout)
+            while left:
+                if monotonic_ns() > until_ns:
+                    raise FlushTimeoutError(timeout)
+                never.wait(pause_s)
+                pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+                left = self._run(still_waiting(self._tier, left))
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
-        return self._run(dead_letters(self._tier))
+        found: list[DeadLetter] = []
+        for lane in range(len(self._tier.lanes)):
+            page, after = self._run(dead_letters(self._tier, lane))
+            found += page
+            while after:
+                page, after = self._run(dead_letters(self._tier, lane, after))
+                found += page
+        return found
 
     def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
         """Have dead letters written once more. See :meth:`Letters.replay_dead_letters`."""
-        count = self._run(replay(self._tier, ids))
+        chosen = [letter.id for letter in self.dead_letters()] if ids is None else list(ids)
+        for name in chosen:
+            place_of(self._tier, name)  # all of them are looked at before one is put back
+        count = sum(self._run(replay(self._tier, name)) for name in chosen)
         if self._scribe is not None:
             self._scribe.wake()
         return count

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..absence import ABSENT
-from ..bus import GrowingListener, Listener
+from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
-from ..coherence import DERIVED, Horizon, State
+from ..coherence import DERIVED, Horizon
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..l2 import Driver, load_script
+from ..l2 import Driver
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -25,7 +25,6 @@ from ..loading import (
     Sampler,
     Steps,
     ThreadRunner,
-    Tier,
     Upkeep,
     catch_up,
     clear,
@@ -47,16 +46,24 @@ from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_opti
 from .behind import check_servers
 from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
-from .membership import MOST_LANES, Membership
+from .membership import Membership
 from .memory import MemoryCache
 from .moving import MovingCache
-from .parts import Helper, changing_of, driver_for, servers_of, tier_for
+from .parts import (
+    Helper,
+    changing_of,
+    driver_for,
+    health_of,
+    lanes_of,
+    listener_for,
+    servers_of,
+    tier_for,
+)
 from .report import (
     Health,
     LaneStats,
     LoaderStats,
     SelfTest,
-    ShardHealth,
     Stats,
     WritingStats,
     coherence_stats,
@@ -101,17 +108,19 @@ class TieredCache(MovingCache[K, V]):
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
-        super().__init__(settings.maxsize, lanes=MOST_LANES + DERIVED, **store_options(settings))
+        lanes = lanes_of(endpoints)
+        super().__init__(settings.maxsize, lanes=lanes + DERIVED, **store_options(settings))
         shards = shards_of(settings.placement, endpoints)
         self._endpoints = dict(enumerate(endpoints))
-        self._tier = tier_for(settings, shards, codec, MOST_LANES)
-        self._membership = Membership(self, shards)
-        self._membership.attend(self._tier)
+        self._tier = tier_for(settings, shards, codec, lanes)
+        self._membership = None if endpoints[0].clustered else Membership(self, shards, self._tier)
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
-        self._listener = self._tier.ears = self._make_listener(self._tier)
+        self._listener = self._tier.ears = listener_for(
+            weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
+        )
         self._sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
@@ -125,8 +134,6 @@ class TieredCache(MovingCache[K, V]):
         _watch_forks()
         try:
             self._check_shards()
-            if self._scribe is not None:
-                check_servers(self._driver, len(endpoints), settings.connect_timeout)
         except BaseException:
             self.close()
             raise
@@ -140,18 +147,6 @@ class TieredCache(MovingCache[K, V]):
                 raise
         for helper in helpers:
             helper.start()
-
-    def _make_listener(self, tier: Tier) -> GrowingListener:
-        return GrowingListener(
-            weakref.ref(self),
-            self._driver,
-            tier.lanes,
-            tier.names,
-            load_script("heartbeat"),
-            keeper=self._upkeep,
-            horizon=self._horizon,
-            ring=lambda: tier.now.ring,
-        )
 
     def _sampler_thread(self, rate: float) -> SamplerThread | None:
         if not rate:
@@ -311,21 +306,7 @@ class TieredCache(MovingCache[K, V]):
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
         writing = WritingStats() if self._scribe is None else self._scribe.stats()
-        return Health(tuple(self._shard_health(shard) for shard in self._tier.active), writing)
-
-    def _shard_health(self, shard: int) -> ShardHealth:
-        lane, status, endpoint = self._tier.lanes[shard], self._driver.status(shard), self._endpoints[shard]
-        now_ns, until_ns = monotonic_ns(), self.lane_fresh_until(shard)
-        horizon_ns = until_ns - lane.bound_ns
-        return ShardHealth(
-            name=endpoint.name,
-            address=status.address or endpoint.address,
-            lane=lane.state.value,
-            vouched=lane.state is State.LIVE and now_ns < until_ns,
-            horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
-            breaker=status.breaker,
-            last_error=lane.last_error or status.last_error,
-        )
+        return Health(tuple(health_of(self, self._driver, self._tier, self._endpoints)), writing)
 
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
@@ -358,7 +339,8 @@ class TieredCache(MovingCache[K, V]):
 
     def close(self) -> None:
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
-        self._membership.stop()
+        if self._membership is not None:
+            self._membership.stop()
         if self._hub is not None:
             self._hub.close()
         self._end()
@@ -384,17 +366,25 @@ class TieredCache(MovingCache[K, V]):
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""
-        exchanges = [self._membership.question(shard) for shard in self._endpoints]
-        replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
+        membership = self._membership
+        if membership is None:
+            replies = self._driver.meet(self.settings.connect_timeout)
+        else:
+            exchanges = [membership.question(shard) for shard in self._endpoints]
+            replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
         for reply in replies:
             if isinstance(reply, ShardUnavailableError):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
-        self._membership.join(replies)
-        for shard, endpoint in self._endpoints.items():
+        if membership is not None:
+            membership.join(replies)
+        if self._scribe is not None:
+            check_servers(self._driver, len(self._tier.lanes), self.settings.connect_timeout)
+        masters = [(shard, endpoint) for shard, endpoint in self._endpoints.items() if endpoint.master]
+        for shard, endpoint in masters:
             status = self._driver.status(shard)
-            if endpoint.master and status.version and not status.guarded:
+            if status.version and not status.guarded:
                 _log.warning(
                     "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
                     "writes and vouching for copies after another one was promoted (docs/failure.md)",
@@ -407,7 +397,8 @@ class TieredCache(MovingCache[K, V]):
         self._tier.after_fork()
         self._upkeep.after_fork()
         self._runner.after_fork()
-        self._membership.after_fork()
+        if self._membership is not None:
+            self._membership.after_fork()
         self.reset_pending()
         for shard in self._tier.active:
             self._horizon.lane_attach(shard, 0)

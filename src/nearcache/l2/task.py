@@ -128,7 +128,7 @@ class Task:
         failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
         sent = flow.sent > 0 or bool(self._places)
         ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
-        if ended and not self.again and time_left and not self._places and (not sent or _repeatable(self.commands)):
+        if ended and not self.again and time_left and not self._places and (not sent or repeatable(self.commands)):
             self.pool.flush()
             self.again = True
             self._sent = sent
@@ -214,7 +214,7 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     return b"".join(parts)
 
 
-def _repeatable(commands: list[Command]) -> bool:
+def repeatable(commands: list[Command]) -> bool:
     """Return whether executing the commands twice does no harm."""
     for first in (command[0] for command in commands):
         if isinstance(first, Script):

@@ -7,12 +7,14 @@ from .behind import (
     dead_letters,
     delete_behind,
     discard,
-    drained,
+    place_of,
+    queue_ends,
     read_change,
     replay,
+    still_waiting,
     take_behind,
 )
-from .bulk import invalidate_many, read_many, write_many
+from .bulk import delete_many_behind, invalidate_many, read_many, write_many
 from .filling import Loading, load, look, refresh
 from .reading import contains, read
 from .replies import MISSING
@@ -48,9 +50,9 @@ __all__ = [
     "contains",
     "dead_letters",
     "delete_behind",
+    "delete_many_behind",
     "delete_through",
     "discard",
-    "drained",
     "find",
     "hex_id",
     "invalidate",
@@ -60,12 +62,15 @@ __all__ = [
     "look",
     "new_id",
     "pay",
+    "place_of",
+    "queue_ends",
     "queued",
     "read",
     "read_change",
     "read_many",
     "refresh",
     "replay",
+    "still_waiting",
     "swap",
     "tags_named",
     "take",

@@ -19,11 +19,10 @@ from ..backlog import Backlog, Change, DeadLetter
 from ..codecs import peek_ids, thaw
 from ..coherence import State
 from ..errors import DecodeError, ServerReplyError, ShardError
-from ..flights import Signal
 from ..keys import decode_key
 from ..l2 import Exchange
 from .replies import answer, errors_in
-from .steps import Await, Steps
+from .steps import Steps
 from .swapping import find
 from .tier import LEASE_UNHEARD_MS, Owned, Tier, hex_id, new_id
 from .ways import Room, put, queued
@@ -32,8 +31,6 @@ _ATTEMPTS: Final = 5
 #: Of one reply: bytes of records, and dead letters.
 _REPLY_BYTES: Final = b"4000000"
 _PAGE: Final = 500
-#: Pauses of who waits until a queue is empty, in seconds.
-_LOOK_S: Final = 0.02
 
 
 # -- changes -----------------------------------------------------------------------------------------------------
@@ -104,6 +101,7 @@ class Queues:
         self.token = hex_id(new_id())
         self.lengths = [0] * lanes
         self._from = [b"0"] * lanes
+        self._is_page_full = [False] * lanes
 
     def fetch(self, tier: Tier) -> Steps[list[ShardError]]:
         """Ask for what there is to do on every lane, and keep what is owned. Returns what failed."""
@@ -124,7 +122,7 @@ class Queues:
         names = tier.names[lane]
         live = tier.lanes[lane].state is State.LIVE
         lease_ms = tier.lease_ms if live else max(tier.lease_ms, LEASE_UNHEARD_MS)
-        count = b"0" if self.backlog.is_full else b"%d" % self.backlog.batch
+        count = b"0" if self.backlog.is_full else b"%d" % _PAGE
         arguments = (self.token, b"%d" % lease_ms, count, _REPLY_BYTES, self._from[lane])
         keys = [names.queue, names.owner, names.lane_key]
         return (tier.scripts.dequeue, len(keys), *keys, b"1", hex_id(new_id()), *arguments)
@@ -139,6 +137,12 @@ class Queues:
             self.lose(tier, lane)
         tier.queues[lane] = Owned(self.token, now_ns)
         records, deliveries = rest
+        self._is_page_full[lane] = len(records) == _PAGE
+        asked_for_old = self._from[lane] != b">"
+        for (record, fields), given in zip(records, deliveries, strict=True):
+            _, encoded, _, envelope = fields
+            self.backlog.add(lane, encoded, record, envelope, now_ns, int(given))
+        self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
         for place, (record, fields) in enumerate(records):
             if fields is None:  # somebody has deleted it from the stream
@@ -152,6 +156,12 @@ class Queues:
     def is_catching_up(self, tier: Tier) -> bool:
         """Whether more of what former owners were given is to come: they may have written later changes of a key."""
         return not self.backlog.is_full and any(self._from[lane] != b">" for lane in tier.queues)
+
+    def has_more(self, tier: Tier) -> bool:
+        """Whether another look is likely to bring more, which may be later changes of the same keys."""
+        return self.is_catching_up(tier) or (
+            not self.backlog.is_full and any(self._is_page_full[lane] for lane in tier.queues)
+        )
 
     def owns(self, tier: Tier, lane: int) -> bool:
         """Whether the lane's queue was this process's when it was last asked."""
@@ -238,51 +248,42 @@ def _wid_of(envelope: bytes) -> bytes:
 # -- looking at the queues ---------------------------------------------------------------------------------------
 
 
-def drained(tier: Tier, wake: Any, timeout_s: float) -> Steps[bool]:
-    """Wait until all that was in the queues at the beginning has been written or given up. Returns whether it has.
+def queue_ends(tier: Tier) -> Steps[dict[int, bytes]]:
+    """Return the id of the newest record of each lane's queue, by lane; of lanes whose queue is not empty.
 
     Raises:
         ShardError: A lane did not answer.
     """
-    until_ns = tier.clock() + int(timeout_s * 1e9)
-    last = yield [
-        Exchange(lane, [(b"XREVRANGE", names.queue, b"+", b"-", b"COUNT", b"1")])
-        for lane, names in enumerate(tier.names)
+    newest = (b"+", b"-", b"COUNT", b"1")
+    replies = yield [Exchange(lane, [(b"XREVRANGE", names.queue, *newest)]) for lane, names in enumerate(tier.names)]
+    return {lane: found.values[0][0][0] for lane, found in enumerate(map(answer, replies)) if found.values[0]}
+
+
+def still_waiting(tier: Tier, ends: Mapping[int, bytes]) -> Steps[dict[int, bytes]]:
+    """Return those of the lanes in whose queues records up to these still wait.
+
+    Raises:
+        ShardError: A lane did not answer.
+    """
+    oldest = (b"COUNT", b"1")
+    replies = yield [
+        Exchange(lane, [(b"XRANGE", tier.names[lane].queue, b"-", end, *oldest)]) for lane, end in ends.items()
     ]
-    ends = {lane: found.values[0][0][0] for lane, found in enumerate(map(answer, last)) if found.values[0]}
-    while ends:
-        wake()
-        replies = yield [
-            Exchange(lane, [(b"XRANGE", tier.names[lane].queue, b"-", end, b"COUNT", b"1")])
-            for lane, end in ends.items()
-        ]
-        left = zip(list(ends.items()), map(answer, replies), strict=True)
-        ends = {lane: end for (lane, end), found in left if found.values[0]}
-        left_ns = until_ns - tier.clock()
-        if ends and left_ns <= 0:
-            return False
-        if ends:
-            yield Await(Signal(), min(_LOOK_S, left_ns / 1e9))
-    return True
+    left = zip(list(ends.items()), map(answer, replies), strict=True)
+    return {lane: end for (lane, end), found in left if found.values[0]}
 
 
-def dead_letters(tier: Tier) -> Steps[list[DeadLetter]]:
-    """Return what could not be written, the oldest of each lane first.
+def dead_letters(tier: Tier, lane: int, after: bytes = b"") -> Steps[tuple[list[DeadLetter], bytes]]:
+    """Return a page of what could not be written on a lane, the oldest first, and where the next page begins.
 
     Raises:
-        ShardError: A lane did not answer.
+        ShardError: The lane did not answer.
     """
-    found = []
-    for lane, names in enumerate(tier.names):
-        start = b"-"
-        while True:
-            command = (b"XRANGE", names.dead, start, b"+", b"COUNT", b"%d" % _PAGE)
-            entries = answer((yield [Exchange(lane, [command])])[0]).values[0]
-            found += [_letter(tier, lane, record, fields) for record, fields in entries]
-            if len(entries) < _PAGE:
-                break
-            start = b"(" + entries[-1][0]
-    return found
+    start = b"(" + after if after else b"-"
+    command = (b"XRANGE", tier.names[lane].dead, start, b"+", b"COUNT", b"%d" % _PAGE)
+    entries = answer((yield [Exchange(lane, [command])])[0]).values[0]
+    letters = [_letter(tier, lane, record, fields) for record, fields in entries]
+    return letters, entries[-1][0] if len(entries) == _PAGE else b""
 
 
 def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLetter:
@@ -296,27 +297,23 @@ def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLe
     return DeadLetter(f"{lane}-{record.decode()}", key, value, not change.envelope, error, int(told[b"n"]))
 
 
-def replay(tier: Tier, ids: Iterable[str] | None) -> Steps[int]:
-    """Put dead letters back into their queues; ``None``: all. Returns how many: not those whose keys have newer ones.
+def replay(tier: Tier, name: str) -> Steps[bool]:
+    """Put a dead letter back into its queue. Returns whether it is there: not if its key has a newer change waiting.
 
     Raises:
         ValueError: Not an id.
-        ShardError: A lane did not answer; those before have been put back.
+        ShardError: The lane did not answer.
     """
-    if ids is None:
-        ids = [letter.id for letter in (yield from dead_letters(tier))]
-    count = 0
-    for lane, record in [_place_of(tier, text) for text in ids]:
-        names = tier.names[lane]
-        found = answer((yield [Exchange(lane, [(b"XRANGE", names.dead, record, record)])])[0]).values[0]
-        if not found:
-            continue
-        encoded = found[0][1][1]
-        keys = [names.value(encoded), names.lease(encoded), names.dead, names.queue, names.lane_key]
-        command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), record)
-        reply = answer((yield [Exchange(lane, [command])])[0])
-        count += int(reply.values[0][0]) == 1
-    return count
+    lane, record = place_of(tier, name)
+    names = tier.names[lane]
+    found = answer((yield [Exchange(lane, [(b"XRANGE", names.dead, record, record)])])[0]).values[0]
+    if not found:
+        return False
+    encoded = found[0][1][1]
+    keys = [names.value(encoded), names.lease(encoded), names.dead, names.queue, names.lane_key]
+    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), record)
+    reply = answer((yield [Exchange(lane, [command])])[0])
+    return int(reply.values[0][0]) == 1
 
 
 def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:
@@ -328,7 +325,7 @@ def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:
     """
     by_lane: dict[int, list[bytes]] = {}
     for text in ids:
-        lane, record = _place_of(tier, text)
+        lane, record = place_of(tier, text)
         by_lane.setdefault(lane, []).append(record)
     if not by_lane:
         return 0
@@ -336,7 +333,12 @@ def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:
     return sum(int(answer(reply).values[0]) for reply in replies)
 
 
-def _place_of(tier: Tier, text: str) -> tuple[int, bytes]:
+def place_of(tier: Tier, text: str) -> tuple[int, bytes]:
+    """Return lane and record of a dead letter by its id.
+
+    Raises:
+        ValueError: Not an id.
+    """
     lane, _, record = str(text).partition("-")
     if not lane.isdigit() or int(lane) >= len(tier.names) or not record.replace("-", "").isdigit():
         raise ValueError(f"{text!r} is no id of a dead letter: give what dead_letters() lists")

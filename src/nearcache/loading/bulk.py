@@ -201,13 +201,7 @@ def write_many(
             chunk.under = depend(tier, store, chunk.shard, tags)
             chunk.life = tier.freshness.life(chunk.ttl_ms)
         waiting = yield from _with_tags(tier, chunks, tags, outcome)
-        attempts = 0
-        while waiting and attempts < _ATTEMPTS:
-            waiting = yield from _write_round(tier, store, waiting, values, outcome, way)
-            attempts += not any(chunk.full_since_ns for chunk in waiting)
-        for chunk in waiting:
-            error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
-            outcome.fail(chunk, error)
+        yield from _write_rounds(tier, store, waiting, values, outcome, way)
     finally:
         _close(tier, store, chunks)
     outcome.raise_if_partial(tier, way)
@@ -227,14 +221,32 @@ def _with_tags(tier: Tier, chunks: list[_Chunk], tags: tuple[Tag, ...], outcome:
     return chunks
 
 
+def _write_rounds(
+    tier: Tier,
+    store: Store[Any, Any],
+    waiting: list[_Chunk],
+    values: Mapping[Any, Any] | None,
+    outcome: _Outcome,
+    way: Way,
+) -> Steps[None]:
+    attempts = 0
+    while waiting and attempts < _ATTEMPTS:
+        waiting = yield from _write_round(tier, store, waiting, values, outcome, way)
+        attempts += not any(chunk.full_since_ns for chunk in waiting)
+    for chunk in waiting:
+        error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
+        outcome.fail(chunk, error)
+
+
 def _write_round(
     tier: Tier,
     store: Store[Any, Any],
     chunks: list[_Chunk],
-    values: Mapping[Any, Any],
+    values: Mapping[Any, Any] | None,
     outcome: _Outcome,
     way: Way,
 ) -> Steps[list[_Chunk]]:
+    """Send chunks; with ``values`` None their deletion. Returns those to send again."""
     for chunk in chunks:
         _seal(tier, chunk)
     commands = [
@@ -247,18 +259,9 @@ def _write_round(
             tier.count(errors=1)
             outcome.fail(chunk, result)
         elif int(result[0]) == 1:
-            tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
             tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded, chunk.since)
             outcome.stored.extend(chunk.names)
-            deadline_ns, _ = judge(tier, chunk.start_ns, chunk.life.ttl_ms, Times(*chunk.life))
-            held = on_hold(result[4])
-            for place, (name, op, sealed) in enumerate(zip(chunk.names, chunk.ops, chunk.sealed, strict=True), 1):
-                if place in held:
-                    store.finish(op, None, 0, 0)
-                else:
-                    tier.sample(name)
-                    store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
-            chunk.ops.clear()
+            _finish(tier, store, chunk, values, on_hold(result[4]), identity)
             if way.room is not None:
                 way.room.wake()
         elif int(result[0]) == FULL and way.room is not None:
@@ -266,16 +269,69 @@ def _write_round(
             try:
                 yield from wait_for_room(tier, chunk.shard, way.room, int(result[2]), chunk.full_since_ns)
                 again.append(chunk)
-            except BacklogFullError as error:
+            except BacklogFullError as error:  # nothing was done, so nothing is owed
                 outcome.fail(chunk, error)
+                for op in chunk.ops:
+                    store.abandon(op, drop=True)
+                chunk.ops.clear()
         else:
             chunk.generation, chunk.full_since_ns = int(result[1], 16), 0
             again.append(chunk)
     return again
 
 
+def _finish(
+    tier: Tier,
+    store: Store[Any, Any],
+    chunk: _Chunk,
+    values: Mapping[Any, Any] | None,
+    held: set[int],
+    identity: int,
+) -> None:
+    """A chunk is in L2, but for the keys that are on hold: let L1 keep it."""
+    if values is None:
+        tier.count(invalidations=len(chunk.names))
+        for op in chunk.ops:
+            store.finish(op, None, 0, 0)
+        chunk.ops.clear()
+        return
+    tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
+    deadline_ns, _ = judge(tier, chunk.start_ns, chunk.life.ttl_ms, Times(*chunk.life))
+    for place, (name, op, sealed) in enumerate(zip(chunk.names, chunk.ops, chunk.sealed, strict=True), 1):
+        if place in held:
+            store.finish(op, None, 0, 0)
+        else:
+            tier.sample(name)
+            store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
+    chunk.ops.clear()
+
+
+def delete_many_behind(tier: Tier, store: Store[Any, Any], names: Iterable[Any], way: Way) -> Steps[None]:
+    """Drop every copy of these keys, and queue their deletion.
+
+    Raises:
+        BulkError: It is not known to be done for some keys; this process has dropped its copies of all.
+    """
+    chunks = list(_chunks((name, *tier.place(name), None, 0) for name in dict.fromkeys(names)))
+    outcome = _Outcome()
+    try:
+        for chunk in chunks:
+            chunk.generation = tier.lanes[chunk.shard].generation or 0
+            chunk.life = Life(1)
+            _open(tier, store, chunk)
+            for name in chunk.names:
+                store.delete(name)
+        yield from _write_rounds(tier, store, chunks, None, outcome, way)
+    finally:
+        _close(tier, store, chunks)
+    outcome.raise_if_partial(tier, way)
+
+
 def _seal(tier: Tier, chunk: _Chunk) -> None:
     chunk.start_ns = tier.clock()
+    if not chunk.contents:
+        chunk.sealed = [b""] * len(chunk.names)
+        return
     chunk.sealed = [
         tier.codec.seal(
             content,

@@ -15,9 +15,9 @@ from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_tags
 from ..errors import ContentionError, ServerReplyError
 from ..flights import ABANDONED, Read, Signal
-from ..freshness import ENDLESS_MS, Life
+from ..freshness import Life
 from ..l2 import Exchange
-from .aging import Times, judge
+from .aging import Times, judge, passed_on
 from .reading import accept, keep
 from .replies import MISSING, TAGGED_RANGE, answer
 from .steps import Await, Steps
@@ -39,12 +39,13 @@ class There(NamedTuple):
         value: Or MISSING.
         version: The write id of the value; 0 if it is MISSING.
         wid: That of the envelope, which stands in the way even if nobody here can read it; 0: there is none.
+        life: What it passes on to a value that is made of it.
     """
 
     value: Any
     version: int
     wid: int
-    pttl_ms: int = -2
+    life: Life = Life(0)
     start_ns: int = 0
     tags: tuple[tuple[int, int], ...] = ()
     under: tuple[int, int] | None = None
@@ -124,7 +125,7 @@ def _there(
         wid = int.from_bytes(data[4:12], "big")
     if value is MISSING or value is ABSENT or data is None:
         return There(MISSING, 0, wid)
-    return There(value, wid, wid, pttl_ms, start_ns, peek_tags(data), under)
+    return There(value, wid, wid, passed_on(data, pttl_ms), start_ns, peek_tags(data), under)
 
 
 def _store(
@@ -142,8 +143,7 @@ def _store(
     lane, encoded = tier.place(name)
     content = tier.codec.encode(value)
     keeps = change.keeps and bool(there.version)
-    whole_ms = there.pttl_ms if there.pttl_ms > 0 else ENDLESS_MS
-    ttl_ms, soft_ms = Life(whole_ms) if keeps else tier.freshness.life(ttl(value))
+    ttl_ms, soft_ms = there.life if keeps else tier.freshness.life(ttl(value))
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
     generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
@@ -158,16 +158,15 @@ def _store(
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
             args = (tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms)
-            reply = yield from put(tier, lane, set_commands(*args, mode=mode, keep=keeps, way=way), way)
+            reply = yield from put(tier, lane, set_commands(*args, mode=mode, keep=keeps and not soft_ms, way=way), way)
             status, current, *rest = reply.values[-1]
             if int(status) == 1:
                 tier.count_write(len(sealed))
                 tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                wid = 0 if rest[2] else op.wid  # on hold
-                store.finish(op, value, wid, deadline_ns, len(sealed), reply.identity, under)
-                return bool(wid)
+                store.finish(op, value, 0 if rest[2] else op.wid, deadline_ns, len(sealed), reply.identity, under)
+                return not rest[2]  # on hold
             generation = int(current, 16)
             if int(status) == 2:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)

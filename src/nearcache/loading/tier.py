@@ -19,7 +19,7 @@ from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..placement import LaneNames, Placement, lane_prefix
+from ..placement import Placement, layout
 from .stale import StaleCopies
 from .versions import TagStore, Versions
 
@@ -159,6 +159,7 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    extend: Script = field(default_factory=lambda: load_script("extend"))
     dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
@@ -174,6 +175,7 @@ class Tier(Versions):
         placement: Which of them has which key; None: rendezvous, all alike.
         most_lanes: How many lanes there may ever be; None: as many as shards.
         db: Number of the Redis database.
+        clustered: Whether it is a Redis Cluster: then there are no shards, and lanes of a fixed number.
         codec: Values to envelopes and back.
         ttl_ms: Lifetime that writes get by default.
         l1_ttl_ms: Longest life of an L1 copy.
@@ -203,6 +205,7 @@ class Tier(Versions):
         placement: Placement | None = None,
         most_lanes: int | None = None,
         db: int = 0,
+        clustered: bool = False,
         codec: ValueCodec,
         ttl_ms: int = ENDLESS_MS,
         l1_ttl_ms: int = ENDLESS_MS,
@@ -213,10 +216,11 @@ class Tier(Versions):
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
-        # One lane per shard, each on a server of its own, so that all may have the same names.
-        self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
-        super().__init__(shard_names, placement or Placement(shard_names), most_lanes)
-        self.lanes = [Lane(bound_ns) for _ in shard_names]
+        placed, names = layout(namespace, shard_names, db, clustered=clustered)
+        self.names = list(names)
+        lanes = len(self.names)
+        super().__init__(placed.names, placement or placed, most_lanes)
+        self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
@@ -236,15 +240,15 @@ class Tier(Versions):
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
         self.queues: dict[int, Owned] = {}
-        self.journals = [Journal() for _ in shard_names]
+        self.journals = [Journal() for _ in range(lanes)]
         self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
         self.tags_since: dict[bytes, int] = {}
         self.derived = Derived(self.most_lanes)
         self.sampler: Sampler | None = None
-        self.lags = [Histogram() for _ in shard_names]
+        self.lags = [Histogram() for _ in range(lanes)]
         self._lag_due_ns = 0
         self._timed: deque[int] = deque()
-        self.adopted: set[tuple[int, int]] = set()
+        self.adopted: dict[int, int] = {}  # shard -> the server that was told last
 
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
@@ -446,14 +450,14 @@ class Tier(Versions):
 
         Before anything of ours is written there, so that what the server lost can be told from what came later.
         """
-        if not identity or (shard, identity) in self.adopted:
+        if not identity or self.adopted.get(shard) == identity:
             return []
         wid = hex_id(new_id())
         return [self.call(self.scripts.adopt, [self.names[shard].lane_key], wid, hex_id(identity))]
 
     def note_adopted(self, shard: int, identity: int) -> None:
         """It has been said."""
-        self.adopted.add((shard, identity))
+        self.adopted[shard] = identity
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""

@@ -50,4 +50,6 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
 
 def _in_order(tier: Tier) -> list[int]:
     """Return the lanes in the order of their names, which is the same in all processes, however they list them."""
+    if not version_in(tier.ring)[1]:  # lanes of a cluster have numbers of their own
+        return list(tier.active)
     return sorted(tier.active, key=lambda lane: tier.shard_names[lane].encode("utf-8", "surrogatepass"))

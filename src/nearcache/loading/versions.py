@@ -12,7 +12,7 @@ from ..coherence import Histogram, Journal, Lane
 from ..errors import ServerReplyError
 from ..keys import slot_of
 from ..l2 import Command
-from ..placement import LaneNames, Placement
+from ..placement import ClusterPlacement, LaneNames, Placement
 from ..rings import Ring, Shards, admits
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ class Versions:
     lanes: list[Lane]
     journals: list[Journal]
     lags: list[Histogram]
-    adopted: set[tuple[int, int]]
+    adopted: dict[int, int]
     bound_ns: int
     lock: threading.RLock
 
-    def __init__(self, shard_names: Sequence[str], placement: Placement, most_lanes: int | None) -> None:
+    def __init__(
+        self, shard_names: Sequence[str], placement: Placement | ClusterPlacement, most_lanes: int | None
+    ) -> None:
         lanes = len(shard_names)
         self.shard_names = list(shard_names)
         self.most_lanes = lanes if most_lanes is None else most_lanes
@@ -148,7 +150,7 @@ class Versions:
         self.journals[number] = Journal()
         self.lags[number] = Histogram()
         self.lanes[number] = Lane(self.bound_ns)
-        self.adopted -= {pair for pair in self.adopted if pair[0] == number}
+        self.adopted.pop(number, None)
 
     def owe_on(self, lanes: Iterable[int]) -> None:
         """Let what is owed be owed on every lane where this version invalidates; a clear on these lanes too.

@@ -42,16 +42,14 @@ def in_loop(function: Callable[[EntryEvent], Any], loop: asyncio.AbstractEventLo
             raise Over from None
         while True:
             try:
-                done.result(_LOOK_S)
+                return done.result(_LOOK_S)
             except CancelledError:
                 raise Over from None
-            except FutureTimeoutError:
-                if done.done():  # it is what the function raised
-                    raise
+            except FutureTimeoutError:  # of the wait, or what the function raised
+                if done.done() and not done.cancelled():
+                    return done.result()
                 if loop.is_closed():
                     raise Over from None
-            else:
-                return
 
     return call
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar, cast
 from ...absence import ABSENT
 from ...changes import Change, Swapped
 from ...errors import ShardError
+from ...l2 import ClusterDriver, Driver
 from ...l2.aio import AsyncDriver
+from ...l2.clustering_aio import AsyncClusterDriver
 from ...loading import (
     MISSING,
     Steps,
@@ -42,7 +44,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     def __init__(self, cache: TieredCache[K, V]) -> None:
         super().__init__(cache)
-        self._runner = AsyncRunner(AsyncDriver(cache._driver), cache._tier, cache.settings.timeout)
+        self._runner = AsyncRunner(_driver_for(cache._driver), cache._tier, cache.settings.timeout)
         cache._driver.attach(self._runner)
 
     @property
@@ -161,3 +163,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def _run(self, steps: Steps[T]) -> T:
         self.cache._use()
         return await self._runner.run(steps)
+
+
+def _driver_for(driver: Driver) -> AsyncDriver:
+    return AsyncClusterDriver(driver) if isinstance(driver, ClusterDriver) else AsyncDriver(driver)

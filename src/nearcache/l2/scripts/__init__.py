@@ -16,7 +16,7 @@ from typing import Any, Final
 #: All scripts, by name.
 NAMES: Final = (
     "set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat", "touch", "take",
-    "dequeue", "written", "buried", "requeue", "ring",
+    "extend", "dequeue", "written", "buried", "requeue", "ring",
 )  # fmt: skip
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384

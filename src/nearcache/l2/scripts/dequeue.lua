@@ -14,24 +14,33 @@ end
 local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
 call('SET', o, 'L' .. token, 'PX', ARGV[4])
-local from, records, deliveries, size = ARGV[7], {}, {}, 0
+local from, most, records, deliveries, size = ARGV[7], tonumber(ARGV[5]), {}, {}, 0
 if not mine then from = '0' end
-while #records < tonumber(ARGV[5]) and size < tonumber(ARGV[6]) do
-  local found = redis.pcall('XREADGROUP', 'GROUP', 'w', 'w', 'COUNT', 1, 'STREAMS', w, from)
-  if found and found.err then
-    if sub(found.err, 1, 7) ~= 'NOGROUP' and not string.find(found.err, 'NOGROUP', 1, true) then return found end
-    call('XGROUP', 'CREATE', w, 'w', '0')
-    found = call('XREADGROUP', 'GROUP', 'w', 'w', 'COUNT', 1, 'STREAMS', w, from)
+local function add(record, given)
+  records[#records + 1], deliveries[#deliveries + 1] = record, given
+  for _, field in ipairs(record[2]) do size = size + #field end
+end
+if from == '>' then
+  while #records < most and size < tonumber(ARGV[6]) do
+    local found = call('XREADGROUP', 'GROUP', 'w', 'w', 'COUNT', 1, 'STREAMS', w, '>')
+    if not found then break end
+    add(found[1][2][1], 1)
   end
-  local record = found and found[1] and found[1][2][1]
-  if not record then break end
-  records[#records + 1] = record
-  if from ~= '>' then
-    from = record[1]
-    local known = call('XPENDING', w, 'w', from, from, 1)
-    deliveries[#deliveries + 1] = known[1] and known[1][4] or 1
+else
+  redis.pcall('XGROUP', 'CREATE', w, 'w', '0') -- fails if there is one
+  for _, pending in ipairs(most > 0 and call('XPENDING', w, 'w', from == '0' and '-' or from, '+', most + 1) or {}) do
+    local id = pending[1]
+    if #records == most or size >= tonumber(ARGV[6]) then break end
+    if id ~= from then
+      local found = call('XRANGE', w, id, id)[1]
+      if not found then
+        call('XACK', w, 'w', id) -- somebody has deleted it
+      else
+        -- Counted once for each owner: who ends every process that is given it is to be found out.
+        if not mine then call('XCLAIM', w, 'w', 'w', 0, id) end
+        add(found, pending[4] + (mine and 0 or 1))
+      end
+    end
   end
-  local fields = record[2]
-  for i = 1, fields and #fields or 0 do size = size + #fields[i] end
 end
 return {1, length, mine and 0 or 1, records, deliveries}

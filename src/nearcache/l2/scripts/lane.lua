@@ -37,12 +37,23 @@ local function lane(L, ring, nonce)
   return m
 end
 
+-- In Redis Cluster a plain message goes to all nodes, a sharded one stays where its slot is. A lane there has the number that puts
+-- it in its slot in its name: `nc:{ns:5-1234}:L`. Redis 6.2 has no sharded messages.
+local function publish(L, message)
+  local channel = sub(L, 1, -2) .. 'i'
+  if string.find(L, ':%d+%-%d+}:L$') then
+    local told = redis.pcall('SPUBLISH', channel, message)
+    if type(told) ~= 'table' or not told.err then return end
+  end
+  call('PUBLISH', channel, message)
+end
+
 -- One step of the sequence is one message, numbered and published in one script, so that order and number agree.
 -- Returns the number.
 local function announce(L, m, op, wid, keys)
   local s = string.format('%.0f', call('HINCRBY', L, 's', 1))
   call('HSET', L, 'w', wid)
-  call('PUBLISH', sub(L, 1, -2) .. 'i', op .. ' ' .. m[1] .. ' ' .. s .. ' ' .. m[2] .. ' ' .. wid .. '\n' .. keys)
+  publish(L, op .. ' ' .. m[1] .. ' ' .. s .. ' ' .. m[2] .. ' ' .. wid .. '\n' .. keys)
   m[2] = wid
   return s
 end

@@ -66,5 +66,6 @@ for i = 1, n do
     end
   end
 end
-local seq = announce_keys(L, m, 'S', wid, n)
+-- A queued call has either values or deletions.
+local seq = announce_keys(L, m, w and ARGV[7] == '' and 'I' or 'S', wid, n)
 return {1, m[3], m[1], seq, held, w and existed or nil}

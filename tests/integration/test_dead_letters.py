@@ -1,0 +1,202 @@
+"""Write-behind when something is wrong: poison, outages, full queues, strangers. On real servers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import ABSENT, BacklogFullError, Cache, FlushTimeoutError
+from support.redis import Binary, RedisServer
+from support.rows import Database
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+Opener = Callable[..., Cache[Any, Any]]
+QUEUE, DEAD, OWNER = "nc:{default:0}:w", "nc:{default:0}:d", "nc:{default:0}:o"
+
+
+@pytest.fixture(scope="module")
+def server_binary(newest_binary: Binary) -> Binary:
+    """The newest server only: what differs between versions, ``test_write_behind`` shows."""
+    return newest_binary
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    database = Database()
+    yield database
+    database.gate.set()
+
+
+@pytest.fixture
+def open_cache(redis_server: RedisServer, database: Database) -> Iterator[Opener]:
+    """Open caches that write behind, and are closed at the end."""
+    opened: list[Cache[Any, Any]] = []
+
+    def opener(**options: Any) -> Cache[Any, Any]:
+        chosen = {"writer": database, "loader": database.load, "write_delay": 0.02} | options
+        opened.append(nearcache.open(redis_server.url, **chosen))
+        return opened[-1]
+
+    yield opener
+    database.gate.set()
+    for cache in opened:
+        cache.close()
+
+
+def test_records_in_the_queue_are_sealed_as_values_are(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Encrypted under the key that they belong to; what was tampered with is a dead letter, never written."""
+    cache = open_cache(write_delay=60, encryption_keys=b"k" * 32)
+    with redis_server.client() as client:
+        cache["k"] = "the secret"
+        ((_, fields),) = client.xrange(QUEUE)
+        assert b"the secret" not in fields[b"e"]
+        client.xadd(QUEUE, {"k": b"sother", "e": fields[b"e"]})
+    cache.flush(10)
+    assert database.rows == {"k": "the secret"}
+    ((_, key, value, is_deletion, error, _),) = cache.dead_letters()
+    assert (key, value, is_deletion) == ("other", ABSENT, False)
+    assert "ForgedError" in error
+
+
+def test_poison_becomes_a_dead_letter_and_dooms_nobody(open_cache: Opener, database: Database) -> None:
+    """The rest of its batch is written at once; it leaves the cache, which says what the data says."""
+    database.rows["bad"] = "old"
+    database.poison = {"bad"}
+    cache = open_cache(write_attempts=2)
+    cache.set_many({"bad": "new", "good": 1, "better": 2})
+    wait_until(lambda: set(database.rows) == {"bad", "good", "better"})
+    assert cache["bad"] == "new"
+    cache.flush(20)
+    (letter,) = cache.dead_letters()
+    assert letter[1:] == ("bad", "new", False, "ValueError: refused: ['bad']", 2)
+    wait_until(lambda: cache["bad"] == "old")
+    stats = cache.health().writing
+    assert (stats.written, stats.dead, stats.retried, stats.backlog) == (2, 1, 1, 0)
+    assert stats.last_error == "ValueError: refused: ['bad']"
+
+
+def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Database) -> None:
+    """All or some; never over a newer change that waits."""
+    database.poison = {"a", "b", "c", "gone"}
+    cache = open_cache(write_attempts=1)
+    cache.set_many({"a": 1, "b": 2, "c": 3})
+    del cache["gone"]
+    cache.flush(20)
+    letters = {letter.key: letter for letter in cache.dead_letters()}
+    assert set(letters) == {"a", "b", "c", "gone"}
+    assert letters["gone"].is_deletion
+    database.poison = set()
+    assert cache.discard_dead_letters([letters["a"].id, letters["gone"].id]) == 2
+    assert cache.discard_dead_letters([letters["a"].id]) == cache.discard_dead_letters([]) == 0
+    database.gate.clear()
+    cache["b"] = "newer"
+    assert cache.replay_dead_letters() == 1  # c
+    assert cache["c"] == 3
+    database.gate.set()
+    cache.flush(20)
+    assert database.rows == {"b": "newer", "c": 3}
+    assert [letter.key for letter in cache.dead_letters()] == ["b"]
+    assert cache.replay_dead_letters([letters["b"].id]) == 1
+    cache.flush(20)
+    assert database.rows["b"] == cache["b"] == 2
+    with pytest.raises(ValueError, match="'x' is no id"):
+        cache.replay_dead_letters(["x"])
+
+
+def test_outage_behind_the_cache_costs_no_changes(open_cache: Opener, database: Database) -> None:
+    """After some failures in a row the rest is not tried; all is written when it is over."""
+    values = {f"k{number}": number for number in range(50)}
+    database.poison = set(values)
+    cache = open_cache()
+    cache.set_many(values)
+    wait_until(lambda: cache.stats().writing.errors >= 4)
+    assert sum(call == "write" for call, _ in database.calls) < len(values)
+    database.poison = set()
+    cache.flush(30)
+    assert (database.rows, cache.dead_letters()) == (values, [])
+
+
+def test_full_backlog_makes_writers_wait_and_then_refuses_them(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Nothing is changed by what is refused; there is room again when something has been written."""
+    database.gate.clear()
+    cache = open_cache(max_backlog=2, timeout=0.3, write_attempts=None)
+    other = open_cache(max_backlog=2, timeout=20)
+    cache["a"] = 1
+    cache["b"] = 2
+    for refused in (
+        lambda: cache.set("c", 3),
+        lambda: cache.__delitem__("c"),
+        lambda: cache.incr("c"),
+    ):
+        with pytest.raises(BacklogFullError, match="2 changes wait to be written, max_backlog=2"):
+            refused()
+    with pytest.raises(nearcache.BulkError, match="max_backlog=2") as caught:
+        cache.set_many({"c": 3})
+    assert set(caught.value.failed) == {"c"}
+    with pytest.raises(nearcache.BulkError, match="max_backlog=2"):
+        cache.delete_many(["c"])
+    assert "c" not in cache
+    assert cache.stats().coherence.owed == 0  # it is known that nothing was done
+    waiting = threading.Thread(target=lambda: other.set("d", 4))
+    waiting.start()
+    database.gate.set()
+    waiting.join(20)
+    cache.flush(20)
+    assert database.rows == {"a": 1, "b": 2, "d": 4}
+
+
+def test_flush_that_takes_too_long_says_so(open_cache: Opener, database: Database) -> None:
+    """And loses nothing."""
+    database.gate.clear()
+    cache = open_cache()
+    cache["k"] = 1
+    with pytest.raises(FlushTimeoutError, match=r"within 0\.05 s"):
+        cache.flush(0.05)
+    database.gate.set()
+    cache.flush(20)
+    assert database.rows == {"k": 1}
+
+
+def test_program_without_a_queue_in_between_ends_with_what_was_written(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """One that stores past the queue takes the mark away; then the end of the record invalidates."""
+    cache, stranger = open_cache(), open_cache(writer=None, write_delay=None)
+    database.gate.clear()
+    cache["k"] = "written"
+    wait_until(lambda: database.calls)
+    stranger["k"] = "not written"
+    database.gate.set()
+    cache.flush(10)
+    wait_until(lambda: stranger["k"] == "written")
+
+
+def test_record_that_ends_processes_is_a_dead_letter_in_the_end(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """It was given out again and again, and nobody has ever come back; it is not tried once more."""
+    with redis_server.client() as client:
+        with open_cache(write_delay=60) as cache:
+            cache["killer"] = 1
+            wait_until(lambda: client.exists(OWNER) and client.xpending(QUEUE, "w")["pending"])
+        assert not client.exists(OWNER)  # given back
+        for _ in range(20):
+            (pending,) = client.xpending_range(QUEUE, "w", "-", "+", 5)
+            client.xclaim(QUEUE, "w", "w", 0, [pending["message_id"]])
+    cache = open_cache(write_attempts=5)
+    cache["next"] = 2
+    cache.flush(20)
+    (letter,) = cache.dead_letters()
+    assert (letter.key, letter.value) == ("killer", 1)
+    assert "given to 22 owners" in letter.error
+    assert database.calls == [("write", {"next": 2})]

@@ -1,0 +1,223 @@
+"""The scripts of the queue: one step for value, record and mark; one owner; what is settled. On every server found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nearcache.errors import ServerReplyError
+from support.lanes import NO_WID, NONCE, Lane, envelope, wid
+from support.redis import RedisServer
+
+A, B = b"a" * 16, b"b" * 16
+
+
+@pytest.fixture
+def lane(redis_server: RedisServer) -> Iterator[Lane]:
+    """A lane whose epoch and generation are NONCE."""
+    lane = Lane(redis_server)
+    lane.start()
+    yield lane
+    lane.close()
+
+
+def put(lane: Lane, *keys: bytes, write: int = 1, mode: str = "", most: int = 100, gen: bytes = NONCE) -> Any:
+    """Store and queue an envelope under each key."""
+    envelopes = [envelope(gen, key, wid(write)) for key in keys]
+    return lane.run("set", keys, wid(write), gen, f"Q{most}:{mode}", 60_000, *envelopes, more=[b"w"])
+
+
+def take(lane: Lane, token: bytes = A, start: bytes = b">", *, lease: int = 60_000, count: int = 100) -> Any:
+    """Ask for records as an owner of this name."""
+    reply = lane.run("dequeue", [], token, lease, count, 4_000_000, start, more=[b"w", b"o"])
+    return [*reply[:3], [record for record, _ in reply[3]], reply[4]] if reply[0] == 1 else reply
+
+
+def queued(lane: Lane) -> list[tuple[bytes, bytes]]:
+    """Return the records of the queue: key and envelope."""
+    return [(fields[b"k"], fields[b"e"]) for _, fields in lane.client.xrange(lane.prefix + b"w")]
+
+
+def ids(lane: Lane) -> list[bytes]:
+    """Return the ids of the records of the queue."""
+    return [record for record, _ in lane.client.xrange(lane.prefix + b"w")]
+
+
+def test_queued_set_leaves_value_record_and_mark_in_one_step(lane: Lane) -> None:
+    """For each key; one message. The mark has no expiry and names the record."""
+    with lane.listening() as heard:
+        assert put(lane, b"sa", b"sb") == [1, NONCE, NONCE, b"1", b"", 0]
+    assert queued(lane) == [(key, envelope(NONCE, key, wid(1))) for key in (b"sa", b"sb")]
+    assert [lane.client.get(lane.lease(key)) for key in (b"sa", b"sb")] == [b"P" + record for record in ids(lane)]
+    assert lane.client.ttl(lane.lease(b"sa")) == -1
+    assert lane.client.get(lane.value(b"sa")) == envelope(NONCE, b"sa", wid(1))
+    assert heard == [("S", NONCE, 1, NO_WID, wid(1), [b"sa", b"sb"])]
+
+
+def test_queued_deletion_removes_the_value_and_counts_it(lane: Lane) -> None:
+    """An empty envelope is the record of one."""
+    put(lane, b"sa")
+    reply = lane.run("set", [b"sa", b"sb"], wid(2), NONCE, "Q9:", 1, b"", b"", more=[b"w"])
+    assert reply == [1, NONCE, NONCE, b"2", b"", 1]
+    assert queued(lane)[1:] == [(b"sa", b""), (b"sb", b"")]
+    assert not lane.client.exists(lane.value(b"sa"))
+
+
+def test_queued_set_that_is_refused_leaves_no_record(lane: Lane) -> None:
+    """By the generation, by the mode, by the length of the queue, by memory."""
+    put(lane, b"sa")
+    assert put(lane, b"sb", gen=wid(9)) == [0, NONCE]
+    assert put(lane, b"sa", mode="NX")[:2] == [2, NONCE]
+    assert put(lane, b"sb", most=1) == [3, NONCE, 1]
+    lane.client.config_set("maxmemory", "1")
+    with pytest.raises(ServerReplyError, match="OOM"):
+        put(lane, b"sb", write=2)
+    lane.client.config_set("maxmemory", "0")
+    assert len(queued(lane)) == 1
+    assert not lane.client.exists(lane.value(b"sb"), lane.lease(b"sb"))
+    assert lane.position() == (1, wid(1))
+
+
+def test_held_set_stores_only_where_its_own_hold_has_lasted(lane: Lane) -> None:
+    """Not where it ended, nor where another joined; then the old value is gone, and so is a lease."""
+    for key in (b"smine", b"sended", b"sjoined", b"sleased"):
+        lane.run("invalidate", [key], wid(1), 60_000, A)
+    lane.client.delete(lane.lease(b"sended"))
+    lane.run("invalidate", [b"sjoined"], wid(2), 60_000, B)
+    lane.client.set(lane.lease(b"sleased"), b"L" + B + NONCE)
+    lane.client.set(lane.value(b"sended"), envelope(NONCE, b"old"))
+    keys = (b"smine", b"sended", b"sjoined", b"sleased")
+    reply = lane.set(*keys, write=wid(3), mode="HELD" + A.decode())
+    assert reply[4] == b"2,3,4,"
+    assert [lane.client.exists(lane.value(key)) for key in keys] == [1, 0, 0, 0]
+    assert [lane.client.get(lane.lease(key)) for key in keys] == [None, None, b"H*", None]
+
+
+def test_mark_of_a_waiting_record_outlasts_invalidations_and_holds(lane: Lane) -> None:
+    """Whatever they announce, the record is going to be written over it."""
+    put(lane, b"sa")
+    mark = lane.client.get(lane.lease(b"sa"))
+    lane.run("invalidate", [b"sa"], wid(2))
+    lane.run("invalidate", [b"sa"], wid(3), 60_000, A)
+    lane.run("invalidate", [b"sa"], wid(4), 0, A)
+    lane.run("take", [b"sa"], wid(5))
+    assert lane.client.get(lane.lease(b"sa")) == mark
+    assert lane.run("lease", [b"sa"], A, 1000, "", more=[b"w"]) == [4, NONCE, envelope(NONCE, b"sa", wid(1))]
+    assert lane.run("lease", [b"sa"], A, 1000, "REPLACE", more=[b"w"])[0] == 4
+    assert lane.run("lease", [b"sa"], A, 1000, "")[0] == 3  # of a program that knows no queue
+    assert lane.run("fill", [b"sa"], wid(6), NONCE, A, 1000, envelope(NONCE)) == [0, NONCE, b"LOST"]
+    lane.client.delete(lane.prefix + b"w")
+    assert lane.run("lease", [b"sa"], A, 1000, "", more=[b"w"])[0] == 0  # its record is gone, so it says nothing
+
+
+def test_queue_has_one_owner_until_the_lock_ends(lane: Lane) -> None:
+    """The next is given first what the last one was given, with how often, and then the rest."""
+    put(lane, b"sa")
+    put(lane, b"sb", write=2)
+    first, second = ids(lane)
+    assert take(lane, A) == [1, 2, 1, [], []]  # fresh: nobody has been given anything
+    assert take(lane, A, count=1) == [1, 2, 0, [first], [1]]
+    assert take(lane, A, b"0") == [1, 2, 0, [first], [1]]  # an answer was lost: that is nobody's fault
+    status, length, pttl = take(lane, B)
+    assert (status, length) == (0, 2)
+    assert 0 < pttl <= 60_000
+    lane.client.delete(lane.prefix + b"o")
+    assert take(lane, B) == [1, 2, 1, [first], [2]]
+    assert take(lane, B, first) == [1, 2, 0, [], []]
+    assert take(lane, B) == [1, 2, 0, [second], [1]]
+    lane.client.delete(lane.prefix + b"o")
+    lane.client.xdel(lane.prefix + b"w", first)
+    assert take(lane, A) == [1, 1, 1, [second], [2]]
+    assert take(lane, A, b"0") == [1, 1, 0, [second], [2]]
+    assert take(lane, A, b"0", count=0) == [1, 1, 0, [], []]
+
+
+def test_queue_that_is_empty_has_no_owner(lane: Lane) -> None:
+    """Nobody's lock is in the way of who has the next record."""
+    assert take(lane, A) == [1, 0, 1, [], []]
+    put(lane, b"sa")
+    take(lane, A)
+    take(lane, A)
+    assert lane.run("written", [b"sa"], wid(5), A, ids(lane)[0], wid(1), ids(lane)[0], more=[b"w", b"o"])[0] == 1
+    assert take(lane, A) == [1, 0, 0, [], []]
+    assert not lane.client.exists(lane.prefix + b"o")
+
+
+def test_dequeue_stops_at_the_size_that_it_was_told(lane: Lane) -> None:
+    """A reply has to fit into memory, and into the time of a call."""
+    put(lane, b"sa", b"sb", b"sc")
+    take(lane, A)
+    reply = lane.run("dequeue", [], A, 1000, 100, 1, b">", more=[b"w", b"o"])
+    assert len(reply[3]) == 1
+
+
+def test_written_records_leave_and_nothing_is_announced(lane: Lane) -> None:
+    """Nobody can have stored an old value: the mark was there all the time."""
+    put(lane, b"sa")
+    put(lane, b"sa", write=2)
+    take(lane, A)
+    take(lane, A)
+    first, second = ids(lane)
+    with lane.listening() as heard:
+        reply = lane.run("written", [b"sa"], wid(9), A, second, wid(2), first, second, more=[b"w", b"o"])
+    assert reply == [1, NONCE, NONCE, 0, 0]
+    assert heard == []
+    assert lane.client.xpending(lane.prefix + b"w", "w")["pending"] == 0
+    assert not lane.client.exists(lane.lease(b"sa"))
+    assert lane.client.exists(lane.value(b"sa"))
+
+
+def test_written_record_that_was_overtaken_leaves_the_newer_mark(lane: Lane) -> None:
+    """The newer one waits still."""
+    put(lane, b"sa")
+    take(lane, A)
+    take(lane, A)
+    (first,) = ids(lane)
+    put(lane, b"sa", write=2)
+    assert lane.run("written", [b"sa"], wid(9), A, first, wid(1), first, more=[b"w", b"o"])[3:] == [0, 1]
+    assert lane.client.get(lane.lease(b"sa")) == b"P" + ids(lane)[0]
+
+
+def test_written_record_whose_mark_was_lost_takes_other_values_along(lane: Lane) -> None:
+    """Something else may have been stored meanwhile, and lost the race in the data; the leases of loads too."""
+    put(lane, b"sa")
+    take(lane, A)
+    take(lane, A)
+    (first,) = ids(lane)
+    lane.set(b"sa", write=wid(7))  # past the queue
+    lane.client.set(lane.lease(b"sa"), b"L" + B + NONCE)
+    with lane.listening() as heard:
+        lane.run("written", [b"sa"], wid(9), A, first, wid(1), first, more=[b"w", b"o"])
+    assert [message.op for message in heard] == ["I"]
+    assert not lane.client.exists(lane.value(b"sa"), lane.lease(b"sa"))
+
+
+def test_settling_is_the_owners_alone(lane: Lane) -> None:
+    """Who has lost the queue changes nothing."""
+    put(lane, b"sa")
+    take(lane, A)
+    (first,) = ids(lane)
+    assert lane.run("written", [b"sa"], wid(9), B, first, wid(1), first, more=[b"w", b"o"]) == [0, NONCE]
+    assert lane.run("buried", [b"sa"], wid(9), B, "error", 3, first, more=[b"w", b"o", b"d"]) == [0, NONCE]
+    assert ids(lane) == [first]
+
+
+def test_buried_record_is_a_dead_letter_and_comes_back_as_the_newest(lane: Lane) -> None:
+    """With its error; the value leaves the cache, and readers are told. It comes back once."""
+    put(lane, b"sa", write=1)
+    put(lane, b"sa", write=2)
+    first, second = ids(lane)
+    take(lane, A)
+    take(lane, A)
+    with lane.listening() as heard:
+        assert lane.run("buried", [b"sa"], wid(9), A, "why", 3, first, second, more=[b"w", b"o", b"d"])[0] == 1
+    assert [(message.op, message.keys) for message in heard] == [("I", [b"sa"])]
+    assert not lane.client.exists(lane.value(b"sa"), lane.lease(b"sa"))
+    ((letter, fields),) = lane.client.xrange(lane.prefix + b"d")
+    assert fields == {b"k": b"sa", b"e": envelope(NONCE, b"sa", wid(2)), b"x": b"why", b"n": b"3"}
+    assert lane.run("requeue", [b"sa"], wid(10), letter, more=[b"d", b"w"])[0] == 1
+    assert lane.run("requeue", [b"sa"], wid(11), letter, more=[b"d", b"w"]) == [0, NONCE]
+    assert queued(lane) == [(b"sa", fields[b"e"])]
+    assert lane.client.get(lane.lease(b"sa")) == b"P" + ids(lane)[0]
