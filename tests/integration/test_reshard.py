@@ -124,6 +124,8 @@ def test_reshard_weights_and_strategy_may_change_as_well(servers: Servers, open_
     assert other["k"] == 1
     assert one._tier.table == other._tier.table
     assert one._tier.table.count(0) == 12_288
+    servers["a"].restart()
+    wait_until(lambda: servers["a"].cli("HGET", "nc:{default:0}:L", "f"), what="it is adopted by the version of now")
 
 
 def test_reshard_values_of_an_earlier_stay_are_dead(servers: Servers, open_at: Callable[..., Any]) -> None:

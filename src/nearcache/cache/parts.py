@@ -12,7 +12,7 @@ from ..codecs import ValueCodec
 from ..coherence import Horizon, Lane, State
 from ..embedded import EmbeddedServers
 from ..freshness import freshness_of
-from ..l2 import NOWHERE, ClusterDriver, Driver, Introduction, load_script
+from ..l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, load_script
 from ..loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
 from ..options import Endpoint, Settings
 from ..placement import CLUSTER_LANES, slot_of_lane
@@ -72,7 +72,10 @@ def driver_for(
         if alive is not None:
             alive._listener.hurry(shard)
 
-    introduction = Introduction(tier.adopt_commands, tier.note_adopted)
+    def adopt(shard: int, identity: int) -> list[Command]:
+        return tier.now.adopt_commands(shard, identity)  # an older version would be refused
+
+    introduction = Introduction(adopt, tier.note_adopted)
     if endpoints[0].clustered:
         return ClusterDriver(
             endpoints,
