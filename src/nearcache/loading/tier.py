@@ -217,14 +217,12 @@ class Tier(Versions):
         clock: Clock = monotonic_ns,
     ) -> None:
         placed, names = layout(namespace, shard_names, db, clustered=clustered)
-        self.names = list(names)
-        lanes = len(self.names)
+        self.names, lanes = list(names), len(names)
         super().__init__(placed.names, placement or placed, most_lanes)
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
         self.codec = codec
-        self.ttl_ms = ttl_ms
-        self.l1_ttl_ms = l1_ttl_ms
+        self.ttl_ms, self.l1_ttl_ms = ttl_ms, l1_ttl_ms
         self.bound_ns = bound_ns
         self.freshness = freshness
         self.clock = clock
