@@ -7,8 +7,13 @@ The hash is fixed for ever, because every program that shares the servers must c
     mix(z)           : z ^= z >> 30; z *= 0xBF58476D1CE4E5B9; z ^= z >> 27; z *= 0x94D049BB133111EB; z ^= z >> 31
 
 which is the splitmix64 generator, seeded with the name's hash, at its slot-th step. The shard with the highest score
-has the slot.
+has the slot. A shard of weight w has w such names, of which all but the first end in a zero byte and a number.
+
+A ring has points instead, which are the first steps of the same generators; the slots' places on it are those of the
+generator seeded with 0, and a slot belongs to the next point at or after its place.
 """
+
+from array import array
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -33,18 +38,19 @@ def fnv1a64(const uint8_t[::1] data):
     return h
 
 
-def rendezvous(hashes):
-    """Return a table of 16,384 bytes: for each slot, the index into ``hashes`` of the shard that has it.
+def rendezvous(hashes, owners=None):
+    """Return a table of 16,384 bytes: for each slot, the owner of the hash with the highest score.
 
     Args:
-        hashes: The shards' name hashes, at most 255, all different. Their order decides nothing but the numbering.
+        hashes: The shards' name hashes, all different. Their order decides nothing but the numbering.
+        owners: For each hash the number of its shard, 0 to 254; None: its place.
     """
-    cdef uint64_t seeds[255]
+    owners = range(len(hashes)) if owners is None else owners
     cdef Py_ssize_t count = len(hashes), i
-    if not 1 <= count <= 255 or len(set(hashes)) != count:
-        raise ValueError("give 1 to 255 different hashes")
-    for i in range(count):
-        seeds[i] = hashes[i]
+    if count < 1 or len(set(hashes)) != count or len(owners) != count or max(owners) > 254:
+        raise ValueError("give different hashes, of 1 to 255 shards")
+    cdef uint64_t[::1] seeds = array("Q", hashes)
+    cdef uint8_t[::1] owner = bytearray(owners)
     table = bytearray(_SLOTS)
     cdef uint8_t[::1] view = table
     cdef uint64_t step, score, best
@@ -59,8 +65,14 @@ def rendezvous(hashes):
             if score > best:
                 best = score
                 winner = i
-        view[slot] = <uint8_t>winner
+        view[slot] = owner[winner]
     return bytes(table)
+
+
+def points(uint64_t seed, Py_ssize_t count):
+    """Return the first steps of the generator with this seed, as a list."""
+    cdef Py_ssize_t i
+    return [mix(seed + <uint64_t>(i + 1) * <uint64_t>0x9E3779B97F4A7C15) for i in range(count)]
 
 
 def tag_number(const uint8_t[::1] stem, unsigned int slot):

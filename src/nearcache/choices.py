@@ -12,6 +12,8 @@ from .errors import CacheError, ConfigError
 CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
 Compression = Literal["zlib", "lz4", "zstd"]
 DEFAULT_COMPRESS_ABOVE: Final = 1024
+#: How keys are given to client-side shards.
+Strategy = Literal["rendezvous", "ring", "modulo", "round_robin"]
 #: What the envelope's 32 bits of milliseconds can say: 49.7 days.
 MAX_TTL_S: Final = 4_294_967.0
 #: Whether readers share the object that L1 holds, or each get their own.
@@ -131,6 +133,16 @@ def secrets(_: str, value: Any) -> Secrets | None:
     return None if value is None else Secrets(value)
 
 
+def weights(option: str, value: Any) -> tuple[int, ...] | None:
+    """Return whole numbers, given as numbers or as text with commas; their range is checked with the shards' names."""
+    if is_none(value):
+        return None
+    given = value.split(",") if isinstance(value, str) else value
+    if not hasattr(given, "__iter__"):
+        raise ConfigError(option, value, "give one weight per shard, as in shard_weights=(2, 1, 1)")
+    return tuple(integer(1, 100)(option, weight) for weight in given)
+
+
 _idle_seconds: Final = seconds(0.001, 2_000_000.0)
 #: A lifetime in seconds; None: no expiry.
 ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
@@ -166,6 +178,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "signing_keys": secrets,
     "encryption_keys": secrets,
     "isolation": one_of(get_args(Isolation)),
+    "placement": one_of(get_args(Strategy)),
     "ttl": lifetime,
     "jitter": seconds(0.0, MAX_TTL_S),
     "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),

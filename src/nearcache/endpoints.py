@@ -25,7 +25,8 @@ Check = Callable[[str, Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place.
+    """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place; with
+    ``weight`` it says which share of the keys the server has.
 
     With ``master``, the server is whichever the ``sentinels`` say is the master of that name; ``host`` and ``port`` are
     known from then on only. With ``clustered``, it is a node of a Redis Cluster.
@@ -47,6 +48,7 @@ class Endpoint:
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    weight: int = 1
     clustered: bool = False
 
     @property
@@ -144,6 +146,11 @@ def _endpoints(places: list[dict[str, Any]], text: str, connection: dict[str, An
         if len(names) != len(places):
             raise ConfigError("shard_names", names, f"give one name for each of the {len(places)} shards")
         places = [place | {"name": name} for place, name in zip(places, names, strict=True)]
+    weights = connection.pop("shard_weights", None)
+    if weights is not None:
+        if len(weights) != len(places):
+            raise ConfigError("shard_weights", weights, f"give one weight for each of the {len(places)} shards")
+        places = [place | {"weight": weight} for place, weight in zip(places, weights, strict=True)]
     if len({place["name"] for place in places}) != len(places):
         raise ConfigError("url", redact(text), "name every shard once")
     if len(places) > 64:

@@ -157,9 +157,10 @@ class ServerReplyError(ShardError):
     """
 
     def __init__(self, shard: str, reply: str) -> None:
-        super().__init__(shard, f"the server replied {reply!r}")
         self.code = reply.split(" ", 1)[0]
         self.reply = reply
+        hint = "; by that it has another list of shards than this process" if self.code == "NCTOPO" else ""
+        super().__init__(shard, f"the server replied {reply!r}{hint}")
 
 
 class NotReplicatedError(ShardError):
@@ -198,6 +199,36 @@ class CoherenceError(CacheError):
 
 class UnknownMasterError(ShardError):
     """No sentinel knows a master of this name."""
+
+
+class ShardListError(CacheError):
+    """This process was started with another list of shards than those that use the namespace.
+
+    Attributes:
+        mine: The list, or change of lists, that this process has.
+        theirs: The one that a shard has recorded.
+    """
+
+    def __init__(self, namespace: str, shard: str, mine: str, theirs: str) -> None:
+        super().__init__(
+            f"namespace {namespace}: this process was started with {mine}, but shard {shard} has recorded {theirs}: "
+            f"give all processes the same shards (names, weights, placement); only reshard() may change them"
+        )
+        self.mine = mine
+        self.theirs = theirs
+
+
+class ReshardError(CacheError):
+    """A change of the list of shards could not begin or go on. What has been done holds: every process goes on with it
+    safely, for as long as need be, and calling ``reshard()`` again with the same list finishes it.
+
+    Attributes:
+        shards: Names of the shards that did not answer, if that is why.
+    """
+
+    def __init__(self, message: str, shards: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.shards = tuple(shards)
 
 
 class BulkError(CacheError):

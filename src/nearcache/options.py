@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import MAX_TTL_S, Compression, Idle, Isolation, Secrets, one_of, ttl_seconds
+from .choices import MAX_TTL_S, Compression, Idle, Isolation, Secrets, Strategy, one_of, ttl_seconds
 from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
@@ -126,6 +126,7 @@ class Settings:
             hex or base64, a sequence of them, or a function that returns them: docs/security.md.
         encryption_keys: The same; values are encrypted, and only encrypted ones are read.
         isolation: ``shared``: all readers of an L1 entry get the same object; ``copy``: each gets its own.
+        placement: How keys are given to shards: ``rendezvous``, ``ring``, ``modulo`` or ``round_robin``.
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
         embedded_name: Which set of embedded servers; processes that say the same name share them.
@@ -178,6 +179,7 @@ class Settings:
     signing_keys: Secrets | None = field(default=None, repr=False)
     encryption_keys: Secrets | None = field(default=None, repr=False)
     isolation: Isolation = "shared"
+    placement: Strategy = "rendezvous"
     shards: int = 1
     maxmemory_mb: int = 256
     embedded_name: str = "default"
@@ -294,6 +296,7 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "username": _text,
     "password": _text,
     "shard_names": _names,
+    "shard_weights": choices.weights,
     "ssl_ca_certs": _text,
     "ssl_certfile": _text,
     "ssl_keyfile": _text,
@@ -305,8 +308,8 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 _L2_ONLY: Final = frozenset({
     "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
     "on_error", "ack", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress",
-    "compress_above", "signing_keys", "encryption_keys", "isolation", "writer", "write_delay", "write_batch",
-    "write_attempts", "max_backlog",
+    "compress_above", "signing_keys", "encryption_keys", "isolation", "placement", "writer", "write_delay",
+    "write_batch", "write_attempts", "max_backlog",
 })  # fmt: skip
 _MEMORY_ONLY: Final = frozenset({"getsizeof", "ages"})
 #: Options of writing behind the cache, which need ``write_delay``.
@@ -345,8 +348,8 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
             from which the others are found), each with ``?option=value&...``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
-            ``shard_names``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``,
-            ``sentinel_username``, ``sentinel_password``.
+            ``shard_names``, ``shard_weights``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
+            ``ssl_check_hostname``, ``sentinel_username``, ``sentinel_password``.
     Raises:
         ConfigError: As the module says.
     """
@@ -401,6 +404,9 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
+    weights = tuple(endpoint.weight for endpoint in settings.endpoints)
+    if settings.placement == "modulo" and max(weights, default=1) > 1:
+        raise ConfigError("shard_weights", weights, 'placement="modulo" has none; "round_robin" has')
     if settings.write_delay is not None and settings.writer is None:
         raise ConfigError("write_delay", settings.write_delay, "it needs writer=, which is to be called then")
     for option in _BEHIND:

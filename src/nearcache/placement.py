@@ -1,24 +1,41 @@
-"""Which shard has a key: slot -> shard, by rendezvous hashing over the shards' names; and what lanes are called.
+"""Which shard has a key: slot -> shard, by what the shards are called; and what lanes are called.
 
-A key's slot is Redis Cluster's (``keys.slot_of``). For each slot every shard has a score, and the highest wins. So a
-shard that joins takes 1/n of the slots, from all others alike, and one that leaves gives its own to the rest; nothing
-else moves. Names count, not addresses, so a replacement host that is given the old name keeps its place, and the order
-in which shards are listed decides nothing. (Thaler and Ravishankar, "Using name-based mappings to increase hit rates",
-1998.) ``docs/wire.md`` gives the formula and test vectors.
+A key's slot is Redis Cluster's (``keys.slot_of``). Names count, not addresses, so a replacement host that is given the
+old name keeps its place, and the order in which shards are listed decides nothing. There are four strategies:
+
+``rendezvous``
+    For each slot every shard has a score, and the highest wins. So a shard that joins takes its share of the slots,
+    from all others alike, and one that leaves gives its own to the rest; nothing else moves. (Thaler and Ravishankar,
+    "Using name-based mappings to increase hit rates", 1998.) A shard of weight w takes part under w names, so that one
+    more weight moves nothing but what it gains.
+``ring``
+    Each shard has 160 points, times its weight, on a ring, and a slot belongs to the next one. As little moves, and it
+    is less balanced. (Karger et al., "Consistent hashing and random trees", 1997.)
+``modulo``
+    The slot's remainder. As balanced as can be; nearly everything moves when a shard joins or leaves.
+``round_robin``
+    The slots are dealt out in turn, to a shard of weight w so many at a time. The same, with weights.
+
+``docs/wire.md`` gives the formulas and test vectors.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ._placement import SLOTS as _SLOTS
-from ._placement import fnv1a64, rendezvous, tag_number
+from ._placement import fnv1a64, points, rendezvous, tag_number
 from .errors import ConfigError
 
 #: Number of slots.
 SLOTS: Final[int] = _SLOTS
+#: Points of a shard of weight 1 on a ring.
+POINTS: Final = 160
+#: Most that a shard may weigh.
+HEAVIEST: Final = 100
 #: Lanes of a namespace in Redis Cluster, fixed for ever: a key's lane is its slot modulo this.
 CLUSTER_LANES: Final = 64
 
@@ -28,27 +45,42 @@ class Placement:
 
     Attributes:
         names: The shards' names; their positions are the shard numbers.
+        weights: Their weights, in the same order.
+        strategy: One of :data:`STRATEGIES`.
         table: 16,384 bytes: the shard number of each slot.
-        version: 64-bit fingerprint of the set of names: equal for lists that place every key on the same name.
+        version: 64-bit fingerprint of names, weights and strategy: equal for lists that place every key on the same
+            name.
     """
 
-    __slots__ = ("names", "table", "version")
+    __slots__ = ("names", "strategy", "table", "version", "weights")
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Compute the table; about 20 us per shard.
+    def __init__(
+        self, names: Sequence[str], *, weights: Sequence[int] | None = None, strategy: str = "rendezvous"
+    ) -> None:
+        """Compute the table; about 20 us per shard and weight.
+
+        Args:
+            weights: A whole number from 1 to 100 for each name; None: 1 for each.
 
         Raises:
-            ConfigError: There is no name, more than 255, or one twice.
+            ConfigError: There is no name, more than 255, or one twice; a weight is out of range, or the strategy has
+                none.
         """
         self.names = tuple(names)
+        self.weights = (1,) * len(self.names) if weights is None else tuple(weights)
+        self.strategy = strategy
         encoded = [name.encode("utf-8", "surrogatepass") for name in self.names]
         if not 1 <= len(encoded) <= 255:
             raise ConfigError("shard_names", self.names, "give 1 to 255 shards")
-        hashes = [fnv1a64(name) for name in encoded]
-        if len(set(hashes)) != len(hashes):
+        if len(set(map(fnv1a64, encoded))) != len(encoded):
             raise ConfigError("shard_names", self.names, "give every shard a name of its own")
-        self.table = rendezvous(hashes)
-        self.version = fnv1a64(b"".join(b"%d:%s" % (len(name), name) for name in sorted(encoded)))
+        check_weights(self.weights, len(self.names), strategy)
+        self.table = STRATEGIES[strategy](encoded, self.weights)
+        shards = sorted(zip(encoded, self.weights, strict=True))
+        text = b"".join(b"%d:%s" % (len(name), name) for name, _ in shards)
+        if strategy != "rendezvous" or set(self.weights) != {1}:
+            text += b"".join(b"/%d" % weight for _, weight in shards) + b"/" + strategy.encode()
+        self.version = fnv1a64(text)
 
     def __repr__(self) -> str:
         return f"Placement({list(self.names)!r})"
@@ -60,6 +92,58 @@ class Placement:
     def slots_of(self, shard: int) -> int:
         """Return how many slots a shard has."""
         return self.table.count(shard)
+
+
+def check_weights(weights: Sequence[int], count: int, strategy: str) -> None:
+    """Check that there is a weight for each shard, and that the strategy heeds them.
+
+    Raises:
+        ConfigError: Not so.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError("placement", strategy, f"give one of {', '.join(map(repr, STRATEGIES))}")
+    if len(weights) != count:
+        raise ConfigError("shard_weights", tuple(weights), f"give one weight for each of the {count} shards")
+    if not all(1 <= weight <= HEAVIEST for weight in weights):
+        raise ConfigError("shard_weights", tuple(weights), f"give whole numbers from 1 to {HEAVIEST}")
+    if strategy == "modulo" and set(weights) != {1}:
+        raise ConfigError("shard_weights", tuple(weights), 'placement="modulo" has none; "round_robin" has')
+
+
+def _seeds(encoded: Sequence[bytes], weights: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the name hashes that the shards take part under, and the shard's number for each."""
+    seeds, owners = [], []
+    for number, (name, weight) in enumerate(zip(encoded, weights, strict=True)):
+        for copy in range(weight):
+            seeds.append(fnv1a64(name + b"\0%d" % copy if copy else name))
+            owners.append(number)
+    return seeds, owners
+
+
+def _rendezvous(encoded: Sequence[bytes], weights: Sequence[int]) -> bytes:
+    return rendezvous(*_seeds(encoded, weights))
+
+
+def _ring(encoded: Sequence[bytes], weights: Sequence[int]) -> bytes:
+    seeds, owners = _seeds(encoded, weights)
+    ring = sorted((point, owner) for seed, owner in zip(seeds, owners, strict=True) for point in points(seed, POINTS))
+    places = [point for point, _ in ring]
+    return bytes(ring[bisect_left(places, place) % len(ring)][1] for place in points(0, SLOTS))
+
+
+def _dealt(encoded: Sequence[bytes], weights: Sequence[int]) -> bytes:
+    order = sorted(range(len(encoded)), key=lambda number: encoded[number])
+    turn = [number for number in order for _ in range(weights[number])]
+    return bytes(turn[slot % len(turn)] for slot in range(SLOTS))
+
+
+#: How slots are given to shards, by name: from the names' bytes and the weights to the table.
+STRATEGIES: Final[dict[str, Callable[[Sequence[bytes], Sequence[int]], bytes]]] = {
+    "rendezvous": _rendezvous,
+    "ring": _ring,
+    "modulo": _dealt,
+    "round_robin": _dealt,
+}
 
 
 class ClusterPlacement:

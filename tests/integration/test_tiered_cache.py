@@ -76,7 +76,7 @@ def test_get_many_when_a_shard_fails_at_the_second_question_returns_what_there_i
     execute = reader._driver.execute
 
     def failing(exchanges: Any, **options: Any) -> Any:
-        if all(command[0] == b"HGET" for _, commands in exchanges for command in commands):
+        if all(command[0] == b"HMGET" for _, commands in exchanges for command in commands):
             return [ShardUnavailableError("shard", "gone meanwhile") for _ in exchanges]
         return execute(exchanges, **options)
 

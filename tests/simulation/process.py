@@ -354,6 +354,7 @@ class Process:
             _runner=SimpleNamespace(after_fork=lambda: None),
             _scribe=None,
             _upkeep=self.keeper,
+            _membership=SimpleNamespace(after_fork=lambda: None),
             _endpoints=self.shards,
             _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,

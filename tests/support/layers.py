@@ -21,7 +21,7 @@ FLOORS = {
     "absence": 2, "errors": 2, "choices": 2, "endpoints": 2, "options": 2, "clocks": 2, "writers": 2,
     "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3,
     "changes": 3, "events": 3, "freshness": 3, "workers": 3, "backlog": 3, "answers": 3,
-    "l2": 4, "bus": 4, "embedded": 4, "awaiting": 4,
+    "l2": 4, "rings": 4, "bus": 4, "embedded": 4, "awaiting": 4,
     "loading": 5,
     "cache": 6, "decorators": 6,
     "aio": 7, "wire": 7, "integrations": 7, "cli": 7, "__init__": 7, "__main__": 7,

@@ -55,4 +55,4 @@ class World:
         """What is answered to a read of a tag's record."""
         nothing = self.tier.codec.encode(b"")
         sealed = self.tier.codec.seal(nothing, wid=wid, generation=GENERATION, ttl_ms=1_000_000)
-        return [1_000_000, sealed, hex_id(GENERATION)]
+        return [1_000_000, sealed, [hex_id(GENERATION), None]]

@@ -41,6 +41,12 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     (errors.UnsupportedServerError("s1", "5.0"), {"shard": "s1"}, ["s1", "5.0"]),
     (errors.CoherenceError("deaf"), {}, ["deaf"]),
     (errors.UnknownMasterError("m1", "nobody knows it"), {"shard": "m1"}, ["m1", "nobody"]),
+    (
+        errors.ShardListError("shop", "s1", "[a]", "version 4, [a, b]"),
+        {"mine": "[a]", "theirs": "version 4, [a, b]"},
+        ["namespace shop", "started with [a], but shard s1 has recorded version 4, [a, b]", "reshard()"],
+    ),
+    (errors.ReshardError("s1 did not answer", ["s1"]), {"shards": ("s1",)}, ["s1 did not answer"]),
     (errors.WrongTopologyError("h:1", "it is a node"), {"shard": "h:1"}, ["h:1", "node"]),
     (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
     (errors.ContentionError("k", 3), {"key": "k", "attempts": 3}, ["key 'k'", "each of 3 attempts", "later"]),

@@ -1,7 +1,8 @@
 """The bus: receives invalidations and proves, by heartbeats, that none was missed."""
 
 from .follower import Followed, Follower
+from .growing import GrowingListener
 from .listener import Listener
 from .roaming import RoamingListener
 
-__all__ = ["Followed", "Follower", "Listener", "RoamingListener"]
+__all__ = ["Followed", "Follower", "GrowingListener", "Listener", "RoamingListener"]

@@ -78,6 +78,7 @@ class Follower:
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
         horizon: What to carry the actions out on instead of the store, where more than the store is concerned.
         keeper: Told of new epochs and of answered heartbeats.
+        ring: Returns the version of the list of shards that this process uses.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
     Attributes:
         outgoing: Bytes to send, in order. Whoever sends some removes them from the front.
@@ -100,6 +101,7 @@ class Follower:
         watched: dict[int, Callable[[], None]],
         keeper: Keeper = NO_KEEPER,
         horizon: Horizon | None = None,
+        ring: Callable[[], bytes] = lambda: b"1",
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()
@@ -113,6 +115,7 @@ class Follower:
         self._watched = watched
         self._keeper = keeper
         self._horizon = horizon
+        self._ring = ring
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
@@ -345,7 +348,7 @@ class Follower:
             self._evals -= whole
             self._take_heartbeat(each, reply, now_ns, reached)
 
-        self.request(pack(command, script, b"1", each.names.lane_key, b"1", self._nonce()), on_reply)
+        self.request(pack(command, script, b"1", each.names.lane_key, self._ring(), self._nonce()), on_reply)
 
     def _take_heartbeat(self, each: Followed, reply: Any, now_ns: int, reached: Callable[[], None] | None) -> None:
         if isinstance(reply, OSError):
@@ -357,6 +360,8 @@ class Follower:
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
             self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
+        if isinstance(reply, ServerReplyError) and reply.code == "NCTOPO":
+            self._keeper.refused(each.number)
         was_live = each.lane.state is State.LIVE
         actions = each.lane.heartbeat_reply(reply, now_ns)
         if self._observer is not None and was_live and any(isinstance(action, Suspect) for action in actions):

@@ -26,6 +26,9 @@ class Keeper(Protocol):
     def vouched(self, lane: int) -> None:
         """A heartbeat was answered as it should be."""
 
+    def refused(self, lane: int) -> None:
+        """A heartbeat was refused, because this process is behind the others' list of shards."""
+
     @property
     def renew_every_ns(self) -> int:
         """How often to ask for :meth:`renewals`."""
@@ -43,6 +46,9 @@ class _NoKeeper:
         pass
 
     def vouched(self, lane: int) -> None:
+        pass
+
+    def refused(self, lane: int) -> None:
         pass
 
     def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002

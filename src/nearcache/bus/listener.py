@@ -68,6 +68,7 @@ class Listener:
             one place share a connection.
         clock: Monotonic nanoseconds.
         slept: Returns for how long the machine has slept since it was started.
+        ring: Returns the version of the list of shards that this process uses.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Listener:
         places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
+        ring: Callable[[], bytes] = lambda: b"1",
     ) -> None:
         self._store = store
         self._source = source
@@ -104,6 +106,7 @@ class Listener:
                 watched=self._watched,
                 keeper=keeper,
                 horizon=horizon,
+                ring=ring,
             )
             self._connections.append(Connection(place, follower))
             self._followers |= {each.number: follower for each in followed}

@@ -63,7 +63,7 @@ class Scribe:
         self, tier: Tier, runner: ThreadRunner, writer: Writer, settings: Settings, clock: Clock = monotonic_ns
     ) -> None:
         assert settings.write_delay is not None
-        self._tier = tier
+        self._any_tier = tier
         self._runner = runner
         self._writer = writer
         self._clock = clock
@@ -72,6 +72,10 @@ class Scribe:
         self.room = Room(settings.max_backlog, round(settings.timeout * 1e9), self.note)
         self.counters = _Counters()
         self._reset()
+
+    @property
+    def _tier(self) -> Tier:
+        return self._any_tier.now
 
     def _reset(self) -> None:
         self._queues = Queues(len(self._tier.lanes), Backlog(*self._limits, _chance))

@@ -40,7 +40,11 @@ class Changing:
     way: Way = DIRECT
 
     def __init__(self, tier: Tier) -> None:
-        self._tier = tier
+        self._any_tier = tier
+
+    @property
+    def _tier(self) -> Tier:
+        return self._any_tier.now  # the list of shards may have changed
 
     def check_verb(self) -> None:
         """Check that there can be verbs which decide by what the cache has."""

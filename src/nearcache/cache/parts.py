@@ -6,18 +6,20 @@ import weakref
 from typing import Any, Protocol
 
 from .._store import Store
-from ..bus import Listener, RoamingListener
+from ..bus import GrowingListener, Listener, RoamingListener
 from ..clocks import monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Horizon, Lane, State
 from ..embedded import EmbeddedServers
 from ..freshness import freshness_of
-from ..l2 import NOWHERE, ClusterDriver, Driver, Introduction, load_script
+from ..l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, load_script
 from ..loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
 from ..options import Endpoint, Settings
 from ..placement import CLUSTER_LANES, slot_of_lane
+from ..rings import Shards
 from .behind import Scribe
 from .changing import Changing, ChangingBehind, ChangingThrough
+from .membership import MOST_LANES
 from .report import ShardHealth
 
 
@@ -70,7 +72,10 @@ def driver_for(
         if alive is not None:
             alive._listener.hurry(shard)
 
-    introduction = Introduction(tier.adopt_commands, tier.note_adopted)
+    def adopt(shard: int, identity: int) -> list[Command]:
+        return tier.now.adopt_commands(shard, identity)  # an older version would be refused
+
+    introduction = Introduction(adopt, tier.note_adopted)
     if endpoints[0].clustered:
         return ClusterDriver(
             endpoints,
@@ -94,7 +99,7 @@ def driver_for(
 
 def lanes_of(endpoints: tuple[Endpoint, ...]) -> int:
     """Return how many lanes there are on these servers."""
-    return CLUSTER_LANES if endpoints[0].clustered else len(endpoints)
+    return CLUSTER_LANES if endpoints[0].clustered else MOST_LANES
 
 
 def listener_for(
@@ -104,13 +109,23 @@ def listener_for(
     heartbeat = load_script("heartbeat")
     if isinstance(driver, ClusterDriver):
         return RoamingListener(store, driver, tier.lanes, tier.names, heartbeat, keeper=keeper, horizon=horizon)
-    return Listener(store, driver, tier.lanes, tier.names, heartbeat, keeper=keeper, horizon=horizon)
+    return GrowingListener(
+        store,
+        driver,
+        tier.lanes,
+        tier.names,
+        heartbeat,
+        keeper=keeper,
+        horizon=horizon,
+        ring=lambda: tier.now.ring,
+    )
 
 
-def health_of(store: Store[Any, Any], driver: Driver, tier: Tier, endpoints: tuple[Endpoint, ...]) -> list[ShardHealth]:
+def health_of(store: Store[Any, Any], driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
     """Return the state of every server: of a cluster, of every node that has lanes."""
     if not isinstance(driver, ClusterDriver):
-        return [_health(store, driver, tier, shard, [shard], endpoint) for shard, endpoint in enumerate(endpoints)]
+        active = [(shard, endpoints[shard]) for shard in tier.active]
+        return [_health(store, driver, tier, shard, [shard], endpoint) for shard, endpoint in active]
     by_place: dict[int, list[int]] = {}
     for lane in range(len(tier.lanes)):
         by_place.setdefault(driver.place_of(lane), []).append(lane)
@@ -147,7 +162,7 @@ def _worst(lanes: list[Lane]) -> Lane:
     return min(lanes, key=lambda lane: (order.index(lane.state), not lane.last_error))
 
 
-def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
+def tier_for(settings: Settings, shards: Shards, codec: ValueCodec, most_lanes: int) -> Tier:
     """Return the L2 side of a cache, without its I/O."""
 
     def milliseconds(seconds: float | None) -> int:
@@ -155,9 +170,11 @@ def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCo
 
     return Tier(
         namespace=settings.namespace,
-        shard_names=[endpoint.name for endpoint in endpoints],
-        db=endpoints[0].db,
-        clustered=endpoints[0].clustered,
+        shard_names=shards.names,
+        placement=None if shards.endpoints[0].clustered else shards.placement,
+        most_lanes=most_lanes,
+        db=shards.endpoints[0].db,
+        clustered=shards.endpoints[0].clustered,
         codec=codec,
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),

@@ -23,6 +23,21 @@ def _ratio(hits: int, misses: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Resharded:
+    """What ``reshard()`` has come to.
+
+    Attributes:
+        version: Of the list of shards; every process of the namespace uses it, or will with its next heartbeat.
+        shards: Their names.
+        moved: Which part of all keys has another shard than before this call, 0 to 1.
+    """
+
+    version: int
+    shards: tuple[str, ...]
+    moved: float
+
+
+@dataclass(frozen=True, slots=True)
 class L1Stats:
     """This process's memory.
 

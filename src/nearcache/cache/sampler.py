@@ -54,7 +54,7 @@ class SamplerThread:
             if store is None:
                 return
             try:
-                for name in self._runner.run(self._sampler.check(self._tier, store)):
+                for name in self._runner.run(self._sampler.check(self._tier.now, store)):
                     digest = hashlib.blake2b(repr(name).encode("utf-8", "replace"), digest_size=8).hexdigest()
                     _log.error("a key was served from memory past the staleness bound (digest of its repr: %s)", digest)
             except CacheError:

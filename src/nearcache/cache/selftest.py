@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any, Final
 
 from ..bus import Listener
@@ -20,10 +19,12 @@ _ASTRAY: Final = (
 )
 
 
-def run_selftest(tier: Tier, driver: Driver, listener: Listener, names: Sequence[str], timeout_s: float) -> SelfTest:
+def run_selftest(tier: Tier, driver: Driver, listener: Listener, timeout_s: float) -> SelfTest:
     """Test every shard, one after the other."""
     listener.wait_settled(timeout_s)  # a cache that has just been opened, or forked
-    return SelfTest(tuple(_test(tier, driver, listener, lane, name, timeout_s) for lane, name in enumerate(names)))
+    return SelfTest(
+        tuple(_test(tier, driver, listener, lane, tier.shard_names[lane], timeout_s) for lane in tier.active)
+    )
 
 
 def require(found: SelfTest) -> None:

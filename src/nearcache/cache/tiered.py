@@ -40,12 +40,14 @@ from ..loading import (
     token_of,
 )
 from ..options import check_tags, parse
+from ..rings import shards_of
 from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
 from .behind import check_servers
 from .copying import remaining
-from .gathering import GatheringCache
 from .holding import Hold, hold_to_ms, linger_to_ms
+from .membership import Membership
 from .memory import MemoryCache
+from .moving import MovingCache
 from .parts import (
     Helper,
     changing_of,
@@ -82,7 +84,7 @@ _log: Final = logging.getLogger("nearcache")
 _open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
 
 
-class TieredCache(GatheringCache[K, V]):
+class TieredCache(MovingCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -105,15 +107,19 @@ class TieredCache(GatheringCache[K, V]):
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
-        super().__init__(settings.maxsize, lanes=lanes_of(endpoints) + DERIVED, **store_options(settings))
-        self._endpoints = endpoints
-        self._tier = tier_for(settings, endpoints, codec)
+        lanes = lanes_of(endpoints)
+        super().__init__(settings.maxsize, lanes=lanes + DERIVED, **store_options(settings))
+        shards = shards_of(settings.placement, endpoints)
+        self._endpoints = dict(enumerate(endpoints))
+        self._tier = tier_for(settings, shards, codec, lanes)
+        self._membership = None if endpoints[0].clustered else Membership(self, shards, self._tier)
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
-        self._listener = listener_for(weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon)
-        self._tier.ears = self._listener
+        self._listener = self._tier.ears = listener_for(
+            weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
+        )
         self._sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
@@ -262,12 +268,11 @@ class TieredCache(GatheringCache[K, V]):
     def stats(self) -> Stats:
         """Return what happened in each tier since the cache was opened."""
         counted = self._tier.counted()
-        lanes = self._tier.lanes
         return Stats(
             l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=l2_stats(counted),
             loader=loader_stats(counted, len(self._tier.loads)),
-            coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in range(len(lanes))]),
+            coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in self._tier.active]),
             writing=WritingStats() if self._scribe is None else self._scribe.stats(),
         )
 
@@ -295,7 +300,7 @@ class TieredCache(GatheringCache[K, V]):
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
-        return run_selftest(self._tier, self._driver, self._listener, self._tier.shard_names, timeout)
+        return run_selftest(self._tier, self._driver, self._listener, timeout)
 
     # -- life
 
@@ -323,6 +328,8 @@ class TieredCache(GatheringCache[K, V]):
 
     def close(self) -> None:
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
+        if self._membership is not None:
+            self._membership.stop()
         if self._hub is not None:
             self._hub.close()
         self._end()
@@ -348,14 +355,22 @@ class TieredCache(GatheringCache[K, V]):
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""
-        for reply in self._driver.meet(self.settings.connect_timeout):
+        membership = self._membership
+        if membership is None:
+            replies = self._driver.meet(self.settings.connect_timeout)
+        else:
+            exchanges = [membership.question(shard) for shard in self._endpoints]
+            replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
+        for reply in replies:
             if isinstance(reply, ShardUnavailableError):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
+        if membership is not None:
+            membership.join(replies)
         if self._scribe is not None:
             check_servers(self._driver, len(self._tier.lanes), self.settings.connect_timeout)
-        masters = [(shard, endpoint) for shard, endpoint in enumerate(self._endpoints) if endpoint.master]
+        masters = [(shard, endpoint) for shard, endpoint in self._endpoints.items() if endpoint.master]
         for shard, endpoint in masters:
             status = self._driver.status(shard)
             if status.version and not status.guarded:
@@ -371,8 +386,10 @@ class TieredCache(GatheringCache[K, V]):
         self._tier.after_fork()
         self._upkeep.after_fork()
         self._runner.after_fork()
+        if self._membership is not None:
+            self._membership.after_fork()
         self.reset_pending()
-        for shard in range(len(self._tier.lanes)):
+        for shard in self._tier.active:
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)

@@ -19,7 +19,7 @@ from .lane import (
 )
 from .messages import OPERATIONS, RESERVED, TAG_KEY, Message, pack_message, parse_message
 from .metrics import Histogram
-from .token import pack_token, parse_token
+from .token import pack_token, parse_token, version_of
 
 __all__ = [
     "CHAINED",
@@ -49,4 +49,5 @@ __all__ = [
     "pack_token",
     "parse_message",
     "parse_token",
+    "version_of",
 ]

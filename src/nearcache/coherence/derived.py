@@ -93,6 +93,17 @@ class Derived:
                 below = self._below[derived - self.lanes]
                 store.lane_vouch(derived, min(self._until_ns[each] for each in below))
 
+    def leave(self, store: Store[Any, Any], lane: int) -> None:
+        """A lane of L2 is in use no more: what depended on it is suspect, and what is entered from now on does not."""
+        with self._lock:
+            above, self._above[lane] = self._above[lane], set()
+            self._suspect(store, above)
+            self._until_ns[lane] = 0
+            for derived in above:
+                below = self._below[derived - self.lanes]
+                below.discard(lane)
+                store.lane_vouch(derived, min((self._until_ns[each] for each in below), default=0))
+
     def suspected(self, store: Store[Any, Any], lane: int) -> None:
         """Messages of a lane of L2 may have been missed."""
         with self._lock:

@@ -161,6 +161,15 @@ class Journal:
         """How many keys are owed an invalidation; one more for a clear."""
         return len(self._owed) + bool(self._clear_owed)
 
+    @property
+    def owes_clear(self) -> bool:
+        """Whether a clear is owed."""
+        return bool(self._clear_owed)
+
+    def owed_keys(self) -> list[bytes]:
+        """Return the keys that are owed an invalidation each."""
+        return list(self._owed)
+
     def is_owed(self, key: bytes) -> bool:
         """Whether what L2 holds for this key must not be believed."""
         return bool(self._clear_owed) or key in self._owed

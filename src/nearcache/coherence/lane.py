@@ -150,6 +150,7 @@ class Lane:
     Attributes:
         applied: Epoch and number of the last message whose actions have been carried out; ``position`` may be ahead of
             it, while they are. None: nothing is known. Set by whoever carries them out.
+        ring: Which version of the list of shards is the newest that the lane has seen; None: it has not said.
     """
 
     bound_ns: int
@@ -161,6 +162,7 @@ class Lane:
     last_error: str = "not connected yet"
     epoch: int | None = None
     applied: tuple[int, int] | None = None
+    ring: bytes | None = None
     round_trips: Histogram = field(default_factory=Histogram)
     counters: LaneCounters = field(default_factory=LaneCounters)
     _sent: deque[int] = field(default_factory=deque)
@@ -254,6 +256,7 @@ class Lane:
         try:
             there = Position(int(reply[0], 16), int(reply[1]), int(reply[2], 16))
             generation = int(reply[3], 16)
+            self.ring = reply[4] if len(reply) > 4 else None
             ends = parse_ends(reply[5] if len(reply) > 5 else None)
         except (TypeError, ValueError, IndexError, KeyError):
             return self._give_up(f"heartbeat refused or not understood: {reply!r}")

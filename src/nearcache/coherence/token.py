@@ -11,21 +11,39 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_FORM: Final = re.compile(r"1(?:\.\d{1,5}-[0-9a-f]{1,16}-[0-9a-f]{1,16}){0,256}", re.ASCII)
+_FORM: Final = re.compile(r"1(?:r\d{1,18})?(?:\.\d{1,5}-[0-9a-f]{1,16}-[0-9a-f]{1,16}){0,256}", re.ASCII)
 
 
-def pack_token(positions: Mapping[int, tuple[int, int]]) -> str:
-    """Return the token of these positions: lane -> epoch and number. Letters, digits, ``.`` and ``-`` only."""
-    return "1" + "".join(f".{lane}-{epoch:x}-{seq:x}" for lane, (epoch, seq) in sorted(positions.items()))
+def pack_token(positions: Mapping[int, tuple[int, int]], version: int = 1) -> str:
+    """Return the token of these positions: lane -> epoch and number. Letters, digits, ``.`` and ``-`` only.
+
+    Args:
+        version: Of the list of shards, which says what a lane's number means.
+    """
+    lanes = "".join(f".{lane}-{epoch:x}-{seq:x}" for lane, (epoch, seq) in sorted(positions.items()))
+    return f"1{'' if version == 1 else f'r{version}'}{lanes}"
 
 
 def parse_token(token: str) -> dict[int, tuple[int, int]]:
-    """Return what :func:`pack_token` was given.
+    """Return the positions that :func:`pack_token` was given.
 
     Raises:
         ValueError: It is no token.
     """
+    parts = (part.split("-") for part in _checked(token).split(".")[1:])
+    return {int(lane): (int(epoch, 16), int(seq, 16)) for lane, epoch, seq in parts}
+
+
+def version_of(token: str) -> int:
+    """Return the version of the list of shards that a token was made under.
+
+    Raises:
+        ValueError: It is no token.
+    """
+    return int(_checked(token).split(".", 1)[0][2:] or 1)
+
+
+def _checked(token: str) -> str:
     if not isinstance(token, str) or not _FORM.fullmatch(token):
         raise ValueError(f"token={token!r}: give what token() of a cache of this namespace returned")
-    parts = (part.split("-") for part in token.split(".")[1:])
-    return {int(lane): (int(epoch, 16), int(seq, 16)) for lane, epoch, seq in parts}
+    return token

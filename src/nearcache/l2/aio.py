@@ -144,6 +144,9 @@ class _Pools:
     def of(self, number: int, shard: Shard) -> LoopPool:
         """Return the pool of a shard."""
         pool = self._by_shard.get(number)
+        if pool is not None and pool.shard is not shard:  # the number is another shard's now
+            pool.close(watched=True)
+            pool = None
         if pool is None:
             pool = self._by_shard[number] = LoopPool(self.loop, shard, self._size, self._clock)
         return pool

@@ -175,6 +175,21 @@ class Driver:
             raise ClosedError("the cache was closed")
         return ListenerLink(self._shards[shard].connect(self._clock() + self._connect_timeout_ns, resp3=True))
 
+    def put_shard(self, number: int, endpoint: Endpoint) -> None:
+        """Reach another shard by this number: one that is in no use any more, or the next one."""
+        shard = self._make_shard(number, endpoint)
+        if number == len(self._shards):
+            self._shards.append(shard)
+        else:
+            before, self._shards[number] = self._shards[number], shard
+            before.close()
+        if self._closed:
+            shard.close()
+
+    def rest_shard(self, number: int) -> None:
+        """Close a shard's idle connections: it is in no use any more, except for calls that are under way."""
+        self._shards[number].demoted()
+
     def shard(self, number: int) -> Shard:
         """Return a shard, for another driver to share."""
         return self._shards[number]

@@ -20,7 +20,7 @@ from ..freshness import IDLE_MS
 from ..l2 import Command, Exchange, Reply
 from .aging import times_in
 from .reading import accept, keep
-from .replies import MISSING, answer, generation_in
+from .replies import MISSING, answer
 from .steps import Steps
 from .tier import Tier
 
@@ -85,7 +85,7 @@ def _take(
     limit_ns: int,
     found: dict[Any, Any],
 ) -> Steps[None]:
-    generation = generation_in(reply.values[-1])
+    generation = tier.generation_in(lane, reply.values[-1])
     for (op, encoded), pttl_ms, data in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
         taken = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
         keep(tier, store, op, taken, len(data or b""), reply.identity)

@@ -21,7 +21,7 @@ from .acking import confirmed
 from .aging import Times, judge
 from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
-from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
+from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
@@ -135,7 +135,7 @@ def _round(
 def _settle(
     tier: Tier, store: Store[Any, Any], shard: int, share: list[_Wanted], reply: Reply, found: dict[Any, Any]
 ) -> Steps[list[_Wanted]]:
-    generation = generation_in(reply.values[-1])
+    generation = tier.generation_in(shard, reply.values[-1])
     stale = []
     for wanted, pttl_ms, body in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
         if wanted.suspect is not None:

@@ -12,7 +12,7 @@ from ..errors import ShardError
 from ..l2 import Exchange
 from .aging import judge, times_in
 from .reading import accept
-from .replies import MISSING, answer, generation_in
+from .replies import MISSING, answer
 from .steps import Steps
 from .tier import Tier, hex_id
 
@@ -37,8 +37,9 @@ def show(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes) -> Steps
     start_ns = tier.clock()
     try:
         reply = answer((yield [Exchange(lane, [(b"PTTL", name), (b"GET", name), tier.ask_generation(lane)])])[0])
-        pttl_ms, data, generation = reply.values
-        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation_in(generation), start_ns)
+        pttl_ms, data, fields = reply.values
+        generation = tier.generation_in(lane, fields)
+        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
     except ShardError:
         return None
     if data is None or found.value is MISSING or isinstance(found.value, Absent):

@@ -18,7 +18,7 @@ from ..l2 import Exchange
 from .absences import note, noted
 from .aging import Times, judge, live_on, times_in
 from .proof import prove, proven
-from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
+from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
 from .steps import JoinRead, Steps
 from .tagging import are_current, depend, tag_of
 from .tier import Tier
@@ -137,7 +137,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     reply = proven(tier, proof, answer((yield [exchange])[0]))
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
-        generation = generation_in(reply.values[2])
+        generation = tier.generation_in(shard, reply.values[2])
     found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
     op.is_due = found.is_due
     size = len(data) if data is not None else 0
@@ -229,10 +229,9 @@ def _revalidate(
     commands: list[Any] = [(b"PTTL", name), (b"GETRANGE", name, *part), tier.ask_generation(lane)]
     exchange, proof = prove(tier, lane, commands)
     reply = proven(tier, proof, answer((yield [exchange])[0]))
-    pttl_ms, header, generation = reply.values
-    deadline_ns, under = yield from revalidated(
-        tier, store, lane, wid, pttl_ms, header, generation_in(generation), start_ns
-    )
+    pttl_ms, header, fields = reply.values
+    generation = tier.generation_in(lane, fields)
+    deadline_ns, under = yield from revalidated(tier, store, lane, wid, pttl_ms, header, generation, start_ns)
     if not deadline_ns:
         tier.count(suspects_dropped=1)
         return False
@@ -284,12 +283,13 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
     ]
     try:
         reply = answer((yield [Exchange(shard, commands)])[0])
+        generation = tier.generation_in(shard, reply.values[1])
     except ShardError:
         if stale_copy(tier, store, key, shard) is MISSING:
             raise
         return True
     try:
-        if peek_ids(reply.values[0])[1] != generation_in(reply.values[1]) or peek_absence(reply.values[0]):
+        if peek_ids(reply.values[0])[1] != generation or peek_absence(reply.values[0]):
             return False
         tags = peek_tags(reply.values[0])
     except DecodeError:
@@ -300,4 +300,4 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
 def current_generation(tier: Tier, shard: int) -> Steps[int | None]:
     """Ask the lane record for its generation."""
     reply = answer((yield [Exchange(shard, [tier.ask_generation(shard)])])[0])
-    return generation_in(reply.values[0])
+    return tier.generation_in(shard, reply.values[0])

@@ -31,11 +31,3 @@ def errors_in(reply: Reply | ShardError) -> list[ShardError]:
     if isinstance(reply, ShardError):
         return [reply]
     return [value for value in reply.values if isinstance(value, ShardError)]
-
-
-def generation_in(field: bytes | None) -> int | None:
-    """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive."""
-    try:
-        return int(field, 16) if field is not None else None
-    except ValueError:
-        return None

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..answers import is_coroutine_loader
+from ..errors import ShardError
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
 from ..workers import Workers
+from .moving import Spread, heed
 from .tier import Tier
 
 T = TypeVar("T")
@@ -112,8 +114,7 @@ class ThreadRunner:
 
     def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            replies: list[Reply | Exception] = list(self._driver.execute(request, timeout_s=left_s))
-            return replies
+            return self._exchange(request, left_s)
         if isinstance(request, Call):
             return request.loader(request.key)
         if isinstance(request, JoinRead):
@@ -125,3 +126,16 @@ class ThreadRunner:
                 return False
             return self._workers.submit(lambda: self.run(request.make()))
         return self._tier.loads.wait(request.load)
+
+    def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        if not self._tier.changing:
+            replies = self._driver.execute(request, timeout_s=left_s)
+        else:
+            spread = Spread(self._tier, request)
+            try:
+                replies = spread.gathered(self._driver.execute(spread.exchanges, timeout_s=left_s))
+            except BaseException:
+                spread.interrupted()
+                raise
+        heed(self._tier, replies)
+        return replies

@@ -20,7 +20,7 @@ from ..l2 import Exchange
 from .acking import confirmed
 from .aging import Times, judge, passed_on
 from .reading import accept, keep
-from .replies import MISSING, TAGGED_RANGE, answer, generation_in
+from .replies import MISSING, TAGGED_RANGE, answer
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
 from .tier import Tier, hex_id, new_id
@@ -105,13 +105,12 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
         start_ns = tier.clock()
         commands = [(b"PTTL", value_name), (b"GET", value_name), tier.ask_generation(lane)]
         reply = answer((yield [Exchange(lane, commands)])[0])
-        pttl_ms, data, generation = reply.values
-        found = yield from accept(
-            tier, store, lane, encoded, data, pttl_ms, generation_in(generation), start_ns, strict=True
-        )
+        pttl_ms, data, fields = reply.values
+        generation = tier.generation_in(lane, fields)
+        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
         keep(tier, store, op, found, len(data or b""), reply.identity)
         outcome = found.value
-        return _there(found.value, found.under, data, generation_in(generation), pttl_ms, start_ns)
+        return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException:
         store.abandon(op, drop=False)
         raise

@@ -24,7 +24,7 @@ from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
 from .acking import confirmed
 from .proof import prove, proven
-from .replies import HEADER_RANGE, answer, generation_in
+from .replies import HEADER_RANGE, answer
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
 
@@ -172,7 +172,7 @@ def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> int:
         wid, written_in, whole_ms = peek_ids(header)
     except DecodeError:
         return 0
-    if written_in != generation_in(generation):
+    if written_in != tier.generation_in(tag.lane, generation):
         return 0
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
     if deadline_ns:

@@ -7,10 +7,13 @@ from typing import Any
 
 from .._store import Store
 from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
+from ..errors import ShardError
 from ..flights import Load, Many, renewal_of, young_of
+from ..l2 import Exchange, Reply
 from ..l2.aio import AsyncDriver
 from .filling import Loading, carry_out, carry_out_anew
 from .gathering import Gathering, gather
+from .moving import Spread, heed
 from .replies import MISSING
 from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
@@ -53,7 +56,7 @@ class AsyncRunner:
         """The same as running ``load``, in a task of its own. See :meth:`LoadTasks.load`."""
 
         def work(mine: Load) -> Any:
-            return self.run(carry_out(self._tier, store, wanted, mine))
+            return self.run(carry_out(self._tier.now, store, wanted, mine))
 
         return await self._tasks.load(self._tier.loads, wanted.name, work)
 
@@ -61,7 +64,7 @@ class AsyncRunner:
         """The same as running ``refresh``, in a task of its own."""
 
         def work(mine: Load) -> Any:
-            return self.run(carry_out_anew(self._tier, store, wanted, mine))
+            return self.run(carry_out_anew(self._tier.now, store, wanted, mine))
 
         value: Any = MISSING
         while value is MISSING:  # of a load in the background that left the work to another process
@@ -107,7 +110,7 @@ class AsyncRunner:
 
     async def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            return await self._driver.execute(request, timeout_s=left_s)
+            return await self._exchange(request, left_s)
         if isinstance(request, Call):
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
@@ -118,3 +121,16 @@ class AsyncRunner:
             self._tasks.spawn(lambda: self.run(request.make()))
             return True
         return await wait_for_load(self._tier.loads, request.load)
+
+    async def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        if not self._tier.changing:
+            replies = await self._driver.execute(request, timeout_s=left_s)
+        else:
+            spread = Spread(self._tier, request)
+            try:
+                replies = spread.gathered(await self._driver.execute(spread.exchanges, timeout_s=left_s))
+            except BaseException:
+                spread.interrupted()
+                raise
+        heed(self._tier, replies)
+        return replies

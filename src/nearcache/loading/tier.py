@@ -19,15 +19,14 @@ from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..placement import layout
+from ..placement import Placement, layout
 from .births import Births
 from .stale import StaleCopies
+from .versions import TagStore, Versions
 
 if TYPE_CHECKING:
     from .sampling import Sampler
 
-#: Version of the shard list, as lanes record it. Live changes of the list will count it up.
-RING: Final = b"1"
 #: How long a lease lasts, unless it is renewed: so long a dead loader keeps the others waiting.
 LEASE_MS: Final = 2_000
 #: How long it lasts where nobody listens, and hence nobody renews it.
@@ -180,12 +179,14 @@ class Scripts:
     requeue: Script = field(default_factory=lambda: load_script("requeue"))
 
 
-class Tier:
+class Tier(Versions):
     """The L2 side of one cache, without its I/O.
 
     Args:
         namespace: Name of the logical cache.
         shard_names: Names of the shards, which placement hashes.
+        placement: Which of them has which key; None: rendezvous, all alike.
+        most_lanes: How many lanes there may ever be; None: as many as shards.
         db: Number of the Redis database.
         clustered: Whether it is a Redis Cluster: then there are no shards, and lanes of a fixed number.
         codec: Values to envelopes and back.
@@ -217,6 +218,8 @@ class Tier:
         *,
         namespace: str,
         shard_names: Sequence[str],
+        placement: Placement | None = None,
+        most_lanes: int | None = None,
         db: int = 0,
         clustered: bool = False,
         codec: ValueCodec,
@@ -230,14 +233,13 @@ class Tier:
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
-        self.placement, self.names = layout(namespace, shard_names, db, clustered=clustered)
-        self.shard_names = self.placement.names
-        lanes = len(self.names)
+        placed, names = layout(namespace, shard_names, db, clustered=clustered)
+        self.names, lanes = list(names), len(names)
+        super().__init__(placed.names, placement or placed, most_lanes)
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
-        self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
+        self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
         self.codec = codec
-        self.ttl_ms = ttl_ms
-        self.l1_ttl_ms = l1_ttl_ms
+        self.ttl_ms, self.l1_ttl_ms = ttl_ms, l1_ttl_ms
         self.bound_ns = bound_ns
         self.freshness = freshness
         self.clock = clock
@@ -254,10 +256,10 @@ class Tier:
         self.renewing: set[Any] = set()
         self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in range(lanes)]
-        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=lanes)
+        self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
         self.tags_since: dict[bytes, int] = {}
         self.overtaken_ns = 0
-        self.derived = Derived(lanes)
+        self.derived = Derived(self.most_lanes)
         self.sampler: Sampler | None = None
         self.lags = [Histogram() for _ in range(lanes)]
         self._lag_due_ns = 0
@@ -267,20 +269,18 @@ class Tier:
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
         encoded = encode_key(key)
-        return self.placement.table[slot_of(encoded)], encoded
+        return self.table[slot_of(encoded)], encoded
 
     def lane_of(self, encoded: bytes) -> int:
         """Return the lane of an encoded key."""
-        return self.placement.table[slot_of(encoded)]
+        return self.table[slot_of(encoded)]
 
     def known_generation(self, number: int) -> int | None:
         """The lane's generation, while the lane is followed closely enough to trust it."""
         lane = self.lanes[number]
+        if self._newest.tier is not self:
+            return None  # the heartbeats speak for a later version than this one
         return lane.generation if lane.state is State.LIVE and self.clock() < lane.fresh_until_ns else None
-
-    def ask_generation(self, lane: int) -> Command:
-        """The command that reads a lane's generation."""
-        return (b"HGET", self.names[lane].lane_key, b"g")
 
     def deadline_ns(self, start_ns: int, pttl_ms: int, whole_ms: int) -> int:
         """Return when an L1 copy must end.
@@ -438,7 +438,7 @@ class Tier:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
         if self.witness is not None:
             self.witness.calling(script, arguments)
-        return (script, len(keys), *keys, RING, arguments[0], *arguments)
+        return (script, len(keys), *keys, self.ring, arguments[0], *arguments)
 
     def writing(self, wid: int, name: Any, value: Any) -> None:
         """A value is about to be written."""
@@ -497,11 +497,7 @@ class Tier:
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.renewing = set()
-        self.lock = threading.RLock()
-        self.loads = Loads()
-        self.leases = {}
-        self.queues = {}
+        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={}, queues={})
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:

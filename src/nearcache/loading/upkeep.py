@@ -29,6 +29,8 @@ class Upkeep:
         self._tier = tier
         self._runner = runner
         self._paying: set[int] = set()
+        self._met: set[int] = set()
+        self._untold: set[int] = set()
         self._lock = threading.Lock()
 
     @property
@@ -43,10 +45,25 @@ class Upkeep:
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """Owe again what the lane's new primary does not know of."""
         self._tier.forked(lane, epoch, ends)
+        if ends is None and lane in self._met:  # a record made anew does not say in full which shards there are
+            self._untold.add(lane)
+        self._met.add(lane)
+
+    def refused(self, lane: int) -> None:  # noqa: ARG002
+        """A lane is ahead of this process: catch up."""
+        self._tier.outdated()
 
     def vouched(self, lane: int) -> None:
-        """The lane is well: pay what is owed on it, if anything is."""
+        """The lane is well: pay what is owed on it, if anything is, and catch up with the others' list of shards."""
+        ring = self._tier.lanes[lane].ring
+        if ring is not None and ring != self._tier.now.ring:
+            self._tier.outdated()
+        elif ring is not None:
+            self._tier.agreed()
         if not self._tier.journals[lane].owes:
+            if lane in self._untold:
+                self._untold.discard(lane)
+                self._tier.outdated()
             return
         with self._lock:
             if lane in self._paying:
@@ -60,7 +77,7 @@ class Upkeep:
     def _pay(self, lane: int) -> None:
         try:
             with contextlib.suppress(CacheError):  # closed meanwhile; or the next heartbeat tries again
-                self._runner.run(pay(self._tier, lane))
+                self._runner.run(pay(self._tier.now, lane))
         finally:
             self._paid(lane)
 

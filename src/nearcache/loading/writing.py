@@ -184,26 +184,26 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
     Raises:
         ShardError: Of the first lane that did not do it; the others have been cleared. It is owed.
     """
-    ids = [new_id() for _ in tier.lanes]
-    for lane, wid in zip(tier.lanes, ids, strict=True):
-        lane.expect_clear(wid)
+    ids = {number: new_id() for number in tier.active}
+    for number, wid in ids.items():
+        tier.lanes[number].expect_clear(wid)
     replies: list[Any] = [None] * len(ids)
-    serials = [tier.serial(lane) for lane in range(len(ids))]
+    serials = [tier.serial(lane) for lane in ids]
     try:
-        replies = yield [tier.clear_exchange(lane, wid) for lane, wid in enumerate(ids)]
+        replies = yield [tier.clear_exchange(lane, wid) for lane, wid in ids.items()]
     finally:
-        for number, (lane, reply) in enumerate(zip(tier.lanes, replies, strict=True)):
+        for number, reply, serial in zip(ids, replies, serials, strict=True):
             if reply is None or errors_in(reply):
                 tier.owe_clear(number)
             else:
                 _, _, epoch, seq = reply.values[0]
-                tier.acknowledge(number, epoch, seq, None, serials[number])
+                tier.acknowledge(number, epoch, seq, None, serial)
             # Our id would be no safe guess: somebody may have cleared again. Readers ask until the lane tells.
-            lane.stated_generation = None
+            tier.lanes[number].stated_generation = None
             tier.suspect(store, number)
         store.drop_all(invalidated=True)
-        for lane, wid in zip(tier.lanes, ids, strict=True):
-            lane.cleared(wid, tier.clock())
+        for number, wid in ids.items():
+            tier.lanes[number].cleared(wid, tier.clock())
     tier.count(invalidations=1)
     failed = next((value for reply in replies for value in errors_in(reply)), None)
     if failed is not None:

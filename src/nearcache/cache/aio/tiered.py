@@ -15,6 +15,7 @@ from ...l2.clustering_aio import AsyncClusterDriver
 from ...loading import (
     MISSING,
     Steps,
+    Tier,
     catch_up,
     clear,
     contains,
@@ -43,9 +44,12 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     def __init__(self, cache: TieredCache[K, V]) -> None:
         super().__init__(cache)
-        self._tier = cache._tier
         self._runner = AsyncRunner(_driver_for(cache._driver), cache._tier, cache.settings.timeout)
         cache._driver.attach(self._runner)
+
+    @property
+    def _tier(self) -> Tier:
+        return self.cache._tier
 
     # -- single keys
 

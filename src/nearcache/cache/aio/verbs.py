@@ -19,12 +19,13 @@ from ...changes import (
 )
 from ...freshness import Lifetime
 from ..cached import ABSENT
+from .resharding import AsyncReshardable
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class AsyncVerbs(Generic[K, V]):
+class AsyncVerbs(AsyncReshardable, Generic[K, V]):
     """See :class:`Verbs`: the same names, arguments, results and errors."""
 
     __slots__ = ()

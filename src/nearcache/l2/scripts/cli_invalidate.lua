@@ -3,10 +3,28 @@
 -- With one key of the namespace shop, `sku:1`: nc:{shop:0}:v:ssku:1 nc:{shop:0}:l:ssku:1 nc:{shop:0}:L , 1 NONCE WID
 -- Prelude of every script: the lane record, and the messages that keep the readers of a lane coherent.
 -- Names: L is `nc:{ns:0}:L`; `nc:{ns:0}:` in front of it is common to the lane's values (v:), leases and holds (l:) and channel (i).
--- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement version seen,
+-- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement seen (`version-fingerprint`),
+-- q the one before it, c what that is in full (`ring`),
 -- f fork (which primary adopted the lane last), h where earlier epochs ended: `epoch:seq,...`, newest first.
 -- Ids are texts of 16 hex digits and stay texts: Lua would round them.
 local call, sub = redis.call, string.sub
+
+-- Whether a caller with this placement may go on where another one was seen last. Two versions may be in use at a time
+-- during a change, never three, and one version means one list of shards. A bare version says nothing about the list.
+local function admits(L, ring, seen)
+  local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen, '^%d+'))
+  local strict = string.find(ring, '-', 1, true) and string.find(seen, '-', 1, true)
+  if mine < newest - 1 or (mine == newest and strict) then return false end
+  if mine == newest - 1 then
+    local before = call('HGET', L, 'q')
+    return not (strict and before and before ~= ring)
+  end
+  if mine > newest or not string.find(seen, '-', 1, true) then
+    if mine > newest then call('HSET', L, 'q', seen) end
+    call('HSET', L, 'r', ring)
+  end
+  return true
+end
 
 -- Returns {e, w, g, r}, or nil and an error reply.
 local function lane(L, ring, nonce)
@@ -18,10 +36,7 @@ local function lane(L, ring, nonce)
     call('HSET', L, 'e', nonce, 's', 0, 'w', m[2], 'g', nonce, 'r', ring)
     return m
   end
-  -- Two placements may be in use at a time during a change, never three.
-  local mine, newest = tonumber(ring), tonumber(m[4])
-  if mine < newest - 1 then return nil, redis.error_reply('NCTOPO ' .. m[4]) end
-  if mine > newest then call('HSET', L, 'r', ring) end
+  if ring ~= m[4] and not admits(L, ring, m[4]) then return nil, redis.error_reply('NCTOPO ' .. m[4]) end
   return m
 end
 

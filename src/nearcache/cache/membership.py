@@ -1,0 +1,458 @@
+"""Which list of shards this process uses: agreeing with the others on one, and coming to another while all work.
+
+The steps of a change are those of ``rings``. A process that takes one tells all lanes of both lists first. The lanes
+record it, and the others see it in the answers to their heartbeats, or by being refused; they follow, each in its own
+time, by telling all lanes and taking the step too. So it does not matter who leads, whether there are several, or
+whether the leader dies: whoever calls :meth:`Membership.change` with the same list goes on from where the lanes stand.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..bus import GrowingListener
+from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError, ShardUnavailableError
+from ..keys import slot_of
+from ..l2 import Exchange, Reply, load_script
+from ..loading import hex_id, new_id
+from ..rings import FIRST, Ring, Shards, moved, version_in
+
+if TYPE_CHECKING:
+    from ..loading import Tier
+    from .tiered import TieredCache
+
+#: How many lanes a cache can have: twice the most shards, for a change from one list to another.
+MOST_LANES: Final = 128
+#: Keys of one SCAN.
+_SCANNED: Final = b"1000"
+_log: Final = logging.getLogger("nearcache")
+
+
+class Record(NamedTuple):
+    """What a lane has recorded: version and fingerprint, and the ring itself if it is there and can be read."""
+
+    shard: str
+    text: bytes
+    ring: Ring | None
+
+    @property
+    def described(self) -> str:
+        """What people read in errors."""
+        return (
+            f"version {self.text.decode(errors='replace')} of some other list" if self.ring is None else str(self.ring)
+        )
+
+
+def _newest(records: list[Record]) -> Record | None:
+    """Return the record of the newest version, of a shard that is still one if there is any."""
+
+    def age(record: Record) -> tuple[int, bool]:
+        return version_in(record.text)[0], record.ring is not None and record.text == record.ring.text
+
+    return max(records, key=age, default=None)
+
+
+class Membership:
+    """See the module. One per cache; any thread.
+
+    Attributes:
+        ring: What this process uses.
+        numbers: The lane of each shard of it, by name.
+    """
+
+    def __init__(self, cache: TieredCache[Any, Any], shards: Shards, tier: Tier) -> None:
+        self._cache: weakref.ref[TieredCache[Any, Any]] = weakref.ref(cache)
+        self._namespace = cache.settings.namespace
+        self._like = shards.endpoints[0]
+        self._known = {endpoint.name: endpoint for endpoint in shards.endpoints}
+        self._script = load_script("ring")
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._catching_up = False
+        self._agreed = False
+        self._complaint = ""
+        self._resting: list[int] = []  # numbers of lanes that are in no use any more
+        self.ring = Ring(FIRST, shards)
+        self.numbers = {name: number for number, name in enumerate(shards.names)}
+        tier.ring, tier.outdated, tier.agreed = self.ring.text, self.outdated, self.agree
+
+    # -- for the cache
+
+    def join(self, replies: Iterable[Reply | ShardError]) -> None:
+        """Agree with those who use the namespace already. ``replies`` are those to :meth:`question`, of all shards.
+
+        Raises:
+            ShardListError: They use another list of shards.
+        """
+        records = self._records(zip(self.numbers, replies, strict=True))
+        with self._lock:
+            self._agree(records)
+            if any(record.text != self.ring.text or record.ring is None for record in records):
+                self._tell(self.ring, self.numbers, strict=False)
+
+    def question(self, number: int) -> Exchange:
+        """Return what is asked of a lane: which list of shards is in use there."""
+        return Exchange(number, [(b"HMGET", self._tier.names[number].lane_key, b"r", b"c")])
+
+    def outdated(self) -> None:
+        """A lane does not say what this process does: find out, in a thread of its own. Cheap if that is under way."""
+        if self._catching_up or self._stopping.is_set():
+            return
+        self._catching_up = True
+        try:
+            threading.Thread(target=self._catch_up_apart, name="nearcache-follow", daemon=True).start()
+        except RuntimeError:  # no thread can be had now; the next heartbeat tries again
+            self._catching_up = False
+
+    def agree(self) -> None:
+        """A lane has what this process has: its list was right, and it may follow if others change it."""
+        self._agreed = True
+
+    def stop(self) -> None:
+        """Take no further step."""
+        self._stopping.set()
+
+    def after_fork(self) -> None:
+        """In the child: what another thread of the parent was about is not carried on here."""
+        self._lock = threading.RLock()
+        self._catching_up = False
+
+    def change(self, target: Shards, pause_s: float) -> int:
+        """Come to another list of shards, together with all other processes. Returns the version.
+
+        Raises:
+            ReshardError: A shard did not answer, or another change is under way.
+        """
+        while True:
+            with self._lock:
+                self._catch_up()
+                ring = self.ring
+                if ring.new is None and ring.old.is_same(target):
+                    return ring.version
+                if ring.new is not None and not ring.new.is_same(target):
+                    raise ReshardError(
+                        f"namespace {self._namespace}: {ring} is under way; finish it by reshard() with that list first"
+                    )
+                if ring.new is None:
+                    self._check_queues()
+                    self._advance(ring.begin(target))
+            self._wait(pause_s)
+            with self._lock:
+                if self.ring is not ring and self.ring.step == 0:
+                    continue
+                if self.ring.step == 1 and not self._is_behind():
+                    self._prepare(self.ring)
+                if not self._is_behind():
+                    self._advance(self.ring.following())
+
+    def _check_queues(self) -> None:
+        """Refuse to begin while something waits in a queue: it would stay where nobody looks any more.
+
+        Raises:
+            ReshardError: So it is, or a shard did not answer.
+        """
+        names = self._tier.names
+        exchanges = [
+            Exchange(number, [(b"EXISTS", names[number].queue, names[number].owner)])
+            for number in self.numbers.values()
+        ]
+        for name, reply in zip(self.numbers, self._alive._driver.execute(exchanges), strict=True):
+            if int(self._demand(name, reply)):
+                raise ReshardError(
+                    f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
+                    "cache; end the processes that have write_delay=, and let the queue run empty"
+                )
+
+    # -- agreeing
+
+    @property
+    def _tier(self) -> Any:
+        return self._alive._tier.now
+
+    @property
+    def _alive(self) -> TieredCache[Any, Any]:
+        cache = self._cache()
+        if cache is None or self._stopping.is_set():
+            raise ClosedError("the cache was closed")
+        return cache
+
+    @property
+    def _listener(self) -> GrowingListener:
+        listener = self._alive._listener
+        assert isinstance(listener, GrowingListener)
+        return listener
+
+    def _agree(self, records: list[Record]) -> None:
+        """Take the version in use, if it is one of a list that this process was started with."""
+        mine = self.ring.old
+        newest = _newest(records)
+        if newest is not None and newest.text != self.ring.text and version_in(newest.text)[1]:
+            theirs = newest.ring
+            if theirs is None or theirs.text != newest.text:
+                raise self._refusal(newest.shard, newest.described)
+            if not any(each is not None and mine.agrees(each) for each in (theirs.old, theirs.new)):
+                raise self._refusal(newest.shard, newest.described)
+            ring = theirs if theirs.new is not None else Ring(theirs.version, mine)
+            self._add_missing(ring)
+            self._switch(ring)
+        self._agreed = self._agreed or bool(records)
+
+    def _refusal(self, shard: str, theirs: str) -> ShardListError:
+        return ShardListError(self._namespace, shard, str(self.ring.old), theirs)
+
+    def _records(self, answers: Iterable[tuple[str, Reply | ShardError]]) -> list[Record]:
+        """Return what the lanes that answered, and have a record, said."""
+        found = []
+        for name, reply in answers:
+            values = reply.values[0] if isinstance(reply, Reply) else None
+            if isinstance(values, list) and values[0] is not None:
+                record = self._record(name, values)
+                if record is not None:
+                    found.append(record)
+        return found
+
+    def _record(self, name: str, values: list[Any]) -> Record | None:
+        text, content = values
+        ring = None
+        try:
+            version_in(text)
+            if content is not None:
+                ring = self._as_known(Ring.load(content, self._like))
+        except ValueError as error:
+            self._complain(f"shard {name}: {error}")
+        return Record(name, text, ring)
+
+    def _as_known(self, ring: Ring) -> Ring:
+        """Return a ring in which the shards that this process has been told of have the addresses it was told."""
+
+        def known(shards: Shards) -> Shards:
+            endpoints = tuple(self._known.get(each.name, each) for each in shards.endpoints)
+            return Shards(shards.strategy, endpoints, shards.placement)
+
+        return Ring(ring.version, known(ring.old), None if ring.new is None else known(ring.new))
+
+    def _look(self) -> list[Record]:
+        """Ask all lanes which list is in use."""
+        names, exchanges = list(self.numbers), [self.question(number) for number in self.numbers.values()]
+        return self._records(zip(names, self._alive._driver.execute(exchanges), strict=True))
+
+    # -- following
+
+    def _catch_up_apart(self) -> None:
+        try:
+            with self._lock:
+                self._catch_up()
+        except ClosedError:
+            return
+        except CacheError as error:  # the next heartbeat tries again
+            self._complain(str(error))
+        finally:
+            self._catching_up = False
+
+    def _complain(self, text: str) -> None:
+        """Log what keeps this process from agreeing with the others, once."""
+        if text != self._complaint:
+            self._complaint = text
+            _log.error("%s", text)
+
+    def _catch_up(self) -> None:
+        """Come to where the lanes are, in one step: in between nothing is done by this process."""
+        records = self._look()
+        before = self.ring
+        if not self._agreed:
+            self._agree(records)
+        newest = _newest(records)
+        if newest is None:
+            return
+        version = version_in(newest.text)[0]
+        if version > self.ring.version:
+            if newest.ring is None or newest.text not in (newest.ring.text, newest.ring.left):
+                raise self._refusal(newest.shard, newest.described)
+            self._advance(newest.ring, seen=newest.text == newest.ring.text)
+        elif version == self.ring.version and version_in(newest.text)[1] and newest.text != self.ring.text:
+            raise self._refusal(newest.shard, newest.described)
+        elif any(record.text != self.ring.text or record.ring is None for record in records):
+            self._tell(self.ring, self.numbers, strict=False)
+        if self.ring is not before:
+            self._hurry()
+
+    def _is_behind(self) -> bool:
+        """Whether somebody has been quicker; then this process has caught up with that."""
+        before = self.ring
+        self._catch_up()
+        return self.ring is not before
+
+    def _hurry(self) -> None:
+        for number in self.numbers.values():
+            self._alive._listener.hurry(number)
+
+    # -- taking steps
+
+    def _advance(self, ring: Ring, *, seen: bool = False) -> None:
+        """Tell every lane of both lists, and take the step.
+
+        Raises:
+            ReshardError: One did not answer; or this process writes behind the cache.
+
+        Args:
+            seen: A lane that stays has been told by somebody else. Then the lanes that go have been, for they are told
+                first; they may have been shut down since.
+        """
+        if self._alive.settings.write_delay is not None:
+            raise ReshardError(
+                f"namespace {self._namespace}: a cache with write_delay= cannot come to {ring}, because its queues "
+                "stay where they are: close it, and open it with the new list"
+            )
+        before = self.ring
+        self._add_missing(ring)
+        staying = {endpoint.name for endpoint in ring.endpoints}
+        try:
+            if before.new is None and ring.step == 1 and not seen:
+                # Of two who begin a change at the same time one has to find out: both begin at the same lane.
+                self._tell(ring, [min(before.old.names)], strict=True)
+            self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)
+            self._tell(ring, staying, strict=True)
+        except BaseException:
+            self._rest({name for name in self.numbers if name not in {each.name for each in before.endpoints}})
+            raise
+        self._switch(ring)
+
+    def _tell(self, ring: Ring, names: Iterable[str], *, strict: bool) -> None:
+        """Have lanes record a ring.
+
+        Raises:
+            ReshardError: One did not answer, though it is ``strict``; or has been told otherwise.
+        """
+        chosen, staying = list(names), {endpoint.name for endpoint in ring.endpoints}
+        tier = self._tier
+        exchanges = []
+        for name in chosen:
+            text = ring.text if name in staying else ring.left
+            arguments = (text, hex_id(new_id()), hex_id(new_id()), ring.before(), ring.dump())
+            number = self.numbers[name]
+            exchanges.append(Exchange(number, [(self._script, 1, tier.names[number].lane_key, *arguments)]))
+        silent: dict[str, Exception] = {}
+        for name, reply in zip(chosen, self._alive._driver.execute(exchanges) if exchanges else [], strict=True):
+            said = reply if isinstance(reply, ShardError) else reply.values[0]
+            if isinstance(said, Exception):
+                silent[name] = said
+            elif said[0] == (ring.text if name in staying else ring.left):
+                self._agreed = True
+            else:
+                self._compare(ring, Record(name, said[0], self._readable(said[1])))
+        if strict and silent:
+            raise ReshardError(
+                f"namespace {self._namespace}: {ring} cannot be begun, because every shard has to be told before, and "
+                f"{', '.join(sorted(silent))} did not answer: {next(iter(silent.values()))}",
+                sorted(silent),
+            )
+
+    def _readable(self, content: bytes | None) -> Ring | None:
+        try:
+            return None if content is None else Ring.load(content, self._like)
+        except ValueError:
+            return None
+
+    def _compare(self, ring: Ring, record: Record) -> None:
+        """Accept that a lane is further than what it was told, but not that it has been told otherwise."""
+        there = record.described
+        if version_in(record.text)[0] <= ring.version:
+            if ring.version == FIRST:
+                raise self._refusal(record.shard, there)
+            raise ReshardError(f"namespace {self._namespace}: {ring} is refused, for shard {record.shard} has {there}")
+
+    def _switch(self, ring: Ring) -> None:
+        """Use another ring from now on."""
+        cache, before = self._alive, self._tier
+        numbers = self.numbers
+        tier = before.under(ring, numbers)
+        cache._tier = tier
+        # In this order: what begins before the tables change is not kept, and what begins later is placed by the new.
+        for lane in {old for old, new in zip(before.table, tier.table, strict=True) if old != new}:
+            tier.suspect(cache, lane)
+        tier.owe_on(set(tier.active) - set(before.active))
+        self.ring = ring
+        if ring.new is None:
+            self._rest({name for name in numbers if numbers[name] not in tier.active})
+
+    def _add_missing(self, ring: Ring) -> None:
+        """Know, reach and follow every shard of a ring."""
+        cache, tier = self._alive, self._tier
+        for endpoint in ring.endpoints:
+            if endpoint.name in self.numbers:
+                continue
+            number = self._resting.pop(0) if self._resting else len(tier.lanes)
+            tier.add_lane(number, endpoint.name)
+            cache._driver.put_shard(number, endpoint)
+            cache._endpoints[number] = endpoint
+            self.numbers[endpoint.name] = number
+            self._listener.follow(number, tier.lanes[number], tier.names[number])
+
+    def _rest(self, names: set[str]) -> None:
+        """Follow lanes no longer that no ring has any more."""
+        cache, tier = self._alive, self._tier
+        for name in names:
+            number = self.numbers.pop(name)
+            self._listener.leave(number)
+            tier.derived.leave(cache, number)
+            cache._driver.rest_shard(number)
+            self._resting.append(number)
+
+    # -- cold starts
+
+    def _prepare(self, ring: Ring) -> None:
+        """Rid the shards that gain slots of what they have there from earlier times: nobody has invalidated it since.
+
+        Nothing of these slots is stored there now, for all lanes have been told, and refuse those who would.
+        """
+        assert ring.new is not None
+        gains = {after for _, after in moved(ring.old, ring.new)}
+        for name in sorted(gains):
+            if name not in ring.old.names or not self._sweep(ring, name):
+                self._clear(name)
+
+    def _clear(self, name: str) -> None:
+        reply = self._alive._driver.execute([self._tier.clear_exchange(self.numbers[name], new_id())])[0]
+        self._demand(name, reply)
+
+    def _sweep(self, ring: Ring, name: str) -> bool:
+        """Remove what a shard has in the slots that it gains. Returns False if it does not let itself be scanned."""
+        assert ring.new is not None
+        number, driver = self.numbers[name], self._alive._driver
+        prefix = self._tier.names[number].value_prefix
+        gained = [ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))]
+        cursor = b"0"
+        while True:
+            command = (b"SCAN", cursor, b"MATCH", prefix + b"*", b"COUNT", _SCANNED)
+            reply = driver.execute([Exchange(number, [command])])[0]
+            if isinstance(reply, Reply) and isinstance(reply.values[0], ShardError):
+                if isinstance(reply.values[0], ShardUnavailableError):
+                    self._demand(name, reply)
+                _log.warning("%s; all that it holds of namespace %s starts cold", reply.values[0], self._namespace)
+                return False
+            cursor, keys = self._demand(name, reply)
+            doomed = [key for key in keys if gained[slot_of(key[len(prefix) :])]]
+            if doomed:
+                self._demand(name, driver.execute([Exchange(number, [(b"UNLINK", *doomed)])])[0])
+            if self._stopping.is_set():
+                raise ClosedError("the cache was closed")
+            if int(cursor) == 0:
+                return True
+
+    def _demand(self, name: str, reply: Reply | ShardError) -> Any:
+        said = reply if isinstance(reply, ShardError) else reply.values[0]
+        if isinstance(said, Exception):
+            raise ReshardError(
+                f"namespace {self._namespace}: {self.ring} cannot go on, because shard {name} did not answer: {said}",
+                [name],
+            ) from said
+        return said
+
+    def _wait(self, seconds: float) -> None:
+        """Give the others the time to follow."""
+        if self._stopping.wait(seconds):
+            raise ClosedError("the cache was closed")

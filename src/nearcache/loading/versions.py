@@ -1,0 +1,191 @@
+"""Versions of the list of shards: which lane a key has, and what follows from a change of that."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._store import Op, Store
+from ..coherence import Histogram, Journal, Lane
+from ..errors import ServerReplyError
+from ..keys import slot_of
+from ..l2 import Command
+from ..placement import ClusterPlacement, LaneNames, Placement
+from ..rings import Ring, Shards, admits
+
+if TYPE_CHECKING:
+    import threading
+
+    from typing_extensions import Self
+
+
+class Newest:
+    """Which tier is in use now. Shared by all versions.
+
+    Attributes:
+        moved: Whether any key has ever moved.
+    """
+
+    def __init__(self, tier: Any) -> None:
+        self.tier = tier
+        self.moved = False
+
+    def is_astray(self, lane: int, encoded: bytes) -> bool:
+        """Whether a key is not read at this lane any more."""
+        return self.moved and self.tier.table[slot_of(encoded)] != lane
+
+
+class Versions:
+    """What a tier knows of versions. Its ``ring``, ``table``, ``other`` and ``active`` never change.
+
+    :meth:`under` makes another tier for another version, which shares all else. So an operation goes on with the tier
+    that it began with: it places all its keys, and says its version, as of then. A server that is two steps ahead
+    refuses it.
+
+    Attributes:
+        ring: The version, as scripts are told it.
+        table: The lane of each slot, where its keys are read and written.
+        other: The lane where they are invalidated beside, while the list of shards changes; else None.
+        active: The lanes of this version.
+        changing: Of each version in the middle of a change that an operation still goes on with, its tier, by ``ring``.
+        outdated: Called when a lane is found to be ahead of this process.
+        agreed: Called when a lane is found to have what this process has.
+    """
+
+    # What the tier has.
+    names: list[LaneNames]
+    lanes: list[Lane]
+    journals: list[Journal]
+    lags: list[Histogram]
+    adopted: dict[int, int]
+    bound_ns: int
+    lock: threading.RLock
+
+    def __init__(
+        self, shard_names: Sequence[str], placement: Placement | ClusterPlacement, most_lanes: int | None
+    ) -> None:
+        lanes = len(shard_names)
+        self.shard_names = list(shard_names)
+        self.most_lanes = lanes if most_lanes is None else most_lanes
+        self.ring = b"1"
+        self.table = placement.table
+        self.other: bytes | None = None
+        self.active: tuple[int, ...] = tuple(range(lanes))
+        self.changing: weakref.WeakValueDictionary[bytes, Self] = weakref.WeakValueDictionary()
+        self.outdated: Callable[[], None] = _nothing
+        self.agreed: Callable[[], None] = _nothing
+        self._newest = Newest(self)
+        self._versions: weakref.WeakSet[Any] = weakref.WeakSet([self])
+
+    @property
+    def now(self) -> Self:
+        """The tier of the version that is in use now."""
+        tier: Self = self._newest.tier
+        return tier
+
+    def ask_generation(self, lane: int) -> Command:
+        """The command that reads a lane's generation, and whether its readers are up to date: a GET asks nobody."""
+        return (b"HMGET", self.names[lane].lane_key, b"g", b"r")
+
+    def generation_in(self, lane: int, fields: list[bytes | None]) -> int | None:
+        """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive.
+
+        Raises:
+            ServerReplyError: This version of the list of shards is over, and what was read is nobody's any more.
+        """
+        generation, ring = fields
+        if ring is not None and ring != self.ring and not admits(self.ring, ring):
+            self.outdated()
+            raise ServerReplyError(self.shard_names[lane], "NCTOPO " + ring.decode(errors="replace"))
+        try:
+            return int(generation, 16) if generation is not None else None
+        except ValueError:
+            return None
+
+    def under(self, ring: Ring, numbers: dict[str, int]) -> Self:
+        """Return the tier of another version, which is in use from now on.
+
+        Args:
+            numbers: The lane of each shard, by name.
+        """
+        tier = copy.copy(self)
+        tier.ring = ring.text
+        tier.table = _table(ring.reads, numbers)
+        tier.other = None if ring.also is None else _table(ring.also, numbers)
+        tier.active = tuple(numbers[endpoint.name] for endpoint in ring.endpoints)
+        self._versions.add(tier)
+        if tier.other is not None:
+            self.changing[tier.ring] = tier
+        self._newest.moved = self._newest.moved or tier.table != self.table
+        self._newest.tier = tier
+        return tier
+
+    def is_astray(self, lane: int, encoded: bytes) -> bool:
+        """Whether a key is not read at this lane any more. Cheap if none has ever moved."""
+        return self._newest.is_astray(lane, encoded)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether any key has ever moved."""
+        return self._newest.moved
+
+    def share(self, **attributes: Any) -> None:
+        """Give all versions something new to share."""
+        for tier in list(self._versions):
+            for name, value in attributes.items():
+                setattr(tier, name, value)
+
+    def add_lane(self, number: int, name: str) -> None:
+        """Know a further lane, or give a number that is not in use any more to another one."""
+        if number == len(self.lanes):
+            self.names.append(self.names[0])
+            self.shard_names.append(name)
+            self.journals.append(Journal())
+            self.lags.append(Histogram())
+            self.lanes.append(Lane(self.bound_ns))
+            return
+        self.shard_names[number] = name
+        self.journals[number] = Journal()
+        self.lags[number] = Histogram()
+        self.lanes[number] = Lane(self.bound_ns)
+        self.adopted.pop(number, None)
+
+    def owe_on(self, lanes: Iterable[int]) -> None:
+        """Let what is owed be owed on every lane where this version invalidates; a clear on these lanes too.
+
+        A server that was ahead may have refused a change, which has to be made where the others look now.
+        """
+        with self.lock:
+            owed = {key for journal in self.journals for key in journal.owed_keys()}
+            has_clear = any(journal.owes_clear for journal in self.journals)
+            for key in owed:
+                slot = slot_of(key)
+                for table in (self.table, self.other):
+                    if table is not None and not self.journals[table[slot]].is_owed(key):
+                        self.journals[table[slot]].owe([key])
+            for lane in lanes if has_clear else ():
+                self.journals[lane].owe_clear()
+
+
+class TagStore(Store[bytes, int]):
+    """The generations of tags, by the encoded key of the tag's record."""
+
+    def __init__(self, newest: Newest, maxsize: int, *, lanes: int) -> None:
+        super().__init__(maxsize, lanes=lanes)
+        self._newest = newest
+
+    def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
+        """See :class:`Store`. What was read of an owner that has been left is not kept."""
+        return super().finish(op, value, 0 if self._newest.is_astray(op.lane, op.key) else wid, *rest, **more)
+
+
+def _table(shards: Shards, numbers: dict[str, int]) -> bytes:
+    """Return the lane of each slot."""
+    lanes = bytes(numbers[name] for name in shards.names)
+    return shards.placement.table.translate(lanes + bytes(256 - len(lanes)))
+
+
+def _nothing() -> None:
+    """Nobody is told."""
