@@ -239,7 +239,10 @@ class TieredCache(SwappingCache[K, V]):
         missed: list[K] = []
         found = self.hit_dict(keys, missed)
         if missed:
-            named = {key: self._name(key) for key in missed}  # with key=, several may have one name
+            if self.settings.key is None:
+                found.update(self._run(read_many(self._tier, self, missed)))
+                return found
+            named = {key: self._name(key) for key in missed}  # several may have one name
             more = self._run(read_many(self._tier, self, named.values()))
             found.update((key, more[name]) for key, name in named.items() if name in more)
         return found

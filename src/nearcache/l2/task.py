@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
+from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
 from .pool import AnyPool
@@ -35,7 +36,7 @@ class Exchange(NamedTuple):
     """
 
     shard: int
-    commands: list[Command]
+    commands: Sequence[Command]
 
 
 class Reply(NamedTuple):
@@ -77,7 +78,7 @@ class Task:
     )
 
     def __init__(
-        self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None, pool: AnyPool | None = None
+        self, shard: Shard, commands: Sequence[Command], data: bytes, flow: Flow | None, pool: AnyPool | None = None
     ) -> None:
         self.shard = shard
         self.pool = shard.pool if pool is None else pool
@@ -198,6 +199,8 @@ class Task:
 
 def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
+    if isinstance(commands, Commands):
+        return commands.data
     pack = hiredis.pack_command
     known: set[bytes] = set()
     parts = []
@@ -213,7 +216,7 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     return b"".join(parts)
 
 
-def _repeatable(commands: list[Command]) -> bool:
+def _repeatable(commands: Sequence[Command]) -> bool:
     """Return whether executing the commands twice does no harm."""
     for first in (command[0] for command in commands):
         if isinstance(first, Script):

@@ -1,7 +1,8 @@
 """From L1's miss to Redis, the loader and back, as steps without I/O. See ``steps`` for how they are carried out."""
 
 from ..freshness import ENDLESS_MS
-from .bulk import invalidate_many, read_many, write_many
+from .bulk import invalidate_many, write_many
+from .bulk_reading import read_many
 from .filling import Loading, load, look, refresh
 from .reading import contains, read
 from .replies import MISSING

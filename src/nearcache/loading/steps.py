@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..errors import ShardError
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
 from ..workers import Workers
@@ -64,6 +65,19 @@ class Spawn:
     loader: Callable[..., Any]
 
 
+class Exchanges(list[Exchange]):
+    """Exchanges whose replies can be dealt with one by one.
+
+    Attributes:
+        on_reply: May be called with the place of an exchange and its reply as soon as that is there, in the thread that
+            carries out the steps. All replies together are the answer in any case.
+    """
+
+    def __init__(self, exchanges: Iterable[Exchange], on_reply: Callable[[int, Reply | ShardError], None]) -> None:
+        super().__init__(exchanges)
+        self.on_reply = on_reply
+
+
 #: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
 Request = list[Exchange] | Call | JoinRead | JoinLoad | Await | Spawn
 Steps = Generator[Request, Any, T]
@@ -112,8 +126,8 @@ class ThreadRunner:
 
     def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            replies: list[Reply | Exception] = list(self._driver.execute(request, timeout_s=left_s))
-            return replies
+            on_reply = request.on_reply if isinstance(request, Exchanges) else None
+            return self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         if isinstance(request, Call):
             return request.loader(request.key)
         if isinstance(request, JoinRead):

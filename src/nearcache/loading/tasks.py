@@ -11,7 +11,7 @@ from ..flights import Load, renewal_of
 from ..l2.aio import AsyncDriver
 from .filling import Loading, carry_out, carry_out_anew
 from .replies import MISSING
-from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
+from .steps import Await, Call, Exchanges, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
 
 
@@ -84,7 +84,8 @@ class AsyncRunner:
 
     async def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            return await self._driver.execute(request, timeout_s=left_s)
+            on_reply = request.on_reply if isinstance(request, Exchanges) else None
+            return await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         if isinstance(request, Call):
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
