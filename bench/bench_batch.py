@@ -5,9 +5,10 @@
 Keys of 100-byte texts on four servers; what is compared with nearcache gets the very same names on the very same
 servers. **Reading**: four pipelines of GETs, one after the other, whose answers are thrown away; ``get_many`` of keys
 that L1 does not hold (dropped before, off the clock), decoded and kept in L1. Then the same keys by single reads, in
-one loop, and by twenty threads that share them. **Writing**: one pipeline of SETs with an expiry against ``set_many`` on
-one server, the numbering and publishing of invalidations included; this process's own listener receives them meanwhile.
-**A slow shard**: what a reader of a quick shard's key waits while a ``get_many`` of all shards waits for a stopped one.
+one loop, and by twenty threads that share them. **Writing**: one pipeline of SETs with an expiry against ``set_many``
+on one server, the numbering and publishing of invalidations included; this process's own listener receives them
+meanwhile. **A slow shard**: what a reader of a quick shard's key waits while a ``get_many`` of all shards waits for a
+stopped one.
 
 Sides take turns, round by round; ratios are those of the minima, so that whatever else the machine does counts little.
 """

@@ -11,7 +11,7 @@ from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
 from .pool import AnyPool
-from .scripts import Script
+from .scripts import STAGE_BYTES, Script
 from .shard import Shard
 from .transfer import Flow
 
@@ -207,13 +207,25 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     for command in commands:
         script = command[0]
         if script.__class__ is not Script:
-            parts.append(pack(command))
+            if script == b"SET" and len(command[2]) >= STAGE_BYTES:
+                parts += _staged(command)
+            else:
+                parts.append(pack(command))
         elif in_full and script.sha not in known:
             known.add(script.sha)
             parts.append(pack((b"EVAL", script.source, *command[1:])))
         else:
             parts.append(pack((b"EVALSHA", script.sha, *command[1:])))
     return b"".join(parts)
+
+
+def _staged(command: Command) -> list[bytes]:
+    """The parts of a command with a large third word, which is not copied here."""
+    verb, name, large, *rest = command
+    head = b"*%d\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n" % (
+        len(command), len(verb), verb, len(name), name, len(large),
+    )  # fmt: skip
+    return [head, large, b"\r\n", *(b"$%d\r\n%b\r\n" % (len(word), word) for word in rest)]
 
 
 def _repeatable(commands: Sequence[Command]) -> bool:
