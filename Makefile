@@ -73,7 +73,7 @@ test: lint ## lint, then all tests here, then most of them on every other Python
 test-main: $(VENV)/.installed $(VENV)/.tools ## all tests, on the Python of .venv (ARGS="-k name")
 	@$(BIN)/python .ci/suite.py main -- $(ARGS)
 
-test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and quick integration tests on the other Pythons
+test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and portable integration tests on the other Pythons
 	@$(BIN)/python .ci/suite.py others
 
 test-freethreaded: $(VENV)/.installed ## unit, contract, stress tests without a GIL, on FREETHREADED=PYTHON or one built now

@@ -1,9 +1,9 @@
 """Run the tests and add up: ``suite.py [main] [others] [free-threaded] [-- PYTEST ARGUMENTS]``.
 
 ``main``: all tests, on the Python that runs this script, whose virtual environment holds the installed wheel.
-``others``: the unit, contract and quick integration tests on every other supported Python of the machine, each in
-a virtual environment of its own (``.venv-3.12``) with a wheel built for it from the same sdist. On free-threaded
-Pythons (``.venv-3.13t``) the stress tests instead of the integration tests, with the GIL kept off.
+``others``: the unit and contract tests, and those integration tests that meet the interpreter, on every other supported
+Python of the machine, each in a virtual environment of its own (``.venv-3.12``) with a wheel built for it from the same
+sdist. On free-threaded Pythons (``.venv-3.13t``) the unit, contract and stress tests, with the GIL kept off.
 ``free-threaded``: only the latter, on a Python that is built now if there is none.
 
 What fails is run once more, and only what fails twice counts; the first failures are printed all the same. Each pytest
@@ -31,8 +31,13 @@ from interpreters import Interpreter, find, probe
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
 MAIN = ["unit", "contract", "integration", "stress", "simulation", "native", "meta"]
-OTHERS = ["unit", "contract", "integration"]
+OTHERS = ["unit", "contract"]
 FREE_THREADED = ["unit", "contract", "stress"]
+#: Integration tests of what differs between Pythons: asyncio, TLS, signals, forks, the interpreter's end, annotations.
+PORTABLE = (
+    "test_aio*.py", "test_cached.py", "test_docs_*.py", "test_embedded.py", "test_faults_process.py", "test_l2_aio.py",
+    "test_l2_fork.py", "test_lifecycle.py", "test_loader.py", "test_tiered_cache.py", "test_tls.py", "test_verbs.py",
+)  # fmt: skip
 #: Unit tests that import what the extra `test-values` brings.
 NEEDS_PACKAGES = (
     "test_codec_compression.py", "test_codec_kinds.py", "test_codec_schema_foreign.py", "test_codec_sealed.py",
@@ -191,6 +196,12 @@ def existing(names: list[str]) -> list[str]:
     return [f"tests/{name}" for name in names if any((ROOT / "tests" / name).glob("**/test_*.py"))]
 
 
+def portable() -> list[str]:
+    """Return the integration tests that every Python runs."""
+    folder = ROOT / "tests" / "integration"
+    return [str(path.relative_to(ROOT)) for pattern in PORTABLE for path in sorted(folder.glob(pattern))]
+
+
 def main_jobs(arguments: list[str]) -> list[Job]:
     """Everything on this Python: what waits for servers apart from what does not."""
     python = Path(sys.prefix, "bin", "python")
@@ -247,8 +258,8 @@ def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
             chosen, settings = existing(FREE_THREADED), environment | {"PYTHON_GIL": "0"}
             chosen += [f"--ignore=tests/unit/{name}" for name in NEEDS_PACKAGES]
         else:
-            say(f"python {interpreter.version}: unit, contract and quick integration tests")
-            chosen, settings = [*existing(OTHERS), "-m", "not slow"], environment
+            say(f"python {interpreter.version}: unit, contract and portable integration tests")
+            chosen, settings = [*existing(OTHERS), *portable(), "-m", "not slow"], environment
         return run_twice(python, f"python-{interpreter.version}", [*chosen, *arguments], settings)
 
     return [partial(run, interpreter) for interpreter in interpreters]

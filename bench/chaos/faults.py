@@ -79,7 +79,7 @@ KINDS: Final = (
     Kind("messages swapped", NETWORK, "some published messages overtake the one before", 5.0, _PLAIN),
     Kind("failover", SERVERS, "SENTINEL FAILOVER, or CLUSTER FAILOVER of a node", 0.0, (SENTINEL, CLUSTER)),
     Kind("primary killed", SERVERS, "kill -9 of a primary, started again later", 10.0, (SENTINEL, CLUSTER)),
-    Kind("slots moved", SERVERS, "CLUSTER SETSLOT and MIGRATE of some slots, and back", 0.0, (CLUSTER,)),
+    Kind("slots moved", SERVERS, "CLUSTER SETSLOT and MIGRATE of the slots of six lanes, key by key", 0.0, (CLUSTER,)),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
+from support.cluster import RedisCluster
 from support.redis import Binary, RedisServer, find_binaries
 from support.sentinel import SentinelServer
 
@@ -238,52 +239,24 @@ class Clustered(Nodes):
 
     def __init__(self) -> None:
         super().__init__()
+        self._cluster = RedisCluster(self.binary, options={**_options(self.binary), "cluster-node-timeout": "2000"})
+        self.servers = self._cluster.nodes
         try:
-            self._start()
+            self._cluster.__enter__()
+        except AssertionError as error:
+            self.close()
+            raise NoServerError(str(error)) from error
         except BaseException:
             self.close()
             raise
 
-    def _start(self) -> None:
-        options = _options(self.binary) | {
-            "cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-require-full-coverage": "no",
-            "cluster-replica-validity-factor": "0", "databases": "1",
-        }  # fmt: skip
-        for _ in range(6):
-            # The bus has a port of its own: 10,000 above the first may be no port at all.
-            server = RedisServer(self.binary, transport="tcp", options={**options, "cluster-port": str(_free_port())})
-            self.servers.append(server)
-            server.start()
-        first = self.servers[0]
-        for number, server in enumerate(self.servers):
-            server.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            if number < 3:
-                server.cli("CLUSTER", "ADDSLOTSRANGE", number * 5462, min(number * 5462 + 5461, 16_383))
-            if number:
-                server.cli("CLUSTER", "MEET", first.host, first.port, first.options["cluster-port"])
-        self.until(lambda: all(self._known(server) == 6 for server in self.servers), "six nodes that know each other")
-        for number in range(3):
-            self.servers[number + 3].cli("CLUSTER", "REPLICATE", _text(self.servers[number].cli("CLUSTER", "MYID")))
-        self.until(lambda: all(self._well(server) for server in self.servers), "cluster_state:ok and three replicas")
-
-    def _known(self, server: RedisServer) -> int:
-        return int(self._info(server)["cluster_known_nodes"])
-
-    def _well(self, server: RedisServer) -> bool:
-        return self._info(server)["cluster_state"] == "ok" and len(self.primaries()) == 3
-
-    def _info(self, server: RedisServer) -> dict[str, str]:
-        text = server.cli("CLUSTER", "INFO")
-        lines = (
-            text.items()
-            if isinstance(text, dict)
-            else (line.split(":", 1) for line in _text(text).split("\r\n") if line)
-        )
-        return {_text(name): _text(value) for name, value in lines}
+    def close(self) -> None:
+        """End all servers."""
+        self._cluster.__exit__()
 
     def url(self, worker: int | None) -> str:
         """Return the URL, the same for everybody."""
-        return f"redis+cluster://{self.servers[0].address},{self.servers[1].address}"
+        return self._cluster.url()
 
 
 def _text(value: Any) -> str:

@@ -197,7 +197,7 @@ class Worker:
     def work(self) -> int:
         """Serve, and do what the conductor says, until told to end."""
         threads = [threading.Thread(target=self._serve, args=(n,), daemon=True) for n in range(self._job.threads)]
-        watch = threading.Thread(target=self._watch, daemon=True)
+        watch = threading.Thread(target=self._watch, args=(self._job.process, self._vouched), daemon=True)
         for thread in (*threads, watch):
             thread.start()
         self._conversation.say("ready")
@@ -236,9 +236,9 @@ class Worker:
                 time.sleep(early_ns / 1e9)
         recorder.close()
 
-    def _watch(self) -> None:
+    def _watch(self, process: int, vouched_for: Callable[[], list[bool]]) -> None:
         """Record when shards go dark and come back, and when this process was kept from running."""
-        recorder = Recorder(self._directory, self._job.process, 200)
+        recorder = Recorder(self._directory, process, 200)
         seen: dict[int, bool] = {}
         last_ns = now()
         while self._looking:
@@ -247,18 +247,23 @@ class Worker:
             if at_ns - last_ns > _STALL_NS:
                 recorder.done(r.STALL, r.OK, r.UNKNOWN, 0, 0, last_ns, at_ns)
             last_ns = at_ns
-            for shard, health in enumerate(self._cache.health().shards):
-                if seen.get(shard) is not health.vouched:
-                    seen[shard] = health.vouched
-                    recorder.done(r.HEALTH, r.OK, r.UNKNOWN, shard, int(health.vouched), at_ns, at_ns)
+            for shard, vouched in enumerate(vouched_for()):
+                if seen.get(shard) is not vouched:
+                    seen[shard] = vouched
+                    recorder.done(r.HEALTH, r.OK, r.UNKNOWN, shard, int(vouched), at_ns, at_ns)
             recorder.flush()
         recorder.close()
+
+    def _vouched(self) -> list[bool]:
+        """Return whether L1 may serve, for each shard; for a cluster, whose nodes come and go, as a whole."""
+        vouched = [health.vouched for health in self._cache.health().shards]
+        return [all(vouched)] if "+cluster:" in self._job.url else vouched
 
     def _final(self) -> None:
         recorder = Recorder(self._directory, self._job.process, 201)
         self._caller(recorder).final()
-        for shard, health in enumerate(self._cache.health().shards):
-            recorder.done(r.HEALTH, r.OK, r.BELOW, shard, int(health.vouched), now(), now())
+        for shard, vouched in enumerate(self._vouched()):
+            recorder.done(r.HEALTH, r.OK, r.BELOW, shard, int(vouched), now(), now())
         recorder.close()
         self._conversation.say("final", stats=self._cache.stats().as_dict())
 
@@ -278,6 +283,8 @@ class Worker:
     def _live_as_child(self, process: int) -> int:
         recorder = Recorder(self._directory, process, 0)
         caller = self._caller(recorder)
+        # Of a child only that counts which says when it was kept from running.
+        threading.Thread(target=self._watch, args=(process, list), daemon=True).start()
         since_ns = now()
         for _ in range(_CHILD_CALLS):
             if now() - since_ns > _CHILD_ENOUGH_NS:

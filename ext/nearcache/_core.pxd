@@ -26,6 +26,8 @@ cdef extern from "nearcache/graveyard.h" nogil:
         CAUSE_REPLACED
         CAUSE_INVALIDATED
         CAUSE_DROPPED
+        CAUSE_CREATED
+        CAUSE_UPDATED
 
     ctypedef struct grave_t:
         PyObject *key    # strong or NULL
@@ -165,6 +167,7 @@ cdef extern from "nearcache/core.h" nogil:
         source_t source
         table_t table
         uint8_t lock
+        uint8_t tells_new
         order_t order
         counters_t counters
         PyObject *listener  # borrowed from the store; NULL: none

@@ -95,6 +95,16 @@ cdef inline int spread(cores_t *cores, uint32_t most) except -1:
     return 0
 
 
+cdef inline void redirect(cores_t *cores, PyObject *listener, bint tells_new) noexcept:
+    """Tell another listener from now on, which is to live as long as the store; ``tells_new``: of what comes, too."""
+    cdef uint32_t i
+    for i in range(cores.count):
+        core_lock(&cores.core[i])
+        cores.core[i].tells_new = tells_new
+        cores.core[i].listener = listener
+        core_unlock(&cores.core[i])
+
+
 # -- reading ---------------------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ from nearcache._core cimport (
     table_tag,
 )
 from nearcache._holding cimport bury
-from nearcache._local cimport hold_stored
+from nearcache._local cimport hold_stored, tell_stored
 from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport find, find_both, hash_of, hold, release, release_or_null
 
@@ -134,6 +134,8 @@ cdef inline int settle(
     if admitted:
         status = core_store(core, ref, op.key, value, table_tag(&core.table, op.hash), item, now_ns, &yard)
         hold_stored(core, status, op.key, value, &yard)
+        if op.is_write:  # what was only read has come from where it was told of
+            tell_stored(core, status, op.key, value, &yard)
         if status < 0 and ref != 0:  # no memory; the old value is not current any more all the same
             core_bury(core, ref, CAUSE_INVALIDATED, &yard)
     ended = close_op(core, op)

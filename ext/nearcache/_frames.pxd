@@ -17,6 +17,7 @@ cdef extern from "nearcache/frames.h" nogil:
         pass
 
     ctypedef struct message_t:
+        char operation
         uint64_t wid
         slice_t keys
 

@@ -135,9 +135,12 @@ cdef class Inbox:
         watched: Write ids that somebody waits for: their messages are left to others.
     Attributes:
         blind: Set to leave everything to others from now on.
+        witness: Called before a message is applied, with lane, operation, decoded keys and write id; None: nobody. It
+            must not raise.
     """
 
     cdef public bint blind
+    cdef public object witness
     cdef list ears
     cdef Ear last
     cdef bytes operations
@@ -273,12 +276,7 @@ cdef class Watch:
         self.notes = []
 
     def add(self, int descriptor, Inbox inbox=None, note=None):
-        """Watch a connection.
-
-        Args:
-            inbox: What to hear it with; None: others read it.
-            note: Called with the ears that heard something, as :meth:`Inbox.hear` returns them.
-        """
+        """Watch a connection, to be heard with an inbox (None: others read it). ``note`` gets what that returns."""
         if self.count == MOST_WATCHED:
             raise ValueError(f"{MOST_WATCHED} connections are watched already")
         self.watched[self.count] = pollfd(fd=descriptor, events=POLLIN, revents=0)
@@ -439,6 +437,8 @@ cdef Ear hear_one(Inbox self, Store store, graveyard_t *yard):
     ear.seq += 1
     ear.wid = message.wid
     ear.messages += 1
+    if unlikely(self.witness is not None):
+        self.witness(ear.lane, chr(message.operation), self.keys.copy(), message.wid)
     ear.dropped += apply_keys(store, self.keys, message.wid, yard)
     return ear
 

@@ -9,10 +9,12 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
 from nearcache._core cimport (
+    CAUSE_CREATED,
     CAUSE_EVICTED,
     CAUSE_EXPIRED,
     CAUSE_INVALIDATED,
     CAUSE_REPLACED,
+    CAUSE_UPDATED,
     cause_t,
     clock_now,
     core_bury,
@@ -53,6 +55,10 @@ cdef inline str cause_name(cause_t cause):
         return "expired"
     if cause == CAUSE_REPLACED:
         return "replaced"
+    if cause == CAUSE_CREATED:
+        return "created"
+    if cause == CAUSE_UPDATED:
+        return "updated"
     return "invalidated" if cause == CAUSE_INVALIDATED else "dropped"
 
 

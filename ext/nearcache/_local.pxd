@@ -7,7 +7,9 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._core cimport (
+    CAUSE_CREATED,
     CAUSE_EXPIRED,
+    CAUSE_UPDATED,
     CLOCK_NEVER_NS,
     STORED_NEW,
     STORED_OVER,
@@ -25,7 +27,9 @@ from nearcache._core cimport (
     core_t,
     core_tend,
     entry_t,
+    graveyard_add,
     graveyard_init,
+    graveyard_reserve,
     graveyard_t,
     item_t,
     lane_stamp,
@@ -177,6 +181,16 @@ cdef inline void hold_stored(
                     hold(key)
 
 
+cdef inline void tell_stored(core_t *core, int status, PyObject *key, PyObject *value, graveyard_t *yard) noexcept:
+    """Have a listener that asked for it told of a value that has come, after all that it took the place of."""
+    if likely(not core.tells_new) or (status != STORED_NEW and status != STORED_OVER):
+        return
+    if graveyard_reserve(yard, 1) == 0:  # without memory nobody is told
+        hold(key)
+        hold(value)
+        graveyard_add(yard, key, value, CAUSE_CREATED if status == STORED_NEW else CAUSE_UPDATED)
+
+
 cdef inline int put(
     core_t *core, PyObject *key, PyObject *value, int64_t hash, uint64_t size, int64_t ttl_ns
 ) except -1:
@@ -211,6 +225,7 @@ cdef inline int put(
     if likely(core_fits(core, size)):  # maxsize 0: nothing is ever kept
         status = core_store(core, ref, key, value, table_tag(&core.table, hash), &item, now_ns, &yard)
         hold_stored(core, status, key, value, &yard)
+        tell_stored(core, status, key, value, &yard)
     core_unlock(core)
     bury(core, &yard)
     if unlikely(status == STORE_NO_MEMORY):

@@ -21,6 +21,7 @@ cdef class Store:
     cdef bint hooked_in
     cdef object sizeof         # or None
     cdef object listener       # or None
+    cdef object teller         # see tell(); None until then
     cdef object __weakref__
 
 

@@ -64,6 +64,7 @@ from nearcache._cores cimport (
     forget_cores,
     memory_free,
     pop_any,
+    redirect,
     spread,
     sum_counters,
     sweep_all,
@@ -774,6 +775,13 @@ cdef class Store:
             self.cores.core[i].source.fixed_ns = fixed_ns
             self.cores.core[i].source.is_fixed = ns is not None
             core_unlock(&self.cores.core[i])
+
+    def tell(self, listener not None, *, stored=False):
+        """Call another listener from now on, for good. ``stored``: also of values that come (``created``, ``updated``)."""
+        if self.teller is not None:
+            raise ValueError("another listener was given before")
+        self.teller = listener
+        redirect(&self.cores, <PyObject *>listener, stored)
 
     def tend(self):
         """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back."""

@@ -12,6 +12,7 @@ from .cache import (
     Cache,
     CacheInfo,
     CoherenceStats,
+    DeadLetter,
     Durations,
     Health,
     L1Stats,
@@ -23,11 +24,15 @@ from .cache import (
     ShardHealth,
     ShardTest,
     Stats,
+    WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
+from .cache.subscriptions import Subscription
+from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (
     AuthenticationFailedError,
+    BacklogFullError,
     BulkError,
     CacheError,
     ClosedError,
@@ -36,6 +41,7 @@ from .errors import (
     ContentionError,
     DecodeError,
     EmbeddedError,
+    FlushTimeoutError,
     ForgedError,
     LoadCycleError,
     LoadTimeoutError,
@@ -49,14 +55,18 @@ from .errors import (
     UnknownMasterError,
     UnsupportedServerError,
     ValueTooLargeError,
+    WrongTopologyError,
 )
+from .events import EntryEvent
 from .options import RemovalCause
+from .writers import Writer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
     "AuthenticationFailedError",
+    "BacklogFullError",
     "BulkError",
     "Cache",
     "CacheError",
@@ -66,11 +76,15 @@ __all__ = [
     "CoherenceStats",
     "ConfigError",
     "ContentionError",
+    "DeadLetter",
     "DecodeError",
     "Durations",
     "EmbeddedError",
+    "EntryEvent",
+    "FlushTimeoutError",
     "ForgedError",
     "Health",
+    "Idle",
     "L1Stats",
     "L2Stats",
     "LaneStats",
@@ -88,11 +102,15 @@ __all__ = [
     "ShardTest",
     "ShardUnavailableError",
     "Stats",
+    "Subscription",
     "UnencodableKeyError",
     "UnencodableValueError",
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "Writer",
+    "WritingStats",
+    "WrongTopologyError",
     "lru_cache",
     "open",
     "ttl_cache",

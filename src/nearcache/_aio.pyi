@@ -1,12 +1,18 @@
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from types import GenericAlias
-from typing import Any, Generic, TypeAlias, TypeVar, final, overload
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final, overload, type_check_only
 
 from typing_extensions import Self, disjoint_base
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
+
+@type_check_only
+class _Idle(Protocol):
+    seconds: float
+
+_Lifetime: TypeAlias = float | _Idle | Callable[[_K, _V], float | _Idle | None] | None
 _Tags: TypeAlias = Sequence[str] | Callable[[_K, _V], Iterable[str]]
 
 @final
@@ -29,13 +35,13 @@ class Hits(Generic[_K, _V]):
     def get(self, key: _K, default: _D) -> Coroutine[Any, Any, _V | _D]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: None = None, *, ttl: float | None = ..., tags: _Tags[_K, _V] = ...
+        self, key: _K, loader: None = None, *, ttl: _Lifetime[_K, _V] = ..., tags: _Tags[_K, _V] = ...
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: Callable[[_K], Awaitable[_V]], *, ttl: float | None = ..., tags: _Tags[_K, _V] = ...
+        self, key: _K, loader: Callable[[_K], Awaitable[_V]], *, ttl: _Lifetime[_K, _V] = ..., tags: _Tags[_K, _V] = ...
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
-        self, key: _K, loader: Callable[[_K], _V], *, ttl: float | None = ..., tags: _Tags[_K, _V] = ...
+        self, key: _K, loader: Callable[[_K], _V], *, ttl: _Lifetime[_K, _V] = ..., tags: _Tags[_K, _V] = ...
     ) -> Coroutine[Any, Any, _V]: ...

@@ -17,6 +17,7 @@ class Ear:
 @final
 class Inbox:
     blind: bool
+    witness: Callable[[int, str, list[Any], int], None] | None
     def __init__(
         self, ears: list[Ear], operations: bytes, decode: Callable[[bytes], Any], watched: dict[int, Any]
     ) -> None: ...

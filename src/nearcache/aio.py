@@ -1,4 +1,4 @@
-"""asyncio: the type of ``cache.aio``, for annotations. Who does not ask for it does not import asyncio.
+"""asyncio: the types of ``cache.aio`` and its views, for annotations. Who does not ask for it does not import asyncio.
 
 >>> import asyncio, nearcache
 >>> cache = nearcache.open("memory://")
@@ -9,6 +9,6 @@
 42
 """
 
-from .cache.aio import AsyncCache
+from .cache.aio import AsyncCache, AsyncView
 
-__all__ = ["AsyncCache"]
+__all__ = ["AsyncCache", "AsyncView"]

@@ -18,6 +18,30 @@ MAX_TTL_S: Final = 4_294_967.0
 Isolation = Literal["shared", "copy"]
 
 
+class Idle:
+    """A lifetime that begins anew whenever the value is read: ``ttl=nearcache.Idle(600)``. See docs/freshness.md.
+
+    Args:
+        seconds: A value lives for so long after it was last read, and at most half as long again.
+    Raises:
+        ConfigError: Not 0.001 to 2,000,000 seconds.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: float = _idle_seconds("idle", seconds)
+
+    def __repr__(self) -> str:
+        return f"Idle({self.seconds:g})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Idle) and other.seconds == self.seconds
+
+    def __hash__(self) -> int:
+        return hash((Idle, self.seconds))
+
+
 class Secrets:
     """Keys as they were given, in a wrapping that shows none of them."""
 
@@ -107,13 +131,14 @@ def secrets(_: str, value: Any) -> Secrets | None:
     return None if value is None else Secrets(value)
 
 
+_idle_seconds: Final = seconds(0.001, 2_000_000.0)
 #: A lifetime in seconds; None: no expiry.
 ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
 
 
 def lifetime(option: str, value: Any) -> Any:
     """Check that a value is a lifetime, or a function that returns one."""
-    return value if callable(value) else ttl_seconds(option, value)
+    return value if callable(value) or isinstance(value, Idle) else ttl_seconds(option, value)
 
 
 #: Every option about values and their freshness that is not checked elsewhere.

@@ -13,7 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 from .errors import ConfigError
 
-SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+SCHEMES: Final = (
+    "embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
+    "rediss+cluster",
+)  # fmt: skip
 #: What namespaces, shards and embedded servers may be called.
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -25,7 +28,7 @@ class Endpoint:
     """One Redis server. ``name`` is what placement hashes, so that a replacement host can keep its place.
 
     With ``master``, the server is whichever the ``sentinels`` say is the master of that name; ``host`` and ``port`` are
-    known from then on only.
+    known from then on only. With ``clustered``, it is a node of a Redis Cluster.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Endpoint:
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    clustered: bool = False
 
     @property
     def address(self) -> str:
@@ -68,6 +72,8 @@ def read_endpoints(
     """
     if scheme == "unix":
         return _unix(scheme, text, location, connection)
+    if scheme.endswith("+cluster"):
+        return _cluster(scheme, text, location, connection)
     if "+" in scheme:
         return _sentinel(scheme, text, location, connection)
     return _tcp(scheme, text, location, connection, check_db)
@@ -95,6 +101,19 @@ def _sentinel(scheme: str, text: str, location: str, connection: dict[str, Any])
     return _endpoints(
         [{"name": name, "master": name, "sentinels": tuple(sentinels)} for name in masters],
         text, connection | {"tls": scheme.startswith("rediss")},
+    )  # fmt: skip
+
+
+def _cluster(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
+    """Return some nodes, from which the others are found."""
+    addresses, path = _authority(text, location, connection, 6379)
+    if path.strip("/") not in ("", "0"):
+        raise ConfigError("url", redact(text), "leave out the database: a Redis Cluster has number 0 only")
+    if connection.get("db"):
+        raise ConfigError("db", connection["db"], "a Redis Cluster has database 0 only")
+    return _endpoints(
+        [{"host": host, "port": port, "name": f"{host}:{port}"} for host, port in addresses],
+        text, connection | {"tls": scheme.startswith("rediss"), "clustered": True},
     )  # fmt: skip
 
 
@@ -128,7 +147,7 @@ def _endpoints(places: list[dict[str, Any]], text: str, connection: dict[str, An
     if len({place["name"] for place in places}) != len(places):
         raise ConfigError("url", redact(text), "name every shard once")
     if len(places) > 64:
-        raise ConfigError("url", redact(text), "give at most 64 shards")
+        raise ConfigError("url", redact(text), "give at most 64 servers")
     return tuple(Endpoint(**place, **connection) for place in places)
 
 

@@ -153,11 +153,13 @@ class ServerReplyError(ShardError):
 
     Attributes:
         code: The first word of the reply.
+        reply: All of it.
     """
 
     def __init__(self, shard: str, reply: str) -> None:
         super().__init__(shard, f"the server replied {reply!r}")
         self.code = reply.split(" ", 1)[0]
+        self.reply = reply
 
 
 class AuthenticationFailedError(ShardError):
@@ -170,6 +172,10 @@ class NotRedisError(ShardError):
 
 class UnsupportedServerError(ShardError):
     """The server lacks something that nearcache needs (Redis 6.2, Valkey 7.2 or newer)."""
+
+
+class WrongTopologyError(ShardError):
+    """The URL names a node of a Redis Cluster as a server by itself, or the other way round."""
 
 
 class CoherenceError(CacheError):
@@ -215,6 +221,40 @@ class ContentionError(CacheError):
         super().__init__(f"key {_short(key)}: changed by others during each of {attempts} attempts; try again later")
         self.key = key
         self.attempts = attempts
+
+
+# -- writing behind the cache ------------------------------------------------------------------------------------
+
+
+class BacklogFullError(CacheError, TimeoutError):
+    """Too much waits to be written behind the cache, and it has not become less in time. Nothing was changed.
+
+    Attributes:
+        shard: Name of the shard.
+        length: How many changes wait there.
+        limit: ``max_backlog``.
+    """
+
+    def __init__(self, shard: str, length: int, limit: int) -> None:
+        super().__init__(
+            f"shard {shard}: {length} changes wait to be written, max_backlog={limit}; the writer is slow or failing "
+            f"(health().writing tells), or no process runs that has one"
+        )
+        self.shard = shard
+        self.length = length
+        self.limit = limit
+
+
+class FlushTimeoutError(CacheError, TimeoutError):
+    """Not everything was written behind the cache in time. It is written later all the same.
+
+    Attributes:
+        seconds: How long was waited.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not everything was written within {seconds:g} s; the rest is not lost, and is written later")
+        self.seconds = seconds
 
 
 # -- embedded servers --------------------------------------------------------------------------------------------

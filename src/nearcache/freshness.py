@@ -14,14 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from .choices import Idle
 from .options import Settings, seconds_to_ttl
 
 #: A lifetime in milliseconds that means "longer than an envelope can say".
 ENDLESS_MS: Final = 0xFFFF_FFFF
 
+#: In the place of the distance of the soft end: there is none, and the lifetime begins anew when the value is read.
+IDLE_MS: Final = 0xFFFF_FFFF
+
 #: A lifetime in seconds (``None``: no end), or what returns it for the user's key and the value.
-Lifetime: TypeAlias = float | Callable[[Any, Any], float | None] | None
-#: A lifetime in milliseconds, or what tells it from the user's key and the value.
+Lifetime: TypeAlias = float | Idle | Callable[[Any, Any], float | Idle | None] | None
+#: A lifetime in milliseconds (below 0: an idle time), or what tells it from the user's key and the value.
 Ttl = int | Callable[[Any, Any], int]
 
 #: Not Python's generator: a program may seed that as it likes, in the whole fleet alike.
@@ -65,6 +69,8 @@ class Freshness:
 
     def life(self, ttl_ms: int) -> Life:
         """Return the ends of an entry that is to live for so long."""
+        if ttl_ms < 0:
+            return Life(-ttl_ms * 3 // 2 + 1, IDLE_MS)
         if not 0 < ttl_ms < ENDLESS_MS:  # what has no end comes near none
             return Life(ttl_ms)
         if self.jitter:
@@ -93,6 +99,20 @@ class Freshness:
 PLAIN: Final = Freshness()
 
 
+def idle_copy_ms(left_ms: int, whole_ms: int) -> int:
+    """Return how long a copy may serve a value that lives by being read and has so much left of its whole lifetime.
+
+    What is read from a copy is told to nobody. So the whole lifetime is half as long again as the idle time, and a copy
+    ends early enough for a last reader to have had the idle time in front of them. 0 or less: not at all.
+    """
+    return left_ms - whole_ms * 2 // 3
+
+
+def is_worn(left_ms: int, whole_ms: int) -> bool:
+    """Whether such a value, when it is read, is to be given its whole lifetime again: if a sixth of it is over."""
+    return 0 < left_ms < whole_ms - whole_ms // 6
+
+
 def freshness_of(settings: Settings) -> Freshness:
     """Return what the options of a cache say."""
     return Freshness(
@@ -117,5 +137,7 @@ def ttl_for(ttl: Ttl, key: Any, value: Any) -> int:
 
 
 def _milliseconds(ttl: Any, endless_ms: int) -> int:
+    if isinstance(ttl, Idle):
+        return -max(1, round(ttl.seconds * 1000))
     seconds = seconds_to_ttl("ttl", ttl)
     return endless_ms if seconds is None else max(1, round(seconds * 1000))

@@ -15,11 +15,12 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import MAX_TTL_S, Compression, Isolation, Secrets, one_of, ttl_seconds
+from .choices import MAX_TTL_S, Compression, Idle, Isolation, Secrets, one_of, ttl_seconds
 from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
 from .errors import ConfigError
+from .writers import Writer, writer_of
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -70,8 +71,8 @@ class Settings:
         maxsize: Most entries L1 holds; ``None``: no bound.
         maxbytes: Most bytes (encoded sizes) L1 holds; ``None``: no bound.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
-        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); or a function that returns it for
-            key and value.
+        ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); :class:`nearcache.Idle`: so long
+            after it was last read; or a function that returns one of these for key and value.
         jitter: Lifetimes are shortened at random, so that what was stored together does not end together: by at most
             this fraction of them, if below 1, or so many seconds, though not by more than half.
         soft_ttl: From then on a value is old: it is still served, while it is loaded anew in the background. A fraction
@@ -118,6 +119,13 @@ class Settings:
         shards: Number of servers of the embedded default.
         maxmemory_mb: Memory limit of each embedded server, in MiB.
         embedded_name: Which set of embedded servers; processes that say the same name share them.
+        writer: What writes the data behind the cache: a function of key and value, or a :class:`nearcache.Writer`. It
+            is called before a change is made in the cache.
+        write_delay: Have it called in the background instead, for all changes of a key within so many seconds once:
+            docs/writing.md. ``None``: before each change.
+        write_batch: Most keys of one call of ``write_many``.
+        write_attempts: How often a change is tried before it becomes a dead letter; ``None``: without an end.
+        max_backlog: How many changes may wait on one shard; who makes another one waits, up to ``timeout``.
     """
 
     scheme: str
@@ -126,7 +134,7 @@ class Settings:
     maxsize: int | None = 100_000
     maxbytes: int | None = None
     policy: Policy = DEFAULT_POLICY
-    ttl: float | Callable[[Any, Any], float | None] | None = 3600.0
+    ttl: float | Idle | Callable[[Any, Any], float | Idle | None] | None = 3600.0
     jitter: float = 0.0
     soft_ttl: float | None = None
     beta: float = 0.0
@@ -159,6 +167,11 @@ class Settings:
     shards: int = 1
     maxmemory_mb: int = 256
     embedded_name: str = "default"
+    writer: Writer | None = None
+    write_delay: float | None = None
+    write_batch: int = 100
+    write_attempts: int | None = 10
+    max_backlog: int = 10_000
 
 
 # -- checks of single values -------------------------------------------------------------------------------------
@@ -248,6 +261,11 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "stale_if_error": _seconds(0.001, MAX_TTL_S, none="never"),
     "classes": _classes,
     "compress_above": _integer(0, 512 * 1024 * 1024),
+    "writer": writer_of,
+    "write_delay": _seconds(0.0, 86_400.0, none="writing at once"),
+    "write_batch": _integer(1, 10_000),
+    "write_attempts": _integer(1, 1_000_000, none=True),
+    "max_backlog": _integer(1, 1_000_000_000),
     **choices.CHECKS,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -270,11 +288,14 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
 _L2_ONLY: Final = frozenset({
     "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
     "on_error", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress", "compress_above",
-    "signing_keys", "encryption_keys", "isolation",
+    "signing_keys", "encryption_keys", "isolation", "writer", "write_delay", "write_batch", "write_attempts",
+    "max_backlog",
 })  # fmt: skip
+#: Options of writing behind the cache, which need ``write_delay``.
+_BEHIND: Final = ("write_batch", "write_attempts", "max_backlog")
 _MEMORY_ONLY: Final = frozenset({"getsizeof"})
 #: Options that are Python objects, which no URL can hold.
-_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags", "type"})
+_OBJECTS: Final = frozenset({"loader", "key", "getsizeof", "on_removal", "classes", "tags", "type", "writer"})
 #: Options that a URL should not hold, because URLs end in logs.
 _SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
 
@@ -300,7 +321,9 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
         url: ``embedded://NAME``, ``memory://``, ``redis://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/DB]``,
             ``rediss://`` (the same over TLS), ``unix:///PATH[,/PATH...]``, or
             ``redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/MASTER[,MASTER...]`` (``rediss+sentinel://``
-            over TLS; user and password are the masters'), each with ``?option=value&...``.
+            over TLS; user and password are the masters'), or
+            ``redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`` (``rediss+cluster://`` over TLS; some nodes,
+            from which the others are found), each with ``?option=value&...``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
             ``shard_names``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``,
@@ -359,6 +382,11 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
+    if settings.write_delay is not None and settings.writer is None:
+        raise ConfigError("write_delay", settings.write_delay, "it needs writer=, which is to be called then")
+    for option in _BEHIND:
+        if option in checked and settings.write_delay is None:
+            raise ConfigError(option, checked[option], "it concerns writing in the background: give write_delay= too")
     return settings
 
 
@@ -376,8 +404,8 @@ def _concerns(option: str, scheme: str) -> bool:
     if option.startswith("ssl_"):
         return scheme.startswith("rediss")
     if option.startswith("sentinel_"):
-        return "+" in scheme
-    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards already
+        return scheme.endswith("+sentinel")
+    return option != "shard_names" or "+" not in scheme  # sentinels have named the shards, a cluster has none
 
 
 def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:

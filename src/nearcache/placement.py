@@ -9,15 +9,18 @@ in which shards are listed decides nothing. (Thaler and Ravishankar, "Using name
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
 from ._placement import SLOTS as _SLOTS
-from ._placement import fnv1a64, rendezvous
+from ._placement import fnv1a64, rendezvous, tag_number
 from .errors import ConfigError
 
 #: Number of slots.
 SLOTS: Final[int] = _SLOTS
+#: Lanes of a namespace in Redis Cluster, fixed for ever: a key's lane is its slot modulo this.
+CLUSTER_LANES: Final = 64
 
 
 class Placement:
@@ -59,6 +62,38 @@ class Placement:
         return self.table.count(shard)
 
 
+class ClusterPlacement:
+    """The table of a namespace in Redis Cluster: which lane has a slot. Immutable.
+
+    All keys of a lane have the lane's hash tag, so they lie in the lane's own slot, whichever theirs would be.
+
+    Attributes:
+        names: What the lanes are called in messages to people; their positions are the lanes' numbers.
+        table: 16,384 bytes: the number of the lane of each slot.
+    """
+
+    __slots__ = ("names", "table")
+
+    def __init__(self) -> None:
+        self.names = tuple(f"lane {lane}" for lane in range(CLUSTER_LANES))
+        self.table = bytes(slot % CLUSTER_LANES for slot in range(SLOTS))
+
+
+def slot_of_lane(lane: int) -> int:
+    """Return the slot of Redis Cluster in which a lane lies: the lanes are spread evenly."""
+    return lane * (SLOTS // CLUSTER_LANES)
+
+
+@functools.lru_cache(maxsize=64)
+def cluster_prefixes(namespace: str) -> tuple[bytes, ...]:
+    """Return what the names of each lane of a namespace begin with in Redis Cluster: see :func:`lane_prefix`.
+
+    Behind the lane's number stands the least number that puts the hash tag in the lane's slot. A few milliseconds.
+    """
+    stems = [f"{namespace}:{lane}-".encode() for lane in range(CLUSTER_LANES)]
+    return tuple(b"nc:{%s%d}:" % (stem, tag_number(stem, slot_of_lane(lane))) for lane, stem in enumerate(stems))
+
+
 class LaneNames:
     """What the keys and the channel of one lane are called in Redis. Immutable.
 
@@ -67,9 +102,10 @@ class LaneNames:
         lane_key: The lane record.
         channel: The pub/sub channel.
         value_prefix, lease_prefix: What the names of values and of leases begin with; the encoded key follows.
+        queue, owner, dead: What is to be written behind the cache, whose task that is now, and what could not be.
     """
 
-    __slots__ = ("channel", "lane_key", "lease_prefix", "prefix", "value_prefix")
+    __slots__ = ("channel", "dead", "lane_key", "lease_prefix", "owner", "prefix", "queue", "value_prefix")
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -77,6 +113,9 @@ class LaneNames:
         self.channel = prefix + b"i"
         self.value_prefix = prefix + b"v:"
         self.lease_prefix = prefix + b"l:"
+        self.queue = prefix + b"w"
+        self.owner = prefix + b"o"
+        self.dead = prefix + b"d"
 
     def value(self, encoded: bytes) -> bytes:
         """Name of a value."""
@@ -95,3 +134,13 @@ def lane_prefix(namespace: str, lane: int = 0, db: int = 0) -> bytes:
     lanes that shared one would each see the other's messages as gaps in its own.
     """
     return f"nc:{{{namespace}:{lane}@{db}}}:".encode() if db else f"nc:{{{namespace}:{lane}}}:".encode()
+
+
+def layout(
+    namespace: str, shard_names: Sequence[str], db: int, *, clustered: bool
+) -> tuple[Placement | ClusterPlacement, list[LaneNames]]:
+    """Return which lane has which keys, and what belongs to each lane in Redis."""
+    if clustered:
+        return ClusterPlacement(), [LaneNames(prefix) for prefix in cluster_prefixes(namespace)]
+    # One lane per shard, each on a server of its own, so that all may have the same names.
+    return Placement(shard_names), [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)

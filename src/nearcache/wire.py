@@ -7,6 +7,8 @@ Everything is described byte by byte in ``docs/wire.md``; ``tests/data/`` has te
 b'(4:ssku2:i1)'
 >>> wire.LaneNames(wire.lane_prefix("shop")).value(wire.encode_key("sku:1"))
 b'nc:{shop:0}:v:ssku:1'
+>>> wire.LaneNames(wire.cluster_prefixes("shop")[49]).value(wire.encode_key("sku:1"))  # Redis Cluster; 49: slot % 64
+b'nc:{shop:49-24828}:v:ssku:1'
 >>> wire.tag_key("red")
 b'!t:89e9be1960f4c21c'
 >>> wire.parse_token("1.0-c0ffee-2a")
@@ -24,13 +26,14 @@ from .keys import decode_key, encode_key, slot_of
 from .l2.handshake import identity_of as fork_of
 from .loading.tagging import tag_hash
 from .loading.tagging import tag_key as _tag_key
-from .placement import LaneNames, Placement, lane_prefix
+from .placement import LaneNames, Placement, cluster_prefixes, lane_prefix
 
 __all__ = [
     "Envelope",
     "LaneNames",
     "Message",
     "Placement",
+    "cluster_prefixes",
     "decode_key",
     "encode_key",
     "fork_of",

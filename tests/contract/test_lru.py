@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import types
 import unittest
@@ -84,9 +83,12 @@ EXCEPTIONS_OF_CACHED = {
     "test_lru_with_maxsize_negative": "a negative maxsize is refused",
     "test_lru_with_types": "it demands that f(x=3) and f(3) are apart; here they are one key",
 }
-if sys.version_info >= (3, 13):
-    EXCEPTIONS_OF_CACHED["test_lru_recursion"] = "it recurs deeper than several Python frames for each call allow"
-    EXCEPTIONS_OF_CACHED["test_common_signatures"] = "its methods are annotated"
+#: The same, of tests that came with later Pythons.
+LATER_EXCEPTIONS = {
+    "test_common_signatures": "its methods are annotated",
+    "test_lru_recursion": "it recurs deeper than several Python frames for each call allow",
+}
+EXCEPTIONS_OF_CACHED |= {name: why for name, why in LATER_EXCEPTIONS.items() if hasattr(test_functools.TestLRU, name)}
 
 
 def cached_in_memory(maxsize: Any = 128, typed: bool = False) -> Any:

@@ -99,9 +99,11 @@ def test_hold_by_redis_cli_keeps_a_key_until_it_is_ended(redis_server: RedisServ
         keys = ["nc:{shop:0}:v:sk", "nc:{shop:0}:l:sk", "nc:{shop:0}:L", ","]
         ids = ["1", "00000000000000a1", "00000000000000a2"]
         run_cli(redis_server, "--eval", str(FILE), *keys, *ids, "60000", "00000000000000a3")
+        wait_until(lambda: cache.peek("k") is None)
         assert cache.get_or_load("k", lambda _key: 2) == 2
         assert redis_server.cli("EXISTS", keys[0]) == 0
         run_cli(redis_server, "--eval", str(FILE), *keys, *ids[:2], "00000000000000a4", "0", "00000000000000a3")
+        wait_until(lambda: cache.peek("k") is None)
         assert cache.get_or_load("k", lambda _key: 3) == 3
         assert redis_server.cli("EXISTS", keys[0]) == 1
 

@@ -54,11 +54,11 @@ def test_server_that_is_loading_its_data(redis_server: RedisServer) -> None:
     """It accepts connections and answers LOADING; the data it then has are served, checked against its lane record."""
     with ordeal_on(redis_server) as (ordeal, _cache):
         with redis_server.client() as client:
-            client.mset({f"filler:{n}": "x" * 8000 for n in range(2500)})  # it looks at its sockets every 2 MB
+            client.mset({f"filler:{n}": "x" * 160_000 for n in range(400)})  # it looks at its sockets every 2 MB
         redis_server.cli("CONFIG", "SET", "rdbcompression", "no")
         redis_server.save()
         redis_server.kill()
-        redis_server.options |= {"key-load-delay": "700", "rdbcompression": "no"}
+        redis_server.options |= {"key-load-delay": "6000", "rdbcompression": "no"}  # microseconds
         starting = threading.Thread(target=redis_server.start)
         starting.start()
         seen: set[str] = set()

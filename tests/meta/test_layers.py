@@ -47,7 +47,7 @@ def test_allowed_imports_name_errors_only_and_form_no_circle() -> None:
     """What is allowed against the rule goes to the exceptions, or to a part of options, and can be put in an order."""
     order = TopologicalSorter[str]()
     for importer, imported in layers.ALLOWED:
-        assert imported in {"errors", "choices"} or (importer == "options" and imported in ("choices", "endpoints"))
+        assert imported in {"errors", "choices"} or (importer == "options" and imported in ("endpoints", "writers"))
         order.add(importer, imported)
     order.prepare()
 

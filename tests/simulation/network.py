@@ -13,7 +13,7 @@ import hiredis
 
 from nearcache.errors import ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.l2.task import _repeatable
+from nearcache.l2.task import repeatable
 from simulation.scripting import RedisError
 from simulation.server import Server, Shard, commands_in
 from simulation.world import MS, US, World
@@ -249,7 +249,7 @@ class DataLink(Link):
         self.pending = None
         client = pending.client
         left = pending.deadline_ns > self.process.world.now
-        if why == "reset" and left and not pending.again and _repeatable(pending.commands):
+        if why == "reset" and left and not pending.again and repeatable(pending.commands):
             pending.again = True
             self.process.send(pending)
             return

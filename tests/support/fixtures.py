@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import leaks, processes
+from support.cluster import RedisCluster
 from support.redis import NO_SERVER, Binary, RedisServer, find_binaries
 from support.waiting import wait_until
 from support.worker import Worker
@@ -20,6 +21,7 @@ __all__ = [
     "make_worker",
     "newest_binary",
     "no_leaks",
+    "redis_cluster",
     "redis_server",
     "runtime_dir",
     "server_binary",
@@ -41,6 +43,13 @@ def server_binary(request: pytest.FixtureRequest) -> Binary:
 def newest_binary() -> Binary:
     """The newest server program: for tests in which the version makes no difference."""
     return _required(BINARIES[0] if BINARIES else None)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(newest_binary: Binary) -> Iterator[RedisCluster]:
+    """A cluster of six nodes, the same for all tests: whoever changes it puts it back."""
+    with RedisCluster(newest_binary) as cluster:
+        yield cluster
 
 
 @pytest.fixture

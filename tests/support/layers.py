@@ -18,9 +18,9 @@ PACKAGE = "nearcache"
 #: unless they use another one.
 FLOORS = {
     "_hearing": 2, "_reads": 2, "_shares": 3,
-    "absence": 2, "errors": 2, "choices": 2, "endpoints": 2, "options": 2, "clocks": 2,
+    "absence": 2, "errors": 2, "choices": 2, "endpoints": 2, "options": 2, "clocks": 2, "writers": 2,
     "keys": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3,
-    "changes": 3, "freshness": 3, "workers": 3,
+    "changes": 3, "events": 3, "freshness": 3, "workers": 3, "backlog": 3,
     "l2": 4, "bus": 4, "embedded": 4, "awaiting": 4,
     "loading": 5,
     "cache": 6, "decorators": 6,
@@ -32,6 +32,8 @@ ALLOWED = {
     ("options", "errors"): "exceptions are the vocabulary of everything, options included",
     ("endpoints", "errors"): "as options",
     ("options", "endpoints"): "options has no room for reading URLs",
+    ("options", "writers"): "what a writer is, as choices",
+    ("writers", "errors"): "as for options",
     ("options", "choices"): "what can be chosen about values, set apart to keep the tables in sight",
     ("choices", "errors"): "as for options",
     ("_local", "errors"): "a value over maxbytes is refused in the middle of the store's work; imported when raised",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing_extensions import assert_type
 
 import nearcache
-from nearcache import Cache, MemoryCache, SelfTest
-from nearcache.aio import AsyncCache
+from nearcache import Cache, Idle, MemoryCache, SelfTest
+from nearcache.aio import AsyncCache, AsyncView
 
 prices: Cache[str, int] = nearcache.open("memory://", maxsize=100)
 assert_type(prices.aio, AsyncCache[str, int])
@@ -35,6 +35,9 @@ async def use_single_keys() -> None:
         assert_type(await c.invalidate("a"), bool)
         assert_type(await c.contains(1), bool)
         await c.set("a", 1, ttl=2.5, tags=("t",))
+        assert_type(await c.get_or_load("a", load, ttl=Idle(60)), int)
+        assert_type(await c.get_or_load("a", load, ttl=lambda key, value: len(key) + value), int)
+        await c.set("a", 1, ttl=Idle(2.5))
         await c.set(1, 1)  # type: ignore[arg-type]  # a key of another type
         await c.set("a", "1")  # type: ignore[arg-type]  # a value of another type
         await c.get_or_load("a", str.upper)  # type: ignore[arg-type]  # a loader of other values
@@ -54,3 +57,12 @@ async def use_many_keys() -> None:
         await c.wait_for(prices.token())
     assert_type(await c.selftest(), SelfTest)
     await c.close()
+
+
+async def use_views() -> None:
+    """A view's keys and values are its own."""
+    users: AsyncView[int, str] = prices.aio.view("users")
+    assert_type(await users.get_or_load(7, str), str)
+    assert_type(await users.setdefault(7, "x"), str | None)
+    assert_type(await users.get_many([7]), dict[int, str])
+    await users.set("a", "b")  # type: ignore[arg-type]  # a key of another type

@@ -8,7 +8,8 @@ from typing import Any
 from typing_extensions import assert_type
 
 import nearcache
-from nearcache import Cache, CacheInfo, Health, MemoryCache, RemovalCause, SelfTest, Stats
+from nearcache import Cache, CacheInfo, EntryEvent, Health, MemoryCache, RemovalCause, SelfTest, Stats
+from nearcache.events import EventKind
 
 assert_type(nearcache.open(), Cache[Any, Any])
 assert_type(nearcache.open("redis://a:6379,b:6379", namespace="shop", ttl=300, max_staleness=1.0), Cache[Any, Any])
@@ -109,3 +110,17 @@ def refuse() -> None:
     prices.set(1, 1)  # type: ignore[arg-type]  # a wrong key
     prices.set("a", 1, 5)  # type: ignore[call-arg]  # the lifetime is keyword-only
     prices.get_or_load("a", str.upper)  # type: ignore[arg-type]  # a loader of another type
+
+
+def use_listeners() -> None:
+    """A listener takes an event; the handle counts."""
+
+    def note(event: EntryEvent) -> None:
+        assert_type(event.kind, EventKind)
+        assert_type(event.has_value, bool)
+
+    with prices.listen(note, events=["created", "removed"], queue=10) as subscription:
+        assert_type(subscription.dropped, int)
+        assert_type(subscription.flush(1.0), bool)
+    prices.view("v").listen(print)
+    prices.listen(len)  # type: ignore[arg-type]  # it takes no event

@@ -40,8 +40,15 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     (errors.UnsupportedServerError("s1", "5.0"), {"shard": "s1"}, ["s1", "5.0"]),
     (errors.CoherenceError("deaf"), {}, ["deaf"]),
     (errors.UnknownMasterError("m1", "nobody knows it"), {"shard": "m1"}, ["m1", "nobody"]),
+    (errors.WrongTopologyError("h:1", "it is a node"), {"shard": "h:1"}, ["h:1", "node"]),
     (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
     (errors.ContentionError("k", 3), {"key": "k", "attempts": 3}, ["key 'k'", "each of 3 attempts", "later"]),
+    (
+        errors.BacklogFullError("s1", 9, 8),
+        {"shard": "s1", "length": 9, "limit": 8},
+        ["shard s1", "9 changes", "max_backlog=8"],
+    ),
+    (errors.FlushTimeoutError(1.5), {"seconds": 1.5}, ["within 1.5 s", "not lost"]),
     (errors.EmbeddedError("x"), {}, ["x"]),
     (errors.ServerNotFoundError("x"), {}, ["x"]),
 ]

@@ -6,12 +6,13 @@ import gc
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nearcache._store import Store
+from nearcache._store import Op, Store
 from support.store_kit import NEVER, SERVER, Key, attached_store, fill, local_store, opened
 
 Event = tuple[Any, Any, str]
@@ -300,3 +301,66 @@ def test_fork_from_within_a_call_leaves_both_processes_a_whole_store(moment: str
     assert store[other] == 2
     assert len(store) == 1
     store.check_invariants()
+
+
+# -- another listener, and values that come
+
+
+def test_another_listener_is_told_of_what_comes_and_goes_from_then_on(heard: list[Event]) -> None:
+    """Puts and results of writes as created or updated, after what they took the place of; what is read is not told."""
+    first: list[Event] = []
+    store = attached_store(4, listener=told(first))
+    store.put("before", 1)
+    store.tell(told(heard), stored=True)
+    store.put("k", 1)
+    store.put("k", 2)
+    write, read = Op("w", 0, wid=7, write=True), Op("r", 0)
+    for op, wid in ((write, 7), (read, 8)):
+        store.open(op)
+        assert store.finish(op, op.key, wid, NEVER, 0, SERVER)
+    store.put("room", 3)
+    assert heard == [
+        ("k", 1, "created"),
+        ("k", 1, "replaced"),
+        ("k", 2, "updated"),
+        ("w", "w", "created"),
+        ("before", 1, "evicted"),
+        ("room", 3, "created"),
+    ]
+    assert first == []
+    store.check_invariants()
+
+
+def test_another_listener_is_told_of_what_comes_only_if_it_asks(heard: list[Event]) -> None:
+    """As the first one, otherwise; and it can be given once, for somebody may be about to call it."""
+    store = local_store(4)
+    store.tell(told(heard))
+    store.put("k", 1)
+    store.put("k", 2)
+    assert heard == [("k", 1, "replaced")]
+    with pytest.raises(ValueError, match="another listener was given before"):
+        store.tell(told(heard))
+    with pytest.raises(TypeError):
+        local_store(4).tell(None)  # type: ignore[arg-type]  # not None
+
+
+def test_another_listener_in_a_cycle_is_collected() -> None:
+    """The store shows it to the collector, and lets go of it."""
+    store = local_store(4)
+    key = Key("k")
+    gone = weakref.ref(key)
+    listener = _Cycle(store)
+    store.tell(listener, stored=True)
+    store.put(key, listener)
+    del store, key, listener
+    gc.collect()
+    assert gone() is None
+
+
+class _Cycle:
+    """A listener that refers to its store."""
+
+    def __init__(self, store: Store[Any, Any]) -> None:
+        self.store = store
+
+    def __call__(self, *_: Any) -> None: ...

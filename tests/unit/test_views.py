@@ -81,3 +81,22 @@ def test_view_of_no_name_is_refused(name: Any) -> None:
     """A view's name is a text."""
     with pytest.raises(TypeError, match="a view's name is a text that is not empty"):
         MemoryCache().view(name)
+
+
+def test_view_never_loads_where_the_cache_does_not() -> None:
+    """pop, setdefault, get and refresh keep to what they say of loaders."""
+    calls: list[Any] = []
+    cache: MemoryCache[Any, Any] = MemoryCache(loader=lambda key: calls.append(key) or key)
+    view = cache.view("v")
+    assert view.pop("a", None) is view.get("a") is None
+    with pytest.raises(KeyError, match=r"^'a'$"):
+        view.pop("a")
+    assert (view.setdefault("a", 1), view.setdefault("a", 2), calls) == (1, 1, [])
+    assert view.refresh("a", lambda key: key * 2) == view.peek("a") == "aa"
+    assert view.refresh("a") == ("v", "a")
+    assert view.drop("a")
+    assert view.peek("a") is None
+    other = cache.view("w")
+    other["k"] = 1
+    view.update(other, more=2)
+    assert (view.pop("k"), view.pop("more"), calls) == (1, 2, [("v", "a")])

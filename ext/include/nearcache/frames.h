@@ -147,9 +147,11 @@ static inline frame_t read_bulk(const char *data, size_t size, size_t *at, slice
 /* A message of some channel, at the beginning of the data. `used` is how long it is. */
 static inline frame_t frame_push(const char *data, size_t size, slice_t *channel, slice_t *payload, size_t *used)
 {
-    static const char begin[] = ">3\r\n$7\r\nmessage\r\n$";
+    static const char plain[] = ">3\r\n$7\r\nmessage\r\n$";
+    static const char sharded[] = ">3\r\n$8\r\nsmessage\r\n$";
     size_t at = 0;
-    frame_t found = expect(data, size, &at, begin, sizeof begin - 1);
+    frame_t found = size > 5 && data[5] == sharded[5] ? expect(data, size, &at, sharded, sizeof sharded - 1)
+                                                      : expect(data, size, &at, plain, sizeof plain - 1);
 
     if (found == FRAME_WHOLE) {
         found = read_bulk(data, size, &at, channel);

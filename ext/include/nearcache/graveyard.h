@@ -16,7 +16,9 @@ typedef enum {
     CAUSE_EXPIRED,     /* its time was over */
     CAUSE_REPLACED,    /* by another value */
     CAUSE_INVALIDATED, /* somebody changed or removed the value, here or elsewhere */
-    CAUSE_DROPPED      /* from this process alone */
+    CAUSE_DROPPED,     /* from this process alone */
+    CAUSE_CREATED,     /* it did not go: it has just come, and was only held in order to tell of it */
+    CAUSE_UPDATED      /* the same, in the place of another */
 } cause_t;
 
 typedef struct {

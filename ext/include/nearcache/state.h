@@ -36,6 +36,7 @@ typedef struct {
     table_t table;
     uint8_t lock;      /* the caller's */
     uint8_t is_grown;  /* the arrays have their final size, see core_settle_memory */
+    uint8_t tells_new; /* the listener is told of values that come, too */
     uint32_t examined; /* while shrinking: entries above this are free */
     order_t order;
     counters_t counters;

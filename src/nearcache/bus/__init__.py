@@ -2,5 +2,6 @@
 
 from .follower import Followed, Follower
 from .listener import Listener
+from .roaming import RoamingListener
 
-__all__ = ["Followed", "Follower", "Listener"]
+__all__ = ["Followed", "Follower", "Listener", "RoamingListener"]

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import hiredis
 
@@ -39,6 +39,8 @@ from ..coherence import (
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..placement import LaneNames
+from .keeping import NO_KEEPER, Keeper, Script
+from .observing import Observer, report
 
 _log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
@@ -48,53 +50,6 @@ _DROPPING: Final = bytes(ord(operation) for operation in sorted(OPERATIONS & set
 #: Called with the reply, and with the instant when it came. A refusal comes as ``ServerReplyError``; ``OSError`` says
 #: that the connection ended without a reply.
 OnReply = Callable[[Any, int], None]
-
-
-class Script(Protocol):
-    """The heartbeat's Lua script."""
-
-    @property
-    def source(self) -> bytes:
-        """What EVAL takes."""
-
-    @property
-    def sha(self) -> bytes:
-        """What EVALSHA takes."""
-
-
-class Keeper(Protocol):
-    """Who keeps what this process has to do in Redis because of what is heard."""
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
-
-    def vouched(self, lane: int) -> None:
-        """A heartbeat was answered as it should be."""
-
-    @property
-    def renew_every_ns(self) -> int:
-        """How often to ask for :meth:`renewals`."""
-
-    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
-        """Leases to keep alive: lane, script, its keys and its arguments for each."""
-
-
-class _NoKeeper:
-    """There is nothing to keep."""
-
-    renew_every_ns = 60_000_000_000
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        pass
-
-    def vouched(self, lane: int) -> None:
-        pass
-
-    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
-        return []
-
-
-NO_KEEPER: Final[Keeper] = _NoKeeper()
 
 
 class Followed(NamedTuple):
@@ -162,14 +117,20 @@ class Follower:
         self._by_number = {each.number: each for each in followed}
         self._awaited: dict[int, dict[bytes, list[Callable[[], None]]]] = {each.number: {} for each in followed}
         self._awaited_lock = threading.RLock()  # a collection may end steps that wait for a key
-        ears = [Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed]
-        self._ears = {ear.lane: ear for ear in ears}
-        self.inbox = Inbox(ears, _DROPPING, decode_key, watched)
+        self._heard = [Ear(each.number, each.names.channel, self._awaited[each.number]) for each in followed]
+        self._ears = {ear.lane: ear for ear in self._heard}
+        self.inbox = Inbox(self._heard, _DROPPING, decode_key, watched)
         self._expected: deque[OnReply] = deque()
         self._evals = 0
         self._beat_ns: int | None = None
         self._reader: Any = None
         self._more: object = _MORE
+        self._observer: Observer | None = None
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say; callable from any thread."""
+        self._observer = observer
+        self.inbox.witness = observer.heard
 
     # -- events
 
@@ -191,8 +152,11 @@ class Follower:
         self.inbox.blind = store is not None and type(store).apply is not Store.apply
         for each in self.followed:
             self._perform(each, each.lane.connected(identity))
-        self.outgoing += pack(b"SUBSCRIBE", *self._by_channel)
+        self._subscribe()
         self._beat(now_ns)
+
+    def _subscribe(self) -> None:
+        self.outgoing += pack(b"SUBSCRIBE", *self._by_channel)
 
     def received(self, data: bytes, now_ns: int) -> None:
         """Bytes have come. Whatever cannot be understood or applied makes the follower give up."""
@@ -240,6 +204,8 @@ class Follower:
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
         self.gave_up = reason
+        if self._observer is not None and any(each.lane.state is State.LIVE for each in self.followed):
+            self._observer.missed()
         for each in self.followed:
             self._perform(each, each.lane.lost(reason))
         self._forget(reason)
@@ -266,6 +232,11 @@ class Follower:
     def is_live(self) -> bool:
         """Whether every lane is being followed."""
         return all(each.lane.state is State.LIVE for each in self.followed)
+
+    def follows(self, number: int) -> bool:
+        """Whether this lane is being followed."""
+        each = self._by_number.get(number)
+        return each is not None and each.lane.state is State.LIVE
 
     def due_ns(self) -> int | None:
         """When :meth:`tick` next has something to do; None without a connection."""
@@ -351,9 +322,12 @@ class Follower:
     # -- heartbeats
 
     def _beat(self, now_ns: int) -> None:
-        self._beat_ns = now_ns + int(self.followed[0].lane.heartbeat_ns * self._uniform(0.9, 1.1))
+        self._next_beat(now_ns)
         for each in self.followed:
             self._ask(each, now_ns)
+
+    def _next_beat(self, now_ns: int) -> None:
+        self._beat_ns = now_ns + int(self.followed[0].lane.heartbeat_ns * self._uniform(0.9, 1.1))
 
     def _ask(
         self, each: Followed, now_ns: int, *, whole: bool = False, reached: Callable[[], None] | None = None
@@ -379,7 +353,11 @@ class Follower:
             # The other lanes' heartbeats were refused too. Once is enough: the short form will come behind the long.
             self._ask(each, now_ns, whole=self._evals == 0, reached=reached)
             return
-        self._perform(each, each.lane.heartbeat_reply(reply, now_ns))
+        was_live = each.lane.state is State.LIVE
+        actions = each.lane.heartbeat_reply(reply, now_ns)
+        if self._observer is not None and was_live and any(isinstance(action, Suspect) for action in actions):
+            self._observer.missed()
+        self._perform(each, actions)
         if each.lane.state is State.LIVE:
             self.answered = True
             self._keeper.vouched(each.number)
@@ -403,9 +381,14 @@ class Follower:
         each = self._by_channel.get(item[1]) if kind == b"message" else None
         if each is None:
             self.lost(f"the server sent {kind!r}")
-            return
+        else:
+            self._take_message(each, item[2])
+
+    def _take_message(self, each: Followed, payload: bytes) -> None:
         lane = each.lane
-        actions = lane.message(item[2])
+        actions = lane.message(payload)
+        if self._observer is not None:
+            report(self._observer, each.number, payload, actions)
         self._perform(each, actions)
         if self._awaited[each.number] and not actions:  # this process' own clear
             self._wake(each.number, None)
@@ -423,7 +406,7 @@ class Follower:
             self._ears[number].aim(position.epoch, position.seq, position.wid)
         for action in actions:
             if isinstance(action, Reconnect):
-                self.lost(action.reason)
+                self._give_up(each, action.reason)
                 return
             if target is None:
                 continue
@@ -453,6 +436,10 @@ class Follower:
                 target.lane_dark(number)
         if position is not None and each.lane.position is position:
             each.lane.applied = (position.epoch, position.seq)
+
+    def _give_up(self, each: Followed, reason: str) -> None:  # noqa: ARG002  for the subclass
+        """Nothing can be vouched for on a lane as it is."""
+        self.lost(reason)
 
     def _target(self) -> Store[Any, Any] | Horizon | None:
         store = self._store()

@@ -33,3 +33,16 @@ class Source(Protocol):
 
     def note_alive(self, shard: int) -> None:
         """The shard has answered."""
+
+
+class ClusterSource(Source, Protocol):
+    """The same where lanes move between places."""
+
+    def place_of(self, lane: int) -> int:
+        """Return the place that a lane is believed to be at, or a negative number. Does not block."""
+
+    def heed(self, place: int, reply: str) -> None:
+        """A place has answered with an error. Does not block."""
+
+    def search(self) -> None:
+        """Find out anew where lanes are. May block as long as the connect time-out."""

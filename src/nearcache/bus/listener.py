@@ -18,8 +18,7 @@ import socket
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from .._hearing import Watch
@@ -27,8 +26,11 @@ from .._store import Store
 from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..placement import LaneNames
-from .follower import NO_KEEPER, Followed, Follower, Keeper, Script
+from .connection import Connection
+from .follower import Followed, Follower
+from .keeping import NO_KEEPER, Keeper, Script
 from .links import Link, Source
+from .observing import Observer
 
 _log: Final = logging.getLogger("nearcache")
 
@@ -42,19 +44,6 @@ _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
 #: The machine slept if the clock that goes on meanwhile got ahead by more than this. The two are never read at once.
 _SLEPT_NS: Final = 5_000_000
-
-
-@dataclass(slots=True, eq=False)
-class _Connection:
-    """The connection to one place, and when to try again without one."""
-
-    place: int
-    follower: Follower
-    link: Link | None = None
-    connecting: bool = False
-    blocked: bool = False
-    retry_ns: int = 0
-    failures: int = 0
 
 
 def _nonce() -> bytes:
@@ -71,7 +60,7 @@ class Listener:
         names: What belongs to each lane in Redis.
         heartbeat: The script that tells where a lane stands.
         horizon: What the actions are carried out on, if not the store alone.
-        keeper: Told what the followers' :class:`~nearcache.bus.follower.Keeper` is, and asked for leases to renew.
+        keeper: Told what the followers' :class:`~nearcache.bus.keeping.Keeper` is, and asked for leases to renew.
         places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
             one place share a connection.
         clock: Monotonic nanoseconds.
@@ -98,7 +87,7 @@ class Listener:
         self._slept = slept
         self._keeper = keeper
         self._watched: dict[int, Callable[[], None]] = {}
-        self._connections: list[_Connection] = []
+        self._connections: list[Connection] = []
         self._followers: dict[int, Follower] = {}
         at = range(len(lanes)) if places is None else places
         for place in sorted(set(at)):
@@ -113,14 +102,14 @@ class Listener:
                 keeper=keeper,
                 horizon=horizon,
             )
-            self._connections.append(_Connection(place, follower))
+            self._connections.append(Connection(place, follower))
             self._followers |= {each.number: follower for each in followed}
         self._tend_every_ns = lanes[0].heartbeat_ns
         self._renew()
 
     def _renew(self) -> None:
         self._watch = Watch(self._store)
-        self._by_descriptor: dict[int, _Connection] = {}
+        self._by_descriptor: dict[int, Connection] = {}
         self._due_ns = 0
         self._tend_ns = 0
         self._renew_ns = 0
@@ -130,7 +119,7 @@ class Listener:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._watch.add(self._wake_in.fileno())
-        self._arrivals: queue.SimpleQueue[tuple[_Connection, Link | Exception]] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[tuple[Connection, Link | Exception]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -199,11 +188,16 @@ class Listener:
         Returns:
             False if the lane is not being followed: ``woken`` will not be called, and nothing of it is served.
         """
-        if not self._followers[lane].is_live:
+        if not self._followers[lane].follows(lane):
             return False
         self._fences.append((lane, woken))
         self.wake()
         return True
+
+    def report_to(self, observer: Observer) -> None:
+        """Tell somebody from now on what the messages say. See :class:`~nearcache.bus.observing.Observer`."""
+        for connection in self._connections:
+            connection.follower.report_to(observer)
 
     def dropped(self, lane: int) -> int:
         """How many L1 entries messages of this lane have dropped."""
@@ -287,9 +281,9 @@ class Listener:
                 connection.follower.tick(now_ns)
                 self._follow_up(connection)
         self._tend()
-        if not self._settled.is_set() and all(c.follower.is_live or c.failures for c in self._connections):
+        if not self._settled.is_set() and self._has_settled():
             self._settled.set()
-        due = [self._renew_ns, self._tend_ns]
+        due = [self._renew_ns, self._tend_ns, *self._more_due()]
         for connection in self._connections:
             due_ns = connection.follower.due_ns()
             if connection.link is not None and due_ns is not None:
@@ -297,6 +291,13 @@ class Listener:
             elif not connection.connecting:
                 due.append(connection.retry_ns)
         self._due_ns = min(due)
+
+    def _has_settled(self) -> bool:
+        return all(c.follower.is_live or c.failures for c in self._connections)
+
+    def _more_due(self) -> Iterable[int]:
+        """When else there is something to do."""
+        return ()
 
     def _connect_missing(self) -> None:
         now_ns = self._clock()
@@ -312,7 +313,7 @@ class Listener:
                 except RuntimeError as error:  # no thread can be had now, which is no reason for this one to end
                     self._fail(connection, error)
 
-    def _connect(self, connection: _Connection, arrivals: queue.SimpleQueue[Any]) -> None:
+    def _connect(self, connection: Connection, arrivals: queue.SimpleQueue[Any]) -> None:
         """Runs in a thread of its own."""
         try:
             arrivals.put((connection, self._source.connect_listener(connection.place)))
@@ -334,13 +335,13 @@ class Listener:
                 connection.connecting = False
                 self._subscribe(connection, arrival)
 
-    def _fail(self, connection: _Connection, error: Exception) -> None:
+    def _fail(self, connection: Connection, error: Exception) -> None:
         connection.connecting = False
         for each in connection.follower.followed:
             each.lane.last_error = str(error)
         self._back_off(connection)
 
-    def _subscribe(self, connection: _Connection, link: Link) -> None:
+    def _subscribe(self, connection: Connection, link: Link) -> None:
         connection.link = link
         link.sock.setblocking(False)
         self._by_descriptor[link.sock.fileno()] = connection
@@ -352,7 +353,7 @@ class Listener:
         connection.follower.connected(link.identity, self._clock(), link.reader, link.more)
         self._follow_up(connection)
 
-    def _back_off(self, connection: _Connection) -> None:
+    def _back_off(self, connection: Connection) -> None:
         connection.failures += 1
         pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(connection.failures - 1, 10))
         connection.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
@@ -364,7 +365,7 @@ class Listener:
         self._renew_ns = now_ns + self._keeper.renew_every_ns
         for lane, script, keys, arguments in self._keeper.renewals(now_ns):
             follower = self._followers[lane]
-            if follower.is_live:
+            if follower.follows(lane):
                 follower.run(script, keys, arguments)
 
     def _tend(self) -> None:
@@ -383,7 +384,7 @@ class Listener:
 
     # -- sending and receiving
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         link, follower = connection.link, connection.follower
         if link is None:
             return
@@ -415,7 +416,7 @@ class Listener:
                 break
         return count
 
-    def _follow_up(self, connection: _Connection) -> None:
+    def _follow_up(self, connection: Connection) -> None:
         """Do what a follower wants done after an event."""
         link, follower = connection.link, connection.follower
         assert link is not None
@@ -441,7 +442,7 @@ class Listener:
 
     # -- ending
 
-    def _drop_link(self, connection: _Connection) -> None:
+    def _drop_link(self, connection: Connection) -> None:
         link, connection.link = connection.link, None
         if link is not None:
             self._watch.remove(link.sock.fileno())

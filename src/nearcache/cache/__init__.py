@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..backlog import DeadLetter
 from ..options import chosen_url, parse
 from .base import Cache
 from .memory import MemoryCache, is_aging
@@ -20,12 +21,14 @@ from .report import (
     ShardHealth,
     ShardTest,
     Stats,
+    WritingStats,
 )
 
 __all__ = [
     "Cache",
     "CacheInfo",
     "CoherenceStats",
+    "DeadLetter",
     "Durations",
     "Health",
     "L1Stats",
@@ -37,6 +40,7 @@ __all__ = [
     "ShardHealth",
     "ShardTest",
     "Stats",
+    "WritingStats",
     "open",
 ]
 
@@ -64,9 +68,9 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     url = chosen_url(url)
     if isinstance(url, str) and url.startswith("memory:"):
         if is_aging(parse(url, **options)):
-            from .aging import AgingMemoryCache
+            from .idling import IdlingMemoryCache
 
-            return AgingMemoryCache(url, **options)
+            return IdlingMemoryCache(url, **options)
         return MemoryCache(url, **options)
     from .isolated import IsolatedCache
     from .tiered import TieredCache

@@ -8,6 +8,7 @@ written or removed during a load is newer in both.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from ..options import Settings, check_tags
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
 from .exchanging import deadline_ns
+from .listening import MemoryHub
 from .memory import NOTHING, MemoryCache
 
 _WRITTEN: Final = 1
@@ -52,6 +54,15 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.lane_attach(0, _IDENTITY)
         self._workers = Workers()
         super()._begin(settings)
+
+    def _begin_telling(self, hub: MemoryHub) -> None:
+        super()._begin_telling(hub)
+
+        def twin_told(name: Any, value: Any, cause: Any) -> None:
+            hub.twin_told(name, value, cause, is_there=first.terms(name) is not None)
+
+        first = weakref.proxy(self)
+        self._old.tell(twin_told)
 
     # -- reading: what the first store does not hold
 
@@ -189,6 +200,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
         if due_ms != life.ttl_ms:
             self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
             life = Life(max(1, due_ms))
+            if self._hub is not None:
+                self._hub.twins.add(op.key)
         else:
             self._old.abandon(op.other, drop=True)
         super()._keep(op, value, life, cost_ms, size, under)

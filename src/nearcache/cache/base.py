@@ -26,6 +26,8 @@ from ..freshness import Ttl, checked_ttl
 from ..options import Settings
 from .cached import ABSENT, decorate
 from .holding import Hold
+from .letters import Letters
+from .listening import Listened
 from .namespaces import View
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
@@ -51,12 +53,11 @@ Lifetime: TypeAlias = freshness.Lifetime
 
 #: "Not given", where None means something.
 DEFAULT: Final = ABSENT
-
 #: An instant, in seconds, that is later than any.
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], Verbs[K, V]):
+class Cache(Store[K, V], Verbs[K, V], Letters, Listened):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -193,7 +194,7 @@ class Cache(Store[K, V], Verbs[K, V]):
             if default is DEFAULT:
                 raise KeyError(key)
             return default
-        self.invalidate(key)
+        self._remove(key)
         return value
 
     def popitem(self) -> tuple[K, V]:
@@ -203,7 +204,7 @@ class Cache(Store[K, V], Verbs[K, V]):
             KeyError: L1 is empty.
         """
         key, value = self.pop_next()
-        self.invalidate(key)
+        self._remove(key)
         return key, value
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:

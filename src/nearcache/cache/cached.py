@@ -103,7 +103,7 @@ class Plan:
     def clear(self) -> None:
         """Make every entry of the function unreachable, in every process."""
         if self.is_shared:
-            self.cache.set((self.name,), os.urandom(8).hex(), ttl=None)
+            self.cache._set_unwritten((self.name,), os.urandom(8).hex(), ttl=None)
         else:
             self._generation += 1
 
@@ -329,7 +329,7 @@ class Cached:
 
     def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
         key = self._key(args, kwargs, is_method)
-        self._plan.cache.set(key, value, tags=self._plan.tags, **self._plan.ttl)
+        self._plan.cache._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
 
     def _count(self, *, hit: bool) -> None:
         with self._counting:

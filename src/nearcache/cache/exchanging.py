@@ -11,21 +11,22 @@ from .._store import Op, Store
 from ..changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..errors import ContentionError
-from ..freshness import Freshness, Lifetime, ttl_for
+from ..freshness import Freshness, Life, Lifetime, ttl_for
 from ..options import check_tags
-from .base import Cache, K, V
+from .base import K, V
+from .speaking import SpeakingCache
 
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 LOADED: Final = 1
 IDENTITY: Final = 1
 
 #: What a change makes of a value that is to go.
-_GONE: Final[Any] = object()
+GONE: Final[Any] = object()
 #: Where the entry is, write id, deadline, and what it depends on.
-_Terms: TypeAlias = tuple[Store[Any, Any], int, int, "tuple[int, int] | None"]
+Terms: TypeAlias = tuple[Store[Any, Any], int, int, "tuple[int, int] | None"]
 
 
-class ExchangingCache(Cache[K, V]):
+class ExchangingCache(SpeakingCache[K, V]):
     """What :class:`MemoryCache` is made from: the verbs, over one store.
 
     Nothing is locked while a change is made. Then, under the lock, what it was made of must still be there: the same
@@ -51,30 +52,30 @@ class ExchangingCache(Cache[K, V]):
     def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         chosen, labels = self._ttl(ttl, 0), check_tags(tags)
 
-        def terms(op: Op, old: Any, new: Any, version: int) -> _Terms:
+        def terms(op: Op, old: Any, new: Any, version: int) -> Terms:
             if change.keeps and old is not MISSING:
                 return self._same_terms(op, old, new, version)
             life = self._freshness.life(ttl_for(chosen, key, new))
-            return self, op.wid, deadline_ns(life.ttl_ms), self._depend(labels)
+            return self, op.wid, self._end_of(life), self._depend(labels)
 
         old, new, _ = self._exchange(key, change.make, terms)
         return Swapped(new is not SKIP, old, new)
 
     def _take(self, key: Any) -> Any:
-        return self._exchange(key, lambda old, _: SKIP if old is MISSING else _GONE, self._same_terms)[0]
+        return self._exchange(key, lambda old, _: SKIP if old is MISSING else GONE, self._same_terms)[0]
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:  # noqa: ARG002  costs nothing here
         chosen = self._ttl(ttl, 0)
 
-        def terms(op: Op, old: Any, new: Any, version: int) -> _Terms:
+        def terms(op: Op, old: Any, new: Any, version: int) -> Terms:
             life = self._freshness.life(ttl_for(chosen, key, old))
             store, wid, _, under = self._same_terms(op, old, new, version)
-            return store, version if version > LOADED else wid, deadline_ns(life.ttl_ms), under
+            return store, version if version > LOADED else wid, self._end_of(life), under
 
         old = self._exchange(key, lambda old, _: SKIP if old is MISSING else old, terms)[0]
         return old is not MISSING, old
 
-    def _same_terms(self, op: Op, _old: Any, _new: Any, _version: int) -> _Terms:
+    def _same_terms(self, op: Op, _old: Any, _new: Any, _version: int) -> Terms:
         """The place, the lifetime and the tags that the entry has."""
         holder = self._holder(op.key)
         # None: it has just expired, and so does what is made of it.
@@ -82,7 +83,7 @@ class ExchangingCache(Cache[K, V]):
         return holder, op.wid, until_ns, under
 
     def _exchange(
-        self, key: Any, make: Callable[[Any, int], Any], terms: Callable[[Op, Any, Any, int], _Terms]
+        self, key: Any, make: Callable[[Any, int], Any], terms: Callable[[Op, Any, Any, int], Terms]
     ) -> tuple[Any, Any, int]:
         """Put what is made of a value in its place. Returns the value before, the one after, and its version."""
         self._use()
@@ -92,20 +93,29 @@ class ExchangingCache(Cache[K, V]):
             new = make(old, 0 if old is MISSING else version)
             if new is SKIP:
                 return old, new, version
-            size = 0 if new is _GONE else self._size_of(new)
+            size = 0 if new is GONE else self._size_of(new)
             with self._changing:
                 op = Op(name, 0, wid=next(self._wids), write=True)
                 self.open(op)
                 try:
                     if self._version(name) == version and self._whole(key, name) is old:
-                        chosen = (self, 0, 0, None) if new is _GONE else terms(op, old, new, version)
-                        self._put_changed(op, new, size, chosen)
+                        chosen = (self, 0, 0, None) if new is GONE else terms(op, old, new, version)
+                        self._put_changed(op, old, new, size, chosen)
                         return old, new, chosen[1]
                 finally:
                     self.abandon(op, drop=False)
         raise ContentionError(name, ATTEMPTS)
 
-    def _put_changed(self, op: Op, new: Any, size: int, chosen: _Terms) -> None:
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Terms) -> None:
+        if new is GONE:
+            self._put_silently(op, new, size, chosen)
+            return
+        with self._telling(None if new is old else "stored", existed=old is not MISSING):
+            self._put_silently(op, new, size, chosen)
+        if self._hub is not None and chosen[0] is not self and new is not old:
+            self._hub.tell("updated", op.key, "stored", new)  # the store that has it tells of no values that come
+
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> None:
         store, wid, until_ns, under = chosen
         if store is self:
             self._outdate(op.key)
@@ -129,11 +139,12 @@ class ExchangingCache(Cache[K, V]):
         """The store that has the value, if any has."""
         return self
 
+    def _end_of(self, life: Life) -> int:
+        """When an entry with this lifetime is to end."""
+        return deadline_ns(life.ttl_ms)
+
     def _outdate(self, name: Any) -> None:
         """Another value comes in the place of one that has grown old."""
-
-    def _use(self) -> None:
-        raise NotImplementedError
 
     def _size_of(self, value: V) -> int:
         raise NotImplementedError

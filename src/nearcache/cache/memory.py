@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._store import Op
 from ..absence import ABSENT
+from ..changes import MISSING
+from ..choices import Idle
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
@@ -39,7 +41,7 @@ _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_wids", "_changing"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_hub", "_idle", "_next"}
 )
 
 
@@ -69,6 +71,8 @@ class MemoryCache(ExchangingCache[K, V]):
     of their time, and attributes of subclasses; not counters, nor loads under way. ``__init__`` is not called again.
     """
 
+    _takes_idle = False
+
     def __init__(self, url: str = "memory://", /, **options: Any) -> None:
         settings = parse(url, **options)
         if settings.scheme != "memory":
@@ -77,7 +81,7 @@ class MemoryCache(ExchangingCache[K, V]):
             raise ConfigError(
                 "url",
                 url,
-                "open a cache with soft_ttl, beta, jitter, negative_ttl or a function as ttl by nearcache.open",
+                "open a cache with soft_ttl, beta, jitter, negative_ttl, an Idle or function as ttl by nearcache.open",
             )
         self._begin(settings)
 
@@ -86,7 +90,7 @@ class MemoryCache(ExchangingCache[K, V]):
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
-            ttl_ns=0 if settings.ttl is None or callable(settings.ttl) else round(settings.ttl * 1e9),
+            ttl_ns=round(settings.ttl * 1e9) if isinstance(settings.ttl, (int, float)) else 0,
             getsizeof=settings.getsizeof,
             **store_options(settings),
         )
@@ -204,7 +208,9 @@ class MemoryCache(ExchangingCache[K, V]):
             self.abandon(op, drop=False)
         else:
             life = self._freshness.life(ttl_for(terms.ttl_ms, terms.key, value))
-            self._keep(op, value, life, cost_ms, size, under)
+            existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
+            with self._telling("loaded", existed=existed):
+                self._keep(op, value, life, cost_ms, size, under)
 
     def _operation(self, name: Any) -> Op:
         return Op(name, 0, wid=_LOADED, write=True)
@@ -226,10 +232,20 @@ class MemoryCache(ExchangingCache[K, V]):
         life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._size_of(value)
-        self.drop(key)  # before: it would overtake the operation
+        existed = self._hub is not None and self._whole(key, op.key) is not MISSING
+        with self._telling(None, existed=existed):
+            self.drop(key)  # before: it would overtake the operation
         self.open(op)
-        with self._changing:  # no verb is between looking and storing
+        with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
             self._keep(op, value, life, 0, size, self._depend(tags))
+
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        if self._takes_idle:
+            return chosen
+        if callable(chosen):
+            return lambda key, value: _lasting(chosen(key, value))
+        return _lasting(chosen)
 
     def _size_of(self, value: V) -> int:
         return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
@@ -252,6 +268,12 @@ class MemoryCache(ExchangingCache[K, V]):
         """Remove a key. Returns whether it was there."""
         self._use()
         return self.delete(key)
+
+    def _remove(self, key: Any) -> bool:
+        return self.invalidate(key)
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.set(key, value, **options)
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
@@ -388,6 +410,8 @@ class MemoryCache(ExchangingCache[K, V]):
     def close(self) -> None:
         """Let go of everything held. Idempotent."""
         self._closed = True
+        if self._hub is not None:
+            self._hub.close()
         self.drop_all()
 
     def _async_view(self) -> AsyncCache[K, V]:
@@ -413,6 +437,14 @@ def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(cache, name)
 
 
+def _lasting(ttl_ms: int) -> int:
+    """Return a lifetime that is no idle time."""
+    if ttl_ms < 0:
+        remedy = "open the memory:// cache with ttl=nearcache.Idle(...), and give values that differ a ttl of their own"
+        raise ConfigError("ttl", Idle(-ttl_ms / 1000), remedy)
+    return ttl_ms
+
+
 def is_aging(settings: Settings) -> bool:
     """Whether what the compiled store knows of lifetimes is not enough."""
-    return callable(settings.ttl) or not freshness_of(settings).is_plain
+    return callable(settings.ttl) or isinstance(settings.ttl, Idle) or not freshness_of(settings).is_plain

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
 from .cached import ABSENT
+from .listening import Listened
 from .verbs import K, V, Verbs
 
 if TYPE_CHECKING:
+    from .aio import AsyncView
     from .base import Cache
+    from .subscriptions import Subscription
 
 
-class View(Verbs[K, V], MutableMapping[K, V]):
+class View(Verbs[K, V], Listened, MutableMapping[K, V]):
     """What :meth:`Cache.view` returns.
 
     The key ``k`` of the view ``name`` is the key ``(name, k)`` of the cache, in the same L1 and the same L2. What is
@@ -45,6 +48,13 @@ class View(Verbs[K, V], MutableMapping[K, V]):
         """Return a part of this view: its keys begin with both names, and clearing this one clears it."""
         return View(self.cache, (*self.path, name))
 
+    @property
+    def aio(self) -> AsyncView[K, V]:
+        """The same view for asyncio."""
+        from .aio import AsyncView
+
+        return AsyncView(self.cache.aio, self)
+
     # -- mapping
 
     def __getitem__(self, key: K) -> V:
@@ -57,7 +67,7 @@ class View(Verbs[K, V], MutableMapping[K, V]):
         self.set(key, value)
 
     def __delitem__(self, key: K) -> None:
-        if not self.invalidate(key):
+        if not self._remove(key):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
@@ -76,7 +86,45 @@ class View(Verbs[K, V], MutableMapping[K, V]):
         """Return the value for a key, or the default. Never calls the loader."""
         return self.cache.get(self._key(key), default)
 
+    def pop(self, key: K, default: Any = ABSENT) -> Any:
+        """Remove a key everywhere and return its value. Never calls the loader.
+
+        Raises:
+            KeyError: There is none, and no default was given.
+        """
+        value = self.cache.pop(self._key(key), _NONE)
+        if value is not _NONE:
+            return value
+        if default is ABSENT:
+            raise KeyError(key)
+        return default
+
+    def setdefault(self, key: K, default: Any = None) -> Any:
+        """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
+        found = self.get(key, _NONE)
+        while found is _NONE:
+            if self.add(key, default):
+                return default
+            found, _ = self.gets(key, _NONE)
+        return found
+
+    def update(self, other: Any = (), /, **more: V) -> None:
+        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
+        values: dict[Any, Any] = {}
+        values.update(other.items() if isinstance(other, View) else other)
+        values.update(more)
+        if values:
+            self.set_many(values)
+
     # -- as of the cache
+
+    def peek(self, key: K, default: Any = None) -> Any:
+        """Return the value in this process's L1, or the default. Moves no recency."""
+        return self.cache.peek(self._key(key), default)
+
+    def drop(self, key: K) -> bool:
+        """Drop this process's copy of a key. Returns whether there was one."""
+        return self.cache.drop(self._key(key))
 
     def set(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
@@ -96,6 +144,19 @@ class View(Verbs[K, V], MutableMapping[K, V]):
         """
         chosen = None if loader is None else lambda _: loader(key)
         value: V = self.cache.get_or_load(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
+        return value
+
+    def refresh(
+        self,
+        key: K,
+        loader: Callable[[Any], V] | None = None,
+        *,
+        ttl: Lifetime = ABSENT,
+        tags: Sequence[str] = (),
+    ) -> V:
+        """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
+        chosen = None if loader is None else lambda _: loader(key)
+        value: V = self.cache.refresh(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
         return value
 
     def invalidate(self, key: K) -> bool:
@@ -139,14 +200,27 @@ class View(Verbs[K, V], MutableMapping[K, V]):
     def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return self.cache._swap(self._key(key), change, ttl, (*self._tags, *tags))
 
+    def _remove(self, key: Any) -> bool:
+        return self.cache._remove(self._key(key))
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.cache._set_unwritten(self._key(key), value, **options)
+
     def _take(self, key: Any) -> Any:
         return self.cache._take(self._key(key))
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self.cache._touch(self._key(key), ttl, whole=whole)
 
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        return self.cache._add_listener(function, kinds, limit, self.path + path)
+
     def _key(self, key: Any) -> tuple[Any, ...]:
         return (*self.path, key)
+
+
+#: There is no value. Not the caller's default.
+_NONE: Any = object()
 
 
 def _tag_of(path: tuple[str, ...]) -> str:

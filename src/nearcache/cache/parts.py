@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
+from .._store import Store
+from ..bus import Listener, RoamingListener
+from ..clocks import monotonic_ns
 from ..codecs import ValueCodec
+from ..coherence import Horizon, Lane, State
 from ..embedded import EmbeddedServers
 from ..freshness import freshness_of
-from ..l2 import Driver, Introduction
-from ..loading import ENDLESS_MS, Tier
+from ..l2 import NOWHERE, ClusterDriver, Driver, Introduction, load_script
+from ..loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
 from ..options import Endpoint, Settings
+from ..placement import CLUSTER_LANES, slot_of_lane
+from .behind import Scribe
+from .changing import Changing, ChangingBehind, ChangingThrough
+from .report import ShardHealth
+
+
+class Helper(Protocol):
+    """A thread of a cache's own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End. Idempotent."""
+
+
+def changing_of(tier: Tier, runner: ThreadRunner, settings: Settings) -> tuple[Changing, Scribe | None]:
+    """Return how changes are made, and who writes them behind the cache, if they are written so."""
+    if settings.writer is None:
+        return Changing(tier), None
+    if settings.write_delay is None:
+        return ChangingThrough(tier, settings.writer), None
+    scribe = Scribe(tier, runner, settings.writer, settings)
+    return ChangingBehind(tier, settings.writer, scribe.room), scribe
 
 
 def servers_of(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
@@ -42,15 +70,81 @@ def driver_for(
         if alive is not None:
             alive._listener.hurry(shard)
 
+    introduction = Introduction(tier.adopt_commands, tier.note_adopted)
+    if endpoints[0].clustered:
+        return ClusterDriver(
+            endpoints,
+            [slot_of_lane(lane) for lane in range(len(tier.lanes))],
+            timeout_s=settings.timeout,
+            connect_timeout_s=settings.connect_timeout,
+            pool_size=settings.pool_size,
+            introduction=introduction,
+            on_reached=hurry,
+        )
     return Driver(
         endpoints,
         timeout_s=settings.timeout,
         connect_timeout_s=settings.connect_timeout,
         pool_size=settings.pool_size,
         on_unreachable=None if servers is None else restart,
-        introduction=Introduction(tier.adopt_commands, tier.note_adopted),
+        introduction=introduction,
         on_reached=hurry,
     )
+
+
+def lanes_of(endpoints: tuple[Endpoint, ...]) -> int:
+    """Return how many lanes there are on these servers."""
+    return CLUSTER_LANES if endpoints[0].clustered else len(endpoints)
+
+
+def listener_for(
+    store: weakref.ref[Store[Any, Any]], driver: Driver, tier: Tier, keeper: Upkeep, horizon: Horizon
+) -> Listener:
+    """Return what follows the lanes of a cache."""
+    heartbeat = load_script("heartbeat")
+    if isinstance(driver, ClusterDriver):
+        return RoamingListener(store, driver, tier.lanes, tier.names, heartbeat, keeper=keeper, horizon=horizon)
+    return Listener(store, driver, tier.lanes, tier.names, heartbeat, keeper=keeper, horizon=horizon)
+
+
+def health_of(store: Store[Any, Any], driver: Driver, tier: Tier, endpoints: tuple[Endpoint, ...]) -> list[ShardHealth]:
+    """Return the state of every server: of a cluster, of every node that has lanes."""
+    if not isinstance(driver, ClusterDriver):
+        return [_health(store, driver, tier, shard, [shard], endpoint) for shard, endpoint in enumerate(endpoints)]
+    by_place: dict[int, list[int]] = {}
+    for lane in range(len(tier.lanes)):
+        by_place.setdefault(driver.place_of(lane), []).append(lane)
+    return [_health(store, driver, tier, place, lanes, endpoints[0]) for place, lanes in sorted(by_place.items())]
+
+
+def _health(
+    store: Store[Any, Any], driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint: Endpoint
+) -> ShardHealth:
+    now_ns = monotonic_ns()
+    lanes = [tier.lanes[number] for number in numbers]
+    until_ns = [store.lane_fresh_until(number) for number in numbers]
+    ages = [now_ns - until + lane.bound_ns for lane, until in zip(lanes, until_ns, strict=True) if until]
+    worst = _worst(lanes)
+    if place == NOWHERE:
+        name, address, breaker, error = "nowhere", endpoint.address, "open", "no node is known to have these slots"
+    else:
+        status = driver.status(place)
+        name, breaker, error = status.name, status.breaker, status.last_error
+        address = status.address or (name if endpoint.clustered else endpoint.address)
+    return ShardHealth(
+        name=name,
+        address=address,
+        lane=worst.state.value,
+        vouched=all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True)),
+        horizon_age_s=max(ages) / 1e9 if len(ages) == len(lanes) else None,
+        breaker=breaker,
+        last_error=worst.last_error or error,
+    )
+
+
+def _worst(lanes: list[Lane]) -> Lane:
+    order = (State.DOWN, State.SYNC, State.LIVE)
+    return min(lanes, key=lambda lane: (order.index(lane.state), not lane.last_error))
 
 
 def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCodec) -> Tier:
@@ -63,6 +157,7 @@ def tier_for(settings: Settings, endpoints: tuple[Endpoint, ...], codec: ValueCo
         namespace=settings.namespace,
         shard_names=[endpoint.name for endpoint in endpoints],
         db=endpoints[0].db,
+        clustered=endpoints[0].clustered,
         codec=codec,
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),

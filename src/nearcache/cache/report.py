@@ -185,6 +185,34 @@ class CoherenceStats:
 
 
 @dataclass(frozen=True, slots=True)
+class WritingStats:
+    """Writing behind the cache (``write_delay=``), by this process; zeros without it.
+
+    Attributes:
+        written, deleted: Keys whose change the writer has taken.
+        batches: How often it was called for something, single tries after a failure not counted.
+        coalesced: Changes that a later one of the same key has overtaken.
+        retried: Tries of single changes that failed and are or were repeated.
+        errors: Calls that raised.
+        dead: Changes that became dead letters.
+        backlog: Changes that waited when this process last asked, whoever is to write them.
+        owned: Queues that it is this process's task to write, now; each has one owner.
+        last_error: The newest trouble of the writer or the queues, or an empty text.
+    """
+
+    written: int = 0
+    deleted: int = 0
+    batches: int = 0
+    coalesced: int = 0
+    retried: int = 0
+    errors: int = 0
+    dead: int = 0
+    backlog: int = 0
+    owned: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Everything a cache has counted, by tier."""
 
@@ -192,6 +220,7 @@ class Stats:
     l2: L2Stats
     loader: LoaderStats
     coherence: CoherenceStats
+    writing: WritingStats = WritingStats()
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The same as plain dictionaries, for logs and exporters."""
@@ -227,9 +256,14 @@ class ShardHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All shards. ``memory://`` has none, and is well."""
+    """All shards. ``memory://`` has none, and is well.
+
+    Attributes:
+        writing: As in :class:`Stats`: ``backlog`` and ``last_error`` tell whether writing behind the cache keeps up.
+    """
 
     shards: tuple[ShardHealth, ...] = field(default=())
+    writing: WritingStats = WritingStats()
 
     @property
     def ok(self) -> bool:

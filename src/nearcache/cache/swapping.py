@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
+from ..choices import Idle
+from ..errors import ConfigError, FlushTimeoutError
 from ..freshness import ttl_for
-from ..loading import ENDLESS_MS, Steps, Tier, find, invalidate, swap, tags_named, take, touch, write
+from ..loading import (
+    ENDLESS_MS,
+    DeadLetter,
+    Steps,
+    Tier,
+    dead_letters,
+    discard,
+    drained,
+    find,
+    invalidate,
+    replay,
+    swap,
+    tags_named,
+    touch,
+    write,
+)
 from ..options import check_tags
-from .base import DEFAULT, Cache, K, Lifetime, V
+from . import listening
+from .base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from .behind import Scribe
+from .changing import Changing
+from .listening import TieredHub
+from .subscriptions import Subscription
 
 T = TypeVar("T")
 
@@ -18,6 +42,13 @@ class SwappingCache(Cache[K, V]):
     """What :class:`TieredCache` is made from: changes of single keys, given a tier and a way to run steps."""
 
     _tier: Tier
+    _listener: Listener
+    _hub: TieredHub | None = None
+    _changing: Changing
+    _scribe: Scribe | None
+
+    def _use(self) -> None:
+        raise NotImplementedError
 
     def _run(self, steps: Steps[T]) -> T:
         raise NotImplementedError
@@ -32,13 +63,68 @@ class SwappingCache(Cache[K, V]):
         """Return the value for a key, or store the default. Of several processes at once, one stores."""
         found = self.get(key, DEFAULT)
         if found is DEFAULT:
-            ttl_ms = self._value_ttl_ms(key, default, DEFAULT)
-            found = self._run(write(self._tier, self, self._name(key), default, ttl_ms, absent_only=True))
+            found = self._change(self._setting(key, default, DEFAULT, (), absent_only=True))
         return default if found is MISSING else cast("V", found)
 
+    def __setitem__(self, key: K, value: V) -> None:
+        self._change(self._setting(key, value, DEFAULT, ()))
+
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        self._change(self._setting(key, value, ttl, tags))
+
     def __delitem__(self, key: K) -> None:
-        if not self.invalidate(key):
+        if not self._remove(key):
             raise KeyError(key)
+
+    def _change(self, steps: Steps[T]) -> T:
+        """Carry out steps that may call the writer, in a thread."""
+        self._changing.check_sync()
+        return self._run(steps)
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        ttl_ms = self._value_ttl_ms(key, value, options.get("ttl", DEFAULT))
+        named = tags_named(self._tier, check_tags(options.get("tags", ())))
+        self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
+
+    def _setting(
+        self, key: Any, value: Any, ttl: Lifetime, tags: Sequence[str], *, absent_only: bool = False
+    ) -> Steps[Any]:
+        ttl_ms = self._value_ttl_ms(key, value, ttl)
+        named = tags_named(self._tier, check_tags(tags)) if tags else ()
+        return self._changing.set(self, key, self._name(key), value, ttl_ms, named, absent_only=absent_only)
+
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        self._change(self._setting_many(values, ttl, tags))
+
+    def _setting_many(self, values: Any, ttl: Lifetime, tags: Sequence[str]) -> Steps[None]:
+        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(_pairs(values))
+        labels = tags_named(self._tier, check_tags(tags))
+        names = {key: self._name(key) for key in given}
+        if not callable(chosen):
+            return self._changing.set_many(self, names, given, chosen, labels)
+        keys = {name: key for key, name in names.items()}
+        return self._changing.set_many(self, names, given, lambda name, value: chosen(keys[name], value), labels)
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
+        self._change(self._removing_many(keys))
+
+    def _removing_many(self, keys: Iterable[K]) -> Steps[Any]:
+        return self._changing.remove_many(self, {key: self._name(key) for key in keys})
+
+    def _remove(self, key: Any) -> bool:
+        return self._change(self._removing(key))
+
+    def _removing(self, key: Any) -> Steps[bool]:
+        return self._changing.remove(self, key, self._name(key))
 
     def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
@@ -55,16 +141,25 @@ class SwappingCache(Cache[K, V]):
         return self._run(self._swapping(key, change, ttl, tags))
 
     def _swapping(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Steps[Swapped]:
+        self._changing.check_verb()
         chosen, named = self._ttl(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
-        return swap(self._tier, self, self._name(key), change, lambda value: ttl_for(chosen, key, value), named)
+        way = self._changing.way
+        return swap(self._tier, self, self._name(key), change, lambda value: ttl_for(chosen, key, value), named, way)
 
     def _take(self, key: Any) -> Any:
-        return self._run(take(self._tier, self, self._name(key)))
+        return self._change(self._taking(key))
+
+    def _taking(self, key: Any) -> Steps[Any]:
+        return self._changing.take(self, self._name(key))
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self._run(self._touching(key, ttl, whole=whole))
 
     def _touching(self, key: Any, ttl: Lifetime, *, whole: bool) -> Steps[tuple[bool, Any]]:
+        if isinstance(ttl, Idle):
+            raise ConfigError(
+                "ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use"
+            )
         chosen, name = self._ttl(ttl, ENDLESS_MS), self._name(key)
         if callable(chosen):  # it has to be shown the value
             there = yield from find(self._tier, self, name)
@@ -73,3 +168,48 @@ class SwappingCache(Cache[K, V]):
             chosen = chosen(key, there.value)
         ttl_ms = self._tier.freshness.life(chosen).ttl_ms
         return (yield from touch(self._tier, self, name, ttl_ms, whole=whole))
+
+    # -- listening
+
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        self._use()
+        with listening.making:
+            hub = self._hub
+            if hub is None:
+                this = weakref.ref(self)
+
+                def knows(name: Any) -> bool:
+                    cache = this()
+                    return cache is not None and cache.terms(name) is not None
+
+                hub = TieredHub(self.settings.on_removal, knows, self._tier.scripts)
+                self.tell(hub.told)
+                self._tier.witness = hub
+                self._listener.report_to(hub)
+                self._hub = hub
+        return hub.add(function, kinds, limit, path)
+
+    # -- what is written behind the cache
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until every change in the queues has been written or given up. See :meth:`Letters.flush`."""
+        if self._scribe is None:
+            return
+        with self._scribe.hurried():
+            if not self._run(drained(self._tier, self._scribe.wake, timeout)):
+                raise FlushTimeoutError(timeout)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
+        return self._run(dead_letters(self._tier))
+
+    def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        """Have dead letters written once more. See :meth:`Letters.replay_dead_letters`."""
+        count = self._run(replay(self._tier, ids))
+        if self._scribe is not None:
+            self._scribe.wake()
+        return count
+
+    def discard_dead_letters(self, ids: Iterable[str]) -> int:
+        """Forget dead letters. See :meth:`Letters.discard_dead_letters`."""
+        return self._run(discard(self._tier, ids))

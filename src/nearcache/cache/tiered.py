@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -14,11 +14,10 @@ from ..absence import ABSENT
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
-from ..coherence import DERIVED, Horizon, State
+from ..coherence import DERIVED, Horizon
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
-from ..freshness import Ttl
-from ..l2 import Driver, Exchange, load_script
+from ..l2 import Driver
 from ..loading import (
     ENDLESS_MS,
     MISSING,
@@ -39,24 +38,31 @@ from ..loading import (
     read,
     read_many,
     refresh,
-    tags_named,
     token_of,
-    write,
-    write_many,
 )
 from ..options import check_tags, parse
-from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
+from .behind import check_servers
 from .copying import remaining
 from .holding import Hold, hold_to_ms, linger_to_ms
 from .memory import MemoryCache
-from .parts import driver_for, servers_of, tier_for
+from .parts import (
+    Helper,
+    changing_of,
+    driver_for,
+    health_of,
+    lanes_of,
+    listener_for,
+    servers_of,
+    tier_for,
+)
 from .report import (
     Health,
     LaneStats,
     LoaderStats,
     SelfTest,
-    ShardHealth,
     Stats,
+    WritingStats,
     coherence_stats,
     durations,
     l1_stats,
@@ -100,34 +106,30 @@ class TieredCache(SwappingCache[K, V]):
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
-        super().__init__(settings.maxsize, lanes=len(endpoints) + DERIVED, **store_options(settings))
+        super().__init__(settings.maxsize, lanes=lanes_of(endpoints) + DERIVED, **store_options(settings))
         self._endpoints = endpoints
         self._tier = tier_for(settings, endpoints, codec)
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
         self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
-        self._listener = Listener(
-            weakref.ref(self),
-            self._driver,
-            self._tier.lanes,
-            self._tier.names,
-            load_script("heartbeat"),
-            keeper=self._upkeep,
-            horizon=self._horizon,
-        )
+        self._listener = listener_for(weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon)
         self._tier.ears = self._listener
         self._sampling = self._sampler_thread(settings.sample_rate)
+        self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
+        helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
         self._end = weakref.finalize(
-            self, _end, self._runner, self._listener, self._driver, self._servers, self._sampling, id(self)
+            self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
         )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, self._sampling)
+        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, helpers)
         _open[id(self)] = weakref.ref(self)
         _watch_forks()
         try:
             self._check_shards()
+            if self._scribe is not None:
+                check_servers(self._driver, len(endpoints), settings.connect_timeout)
         except BaseException:
             self.close()
             raise
@@ -139,8 +141,8 @@ class TieredCache(SwappingCache[K, V]):
             except BaseException:
                 self.close()
                 raise
-        if self._sampling is not None:
-            self._sampling.start()
+        for helper in helpers:
+            helper.start()
 
     def _sampler_thread(self, rate: float) -> SamplerThread | None:
         if not rate:
@@ -215,14 +217,6 @@ class TieredCache(SwappingCache[K, V]):
 
     # -- single keys
 
-    def __setitem__(self, key: K, value: V) -> None:
-        self._run(write(self._tier, self, self._name(key), value, self._value_ttl_ms(key, value, DEFAULT)))
-
-    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
-        """Store a value in every tier. See :meth:`Cache.set`."""
-        ttl_ms, named = self._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
-        self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
-
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:  # noqa: ARG003
         """Not offered: a "new" cache would be the same namespace on the same servers as any other.
@@ -246,30 +240,6 @@ class TieredCache(SwappingCache[K, V]):
             more = self._run(read_many(self._tier, self, named.values()))
             found.update((key, more[name]) for key, name in named.items() if name in more)
         return found
-
-    def set_many(
-        self,
-        values: Mapping[K, V] | Iterable[tuple[K, V]],
-        *,
-        ttl: Lifetime = DEFAULT,
-        tags: Sequence[str] = (),
-    ) -> None:
-        """Store many values. See :meth:`Cache.set_many`."""
-        named, ttl_ms = self._writing(values, ttl)
-        labels = tags_named(self._tier, check_tags(tags))
-        self._run(write_many(self._tier, self, named, ttl_ms, labels))
-
-    def _writing(self, values: Any, ttl: Lifetime) -> tuple[dict[Any, Any], Ttl]:
-        """Return values by their names, and their lifetime, by name too if it is a function."""
-        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(_pairs(values))
-        if not callable(chosen):
-            return {self._name(key): value for key, value in given.items()}, chosen
-        keys = {self._name(key): key for key in given}
-        return {name: given[key] for name, key in keys.items()}, lambda name, value: chosen(keys[name], value)
-
-    def delete_many(self, keys: Iterable[K]) -> None:
-        """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
-        self._run(invalidate_many(self._tier, self, [self._name(key) for key in keys]))
 
     def clear(self) -> None:
         """Empty the namespace in every tier and every process. O(shards).
@@ -314,6 +284,7 @@ class TieredCache(SwappingCache[K, V]):
             l2=l2_stats(counted),
             loader=LoaderStats(counted["loads"], counted["load_errors"], len(self._tier.loads)),
             coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in range(len(lanes))]),
+            writing=WritingStats() if self._scribe is None else self._scribe.stats(),
         )
 
     def _lane_stats(self, number: int) -> LaneStats:
@@ -334,27 +305,13 @@ class TieredCache(SwappingCache[K, V]):
 
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
-        return Health(tuple(self._shard_health(shard) for shard in range(len(self._endpoints))))
-
-    def _shard_health(self, shard: int) -> ShardHealth:
-        lane, status, endpoint = self._tier.lanes[shard], self._driver.status(shard), self._endpoints[shard]
-        now_ns, until_ns = monotonic_ns(), self.lane_fresh_until(shard)
-        horizon_ns = until_ns - lane.bound_ns
-        return ShardHealth(
-            name=endpoint.name,
-            address=status.address or endpoint.address,
-            lane=lane.state.value,
-            vouched=lane.state is State.LIVE and now_ns < until_ns,
-            horizon_age_s=(now_ns - horizon_ns) / 1e9 if until_ns else None,
-            breaker=status.breaker,
-            last_error=lane.last_error or status.last_error,
-        )
+        writing = WritingStats() if self._scribe is None else self._scribe.stats()
+        return Health(tuple(health_of(self, self._driver, self._tier, self._endpoints)), writing)
 
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
-        names = [endpoint.name for endpoint in self._endpoints]
-        return run_selftest(self._tier, self._driver, self._listener, names, timeout)
+        return run_selftest(self._tier, self._driver, self._listener, self._tier.shard_names, timeout)
 
     # -- life
 
@@ -382,6 +339,8 @@ class TieredCache(SwappingCache[K, V]):
 
     def close(self) -> None:
         """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
+        if self._hub is not None:
+            self._hub.close()
         self._end()
         self.drop_all()
 
@@ -405,15 +364,15 @@ class TieredCache(SwappingCache[K, V]):
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""
-        exchanges = [Exchange(shard, [(b"PING",)]) for shard in range(len(self._endpoints))]
-        for reply in self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout):
+        for reply in self._driver.meet(self.settings.connect_timeout):
             if isinstance(reply, ShardUnavailableError):
                 _log.warning("%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
-        for shard, endpoint in enumerate(self._endpoints):
+        masters = [(shard, endpoint) for shard, endpoint in enumerate(self._endpoints) if endpoint.master]
+        for shard, endpoint in masters:
             status = self._driver.status(shard)
-            if endpoint.master and status.version and not status.guarded:
+            if status.version and not status.guarded:
                 _log.warning(
                     "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
                     "writes and vouching for copies after another one was promoted (docs/failure.md)",
@@ -427,13 +386,15 @@ class TieredCache(SwappingCache[K, V]):
         self._upkeep.after_fork()
         self._runner.after_fork()
         self.reset_pending()
-        for shard in range(len(self._endpoints)):
+        for shard in range(len(self._tier.lanes)):
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)
         self._listener.after_fork()
         if self._sampling is not None:
             self._sampling.start()
+        if self._scribe is not None:
+            self._scribe.after_fork()
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
@@ -444,20 +405,20 @@ def _end(
     listener: Listener,
     driver: Driver,
     servers: EmbeddedServers | None,
-    sampling: SamplerThread | None,
+    helpers: Sequence[Helper],
     key: int,
 ) -> None:
     """Close a cache's parts: at ``close()``, or when the cache is collected."""
     _open.pop(key, None)
     runner.close()
-    _leave(listener, servers, sampling)
+    _leave(listener, servers, helpers)
     driver.close()
 
 
-def _leave(listener: Listener, servers: EmbeddedServers | None, sampling: SamplerThread | None) -> None:
+def _leave(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper]) -> None:
     """Stop taking part; also at interpreter exit. Idempotent."""
-    if sampling is not None:
-        sampling.stop()
+    for helper in helpers:
+        helper.stop()
     listener.stop()
     if servers is not None:
         with suppress(OSError):

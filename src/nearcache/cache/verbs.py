@@ -25,7 +25,7 @@ V = TypeVar("V")
 
 
 class Verbs(Generic[K, V]):
-    """What caches and views have in common. Three hooks do the work: ``_swap``, ``_take`` and ``_touch``.
+    """What caches and views have in common. Hooks do the work: ``_swap``, ``_take``, ``_touch`` and ``_remove``.
 
     All verbs look at the value in L2, never at a copy in L1, and never call the loader. Of several processes that
     change a key at the same time one is first, and the others see what it made. ``ttl``, ``tags``: as for ``set``.
@@ -45,6 +45,14 @@ class Verbs(Generic[K, V]):
         raise NotImplementedError
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        raise NotImplementedError
+
+    def _remove(self, key: Any) -> bool:
+        """Remove a key from every tier, and behind the cache where there is a writer. Returns whether it was there."""
+        raise NotImplementedError
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        """Store what is the cache's own business, as ``set`` does but without the writer."""
         raise NotImplementedError
 
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:

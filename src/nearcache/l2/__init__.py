@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .breaker import BreakerSettings
+from .clustering import ClusterDriver
+from .clustermap import NOWHERE
 from .driver import Driver, ListenerLink
 from .introduction import Introduction
 from .scripts import STAGE_BYTES, Script, stage
@@ -11,8 +13,10 @@ from .shard import ShardStatus
 from .task import Command, Exchange, Reply
 
 __all__ = [
+    "NOWHERE",
     "STAGE_BYTES",
     "BreakerSettings",
+    "ClusterDriver",
     "Command",
     "Driver",
     "Exchange",

@@ -55,14 +55,26 @@ class AsyncDriver:
         on_reply: Callable[[int, Reply | ShardError], None] | None = None,
     ) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order. See :meth:`Driver.execute`."""
-        if self._closed:
-            raise ClosedError("the cache was closed")
+        self._check_open()
         deadline_ns = self._clock() + int(timeout_s * 1e9)
         pools = self._loops.here()
         tasks = []
         for number, commands in exchanges:
             pool = pools.of(number, self._driver.shard(number))
             tasks.append(Task(pool.shard, commands, pack(commands), None, pool))
+        return await self._finish(tasks, deadline_ns, on_reply)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the cache was closed")
+
+    async def _finish(
+        self,
+        tasks: list[Task],
+        deadline_ns: int,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
+    ) -> list[Reply | ShardError]:
+        """Carry out tasks; return their results."""
         if len(tasks) == 1:
             await self._carry_out(tasks[0], deadline_ns)
         else:

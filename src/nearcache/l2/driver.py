@@ -14,6 +14,7 @@ repeated, are looked at first, so that even writes rarely meet a dead one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from ..clocks import Clock, monotonic_ns
@@ -21,7 +22,7 @@ from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection, TlsConnection
-from .introduction import Introduction
+from .introduction import Introducing
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, pack
 from .transfer import ask, run
@@ -113,7 +114,7 @@ class Driver:
         breaker: BreakerSettings = DEFAULTS,
         clock: Clock = monotonic_ns,
         on_unreachable: Callable[[int], bool] | None = None,
-        introduction: Introduction | None = None,
+        introduction: Introducing | None = None,
         on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self.clock = self._clock = clock
@@ -122,20 +123,17 @@ class Driver:
         self._timeout_ns = int(timeout_s * 1e9)
         self._connect_timeout_ns = int(connect_timeout_s * 1e9)
         self._closed = False
-        self._shards = [
-            Shard(
-                number,
-                endpoint,
-                connect_timeout_ns=self._connect_timeout_ns,
-                pool_size=pool_size,
-                breaker=breaker,
-                clock=clock,
-                on_unreachable=on_unreachable,
-                introduction=introduction,
-                on_reached=on_reached,
-            )
-            for number, endpoint in enumerate(endpoints)
-        ]
+        self._make_shard = partial(
+            Shard,
+            connect_timeout_ns=self._connect_timeout_ns,
+            pool_size=pool_size,
+            breaker=breaker,
+            clock=clock,
+            on_unreachable=on_unreachable,
+            introduction=introduction,
+            on_reached=on_reached,
+        )
+        self._shards = [self._make_shard(number, endpoint) for number, endpoint in enumerate(endpoints)]
 
     def execute(
         self,
@@ -161,10 +159,15 @@ class Driver:
         now = self._clock()
         deadline_ns = now + (self._timeout_ns if timeout_s is None else int(timeout_s * 1e9))
         if len(exchanges) == 1:
-            return [self._short(exchanges[0], now, deadline_ns)]
+            shard, commands = exchanges[0]
+            return [self._short(self._shards[shard], commands, now, deadline_ns)]
         tasks = [Task(self._shards[shard], commands, pack(commands), None) for shard, commands in exchanges]
         self._rounds(tasks, deadline_ns, on_reply)
         return [task.outcome() for task in tasks]
+
+    def meet(self, timeout_s: float) -> list[Reply | ShardError]:
+        """Say hello to every shard; return what each answered."""
+        return self.execute([Exchange(shard, [(b"PING",)]) for shard in range(len(self._shards))], timeout_s=timeout_s)
 
     def connect_listener(self, shard: int) -> ListenerLink:
         """Return a new connection for the bus, not one of the pool's.
@@ -213,10 +216,8 @@ class Driver:
         for part in self._parts:
             part.close()
 
-    def _short(self, exchange: Exchange, now: int, deadline_ns: int) -> Reply | ShardError:
+    def _short(self, shard: Shard, commands: Sequence[Command], now: int, deadline_ns: int) -> Reply | ShardError:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""
-        shard = self._shards[exchange[0]]
-        commands = exchange[1]
         data = pack(commands)
         task = None
         if shard.breaker.quiet:

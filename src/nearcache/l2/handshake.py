@@ -26,6 +26,7 @@ from ..errors import (
     ShardError,
     ShardUnavailableError,
     UnsupportedServerError,
+    WrongTopologyError,
 )
 from .connection import Connection, dial
 from .transfer import Flow, run
@@ -205,18 +206,34 @@ def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
         raise UnsupportedServerError(endpoint.name, f"{endpoint.address} runs version {version}; {_NEEDS}")
+    check_mode(endpoint, server.get("redis_mode", ""))
     role = answers.get("role")
     is_master = replication.get("role", "master") == "master"
     if not is_master or (isinstance(role, list) and role[:1] not in ([b"master"], ["master"])):
         primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
-        raise ShardUnavailableError(
-            endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}, give that address"
-        )
+        remedy = "" if endpoint.clustered else ", give that address"
+        raise ShardUnavailableError(endpoint.name, f"{endpoint.address} is a replica; its primary is {primary}{remedy}")
     run_id, history = server.get("run_id"), replication.get("master_replid")
     identity = 0
     if run_id and history:
         identity = identity_of(run_id, history)
     return Peer(identity, version, endpoint.address, "min_slaves_good_slaves" in replication)
+
+
+def check_mode(endpoint: Endpoint, mode: str) -> None:
+    """Compare what INFO calls ``redis_mode``, if it says anything, with the URL.
+
+    Raises:
+        WrongTopologyError: One means a cluster, and the other does not.
+    """
+    if mode == "cluster" and not endpoint.clustered:
+        scheme = "rediss+cluster" if endpoint.tls else "redis+cluster"
+        text = f"{endpoint.address} is a node of a Redis Cluster: open it as {scheme}://{endpoint.address}"
+        raise WrongTopologyError(endpoint.name, text)
+    if mode not in ("", "cluster") and endpoint.clustered:
+        scheme = "rediss" if endpoint.tls else "redis"
+        text = f"{endpoint.address} is not a node of a Redis Cluster: open it as {scheme}://{endpoint.address}"
+        raise WrongTopologyError(endpoint.name, text)
 
 
 def identity_of(run_id: str, history: str) -> int:

@@ -6,13 +6,20 @@ The driver knows that there is something to say, not what. What it says is safe 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..clocks import Clock
 from ..errors import ShardError
 from .connection import Connection
 from .task import Command, pack
 from .transfer import Flow, run
+
+
+class Introducing(Protocol):
+    """What introduces a connection."""
+
+    def make(self, shard: int, connection: Connection, deadline_ns: int, clock: Clock) -> None:
+        """Say what is to be said first, blocking. Raises OSError when the connection fails meanwhile."""
 
 
 class Introduction(NamedTuple):
@@ -40,11 +47,15 @@ class Introduction(NamedTuple):
     def make(self, shard: int, connection: Connection, deadline_ns: int, clock: Clock) -> None:
         """Say it on a connection, blocking. Raises OSError when the connection fails meanwhile."""
         data, count = self.request(shard, connection.identity)
-        if not count:
-            return
-        flow = Flow(connection, data, count)
-        for _ in run([flow], deadline_ns, clock):
-            pass
-        if flow.failure is not None:
-            raise OSError(f"no answer to the first request: {flow.failure}") from flow.failure
-        self.answered(shard, connection, flow.values)
+        if count:
+            self.answered(shard, connection, say(connection, data, count, deadline_ns, clock))
+
+
+def say(connection: Connection, data: bytes, count: int, deadline_ns: int, clock: Clock) -> list[Any]:
+    """Return the answers to a request, blocking. Raises OSError when the connection fails meanwhile."""
+    flow = Flow(connection, data, count)
+    for _ in run([flow], deadline_ns, clock):
+        pass
+    if flow.failure is not None:
+        raise OSError(f"no answer to the first request: {flow.failure}") from flow.failure
+    return flow.values

@@ -20,7 +20,7 @@ from .scripts import Script
 from .sentinel import Sentinels
 
 if TYPE_CHECKING:
-    from .introduction import Introduction
+    from .introduction import Introducing
 
 #: A connection that idled for longer is looked at before use.
 _IDLE_NS: Final = 1_000_000_000
@@ -61,7 +61,7 @@ class Shard:
         breaker: BreakerSettings,
         clock: Clock,
         on_unreachable: Callable[[int], bool] | None,
-        introduction: Introduction | None = None,
+        introduction: Introducing | None = None,
         on_reached: Callable[[int], None] | None = None,
     ) -> None:
         self.name = endpoint.name
@@ -81,6 +81,16 @@ class Shard:
         self._link: weakref.ref[Connection] | None = None
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
+
+    @property
+    def host(self) -> str:
+        """Where it is."""
+        return self._endpoint.host
+
+    @property
+    def identity(self) -> int:
+        """Of the server that was met last; 0: unknown."""
+        return self._peer.identity
 
     def take(self, now: int, commands: Sequence[tuple[Any, ...]], pool: AnyPool | None = None) -> Connection | None:
         """Return an idle connection that is fit for use, if there is one, of the pool or of another that leads here."""
@@ -157,7 +167,7 @@ class Shard:
             self._on_reached(self._number)
         return connection
 
-    def _introduce(self, introduction: Introduction, connection: Connection, deadline_ns: int) -> None:
+    def _introduce(self, introduction: Introducing, connection: Connection, deadline_ns: int) -> None:
         try:
             introduction.make(self._number, connection, deadline_ns, self._clock)
         except BaseException as error:

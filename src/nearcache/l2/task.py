@@ -18,6 +18,7 @@ from .transfer import Flow
 #: Commands that change nothing, as far as nearcache uses them.
 _READS: Final = frozenset({
     "GET", "PTTL", "GETRANGE", "STRLEN", "EXISTS", "MGET", "HGET", "HMGET", "SCAN", "PING", "INFO", "DBSIZE", "TIME",
+    "XRANGE", "XREVRANGE",
 })  # fmt: skip
 
 
@@ -128,7 +129,7 @@ class Task:
         failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
         sent = flow.sent > 0 or bool(self._places)
         ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
-        if ended and not self.again and time_left and not self._places and (not sent or _repeatable(self.commands)):
+        if ended and not self.again and time_left and not self._places and (not sent or repeatable(self.commands)):
             self.pool.flush()
             self.again = True
             self._sent = sent
@@ -228,7 +229,7 @@ def _staged(command: Command) -> list[bytes]:
     return [head, large, b"\r\n", *(b"$%d\r\n%b\r\n" % (len(word), word) for word in rest)]
 
 
-def _repeatable(commands: Sequence[Command]) -> bool:
+def repeatable(commands: Sequence[Command]) -> bool:
     """Return whether executing the commands twice does no harm."""
     for first in (command[0] for command in commands):
         if isinstance(first, Script):

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 from .._store import Store
 from ..clocks import TICK_NS
 from ..codecs import peek_times
+from ..freshness import ENDLESS_MS, IDLE_MS, Life, idle_copy_ms, is_worn
+from ..l2 import Exchange
+from .replies import errors_in
 from .steps import Spawn, Steps
-from .tier import Tier
+from .tier import Tier, hex_id
 
 _MS = 1_000_000
 
@@ -42,6 +45,9 @@ def judge(tier: Tier, start_ns: int, pttl_ms: int, times: Times) -> tuple[int, b
         times: What the envelope states.
     """
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, times.whole_ms)
+    if times.soft_ms == IDLE_MS:
+        copy_ms = idle_copy_ms(times.whole_ms if pttl_ms == -1 else pttl_ms, times.whole_ms)
+        return (0 if copy_ms <= 0 else min(deadline_ns, start_ns + copy_ms * _MS - TICK_NS)), False
     if not deadline_ns or not (times.soft_ms or tier.freshness.beta):
         return deadline_ns, False
     left_ms = times.whole_ms if pttl_ms == -1 else min(pttl_ms, times.whole_ms)
@@ -52,6 +58,27 @@ def judge(tier: Tier, start_ns: int, pttl_ms: int, times: Times) -> tuple[int, b
     if is_due:
         due_ms = tier.lease_ms
     return min(deadline_ns, start_ns + due_ms * _MS - TICK_NS), is_due
+
+
+def live_on(tier: Tier, lane: int, encoded: bytes, wid: int, pttl_ms: int, times: Times) -> Steps[int]:
+    """Let a value that lives by being read have its whole lifetime again, if it is time. Returns what it has left."""
+    if times.soft_ms != IDLE_MS or not is_worn(pttl_ms, times.whole_ms):
+        return pttl_ms
+    keys = [tier.names[lane].value(encoded), tier.names[lane].lane_key]
+    command = tier.call(tier.scripts.extend, keys, hex_id(wid), b"%d" % times.whole_ms)
+    reply = (yield [Exchange(lane, [command])])[0]
+    if errors_in(reply):  # it has been read all the same
+        tier.count(errors=1)
+        return pttl_ms
+    return times.whole_ms if int(reply.values[0]) else pttl_ms
+
+
+def passed_on(header: bytes, left_ms: int) -> Life:
+    """Return the lifetime that a value passes on to what is made of it: what is left, or all that it once had."""
+    times = times_in(header)
+    if times.soft_ms == IDLE_MS:
+        return Life(times.whole_ms, IDLE_MS)
+    return Life(left_ms if left_ms > 0 else ENDLESS_MS)
 
 
 def renew_later(

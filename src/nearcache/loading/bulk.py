@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from .._store import Op, Store
 from ..codecs import Encoded
-from ..errors import BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
+from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .aging import Times, judge
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
+from .ways import DIRECT, FULL, Way, wait_for_room
 from .writing import on_hold, set_commands
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
@@ -47,10 +48,16 @@ class _Chunk:
     under: tuple[int, int] | None = None
     ttl_ms: int = 0
     life: Life = _NO_LIFE
+    full_since_ns: int = 0
 
 
 def write_many(
-    tier: Tier, store: Store[Any, Any], values: Mapping[Any, Any], ttl_ms: Ttl, tags: tuple[Tag, ...] = ()
+    tier: Tier,
+    store: Store[Any, Any],
+    values: Mapping[Any, Any],
+    ttl_ms: Ttl,
+    tags: tuple[Tag, ...] = (),
+    way: Way = DIRECT,
 ) -> Steps[None]:
     """Store values in L2, then in L1. ``tags`` are those of all of them.
 
@@ -68,19 +75,21 @@ def write_many(
         for chunk in chunks:
             chunk.generation = tier.lanes[chunk.shard].generation or 0
             _open(tier, store, chunk)
+            for name in chunk.names if tier.witness is not None else ():
+                tier.writing(chunk.wid, name, values[name])
             chunk.under = depend(tier, store, chunk.shard, tags)
             chunk.life = tier.freshness.life(chunk.ttl_ms)
         waiting = yield from _with_tags(tier, chunks, tags, outcome)
-        for _ in range(_ATTEMPTS):
-            if not waiting:
-                break
-            waiting = yield from _write_round(tier, store, waiting, values, outcome)
+        attempts = 0
+        while waiting and attempts < _ATTEMPTS:
+            waiting = yield from _write_round(tier, store, waiting, values, outcome, way)
+            attempts += not any(chunk.full_since_ns for chunk in waiting)
         for chunk in waiting:
             error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
             outcome.fail(chunk, error)
     finally:
         _close(tier, store, chunks)
-    outcome.raise_if_partial(tier)
+    outcome.raise_if_partial(tier, way)
 
 
 def _with_tags(tier: Tier, chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome) -> Steps[list[_Chunk]]:
@@ -103,22 +112,13 @@ def _write_round(
     chunks: list[_Chunk],
     values: Mapping[Any, Any],
     outcome: _Outcome,
+    way: Way,
 ) -> Steps[list[_Chunk]]:
     for chunk in chunks:
-        chunk.start_ns = tier.clock()
-        chunk.sealed = [
-            tier.codec.seal(
-                content,
-                wid=chunk.wid,
-                generation=chunk.generation,
-                ttl_ms=chunk.life.ttl_ms,
-                key=encoded,
-                tags=chunk.tags,
-                soft_ttl_ms=chunk.life.soft_ms,
-            )
-            for encoded, content in zip(chunk.encoded, chunk.contents, strict=True)
-        ]
-    commands = [set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, c.life.ttl_ms) for c in chunks]
+        _seal(tier, chunk)
+    commands = [
+        set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, c.life.ttl_ms, way=way) for c in chunks
+    ]
     results = yield from _send(chunks, commands)
     again = []
     for chunk, (result, identity) in zip(chunks, results, strict=True):
@@ -138,10 +138,35 @@ def _write_round(
                     tier.sample(name)
                     store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
             chunk.ops.clear()
+            if way.room is not None:
+                way.room.wake()
+        elif int(result[0]) == FULL and way.room is not None:
+            chunk.full_since_ns = chunk.full_since_ns or tier.clock()
+            try:
+                yield from wait_for_room(tier, chunk.shard, way.room, int(result[2]), chunk.full_since_ns)
+                again.append(chunk)
+            except BacklogFullError as error:
+                outcome.fail(chunk, error)
         else:
-            chunk.generation = int(result[1], 16)
+            chunk.generation, chunk.full_since_ns = int(result[1], 16), 0
             again.append(chunk)
     return again
+
+
+def _seal(tier: Tier, chunk: _Chunk) -> None:
+    chunk.start_ns = tier.clock()
+    chunk.sealed = [
+        tier.codec.seal(
+            content,
+            wid=chunk.wid,
+            generation=chunk.generation,
+            ttl_ms=chunk.life.ttl_ms,
+            key=encoded,
+            tags=chunk.tags,
+            soft_ttl_ms=chunk.life.soft_ms,
+        )
+        for encoded, content in zip(chunk.encoded, chunk.contents, strict=True)
+    ]
 
 
 def invalidate_many(
@@ -255,6 +280,7 @@ class _Outcome:
         sent = sent and isinstance(error, ShardUnavailableError) and error.sent
         (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
 
-    def raise_if_partial(self, tier: Tier) -> None:
-        if (self.failed or self.unknown) and not tier.forgives:
+    def raise_if_partial(self, tier: Tier, way: Way = DIRECT) -> None:
+        # What is not queued is not written, and that is never forgiven.
+        if (self.failed or self.unknown) and (way.room is not None or not tier.forgives):
             raise BulkError(self.stored, self.failed, self.unknown)

@@ -27,7 +27,7 @@ from .._store import Op, Store
 from ..absence import ABSENT
 from ..codecs import NO_VALUE, Encoded
 from ..coherence import State
-from ..errors import ShardError
+from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Exchange, stage
@@ -224,6 +224,7 @@ def _attempt(
 def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     keys = tier.write_keys(lane, [encoded])
+    keys.insert(2, tier.names[lane].queue)
     lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
     # What is owed an invalidation is loaded over: it is not known to be gone.
     mode = b"REPLACE" if anew or tier.is_owed(lane, encoded) else b""
@@ -236,12 +237,28 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, ane
             return _Answer(token=rest[0], generation=int(generation, 16))
         if int(status) == 2:
             return _Answer(wait_ms=max(1, int(rest[0])))
+        if int(status) == 4:
+            return _Answer(value=waiting_value(tier, encoded, rest[0]))
         if int(status) != 1:
             return _Answer()
         found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
+    """Return the value that waits to be written behind the cache; ABSENT for a deletion, MISSING if nobody here can
+    read it."""
+    if not envelope:
+        return ABSENT
+    try:
+        value = tier.codec.loads(envelope, key=encoded)[0]
+    except DecodeError as error:
+        tier.count_unreadable(error)
+        return MISSING
+    tier.count_hit(len(envelope))
+    return value
 
 
 class _Loaded(NamedTuple):
@@ -265,7 +282,7 @@ def _fill(
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock())
     try:
-        loaded = yield from _loaded(tier, store, wanted, op.lane)
+        loaded = yield from _loaded(tier, store, wanted, op)
     except GeneratorExit:
         raise
     except BaseException:
@@ -302,7 +319,7 @@ def _fill(
     if int(reply.values[-1][0]) != 1:
         tier.count(fills_refused=1)
         return loaded.value
-    tier.count_write(len(sealed))
+    tier.count_fill(len(sealed), op.wid, int(reply.values[-1][3]))
     deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, loaded.cost_ms))
     if loaded.value is ABSENT:
         store.finish(op, None, 0, 0)
@@ -312,11 +329,11 @@ def _fill(
     return loaded.value
 
 
-def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> Steps[_Loaded]:
+def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op) -> Steps[_Loaded]:
     """Call the loader, with the generations of the value's tags captured before."""
     since_ns = tier.clock()
     tags: tuple[Tag, ...] = () if callable(wanted.tags) else tags_named(tier, wanted.tags)
-    under = depend(tier, store, lane, tags)
+    under = depend(tier, store, op.lane, tags)
     stated: tuple[tuple[int, int], ...] | None = ()
     try:
         stated = (yield from generations(tier, tags)) if tags else ()
@@ -324,6 +341,7 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
         stated = None
     begun_ns = tier.clock()
     value = yield from _call(tier, wanted)
+    tier.writing(op.wid, op.key, value)
     if value is ABSENT:
         return _Loaded(value, NO_VALUE, stated, under, tier.freshness.absence(), 0)
     cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
@@ -331,7 +349,7 @@ def _loaded(tier: Tier, store: Store[Any, Any], wanted: Loading, lane: int) -> S
     life = tier.freshness.life(ttl_for(wanted.ttl_ms, wanted.key, value))
     if callable(wanted.tags):
         tags = tags_named(tier, check_tags(wanted.tags(wanted.key, value)))
-        under = depend(tier, store, lane, tags)
+        under = depend(tier, store, op.lane, tags)
         stated = known(tier, tags, since_ns)
         if stated is None:  # the next load will find them known
             with suppress(ShardError):

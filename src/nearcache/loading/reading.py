@@ -13,8 +13,9 @@ from ..absence import ABSENT
 from ..codecs import peek_absence, peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
 from ..flights import ABANDONED, Load, Read
+from ..freshness import IDLE_MS, is_worn
 from ..l2 import Exchange
-from .aging import Times, judge, times_in
+from .aging import Times, judge, live_on, times_in
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import JoinRead, Steps
 from .tagging import are_current, depend, tag_of
@@ -178,7 +179,9 @@ def accept(
             tier.count(misses=1)
             return _NOTHING
     tier.count_hit(len(data))
-    deadline_ns, is_due = judge(tier, start_ns, pttl_ms, Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms))
+    times = Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms)
+    pttl_ms = yield from live_on(tier, lane, encoded, wid, pttl_ms, times)
+    deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
     # L1 keeps values only: what hits has no time to look for anything else.
     return Found(value, wid if deadline_ns and value is not ABSENT else 0, deadline_ns, under, is_due)
 
@@ -244,6 +247,7 @@ def revalidated(
         if under is None:
             return 0, None
     deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
+    is_due = is_due or (times.soft_ms == IDLE_MS and is_worn(pttl_ms, times.whole_ms))
     return (0, None) if is_due else (deadline_ns, under)
 
 

@@ -15,14 +15,15 @@ from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_tags
 from ..errors import ContentionError, ServerReplyError
 from ..flights import ABANDONED, Read, Signal
-from ..freshness import ENDLESS_MS, Life
+from ..freshness import Life
 from ..l2 import Exchange
-from .aging import Times, judge
+from .aging import Times, judge, passed_on
 from .reading import accept, keep
 from .replies import MISSING, TAGGED_RANGE, answer, generation_in
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
 from .tier import Tier, hex_id, new_id
+from .ways import DIRECT, Way, put
 from .writing import invalidate, set_commands
 
 _GENERATIONS: Final = 5
@@ -38,19 +39,26 @@ class There(NamedTuple):
         value: Or MISSING.
         version: The write id of the value; 0 if it is MISSING.
         wid: That of the envelope, which stands in the way even if nobody here can read it; 0: there is none.
+        life: What it passes on to a value that is made of it.
     """
 
     value: Any
     version: int
     wid: int
-    pttl_ms: int = -2
+    life: Life = Life(0)
     start_ns: int = 0
     tags: tuple[tuple[int, int], ...] = ()
     under: tuple[int, int] | None = None
 
 
 def swap(
-    tier: Tier, store: Store[Any, Any], name: Any, change: Change, ttl: Callable[[Any], int], tags: tuple[Tag, ...] = ()
+    tier: Tier,
+    store: Store[Any, Any],
+    name: Any,
+    change: Change,
+    ttl: Callable[[Any], int],
+    tags: tuple[Tag, ...] = (),
+    way: Way = DIRECT,
 ) -> Steps[Swapped]:
     """Replace a value by what is made of it, if nobody else has written meanwhile; else try again.
 
@@ -67,7 +75,7 @@ def swap(
         new = change.make(there.value, there.version)
         if new is SKIP:
             return Swapped(False, there.value, SKIP)
-        found = yield from _store(tier, store, name, new, there, change, ttl, tags)
+        found = yield from _store(tier, store, name, new, there, change, ttl, tags, way)
         if isinstance(found, bool):
             return Swapped(found, there.value, new)
         there = found
@@ -116,7 +124,7 @@ def _there(
         wid = int.from_bytes(data[4:12], "big")
     if value is MISSING or value is ABSENT or data is None:
         return There(MISSING, 0, wid)
-    return There(value, wid, wid, pttl_ms, start_ns, peek_tags(data), under)
+    return There(value, wid, wid, passed_on(data, pttl_ms), start_ns, peek_tags(data), under)
 
 
 def _store(
@@ -128,18 +136,19 @@ def _store(
     change: Change,
     ttl: Callable[[Any], int],
     tags: tuple[Tag, ...],
+    way: Way,
 ) -> Steps[There | bool]:
     """Store a value in place of another. Returns whether it is there to stay (not on hold), or what refused it."""
     lane, encoded = tier.place(name)
     content = tier.codec.encode(value)
     keeps = change.keeps and bool(there.version)
-    whole_ms = there.pttl_ms if there.pttl_ms > 0 else ENDLESS_MS
-    ttl_ms, soft_ms = Life(whole_ms) if keeps else tier.freshness.life(ttl(value))
+    ttl_ms, soft_ms = there.life if keeps else tier.freshness.life(ttl(value))
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
     generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
     try:
         store.open(op)
+        tier.writing(op.wid, name, value)
         stated, under = there.tags, there.under
         if not keeps:
             under = depend(tier, store, lane, tags)
@@ -147,18 +156,17 @@ def _store(
         for _ in range(_GENERATIONS):
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
-            commands = set_commands(tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, keep=keeps)
-            reply = answer((yield [Exchange(lane, commands)])[0])
+            args = (tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms)
+            reply = yield from put(tier, lane, set_commands(*args, mode=mode, keep=keeps and not soft_ms, way=way), way)
             status, current, *rest = reply.values[-1]
             if int(status) == 1:
                 tier.count_write(len(sealed))
                 tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                is_held = bool(rest[2])
-                wid = 0 if is_held else op.wid
+                wid = 0 if rest[2] else op.wid  # on hold
                 store.finish(op, value, wid, deadline_ns, len(sealed), reply.identity, under)
-                return not is_held
+                return bool(wid)
             generation = int(current, 16)
             if int(status) == 2:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)

@@ -14,12 +14,12 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
-from ..errors import DecodeError, ForgedError, ShardError
+from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..placement import LaneNames, Placement, lane_prefix
+from ..placement import layout
 from .stale import StaleCopies
 
 if TYPE_CHECKING:
@@ -96,6 +96,19 @@ class Ears(Protocol):
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
 
+class Witness(Protocol):
+    """Who is told what this process is about to send, in order to know its messages when they come."""
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written under this id."""
+
+    def calling(self, script: Script, arguments: tuple[bytes, ...]) -> None:
+        """A script is about to be called; the first argument is the id of what it does."""
+
+    def loaded_alone(self, wid: int) -> None:
+        """What was written under this id is stored, and there is no message about it."""
+
+
 class Deaf:
     """Nobody listens."""
 
@@ -126,6 +139,13 @@ class Leased(NamedTuple):
     since_ns: int
 
 
+class Owned(NamedTuple):
+    """A queue that this process owns, while its writer runs."""
+
+    token: bytes
+    since_ns: int
+
+
 @dataclass(slots=True)
 class Scripts:
     """The Lua scripts, loaded once per cache."""
@@ -140,6 +160,11 @@ class Scripts:
     adopt: Script = field(default_factory=lambda: load_script("adopt"))
     touch: Script = field(default_factory=lambda: load_script("touch"))
     take: Script = field(default_factory=lambda: load_script("take"))
+    extend: Script = field(default_factory=lambda: load_script("extend"))
+    dequeue: Script = field(default_factory=lambda: load_script("dequeue"))
+    written: Script = field(default_factory=lambda: load_script("written"))
+    buried: Script = field(default_factory=lambda: load_script("buried"))
+    requeue: Script = field(default_factory=lambda: load_script("requeue"))
 
 
 class Tier:
@@ -149,6 +174,7 @@ class Tier:
         namespace: Name of the logical cache.
         shard_names: Names of the shards, which placement hashes.
         db: Number of the Redis database.
+        clustered: Whether it is a Redis Cluster: then there are no shards, and lanes of a fixed number.
         codec: Values to envelopes and back.
         ttl_ms: Lifetime that writes get by default.
         l1_ttl_ms: Longest life of an L1 copy.
@@ -160,11 +186,13 @@ class Tier:
         clock: Monotonic nanoseconds.
     Attributes:
         ears: Who hears messages; set once there is somebody.
+        witness: Who is told what is about to be sent; None: nobody.
         leases: What this process is loading under lease, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
         derived: The lanes for L1 entries with tags.
+        queues: The queues that it is this process's task to write behind the cache, by lane.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
@@ -174,6 +202,7 @@ class Tier:
         namespace: str,
         shard_names: Sequence[str],
         db: int = 0,
+        clustered: bool = False,
         codec: ValueCodec,
         ttl_ms: int = ENDLESS_MS,
         l1_ttl_ms: int = ENDLESS_MS,
@@ -184,11 +213,10 @@ class Tier:
         freshness: Freshness = PLAIN,
         clock: Clock = monotonic_ns,
     ) -> None:
-        # One lane per shard, each on a server of its own, so that all may have the same names.
-        self.names = [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
-        self.shard_names = tuple(shard_names)
-        self.placement = Placement(shard_names)
-        self.lanes = [Lane(bound_ns) for _ in shard_names]
+        self.placement, self.names = layout(namespace, shard_names, db, clustered=clustered)
+        self.shard_names = self.placement.names
+        lanes = len(self.names)
+        self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns) if stale_ns else None
         self.codec = codec
         self.ttl_ms = ttl_ms
@@ -204,17 +232,19 @@ class Tier:
         self.lease_ms = lease_ms
         self.forgives = forgives
         self.ears: Ears = Deaf()
+        self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.renewing: set[Any] = set()
-        self.journals = [Journal() for _ in shard_names]
-        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=len(shard_names))
+        self.queues: dict[int, Owned] = {}
+        self.journals = [Journal() for _ in range(lanes)]
+        self.tags: Store[bytes, int] = Store(TAGS_KEPT, lanes=lanes)
         self.tags_since: dict[bytes, int] = {}
-        self.derived = Derived(len(shard_names))
+        self.derived = Derived(lanes)
         self.sampler: Sampler | None = None
-        self.lags = [Histogram() for _ in shard_names]
+        self.lags = [Histogram() for _ in range(lanes)]
         self._lag_due_ns = 0
         self._timed: deque[int] = deque()
-        self.adopted: set[tuple[int, int]] = set()
+        self.adopted: dict[int, int] = {}  # shard -> the server that was told last
 
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
@@ -276,6 +306,12 @@ class Tier:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
+    def count_fill(self, size_bytes: int, wid: int, seq: int) -> None:
+        """The same for a loaded value; ``seq`` is 0 if the lane says nothing of it."""
+        self.count_write(size_bytes)
+        if self.witness is not None and not seq:
+            self.witness.loaded_alone(wid)
+
     def acknowledge(
         self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
     ) -> None:
@@ -298,7 +334,8 @@ class Tier:
 
     def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
-        self.owe(op.lane, (encoded,))
+        if not isinstance(error, BacklogFullError):  # of that it is known that nothing was done
+            self.owe(op.lane, (encoded,))
         store.abandon(op, drop=True)
         if not isinstance(error, ShardError):
             return False
@@ -381,7 +418,14 @@ class Tier:
 
     def call(self, script: Script, keys: list[bytes], *arguments: bytes) -> Command:
         """The command that runs a script. Its own arguments begin with a fresh id, and that serves as the nonce too."""
+        if self.witness is not None:
+            self.witness.calling(script, arguments)
         return (script, len(keys), *keys, RING, arguments[0], *arguments)
+
+    def writing(self, wid: int, name: Any, value: Any) -> None:
+        """A value is about to be written."""
+        if self.witness is not None:
+            self.witness.writing(wid, name, value)
 
     def write_keys(self, lane: int, encoded: Sequence[bytes], staging: Sequence[bytes] = ()) -> list[bytes]:
         """The keys that a script which writes several of a lane's keys declares."""
@@ -404,26 +448,28 @@ class Tier:
 
         Before anything of ours is written there, so that what the server lost can be told from what came later.
         """
-        if not identity or (shard, identity) in self.adopted:
+        if not identity or self.adopted.get(shard) == identity:
             return []
         wid = hex_id(new_id())
         return [self.call(self.scripts.adopt, [self.names[shard].lane_key], wid, hex_id(identity))]
 
     def note_adopted(self, shard: int, identity: int) -> None:
         """It has been said."""
-        self.adopted.add((shard, identity))
+        self.adopted[shard] = identity
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
         """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
+        held = [
+            (lease.lane, self.names[lease.lane].lease(lease.encoded), lease.token, lease.since_ns)
+            for lease in list(self.leases.values())
+        ]
+        held += [
+            (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
+        ]
         return [
-            (
-                held.lane,
-                self.scripts.renew,
-                (self.names[held.lane].lease(held.encoded),),
-                (held.token, b"%d" % self.lease_ms),
-            )
-            for held in list(self.leases.values())
-            if now_ns - held.since_ns < LEASE_LONGEST_NS
+            (lane, self.scripts.renew, (name,), (token, b"%d" % self.lease_ms))
+            for lane, name, token, since_ns in held
+            if now_ns - since_ns < LEASE_LONGEST_NS
         ]
 
     def renewed(self, name: Any) -> None:
@@ -437,6 +483,7 @@ class Tier:
         self.lock = threading.RLock()
         self.loads = Loads()
         self.leases = {}
+        self.queues = {}
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:

@@ -13,13 +13,14 @@ from ..absence import ABSENT
 from ..codecs import Encoded
 from ..errors import ServerReplyError, ShardError
 from ..freshness import Life
-from ..l2 import STAGE_BYTES, Command, Exchange, stage
+from ..l2 import STAGE_BYTES, Command, stage
 from .aging import Times, judge
 from .reading import accept
 from .replies import MISSING, answer, errors_in
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
+from .ways import DIRECT, Way, put
 
 #: A generation changes when somebody clears the namespace; a writer that meets that many clears in a row gives up.
 _ATTEMPTS: Final = 5
@@ -34,6 +35,7 @@ def write(
     *,
     tags: tuple[Tag, ...] = (),
     absent_only: bool = False,
+    way: Way = DIRECT,
 ) -> Steps[Any]:
     """Store a value in L2, then in L1. Returns MISSING, or with ``absent_only`` the live value that stood in the way.
 
@@ -43,6 +45,7 @@ def write(
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Before anything is sent.
         ShardError: It is not known to be stored. If ``error.sent``, it may be; no L1 copy is kept. An invalidation of
             the key is owed, and will be made up for; where the tier forgives, that is all.
+        BacklogFullError: There is no room in the queue. Nothing was changed.
     """
     shard, encoded = tier.place(name)
     content = tier.codec.encode(value)
@@ -51,12 +54,13 @@ def write(
     try:
         store.open(op)
         tier.begin_lag(shard, op.wid, tier.clock())
+        tier.writing(op.wid, name, value)
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
-        sealing = _Sealing(content, life, stated, under)
+        sealing = _Sealing(content, life, stated, under, way)
         there = yield from _write(tier, store, op, encoded, value, sealing, absent_only)
     except BaseException as error:
-        if tier.give_up(store, op, encoded, error):
+        if tier.give_up(store, op, encoded, error) and way.room is None:  # what is not queued is not written
             return MISSING
         raise
     if isinstance(there, _Unread) and not tier.forgives:
@@ -77,12 +81,13 @@ class _Sealing(NamedTuple):
     life: Life
     tags: tuple[tuple[int, int], ...]
     under: tuple[int, int] | None
+    way: Way
 
 
 def _write(
     tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, sealing: _Sealing, nx: bool
 ) -> Steps[Any]:
-    content, (ttl_ms, soft_ms), tags, under = sealing
+    content, (ttl_ms, soft_ms), tags, under, way = sealing
     generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
     for _ in range(_ATTEMPTS):
         sealed = tier.codec.seal(
@@ -90,13 +95,13 @@ def _write(
         )
         start_ns = tier.clock()
         commands = set_commands(
-            tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=b"NX" if nx else b""
+            tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=b"NX" if nx else b"", way=way
         )
-        reply = answer((yield [Exchange(op.lane, commands)])[0])
+        reply = yield from put(tier, op.lane, commands, way)
         status, there, *rest = reply.values[-1]
         if int(status) == 1:
             tier.count_write(len(sealed))
-            epoch, seq, held = rest
+            epoch, seq, held, *_ = rest
             tier.acknowledge(op.lane, epoch, seq, (encoded,), since)
             if held:
                 store.finish(op, None, 0, 0)
@@ -131,14 +136,19 @@ def set_commands(
     *,
     mode: bytes = b"",
     keep: bool = False,
+    way: Way = DIRECT,
 ) -> list[Command]:
     """The commands that write values under one write id, with one message. The last one's answer counts.
 
     Args:
         mode: Of the script ``set``.
         keep: Whether the value that is there passes on what is left of its lifetime, whatever ``ttl_ms`` is.
+        way: A queued value is not staged: it has to be copied anyway.
     """
-    life = b"KEEP" if keep else b"%d" % ttl_ms
+    life, mode = b"KEEP" if keep else b"%d" % ttl_ms, way.mark + mode
+    if way.room is not None:
+        keys = tier.write_keys(lane, encoded, [tier.names[lane].queue])
+        return [tier.call(tier.scripts.set, keys, hex_id(wid), hex_id(generation), mode, life, *sealed)]
     if len(sealed) == 1 and len(sealed[0]) < STAGE_BYTES:  # nearly every write
         keys = tier.write_keys(lane, encoded)
         return [tier.call(tier.scripts.set, keys, hex_id(wid), hex_id(generation), mode, life, sealed[0])]

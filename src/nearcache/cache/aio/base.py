@@ -8,15 +8,22 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 
 from ..._aio import Hits
+from ...backlog import DeadLetter
 from ...errors import CacheError, LoadTimeoutError
+from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from ..listening import QUEUE
 from ..report import SelfTest
+from ..subscriptions import Subscription
+from .calling import in_loop
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from .views import AsyncView
 
 D = TypeVar("D")
 
@@ -115,7 +122,7 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
             if default is DEFAULT:
                 raise KeyError(key)
             return default
-        await self.invalidate(key)
+        await self._remove(key)
         return value
 
     # -- many keys
@@ -167,6 +174,44 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
         raise NotImplementedError
 
+    def view(self, name: str) -> AsyncView[Any, Any]:
+        """Return the entries whose keys are ``(name, key)``, with the same methods. See :meth:`Cache.view`."""
+        from .views import AsyncView  # it inherits from what caches and views have in common
+
+        return AsyncView(self, self.cache.view(name))
+
+    def listen(
+        self,
+        function: Callable[[EntryEvent], Awaitable[object] | object],
+        events: Iterable[str] | None = None,
+        *,
+        queue: int = QUEUE,
+    ) -> Subscription:
+        """Have a function, or a coroutine function, called in the running event loop for each change of an entry.
+
+        One event after the other; the next waits until a coroutine is done. It ends with the loop. See
+        :meth:`Cache.listen`.
+        """
+        return self.cache.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
+
+    # -- what is written behind the cache
+
+    async def flush(self, timeout: float = 30.0) -> None:
+        """Wait until every change in the queues has been written or given up. See :meth:`Cache.flush`."""
+        await asyncio.to_thread(self.cache.flush, timeout)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the changes that could not be written. See :meth:`Cache.dead_letters`."""
+        return await asyncio.to_thread(self.cache.dead_letters)
+
+    async def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        """Have dead letters written once more. See :meth:`Cache.replay_dead_letters`."""
+        return await asyncio.to_thread(self.cache.replay_dead_letters, ids)
+
+    async def discard_dead_letters(self, ids: Iterable[str]) -> int:
+        """Forget dead letters. See :meth:`Cache.discard_dead_letters`."""
+        return await asyncio.to_thread(self.cache.discard_dead_letters, ids)
+
     # -- life and observation
 
     async def selftest(self, timeout: float = 2.0) -> SelfTest:
@@ -207,6 +252,9 @@ class AsyncCache(Hits[K, V], AsyncVerbs[K, V]):
         raise NotImplementedError
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
+        raise NotImplementedError
+
+    async def _remove(self, key: K) -> bool:
         raise NotImplementedError
 
     async def _load_in_time(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:

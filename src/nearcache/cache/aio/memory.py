@@ -36,6 +36,9 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def invalidate(self, key: K) -> bool:
         return self.cache.invalidate(key)
 
+    async def _remove(self, key: K) -> bool:
+        return self.cache.invalidate(key)
+
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         return self.cache.gets(key, default)
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar, cast
 from ...absence import ABSENT
 from ...changes import Change, Swapped
 from ...errors import ShardError
+from ...l2 import ClusterDriver, Driver
 from ...l2.aio import AsyncDriver
+from ...l2.clustering_aio import AsyncClusterDriver
 from ...loading import (
     MISSING,
     Steps,
@@ -23,10 +25,6 @@ from ...loading import (
     invalidate_tag,
     new_id,
     read_many,
-    tags_named,
-    take,
-    write,
-    write_many,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
@@ -46,7 +44,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
     def __init__(self, cache: TieredCache[K, V]) -> None:
         super().__init__(cache)
         self._tier = cache._tier
-        self._runner = AsyncRunner(AsyncDriver(cache._driver), cache._tier, cache.settings.timeout)
+        self._runner = AsyncRunner(_driver_for(cache._driver), cache._tier, cache.settings.timeout)
         cache._driver.attach(self._runner)
 
     # -- single keys
@@ -61,20 +59,19 @@ class AsyncTieredCache(AsyncCache[K, V]):
             return False
 
     async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
-        cache = self.cache
-        ttl_ms, named = cache._value_ttl_ms(key, value, ttl), tags_named(self._tier, check_tags(tags))
-        await self._run(write(self._tier, cache, cache._name(key), value, ttl_ms, tags=named))
+        await self._run(self.cache._setting(key, value, ttl, tags))
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
-        cache = self.cache
         found = await self.get(key, DEFAULT)
         if found is DEFAULT:
-            ttl_ms = cache._value_ttl_ms(key, default, DEFAULT)
-            found = await self._run(write(self._tier, cache, cache._name(key), default, ttl_ms, absent_only=True))
+            found = await self._run(self.cache._setting(key, default, DEFAULT, (), absent_only=True))
         return default if found is MISSING else cast("V", found)
 
     async def invalidate(self, key: K) -> bool:
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
+
+    async def _remove(self, key: K) -> bool:
+        return await self._run(self.cache._removing(key))
 
     # -- the hooks of the verbs
 
@@ -86,7 +83,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         return await self._run(self.cache._swapping(key, change, ttl, tags))
 
     async def _take(self, key: Any) -> Any:
-        return await self._run(take(self._tier, self.cache, self.cache._name(key)))
+        return await self._run(self.cache._taking(key))
 
     async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return await self._run(self.cache._touching(key, ttl, whole=whole))
@@ -110,13 +107,10 @@ class AsyncTieredCache(AsyncCache[K, V]):
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
-        named, ttl_ms = self.cache._writing(values, ttl)
-        labels = tags_named(self._tier, check_tags(tags))
-        await self._run(write_many(self._tier, self.cache, named, ttl_ms, labels))
+        await self._run(self.cache._setting_many(values, ttl, tags))
 
     async def delete_many(self, keys: Iterable[K]) -> None:
-        cache = self.cache
-        await self._run(invalidate_many(self._tier, cache, [cache._name(key) for key in keys]))
+        await self._run(self.cache._removing_many(keys))
 
     async def clear(self) -> None:
         await self._run(clear(self._tier, self.cache))
@@ -165,3 +159,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def _run(self, steps: Steps[T]) -> T:
         self.cache._use()
         return await self._runner.run(steps)
+
+
+def _driver_for(driver: Driver) -> AsyncDriver:
+    return AsyncClusterDriver(driver) if isinstance(driver, ClusterDriver) else AsyncDriver(driver)

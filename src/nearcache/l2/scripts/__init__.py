@@ -14,7 +14,10 @@ from importlib import resources
 from typing import Any, Final
 
 #: All scripts, by name.
-NAMES: Final = ("set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat", "touch", "take")
+NAMES: Final = (
+    "set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat", "touch", "take",
+    "extend", "dequeue", "written", "buried", "requeue",
+)  # fmt: skip
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384
 _STAGE_MS: Final = b"10000"
@@ -24,8 +27,9 @@ _STAGE_MS: Final = b"10000"
 # between the two runs another process may have written or invalidated the key, and readers would see the older value
 # come back. A repeated `fill` finds its lease gone and would report LOST for a value that it has stored; a repeated
 # `lease` would wait for itself; a repeated `take` would find nothing, and a repeated `touch`
-# might find another's value.
-_REPEATABLE: Final = frozenset({"invalidate", "clear", "heartbeat", "abort", "renew", "adopt"})
+# might find another's value. A repeated `dequeue` would pass over what the first was given, and a repeated `buried` or
+# `requeue` finds the record gone; a repeated `written` finds nothing left to do.
+_REPEATABLE: Final = frozenset({"invalidate", "clear", "heartbeat", "abort", "renew", "adopt", "written"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,12 +25,23 @@ local function lane(L, ring, nonce)
   return m
 end
 
+-- In Redis Cluster a plain message goes to all nodes, a sharded one stays where its slot is. A lane there has the number that puts
+-- it in its slot in its name: `nc:{ns:5-1234}:L`. Redis 6.2 has no sharded messages.
+local function publish(L, message)
+  local channel = sub(L, 1, -2) .. 'i'
+  if string.find(L, ':%d+%-%d+}:L$') then
+    local told = redis.pcall('SPUBLISH', channel, message)
+    if type(told) ~= 'table' or not told.err then return end
+  end
+  call('PUBLISH', channel, message)
+end
+
 -- One step of the sequence is one message, numbered and published in one script, so that order and number agree.
 -- Returns the number.
 local function announce(L, m, op, wid, keys)
   local s = string.format('%.0f', call('HINCRBY', L, 's', 1))
   call('HSET', L, 'w', wid)
-  call('PUBLISH', sub(L, 1, -2) .. 'i', op .. ' ' .. m[1] .. ' ' .. s .. ' ' .. m[2] .. ' ' .. wid .. '\n' .. keys)
+  publish(L, op .. ' ' .. m[1] .. ' ' .. s .. ' ' .. m[2] .. ' ' .. wid .. '\n' .. keys)
   m[2] = wid
   return s
 end
@@ -52,8 +63,16 @@ local function announce_keys(L, m, op, wid, n)
 end
 
 -- A mark under l is one of: `L` token generation (a lease: its holder loads), `W` token generation (the same, and somebody
--- waits for it), `H` token (a hold: a change is under way, nothing may be stored), `H*` (holds of several).
+-- waits for it), `H` token (a hold: a change is under way, nothing may be stored), `H*` (holds of several), `P` id (the last
+-- write of the key is record id of the lane's queue, and not written behind the cache yet: nothing may be loaded into it).
 local function is_hold(mark) return mark and sub(mark, 1, 1) == 'H' end
+local function is_pending(mark) return mark and sub(mark, 1, 1) == 'P' end
+
+-- The envelope that waits in queue w for being written behind the cache, by the key's mark: '' for a deletion; nil if none.
+local function waiting(mark, w)
+  local found = is_pending(mark) and call('XRANGE', w, sub(mark, 2), sub(mark, 2))
+  return found and found[1] and found[1][2][4]
+end
 
 -- Whether the mark is a lease given out under this generation: a clear voids all others without touching them.
 local function is_lease(mark, g)
@@ -111,7 +130,9 @@ local existed = unlink(1, n)
 for i = n + 1, 2 * n do
   local mark = call('GET', KEYS[i])
   local theirs = is_hold(mark) and sub(mark, 2) ~= token
-  if hold_ms > 0 then
+  if is_pending(mark) then
+    -- It stays: what waits to be written is what readers are to see, and will undo the change that is announced here.
+  elseif hold_ms > 0 then
     local ms = hold_ms
     if theirs then ms = math.max(ms, call('PTTL', KEYS[i])) end
     call('SET', KEYS[i], 'H' .. (theirs and '*' or token), 'PX', ms)

@@ -14,7 +14,9 @@ local existed = unlink(1, n)
 for i = n + 1, 2 * n do
   local mark = call('GET', KEYS[i])
   local theirs = is_hold(mark) and sub(mark, 2) ~= token
-  if hold_ms > 0 then
+  if is_pending(mark) then
+    -- It stays: what waits to be written is what readers are to see, and will undo the change that is announced here.
+  elseif hold_ms > 0 then
     local ms = hold_ms
     if theirs then ms = math.max(ms, call('PTTL', KEYS[i])) end
     call('SET', KEYS[i], 'H' .. (theirs and '*' or token), 'PX', ms)

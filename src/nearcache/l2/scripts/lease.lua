@@ -1,14 +1,21 @@
 -- The way to a load: returns the value if there is one by now, else leases the key to one loader, so that the others wait
 -- for it, and so that `fill` can tell whether the key was written, invalidated or cleared while the loader ran.
--- KEYS v l L; ARGV ring nonce token lease_ms mode. mode: '' or 'REPLACE', where the value that is there is to be loaded over.
+-- KEYS v l [w] L; ARGV ring nonce token lease_ms mode. mode: '' or 'REPLACE', where the value that is there is to be loaded over.
 -- {1, gen, envelope, pttl} a live value; {0, gen, token} load, and fill under this token; {2, gen, pttl} somebody loads:
--- wait for a message about the key, at most so long; {3, gen, pttl} on hold: load, but do not keep it.
-local v, l, L = KEYS[1], KEYS[2], KEYS[3]
+-- wait for a message about the key, at most so long; {3, gen, pttl} on hold: load, but do not keep it;
+-- {4, gen, envelope} a value that waits in w to be written behind the cache (empty: a deletion): the one to read, not to keep.
+local v, l, L = KEYS[1], KEYS[2], KEYS[#KEYS]
+local w = #KEYS > 3 and KEYS[3]
 local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
 local g = m[3]
 if ARGV[5] ~= 'REPLACE' and generation(v) == g then return {1, g, call('GET', v), call('PTTL', v)} end
 local mark = call('GET', l)
+if w and is_pending(mark) then
+  local envelope = waiting(mark, w)
+  if envelope then return {4, g, envelope} end
+  mark = false -- the queue was lost
+end
 if is_lease(mark, g) then
   local pttl = call('PTTL', l)
   if sub(mark, 1, 1) == 'L' then call('SET', l, 'W' .. sub(mark, 2), 'PX', math.max(pttl, 1)) end

@@ -1,16 +1,30 @@
 -- Stores envelopes and tells the readers. One message, one wid, for all keys of the call.
 -- KEYS v1..vn l1..ln s1..sm L; ARGV ring nonce wid gen mode ttl_ms env1..envn. m of the envelopes are
 -- empty: they are under s1..sm, in this order (see `store`). mode: ''; or, with n = 1, 'NX': only if there is no live value,
--- or 'CAS' and 16 hex digits: only if there is one of this wid, whose lifetime is kept if ttl_ms is 'KEEP'.
+-- or 'CAS' and 16 hex digits: only if there is one of this wid, whose lifetime is kept if ttl_ms is 'KEEP'; or 'HELD' and the
+-- token of a hold: only where that hold has lasted until now; it ends. 'Q' number ':' and one of these but the last: all is
+-- written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a deletion.
 -- {1, gen, epoch, seq, held} stored, except the `held` keys (numbers from 1, a string of `n,`) that are on hold: of those
 -- the old value is gone; {0, gen} sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
--- nothing done: the live value that there is; nil and -2 if there is none.
+-- nothing done: the live value that there is; nil and -2 if there is none. With Q also {1 .. held, existed}, how many of the
+-- deleted values there were; and {3, gen, length}: that many records wait in w already, nothing done.
 local L, n, wid = KEYS[#KEYS], #ARGV - 6, ARGV[3]
 local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
 if m[3] ~= ARGV[4] then return {0, m[3]} end
 local mode, ttl = ARGV[5], ARGV[6]
-if mode ~= '' then
+local most, rest = string.match(mode, '^Q(%d+):(.*)$')
+local w = most and KEYS[#KEYS - 1]
+if w then
+  mode = rest
+  local length = call('XLEN', w)
+  if length >= tonumber(most) then return {3, m[3], length} end
+end
+local own = sub(mode, 1, 4) == 'HELD' and 'H' .. sub(mode, 5)
+if mode ~= '' and not own then
+  -- A value that has expired or was evicted before it was written behind the cache is there all the same.
+  local waits = w and generation(KEYS[1]) ~= m[3] and waiting(call('GET', KEYS[2]), w)
+  if waits and waits ~= '' then store(KEYS[1], waits, nil, tonumber(ttl) or 3600000) end
   local live = generation(KEYS[1]) == m[3]
   local fits = not live
   if mode ~= 'NX' then fits = live and id_in(KEYS[1], 4) == sub(mode, 4) end
@@ -18,7 +32,7 @@ if mode ~= '' then
   if not fits then return {2, m[3], live and call('GET', KEYS[1]), pttl} end
   if ttl == 'KEEP' then ttl = math.max(pttl, 1) end
 end
-if not staged(2 * n + 1, #KEYS - 1) then return redis.error_reply('NCSTAGE the value is not there') end
+if not w and not staged(2 * n + 1, #KEYS - 1) then return redis.error_reply('NCSTAGE the value is not there') end
 local marks = n == 1 and {call('GET', KEYS[2])} or {}
 if n > 1 then
   for a = n + 1, 2 * n, 1000 do
@@ -26,19 +40,31 @@ if n > 1 then
   end
 end
 -- This comes before the message: where memory is short the first SET is refused, and then nothing has been announced.
-local s, held = 2 * n, ''
+local s, held, existed = 2 * n, '', 0
 for i = 1, n do
-  local there = ARGV[6 + i] == ''
+  local there = ARGV[6 + i] == '' and not w
   if there then s = s + 1 end
-  if is_hold(marks[i]) then
+  local id = w and call('XADD', w, '*', 'k', sub(KEYS[i], #L + 2), 'e', ARGV[6 + i])
+  local is_free = not is_hold(marks[i])
+  if own then is_free = marks[i] == own end
+  if not is_free then
     -- What is being written may be older than the change that the hold announces.
     call('UNLINK', KEYS[i])
     if there then call('UNLINK', KEYS[s]) end
+    if marks[i] and not is_hold(marks[i]) and not is_pending(marks[i]) then call('UNLINK', KEYS[n + i]) end
     held = held .. i .. ','
   else
-    store(KEYS[i], ARGV[6 + i], KEYS[s], ttl)
-    if marks[i] then call('UNLINK', KEYS[n + i]) end
+    if w and ARGV[6 + i] == '' then
+      existed = existed + call('UNLINK', KEYS[i])
+    else
+      store(KEYS[i], ARGV[6 + i], KEYS[s], ttl)
+    end
+    if id then
+      call('SET', KEYS[n + i], 'P' .. id)
+    elseif marks[i] then
+      call('UNLINK', KEYS[n + i])
+    end
   end
 end
-local seq = announce_keys(L, m, 'S', wid, n)
-return {1, m[3], m[1], seq, held}
+local seq = announce_keys(L, m, w and n == 1 and ARGV[7] == '' and 'I' or 'S', wid, n)
+return {1, m[3], m[1], seq, held, w and existed or nil}

@@ -6,6 +6,7 @@ local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
 local envelope = generation(v) == m[3] and call('GET', v)
 call('UNLINK', v)
-if not is_hold(call('GET', l)) then call('UNLINK', l) end
+local mark = call('GET', l)
+if not is_hold(mark) and not is_pending(mark) then call('UNLINK', l) end
 local seq = announce_keys(L, m, 'I', ARGV[3], 1)
 return {1, m[3], envelope, m[1], seq}

@@ -1,0 +1,52 @@
+"""What followers are lent: the heartbeat's script, and who keeps what has to be done in Redis."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+
+class Script(Protocol):
+    """The heartbeat's Lua script."""
+
+    @property
+    def source(self) -> bytes:
+        """What EVAL takes."""
+
+    @property
+    def sha(self) -> bytes:
+        """What EVALSHA takes."""
+
+
+class Keeper(Protocol):
+    """Who keeps what this process has to do in Redis because of what is heard."""
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
+
+    def vouched(self, lane: int) -> None:
+        """A heartbeat was answered as it should be."""
+
+    @property
+    def renew_every_ns(self) -> int:
+        """How often to ask for :meth:`renewals`."""
+
+    def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
+        """Leases to keep alive: lane, script, its keys and its arguments for each."""
+
+
+class _NoKeeper:
+    """There is nothing to keep."""
+
+    renew_every_ns = 60_000_000_000
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        pass
+
+    def vouched(self, lane: int) -> None:
+        pass
+
+    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
+        return []
+
+
+NO_KEEPER: Final[Keeper] = _NoKeeper()

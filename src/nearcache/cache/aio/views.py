@@ -1,0 +1,186 @@
+"""A part of a cache, as asyncio sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from ...changes import Change, Swapped
+from ...events import EntryEvent
+from ...freshness import Lifetime
+from ..base import DEFAULT, K, V, _pairs
+from ..listening import QUEUE
+from ..namespaces import View
+from ..subscriptions import Subscription
+from .calling import in_loop
+from .verbs import AsyncVerbs
+
+if TYPE_CHECKING:
+    from .base import AsyncCache, Loader
+
+
+class AsyncView(AsyncVerbs[K, V]):
+    """What :meth:`AsyncCache.view` returns: the methods of :class:`View` as coroutines.
+
+    ``get`` and ``get_or_load`` do not suspend on an L1 hit. What needs no I/O (``len``, iteration, ``peek``) is that of
+    the view for threads: ``c.plain.peek(key)``.
+
+    Attributes:
+        cache: The asynchronous cache that it is a part of.
+        plain: The same view for threads.
+    """
+
+    __slots__ = ("cache", "plain")
+
+    def __init__(self, cache: AsyncCache[Any, Any], plain: View[K, V]) -> None:
+        self.cache = cache
+        self.plain = plain
+
+    def __repr__(self) -> str:
+        return f"{self.plain!r}.aio"
+
+    def view(self, name: str) -> AsyncView[Any, Any]:
+        """Return a part of this view. See :meth:`View.view`."""
+        return AsyncView(self.cache, self.plain.view(name))
+
+    # -- single keys
+
+    def get(self, key: K, default: Any = None) -> Coroutine[Any, Any, Any]:
+        """Return, when awaited, the value for a key, or the default. Never calls the loader."""
+        return self.cache.get(self.plain._key(key), default)
+
+    def get_or_load(
+        self,
+        key: K,
+        loader: Loader[K, V] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> Coroutine[Any, Any, V]:
+        """Return, when awaited, the value for a key; on a miss call the loader, with the view's key.
+
+        See :meth:`View.get_or_load`.
+        """
+        labels: Any = (*self.plain._tags, *tags)
+        load: Any = self.cache.get_or_load  # its stub takes one kind of loader at a time
+        loaded = load(self.plain._key(key), _for_key(loader, key), ttl=ttl, tags=labels)
+        return cast("Coroutine[Any, Any, V]", loaded)
+
+    async def refresh(
+        self, key: K, loader: Loader[K, V] | None = None, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
+    ) -> V:
+        """Load the value for a key anew, whatever is there, and return it. See :meth:`View.refresh`."""
+        labels = (*self.plain._tags, *tags)
+        value: V = await self.cache.refresh(self.plain._key(key), _for_key(loader, key), ttl=ttl, tags=labels)
+        return value
+
+    async def contains(self, key: object) -> bool:
+        """Return whether some tier has a value for a key, as ``key in view`` does."""
+        return await self.cache.contains(self.plain._key(key))
+
+    async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        await self.cache.set(self.plain._key(key), value, ttl=ttl, tags=(*self.plain._tags, *tags))
+
+    async def setdefault(self, key: K, default: V | None = None) -> V | None:
+        """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
+        found = await self.get(key, DEFAULT)
+        while found is DEFAULT:
+            if await self.add(key, cast("V", default)):
+                return default
+            found, _ = await self.gets(key, DEFAULT)
+        return cast("V | None", found)
+
+    async def pop(self, key: K, default: Any = DEFAULT) -> Any:
+        """Remove a key everywhere and return its value. Never calls the loader.
+
+        Raises:
+            KeyError: There is none, and no default was given.
+        """
+        found = await self.cache.pop(self.plain._key(key), default if default is not DEFAULT else _NONE)
+        if found is _NONE:
+            raise KeyError(key)
+        return found
+
+    async def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
+        return await self.cache.invalidate(self.plain._key(key))
+
+    async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        """Return the value and its version. See :meth:`Verbs.gets`."""
+        return await self.cache.gets(self.plain._key(key), default)
+
+    # -- many keys
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+        named = {self.plain._key(key): key for key in keys}
+        return {named[key]: value for key, value in (await self.cache.get_many(named)).items()}
+
+    async def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        named = {self.plain._key(key): value for key, value in dict(values).items()}
+        await self.cache.set_many(named, ttl=ttl, tags=(*self.plain._tags, *tags))
+
+    async def update(self, other: Any = (), /, **more: V) -> None:
+        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
+        values: dict[Any, Any] = {}
+        values.update(_pairs(other))
+        values.update(more)
+        if values:
+            await self.set_many(values)
+
+    async def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys in every process. See :meth:`Cache.delete_many`."""
+        await self.cache.delete_many([self.plain._key(key) for key in keys])
+
+    async def clear(self) -> None:
+        """Drop everything that was stored through this view and its views. See :meth:`View.clear`."""
+        await self.cache.invalidate_tag(self.plain._tags[-1])
+
+    def listen(
+        self,
+        function: Callable[[EntryEvent], Awaitable[object] | object],
+        events: Iterable[str] | None = None,
+        *,
+        queue: int = QUEUE,
+    ) -> Subscription:
+        """Have a function called in the running event loop for each change in the view. See :meth:`AsyncCache.listen`.
+
+        Events have the view's keys.
+        """
+        return self.plain.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
+
+    # -- the hooks of the verbs
+
+    async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
+        return await self.cache._swap(self.plain._key(key), change, ttl, (*self.plain._tags, *tags))
+
+    async def _take(self, key: Any) -> Any:
+        return await self.cache._take(self.plain._key(key))
+
+    async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        return await self.cache._touch(self.plain._key(key), ttl, whole=whole)
+
+
+#: There is no value, where the caller has not said what to return then.
+_NONE: Any = object()
+
+
+def _for_key(loader: Any, key: Any) -> Any:
+    """Return a loader that is called with the view's key, of the same kind: one that awaits, or one that may block."""
+    if loader is None or not inspect.iscoroutinefunction(loader):
+        return None if loader is None else lambda _: loader(key)
+
+    async def load(_: Any) -> Any:
+        return await loader(key)
+
+    return load

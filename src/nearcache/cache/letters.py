@@ -1,0 +1,52 @@
+"""What a cache offers about changes that wait to be written behind it, or could not be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..backlog import DeadLetter
+
+
+class Letters:
+    """The part of a cache that concerns its queues. A cache without ``write_delay=`` has none, and nothing happens."""
+
+    __slots__ = ()
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until every change in the queues, of any process, has been written or given up. Later ones do not count.
+
+        What this process is to write is written at once; what is another's, after its delay.
+
+        Raises:
+            FlushTimeoutError: It takes longer. Nothing is lost by that.
+            ShardUnavailableError: It is not known.
+        """
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the changes that could not be written, the oldest of each shard first.
+
+        Raises:
+            ShardUnavailableError: They are not known.
+        """
+        return []
+
+    def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        """Have dead letters written once more, as the newest changes of their keys. Returns how many.
+
+        Args:
+            ids: Which; ``None``: all. One whose key has a newer change waiting stays where it is.
+        Raises:
+            ShardUnavailableError: Not all of them are back in their queues.
+        """
+        del ids
+        return 0
+
+    def discard_dead_letters(self, ids: Iterable[str]) -> int:
+        """Forget dead letters. Returns how many there were.
+
+        Raises:
+            ValueError: One of them is no id.
+            ShardUnavailableError: Not all of them are gone.
+        """
+        del ids
+        return 0

@@ -1,0 +1,343 @@
+"""Write-behind: changes wait in a queue of their lane in Redis until the user's writer has taken them. Steps only.
+
+A change and its record in the queue are one step of one script: what was acknowledged is in the queue. The mark ``P``
+of the key says that one waits, so that nobody loads the old value into the cache meanwhile, however the new one may
+have got out of it: who asks for a lease is given the value in the queue.
+
+One process at a time owns a lane's queue, by a lock with an end. It is given the records in their order, and whatever
+is not settled when it dies is given to the next owner, again in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from .._store import Op, Store
+from ..absence import ABSENT
+from ..backlog import Backlog, Change, DeadLetter
+from ..codecs import peek_ids, thaw
+from ..coherence import State
+from ..errors import DecodeError, ServerReplyError, ShardError
+from ..flights import Signal
+from ..keys import decode_key
+from ..l2 import Exchange
+from .replies import answer, errors_in
+from .steps import Await, Steps
+from .swapping import find
+from .tier import LEASE_UNHEARD_MS, Owned, Tier, hex_id, new_id
+from .ways import Room, put, queued
+
+_ATTEMPTS: Final = 5
+#: Of one reply: bytes of records, and dead letters.
+_REPLY_BYTES: Final = b"4000000"
+_PAGE: Final = 500
+#: Pauses of who waits until a queue is empty, in seconds.
+_LOOK_S: Final = 0.02
+
+
+# -- changes -----------------------------------------------------------------------------------------------------
+
+
+def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, version: int = 0) -> Steps[bool | None]:
+    """Drop every copy of a key, and queue its deletion. Returns whether L2 or this L1 held one.
+
+    Args:
+        version: The write that must be there; 0: whatever is there. If it is another, ``None`` is returned.
+    Raises:
+        ShardError: It is not known to be done. An invalidation is owed.
+        BacklogFullError: There is no room in the queue. Nothing was changed.
+    """
+    lane, encoded = tier.place(name)
+    op, since = Op(name, lane, wid=new_id(), write=True), tier.serial(lane)
+    way = queued(room)
+    mode = way.mark + (b"CAS" + hex_id(version) if version else b"")
+    keys = tier.write_keys(lane, [encoded], [tier.names[lane].queue])
+    generation = tier.lanes[lane].generation or 0
+    try:
+        store.open(op)
+        was_here = store.delete(name)
+        for _ in range(_ATTEMPTS):
+            command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", b"")
+            reply = yield from put(tier, lane, [command], way)
+            status, current, *rest = reply.values[-1]
+            if int(status) == 1:
+                tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
+                store.finish(op, None, 0, 0)
+                tier.count(invalidations=1)
+                return was_here or int(rest[3]) > 0
+            generation = int(current, 16)
+            if int(status) == 2:
+                store.abandon(op, drop=True)
+                return None
+    except BaseException as error:
+        tier.give_up(store, op, encoded, error)
+        raise
+    store.abandon(op, drop=True)
+    raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_ATTEMPTS} times during one deletion")
+
+
+def take_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, missing: Any) -> Steps[Any]:
+    """Queue the deletion of a key and return its value: of several callers one gets it."""
+    while True:
+        there = yield from find(tier, store, name)
+        if there.value is missing:
+            return missing
+        if (yield from delete_behind(tier, store, name, room, version=there.wid)) is not None:
+            return there.value
+
+
+# -- the owner of a queue ----------------------------------------------------------------------------------------
+
+
+class Queues:
+    """What one process knows of the queues: which of them it owns, and how far it has read.
+
+    Args:
+        token: Names the owner: 16 hexadecimal digits, its own.
+    Attributes:
+        lengths: Records in each queue, when it was last asked.
+    """
+
+    def __init__(self, lanes: int, backlog: Backlog) -> None:
+        self.backlog = backlog
+        self.token = hex_id(new_id())
+        self.lengths = [0] * lanes
+        self._from = [b"0"] * lanes
+
+    def fetch(self, tier: Tier) -> Steps[list[ShardError]]:
+        """Ask for what there is to do on every lane, and keep what is owned. Returns what failed."""
+        now_ns = tier.clock()
+        exchanges = [Exchange(lane, [self._command(tier, lane)]) for lane in range(len(self.lengths))]
+        replies = yield exchanges
+        failed = []
+        for lane, reply in enumerate(replies):
+            errors = errors_in(reply)
+            if errors:  # perhaps of records that have been given out, to nobody
+                failed.append(errors[0])
+                self.lose(tier, lane)
+            else:
+                self._take(tier, lane, reply.values[0], now_ns)
+        return failed
+
+    def _command(self, tier: Tier, lane: int) -> Any:
+        names = tier.names[lane]
+        live = tier.lanes[lane].state is State.LIVE
+        lease_ms = tier.lease_ms if live else max(tier.lease_ms, LEASE_UNHEARD_MS)
+        count = b"0" if self.backlog.is_full else b"%d" % self.backlog.batch
+        arguments = (self.token, b"%d" % lease_ms, count, _REPLY_BYTES, self._from[lane])
+        keys = [names.queue, names.owner, names.lane_key]
+        return (tier.scripts.dequeue, len(keys), *keys, b"1", hex_id(new_id()), *arguments)
+
+    def _take(self, tier: Tier, lane: int, reply: list[Any], now_ns: int) -> None:
+        status, length, fresh, *rest = reply
+        self.lengths[lane] = int(length)
+        if int(status) != 1 or not int(length):
+            self.lose(tier, lane)
+            return
+        if int(fresh):
+            self.lose(tier, lane)
+        tier.queues[lane] = Owned(self.token, now_ns)
+        records, deliveries = rest
+        asked_for_old = self._from[lane] != b">"
+        for place, (record, fields) in enumerate(records):
+            if fields is None:  # somebody has deleted it from the stream
+                continue
+            _, encoded, _, envelope = fields
+            given = int(deliveries[place]) if place < len(deliveries) else 1
+            self.backlog.add(lane, encoded, record, envelope, now_ns, given)
+        if asked_for_old and not self.backlog.is_full:
+            self._from[lane] = records[-1][0] if records else b">"
+
+    def is_catching_up(self, tier: Tier) -> bool:
+        """Whether more of what former owners were given is to come: they may have written later changes of a key."""
+        return not self.backlog.is_full and any(self._from[lane] != b">" for lane in tier.queues)
+
+    def owns(self, tier: Tier, lane: int) -> bool:
+        """Whether the lane's queue was this process's when it was last asked."""
+        return lane in tier.queues
+
+    def touch(self, tier: Tier) -> None:
+        """The writer has got so far: it does not hang."""
+        for lane in list(tier.queues):
+            tier.queues[lane] = Owned(self.token, tier.clock())
+
+    def lose(self, tier: Tier, lane: int) -> None:
+        """The lane's queue is not known to be this process's any more."""
+        tier.queues.pop(lane, None)
+        self.backlog.forget(lane)
+        self._from[lane] = b"0"
+
+    def release(self, tier: Tier) -> Steps[None]:
+        """Give back what is owned, so that others need not wait for its end."""
+        exchanges = [
+            Exchange(lane, [(tier.scripts.abort, 3, names.value(b""), names.owner, names.lane_key, b"1",
+                             hex_id(new_id()), hex_id(new_id()), self.token)])
+            for lane, names in enumerate(tier.names) if lane in tier.queues
+        ]  # fmt: skip
+        for lane in list(tier.queues):
+            self.lose(tier, lane)
+        if exchanges:
+            yield exchanges
+
+    def written(self, tier: Tier, changes: Sequence[Change]) -> Steps[None]:
+        """Tell the queues what has been written. What cannot be told is written again."""
+        by_lane: dict[int, list[Change]] = {}
+        for change in changes:
+            by_lane.setdefault(change.lane, []).append(change)
+        exchanges = [Exchange(lane, [self._written(tier, lane, share)]) for lane, share in by_lane.items()]
+        replies = yield exchanges
+        for (lane, share), reply in zip(by_lane.items(), replies, strict=True):
+            if errors_in(reply) or int(reply.values[0][0]) != 1:
+                self.lose(tier, lane)
+                continue
+            self.lengths[lane] = int(reply.values[0][4])
+            self.backlog.settle(share)
+
+    def _written(self, tier: Tier, lane: int, share: list[Change]) -> Any:
+        names = tier.names[lane]
+        keys = tier.write_keys(lane, [change.encoded for change in share], [names.queue, names.owner])
+        pairs = [part for change in share for part in (change.id, _wid_of(change.envelope))]
+        ids = [record for change in share for record in change.ids]
+        return tier.call(tier.scripts.written, keys, hex_id(new_id()), self.token, *pairs, *ids)
+
+    def bury(self, tier: Tier, change: Change, error: str) -> Steps[bool]:
+        """Make a change a dead letter, and drop its value from the cache. Returns whether that was done."""
+        names = tier.names[change.lane]
+        keys = tier.write_keys(change.lane, [change.encoded], [names.queue, names.owner, names.dead])
+        arguments = (self.token, error.encode("utf-8", "replace")[:2000], b"%d" % change.attempts, *change.ids)
+        command = tier.call(tier.scripts.buried, keys, hex_id(new_id()), *arguments)
+        reply = (yield [Exchange(change.lane, [command])])[0]
+        if errors_in(reply) or int(reply.values[0][0]) != 1:
+            self.lose(tier, change.lane)
+            return False
+        self.lengths[change.lane] = int(reply.values[0][4])
+        self.backlog.settle([change])
+        return True
+
+
+def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:
+    """Return key and value of a change; ABSENT for a deletion.
+
+    Raises:
+        DecodeError: Nobody with this process's settings can read it.
+    """
+    key = decode_key(change.encoded)
+    if not change.envelope:
+        return key, ABSENT
+    return key, thaw(tier.codec.loads(change.envelope, key=change.encoded)[0])
+
+
+def _wid_of(envelope: bytes) -> bytes:
+    try:
+        return hex_id(peek_ids(envelope)[0])
+    except DecodeError:
+        return b"-"
+
+
+# -- looking at the queues ---------------------------------------------------------------------------------------
+
+
+def drained(tier: Tier, wake: Any, timeout_s: float) -> Steps[bool]:
+    """Wait until all that was in the queues at the beginning has been written or given up. Returns whether it has.
+
+    Raises:
+        ShardError: A lane did not answer.
+    """
+    until_ns = tier.clock() + int(timeout_s * 1e9)
+    last = yield [
+        Exchange(lane, [(b"XREVRANGE", names.queue, b"+", b"-", b"COUNT", b"1")])
+        for lane, names in enumerate(tier.names)
+    ]
+    ends = {lane: found.values[0][0][0] for lane, found in enumerate(map(answer, last)) if found.values[0]}
+    while ends:
+        wake()
+        replies = yield [
+            Exchange(lane, [(b"XRANGE", tier.names[lane].queue, b"-", end, b"COUNT", b"1")])
+            for lane, end in ends.items()
+        ]
+        left = zip(list(ends.items()), map(answer, replies), strict=True)
+        ends = {lane: end for (lane, end), found in left if found.values[0]}
+        left_ns = until_ns - tier.clock()
+        if ends and left_ns <= 0:
+            return False
+        if ends:
+            yield Await(Signal(), min(_LOOK_S, left_ns / 1e9))
+    return True
+
+
+def dead_letters(tier: Tier) -> Steps[list[DeadLetter]]:
+    """Return what could not be written, the oldest of each lane first.
+
+    Raises:
+        ShardError: A lane did not answer.
+    """
+    found = []
+    for lane, names in enumerate(tier.names):
+        start = b"-"
+        while True:
+            command = (b"XRANGE", names.dead, start, b"+", b"COUNT", b"%d" % _PAGE)
+            entries = answer((yield [Exchange(lane, [command])])[0]).values[0]
+            found += [_letter(tier, lane, record, fields) for record, fields in entries]
+            if len(entries) < _PAGE:
+                break
+            start = b"(" + entries[-1][0]
+    return found
+
+
+def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLetter:
+    told: Mapping[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
+    change = Change(lane, told[b"k"], told[b"e"], [record], 0)
+    try:
+        key, value = read_change(tier, change)
+    except DecodeError:
+        key, value = decode_key(change.encoded), ABSENT
+    error = told[b"x"].decode("utf-8", "replace")
+    return DeadLetter(f"{lane}-{record.decode()}", key, value, not change.envelope, error, int(told[b"n"]))
+
+
+def replay(tier: Tier, ids: Iterable[str] | None) -> Steps[int]:
+    """Put dead letters back into their queues; ``None``: all. Returns how many: not those whose keys have newer ones.
+
+    Raises:
+        ValueError: Not an id.
+        ShardError: A lane did not answer; those before have been put back.
+    """
+    if ids is None:
+        ids = [letter.id for letter in (yield from dead_letters(tier))]
+    count = 0
+    for lane, record in [_place_of(tier, text) for text in ids]:
+        names = tier.names[lane]
+        found = answer((yield [Exchange(lane, [(b"XRANGE", names.dead, record, record)])])[0]).values[0]
+        if not found:
+            continue
+        encoded = found[0][1][1]
+        keys = [names.value(encoded), names.lease(encoded), names.dead, names.queue, names.lane_key]
+        command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), record)
+        reply = answer((yield [Exchange(lane, [command])])[0])
+        count += int(reply.values[0][0]) == 1
+    return count
+
+
+def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:
+    """Forget dead letters. Returns how many there were.
+
+    Raises:
+        ValueError: Not an id.
+        ShardError: A lane did not answer.
+    """
+    by_lane: dict[int, list[bytes]] = {}
+    for text in ids:
+        lane, record = _place_of(tier, text)
+        by_lane.setdefault(lane, []).append(record)
+    if not by_lane:
+        return 0
+    replies = yield [Exchange(lane, [(b"XDEL", tier.names[lane].dead, *records)]) for lane, records in by_lane.items()]
+    return sum(int(answer(reply).values[0]) for reply in replies)
+
+
+def _place_of(tier: Tier, text: str) -> tuple[int, bytes]:
+    lane, _, record = str(text).partition("-")
+    if not lane.isdigit() or int(lane) >= len(tier.names) or not record.replace("-", "").isdigit():
+        raise ValueError(f"{text!r} is no id of a dead letter: give what dead_letters() lists")
+    return int(lane), record.encode()

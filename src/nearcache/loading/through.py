@@ -1,0 +1,116 @@
+"""Write-through: the user's writer first, then the cache. Steps only: no I/O here.
+
+Between the writer's commit and the change of the cache a reader could load the new value, and one that began before the
+commit could still store the old one. So the keys are invalidated and put on hold before, and the hold's end and the new
+value are one step, which works only if the hold was nobody else's all the time. Of two processes that write one key at
+once neither can know whose commit was the later: then the cache keeps nothing, and the next reader loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from .._store import Store
+from ..codecs import thaw
+from ..errors import BulkError, ShardError
+from ..freshness import Ttl
+from ..writers import Writer
+from .bulk import invalidate_many, write_many
+from .steps import Call, Steps
+from .tagging import Tag
+from .tier import Tier, hex_id, new_id
+from .ways import held
+from .writing import write
+
+#: The longest that a writer may take for the cache to keep what it writes. If it takes longer, readers load.
+HOLD_MS: Final = b"5000"
+
+
+def write_through(
+    tier: Tier,
+    store: Store[Any, Any],
+    writer: Writer,
+    names: Mapping[Any, Any],
+    values: Mapping[Any, Any],
+    ttl_ms: Ttl,
+    tags: tuple[Tag, ...] = (),
+) -> Steps[None]:
+    """Have values written, and then store them.
+
+    Args:
+        names: The keys as the cache holds them, by the keys as the user gave them, which is what the writer gets.
+        values: By the user's keys.
+        ttl_ms: Lifetime, or what tells it from the key held and the value.
+    Raises:
+        UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
+        ShardError, BulkError: The keys could not be put on hold. The writer was not called.
+        Whatever the writer raises. The keys are invalidated: it may have written all the same.
+    """
+    for value in values.values():
+        tier.codec.encode(value)
+    token = hex_id(new_id())
+    yield from _under_hold(tier, store, list(names.values()), token, _calls(writer, values))
+    with suppress(ShardError, BulkError):  # it is written; and an invalidation is owed
+        if len(names) == 1:
+            ((key, name),) = names.items()
+            chosen = ttl_ms(name, values[key]) if callable(ttl_ms) else ttl_ms
+            yield from write(tier, store, name, values[key], chosen, tags=tags, way=held(token))
+        else:
+            named = {name: values[key] for key, name in names.items()}
+            yield from write_many(tier, store, named, ttl_ms, tags, held(token))
+
+
+def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Mapping[Any, Any]) -> Steps[int]:
+    """Have keys deleted, and drop every copy of them. Returns how many of them L2 held.
+
+    Raises:
+        As :func:`write_through`.
+    """
+    token, keys = hex_id(new_id()), list(names)
+    if writer.delete_many is not None and (len(keys) > 1 or writer.delete is None):
+        calls: list[Call] = [Call(writer.delete_many, keys)]
+    else:
+        assert writer.delete is not None
+        calls = [Call(writer.delete, key) for key in keys]
+    count = yield from _under_hold(tier, store, list(names.values()), token, calls)
+    yield from _end(tier, store, list(names.values()), token)
+    return count
+
+
+def _calls(writer: Writer, values: Mapping[Any, Any]) -> list[Call]:
+    thawed = {key: thaw(value) for key, value in values.items()}
+    if writer.write_many is not None and (len(values) > 1 or writer.write is None):
+        return [Call(writer.write_many, thawed)]
+    write_one: Callable[[Any, Any], object] | None = writer.write
+    assert write_one is not None
+    return [Call(partial(write_one, key), value) for key, value in thawed.items()]
+
+
+def _under_hold(
+    tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes, calls: list[Call]
+) -> Steps[int]:
+    """Put keys on hold and call the writer. The hold goes on, unless the writer raises."""
+    try:
+        count = yield from invalidate_many(tier, store, names, hold=(HOLD_MS, token))
+    except BulkError as error:
+        yield from _end(tier, store, names, token)
+        if len(names) == 1:  # as for every change of one key
+            raise next(iter([*error.failed.values(), *error.unknown.values()])) from None
+        raise
+    try:
+        for call in calls:  # noqa: UP028  a list takes no answers
+            yield call
+    except Exception:
+        yield from _end(tier, store, names, token)
+        raise
+    # Of what is interrupted or cancelled nobody knows when it ends: the hold goes on to its own end.
+    return count
+
+
+def _end(tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes) -> Steps[None]:
+    """End a hold without a value. If that fails, it ends by its time, and the invalidation is owed."""
+    with suppress(ShardError, BulkError):
+        yield from invalidate_many(tier, store, names, hold=(b"0", token))

@@ -1,0 +1,468 @@
+"""Write-behind: what was acknowledged is written, once at least, in order, by somebody. On real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import ABSENT, BacklogFullError, Cache, ConfigError, FlushTimeoutError, ShardUnavailableError, Writer
+from support.redis import RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+Opener = Callable[..., Cache[Any, Any]]
+QUEUE, DEAD, OWNER = "nc:{default:0}:w", "nc:{default:0}:d", "nc:{default:0}:o"
+
+
+class Database:
+    """What is behind the cache.
+
+    Attributes:
+        rows: What it holds.
+        calls: What it was asked to do, in order.
+        poison: Keys that it refuses.
+        gate: Cleared, it keeps every change waiting.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, Any] = {}
+        self.calls: list[tuple[str, Any]] = []
+        self.poison: set[Any] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def load(self, key: Any) -> Any:
+        return self.rows[key]
+
+    def write(self, key: Any, value: Any) -> None:
+        self._commit("write", {key: value})
+
+    def write_many(self, values: Mapping[Any, Any]) -> None:
+        self._commit("write_many", values)
+
+    def delete(self, key: Any) -> None:
+        self._commit("delete", {key: ABSENT})
+
+    def _commit(self, call: str, values: Mapping[Any, Any]) -> None:
+        self.calls.append((call, dict(values)))
+        assert self.gate.wait(30)
+        if bad := self.poison & set(values):
+            raise ValueError(f"refused: {sorted(bad)}")
+        for key, value in values.items():
+            if value is ABSENT:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    database = Database()
+    yield database
+    database.gate.set()
+
+
+@pytest.fixture
+def open_cache(redis_server: RedisServer, database: Database) -> Iterator[Opener]:
+    """Open caches that write behind, and are closed at the end."""
+    opened: list[Cache[Any, Any]] = []
+
+    def opener(**options: Any) -> Cache[Any, Any]:
+        chosen = {"writer": database, "loader": database.load, "write_delay": 0.02} | options
+        opened.append(nearcache.open(redis_server.url, **chosen))
+        return opened[-1]
+
+    yield opener
+    database.gate.set()
+    for cache in opened:
+        cache.close()
+
+
+def test_set_returns_before_the_writer_and_everybody_reads_the_new_value(
+    open_cache: Opener, database: Database
+) -> None:
+    """From L1, from L2 and in other processes; the data follow."""
+    cache, other = open_cache(), open_cache()
+    database.gate.clear()
+    cache["k"] = "new"
+    assert (cache.peek("k"), other["k"], database.rows) == ("new", "new", {})
+    database.gate.set()
+    cache.flush(10)
+    assert (database.rows, other["k"]) == ({"k": "new"}, "new")
+
+
+def test_changes_of_a_key_within_the_delay_are_written_once(open_cache: Opener, database: Database) -> None:
+    """The last one, together with those of other keys."""
+    cache = open_cache(write_delay=60)
+    for number in range(20):
+        cache["k"] = number
+        cache[f"other {number % 3}"] = number
+    assert database.calls == []
+    cache.flush(10)
+    ((call, values),) = database.calls
+    assert (call, values) == ("write_many", {"k": 19, "other 0": 18, "other 1": 19, "other 2": 17})
+    stats = cache.stats().writing
+    assert (stats.written, stats.batches, stats.coalesced, stats.backlog) == (4, 1, 36, 0)
+
+
+def test_value_that_left_l2_before_it_was_written_is_read_from_the_queue(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """By expiry, eviction, clear or invalidation: the loader would bring the old one back."""
+    database.rows["k"] = "old"
+    cache, other = open_cache(write_delay=60), open_cache(write_delay=60)
+    reader = open_cache(writer=None, write_delay=None)  # it has no writer, and is told all the same
+    with redis_server.client() as client:
+        for lose in (
+            lambda: client.delete("nc:{default:0}:v:sk"),
+            cache.clear,
+            lambda: cache.invalidate("k"),
+            lambda: cache.invalidate_tag("t"),
+        ):
+            cache.set("k", "new", tags=["t"])
+            lose()
+            for process in (cache, other, reader):
+                process.drop("k")
+                assert process["k"] == "new"
+                assert process.peek("k") is None  # it is the queue's, and not to be kept
+        assert reader.stats().loader.loads == 0
+        cache.flush(10)
+        assert database.rows["k"] == reader["k"] == "new"
+        assert client.exists("nc:{default:0}:l:sk") == 0
+
+
+def test_deleted_key_is_absent_until_it_is_deleted_and_afterwards(open_cache: Opener, database: Database) -> None:
+    """The row is still there, and must not come back."""
+    cache, other = open_cache(write_delay=60), open_cache(write_delay=60)
+    database.rows.update(a=1, b=2, c=3, d=4)
+    assert other.get_or_load("a") == 1
+    del cache["a"]
+    assert cache["b"] == 2
+    assert cache.pop("b") == 2
+    cache.delete_many(["c", "d"])
+    wait_until(lambda: "a" not in other)
+    for key in "abcd":
+        for process in (cache, other):
+            with pytest.raises(KeyError):
+                process[key]
+    assert len(database.rows) == 4
+    cache.flush(10)
+    assert database.rows == {}
+    with pytest.raises(KeyError):
+        other["a"]
+
+
+def test_verbs_are_written_behind(open_cache: Opener, database: Database, redis_server: RedisServer) -> None:
+    """What they make of the value is a change like any other, even of one that was evicted while it waited."""
+    cache = open_cache(write_delay=60)
+    assert cache.add("n", 5)
+    assert not cache.add("n", 6)
+    with redis_server.client() as client:
+        client.delete("nc:{default:0}:v:sn")
+    assert cache.incr("n") == 6
+    with redis_server.client() as client:
+        client.delete("nc:{default:0}:v:sn")
+    assert not cache.add("n", 7)
+    assert cache.setdefault("m", 1) == 1
+    assert cache.compute("m", lambda value: value + 1) == 2
+    assert cache.get_and_set("x", 1) is None
+    assert cache.get_and_delete("x") == 1
+    assert cache.get_and_delete("x", "gone") == "gone"
+    cache.flush(10)
+    assert database.rows == {"n": 6, "m": 2}
+    assert database.calls[-1] == ("delete", {"x": ABSENT})
+
+
+def test_many_are_queued_and_written_in_batches(open_cache: Opener, database: Database) -> None:
+    """Of at most ``write_batch`` keys."""
+    cache = open_cache(write_delay=60, write_batch=40)
+    values = {f"k{number}": number for number in range(300)}
+    cache.set_many(values)
+    assert {key: cache.peek(key) for key in values} == values
+    cache.flush(20)
+    assert database.rows == values
+    assert {call for call, _ in database.calls} == {"write_many"}
+    assert max(len(written) for _, written in database.calls) == 40
+
+
+def test_large_values_and_odd_keys_are_written_as_they_are(open_cache: Opener, database: Database) -> None:
+    """Through the queue and back: bytes, tuples, numbers, a megabyte, under encryption."""
+    cache = open_cache(encryption_keys=b"k" * 32)
+    values = {"": None, b"\0\xff": b"\n", ("a", 1): [1, {"b": 2}], 7: "x" * 1_000_000, "{}": "y" * 20_000}
+    for key, value in values.items():
+        cache[key] = value
+    cache.flush(10)
+    assert database.rows == values
+
+
+def test_records_in_the_queue_are_sealed_as_values_are(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Encrypted under the key that they belong to; what was tampered with is a dead letter, never written."""
+    cache = open_cache(write_delay=60, encryption_keys=b"k" * 32)
+    with redis_server.client() as client:
+        cache["k"] = "the secret"
+        ((_, fields),) = client.xrange(QUEUE)
+        assert b"the secret" not in fields[b"e"]
+        client.xadd(QUEUE, {"k": b"sother", "e": fields[b"e"]})
+    cache.flush(10)
+    assert database.rows == {"k": "the secret"}
+    ((_, key, value, is_deletion, error, _),) = cache.dead_letters()
+    assert (key, value, is_deletion) == ("other", ABSENT, False)
+    assert "ForgedError" in error
+
+
+def test_poison_becomes_a_dead_letter_and_dooms_nobody(open_cache: Opener, database: Database) -> None:
+    """The rest of its batch is written at once; it leaves the cache, which says what the data says."""
+    database.rows["bad"] = "old"
+    database.poison = {"bad"}
+    cache = open_cache(write_attempts=2)
+    cache.set_many({"bad": "new", "good": 1, "better": 2})
+    wait_until(lambda: set(database.rows) == {"bad", "good", "better"})
+    assert cache["bad"] == "new"
+    cache.flush(20)
+    (letter,) = cache.dead_letters()
+    assert letter[1:] == ("bad", "new", False, "ValueError: refused: ['bad']", 2)
+    wait_until(lambda: cache["bad"] == "old")
+    stats = cache.health().writing
+    assert (stats.written, stats.dead, stats.retried, stats.backlog) == (2, 1, 1, 0)
+    assert stats.last_error == "ValueError: refused: ['bad']"
+
+
+def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Database) -> None:
+    """All or some; never over a newer change that waits."""
+    database.poison = {"a", "b", "c", "gone"}
+    cache = open_cache(write_attempts=1)
+    cache.set_many({"a": 1, "b": 2, "c": 3})
+    del cache["gone"]
+    cache.flush(20)
+    letters = {letter.key: letter for letter in cache.dead_letters()}
+    assert set(letters) == {"a", "b", "c", "gone"}
+    assert letters["gone"].is_deletion
+    database.poison = set()
+    assert cache.discard_dead_letters([letters["a"].id, letters["gone"].id]) == 2
+    assert cache.discard_dead_letters([letters["a"].id]) == cache.discard_dead_letters([]) == 0
+    database.gate.clear()
+    cache["b"] = "newer"
+    assert cache.replay_dead_letters() == 1  # c
+    assert cache["c"] == 3
+    database.gate.set()
+    cache.flush(20)
+    assert database.rows == {"b": "newer", "c": 3}
+    assert [letter.key for letter in cache.dead_letters()] == ["b"]
+    assert cache.replay_dead_letters([letters["b"].id]) == 1
+    cache.flush(20)
+    assert database.rows["b"] == cache["b"] == 2
+    with pytest.raises(ValueError, match="'x' is no id"):
+        cache.replay_dead_letters(["x"])
+
+
+def test_outage_behind_the_cache_costs_no_changes(open_cache: Opener, database: Database) -> None:
+    """After some failures in a row the rest is not tried; all is written when it is over."""
+    values = {f"k{number}": number for number in range(50)}
+    database.poison = set(values)
+    cache = open_cache()
+    cache.set_many(values)
+    wait_until(lambda: cache.stats().writing.errors >= 4)
+    assert sum(call == "write" for call, _ in database.calls) < len(values)
+    database.poison = set()
+    cache.flush(30)
+    assert (database.rows, cache.dead_letters()) == (values, [])
+
+
+def test_full_backlog_makes_writers_wait_and_then_refuses_them(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Nothing is changed by what is refused; there is room again when something has been written."""
+    database.gate.clear()
+    cache = open_cache(max_backlog=2, timeout=0.3, write_attempts=None)
+    other = open_cache(max_backlog=2, timeout=20)
+    cache["a"] = 1
+    cache["b"] = 2
+    for refused in (
+        lambda: cache.set("c", 3),
+        lambda: cache.__delitem__("c"),
+        lambda: cache.incr("c"),
+    ):
+        with pytest.raises(BacklogFullError, match="2 changes wait to be written, max_backlog=2"):
+            refused()
+    with pytest.raises(nearcache.BulkError, match="max_backlog=2") as caught:
+        cache.set_many({"c": 3})
+    assert set(caught.value.failed) == {"c"}
+    assert "c" not in cache
+    assert cache.stats().coherence.owed <= 1
+    waiting = threading.Thread(target=lambda: other.set("d", 4))
+    waiting.start()
+    database.gate.set()
+    waiting.join(20)
+    cache.flush(20)
+    assert database.rows == {"a": 1, "b": 2, "d": 4}
+
+
+def test_flush_that_takes_too_long_says_so(open_cache: Opener, database: Database) -> None:
+    """And loses nothing."""
+    database.gate.clear()
+    cache = open_cache()
+    cache["k"] = 1
+    with pytest.raises(FlushTimeoutError, match=r"within 0\.05 s"):
+        cache.flush(0.05)
+    database.gate.set()
+    cache.flush(20)
+    assert database.rows == {"k": 1}
+
+
+def test_one_process_writes_at_a_time_and_the_next_goes_on_in_order(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """When the first leaves with work undone, another does it; no key goes back to an older value."""
+    first, second = open_cache(write_delay=0), open_cache(write_delay=0)
+    for number in range(100):
+        (first, second)[number % 2]["k"] = number
+    wait_until(lambda: first.stats().writing.written + second.stats().writing.written > 0)
+    first.close()
+    second["last"] = 1
+    second.flush(20)
+    written = [values["k"] for _, values in database.calls if "k" in values]
+    assert written == sorted(written)
+    assert database.rows == {"k": 99, "last": 1}
+
+
+def test_lost_lock_leaves_the_settling_to_the_new_owner(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Who was too slow has written, but may not say so: the record is written again."""
+    cache = open_cache()
+    database.gate.clear()
+    cache["k"] = 1
+    wait_until(lambda: database.calls)
+    with redis_server.client() as client:
+        client.set(OWNER, "L" + "f" * 16, px=300)
+        database.gate.set()
+        wait_until(lambda: database.rows)
+        assert client.xlen(QUEUE) == 1
+    cache.flush(20)
+    assert database.calls == [("write", {"k": 1})] * 2
+
+
+def test_flushed_server_leaves_no_mark_that_blocks(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """A mark whose record is gone says nothing; the queue is made anew."""
+    cache = open_cache(write_delay=60)
+    with redis_server.client() as client:
+        cache["k"] = "lost"
+        wait_until(lambda: cache.stats().writing.owned)
+        client.delete(QUEUE, "nc:{default:0}:v:sk")
+        database.rows["k"] = "row"
+        cache.drop("k")
+        assert cache["k"] == "row"
+        cache["k"] = "new"
+        cache.flush(10)
+    assert database.rows["k"] == "new"
+
+
+def test_program_without_a_queue_in_between_ends_with_what_was_written(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """One that stores past the queue takes the mark away; then the end of the record invalidates."""
+    cache, stranger = open_cache(), open_cache(writer=None, write_delay=None)
+    database.gate.clear()
+    cache["k"] = "written"
+    wait_until(lambda: database.calls)
+    stranger["k"] = "not written"
+    database.gate.set()
+    cache.flush(10)
+    wait_until(lambda: stranger["k"] == "written")
+
+
+def test_hold_does_not_take_the_waiting_value_away(open_cache: Opener, database: Database) -> None:
+    """It is going to be written over whatever the hold announces."""
+    database.rows["k"] = "old"
+    cache = open_cache(write_delay=60)
+    cache["k"] = "new"
+    with cache.hold(["k"]):
+        assert cache["k"] == "new"
+    assert cache["k"] == "new"
+    with cache.hold(["held"]):
+        cache["held"] = 1  # not kept, but written
+        assert cache.get("held") is None
+    cache.flush(10)
+    assert database.rows == {"k": "new", "held": 1}
+    assert cache["held"] == 1
+
+
+def test_outage_is_never_forgiven(open_cache: Opener, redis_server: RedisServer) -> None:
+    """With ``on_error="queue"`` either: what is in no queue is not written."""
+    cache = open_cache(on_error="queue")
+    redis_server.kill()
+    for change in (lambda: cache.set("k", 1), lambda: cache.__delitem__("k")):
+        with pytest.raises(ShardUnavailableError):
+            change()
+    with pytest.raises(nearcache.BulkError):
+        cache.set_many({"k": 1})
+    assert cache.invalidate("k") is False
+
+
+def test_coroutine_functions_write_behind_and_aio_flushes(open_cache: Opener) -> None:
+    """In an event loop of the writing thread, whoever made the change."""
+    rows: dict[Any, Any] = {}
+    loops = set()
+
+    async def write_many(values: Mapping[Any, Any]) -> None:
+        loops.add(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        if "bad" in values:
+            raise ValueError("bad")
+        rows.update(values)
+
+    cache = open_cache(writer=Writer(write_many=write_many), write_attempts=1)
+    cache["a"] = 1
+
+    async def main() -> None:
+        async with cache.aio as c:
+            await c.set("b", 2)
+            await c.set_many({"c": 3, "bad": 4})
+            assert await c.incr("n") == 1
+            await c.flush(20)
+            assert rows == {"a": 1, "b": 2, "c": 3, "n": 1}
+            (letter,) = await c.dead_letters()
+            assert await c.discard_dead_letters([letter.id]) == 1
+            assert await c.replay_dead_letters() == 0
+            with pytest.raises(TypeError, match="cannot delete"):
+                await c.delete_many(["a"])
+
+    asyncio.run(main())
+    assert len(loops) == 1
+
+
+def test_writer_slower_than_its_lock_stays_the_owner(open_cache: Opener, database: Database) -> None:
+    """The listener renews it: nobody else begins the same."""
+    cache, other = open_cache(lease=0.2), open_cache(lease=0.2)
+    database.gate.clear()
+    cache["k"] = 1
+    wait_until(lambda: database.calls)
+    time.sleep(0.6)
+    other["j"] = 2
+    time.sleep(0.2)
+    assert len(database.calls) == 1
+    database.gate.set()
+    cache.flush(20)
+    assert database.rows == {"k": 1, "j": 2}
+
+
+def test_server_that_may_evict_the_queue_is_refused(open_cache: Opener, redis_server: RedisServer) -> None:
+    """What was acknowledged is not to be lost for want of memory."""
+    redis_server.cli("CONFIG", "SET", "maxmemory", "100mb")
+    redis_server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    with pytest.raises(ConfigError, match=r"write_delay.*allkeys-lru.*volatile-lru or noeviction"):
+        open_cache()
+    open_cache(write_delay=None)["k"] = 1
+    redis_server.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    open_cache()

@@ -1,0 +1,349 @@
+"""Write-through: the data first, then the cache, and no old value in between. On real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import Cache, ShardUnavailableError, UnencodableValueError, Writer
+from support.redis import RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+Opener = Callable[..., Cache[Any, Any]]
+
+
+class Database:
+    """What is behind the cache.
+
+    Attributes:
+        rows: What it holds.
+        calls: What it was asked to do.
+        before_commit, after_commit: Called at these points of every change.
+        fails: What to raise before a commit.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, Any] = {}
+        self.calls: list[tuple[Any, ...]] = []
+        self.before_commit: Callable[[], object] = lambda: None
+        self.after_commit: Callable[[], object] = lambda: None
+        self.fails: Exception | None = None
+
+    def load(self, key: Any) -> Any:
+        return self.rows[key]
+
+    def write(self, key: Any, value: Any) -> None:
+        self._commit("write", {key: value})
+
+    def write_many(self, values: Mapping[Any, Any]) -> None:
+        self._commit("write_many", values)
+
+    def delete(self, key: Any) -> None:
+        self._commit("delete", {key: None})
+
+    def _commit(self, call: str, values: Mapping[Any, Any]) -> None:
+        self.calls.append((call, dict(values)))
+        self.before_commit()
+        if self.fails is not None:
+            raise self.fails
+        self.rows.update(values)
+        if call == "delete":
+            for key in values:
+                del self.rows[key]
+        self.after_commit()
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def open_cache(redis_server: RedisServer) -> Iterator[Opener]:
+    """Open caches that are closed at the end."""
+    opened: list[Cache[Any, Any]] = []
+
+    def opener(**options: Any) -> Cache[Any, Any]:
+        opened.append(nearcache.open(redis_server.url, **options))
+        return opened[-1]
+
+    yield opener
+    for cache in opened:
+        cache.close()
+
+
+@pytest.fixture
+def cache(open_cache: Opener, database: Database) -> Cache[Any, Any]:
+    return open_cache(loader=database.load, writer=database)
+
+
+def test_set_writes_first_and_then_everybody_reads_the_new_value(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database
+) -> None:
+    """In this L1, in L2, and in other processes, whose copies are gone."""
+    other = open_cache()
+    other["k"] = "old"
+    database.before_commit = lambda: wait_until(lambda: other.get("k") is None)  # on hold: neither value is there
+    cache["k"] = "new"
+    assert (database.rows, cache.peek("k")) == ({"k": "new"}, "new")
+    assert other["k"] == "new"
+    assert database.calls == [("write", {"k": "new"})]
+
+
+def test_reader_within_the_window_cannot_put_the_old_value_back(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database
+) -> None:
+    """It loaded before the commit, and gets what it loaded; nobody else does."""
+    other = open_cache(loader=database.load)
+    database.rows["k"] = "old"
+    assert other["k"] == "old"
+    loaded: list[Any] = []
+
+    def read() -> None:
+        wait_until(lambda: other.peek("k") is None)
+        loaded.append(other["k"])
+
+    database.before_commit = read
+    cache["k"] = "new"
+    assert (loaded, other.stats().loader.loads) == (["old"], 2)
+    wait_until(lambda: other["k"] == "new")
+    assert cache["k"] == "new"
+
+
+def test_load_from_before_the_write_is_not_stored_after_it(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database
+) -> None:
+    """Its lease was voided, however long it takes."""
+    other = open_cache()
+
+    def slow(key: Any) -> Any:
+        value = database.rows.get(key, "nothing")
+        cache[key] = "new"
+        return value
+
+    assert other.get_or_load("k", slow) == "nothing"
+    assert other["k"] == "new"
+
+
+def test_writer_that_raises_is_heard_and_leaves_no_value(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database
+) -> None:
+    """The same exception, and nothing on hold: what there is, is loaded again."""
+    other = open_cache(loader=database.load)
+    cache["k"] = "old"
+    assert other["k"] == "old"
+    database.fails = error = ZeroDivisionError("no")
+    for change in (
+        lambda: cache.set("k", "new"),
+        lambda: cache.set_many({"k": "new", "j": "new"}),
+        lambda: cache.__delitem__("k"),
+    ):
+        with pytest.raises(ZeroDivisionError) as caught:
+            change()
+        assert caught.value is error
+        assert cache["k"] == "old"
+        assert cache.peek("k") == "old"  # kept: the hold has ended
+    wait_until(lambda: other["k"] == "old")
+
+
+def test_value_that_cannot_be_stored_is_not_written(cache: Cache[Any, Any], database: Database) -> None:
+    """It is an error before anything has happened."""
+    with pytest.raises(UnencodableValueError):
+        cache["k"] = object()
+    with pytest.raises(UnencodableValueError):
+        cache.set_many({"j": 1, "k": object()})
+    assert database.calls == []
+
+
+def test_writes_of_two_processes_at_once_leave_the_answer_to_the_data(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database
+) -> None:
+    """Nobody knows whose commit was the later, so neither value is kept."""
+    other = open_cache(writer=database)
+
+    def overtake() -> None:
+        database.after_commit = lambda: None
+        other["k"] = "later"
+
+    database.after_commit = overtake
+    cache["k"] = "earlier"
+    assert database.rows["k"] == "later"
+    assert (cache.get("k"), other.get("k")) == (None, None)
+    assert cache["k"] == "later"
+
+
+def test_many_are_written_in_one_call_or_one_by_one(open_cache: Opener, database: Database) -> None:
+    """Whatever the writer has."""
+    values = {f"k{number}": number for number in range(300)}
+    cache = open_cache(writer=database)
+    cache.set_many(values, ttl=60)
+    assert database.calls == [("write_many", values)]
+    assert {key: cache.peek(key) for key in values} == values
+    database.calls.clear()
+    plain = open_cache(namespace="plain", writer=database.write)
+    plain.update(a=1, b=2)
+    assert database.calls == [("write", {"a": 1}), ("write", {"b": 2})]
+    assert plain.get_many(["a", "b"]) == {"a": 1, "b": 2}
+    many = open_cache(namespace="many", writer=Writer(write_many=database.write_many))
+    many["c"] = 3
+    many.set_many({})
+    assert database.calls[2:] == [("write_many", {"c": 3})]
+
+
+def test_deletions_reach_the_data_and_invalidations_do_not(cache: Cache[Any, Any], database: Database) -> None:
+    """The first change the data; the others say that somebody else has."""
+    cache.set_many({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5})
+    database.calls.clear()
+    del cache["a"]
+    assert cache.pop("b") == 2
+    cache.delete_many(["c", "d"])
+    assert database.rows == {"e": 5}
+    assert [call[1] for call in database.calls] == [{"a": None}, {"b": None}, {"c": None}, {"d": None}]
+    cache.invalidate("e")
+    cache.clear()
+    cache.drop("e")
+    assert database.rows == {"e": 5}
+    assert cache["e"] == 5
+    view = cache.view("v")
+    view["k"] = 1
+    assert database.rows["v", "k"] == 1
+    del view["k"]
+    assert set(database.rows) == {"e"}
+
+
+def test_writer_that_cannot_delete_says_so_and_nothing_happens(open_cache: Opener, database: Database) -> None:
+    """A function of key and value; what drops copies only still works."""
+    cache = open_cache(writer=database.write)
+    cache["k"] = 1
+    for refused in (lambda: cache.__delitem__("k"), lambda: cache.pop("k"), lambda: cache.delete_many(["k"])):
+        with pytest.raises(TypeError, match=r"cannot delete.*Writer\(.*invalidate"):
+            refused()
+    assert cache["k"] == 1
+    assert cache.invalidate("k")
+
+
+def test_verbs_that_decide_by_a_copy_are_refused(cache: Cache[Any, Any], database: Database) -> None:
+    """The data decides. Those that change no value work."""
+    cache["k"] = 1
+    for refused in (
+        lambda: cache.add("k", 2),
+        lambda: cache.cas("k", 2, 1),
+        lambda: cache.incr("k"),
+        lambda: cache.compute("k", lambda value: value + 1),
+        lambda: cache.get_and_delete("k"),
+        lambda: cache.setdefault("other", 1),
+    ):
+        with pytest.raises(TypeError, match="write_delay"):
+            refused()
+    assert cache.touch("k", 60)
+    assert cache.gets("k")[0] == 1
+    assert cache.setdefault("k", 5) == 1
+    assert len(database.calls) == 1
+
+
+def test_decorated_functions_results_are_not_written(cache: Cache[Any, Any], database: Database) -> None:
+    """They are no data, and neither is what keeps them apart."""
+
+    @cache.cached
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert double(2) == 4
+    double.set(5, 2)
+    double.cache_clear()
+    assert double(2) == 4
+    assert database.calls == []
+
+
+def test_writer_is_given_the_users_key_and_value(open_cache: Opener, database: Database) -> None:
+    """Not what ``key=`` makes of it, nor what ``isolation="copy"`` keeps."""
+    cache = open_cache(namespace="keyed", writer=database, key=lambda key: key.lower(), isolation="copy")
+    cache["K"] = [1]
+    cache.set_many({"A": [2], "B": [3]})
+    assert database.calls == [("write", {"K": [1]}), ("write_many", {"A": [2], "B": [3]})]
+    assert cache["k"] == [1]
+
+
+def test_shard_that_is_down_keeps_the_writer_from_being_called(
+    cache: Cache[Any, Any], database: Database, redis_server: RedisServer
+) -> None:
+    """Copies elsewhere could not be told: the caller decides."""
+    redis_server.kill()
+    with pytest.raises(ShardUnavailableError):
+        cache["k"] = 1
+    with pytest.raises(ShardUnavailableError):
+        del cache["k"]
+    assert database.calls == []
+
+
+def test_shard_that_goes_down_meanwhile_is_no_error(
+    cache: Cache[Any, Any], database: Database, redis_server: RedisServer
+) -> None:
+    """It is written. No copy is left, and the invalidation is made up for."""
+    database.after_commit = redis_server.kill
+    cache["k"] = "new"
+    assert database.rows == {"k": "new"}
+    assert cache.peek("k") is None
+    assert cache.stats().coherence.owed == 1
+
+
+def test_aio_takes_coroutine_functions_and_threads_refuse_them(open_cache: Opener) -> None:
+    """The same steps; a thread could not await."""
+    rows: dict[Any, Any] = {}
+
+    async def write(key: Any, value: Any) -> None:
+        await asyncio.sleep(0)
+        rows[key] = value
+
+    async def delete_many(keys: Any) -> None:
+        for key in keys:
+            del rows[key]
+
+    cache = open_cache(writer=Writer(write=write, delete_many=delete_many))
+
+    async def main() -> None:
+        async with cache.aio as c:
+            await c.set("a", 1)
+            await c.set_many({"b": 2, "c": 3})
+            assert rows == {"a": 1, "b": 2, "c": 3}
+            assert cache.peek("a") == 1
+            assert await c.pop("a") == 1
+            await c.delete_many(["b"])
+            assert rows == {"c": 3}
+            with pytest.raises(TypeError, match="write_delay"):
+                await c.add("d", 1)
+            with pytest.raises(TypeError, match=r"coroutine function: use cache\.aio"):
+                cache["e"] = 1
+
+    asyncio.run(main())
+
+
+def test_cancelled_write_leaves_the_hold_to_its_time(
+    open_cache: Opener, redis_server: RedisServer, database: Database
+) -> None:
+    """A thread may still be in the writer, and commit later: nothing can be loaded into the cache before."""
+    begun = asyncio.Event()
+
+    async def write(key: Any, value: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    cache = open_cache(writer=write, loader=database.load)
+
+    async def main() -> None:
+        task = asyncio.create_task(cache.aio.set("k", 1))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await cache.aio.close()
+
+    with redis_server.client() as client:
+        asyncio.run(main())
+        assert client.get("nc:{default:0}:l:sk").startswith(b"H")

@@ -1,0 +1,294 @@
+"""The course of exchanges through a cluster, against nodes that answer as they are told; no network, no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from nearcache.errors import ServerReplyError, ShardError, ShardUnavailableError
+from nearcache.l2 import Exchange, Introduction, Reply, load_script
+from nearcache.l2.clustermap import NOWHERE, ClusterMap, _address
+from nearcache.l2.routing import Batch, Pause, Refresh, Router, Send
+from nearcache.options import Endpoint
+
+SECOND = 1_000_000_000
+SCRIPT = load_script("clear")
+READ = [(b"PTTL", b"k"), (b"GET", b"k")]
+WRITE = [SCRIPT.call([b"L"], [b"1"])]
+
+
+class Node:
+    """What the router knows of a node, and what it answers."""
+
+    def __init__(self, number: int, endpoint: Endpoint) -> None:
+        self.name = endpoint.name
+        self.host = endpoint.host
+        self.identity = 100 + number
+
+
+class Scene:
+    """A cluster of nodes ``a``, ``b``... at ports 1, 2..., and lanes 0, 1... in slots of the same number.
+
+    ``answer`` is called with the name of a node and the command, and returns the reply; a ``ShardError`` instead of a
+    reply is the node's.
+    """
+
+    def __init__(self, places: list[str], answer: Callable[[str, Any], Any], *, introduced: bool = True) -> None:
+        self.now = 0
+        self.nodes: list[Node] = []
+        self.sent: list[tuple[str, list[Any]]] = []
+        self.pauses: list[float] = []
+        self.refreshed = 0
+        self.after_refresh: list[str] | None = None
+        self.heard: list[tuple[int, int]] = []
+        self.introduced = introduced
+        self._answer = answer
+        seeds = [Endpoint(name="seed", host="seed", port=1, clustered=True)]
+        self.map = ClusterMap(seeds, range(len(places)), self._add, lambda: self.now)
+        self._place(places)
+        introduction = Introduction(self._commands, lambda lane, identity: self.heard.append((lane, identity)))
+        self.router = Router(self.map, cast("Any", self.nodes), introduction, lambda: self.now)
+
+    def _add(self, endpoint: Endpoint) -> int:
+        self.nodes.append(Node(len(self.nodes), endpoint))
+        return len(self.nodes) - 1
+
+    def _place(self, places: list[str]) -> None:
+        self.map.places[:] = [self.map.place_at(name, 7000) if name else NOWHERE for name in places]
+
+    def _commands(self, lane: int, identity: int) -> list[Any]:
+        known = self.introduced or (lane, identity) in self.heard
+        return [] if known else [load_script("adopt").call([b"L%d" % lane], [b"1"])]
+
+    def run(self, *exchanges: Exchange, seconds: float = 10.0) -> list[Reply | ShardError]:
+        """Carry out exchanges; return the results."""
+        course = self.router.course(exchanges, self.now + int(seconds * SECOND))
+        answer: Any = None
+        while True:
+            try:
+                request = course.send(answer)
+            except StopIteration as stop:
+                return cast("list[Reply | ShardError]", stop.value)
+            answer = None
+            if isinstance(request, Send):
+                answer = [self._perform(batch) for batch in request.batches]
+            elif isinstance(request, Refresh):
+                self.refreshed += 1
+                if self.after_refresh is not None:
+                    self._place(self.after_refresh)
+            else:
+                assert isinstance(request, Pause)
+                self.pauses.append(request.seconds)
+                self.now += int(request.seconds * SECOND)
+
+    def _perform(self, batch: Batch) -> Reply | ShardError:
+        node = self.nodes[batch.place]
+        self.sent.append((node.host, [command[0] for command in batch.commands]))
+        values = []
+        for command in batch.commands:
+            value = self._answer(node.host, command)
+            if isinstance(value, ShardError):
+                return value
+            values.append(ServerReplyError(node.name, value) if isinstance(value, str) else value)
+        return Reply(values, node.identity)
+
+
+def replies(results: list[Reply | ShardError]) -> list[Reply]:
+    """All of the results, which are replies."""
+    assert all(isinstance(result, Reply) for result in results)
+    return cast("list[Reply]", results)
+
+
+def test_exchanges_of_one_node_go_in_one_batch() -> None:
+    """However many lanes there are; each gets its own share of the answers."""
+    scene = Scene(["a", "b", "a"], lambda host, command: (host, command[1]))
+    found = replies(scene.run(Exchange(0, [(b"GET", b"x")]), Exchange(1, [(b"GET", b"y")]), Exchange(2, READ)))
+    assert sorted(scene.sent) == [("a", [b"GET", b"PTTL", b"GET"]), ("b", [b"GET"])]
+    assert [reply.values for reply in found] == [[("a", b"x")], [("b", b"y")], [("a", b"k"), ("a", b"k")]]
+    assert [reply.identity for reply in found] == [100, 101, 100]
+
+
+def test_moved_is_followed_and_remembered() -> None:
+    """All of it is asked for anew, so that it has the identity of one server."""
+    scene = Scene(["a"], lambda host, command: "MOVED 0 b:7000" if host == "a" else b"v")
+    (reply,) = replies(scene.run(Exchange(0, READ)))
+    assert (reply.values, reply.identity) == ([b"v", b"v"], 101)
+    assert scene.nodes[scene.map.places[0]].host == "b"
+    assert scene.pauses == []
+
+
+def test_moved_without_a_host_is_at_the_node_that_says_so() -> None:
+    """As nodes answer that do not know their own address."""
+    scene = Scene(["a"], lambda host, command: "MOVED 0 :7001" if len(scene.sent) == 1 else b"v")
+    replies(scene.run(Exchange(0, READ)))
+    assert scene.map.place_at("a", 7001) == scene.map.places[0]
+
+
+def test_moved_in_a_circle_ends() -> None:
+    """Two nodes that each name the other are left alone after a second, with an error that says so."""
+    scene = Scene(["a"], lambda host, command: f"MOVED 0 {'b' if host == 'a' else 'a'}:7000")
+    (error,) = scene.run(Exchange(0, WRITE))
+    assert isinstance(error, ShardUnavailableError)
+    assert "MOVED" in str(error)
+    assert not error.sent
+    assert sum(scene.pauses) <= 1.0
+
+
+def test_ask_is_followed_by_reads_once_and_keeps_no_identity() -> None:
+    """L1 must not keep what came from a server that is not the lane's."""
+
+    def answer(host: str, command: Any) -> Any:
+        return b"OK" if command[0] == b"ASKING" else b"v" if host == "b" or command[0] == b"PTTL" else "ASK 0 b:7000"
+
+    scene = Scene(["a"], answer)
+    (reply,) = replies(scene.run(Exchange(0, READ)))
+    assert (reply.values, reply.identity) == ([b"v", b"v"], 0)
+    assert scene.sent == [("a", [b"PTTL", b"GET"]), ("b", [b"ASKING", b"GET"])]
+    assert scene.nodes[scene.map.places[0]].host == "a"
+
+
+@pytest.mark.parametrize("reason", ["ASK 0 b:7000", "TRYAGAIN some keys are elsewhere"])
+def test_scripts_wait_until_a_slot_has_arrived(reason: str) -> None:
+    """With growing pauses; what was not executed is sent again."""
+    scene = Scene(["a"], lambda host, command: reason if scene.now < SECOND // 10 else b"done")
+    (reply,) = replies(scene.run(Exchange(0, WRITE)))
+    assert (reply.values, reply.identity) == ([b"done"], 100)
+    assert scene.pauses == sorted(scene.pauses)
+    assert len(scene.pauses) > 2
+
+
+def test_scripts_give_up_after_a_second_or_at_the_deadline() -> None:
+    """The error says why, and that nothing was executed."""
+    scene = Scene(["a"], lambda host, command: "TRYAGAIN later")
+    for seconds, most in ((10.0, 1.0), (0.1, 0.1)):
+        scene.pauses.clear()
+        (error,) = scene.run(Exchange(0, WRITE), seconds=seconds)
+        assert isinstance(error, ShardUnavailableError)
+        assert not error.sent
+        assert "TRYAGAIN" in str(error)
+        assert sum(scene.pauses) <= most
+
+
+def test_several_scripts_only_the_refused_one_is_sent_again() -> None:
+    """What was executed must not be executed twice."""
+    first, second = (load_script("take").call([key], [b"1"]) for key in (b"one", b"two"))
+    scene = Scene(["a"], lambda host, command: "MOVED 0 b:7000" if host == "a" and command is second else host.encode())
+    (reply,) = replies(scene.run(Exchange(0, [first, second])))
+    assert (reply.values, reply.identity) == ([b"a", b"b"], 0)
+    assert [len(commands) for _, commands in scene.sent] == [2, 1]
+
+
+def test_cluster_down_is_told_at_once() -> None:
+    """As a server that is away; reads need not wait for an election."""
+    scene = Scene(["a"], lambda host, command: "CLUSTERDOWN Hash slot not served")
+    (reply,) = replies(scene.run(Exchange(0, READ)))
+    assert all(isinstance(value, ShardUnavailableError) for value in reply.values)
+    assert scene.pauses == []
+
+
+def test_node_away_its_successor_is_asked_for() -> None:
+    """What it did not get is sent to whoever has the slot now; if that is nobody new, the caller is told."""
+    gone = ShardUnavailableError("a", "refused")
+    scene = Scene(["a"], lambda host, command: gone if host == "a" else b"v")
+    assert scene.run(Exchange(0, WRITE)) == [gone]
+    scene.after_refresh = ["b"]
+    (reply,) = replies(scene.run(Exchange(0, WRITE)))
+    assert (reply.values, reply.identity) == ([b"v"], 101)
+
+
+@pytest.mark.parametrize(("commands", "again"), [(READ, True), ([load_script("take").call([b"L"], [b"1"])], False)])
+def test_node_lost_in_the_middle_only_what_is_harmless_is_repeated(commands: list[Any], again: bool) -> None:
+    """A script that may have been executed is not."""
+    lost = ShardUnavailableError("a", "hung up", sent=True)
+    scene = Scene(["a"], lambda host, command: lost if host == "a" else b"v")
+    scene.after_refresh = ["b"]
+    (result,) = scene.run(Exchange(0, commands))
+    assert isinstance(result, Reply) is again
+    if not again:
+        assert result is lost
+
+
+def test_node_lost_after_a_part_was_executed_that_part_is_not_repeated() -> None:
+    """What was answered is told, and the rest has the error."""
+    first, second = (load_script("take").call([key], [b"1"]) for key in (b"one", b"two"))
+    lost = ShardUnavailableError("b", "refused")
+
+    def answer(host: str, command: Any) -> Any:
+        return lost if host == "b" else "MOVED 0 b:7000" if command is second else b"done"
+
+    scene = Scene(["a"], answer)
+    scene.after_refresh = ["a"]
+    (reply,) = replies(scene.run(Exchange(0, [first, second])))
+    assert (reply.values, reply.identity) == ([b"done", lost], 0)
+    assert [len(commands) for _, commands in scene.sent] == [2, 1]
+
+
+def test_invalidation_that_may_have_been_made_is_not_reported_as_certainly_not_made() -> None:
+    """Even if the last try did not get so far."""
+    errors = {"a": ShardUnavailableError("a", "hung up", sent=True), "b": ShardUnavailableError("b", "refused")}
+    scene = Scene(["a"], lambda host, command: errors[host])
+    scene.after_refresh = ["b"]
+    (error,) = scene.run(Exchange(0, WRITE))
+    assert error is errors["b"]
+    assert errors["b"].sent
+
+
+def test_slot_of_nobody_is_looked_for_and_then_told() -> None:
+    """Nothing is sent anywhere."""
+    scene = Scene([""], lambda host, command: b"v")
+    (error,) = scene.run(Exchange(0, READ))
+    assert isinstance(error, ShardUnavailableError)
+    assert (scene.refreshed, scene.sent) == (1, [])
+    scene.after_refresh = ["a"]
+    assert replies(scene.run(Exchange(0, READ)))[0].values == [b"v", b"v"]
+
+
+def test_lane_is_introduced_to_a_server_before_its_first_command_there() -> None:
+    """Each lane once, in the same batch, in front; and again where it goes."""
+    scene = Scene(["a", "a"], lambda host, command: b"v", introduced=False)
+    assert scene.router.place_of(0) == NOWHERE
+    found = replies(scene.run(Exchange(0, WRITE), Exchange(1, WRITE)))
+    assert [reply.values for reply in found] == [[b"v"], [b"v"]]
+    assert [word.name for word in scene.sent[0][1]] == ["adopt", "adopt", "clear", "clear"]
+    assert scene.heard == [(0, 100), (1, 100)]
+    scene.run(Exchange(0, WRITE))
+    assert [word.name for word in scene.sent[1][1]] == ["clear"]
+    scene._place(["b", "a"])
+    scene.run(Exchange(0, WRITE))
+    assert [word.name for word in scene.sent[2][1]] == ["adopt", "clear"]
+    assert scene.router.place_of(0) == scene.map.places[0]
+
+
+def test_lane_whose_introduction_failed_is_introduced_again() -> None:
+    """It is not taken for known."""
+    scene = Scene(["a"], lambda host, command: "NOPERM no" if command[0].name == "adopt" else b"v", introduced=False)
+    replies(scene.run(Exchange(0, WRITE)))
+    assert scene.heard == []
+    replies(scene.run(Exchange(0, WRITE)))
+    assert len(scene.sent[1][1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ([b"10.0.0.1", 7000, b"id", []], ("10.0.0.1", 7000)),
+        ([b"", 7000, b"id"], ("asked", 7000)),
+        ([None, 7000, b"id", []], ("asked", 7000)),
+        ([b"?", 7000, b"id", [b"ip", b"10.0.0.2"]], ("10.0.0.2", 7000)),
+        ([b"host.name", 7000, b"id", [b"ip", b"10.0.0.2"]], ("host.name", 7000)),
+    ],
+)
+def test_addresses_of_nodes_as_servers_write_them(server: list[Any], address: tuple[str, int]) -> None:
+    """A node may have a name, an address, or neither that it knows of."""
+    assert _address(server, "asked") == address
+
+
+def test_map_takes_over_ranges_and_forgets_slots_that_nobody_has() -> None:
+    """The first of the servers of a range is its primary."""
+    scene = Scene(["a", "b", "c"], lambda host, command: b"v")
+    nodes = scene.map._take([[0, 0, [b"x", 1, b"id"], [b"y", 2, b"id"]], [1, 1, [b"y", 2, b"id"]]], "asked")
+    assert nodes == [("x", 1), ("y", 2), ("y", 2)]
+    assert [place if place == NOWHERE else scene.nodes[place].host for place in scene.map.places] == ["x", "y", NOWHERE]
+    assert scene.map.lanes_at(scene.map.place_at("y", 2)) == [1]

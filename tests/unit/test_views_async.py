@@ -1,0 +1,100 @@
+"""Views through ``cache.aio``: the same entries and names, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache.aio import AsyncView
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+def test_async_view_methods_do_what_those_of_the_view_do() -> None:
+    """Every method, on keys that begin with the view's name."""
+
+    async def main() -> None:
+        async with nearcache.open("memory://").aio as c:
+            users: AsyncView[Any, Any] = c.view("users")
+            await users.set(7, "Ada", ttl=60)
+            assert await users.get(7) == await c.get(("users", 7)) == users.plain[7] == "Ada"
+            assert await users.get(8, "none") == "none"
+            assert (await users.contains(7), await users.contains(8)) == (True, False)
+            assert await users.setdefault(7, "x") == "Ada"
+            assert await users.setdefault(8, "Bob") == "Bob"
+            await users.set_many({1: "a", 2: "b"}, tags=["t"])
+            await users.update({3: "c"})
+            await users.update()
+            assert await users.get_many([1, 2, 3, 4]) == {1: "a", 2: "b", 3: "c"}
+            await users.delete_many([1])
+            assert await users.invalidate(2)
+            assert (await users.pop(3), await users.pop(3, None)) == ("c", None)
+            with pytest.raises(KeyError, match=r"^3$"):
+                await users.pop(3)
+            assert sorted(users.plain) == [7, 8]
+            assert repr(users).endswith(".view('users').aio")
+
+    asyncio.run(main())
+
+
+def test_async_view_verbs_and_clear_reach_what_the_view_holds() -> None:
+    """Verbs name the view's keys, and what they store goes with the view's clear."""
+
+    async def main() -> None:
+        cache = nearcache.open("memory://")
+        view, inner = cache.view("v").aio, cache.aio.view("v").view("w")
+        assert await view.add("k", 1)
+        value, version = await view.gets("k")
+        assert await view.cas("k", value + 1, version)
+        assert await view.incr("n") == 1
+        assert await view.compute("c", lambda old: [*old, 1], []) == [1]
+        assert await view.touch("k", 5)
+        assert await view.get_and_touch("k", 5) == await view.get_and_set("k", 3) == 2
+        assert await view.get_and_delete("c") == [1]
+        await inner.set("k", 1)
+        cache["k"] = "stays"
+        await view.clear()
+        assert await view.get_many(["k", "n"]) == await inner.get_many(["k"]) == {}
+        assert cache["k"] == "stays"
+        cache.close()
+
+    asyncio.run(main())
+
+
+def test_async_view_loaders_of_either_kind_get_the_key_of_the_view() -> None:
+    """One that awaits, one that blocks, an object that is called, and the cache's own, which gets the cache's key."""
+
+    async def load(key: Any) -> Any:
+        await asyncio.sleep(0)
+        return "awaited", key
+
+    class Loader:
+        async def __call__(self, key: Any) -> Any:
+            return "object", key
+
+    async def main() -> None:
+        async with nearcache.open("memory://", loader=lambda key: ("own", key)).aio as c:
+            view = c.view("v")
+            assert await view.get_or_load(1, load) == ("awaited", 1)
+            assert await view.get_or_load(2, lambda key: ("blocking", key)) == ("blocking", 2)
+            assert await view.get_or_load(3, Loader()) == ("object", 3)
+            assert await view.get_or_load(4) == ("own", ("v", 4))
+            assert await view.get_or_load(1) == ("awaited", 1)
+            assert await view.refresh(1) == ("own", ("v", 1))
+            assert await view.refresh(1, load) == ("awaited", 1)
+            await view.clear()
+            assert await view.get(1) is None
+
+    asyncio.run(main())
+
+
+def test_async_view_hit_does_not_suspend() -> None:
+    """What L1 holds is there at the first step."""
+    cache = nearcache.open("memory://")
+    cache.view("v")["k"] = 1
+    with pytest.raises(StopIteration) as stop:
+        cache.aio.view("v").get("k").send(None)
+    assert stop.value.value == 1
