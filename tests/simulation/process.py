@@ -332,6 +332,7 @@ class Process:
             _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,
             _sampling=None,
+            _scribe=None,
             reset_pending=self.store.reset_pending,
         )
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says
