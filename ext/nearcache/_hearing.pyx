@@ -39,17 +39,29 @@ from nearcache._frames cimport (
 )
 from nearcache._holding cimport bury
 from nearcache._lookup cimport hash_of, likely, unlikely
+from nearcache._polling cimport (
+    CLOCK_MONOTONIC,
+    MSG_DONTWAIT,
+    POLLIN,
+    POLLOUT,
+    clock_gettime,
+    nanosleep,
+    poll,
+    pollfd,
+    recv,
+    timespec,
+)
 from nearcache._store cimport Store, core_at
-
-
-cdef extern from "sys/socket.h" nogil:
-    const int MSG_DONTWAIT
-    ssize_t recv(int descriptor, void *buffer, size_t size, int flags)
 
 
 cdef enum:
     CHUNK_BYTES = 262144  # asked of the kernel at a time, and what an empty inbox keeps
     LONG_KEY = 1024  # whether longer ones are too long is for others to say
+    MOST_WATCHED = 256  # connections, and what wakes
+    STREAM_NS = 100000  # messages this close to each other are a stream,
+    GATHER_NS = 500000  # and this long a stream is let gather
+    MUCH_BYTES = 32768  # if so much came, more will have come meanwhile
+    MOST_CHUNKS = 16  # and how often to look before other connections have their turn
 
 CHUNK = CHUNK_BYTES
 
@@ -233,6 +245,128 @@ cdef class Inbox:
         taken = PyBytes_FromStringAndSize(self.data + self.begin, used)
         self.begin += used
         return taken
+
+
+@cython.final
+cdef class Watch:
+    """Waits for several connections, and hears what they bring as long as nobody else is needed for it.
+
+    Args:
+        store: Returns the store, or None when it is gone.
+
+    Other threads of this process go on while it waits, and are held up only while a message is applied.
+    """
+
+    cdef object store
+    cdef list inboxes
+    cdef list notes
+    cdef pollfd[MOST_WATCHED] watched
+    cdef int count
+    cdef int64_t woken_ns
+
+    def __init__(self, store):
+        self.store = store
+        self.inboxes = []
+        self.notes = []
+
+    def add(self, int descriptor, Inbox inbox=None, note=None):
+        """Watch a connection, to be heard with an inbox (None: others read it). ``note`` gets what that returns."""
+        if self.count == MOST_WATCHED:
+            raise ValueError(f"{MOST_WATCHED} connections are watched already")
+        self.watched[self.count] = pollfd(fd=descriptor, events=POLLIN, revents=0)
+        self.count += 1
+        self.inboxes.append(inbox)
+        self.notes.append(note)
+
+    def remove(self, int descriptor):
+        """Watch it no longer."""
+        cdef int at = place_of(self, descriptor)
+        self.count -= 1
+        self.watched[at] = self.watched[self.count]
+        self.inboxes[at] = self.inboxes[self.count]
+        self.notes[at] = self.notes[self.count]
+        self.inboxes.pop()
+        self.notes.pop()
+
+    def want(self, int descriptor, is_writing):
+        """Say whether there is something to send."""
+        self.watched[place_of(self, descriptor)].events = POLLIN | POLLOUT if is_writing else POLLIN
+
+    def wait(self, int64_t longest_ms):
+        """Return the descriptors that others have to see to, within the time; none: it is over.
+
+        Raises:
+            What ``__eq__`` of a key raises, or MemoryError: see :meth:`Inbox.hear`.
+        """
+        cdef int64_t until_ns = now_ns() + longest_ms * 1000000
+        cdef int64_t left_ms = longest_ms
+        cdef list concerned = []
+        cdef int ready
+        cdef int i
+        while True:
+            with nogil:
+                ready = poll(self.watched, <unsigned long>self.count, <int>min(left_ms, 3600000))
+                if ready > 0:
+                    gather(self)
+            for i in range(self.count if ready > 0 else 0):
+                if self.watched[i].revents != 0 and not attend(self, i):
+                    concerned.append(self.watched[i].fd)
+            left_ms = (until_ns - now_ns() + 999999) // 1000000
+            if concerned or left_ms <= 0:
+                return concerned
+
+
+cdef int place_of(Watch self, int descriptor) except -1:
+    cdef int at
+    for at in range(self.count):
+        if self.watched[at].fd == descriptor:
+            return at
+    raise ValueError(f"descriptor {descriptor} is not watched")
+
+
+cdef int64_t now_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef void gather(Watch self) noexcept nogil:
+    """Under a stream of messages, let some gather, as a network card does with interrupts.
+
+    Waking for each of them costs the user's threads, in turns of the interpreter lock, more than applying them does. A
+    message that comes alone is not delayed.
+    """
+    cdef timespec pause = timespec(tv_sec=0, tv_nsec=GATHER_NS)
+    cdef int64_t woken_ns = now_ns()
+    if woken_ns - self.woken_ns < STREAM_NS:
+        nanosleep(&pause, NULL)
+        woken_ns = now_ns()
+    self.woken_ns = woken_ns
+
+
+cdef bint attend(Watch self, int at) except -1:
+    """Hear what has come on one connection. Returns False if others have to see to it."""
+    cdef Inbox inbox = self.inboxes[at]
+    cdef Py_ssize_t count = MUCH_BYTES
+    cdef object heard
+    if inbox is None or inbox.blind or self.watched[at].revents != POLLIN:
+        return False
+    for _ in range(MOST_CHUNKS):
+        if count < MUCH_BYTES:
+            break
+        try:
+            count = inbox.fill(self.watched[at].fd)
+        except OSError:  # whoever reads next finds the connection ended
+            return False
+        store = self.store()
+        if store is None or count == 0:
+            return False
+        heard = inbox.hear(store)
+        if heard is not None:
+            self.notes[at](heard)
+        if inbox.begin < inbox.end:
+            return False
+    return True
 
 
 cdef int make_room(Inbox self, size_t more) except -1:

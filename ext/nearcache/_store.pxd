@@ -1,6 +1,6 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from nearcache._core cimport core_t, op_t, quota_t
+from nearcache._core cimport core_t, item_t, op_t, quota_t
 from nearcache._cores cimport cores_t
 
 
@@ -23,6 +23,13 @@ cdef class Store:
     cdef object listener       # or None
     cdef object teller         # see tell(); None until then
     cdef object __weakref__
+
+
+# What changes a store's tables is done by the module that made them: an empty table is known by its address there.
+cdef int begin_op(Store self, Op op) except -1
+cdef bint finish_op(Store self, Op op, object value, const item_t *item, uint64_t identity) except -1
+cdef bint confirm_op(Store self, Op op, const item_t *item, uint64_t identity) except -1
+cdef int give_up_op(Store self, Op op, bint drop) except -1
 
 
 cdef extern from *:

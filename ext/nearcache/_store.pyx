@@ -216,6 +216,37 @@ cdef core_t *opened_here(Store self, Op op) except NULL:
     return core_at(self, op.op.hash)
 
 
+# -- operations, for other modules too -------------------------------------------------------------------------
+
+
+cdef int begin_op(Store self, Op op) except -1:
+    lane_at(self, op.op.lane)
+    if not op.ready:
+        raise ValueError("the operation was not initialised: make a new one")
+    return open_op(core_at(self, op.op.hash), &op.op)
+
+
+cdef bint finish_op(Store self, Op op, object value, const item_t *item, uint64_t identity) except -1:
+    """As ``Store.finish``, for a read."""
+    cdef core_t *core = opened_here(self, op)
+    cdef uint32_t ref
+    find_for(core, &op.op, &ref)
+    return settle(core, &op.op, <PyObject *>value, item, identity, ref)
+
+
+cdef bint confirm_op(Store self, Op op, const item_t *item, uint64_t identity) except -1:
+    cdef core_t *core = opened_here(self, op)
+    cdef uint32_t ref
+    find_for(core, &op.op, &ref)
+    return restamp(core, &op.op, item, identity, ref)
+
+
+cdef int give_up_op(Store self, Op op, bint drop) except -1:
+    if op.op.lanes != NULL:
+        abandon_op(opened_here(self, op), &op.op, drop)
+    return 0
+
+
 # -- what Python sees ----------------------------------------------------------------------------------------
 
 
@@ -624,10 +655,7 @@ cdef class Store:
 
     def open(self, Op op not None):
         """Register an operation, before its request is sent (R1). A write poisons others on its key (R2)."""
-        lane_at(self, op.op.lane)
-        if not op.ready:
-            raise ValueError("the operation was not initialised: make a new one")
-        open_op(core_at(self, op.op.hash), &op.op)
+        begin_op(self, op)
 
     def join(self, key):
         """A read in flight on the key whose result a new reader may share; None if there is none."""
@@ -674,15 +702,12 @@ cdef class Store:
         Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if the
         operation may not store; then the value has to be read.
         """
-        cdef uint32_t ref
         cdef uint64_t server = identity
         cdef item_t item = item_t(
             wid=wid, deadline_ns=deadline_ns, size=0, stamp=op.op.stamp0, lane=op.op.lane, flags=0
         )
-        cdef core_t *core = opened_here(self, op)
         depend_on(self, &item, under)
-        find_for(core, &op.op, &ref)
-        return restamp(core, &op.op, &item, server, ref)
+        return confirm_op(self, op, &item, server) != 0
 
     def abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
@@ -690,8 +715,7 @@ cdef class Store:
         One that is not open any more may be abandoned too: without ``drop`` that does nothing. One that was
         never opened has nothing to complete: an interrupt may strike just before ``open``.
         """
-        if op.op.lanes != NULL:
-            abandon_op(opened_here(self, op), &op.op, drop)
+        give_up_op(self, op, drop)
 
     def suspect(self, key):
         """``(wid, value, lane)`` of an entry whose own time is not over but which may not be served now; else None.

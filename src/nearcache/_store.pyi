@@ -4,6 +4,8 @@ from typing import Any, Generic, TypeVar, overload
 
 from typing_extensions import disjoint_base
 
+__pyx_capi__: dict[str, object]
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")

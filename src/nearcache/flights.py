@@ -22,12 +22,11 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final
 
+from ._reads import ABANDONED, Read
 from ._store import Op
 from .errors import LoadCycleError
 
-#: Outcome of a flight that ended with nothing to share: the waiter has to do the work itself.
-ABANDONED: Final = object()
-_PENDING: Final = object()
+__all__ = ["ABANDONED", "AnyLock", "Callback", "Load", "Loads", "Read", "Signal", "renewal_of", "strand"]
 
 #: The token of the load on whose behalf this context runs. Unset: the thread is its own token.
 strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")
@@ -106,75 +105,6 @@ class Signal:
     def remove_done_callback(self, callback: Callback) -> None:
         """Forget a callback, if it is not being called already."""
         with self._lock:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
-
-
-class Read(Op):
-    """A pending L2 read that others may wait for.
-
-    Attributes:
-        since_ns: When it began: what it brings may be as old.
-        is_due: Whether what it brought is to be loaded anew.
-    """
-
-    __slots__ = ("_callbacks", "_carrier", "_done", "_outcome", "is_due", "since_ns")
-
-    def __init__(self, key: Hashable, lane: int, since_ns: int = 0) -> None:
-        super().__init__(key, lane)
-        self.since_ns = since_ns
-        self.is_due = False
-        self._outcome: Any = _PENDING
-        self._done: threading.Event | None = None
-        self._callbacks: list[Callback] = []
-        self._carrier = threading.get_ident()
-
-    @property
-    def outcome(self) -> Any:
-        """What came of it; :data:`ABANDONED` as long as nothing has."""
-        return ABANDONED if self._outcome is _PENDING else self._outcome
-
-    def resolve(self, outcome: object, lock: AnyLock) -> None:
-        """Give every waiter the outcome. Once is enough: later calls change nothing."""
-        with lock:
-            if self._outcome is not _PENDING:
-                return
-            self._outcome = outcome
-            done, callbacks = self._done, self._callbacks
-            self._callbacks = []
-        if done is not None:
-            done.set()
-        for callback in callbacks:
-            callback()
-
-    def wait(self, lock: AnyLock, timeout_s: float) -> Any:
-        """Return the outcome, or :data:`ABANDONED` if it is not there within the time.
-
-        It is abandoned at once in the thread that began the read, which only a thread with several things in hand
-        asks for: tasks, or a signal handler. It would keep itself waiting.
-        """
-        with lock:
-            if self._outcome is not _PENDING:
-                return self._outcome
-            if self._carrier == threading.get_ident():
-                return ABANDONED
-            if self._done is None:
-                self._done = threading.Event()
-            done = self._done
-        return self._outcome if done.wait(timeout_s) else ABANDONED
-
-    def add_done_callback(self, callback: Callback, lock: AnyLock) -> None:
-        """Have it called, in whatever thread, when :attr:`outcome` is there; at once if it is."""
-        with lock:
-            pending = self._outcome is _PENDING
-            if pending:
-                self._callbacks.append(callback)
-        if not pending:
-            callback()
-
-    def remove_done_callback(self, callback: Callback, lock: AnyLock) -> None:
-        """Forget a callback, if it is not being called already."""
-        with lock:
             if callback in self._callbacks:
                 self._callbacks.remove(callback)
 

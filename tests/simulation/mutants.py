@@ -18,7 +18,7 @@ from nearcache.bus.follower import Follower
 from nearcache.coherence import Attach, Detach, Lane, Suspect, Vouch
 from nearcache.flights import Load
 from nearcache.l2 import Reply, Script, load_script
-from nearcache.loading import bulk, reading, writing
+from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
@@ -185,7 +185,8 @@ def _forget_generation(patch: pytest.MonkeyPatch) -> None:
         return _REVALIDATED(*known, header, int.from_bytes(header[12:20], "big"), start_ns)
 
     patch.setattr(reading, "revalidated", revalidated)
-    patch.setattr(bulk, "revalidated", revalidated)
+    patch.setattr(bulk_reading, "revalidated", revalidated)
+    patch.setattr("nearcache.codecs.ValueCodec.usual", None)  # compiled code judges the usual ones
 
 
 def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:
@@ -206,7 +207,7 @@ def _never_replay(patch: pytest.MonkeyPatch) -> None:
 
 
 def _raise_on_reading(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bulk, "ShardError", _NeverRaised)
+    patch.setattr(bulk_reading, "ShardError", _NeverRaised)
 
 
 def _clear_keeps_l1(patch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
 #: Files that may be longer, how long, and why.
 MAY_BE_LONG = {
-    "ext/nearcache/_store.pyx": (930, "one class with its slots; Cython cannot spread it over files"),
+    "ext/nearcache/_store.pyx": (960, "one class with its slots; Cython cannot spread it over files"),
 }
 
 #: Where sleeping is allowed, and why. Everywhere else one waits for events.
@@ -35,7 +35,7 @@ _SKIPPING = re.compile(
 )
 _BARE_IGNORE = re.compile(r"#\s*type:\s*ignore\b(?!\[[\w, -]+\]  # \S)")
 _BARE_NOQA = re.compile(r"#\s*noqa\b(?!: [A-Z]+\d+)")
-_CYTHON_FUNCTION = re.compile(r"^(?P<indent>[ \t]*)(?:def|cdef|cpdef|async def)\b[^=\n]*\(")
+_CYTHON_FUNCTION = re.compile(r"^(?P<indent>[ \t]*)(?:def|cdef(?! class\b)|cpdef|async def)\b[^=\n]*\(")
 _C_FUNCTION = re.compile(r"^[A-Za-z_][^;=#]*\)[ \t]*\{[ \t]*$|^\{[ \t]*$")
 
 

@@ -11,8 +11,8 @@ from nearcache.coherence import CHAINED, Action, Forked, Lane
 from nearcache.coherence.lane import LAG_NS
 from nearcache.l2 import Reply
 from nearcache.loading import Tier
+from nearcache.loading.ears import Deaf
 from nearcache.loading.proof import prove, proven
-from nearcache.loading.tier import Deaf
 from support.followers import EPOCH, GENERATION, START, Scene, fill, push, standing
 
 BOUND = 2_000_000_000

@@ -12,16 +12,34 @@ from nearcache.coherence import pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.loading import Upkeep, catch_up, invalidate_tag, tags_named, write_many
+from nearcache.loading import Upkeep, catch_up, invalidate_tag, tags_named, write, write_many
+from nearcache.loading.ears import Deaf
 from nearcache.loading.tagging import generations, known
-from nearcache.loading.tier import TAGS_KEPT, Deaf, hex_id
-from support.steps import EPOCH, IDENTITY, World
+from nearcache.loading.tier import TAGS_KEPT, hex_id
+from support.steps import EPOCH, GENERATION, IDENTITY, World
 
 
 @pytest.fixture
 def world() -> World:
     """See :class:`World`."""
     return World()
+
+
+# -- a value that is in the way
+
+
+def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world: World) -> None:
+    """Nothing was changed. The copy in L1, which may be older than that value, is gone all the same."""
+    sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1000)
+    refused = [[2, hex_id(GENERATION), sealed, 1000]]
+    error = ShardUnavailableError("a", "no answer in time", sent=True)
+    steps = write(world.tier, world.store, "key", "new", 1000, absent_only=True)
+    with pytest.raises(ShardUnavailableError, match="no answer"):
+        world.run(steps, refused, error)
+    assert not world.tier.journals[0].owes
+    assert world.tier.counters.errors == 1
+    assert len(world.store) == 0
+    world.store.check_invariants()
 
 
 # -- tags

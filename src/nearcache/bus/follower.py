@@ -174,7 +174,7 @@ class Follower:
                 store = self._store()
                 heard = None if store is None else inbox.hear(store)
                 if heard is not None:
-                    self._note(heard)
+                    self.note(heard)
                 frame = inbox.take()
                 if frame is None:
                     return
@@ -192,7 +192,7 @@ class Follower:
         except Exception as error:  # noqa: BLE001  no memory, say: what was not applied cannot be vouched for
             self.lost(f"a message could not be applied: {error!r}")
 
-    def _note(self, heard: list[Ear]) -> None:
+    def note(self, heard: list[Ear]) -> None:
         """Tell the lanes what was applied without them."""
         for ear in heard:
             seq, wid, messages, dropped = ear.take()

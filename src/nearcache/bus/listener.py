@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import random
-import select
 import socket
 import threading
 import weakref
@@ -22,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from .._hearing import Watch
 from .._store import Store
 from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
@@ -34,9 +34,6 @@ from .observing import Observer
 
 _log: Final = logging.getLogger("nearcache")
 
-#: Messages this close to each other are a stream, and this long a stream is let gather.
-_STREAM_NS: Final = 100_000
-_GATHER_S: Final = 0.0005
 #: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
 _MUCH_BYTES: Final = 32_768
 _MOST_CHUNKS: Final = 16
@@ -114,9 +111,8 @@ class Listener:
         self._renew()
 
     def _renew(self) -> None:
-        self._poll = select.poll()
+        self._watch = Watch(self._store)
         self._by_descriptor: dict[int, Connection] = {}
-        self._woken_ns = 0
         self._due_ns = 0
         self._tend_ns = 0
         self._renew_ns = 0
@@ -125,7 +121,7 @@ class Listener:
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._poll.register(self._wake_in, select.POLLIN)
+        self._watch.add(self._wake_in.fileno())
         self._arrivals: queue.SimpleQueue[tuple[Connection, Link | Exception]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = threading.Event()
@@ -244,10 +240,9 @@ class Listener:
 
     def _turn(self) -> None:
         pause_ms = max(0, -((self._clock() - self._due_ns) // 1_000_000))
-        ready = self._poll.poll(pause_ms)
+        ready = self._watch.wait(pause_ms)
         self._notice_sleep()
-        self._moderate()
-        for descriptor, _ in ready:
+        for descriptor in ready:
             connection = self._by_descriptor.get(descriptor)
             if connection is None:
                 self._drain_wake()
@@ -275,18 +270,6 @@ class Listener:
                 connection.follower.suspended(now_ns)
             self._due_ns = 0
         self._slept_ns = max(slept_ns, self._slept_ns)
-
-    def _moderate(self) -> None:
-        """Under a stream of messages, let some gather, as a network card does with interrupts.
-
-        Waking for each of them costs the user's threads, in turns of the interpreter lock, more than applying them
-        does. A message that comes alone is not delayed.
-        """
-        now_ns = self._clock()
-        if now_ns - self._woken_ns < _STREAM_NS:
-            self._stopping.wait(_GATHER_S)
-            now_ns = self._clock()
-        self._woken_ns = now_ns
 
     def _keep_house(self) -> None:
         """Do what is due, and find out when to do it again. Whoever changes what is due sets ``_due_ns`` to 0."""
@@ -369,7 +352,11 @@ class Listener:
         connection.link = link
         link.sock.setblocking(False)
         self._by_descriptor[link.sock.fileno()] = connection
-        self._poll.register(link.sock, select.POLLIN)
+        follower = connection.follower
+        if link.plain:
+            self._watch.add(link.sock.fileno(), follower.inbox, follower.note)
+        else:
+            self._watch.add(link.sock.fileno())
         connection.follower.connected(link.identity, self._clock(), link.reader, link.more)
         self._follow_up(connection)
 
@@ -425,6 +412,8 @@ class Listener:
             if data:
                 follower.received(data, self._clock())
             return -1 if data is None else len(data)
+        if len(follower.inbox):  # what was heard up to here, and is for the follower
+            follower.digest(self._clock())
         descriptor, count = link.sock.fileno(), -1
         for _ in range(_MOST_CHUNKS):
             count = follower.inbox.fill(descriptor)
@@ -452,7 +441,7 @@ class Listener:
             return
         if bool(follower.outgoing) != connection.blocked:
             connection.blocked = not connection.blocked
-            self._poll.modify(link.sock, select.POLLIN | (select.POLLOUT if connection.blocked else 0))
+            self._watch.want(link.sock.fileno(), connection.blocked)
         if follower.answered:
             follower.answered = False
             connection.failures = 0
@@ -463,7 +452,7 @@ class Listener:
     def _drop_link(self, connection: Connection) -> None:
         link, connection.link = connection.link, None
         if link is not None:
-            self._poll.unregister(link.sock)
+            self._watch.remove(link.sock.fileno())
             del self._by_descriptor[link.sock.fileno()]
             link.close()
             connection.blocked = False

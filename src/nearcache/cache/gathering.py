@@ -48,6 +48,9 @@ class GatheringCache(SwappingCache[K, V]):
     def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
         found, missed = self._hits(keys, limit_ns)
         if missed:
+            if self.settings.key is None:
+                found.update(self._run(self._reading_many(missed, limit_ns)))
+                return found
             named = {key: self._name(key) for key in missed}
             more = self._run(self._reading_many(named.values(), limit_ns))
             found.update((key, more[name]) for key, name in named.items() if name in more)

@@ -34,6 +34,7 @@ class IsolatedCache(TieredCache[K, V]):
     """
 
     isolation = "copy"
+    is_plain = False
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         if callable(listener := options.get("on_removal")):

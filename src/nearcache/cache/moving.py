@@ -49,6 +49,11 @@ class MovingCache(GatheringCache[K, V]):
         version = membership.change(target, wait_s)
         return Resharded(version, target.names, sum(moved(before, target).values()) / SLOTS)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether operations may be completed without going through :meth:`finish` and :meth:`confirm`."""
+        return not self._tier.has_moved
+
     def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """See :class:`Store`. What was read of an owner that has been left is not kept."""
         tier = self._tier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from nearcache.absence import ABSENT, Absent
@@ -88,6 +88,14 @@ class ValueCodec:
         self._scope = scope
         self.failures = failures
         self.max_value = max_value
+
+    @property
+    def usual(self) -> tuple[int, Callable[[Payload, int], Any], int] | None:
+        """What reads an envelope without flags: number and ``decode`` of the codec, and the most bytes of a payload.
+
+        None: it takes more than that.
+        """
+        return None if self._guard is not None else (self._codec_id, self._codec.decode, self.max_value)
 
     def encode(self, value: Any) -> Encoded:
         """Return ``value`` encoded, to be sealed as often as its generation has to be corrected.

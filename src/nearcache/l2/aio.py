@@ -14,7 +14,7 @@ import copy
 import select
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..clocks import Clock
@@ -47,7 +47,13 @@ class AsyncDriver:
         self._closed = False
         self._loops = PerLoop(self._begin)
 
-    async def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Reply | ShardError]:
+    async def execute(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        timeout_s: float,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
+    ) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order. See :meth:`Driver.execute`."""
         self._check_open()
         deadline_ns = self._clock() + int(timeout_s * 1e9)
@@ -56,18 +62,23 @@ class AsyncDriver:
         for number, commands in exchanges:
             pool = pools.of(number, self._driver.shard(number))
             tasks.append(Task(pool.shard, commands, pack(commands), None, pool))
-        return await self._finish(tasks, deadline_ns)
+        return await self._finish(tasks, deadline_ns, on_reply)
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the cache was closed")
 
-    async def _finish(self, tasks: list[Task], deadline_ns: int) -> list[Reply | ShardError]:
+    async def _finish(
+        self,
+        tasks: list[Task],
+        deadline_ns: int,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
+    ) -> list[Reply | ShardError]:
         """Carry out tasks; return their results."""
         if len(tasks) == 1:
             await self._carry_out(tasks[0], deadline_ns)
         else:
-            await self._carry_out_all(tasks, deadline_ns)
+            await self._carry_out_all(tasks, deadline_ns, on_reply)
         return [task.outcome() for task in tasks]
 
     def close(self) -> None:
@@ -88,10 +99,18 @@ class AsyncDriver:
     def _begin(self, loop: asyncio.AbstractEventLoop) -> _Pools:
         return _Pools(loop, self._driver.pool_size, self._clock)
 
-    async def _carry_out_all(self, tasks: list[Task], deadline_ns: int) -> None:
+    async def _carry_out_all(
+        self, tasks: list[Task], deadline_ns: int, on_reply: Callable[[int, Reply | ShardError], None] | None
+    ) -> None:
         """Each on a connection of its own, so that a shard that does not answer holds up no other."""
         loop = asyncio.get_running_loop()
-        parts = [loop.create_task(self._carry_out(task, deadline_ns)) for task in tasks]
+
+        async def carry_out(place: int, task: Task) -> None:
+            await self._carry_out(task, deadline_ns)
+            if on_reply is not None:
+                on_reply(place, task.outcome())
+
+        parts = [loop.create_task(carry_out(place, task)) for place, task in enumerate(tasks)]
         try:
             await asyncio.gather(*parts)
         except BaseException:

@@ -63,7 +63,13 @@ class ClusterDriver(Driver):
         self._shards.append(self._make_shard(place, endpoint))
         return place
 
-    def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float | None = None) -> list[Reply | ShardError]:
+    def execute(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        timeout_s: float | None = None,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,  # noqa: ARG002  a reply may lead elsewhere
+    ) -> list[Reply | ShardError]:
         """See :meth:`Driver.execute`. Cost: one round trip to each node concerned, all at once."""
         now = self._clock()
         deadline_ns = now + (self._timeout_ns if timeout_s is None else int(timeout_s * 1e9))

@@ -28,7 +28,13 @@ class AsyncClusterDriver(AsyncDriver):
     def __init__(self, driver: ClusterDriver) -> None:
         super().__init__(driver)
 
-    async def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Reply | ShardError]:
+    async def execute(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        timeout_s: float,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,  # noqa: ARG002  a reply may lead elsewhere
+    ) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order. See :meth:`ClusterDriver.execute`."""
         self._check_open()
         driver = self._driver
@@ -60,7 +66,7 @@ class AsyncClusterDriver(AsyncDriver):
                 self._check_open()
 
     async def _send(
-        self, batches: Sequence[tuple[int, list[Command], bytes]], deadline_ns: int
+        self, batches: Sequence[tuple[int, Sequence[Command], bytes]], deadline_ns: int
     ) -> list[Reply | ShardError]:
         pools = self._loops.here()
         tasks = []

@@ -11,6 +11,7 @@ import re
 import select
 from typing import TYPE_CHECKING, Any, Final
 
+from .._reads import gather
 from ..errors import ServerReplyError, ShardError
 
 if TYPE_CHECKING:
@@ -101,13 +102,7 @@ class Connection:
         Raises:
             hiredis.ProtocolError: What came is not RESP.
         """
-        gets = self.reader.gets
-        for _ in range(count - len(values)):
-            value = gets()
-            if value is MORE:
-                return False
-            values.append(value)
-        return True
+        return gather(self.reader.gets, MORE, values, count)
 
     def close(self) -> None:
         """Close the file descriptor. No protocol traffic, so that a forked child leaves its parent's session alone."""

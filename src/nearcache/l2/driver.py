@@ -135,12 +135,20 @@ class Driver:
         )
         self._shards = [self._make_shard(number, endpoint) for number, endpoint in enumerate(endpoints)]
 
-    def execute(self, exchanges: Sequence[Exchange], *, timeout_s: float | None = None) -> list[Reply | ShardError]:
+    def execute(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        timeout_s: float | None = None,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
+    ) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order.
 
         Args:
             exchanges: Usually one per shard; several of one shard go over as many connections, in no order.
             timeout_s: When to give up, from now; None: the driver's ``timeout_s``.
+            on_reply: Called with an exchange's place and what came of it, as soon as that is there, while others are
+                waited for. Not of every one: only where there is something to wait for.
         Raises:
             ClosedError: The driver was closed.
             TypeError: A command holds something that cannot be sent; nothing has been.
@@ -154,7 +162,7 @@ class Driver:
             shard, commands = exchanges[0]
             return [self._short(self._shards[shard], commands, now, deadline_ns)]
         tasks = [Task(self._shards[shard], commands, pack(commands), None) for shard, commands in exchanges]
-        self._rounds(tasks, deadline_ns)
+        self._rounds(tasks, deadline_ns, on_reply)
         return [task.outcome() for task in tasks]
 
     def meet(self, timeout_s: float) -> list[Reply | ShardError]:
@@ -227,7 +235,7 @@ class Driver:
         for part in self._parts:
             part.close()
 
-    def _short(self, shard: Shard, commands: list[Command], now: int, deadline_ns: int) -> Reply | ShardError:
+    def _short(self, shard: Shard, commands: Sequence[Command], now: int, deadline_ns: int) -> Reply | ShardError:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""
         data = pack(commands)
         task = None
@@ -251,7 +259,12 @@ class Driver:
         self._rounds([task], deadline_ns)
         return task.outcome()
 
-    def _rounds(self, tasks: list[Task], deadline_ns: int) -> None:
+    def _rounds(
+        self,
+        tasks: list[Task],
+        deadline_ns: int,
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
+    ) -> None:
         """Give every task its result.
 
         A round never waits for a connection while it holds others: two calls that hold what the other waits for would
@@ -264,7 +277,10 @@ class Driver:
                 under_way = {task.flow: task for task in pending if task.flow is not None}
                 for flow in run(list(under_way), deadline_ns, self._clock):
                     # At once: a slow shard must not keep the others' connections from their pools.
-                    under_way[flow].settle(time_left=self._clock() < deadline_ns)
+                    task = under_way[flow]
+                    task.settle(time_left=self._clock() < deadline_ns)
+                    if on_reply is not None and task.result is not None:
+                        on_reply(tasks.index(task), task.result)
             except BaseException:
                 for task in pending:
                     task.abandon()

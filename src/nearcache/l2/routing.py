@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     """
 
     place: int
-    commands: list[Command]
+    commands: Sequence[Command]
     data: bytes
     told: list[int]
     identity: int
@@ -96,7 +96,7 @@ class _Leg:
     """
 
     lane: int
-    commands: list[Command]
+    commands: Sequence[Command]
     values: list[Any] = field(default_factory=list)
     due: list[int] = field(default_factory=list)
     asks: dict[int, int] = field(default_factory=dict)

@@ -7,10 +7,11 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
+from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
 from .pool import AnyPool
-from .scripts import Script
+from .scripts import STAGE_BYTES, Script
 from .shard import Shard
 from .transfer import Flow
 
@@ -36,7 +37,7 @@ class Exchange(NamedTuple):
     """
 
     shard: int
-    commands: list[Command]
+    commands: Sequence[Command]
 
 
 class Reply(NamedTuple):
@@ -78,7 +79,7 @@ class Task:
     )
 
     def __init__(
-        self, shard: Shard, commands: list[Command], data: bytes, flow: Flow | None, pool: AnyPool | None = None
+        self, shard: Shard, commands: Sequence[Command], data: bytes, flow: Flow | None, pool: AnyPool | None = None
     ) -> None:
         self.shard = shard
         self.pool = shard.pool if pool is None else pool
@@ -202,13 +203,18 @@ class Task:
 
 def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
+    if isinstance(commands, Commands):
+        return commands.data
     pack = hiredis.pack_command
     known: set[bytes] = set()
     parts = []
     for command in commands:
         script = command[0]
         if script.__class__ is not Script:
-            parts.append(pack(command))
+            if script == b"SET" and len(command[2]) >= STAGE_BYTES:
+                parts += _staged(command)
+            else:
+                parts.append(pack(command))
         elif in_full and script.sha not in known:
             known.add(script.sha)
             parts.append(pack((b"EVAL", script.source, *command[1:])))
@@ -217,7 +223,16 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     return b"".join(parts)
 
 
-def repeatable(commands: list[Command]) -> bool:
+def _staged(command: Command) -> list[bytes]:
+    """The parts of a command with a large third word, which is not copied here."""
+    verb, name, large, *rest = command
+    head = b"*%d\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n" % (
+        len(command), len(verb), verb, len(name), name, len(large),
+    )  # fmt: skip
+    return [head, large, b"\r\n", *(b"$%d\r\n%b\r\n" % (len(word), word) for word in rest)]
+
+
+def repeatable(commands: Sequence[Command]) -> bool:
     """Return whether executing the commands twice does no harm."""
     for first in (command[0] for command in commands):
         if isinstance(first, Script):

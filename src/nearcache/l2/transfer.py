@@ -7,6 +7,7 @@ large the batch; and one deadline holds for everything.
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -106,11 +107,13 @@ class Flow:
 def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list[Any] | Flow:
     """Send a request and return its replies, if all goes as usual; else the flow as it stands.
 
-    As usual means: sent in one piece, answered in one piece, no error among the replies.
+    As usual means: sent in one piece, answered in time, no error among the replies.
     """
     flow = None
     values: list[Any] = []
     sent = 0
+    heard = False
+    start = time.monotonic()
     try:
         # What the last call left is near enough in most cases, and costs no system call.
         if not 0.9 * seconds <= connection.seconds <= 1.02 * seconds:
@@ -118,13 +121,18 @@ def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list
         sock = connection.sock
         sent = sock.send(data) if len(data) <= connection.once else 0
         if sent == len(data):
-            chunk = sock.recv(CHUNK)
-            if chunk:
+            while chunk := sock.recv(CHUNK):
+                heard = True
                 connection.reader.feed(chunk)
-                if connection.parse(values, count) and not connection.errors and not connection.reader.has_data():
-                    return values
+                if connection.parse(values, count):
+                    if not connection.errors and not connection.reader.has_data():
+                        return values
+                    break
+                left = start + seconds - time.monotonic()
+                if left <= 0 or connection.has_buffered():
+                    break
+                connection.set_timeout(left)  # a large answer takes several; one that drips must not take for ever
             flow = Flow(connection, data, count)
-            flow.heard = bool(chunk)
             if not chunk:
                 flow.take(chunk)
     except (OSError, hiredis.HiredisError) as error:
@@ -132,6 +140,7 @@ def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list
         flow.failure = error
     flow = flow or Flow(connection, data, count)
     flow.sent = sent
+    flow.heard = heard
     flow.values = values
     return flow
 

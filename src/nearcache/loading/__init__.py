@@ -15,7 +15,8 @@ from .behind import (
     still_waiting,
     take_behind,
 )
-from .bulk import delete_many_behind, invalidate_many, read_many, write_many
+from .bulk import delete_many_behind, invalidate_many, write_many
+from .bulk_reading import read_many
 from .filling import Loading, load, load_young, look, refresh
 from .gathering import Gathering, gather
 from .reading import contains, read

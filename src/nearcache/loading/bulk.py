@@ -1,4 +1,4 @@
-"""Many keys at once: one round trip per shard, all shards in parallel. Steps only: no I/O here.
+"""Writing many keys at once: one round trip per shard, all shards in parallel. Steps only: no I/O here.
 
 Each shard gets its share in one batch of commands. Writes go in chunks, because one chunk is one message, one write
 id and one uninterrupted piece of work for the server.
@@ -6,22 +6,17 @@ id and one uninterrupted piece of work for the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._store import Op, Store
-from ..absence import Absent
 from ..codecs import Encoded
 from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
-from ..flights import ABANDONED, Load, Read
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .acking import confirmed
 from .aging import Times, judge
-from .proof import Proof, prove, proven
-from .reading import accept, keep, revalidated, stale_copy
-from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
@@ -34,131 +29,6 @@ CHUNK_BYTES: Final = 1 << 20
 _MESSAGE_BYTES: Final = 60_000
 _ATTEMPTS: Final = 5
 _NO_LIFE: Final = Life(0)
-
-
-# -- reading -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class _Wanted:
-    """One key of a ``read_many``."""
-
-    name: Any
-    encoded: bytes
-    op: Read
-    suspect: tuple[int, Any, int] | None
-    start_ns: int = 0
-
-
-def read_many(
-    tier: Tier, store: Store[Any, Any], names: Iterable[Any], flights: Mapping[Any, Load] | None = None
-) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys. ``flights``: the loads that these reads are a part of.
-
-    Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
-    """
-    by_shard: dict[int, list[_Wanted]] = {}
-    found: dict[Any, Any] = {}
-    waiting: dict[Any, _Wanted] = {}
-    now_ns = tier.clock()
-    try:
-        for name in dict.fromkeys(names):
-            shard, encoded = tier.place(name)
-            if tier.is_owed(shard, encoded):
-                tier.count(misses=1)
-                continue
-            wanted = _Wanted(name, encoded, Read(name, shard, now_ns), store.suspect(name))
-            waiting[name] = wanted
-            store.open(wanted.op)
-            if flights is not None:
-                flights[name].op = wanted.op
-            by_shard.setdefault(shard, []).append(wanted)
-        again = yield from _round(tier, store, by_shard, found, waiting)
-        if again:
-            # Suspects that L2 has another value for. Their second read starts afresh, as any read does.
-            for share in again.values():
-                for wanted in share:
-                    wanted.suspect = None
-            yield from _round(tier, store, again, found, waiting)
-    finally:
-        for wanted in waiting.values():  # the shard failed, or we were interrupted
-            store.abandon(wanted.op, drop=False)
-            wanted.op.resolve(ABANDONED, tier.lock)
-    return found
-
-
-def _round(
-    tier: Tier,
-    store: Store[Any, Any],
-    by_shard: dict[int, list[_Wanted]],
-    found: dict[Any, Any],
-    waiting: dict[Any, _Wanted],
-) -> Steps[dict[int, list[_Wanted]]]:
-    start_ns = tier.clock()
-    exchanges: list[Exchange] = []
-    proofs: list[Proof | None] = []
-    for shard, share in by_shard.items():
-        commands: list[Any] = []
-        for wanted in share:
-            name = tier.names[shard].value(wanted.encoded)
-            wanted.start_ns = start_ns
-            body: Command = (b"GET", name)
-            if wanted.suspect is not None:
-                is_tagged = wanted.suspect[2] >= tier.derived.lanes
-                body = (b"GETRANGE", name, *(TAGGED_RANGE if is_tagged else HEADER_RANGE))
-            commands += [(b"PTTL", name), body]
-        exchange, proof = prove(tier, shard, [*commands, tier.ask_generation(shard)])
-        exchanges.append(exchange)
-        proofs.append(proof)
-    replies = yield exchanges
-    again: dict[int, list[_Wanted]] = {}
-    for (shard, share), proof, reply in zip(by_shard.items(), proofs, replies, strict=True):
-        try:
-            answered = proven(tier, proof, answer(reply))
-            stale = yield from _settle(tier, store, shard, share, answered, found)
-        except ShardError:  # at once, or when asked for the generation once more
-            tier.count(errors=1)
-            for wanted in share:
-                copy = stale_copy(tier, store, wanted.name, shard)
-                if copy is not MISSING:
-                    found[wanted.name] = copy
-            continue
-        if stale:
-            again[shard] = stale
-        for wanted in share:
-            if wanted not in stale:
-                del waiting[wanted.name]
-                wanted.op.resolve(found.get(wanted.name, MISSING), tier.lock)
-    return again
-
-
-def _settle(
-    tier: Tier, store: Store[Any, Any], shard: int, share: list[_Wanted], reply: Reply, found: dict[Any, Any]
-) -> Steps[list[_Wanted]]:
-    generation = tier.generation_in(shard, reply.values[-1])
-    stale = []
-    for wanted, pttl_ms, body in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
-        if wanted.suspect is not None:
-            wid, value, _ = wanted.suspect
-            deadline_ns, under = yield from revalidated(
-                tier, store, shard, wid, pttl_ms, body, generation, wanted.start_ns
-            )
-            if deadline_ns:
-                store.confirm(wanted.op, wid, deadline_ns, reply.identity, under)
-                tier.count(hits=1, revalidated=1)
-                found[wanted.name] = value
-            else:
-                tier.count(suspects_dropped=1)
-                stale.append(wanted)
-            continue
-        taken = yield from accept(tier, store, shard, wanted.encoded, body, pttl_ms, generation, wanted.start_ns)
-        keep(tier, store, wanted.op, taken, len(body or b""), reply.identity)
-        if taken.value is not MISSING and not isinstance(taken.value, Absent):
-            found[wanted.name] = taken.value
-    return stale
-
-
-# -- writing -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -417,7 +287,7 @@ def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None, int]]) -> Ite
         yield chunk
 
 
-def _send(chunks: list[_Chunk], commands: list[list[Command]]) -> Steps[list[tuple[Any, int]]]:
+def _send(chunks: list[_Chunk], commands: Sequence[Sequence[Command]]) -> Steps[list[tuple[Any, int]]]:
     """Send each chunk's commands, all of a shard's in one batch. Returns ``(last answer or ShardError, identity)``."""
     places: dict[int, list[int]] = {}
     for place, chunk in enumerate(chunks):

@@ -26,7 +26,7 @@ from ..flights import ABANDONED, Load, Signal
 from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
 from .ages import read_young
-from .bulk import read_many
+from .bulk_reading import read_many
 from .filling import holder_of, outlast, waiting_value
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
 from .reading import accept

@@ -46,7 +46,7 @@ class Proof(NamedTuple):
     before: Place
 
 
-def prove(tier: Tier, lane: int, commands: list[Any]) -> tuple[Exchange, Proof | None]:
+def prove(tier: Tier, lane: int, commands: Any) -> tuple[Exchange, Proof | None]:
     """Return the exchange for a read that is registered, and what its reply is to be given to.
 
     Where the server says who it is there is nothing to prove, and nothing is added.

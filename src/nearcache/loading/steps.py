@@ -8,7 +8,7 @@ an event loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,6 +64,19 @@ class Spawn:
 
     make: Callable[[], Steps[Any]]
     loader: Callable[..., Any]
+
+
+class Exchanges(list[Exchange]):
+    """Exchanges whose replies can be dealt with one by one.
+
+    Attributes:
+        on_reply: May be called with the place of an exchange and its reply as soon as that is there, in the thread that
+            carries out the steps. All replies together are the answer in any case.
+    """
+
+    def __init__(self, exchanges: Iterable[Exchange], on_reply: Callable[[int, Reply | ShardError], None]) -> None:
+        super().__init__(exchanges)
+        self.on_reply = on_reply
 
 
 #: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
@@ -129,7 +142,8 @@ class ThreadRunner:
 
     def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
         if not self._tier.changing:
-            replies = self._driver.execute(request, timeout_s=left_s)
+            on_reply = request.on_reply if isinstance(request, Exchanges) else None
+            replies = self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)
             try:

@@ -15,7 +15,7 @@ from .filling import Loading, carry_out, carry_out_anew
 from .gathering import Gathering, gather
 from .moving import Spread, heed
 from .replies import MISSING
-from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
+from .steps import Await, Call, Exchanges, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
 
 
@@ -124,7 +124,8 @@ class AsyncRunner:
 
     async def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
         if not self._tier.changing:
-            replies = await self._driver.execute(request, timeout_s=left_s)
+            on_reply = request.on_reply if isinstance(request, Exchanges) else None
+            replies = await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)
             try:

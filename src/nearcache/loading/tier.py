@@ -6,9 +6,9 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
@@ -21,6 +21,7 @@ from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import Placement, layout
 from .births import Births
+from .ears import Deaf, Ears, Witness
 from .stale import StaleCopies
 from .versions import TagStore, Versions
 
@@ -79,65 +80,6 @@ class L2Counters:
     poisoned: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
-
-
-class Ears(Protocol):
-    """Who hears the messages: the bus."""
-
-    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
-        """Call ``woken`` once when a message names the key, or may have been missed; False: nothing is heard."""
-
-    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
-        """Forget a registration."""
-
-    def watch(self, wid: int, seen: Callable[[], None]) -> None:
-        """Call ``seen`` once when a message with this write id is heard."""
-
-    def unwatch(self, wid: int) -> None:
-        """Forget a write id."""
-
-    def fence(self, lane: int, woken: Callable[[], None]) -> bool:
-        """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
-
-    def place(self, lane: int) -> tuple[int, int, int] | None:
-        """Epoch, number and write id of the lane's last message, from when it begins to be applied; None: not known."""
-
-
-class Witness(Protocol):
-    """Who is told what this process is about to send, in order to know its messages when they come."""
-
-    def writing(self, wid: int, name: Any, value: Any) -> None:
-        """A value is about to be written under this id."""
-
-    def calling(self, script: Script, arguments: tuple[bytes, ...]) -> None:
-        """A script is about to be called; the first argument is the id of what it does."""
-
-    def loaded_alone(self, wid: int) -> None:
-        """What was written under this id is stored, and there is no message about it."""
-
-
-class Deaf:
-    """Nobody listens."""
-
-    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:  # noqa: ARG002
-        """Nothing will be heard."""
-        return False
-
-    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
-        """Nothing to forget."""
-
-    def watch(self, wid: int, seen: Callable[[], None]) -> None:
-        """Nothing will be heard."""
-
-    def unwatch(self, wid: int) -> None:
-        """Nothing to forget."""
-
-    def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
-        """Nothing will be heard."""
-        return False
-
-    def place(self, lane: int) -> None:
-        """Nothing has been heard."""
 
 
 class Leased(NamedTuple):
@@ -240,9 +182,7 @@ class Tier(Versions):
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
         self.codec = codec
         self.ttl_ms, self.l1_ttl_ms = ttl_ms, l1_ttl_ms
-        self.bound_ns = bound_ns
-        self.freshness = freshness
-        self.clock = clock
+        self.bound_ns, self.freshness, self.clock = bound_ns, freshness, clock
         self.scripts = Scripts()
         self.loads = Loads()
         # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
-from ..errors import ServerReplyError
+from ..errors import ServerReplyError, ShardError
 from ..freshness import Life
 from ..l2 import STAGE_BYTES, Command, stage
 from .acking import confirmed
@@ -60,11 +60,20 @@ def write(
         under = depend(tier, store, shard, tags)
         stated = (yield from generations(tier, tags)) if tags else ()
         sealing = _Sealing(content, life, stated, under, way)
-        return (yield from _write(tier, store, op, encoded, value, sealing, absent_only))
+        there = yield from _write(tier, store, op, encoded, value, sealing, absent_only)
     except BaseException as error:
         if tier.give_up(store, op, encoded, error) and way.room is None:  # what is not queued is not written
             return MISSING
         raise
+    if isinstance(there, _Unread) and not tier.forgives:
+        raise there.error
+    return MISSING if isinstance(there, _Unread) else there
+
+
+class _Unread(NamedTuple):
+    """There is a value in the way, and why it is not known which. Nothing has been changed, so nothing is owed."""
+
+    error: ShardError
 
 
 class _Sealing(NamedTuple):
@@ -103,7 +112,14 @@ def _write(
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:
-            found = yield from accept(tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns, strict=True)
+            try:
+                found = yield from accept(
+                    tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns, strict=True
+                )
+            except ShardError as error:
+                tier.count(errors=1)
+                store.abandon(op, drop=True)
+                return _Unread(error)
             if found.value is not MISSING and not isinstance(found.value, Absent):
                 store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
                 return found.value

@@ -1,0 +1,25 @@
+"""What the system has for waiting: descriptors that are watched, a clock, and sockets that are read."""
+
+
+cdef extern from "poll.h" nogil:
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    const short POLLIN
+    const short POLLOUT
+    int poll(pollfd *watched, unsigned long count, int timeout_ms)
+
+
+cdef extern from "time.h" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    const int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec *now)
+    int nanosleep(const timespec *wanted, timespec *left)
+
+
+cdef extern from "sys/socket.h" nogil:
+    const int MSG_DONTWAIT
+    ssize_t recv(int descriptor, void *buffer, size_t size, int flags)

@@ -1,0 +1,405 @@
+"""Bulk reads: what compiled code does for many keys is what the rules say of each. No I/O."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import pytest
+
+from nearcache._shares import Share, deal
+from nearcache._store import Store
+from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.coherence import DERIVED, State
+from nearcache.errors import DecodeError, ServerReplyError, ShardUnavailableError, UnencodableKeyError
+from nearcache.flights import ABANDONED, Read
+from nearcache.keys import encode_key, slot_of
+from nearcache.l2 import Reply
+from nearcache.l2.task import pack
+from nearcache.loading import Tier, read_many
+from nearcache.loading.replies import HEADER_RANGE, TAGGED_RANGE
+from nearcache.loading.tier import hex_id
+
+IDENTITY, GENERATION, WID = 7, 0x9, 0xABC
+BOUND = 2_000_000_000
+TTL_MS = 60_000
+MISSING = object()
+
+
+class World:
+    """A tier whose lanes are followed, and its store; the clock is ours."""
+
+    def __init__(self, shards: int = 1, **options: Any) -> None:
+        self.ns = 10_000_000_000
+        self.codec = ValueCodec(SafeCodec(), 1 << 16)
+        names = [f"shard {number}" for number in range(shards)]
+        self.tier = Tier(
+            namespace="t", shard_names=names, codec=self.codec, bound_ns=BOUND, clock=lambda: self.ns, **options
+        )
+        self.store: Store[Any, Any] = Store(10_000, lanes=shards + DERIVED)
+        for number, lane in enumerate(self.tier.lanes):
+            lane.state, lane.stated_generation = State.LIVE, GENERATION
+            lane.fresh_until_ns = self.ns + BOUND
+            for store in (self.store, self.tier.tags):
+                store.set_clock(self.ns)
+                store.lane_attach(number, IDENTITY)
+                store.lane_vouch(number, self.ns + BOUND)
+        self.held: dict[bytes, bytes] = {}  # what L2 holds, by the name there
+
+    def put(self, key: Any, value: Any, wid: int = WID, **more: Any) -> None:
+        """Let L2 hold a value."""
+        lane, encoded = self.tier.place(key)
+        ids = {"wid": wid, "generation": GENERATION, "ttl_ms": TTL_MS, "key": encoded}
+        self.held[self.tier.names[lane].value(encoded)] = self.codec.seal(self.codec.encode(value), **(ids | more))
+
+    def reply(self, exchange: Any) -> Reply:
+        """What a server would say."""
+        return Reply([self._answer(*command) for command in exchange.commands], IDENTITY)
+
+    def _answer(self, verb: bytes, *words: bytes) -> Any:
+        if verb == b"PTTL":
+            return TTL_MS if words[0] in self.held else -2
+        if verb == b"MGET":
+            return [self.held.get(word) for word in words]
+        if verb == b"GETRANGE":
+            return self.held.get(words[0], b"")[int(words[1]) : int(words[2]) + 1]
+        assert verb == b"HMGET"
+        return [hex_id(GENERATION), None]
+
+    def read(self, keys: list[Any]) -> tuple[dict[Any, Any], list[list[Any]]]:
+        """Read many; return what was found, and what was asked for."""
+        steps, asked = read_many(self.tier, self.store, keys), []
+        try:
+            request = next(steps)
+            while True:
+                asked.append(list(request))
+                request = steps.send([self.reply(exchange) for exchange in request])
+        except StopIteration as stop:
+            return stop.value, asked
+
+
+@pytest.fixture
+def world() -> World:
+    """See :class:`World`."""
+    return World()
+
+
+def share_of(names: list[Any]) -> Share:
+    """All of the keys, on one lane."""
+    (share,) = deal(names, bytes(16_384), encode_key)
+    return share
+
+
+# -- placing and asking
+
+
+def test_deal_any_key_goes_where_encoding_and_slot_say() -> None:
+    """The plain cases and all the others are placed alike."""
+    rng = random.Random(5)
+    names = list(dict.fromkeys([
+        "", b"", "text", "ä", "\ud800", b"\xff\0", 0, -5, 2**70, 1.5, None, ("a", 1), "x" * 1023, "x" * 3000,
+        b"y" * 3000, *(f"key {rng.random()}" for _ in range(300)),
+    ]))  # fmt: skip
+    table = bytes(rng.randrange(7) for _ in range(16_384))
+    shares = deal(names, table, encode_key)
+    encoded = [encode_key(name) for name in names]
+    assert sorted(e for share in shares for e in share.encoded) == sorted(encoded)
+    assert all(table[slot_of(e)] == share.lane for share in shares for e in share.encoded)
+
+
+@pytest.mark.parametrize("name", [float("nan"), object(), "x" * 70_000, b"x" * 70_000, (["list"],)])
+def test_deal_what_cannot_be_a_key_raises_what_encoding_raises(name: Any) -> None:
+    """Nothing slips through the short way."""
+    with pytest.raises(UnencodableKeyError):
+        deal(["fine", name], bytes(16_384), encode_key)
+
+
+def test_deal_table_of_another_length_is_refused() -> None:
+    """A slot beyond it would be read from anywhere."""
+    with pytest.raises(ValueError, match="16384"):
+        deal(["key"], bytes(100), encode_key)
+
+
+def test_commands_bytes_are_what_the_sequence_says(world: World) -> None:
+    """Whoever carries them out one by one asks the same as a server that gets the bytes, suspects among them."""
+    names = [f"key {number}" for number in range(20)]
+    for name in names:
+        world.put(name, name)
+    world.read(names[::3])
+    world.store.lane_suspect(0)
+    share = share_of(names)
+    share.open(world.store, 1)
+    commands = share.ask(b"p:", b"lane", HEADER_RANGE, TAGGED_RANGE, 1)
+    assert pack(commands) == commands.data == pack(list(commands))
+    verbs = [command[0] for command in commands]
+    assert (verbs.count(b"PTTL"), verbs.count(b"MGET"), verbs.count(b"GETRANGE"), verbs[-1]) == (20, 1, 7, b"HMGET")
+    with pytest.raises(IndexError):
+        commands[len(commands)]
+    share.end(world.store, world.tier.lock)
+    world.store.check_invariants()
+
+
+# -- judging
+
+
+def test_read_many_each_value_is_what_was_stored(world: World) -> None:
+    """Whatever a value is, compiled code and the codec agree; all are kept."""
+    values = {
+        "text": "ä", "surrogate": "\ud800", "bytes": b"\0\xff", "empty": "", "none": b"", "yes": True, "no": False,
+        "nothing": None, "float": 1.5, "list": [1, {"a": (2,)}],
+    }  # fmt: skip
+    values |= {f"int {n}": n for n in (0, 1, -1, 127, 128, -128, -129, 255, 2**31, 2**63 - 1, -(2**63), 2**63, 2**80)}
+    for key, value in values.items():
+        world.put(key, value)
+    found, asked = world.read([*values, "absent"])
+    assert found == values
+    assert all(type(found[key]) is type(value) for key, value in values.items())
+    assert len(asked) == 1
+    assert world.store.hit_dict(values, []) == values
+    assert (world.tier.counters.hits, world.tier.counters.misses) == (len(values), 1)
+    world.store.check_invariants()
+
+
+def test_settle_any_flipped_bit_is_never_taken_for_a_value_that_the_codec_refuses() -> None:
+    """What is settled in compiled code, the codec reads too, and as the same; the rest is left over."""
+    codec = ValueCodec(SafeCodec(), 1 << 16)
+    settled = 0
+    for value in ("some text", b"data", 12_345, [1, 2]):
+        sealed = codec.dumps(value, wid=WID, generation=GENERATION, ttl_ms=TTL_MS)
+        torn = [sealed[:size] for size in range(len(sealed))]
+        flipped = [
+            sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :]
+            for at in range(len(sealed))
+            for bit in range(8)
+        ]
+        for data in [sealed, sealed + b"\0", *torn, *flipped]:
+            store: Store[Any, Any] = Store(10)
+            share, found = share_of(["key"]), dict[Any, Any]()
+            share.open(store, 1)
+            left, changed, _ = share.settle(
+                store, [1000, [data], b"9"], GENERATION, IDENTITY, 1, 1000, 1, codec.usual, found, MISSING
+            )
+            assert not changed
+            if left:
+                assert not found
+            else:
+                settled += 1
+                assert (codec.loads(data)[0], codec.loads(data)[1].generation) == (found["key"], GENERATION)
+            share.end(store, world_lock())
+    assert settled > 100  # bits of the payload, the wid and the lifetimes
+
+
+def world_lock() -> Any:
+    """A lock that nobody else wants."""
+    return World().tier.lock
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"tags": [(1, 2)]}, {"soft_ttl_ms": 5}, {"generation": 8}],
+    ids=["tags", "a soft end", "another generation"],
+)
+def test_settle_what_is_not_usual_is_left_over(world: World, more: dict[str, Any]) -> None:
+    """Others know the rules for it."""
+    world.put("key", "value", **more)
+    share = share_of(["key"])
+    share.open(world.store, 1)
+    names = world.tier.names[0]
+    commands = share.ask(names.value_prefix, names.lane_key, HEADER_RANGE, TAGGED_RANGE, 1)
+    values = [world._answer(*command) for command in commands]
+    found: dict[Any, Any] = {}
+    left, changed, counts = share.settle(
+        world.store, values, GENERATION, IDENTITY, world.ns, 1000, 1, world.codec.usual, found, MISSING
+    )
+    assert (left, changed, set(counts), found) == ([0], [], {0}, {})
+    share.end(world.store, world.tier.lock)
+
+
+def test_read_many_message_in_between_keeps_a_value_out_of_l1(world: World) -> None:
+    """R2 holds for each of many reads: what a message has spoken against is returned, not kept."""
+    for key in ("heard", "quiet"):
+        world.put(key, key)
+    steps = read_many(world.tier, world.store, ["heard", "quiet"])
+    request = next(steps)
+    world.store.apply(0, 99, ["heard"])
+    with pytest.raises(StopIteration) as stop:
+        steps.send([world.reply(exchange) for exchange in request])
+    assert stop.value.value == {"heard": "heard", "quiet": "quiet"}
+    assert world.store.hit_dict(["heard", "quiet"], []) == {"quiet": "quiet"}
+    assert world.tier.counters.poisoned == 1
+
+
+def test_read_many_without_an_expiry_that_is_known_keeps_nothing(world: World) -> None:
+    """A lifetime of -2 beside a value says that the two are of different instants."""
+    world.put("key", "value")
+    steps = read_many(world.tier, world.store, ["key"])
+    (exchange,) = next(steps)
+    values = world.reply(exchange).values
+    with pytest.raises(StopIteration) as stop:
+        steps.send([Reply([-2, *values[1:]], IDENTITY)])
+    assert stop.value.value == {"key": "value"}
+    assert len(world.store) == 0
+
+
+@pytest.mark.parametrize("at", [0, 1, 2], ids=["lifetime", "values", "generation"])
+def test_read_many_command_refused_is_that_shards_failure_alone(at: int) -> None:
+    """An error reply in any place makes the share absent; nothing of it stays under way."""
+    world = World(2)
+    keys = [f"key {number}" for number in range(40)]
+    for key in keys:
+        world.put(key, key)
+    steps = read_many(world.tier, world.store, keys)
+    request = next(steps)
+    replies = [world.reply(exchange) for exchange in request]
+    place = (0, len(replies[0].values) - 2, len(replies[0].values) - 1)[at]
+    replies[0].values[place] = ServerReplyError("shard 0", "NOPERM no")
+    with pytest.raises(StopIteration) as stop:
+        steps.send(replies)
+    lost = request[0].shard
+    assert stop.value.value == {key: key for key in keys if world.tier.place(key)[0] != lost}
+    assert world.tier.counters.errors == 1
+    assert world.store.join(keys[0]) is None
+    world.store.check_invariants()
+
+
+# -- one shard slow
+
+
+def test_read_many_slow_shard_keeps_nobody_waiting_for_the_others(world: World) -> None:
+    """As soon as a shard has answered, its keys are in L1, and who waits for one of them has it."""
+    world = World(2)
+    keys = [f"key {number}" for number in range(40)]
+    for key in keys:
+        world.put(key, key)
+    steps = read_many(world.tier, world.store, keys)
+    request: Any = next(steps)
+    quick = [key for key in keys if world.tier.place(key)[0] == request[1].shard]
+    slow = next(key for key in keys if key not in quick)
+    waiting, still = world.store.join(quick[0]), world.store.join(slow)
+    assert isinstance(waiting, Read)
+    told: list[str] = []
+    waiting.add_done_callback(lambda: told.append("quick"), world.tier.lock)
+    still.add_done_callback(lambda: told.append("slow"), world.tier.lock)
+    request.on_reply(1, world.reply(request[1]))
+    assert told == ["quick"]
+    assert waiting.outcome == quick[0]
+    assert still.outcome is ABANDONED
+    assert world.store.hit_dict(quick, []) == {key: key for key in quick}
+    error = ShardUnavailableError("shard", "no answer in time", sent=True)
+    with pytest.raises(StopIteration) as stop:
+        steps.send([error, world.reply(request[1])])
+    assert stop.value.value == {key: key for key in quick}
+    assert told == ["quick", "slow"]
+    assert world.tier.counters.hits == len(quick)  # and not twice
+
+
+# -- suspects
+
+
+def test_read_many_suspects_cost_a_header_and_are_served_again(world: World) -> None:
+    """After a reconnect one round trip confirms what L2 still holds; what it does not is read, in one more."""
+    keys = [f"key {number}" for number in range(100)]
+    for key in keys:
+        world.put(key, key)
+    world.read(keys)
+    world.store.lane_suspect(0)
+    for key in keys[::4]:
+        world.put(key, "new", wid=WID + 1)
+    del world.held[world.tier.names[0].value(encode_key("key 1"))]
+    found, asked = world.read(keys)
+    assert found == {key: "new" if n % 4 == 0 else key for n, key in enumerate(keys) if n != 1}
+    first, second = ([command[0] for command in exchanges[0].commands] for exchanges in asked)
+    assert (first.count(b"GETRANGE"), b"MGET" in first) == (100, False)
+    assert (second.count(b"PTTL"), second.count(b"MGET"), b"GETRANGE" in second) == (26, 1, False)
+    # L1 held another write when the new one came (R4): it keeps neither, until somebody reads again.
+    assert world.store.hit_dict(keys, []) == {key: key for key in keys if found.get(key) == key}
+    assert world.read(keys)[0] == found
+    assert world.store.hit_dict(keys, []) == found
+    assert (world.tier.counters.revalidated, world.tier.counters.suspects_dropped) == (74, 26)
+    world.store.check_invariants()
+
+
+def work_of(call: Any) -> int:
+    """How many lines of Python are executed, and functions called, compiled ones included."""
+    done = 0
+
+    def count(*_: Any) -> Any:
+        nonlocal done
+        done += 1
+        return count
+
+    before = sys.gettrace(), sys.getprofile()
+    sys.settrace(count)
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+    return done
+
+
+@pytest.mark.parametrize("tagged", [False, True], ids=["usual", "left over"])
+def test_read_many_suspects_work_grows_with_their_number(tagged: bool) -> None:
+    """Twice as many suspects that have all changed are twice as much work, however they are judged."""
+
+    def work(count: int) -> int:
+        world = World()
+        keys = [f"key {number}" for number in range(count)]
+        for key in keys:
+            world.put(key, key)
+        world.read(keys)
+        world.store.lane_suspect(0)
+        for key in keys:
+            world.put(key, "new", wid=WID + 1, **({"soft_ttl_ms": TTL_MS - 1} if tagged else {}))
+        steps = read_many(world.tier, world.store, keys)
+        first = world_replies(world, next(steps))
+        done: list[int] = []
+        second: list[Any] = []
+        done.append(work_of(lambda: second.extend(steps.send(first))))
+        replies = world_replies(world, second)
+        with pytest.raises(StopIteration):
+            done.append(work_of(lambda: steps.send(replies)))
+        return sum(done)
+
+    few, many = work(200), work(800)
+    assert many < 4.4 * few + 200
+
+
+def world_replies(world: World, request: Any) -> list[Reply]:
+    """What servers would say."""
+    return [world.reply(exchange) for exchange in request]
+
+
+# -- ends
+
+
+def test_read_many_given_up_leaves_nothing_under_way(world: World) -> None:
+    """Who waits is told to do it himself."""
+    steps = read_many(world.tier, world.store, ["a", "b"])
+    next(steps)
+    waiting = world.store.join("a")
+    steps.close()
+    assert waiting.outcome is ABANDONED
+    assert waiting.wait(world.tier.lock, 0) is ABANDONED
+    assert world.store.join("a") is None
+    world.store.check_invariants()
+
+
+def test_read_many_key_that_is_owed_is_not_asked_for(world: World) -> None:
+    """What L2 holds of it may be what this process meant to be rid of."""
+    for key in ("a", "b"):
+        world.put(key, key)
+    world.tier.owe(0, [encode_key("a")])
+    assert world.read(["a", "b"])[0] == {"b": "b"}
+    assert world.read(["a"])[0] == {}
+
+
+def test_codec_that_protects_has_no_usual_way(world: World) -> None:
+    """A value without protection must not get in through it."""
+    from nearcache.codecs.sealing import Signer
+
+    assert ValueCodec(SafeCodec(), 100, guard=Signer([bytes(32)])).usual is None
+    with pytest.raises(DecodeError):
+        world.codec.loads(b"nonsense")
