@@ -783,7 +783,7 @@ cdef class Store:
             core_unlock(&self.cores.core[i])
 
     def tell(self, listener not None, *, stored=False):
-        """Call another listener from now on, for good. ``stored``: also of values that come (``created``, ``updated``)."""
+        """Call another listener from now on, for good. ``stored``: also of values that come (created, updated)."""
         if self.teller is not None:
             raise ValueError("another listener was given before")
         self.teller = listener

@@ -231,6 +231,7 @@ class Model:
                 other.poison()
             if not others:
                 del self.pending[op.name]
+        op.poison()
 
     def admits(self, op: Pending, identity: int) -> bool:
         return (

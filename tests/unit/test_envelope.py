@@ -40,7 +40,7 @@ def test_envelope_unpacks_to_what_was_packed(numbers, codec_id, tags, payload):
     data = pack(wid, generation, ttl, payload, schema, codec_id, soft_ttl_ms=soft, cost_ms=cost, tags=tags)
     envelope = unpack(data)
     flags = FLAG_TAGGED if tags else 0
-    assert envelope == (*numbers, codec_id, flags, payload, 0, tuple(tags), len(payload))
+    assert envelope == (*numbers, codec_id, flags, payload, 0, tuple(tags), len(payload), None)
     assert peek_ids(data[:HEADER_SIZE]) == (wid, generation, ttl)
     assert data[4:12].hex() == f"{wid:016x}"
     assert data[12:20].hex() == f"{generation:016x}"
@@ -76,7 +76,7 @@ def test_envelope_cut_or_extended_is_refused(payload, tags):
         (1, b"\x01", "flags"),
         (1, b"\x02", "flags"),
         (1, b"\x04", "flags"),
-        (1, b"\x20", "flags"),
+        (1, b"\x20", "validator"),
         (1, b"\x80", "flags"),
         (1, b"\x10", "tags"),
         (3, b"\x01", "key id"),
@@ -103,10 +103,10 @@ def test_envelope_with_a_damaged_number_of_tags_is_refused(count):
 
 
 def test_negative_flag_with_a_value_is_read_as_a_miss():
-    """Who says that there is no value has none."""
+    """Who says that there is no value has none, but for an error where errors are remembered."""
     data = put(VALUES.dumps(None, wid=1, generation=2, ttl_ms=3), 1, bytes([FLAG_NEGATIVE]))
     assert unpack(data).flags == FLAG_NEGATIVE
-    with pytest.raises(DecodeError, match="no value"):
+    with pytest.raises(DecodeError, match="error_ttl"):
         VALUES.loads(data)
 
 
