@@ -10,7 +10,7 @@ from nearcache import NotReplicatedError, Writer
 from nearcache.changes import Change
 from nearcache.keys import encode_key
 from nearcache.l2 import Reply
-from nearcache.loading import MISSING, delete_behind, swap, touch, write, write_through
+from nearcache.loading import MISSING, delete_behind, delete_through, swap, touch, write, write_through
 from nearcache.loading.steps import Call
 from nearcache.loading.tier import hex_id
 from nearcache.loading.ways import Room, queued
@@ -77,3 +77,21 @@ def test_invalidation_that_is_paid_first_is_not_taken_for_the_change(world: Worl
     steps = swap(world.tier, world.store, "k", Change(lambda old, version: 5), lambda value: 9_000)
     nothing = [-2, None, [hex_id(GENERATION), None]]
     assert world.run(steps, [GONE, NOBODY], nothing, [*world.stored(2), 1]).stored
+
+
+def test_delete_through_says_that_no_replica_confirms_when_it_is_done(world: World) -> None:
+    """Not before; and where the writer raises, that is what the caller is told."""
+    rows = {"k": 1}
+    writer = Writer(write=rows.__setitem__, delete=rows.__delitem__)
+    for error in (NotReplicatedError, KeyError):
+        steps = delete_through(world.tier, world.store, writer, {"k": "k"})
+        next(steps)
+        call = steps.send([Reply([GONE, NOBODY], IDENTITY)])
+        assert isinstance(call, Call)
+        if error is KeyError:
+            steps.throw(KeyError("k"))
+        else:
+            steps.send(call.loader(call.key))
+        with pytest.raises(error):
+            steps.send([Reply([GONE, NOBODY], IDENTITY)])
+    assert rows == {}

@@ -76,7 +76,7 @@ def _behind(tier: Tier, exchange: Exchange) -> Exchange:
     firsts = [command[0] for command in exchange.commands]
     if _WAIT in firsts or not any(isinstance(first, Script) and first.name in _CHANGES for first in firsts):
         return exchange
-    return Exchange(exchange.shard, [*exchange.commands, (_WAIT, b"1", b"%d" % tier.ack_ms)])
+    return Exchange(exchange.shard, [*exchange.commands, (b"WAIT", b"1", b"%d" % tier.ack_ms)])
 
 
 def _is_made(command: Command, answer: Any) -> bool:

@@ -9,7 +9,6 @@ once neither can know whose commit was the later: then the cache keeps nothing, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -81,7 +80,7 @@ def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Ma
         assert writer.delete is not None
         calls = [Call(writer.delete, key) for key in keys]
     count = yield from _under_hold(tier, store, list(names.values()), token, calls)
-    yield from _end(tier, store, list(names.values()), token)
+    yield from _end(tier, store, list(names.values()), token, is_change=True)
     return count
 
 
@@ -118,7 +117,18 @@ def _under_hold(
     return count
 
 
-def _end(tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes) -> Steps[None]:
-    """End a hold without a value. If that fails, it ends by its time, and the invalidation is owed."""
-    with suppress(ShardError, BulkError):
+def _end(
+    tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes, *, is_change: bool = False
+) -> Steps[None]:
+    """End a hold without a value. If that fails, it ends by its time, and the invalidation is owed.
+
+    Args:
+        is_change: Whether this is what the caller wants to have confirmed by a replica.
+    """
+    try:
         yield from invalidate_many(tier, store, names, hold=(b"0", token))
+    except NotReplicatedError:
+        if is_change:
+            raise
+    except (ShardError, BulkError):
+        pass
