@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from .absence import Absent
+from .choices import Idle
 from .errors import ConfigError
 from .options import check_tags, seconds_to_ttl
 
@@ -39,19 +40,19 @@ class Loaded(Generic[V]):
 
     Attributes:
         value: The value. It alone is kept, and given to who asks.
-        ttl: Lifetime in seconds; ``None``: no expiry; default: that of the call, or of the cache.
+        ttl: Lifetime in seconds, or :class:`Idle`; ``None``: no expiry; default: that of the call, or of the cache.
         tags: What :meth:`Cache.invalidate_tag` invalidates the value by, beside the tags of the call or of the cache.
         validator: Tells this state of the value from others: an ETag, a date, a version; at most 255 bytes. The next
             load is given it, if the loader is :func:`conditional`. It is stored in the clear.
     """
 
     value: V
-    ttl: float | None = UNSET
+    ttl: float | Idle | None = UNSET
     tags: Sequence[str] = ()
     validator: str | None = None
 
     def __post_init__(self) -> None:
-        if self.ttl is not UNSET:
+        if self.ttl is not UNSET and not isinstance(self.ttl, Idle):
             seconds_to_ttl("ttl", self.ttl)
         object.__setattr__(self, "tags", check_tags(self.tags))
         if self.validator is not None and not _is_validator(self.validator):
@@ -215,11 +216,26 @@ def _passed(answer: Any, outward: Callable[[Any], Any]) -> Any:
 
 
 def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
-    """Return a loader that is called with this key, whatever it is asked for. A conditional one stays one."""
+    """Return a loader that is called with this key, whatever it is asked for.
+
+    A conditional one stays one, and one that only an event loop can call stays one.
+    """
     function = getattr(loader, _MARK, None)
-    if function is None:
+    if function is not None:
+        if not inspect.iscoroutinefunction(function):
+            return cast("Callable[[Any], Any]", conditional(lambda _, old: function(key, old)))
+
+        async def load_given(_: Any, old: Old | None) -> Any:
+            return await function(key, old)
+
+        return cast("Callable[[Any], Any]", conditional(load_given))
+    if not is_coroutine_loader(loader):
         return lambda _: loader(key)
-    return cast("Callable[[Any], Any]", conditional(lambda _, old: function(key, old)))
+
+    async def load(_: Any) -> Any:
+        return await loader(key)
+
+    return load
 
 
 def _is_validator(value: Any) -> bool:

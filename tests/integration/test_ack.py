@@ -28,7 +28,9 @@ def pair(make_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
     primary = make_redis(transport="tcp", options={"repl-diskless-sync-delay": "0"})
     replica = make_redis(transport="tcp", options={"replicaof": f"127.0.0.1 {primary.port}"})
     with primary.client() as client:
-        wait_until(lambda: client.info("replication").get("slave0", {}).get("state") == "online", timeout=20)
+        # One that is "online" may still be about to say, within a second, that commands can be sent to it.
+        wait_until(lambda: client.set("warm", 1) and client.wait(1, 500) >= 1, timeout=20)
+        client.delete("warm")
     opened: list[Cache[Any, Any]] = []
 
     def opener(**options: Any) -> Cache[Any, Any]:
@@ -79,7 +81,7 @@ def test_ack_silent_replica_is_an_error_of_a_change_that_is_made(pair: Pair) -> 
         change()
     cache["k"] = 0  # and the process the generation
     pair.replica.pause()
-    for change in changes[::-1][1::2]:
+    for change in changes[::2]:
         with pytest.raises(nearcache.NotReplicatedError, match=r"no replica has confirmed it within 0\.2 s"):
             change()
     with pytest.raises(nearcache.NotReplicatedError):
@@ -87,7 +89,7 @@ def test_ack_silent_replica_is_an_error_of_a_change_that_is_made(pair: Pair) -> 
     assert cache.peek("k") == "v"
     assert other["k"] == "v"
     assert cache.stats().coherence.owed == 0
-    assert cache.stats().l2.unreplicated == len(changes[::-1][1::2]) + 1
+    assert cache.stats().l2.unreplicated == len(changes[::2]) + 1
     assert cache.get_or_load("loaded", lambda _key: 1) == 1  # a load changes nothing that anybody asked for
 
 

@@ -12,6 +12,7 @@ import pytest
 import nearcache
 from nearcache import Cache
 from support.redis import RedisServer
+from support.threads import PATIENCE
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -221,6 +222,7 @@ def test_lifetimes_and_tags_are_each_values_own(open_cache: Callable[..., Cache[
     cache = open_cache(ttl=100)
     cache.invalidate_tag("t:a")  # tags that are known before a load
     cache.invalidate_tag("own")
+    assert cache.selftest(PATIENCE).ok  # their own messages have been heard, and end nothing that comes later
 
     def load_many(keys: list[str]) -> dict[str, Any]:
         return {key: nearcache.Loaded(key, ttl=50, tags=["own"]) if key == "c" else key for key in keys}

@@ -132,3 +132,11 @@ def test_loaded_value_with_tags_lives_by_use_and_ends_with_its_tag(shop: Shop) -
     assert shop.left_ms("k") > WHOLE_MS - 5_000
     shop.ours.invalidate_tag("t")
     assert shop.ours.get("k") is None
+
+
+def test_idle_lifetime_that_the_loader_gives_is_kept_in_redis(shop: Shop) -> None:
+    """As one of the cache's own; in one load for many keys too."""
+    loaded = nearcache.Loaded("v", ttl=Idle(600))
+    assert shop.ours.get_or_load("k", lambda _key: loaded) == "v"
+    assert shop.ours.get_or_load_many(["m"], lambda _keys: {"m": loaded}) == {"m": "v"}
+    assert all(WHOLE_MS < shop.left_ms(key) <= 900_001 for key in "km")

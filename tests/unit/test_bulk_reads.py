@@ -403,3 +403,36 @@ def test_codec_that_protects_has_no_usual_way(world: World) -> None:
     assert ValueCodec(SafeCodec(), 100, guard=Signer([bytes(32)])).usual is None
     with pytest.raises(DecodeError):
         world.codec.loads(b"nonsense")
+
+
+def test_read_many_who_waits_for_a_value_that_is_due_is_told(world: World) -> None:
+    """A single read that joins it has it loaded anew, as if it had read by itself."""
+    world.put("k", "v", soft_ttl_ms=TTL_MS // 2)
+    steps = read_many(world.tier, world.store, ["k"])
+    (asked,) = next(steps)
+    waiting = world.store.join("k")
+    values = world.reply(asked).values
+    with pytest.raises(StopIteration) as stop:
+        steps.send([Reply([TTL_MS // 4, *values[1:]], IDENTITY)])
+    assert stop.value.value == {"k": "v"}
+    assert isinstance(waiting, Read)
+    assert waiting.is_due
+
+
+def test_read_many_what_was_answered_before_a_failure_is_no_stale_copy() -> None:
+    """One key needs a second answer, which does not come; the other had all that it needed."""
+    world = World(stale_ns=10**12)
+    for key in ("a", "b"):
+        world.put(key, key)
+    world.read(["a"])
+    world.store.lane_suspect(0)
+    world.store.lane_vouch(0, world.ns + BOUND)
+    world.put("b", "b", generation=GENERATION + 1)
+    steps = read_many(world.tier, world.store, ["a", "b"])
+    request = next(steps)
+    steps.send([world.reply(exchange) for exchange in request])
+    with pytest.raises(StopIteration) as stop:
+        steps.send([ShardUnavailableError("shard 0", "gone")])
+    assert stop.value.value == {"a": "a"}
+    assert world.tier.counters.stale == 0
+    assert world.tier.counters.revalidated == 1

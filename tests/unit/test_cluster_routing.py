@@ -292,3 +292,27 @@ def test_map_takes_over_ranges_and_forgets_slots_that_nobody_has() -> None:
     assert nodes == [("x", 1), ("y", 2), ("y", 2)]
     assert [place if place == NOWHERE else scene.nodes[place].host for place in scene.map.places] == ["x", "y", NOWHERE]
     assert scene.map.lanes_at(scene.map.place_at("y", 2)) == [1]
+
+
+def test_wait_is_sent_again_with_the_command_that_it_stands_behind() -> None:
+    """What it was answered before the script was executed speaks of nothing that the script changed."""
+    confirmed = iter([1, 0])
+
+    def answer(host: str, command: Any) -> Any:
+        if command[0] == b"WAIT":
+            return next(confirmed)
+        return "TRYAGAIN later" if scene.now == 0 else b"done"
+
+    scene = Scene(["a"], answer)
+    (reply,) = replies(scene.run(Exchange(0, [*WRITE, (b"WAIT", b"1", b"50")])))
+    assert (reply.values, reply.identity) == ([b"done", 0], 100)
+
+
+def test_one_wait_does_for_all_lanes_of_a_node() -> None:
+    """Where no replica answers, each would take its whole time, and they stand behind each other."""
+    scene = Scene(["a", "b", "a"], lambda host, command: 1 if command[0] == b"WAIT" else b"v")
+    wait = (b"WAIT", b"1", b"50")
+    found = replies(scene.run(*(Exchange(lane, [(b"GET", b"x"), wait]) for lane in range(3)), Exchange(2, READ)))
+    assert sorted(scene.sent) == [("a", [b"GET", b"GET", b"PTTL", b"GET", b"WAIT"]), ("b", [b"GET", b"WAIT"])]
+    assert [reply.values for reply in found] == [[b"v", 1], [b"v", 1], [b"v", 1], [b"v", b"v"]]
+    assert [reply.identity for reply in found] == [100, 101, 100, 100]

@@ -243,3 +243,14 @@ def test_functions_may_keep_results_while_they_are_used(clock: Clock) -> None:
             clock(cache, now)
             assert double(2) == 4
         assert calls == [2, 2]
+
+
+def test_idle_is_a_lifetime_that_a_loader_may_give() -> None:
+    """Where the cache can keep such values; elsewhere it says what to do."""
+    loaded = nearcache.Loaded("v", ttl=Idle(600))
+    with nearcache.open("memory://", ttl=Idle(60)) as cache:
+        assert cache.get_or_load("k", lambda _key: loaded) == "v"
+        assert cache.get_or_load_many(["m"], lambda _keys: {"m": loaded}) == {"m": "v"}
+        assert {name: whole_ms for name, (whole_ms, _) in cache._idle.items()} == {"k": 900_001, "m": 900_001}
+    with nearcache.open("memory://") as plain, pytest.raises(ConfigError, match=r"Idle\(600\)"):
+        plain.get_or_load("k", lambda _key: loaded)

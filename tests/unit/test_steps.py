@@ -16,6 +16,8 @@ from nearcache.loading import Upkeep, catch_up, invalidate_tag, tags_named, writ
 from nearcache.loading.ears import Deaf
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, hex_id
+from nearcache.options import Endpoint
+from nearcache.rings import Ring, shards_of
 from support.steps import EPOCH, GENERATION, IDENTITY, World
 
 
@@ -232,3 +234,11 @@ def test_tag_changes_in_the_middle_of_an_assignment(world: World) -> None:
     done.start()
     done.join(20.0)
     assert not done.is_alive()
+
+
+def test_change_of_a_tag_is_no_secret_between_versions_of_the_shard_list(world: World) -> None:
+    """Who reads under the new version does not join a read that began before a change under the old one."""
+    endpoint = Endpoint(name="a", host="a", port=1)
+    newer = world.tier.under(Ring(2, shards_of("rendezvous", (endpoint,))), {"a": 0})
+    world.run(invalidate_tag(world.tier, world.store, "t"), world.stored())
+    assert newer.overtaken_ns == world.tier.overtaken_ns == world.ns

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 
 import nearcache
 from nearcache.aio import AsyncView
+from nearcache.answers import for_key
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -98,3 +100,67 @@ def test_async_view_hit_does_not_suspend() -> None:
     with pytest.raises(StopIteration) as stop:
         cache.aio.view("v").get("k").send(None)
     assert stop.value.value == 1
+
+
+def test_async_view_bulk_loads_get_the_views_keys_and_its_tag() -> None:
+    """What a bulk loader brings through a view goes with the view's clear; whatever kind of function it is."""
+    asked: list[list[Any]] = []
+
+    def load(keys: list[Any]) -> dict[Any, Any]:
+        asked.append(keys)
+        return dict.fromkeys(keys, len(asked))
+
+    async def load_later(keys: list[Any]) -> dict[Any, Any]:
+        return load(keys)
+
+    async def main() -> None:
+        async with nearcache.open("memory://", load_many=load).aio as c:
+            view: AsyncView[Any, Any] = c.view("v")
+            assert await view.get_many([1]) == {1: 1}
+            assert asked == [[("v", 1)]]
+            assert await view.get_or_load_many([1, 2], load_later) == {1: 1, 2: 2}
+            assert await view.get_or_load_many([1, 3], load) == {1: 1, 3: 3}
+            assert asked[1:] == [[2], [3]]
+            await view.clear()
+            assert list(view.plain) == []
+
+    asyncio.run(main())
+
+
+def test_async_view_of_a_greatest_age_loads_anew() -> None:
+    """As the view for threads does."""
+
+    async def main() -> None:
+        async with nearcache.open("memory://", ages=True).aio as c:
+            view: AsyncView[Any, Any] = c.view("v")
+            await view.set("k", "old")
+            assert await view.get("k", max_age=60) == "old"
+            assert await view.get("k", max_age=0) is None
+            assert await view.get_many(["k"], max_age=0) == {}
+            assert await view.get_or_load("k", lambda _key: "new", max_age=0) == "new"
+
+    asyncio.run(main())
+
+
+def test_async_view_conditional_loaders_are_shown_what_is_there() -> None:
+    """Coroutine functions too, which stay what they are."""
+
+    @nearcache.conditional
+    async def load_later(key: Any, old: nearcache.Old | None) -> Any:
+        return key if old is None else nearcache.UNCHANGED
+
+    @nearcache.conditional
+    def load(key: Any, old: nearcache.Old | None) -> Any:
+        return key if old is None else nearcache.UNCHANGED
+
+    async def main() -> None:
+        cache = nearcache.open("memory://")
+        view: AsyncView[Any, Any] = cache.aio.view("v")
+        for key, loader in (("a", load), ("b", load_later)):
+            assert await view.get_or_load(key, loader) == key
+            assert await view.refresh(key, loader) == key
+        assert cache.stats().loader.unchanged == 2
+        assert inspect.iscoroutinefunction(for_key(load_later, "b"))
+        await cache.aio.close()
+
+    asyncio.run(main())

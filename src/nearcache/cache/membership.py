@@ -120,6 +120,9 @@ class Membership:
         """In the child: what another thread of the parent was about is not carried on here."""
         self._lock = threading.RLock()
         self._catching_up = False
+        was_stopping, self._stopping = self._stopping.is_set(), threading.Event()
+        if was_stopping:
+            self._stopping.set()
 
     def change(self, target: Shards, pause_s: float) -> int:
         """Come to another list of shards, together with all other processes. Returns the version.

@@ -37,6 +37,8 @@ _HOPS: Final = 3
 _WAITS: Final = frozenset({"ASK", "TRYAGAIN"})
 REDIRECTS: Final = _WAITS | {"MOVED", "CLUSTERDOWN"}
 _ASKING: Final[Command] = (b"ASKING",)
+#: Stands behind changes, at the end of an exchange.
+WAIT: Final = b"WAIT"
 
 
 class Batch(NamedTuple):
@@ -225,7 +227,9 @@ class Router:
         commands, parts = list(first), []
         for leg, due in shares:
             parts.append((leg, due, len(commands)))
-            commands += [leg.commands[at] for at in due]
+            commands += [leg.commands[at] for at in due if leg.commands[at][0] != WAIT]
+        # One for all, behind all: it speaks of everything that went over this connection.
+        commands += [leg.commands[at] for leg, due in shares for at in due if leg.commands[at][0] == WAIT][-1:]
         # In full: a script that the server does not know would be executed behind the others.
         data = pack(first, in_full=True) + pack(commands[len(first) :])
         return Batch(place, commands, data, told, identity, parts)
@@ -246,7 +250,9 @@ class Router:
                     self._introduction.heard(lane, answer.identity)
         for leg, due, start in batch.shares:
             if isinstance(answer, Reply):
-                values = answer.values[start : start + step * len(due)][step - 1 :: step]
+                waits = [at for at in due if step == 1 and leg.commands[at][0] == WAIT]
+                own = len(due) - len(waits)
+                values = answer.values[start : start + step * own][step - 1 :: step] + answer.values[-1:] * len(waits)
                 self._take(leg, due, Reply(values, 0 if step == 2 else answer.identity))
             else:
                 self._take(leg, due, answer)
@@ -260,7 +266,9 @@ class Router:
         again: list[int] = []
         for at, value in zip(due, answer.values, strict=True):
             leg.asks.pop(at, None)
-            if not isinstance(value, ServerReplyError) or value.code not in REDIRECTS:
+            if again and leg.commands[at][0] == WAIT:
+                again.append(at)  # behind a command that was not executed it has waited for nothing
+            elif not isinstance(value, ServerReplyError) or value.code not in REDIRECTS:
                 leg.values[at] = value
             elif value.code == "CLUSTERDOWN":
                 leg.values[at] = ShardUnavailableError(value.shard, value.reply)

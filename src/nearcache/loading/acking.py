@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ..errors import NotReplicatedError, ShardError
-from ..l2 import Exchange, Reply, Script
+from ..l2 import Command, Exchange, Reply, Script
 from .steps import Steps
 from .tier import Tier
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _WAIT: Final = b"WAIT"
 _CHANGES: Final = frozenset({"set", "invalidate", "clear", "take", "touch"})
+#: Those of them that may have nothing to change, or no room; then their answer does not begin with 1.
+_REFUSABLE: Final = frozenset({"set", "touch"})
 
 
 def confirmed(steps: Callable[P, Steps[T]]) -> Callable[P, Steps[T]]:
@@ -74,7 +76,15 @@ def _behind(tier: Tier, exchange: Exchange) -> Exchange:
     firsts = [command[0] for command in exchange.commands]
     if _WAIT in firsts or not any(isinstance(first, Script) and first.name in _CHANGES for first in firsts):
         return exchange
-    return Exchange(exchange.shard, [*exchange.commands, (_WAIT, b"1", b"%d" % tier.ack_ms)])
+    return Exchange(exchange.shard, [*exchange.commands, (b"WAIT", b"1", b"%d" % tier.ack_ms)])
+
+
+def _is_made(command: Command, answer: Any) -> bool:
+    """Whether a command is a change, and was not refused: then there is something for a replica to have."""
+    script = command[0]
+    if not isinstance(script, Script) or script.name not in _CHANGES or isinstance(answer, ShardError):
+        return False
+    return script.name not in _REFUSABLE or int(answer[0]) == 1
 
 
 def _taken(
@@ -85,7 +95,8 @@ def _taken(
         return reply, None
     *values, replicas = reply.values
     rest = Reply(values, reply.identity)
-    if isinstance(replicas, int) and replicas > 0:
+    is_confirmed = isinstance(replicas, int) and replicas > 0
+    if is_confirmed or not any(map(_is_made, asked.commands, values)):
         return rest, None
     error = NotReplicatedError(tier.shard_names[asked.shard], tier.ack_ms / 1000)
     error.__cause__ = replicas if isinstance(replicas, ShardError) else None

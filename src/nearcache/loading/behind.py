@@ -21,6 +21,7 @@ from ..coherence import State
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
 from ..l2 import Exchange
+from .acking import confirmed
 from .replies import answer, errors_in
 from .steps import Steps
 from .swapping import find
@@ -36,6 +37,7 @@ _PAGE: Final = 500
 # -- changes -----------------------------------------------------------------------------------------------------
 
 
+@confirmed
 def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, version: int = 0) -> Steps[bool | None]:
     """Drop every copy of a key, and queue its deletion. Returns whether L2 or this L1 held one.
 
@@ -137,11 +139,6 @@ class Queues:
             self.lose(tier, lane)
         tier.queues[lane] = Owned(self.token, now_ns)
         records, deliveries = rest
-        self._is_page_full[lane] = len(records) == _PAGE
-        asked_for_old = self._from[lane] != b">"
-        for (record, fields), given in zip(records, deliveries, strict=True):
-            _, encoded, _, envelope = fields
-            self.backlog.add(lane, encoded, record, envelope, now_ns, int(given))
         self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
         for place, (record, fields) in enumerate(records):

@@ -187,6 +187,7 @@ def _finish(
     chunk.ops.clear()
 
 
+@confirmed
 def delete_many_behind(tier: Tier, store: Store[Any, Any], names: Iterable[Any], way: Way) -> Steps[None]:
     """Drop every copy of these keys, and queue their deletion.
 

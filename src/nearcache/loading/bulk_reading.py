@@ -159,6 +159,7 @@ def _settle_rest(
         if suspect is None:
             encoded = share.encoded[place]
             taken = yield from accept(tier, store, share.lane, encoded, body, pttl_ms, generation, start_ns)
+            op.is_due = taken.is_due
             keep(tier, store, op, taken, len(body or b""), reply.identity)
             if taken.value is not MISSING and not isinstance(taken.value, Absent):
                 found[op.key] = taken.value
@@ -181,6 +182,8 @@ def _settle_rest(
 
 def _serve_stale(tier: Tier, store: Store[Any, Any], share: Share, found: dict[Any, Any]) -> None:
     for read in share.reads:
+        if read.key in found:  # by an answer that came before the failure
+            continue
         copy = stale_copy(tier, store, read.key, share.lane)
         if copy is not MISSING:
             found[read.key] = copy

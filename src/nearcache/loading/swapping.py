@@ -7,13 +7,14 @@ decision. What is refused changes nothing and tells nobody, and L1 keeps no copy
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
 from ..absence import Absent
 from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_ids, peek_tags
-from ..errors import ContentionError, ServerReplyError
+from ..errors import ContentionError, NotReplicatedError, ServerReplyError
 from ..flights import ABANDONED, Read, Signal
 from ..freshness import Life
 from ..l2 import Exchange
@@ -88,6 +89,12 @@ def swap(
     raise ContentionError(name, ATTEMPTS)
 
 
+def _pay(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[None]:
+    """Make the invalidation that is owed. Whether a replica has it is asked of the caller's own change."""
+    with suppress(NotReplicatedError):
+        yield from invalidate(tier, store, name)
+
+
 def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
     """Read what L2 holds now, whatever L1 has.
 
@@ -96,7 +103,7 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
     """
     lane, encoded = tier.place(name)
     if tier.is_owed(lane, encoded):
-        yield from invalidate(tier, store, name)
+        yield from _pay(tier, store, name)
     op = Read(name, lane, tier.clock())
     outcome = ABANDONED
     try:
@@ -220,7 +227,7 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
     """
     lane, encoded = tier.place(name)
     if tier.is_owed(lane, encoded):
-        yield from invalidate(tier, store, name)
+        yield from _pay(tier, store, name)
     op, since = Op(name, lane, wid=new_id(), write=True), tier.serial(lane)
     try:
         store.open(op)

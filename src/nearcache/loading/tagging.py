@@ -128,7 +128,7 @@ def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]
     finally:
         tier.derived.changed(store, tag.key)
         # Who comes from now on does not join what began before.
-        tier.overtaken_ns = tier.clock()
+        tier.share(overtaken_ns=tier.clock())
         tier.loads.close_all()
 
 

@@ -9,13 +9,12 @@ once neither can know whose commit was the later: then the cache keeps nothing, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from .._store import Store
 from ..codecs import thaw
-from ..errors import BulkError, ShardError
+from ..errors import BulkError, NotReplicatedError, ShardError
 from ..freshness import Ttl
 from ..writers import Writer
 from .bulk import invalidate_many, write_many
@@ -48,12 +47,13 @@ def write_through(
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
         ShardError, BulkError: The keys could not be put on hold. The writer was not called.
         Whatever the writer raises. The keys are invalidated: it may have written all the same.
+        NotReplicatedError: It is written, and stored; but no replica has confirmed that it is stored.
     """
     for value in values.values():
         tier.codec.encode(value)
     token = hex_id(new_id())
     yield from _under_hold(tier, store, list(names.values()), token, _calls(writer, values))
-    with suppress(ShardError, BulkError):  # it is written; and an invalidation is owed
+    try:
         if len(names) == 1:
             ((key, name),) = names.items()
             chosen = ttl_ms(name, values[key]) if callable(ttl_ms) else ttl_ms
@@ -61,6 +61,10 @@ def write_through(
         else:
             named = {name: values[key] for key, name in names.items()}
             yield from write_many(tier, store, named, ttl_ms, tags, held(token))
+    except NotReplicatedError:
+        raise
+    except (ShardError, BulkError):
+        pass  # it is written; and an invalidation is owed
 
 
 def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Mapping[Any, Any]) -> Steps[int]:
@@ -76,7 +80,7 @@ def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Ma
         assert writer.delete is not None
         calls = [Call(writer.delete, key) for key in keys]
     count = yield from _under_hold(tier, store, list(names.values()), token, calls)
-    yield from _end(tier, store, list(names.values()), token)
+    yield from _end(tier, store, list(names.values()), token, is_change=True)
     return count
 
 
@@ -93,8 +97,11 @@ def _under_hold(
     tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes, calls: list[Call]
 ) -> Steps[int]:
     """Put keys on hold and call the writer. The hold goes on, unless the writer raises."""
+    count = 0
     try:
         count = yield from invalidate_many(tier, store, names, hold=(HOLD_MS, token))
+    except NotReplicatedError:
+        pass  # they are on hold; what is asked of a replica is the change, which is still to come
     except BulkError as error:
         yield from _end(tier, store, names, token)
         if len(names) == 1:  # as for every change of one key
@@ -110,7 +117,18 @@ def _under_hold(
     return count
 
 
-def _end(tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes) -> Steps[None]:
-    """End a hold without a value. If that fails, it ends by its time, and the invalidation is owed."""
-    with suppress(ShardError, BulkError):
+def _end(
+    tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes, *, is_change: bool = False
+) -> Steps[None]:
+    """End a hold without a value. If that fails, it ends by its time, and the invalidation is owed.
+
+    Args:
+        is_change: Whether this is what the caller wants to have confirmed by a replica.
+    """
+    try:
         yield from invalidate_many(tier, store, names, hold=(b"0", token))
+    except NotReplicatedError:
+        if is_change:
+            raise
+    except (ShardError, BulkError):
+        pass

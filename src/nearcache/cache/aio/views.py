@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from ...answers import for_key, is_coroutine_loader
 from ...changes import Change, Swapped
 from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V, _pairs
 from ..listening import QUEUE
 from ..namespaces import View
+from ..readthrough import checked_answers
 from ..subscriptions import Subscription
 from .calling import in_loop
 from .verbs import AsyncVerbs
 
 if TYPE_CHECKING:
     from .base import AsyncCache
-    from .readthrough import Loader
+    from .readthrough import BulkLoader, Loader
 
 
 class AsyncView(AsyncVerbs[K, V]):
@@ -48,9 +49,9 @@ class AsyncView(AsyncVerbs[K, V]):
 
     # -- single keys
 
-    def get(self, key: K, default: Any = None) -> Coroutine[Any, Any, Any]:
+    def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Coroutine[Any, Any, Any]:
         """Return, when awaited, the value for a key, or the default. Never calls the loader."""
-        return self.cache.get(self.plain._key(key), default)
+        return self.cache.get(self.plain._key(key), default, max_age=max_age)
 
     def get_or_load(
         self,
@@ -59,6 +60,7 @@ class AsyncView(AsyncVerbs[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
+        max_age: float | None = None,
     ) -> Coroutine[Any, Any, V]:
         """Return, when awaited, the value for a key; on a miss call the loader, with the view's key.
 
@@ -66,7 +68,8 @@ class AsyncView(AsyncVerbs[K, V]):
         """
         labels: Any = (*self.plain._tags, *tags)
         load: Any = self.cache.get_or_load  # its stub takes one kind of loader at a time
-        loaded = load(self.plain._key(key), _for_key(loader, key), ttl=ttl, tags=labels)
+        chosen = None if loader is None else for_key(loader, key)
+        loaded = load(self.plain._key(key), chosen, ttl=ttl, tags=labels, max_age=max_age)
         return cast("Coroutine[Any, Any, V]", loaded)
 
     async def refresh(
@@ -74,7 +77,8 @@ class AsyncView(AsyncVerbs[K, V]):
     ) -> V:
         """Load the value for a key anew, whatever is there, and return it. See :meth:`View.refresh`."""
         labels = (*self.plain._tags, *tags)
-        value: V = await self.cache.refresh(self.plain._key(key), _for_key(loader, key), ttl=ttl, tags=labels)
+        chosen: Any = None if loader is None else for_key(loader, key)
+        value: V = await self.cache.refresh(self.plain._key(key), chosen, ttl=ttl, tags=labels)
         return value
 
     async def contains(self, key: object) -> bool:
@@ -115,10 +119,45 @@ class AsyncView(AsyncVerbs[K, V]):
 
     # -- many keys
 
-    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+    async def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+        """Return the values that are there, by key. See :meth:`View.get_many`."""
+        if self.plain.cache.settings.load_many is not None:
+            return await self.get_or_load_many(keys, max_age=max_age)
         named = {self.plain._key(key): key for key in keys}
-        return {named[key]: value for key, value in (await self.cache.get_many(named)).items()}
+        return {named[key]: value for key, value in (await self.cache.get_many(named, max_age=max_age)).items()}
+
+    async def get_or_load_many(
+        self,
+        keys: Iterable[K],
+        load_many: BulkLoader[K, V] | None = None,
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] = (),
+        max_age: float | None = None,
+    ) -> dict[K, V]:
+        """Return the values for many keys; call the bulk loader once for all misses, with the view's keys.
+
+        See :meth:`View.get_or_load_many`.
+        """
+        named = {self.plain._key(key): key for key in keys}
+        chosen = None if load_many is None else self._for_keys(load_many, named)
+        labels = (*self.plain._tags, *tags)
+        found = await self.cache.get_or_load_many(named, chosen, ttl=ttl, tags=labels, max_age=max_age)
+        return {named[key]: value for key, value in found.items()}
+
+    def _for_keys(self, load_many: Any, named: Mapping[Any, K]) -> Any:
+        """Return a bulk loader that is called with the view's keys, of the same kind: one that awaits, or may block."""
+
+        def renamed(answers: Any) -> Any:
+            return {self.plain._key(key): value for key, value in checked_answers(answers).items()}
+
+        if not is_coroutine_loader(load_many):
+            return lambda missed: renamed(load_many([named[key] for key in missed]))
+
+        async def load(missed: list[Any]) -> Any:
+            return renamed(await load_many([named[key] for key in missed]))
+
+        return load
 
     async def set_many(
         self,
@@ -174,14 +213,3 @@ class AsyncView(AsyncVerbs[K, V]):
 
 #: There is no value, where the caller has not said what to return then.
 _NONE: Any = object()
-
-
-def _for_key(loader: Any, key: Any) -> Any:
-    """Return a loader that is called with the view's key, of the same kind: one that awaits, or one that may block."""
-    if loader is None or not inspect.iscoroutinefunction(loader):
-        return None if loader is None else lambda _: loader(key)
-
-    async def load(_: Any) -> Any:
-        return await loader(key)
-
-    return load
