@@ -192,7 +192,7 @@ class SwappingCache(Cache[K, V]):
 
                 hub = TieredHub(self.settings.on_removal, knows, self._tier.scripts)
                 self.tell(hub.told)
-                self._tier.witness = hub
+                self._tier.share(witness=hub)  # steps under an older version tell, too
                 self._listener.report_to(hub)
                 self._hub = hub
         return hub.add(function, kinds, limit, path)

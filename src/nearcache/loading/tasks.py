@@ -75,7 +75,7 @@ class AsyncRunner:
         """The same as running ``load_young``, in a task of its own."""
 
         def work(mine: Load) -> Any:
-            return self.run(carry_out_anew(self._tier, store, wanted, mine, limit_ns))
+            return self.run(carry_out_anew(self._tier.now, store, wanted, mine, limit_ns))
 
         return await self._tasks.load(self._tier.loads, young_of(wanted.name, limit_ns), work)
 
@@ -84,7 +84,7 @@ class AsyncRunner:
 
         async def work(mine: Load) -> None:
             try:
-                mine.value = await self.run(gather(self._tier, store, wanted))
+                mine.value = await self.run(gather(self._tier.now, store, wanted))
             except Exception as error:
                 mine.error = error
                 raise
