@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(scripts.__file__).parent
 FILE = SCRIPTS / "cli_invalidate.lua"
 
+pytestmark = pytest.mark.every_server
+
 READER = """
 import nearcache
-
-pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

@@ -18,10 +18,10 @@ from support.worker import Worker
 
 BOUND = 0.4
 
+pytestmark = pytest.mark.every_server
+
 WRITER = """
 import nearcache
-
-pytestmark = pytest.mark.every_server
 cache = None
 def start(url, **options):
     global cache

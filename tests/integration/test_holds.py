@@ -13,10 +13,10 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
 
+pytestmark = pytest.mark.every_server
+
 HOLDER = """
 import nearcache
-
-pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

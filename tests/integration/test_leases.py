@@ -12,12 +12,12 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker, WorkerError
 
+pytestmark = pytest.mark.every_server
+
 #: Processes that load. They tell what they do by lists in Redis, and their loaders wait there for leave to go on.
 LOADER = """
 import asyncio, os, threading
 import nearcache, redis
-
-pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache, client
     cache = nearcache.open(url, timeout=10.0, **options)

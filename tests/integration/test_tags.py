@@ -17,10 +17,10 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
 
+pytestmark = pytest.mark.every_server
+
 TAGGER = """
 import nearcache
-
-pytestmark = pytest.mark.every_server
 def start(url, **options):
     global cache
     cache = nearcache.open(url, **options)

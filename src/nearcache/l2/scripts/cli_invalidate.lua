@@ -129,6 +129,13 @@ end
 
 -- The generation that the envelope under key v was sealed with.
 local function generation(v) return id_in(v, 12) end
+
+-- Notes in the envelope under key v (bit 6 of its flags) whether its lifetime was changed since it was stored, or not.
+local function touched(v, is)
+  local flags = string.byte(call('GETRANGE', v, 1, 1))
+  local was = math.floor(flags / 64) % 2 == 1
+  if is ~= was then call('SETRANGE', v, 1, string.char(is and flags + 64 or flags - 64)) end
+end
 -- Removes values, voids the leases of loads in progress, and tells the readers, even if nothing was there: an L1 may
 -- hold what L2 has evicted.
 -- KEYS v1..vn l1..ln L; ARGV ring nonce wid [hold_ms token]. {1, gen, number of values that existed, epoch, seq}.
