@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 5.0, *, what: str = "", step: float = 0.005) -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = 20.0, *, what: str = "", step: float = 0.005) -> T:
     """Return the first truthy result of ``predicate``; AssertionError after ``timeout`` seconds.
 
     Args:
