@@ -165,8 +165,8 @@ def old_copies_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Copies are served for as long as a shard is out."""
     real = StaleCopies.__init__
 
-    def init(self: StaleCopies, lanes: Any, allowed_ns: int) -> None:
-        real(self, lanes, allowed_ns << 10)
+    def init(self: StaleCopies, lanes: Any, allowed_ns: int, *rest: int) -> None:
+        real(self, lanes, allowed_ns << 10, *rest)
 
     patch.setattr(StaleCopies, "__init__", init)
 
