@@ -270,7 +270,7 @@ def test_touch_announces_what_ends_sooner_only(lane: Lane) -> None:
     lane.set(b"sk", write=wid(1), ttl=50_000)
     whole = envelope(NONCE, b"sk", wid(1))
     with lane.listening() as heard:
-        whole = whole[:1] + b"\x40" + whole[2:]  # marked, so that nobody takes its age from what is left of its lifetime
+        whole = whole[:1] + b"\x40" + whole[2:]  # marked: its age cannot be told from what is left of its lifetime
         assert lane.run("touch", [b"sk"], wid(2), 90_000, 35) == [1, NONCE, whole[:36], NONCE, 0]
         assert 80_000 < lane.client.pttl(lane.value(b"sk")) <= 90_000
         assert lane.run("touch", [b"sk"], wid(3), 20_000, -1) == [1, NONCE, whole, NONCE, b"2"]
