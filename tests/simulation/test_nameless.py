@@ -8,7 +8,7 @@ import pytest
 
 from nearcache.coherence import CHAINED
 from nearcache.l2 import Reply
-from nearcache.loading import bulk, proof, reading
+from nearcache.loading import bulk_reading, proof, reading
 from simulation import network
 from simulation.runs import Plan, simulate
 from simulation.shrink import kind_of
@@ -53,6 +53,6 @@ def test_nameless_servers_without_the_proof_are_noticed(monkeypatch: pytest.Monk
         return proof.proven(tier, given, reply)._replace(identity=CHAINED if given else 0)
 
     monkeypatch.setattr(reading, "proven", believed)
-    monkeypatch.setattr(bulk, "proven", believed)
+    monkeypatch.setattr(bulk_reading, "proven", believed)
     kinds = (kind_of(outcome) for outcome in (simulate(Plan.under(seed, CHANGES)) for seed in range(27, 90)))
     assert next((kind for kind in kinds if kind and kind not in NOT_PROMISED), "") in ("I1", "I3", "I4")
