@@ -1,4 +1,4 @@
-"""The promises, checked at every step: I1 to I12 of the coherence protocol, and some more.
+"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I16 beyond.
 
 ======  ==========================================================================================================
 ``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.

@@ -43,7 +43,7 @@ class Violation(AssertionError):
     """A promise of the protocol was broken.
 
     Attributes:
-        rule: ``I1`` to ``I12``.
+        rule: ``I1`` to ``I16``.
         when_ns: The instant.
     """
 
