@@ -1,4 +1,4 @@
-"""The promises, checked at every step: I1 to I12 of the coherence protocol, and some more.
+"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I16 beyond.
 
 ======  ==========================================================================================================
 ``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.
@@ -25,14 +25,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nearcache.absence import ABSENT
-from nearcache.clocks import TICK_NS
 from nearcache.codecs import SafeCodec, ValueCodec, peek_absence, peek_ids, peek_times
 from nearcache.coherence import TAG_KEY, State
 from nearcache.keys import encode_key
 from simulation.history import History, generation_of, is_lane, lease_key, value_key
 from simulation.promises import COUNTED, LoaderFailed, Promises
 from simulation.server import Change, Server, Shard
-from simulation.world import MS, START_NS, Violation, World
+from simulation.world import MS, START_NS, TICK_NS, Violation, World
 
 if TYPE_CHECKING:
     from simulation.process import Client, Process

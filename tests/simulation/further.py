@@ -121,7 +121,9 @@ class _WaitFor(Running):
         self.known: dict[Any, Any] = {}
         if mail:
             token, self.known = mail[self.operation.think_ns % len(mail)]
-            self.steps = catch_up(process.tier, process.store, token, process.profile.bound_ns / 1e9)
+            # Some wait for much less than B: then L1 would still serve what it has.
+            seconds = process.profile.bound_ns / (1 << 2 * (self.operation.think_ns % 3)) / 1e9
+            self.steps = catch_up(process.tier, process.store, token, seconds)
 
     def succeed(self, client: Client, value: Any) -> None:
         client.process.checker.applied(client.process, self.known)

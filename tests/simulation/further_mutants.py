@@ -49,8 +49,8 @@ def tags_after_the_load(patch: pytest.MonkeyPatch) -> None:
     """The generations that an envelope states are those after the load."""
     real = filling._loaded
 
-    def loaded(tier: Tier, store: Any, wanted: Any, lane: int) -> Any:
-        found = yield from real(tier, store, wanted, lane)
+    def loaded(tier: Tier, *arguments: Any, **options: Any) -> Any:
+        found = yield from real(tier, *arguments, **options)
         if found.tags:
             now = yield from tagging.generations(tier, [tagging.tag_of(tier, hashed) for hashed, _ in found.tags])
             found = found._replace(tags=now)
@@ -165,8 +165,8 @@ def old_copies_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Copies are served for as long as a shard is out."""
     real = StaleCopies.__init__
 
-    def init(self: StaleCopies, lanes: Any, allowed_ns: int, *rest: int) -> None:
-        real(self, lanes, allowed_ns << 10, *rest)
+    def init(self: StaleCopies, lanes: Any, allowed_ns: int, *arguments: Any) -> None:
+        real(self, lanes, allowed_ns << 10, *arguments)
 
     patch.setattr(StaleCopies, "__init__", init)
 

@@ -240,20 +240,21 @@ _REVALIDATED: Final = reading.revalidated
 #: Where the runs begin in which more is done: see ``runs``.
 _RICHER: Final = 1_000_000
 _TAGGED: Final = ("tag_update", "load")
-_TOKENS: Final = ("update", "token", "wait_for", "load")
+_TOKENS: Final = ("update", "token", "wait_for", "get", "set")
+_DEAF: Final = ("half-open bus",)
 _LOSSES: Final = ("lost messages",)
 _LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
 
 MUTANTS: Final = (
-    Mutant("losses are ignored", _ignore_all_losses, _LOSSES, "I1 I4 I5", 3),
-    Mutant("losses are ignored behind a proxy", _ignore_all_losses, ("proxied failover",), "I1 I4 I5", 13),
+    Mutant("losses are ignored", _ignore_all_losses, _LOSSES, "I1 I4 I5", 19),
+    Mutant("losses are ignored behind a proxy", _ignore_all_losses, ("proxied failover",), "I1 I4 I5", 37),
     Mutant("one heartbeat vouches for too long", _vouch_too_long, ("paused",), "I1", 4),
-    Mutant("a lost connection changes nothing", _stay_as_it_is_when_lost, _LINKS, "I1 I2 I4 I5"),
+    Mutant("a lost connection changes nothing", _stay_as_it_is_when_lost, _LINKS, "I1 I2 I4 I5", 23),
     Mutant("entries are trusted after a reconnect", _trust_after_reconnect, _LINKS, "I1 I4 I5", 4),
     Mutant("messages drop nothing", _apply_nothing, (), "I1 I4 I5", 3),
     Mutant("messages overlook one key", _overlook_a_key, (), "I1 I4 I5", 3),
     Mutant("any server's values are stored", _attach_to_anybody, ("zombie", "failover"), "I1 I4 I5", 27),
-    Mutant("reads are registered late", _open_late, (), "I1 I4 I5 I9"),
+    Mutant("reads are registered late", _open_late, (), "I1 I4 I5 I9", 11),
     Mutant("fills under a void lease are taken", _fill_regardless, (), "I7", 5),
     Mutant(
         "a suspect's generation is not looked at", _forget_generation, ("reset bus", "evicted lane"), "I1 I4 I5 I9", 27
@@ -261,22 +262,29 @@ MUTANTS: Final = (
     Mutant("expiry is not looked at", _ignore_expiry, (), "I2", 1),
     Mutant("any load is joined", _join_any_load, ("slow data",), "I3 I4", 2),
     Mutant("what is owed is not paid", _never_pay, ("lost answer", "lost request"), "I8", 1),
-    Mutant("what a failover lost is not replayed", _never_replay, ("failover", "proxied failover"), "I4 I8"),
+    Mutant("what a failover lost is not replayed", _never_replay, ("failover", "proxied failover"), "I4 I8", 23),
     Mutant("reading many raises what one shard raised", _raise_on_reading, ("half-open data",), "I10 ServerReplyError"),
     Mutant("a clear leaves this process' entries", _clear_keeps_l1, ("slow bus",), "I1 I4 I9"),
-    Mutant("messages about tags are not heeded", more.tags_unheard, (), "I1 I5 I9", _RICHER + 7, _TAGGED),
+    Mutant("messages about tags are not heeded", more.tags_unheard, (), "I1 I5 I9", _RICHER + 17, _TAGGED),
     Mutant("own changes of tags are not heeded", more.own_tags_ignored, ("slow bus",), "I1 I9", _RICHER, _TAGGED),
     Mutant("any generation of a tag will do", more.tags_of_any_generation, (), "I1 I9", _RICHER, _TAGGED),
-    Mutant("a tag's generation is taken after the load", more.tags_after_the_load, (), "I7", _RICHER + 1, _TAGGED),
-    Mutant("a tag's lane is not watched", more.tag_lanes_unwatched, _LINKS, "I1 I9 I5", _RICHER, _TAGGED),
-    Mutant("a token is not waited for", more.tokens_not_waited_for, ("slow bus",), "I14", _RICHER, _TOKENS),
-    Mutant("a token leaves out what was done", more.tokens_without_own_changes, ("slow bus",), "I14", _RICHER, _TOKENS),
+    Mutant("a tag's generation is taken after the load", more.tags_after_the_load, (), "I7", _RICHER + 3, _TAGGED),
+    Mutant(
+        "a tag's lane is not watched",
+        more.tag_lanes_unwatched,
+        ("half-open bus", "lost messages"),
+        "I1 I9 I5",
+        _RICHER + 30,
+        ("tag_update", "load", "get"),
+    ),
+    Mutant("a token is not waited for", more.tokens_not_waited_for, _DEAF, "I14", _RICHER + 2, _TOKENS),
+    Mutant("a token leaves out what was done", more.tokens_without_own_changes, _DEAF, "I14", _RICHER + 2, _TOKENS),
     Mutant(
         "what did not answer for a token is served",
         more.unanswered_tokens_forgotten,
-        _LINKS,
-        "I14 I9",
-        _RICHER + 13,
+        _DEAF,
+        "I14",
+        _RICHER + 19,
         _TOKENS,
     ),
     Mutant("a change replaces whatever is there", more.swaps_unchecked, (), "I13", _RICHER, ("compute", "cas")),
@@ -285,14 +293,14 @@ MUTANTS: Final = (
         more.absent_for_who_cannot_tell,
         ("partition",),
         "I13",
-        _RICHER,
-        ("tag_update", "incr", "compute"),
+        _RICHER + 60,
+        ("tag_update", "incr", "compute", "get"),
     ),
     Mutant("what is taken stays", more.taken_but_left, (), "I13 I1 I3 I4", _RICHER, ("take", "set")),
     Mutant("a shorter life is not told", more.touched_in_silence, (), "I2", _RICHER + 18, ("touch", "get")),
     Mutant("a hold does not linger", more.holds_without_linger, (), "I7", _RICHER + 10, ("held_change", "load")),
     Mutant("old copies have no end", more.old_copies_for_ever, ("cut off",), "I15", _RICHER + 22, ("get",)),
-    Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 1, ("load", "get")),
+    Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 3, ("load", "get")),
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
 )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from nearcache._store import Store
 from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered import TieredCache
-from nearcache.clocks import TICK_NS
 from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, Horizon
 from nearcache.l2 import load_script
@@ -24,7 +23,7 @@ from nearcache.loading.stale import StaleCopies
 from simulation.client import Client, Payer, Worker
 from simulation.network import BusLink, DataLink, Pending
 from simulation.server import Shard
-from simulation.world import MS, US, World
+from simulation.world import MS, TICK_NS, US, World
 
 if TYPE_CHECKING:
     from simulation.checkers import Checker

@@ -42,7 +42,7 @@ class Plan:
         """Draw it; ``shards`` fixes their number; of ``busy`` kinds of operations there are many."""
         world = World(seed)
         profile = Profile.draw(world.stream("profile"))
-        if seed >= RICHER_FROM and seed % 3:
+        if seed >= RICHER_FROM and (busy or seed % 3):
             enrich(profile, world.stream("further"), busy)
         if shards is not None:
             profile.shards = shards

@@ -16,6 +16,9 @@ from typing import Any, Final
 from zlib import crc32
 
 from nearcache.coherence import derived as derived_module
+from nearcache.coherence import lane as lane_module
+from nearcache.loading import aging as aging_module
+from nearcache.loading import bulk_reading as bulk_reading_module
 from nearcache.loading import tier as tier_module
 
 US: Final = 1_000
@@ -23,9 +26,13 @@ MS: Final = 1_000_000
 S: Final = 1_000_000_000
 #: Where every world's time begins.
 START_NS: Final = 1_000 * S
+#: Resolution of the clock that L1 reads in every world, whatever that of the machine is.
+TICK_NS: Final = 1 * MS
 
 _MASK: Final = (1 << 64) - 1
 _PRIME: Final = 1_099_511_628_211
+#: Who knows the machine's resolution.
+_TICKING: Final[tuple[Any, ...]] = (lane_module, aging_module, bulk_reading_module, tier_module)
 
 
 def _hash(value: object) -> int:
@@ -36,7 +43,7 @@ class Violation(AssertionError):
     """A promise of the protocol was broken.
 
     Attributes:
-        rule: ``I1`` to ``I12``.
+        rule: ``I1`` to ``I16``.
         when_ns: The instant.
     """
 
@@ -102,12 +109,16 @@ class World:
 
     @contextmanager
     def in_charge(self) -> Iterator[None]:
-        """Within the block the ids of writes come from the seed, and hashes are the same in every interpreter."""
-        genuine = tier_module.os
+        """Within the block ids come from the seed, and hashes and the clock's resolution are the same everywhere."""
+        genuine, ticks = tier_module.os, [module.TICK_NS for module in _TICKING]
+        for module in _TICKING:
+            module.TICK_NS = TICK_NS
         tier_module.os = SimpleNamespace(urandom=self.urandom)  # type: ignore[assignment]  # all that it uses
         derived_module.hash = _hash  # type: ignore[attr-defined]  # in front of the built-in function
         try:
             yield
         finally:
             tier_module.os = genuine
+            for module, tick_ns in zip(_TICKING, ticks, strict=True):
+                module.TICK_NS = tick_ns
             del derived_module.hash  # type: ignore[attr-defined]  # as above
