@@ -143,7 +143,7 @@ class Fleet(NamedTuple):
             )
 
         for worker in self.workers:
-            wait_until(lambda worker=worker: is_true(worker), timeout=20, what="all is true and vouched for")
+            wait_until(lambda worker=worker: is_true(worker), timeout=60, what="all is true and vouched for")
 
 
 @pytest.fixture
