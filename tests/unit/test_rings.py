@@ -231,6 +231,18 @@ def test_debts_are_owed_wherever_the_version_invalidates() -> None:
     assert tier.journals[2].owes_clear
 
 
+def test_debt_of_an_operation_that_fails_after_its_version_is_owed_where_keys_are_now() -> None:
+    """It began before the change and was refused after it: on the lane that it named nobody pays any more."""
+    tier = tier_at(1)
+    later = tier.under(versions()[1], NUMBERS).under(versions()[2], NUMBERS).under(versions()[3], NUMBERS)
+    later.owe_on(())  # what the change itself passes on
+    key = next(key for key in map(encode_key, range(99)) if later.lane_of(key) == 2)
+    tier.owe(tier.lane_of(key), iter([key]))
+    assert later.is_owed(2, key)
+    tier.owe_clear(0)
+    assert all(later.journals[lane].owes_clear for lane in later.active)
+
+
 def test_result_of_an_owner_that_was_left_is_not_kept() -> None:
     """A tag's record that was read there is of no use to this version."""
     tier = tier_at(2)

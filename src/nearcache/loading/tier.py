@@ -289,6 +289,7 @@ class Tier(Versions):
         """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged."""
         with self.lock:
             self.journals[lane].owe(encoded)
+            self.pass_on_debts()
 
     def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
@@ -304,6 +305,7 @@ class Tier(Versions):
         """The same for a change of everything."""
         with self.lock:
             self.journals[lane].owe_clear()
+            self.pass_on_debts()
 
     def due(self, lane: int) -> Debt | None:
         """What to invalidate next: see :meth:`Journal.due`."""

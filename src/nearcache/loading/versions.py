@@ -168,6 +168,14 @@ class Versions:
             for lane in lanes if has_clear else ():
                 self.journals[lane].owe_clear()
 
+    def pass_on_debts(self) -> None:
+        """Something has come to be owed: where this version is over, let it be owed where the others look now.
+
+        An operation that began before a change of the list may fail after it. Nobody pays on a lane that was left.
+        """
+        if self.now is not self:
+            self.now.owe_on(self.now.active)
+
 
 class TagStore(Store[bytes, int]):
     """The generations of tags, by the encoded key of the tag's record."""
