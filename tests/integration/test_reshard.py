@@ -106,6 +106,21 @@ def test_reshard_grow_and_shrink_moves_a_share_and_keeps_the_rest(
     assert other.get_many(KEYS) == one.get_many(KEYS) == dict.fromkeys(kept, "second")
 
 
+def test_reshard_then_a_cache_that_writes_behind_empties_its_queues(
+    servers: Servers, open_at: Callable[..., Any]
+) -> None:
+    """It joins at the version of then, and says so to the queues as well."""
+    change(open_at("ab"), servers, "abc")
+    rows: dict[str, int] = {}
+    cache = open_at("abc", writer=rows.__setitem__, write_delay=0.01)
+    cache.set_many(dict.fromkeys(KEYS, 1))
+    cache.flush(10)
+    assert rows == dict.fromkeys(KEYS, 1)
+    assert cache.stats().writing.last_error == ""
+    cache.close()
+    assert [servers[name].cli("EXISTS", f"nc:{{default:{lane}}}:o") for lane, name in enumerate("abc")] == [0, 0, 0]
+
+
 def test_reshard_to_the_list_of_now_does_nothing(servers: Servers, open_at: Callable[..., Any]) -> None:
     """Whoever comes late finds it done."""
     cache = open_at("ab")

@@ -68,6 +68,9 @@ def begin():
     for thread in threads:
         thread.start()
 
+def made():
+    return len(reads), len(writes)
+
 def end():
     stopping.set()
     for thread in threads:
@@ -113,7 +116,13 @@ class Fleet(NamedTuple):
             wait_until(lambda worker=worker: worker.call("version") == version, timeout=30, what="it follows")
 
     def judge(self, *, most_errors: int = 0) -> None:
-        """End the load, and look at all that was written and read."""
+        """End the load when there is enough to look at, and look at all that was written and read."""
+
+        def is_enough() -> bool:
+            made = [worker.call("made") for worker in self.workers]
+            return sum(read for read, _ in made) > 500 and sum(written for _, written in made) > 50
+
+        wait_until(is_enough, timeout=60, what="enough has been read and written")
         with ThreadPoolExecutor() as pool:
             histories = list(pool.map(lambda worker: worker.call("end"), self.workers))
         written: dict[int, list[tuple[float, int]]] = {key: [] for key in range(KEYS)}

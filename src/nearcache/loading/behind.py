@@ -21,6 +21,7 @@ from ..coherence import State
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
 from ..l2 import Exchange
+from ..placement import LaneNames
 from .acking import confirmed
 from .replies import answer, errors_in
 from .steps import Steps
@@ -127,7 +128,7 @@ class Queues:
         count = b"0" if self.backlog.is_full else b"%d" % _PAGE
         arguments = (self.token, b"%d" % lease_ms, count, _REPLY_BYTES, self._from[lane])
         keys = [names.queue, names.owner, names.lane_key]
-        return (tier.scripts.dequeue, len(keys), *keys, b"1", hex_id(new_id()), *arguments)
+        return (tier.scripts.dequeue, len(keys), *keys, tier.ring, hex_id(new_id()), *arguments)
 
     def _take(self, tier: Tier, lane: int, reply: list[Any], now_ns: int) -> None:
         status, length, fresh, *rest = reply
@@ -178,10 +179,10 @@ class Queues:
     def release(self, tier: Tier) -> Steps[None]:
         """Give back what is owned, so that others need not wait for its end."""
         exchanges = [
-            Exchange(lane, [(tier.scripts.abort, 3, names.value(b""), names.owner, names.lane_key, b"1",
-                             hex_id(new_id()), hex_id(new_id()), self.token)])
-            for lane, names in enumerate(tier.names) if lane in tier.queues
-        ]  # fmt: skip
+            Exchange(lane, [tier.call(tier.scripts.abort, _as_lease(names), hex_id(new_id()), self.token)])
+            for lane, names in enumerate(tier.names)
+            if lane in tier.queues
+        ]
         for lane in list(tier.queues):
             self.lose(tier, lane)
         if exchanges:
@@ -233,6 +234,11 @@ def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:
     if not change.envelope:
         return key, ABSENT
     return key, thaw(tier.codec.loads(change.envelope, key=change.encoded)[0])
+
+
+def _as_lease(names: LaneNames) -> list[bytes]:
+    """The keys of scripts that speak of a lease, for the ownership of a queue: there is no value that goes with it."""
+    return [names.value(b""), names.owner, names.lane_key]
 
 
 def _wid_of(envelope: bytes) -> bytes:
