@@ -18,6 +18,7 @@ from nearcache.keys import encode_key, slot_of
 from nearcache.placement import CLUSTER_LANES, slot_of_lane
 from support.cluster import RedisCluster
 from support.redis import RedisServer
+from support.threads import Background
 from support.waiting import wait_until
 
 BOUND = 1.0
@@ -84,14 +85,11 @@ class Load:
 
     def __init__(self, writer: Cache[Any, Any], reader: Cache[Any, Any], keys: list[str]) -> None:
         self._writer, self._reader, self._keys = writer, reader, keys
-        self._stop = threading.Event()
         self.acknowledged: dict[str, list[tuple[float, int]]] = {key: [] for key in keys}
         self.hits: dict[str, list[tuple[float, int]]] = {key: [] for key in keys}
-        self.errors: list[BaseException] = []
         self.refused = 0
-        self._threads = [threading.Thread(target=self._guard, args=(each,)) for each in (self._write, self._read)]
-        for thread in self._threads:
-            thread.start()
+        self._threads = Background(self._write, self._read)
+        self._threads.start()
 
     @property
     def count(self) -> int:
@@ -105,20 +103,11 @@ class Load:
 
     def end(self) -> None:
         """Stop. No thread may have met anything but an error of a shard."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        assert self.errors == []
-
-    def _guard(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self.errors.append(error)
+        self._threads.end()
 
     def _write(self) -> None:
         number = 0
-        while not self._stop.wait(0.001):
+        while not self._threads.stopping.wait(0.001):
             number += 1
             key = self._keys[number % len(self._keys)]
             try:
@@ -130,7 +119,7 @@ class Load:
 
     def _read(self) -> None:
         turn = 0
-        while not self._stop.wait(0.0002):
+        while not self._threads.stopping.wait(0.0002):
             turn += 1
             key = self._keys[turn % len(self._keys)]
             began, hits = time.monotonic(), self._reader.counters()["hits"]

@@ -12,6 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache
+from support.caches import opening
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -38,16 +39,8 @@ def invalidate(key):
 @pytest.fixture
 def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        cache = nearcache.open(redis_server.url, **{"max_staleness": BOUND} | options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(redis_server.url, max_staleness=BOUND) as opener:
+        yield opener
 
 
 def lane_of(cache: Cache[Any, Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 import nearcache
 from nearcache import ABSENT, BacklogFullError, Cache, FlushTimeoutError
 from support.redis import Binary, RedisServer
-from support.rows import Database
+from support.rows import Database, writing_behind
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -36,17 +36,8 @@ def database() -> Iterator[Database]:
 @pytest.fixture
 def open_cache(redis_server: RedisServer, database: Database) -> Iterator[Opener]:
     """Open caches that write behind, and are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        chosen = {"writer": database, "loader": database.load, "write_delay": 0.02} | options
-        opened.append(nearcache.open(redis_server.url, **chosen))
-        return opened[-1]
-
-    yield opener
-    database.gate.set()
-    for cache in opened:
-        cache.close()
+    with writing_behind(redis_server.url, database) as opener:
+        yield opener
 
 
 def test_records_in_the_queue_are_sealed_as_values_are(

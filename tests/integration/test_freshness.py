@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,20 +17,6 @@ from support.waiting import wait_until
 
 TIMEOUT = 20.0
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-
-@pytest.fixture
-def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
-    """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        opened.append(nearcache.open(redis_server.url, **options))
-        return opened[-1]
-
-    yield opener
-    for cache in opened:
-        cache.close()
 
 
 class Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,21 +29,6 @@ def end():
 def load(key, value):
     return cache.get_or_load(key, lambda _key: value)
 """
-
-
-@pytest.fixture
-def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
-    """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        cache = nearcache.open(redis_server.url, **options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
 
 
 def exists(server: RedisServer, key: str, kind: str = "v") -> bool:

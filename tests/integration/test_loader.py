@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,21 +16,6 @@ from support.waiting import wait_until
 
 TIMEOUT = 20.0
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-
-@pytest.fixture
-def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
-    """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        cache = nearcache.open(redis_server.url, **options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
 
 
 def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:

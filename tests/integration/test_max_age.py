@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import nearcache
 from nearcache import UNCHANGED, Cache, ConfigError, Loaded, Old, conditional
 from support.redis import RedisServer
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 NAME = "nc:{default:0}:v:sk"
-
-
-@pytest.fixture
-def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
-    """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        opened.append(nearcache.open(redis_server.url, **options))
-        return opened[-1]
-
-    yield opener
-    for cache in opened:
-        cache.close()
 
 
 class Source:

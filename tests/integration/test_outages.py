@@ -10,6 +10,7 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.coherence import Journal
+from support.caches import opening
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -44,17 +45,8 @@ def owed():
 @pytest.fixture
 def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        options = {"max_staleness": BOUND, "timeout": 0.3} | options
-        cache = nearcache.open(redis_server.url, **options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(redis_server.url, max_staleness=BOUND, timeout=0.3) as opener:
+        yield opener
 
 
 def recovered(*caches: Cache[Any, Any]) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import nearcache
 from nearcache import Cache
 from support.redis import RedisServer
 from support.waiting import wait_until
@@ -42,20 +41,6 @@ class Source:
         if self.error is not None:
             raise self.error(key)
         return f"{key}{self.calls}"
-
-
-@pytest.fixture
-def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
-    """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        opened.append(nearcache.open(redis_server.url, **options))
-        return opened[-1]
-
-    yield opener
-    for cache in opened:
-        cache.close()
 
 
 @pytest.mark.parametrize("options", [{}, {"isolation": "copy"}, {"codec": "json"}, {"signing_keys": b"k" * 32}])

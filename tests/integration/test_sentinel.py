@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +12,10 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.errors import ShardError, UnknownMasterError
+from support.caches import opening
 from support.redis import Binary
 from support.sentinel import Guarded
+from support.threads import Background
 from support.waiting import wait_until
 
 BOUND = 0.8
@@ -31,15 +32,8 @@ def guarded(no_leaks: None, server_binary: Binary) -> Iterator[Guarded]:
 @pytest.fixture
 def open_cache(guarded: Guarded) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches on the master that the sentinels name."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        opened.append(nearcache.open(guarded.url(), **{"max_staleness": BOUND} | options))
-        return opened[-1]
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(guarded.url(), max_staleness=BOUND) as opener:
+        yield opener
 
 
 def on_master(cache: Cache[Any, Any], guarded: Guarded) -> bool:
@@ -53,30 +47,18 @@ class History:
 
     def __init__(self, writer: Cache[Any, Any], reader: Cache[Any, Any]) -> None:
         self._writer, self._reader = writer, reader
-        self._stop = threading.Event()
         self.acknowledged: list[tuple[float, int]] = []
         self.reads: list[tuple[float, int]] = []
         self.hits_before_reads = reader.stats().l1.hits
-        self.errors: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guard, args=(each,)) for each in (self._write, self._read)]
-        for thread in self._threads:
-            thread.start()
+        self._threads = Background(self._write, self._read)
+        self._threads.start()
 
     def end(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        assert self.errors == []
-
-    def _guard(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self.errors.append(error)
+        self._threads.end()
 
     def _write(self) -> None:
         step = 0
-        while not self._stop.wait(0.002):
+        while not self._threads.stopping.wait(0.002):
             step += 1
             try:
                 self._writer["hot"] = step
@@ -86,7 +68,7 @@ class History:
             self.acknowledged.append((time.monotonic(), step))
 
     def _read(self) -> None:
-        while not self._stop.wait(0.0005):
+        while not self._threads.stopping.wait(0.0005):
             began = time.monotonic()
             value = self._reader.get("hot")
             if value is not None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import nearcache
 from nearcache import Cache
 from nearcache.errors import ShardError
+from support.caches import opening
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -21,15 +21,8 @@ pytestmark = pytest.mark.usefixtures("no_leaks")  # before the server, which tes
 @pytest.fixture
 def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches on one shard that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        opened.append(nearcache.open(redis_server.url, **{"max_staleness": BOUND, "timeout": 0.3} | options))
-        return opened[-1]
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(redis_server.url, max_staleness=BOUND, timeout=0.3) as opener:
+        yield opener
 
 
 def go_dark(cache: Cache[Any, Any]) -> None:

@@ -13,6 +13,7 @@ from nearcache import Cache, wire
 from nearcache._store import Op
 from nearcache.clocks import NEVER_NS
 from nearcache.loading import tags_named
+from support.caches import opening
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -45,16 +46,8 @@ def urls(two_shards: tuple[RedisServer, RedisServer]) -> str:
 @pytest.fixture
 def open_cache(urls: str) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches on two shards that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        cache = nearcache.open(urls, shard_names=["a", "b"], **options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(urls, shard_names=["a", "b"]) as opener:
+        yield opener
 
 
 KEYS = [f"k{n}" for n in range(20)]

@@ -10,6 +10,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ShardUnavailableError
+from support.caches import opening
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -25,16 +26,8 @@ def url(two_shards: tuple[RedisServer, RedisServer]) -> str:
 @pytest.fixture
 def open_cache(url: str) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        cache = nearcache.open(url, **options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(url) as opener:
+        yield opener
 
 
 @pytest.fixture

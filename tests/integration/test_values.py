@@ -15,6 +15,7 @@ from nearcache import Cache, ConfigError
 from nearcache.cache.tiered import TieredCache
 from nearcache.codecs import pack, peek_ids
 from nearcache.keys import encode_key
+from support.caches import opening
 from support.redis import Binary, RedisServer
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -48,16 +49,8 @@ def redis_server(newest_binary: Binary) -> Iterator[RedisServer]:
 @pytest.fixture
 def open_cache(redis_server: RedisServer) -> Iterator[Callable[..., Cache[Any, Any]]]:
     """Open caches that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        cache = nearcache.open(f"unix://{redis_server.path}", namespace="shop", **options)
-        opened.append(cache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
+    with opening(f"unix://{redis_server.path}", namespace="shop") as opener:
+        yield opener
 
 
 def name_of(key: str) -> bytes:

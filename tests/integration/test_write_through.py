@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import nearcache
 from nearcache import ABSENT, Cache, ShardUnavailableError, UnencodableValueError, Writer
 from support.redis import Binary, RedisServer
 from support.rows import Database
@@ -28,20 +27,6 @@ def server_binary(newest_binary: Binary) -> Binary:
 @pytest.fixture
 def database() -> Database:
     return Database()
-
-
-@pytest.fixture
-def open_cache(redis_server: RedisServer) -> Iterator[Opener]:
-    """Open caches that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-
-    def opener(**options: Any) -> Cache[Any, Any]:
-        opened.append(nearcache.open(redis_server.url, **options))
-        return opened[-1]
-
-    yield opener
-    for cache in opened:
-        cache.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import leaks, processes
+from support.caches import Opener, opening
 from support.cluster import RedisCluster
 from support.redis import NO_SERVER, Binary, RedisServer, fetched_binaries, find_binaries
 from support.waiting import wait_until
@@ -21,6 +22,7 @@ __all__ = [
     "make_worker",
     "newest_binary",
     "no_leaks",
+    "open_cache",
     "redis_cluster",
     "redis_server",
     "runtime_dir",
@@ -81,6 +83,13 @@ def make_redis(server_binary: Binary) -> Iterator[Callable[..., RedisServer]]:
 def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
     """A fresh, empty server on a unix socket."""
     return make_redis()
+
+
+@pytest.fixture
+def open_cache(redis_server: RedisServer) -> Iterator[Opener]:
+    """A function that opens a cache on this server; all are closed at the end of the test."""
+    with opening(redis_server.url) as opener:
+        yield opener
 
 
 @pytest.fixture

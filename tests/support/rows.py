@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from nearcache import ABSENT
+from support.caches import Opener, opening
 
 
 class Database:
@@ -61,3 +63,11 @@ class Database:
             else:
                 self.rows[key] = value
         self.after_commit()
+
+
+@contextmanager
+def writing_behind(url: str, database: Database) -> Iterator[Opener]:
+    """Give a function that opens caches which write behind; at the end the writers may go on, and all are closed."""
+    with opening(url, writer=database, loader=database.load, write_delay=0.02) as opener:
+        yield opener
+        database.gate.set()

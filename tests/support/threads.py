@@ -40,6 +40,37 @@ def together(worker: Callable[[int], object], count: int = 4) -> None:
     assert not stuck, f"{stuck} of {count} threads do not end"
 
 
+class Background:
+    """Threads that work until they are told to stop. What one of them raises is an AssertionError at the end.
+
+    Attributes:
+        stopping: Set when they are to come to an end.
+    """
+
+    def __init__(self, *works: Callable[[], object]) -> None:
+        self.stopping = threading.Event()
+        self.errors: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._guard, args=(work,)) for work in works]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stop. No thread may have met anything that it did not expect."""
+        self.stopping.set()
+        for thread in self._threads:
+            thread.join()
+        assert self.errors == []
+
+    def _guard(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.errors.append(error)
+
+
 def living(kind: type) -> int:
     """Return the number of objects of exactly this type that are alive after a collection.
 

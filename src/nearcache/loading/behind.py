@@ -17,7 +17,6 @@ from .._store import Op, Store
 from ..absence import ABSENT
 from ..backlog import Backlog, Change, DeadLetter
 from ..codecs import peek_ids, thaw
-from ..coherence import State
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
 from ..l2 import Exchange
@@ -26,7 +25,7 @@ from .acking import confirmed
 from .replies import answer, errors_in
 from .steps import Steps
 from .swapping import find
-from .tier import LEASE_UNHEARD_MS, Owned, Tier, hex_id, new_id
+from .tier import Owned, Tier, hex_id, new_id
 from .ways import Room, put, queued
 
 _ATTEMPTS: Final = 5
@@ -123,10 +122,8 @@ class Queues:
 
     def _command(self, tier: Tier, lane: int) -> Any:
         names = tier.names[lane]
-        live = tier.lanes[lane].state is State.LIVE
-        lease_ms = tier.lease_ms if live else max(tier.lease_ms, LEASE_UNHEARD_MS)
         count = b"0" if self.backlog.is_full else b"%d" % _PAGE
-        arguments = (self.token, b"%d" % lease_ms, count, _REPLY_BYTES, self._from[lane])
+        arguments = (self.token, b"%d" % tier.lease_ms_on(lane), count, _REPLY_BYTES, self._from[lane])
         keys = [names.queue, names.owner, names.lane_key]
         return (tier.scripts.dequeue, len(keys), *keys, tier.ring, hex_id(new_id()), *arguments)
 

@@ -26,11 +26,10 @@ from .._store import Op, Store
 from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
-from ..coherence import State
 from ..errors import DecodeError, LoadCycleError, ServerReplyError, ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
 from ..freshness import Ttl
-from ..l2 import Exchange
+from ..l2 import Command, Exchange
 from .ages import read_young
 from .aging import renew_later
 from .conditional import Shown, let_live, show
@@ -38,11 +37,11 @@ from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled,
 from .reading import accept, read
 from .replies import MISSING, answer
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
+from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
 
 #: Pauses between looks where no message would be heard: the first and the longest, in seconds.
-_LOOK_FIRST_S: Final = 0.02
-_LOOK_LONGEST_S: Final = 0.2
+LOOK_FIRST_S: Final = 0.02
+LOOK_LONGEST_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +85,18 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     mine = Load(wanted.name)
+    return _join(tier, mine, carry_out(tier, store, wanted, mine))
+
+
+def _join(tier: Tier, mine: Load, work: Steps[Any]) -> Steps[Any]:
+    """Return what a load of the same kind brings that is under way in this process, or else do the work."""
     try:
         while (flight := tier.loads.begin(mine)) is not mine:
             value = yield JoinLoad(flight)
-            if value is not ABANDONED:
+            # MISSING: of a load in the background that left the work to another process.
+            if value is not ABANDONED and value is not MISSING:
                 return value
-        return (yield from carry_out(tier, store, wanted, mine))
+        return (yield from work)
     finally:
         tier.loads.end(mine)
 
@@ -146,14 +151,7 @@ def refresh(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
         As :func:`load`. The old value stays then.
     """
     mine = Load(renewal_of(wanted.name))
-    try:
-        while (flight := tier.loads.begin(mine)) is not mine:
-            value = yield JoinLoad(flight)
-            if value is not ABANDONED and value is not MISSING:
-                return value
-        return (yield from carry_out_anew(tier, store, wanted, mine))
-    finally:
-        tier.loads.end(mine)
+    return _join(tier, mine, carry_out_anew(tier, store, wanted, mine))
 
 
 def carry_out_anew(
@@ -193,14 +191,7 @@ def outlast(holder: Load) -> Steps[None]:
 def load_young(tier: Tier, store: Store[Any, Any], wanted: Loading, limit_ns: int) -> Steps[Any]:
     """Return the value in L2 if it was stored no longer ago, or else load anew. As :func:`load` otherwise."""
     mine = Load(young_of(wanted.name, limit_ns))
-    try:
-        while (flight := tier.loads.begin(mine)) is not mine:
-            value = yield JoinLoad(flight)
-            if value is not ABANDONED:
-                return value
-        return (yield from carry_out_anew(tier, store, wanted, mine, limit_ns))
-    finally:
-        tier.loads.end(mine)
+    return _join(tier, mine, carry_out_anew(tier, store, wanted, mine, limit_ns))
 
 
 def _load(
@@ -214,7 +205,7 @@ def _load(
 ) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
-    pause_s = _LOOK_FIRST_S
+    pause_s = LOOK_FIRST_S
     while True:
         try:
             if limit_ns is not None:
@@ -244,7 +235,7 @@ def _load(
                 yield from outlast(holder)
                 continue
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
-            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+            pause_s = min(2 * pause_s, LOOK_LONGEST_S)
         finally:
             tier.ears.unawait(lane, encoded, signal.set)
 
@@ -273,15 +264,11 @@ def _attempt(
 
 def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
-    keys = tier.write_keys(lane, [encoded])
-    keys.insert(2, tier.names[lane].queue)
-    lease_ms = tier.lease_ms if tier.lanes[lane].state is State.LIVE else max(tier.lease_ms, LEASE_UNHEARD_MS)
     # What is owed an invalidation is loaded over: it is not known to be gone.
     mode = b"REPLACE" if anew or tier.is_owed(lane, encoded) else b""
     while True:
         start_ns = tier.clock()
-        command = tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, mode)
-        reply = answer((yield [Exchange(lane, [command])])[0])
+        reply = answer((yield [Exchange(lane, [lease_command(tier, lane, encoded, mode)])])[0])
         status, generation, *rest = reply.values[0]
         if int(status) == 0:
             return _Answer(token=rest[0], generation=int(generation, 16))
@@ -295,6 +282,18 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, ane
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
+
+
+def lease_command(tier: Tier, lane: int, encoded: bytes, mode: bytes) -> Command:
+    """The command that asks for a key's lease: if it has no value, or with the mode ``REPLACE`` whatever it has."""
+    keys = tier.write_keys(lane, [encoded])
+    keys.insert(2, tier.names[lane].queue)
+    return tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % tier.lease_ms_on(lane), mode)
+
+
+def abort_command(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Command:
+    """The command that gives a key's lease back."""
+    return tier.call(tier.scripts.abort, tier.write_keys(lane, [encoded]), hex_id(new_id()), token)
 
 
 def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
@@ -389,8 +388,7 @@ def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) 
 
 def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
     """Give the lease back, so that nobody has to wait for its end. If that fails, they do."""
-    command = tier.call(tier.scripts.abort, tier.write_keys(lane, [encoded]), hex_id(new_id()), token)
-    yield [Exchange(lane, [command])]
+    yield [Exchange(lane, [abort_command(tier, lane, encoded, token)])]
 
 
 def _call(tier: Tier, wanted: Loading, shown: Shown | None = None, *, fails: bool = True) -> Steps[Any]:

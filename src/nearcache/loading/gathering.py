@@ -20,23 +20,18 @@ from typing import Any, Final
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
-from ..coherence import State
 from ..errors import ServerReplyError, ShardError
 from ..flights import ABANDONED, Load, Signal
 from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
 from .ages import read_young
 from .bulk_reading import read_many
-from .filling import holder_of, outlast, waiting_value
+from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, abort_command, holder_of, lease_command, outlast, waiting_value
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
 from .reading import accept
 from .replies import MISSING
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import LEASE_LONGEST_NS, LEASE_UNHEARD_MS, Leased, Tier, hex_id, new_id
-
-#: The first and the longest pause between looks where no message would be heard, in seconds.
-_LOOK_FIRST_S: Final = 0.02
-_LOOK_LONGEST_S: Final = 0.2
+from .tier import LEASE_LONGEST_NS, Leased, Tier, new_id
 
 _log: Final = logging.getLogger("nearcache")
 
@@ -104,10 +99,10 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
     found: dict[Any, Any] = {}
     missing = list(wanted.keys)
     since_ns = tier.clock()
-    pause_s = _LOOK_FIRST_S
+    pause_s = LOOK_FIRST_S
     while missing:
         missing = yield from _round(tier, store, wanted, missing, found, since_ns, pause_s)
-        pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+        pause_s = min(2 * pause_s, LOOK_LONGEST_S)
     return {name: value for name, value in found.items() if not isinstance(value, Absent)}
 
 
@@ -207,7 +202,7 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
 def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list[_Part]]:
     """Ask for the leases; returns those to ask for once more, over a value that cannot be read here."""
     start_ns = tier.clock()
-    answers = yield from _ask(parts, lambda part: [_lease_command(tier, part)])
+    answers = yield from _ask(parts, lambda part: [lease_command(tier, part.lane, part.encoded, part.mode)])
     again = []
     for part, reply, _ in answers:
         if isinstance(reply, ShardError):
@@ -242,14 +237,6 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
                 assert part.op is not None
                 store.abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
     return again
-
-
-def _lease_command(tier: Tier, part: _Part) -> Command:
-    is_heard = tier.lanes[part.lane].state is State.LIVE
-    lease_ms = tier.lease_ms if is_heard else max(tier.lease_ms, LEASE_UNHEARD_MS)
-    keys = tier.write_keys(part.lane, [part.encoded])
-    keys.insert(2, tier.names[part.lane].queue)
-    return tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % lease_ms, part.mode)
 
 
 def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
@@ -332,12 +319,7 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
 
 def _abort(tier: Tier, parts: Iterable[_Part]) -> Steps[None]:
     """Give leases back, so that nobody has to wait for their end. If that fails, they do."""
-
-    def commands(part: _Part) -> list[Command]:
-        keys = tier.write_keys(part.lane, [part.encoded])
-        return [tier.call(tier.scripts.abort, keys, hex_id(new_id()), part.token)]
-
-    yield from _ask(list(parts), commands)
+    yield from _ask(list(parts), lambda part: [abort_command(tier, part.lane, part.encoded, part.token)])
 
 
 def _ask(parts: list[_Part], commands: Callable[[_Part], list[Command]]) -> Steps[list[tuple[_Part, Any, int]]]:

@@ -432,6 +432,10 @@ class Tier(Versions):
             if now_ns - since_ns < LEASE_LONGEST_NS
         ]
 
+    def lease_ms_on(self, lane: int) -> int:
+        """How long a lease is to last: where nobody listens, nobody renews it."""
+        return self.lease_ms if self.lanes[lane].state is State.LIVE else max(self.lease_ms, LEASE_UNHEARD_MS)
+
     def renewed(self, name: Any) -> None:
         """A value is not to be loaded anew any more."""
         with self.lock:
