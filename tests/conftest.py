@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -45,6 +46,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 def pytest_report_header() -> list[str]:
     """Say which servers the integration tests run against."""
     return [f"server {binary.label}: {binary.path}" for binary in EVERY] or [f"server: {NO_SERVER}"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let the collector look at what tests make, and not, hundreds of times, at all that pytest knows of them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
