@@ -161,9 +161,7 @@ def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
     assert not thread.is_alive()
 
 
-def no_thread(
-    monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception] = RuntimeError
-) -> threading.Event:
+def no_thread(monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception] = RuntimeError) -> threading.Event:
     """Let the next thread of this name not come to be. Returns what tells that it has happened."""
     refused, start = threading.Event(), threading.Thread.start
 
