@@ -200,7 +200,7 @@ class _Nobody(RoamingFollower):
         self._awaited = {}
         self._awaited_lock = threading.RLock()
 
-    def place(self, number: int) -> None:  # noqa: ARG002
+    def place(self, number: int) -> None:
         """Nothing has been heard."""
 
 
