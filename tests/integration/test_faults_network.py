@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -210,3 +211,30 @@ def test_name_that_comes_to_mean_another_address_is_followed(
             ordeal.recover()
             assert cache.get("only here") is None
             assert second.cli("DBSIZE") > 0
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that takes no connection and does not refuse any: the queue of those that wait is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as waiting:
+        while True:
+            link = waiting.enter_context(socket.socket())
+            link.setblocking(False)
+            if link.connect_ex(server.getsockname()) and link not in select.select([], [link], [], 0.05)[1]:
+                break
+        yield server.getsockname()
+
+
+def test_name_with_silent_addresses_in_front_of_the_good_one_takes_one_timeout_for_all(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share of the time. If each had all of it, a call would take a multiple of its time-out."""
+    with silent() as first, silent() as second:
+        found = [first, second, ("127.0.0.1", proxy.port)]
+        known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: known)
+        driver = Driver([Endpoint("a", host="a.example", port=1)], timeout_s=1.2, connect_timeout_s=1.2)
+        try:
+            assert isinstance(driver.execute([Exchange(0, [("PING",)])])[0], Reply)
+        finally:
+            driver.close()

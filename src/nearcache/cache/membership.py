@@ -201,8 +201,24 @@ class Membership:
                 raise self._refusal(newest.shard, newest.described)
             ring = theirs if theirs.new is not None else Ring(theirs.version, mine)
             self._add_missing(ring)
-            self._switch(ring)
+            self._switch(self._surely(ring))
         self._agreed = self._agreed or bool(records)
+
+    def _surely(self, ring: Ring) -> Ring:
+        """Return the step of a change that this process may come in at: one that every lane has been told.
+
+        Whoever told the lanes of the newest may have died over it. Those that know only of the step before let somebody
+        work with them who is one step further behind, and invalidates nothing where the newest reads.
+        """
+        if ring.new is None:
+            return ring
+        try:
+            self._tell(ring, [endpoint.name for endpoint in ring.endpoints], strict=True)
+        except ReshardError as error:
+            if not error.shards:
+                raise
+            return ring.preceding()
+        return ring
 
     def _refusal(self, shard: str, theirs: str) -> ShardListError:
         return ShardListError(self._namespace, shard, str(self.ring.old), theirs)

@@ -1,0 +1,115 @@
+"""Coming into the middle of a change of the list of shards, while a shard that takes part in it does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache.errors import ReshardError
+from nearcache.rings import shards_of
+from support.redis import Binary, RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+B = 0.6
+Servers = dict[str, RedisServer]
+
+
+@pytest.fixture
+def servers(newest_binary: Binary) -> Iterator[Servers]:
+    """Three servers, by the names of their shards."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(RedisServer(newest_binary)) for name in "abc"}
+
+
+def opened(stack: contextlib.ExitStack, servers: Servers, names: str, away: str = "") -> Any:
+    """Open a cache; it cannot reach the shards that are ``away``, wherever they are."""
+    paths = [servers[name].path + ("-" if name in away else "") for name in names]
+    options: Any = {"max_staleness": B, "shard_names": list(names)}
+    return stack.enter_context(nearcache.open("unix://" + ",".join(paths), **options))
+
+
+def freeze(cache: Any) -> None:
+    """Let a cache follow nobody of its own accord, as one that cannot reach a new shard."""
+    cache._membership._catching_up = True
+
+
+def grow(leader: Any, servers: Servers, steps: int) -> Any:
+    """Take steps of a change that adds the shard ``c``. Returns the ring of the step after those."""
+    membership = leader._membership
+    like = leader.settings.endpoints[0]
+    endpoint = replace(like, name="c", path=servers["c"].path)
+    target = shards_of("rendezvous", (*membership.ring.old.endpoints, endpoint))
+    for number in range(steps + 1):
+        ring = membership.ring.following() if number else membership.ring.begin(target)
+        if number < steps:
+            membership._advance(ring)
+    return ring
+
+
+def moving_key(cache: Any, target: Any) -> str:
+    """Return a key that goes from ``b`` to ``c``."""
+    from nearcache.keys import encode_key, slot_of
+
+    before = cache._membership.ring.old
+    keys = (f"k{number}" for number in range(1000))
+    return next(
+        key for key in keys
+        if before.owner(slot_of(encode_key(key))) == "b" and target.owner(slot_of(encode_key(key))) == "c"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_open_while_a_step_is_told_to_some_keeps_to_the_step_before(servers: Servers, names: str) -> None:
+    """The leader died in the middle, and one shard cannot be reached: it may be two steps behind the others, and let
+    somebody work with it who invalidates nothing where the new step reads."""
+    with contextlib.ExitStack() as stack:
+        behind, leader = (opened(stack, servers, "ab") for _ in range(2))
+        freeze(behind)
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        leader._membership._tell(ring, ["a", "c"], strict=True)
+        joined = opened(stack, servers, names, away="b")
+        key = moving_key(behind, ring.new)
+        assert joined.get_or_load(key, lambda _: "old") == "old"
+        behind.invalidate(key)  # at its owner of two steps ago, who knows of one step
+        assert joined.get_or_load(key, lambda _: "new") == "new"
+
+
+def test_open_while_a_step_is_told_to_some_takes_it_where_all_can_be_told(servers: Servers) -> None:
+    """It tells the rest itself, as whoever takes a step does."""
+    with contextlib.ExitStack() as stack:
+        behind, leader = (opened(stack, servers, "ab") for _ in range(2))
+        freeze(behind)
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        leader._membership._tell(ring, ["a"], strict=True)
+        joined = opened(stack, servers, "ab")
+        assert joined._membership.ring.version == ring.version
+        key = moving_key(behind, ring.new)
+        assert joined.get_or_load(key, lambda _: "old") == "old"
+        with pytest.raises(nearcache.CacheError, match="NCTOPO"):
+            behind.invalidate(key)
+
+
+def test_opened_at_the_step_before_follows_when_the_shard_is_back(servers: Servers) -> None:
+    """And so does whoever leads."""
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        servers["b"].pause()
+        try:
+            with pytest.raises(ReshardError, match="b did not answer"):
+                leader._membership._advance(ring)
+            joined = opened(stack, servers, "ab")
+            assert joined._membership.ring.version == ring.version - 1
+        finally:
+            servers["b"].resume()
+        wait_until(lambda: joined._membership.ring.version == ring.version, what="it has followed")
