@@ -17,6 +17,7 @@ from .behind import (
 )
 from .bulk import delete_many_behind, invalidate_many, write_many
 from .bulk_reading import read_many
+from .deciding import Source, swap_through, take_through
 from .filling import Loading, load, load_young, look, refresh
 from .gathering import Gathering, gather
 from .reading import contains, read
@@ -43,6 +44,7 @@ __all__ = [
     "Request",
     "Room",
     "Sampler",
+    "Source",
     "Steps",
     "Tag",
     "ThreadRunner",
@@ -79,9 +81,11 @@ __all__ = [
     "replay",
     "still_waiting",
     "swap",
+    "swap_through",
     "tags_named",
     "take",
     "take_behind",
+    "take_through",
     "token_of",
     "touch",
     "write",
