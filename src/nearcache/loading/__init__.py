@@ -18,7 +18,7 @@ from .behind import (
 from .bulk import delete_many_behind, invalidate_many, write_many
 from .bulk_reading import read_many
 from .deciding import Source, swap_through, take_through
-from .filling import Loading, load, load_young, look, refresh
+from .filling import Loading, load, load_young, look, look_many, refresh
 from .gathering import Gathering, gather
 from .reading import contains, read
 from .replies import MISSING
@@ -68,6 +68,7 @@ __all__ = [
     "load",
     "load_young",
     "look",
+    "look_many",
     "new_id",
     "pay",
     "place_of",

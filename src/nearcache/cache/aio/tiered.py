@@ -168,9 +168,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         cache = self.cache
         found, missed = cache._hits(keys, limit_ns)
         if missed:
-            named = {key: cache._name(key) for key in missed}
-            more = await self._run(cache._reading_many(named.values(), limit_ns))
-            found.update((key, more[name]) for key, name in named.items() if name in more)
+            found.update(await self._run(cache._reading_many(missed, limit_ns)))
         return found
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
