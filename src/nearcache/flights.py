@@ -34,6 +34,7 @@ strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")
 #: See :func:`renewal_of`.
 _RENEWAL: Final = object()
 _YOUNG: Final = object()
+_CHANGE: Final = object()
 
 Callback = Callable[[], object]
 AnyLock = AbstractContextManager[Any]
@@ -49,9 +50,14 @@ def young_of(name: Hashable, limit_ns: int) -> Hashable:
     return _YOUNG, name, limit_ns
 
 
+def change_of(name: Hashable) -> Hashable:
+    """Return what a change is known as that depends on what is there: one at a time."""
+    return _CHANGE, name
+
+
 def named(key: Hashable) -> Hashable:
     """Return the name of what is known as this."""
-    is_marked = type(key) is tuple and len(key) > 1 and (key[0] is _RENEWAL or key[0] is _YOUNG)
+    is_marked = type(key) is tuple and len(key) > 1 and any(key[0] is mark for mark in (_RENEWAL, _YOUNG, _CHANGE))
     return key[1] if is_marked else key  # type: ignore[index]  # then it is a tuple
 
 

@@ -38,7 +38,7 @@ def changing_of(tier: Tier, runner: ThreadRunner, settings: Settings) -> tuple[C
     if settings.writer is None:
         return Changing(tier), None
     if settings.write_delay is None:
-        return ChangingThrough(tier, settings.writer), None
+        return ChangingThrough(tier, settings.writer, settings.loader), None
     scribe = Scribe(tier, runner, settings.writer, settings)
     return ChangingBehind(tier, settings.writer, scribe.room), scribe
 

@@ -35,11 +35,19 @@ class _Settled(NamedTuple):
 
 
 def read_many(
-    tier: Tier, store: Store[Any, Any], names: Iterable[Any], flights: Mapping[Any, Load] | None = None
+    tier: Tier,
+    store: Store[Any, Any],
+    names: Iterable[Any],
+    flights: Mapping[Any, Load] | None = None,
+    due: list[Any] | None = None,
 ) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys. ``flights``: the loads that these reads are a part of.
+    """Return what L2 holds of these keys.
 
     Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
+
+    Args:
+        flights: The loads that these reads are a part of.
+        due: Gets the keys whose values are to be loaded anew.
     """
     found: dict[Any, Any] = {}
     shares = deal(dict.fromkeys(names), tier.table, encode_key)
@@ -56,6 +64,8 @@ def read_many(
         again = yield from _round(tier, store, [share for share in shares if len(share)], found)
         if again:  # suspects that L2 has another value for: their second read starts afresh, as any read does
             yield from _round(tier, store, again, found)
+        if due is not None and tier.freshness.renews:
+            due += [read.key for share in shares for read in share.reads if read.is_due]
     finally:
         for share in shares:  # a shard failed, or we were interrupted
             share.end(store, tier.lock)

@@ -8,7 +8,7 @@ from typing import Any
 from .._store import Store
 from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
 from ..errors import ShardError
-from ..flights import Load, Many, renewal_of, young_of
+from ..flights import Load, Many, renewal_of, strand, young_of
 from ..l2 import Exchange, Reply
 from ..l2.aio import AsyncDriver
 from .filling import Loading, carry_out, carry_out_anew
@@ -51,6 +51,16 @@ class AsyncRunner:
         except StopIteration as stop:
             value: T = stop.value
             return value
+
+    async def run_alone(self, steps: Steps[T]) -> T:
+        """The same, for steps that others may wait for: so that one is told who waits for itself."""
+        if strand.get(None) is not None:
+            return await self.run(steps)
+        mine = strand.set(object())
+        try:
+            return await self.run(steps)
+        finally:
+            strand.reset(mine)
 
     async def load(self, store: Store[Any, Any], wanted: Loading) -> Any:
         """The same as running ``load``, in a task of its own. See :meth:`LoadTasks.load`."""

@@ -99,6 +99,14 @@ class Owned(NamedTuple):
     since_ns: int
 
 
+class Locked(NamedTuple):
+    """The data behind a key that this process is about to change."""
+
+    lane: int
+    encoded: bytes
+    since_ns: int
+
+
 @dataclass(slots=True)
 class Scripts:
     """The Lua scripts, loaded once per cache."""
@@ -119,6 +127,7 @@ class Scripts:
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
     requeue: Script = field(default_factory=lambda: load_script("requeue"))
+    lock: Script = field(default_factory=lambda: load_script("lock"))
 
 
 class Tier(Versions):
@@ -145,6 +154,7 @@ class Tier(Versions):
         ears: Who hears messages; set once there is somebody.
         witness: Who is told what is about to be sent; None: nobody.
         leases: What this process is loading under lease, by token.
+        locks: What it is changing by what it is, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
@@ -192,8 +202,8 @@ class Tier(Versions):
         self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
-        self.births = Births()
-        self.renewing: set[Any] = set()
+        self.locks: dict[bytes, Locked] = {}
+        self.births, self.renewing = Births(), set[Any]()
         self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in range(lanes)]
         self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
@@ -424,6 +434,10 @@ class Tier(Versions):
             for lease in list(self.leases.values())
         ]
         held += [
+            (lock.lane, self.names[lock.lane].lock(lock.encoded), token, lock.since_ns)
+            for token, lock in list(self.locks.items())
+        ]
+        held += [
             (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
         ]
         return [
@@ -443,7 +457,7 @@ class Tier(Versions):
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={}, queues={})
+        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={}, locks={}, queues={})
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:
