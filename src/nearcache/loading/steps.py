@@ -141,13 +141,16 @@ class ThreadRunner:
         return self._tier.loads.wait(request.load)
 
     def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        on_reply = request.on_reply if isinstance(request, Exchanges) else None
         if not self._tier.changing:
-            on_reply = request.on_reply if isinstance(request, Exchanges) else None
             replies = self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)
+            if spread.adds:  # what one owner says of a change means nothing yet
+                on_reply = None
             try:
-                replies = spread.gathered(self._driver.execute(spread.exchanges, timeout_s=left_s))
+                given = self._driver.execute(spread.exchanges, timeout_s=left_s, on_reply=on_reply)
+                replies = spread.gathered(given)
             except BaseException:
                 spread.interrupted()
                 raise
