@@ -86,6 +86,7 @@ class Client:
         self.joined = self.joined_load = False
         self.loading_ns = self.awaited_ns = 0
         self._left_ns = self.process.profile.timeout_ns
+        strand.set(self)  # a load is its client's from the call on
         self.current = operation.start(self)
         if self.current.steps is None:  # L1 had it all
             self._end(None, None)
@@ -340,6 +341,7 @@ class Worker(Client):
         self.turn += 1
         self._left_ns = self.process.profile.timeout_ns
         self.current = Errand(self)
+        strand.set(self)
         self.steps = make()
         self._go_on(self.steps.send, None)
 

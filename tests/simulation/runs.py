@@ -85,6 +85,7 @@ class Outcome:
 
     Attributes:
         events: How many there were.
+        calls: How many of them were calls of the cache.
         digest: Hash of all of them.
         violation: Which promise was broken; None if none was.
         crash: What else went wrong, in the simulation or in the code under it.
@@ -94,6 +95,7 @@ class Outcome:
     """
 
     events: int
+    calls: int
     digest: int
     violation: Violation | None
     crash: Exception | None
@@ -179,4 +181,13 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     faults: dict[str, int] = {}
     for fault in plan.faults:
         faults[fault.kind] = faults.get(fault.kind, 0) + 1
-    return Outcome(world.events, world.digest, violation, crash, simulation.checker.counts, faults, world.lines or [])
+    return Outcome(
+        events=world.events,
+        calls=sum(client.done for process in simulation.processes for client in process.clients),
+        digest=world.digest,
+        violation=violation,
+        crash=crash,
+        counts=simulation.checker.counts,
+        faults=faults,
+        lines=world.lines or [],
+    )

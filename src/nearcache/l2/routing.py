@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .clustermap import NOWHERE, ClusterMap
 from .scripts import Script
-from .task import Command, Exchange, Reply, pack, repeatable
+from .task import BEHIND, Command, Exchange, Reply, pack, repeatable
 
 if TYPE_CHECKING:
     from ..clocks import Clock
@@ -304,8 +304,8 @@ class Router:
         again: list[int] = []
         for at, value in zip(due, answer.values, strict=True):
             leg.asks.pop(at, None)
-            if again and leg.commands[at][0] == WAIT:
-                again.append(at)  # behind a command that was not executed it has waited for nothing
+            if again and leg.commands[at][0] in BEHIND:
+                again.append(at)  # behind a command that was not executed it says nothing
             elif not isinstance(value, ServerReplyError) or value.code not in REDIRECTS:
                 leg.values[at] = value
             elif value.code == "CLUSTERDOWN":

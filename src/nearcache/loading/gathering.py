@@ -211,7 +211,7 @@ def _carry_out(
         part.is_heard = tier.ears.await_key(part.lane, part.encoded, part.signal.set)
         part.op = Op(part.name, part.lane, wid=new_id(), write=True)
         store.open(part.op)
-        part.mine.op = part.op
+        part.mine.rests_on(part.op, tier.clock())
         is_over = anew or wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded)
         part.mode = b"REPLACE" if is_over else b""
     asked = parts

@@ -11,11 +11,13 @@ from ..errors import ShardError
 from ..flights import Load, Many, renewal_of, strand, young_of
 from ..l2 import Exchange, Reply
 from ..l2.aio import AsyncDriver
+from .exchanges import Exchanges
 from .filling import Loading, carry_out, carry_out_anew
 from .gathering import Gathering, gather
 from .moving import Spread, heed
+from .observing import Observing
 from .replies import MISSING
-from .steps import Await, Call, Exchanges, JoinRead, Request, Spawn, Steps, T
+from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
 
 
@@ -120,7 +122,10 @@ class AsyncRunner:
 
     async def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            return await self._exchange(request, left_s)
+            if self._tier.observed is None:
+                return await self._exchange(request, left_s)
+            observing = Observing(self._tier, request)
+            return observing.taken(await self._exchange(observing.exchanges, left_s))
         if isinstance(request, Call):
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
