@@ -23,17 +23,20 @@ from support.fixtures import (
     two_shards,
 )
 from support.redis import NO_SERVER
+from support.resharding import open_at, servers
 
 __all__ = [
     "make_redis",
     "make_worker",
     "newest_binary",
     "no_leaks",
+    "open_at",
     "open_cache",
     "redis_cluster",
     "redis_server",
     "runtime_dir",
     "server_binary",
+    "servers",
     "two_shards",
 ]
 
