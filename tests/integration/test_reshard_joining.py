@@ -178,3 +178,15 @@ def test_queue_that_has_run_empty_does_not_stop_a_change(servers: Servers) -> No
         behind.flush(10)
         behind.close()
         assert leader.reshard("unix://" + servers["a"].path, shard_names=["a"], pause=0.0).version == 4
+
+
+def test_shard_that_was_taken_out_is_taken_in_again_by_the_next_change(servers: Servers) -> None:
+    """It knows itself to be none of the list from before, and that is no other change."""
+    with contextlib.ExitStack() as stack:
+        one, other = (opened(stack, servers, "abc") for _ in range(2))
+        for version, names in enumerate(("ab", "abc", "a", "abc"), 1):
+            url = "unix://" + ",".join(servers[name].path for name in names)
+            assert one.reshard(url, shard_names=list(names), pause=0.0).version == 1 + 3 * version
+        wait_until(lambda: other._membership.ring.version == 13, what="the other has followed")
+        other.set_many({f"k{number}": number for number in range(16)})
+        assert one.get_many([f"k{number}" for number in range(16)]) == {f"k{number}": number for number in range(16)}

@@ -218,9 +218,7 @@ class Membership:
             return ring
         try:
             self._tell(ring, [endpoint.name for endpoint in ring.endpoints], strict=True)
-        except ReshardError as error:
-            if not error.shards:
-                raise
+        except ReshardError:
             return ring.preceding()
         return ring
 
