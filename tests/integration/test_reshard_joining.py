@@ -190,3 +190,16 @@ def test_shard_that_was_taken_out_is_taken_in_again_by_the_next_change(servers: 
         wait_until(lambda: other._membership.ring.version == 13, what="the other has followed")
         other.set_many({f"k{number}": number for number in range(16)})
         assert one.get_many([f"k{number}" for number in range(16)]) == {f"k{number}": number for number in range(16)}
+
+
+def test_change_to_a_shard_that_cannot_be_reached_has_not_begun(servers: Servers) -> None:
+    """A wrong address, say: else nobody could ever finish that change, or call for another one."""
+    with contextlib.ExitStack() as stack:
+        one, other = (opened(stack, servers, "ab") for _ in range(2))
+        wrong = "unix://" + ",".join([servers["a"].path, servers["b"].path, servers["c"].path + "-"])
+        with pytest.raises(ReshardError, match="c did not answer") as raised:
+            one.reshard(wrong, shard_names=list("abc"), pause=0.0)
+        assert raised.value.shards == ("c",)
+        assert servers["a"].cli("HGET", "nc:{default:0}:L", "r").startswith(b"1-")
+        right = wrong.removesuffix("-")
+        assert other.reshard(right, shard_names=list("abc"), pause=0.0).version == 4

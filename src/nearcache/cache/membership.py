@@ -329,6 +329,8 @@ class Membership:
         staying = {endpoint.name for endpoint in ring.endpoints}
         try:
             if before.new is None and ring.step == 1 and not seen:
+                # A change to a list with a shard that nobody can reach could neither be finished nor taken back.
+                self._meet(ring, {name for name in staying if name not in before.old.names})
                 # Of two who begin a change at the same time one has to find out: both begin at the same lane.
                 self._tell(ring, [min(before.old.names)], strict=True)
             self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)
@@ -368,7 +370,21 @@ class Membership:
                 self._agreed = True
             else:
                 self._compare(ring, Record(name, said[0], self._readable(said[1])))
-        if strict and silent:
+        if strict:
+            self._check_silent(ring, silent)
+
+    def _meet(self, ring: Ring, names: Iterable[str]) -> None:
+        """Look whether shards answer, before anybody is told anything."""
+        chosen = sorted(names)
+        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in chosen]) if chosen else []
+        said = {
+            name: reply if isinstance(reply, ShardError) else reply.values[0]
+            for name, reply in zip(chosen, replies, strict=True)
+        }
+        self._check_silent(ring, {name: each for name, each in said.items() if isinstance(each, Exception)})
+
+    def _check_silent(self, ring: Ring, silent: dict[str, Exception]) -> None:
+        if silent:
             raise ReshardError(
                 f"namespace {self._namespace}: {ring} cannot be begun, because every shard has to be told before, and "
                 f"{', '.join(sorted(silent))} did not answer: {next(iter(silent.values()))}",
