@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache.errors import ReshardError
+from nearcache.errors import BulkError, ReshardError, ServerReplyError
 from nearcache.rings import shards_of
 from support.redis import Binary, RedisServer
 from support.waiting import wait_until
@@ -28,10 +28,10 @@ def servers(newest_binary: Binary) -> Iterator[Servers]:
         yield {name: stack.enter_context(RedisServer(newest_binary)) for name in "abc"}
 
 
-def opened(stack: contextlib.ExitStack, servers: Servers, names: str, away: str = "") -> Any:
+def opened(stack: contextlib.ExitStack, servers: Servers, names: str, away: str = "", **options: Any) -> Any:
     """Open a cache; it cannot reach the shards that are ``away``, wherever they are."""
     paths = [servers[name].path + ("-" if name in away else "") for name in names]
-    options: Any = {"max_staleness": B, "shard_names": list(names)}
+    options = {"max_staleness": B, "shard_names": list(names)} | options
     return stack.enter_context(nearcache.open("unix://" + ",".join(paths), **options))
 
 
@@ -98,6 +98,7 @@ def test_open_while_a_step_is_told_to_some_takes_it_where_all_can_be_told(server
             behind.invalidate(key)
 
 
+@pytest.mark.slow
 def test_opened_at_the_step_before_follows_when_the_shard_is_back(servers: Servers) -> None:
     """And so does whoever leads."""
     with contextlib.ExitStack() as stack:
@@ -113,3 +114,92 @@ def test_opened_at_the_step_before_follows_when_the_shard_is_back(servers: Serve
         finally:
             servers["b"].resume()
         wait_until(lambda: joined._membership.ring.version == ring.version, what="it has followed")
+
+
+def test_change_that_is_written_behind_is_refused_once_the_list_is_changing(servers: Servers) -> None:
+    """Its queue would stay with the old owner: at the new one readers would load what is behind it, and keep that."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        behind = opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=60)
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        key = moving_key(leader, ring.new)
+        for change in (lambda: behind.set(key, "new"), lambda: behind.incr(key), lambda: behind.add(key, "new")):
+            with pytest.raises(ServerReplyError, match="NCTOPO"):
+                change()
+        with pytest.raises(BulkError):
+            behind.set_many({key: "new"})
+        assert [servers[name].cli("EXISTS", "nc:{default:0}:w") for name in "abc"] == [0, 0, 0]
+
+
+def test_open_with_write_delay_in_the_middle_of_a_change_is_refused(servers: Servers) -> None:
+    """It could not follow the others."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        freeze(leader)
+        grow(leader, servers, 1)
+        with pytest.raises(ReshardError, match="write_delay"):
+            opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=60)
+
+
+def test_queue_that_was_filled_in_the_last_moment_stops_the_change(servers: Servers) -> None:
+    """Before anybody reads the new owner; when it is empty, the same call finishes."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        behind = opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=60)
+        advance = leader._membership._advance
+
+        def late(ring: Any, **options: Any) -> None:
+            if ring.step == 1:
+                behind["k"] = "new"
+            advance(ring, **options)
+
+        leader._membership._advance = late
+        where = {"url": "unix://" + ",".join(servers[name].path for name in "abc"), "shard_names": list("abc")}
+        with pytest.raises(ReshardError, match="changes wait in the queue"):
+            leader.reshard(**where, pause=0.0)
+        assert leader._membership.ring.step == 1
+        behind.flush(10)
+        behind.close()
+        assert leader.reshard(**where, pause=0.0).version == 4
+        assert rows == {"k": "new"}
+
+
+def test_queue_that_has_run_empty_does_not_stop_a_change(servers: Servers) -> None:
+    """Its stream is still there, and that is all."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        behind = opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=0.01)
+        behind.set_many({"k1": "v", "k2": "v", "k3": "v"})
+        behind.flush(10)
+        behind.close()
+        assert leader.reshard("unix://" + servers["a"].path, shard_names=["a"], pause=0.0).version == 4
+
+
+def test_shard_that_was_taken_out_is_taken_in_again_by_the_next_change(servers: Servers) -> None:
+    """It knows itself to be none of the list from before, and that is no other change."""
+    with contextlib.ExitStack() as stack:
+        one, other = (opened(stack, servers, "abc") for _ in range(2))
+        for version, names in enumerate(("ab", "abc", "a", "abc"), 1):
+            url = "unix://" + ",".join(servers[name].path for name in names)
+            assert one.reshard(url, shard_names=list(names), pause=0.0).version == 1 + 3 * version
+        wait_until(lambda: other._membership.ring.version == 13, what="the other has followed")
+        other.set_many({f"k{number}": number for number in range(16)})
+        assert one.get_many([f"k{number}" for number in range(16)]) == {f"k{number}": number for number in range(16)}
+
+
+def test_change_to_a_shard_that_cannot_be_reached_has_not_begun(servers: Servers) -> None:
+    """A wrong address, say: else nobody could ever finish that change, or call for another one."""
+    with contextlib.ExitStack() as stack:
+        one, other = (opened(stack, servers, "ab") for _ in range(2))
+        wrong = "unix://" + ",".join([servers["a"].path, servers["b"].path, servers["c"].path + "-"])
+        with pytest.raises(ReshardError, match="c did not answer") as raised:
+            one.reshard(wrong, shard_names=list("abc"), pause=0.0)
+        assert raised.value.shards == ("c",)
+        assert servers["a"].cli("HGET", "nc:{default:0}:L", "r").startswith(b"1-")
+        right = wrong.removesuffix("-")
+        assert other.reshard(right, shard_names=list("abc"), pause=0.0).version == 4

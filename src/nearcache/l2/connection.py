@@ -188,13 +188,13 @@ def _makers() -> _Makers:
 
     known: Any = redis.connection
 
-    class Plain(known.Connection):  # type: ignore[misc]
+    class Plain(known.Connection):  # type: ignore[misc]  # types are partly missing there
         """It gives each address of a name all the time there is, one after the other; here they share it."""
 
         def _connect(self) -> Any:
             return _connected(self, time.monotonic() + self.socket_connect_timeout)
 
-    class Tls(known.SSLConnection, Plain):  # type: ignore[misc]
+    class Tls(known.SSLConnection, Plain):  # type: ignore[misc]  # the same
         """The handshake is redis-py's."""
 
     return _Makers(Plain, Tls, known.UnixDomainSocketConnection)
