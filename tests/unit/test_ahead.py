@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -12,10 +13,15 @@ from nearcache._store import Op, Store
 from nearcache.clocks import TICK_NS
 from nearcache.coherence import DERIVED, NOWHERE, Derived, Lane, OrderedHorizon
 from nearcache.errors import ShardUnavailableError
-from nearcache.flights import Load, Loads
+from nearcache.flights import Load, Loads, strand
 from nearcache.l2 import Exchange, Reply
+from nearcache.loading import Loading, load, read
 from nearcache.loading.exchanges import Exchanges
+from nearcache.loading.gathering import Gathering, gather
 from nearcache.loading.observing import Observing
+from nearcache.loading.steps import JoinLoad, JoinRead
+from nearcache.loading.writing import write
+from support import steps
 
 BOUND = 1_000_000_000
 FAR = 1 << 60
@@ -217,14 +223,80 @@ def test_load_from_before_an_observation_is_not_joined() -> None:
     seen = {"k": 100}
     loads = Loads(seen.__getitem__)
     first, second, third, fourth = (Load("k") for _ in range(4))
-    for load in (first, second, third, fourth):
-        load.owner = object()
+    for each in (first, second, third, fourth):
+        each.owner = object()
     assert loads.begin(first) is first
     assert loads.begin(second) is first
     first.rests_on(Op("k"), 100)
     assert loads.begin(third) is third
     third.rests_on(Op("k"), 101)
     assert loads.begin(fourth) is third
+
+
+def following(world: steps.World) -> OrderedHorizon:
+    """A tier that observes its lane, which is live at number 10."""
+    ordered = OrderedHorizon(
+        lambda: world.store, world.tier.tags, world.tier.derived, lambda: world.ns, lanes=world.tier.lanes
+    )
+    world.tier.observe_with(ordered)
+    world.lane.applied = (steps.EPOCH, 10)
+    return ordered
+
+
+BEGUN: dict[str, Any] = {
+    "read": lambda world: read(world.tier, world.store, "k"),
+    "load": lambda world: load(world.tier, world.store, Loading("k", "k", lambda key: key, 1000)),
+    "gather": lambda world: gather(world.tier, world.store, Gathering({"k": "k"}, lambda keys: {"k": 1}, 1000)),
+}
+
+
+@pytest.mark.parametrize("begin", BEGUN.values(), ids=BEGUN)
+def test_work_begun_before_an_observation_is_not_waited_for(begin: Any) -> None:
+    """It may bring what is older than that, and nothing has told of its key yet."""
+    world = steps.World()
+    ordered = following(world)
+    under_way = []
+
+    def begun() -> Any:
+        """What somebody else asks for first."""
+        world.ns += 1
+        strand.set(object())
+        under_way.append(begin(world))
+        return next(under_way[-1])
+
+    def carried_out() -> None:
+        assert isinstance(begun(), list)
+        assert isinstance(begun(), (JoinRead, JoinLoad))
+        ordered.observe(0, (steps.EPOCH, 11))
+        assert isinstance(begun(), list)
+        assert isinstance(begun(), (JoinRead, JoinLoad))
+
+    copy_context().run(carried_out)
+    for each in reversed(under_way):
+        each.close()
+
+
+def test_generation_that_was_heard_is_not_trusted_while_the_lane_is_ahead() -> None:
+    """A clear may be among what has not been heard."""
+    world = steps.World()
+    ordered = following(world)
+    assert world.tier.known_generation(0) == steps.GENERATION
+    ordered.observe(0, (steps.EPOCH, 11))
+    assert world.tier.known_generation(0) is None
+    assert next(read(world.tier, world.store, "k"))[0].commands[-1][0] == b"HMGET"
+
+
+def test_own_change_is_an_observation() -> None:
+    """Also one that was made on the lane of a key's other owner, while the list of shards changes."""
+    world = steps.World()
+    ordered = following(world)
+    world.run(write(world.tier, world.store, "k", 1, 1000), world.stored(11))
+    assert ordered.newest(0) == (steps.EPOCH, 11)
+    assert world.store.peek("k") is None
+    world.lane.applied = (steps.EPOCH, 11)
+    ordered.lane_vouch(0, world.ns + steps.BOUND)
+    ordered.caught_up(0)
+    assert world.store.peek("k") == 1
 
 
 # -- the question
