@@ -219,7 +219,7 @@ class SwappingCache(Cache[K, V]):
     def dead_letters(self) -> list[DeadLetter]:
         """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
         found: list[DeadLetter] = []
-        for lane in range(len(self._tier.lanes)):
+        for lane in self._tier.active:
             page, after = self._run(dead_letters(self._tier, lane))
             found += page
             while after:
