@@ -22,7 +22,7 @@ class Workers:
         self._most = threads
         self._running = 0
         self._waiting: deque[Callable[[], Any]] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection may close them in the middle
         self._closed = False
 
     def submit(self, work: Callable[[], Any]) -> bool:

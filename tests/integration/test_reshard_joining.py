@@ -203,3 +203,24 @@ def test_change_to_a_shard_that_cannot_be_reached_has_not_begun(servers: Servers
         assert servers["a"].cli("HGET", "nc:{default:0}:L", "r").startswith(b"1-")
         right = wrong.removesuffix("-")
         assert other.reshard(right, shard_names=list("abc"), pause=0.0).version == 4
+
+
+def test_dead_letters_are_those_of_the_shards_of_now_and_their_ids_hold_in_every_process(servers: Servers) -> None:
+    """However a process lists the shards, and whichever it has known before."""
+
+    def refuse(key: str, value: str) -> None:
+        raise ValueError(key)
+
+    with contextlib.ExitStack() as stack:
+        one = opened(stack, servers, "abc")
+        one.reshard("unix://" + ",".join(servers[name].path for name in "ab"), shard_names=["a", "b"], pause=0.0)
+        servers["c"].kill()
+        assert one.dead_letters() == []
+        behind = opened(stack, servers, "ba", writer=refuse, write_delay=0.01, write_attempts=1)
+        behind.set_many({f"k{number}": "v" for number in range(8)})
+        behind.flush(10)
+        letters = behind.dead_letters()
+        assert sorted(letter.key for letter in letters) == [f"k{number}" for number in range(8)]
+        assert {letter.id for letter in one.dead_letters()} == {letter.id for letter in letters}
+        assert one.discard_dead_letters([letter.id for letter in letters]) == 8
+        assert behind.dead_letters() == one.dead_letters() == []

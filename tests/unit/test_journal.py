@@ -338,3 +338,23 @@ def test_room_is_counted_anew_after_a_fork() -> None:
     assert journal.forgotten == 0
     journal.note(2, 4, [b"d"], 0, journal.serial)
     assert journal.forgotten == 6
+
+
+def test_epoch_that_comes_back_takes_changes_again() -> None:
+    """A primary that was replaced is reached once more, through a proxy say: what it acknowledges from now on is there.
+
+    Else each change would be taken for lost and made up for, and so would be what makes up for it, without an end.
+    """
+    journal = Journal()
+    journal.forked(OLD, {})
+    journal.note(OLD, 1, [b"before"], 0, journal.serial)
+    journal.forked(NEW, {OLD: 1})
+    journal.note(NEW, 1, [b"elsewhere"], 0, journal.serial)
+    assert journal.forked(OLD, {}) == 1
+    assert journal.owed_keys() == [b"elsewhere"]
+    journal.note(OLD, 2, [b"elsewhere"], 0, journal.serial)
+    journal.note(OLD, 3, [b"after"], 0, journal.serial)
+    assert not journal.owes
+    assert journal.newest == (OLD, 3)
+    assert journal.forked(NEW, {OLD: 2}) == 1  # and of these it is told which are lost, as ever
+    assert journal.owed_keys() == [b"after"]

@@ -282,3 +282,33 @@ def test_lane_that_is_nowhere_has_no_place_in_its_history() -> None:
     listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
     assert listener.place(0) is None
     listener.stop()
+
+
+class Arriving:
+    """A connection that was made too late."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_connection_that_is_made_when_its_lanes_have_gone_on_is_closed() -> None:
+    """The listener has begun anew meanwhile: followed in two places, a lane would be vouched for by either."""
+    scene = Scene(1)
+    nodes: Any = Nodes()
+    listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
+    try:
+        listener._connect_missing()
+        (before,) = listener._connections
+        listener._stopping.set()  # so that nobody waits
+        listener._recover(RuntimeError("out of order"))
+        late: Any = Arriving()
+        listener._arrivals.put((before, late))
+        listener._take_arrivals()
+        assert late.closed
+        assert before.link is None
+        assert scene.lanes[0].state is State.DOWN
+    finally:
+        listener.stop()

@@ -82,9 +82,3 @@ class GrowingListener(Listener):
                 self._changes[0]()  # twice does no harm: a child may be forked in the middle of it
             finally:
                 self._changes.popleft()
-
-    def _subscribe(self, connection: Connection, link: Any) -> None:
-        if connection in self._connections:
-            super()._subscribe(connection, link)
-        else:  # it was left meanwhile
-            link.close()

@@ -341,7 +341,10 @@ class Listener:
                 self._fail(connection, arrival)
             else:
                 connection.connecting = False
-                self._subscribe(connection, arrival)
+                if connection in self._connections:
+                    self._subscribe(connection, arrival)
+                else:  # its lanes were given up meanwhile, or look for another place
+                    arrival.close()
 
     def _fail(self, connection: Connection, error: BaseException) -> None:
         connection.connecting = False

@@ -224,11 +224,12 @@ class SwappingCache(Cache[K, V]):
     def dead_letters(self) -> list[DeadLetter]:
         """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
         found: list[DeadLetter] = []
-        for lane in range(len(self._tier.lanes)):
-            page, after = self._run(dead_letters(self._tier, lane))
+        tier = self._tier
+        for lane in tier.active:
+            page, after = self._run(dead_letters(tier, lane))
             found += page
             while after:
-                page, after = self._run(dead_letters(self._tier, lane, after))
+                page, after = self._run(dead_letters(tier, lane, after))
                 found += page
         return found
 

@@ -131,6 +131,8 @@ class Journal:
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
+        if epoch in self._over:  # its server was replaced, and is reached once more
+            self._over.remove(epoch)
         self._epoch, self._ends = epoch, ends
         changes, self._changes = self._changes, deque()
         buried: set[int] = set()

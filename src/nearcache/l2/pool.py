@@ -18,6 +18,11 @@ from ..errors import ClosedError, ShardUnavailableError
 from .connection import Connection
 
 
+def _new_condition() -> threading.Condition:
+    # Re-entrant: a cache that nobody holds any more is closed by a collection, which may come in the middle of this.
+    return threading.Condition(threading.RLock())
+
+
 class AnyPool(Protocol):
     """What the course of an exchange asks of a pool."""
 
@@ -54,7 +59,7 @@ class Pool:
         self._size = size
         self._connect = connect
         self._clock = clock
-        self._free = threading.Condition(threading.Lock())
+        self._free = _new_condition()
         # Weak, because an interrupt can strike a thread between taking a connection and naming it; such a one must
         # not count for ever.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -154,7 +159,7 @@ class Pool:
 
     def after_fork(self) -> None:
         """Forget everything in a forked child: the connections are the parent's, and so was the lock's state."""
-        self._free = threading.Condition(threading.Lock())
+        self._free = _new_condition()
         self.idle.clear()
         self._connecting = self._waiters = 0
         for connection in list(self._all):

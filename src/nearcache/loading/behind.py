@@ -26,6 +26,7 @@ from .replies import answer, errors_in
 from .steps import Steps
 from .swapping import find
 from .tier import Owned, Tier, hex_id, new_id
+from .tokens import in_order
 from .ways import Room, put, queued
 
 _ATTEMPTS: Final = 5
@@ -294,7 +295,9 @@ def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLe
     except DecodeError:
         key, value = decode_key(change.encoded), ABSENT
     error = told[b"x"].decode("utf-8", "replace")
-    return DeadLetter(f"{lane}-{record.decode()}", key, value, not change.envelope, error, int(told[b"n"]))
+    return DeadLetter(
+        f"{in_order(tier).index(lane)}-{record.decode()}", key, value, not change.envelope, error, int(told[b"n"])
+    )
 
 
 def replay(tier: Tier, name: str) -> Steps[bool]:
@@ -339,7 +342,8 @@ def place_of(tier: Tier, text: str) -> tuple[int, bytes]:
     Raises:
         ValueError: Not an id.
     """
-    lane, _, record = str(text).partition("-")
-    if not lane.isdigit() or int(lane) >= len(tier.names) or not record.replace("-", "").isdigit():
+    place, _, record = str(text).partition("-")
+    lanes = in_order(tier)  # which is the same in all processes
+    if not place.isdigit() or int(place) >= len(lanes) or not record.replace("-", "").isdigit():
         raise ValueError(f"{text!r} is no id of a dead letter: give what dead_letters() lists")
-    return int(lane), record.encode()
+    return lanes[int(place)], record.encode()

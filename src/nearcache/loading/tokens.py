@@ -14,7 +14,7 @@ from .tier import Tier
 
 def token_of(tier: Tier) -> str:
     """Return a token of all that this process has done and seen."""
-    positions = {place: tier.newest(lane) for place, lane in enumerate(_in_order(tier))}
+    positions = {place: tier.newest(lane) for place, lane in enumerate(in_order(tier))}
     known = {place: position for place, position in positions.items() if position is not None}
     return pack_token(known, version_in(tier.ring)[0])
 
@@ -30,7 +30,7 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
     Raises:
         ValueError: It is no token, or one of another set of shards.
     """
-    lanes, positions = _in_order(tier), parse_token(token)
+    lanes, positions = in_order(tier), parse_token(token)
     if version_of(token) != version_in(tier.ring)[0]:
         positions = dict.fromkeys(range(len(lanes)), (0, 0))
     if any(place >= len(lanes) for place in positions):
@@ -48,7 +48,7 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
                 tier.suspect(store, lane)
 
 
-def _in_order(tier: Tier) -> list[int]:
+def in_order(tier: Tier) -> list[int]:
     """Return the lanes in the order of their names, which is the same in all processes, however they list them."""
     if not version_in(tier.ring)[1]:  # lanes of a cluster have numbers of their own
         return list(tier.active)
