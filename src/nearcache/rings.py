@@ -204,7 +204,7 @@ def version_in(text: bytes) -> tuple[int, bytes]:
 
 
 def admits(mine: bytes, seen: bytes) -> bool:
-    """Whether a lane that has recorded ``seen`` lets a caller of ``mine`` go on, as ``lane.lua`` has it."""
+    """Whether a lane that has recorded ``seen`` lets a caller of ``mine`` go on, as ``record.lua`` has it."""
     if mine == seen:
         return True
     try:

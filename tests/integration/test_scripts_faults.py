@@ -19,7 +19,7 @@ TOKEN = wid(0x70)
 ACL = (
     "user nc on >secret ~nc:{t:* resetchannels &nc:{t:* "
     "+auth +hello +select +info +client|no-evict +ping +evalsha +eval "
-    "+get +getrange +mget +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +hincrby +publish "
+    "+get +getrange +mget +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +publish "
     "+subscribe +unsubscribe"
 )
 

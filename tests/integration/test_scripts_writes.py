@@ -51,6 +51,16 @@ def test_set_stores_with_expiry_and_announces_once(lane: Lane) -> None:
     assert heard == [("S", NONCE, 1, NO_WID, wid(1), [b"sk", b"sj"])]
 
 
+@pytest.mark.parametrize("before", [9, 99_999_999_999_999, 999_999_999_999_999, 2**53 - 2])
+def test_set_counts_on_whatever_the_number(lane: Lane, before: int) -> None:
+    """Numbers stay decimal digits, in the answer, in the message and in the record, however many there are."""
+    lane.client.hset(lane.record, "s", before)
+    with lane.listening() as heard:
+        assert lane.set(b"sk", write=wid(1))[3] == b"%d" % (before + 1)
+    assert [message.seq for message in heard] == [before + 1]
+    assert lane.position() == (before + 1, wid(1))
+
+
 def test_set_under_another_generation_does_nothing(lane: Lane) -> None:
     """An envelope sealed under another generation is refused, with the generation to seal it under."""
     with lane.listening() as heard:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.every_server
 
 RIGHTS = (
     "+auth +hello +select +info +ping +evalsha +eval +get +mget +getrange +pttl +exists +set +rename +unlink +persist "
-    "+pexpire +hget +hmget +hset +hincrby +publish +subscribe +unsubscribe"
+    "+pexpire +hget +hmget +hset +publish +subscribe +unsubscribe"
 )
 
 

@@ -1,4 +1,7 @@
-"""The server side: Lua scripts, each with the prelude ``lane.lua`` in front. The ``.lua`` files say what they do.
+"""The server side: Lua scripts. The ``.lua`` files say what they do; a line ``-- include x.lua`` stands for that file.
+
+What a script includes costs it time in every call, so it includes what it needs, and the rarer parts behind the point
+where the commonest calls have returned.
 
 They are sent as EVALSHA and, where the server does not have one yet, once as EVAL. Every key a script touches is among
 its KEYS; the channel follows from the lane key.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -21,6 +25,7 @@ NAMES: Final = (
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384
 _STAGE_MS: Final = b"10000"
+_INCLUDE: Final = re.compile(rb"^ *-- include ([a-z_]+\.lua)\n", re.MULTILINE)
 
 # What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid),
 # `heartbeat`, `abort`, `renew`, `adopt`, `ring` and `lock` twice leaves what running them once leaves. A repeated
@@ -91,7 +96,11 @@ def load(name: str) -> Script:
     """
     if name not in NAMES:
         raise KeyError(name)
-    files = resources.files(__name__)
-    source = b"".join((files / f"{part}.lua").read_bytes() for part in ("lane", name))
+    source = _read(f"{name}.lua")
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
     return Script(name, source, sha, name in _REPEATABLE)
+
+
+def _read(file: str) -> bytes:
+    text = (resources.files(__name__) / file).read_bytes()
+    return _INCLUDE.sub(lambda line: _read(line[1].decode()), text)

@@ -1,10 +1,10 @@
 -- The owner of the lane's queue gives a record up: it goes to the dead letters, and its value from the cache.
 -- KEYS v l w o d L; ARGV ring nonce wid token error attempts id.. : the last id is the record's, the others it has overtaken.
 -- {0, gen} the caller does not own the queue any more, nothing done; {1, gen, epoch, seq, length}, seq 0: nothing was announced.
-local v, l, w, o, d, L = unpack(KEYS)
-call('PERSIST', L) -- as in invalidate
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
+redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate
+-- include lane.lua
+-- include announce.lua
+local v, l, w, o, d = unpack(KEYS)
 if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end
 local id = ARGV[#ARGV]
 local found = call('XRANGE', w, id, id)
@@ -16,9 +16,10 @@ for i = 7, #ARGV do
   call('XDEL', w, ARGV[i])
 end
 local mark, seq = call('GET', l), 0
-if mark == 'P' .. id or not is_pending(mark) then
+local letter = mark and sub(mark, 1, 1)
+if mark == 'P' .. id or letter ~= 'P' then
   call('UNLINK', v)
-  if mark and not is_hold(mark) then call('UNLINK', l) end
-  seq = announce_keys(L, m, 'I', ARGV[3], 1)
+  if mark and letter ~= 'H' then call('UNLINK', l) end
+  seq = announce('I', ARGV[3], v)
 end
 return {1, m[3], m[1], seq, call('XLEN', w)}

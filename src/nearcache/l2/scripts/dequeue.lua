@@ -2,7 +2,7 @@
 -- KEYS w o L; ARGV ring nonce token lease_ms count bytes from. from: '>' what nobody has been given yet, or the id after which
 -- to repeat what a former owner was given and has not settled ('0': all of it). {0, length, pttl} another process owns it;
 -- {1, length, fresh, records, deliveries}: fresh 1 if the caller did not own it before; then from was '0', whatever it said.
-local w, o, L, token = KEYS[1], KEYS[2], KEYS[3], ARGV[3]
+local call, w, o, token = redis.call, KEYS[1], KEYS[2], ARGV[3]
 local owner = call('GET', o)
 local mine = owner == 'L' .. token
 local length = call('XLEN', w)
@@ -11,8 +11,7 @@ if length == 0 then
   if mine then call('UNLINK', o) end
   return {1, 0, mine and 0 or 1, {}, {}}
 end
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
+-- include lane.lua
 call('SET', o, 'L' .. token, 'PX', ARGV[4])
 local from, most, records, deliveries, size = ARGV[7], tonumber(ARGV[5]), {}, {}, 0
 if not mine then from = '0' end

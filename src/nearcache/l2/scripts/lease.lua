@@ -4,24 +4,35 @@
 -- {1, gen, envelope, pttl} a live value; {0, gen, token} load, and fill under this token; {2, gen, pttl} somebody loads:
 -- wait for a message about the key, at most so long; {3, gen, pttl} on hold: load, but do not keep it;
 -- {4, gen, envelope} a value that waits in w to be written behind the cache (empty: a deletion): the one to read, not to keep.
+local call, sub = redis.call, string.sub
+-- include envelope.lua
 local v, l, L = KEYS[1], KEYS[2], KEYS[#KEYS]
 local w = #KEYS > 3 and KEYS[3]
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
-local g = m[3]
-if ARGV[5] ~= 'REPLACE' and generation(v) == g then return {1, g, call('GET', v), call('PTTL', v)} end
+local found = call('HMGET', L, 'e', 'g', 'r')
+local g = found[2]
+if not found[1] or found[3] ~= ARGV[1] then
+  -- include record.lua
+  local m, refusal = lane(L, ARGV[1], ARGV[2])
+  if refusal then return refusal end
+  g = m[3]
+end
+if ARGV[5] ~= 'REPLACE' and id_in(v, 12) == g then return {1, g, call('GET', v), call('PTTL', v)} end
 local mark = call('GET', l)
-if w and is_pending(mark) then
+local letter = mark and sub(mark, 1, 1)
+if w and letter == 'P' then
+  -- include waiting.lua
   local envelope = waiting(mark, w)
   if envelope then return {4, g, envelope} end
-  mark = false -- the queue was lost
+  mark, letter = false, false -- the queue was lost
 end
-if is_lease(mark, g) then
+local is_lease = letter == 'L' or letter == 'W'
+-- A clear voids the leases of another generation without touching them.
+if is_lease and sub(mark, 18) == g then
   local pttl = call('PTTL', l)
-  if sub(mark, 1, 1) == 'L' then call('SET', l, 'W' .. sub(mark, 2), 'PX', math.max(pttl, 1)) end
+  if letter == 'L' then call('SET', l, 'W' .. sub(mark, 2), 'PX', math.max(pttl, 1)) end
   return {2, g, pttl}
 end
 -- Marks that this version does not know are a later version's, and keep the key as a hold does.
-if mark and sub(mark, 1, 1) ~= 'L' and sub(mark, 1, 1) ~= 'W' then return {3, g, call('PTTL', l)} end
+if mark and not is_lease then return {3, g, call('PTTL', l)} end
 call('SET', l, 'L' .. ARGV[3] .. g, 'PX', ARGV[4])
 return {0, g, ARGV[3]}

@@ -8,11 +8,21 @@
 -- the old value is gone; {0, gen} sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
 -- nothing done: the live value that there is; nil and -2 if there is none. With Q also {1 .. held, existed}, how many of the
 -- deleted values there were; and {3, gen, length}: that many records wait in w already, nothing done.
-local L, n, wid = KEYS[#KEYS], #ARGV - 6, ARGV[3]
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
+-- include lane.lua
+-- include announce.lua
+local n, wid = #ARGV - 6, ARGV[3]
 if m[3] ~= ARGV[4] then return {0, m[3]} end
 local mode, ttl = ARGV[5], ARGV[6]
+-- The short way of nearly every write: one value, small enough not to be staged, whatever is there, and a key without a mark.
+if n == 1 and #KEYS == 3 and mode == '' and ARGV[7] ~= '' and not call('GET', KEYS[2]) then
+  call('SET', KEYS[1], ARGV[7], 'PX', ttl)
+  return {1, m[3], m[1], announce('S', wid, KEYS[1]), ''}
+end
+-- include announce_keys.lua
+-- include store.lua
+-- include envelope.lua
+-- include waiting.lua
+-- include changing.lua
 local most, rest = string.match(mode, '^Q(%d+):(.*)$')
 local w = most and KEYS[#KEYS - 1]
 if w then
@@ -25,16 +35,19 @@ end
 local own = sub(mode, 1, 4) == 'HELD' and 'H' .. sub(mode, 5)
 if mode ~= '' and not own then
   -- A value that has expired or was evicted before it was written behind the cache is there all the same.
-  local waits = w and generation(KEYS[1]) ~= m[3] and waiting(call('GET', KEYS[2]), w)
+  local waits = w and id_in(KEYS[1], 12) ~= m[3] and waiting(call('GET', KEYS[2]), w)
   if waits and waits ~= '' then store(KEYS[1], waits, nil, tonumber(ttl) or 3600000) end
-  local live = generation(KEYS[1]) == m[3]
+  local live = id_in(KEYS[1], 12) == m[3]
   local fits = not live
   if mode ~= 'NX' then fits = live and id_in(KEYS[1], 4) == sub(mode, 4) end
   local pttl = live and call('PTTL', KEYS[1]) or -2
   if not fits then return {2, m[3], live and call('GET', KEYS[1]), pttl} end
   if ttl == 'KEEP' then ttl = math.max(pttl, 1) end
 end
-if not w and not staged(2 * n + 1, #KEYS - 1) then return redis.error_reply('NCSTAGE the value is not there') end
+-- Asked before the first `store`: what has been done is not undone by an error.
+for a = 2 * n + 1, w and 0 or #KEYS - 1 do
+  if call('EXISTS', KEYS[a]) == 0 then return redis.error_reply('NCSTAGE the value is not there') end
+end
 local marks = n == 1 and {call('GET', KEYS[2])} or {}
 if n > 1 then
   for a = n + 1, 2 * n, 1000 do
@@ -47,13 +60,13 @@ for i = 1, n do
   local there = ARGV[6 + i] == '' and not w
   if there then s = s + 1 end
   local id = w and call('XADD', w, '*', 'k', sub(KEYS[i], #L + 2), 'e', ARGV[6 + i])
-  local is_free = not is_hold(marks[i])
-  if own then is_free = marks[i] == own end
-  if not is_free then
+  local mark = marks[i]
+  local letter = mark and sub(mark, 1, 1)
+  if own and mark ~= own or not own and letter == 'H' then
     -- What is being written may be older than the change that the hold announces.
     call('UNLINK', KEYS[i])
     if there then call('UNLINK', KEYS[s]) end
-    if marks[i] and not is_hold(marks[i]) and not is_pending(marks[i]) then call('UNLINK', KEYS[n + i]) end
+    if mark and letter ~= 'H' and letter ~= 'P' then call('UNLINK', KEYS[n + i]) end
     held = held .. i .. ','
   else
     if w and ARGV[6 + i] == '' then
@@ -63,11 +76,11 @@ for i = 1, n do
     end
     if id then
       call('SET', KEYS[n + i], 'P' .. id)
-    elseif marks[i] then
+    elseif mark then
       call('UNLINK', KEYS[n + i])
     end
   end
 end
 -- A queued call has either values or deletions.
-local seq = announce_keys(L, m, w and ARGV[7] == '' and 'I' or 'S', wid, n)
+local seq = announce_keys(w and ARGV[7] == '' and 'I' or 'S', wid, n)
 return {1, m[3], m[1], seq, held, w and existed or nil}

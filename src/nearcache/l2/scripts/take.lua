@@ -1,12 +1,14 @@
 -- Removes a value as `invalidate` does, and returns it: of several callers at once, one gets it.
 -- KEYS v l L; ARGV ring nonce wid. {1, gen, envelope, epoch, seq}; the envelope is nil if there was no live value.
-local v, l, L = KEYS[1], KEYS[2], KEYS[3]
-call('PERSIST', L) -- as in invalidate
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
-local envelope = generation(v) == m[3] and call('GET', v)
+redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate
+-- include lane.lua
+-- include announce.lua
+-- include envelope.lua
+local v, l = KEYS[1], KEYS[2]
+local envelope = id_in(v, 12) == m[3] and call('GET', v)
 call('UNLINK', v)
 local mark = call('GET', l)
-if not is_hold(mark) and not is_pending(mark) then call('UNLINK', l) end
-local seq = announce_keys(L, m, 'I', ARGV[3], 1)
+local letter = mark and sub(mark, 1, 1)
+if letter ~= 'H' and letter ~= 'P' then call('UNLINK', l) end
+local seq = announce('I', ARGV[3], v)
 return {1, m[3], envelope, m[1], seq}

@@ -1,16 +1,20 @@
 -- Gives a live value another lifetime. The value itself does not travel, unless it is asked for.
 -- KEYS v l L; ARGV ring nonce wid ttl_ms last. last: up to which byte the envelope is to be returned, -1: all of it.
 -- {1, gen, envelope, epoch, seq}, seq 0 where nothing was announced; {0, gen}: there is no live value.
-local v, L, ms = KEYS[1], KEYS[3], tonumber(ARGV[4])
-call('PERSIST', L) -- as in invalidate: passes on a full server, refused where writing is not allowed
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
+redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: passes on a full server, refused where writing is not allowed
+-- include lane.lua
+-- include envelope.lua
+-- include touched.lua
+local v, ms = KEYS[1], tonumber(ARGV[4])
 -- That there is no value is not to be remembered for longer: bit 3 of the flags says so.
 local flags = string.byte(call('GETRANGE', v, 1, 1)) or 0
-if generation(v) ~= m[3] or math.floor(flags / 8) % 2 == 1 then return {0, m[3]} end
+if id_in(v, 12) ~= m[3] or math.floor(flags / 8) % 2 == 1 then return {0, m[3]} end
 local pttl, seq = call('PTTL', v), 0
 call('PEXPIRE', v, ms)
 touched(v, true)
 -- Copies know the end of the lifetime they were read with. They may end too early, but not too late.
-if pttl < 0 or ms < pttl then seq = announce_keys(L, m, 'I', ARGV[3], 1) end
+if pttl < 0 or ms < pttl then
+  -- include announce.lua
+  seq = announce('I', ARGV[3], v)
+end
 return {1, m[3], call('GETRANGE', v, 0, ARGV[5]), m[1], seq}

@@ -2,21 +2,22 @@
 -- KEYS v1..vn l1..ln w o L; ARGV ring nonce wid token id1 wid1..idn widn id.. . id1..idn are the last records of the keys,
 -- wid1..widn their write ids (deletions: '-'), the other ids all that were written or overtaken by these.
 -- {0, gen} the caller does not own the queue any more, nothing done; {1, gen, epoch, seq, length}, seq 0: nothing was announced.
-local L, o, w, n = KEYS[#KEYS], KEYS[#KEYS - 1], KEYS[#KEYS - 2], (#KEYS - 3) / 2
-call('PERSIST', L) -- as in invalidate: passes on a full server, refused where writing is not allowed
-local m, err = lane(L, ARGV[1], ARGV[2])
-if err then return err end
+redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: passes on a full server, refused where writing is not allowed
+-- include lane.lua
+-- include envelope.lua
+local o, w, n = KEYS[#KEYS - 1], KEYS[#KEYS - 2], (#KEYS - 3) / 2
 if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end
 local seq, lost = 0, false
 for i = 1, n do
   local v, l, id, wid = KEYS[i], KEYS[n + i], ARGV[3 + 2 * i], ARGV[4 + 2 * i]
   local mark = call('GET', l)
+  local letter = mark and sub(mark, 1, 1)
   if mark == 'P' .. id then
     call('UNLINK', l)
-  elseif not is_pending(mark) and id_in(v, 4) ~= wid then
+  elseif letter ~= 'P' and id_in(v, 4) ~= wid then
     -- The mark has not kept others from loading all the time: a hold was in the way, or a program that knows no queue.
     call('UNLINK', v)
-    if mark and not is_hold(mark) then call('UNLINK', l) end
+    if mark and letter ~= 'H' then call('UNLINK', l) end
     lost = true
   end
 end
@@ -24,5 +25,9 @@ for i = 5 + 2 * n, #ARGV do
   call('XACK', w, 'w', ARGV[i])
   call('XDEL', w, ARGV[i])
 end
-if lost then seq = announce_keys(L, m, 'I', ARGV[3], n) end
+if lost then
+  -- include announce.lua
+  -- include announce_keys.lua
+  seq = announce_keys('I', ARGV[3], n)
+end
 return {1, m[3], m[1], seq, call('XLEN', w)}
