@@ -20,6 +20,7 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.every_server, pytest.mark.usefixtures("no_leaks")]
 
 DOCS = Path(__file__).parents[2] / "docs"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def documented(page: str) -> list[str]:
@@ -146,6 +147,24 @@ def test_commands_that_a_server_counts_are_those_of_the_table(redis_server: Redi
         counted = {name.removeprefix("cmdstat_").split("|")[0].upper() for name in client.info("commandstats")}
     assert counted - {"CONFIG"} <= table()
     assert {"EVALSHA", "PUBLISH", "RENAME", "SUBSCRIBE"} <= counted
+
+
+#: What nearcache does without where it is missing, and what it says to sentinels.
+OPTIONAL = {"ASKING", "SPUBLISH", "SSUBSCRIBE", "SENTINEL"}
+
+
+def test_commands_of_the_table_are_documented_by_dragonfly() -> None:
+    """Whoever uses a new one has to look whether it is there, and add it to the list in ``tests/data`` if so."""
+    lines = (DATA / "commands_dragonfly.txt").read_text().splitlines()
+    documented = {word for line in lines if not line.startswith("#") for word in line.partition(": ")[2].split()}
+    assert table() - documented == {"ASKING", "SENTINEL"}
+
+
+def test_commands_of_the_table_are_those_of_every_server(redis_server: RedisServer) -> None:
+    """Of Redis 6.2 too, whose code and commands KeyDB has (docs.keydb.dev/docs/compatibility)."""
+    with redis_server.client() as client:
+        known = {name.upper() for name in client.command()}
+    assert table() - OPTIONAL <= known
 
 
 @pytest.mark.parametrize("foreign", ["GET elsewhere", "SET elsewhere 1", "PUBLISH elsewhere 1", "KEYS *", "FLUSHALL"])

@@ -14,8 +14,6 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.errors import ShardUnavailableError
-from nearcache.l2 import Driver, Exchange, Reply
-from nearcache.options import Endpoint
 from support.ordeal import Ordeal, codes
 from support.proxy import Proxy
 from support.redis import RedisServer
@@ -95,59 +93,6 @@ def test_server_away_behind_a_proxy_that_accepts(ordeal: Ordeal, redis_server: R
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
     redis_server.start()
     ordeal.recover()
-
-
-# -- reset at each byte ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["cut_after", "reset_after"])
-def test_connection_that_ends_at_each_byte_of_a_read_gives_no_wrong_answer(
-    proxy: Proxy, redis_server: RedisServer, how: str
-) -> None:
-    """Whole answers, or errors. An end in the handshake of the second try is one more error."""
-    redis_server.cli("SET", "k", "value", "PX", 1_000_000)
-    driver = Driver([Endpoint("a", host="127.0.0.1", port=proxy.port)], timeout_s=2.0)
-    read = [Exchange(0, [("GET", "k"), ("GETRANGE", "k", 0, 1)])]
-    whole = b"$5\r\nvalue\r\n$2\r\nva\r\n"
-    for count in range(len(whole)):
-        wait_until(lambda: isinstance(driver.execute(read)[0], Reply))
-        getattr(proxy, how)(count)
-        reply = driver.execute(read)[0]
-        if isinstance(reply, Reply):
-            answers = [value for value in reply.values if not isinstance(value, ShardUnavailableError)]
-            assert answers == [b"value", b"va"][: len(answers)]
-            assert len(answers) < 2
-            assert len(reply.values) == 2
-        else:
-            assert isinstance(reply, ShardUnavailableError)
-        proxy.mend()
-        driver.note_alive(0)
-    wait_until(lambda: driver.status(0).connections <= 1)
-    driver.close()
-
-
-@pytest.mark.parametrize("how", ["cut_after", "reset_after"])
-def test_connection_that_ends_at_each_byte_of_a_write_leaves_l1_and_l2_agreeing(
-    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer, how: str
-) -> None:
-    """The write has happened or is made up for by an invalidation; here, an older value is never read."""
-    other = nearcache.open(redis_server.url)
-
-    def read_apart() -> Any:
-        other.drop("k")
-        return other.get("k")
-
-    for count in range(30):  # as long as the script's answer
-        wait_until(lambda: cache.health().ok, 20)
-        cache["k"] = -1
-        getattr(proxy, how)(count)
-        with contextlib.suppress(ShardUnavailableError):
-            cache["k"] = count
-        proxy.mend()
-        cache._driver.note_alive(0)  # type: ignore[attr-defined]  # not to wait for the breaker each time
-        assert cache.get("k") in (None, count)
-        wait_until(lambda count=count: read_apart() in (None, count), 20)  # the cut may have come before the request
-    other.close()
 
 
 # -- slow subscribers, names -------------------------------------------------------------------------------------

@@ -168,13 +168,35 @@ sys.stdin.readline()
 """
 
 
-@pytest.mark.parametrize("paused", [False, True])
+ENDING_TASKS = """
+import asyncio, sys, nearcache
+cache = nearcache.open(sys.argv[1], timeout=20.0)
+async def work(number, begun):
+    n = 0
+    while True:
+        n += 1
+        begun.set()
+        await cache.aio.set(f"k{number}", n)
+async def main():
+    begun = asyncio.Event()
+    working = [asyncio.ensure_future(work(number, begun)) for number in range(3)]
+    await begun.wait()
+    print("working", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "paused"), [(ENDING, False), (ENDING, True), (ENDING_TASKS, True)],
+    ids=["threads", "threads-paused", "tasks-paused"],
+)  # fmt: skip
 def test_interpreter_that_ends_in_the_middle_of_writes_is_quick_and_silent(
-    redis_server: RedisServer, paused: bool
+    redis_server: RedisServer, code: str, paused: bool
 ) -> None:
-    """Also while nobody answers the writes. What was written is whole."""
+    """Also while nobody answers the writes, of threads and of tasks. What was written is whole."""
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-c", ENDING, redis_server.url],
+        [sys.executable, "-W", "error", "-c", code, redis_server.url],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

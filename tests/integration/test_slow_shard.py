@@ -12,9 +12,14 @@ import pytest
 
 import nearcache
 from nearcache import Cache
+from nearcache.errors import ShardUnavailableError
+from nearcache.l2 import ClusterDriver, Exchange
+from nearcache.l2.clustering_aio import AsyncClusterDriver
+from nearcache.options import Endpoint
 from nearcache.placement import slot_of_lane
 from support.caches import opening
 from support.cluster import NODE_TIMEOUT_MS, RedisCluster
+from support.fake import FakeServer
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -99,3 +104,19 @@ def test_slow_node_of_a_cluster_does_not_keep_the_others_answers_from_l1(
         wait_until(lambda: cache.health().ok)
         lanes = {lane for lane in range(64) if redis_cluster.owner_of(slot_of_lane(lane)) is slow}
         check(cache, slow, lanes, read)
+
+
+@pytest.mark.parametrize("by", ["thread", "task"])
+def test_search_for_lanes_among_silent_nodes_takes_no_longer_than_connecting_may(by: str) -> None:
+    """However much time the call has: ten minutes, which this test has not."""
+    with FakeServer(lambda command: b"", whole=True) as silent:
+        seed = Endpoint("seed", host="127.0.0.1", port=silent.port, clustered=True)
+        driver = ClusterDriver([seed], [0], connect_timeout_s=0.2)
+        view = AsyncClusterDriver(driver)
+        exchange = [Exchange(0, [("GET", "k")])]
+        if by == "thread":
+            (reply,) = driver.execute(exchange, timeout_s=600)
+        else:
+            (reply,) = asyncio.run(view.execute(exchange, timeout_s=600))
+        assert isinstance(reply, ShardUnavailableError)
+        driver.close()

@@ -62,7 +62,7 @@ def test_whole_cache_works_over_tls(server: RedisServer) -> None:
     """Values small and large, invalidations between processes, through disconnections."""
     url = f"rediss://localhost:{server.port}"
     with (
-        nearcache.open(url, max_staleness=0.5, **CLIENT_TLS) as cache,
+        nearcache.open(url, max_staleness=0.5, timeout=0.5, connect_timeout=0.5, **CLIENT_TLS) as cache,
         nearcache.open(url, **CLIENT_TLS) as other,
         Ordeal(cache) as ordeal,
     ):
