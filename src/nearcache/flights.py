@@ -126,10 +126,10 @@ class Load:
         done: Set at the end.
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
-        is_due: Whether the value was found, and is to be loaded anew in the background.
+        due: The write id of the value that was found, if it is to be loaded anew in the background; else 0.
     """
 
-    __slots__ = ("callbacks", "carrier", "done", "error", "is_due", "key", "op", "owner", "value")
+    __slots__ = ("callbacks", "carrier", "done", "due", "error", "key", "op", "owner", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -140,7 +140,7 @@ class Load:
         self.callbacks: list[Callback] = []
         self.value: Any = ABANDONED
         self.error: Exception | None = None
-        self.is_due = False
+        self.due = 0
 
     @property
     def joinable(self) -> bool:
