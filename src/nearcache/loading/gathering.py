@@ -145,6 +145,7 @@ def _begin(
     others: list[Load] = []
     for name in names:
         mine = Load(known_as(name))
+        mine.beside = parts
         lane, encoded = tier.place(name)
         part = _Part(name, wanted.keys[name], wanted.ttl_ms, wanted.tags, lane, encoded, mine)
         parts.append(part)
