@@ -1,11 +1,11 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from nearcache._store cimport Op
 
 
 cdef class Read(Op):
     cdef public int64_t since_ns
-    cdef public bint is_due
+    cdef public uint64_t due
     cdef object result     # PENDING until there is one
     cdef object done       # an event, once somebody waits
     cdef list callbacks    # or None

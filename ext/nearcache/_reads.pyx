@@ -26,7 +26,7 @@ cdef class Read(Op):
 
     Attributes:
         since_ns: When it began: what it brings may be as old.
-        is_due: Whether what it brought is to be loaded anew.
+        due: The write id of what it brought, if that is to be loaded anew; else 0.
     """
 
     def __init__(self, key, lane, since_ns=0):

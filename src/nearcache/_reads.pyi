@@ -12,7 +12,7 @@ ABANDONED: Final[object]
 @disjoint_base
 class Read(Op):
     since_ns: int
-    is_due: bool
+    due: int
     def __init__(self, key: Any, lane: int, since_ns: int = 0) -> None: ...
     @property
     def outcome(self) -> Any: ...

@@ -126,11 +126,12 @@ class Load:
         done: Set at the end.
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
-        is_due: Whether the value was found, and is to be loaded anew in the background.
+        beside: What it has in common with the others of one bulk load; None: it is alone.
+        due: The write id of the value that was found, if it is to be loaded anew in the background; else 0.
         since_ns: When what ``op`` stands for began: what it brings may be as old.
     """
 
-    __slots__ = ("callbacks", "carrier", "done", "error", "is_due", "key", "op", "owner", "since_ns", "value")
+    __slots__ = ("beside", "callbacks", "carrier", "done", "due", "error", "key", "op", "owner", "since_ns", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -141,8 +142,9 @@ class Load:
         self.callbacks: list[Callback] = []
         self.value: Any = ABANDONED
         self.error: Exception | None = None
-        self.is_due = False
+        self.due = 0
         self.since_ns = 0
+        self.beside: object = None
 
     def rests_on(self, op: Op, since_ns: int) -> None:
         """From now on it is a matter of this operation, which began at that instant."""
@@ -307,13 +309,20 @@ class Loads:
             link = way[-1]
             if link.owner in tokens or link.carrier in tokens:
                 own = link.owner in tokens
-                raise LoadCycleError([named(step.key) for step in (*way, load)], same_thread=not own)
+                chain = (*way, *self._begun_within(link, tokens), load)
+                raise LoadCycleError([named(step.key) for step in chain], same_thread=not own)
             for token in {link.owner, link.carrier}:
                 for beyond in self._waiting.get(token, ()):
                     # Who waits for one that is over will be woken, and does not know yet.
                     if beyond not in seen and not beyond.done.is_set():
                         seen.add(beyond)
                         ways.append((*way, beyond))
+
+    def _begun_within(self, outer: Load, tokens: set[Hashable]) -> list[Load]:
+        """Return the loads that the loader of ``outer`` has begun and is in the middle of, the innermost last."""
+        begun = [load for load in self._by_key.values() if load.owner in tokens]
+        inner = begun[begun.index(outer) + 1 :] if outer in begun else []
+        return [load for load in inner if outer.beside is None or load.beside is not outer.beside]
 
 
 def _own_tokens() -> set[Hashable]:

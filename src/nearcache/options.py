@@ -405,6 +405,12 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     else:
         endpoints = read_endpoints(scheme, text, location, connection, _ENDPOINT["db"])
     settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
+    _refuse_contradictions(settings, checked)
+    return settings
+
+
+def _refuse_contradictions(settings: Settings, checked: Mapping[str, Any]) -> None:
+    """Check what options say together. ``checked``: those that were given."""
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
     weights = tuple(endpoint.weight for endpoint in settings.endpoints)
@@ -415,7 +421,11 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     for option in _BEHIND:
         if option in checked and settings.write_delay is None:
             raise ConfigError(option, checked[option], "it concerns writing in the background: give write_delay= too")
-    return settings
+    soft, ttl = settings.soft_ttl, settings.ttl
+    if soft is not None and isinstance(ttl, (int, float)) and ttl <= soft >= 1:
+        raise ConfigError(
+            "soft_ttl", soft, f"values grow old before their end: give less than ttl={ttl:g}, or a fraction"
+        )
 
 
 def _allowed(scheme: str) -> Mapping[str, Callable[[str, Any], Any]]:

@@ -14,6 +14,8 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.errors import ShardUnavailableError
+from nearcache.l2 import Driver, Exchange, Reply
+from nearcache.options import Endpoint
 from support.ordeal import Ordeal, codes
 from support.proxy import Proxy
 from support.redis import RedisServer

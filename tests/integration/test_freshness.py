@@ -64,6 +64,25 @@ def test_old_value_is_served_at_once_and_loaded_once_in_the_fleet(
     assert source.calls == 2
 
 
+def test_renewal_that_begins_late_leaves_what_another_process_has_loaded_meanwhile(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """It was begun for the old value, and that has been replaced before its thread came to run."""
+    source = Source()
+    a, b = (open_cache(ttl=100, soft_ttl=10, loader=source) for _ in range(2))
+    assert a["k"] == "k1"
+    grow_old(redis_server, a)
+    late: list[Callable[[], Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(b._runner._workers, "submit", lambda work: not late.append(work))  # type: ignore[attr-defined]
+        assert b["k"] == "k1"
+    assert a["k"] == "k1"
+    wait_until(lambda: a["k"] == "k2")
+    (begin,) = late
+    begin()
+    assert (b["k"], a["k"], source.calls) == ("k2", "k2", 2)
+
+
 @pytest.mark.parametrize("way", ["get", "get_or_load"])
 def test_every_read_that_finds_an_old_value_sees_to_it(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], way: str

@@ -90,7 +90,7 @@ def test_cold_key_is_loaded_once_by_all_processes_threads_and_tasks(
     for number, worker in enumerate(workers):
         worker.send("storm", 16, 0 if number else 16)
     # The holder has asked once, and so has each other process: they wait for the message.
-    wait_until(lambda: length(redis_server, "asked") == 8, 30.0)
+    wait_until(lambda: length(redis_server, "asked") == 8, 90.0)
     loading(redis_server, workers)
     time.sleep(0.5)  # long enough for anybody who would look again every so often
     assert length(redis_server, "asked") == 8

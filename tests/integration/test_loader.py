@@ -42,11 +42,10 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
 def test_cold_key_is_loaded_once_however_many_threads_ask(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """And all of them get the one object."""
     calls: list[Any] = []
-    first = threading.Event()
 
     def loader(key: str) -> list[str]:
         calls.append(key)
-        first.wait(0.2)  # long enough that the others come while it runs
+        wait_until(lambda: cache._tier.loads.waiting == 15)  # type: ignore[attr-defined]
         return [key]
 
     cache = open_cache(loader=loader)

@@ -341,6 +341,18 @@ def test_adopt_remembers_eight_ends(lane: Lane) -> None:
     assert [end.split(b":")[0] for end in ends] == [wid(0xE00 + number) for number in range(11, 3, -1)]
 
 
+def test_lease_over_the_value_of_one_write_is_not_given_over_another(lane: Lane) -> None:
+    """Somebody has loaded it anew already; what is gone is loaded."""
+    lane.set(b"sk", write=wid(2))
+    answer = take_lease(lane, mode=f"REPLACE{wid(1).decode()}")
+    assert answer[:3] == [1, NONCE, envelope(NONCE, b"sk", wid(2))]
+    assert not lane.client.exists(lane.lease(b"sk"))
+    assert take_lease(lane, mode=f"REPLACE{wid(2).decode()}") == [0, NONCE, TOKEN]
+    assert take_lease(lane, OTHER, mode=f"REPLACE{wid(1).decode()}")[0] == 1
+    lane.client.delete(lane.value(b"sk"), lane.lease(b"sk"))
+    assert take_lease(lane, mode=f"REPLACE{wid(2).decode()}") == [0, NONCE, TOKEN]
+
+
 # -- locks
 
 

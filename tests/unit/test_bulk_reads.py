@@ -416,7 +416,7 @@ def test_read_many_who_waits_for_a_value_that_is_due_is_told(world: World) -> No
         steps.send([Reply([TTL_MS // 4, *values[1:]], IDENTITY)])
     assert stop.value.value == {"k": "v"}
     assert isinstance(waiting, Read)
-    assert waiting.is_due
+    assert waiting.due
 
 
 def test_read_many_what_was_answered_before_a_failure_is_no_stale_copy() -> None:

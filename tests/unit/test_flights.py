@@ -306,6 +306,21 @@ def test_thread_that_blocks_keeps_the_loads_of_its_loop_waiting() -> None:
     assert not thread.is_alive()
 
 
+def test_cycle_within_one_thread_shows_the_loads_in_between() -> None:
+    """Each loader has asked for the next; what this thread does besides, and others do, is no part of it."""
+    loads = Loads()
+    flights = {key: Load(key) for key in "zabc"}
+    for key, flight in flights.items():
+        assert loads.begin(flight) is flight
+        if key == "a":
+            other = Load("other")
+            other.owner = "somebody"
+            loads.begin(other)
+    with pytest.raises(LoadCycleError, match="'a' -> 'b' -> 'c' -> 'a'") as caught:
+        loads.wait(loads.begin(Load("a")))
+    assert caught.value.chain == ("a", "b", "c", "a")
+
+
 def test_wait_for_what_is_over_is_no_part_of_a_cycle() -> None:
     """Its waiter has not run yet since; meanwhile who carried that load out may wait for the waiter's own."""
     loads = Loads()

@@ -14,6 +14,7 @@ import pytest
 import nearcache
 from nearcache.errors import ConfigError
 from nearcache.freshness import ENDLESS_MS, Freshness, Life
+from nearcache.options import parse
 from nearcache.workers import Workers
 
 SECOND = 10**9
@@ -55,6 +56,16 @@ def test_xfetch_draws_earlier_for_dearer_values() -> None:
     assert math.isclose(statistics.fmean(advances), 1000, rel_tol=0.1)
     assert Freshness(beta=2.0).due_ms(60_000, 0) == 60_000
     assert Freshness().due_ms(60_000, 500) == 60_000
+
+
+@pytest.mark.parametrize(("ttl", "soft"), [(60, 60), (60, 61.5), (0.5, 1), (3600.0, 7200)])
+def test_soft_end_behind_the_hard_one_is_refused(ttl: float, soft: float) -> None:
+    """No value would ever grow old. A fraction, and a lifetime that is a function or none, leave it open."""
+    with pytest.raises(nearcache.ConfigError, match=f"soft_ttl={soft!r}.*less than ttl={ttl:g}"):
+        parse("memory://", ttl=ttl, soft_ttl=soft)
+    parse("memory://", ttl=ttl, soft_ttl=0.9)
+    for open_end in (None, lambda _key, _value: 5):
+        parse("memory://", ttl=open_end, soft_ttl=soft)
 
 
 @pytest.mark.parametrize("option", ["soft_ttl", "jitter", "beta"])

@@ -62,6 +62,7 @@ def _round(
     try:
         for terms in todo:
             part = _Part(Load(terms.name), terms)
+            part.mine.beside = parts
             parts.append(part)
             flight = cache._loads.begin(part.mine)
             if flight is not part.mine:

@@ -89,7 +89,7 @@ def _take(
     for (op, encoded), pttl_ms, data in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
         taken = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
         keep(tier, store, op, taken, len(data or b""), reply.identity)
-        op.is_due = taken.is_due
+        op.due = taken.due
         op.resolve(taken.value, tier.lock)
         if taken.value is MISSING or data is None:
             continue

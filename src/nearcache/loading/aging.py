@@ -8,7 +8,7 @@ leaves it to the one who has it: one load in the whole fleet. Its fill is announ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -83,16 +83,20 @@ def passed_on(header: bytes, left_ms: int) -> Life:
 
 
 def renew_later(
-    tier: Tier, store: Store[Any, Any], wanted: Any, renewal: Callable[[Tier, Store[Any, Any], Any], Steps[Any]]
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Any,
+    wid: int,
+    renewal: Callable[[Tier, Store[Any, Any], Any, int], Steps[Any]],
 ) -> Steps[None]:
-    """Have a value loaded anew in the background, unless this process is about to already."""
+    """Have the value of a write loaded anew in the background, unless this process is about to already."""
     with tier.lock:
         if wanted.name in tier.renewing:
             return
         tier.renewing.add(wanted.name)
     taken = False
     try:
-        taken = yield Spawn(lambda: renewal(tier, store, wanted), wanted.loader)
+        taken = yield Spawn(lambda: renewal(tier, store, wanted, wid), wanted.loader)
     finally:
         if not taken:
             tier.renewed(wanted.name)
@@ -102,22 +106,23 @@ def renew_many_later(
     tier: Tier,
     store: Store[Any, Any],
     wanted: Any,
-    names: Sequence[Any],
-    renewal: Callable[[Tier, Store[Any, Any], Any], Steps[Any]],
+    due: Mapping[Any, int],
+    renewal: Callable[[Tier, Store[Any, Any], Any, Mapping[Any, int]], Steps[Any]],
 ) -> Steps[None]:
     """Have values loaded anew in the background by one call, but those that this process is about to already.
 
     Args:
         wanted: A :class:`~nearcache.loading.Gathering`.
+        due: The values' write ids, by the keys as the cache holds them.
     """
     with tier.lock:
-        ours = {name: wanted.keys[name] for name in names if name not in tier.renewing}
+        ours = {name: wanted.keys[name] for name in due if name not in tier.renewing}
         tier.renewing.update(ours)
     if not ours:
         return
     taken = False
     try:
-        taken = yield Spawn(lambda: renewal(tier, store, replace(wanted, keys=ours)), wanted.loader)
+        taken = yield Spawn(lambda: renewal(tier, store, replace(wanted, keys=ours), due), wanted.loader)
     finally:
         if not taken:
             for name in ours:

@@ -40,7 +40,7 @@ def read_many(
     store: Store[Any, Any],
     names: Iterable[Any],
     flights: Mapping[Any, Load] | None = None,
-    due: list[Any] | None = None,
+    due: dict[Any, int] | None = None,
 ) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of these keys.
 
@@ -48,7 +48,7 @@ def read_many(
 
     Args:
         flights: The loads that these reads are a part of.
-        due: Gets the keys whose values are to be loaded anew.
+        due: Gets the write ids of the values that are to be loaded anew, by key.
     """
     found: dict[Any, Any] = {}
     shares = deal(dict.fromkeys(names), tier.table, encode_key)
@@ -66,7 +66,7 @@ def read_many(
         if again:  # suspects that L2 has another value for: their second read starts afresh, as any read does
             yield from _round(tier, store, again, found)
         if due is not None and tier.freshness.renews:
-            due += [read.key for share in shares for read in share.reads if read.is_due]
+            due.update((read.key, read.due) for share in shares for read in share.reads if read.due)
     finally:
         for share in shares:  # a shard failed, or we were interrupted
             share.end(store, tier.lock)
@@ -172,7 +172,7 @@ def _settle_rest(
         if suspect is None:
             encoded = share.encoded[place]
             taken = yield from accept(tier, store, share.lane, encoded, body, pttl_ms, generation, start_ns)
-            op.is_due = taken.is_due
+            op.due = taken.due
             keep(tier, store, op, taken, len(body or b""), reply.identity)
             if taken.value is not MISSING and not isinstance(taken.value, Absent):
                 found[op.key] = taken.value

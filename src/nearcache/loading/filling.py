@@ -111,8 +111,8 @@ def carry_out(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) -
         raise
     finally:
         tier.loads.end(mine)
-    if mine.is_due:
-        yield from renew_later(tier, store, wanted, renew)
+    if mine.due:
+        yield from renew_later(tier, store, wanted, mine.due, renew)
     return mine.value
 
 
@@ -124,8 +124,8 @@ def look(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     """
     flight = Load(wanted.name)
     value = yield from read(tier, store, wanted.name, flight)
-    if flight.is_due:
-        yield from renew_later(tier, store, wanted, renew)
+    if flight.due:
+        yield from renew_later(tier, store, wanted, flight.due, renew)
     return value
 
 
@@ -133,16 +133,18 @@ def look_many(
     tier: Tier, store: Store[Any, Any], names: Iterable[Any], wanted: Callable[[Any], Loading]
 ) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of many keys, as :func:`look` does of one. ``wanted``: from a name to its request."""
-    due: list[Any] = []
+    due: dict[Any, int] = {}
     found = yield from read_many(tier, store, names, due=due)
-    for name in due:
-        yield from renew_later(tier, store, wanted(name), renew)
+    for name, wid in due.items():
+        yield from renew_later(tier, store, wanted(name), wid, renew)
     return found
 
 
-def renew(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[None]:
+def renew(tier: Tier, store: Store[Any, Any], wanted: Loading, wid: int) -> Steps[None]:
     """Load anew what is there, unless somebody in the fleet does already. Nobody waits for it, in this process either.
 
+    Args:
+        wid: The write id of the value that was found to be old. If another one is there by now, it stays.
     Raises:
         Whatever the loader raises; the old value stays.
     """
@@ -150,7 +152,7 @@ def renew(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[None]:
     try:
         if tier.loads.begin(mine) is mine:
             encoded = tier.place(wanted.name)[1]
-            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, anew=True)).value
+            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, anew=True, old_wid=wid)).value
     finally:
         tier.loads.end(mine)
         tier.renewed(wanted.name)
@@ -253,16 +255,23 @@ def _load(
 
 
 def _attempt(
-    tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load, *, anew: bool = False
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Loading,
+    encoded: bytes,
+    mine: Load,
+    *,
+    anew: bool = False,
+    old_wid: int = 0,
 ) -> Steps[_Answer]:
-    """Ask for the lease; with it, load and fill. ``anew``: whatever is there."""
+    """Ask for the lease; with it, load and fill. ``anew``: whatever is there, or unless it is not of ``old_wid``."""
     lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
         mine.rests_on(op, tier.clock())
         try:
-            given = yield from _lease(tier, store, lane, encoded, anew=anew)
+            given = yield from _lease(tier, store, lane, encoded, anew=anew, old_wid=old_wid)
         except ShardError:
             return _Answer()
         if not given.token:
@@ -274,10 +283,12 @@ def _attempt(
         store.abandon(op, drop=False)  # unless it is finished
 
 
-def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool) -> Steps[_Answer]:
+def _lease(
+    tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool, old_wid: int
+) -> Steps[_Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     # What is owed an invalidation is loaded over: it is not known to be gone.
-    mode = b"REPLACE" if anew or tier.is_owed(lane, encoded) else b""
+    mode = replace_mode(old_wid) if anew or tier.is_owed(lane, encoded) else b""
     while True:
         start_ns = tier.clock()
         reply = answer((yield [Exchange(lane, [lease_command(tier, lane, encoded, mode)])])[0])
@@ -297,10 +308,15 @@ def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, ane
 
 
 def lease_command(tier: Tier, lane: int, encoded: bytes, mode: bytes) -> Command:
-    """The command that asks for a key's lease: if it has no value, or with the mode ``REPLACE`` whatever it has."""
+    """The command that asks for a key's lease: if it has no value, or as :func:`replace_mode` says."""
     keys = tier.write_keys(lane, [encoded])
     keys.insert(2, tier.names[lane].queue)
     return tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % tier.lease_ms_on(lane), mode)
+
+
+def replace_mode(old_wid: int = 0) -> bytes:
+    """The mode in which a lease is asked for over the value of this write; 0: of any."""
+    return b"REPLACE" + hex_id(old_wid) if old_wid else b"REPLACE"
 
 
 def abort_command(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Command:

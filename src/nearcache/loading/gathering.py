@@ -27,7 +27,16 @@ from ..l2 import Command, Exchange, Reply
 from .ages import read_young
 from .aging import renew_many_later
 from .bulk_reading import read_many
-from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, abort_command, holder_of, lease_command, outlast, waiting_value
+from .filling import (
+    LOOK_FIRST_S,
+    LOOK_LONGEST_S,
+    abort_command,
+    holder_of,
+    lease_command,
+    outlast,
+    replace_mode,
+    waiting_value,
+)
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
 from .reading import accept
 from .replies import MISSING
@@ -98,7 +107,7 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     found: dict[Any, Any] = {}
-    missing, due = list(wanted.keys), list[Any]()
+    missing, due = list(wanted.keys), dict[Any, int]()
     since_ns = tier.clock()
     pause_s = LOOK_FIRST_S
     while missing:
@@ -109,16 +118,20 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
     return {name: value for name, value in found.items() if not isinstance(value, Absent)}
 
 
-def renew_many(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[None]:
+def renew_many(tier: Tier, store: Store[Any, Any], wanted: Gathering, due: Mapping[Any, int]) -> Steps[None]:
     """Load anew what is there, but what somebody in the fleet is loading already, by one call. Nobody waits for it.
 
+    Args:
+        due: The write ids of the values that were found to be old. Where another one is there by now, it stays.
     Raises:
         Whatever the loader raises; the old values stay.
     """
     parts: list[_Part] = []
     try:
         _begin(tier, wanted, list(wanted.keys), parts, renewal_of)
-        yield from _carry_out(tier, store, wanted, parts, tier.clock(), anew=True)
+        for part in parts:
+            part.mode = replace_mode(due[part.name])
+        yield from _carry_out(tier, store, wanted, parts, tier.clock())
     finally:
         _end(tier, store, parts)
         for name in wanted.keys:
@@ -132,6 +145,7 @@ def _begin(
     others: list[Load] = []
     for name in names:
         mine = Load(known_as(name))
+        mine.beside = parts
         lane, encoded = tier.place(name)
         part = _Part(name, wanted.keys[name], wanted.ttl_ms, wanted.tags, lane, encoded, mine)
         parts.append(part)
@@ -156,7 +170,7 @@ def _round(
     wanted: Gathering,
     names: list[Any],
     found: dict[Any, Any],
-    due: list[Any],
+    due: dict[Any, int],
     since_ns: int,
     pause_s: float,
 ) -> Steps[list[Any]]:
@@ -189,8 +203,10 @@ def _round(
     return again
 
 
-def _look(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], due: list[Any]) -> Steps[None]:
-    """Give the keys that L2 holds their values, and note which of these are to be loaded anew."""
+def _look(
+    tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], due: dict[Any, int]
+) -> Steps[None]:
+    """Give the keys that L2 holds their values, and note what is to be loaded anew."""
     flights = {part.name: part.mine for part in parts}
     if not flights:
         return
@@ -202,18 +218,16 @@ def _look(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
         flights[name].value = value
 
 
-def _carry_out(
-    tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int, *, anew: bool = False
-) -> Steps[None]:
-    """Lease the keys, load those that were leased, and fill them. ``anew``: whatever is there."""
+def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int) -> Steps[None]:
+    """Lease the keys, load those that were leased, and fill them."""
     for part in parts:
         # Before asking, so that the message that ends a wait cannot come too early.
         part.is_heard = tier.ears.await_key(part.lane, part.encoded, part.signal.set)
         part.op = Op(part.name, part.lane, wid=new_id(), write=True)
         store.open(part.op)
         part.mine.rests_on(part.op, tier.clock())
-        is_over = anew or wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded)
-        part.mode = b"REPLACE" if is_over else b""
+        if wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded):
+            part.mode = replace_mode()
     asked = parts
     try:
         while asked:
@@ -265,7 +279,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
                 tier, store, part.lane, part.encoded, rest[0], int(rest[1]), int(generation, 16), start_ns
             )
             if taken.value is MISSING:
-                part.mode = b"REPLACE"
+                part.mode = replace_mode()
                 again.append(part)
             else:
                 part.mine.value = taken.value

@@ -32,14 +32,14 @@ class Found(NamedTuple):
         wid: The write's; 0 keeps what was found out of L1.
         deadline_ns: When an L1 copy must end.
         under: What the L1 copy is to depend on, if it has tags.
-        is_due: Whether the value is to be loaded anew.
+        due: The write id, if the value is to be loaded anew; else 0.
     """
 
     value: Any
     wid: int
     deadline_ns: int
     under: tuple[int, int] | None
-    is_due: bool = False
+    due: int = 0
 
 
 _NOTHING: Final = Found(MISSING, 0, 0, None)
@@ -119,7 +119,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
 
 def _note_age(flight: Load | None, op: Read) -> None:
     if flight is not None:
-        flight.is_due = op.is_due
+        flight.due = op.due
 
 
 def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes) -> Steps[Any]:
@@ -143,7 +143,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     if generation is None:
         generation = tier.generation_in(shard, reply.values[2])
     found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
-    op.is_due = found.is_due
+    op.due = found.due
     size = len(data) if data is not None else 0
     keep(tier, store, op, found, size, reply.identity)
     return found.value
@@ -206,7 +206,8 @@ def accept(
     times = Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms)
     pttl_ms = yield from live_on(tier, lane, encoded, wid, pttl_ms, times)
     deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
-    return Found(value, wid if deadline_ns else 0, deadline_ns, under, is_due and not isinstance(value, Absent))
+    due = wid if is_due and not isinstance(value, Absent) else 0
+    return Found(value, wid if deadline_ns else 0, deadline_ns, under, due)
 
 
 def _under(

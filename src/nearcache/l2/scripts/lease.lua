@@ -1,6 +1,7 @@
 -- The way to a load: returns the value if there is one by now, else leases the key to one loader, so that the others wait
 -- for it, and so that `fill` can tell whether the key was written, invalidated or cleared while the loader ran.
--- KEYS v l [w] L; ARGV ring nonce token lease_ms mode. mode: '' or 'REPLACE', where the value that is there is to be loaded over.
+-- KEYS v l [w] L; ARGV ring nonce token lease_ms mode. mode: ''; or 'REPLACE', where the value that is there is to be
+-- loaded over; or that and 16 hex digits: only if it is the one of this wid.
 -- {1, gen, envelope, pttl} a live value; {0, gen, token} load, and fill under this token; {2, gen, pttl} somebody loads:
 -- wait for a message about the key, at most so long; {3, gen, pttl} on hold: load, but do not keep it;
 -- {4, gen, envelope} a value that waits in w to be written behind the cache (empty: a deletion): the one to read, not to keep.
@@ -16,7 +17,10 @@ if not found[1] or found[3] ~= ARGV[1] then
   if refusal then return refusal end
   g = m[3]
 end
-if ARGV[5] ~= 'REPLACE' and id_in(v, 12) == g then return {1, g, call('GET', v), call('PTTL', v)} end
+local over = sub(ARGV[5], 1, 7) == 'REPLACE' and sub(ARGV[5], 8)
+if over ~= '' and id_in(v, 12) == g and not (over and id_in(v, 4) == over) then
+  return {1, g, call('GET', v), call('PTTL', v)}
+end
 local mark = call('GET', l)
 local letter = mark and sub(mark, 1, 1)
 if w and letter == 'P' then
