@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,24 @@ def gone(cache: Cache[Any, Any], key: Any) -> None:
 
 
 # -- names and places --------------------------------------------------------------------------------------------
+
+
+def test_consistency_by_lane_catches_up_on_every_lane(open_cache: Opener) -> None:
+    """Each of the lanes tells for itself where it stands, in the batch of its node."""
+    ours, theirs = open_cache(consistency="lane"), open_cache(consistency="lane")
+    keys = [f"key {number}" for number in range(200)]
+
+    def are_served(cache: Cache[Any, Any], value: int) -> bool:
+        return cache.get_many(keys) == dict.fromkeys(keys, value) and all(cache.peek(key) == value for key in keys)
+
+    for value in range(3):
+        ours.set_many(dict.fromkeys(keys, value))
+        assert ours.get_many(keys) == dict.fromkeys(keys, value)
+        theirs.wait_for(ours.token())
+        assert theirs.get_many(keys) == dict.fromkeys(keys, value)
+        wait_until(partial(are_served, ours, value))
+        wait_until(partial(are_served, theirs, value))
+    assert ours.health().ok
 
 
 def test_names_every_key_of_a_lane_is_in_the_lanes_slot(redis_cluster: RedisCluster, open_cache: Opener) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -224,6 +225,36 @@ def test_other_lanes_go_on(make_redis: Callable[..., RedisServer]) -> None:
         assert [lane.withheld for lane in reader.stats().coherence.lanes] == [1, 0]
         assert reader.health().ok
         board.let_go(SUBSCRIPTION)
+
+
+def test_shards_that_change_are_served_in_order_again(make_redis: Callable[..., RedisServer]) -> None:
+    """Lanes that come and go while the list of shards changes are observed and caught up with like others."""
+    servers = {name: make_redis() for name in "abc"}
+
+    def url(names: str) -> str:
+        return "unix://" + ",".join(servers[name].path for name in names)
+
+    keys = [f"k{number}" for number in range(60)]
+    with (
+        nearcache.open(url("ab"), shard_names=["a", "b"], consistency="lane", max_staleness=0.5) as one,
+        nearcache.open(url("ab"), shard_names=["a", "b"], consistency="lane", max_staleness=0.5) as other,
+    ):
+        for step, names in enumerate(["abc", "ac"]):
+            one.reshard(url(names), shard_names=list(names), pause=0.0)
+            wait_until(partial(_has_followed, other, len(names)))
+            one.set_many(dict.fromkeys(keys, step))
+            assert one.get_many(keys) == dict.fromkeys(keys, step)
+            wait_until(partial(_serves, one, keys, step))
+            wait_until(partial(_serves, other, keys, step))
+
+
+def _has_followed(cache: Any, shards: int) -> bool:
+    return cache._membership.ring.new is None and len(cache.health().shards) == shards
+
+
+def _serves(cache: Cache[Any, Any], keys: list[str], value: int) -> bool:
+    """Whether L1 does, when each key has been asked for."""
+    return cache.get_many(keys) == dict.fromkeys(keys, value) and all(cache.peek(key) == value for key in keys)
 
 
 def test_record_that_is_gone_makes_the_lane_suspect_and_then_it_is_served_again(

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 import nearcache
+from nearcache.cache.selftest import require
 from nearcache.cache.tiered import TieredCache
 from support.redis import RedisServer
+from support.switchboard import Switchboard
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.every_server
@@ -84,6 +86,18 @@ def test_requests_and_subscription_on_different_databases_are_told_apart(
     monkeypatch.setattr(TieredCache, "selftest", led_astray)
     with pytest.raises(nearcache.CoherenceError, match="different databases"):
         nearcache.open(redis_server.url, require_coherence=True)
+
+
+def test_proxy_that_drops_messages_is_refused_by_what_it_does(redis_server: RedisServer) -> None:
+    """Subscription and heartbeats pass: only a message that is published and waited for shows it."""
+    with Switchboard(redis_server) as board:
+        board.drops_messages = True
+        with nearcache.open(board.url) as cache:
+            assert cache.health().ok
+            found = cache.selftest(timeout=0.1)
+            assert "does a proxy drop pub/sub" in found.shards[0].problem
+            with pytest.raises(nearcache.CoherenceError, match="published messages do not arrive"):
+                require(found)
 
 
 def test_every_shard_is_tested_and_the_bad_one_named(two_shards: tuple[RedisServer, RedisServer]) -> None:

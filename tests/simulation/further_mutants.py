@@ -37,7 +37,7 @@ def own_tags_ignored(patch: pytest.MonkeyPatch) -> None:
 def tags_of_any_generation(patch: pytest.MonkeyPatch) -> None:
     """What L2 holds is current, whatever generations it states."""
 
-    def are_current(tier: Tier, stated: Any) -> Any:
+    def are_current(*_: Any) -> Any:
         return True
         yield
 
@@ -49,10 +49,11 @@ def tags_after_the_load(patch: pytest.MonkeyPatch) -> None:
     """The generations that an envelope states are those after the load."""
     real = filling._loaded
 
-    def loaded(tier: Tier, *arguments: Any, **options: Any) -> Any:
-        found = yield from real(tier, *arguments, **options)
+    def loaded(tier: Tier, store: Any, *arguments: Any, **options: Any) -> Any:
+        found = yield from real(tier, store, *arguments, **options)
         if found.tags:
-            now = yield from tagging.generations(tier, [tagging.tag_of(tier, hashed) for hashed, _ in found.tags])
+            tags = [tagging.tag_of(tier, hashed) for hashed, _ in found.tags]
+            now = yield from tagging.generations(tier, store, tags)
             found = found._replace(tags=now)
         return found
 

@@ -277,7 +277,7 @@ MUTANTS: Final = (
         more.tag_lanes_unwatched,
         ("half-open bus", "lost messages"),
         "I1 I9 I5",
-        _RICHER + 30,
+        _RICHER + 56,
         ("tag_update", "load", "get"),
     ),
     Mutant("a token is not waited for", more.tokens_not_waited_for, _DEAF, "I14", _RICHER + 2, _TOKENS),

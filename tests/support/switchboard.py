@@ -16,6 +16,7 @@ from support.redis import RedisServer
 #: The two kinds of connections, told apart by what is said first: only listeners speak RESP3.
 DATA: Final = "data"
 SUBSCRIPTION: Final = "subscription"
+_MESSAGE: Final = b">3\r\n$7\r\nmessage\r\n"
 _FORBIDDEN: Final = hiredis.pack_command((b"FORBIDDEN-HERE",))  # the server's own answer to it is an error, in order
 
 
@@ -28,11 +29,13 @@ class Switchboard:
     Attributes:
         routes: Where new connections lead, by kind.
         asked: Names of the commands that were forbidden to somebody.
+        drops_messages: Whether published messages go no further; all else passes.
     """
 
     def __init__(self, server: RedisServer, forbidden: Iterable[str] = ()) -> None:
         self.routes = {DATA: server, SUBSCRIPTION: server}
         self.asked: set[str] = set()
+        self.drops_messages = False
         self._forbidden = frozenset(forbidden)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[str, socket.socket, socket.socket]] = []
@@ -131,5 +134,16 @@ class Switchboard:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
                 self._flows[kind].wait()
-                client.sendall(data)
+                client.sendall(_without_messages(data) if self.drops_messages else data)
         self._hang_up(client, server)
+
+
+def _without_messages(data: bytes) -> bytes:
+    """Leave published messages out. They are small, and come in one piece."""
+    while (begin := data.find(_MESSAGE)) >= 0:
+        end = begin + len(_MESSAGE)
+        for _ in ("channel", "payload"):
+            line = data.index(b"\r\n", end)
+            end = line + 2 + int(data[end + 1 : line]) + 2
+        data = data[:begin] + data[end:]
+    return data

@@ -14,7 +14,7 @@ from nearcache.clocks import TICK_NS
 from nearcache.coherence import Lane
 from nearcache.freshness import ENDLESS_MS
 from nearcache.l2 import Reply
-from nearcache.loading import load, read
+from nearcache.loading import load, read, tags_named, write_many
 from nearcache.loading.filling import Loading
 from nearcache.loading.steps import Call
 from nearcache.loading.writing import write
@@ -103,6 +103,24 @@ def test_value_that_came_after_there_was_none_is_returned_and_not_kept() -> None
     world = World()
     assert world.run(read(world.tier, world.store, "k"), [-2, sealed(world, 60_000)]) == "v"
     assert world.store.peek("k") is None
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["heard", "elsewhere"])
+def test_value_with_a_tag_is_served_only_if_the_tag_was_read_where_its_changes_are_heard(elsewhere: bool) -> None:
+    """Row 8, for tags: of two primaries at a time, one tells nobody who hears the other that a tag has changed."""
+    for begin in (
+        lambda world, tags: write(world.tier, world.store, "k", 1, 60_000, tags=tags),
+        lambda world, tags: write_many(world.tier, world.store, {"k": 1}, 60_000, tags=tags),
+    ):
+        world = World()
+        world.tier.derived.vouched(world.store, 0, world.ns + BOUND)
+        begun: Any = begin(world, tags_named(world.tier, ["red"]))
+        next(begun)
+        begun.send([Reply(world.record(5), IDENTITY + elsewhere)])
+        with pytest.raises(StopIteration):
+            begun.send(reply(world.stored()))
+        assert (world.store.peek("k") == 1) is not elsewhere
+        assert (world.store.suspect("k") is not None) is elsewhere
 
 
 def test_loader_interrupted_leaves_nothing_pending_and_the_lease_given_back() -> None:

@@ -50,7 +50,7 @@ def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world
 def test_tag_is_known_since_its_answer_not_since_its_request(world: World) -> None:
     """A load that began between the two may be older than the generation that the answer tells."""
     tags = tags_named(world.tier, ["red"])
-    steps = generations(world.tier, tags)
+    steps = generations(world.tier, world.store, tags)
     next(steps)
     world.ns += 1_000
     load_began_ns = world.ns  # it reads the data; they change, and so does the tag; only then the server answers
@@ -93,7 +93,7 @@ def test_process_that_only_invalidates_tags_does_not_remember_all_of_them(world:
 def test_tag_whose_date_was_forgotten_is_dated_anew(world: World) -> None:
     """Else no load with such a tag would be kept as long as the tag itself is remembered."""
     tags = tags_named(world.tier, ["red"])
-    world.run(generations(world.tier, tags), world.record(5))
+    world.run(generations(world.tier, world.store, tags), world.record(5))
     del world.tier.tags_since[tags[0].key]
     assert known(world.tier, tags, world.ns) is None
     assert known(world.tier, tags, world.ns) == ((tags[0].hash, 5),)

@@ -10,7 +10,7 @@ from .introduction import Introduction
 from .scripts import STAGE_BYTES, Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
-from .task import Command, Exchange, Reply
+from .task import Command, Exchange, Extended, Reply
 
 __all__ = [
     "NOWHERE",
@@ -20,6 +20,7 @@ __all__ = [
     "Command",
     "Driver",
     "Exchange",
+    "Extended",
     "Introduction",
     "ListenerLink",
     "Reply",

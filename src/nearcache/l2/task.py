@@ -43,6 +43,22 @@ class Exchange(NamedTuple):
     commands: Sequence[Command]
 
 
+class Extended(Sequence[Command]):
+    """Commands, and one more behind them. What has been packed before stays as it is."""
+
+    __slots__ = ("commands", "last")
+
+    def __init__(self, commands: Sequence[Command], last: Command) -> None:
+        self.commands = commands
+        self.last = last
+
+    def __len__(self) -> int:
+        return len(self.commands) + 1
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.last if place == len(self.commands) else self.commands[place]
+
+
 class Reply(NamedTuple):
     """What a shard answered.
 
@@ -207,7 +223,9 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
     if isinstance(commands, Commands):
         return commands.data
-    pack = hiredis.pack_command
+    if type(commands) is Extended:
+        return pack(commands.commands) + pack([commands.last])
+    pack_words = hiredis.pack_command
     known: set[bytes] = set()
     parts = []
     for command in commands:
@@ -216,12 +234,12 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
             if script == b"SET" and len(command[2]) >= STAGE_BYTES:
                 parts += _staged(command)
             else:
-                parts.append(pack(command))
+                parts.append(pack_words(command))
         elif in_full and script.sha not in known:
             known.add(script.sha)
-            parts.append(pack((b"EVAL", script.source, *command[1:])))
+            parts.append(pack_words((b"EVAL", script.source, *command[1:])))
         else:
-            parts.append(pack((b"EVALSHA", script.sha, *command[1:])))
+            parts.append(pack_words((b"EVALSHA", script.sha, *command[1:])))
     return b"".join(parts)
 
 

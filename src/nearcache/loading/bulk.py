@@ -81,17 +81,19 @@ def write_many(
                 tier.writing(chunk.wid, name, values[name])
             chunk.under = depend(tier, store, chunk.shard, tags)
             chunk.life = tier.freshness.life(chunk.ttl_ms)
-        waiting = yield from _with_tags(tier, chunks, tags, outcome)
+        waiting = yield from _with_tags(tier, store, chunks, tags, outcome)
         yield from _write_rounds(tier, store, waiting, values, outcome, way)
     finally:
         _close(tier, store, chunks)
     outcome.raise_if_partial(tier, way)
 
 
-def _with_tags(tier: Tier, chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome) -> Steps[list[_Chunk]]:
+def _with_tags(
+    tier: Tier, store: Store[Any, Any], chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome
+) -> Steps[list[_Chunk]]:
     """Let the chunks state their tags. Returns those to write: none, if a tag's shard does not answer."""
     try:
-        stated = (yield from generations(tier, tags)) if tags else ()
+        stated = (yield from generations(tier, store, tags)) if tags else ()
     except ShardError as error:
         tier.count(errors=1)
         for chunk in chunks:

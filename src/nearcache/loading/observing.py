@@ -12,7 +12,7 @@ from typing import Any
 
 from ..coherence import NOWHERE
 from ..errors import ShardError
-from ..l2 import Exchange, Reply
+from ..l2 import Exchange, Extended, Reply
 from .exchanges import Exchanges
 from .tier import Tier
 
@@ -47,7 +47,7 @@ class Observing:
         question = (b"HMGET", self._tier.names[lane].lane_key, b"e", b"s")
         if _waits(exchange):  # that has to stay at the end
             return Exchange(lane, [*commands[:-1], question, commands[-1]])
-        return Exchange(lane, [*commands, question])
+        return Exchange(lane, Extended(commands, question))
 
     def heard(self, number: int, reply: Reply | ShardError) -> Reply | ShardError:
         """Note what an answer says of its lane, and return it without that."""

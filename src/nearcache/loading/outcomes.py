@@ -83,7 +83,7 @@ def capture(tier: Tier, store: Store[Any, Any], lanes: Iterable[int], tags: Tags
     under = {lane: depend(tier, store, lane, named) for lane in set(lanes)}
     stated: tuple[tuple[int, int], ...] | None = ()
     try:
-        stated = (yield from generations(tier, named)) if named else ()
+        stated = (yield from generations(tier, store, named)) if named else ()
     except ShardError:
         stated = None
     return Captured(since_ns, names, stated, under)
@@ -126,7 +126,7 @@ def _tell(
     stated = known(tier, late, captured.since_ns)
     if stated is None:  # the next load will find them known
         with suppress(ShardError):
-            yield from generations(tier, late)
+            yield from generations(tier, store, late)
     # What was captured under other terms has to be right under these as well.
     if captured.stated is None or stated is None or not all(_is_now(tier, tag, before) for tag in tags):
         return under, None

@@ -216,7 +216,7 @@ def _under(
     """Return what an L1 entry with these tags depends on; None if one of them is not current, or nobody can tell."""
     under = depend(tier, store, lane, [tag_of(tier, hashed) for hashed, _ in tags])
     try:
-        current = yield from are_current(tier, tags)
+        current = yield from are_current(tier, store, tags)
     except ShardError:
         if strict:
             raise
@@ -299,7 +299,7 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
         tags = peek_tags(reply.values[0])
     except DecodeError:
         return False
-    return not tags or (yield from are_current(tier, tags))
+    return not tags or (yield from are_current(tier, store, tags))
 
 
 def current_generation(tier: Tier, shard: int) -> Steps[int | None]:

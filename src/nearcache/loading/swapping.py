@@ -162,7 +162,7 @@ def _store(
         stated, under = there.tags, there.under
         if not keeps:
             under = depend(tier, store, lane, tags)
-            stated = (yield from generations(tier, tags)) if tags else ()
+            stated = (yield from generations(tier, store, tags)) if tags else ()
         for _ in range(_GENERATIONS):
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
@@ -254,4 +254,4 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
         found = yield from accept(tier, store, lane, encoded, data, ttl_ms, int(generation, 16), start_ns, strict=True)
         return found.value is not MISSING, found.value
     tags = peek_tags(data)
-    return (yield from are_current(tier, tags)) if tags else True, MISSING
+    return (yield from are_current(tier, store, tags)) if tags else True, MISSING

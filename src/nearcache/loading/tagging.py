@@ -69,8 +69,10 @@ def depend(tier: Tier, store: Store[Any, Any], lane: int, tags: Sequence[Tag]) -
     return tier.derived.assign(store, lane, [(tag.key, tag.lane) for tag in tags])
 
 
-def generations(tier: Tier, tags: Sequence[Tag]) -> Steps[tuple[tuple[int, int], ...]]:
+def generations(tier: Tier, store: Store[Any, Any], tags: Sequence[Tag]) -> Steps[tuple[tuple[int, int], ...]]:
     """Return hash and generation of each tag, from L1 where it is known, else from L2, in one round trip.
+
+    What depends on a tag whose next change would not be heard is suspect from the start.
 
     Raises:
         ShardError: A lane did not answer.
@@ -80,19 +82,19 @@ def generations(tier: Tier, tags: Sequence[Tag]) -> Steps[tuple[tuple[int, int],
     found = {tag: 0 if tag in owed else tier.tags.hit(tag.key, 0) for tag in tags}
     unknown = [tag for tag, generation in found.items() if not generation and tag not in owed]
     if unknown:
-        found.update((yield from _fetch(tier, unknown)))
+        found.update((yield from _fetch(tier, store, unknown)))
     return tuple((tag.hash, found[tag]) for tag in tags)
 
 
-def are_current(tier: Tier, stated: Sequence[tuple[int, int]]) -> Steps[bool]:
+def are_current(tier: Tier, store: Store[Any, Any], stated: Sequence[tuple[int, int]]) -> Steps[bool]:
     """Whether the generations that an envelope states are those of now."""
     tags = [tag_of(tier, hashed) for hashed, _ in stated]
-    current = dict((yield from generations(tier, tags)))
+    current = dict((yield from generations(tier, store, tags)))
     others = [tag for tag, (_, generation) in zip(tags, stated, strict=True) if generation != current[tag.hash]]
     if any(tier.is_owed(tag.lane, tag.key) for tag in others):
         return False
     # What L1 knows of a tag may be older than the envelope: it is asked for before the value is called dead.
-    found = (yield from _fetch(tier, others)) if others else {}
+    found = (yield from _fetch(tier, store, others)) if others else {}
     return all(found[tag] == dict(stated)[tag.hash] for tag in others)
 
 
@@ -132,10 +134,11 @@ def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]
         tier.loads.close_all()
 
 
-def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
+def _fetch(tier: Tier, store: Store[Any, Any], tags: list[Tag]) -> Steps[dict[Tag, int]]:
     """Read the records in L2; make those that are not there."""
     ops = [Read(tag.key, tag.lane) for tag in tags]
     found: dict[Tag, int] = {}
+    heard: set[Tag] = set()
     try:
         for op in ops:
             tier.tags.open(op)
@@ -154,7 +157,9 @@ def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
         ]
         replies = yield [exchange for exchange, _ in asked]
         for tag, op, (_, proof), reply in zip(tags, ops, asked, replies, strict=True):
-            found[tag] = _take(tier, tag, op, proven(tier, proof, answer(reply)), start_ns)
+            found[tag], is_kept = _take(tier, tag, op, proven(tier, proof, answer(reply)), start_ns)
+            if is_kept:
+                heard.add(tag)
     finally:
         for op in ops:
             tier.tags.abandon(op, drop=False)
@@ -162,25 +167,33 @@ def _fetch(tier: Tier, tags: list[Tag]) -> Steps[dict[Tag, int]]:
     for tag, generation in found.items():
         if not generation:
             found[tag] = yield from _renew(tier, tag, absent_only=True)
+            if tier.tags.peek(tag.key) == found[tag]:
+                heard.add(tag)
+    for tag in tags:
+        # It was read from another server than the one that is heard, say: whoever takes over from a primary that is
+        # still there tells what is changed on it to nobody who follows that.
+        if tag not in heard:
+            tier.derived.changed(store, tag.key)
     return found
 
 
-def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> int:
-    """Return the generation that a record states, and keep it in L1; 0 if there is none."""
+def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> tuple[int, bool]:
+    """Return the generation that a record states, 0 if there is none; and whether L1 keeps it."""
     pttl_ms, header, generation = reply.values
     try:
         wid, written_in, whole_ms = peek_ids(header)
     except DecodeError:
-        return 0
+        return 0, False
     if written_in != tier.generation_in(tag.lane, generation):
-        return 0
+        return 0, False
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
+    is_kept = False
     if deadline_ns:
         if not tier.tags.hit(tag.key, 0):
             # From now on, not since the request: what began in between may be older than what the answer tells.
             tier.remember_tag(tag.key, tier.clock())
-        tier.tags.finish(op, wid, wid, deadline_ns, 0, reply.identity)
-    return wid
+        is_kept = tier.tags.finish(op, wid, wid, deadline_ns, 0, reply.identity)
+    return wid, is_kept
 
 
 def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:

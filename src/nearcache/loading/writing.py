@@ -58,7 +58,7 @@ def write(
         tier.begin_lag(shard, op.wid, tier.clock())
         tier.writing(op.wid, name, value)
         under = depend(tier, store, shard, tags)
-        stated = (yield from generations(tier, tags)) if tags else ()
+        stated = (yield from generations(tier, store, tags)) if tags else ()
         sealing = _Sealing(content, life, stated, under, way)
         there = yield from _write(tier, store, op, encoded, value, sealing, absent_only)
     except BaseException as error:
