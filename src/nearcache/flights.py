@@ -128,9 +128,10 @@ class Load:
         error: What the loader raised.
         beside: What it has in common with the others of one bulk load; None: it is alone.
         due: The write id of the value that was found, if it is to be loaded anew in the background; else 0.
+        since_ns: When what ``op`` stands for began: what it brings may be as old.
     """
 
-    __slots__ = ("beside", "callbacks", "carrier", "done", "due", "error", "key", "op", "owner", "value")
+    __slots__ = ("beside", "callbacks", "carrier", "done", "due", "error", "key", "op", "owner", "since_ns", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -143,6 +144,12 @@ class Load:
         self.error: Exception | None = None
         self.due = 0
         self.beside: object = None
+        self.since_ns = 0
+
+    def rests_on(self, op: Op, since_ns: int) -> None:
+        """From now on it is a matter of this operation, which began at that instant."""
+        self.op = op
+        self.since_ns = since_ns
 
     @property
     def joinable(self) -> bool:
@@ -172,9 +179,13 @@ class Loads:
             raise
         finally:
             loads.end(mine)
+
+    Args:
+        oldest: Given a name, returns the instant from before which no load will do for those who come now; None: any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, oldest: Callable[[Hashable], int] | None = None) -> None:
+        self.oldest = oldest
         # Re-entrant, because comparing keys of a memory:// cache may run any code, this cache included.
         self._lock = threading.RLock()
         self._by_key: dict[Hashable, Load] = {}
@@ -196,9 +207,15 @@ class Loads:
         """
         with self._lock:
             load = self._by_key.setdefault(mine.key, mine)
-            if load is not mine and not load.joinable and load.owner != mine.owner:
+            if load is not mine and not self._suits(load) and load.owner != mine.owner:
                 load = self._by_key[mine.key] = mine
             return load
+
+    def _suits(self, load: Load) -> bool:
+        """Whether who comes now may wait for it."""
+        if self.oldest is not None and load.op is not None and load.since_ns <= self.oldest(named(load.key)):
+            return False
+        return load.joinable
 
     def close(self, load: Load) -> None:
         """Its result is known, and newer ones may come from now on: nobody else is to wait for it."""

@@ -19,10 +19,11 @@ from ..errors import ShardError
 from ..flights import Load
 from ..keys import encode_key
 from ..l2 import Exchange, Reply
+from .exchanges import Exchanges
 from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
-from .steps import Exchanges, Steps
+from .steps import Steps
 from .tier import Tier
 
 
@@ -60,7 +61,7 @@ def read_many(
             share.open(store, now_ns)
             if flights is not None:
                 for read in share.reads:
-                    flights[read.key].op = read
+                    flights[read.key].rests_on(read, now_ns)
         again = yield from _round(tier, store, [share for share in shares if len(share)], found)
         if again:  # suspects that L2 has another value for: their second read starts afresh, as any read does
             yield from _round(tier, store, again, found)
@@ -105,6 +106,8 @@ def _round(tier: Tier, store: Store[Any, Any], shares: list[Share], found: dict[
 
 
 def _exchange(tier: Tier, share: Share) -> tuple[Exchange, Proof | None]:
+    if tier.observed is not None and tier.observed.is_ahead(share.lane):
+        tier.count(withheld=sum(share.suspect(place) is not None for place in range(len(share))))
     names, derived = tier.names[share.lane], tier.derived.lanes
     commands = share.ask(names.value_prefix, names.lane_key, HEADER_RANGE, TAGGED_RANGE, derived)
     return prove(tier, share.lane, commands)

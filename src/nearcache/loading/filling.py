@@ -269,7 +269,7 @@ def _attempt(
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
-        mine.op = op
+        mine.rests_on(op, tier.clock())
         try:
             given = yield from _lease(tier, store, lane, encoded, anew=anew, old_wid=old_wid)
         except ShardError:
@@ -406,7 +406,7 @@ def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) 
     op = Op(wanted.name, tier.place(wanted.name)[0], write=True)
     try:
         store.open(op)
-        mine.op = op
+        mine.rests_on(op, tier.clock())
         value = opened((yield from _call(tier, wanted))).value
         tier.loads.close(mine)
         return value

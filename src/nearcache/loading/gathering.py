@@ -225,7 +225,7 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
         part.is_heard = tier.ears.await_key(part.lane, part.encoded, part.signal.set)
         part.op = Op(part.name, part.lane, wid=new_id(), write=True)
         store.open(part.op)
-        part.mine.op = part.op
+        part.mine.rests_on(part.op, tier.clock())
         if wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded):
             part.mode = replace_mode()
     asked = parts

@@ -11,11 +11,13 @@ from ..errors import ShardError
 from ..flights import Load, Many, renewal_of, strand, young_of
 from ..l2 import Exchange, Reply
 from ..l2.aio import AsyncDriver
+from .exchanges import Exchanges
 from .filling import Loading, carry_out, carry_out_anew
 from .gathering import Gathering, gather
 from .moving import Spread, heed
+from .observing import Observing
 from .replies import MISSING
-from .steps import Await, Call, Exchanges, JoinRead, Request, Spawn, Steps, T
+from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
 
 
@@ -120,7 +122,10 @@ class AsyncRunner:
 
     async def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            return await self._exchange(request, left_s)
+            if self._tier.observed is None:
+                return await self._exchange(request, left_s)
+            observing = Observing(self._tier, request)
+            return observing.taken(await self._exchange(observing.exchanges, left_s))
         if isinstance(request, Call):
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
@@ -133,13 +138,16 @@ class AsyncRunner:
         return await wait_for_load(self._tier.loads, request.load)
 
     async def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        on_reply = request.on_reply if isinstance(request, Exchanges) else None
         if not self._tier.changing:
-            on_reply = request.on_reply if isinstance(request, Exchanges) else None
             replies = await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)
+            if spread.adds:  # what one owner says of a change means nothing yet
+                on_reply = None
             try:
-                replies = spread.gathered(await self._driver.execute(spread.exchanges, timeout_s=left_s))
+                given = await self._driver.execute(spread.exchanges, timeout_s=left_s, on_reply=on_reply)
+                replies = spread.gathered(given)
             except BaseException:
                 spread.interrupted()
                 raise
