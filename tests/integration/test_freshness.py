@@ -74,7 +74,7 @@ def test_renewal_that_begins_late_leaves_what_another_process_has_loaded_meanwhi
     grow_old(redis_server, a)
     late: list[Callable[[], Any]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(b._runner._workers, "submit", lambda work: not late.append(work))  # type: ignore[attr-defined]
+        patch.setattr(b._runner._workers, "submit", lambda work: not late.append(work))
         assert b["k"] == "k1"
     assert a["k"] == "k1"
     wait_until(lambda: a["k"] == "k2")

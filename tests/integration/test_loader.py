@@ -45,7 +45,7 @@ def test_cold_key_is_loaded_once_however_many_threads_ask(open_cache: Callable[.
 
     def loader(key: str) -> list[str]:
         calls.append(key)
-        wait_until(lambda: cache._tier.loads.waiting == 15)  # type: ignore[attr-defined]
+        wait_until(lambda: cache._tier.loads.waiting == 15)
         return [key]
 
     cache = open_cache(loader=loader)
