@@ -90,6 +90,7 @@ def test_written_value_is_in_l1_after_the_acknowledgement_and_not_before() -> No
 def test_l1_copy_ends_no_later_than_l2(pttl_ms: int, whole_ms: int, l1_ttl_ms: int, expected_ms: int) -> None:
     """Row 10: by the lifetime that was left before the value was read, or the value's whole one."""
     world = World(l1_ttl_ms=l1_ttl_ms)
+    world.lane.identity = IDENTITY
     assert world.run(read(world.tier, world.store, "k"), [pttl_ms, sealed(world, whole_ms)]) == "v"
     end_ns = world.ns + expected_ms * MS - TICK_NS
     world.store.set_clock(end_ns - 1)
@@ -101,6 +102,7 @@ def test_l1_copy_ends_no_later_than_l2(pttl_ms: int, whole_ms: int, l1_ttl_ms: i
 def test_value_that_came_after_there_was_none_is_returned_and_not_kept() -> None:
     """Row 10: nobody knows how long it lives."""
     world = World()
+    world.lane.identity = IDENTITY
     assert world.run(read(world.tier, world.store, "k"), [-2, sealed(world, 60_000)]) == "v"
     assert world.store.peek("k") is None
 

@@ -56,8 +56,8 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
             ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/MASTER,MASTER``, ``rediss+sentinel://``,
             ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
             variable ``NEARCACHE_URL``, or else ``embedded://default``.
-        options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``, ``consistency``,
-            ``loader``, ``key``, ``on_removal``, ``codec``, ``classes``, ``timeout`` and others: see
+        options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``,
+            ``consistency``, ``loader``, ``key``, ``on_removal``, ``codec``, ``classes``, ``timeout`` and others: see
             :class:`nearcache.options.Settings`. Those that are no functions or classes may stand in the URL's query
             as well.
     Returns:
