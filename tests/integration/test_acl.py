@@ -65,7 +65,8 @@ def everything(cache: Cache[Any, Any], other: Cache[Any, Any]) -> None:
     assert not len(cache) or cache.popitem()
     cache.clear()
     wait_until(lambda: other.get("a") is None)
-    assert cache.selftest(10).ok
+    found = cache.selftest(10)
+    assert found.ok, str(found)
 
 
 def write_behind(url: str, options: dict[str, Any]) -> None:

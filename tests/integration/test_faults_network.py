@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import select
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,6 +97,49 @@ def test_server_away_behind_a_proxy_that_accepts(ordeal: Ordeal, redis_server: R
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
     redis_server.start()
     ordeal.recover()
+
+
+# -- one connection overtakes another -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["thread", "task"])
+def test_answer_that_a_message_overtakes_is_not_kept(
+    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer, by: str
+) -> None:
+    """An old value is on its way when the message comes that ends it. The caller may have it, L1 may not."""
+    with nearcache.open(redis_server.url) as other:
+        other["k"] = "old value"
+        assert cache.selftest(20).ok  # its message has come
+        proxy.hold(b"old value")
+        read = (lambda: cache.get("k")) if by == "thread" else (lambda: asyncio.run(cache.aio.get("k")))
+        found: list[Any] = []
+        reading = threading.Thread(target=lambda: found.append(read()))
+        reading.start()
+        assert proxy.held.wait(20)
+        applied = cache.stats().coherence.received
+        other["k"] = "new value"
+        wait_until(lambda: cache.stats().coherence.received > applied)
+        proxy.mend()
+        reading.join()
+        assert found[0] in ("old value", None)  # None: it came after the time that the call had
+        assert cache.peek("k") is None
+        assert cache["k"] == "new value"
+
+
+def test_message_that_an_answer_overtakes_does_not_bring_the_old_value_back(
+    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer
+) -> None:
+    """The new value is read before its message has come; the message then spares it, for it is its own."""
+    with nearcache.open(redis_server.url) as other:
+        other["k"] = "old value"
+        assert cache.selftest(20).ok
+        proxy.hold(b"\n2:sk")  # how a message names the key
+        other["k"] = "new value"
+        assert cache["k"] == "new value"
+        assert proxy.held.wait(20)
+        proxy.mend()
+        wait_until(lambda: cache.health().ok)
+        assert cache["k"] == "new value"
 
 
 # -- slow subscribers, names -------------------------------------------------------------------------------------

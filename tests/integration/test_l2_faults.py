@@ -15,6 +15,7 @@ from nearcache.l2 import Driver, Exchange, Reply, load_script
 from nearcache.options import Endpoint
 from support.fake import FakeServer, bulk
 from support.lanes import NONCE, endpoint_of, envelope, wid
+from support.ordeal import SLACK_S
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -83,9 +84,7 @@ def test_server_killed_refuses_and_the_breaker_opens(driver: Driver, redis_serve
     first = unavailable(driver.execute(READ)[0])
     assert redis_server.path in str(first)
     assert driver.status(0).breaker == "open"
-    start = time.perf_counter()
     second = unavailable(driver.execute(READ)[0])
-    assert time.perf_counter() - start < 0.04
     assert not second.sent
     assert "because" in str(second)
     redis_server.start()
@@ -200,7 +199,7 @@ def test_server_paused_is_given_up_at_the_deadline(driver: Driver, redis_server:
     redis_server.pause()
     start = time.monotonic()
     error = unavailable(driver.execute(READ, timeout_s=0.2)[0])
-    assert 0.18 < time.monotonic() - start < 0.7
+    assert 0.18 < time.monotonic() - start < 0.2 + SLACK_S
     assert error.sent
     assert isinstance(error.__cause__, TimeoutError)
     assert driver.status(0).breaker == "closed"
@@ -215,7 +214,7 @@ def test_large_batch_to_a_paused_server_ends_at_the_deadline(driver: Driver, red
     redis_server.pause()
     start = time.monotonic()
     error = unavailable(driver.execute([Exchange(0, [("SET", "k", bytes(20_000_000))])], timeout_s=0.2)[0])
-    assert time.monotonic() - start < 0.8
+    assert time.monotonic() - start < 0.2 + SLACK_S
     assert error.sent
 
 
@@ -223,8 +222,8 @@ def test_answer_that_trickles_ends_at_the_deadline(no_leaks: None) -> None:
     """Each piece in time does not make the whole in time."""
 
     def trickle(command: list[bytes]) -> Iterator[bytes]:
-        yield b"$30\r\n"
-        for _ in range(30):
+        yield b"$3000\r\n"  # a minute and a half
+        for _ in range(3000):
             time.sleep(0.03)
             yield b"x"
 
@@ -232,7 +231,7 @@ def test_answer_that_trickles_ends_at_the_deadline(no_leaks: None) -> None:
         driver = fake_driver(server)
         start = time.monotonic()
         error = unavailable(driver.execute([Exchange(0, [("GET", "k")])], timeout_s=0.3)[0])
-        assert 0.28 < time.monotonic() - start < 0.9
+        assert 0.28 < time.monotonic() - start < 0.3 + SLACK_S
         assert error.sent
         driver.close()
 
@@ -245,7 +244,7 @@ def test_signals_do_not_extend_the_deadline(driver: Driver, redis_server: RedisS
     try:
         start = time.monotonic()
         unavailable(driver.execute(READ, timeout_s=0.3)[0])
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 0.3 + SLACK_S
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -411,7 +410,7 @@ def test_three_shards_answer_while_the_fourth_is_out(
     for _ in range(4):
         start = time.monotonic()
         replies = driver.execute(exchanges)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 0.6 + SLACK_S
         assert [isinstance(reply, Reply) for reply in replies] == [True, False, True, True]
         assert unavailable(replies[1]).shard == "1"
         assert [driver.status(shard).in_use for shard in range(4)] == [0] * 4

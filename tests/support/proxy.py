@@ -44,6 +44,9 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._reset: set[socket.socket] = set()
+        self._late = b""
+        self._released = threading.Event()
+        self.held = threading.Event()
         self._start(self._accept)
 
     @property
@@ -67,13 +70,25 @@ class Proxy:
         """Let nothing through one way, ``"requests"`` or ``"answers"``; connections stay as they are."""
         self._harm = _Harm(swallow=what)
 
+    def hold(self, part: bytes) -> None:
+        """Keep back answers from one that contains ``part`` on, on its connection; all others pass and overtake it.
+
+        ``held`` is set when it has come; :meth:`mend` lets it go.
+        """
+        self._released.clear()
+        self.held.clear()
+        self._late = part
+
     def mend(self) -> None:
         """Pass everything on again."""
         self._harm = _Harm()
+        self._late = b""
+        self._released.set()
 
     def close(self) -> None:
         """Close everything and wait for the threads."""
         self._closing.set()
+        self._released.set()
         for each in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -119,6 +134,9 @@ class Proxy:
                     harm, left = self._harm, self._harm.allowed
                 if harm.swallow == what:
                     continue
+                if self._late and what == "answers" and self._late in data:
+                    self.held.set()
+                    self._released.wait()
                 allowed = min(left, len(data)) if what == "answers" and left >= 0 else len(data)
                 left -= allowed if left >= 0 else 0
                 self._send(target, data[:allowed], harm if what == "answers" else _Harm())
