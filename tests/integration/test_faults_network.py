@@ -41,9 +41,15 @@ def cache(proxy: Proxy) -> Iterator[Cache[Any, Any]]:
         yield cache
 
 
-def test_slow_answers_are_given_up_in_time(cache: Cache[Any, Any], proxy: Proxy) -> None:
+@pytest.fixture
+def ordeal(cache: Cache[Any, Any], redis_server: RedisServer) -> Iterator[Ordeal]:
+    """What is asked of the cache meanwhile."""
+    with Ordeal(cache, TIMEOUT, redis_server) as ordeal:
+        yield ordeal
+
+
+def test_slow_answers_are_given_up_in_time(ordeal: Ordeal, proxy: Proxy) -> None:
     """Every byte in time does not make the whole in time; with the network quick again, all is well."""
-    ordeal = Ordeal(cache, TIMEOUT)
     proxy.slow_down(0.05)
     for _ in range(3):
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
@@ -52,9 +58,10 @@ def test_slow_answers_are_given_up_in_time(cache: Cache[Any, Any], proxy: Proxy)
 
 
 @pytest.mark.parametrize("what", ["requests", "answers"])
-def test_loss_one_way_makes_l1_dark_and_calls_fail_in_time(cache: Cache[Any, Any], proxy: Proxy, what: str) -> None:
+def test_loss_one_way_makes_l1_dark_and_calls_fail_in_time(
+    cache: Cache[Any, Any], ordeal: Ordeal, proxy: Proxy, what: str
+) -> None:
     """Nothing is disconnected. A write whose answer is lost has happened, and is reported as perhaps having."""
-    ordeal = Ordeal(cache, TIMEOUT)
     proxy.swallow(what)
     wait_until(lambda: not cache.health().shards[0].vouched)
     errors = ordeal.attempt()
@@ -81,11 +88,8 @@ def test_lost_answer_of_a_write_leaves_no_older_value_behind(
     assert cache["k"] == "newest"
 
 
-def test_server_away_behind_a_proxy_that_accepts(
-    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer
-) -> None:
+def test_server_away_behind_a_proxy_that_accepts(ordeal: Ordeal, redis_server: RedisServer) -> None:
     """As behind a load balancer: connections are made, and end at once."""
-    ordeal = Ordeal(cache, TIMEOUT)
     redis_server.kill()
     for _ in range(3):
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
@@ -203,8 +207,11 @@ def test_name_that_comes_to_mean_another_address_is_followed(
             return resolve(address[0] if host == "cache.test" else host, *arguments, **options)
 
         monkeypatch.setattr(socket, "getaddrinfo", answer)
-        with nearcache.open(f"redis://cache.test:{first.port}", timeout=TIMEOUT, max_staleness=0.4) as cache:
-            ordeal = Ordeal(cache, TIMEOUT)
+        url = f"redis://cache.test:{first.port}"
+        with (
+            nearcache.open(url, timeout=TIMEOUT, max_staleness=0.4) as cache,
+            Ordeal(cache, TIMEOUT) as ordeal,
+        ):
             cache["only here"] = 1
             address[0] = second.host
             first.kill()
