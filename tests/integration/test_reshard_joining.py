@@ -40,12 +40,21 @@ def freeze(cache: Any) -> None:
     cache._membership._catching_up = True
 
 
+def refuse(key: str, value: str) -> None:
+    """A writer that cannot."""
+    raise ValueError(key)
+
+
+def grown(leader: Any, servers: Servers) -> Any:
+    """Return the list with the shard ``c``."""
+    endpoint = replace(leader.settings.endpoints[0], name="c", path=servers["c"].path)
+    return shards_of("rendezvous", (*leader._membership.ring.old.endpoints, endpoint))
+
+
 def grow(leader: Any, servers: Servers, steps: int) -> Any:
     """Take steps of a change that adds the shard ``c``. Returns the ring of the step after those."""
     membership = leader._membership
-    like = leader.settings.endpoints[0]
-    endpoint = replace(like, name="c", path=servers["c"].path)
-    target = shards_of("rendezvous", (*membership.ring.old.endpoints, endpoint))
+    target = grown(leader, servers)
     for number in range(steps + 1):
         ring = membership.ring.following() if number else membership.ring.begin(target)
         if number < steps:
@@ -208,9 +217,6 @@ def test_change_to_a_shard_that_cannot_be_reached_has_not_begun(servers: Servers
 def test_dead_letters_are_those_of_the_shards_of_now_and_their_ids_hold_in_every_process(servers: Servers) -> None:
     """However a process lists the shards, and whichever it has known before."""
 
-    def refuse(key: str, value: str) -> None:
-        raise ValueError(key)
-
     with contextlib.ExitStack() as stack:
         one = opened(stack, servers, "abc")
         one.reshard("unix://" + ",".join(servers[name].path for name in "ab"), shard_names=["a", "b"], pause=0.0)
@@ -224,3 +230,23 @@ def test_dead_letters_are_those_of_the_shards_of_now_and_their_ids_hold_in_every
         assert {letter.id for letter in one.dead_letters()} == {letter.id for letter in letters}
         assert one.discard_dead_letters([letter.id for letter in letters]) == 8
         assert behind.dead_letters() == one.dead_letters() == []
+
+
+def test_dead_letter_of_a_key_that_has_moved_ends_what_its_new_owner_has(servers: Servers) -> None:
+    """It is written from the queue where the key was once; readers have loaded from behind the cache meanwhile."""
+    rows: dict[str, str] = {}
+    shared: Any = {"write_delay": 0.01, "write_attempts": 1}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        key = moving_key(leader, grown(leader, servers))
+        behind = opened(stack, servers, "ab", writer=refuse, **shared)
+        behind[key] = "new"
+        behind.flush(10)
+        behind.close()
+        leader.reshard("unix://" + ",".join(servers[name].path for name in "abc"), shard_names=list("abc"), pause=0.0)
+        assert leader.get_or_load(key, lambda _: "old") == "old"
+        again = opened(stack, servers, "abc", writer=rows.__setitem__, **shared)
+        assert again.replay_dead_letters() == 1
+        again.flush(10)
+        assert rows == {key: "new"}
+        wait_until(lambda: leader.get(key) is None, what="it is loaded anew")

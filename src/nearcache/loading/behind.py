@@ -199,6 +199,7 @@ class Queues:
                 continue
             self.lengths[lane] = int(reply.values[0][4])
             self.backlog.settle(share)
+        yield from _invalidate_astray(tier, changes)
 
     def _written(self, tier: Tier, lane: int, share: list[Change]) -> Any:
         names = tier.names[lane]
@@ -220,6 +221,23 @@ class Queues:
         self.lengths[change.lane] = int(reply.values[0][4])
         self.backlog.settle([change])
         return True
+
+
+def _invalidate_astray(tier: Tier, changes: Sequence[Change]) -> Steps[None]:
+    """Drop what readers have of keys whose owner is another one by now: a dead letter stays where the key once was."""
+    by_lane: dict[int, list[bytes]] = {}
+    for change in changes:
+        if (lane := tier.lane_of(change.encoded)) != change.lane:
+            by_lane.setdefault(lane, []).append(change.encoded)
+    if by_lane:
+        serials = {lane: tier.serial(lane) for lane in by_lane}
+        replies = yield [tier.invalidate_exchange(lane, keys, new_id()) for lane, keys in by_lane.items()]
+        for (lane, keys), reply in zip(by_lane.items(), replies, strict=True):
+            if errors_in(reply):
+                tier.owe(lane, keys)
+            else:
+                *_, epoch, seq = reply.values[0]
+                tier.acknowledge(lane, epoch, seq, keys, serials[lane])
 
 
 def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:
