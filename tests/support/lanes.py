@@ -38,6 +38,15 @@ def envelope(gen: bytes, payload: bytes = b"value", write: bytes = NONCE) -> byt
     return b"\xc1\0\1\0" + bytes.fromhex((write + gen).decode()) + bytes(16) + payload
 
 
+def elements(said: Any) -> Any:
+    """The elements of an answer that comes as one text, its counts as numbers; any other answer as it is."""
+    if not isinstance(said, bytes):
+        return said
+    status, *rest = said.split(b" ")
+    counts = 1 if status == b"3" else 4
+    return [int(status), *rest[:counts], *map(int, rest[counts:])]
+
+
 class Message(NamedTuple):
     """One published message, taken apart."""
 
@@ -116,7 +125,7 @@ class Lane:
             raise reply
         if isinstance(reply.values[0], Exception):
             raise reply.values[0]
-        return reply.values[0]
+        return elements(reply.values[0])
 
     def _run_bare(self, call: Command) -> Any:
         connection = dial(endpoint_of(self.server), 5.0)
@@ -128,7 +137,7 @@ class Lane:
         connection.close()
         if isinstance(values[0], Exception):
             raise values[0]
-        return values[0]
+        return elements(values[0])
 
     def start(self, generation: bytes = NONCE) -> None:
         """Make the lane record, with this epoch and generation."""
@@ -152,7 +161,7 @@ class Lane:
         for value in reply.values:
             if isinstance(value, Exception):
                 raise value
-        return reply.values[-1]
+        return elements(reply.values[-1])
 
     def position(self) -> tuple[int, bytes]:
         """Return sequence and last wid of the lane record."""

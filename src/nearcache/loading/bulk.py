@@ -17,6 +17,7 @@ from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .acking import confirmed
 from .aging import Times, judge
+from .replies import words
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
@@ -311,7 +312,8 @@ def _send(chunks: list[_Chunk], commands: Sequence[Sequence[Command]]) -> Steps[
 def _last(reply: Reply, start: int, end: int) -> tuple[Any, int]:
     """The answer to the last of these commands, or the first error among them."""
     values = reply.values[start:end]
-    return next((value for value in values if isinstance(value, ShardError)), values[-1]), reply.identity
+    error = next((value for value in values if isinstance(value, ShardError)), None)
+    return error or words(values[-1]), reply.identity
 
 
 def _open(tier: Tier, store: Store[Any, Any], chunk: _Chunk) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from .. import changes
 from ..codecs import HEADER_SIZE
@@ -24,6 +24,11 @@ def answer(reply: Reply | ShardError) -> Reply:
         raise error
     assert not isinstance(reply, ShardError)
     return reply
+
+
+def words(said: Any) -> list[Any]:
+    """Return the elements of a script's answer, which comes as a list or, where it brings no value, as one text."""
+    return said.split(b" ") if said.__class__ is bytes else said
 
 
 def errors_in(reply: Reply | ShardError) -> list[ShardError]:

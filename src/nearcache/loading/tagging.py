@@ -24,7 +24,7 @@ from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
 from .acking import confirmed
 from .proof import prove, proven
-from .replies import HEADER_RANGE, answer
+from .replies import HEADER_RANGE, answer, words
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
 
@@ -218,7 +218,7 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
         reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
-        status, there, *rest = reply.values[0]
+        status, there, *rest = words(reply.values[0])
         if int(status) == 1:
             tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,), since)
             tier.remember_tag(tag.key, tier.clock())

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ..errors import BacklogFullError
 from ..flights import Signal
 from ..l2 import Command, Exchange, Reply
-from .replies import answer
+from .replies import answer, words
 from .steps import Await, Steps
 from .tier import Tier, new_id
 
@@ -68,12 +68,13 @@ def put(tier: Tier, lane: int, commands: list[Command], way: Way) -> Steps[Reply
     since_ns, pause_s = tier.clock(), _FIRST_S
     while True:
         reply = answer((yield [Exchange(lane, commands)])[0])
-        status = int(reply.values[-1][0])
+        said = reply.values[-1] = words(reply.values[-1])
+        status = int(said[0])
         if way.room is None or status != FULL:
             if way.room is not None and status == 1:
                 way.room.wake()
             return reply
-        length = int(reply.values[-1][2])
+        length = int(said[2])
         pause_s = yield from wait_for_room(tier, lane, way.room, length, since_ns, pause_s)
 
 

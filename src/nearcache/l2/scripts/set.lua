@@ -4,19 +4,20 @@
 -- or 'CAS' and 16 hex digits: only if there is one of this wid, whose lifetime is kept if ttl_ms is 'KEEP'; or 'HELD' and the
 -- token of a hold: only where that hold has lasted until now; it ends. 'Q' number ':' and one of these but the last: all is
 -- written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a deletion.
--- {1, gen, epoch, seq, held} stored, except the `held` keys (numbers from 1, a string of `n,`) that are on hold: of those
--- the old value is gone; {0, gen} sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
--- nothing done: the live value that there is; nil and -2 if there is none. With Q also {1 .. held, existed}, how many of the
--- deleted values there were; and {3, gen, length}: that many records wait in w already, nothing done.
+-- '1 gen epoch seq held' stored, except the `held` keys (numbers from 1, each with `,`) that are on hold: of those
+-- the old value is gone; '0 gen' sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
+-- nothing done: the live value that there is; nil and -2 if there is none. With Q also '1 .. held existed', how many of the
+-- deleted values there were; and '3 gen length': that many records wait in w already, nothing done.
+-- Texts, not tables, because making a reply of a table costs a server as much as a command.
 -- include lane.lua
 -- include announce.lua
 local n, wid = #ARGV - 6, ARGV[3]
-if m[3] ~= ARGV[4] then return {0, m[3]} end
+if m[3] ~= ARGV[4] then return '0 ' .. m[3] end
 local mode, ttl = ARGV[5], ARGV[6]
 -- The short way of nearly every write: one value, small enough not to be staged, whatever is there, and a key without a mark.
 if n == 1 and #KEYS == 3 and mode == '' and ARGV[7] ~= '' and not call('GET', KEYS[2]) then
   call('SET', KEYS[1], ARGV[7], 'PX', ttl)
-  return {1, m[3], m[1], announce('S', wid, KEYS[1]), ''}
+  return '1 ' .. m[3] .. ' ' .. m[1] .. ' ' .. announce('S', wid, KEYS[1]) .. ' '
 end
 -- include announce_keys.lua
 -- include store.lua
@@ -30,7 +31,7 @@ if w then
   if is_changing(m[4]) or is_changing(ARGV[1]) then return redis.error_reply('NCTOPO ' .. m[4]) end
   mode = rest
   local length = call('XLEN', w)
-  if length >= tonumber(most) then return {3, m[3], length} end
+  if length >= tonumber(most) then return '3 ' .. m[3] .. ' ' .. length end
 end
 local own = sub(mode, 1, 4) == 'HELD' and 'H' .. sub(mode, 5)
 if mode ~= '' and not own then
@@ -83,4 +84,4 @@ for i = 1, n do
 end
 -- A queued call has either values or deletions.
 local seq = announce_keys(w and ARGV[7] == '' and 'I' or 'S', wid, n)
-return {1, m[3], m[1], seq, held, w and existed or nil}
+return '1 ' .. m[3] .. ' ' .. m[1] .. ' ' .. seq .. ' ' .. held .. (w and ' ' .. existed or '')
