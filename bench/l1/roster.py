@@ -21,7 +21,7 @@ TTL_S = 3600
 #: Beyond this many entries filling two servers takes longer than all measurements together.
 MOST_TIERED = 1_000_000
 DICT = "dict"
-LRU = "nearcache"
+LRU = "nearcache lru"
 ADAPTIVE = "nearcache adaptive"
 TIERED = "nearcache, 2 shards"
 OURS = (LRU, ADAPTIVE, TIERED)
@@ -85,11 +85,10 @@ def _dict(size: int, stack: ExitStack) -> Any:
     return {}
 
 
-def _memory(policy: str | None, size: int, stack: ExitStack) -> Any:
+def _memory(policy: str, size: int, stack: ExitStack) -> Any:
     import nearcache
 
-    options = {} if policy is None else {"policy": policy}
-    return stack.enter_context(nearcache.open("memory://", maxsize=size, ttl=TTL_S, **options))
+    return stack.enter_context(nearcache.open("memory://", maxsize=size, ttl=TTL_S, policy=policy))
 
 
 def _tiered(size: int, stack: ExitStack) -> Any:
@@ -141,7 +140,7 @@ def _theine(size: int, stack: ExitStack) -> Any:
 
 ALL: tuple[Contestant, ...] = (
     Contestant(DICT, "", _dict, bounded=False),
-    Contestant(LRU, "nearcache", functools.partial(_memory, None)),
+    Contestant(LRU, "nearcache", functools.partial(_memory, "lru")),
     Contestant(ADAPTIVE, "nearcache", functools.partial(_memory, "adaptive")),
     Contestant(TIERED, "nearcache", _tiered, write=None, delete=None, most=MOST_TIERED),
     Contestant(

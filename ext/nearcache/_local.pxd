@@ -25,6 +25,7 @@ from nearcache._core cimport (
     core_settle,
     core_store,
     core_t,
+    core_take_out,
     core_tend,
     entry_t,
     graveyard_add,
@@ -236,14 +237,26 @@ cdef inline int put(
 cdef inline int remove(core_t *core, PyObject *key, int64_t hash, cause_t cause, bint *was_valid) except -1:
     """Remove the key's entry in whatever state it is. Returns whether there was one."""
     cdef graveyard_t yard
+    cdef PyObject *old_key
+    cdef PyObject *old_value
     cdef uint32_t ref
-    graveyard_init(&yard)
     was_valid[0] = False
     core_lock(core)
     find_to_change(core, key, hash, &ref)
-    if ref != 0:
+    if likely(ref != 0):
         was_valid[0] = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
+        if likely(core.listener == NULL):
+            old_key = core.table.slab[ref].key
+            old_value = core.table.slab[ref].value
+            core_take_out(core, ref, 0)
+            core_unlock(core)
+            release(old_value)
+            release(old_key)
+            return 1
+        graveyard_init(&yard)
         core_bury(core, ref, cause, &yard)
+        core_unlock(core)
+        bury(core, &yard)
+        return 1
     core_unlock(core)
-    bury(core, &yard)
-    return ref != 0
+    return 0

@@ -13,7 +13,7 @@ from cpython.object cimport Py_EQ, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from nearcache._core cimport core_t, index_next, table_next, table_t, table_tag
+from nearcache._core cimport core_t, index_glance, table_next, table_t, table_tag
 from nearcache._locking cimport core_lock, core_unlock
 
 
@@ -114,13 +114,8 @@ cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
 
 cdef inline uint32_t find_same(const table_t *t, PyObject *key, int64_t hash) noexcept:
     """The entry whose key is this very object, found without calling anything; 0 says nothing."""
-    cdef uint32_t tag = table_tag(t, hash)
-    cdef uint32_t at = tag
-    cdef uint32_t ref
-    while True:
-        ref = index_next(&t.index, tag, &at)
-        if unlikely(ref == 0) or likely(t.slab[ref].key == key):
-            return ref
+    cdef uint32_t ref = index_glance(&t.index, table_tag(t, hash))
+    return ref if likely(ref != 0 and t.slab[ref].key == key) else 0
 
 
 cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) noexcept:

@@ -185,7 +185,7 @@ cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_
 
 
 cdef bint remove_local(Store self, object key, cause_t cause, bint *was_valid) except -1:
-    cdef object held = held_key(self, key)
+    cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
     return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
 

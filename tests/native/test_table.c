@@ -15,11 +15,13 @@ static uint32_t found(uint32_t key)
 {
     uint32_t tag = table_tag(&table, hash_of(kind, key));
     uint64_t position = tag;
-    uint32_t ref;
+    uint32_t ref = table_next(&table, tag, &position);
+    uint32_t first = index_glance(&table.index, tag);
 
-    do {
+    CHECK(first == 0 || first == ref);
+    while (ref != 0 && table.slab[ref].key != key_of(key)) {
         ref = table_next(&table, tag, &position);
-    } while (ref != 0 && table.slab[ref].key != key_of(key));
+    }
     return ref;
 }
 
@@ -312,7 +314,8 @@ static void test_index_leaves_room_and_fits_its_refs(void)
     for (uint32_t capacity = 1; capacity < TABLE_MAX_ENTRIES / 2; capacity += capacity / 3 + 1) {
         index_t shape = index_shape(capacity);
         CHECK(((uint64_t)shape.mask + 1) * 2 >= (uint64_t)capacity * 3);
-        CHECK((capacity & shape.tags) == 0 && (shape.mask & (shape.mask + 1)) == 0);
+        CHECK(capacity <= shape.refs && shape.refs < shape.step && (shape.mask & (shape.mask + 1)) == 0);
+        CHECK((shape.tags & shape.refs) == 0 && shape.tags < shape.step);
     }
 }
 

@@ -20,6 +20,17 @@ static uint32_t history_of(uint32_t age, uint32_t uses, uint32_t gap, uint32_t f
     return ((worth_clock(&worth) - age) & HISTORY_TIME) | gap << HISTORY_GAP | uses << HISTORY_USES | flags;
 }
 
+/* Ranks put histories in the order of their worths, and where these are the same the younger first. */
+static void check_order(uint32_t a, uint32_t b, float newcomers)
+{
+    float of_a = worth_of(&worth, a, newcomers);
+    float of_b = worth_of(&worth, b, newcomers);
+    int comes_first = of_a < of_b || (!(of_b < of_a) && worth_age(&worth, a) < worth_age(&worth, b));
+
+    CHECK((worth_rank(&worth, a, newcomers) < worth_rank(&worth, b, newcomers)) == comes_first);
+    CHECK(worth_rank(&worth, a & ~(7u << HISTORY_USES), newcomers) == UINT64_MAX);
+}
+
 static void check_numbers(void)
 {
     for (uint32_t uses = 1; uses < 8; uses++) {
@@ -32,7 +43,9 @@ static void check_numbers(void)
                 CHECK(of_old >= 0.0F && of_old < 1e9F);
                 CHECK(of_new == of_old * 0.3F);
                 CHECK(worth_of(&worth, old, WORTH_LRU) == -(float)edges[i]);
-                CHECK(!worth_less(&worth, of_old, old, of_old, old));
+                CHECK(worth_rank(&worth, old, 0.3F) != UINT64_MAX);
+                check_order(old, history_of(edges[(i + 7) % (sizeof edges / sizeof *edges)], 1 + uses % 7, gap, 0), 0.3F);
+                check_order(old, history_of(edges[(i + 3) % (sizeof edges / sizeof *edges)], uses, gap, 0), WORTH_LRU);
             }
         }
     }

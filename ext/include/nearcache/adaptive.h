@@ -48,8 +48,12 @@ typedef struct {
     uint32_t count;
     uint32_t top;    /* no resident has a higher ref */
     uint32_t newest; /* 0: it has gone */
-    uint32_t pooled;
-    uint32_t pool[ADAPTIVE_POOL];
+    uint32_t pool[ADAPTIVE_POOL]; /* the best of the last choice; 0: none */
+    uint32_t pool_history[ADAPTIVE_POOL]; /* with which they were ranked; 0: with none */
+    uint64_t pool_rank[ADAPTIVE_POOL];
+    uint32_t pool_clock; /* at which time, by what knowledge, and for which shadow they were ranked */
+    uint32_t pool_version;
+    uint32_t pool_followed;
     uint32_t random;
     uint64_t run; /* hits since the last insertion */
     int warm; /* something has been evicted, so newcomers are on probation */
@@ -60,6 +64,7 @@ typedef struct {
 static inline void adaptive_init(adaptive_t *p, uint32_t seed)
 {
     memset(p, 0, sizeof *p);
+    memset(p->pool_rank, 0xff, sizeof p->pool_rank);
     p->random = seed | 1u;
     p->shadows.followed = 1; /* a wrong start there costs little, and a thrashing cache cannot find out otherwise */
 }
@@ -78,7 +83,8 @@ static inline void adaptive_clear(adaptive_t *p)
     p->count = 0;
     p->top = 0;
     p->newest = 0;
-    p->pooled = 0;
+    memset(p->pool, 0, sizeof p->pool);
+    memset(p->pool_rank, 0xff, sizeof p->pool_rank);
     p->warm = 0;
 }
 
@@ -102,16 +108,15 @@ static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t histo
 {
     uint32_t *set = adaptive_ghost_set(p, tag);
     uint32_t stamp = worth_clock(&p->worth) >> 2;
-    uint32_t oldest = 0;
-    uint32_t way = 0;
+    uint32_t oldest = 0; /* age and way */
+    uint32_t way;
 
     for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
         uint32_t age = set[i] != 0 ? (stamp - set[i]) & 0xfffu : 0x1000u;
-        if (age >= oldest) {
-            oldest = age;
-            way = i;
-        }
+        uint32_t old = age * ADAPTIVE_WAYS + i;
+        oldest = old > oldest ? old : oldest;
     }
+    way = oldest % ADAPTIVE_WAYS;
     set[way] = ((history & HISTORY_TIME) >> 2 & 0xfffu) | (history_gap(history) >> 1) << 12 |
                history_uses(history) << 18 | shadow_mix(tag, 0x99u) >> 21 << 21;
 }
@@ -122,17 +127,22 @@ static inline uint32_t adaptive_recall(adaptive_t *p, uint32_t tag)
     uint32_t *set = adaptive_ghost_set(p, tag);
     uint32_t print = shadow_mix(tag, 0x99u) >> 21;
 
+    uint32_t found = 0; /* a bit for each way */
+    uint32_t clock = worth_clock(&p->worth);
+    uint32_t ghost, age;
+
     for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
-        uint32_t ghost = set[i];
-        if (ghost != 0 && ghost >> 21 == print) {
-            uint32_t clock = worth_clock(&p->worth);
-            uint32_t age = (((clock >> 2) - ghost) & 0xfffu) << 2;
-            set[i] = 0;
-            return ((clock - age) & HISTORY_TIME) | (ghost >> 12 & 63u) << (HISTORY_GAP + 1u) |
-                   (ghost >> 18 & 7u) << HISTORY_USES;
-        }
+        found |= (uint32_t)((set[i] != 0) & (set[i] >> 21 == print)) << i;
     }
-    return 0;
+    if (found == 0) {
+        return 0;
+    }
+    set += __builtin_ctz(found);
+    ghost = *set;
+    age = (((clock >> 2) - ghost) & 0xfffu) << 2;
+    *set = 0;
+    return ((clock - age) & HISTORY_TIME) | (ghost >> 12 & 63u) << (HISTORY_GAP + 1u) |
+           (ghost >> 18 & 7u) << HISTORY_USES;
 }
 
 /* -- growing and shrinking ---------------------------------------------------------------------------------- */
@@ -269,81 +279,131 @@ static inline void adaptive_relocate(adaptive_t *p, uint32_t from, uint32_t to)
     p->history[to] = p->history[from];
     p->history[from] = 0;
     p->newest = p->newest == from ? to : p->newest;
-    for (uint32_t i = 0; i < p->pooled; i++) {
+    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
         p->pool[i] = p->pool[i] == from ? to : p->pool[i];
     }
 }
 
 /* -- choosing ----------------------------------------------------------------------------------------------- */
 
-/* The candidates of one choice, the best victim first. */
+/* The best victims seen in one choice, in no order. */
 typedef struct {
-    uint32_t ref[ADAPTIVE_POOL];
-    float worth[ADAPTIVE_POOL];
-    uint32_t count;
-    uint32_t spared; /* not to be chosen */
-    float share;
+    uint64_t rank[ADAPTIVE_POOL];
+    uint32_t ref[ADAPTIVE_POOL]; /* 0: none yet */
+    uint32_t last;  /* which of them is the one to give up for a better one */
+    uint64_t worst; /* its rank */
 } choice_t;
 
-static inline void adaptive_offer(const adaptive_t *p, choice_t *choice, uint32_t ref)
+static inline void choice_find_last(choice_t *choice)
 {
-    uint32_t history = p->history[ref];
-    uint32_t n = choice->count;
-    uint32_t i;
-    float worth;
+    uint32_t last = 0;
 
-    if (history_uses(history) == 0 || ref == choice->spared) {
+    for (uint32_t i = 1; i < ADAPTIVE_POOL; i++) {
+        last = choice->rank[i] > choice->rank[last] ? i : last;
+    }
+    choice->last = last;
+    choice->worst = choice->rank[last];
+}
+
+/* Few are better than the runners-up of all choices before, so this mostly ends at the first question. */
+static inline void choice_offer(choice_t *choice, uint32_t ref, uint64_t rank)
+{
+    uint32_t is_there = 0;
+
+    if (__builtin_expect(rank >= choice->worst, 1)) {
         return;
     }
-    worth = worth_of(&p->worth, history, choice->share);
-    if (n == ADAPTIVE_POOL &&
-        !worth_less(&p->worth, worth, history, choice->worth[n - 1u], p->history[choice->ref[n - 1u]])) {
-        return;
+    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
+        is_there |= choice->ref[i] == ref;
     }
-    for (i = 0; i < n; i++) {
-        if (choice->ref[i] == ref) {
-            return;
+    if (!is_there) {
+        choice->ref[choice->last] = ref;
+        choice->rank[choice->last] = rank;
+        choice_find_last(choice);
+    }
+}
+
+static inline uint64_t adaptive_rank(const adaptive_t *p, uint32_t ref, uint32_t spared)
+{
+    uint64_t rank = worth_rank(&p->worth, p->history[ref], shadow_shares[p->shadows.followed]);
+    return ref != spared ? rank : UINT64_MAX;
+}
+
+/* Begin with the runners-up of the last time. A rank lasts as long as a tick does, unless the entry is used. */
+static inline void adaptive_recall_pool(const adaptive_t *p, choice_t *choice, uint32_t spared)
+{
+    int is_same = p->pool_clock == worth_clock(&p->worth) && p->pool_version == p->worth.version &&
+                  p->pool_followed == p->shadows.followed;
+
+    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
+        uint32_t ref = p->pool[i] <= p->top ? p->pool[i] : 0;
+        choice->ref[i] = ref;
+        choice->rank[i] = p->pool_rank[i];
+        if (!is_same || p->pool_history[i] != p->history[ref] || ref == spared) {
+            choice->rank[i] = adaptive_rank(p, ref, spared);
         }
     }
-    choice->count = n < ADAPTIVE_POOL ? n + 1u : n;
-    for (i = choice->count - 1u;
-         i > 0 && worth_less(&p->worth, worth, history, choice->worth[i - 1u], p->history[choice->ref[i - 1u]]); i--) {
-        choice->ref[i] = choice->ref[i - 1u];
-        choice->worth[i] = choice->worth[i - 1u];
+    choice_find_last(choice);
+}
+
+/* Keep the candidates for the next time. */
+static inline void adaptive_keep_pool(adaptive_t *p, const choice_t *choice, uint32_t spared)
+{
+    p->pool_clock = worth_clock(&p->worth);
+    p->pool_version = p->worth.version;
+    p->pool_followed = p->shadows.followed;
+    memcpy(p->pool, choice->ref, sizeof p->pool);
+    memcpy(p->pool_rank, choice->rank, sizeof p->pool_rank);
+    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
+        p->pool_history[i] = choice->ref[i] != spared ? p->history[choice->ref[i]] : 0;
     }
-    choice->ref[i] = ref;
-    choice->worth[i] = worth;
+}
+
+/* Choose where to look: two groups of neighbours, and the newest. */
+static inline void adaptive_look(adaptive_t *p, uint32_t look[ADAPTIVE_LOOKS + 1])
+{
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < ADAPTIVE_LOOKS; i++, at++) {
+        if (i % ADAPTIVE_GROUP == 0 && p->count > ADAPTIVE_LOOKS) {
+            at = shadow_below(&p->random, p->top);
+        }
+        look[i] = 1u + (at < p->top ? at : at % p->top);
+    }
+    look[ADAPTIVE_LOOKS] = p->newest;
 }
 
 /* Who should go, `spared` excepted; 0 when there is nobody else. Where the slab is sparse more of it is looked at, until
- * somebody is found. */
+ * somebody is found. All are ranked before any are compared, so that the memory of all is waited for at once. */
 static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
 {
-    choice_t choice = {.count = 0, .spared = spared, .share = shadow_shares[p->shadows.followed]};
-    uint32_t at = 0;
+    choice_t choice;
+    uint32_t look[ADAPTIVE_LOOKS + 1];
+    uint64_t rank[ADAPTIVE_LOOKS + 1];
+    uint32_t best = 0;
 
     if (p->count <= (spared != 0)) {
         return 0;
     }
     worth_refresh(&p->worth);
-    for (uint32_t i = 0; i < p->pooled; i++) {
-        if (p->pool[i] <= p->top) {
-            adaptive_offer(p, &choice, p->pool[i]);
-        }
+    adaptive_look(p, look);
+    for (uint32_t i = 0; i <= ADAPTIVE_LOOKS; i++) {
+        rank[i] = adaptive_rank(p, look[i], spared);
     }
-    if (p->newest != 0) {
-        adaptive_offer(p, &choice, p->newest);
+    adaptive_recall_pool(p, &choice, spared);
+    for (uint32_t i = ADAPTIVE_LOOKS + 1; i-- > 0;) {
+        choice_offer(&choice, look[i], rank[i]);
     }
-    for (uint32_t i = 0; i < ADAPTIVE_LOOKS || choice.count == 0; i++) {
-        if (i % ADAPTIVE_GROUP == 0 && i < ADAPTIVE_LOOKS && p->count > ADAPTIVE_LOOKS) {
-            at = shadow_below(&p->random, p->top);
-        }
-        adaptive_offer(p, &choice, 1u + at % p->top);
-        at++;
+    for (uint32_t i = 1; i < ADAPTIVE_POOL; i++) {
+        best = choice.rank[i] < choice.rank[best] ? i : best;
     }
-    p->pooled = choice.count;
-    memcpy(p->pool, choice.ref, sizeof p->pool);
-    return choice.ref[0];
+    for (uint32_t ref = look[ADAPTIVE_LOOKS - 1]; choice.rank[best] == UINT64_MAX;) {
+        ref = ref < p->top ? ref + 1u : 1u;
+        choice.ref[best] = ref;
+        choice.rank[best] = adaptive_rank(p, ref, spared);
+    }
+    adaptive_keep_pool(p, &choice, spared);
+    return choice.ref[best];
 }
 
 static inline void adaptive_evict(adaptive_t *p, uint32_t ref, uint32_t tag)

@@ -1,17 +1,15 @@
 /* index.h: from a tag to the entries that may have it.
  *
- *     +-----------------------+
- *     | part of the tag, ref 2|     a slot: 4 bytes; 0: empty
- *     +-----------------------+
- *     | 0                     |
- *     +-----------------------+
- *     | part of the tag, ref 1|
- *     +-----------------------+
+ *     31   28                    0
+ *     +------+-------------+-----+
+ *     | steps| part of tag | ref |     a slot: 4 bytes; 0: empty
+ *     +------+-------------+-----+
  *
  * Open addressing, probed linearly. The tag is 32 bits of the mixed hash; its low bits are the slot's home. A slot holds
- * a ref, in as many bits as refs need, and in the bits that are left the upper ones of the tag: 18 of them in a table of
- * 10,000 entries, 8 at ten million, so that a stranger's entry is hardly ever touched. The whole tag lies with the
- * entry's details, where erasing and rebuilding find it.
+ * a ref, in as many bits as refs need; above that upper bits of the tag; and in the uppermost bits, four of them as a
+ * rule, one more than the steps that it lies from its home. What is sought is at each step another pattern, so of
+ * strangers only those of the same home and the same part of the tag are touched: one in thousands in a table of 10,000
+ * entries, one in fifty at ten million. The whole tag lies with the entry's details, where rebuilding finds it.
  *
  * Deletion shifts the rest of the cluster back:
  *
@@ -20,6 +18,9 @@
  *     B0 may move to 0 (its home is not after the hole)        [B0][  ][C1][D0][  ]
  *     C1 may move to 1, D0 to 2                                [B0][C1][D0][  ][  ]
  *
+ * Who may move is told by the steps in the slots themselves. Only for those that are too far from home for four bits the
+ * details are asked, which lie elsewhere for each.
+ *
  * There are no tombstones, hence nothing to count, to clean up, or to make probes longer than the load says. At most two
  * thirds of the slots are taken, so every probe ends.
  */
@@ -27,6 +28,8 @@
 #define NEARCACHE_INDEX_H
 
 #include "memory.h"
+
+enum { INDEX_STEPS = 4 }; /* bits of a slot for the steps, where refs leave so many */
 
 /* What a hit does not read. */
 typedef struct {
@@ -40,7 +43,10 @@ _Static_assert(sizeof(detail_t) == 16, "details fill their line");
 typedef struct {
     uint32_t *slots;
     uint32_t mask; /* number of slots - 1 */
-    uint32_t tags; /* the bits of a slot that are the tag's; the others are the ref */
+    uint32_t refs; /* the bits of a slot that are the ref */
+    uint32_t tags; /* those that are the tag's */
+    uint32_t step; /* one step from home, 1 << shift; the greatest number of steps means "or more" */
+    uint32_t shift;
 } index_t;
 
 /* The index of a table that owns no memory: one slot, always empty, never written to. */
@@ -64,6 +70,7 @@ static inline index_t index_shape(uint32_t capacity)
 {
     uint64_t slots = 16;
     uint64_t refs = 16;
+    uint32_t shift = 32 - INDEX_STEPS;
 
     while (slots * 2 < (uint64_t)capacity * 3) {
         slots *= 2;
@@ -71,7 +78,13 @@ static inline index_t index_shape(uint32_t capacity)
     while (refs <= capacity) {
         refs *= 2;
     }
-    return (index_t){NULL, (uint32_t)(slots - 1), ~(uint32_t)(refs - 1)};
+    shift = refs >> shift == 0 ? shift : (uint32_t)__builtin_ctzll(refs);
+    return (index_t){NULL,
+                     (uint32_t)(slots - 1),
+                     (uint32_t)(refs - 1),
+                     (((uint32_t)1 << shift) - 1) & ~(uint32_t)(refs - 1),
+                     (uint32_t)1 << shift,
+                     shift};
 }
 
 /* -- sizes ------------------------------------------------------------------------------------------------ */
@@ -91,42 +104,80 @@ static inline uint64_t weight_size(uint32_t weight)
 
 /* -- slots ------------------------------------------------------------------------------------------------ */
 
-static inline uint32_t index_slot(const index_t *index, uint32_t tag, uint32_t ref)
+/* What the slot of an entry with this tag holds at its home, save the ref. The part of the tag is none that tells the
+ * home. */
+static inline uint32_t index_pattern(const index_t *index, uint32_t tag)
 {
-    return (tag & index->tags) | ref;
+    return (tag >> INDEX_STEPS & index->tags) + index->step;
 }
 
+/* The same one step farther. */
+static inline uint32_t index_farther(const index_t *index, uint32_t pattern)
+{
+    return pattern < 0u - index->step ? pattern + index->step : pattern;
+}
+
+/* The same that many steps from home. */
+static inline uint32_t index_pattern_at(const index_t *index, uint32_t tag, uint32_t steps)
+{
+    uint32_t most = ((0u - index->step) >> index->shift) - 1;
+    return index_pattern(index, tag) + ((steps < most ? steps : most) << index->shift);
+}
+
+/* The ref of the first entry that may have this tag. 0 says nothing: too far from home, it is not looked for. */
+static inline uint32_t index_glance(const index_t *index, uint32_t tag)
+{
+    uint32_t at = tag & index->mask;
+    uint32_t sought = index_pattern(index, tag);
+
+    for (;;) {
+        uint32_t slot = index->slots[at];
+        if ((slot ^ sought) <= index->refs) {
+            return slot ^ sought;
+        }
+        at = (at + 1) & index->mask;
+        sought += index->step;
+        if (slot == 0 || sought < index->step) {
+            return 0;
+        }
+    }
+}
+
+/* The next ref that an entry with this tag may have; 0: there is none. `*at` is `tag` at first. */
 static inline uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *at)
 {
+    uint32_t sought = index_pattern_at(index, tag, *at - tag);
+
     for (;;) {
         uint32_t slot = index->slots[*at & index->mask];
         *at += 1;
+        if ((slot ^ sought) <= index->refs) {
+            return slot ^ sought;
+        }
         if (slot == 0) {
             return 0;
         }
-        if (((slot ^ tag) & index->tags) == 0) {
-            return slot & ~index->tags;
-        }
+        sought = index_farther(index, sought);
     }
 }
 
 static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
 {
     uint32_t i = tag & index->mask;
+    uint32_t pattern = index_pattern(index, tag);
 
     while (index->slots[i] != 0) {
         i = (i + 1) & index->mask;
+        pattern = index_farther(index, pattern);
     }
-    index->slots[i] = index_slot(index, tag, ref);
+    index->slots[i] = pattern | ref;
 }
 
 /* Which slot is entry `ref`'s? 0 and nothing in `*found` when the index does not have it. */
 static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
 {
-    uint32_t sought = index_slot(index, tag, ref);
-
     for (uint32_t i = tag & index->mask; index->slots[i] != 0; i = (i + 1) & index->mask) {
-        if (index->slots[i] == sought) {
+        if ((index->slots[i] & index->refs) == ref) {
             *found = i;
             return 1;
         }
@@ -134,20 +185,42 @@ static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, u
     return 0;
 }
 
-/* Empty a slot and close the gap: each slot that follows moves back unless its home lies after the gap. */
+/* A slot that tells its steps by "or more" moves back by that many, if so many lie between it and its home: then what it
+ * holds there is returned, otherwise 0. */
+static inline uint32_t index_moved_far(const index_t *index, const detail_t *details, uint32_t i, uint32_t steps)
+{
+    uint32_t ref = index->slots[i] & index->refs;
+    uint32_t tag = details[ref].tag;
+    uint32_t from_home = (i - tag) & index->mask;
+
+    return from_home >= steps ? index_pattern_at(index, tag, from_home - steps) | ref : 0;
+}
+
+/* Empty a slot and close the gap: each slot that follows moves back unless its home lies after the gap. Who moves is
+ * unpredictable, so there is no branch: each time something is written to the gap, be it what stands there. */
 static inline void index_erase(index_t *index, const detail_t *details, uint32_t hole)
 {
+    uint32_t *slots = index->slots;
     uint32_t mask = index->mask;
+    uint32_t step = index->step;
+    uint32_t far = 0u - step;
+    uint32_t there = slots[hole];
+    uint64_t gap = step; /* how many steps `i` is behind the gap */
 
-    for (uint32_t i = (hole + 1) & mask; index->slots[i] != 0; i = (i + 1) & mask) {
-        uint32_t from_home = (i - details[index->slots[i] & ~index->tags].tag) & mask;
-        uint32_t from_hole = (i - hole) & mask;
-        if (from_home >= from_hole) {
-            index->slots[hole] = index->slots[i];
-            hole = i;
+    for (uint32_t i = (hole + 1) & mask; slots[i] != 0; i = (i + 1) & mask) {
+        uint32_t slot = slots[i];
+        uint32_t moved = slot - (uint32_t)gap;
+        uint64_t moves = 0u - (uint64_t)(slot >= gap + step); /* all bits, or none */
+        if (__builtin_expect(slot >= far, 0)) {
+            moved = index_moved_far(index, details, i, (uint32_t)(gap >> index->shift));
+            moves = 0u - (uint64_t)(moved != 0);
         }
+        slots[hole] = there ^ ((there ^ moved) & (uint32_t)moves);
+        there ^= (there ^ slot) & (uint32_t)moves;
+        hole ^= (hole ^ i) & (uint32_t)moves;
+        gap = (gap & ~moves) + step;
     }
-    index->slots[hole] = 0;
+    slots[hole] = 0;
 }
 
 #endif

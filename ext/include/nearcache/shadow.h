@@ -98,15 +98,13 @@ static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float 
 {
     uint32_t first = shadow_below(random, s->count);
     uint32_t victim = first;
-    float least = worth_of(w, s->history[first], share);
+    uint64_t least = worth_rank(w, s->history[first], share);
 
     for (uint32_t n = 1; n < SHADOW_LOOKS && n < s->count; n++) {
         uint32_t i = first + n < s->count ? first + n : first + n - s->count;
-        float worth = worth_of(w, s->history[i], share);
-        if (worth_less(w, worth, s->history[i], least, s->history[victim])) {
-            least = worth;
-            victim = i;
-        }
+        uint64_t rank = worth_rank(w, s->history[i], share);
+        victim = rank < least ? i : victim;
+        least = rank < least ? rank : least;
     }
     return victim;
 }

@@ -167,12 +167,11 @@ static inline void core_settle(core_t *core)
 
 /* -- removing --------------------------------------------------------------------------------------------- */
 
-/* Remove an entry into the graveyard, in which there is room. */
-static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+/* Take an entry out. The references to its key and value are the caller's now. */
+static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
 {
     core_settle(core);
-    graveyard_add(yard, core->table.slab[ref].key, core->table.slab[ref].value, cause);
-    if (cause == CAUSE_EVICTED) {
+    if (is_evicted) {
         order_evict(&core->order, ref, core->table.details[ref].tag);
         core->counters.evictions++;
     } else {
@@ -181,6 +180,13 @@ static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyar
     wheel_remove(&core->wheel, ref);
     table_remove(&core->table, ref);
     quota_give(core->quota, 1);
+}
+
+/* Remove an entry into the graveyard, in which there is room. */
+static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+{
+    graveyard_add(yard, core->table.slab[ref].key, core->table.slab[ref].value, cause);
+    core_take_out(core, ref, cause == CAUSE_EVICTED);
 }
 
 /* Bury what has expired at this instant, looking at no more than `steps` entries. There is room for as many. Returns

@@ -85,6 +85,7 @@ static inline void table_init(table_t *t, uint64_t seed0, uint64_t seed1)
 {
     memset(t, 0, sizeof *t);
     t->index.slots = (uint32_t *)(uintptr_t)table_nothing;
+    t->index.step = 1; /* no slot matches: 0 is never sought */
     t->seed[0] = seed0;
     t->seed[1] = seed1 | 1;
 }
@@ -178,7 +179,7 @@ static inline void table_erase_slot(table_t *t, uint32_t ref)
 static inline void table_migrate(table_t *t, uint32_t steps)
 {
     for (; t->old.slots != NULL && steps != 0; steps--) {
-        uint32_t ref = t->old.slots[t->migrated] & ~t->old.tags;
+        uint32_t ref = t->old.slots[t->migrated] & t->old.refs;
         if (ref != 0) { /* what follows moves up, so the same slot is looked at again */
             index_erase(&t->old, t->details, t->migrated);
             index_place(&t->index, t->details[ref].tag, ref);
@@ -196,7 +197,7 @@ static inline int table_reindex(table_t *t, uint32_t capacity)
 {
     index_t shape = index_shape(capacity);
 
-    if (t->capacity != 0 && shape.mask == t->index.mask && shape.tags == t->index.tags) {
+    if (t->capacity != 0 && shape.mask == t->index.mask && shape.refs == t->index.refs) {
         return 0;
     }
     table_migrate(t, UINT32_MAX);
@@ -332,9 +333,9 @@ static inline uint32_t table_relocate(table_t *t, uint32_t from)
 
     NC_ASSERT(to < from && t->slab[from].key != NULL);
     if (index_find(&t->index, tag, from, &at)) {
-        t->index.slots[at] = index_slot(&t->index, tag, to);
+        t->index.slots[at] ^= from ^ to;
     } else if (t->old.slots != NULL && index_find(&t->old, tag, from, &at)) {
-        t->old.slots[at] = index_slot(&t->old, tag, to);
+        t->old.slots[at] ^= from ^ to;
     }
     t->slab[to] = t->slab[from];
     t->details[to] = t->details[from];
@@ -371,7 +372,7 @@ static inline const char *index_check(const table_t *t, const index_t *index, ui
 {
     for (uint64_t i = 0; i <= index->mask; i++) {
         uint32_t slot = index->slots[i];
-        uint32_t ref = slot & ~index->tags;
+        uint32_t ref = slot & index->refs;
         uint32_t at = 0;
         if (slot == 0) {
             continue;
@@ -380,8 +381,9 @@ static inline const char *index_check(const table_t *t, const index_t *index, ui
         if (ref == 0 || ref > t->used || t->slab[ref].key == NULL) {
             return "an index slot names an entry that is not in use";
         }
-        if (slot != index_slot(index, t->details[ref].tag, ref)) {
-            return "an index slot's tag is not its entry's";
+        at = ((uint32_t)i - t->details[ref].tag) & index->mask;
+        if (slot != (index_pattern_at(index, t->details[ref].tag, at) | ref)) {
+            return "an index slot's tag, or steps, are not its entry's";
         }
         if (!index_find(index, t->details[ref].tag, ref, &at) || at != i) {
             return "an index slot cannot be reached from its home, or stands there twice";

@@ -48,6 +48,7 @@ typedef struct {
     uint64_t now;    /* requests */
     uint64_t dirty;  /* classes whose worth is out of date */
     uint32_t shift;  /* a tick is 2**shift requests */
+    uint32_t version; /* moves with every appraisal */
     float half_life; /* requests */
     float seen[WORTH_CLASSES];  /* uses that led into the class */
     float fresh[WORTH_CLASSES]; /* those since it was last appraised */
@@ -113,16 +114,21 @@ static inline float worth_edge(uint32_t bucket)
     return ((bucket - 1u) & 1u) != 0 ? octave * 1.5F : octave;
 }
 
-/* Without branches, for what is in a history is unpredictable. */
+/* By uses and octave of the gap, which are neighbours in a history. */
+#define WORTH_ROW(first) \
+    (first), (first) + 1, (first) + 2, (first) + 3, (first) + 4, (first) + 5, (first) + 6, (first) + 7, (first) + 8, \
+    (first) + 9, (first) + 10, (first) + 11, (first) + 12, (first) + 13, (first) + 14, (first) + 15, (first) + 15, \
+    (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15, \
+    (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15, (first) + 15
+static const uint8_t worth_classes[256] = {
+    [2 * 32] = WORTH_ROW(1), WORTH_ROW(1 + WORTH_GAPS), WORTH_ROW(1 + WORTH_GAPS), WORTH_ROW(1 + 2 * WORTH_GAPS),
+    WORTH_ROW(1 + 2 * WORTH_GAPS), WORTH_ROW(1 + 2 * WORTH_GAPS)};
+
+_Static_assert(WORTH_GAPS == 16, "the rows have so many classes");
+
 static inline uint32_t worth_class(uint32_t history)
 {
-    static const uint8_t base[8] = {
-        0, 0, 1, 1 + WORTH_GAPS, 1 + WORTH_GAPS, 1 + 2 * WORTH_GAPS, 1 + 2 * WORTH_GAPS, 1 + 2 * WORTH_GAPS};
-    uint32_t uses = history_uses(history);
-    uint32_t octave = history_gap(history) / 4u;
-
-    octave = octave < WORTH_GAPS ? octave : WORTH_GAPS - 1u;
-    return base[uses] + (uses > 1u ? octave : 0);
+    return worth_classes[history >> (HISTORY_GAP + 2u) & 255u];
 }
 
 /* -- appraising ------------------------------------------------------------------------------------------- */
@@ -212,6 +218,7 @@ static inline void worth_appraise(worth_t *w, uint32_t class)
     }
     worth_index(w->worth[class], mass, cost);
     w->dirty &= ~((uint64_t)1 << class);
+    w->version++;
 }
 
 /* Bring one class up to date, if one is out of date: no step takes longer than that. */
@@ -251,31 +258,41 @@ static inline uint32_t worth_learn(worth_t *w, uint32_t history, uint32_t flags)
 }
 
 /* What an entry is worth now; of a newcomer, that share of it. Between the middles of buckets a straight line, lest ties be
- * broken by chance. */
+ * broken by chance. Without branches but the first, for what is in a history is unpredictable; a float has an age's octave
+ * for its exponent, and then the half of it. */
 static inline float worth_of(const worth_t *w, uint32_t history, float newcomers)
 {
+    const float share[2] = {1.0F, newcomers};
     uint32_t age = worth_age(w, history);
-    uint32_t class = worth_class(history);
-    float worth = w->worth[class][age & 1u];
+    float number = (float)(int32_t)(age | 2u);
+    const float *v = w->worth[worth_class(history)];
+    const float *from;
+    uint32_t bits, b;
+    float x;
 
     if (newcomers < 0.0F) {
-        return -(float)age;
+        return -(float)(int32_t)age;
     }
-    if (age >= 2u) {
-        uint32_t octave = worth_log2(age);
-        uint32_t rest = age << (32u - octave);
-        uint32_t b = 1u + 2u * octave + (rest >> 31);
-        const float *v = &w->worth[class][b < WORTH_AGES - 2u ? b : WORTH_AGES - 2u];
-        float x = (float)(int32_t)(rest & 0x7fffffffu) * (1.0F / 2147483648.0F) - 0.5F;
-        worth = v[0] + (x < 0.0F ? v[0] - v[-1] : v[1] - v[0]) * x;
-    }
-    return (history & HISTORY_NEW) != 0 ? worth * newcomers : worth;
+    memcpy(&bits, &number, sizeof bits);
+    b = (bits >> 22) - (2u * 127u - 1u); /* the bucket */
+    b = b < WORTH_AGES - 2u ? b : WORTH_AGES - 2u;
+    v += age < 2u ? age : b;
+    bits = age < 2u ? 0x200000u : bits & 0x3fffffu; /* of the way through the bucket; so much is its middle */
+    from = v - (bits < 0x200000u);
+    x = (float)(int32_t)bits * (1.0F / 4194304.0F) - 0.5F;
+    return (*v + (from[1] - from[0]) * x) * share[(history & HISTORY_NEW) != 0];
 }
 
-/* Is `a` the better victim: worth less, or worth the same and younger (see the belief)? */
-static inline int worth_less(const worth_t *w, float a, uint32_t history_a, float b, uint32_t history_b)
+/* The same as a number by which victims are put in order: who is worth less comes first, and of those that are worth the
+ * same the younger (see the belief). The greatest one: not to be chosen. */
+static inline uint64_t worth_rank(const worth_t *w, uint32_t history, float newcomers)
 {
-    return a < b || (!(b < a) && worth_age(w, history_a) < worth_age(w, history_b));
+    float worth = worth_of(w, history, newcomers);
+    uint32_t bits;
+
+    memcpy(&bits, &worth, sizeof bits);
+    bits ^= (uint32_t)((int32_t)bits >> 31) | 0x80000000u; /* numbers in the order of floats */
+    return history_uses(history) != 0 ? (uint64_t)bits << 32 | worth_age(w, history) : UINT64_MAX;
 }
 
 /* Set the clock for a cache of so many entries. What was learned on another clock is void. Returns by how many bits a tick
