@@ -20,11 +20,20 @@ _BATCH = 20
 
 @dataclass
 class Totals:
-    """What a campaign came to."""
+    """What a campaign came to.
+
+    Attributes:
+        seeds, events: How many there have been.
+        calls: How many of the events were a client's calls of the cache.
+        seconds: From the campaign's beginning.
+        processor_s: Processor time, of all processes together.
+    """
 
     seeds: int = 0
     events: int = 0
+    calls: int = 0
     seconds: float = 0.0
+    processor_s: float = 0.0
     rules: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[int, str]] = field(default_factory=list)
@@ -33,6 +42,7 @@ class Totals:
         """Count one run."""
         self.seeds += 1
         self.events += outcome.events
+        self.calls += outcome.calls
         self.rules.update(outcome.counts)
         self.faults.update(outcome.faults)
         if outcome.failed:
@@ -42,16 +52,28 @@ class Totals:
         """Count what a worker did."""
         self.seeds += other.seeds
         self.events += other.events
+        self.calls += other.calls
+        self.processor_s += other.processor_s
         self.rules.update(other.rules)
         self.faults.update(other.faults)
         self.failed += other.failed
+
+    @property
+    def progress(self) -> str:
+        """One line about how far it is."""
+        per_million = self.processor_s / self.events * 1e6 if self.events else 0.0
+        return (
+            f"{self.seconds:.0f} s: {self.events:,} events, {self.calls:,} calls, {self.seeds:,} seeds, "
+            f"{len(self.failed)} failures, {per_million:.1f} s of processor time per million events"
+        )
 
     def __str__(self) -> str:
         rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(self.rules.items(), key=lambda each: each[0]))
         faults = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self.faults.items()))
         rate = self.events / self.seconds if self.seconds else 0.0
         return (
-            f"{self.seeds:,} seeds, {self.events:,} events in {self.seconds:.0f} s ({rate:,.0f} a second), "
+            f"{self.seeds:,} seeds, {self.events:,} events ({self.calls:,} of them calls) in {self.seconds:.0f} s "
+            f"({rate:,.0f} a second), "
             f"{sum(self.faults.values()):,} faults, {len(self.failed)} failures\n"
             f"rules looked at: {rules}\nfaults: {faults}"
         )
@@ -60,24 +82,34 @@ class Totals:
 def run(first: int, events: int, *, shards: int | None = None) -> Totals:
     """Run seeds from the first one on until there have been so many events, in this process."""
     _spare_the_collector()
-    totals, start, seed = Totals(), time.perf_counter(), first
+    totals, start, processor, seed = Totals(), time.perf_counter(), time.process_time(), first
     while totals.events < events and len(totals.failed) < 3:
         totals.add(seed, simulate(Plan.of(seed, shards)))
         seed += 1
         if seed % 50 == 0:
             gc.collect()
     totals.seconds = time.perf_counter() - start
+    totals.processor_s = time.process_time() - processor
     return totals
 
 
-def run_on_all_cores(first: int, events: int) -> Iterator[Totals]:
-    """The same with a process per core; yields the totals so far, now and then."""
+def run_on_all_cores(
+    first: int, events: int, *, seconds: float = float("inf"), failures: int = 1, cores: int | None = None
+) -> Iterator[Totals]:
+    """The same with a process per core; yields the totals so far, now and then.
+
+    Args:
+        seconds: End after so long, too.
+        failures: End when so many seeds have failed.
+        cores: How many processes; None: one per core.
+    """
     totals, start = Totals(), time.perf_counter()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with multiprocessing.get_context("spawn").Pool(cores, maxtasksperchild=50) as pool:
         starts = iter(range(first, 1 << 62, _BATCH))
         waiting = [pool.apply_async(_batch, (next(starts),)) for _ in range(2 * cores)]
-        while totals.events < events and not totals.failed:
+        while totals.events < events and totals.seconds < seconds and len(totals.failed) < failures:
             totals.merge(waiting.pop(0).get())
             waiting.append(pool.apply_async(_batch, (next(starts),)))
             totals.seconds = time.perf_counter() - start
@@ -93,9 +125,10 @@ def _spare_the_collector() -> None:
 
 def _batch(first: int) -> Totals:
     _spare_the_collector()
-    totals = Totals()
+    totals, start = Totals(), time.process_time()
     for seed in range(first, first + _BATCH):
         totals.add(seed, simulate(Plan.of(seed)))
+    totals.processor_s = time.process_time() - start
     return totals
 
 

@@ -1,4 +1,4 @@
-"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I16 beyond.
+"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I17 beyond.
 
 ======  ==========================================================================================================
 ``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.
@@ -17,6 +17,7 @@
 ``I14`` After a process has waited for a token, it reads nothing older than what the token's maker had changed.
 ``I15`` Old copies are served no longer than allowed, and what is due to be loaded anew no longer than a lease.
 ``I16`` With ``ack="replica"``, what has returned is not lost with the primary, where that replica takes over.
+``I17`` With ``consistency="lane"``, a process that has seen something of a lane reads nothing older, whatever its key.
 ======  ==========================================================================================================
 """
 
@@ -229,6 +230,7 @@ class Checker(Promises):
                     history.least.pop(key, None)
                     for value in list(history.alive.get(key, ())):
                         history.kill(key, value, now)
+        history.lost = history.killed.keys() - old.history.killed.keys()
         for key, number in there.items():
             history.store(key, number, None, now)
         self._owed_again(new, lost, there)
@@ -281,7 +283,7 @@ class Checker(Promises):
 
     def gone(self, process: Process) -> None:
         """A process has died; the next under its number knows nothing."""
-        for memory in (self._floors, self._cleared, self._versions, self._written, self._promised):
+        for memory in (self._floors, self._cleared, self._versions, self._written, self._promised, self._lanes):
             for known in [known for known in memory if known[0] is process]:
                 del memory[known]  # type: ignore[attr-defined]  # dicts of different keys
 
@@ -308,6 +310,7 @@ class Checker(Promises):
             self.fail("I2", f"{process} serves {key}={number} {(self.world.now - end) / MS:.3f} ms after its expiry")
         floor = self.floor(process, key)
         self.not_below(process, key, number, floor, server)
+        self.not_before(process, key, number, self.lane_floors(process).get(lane), server)
         if number in history.born:
             self.raise_floor(process, key, server, history.born[number])
         return number

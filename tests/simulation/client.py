@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nearcache.errors import ShardUnavailableError
 from nearcache.flights import Signal, strand
 from nearcache.loading import pay
+from nearcache.loading.observing import Observing
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.server import Server
@@ -53,6 +54,7 @@ class Client:
         self._answers: list[Any] = []
         self._missing = 0
         self._on_reply: Any = None
+        self._observing: Observing | None = None
         self._orphans: list[Any] = []
         self._random = self.world.stream(f"client {process.number} {number}")
         self.rest()
@@ -86,6 +88,7 @@ class Client:
         self.joined = self.joined_load = False
         self.loading_ns = self.awaited_ns = 0
         self._left_ns = self.process.profile.timeout_ns
+        strand.set(self)  # a load is its client's from the call on
         self.current = operation.start(self)
         if self.current.steps is None:  # L1 had it all
             self._end(None, None)
@@ -98,6 +101,7 @@ class Client:
         try:
             request = move(answer)
         except StopIteration as stop:
+            self.process.checker.observed(self)
             self._end(stop.value, None)
         except Violation:
             raise
@@ -118,6 +122,10 @@ class Client:
         kind = request.__class__
         self._on_reply = getattr(request, "on_reply", None)
         if isinstance(request, list):
+            self._observing = None
+            if self.process.tier.observed is not None:
+                self._observing = Observing(self.process.tier, request)
+                request = self._observing.exchanges
             deadline = self.world.now + self._left_ns
             self._answers = [None] * len(request)
             self._missing = len(request)
@@ -146,6 +154,8 @@ class Client:
         if pending.turn != self.turn:
             return
         self.seen[pending.lane] = (server, pending.sequence)
+        if self._observing is not None:
+            reply = self._observing.heard(pending.place, reply)
         self._answers[pending.place] = reply
         if self._on_reply is not None and self._missing > 1 and self._random.random() < 0.5:
             try:
@@ -340,6 +350,7 @@ class Worker(Client):
         self.turn += 1
         self._left_ns = self.process.profile.timeout_ns
         self.current = Errand(self)
+        strand.set(self)
         self.steps = make()
         self._go_on(self.steps.send, None)
 

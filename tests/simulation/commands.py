@@ -18,6 +18,9 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         command.add_argument("--first", type=int, default=0, help="the first seed")
         command.add_argument("--events", type=float, default=1e6, help="end when there have been so many")
+    command.add_argument("--minutes", type=float, default=float("inf"), help="end after so long, too")
+    command.add_argument("--failures", type=int, default=1, help="end when so many seeds have failed")
+    command.add_argument("--processes", type=int, help="how many; one per core otherwise")
     for name, text in (("replay", "show what a seed does"), ("explain", "shrink a failing seed")):
         command = commands.add_parser(name, help=text)
         command.add_argument("seed", type=int)
@@ -30,18 +33,30 @@ def main() -> int:
     if options.command == "explain":
         print(campaign.explain(options.seed, options.shards))
         return 0
-    if options.command == "run":
-        totals = campaign.run(options.first, int(options.events))
-    else:
-        totals, said = campaign.Totals(), 0.0
-        for totals in campaign.run_on_all_cores(options.first, int(options.events)):
-            if totals.seconds > said + 60:
-                said = totals.seconds
-                print(f"{totals.events:,} events, {totals.seeds:,} seeds, {totals.seconds:.0f} s", flush=True)
+    totals = campaign.run(options.first, int(options.events)) if options.command == "run" else soak(options)
     print(totals)
-    for seed, _ in totals.failed[:1]:
+    for seed, _ in totals.failed[:3]:
         print(campaign.explain(seed))
     return int(bool(totals.failed))
+
+
+def soak(options: argparse.Namespace) -> campaign.Totals:
+    """Run seeds on all cores, and say now and then how far that is."""
+    totals, said, failed = campaign.Totals(), 0, 0
+    for totals in campaign.run_on_all_cores(
+        options.first,
+        int(options.events),
+        seconds=options.minutes * 60,
+        failures=options.failures,
+        cores=options.processes,
+    ):
+        for seed, kind in totals.failed[failed:]:
+            print(f"seed {seed} fails: {kind}", flush=True)
+        failed = len(totals.failed)
+        if totals.events // 1_000_000 > said // 1_000_000:
+            said = totals.events
+            print(totals.progress, flush=True)
+    return totals
 
 
 def replay(options: argparse.Namespace) -> int:

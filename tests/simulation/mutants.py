@@ -23,6 +23,7 @@ from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
 from simulation.process import L1
+from simulation.runs import ORDERED
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -241,7 +242,9 @@ _REVALIDATED: Final = reading.revalidated
 _RICHER: Final = 1_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
+_ORDERED: Final = ("get", "set", ORDERED)
 _DEAF: Final = ("half-open bus",)
+_SLOW: Final = ("slow bus",)
 _LOSSES: Final = ("lost messages",)
 _LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
 
@@ -303,4 +306,14 @@ MUTANTS: Final = (
     Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 3, ("load", "get")),
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
+    Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
+    Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),
+    Mutant(
+        "a generation is trusted although more was observed",
+        more.generations_trusted_while_behind,
+        _SLOW,
+        "I17",
+        _RICHER + 6,
+        (*_ORDERED, "clear"),
+    ),
 )

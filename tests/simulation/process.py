@@ -16,7 +16,7 @@ from nearcache._store import Store
 from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered import TieredCache
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.coherence import DERIVED, Horizon
+from nearcache.coherence import DERIVED, Horizon, OrderedHorizon
 from nearcache.l2 import load_script
 from nearcache.loading import Tier, Upkeep
 from nearcache.loading.stale import StaleCopies
@@ -98,7 +98,7 @@ class Process:
             self.tier.stale = self.store.old = OldCopies(self.tier.lanes, profile.stale_ns, self)
         self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
-        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
+        self.horizon = self._horizon()
         self._renew_ns = 0
         self.followers = [
             Follower(
@@ -118,6 +118,14 @@ class Process:
         self._tick_at: list[int | None] = [None] * count
         for lane in range(count):
             self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+
+    def _horizon(self) -> Horizon:
+        parts = (lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
+        if not self.profile.ordered:
+            return Horizon(*parts)
+        ordered = OrderedHorizon(*parts, lanes=self.tier.lanes)
+        self.tier.observe_with(ordered)
+        return ordered
 
     # -- time and turns
 

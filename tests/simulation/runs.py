@@ -19,6 +19,8 @@ from simulation.world import MS, S, Violation, World
 _RECOVERY_NS: Final = 4 * S
 #: Two in three of the seeds from here on do more. Those below are as they were when some of them found something.
 RICHER_FROM: Final = 1_000_000
+#: Among busy kinds of operations: under ``consistency="lane"``.
+ORDERED: Final = "ordered"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Plan:
         world = World(seed)
         profile = Profile.draw(world.stream("profile"))
         if seed >= RICHER_FROM and (busy or seed % 3):
-            enrich(profile, world.stream("further"), busy)
+            enrich(profile, world.stream("further"), [kind for kind in busy if kind != ORDERED])
+            profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
         if shards is not None:
             profile.shards = shards
         rng = world.stream("operations")
@@ -85,6 +88,7 @@ class Outcome:
 
     Attributes:
         events: How many there were.
+        calls: How many of them were calls of the cache.
         digest: Hash of all of them.
         violation: Which promise was broken; None if none was.
         crash: What else went wrong, in the simulation or in the code under it.
@@ -94,6 +98,7 @@ class Outcome:
     """
 
     events: int
+    calls: int
     digest: int
     violation: Violation | None
     crash: Exception | None
@@ -179,4 +184,13 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     faults: dict[str, int] = {}
     for fault in plan.faults:
         faults[fault.kind] = faults.get(fault.kind, 0) + 1
-    return Outcome(world.events, world.digest, violation, crash, simulation.checker.counts, faults, world.lines or [])
+    return Outcome(
+        events=world.events,
+        calls=sum(client.done for process in simulation.processes for client in process.clients),
+        digest=world.digest,
+        violation=violation,
+        crash=crash,
+        counts=simulation.checker.counts,
+        faults=faults,
+        lines=world.lines or [],
+    )

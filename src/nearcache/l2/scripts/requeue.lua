@@ -4,7 +4,9 @@
 -- include lane.lua
 -- include announce.lua
 -- include waiting.lua
+-- include changing.lua
 local v, l, d, w = unpack(KEYS)
+if is_changing(m[4]) or is_changing(ARGV[1]) then return redis.error_reply('NCTOPO ' .. m[4]) end -- as in set
 local found = call('XRANGE', d, ARGV[4], ARGV[4])
 if not found[1] then return {0, m[3]} end
 local mark = call('GET', l)
