@@ -91,7 +91,17 @@ def test_installed_lua_scripts_are_all_there(installed: set[str]) -> None:
     """A wheel without its scripts would only fail in production."""
     scripts = {PurePosixPath(name).stem for name in installed if name.endswith(".lua")}
     assert {"set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat"} <= scripts
-    assert {"lane", "record", "announce", "announce_keys", "store", "envelope", "touched", "waiting"} <= scripts
+    assert {
+        "lane",
+        "record",
+        "announce",
+        "announce_keys",
+        "store",
+        "envelope",
+        "touched",
+        "waiting",
+        "changing",
+    } <= scripts
     assert {"cli_invalidate", "touch", "take"} <= scripts
     assert {"dequeue", "written", "buried", "requeue"} <= scripts
 

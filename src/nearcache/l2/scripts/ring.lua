@@ -6,7 +6,7 @@ call('PERSIST', L) -- as in invalidate: passes on a full server, refused where w
 local seen = call('HGET', L, 'r')
 local follows = seen and tonumber(string.match(ring, '^%d+')) == tonumber(string.match(seen, '^%d+')) + 1
 -- A shard that was taken out last time has no fingerprint of that list, and may be taken in again.
-local told = seen and string.find(seen, '-', 1, true) and sub(seen, -17) ~= '-0000000000000000'
+local told = seen and string.find(seen, '-', 1, true) and string.sub(seen, -17) ~= '-0000000000000000'
 if follows and before ~= '' and told and seen ~= before then
   return call('HMGET', L, 'r', 'c')
 end

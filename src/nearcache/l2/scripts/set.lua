@@ -27,6 +27,7 @@ end
 local most, rest = string.match(mode, '^Q(%d+):(.*)$')
 local w = most and KEYS[#KEYS - 1]
 if w then
+  -- include changing.lua
   -- While the list of shards changes, nobody would look for the record where the key is read then.
   if is_changing(m[4]) or is_changing(ARGV[1]) then return redis.error_reply('NCTOPO ' .. m[4]) end
   mode = rest
