@@ -104,7 +104,7 @@ def test_contestant_filled_holds_every_key() -> None:
 def test_aims_are_judged_by_minima_and_only_where_they_are_meant() -> None:
     """1.05 x dict is meant for 10,000 string keys, 1.15 for all; less than dict from a million on. What ``dict`` took
     in rounds without the contestant does not count."""
-    results = {"hit": {"dict": Series([5.0, 20.0, 70.0]), "nearcache": Series([22.0, 66.0], [20.0, 70.0])}}
+    results = {"hit": {"dict": Series([5.0, 20.0, 70.0]), "nearcache lru": Series([22.0, 66.0], [20.0, 70.0])}}
     found = [(v.most, round(v.ratio, 2), round(v.median, 3), v.met) for v in wanted.judge(results, 10_000, "str")]
     assert found == [(1.05, 1.1, 0.978, False), (1.15, 1.1, 0.978, True)]
     assert [v.most for v in wanted.judge(results, 10_000, "int")] == [1.15]
@@ -118,7 +118,7 @@ def test_times_table_shows_ratios_with_and_without_the_loop() -> None:
         "hit": {
             LOOP: Series([5.0, 5.0]),
             "dict": Series([20.0, 20.0], [20.0, 20.0]),
-            "nearcache": Series([22.0, 30.0], [20.0, 20.0]),
+            "nearcache lru": Series([22.0, 30.0], [20.0, 20.0]),
         }
     }
     (line,) = [line for line in report.times(results, Scene(10, "str", False, 10)) if "nearcache" in line]
