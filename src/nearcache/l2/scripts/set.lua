@@ -23,7 +23,6 @@ end
 -- include store.lua
 -- include envelope.lua
 -- include waiting.lua
--- include changing.lua
 local most, rest = string.match(mode, '^Q(%d+):(.*)$')
 local w = most and KEYS[#KEYS - 1]
 if w then
