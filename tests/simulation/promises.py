@@ -110,8 +110,11 @@ class Promises:
         process = client.process
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
-            lane = process.tier.lane_of(encoded)
-            server = client.seen[lane][0] if lane in client.seen else self.followed(process, lane)
+            lane = client.tier.lane_of(encoded)
+            followed = self.followed(process, lane)
+            server = client.seen[lane][0] if lane in client.seen else followed
+            if server is not followed and generation not in followed.history.killed:
+                continue  # a process that hears of tags from a primary which was replaced believes it
             if not is_old and not client.joined_load:
                 self._tag_within(process, key, number, server, generation, since_ns - self.profile.bound_ns)
             self._tag_not_below(process, key, number, server, generation, floors.get(encoded))
@@ -163,7 +166,7 @@ class Promises:
 
     def tags_invalidated(self, client: Client, names: tuple[str, ...]) -> None:
         """A process has changed tags."""
-        for tag in tags_named(client.process.tier, names):
+        for tag in tags_named(client.tier, names):
             server, sequence = client.seen[tag.lane]
             self.raise_floor(client.process, tag.key, server, sequence, own=True)
 
@@ -220,7 +223,7 @@ class Promises:
         self.count("I1")
         if client.loading_ns or client.joined or client.joined_load:
             return
-        lane = client.process.tier.lane_of(encoded)
+        lane = client.tier.lane_of(encoded)
         seen = client.seen.get(lane)
         history = seen[0].history if seen is not None else self.followed(client.process, lane).history
         oldest_ns = since_ns - self.profile.bound_ns

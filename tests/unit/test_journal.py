@@ -338,3 +338,12 @@ def test_room_is_counted_anew_after_a_fork() -> None:
     assert journal.forgotten == 0
     journal.note(2, 4, [b"d"], 0, journal.serial)
     assert journal.forgotten == 6
+
+
+def test_note_says_whether_the_change_counts() -> None:
+    """Who pays debts at a server that was replaced has paid nothing."""
+    journal = Journal()
+    assert journal.note(OLD, 1, [b"a"], 0, journal.serial)
+    journal.forked(NEW, {OLD: 1})
+    assert not journal.note(OLD, 2, [b"a"], 0, journal.serial)
+    assert journal.note(NEW, 1, [b"b"], 0, journal.serial)
