@@ -347,3 +347,13 @@ def test_note_says_whether_the_change_counts() -> None:
     journal.forked(NEW, {OLD: 1})
     assert not journal.note(OLD, 2, [b"a"], 0, journal.serial)
     assert journal.note(NEW, 1, [b"b"], 0, journal.serial)
+
+
+def test_epoch_that_is_back_takes_changes_again() -> None:
+    """Behind a proxy a replica may take over that has not heard of the last epoch: what it acknowledges counts."""
+    journal = Journal()
+    for epoch, ends in ((OLD, {}), (NEW, {OLD: 4}), (OLD, {})):
+        journal.forked(epoch, ends)
+    journal.owe([b"a"])
+    assert journal.note(OLD, 9, [b"a"], 0, journal.serial)
+    assert not journal.owes

@@ -134,6 +134,8 @@ class Journal:
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
+        if epoch in self._over:  # a replica that had not heard of its end is primary now, and nobody has adopted it
+            self._over.remove(epoch)
         self._epoch, self._ends = epoch, ends
         changes, self._changes = self._changes, deque()
         buried: set[int] = set()
