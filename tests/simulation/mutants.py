@@ -22,6 +22,7 @@ from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
+from simulation import moving_mutants as moving
 from simulation.process import L1
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -241,6 +242,7 @@ _REVALIDATED: Final = reading.revalidated
 _RICHER: Final = 1_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
+_MOVES: Final = ("reshard", "update", "load", "get")
 _DEAF: Final = ("half-open bus",)
 _LOSSES: Final = ("lost messages",)
 _LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
@@ -303,4 +305,6 @@ MUTANTS: Final = (
     Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 3, ("load", "get")),
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
+    Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
+    Mutant("who is behind does not follow", moving.nobody_follows, (), "I5", 2_000_000, _MOVES),
 )

@@ -111,13 +111,20 @@ class Promises:
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
             lane = client.tier.lane_of(encoded)
-            followed = self.followed(process, lane)
-            server = client.seen[lane][0] if lane in client.seen else followed
-            if server is not followed and generation not in followed.history.killed:
-                continue  # a process that hears of tags from a primary which was replaced believes it
+            server = client.seen[lane][0] if lane in client.seen else self.followed(process, lane)
+            if self._is_believed(process, lane, encoded, generation):
+                continue
             if not is_old and not client.joined_load:
                 self._tag_within(process, key, number, server, generation, since_ns - self.profile.bound_ns)
             self._tag_not_below(process, key, number, server, generation, floors.get(encoded))
+
+    def _is_believed(self, process: Process, lane: int, encoded: bytes, generation: int) -> bool:
+        """Whether a primary that was replaced, and that a process may still hear, has this generation of a tag."""
+        shard = process.shards[lane]
+        return any(
+            server.running and server is not shard.primary and generation in server.history.alive.get(encoded, ())
+            for server in shard.servers
+        )
 
     def tags_alive(self, process: Process, key: str, number: int) -> None:
         """At the end, what L1 holds depends on no generation that is over."""

@@ -171,7 +171,7 @@ class Operator:
         self.lists = [list_of(names)]
         self._wanted: list[str] = []
         self._asked: list[tuple[Aside, int]] = []
-        self._is_awake = False
+        self._is_awake = self._is_told = False
 
     @property
     def is_done(self) -> bool:
@@ -200,22 +200,25 @@ class Operator:
 
     def _look(self) -> None:
         """Look how far it is."""
-        if self._asked and any(aside.ended.is_set() and aside.error is None for aside, _ in self._asked):
+        self._is_told = self._is_told or any(aside.ended.is_set() and aside.error is None for aside, _ in self._asked)
+        if self._is_told and self._is_reached():
+            self._is_told = False
             self.lists = self.lists[:1]
             self._asked.clear()
             self._world.say(f"== the list of shards is [{', '.join(self.lists[0].names)}]")
             self._wanted.pop(0)
         now, bound_ns = self._world.now, self._simulation.profile.bound_ns
-        self._asked = [
-            (aside, until)
-            for aside, until in self._asked
-            if now < until and not (aside.ended.is_set() and aside.error is not None)
-        ]
+        self._asked = [(aside, until) for aside, until in self._asked if now < until and not aside.ended.is_set()]
         if self._wanted and not self._asked:
             self._ask(self._wanted[0])
         if not self._wanted:
             self._lead_back()
         self._world.at(now + bound_ns // 2, self._look)
+
+    def _is_reached(self) -> bool:
+        """Whether all use the list that was asked for: a process that was begun with it may not know of the others."""
+        rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
+        return all(ring.new is None and ring.old.is_same(self.lists[0]) for ring in rings)
 
     def _ask(self, names: str) -> None:
         target = list_of(names)

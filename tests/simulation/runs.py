@@ -51,6 +51,7 @@ class Plan:
             profile.shards = shards
         if "reshard" in busy or (seed >= MOVING_FROM and seed % 4 == 0):
             profile.moves = True
+            profile.ack_ms = 0  # a replica of the other owner is not waited for
             profile.length_ns = max(profile.length_ns, 5 * profile.bound_ns)
         rng = world.stream("operations")
         operations = [
