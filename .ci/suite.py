@@ -115,14 +115,16 @@ def run_pytest(python: Path, label: str, arguments: list[str], environment: dict
     return status, report
 
 
-def run_twice(python: Path, label: str, arguments: list[str], environment: dict[str, str]) -> Outcome:
-    """Run pytest; run what failed once more, and say so.
+def run_twice(
+    python: Path, label: str, arguments: list[str], environment: dict[str, str], *, first: tuple[str, ...] = ()
+) -> Outcome:
+    """Run pytest, with ``first`` besides; run what failed once more, without it, and say so.
 
     Tests that kill servers and starve processes meet a machine that is busy with other tests. What fails twice is
     broken.
     """
     memory = ["-o", f"cache_dir={REPORTS / label}"]
-    status, report = run_pytest(python, label, [*memory, *arguments], environment)
+    status, report = run_pytest(python, label, [*memory, *first, *arguments], environment)
     if status != TESTS_FAILED:
         return Outcome(status, report)
     say(f"{label}: what failed is run once more")
@@ -260,14 +262,16 @@ def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
         else:
             say(f"python {interpreter.version}: unit, contract and portable integration tests")
             chosen, settings = [*existing(OTHERS), *portable(), "-m", "not slow"], environment
-        return run_twice(python, f"python-{interpreter.version}", [*chosen, *arguments], settings)
+        # To rewrite the assertions of all tests takes longer than most tests do; what fails is run again with them.
+        label, plain = f"python-{interpreter.version}", ("--assert=plain",)
+        return run_twice(python, label, [*chosen, *arguments], settings, first=plain)
 
     return [partial(run, interpreter) for interpreter in interpreters]
 
 
 def run_all(jobs: list[Job]) -> list[Outcome]:
-    """Carry out jobs, two at a time: most of the time they wait for servers and processes."""
-    with ThreadPoolExecutor(2) as pool:
+    """Carry out jobs, one more at a time than there are processors: one of them mostly waits for servers."""
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         try:
             return list(pool.map(lambda job: job(), jobs))
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -22,17 +23,20 @@ from support.fixtures import (
     two_shards,
 )
 from support.redis import NO_SERVER
+from support.resharding import open_at, servers
 
 __all__ = [
     "make_redis",
     "make_worker",
     "newest_binary",
     "no_leaks",
+    "open_at",
     "open_cache",
     "redis_cluster",
     "redis_server",
     "runtime_dir",
     "server_binary",
+    "servers",
     "two_shards",
 ]
 
@@ -45,6 +49,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 def pytest_report_header() -> list[str]:
     """Say which servers the integration tests run against."""
     return [f"server {binary.label}: {binary.path}" for binary in EVERY] or [f"server: {NO_SERVER}"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let the collector look at what tests make, and not, hundreds of times, at all that pytest knows of them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -31,7 +31,7 @@ from .nemesis import Nemesis
 from .options import Options
 from .proxy import Rule, to_json
 from .records import Recorder
-from .servers import Nodes, NoServerError, Plain, start
+from .servers import ROAMING, Nodes, NoServerError, Plain, start
 from .watched import opened
 
 HELD, BROKEN, FAILED = 0, 1, 3
@@ -122,7 +122,9 @@ class Conductor:
     def _prime(self) -> None:
         """Write every key once, and look where it went."""
         recorder = Recorder(self._directory, _PRIMER, 0)
-        with nearcache.open(self._servers.url(None), namespace="chaos", max_staleness=self._options.bound_s) as cache:
+        with nearcache.open(
+            self._servers.urls(None)[0], namespace="chaos", max_staleness=self._options.bound_s
+        ) as cache:
             for key in range(self._options.keys):
                 value, before = recorder.new_value(), now()
                 recorder.begin(r.SET, key, value, before)
@@ -130,7 +132,7 @@ class Conductor:
                 recorder.done(r.SET, r.OK, r.UNKNOWN, key, value, before, now())
         recorder.close()
         shards, prefix = self._servers.find_keys(self._options.keys)
-        self.shard_of = np.array(shards, np.int64)
+        self.shard_of = np.where(self._servers.roaming(self._options.keys), ROAMING, np.array(shards, np.int64))
         if self._options.mute:
             self._mute = {"servers": self._servers.raw_addresses(), "shards": shards, "prefix": prefix}
 
@@ -161,12 +163,14 @@ class Conductor:
             self.run.hung += answer["hung"]
         if isinstance(self._servers, Nodes):
             self._servers.await_primaries()  # else nothing could recover, and nothing would be proved
+        elif self.run.nemesis is not None:
+            self.run.nemesis.finish_changes()
         self._listen_until(now() + int((self._options.bound_s + _SETTLE_S) * 1e9))
         self._tell_workers(do="final")
         self.run.stats = [answer["stats"] for _, answer in self._await("final", self._members(), _LATE_S)]
         recorder = Recorder(self._directory, WITNESS, 0)
         cache, _ = opened(
-            self._servers.url(None), bound_s=self._options.bound_s, timeout_s=5.0, loader=None, maxsize=None
+            self._servers.urls(None), bound_s=self._options.bound_s, timeout_s=5.0, loader=None, maxsize=None
         )
         with cache:
             for key in range(self._options.keys):
@@ -190,7 +194,7 @@ class Conductor:
         self._processes += 1
         process = self._processes
         job = Job(
-            process=process, url=self._servers.url(worker), directory=str(self._directory), threads=chosen.threads,
+            process=process, urls=self._servers.urls(worker), directory=str(self._directory), threads=chosen.threads,
             keys=chosen.keys, calls_per_s=chosen.calls_per_s, bound_s=chosen.bound_s, timeout_s=chosen.timeout_s,
             seed=chosen.seed, mute=self._mute,
         )  # fmt: skip
@@ -208,6 +212,11 @@ class Conductor:
         children = list(range(self._processes + 1, self._processes + 1 + count))
         self._processes += count
         self._workers[worker][1].tell(json.dumps({"do": "fork", "processes": children}))
+
+    def reshard(self, worker: int, url: str, pause_s: float) -> None:
+        """Have a worker lead everybody to another list of shards."""
+        if worker in self._workers:
+            self._workers[worker][1].tell(json.dumps({"do": "reshard", "url": url, "pause_s": pause_s}))
 
     def rule(self, do: str, number: int, rule: Rule | None) -> None:
         """Tell the proxy."""

@@ -48,6 +48,7 @@ KINDS: Final = (
     Kind("worker killed", WORKERS, "kill -9 of a worker, started again", 3.0),
     Kind("worker stopped", WORKERS, "SIGSTOP of a worker, then SIGCONT", _LONGEST_S),
     Kind("fork storm", WORKERS, "a worker forks six children that use its cache", 0.0),
+    Kind("shards changed", WORKERS, "reshard() by a worker, or two at once, to one shard more or less", 0.0, (SHARDS,)),
     Kind("server stopped", SERVERS, "SIGSTOP of a server, then SIGCONT", _LONGEST_S),
     Kind("server emptied", SERVERS, "kill -9 of a server, started again with nothing", 3.0, _PLAIN),
     Kind("server rolled back", SERVERS, "kill -9 of a server, started again with an older snapshot", 3.0, _PLAIN),

@@ -79,7 +79,8 @@ class Ground:
 
     Args:
         history: All records.
-        shard_of: Shard of each key.
+        shard_of: Shard of each key; below 0: it may be any, so that what happens to a shard excuses it, and supersedes
+            nothing.
         resets: When servers may have come back with older data, until everybody has noticed.
         erasures: When shards were emptied; only those that were acknowledged.
 
@@ -168,7 +169,7 @@ class Ground:
         for span in self._resets:
             concerned = reads["to_ns"] >= span.from_ns
             if span.shard is not None:
-                concerned &= shards == span.shard
+                concerned &= (shards == span.shard) | (shards < 0)
             np.maximum(last, span.to_ns, out=last, where=concerned)
         return last
 

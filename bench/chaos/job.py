@@ -19,7 +19,7 @@ class Job:
 
     Attributes:
         process: Its number, new for every start.
-        url: Where its Redis is, as nearcache takes it.
+        urls: Where its Redis is, as nearcache takes it, by each list of shards that there may be.
         directory: Where histories go.
         threads: Number of threads that call the cache.
         keys: Number of keys.
@@ -31,7 +31,7 @@ class Job:
     """
 
     process: int
-    url: str
+    urls: list[str]
     directory: str
     threads: int
     keys: int

@@ -23,6 +23,7 @@ from .ground import Span
 from .job import NAMESPACE
 from .proxy import DATA, DOWN, SUBSCRIPTION, UP, Rule
 from .servers import Nodes, Plain, RedisServer
+from .watched import open_any
 
 #: After a server has come back with older data, processes may still repair it for so long: B and this.
 _REPAIR_NS: Final = 5_000_000_000
@@ -49,6 +50,9 @@ class Hands(Protocol):
 
     def fork(self, worker: int, count: int) -> None:
         """Make a worker fork."""
+
+    def reshard(self, worker: int, url: str, pause_s: float) -> None:
+        """Have a worker lead everybody to another list of shards."""
 
     def rule(self, do: str, number: int, rule: Rule | None) -> None:
         """Tell the proxy."""
@@ -163,6 +167,28 @@ class Nemesis:
     def fork_worker(self, fault: Fault) -> None:
         """Fork."""
         self._hands.fork(fault.target, _FORKS)
+
+    # -- the list of shards
+
+    def change_shards(self, fault: Fault) -> None:
+        """Have a worker begin, or finish, a change of the list; now and then two of them at once, each another one."""
+        assert isinstance(self._servers, Plain)
+        choose = random.Random(f"{self._seed}/{fault.number}")
+        place = fault.number % len(self._servers.sizes)
+        for leader in range(1 + (choose.random() < 0.4)):
+            worker = (fault.target + leader) % 4
+            url = self._servers.urls(worker)[(place + leader) % len(self._servers.sizes)]
+            self._hands.reshard(worker, url, choose.choice([0.0, 0.1, self._bound_s]))
+
+    def finish_changes(self) -> None:
+        """Let the list be one that is not changing."""
+        assert isinstance(self._servers, Plain)
+        urls = self._servers.urls(None)
+        with open_any(urls, namespace=NAMESPACE, timeout=5.0) as cache:
+            for url in urls:
+                with contextlib.suppress(nearcache.ReshardError):  # another change is to be finished first
+                    cache.reshard(url, pause=0.0)
+                    return
 
     # -- servers
 
@@ -285,8 +311,8 @@ class Nemesis:
         rule = Rule(servers=(fault.target,), kinds=(SUBSCRIPTION,), directions=(DOWN,), silent=True)
         self._hands.rule("set", fault.number, rule)
         noise = [f"noise-{number}" for number in range(_NOISE)]
-        url = self._servers.url(None)
-        with nearcache.open(url, namespace=NAMESPACE, timeout=2.0) as cache, contextlib.suppress(nearcache.CacheError):
+        urls = self._servers.urls(None)
+        with open_any(urls, namespace=NAMESPACE, timeout=2.0) as cache, contextlib.suppress(nearcache.CacheError):
             for _ in range(4):
                 cache.delete_many(noise)
 
@@ -385,6 +411,7 @@ _BEGIN: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "worker killed": Nemesis.kill_worker,
     "worker stopped": Nemesis.stop_worker,
     "fork storm": Nemesis.fork_worker,
+    "shards changed": Nemesis.change_shards,
     "server stopped": Nemesis.stop_server,
     "server emptied": Nemesis.empty_server,
     "server rolled back": Nemesis.save_server,

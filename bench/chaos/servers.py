@@ -14,19 +14,29 @@ from urllib.parse import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
+from nearcache.keys import encode_key, slot_of
+from nearcache.placement import Placement
 from support.cluster import RedisCluster
 from support.redis import Binary, RedisServer, find_binaries
 from support.sentinel import SentinelServer
 
 from .faults import CLUSTER, SENTINEL, SHARDS, SINGLE
-from .job import key_number
+from .job import key_name, key_number
 from .proxy import Route
 
 _SHARDS: Final = {SINGLE: 1, SHARDS: 3}
+#: Servers beside, which a change of the list of shards brings in and takes out again.
+_SPARE: Final = {SINGLE: 0, SHARDS: 1}
+#: Shard of a key whose place such a change may alter.
+ROAMING: Final = -2
 _VALUE: Final = re.compile(rb"(nc:\{.*\}:v:.*?)(key-\d+)$")
 _PATIENCE_S: Final = 30.0
 #: What Sentinels and replicas log in as, so that they alone can be locked out; others need a password as well.
 ALLIES: Final = ("sentinel", "replica")
+
+
+def _names(size: int) -> list[str]:
+    return [f"shard-{number}" for number in range(size)]
 
 
 class NoServerError(RuntimeError):
@@ -55,6 +65,7 @@ class Plain:
 
     Attributes:
         servers: The servers, by number, which is the shard's too.
+        sizes: How many of them, from the first on, make a list of shards: at the beginning, and after a change.
     """
 
     def __init__(self, topology: str) -> None:
@@ -62,12 +73,12 @@ class Plain:
         self.directory = Path(tempfile.mkdtemp(prefix="nc-chaos-"))
         self.servers: list[RedisServer] = []
         try:
-            for _ in range(_SHARDS[topology]):
+            for _ in range(_SHARDS[topology] + _SPARE[topology]):
                 self.servers.append(RedisServer(binary, options=_options(binary)).start())
         except BaseException:
             self.close()
             raise
-        self._names = ",".join(f"shard-{number}" for number in range(len(self.servers)))
+        self.sizes = tuple(range(_SHARDS[topology], len(self.servers) + 1))
 
     def __enter__(self) -> Plain:
         return self
@@ -91,13 +102,15 @@ class Plain:
             for worker in range(workers)
         ]
 
-    def url(self, worker: int | None) -> str:
-        """Return the URL for a worker, through the proxy; None: straight."""
+    def urls(self, worker: int | None) -> list[str]:
+        """Return the URL of each list of shards for a worker, through the proxy; None: straight."""
         if worker is None:
             paths = [server.path for server in self.servers]
         else:
             paths = [str(self.directory / f"{number}-{worker}.sock") for number in range(len(self.servers))]
-        return "unix://" + ",".join(map(quote, paths)) + f"?shard_names={self._names}"
+        return [
+            f"unix://{','.join(map(quote, paths[:size]))}?shard_names={','.join(_names(size))}" for size in self.sizes
+        ]
 
     def find_keys(self, keys: int) -> tuple[list[int], str]:
         """Return the shard on which each key is found, and what precedes its name there. All must have been written."""
@@ -112,6 +125,12 @@ class Plain:
         if missing:
             raise NoServerError(f"keys {missing[:5]} were written but are on no server")
         return shards, prefix.decode()
+
+    def roaming(self, keys: int) -> list[bool]:
+        """Return of each key whether a change of the list of shards alters its place."""
+        placed = [(_names(size), Placement(_names(size)).table) for size in self.sizes]
+        slots = [slot_of(encode_key(key_name(key))) for key in range(keys)]
+        return [len({names[table[slot]] for names, table in placed}) > 1 for slot in slots]
 
     def raw_addresses(self) -> list[dict[str, Any]]:
         """Return where the servers are, as redis-py takes it."""
@@ -146,9 +165,21 @@ class Nodes:
         """None: the servers tell clients each other's addresses."""
         return []
 
+    def url(self, worker: int | None) -> str:
+        """Return the URL, the same for everybody."""
+        raise NotImplementedError
+
+    def urls(self, worker: int | None) -> list[str]:
+        """Return it as the only one that there is."""
+        return [self.url(worker)]
+
     def find_keys(self, keys: int) -> tuple[list[int], str]:
         """All keys count as one shard: a failover may concern any of them."""
         return [0] * keys, ""
+
+    def roaming(self, keys: int) -> list[bool]:
+        """None: it is one shard."""
+        return [False] * keys
 
     def raw_addresses(self) -> list[dict[str, Any]]:
         """Return where the servers are, as redis-py takes it."""

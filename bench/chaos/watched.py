@@ -7,12 +7,14 @@ a hook ran: a call during which none did was answered by L1, and nothing else is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nearcache
 
 from .job import NAMESPACE
+
+_TRIES = 50
 
 
 class _Below(threading.local):
@@ -21,14 +23,16 @@ class _Below(threading.local):
     reached = True
 
 
-def opened(url: str, *, bound_s: float, timeout_s: float, loader: Callable[[Any], Any] | None, maxsize: int) -> Any:
-    """Return a cache and the note of its hooks.
+def opened(
+    urls: Sequence[str], *, bound_s: float, timeout_s: float, loader: Callable[[Any], Any] | None, maxsize: int
+) -> Any:
+    """Return a cache on the list of shards that is in use, and the note of its hooks.
 
     Raises:
         RuntimeError: A cold read did not go through a hook, so that hits could not be told.
     """
-    cache: Any = nearcache.open(
-        url, namespace=NAMESPACE, max_staleness=bound_s, timeout=timeout_s, connect_timeout=timeout_s, loader=loader,
+    cache: Any = open_any(
+        urls, namespace=NAMESPACE, max_staleness=bound_s, timeout=timeout_s, connect_timeout=timeout_s, loader=loader,
         maxsize=maxsize,
     )  # fmt: skip
     below = _Below()
@@ -38,6 +42,17 @@ def opened(url: str, *, bound_s: float, timeout_s: float, loader: Callable[[Any]
     if not below.reached:
         raise RuntimeError("nearcache no longer calls _missing_get on a miss: hits cannot be told")
     return cache, below
+
+
+def open_any(urls: Sequence[str], **options: Any) -> Any:
+    """Return a cache on whichever list of shards is in use."""
+    for _ in range(_TRIES):
+        for url in urls:
+            try:
+                return nearcache.open(url, **options)
+            except nearcache.ShardListError:  # it may have changed between the two
+                continue
+    raise RuntimeError("none of the lists of shards is in use")
 
 
 def watched(kind: type, below: _Below) -> type:

@@ -32,6 +32,8 @@ _CHILD_CALLS: Final = 150
 #: A forked child makes no more calls after the first of these; what is not over after the second hangs.
 _CHILD_ENOUGH_NS: Final = 4_000_000_000
 _CHILD_S: Final = 40.0
+#: How often somebody tries who leads a change that is refused, or meets a shard that is away.
+_LEADS: Final = 10
 
 now: Final = time.monotonic_ns
 
@@ -188,7 +190,7 @@ class Worker:
         self._directory = Path(job.directory)
         self._loader = Loader(job.seed)
         self._cache, self._below = opened(
-            job.url, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4
+            job.urls, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4
         )
         self._stopping = threading.Event()
         self._looking = True
@@ -204,6 +206,8 @@ class Worker:
         while (command := self._conversation.hear()) is not None:
             if command["do"] == "fork":
                 self._fork(command["processes"])
+            elif command["do"] == "reshard":
+                threading.Thread(target=self._reshard, args=(command["url"], command["pause_s"]), daemon=True).start()
             elif command["do"] == "quiet":
                 self._stopping.set()
                 hung = [thread.name for thread in threads if self._hangs(thread)]
@@ -257,7 +261,7 @@ class Worker:
     def _vouched(self) -> list[bool]:
         """Return whether L1 may serve, for each shard; for a cluster, whose nodes come and go, as a whole."""
         vouched = [health.vouched for health in self._cache.health().shards]
-        return [all(vouched)] if "+cluster:" in self._job.url else vouched
+        return [all(vouched)] if "+cluster:" in self._job.urls[0] else vouched
 
     def _final(self) -> None:
         recorder = Recorder(self._directory, self._job.process, 201)
@@ -266,6 +270,15 @@ class Worker:
             recorder.done(r.HEALTH, r.OK, r.BELOW, shard, int(vouched), now(), now())
         recorder.close()
         self._conversation.say("final", stats=self._cache.stats().as_dict())
+
+    def _reshard(self, url: str, pause_s: float) -> None:
+        """Lead to another list of shards; what another one has begun is finished, or is in the way."""
+        for _ in range(_LEADS):
+            try:
+                self._cache.reshard(url, pause=pause_s)
+                return
+            except nearcache.CacheError:
+                time.sleep(0.2)
 
     # -- forks
 

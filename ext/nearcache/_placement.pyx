@@ -29,12 +29,13 @@ cdef inline uint64_t mix(uint64_t z) noexcept nogil:
     return z ^ (z >> 31)
 
 
-def fnv1a64(const uint8_t[::1] data):
+def fnv1a64(bytes data not None):
     """Return the 64-bit FNV-1a hash of bytes."""
+    cdef const uint8_t *text = <const uint8_t *>data
     cdef uint64_t h = <uint64_t>0xCBF29CE484222325
     cdef Py_ssize_t i
-    for i in range(data.shape[0]):
-        h = (h ^ data[i]) * <uint64_t>0x100000001B3
+    for i in range(len(data)):
+        h = (h ^ text[i]) * <uint64_t>0x100000001B3
     return h
 
 
@@ -49,10 +50,11 @@ def rendezvous(hashes, owners=None):
     cdef Py_ssize_t count = len(hashes), i
     if count < 1 or len(set(hashes)) != count or len(owners) != count or max(owners) > 254:
         raise ValueError("give different hashes, of 1 to 255 shards")
-    cdef uint64_t[::1] seeds = array("Q", hashes)
-    cdef uint8_t[::1] owner = bytearray(owners)
-    table = bytearray(_SLOTS)
-    cdef uint8_t[::1] view = table
+    cdef bytes packed = array("Q", hashes).tobytes(), numbers = bytes(owners)
+    cdef const uint64_t *seeds = <const uint64_t *><const char *>packed
+    cdef const uint8_t *owner = <const uint8_t *>numbers
+    cdef bytearray table = bytearray(_SLOTS)
+    cdef uint8_t *view = <uint8_t *>table
     cdef uint64_t step, score, best
     cdef Py_ssize_t slot, winner
     for slot in range(_SLOTS):
@@ -75,19 +77,20 @@ def points(uint64_t seed, Py_ssize_t count):
     return [mix(seed + <uint64_t>(i + 1) * <uint64_t>0x9E3779B97F4A7C15) for i in range(count)]
 
 
-def tag_number(const uint8_t[::1] stem, unsigned int slot):
+def tag_number(bytes stem not None, unsigned int slot):
     """Return the least number that, in decimal behind ``stem``, puts the text in this slot of Redis Cluster.
 
     It is found within about a hundred thousand tries: the CRC of more digits reaches every slot.
     """
+    cdef const uint8_t *text = <const uint8_t *>stem
     cdef char digits[20]
     cdef uint64_t number
     cdef unsigned int crc, begun = 0
     cdef Py_ssize_t i
     if slot >= _SLOTS:
         raise ValueError(f"slot {slot}: there are {_SLOTS}")
-    for i in range(stem.shape[0]):
-        begun = crc16(begun, stem[i])
+    for i in range(len(stem)):
+        begun = crc16(begun, text[i])
     for number in range(10_000_000):
         crc = begun
         for i in range(written(number, digits)):

@@ -12,6 +12,8 @@ from .errors import CacheError, ConfigError
 CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
 Compression = Literal["zlib", "lz4", "zstd"]
 DEFAULT_COMPRESS_ABOVE: Final = 1024
+#: What a hit may contradict: nothing read of its key before, or of any key of its lane.
+Consistency = Literal["key", "lane"]
 #: How keys are given to client-side shards.
 Strategy = Literal["rendezvous", "ring", "modulo", "round_robin"]
 #: What the envelope's 32 bits of milliseconds can say: 49.7 days.
@@ -179,6 +181,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "encryption_keys": secrets,
     "isolation": one_of(get_args(Isolation)),
     "placement": one_of(get_args(Strategy)),
+    "consistency": one_of(get_args(Consistency)),
     "ttl": lifetime,
     "jitter": seconds(0.0, MAX_TTL_S),
     "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),

@@ -98,7 +98,7 @@ class LoadCycleError(CacheError, RuntimeError):
     """
 
     def __init__(self, chain: Iterable[object], *, same_thread: bool = False) -> None:
-        self.chain = tuple(chain)
+        self.chain: tuple[object, ...] = tuple(chain)
         way = " -> ".join(_short(key) for key in self.chain)
         if same_thread:
             message = f"this thread runs the event loop that is loading {way}: await it from cache.aio instead"
@@ -157,7 +157,7 @@ class ServerReplyError(ShardError):
     """
 
     def __init__(self, shard: str, reply: str) -> None:
-        self.code = reply.split(" ", 1)[0]
+        self.code: str = reply.split(" ", 1)[0]
         self.reply = reply
         hint = "; by that it has another list of shards than this process" if self.code == "NCTOPO" else ""
         super().__init__(shard, f"the server replied {reply!r}{hint}")
@@ -228,7 +228,7 @@ class ReshardError(CacheError):
 
     def __init__(self, message: str, shards: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.shards = tuple(shards)
+        self.shards: tuple[str, ...] = tuple(shards)
 
 
 class BulkError(CacheError):
@@ -244,7 +244,7 @@ class BulkError(CacheError):
     def __init__(
         self, stored: Iterable[object], failed: Mapping[Any, Exception], unknown: Mapping[Any, Exception]
     ) -> None:
-        self.stored = frozenset(stored)
+        self.stored: frozenset[object] = frozenset(stored)
         self.failed: dict[Any, Exception] = dict(failed)
         self.unknown: dict[Any, Exception] = dict(unknown)
         first = next(iter([*self.failed.values(), *self.unknown.values()]), None)

@@ -34,6 +34,7 @@ strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")
 #: See :func:`renewal_of`.
 _RENEWAL: Final = object()
 _YOUNG: Final = object()
+_CHANGE: Final = object()
 
 Callback = Callable[[], object]
 AnyLock = AbstractContextManager[Any]
@@ -49,9 +50,14 @@ def young_of(name: Hashable, limit_ns: int) -> Hashable:
     return _YOUNG, name, limit_ns
 
 
+def change_of(name: Hashable) -> Hashable:
+    """Return what a change is known as that depends on what is there: one at a time."""
+    return _CHANGE, name
+
+
 def named(key: Hashable) -> Hashable:
     """Return the name of what is known as this."""
-    is_marked = type(key) is tuple and len(key) > 1 and (key[0] is _RENEWAL or key[0] is _YOUNG)
+    is_marked = type(key) is tuple and len(key) > 1 and any(key[0] is mark for mark in (_RENEWAL, _YOUNG, _CHANGE))
     return key[1] if is_marked else key  # type: ignore[index]  # then it is a tuple
 
 
@@ -121,9 +127,10 @@ class Load:
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
         is_due: Whether the value was found, and is to be loaded anew in the background.
+        since_ns: When what ``op`` stands for began: what it brings may be as old.
     """
 
-    __slots__ = ("callbacks", "carrier", "done", "error", "is_due", "key", "op", "owner", "value")
+    __slots__ = ("callbacks", "carrier", "done", "error", "is_due", "key", "op", "owner", "since_ns", "value")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -135,6 +142,12 @@ class Load:
         self.value: Any = ABANDONED
         self.error: Exception | None = None
         self.is_due = False
+        self.since_ns = 0
+
+    def rests_on(self, op: Op, since_ns: int) -> None:
+        """From now on it is a matter of this operation, which began at that instant."""
+        self.op = op
+        self.since_ns = since_ns
 
     @property
     def joinable(self) -> bool:
@@ -164,9 +177,13 @@ class Loads:
             raise
         finally:
             loads.end(mine)
+
+    Args:
+        oldest: Given a name, returns the instant from before which no load will do for those who come now; None: any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, oldest: Callable[[Hashable], int] | None = None) -> None:
+        self.oldest = oldest
         # Re-entrant, because comparing keys of a memory:// cache may run any code, this cache included.
         self._lock = threading.RLock()
         self._by_key: dict[Hashable, Load] = {}
@@ -188,9 +205,15 @@ class Loads:
         """
         with self._lock:
             load = self._by_key.setdefault(mine.key, mine)
-            if load is not mine and not load.joinable and load.owner != mine.owner:
+            if load is not mine and not self._suits(load) and load.owner != mine.owner:
                 load = self._by_key[mine.key] = mine
             return load
+
+    def _suits(self, load: Load) -> bool:
+        """Whether who comes now may wait for it."""
+        if self.oldest is not None and load.op is not None and load.since_ns <= self.oldest(named(load.key)):
+            return False
+        return load.joinable
 
     def close(self, load: Load) -> None:
         """Its result is known, and newer ones may come from now on: nobody else is to wait for it."""

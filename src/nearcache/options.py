@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import MAX_TTL_S, Compression, Idle, Isolation, Secrets, Strategy, one_of, ttl_seconds
+from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secrets, Strategy, one_of, ttl_seconds
 from .choices import integer as _integer
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
@@ -90,6 +90,8 @@ class Settings:
             as long as it takes.
         l1_ttl: Longest an L1 copy may live; ``None``: as long as its L2 entry.
         max_staleness: The bound B: an L1 hit is never older than this.
+        consistency: What a hit is never older than: ``key``: what this process has read or written of the same key;
+            ``lane``: of any key on the same shard (in Redis Cluster: in the same of 64 parts). Docs: docs/coherence.md.
         max_value: Largest encoded value accepted, written or read.
         timeout: One deadline for all network steps of one call.
         connect_timeout: Longest that making one connection may take.
@@ -154,6 +156,7 @@ class Settings:
     loader_timeout: float | None = None
     l1_ttl: float | None = None
     max_staleness: float = 2.0
+    consistency: Consistency = "key"
     max_value: int = 8 * 1024 * 1024
     timeout: float = 1.0
     connect_timeout: float = 1.0

@@ -186,10 +186,21 @@ class LaneNames:
         lane_key: The lane record.
         channel: The pub/sub channel.
         value_prefix, lease_prefix: What the names of values and of leases begin with; the encoded key follows.
+        lock_prefix: What the names of locks begin with; likewise.
         queue, owner, dead: What is to be written behind the cache, whose task that is now, and what could not be.
     """
 
-    __slots__ = ("channel", "dead", "lane_key", "lease_prefix", "owner", "prefix", "queue", "value_prefix")
+    __slots__ = (
+        "channel",
+        "dead",
+        "lane_key",
+        "lease_prefix",
+        "lock_prefix",
+        "owner",
+        "prefix",
+        "queue",
+        "value_prefix",
+    )
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -197,6 +208,7 @@ class LaneNames:
         self.channel = prefix + b"i"
         self.value_prefix = prefix + b"v:"
         self.lease_prefix = prefix + b"l:"
+        self.lock_prefix = prefix + b"x:"
         self.queue = prefix + b"w"
         self.owner = prefix + b"o"
         self.dead = prefix + b"d"
@@ -208,6 +220,10 @@ class LaneNames:
     def lease(self, encoded: bytes) -> bytes:
         """Name of the lease or hold on a key."""
         return self.lease_prefix + encoded
+
+    def lock(self, encoded: bytes) -> bytes:
+        """Name of the lock on the data behind a key."""
+        return self.lock_prefix + encoded
 
 
 def lane_prefix(namespace: str, lane: int = 0, db: int = 0) -> bytes:

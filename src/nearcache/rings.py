@@ -156,9 +156,14 @@ class Ring:
             return Ring(self.version + 1, self.new)
         return Ring(self.version + 1, self.old, self.new)
 
+    def preceding(self) -> Ring:
+        """Return the step before, of the change that is under way."""
+        assert self.new is not None
+        return Ring(self.version - 1, self.old, self.new if self.step > 1 else None)
+
     def before(self) -> bytes:
         """Return the text of the step before, where it follows from this one; empty: it does not."""
-        return Ring(self.version - 1, self.old, self.new if self.step > 1 else None).text if self.step else b""
+        return self.preceding().text if self.step else b""
 
     # -- as a lane records it
 

@@ -74,6 +74,38 @@ def test_write_in_another_process_removes_the_copy(
     assert "k" not in cache
 
 
+def test_message_about_a_key_makes_nobody_read_it(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """However many have a copy, none of them asks again before somebody wants the value."""
+
+    def reads() -> int:
+        """Every read of a value asks for its lifetime too, and these scripts do not."""
+        return int(redis_server.client().info("commandstats")["cmdstat_pttl"]["calls"])
+
+    writer, *readers = [open_cache() for _ in range(4)]
+    writer["k"] = 1
+    wait_until(lambda: all(reader["k"] == 1 and reader.peek("k") == 1 for reader in readers))
+    before = reads()
+    writer["k"] = 2
+    wait_until(lambda: all(reader.peek("k") is None for reader in readers))
+    assert all(reader.selftest().ok for reader in readers)  # whatever follows from a message has been done by now
+    assert reads() == before
+    assert [reader["k"] for reader in readers] == [2, 2, 2]
+
+
+def test_listener_asks_not_to_be_evicted_where_servers_do_that(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """Redis 7 evicts clients when memory is short, and shows who has asked to stay."""
+    assert open_cache().selftest().ok
+    flags = [client["flags"] for client in redis_server.client().client_list() if client["cmd"] != "client|list"]
+    if redis_server.binary.version >= (7, 0):
+        assert any("P" in each and "e" in each for each in flags), flags
+    else:
+        assert any("P" in each for each in flags), flags
+
+
 def test_own_write_keeps_its_copy(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """The message about a write carries its id, so the writer's fresh copy stays."""
     cache = open_cache()

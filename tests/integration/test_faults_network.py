@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -40,9 +41,15 @@ def cache(proxy: Proxy) -> Iterator[Cache[Any, Any]]:
         yield cache
 
 
-def test_slow_answers_are_given_up_in_time(cache: Cache[Any, Any], proxy: Proxy) -> None:
+@pytest.fixture
+def ordeal(cache: Cache[Any, Any], redis_server: RedisServer) -> Iterator[Ordeal]:
+    """What is asked of the cache meanwhile."""
+    with Ordeal(cache, TIMEOUT, redis_server) as ordeal:
+        yield ordeal
+
+
+def test_slow_answers_are_given_up_in_time(ordeal: Ordeal, proxy: Proxy) -> None:
     """Every byte in time does not make the whole in time; with the network quick again, all is well."""
-    ordeal = Ordeal(cache, TIMEOUT)
     proxy.slow_down(0.05)
     for _ in range(3):
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
@@ -51,9 +58,10 @@ def test_slow_answers_are_given_up_in_time(cache: Cache[Any, Any], proxy: Proxy)
 
 
 @pytest.mark.parametrize("what", ["requests", "answers"])
-def test_loss_one_way_makes_l1_dark_and_calls_fail_in_time(cache: Cache[Any, Any], proxy: Proxy, what: str) -> None:
+def test_loss_one_way_makes_l1_dark_and_calls_fail_in_time(
+    cache: Cache[Any, Any], ordeal: Ordeal, proxy: Proxy, what: str
+) -> None:
     """Nothing is disconnected. A write whose answer is lost has happened, and is reported as perhaps having."""
-    ordeal = Ordeal(cache, TIMEOUT)
     proxy.swallow(what)
     wait_until(lambda: not cache.health().shards[0].vouched)
     errors = ordeal.attempt()
@@ -80,11 +88,8 @@ def test_lost_answer_of_a_write_leaves_no_older_value_behind(
     assert cache["k"] == "newest"
 
 
-def test_server_away_behind_a_proxy_that_accepts(
-    cache: Cache[Any, Any], proxy: Proxy, redis_server: RedisServer
-) -> None:
+def test_server_away_behind_a_proxy_that_accepts(ordeal: Ordeal, redis_server: RedisServer) -> None:
     """As behind a load balancer: connections are made, and end at once."""
-    ordeal = Ordeal(cache, TIMEOUT)
     redis_server.kill()
     for _ in range(3):
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
@@ -202,11 +207,41 @@ def test_name_that_comes_to_mean_another_address_is_followed(
             return resolve(address[0] if host == "cache.test" else host, *arguments, **options)
 
         monkeypatch.setattr(socket, "getaddrinfo", answer)
-        with nearcache.open(f"redis://cache.test:{first.port}", timeout=TIMEOUT, max_staleness=0.4) as cache:
-            ordeal = Ordeal(cache, TIMEOUT)
+        url = f"redis://cache.test:{first.port}"
+        with (
+            nearcache.open(url, timeout=TIMEOUT, max_staleness=0.4) as cache,
+            Ordeal(cache, TIMEOUT) as ordeal,
+        ):
             cache["only here"] = 1
             address[0] = second.host
             first.kill()
             ordeal.recover()
             assert cache.get("only here") is None
             assert second.cli("DBSIZE") > 0
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that takes no connection and does not refuse any: the queue of those that wait is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as waiting:
+        while True:
+            link = waiting.enter_context(socket.socket())
+            link.setblocking(False)
+            if link.connect_ex(server.getsockname()) and link not in select.select([], [link], [], 0.05)[1]:
+                break
+        yield server.getsockname()
+
+
+def test_name_with_silent_addresses_in_front_of_the_good_one_takes_one_timeout_for_all(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share of the time. If each had all of it, a call would take a multiple of its time-out."""
+    with silent() as first, silent() as second:
+        found = [first, second, ("127.0.0.1", proxy.port)]
+        known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: known)
+        driver = Driver([Endpoint("a", host="a.example", port=1)], timeout_s=1.2, connect_timeout_s=1.2)
+        try:
+            assert isinstance(driver.execute([Exchange(0, [("PING",)])])[0], Reply)
+        finally:
+            driver.close()

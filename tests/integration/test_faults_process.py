@@ -96,8 +96,10 @@ def test_wall_clock_that_jumps_decides_nothing(redis_server: RedisServer, monkey
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
     monkeypatch.setattr(time, "time_ns", lambda: int((real() + offset[0]) * 1e9))
     year = datetime.timedelta(days=365).total_seconds()
-    with nearcache.open(redis_server.url, ttl=60, max_staleness=0.4) as cache:
-        ordeal = Ordeal(cache)
+    with (
+        nearcache.open(redis_server.url, ttl=60, max_staleness=0.4) as cache,
+        Ordeal(cache, server=redis_server) as ordeal,
+    ):
         cache["k"] = "v"
         cache.set("short", "v", ttl=0.2)
         for jump in (year, -year, 0.0):

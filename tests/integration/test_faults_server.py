@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 import nearcache
 from nearcache import Cache
-from support.ordeal import Ordeal, codes
+from support.ordeal import OURS, Ordeal, codes
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -27,8 +27,8 @@ RECORD = "nc:{default:0}:L"
 def ordeal_on(server: RedisServer, **options: Any) -> Iterator[tuple[Ordeal, Cache[Any, Any]]]:
     """A cache on this server that expects trouble."""
     options = {"timeout": TIMEOUT, "connect_timeout": TIMEOUT, "max_staleness": 0.4} | options
-    with nearcache.open(server.url, **options) as cache:
-        yield Ordeal(cache, TIMEOUT), cache
+    with nearcache.open(server.url, **options) as cache, Ordeal(cache, TIMEOUT, server) as ordeal:
+        yield ordeal, cache
 
 
 def dark(cache: Cache[Any, Any]) -> None:
@@ -75,7 +75,7 @@ def test_server_that_is_loading_its_data(redis_server: RedisServer) -> None:
 
 def test_server_without_room_for_clients(redis_server: RedisServer) -> None:
     """Connections are made and refused."""
-    with ordeal_on(redis_server) as (ordeal, _cache), redis_server.client() as client:
+    with ordeal_on(redis_server) as (ordeal, _cache), redis_server.client(client_name=OURS) as client:
         client.ping()
         client.config_set("maxclients", 1)
         client.client_kill_filter(_type="normal", skipme=True)
@@ -206,7 +206,7 @@ def test_flushed_server_costs_no_errors(redis_server: RedisServer) -> None:
 
 def test_eviction_of_values_and_of_the_lane_record_brings_nothing_back(redis_server: RedisServer) -> None:
     """A new record has another epoch and generation: what was stored under the old one stays dead."""
-    with ordeal_on(redis_server) as (ordeal, cache), redis_server.client() as client:
+    with ordeal_on(redis_server) as (ordeal, cache), redis_server.client(client_name=OURS) as client:
         used = client.info("memory")["used_memory"]
         client.config_set("maxmemory-policy", "allkeys-random")
         client.config_set("maxmemory", used + 2_000_000)

@@ -13,6 +13,7 @@ import nearcache
 from nearcache import Cache
 from nearcache.codecs import peek_times
 from support.redis import RedisServer
+from support.tasks import until
 from support.waiting import wait_until
 
 TIMEOUT = 20.0
@@ -74,6 +75,96 @@ def test_every_read_that_finds_an_old_value_sees_to_it(
     grow_old(redis_server, cache)
     assert getattr(cache, way)("k") == "k1"
     wait_until(lambda: cache.peek("k") == "k2")
+
+
+def test_old_values_among_many_are_served_at_once_and_loaded_one_by_one(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """``get_many`` as well, with the user's keys; new ones, absent ones and those of no soft end are left alone."""
+    source = Source()
+    cache = open_cache(ttl=100, soft_ttl=10, loader=source, key=str.lower)
+    keys = ["A", "B", "C"]
+    assert [cache[key] for key in keys] == ["A1", "B2", "C3"]
+    grow_old(redis_server, cache)
+    cache["new"] = "new"
+    cache.set("for ever", 1, ttl=None)
+    source.may_go.clear()
+    old = {"A": "A1", "B": "B2", "C": "C3", "new": "new", "for ever": 1}
+    assert cache.get_many([*keys, "new", "none", "for ever"]) == old
+    assert cache.get_many(keys) == {"A": "A1", "B": "B2", "C": "C3"}
+    source.may_go.set()
+    wait_until(lambda: {cache.peek(key) for key in keys}.isdisjoint({"A1", "B2", "C3", None}))
+    assert sorted(str(cache.peek(key))[0] for key in keys) == keys
+    assert source.calls == 6
+
+
+def test_bulk_loader_is_called_once_for_all_that_has_grown_old(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """In the background, once in the fleet; what it leaves out stays, and one that raises changes nothing."""
+    calls: list[list[str]] = []
+    may_go = threading.Event()
+
+    def load_many(keys: list[str]) -> dict[str, str]:
+        calls.append(sorted(keys))
+        if len(calls) > 1:
+            assert may_go.wait(TIMEOUT)
+        if len(calls) == 2:
+            raise OSError("down")
+        return {key: f"{key}{len(calls)}" for key in keys if key != "c" or len(calls) == 1}
+
+    options = {"ttl": 100, "soft_ttl": 10, "load_many": load_many}
+    a, b = open_cache(**options, lease=0.1), open_cache(**options, lease=0.1)
+    old = {"a": "a1", "b": "b1", "c": "c1"}
+    assert a.get_many("abc") == old
+    grow_old(redis_server, a)
+    assert a.get_many("abc") == old
+    wait_until(lambda: len(calls) == 2)
+    assert b.get_many("abc") == old
+    may_go.set()
+    wait_until(lambda: a.stats().loader.errors == 1)
+    assert a.get_many("abc") == b.get_many("abc") == old
+
+    def is_new() -> bool:
+        found = [cache.get_many("abc") for cache in (a, b)]
+        return found[0] == found[1] and found[0]["a"] > "a2" and found[0]["b"] > "b2" and found[0]["c"] == "c1"
+
+    wait_until(is_new)
+    assert calls[:2] == [["a", "b", "c"]] * 2
+
+
+def test_tasks_renew_many_by_coroutine_functions(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """One by one, or all by one call; a thread serves the old values, and leaves that to tasks."""
+    calls: list[Any] = []
+
+    async def load_many(keys: list[str]) -> dict[str, int]:
+        calls.append(sorted(keys))
+        return dict.fromkeys(keys, len(calls))
+
+    async def load(key: str) -> int:
+        calls.append(key)
+        return len(calls)
+
+    many = open_cache(ttl=100, soft_ttl=10, load_many=load_many)
+    single = open_cache(ttl=100, soft_ttl=10, loader=load, namespace="single")
+
+    async def main() -> None:
+        assert await many.aio.get_many("ab") == {"a": 1, "b": 1}
+        assert await single.aio.get_or_load("a") == 2
+        grow_old(redis_server, many, single)
+        assert single.get_many("a") == {"a": 2}
+        single.drop("a")
+        assert calls == [["a", "b"], "a"]
+        assert await many.aio.get_many("ab") == {"a": 1, "b": 1}
+        assert await single.aio.get_many("ab") == {"a": 2}
+        await until(lambda: many.peek("a") == many.peek("b") in (3, 4) and single.peek("a") in (3, 4))
+        assert sorted(map(str, calls[2:])) == ["['a', 'b']", "a"]
+        await many.aio.close()
+        await single.aio.close()
+
+    asyncio.run(main())
 
 
 def test_failed_renewal_keeps_the_old_value(

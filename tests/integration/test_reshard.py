@@ -3,80 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache.errors import ConfigError, ReshardError, ServerReplyError, ShardError, ShardListError
+from nearcache.errors import ConfigError, ReshardError, ServerReplyError, ShardListError
 from nearcache.rings import Ring, admits, shards_of
-from support.redis import Binary, RedisServer
+from support.resharding import (
+    KEYS,
+    B,
+    Servers,
+    change,
+    freeze,
+    lanes_live,
+    step,
+    url,
+    version,
+)
 from support.waiting import wait_until
-
-B = 0.6
-KEYS = [f"k{number}" for number in range(16)]
-Servers = dict[str, RedisServer]
-
-
-@pytest.fixture
-def servers(newest_binary: Binary) -> Iterator[Servers]:
-    """Three servers, by the names of their shards."""
-    with RedisServer(newest_binary) as a, RedisServer(newest_binary) as b, RedisServer(newest_binary) as c:
-        yield {"a": a, "b": b, "c": c}
-
-
-@pytest.fixture
-def open_at(servers: Servers) -> Iterator[Callable[..., Any]]:
-    """A function that opens a cache on shards of these names; all are closed in the end."""
-    opened: list[Any] = []
-
-    def start(names: str, **options: Any) -> Any:
-        options = {"max_staleness": B, "shard_names": list(names)} | options
-        opened.append(nearcache.open(url(servers, names), **options))
-        return opened[-1]
-
-    yield start
-    for cache in opened:
-        cache.close()
-
-
-def url(servers: Servers, names: str) -> str:
-    """Return the URL of these shards."""
-    return "unix://" + ",".join(servers[name].path for name in names)
-
-
-def change(cache: Any, servers: Servers, names: str, **options: Any) -> Any:
-    """Reshard, without pauses unless they are asked for."""
-    return cache.reshard(url(servers, names), **{"shard_names": list(names), "pause": 0.0} | options)
-
-
-def version(cache: Any) -> int:
-    """Return the version that a cache uses."""
-    return int(cache._membership.ring.version)
-
-
-def freeze(cache: Any) -> None:
-    """Let a cache follow nobody of its own accord."""
-    cache._membership._catching_up = True
-
-
-def step(cache: Any, servers: Servers, names: str, to: int) -> None:
-    """Bring a cache alone to a version, by steps of its own."""
-    freeze(cache)
-    membership = cache._membership
-    target = nearcache.cache.moving._target(cache.settings, membership.ring.old, url(servers, names), None, {
-        "shard_names": list(names),
-    })  # fmt: skip
-    while version(cache) < to:
-        ring = membership.ring
-        membership._advance(ring.begin(target) if ring.new is None else ring.following())
-
-
-def lanes_live(*caches: Any) -> None:
-    """Wait until L1 serves every lane."""
-    wait_until(lambda: all(cache.health().ok for cache in caches), what="every lane vouched for")
-
 
 # -- the change
 
@@ -317,85 +263,6 @@ def test_token_of_another_version_still_lets_nothing_older_through(
     assert token.startswith("1r2.")
     other.wait_for(token, 5.0)
     assert other.get_many(KEYS) == dict.fromkeys(KEYS, 2)
-
-
-# -- lists that do not agree
-
-
-@pytest.mark.parametrize(
-    ("names", "options", "mine"),
-    [
-        ("abc", {}, r"\[a, b, c\]"),
-        ("a", {}, r"\[a\]"),
-        ("bc", {}, r"\[b, c\]"),
-        ("ab", {"shard_weights": (1, 2)}, r"\[a x1, b x2\]"),
-        ("ab", {"placement": "ring"}, r"\[a, b\] by ring"),
-    ],
-)
-def test_open_with_another_list_is_refused_by_name(
-    open_at: Callable[..., Any], names: str, options: dict[str, Any], mine: str
-) -> None:
-    """Whether names, weights or strategy differ; the error says what this process has and what the others have."""
-    first = open_at("ab")
-    with pytest.raises(ShardListError, match=rf"started with {mine}, but shard [ab] has recorded version 1, \[a, b\]"):
-        open_at(names, **options)
-    first["k"] = 1
-    assert first["k"] == 1
-    assert open_at("ba")["k"] == 1
-
-
-def test_open_late_with_the_list_before_or_after_a_change(servers: Servers, open_at: Callable[..., Any]) -> None:
-    """In the middle of a change both are right; afterwards one is."""
-    one = open_at("ab")
-    step(one, servers, "abc", 3)
-    old, new = open_at("ab"), open_at("abc")
-    assert [version(cache) for cache in (old, new)] == [3, 3]
-    one.set_many(dict.fromkeys(KEYS, 1))
-    assert old.get_many(KEYS) == new.get_many(KEYS) == dict.fromkeys(KEYS, 1)
-    with pytest.raises(ShardListError, match=r"version 3, a change from \[a, b\] to \[a, b, c\]"):
-        open_at("bc")
-    change(old, servers, "abc")
-    with pytest.raises(ShardListError, match=r"started with \[a, b\], but .* version 4, \[a, b, c\]"):
-        open_at("ab")
-    assert version(open_at("abc")) == 4
-
-
-def test_open_with_the_old_list_while_its_shards_were_away_is_refused_when_they_are_back(
-    servers: Servers, open_at: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    """A service may start without its shards; then it is told as soon as it meets one."""
-    one = open_at("ab")
-    change(one, servers, "abc")
-    one.set_many(dict.fromkeys(KEYS, 1))
-    for server in servers.values():
-        server.save()
-        server.kill()
-    late = open_at("ab", connect_timeout=0.2, timeout=0.5)
-    for server in servers.values():
-        server.start()
-    wait_until(lambda: "started with [a, b]" in caplog.text, what="it is logged")
-    assert late.get_many(KEYS) == {}
-    with pytest.raises(ShardError):
-        late["k"] = 1
-    wait_until(lambda: one.get_many(KEYS) == dict.fromkeys(KEYS, 1), what="those with the right list go on")
-
-
-def test_record_that_was_lost_is_made_anew_with_the_list(servers: Servers, open_at: Callable[..., Any]) -> None:
-    """A flush makes nobody's list right that was wrong."""
-    one = open_at("ab")
-    wait_until(lambda: one.health().ok, what="it is live")
-    servers["a"].cli("FLUSHALL")
-    wait_until(lambda: servers["a"].cli("HGET", "nc:{default:0}:L", "c"), what="the list is recorded again")
-    with pytest.raises(ShardListError):
-        open_at("abc")
-
-
-def test_one_shard_may_have_many_addresses(make_redis: Callable[..., RedisServer]) -> None:
-    """What it is called decides nothing, as long as it is alone."""
-    server = make_redis()
-    with nearcache.open(server.url) as one, nearcache.open(server.url, shard_names=["x"]) as other:
-        one["k"] = 1
-        assert other["k"] == 1
 
 
 # -- what may go wrong

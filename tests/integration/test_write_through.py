@@ -179,25 +179,6 @@ def test_writer_that_cannot_delete_says_so_and_nothing_happens(open_cache: Opene
     assert cache.invalidate("k")
 
 
-def test_verbs_that_decide_by_a_copy_are_refused(cache: Cache[Any, Any], database: Database) -> None:
-    """The data decides. Those that change no value work."""
-    cache["k"] = 1
-    for refused in (
-        lambda: cache.add("k", 2),
-        lambda: cache.cas("k", 2, 1),
-        lambda: cache.incr("k"),
-        lambda: cache.compute("k", lambda value: value + 1),
-        lambda: cache.get_and_delete("k"),
-        lambda: cache.setdefault("other", 1),
-    ):
-        with pytest.raises(TypeError, match="write_delay"):
-            refused()
-    assert cache.touch("k", 60)
-    assert cache.gets("k")[0] == 1
-    assert cache.setdefault("k", 5) == 1
-    assert len(database.calls) == 1
-
-
 def test_decorated_functions_results_are_not_written(cache: Cache[Any, Any], database: Database) -> None:
     """They are no data, and neither is what keeps them apart."""
 
@@ -267,8 +248,6 @@ def test_aio_takes_coroutine_functions_and_threads_refuse_them(open_cache: Opene
             assert await c.pop("a") == 1
             await c.delete_many(["b"])
             assert rows == {"c": 3}
-            with pytest.raises(TypeError, match="write_delay"):
-                await c.add("d", 1)
             with pytest.raises(TypeError, match=r"coroutine function: use cache\.aio"):
                 cache["e"] = 1
 

@@ -1,4 +1,4 @@
-"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I16 beyond.
+"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I17 beyond.
 
 ======  ==========================================================================================================
 ``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.
@@ -17,6 +17,7 @@
 ``I14`` After a process has waited for a token, it reads nothing older than what the token's maker had changed.
 ``I15`` Old copies are served no longer than allowed, and what is due to be loaded anew no longer than a lease.
 ``I16`` With ``ack="replica"``, what has returned is not lost with the primary, where that replica takes over.
+``I17`` With ``consistency="lane"``, a process that has seen something of a lane reads nothing older, whatever its key.
 ======  ==========================================================================================================
 """
 
@@ -234,6 +235,7 @@ class Checker(Promises, Everywhere):
                     history.least.pop(key, None)
                     for value in list(history.alive.get(key, ())):
                         history.kill(key, value, now)
+        history.lost = history.killed.keys() - old.history.killed.keys()
         for key, number in there.items():
             history.store(key, number, None, now)
             end_ms = new.database.expires.get(NAMES.value(key))
@@ -244,10 +246,8 @@ class Checker(Promises, Everywhere):
         self._owed_again(new, lost, there)
         if self.profile.moves and lost:
             told = [History().announce(payload, 0) for change in lost for _, payload in change.published]
+            keyless = any(operation == "C" or keys and keys[0].startswith(TAG_KEY) for operation, keys in told)
             every = set(self.encoded.values())
-            keyless = any(operation == "C" for operation, _ in told) or any(
-                key.startswith(TAG_KEY) for _, keys in told for key in keys
-            )
             self.lost_somewhere(every if keyless else {key for _, keys in told for key in keys})
 
     def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
@@ -298,7 +298,7 @@ class Checker(Promises, Everywhere):
 
     def gone(self, process: Process) -> None:
         """A process has died; the next under its number knows nothing."""
-        for memory in (self._floors, self._cleared, self._versions, self._written, self._promised):
+        for memory in (self._floors, self._cleared, self._versions, self._written, self._promised, self._lanes):
             for known in [known for known in memory if known[0] is process]:
                 del memory[known]  # type: ignore[attr-defined]  # dicts of different keys
 
@@ -327,6 +327,7 @@ class Checker(Promises, Everywhere):
         self.not_below(process, key, number, floor, server)
         if self.profile.moves:
             self.current_somewhere(process, key, number, server, self.world.now)
+        self.not_before(process, key, number, self.lane_floors(process).get(lane), server)
         if number in history.born:
             self.raise_floor(process, key, server, history.born[number])
         return number

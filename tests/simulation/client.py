@@ -13,6 +13,7 @@ from nearcache.errors import ShardUnavailableError
 from nearcache.flights import Signal, strand
 from nearcache.loading import pay
 from nearcache.loading.moving import Spread, heed
+from nearcache.loading.observing import Observing
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.server import Server
@@ -57,6 +58,7 @@ class Client:
         self._missing = 0
         self._on_reply: Any = None
         self._spread: Spread | None = None
+        self._observing: Observing | None = None
         self._orphans: list[Any] = []
         self._random = self.world.stream(f"client {process.number} {number}")
         self.rest()
@@ -104,6 +106,7 @@ class Client:
         try:
             request = move(answer)
         except StopIteration as stop:
+            self.process.checker.observed(self)
             self._end(stop.value, None)
         except Violation:
             raise
@@ -124,6 +127,7 @@ class Client:
         kind = request.__class__
         self._on_reply = getattr(request, "on_reply", None)
         if isinstance(request, list):
+            self._observing = None
             self._ask(request)
         elif kind is Call:
             self._load(request)
@@ -142,12 +146,14 @@ class Client:
     def _ask(self, request: list[Any]) -> None:
         """As the runner has it, which lets both owners of a key hear of a change."""
         tier = self.process.tier
+        self._spread = None
+        if tier.observed is not None:
+            self._observing = Observing(tier, request)
+            request = self._observing.exchanges
         if tier.changing:
             self._spread = Spread(tier, request)
-            self._send(self._spread.exchanges)
-        else:
-            self._spread = None
-            self._send(request)
+            request = self._spread.exchanges
+        self._send(request)
 
     def _send(self, request: list[Any]) -> None:
         deadline = self.world.now + self._left_ns
@@ -171,6 +177,8 @@ class Client:
         if pending.turn != self.turn:
             return
         self.seen[pending.lane] = (server, pending.sequence)
+        if self._observing is not None and pending.place < len(self._observing.exchanges):
+            reply = self._observing.heard(pending.place, reply)
         self._answers[pending.place] = reply
         if self._on_reply is not None and self._missing > 1 and self._spread is None and self._random.random() < 0.5:
             try:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from nearcache.coherence import Derived
+from nearcache.coherence import Derived, Horizon, OrderedHorizon
 from nearcache.l2 import Reply, Script, load_script
 from nearcache.loading import acking, aging, bulk, filling, reading, swapping, tagging, tokens, writing
 from nearcache.loading.aging import Times
@@ -194,3 +194,23 @@ def _edited(name: str, part: bytes, other: bytes) -> Callable[[str], Script]:
         return replace(script, source=source, sha=sha1(source).hexdigest().encode())
 
     return load
+
+
+def observations_unheeded(patch: pytest.MonkeyPatch) -> None:
+    """What has been observed of a lane withholds nothing."""
+    patch.setattr(OrderedHorizon, "observe", lambda self, lane, place: None)
+
+
+def withheld_but_vouched(patch: pytest.MonkeyPatch) -> None:
+    """A heartbeat vouches for a lane that is withheld."""
+
+    def lane_vouch(self: OrderedHorizon, lane: int, until_ns: int) -> None:
+        self._until_ns[lane] = until_ns
+        Horizon.lane_vouch(self, lane, until_ns)
+
+    patch.setattr(OrderedHorizon, "lane_vouch", lane_vouch)
+
+
+def generations_trusted_while_behind(patch: pytest.MonkeyPatch) -> None:
+    """A lane's generation is taken as it was heard, though more has been observed."""
+    patch.setattr(OrderedHorizon, "is_ahead", lambda self, lane: False)

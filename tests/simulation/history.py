@@ -34,11 +34,12 @@ class History:
         current: Encoded key -> the value that L2 holds, alive or not.
         soft_ends: Value -> the instant from which on it is due to be loaded anew.
         shortened: Value -> the instant at which it was given a shorter life.
+        lost: Values that nothing newer has ended: the server took over without them.
     """
 
     __slots__ = (
-        "alive", "born", "current", "ends", "generation", "held", "killed", "least", "marks", "sequence", "shortened",
-        "soft_ends",
+        "alive", "born", "current", "ends", "generation", "held", "killed", "least", "lost", "marks", "sequence",
+        "shortened", "soft_ends",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class History:
         self.current: dict[bytes, int] = {}
         self.soft_ends: dict[int, int] = {}
         self.shortened: dict[int, int] = {}
+        self.lost: set[int] = set()
 
     def announce(self, payload: bytes, now_ns: int) -> tuple[str, list[bytes]]:
         """Take a message into account; return its operation and keys."""

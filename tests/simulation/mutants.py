@@ -24,6 +24,7 @@ from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
 from simulation import moving_mutants as moving
 from simulation.process import L1
+from simulation.runs import ORDERED
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -243,7 +244,9 @@ _RICHER: Final = 1_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
 _MOVES: Final = ("reshard", "update", "load", "get")
+_ORDERED: Final = ("get", "set", ORDERED)
 _DEAF: Final = ("half-open bus",)
+_SLOW: Final = ("slow bus",)
 _LOSSES: Final = ("lost messages",)
 _LINKS: Final = ("half-open bus", "reset bus", "slow bus", "partition")
 
@@ -307,4 +310,14 @@ MUTANTS: Final = (
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
     Mutant("who is behind does not follow", moving.nobody_follows, (), "I5", 2_000_000, _MOVES),
+    Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
+    Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),
+    Mutant(
+        "a generation is trusted although more was observed",
+        more.generations_trusted_while_behind,
+        _SLOW,
+        "I17",
+        _RICHER + 6,
+        (*_ORDERED, "clear"),
+    ),
 )

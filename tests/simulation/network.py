@@ -13,7 +13,7 @@ import hiredis
 
 from nearcache.errors import ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.l2.task import repeatable
+from nearcache.l2.task import BEHIND, repeatable
 from simulation.scripting import RedisError
 from simulation.server import Server, commands_in
 from simulation.world import MS, US, World
@@ -198,12 +198,12 @@ class DataLink(Link):
             return
         unknown = [place for place in places if server.lacks(pending.commands[place])]
         if unknown:  # as the driver has it: what waited behind a script waits again
-            unknown += [place for place in places if place > unknown[0] and pending.commands[place][0] == b"WAIT"]
+            unknown += [place for place in places if place > unknown[0] and pending.commands[place][0] in BEHIND]
         whole = [place for place in places if place not in unknown] if len(unknown) < len(places) else places
         if len(whole) > 1 and self._random() < _SPLIT:
             cut = 1 + int(self._random() * (len(whole) - 1))
             self._execute(pending, whole[:cut])
-            self.world.at(self.world.now + 1 + self.delay(), self._arrive, pending, whole[cut:] + unknown)
+            self._arrive_after(pending, 1, whole[cut:] + unknown)
             return
         if unknown and whole is places:  # now they come in full
             server.learn(pending.commands[place] for place in unknown)

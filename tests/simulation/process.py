@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered import TieredCache
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.coherence import DERIVED, Horizon
+from nearcache.coherence import DERIVED, Horizon, OrderedHorizon
 from nearcache.l2 import load_script
 from nearcache.loading import Tier
 from simulation.client import Client, Payer, Worker
@@ -108,7 +108,7 @@ class Process:
             self.tier.stale = self.store.old = OldCopies(self.tier.lanes, profile.stale_ns, self)
         self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
-        self.horizon = Horizon(lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
+        self.horizon = self._horizon()
         self._renew_ns = 0
         self.followers = [self._follower(lane) for lane in range(count)]
         self.tier.ears = self
@@ -151,6 +151,14 @@ class Process:
             horizon=self.horizon,
             ring=lambda: self.tier.now.ring,
         )
+
+    def _horizon(self) -> Horizon:
+        parts = (lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
+        if not self.profile.ordered:
+            return Horizon(*parts)
+        ordered = OrderedHorizon(*parts, lanes=self.tier.lanes)
+        self.tier.observe_with(ordered)
+        return ordered
 
     # -- time and turns
 

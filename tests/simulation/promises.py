@@ -45,6 +45,7 @@ class Promises:
         self._tag_versions: dict[int, dict[bytes, int]] = {}
         self._written: dict[tuple[Process, Any], Floor] = {}
         self._promised: dict[tuple[Process, Any], Floor] = {}
+        self._lanes: dict[tuple[Process, int], Floor] = {}
         self._taken: dict[int, Server] = {}
         self._absent: dict[bytes, list[int]] = {}
 
@@ -197,6 +198,39 @@ class Promises:
         """The child has changed nothing yet."""
         for known in [known for known in self._written if known[0] is process]:
             del self._written[known]
+
+    # -- the order of all that a lane tells
+
+    def observed(self, client: Client) -> None:
+        """A process is told what this client's servers have answered."""
+        process = client.process
+        for lane, (server, sequence) in client.seen.items() if process.profile.ordered else ():
+            held = self._lanes.get((process, lane))
+            if held is None or held[0] is not server or held[1] < sequence:
+                self._lanes[process, lane] = (server, sequence)
+
+    def lane_floors(self, process: Process) -> dict[int, Floor]:
+        """What a process has seen of each lane by now."""
+        return {lane: floor for (other, lane), floor in self._lanes.items() if other is process}
+
+    def in_order(self, client: Client, key: str, number: int, since_ns: int, floors: dict[int, Floor]) -> None:
+        """A value that L2 has answered must not be older than what had been seen of its lane when it was asked for."""
+        process = client.process
+        lane = process.tier.place(key)[0]
+        if lane in floors and process.old_served.get(number, 0) < since_ns:
+            seen = client.seen.get(lane)
+            server = self.followed(process, lane) if seen is None else seen[0]
+            self.not_before(process, key, number, floors[lane], server)
+
+    def not_before(self, process: Process, key: str, number: int, floor: Floor | None, server: Server) -> None:
+        """A value must not have ended before what had been seen of its lane, unless a failover has set that back."""
+        if floor is None or floor[0] is not server or number in server.history.lost:
+            return
+        self.count("I17")
+        killed = server.history.killed.get(number)
+        if killed is not None and killed[1] <= floor[1]:
+            ended = f"ended by change {killed[1]}"
+            self.fail("I17", f"{process} reads {key}={number}, {ended}, after it had seen the lane at {floor[1]}")
 
     # -- changes of what is there
 

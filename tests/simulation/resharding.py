@@ -2,7 +2,7 @@
 
 The operator is as good as people are who have read the documentation: of one change he does not begin another before
 it is finished; what failed he asks for again, perhaps of another process; and processes that are started get the list
-that he has written down, the new one as soon as he has asked for it, or still the one before.
+that he has written down, the new one as soon as the change has begun, or still the one before.
 """
 
 from __future__ import annotations
@@ -247,8 +247,14 @@ class Operator:
 
     def opens(self, process: Process) -> None:
         """A process has been started, or starts."""
-        place = int(self._random.random() * len(self.lists)) if process.incarnation else 0
-        self._open(process, process.incarnation, self.lists[place])
+        known = self.lists if self._has_begun() else self.lists[-1:]
+        place = int(self._random.random() * len(known)) if process.incarnation else 0
+        self._open(process, process.incarnation, known[place])
+
+    def _has_begun(self) -> bool:
+        """Whether shards have been told of the new list: new ones that know of none tell nobody."""
+        rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
+        return any(ring.new is not None or ring.old.is_same(self.lists[0]) for ring in rings)
 
     def _open(self, process: Process, incarnation: int, shards: Shards) -> None:
         if incarnation != process.incarnation:
@@ -262,7 +268,8 @@ class Operator:
                 return
             if isinstance(aside.error, ShardListError):
                 process.shut()
-                others = [each for each in self.lists if not each.is_same(shards)] or self.lists
+                known = self.lists if self._has_begun() else self.lists[-1:]
+                others = [each for each in known if not each.is_same(shards)] or self.lists
                 self._world.at(self._world.now + 10 * MS, self._open, process, process.incarnation, others[0])
             else:
                 process.opened()

@@ -22,6 +22,8 @@ _RECOVERY_NS: Final = 4 * S
 MOVING_FROM: Final = 2_000_000
 #: Two in three of the seeds from here on do more. Those below are as they were when some of them found something.
 RICHER_FROM: Final = 1_000_000
+#: Among busy kinds of operations: under ``consistency="lane"``.
+ORDERED: Final = "ordered"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Plan:
         world = World(seed)
         profile = Profile.draw(world.stream("profile"))
         if seed >= RICHER_FROM and (busy or seed % 3):
-            enrich(profile, world.stream("further"), busy)
+            enrich(profile, world.stream("further"), [kind for kind in busy if kind != ORDERED])
+            profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
         if shards is not None:
             profile.shards = shards
         if "reshard" in busy or (seed >= MOVING_FROM and seed % 4 == 0):

@@ -92,6 +92,7 @@ class Profile:
     lag_ns: int = 0
     ack_ms: int = 0
     moves: bool = False
+    ordered: bool = False
     _kinds: list[str] = field(default_factory=list)
     _sums: list[float] = field(default_factory=list)
 
@@ -172,6 +173,7 @@ class Running:
         checker = process.checker
         self.floors = {key: checker.floor(process, key) for key in operation.keys}
         self.tag_floors = checker.tag_floors(process) if process.profile.tags else {}
+        self.lane_floors = checker.lane_floors(process)
 
     def __repr__(self) -> str:
         return f"{self.client} {self.operation.kind}({', '.join(self.operation.keys)})"
@@ -227,7 +229,8 @@ class Running:
         if value is ABSENT:
             checker.absent(client, key, checker.encoded[key], self.begun_ns)
         else:
-            checker.read(client, key, value, self.begun_ns, self.floors[key], self.tag_floors)
+            number = checker.read(client, key, value, self.begun_ns, self.floors[key], self.tag_floors)
+            checker.in_order(client, key, number, self.begun_ns, self.lane_floors)
 
     def wanted(self, key: str) -> Loading:
         """The request to load a key."""

@@ -3,7 +3,6 @@ are none."""
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -49,11 +48,3 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-@pytest.fixture(autouse=True)
-def small_collections() -> Iterator[None]:
-    """Let a collection look at what the test made, not at all of pytest: some tests collect thousands of times."""
-    gc.freeze()
-    yield
-    gc.unfreeze()

@@ -26,6 +26,8 @@ def opening(url: str, **usual: Any) -> Iterator[Opener]:
         opened.append(nearcache.open(url, **usual | options))
         return opened[-1]
 
-    yield opener
-    for cache in opened:
-        cache.close()
+    try:
+        yield opener
+    finally:
+        for cache in opened:
+            cache.close()

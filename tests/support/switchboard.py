@@ -37,18 +37,34 @@ class Switchboard:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[str, socket.socket, socket.socket]] = []
         self._threads: list[threading.Thread] = []
+        self._flows = {DATA: threading.Event(), SUBSCRIPTION: threading.Event()}
+        self.let_go(DATA)
+        self.let_go(SUBSCRIPTION)
         self._start(self._accept)
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self._listener.getsockname()[1])
 
     @property
     def url(self) -> str:
         """What ``nearcache.open`` takes."""
-        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def cut(self, kind: str) -> None:
         """Close all connections of a kind."""
         for each, *ends in list(self._pairs):
             if each == kind:
                 self._hang_up(*ends)
+
+    def hold_back(self, kind: str) -> None:
+        """Keep what servers say on connections of a kind, until it is let go."""
+        self._flows[kind].clear()
+
+    def let_go(self, kind: str) -> None:
+        """Pass it on, in order."""
+        self._flows[kind].set()
 
     def __enter__(self) -> Switchboard:
         return self
@@ -57,6 +73,8 @@ class Switchboard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._hang_up(self._listener)
+        self.let_go(DATA)
+        self.let_go(SUBSCRIPTION)
         self.cut(DATA)
         self.cut(SUBSCRIPTION)
         for thread in self._threads:
@@ -106,11 +124,12 @@ class Switchboard:
             if end.family == socket.AF_INET:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._pairs.append((kind, client, server))
-        self._start(self._answers, server, client)
+        self._start(self._answers, kind, server, client)
         return server
 
-    def _answers(self, server: socket.socket, client: socket.socket) -> None:
+    def _answers(self, kind: str, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
+                self._flows[kind].wait()
                 client.sendall(data)
         self._hang_up(client, server)

@@ -1,11 +1,11 @@
-"""Checked by mypy, never run: what a type checker makes of ``cache.aio`` in a user's program."""
+"""Checked by mypy and pyright, never run: what a type checker makes of ``cache.aio`` in a user's program."""
 
 from __future__ import annotations
 
 from typing_extensions import assert_type
 
 import nearcache
-from nearcache import Cache, Idle, MemoryCache, SelfTest
+from nearcache import Cache, DeadLetter, EntryEvent, Idle, MemoryCache, SelfTest, Subscription
 from nearcache.aio import AsyncCache, AsyncView
 
 prices: Cache[str, int] = nearcache.open("memory://", maxsize=100)
@@ -88,3 +88,42 @@ async def use_views() -> None:
     assert_type(await users.setdefault(7, "x"), str | None)
     assert_type(await users.get_many([7]), dict[int, str])
     await users.set("a", "b")  # type: ignore[arg-type]  # a key of another type
+    assert_type(await users.get(7), str | None)
+    assert_type(await users.get(7, 0), str | int)
+    assert_type(await users.pop(7), str)
+    assert_type(await users.incr(7), int)
+
+
+async def use_verbs() -> None:
+    """As for threads."""
+    c = prices.aio
+    assert_type(await c.add("a", 1, ttl=5, tags=["t"]), bool)
+    assert_type(await c.replace("a", 1), bool)
+    value, version = await c.gets("a")
+    assert_type(version, int)
+    assert_type(await c.cas("a", value, version), bool)
+    assert_type(await c.incr("a"), int)
+    assert_type(await c.decr("a", 2, initial=1), int)
+    assert_type(await c.compute("a", lambda there: int(there) + 1), int)
+    assert_type(await c.append("a", b"x"), bool)
+    assert_type(await c.prepend("a", "x"), bool)
+    assert_type(await c.touch("a", Idle(5)), bool)
+    await c.get_and_set("a", 1)
+    await c.get_and_delete("a")
+    await c.get_and_touch("a", 5)
+    await c.compute("a", repr)  # type: ignore[arg-type]  # it makes a value of another type
+
+
+async def use_listeners_and_queues() -> None:
+    """A listener may be a coroutine function; what waits to be written is as for threads."""
+    c = prices.aio
+
+    async def note(event: EntryEvent) -> None:
+        assert_type(event.has_value, bool)
+
+    with c.listen(note, events=["created"], queue=10) as subscription:
+        assert_type(subscription, Subscription)
+    await c.flush(timeout=5)
+    assert_type(await c.dead_letters(), list[DeadLetter])
+    assert_type(await c.replay_dead_letters(), int)
+    assert_type(await c.discard_dead_letters(["0-1-0"]), int)

@@ -1,4 +1,4 @@
-"""Checked by mypy, never run: what a type checker makes of a cache in a user's program."""
+"""Checked by mypy and pyright, never run: what a type checker makes of a cache in a user's program."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing_extensions import assert_type
 
 import nearcache
 from nearcache import Cache, CacheInfo, EntryEvent, Health, MemoryCache, RemovalCause, SelfTest, Stats
+from nearcache.aio import AsyncView
+from nearcache.cache.namespaces import View
 from nearcache.events import EventKind
 
 assert_type(nearcache.open(), Cache[Any, Any])
@@ -78,6 +80,50 @@ def read_through() -> None:
     assert_type(prices.refresh("a", load_newer), int)
     prices.get_or_load_many(["a"], lambda skus: dict.fromkeys(skus, "x"))  # type: ignore[arg-type]  # other values
     prices.get_or_load("a", lambda sku: nearcache.Loaded("x"))  # type: ignore[arg-type]  # likewise
+
+
+def use_verbs() -> None:
+    """Verbs know the value's type; what they return for nothing is the caller's own."""
+    assert_type(prices.add("a", 1, ttl=5, tags=["t"]), bool)
+    assert_type(prices.replace("a", 1), bool)
+    value, version = prices.gets("a")
+    assert_type(version, int)
+    assert_type(prices.cas("a", value, version), bool)
+    assert_type(prices.incr("a", 2, initial=1, ttl=5), int)
+    assert_type(prices.decr("a"), int)
+    assert_type(prices.compute("a", lambda there: int(there) + 1, default=0), int)
+    assert_type(prices.append("a", b"x"), bool)
+    assert_type(prices.prepend("a", "x"), bool)
+    assert_type(prices.touch("a", nearcache.Idle(5)), bool)
+    prices.get_and_set("a", 1)
+    prices.get_and_delete("a", None)
+    prices.get_and_touch("a", 5, default=0)
+    assert_type(prices.setdefault("a", 1), int | None)
+    prices.add("a", "1")  # type: ignore[arg-type]  # a wrong value
+    prices.compute("a", repr)  # type: ignore[arg-type]  # it makes a value of another type
+    prices.append("a", 1)  # type: ignore[arg-type]  # no text
+
+
+def use_groups() -> None:
+    """Views have types of their own; holds and tokens are what they say."""
+    users: View[int, str] = prices.view("users")
+    assert_type(users[1], str)
+    assert_type(users.get(1), str | None)
+    assert_type(users.get(1, 2), str | int)
+    assert_type(users.pop(1), str)
+    assert_type(users.pop(1, None), str | None)
+    assert_type(users.get_many([1]), dict[int, str])
+    assert_type(users.incr(1), int)
+    assert_type(users.aio, AsyncView[int, str])
+    assert_type(list(users), list[int])
+    users["a"] = "x"  # type: ignore[index]  # a key of another type
+    prices.invalidate_tag("t")
+    with prices.hold(["a"], 5, linger=1):
+        pass
+    assert_type(prices.token(), str)
+    prices.wait_for(prices.token(), timeout=1)
+    prices.set("a", 1, ttl=nearcache.Idle(5))
+    prices.set("a", 1, ttl=lambda key, value: nearcache.Idle(len(key) + value))
 
 
 def use_as_mapping() -> None:

@@ -1,4 +1,4 @@
-"""Checked by mypy, never run: what a type checker makes of options and errors."""
+"""Checked by mypy and pyright, never run: what a type checker makes of options and errors."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 from chaos import records as r
 from chaos.check import WITNESS, Limits, Verdict, covered, evidence, judge
 from chaos.ground import Ground, Span
+from chaos.servers import ROAMING
 
 MS = 1_000_000
 LIMITS = Limits(bound_ns=1_000 * MS, call_ns=2_000 * MS)
@@ -61,8 +62,8 @@ class Story:
         self, limits: Limits = LIMITS, *, resets: tuple[Span, ...] = (), erasures: tuple[Span, ...] = (),
         pauses: tuple[tuple[int, Span], ...] = (),
     ) -> tuple[Ground, Verdict]:  # fmt: skip
-        """The verdict. Keys 0 to 4 are on shard 0, the others on shard 1."""
-        shards = np.array([0] * 5 + [1] * 5)
+        """The verdict. Keys 0 to 4 are on shard 0, 5 to 9 on shard 1, and the last one may be on either."""
+        shards = np.array([0] * 5 + [1] * 5 + [ROAMING])
         ground = Ground(np.array(self._records, r.RECORD), shards, resets, erasures)
         return ground, judge(ground, limits, pauses)
 
@@ -164,6 +165,20 @@ def test_hit_after_a_rollback_is_not_accused(story: Story) -> None:
     assert story.accused(resets=(span(500, 1_000, shard=1),)) == ["I1"]
     story.write(1_200, 1_201)
     assert story.accused(resets=rollback) == ["I1"]
+
+
+def test_key_that_may_have_moved_is_excused_by_any_server_and_emptied_by_none(story: Story) -> None:
+    """Nobody knows where it was at that moment; writes count as ever."""
+    old = story.write(0, 1, key=10)
+    story.write(10, 11, key=10)
+    story.read(old, 3_000, 3_001, key=10)
+    assert story.accused() == ["I1"]
+    assert story.accused(resets=(span(500, 1_000, shard=0),)) == []
+    assert story.accused(resets=(span(500, 1_000, shard=1),)) == []
+    other = Story()
+    kept = other.write(0, 1, key=10)
+    other.read(kept, 1_200, 1_201, key=10)
+    assert other.accused(erasures=(span(10, 11, shard=0), span(10, 11, shard=1))) == []
 
 
 def test_hit_before_a_rollback_is_accused_all_the_same(story: Story) -> None:

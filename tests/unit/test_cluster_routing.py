@@ -10,7 +10,7 @@ import pytest
 from nearcache.errors import ServerReplyError, ShardError, ShardUnavailableError
 from nearcache.l2 import Exchange, Introduction, Reply, load_script
 from nearcache.l2.clustermap import NOWHERE, ClusterMap, _address
-from nearcache.l2.routing import Batch, Pause, Refresh, Router, Send
+from nearcache.l2.routing import Batch, OnReply, Pause, Refresh, Router, Send
 from nearcache.options import Endpoint
 
 SECOND = 1_000_000_000
@@ -62,9 +62,11 @@ class Scene:
         known = self.introduced or (lane, identity) in self.heard
         return [] if known else [load_script("adopt").call([b"L%d" % lane], [b"1"])]
 
-    def run(self, *exchanges: Exchange, seconds: float = 10.0) -> list[Reply | ShardError]:
+    def run(
+        self, *exchanges: Exchange, seconds: float = 10.0, on_reply: OnReply | None = None
+    ) -> list[Reply | ShardError]:
         """Carry out exchanges; return the results."""
-        course = self.router.course(exchanges, self.now + int(seconds * SECOND))
+        course = self.router.course(exchanges, self.now + int(seconds * SECOND), on_reply=on_reply)
         answer: Any = None
         while True:
             try:
@@ -73,7 +75,11 @@ class Scene:
                 return cast("list[Reply | ShardError]", stop.value)
             answer = None
             if isinstance(request, Send):
-                answer = [self._perform(batch) for batch in request.batches]
+                answer = []
+                for number, batch in enumerate(request.batches):
+                    answer.append(self._perform(batch))
+                    if request.on_reply is not None:
+                        request.on_reply(number, answer[-1])
             elif isinstance(request, Refresh):
                 self.refreshed += 1
                 if self.after_refresh is not None:
@@ -108,6 +114,49 @@ def test_exchanges_of_one_node_go_in_one_batch() -> None:
     assert sorted(scene.sent) == [("a", [b"GET", b"PTTL", b"GET"]), ("b", [b"GET"])]
     assert [reply.values for reply in found] == [[("a", b"x")], [("b", b"y")], [("a", b"k"), ("a", b"k")]]
     assert [reply.identity for reply in found] == [100, 101, 100]
+
+
+def test_quick_nodes_answers_are_told_before_the_others_have_answered() -> None:
+    """Each once, by its place, as it is in the end."""
+    scene = Scene(["a", "b", "a"], lambda host, command: host.encode())
+    told: list[tuple[int, Any, int]] = []
+    found = scene.run(
+        Exchange(0, READ), Exchange(1, READ), Exchange(2, READ),
+        on_reply=lambda place, reply: told.append((place, reply, len(scene.sent))),
+    )  # fmt: skip
+    assert told == [(0, found[0], 1), (2, found[2], 1), (1, found[1], 2)]
+
+
+def test_answer_that_leads_elsewhere_is_not_told_until_it_is_followed() -> None:
+    """What is told is final; a piece of an answer, which comes by ASK, is told of with the whole."""
+
+    def answer(host: str, command: Any) -> Any:
+        if host == "a":
+            return "MOVED 0 b:7000"
+        if host == "c" and command[0] == b"GET":
+            return "ASK 1 d:7000"
+        return host.encode()
+
+    scene = Scene(["a", "c", "d"], answer)
+    told: list[tuple[int, Any]] = []
+    found = scene.run(
+        Exchange(0, READ), Exchange(1, READ), Exchange(2, READ),
+        on_reply=lambda place, reply: told.append((place, reply)),
+    )  # fmt: skip
+    assert [place for place, _ in told] == [2, 0]
+    assert all(reply == found[place] for place, reply in told)
+    assert [reply.values for reply in replies(found)] == [[b"b", b"b"], [b"c", b"d"], [b"d", b"d"]]
+
+
+def test_failure_is_told_only_when_nobody_else_can_answer() -> None:
+    """A lane whose node is gone may have found another by the time the rest has answered."""
+    gone = ShardUnavailableError("a", "refused")
+    scene = Scene(["a", "b"], lambda host, command: gone if host == "a" else host.encode())
+    scene.after_refresh = ["c", "b"]
+    told: list[tuple[int, Any]] = []
+    found = replies(scene.run(Exchange(0, READ), Exchange(1, READ), on_reply=lambda *each: told.append(each)))
+    assert [place for place, _ in told] == [1, 0]
+    assert found[0].values == [b"c", b"c"]
 
 
 def test_moved_is_followed_and_remembered() -> None:

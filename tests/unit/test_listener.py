@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import weakref
@@ -160,24 +161,27 @@ def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
     assert not thread.is_alive()
 
 
-def no_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
+def no_thread(monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception] = RuntimeError) -> threading.Event:
     """Let the next thread of this name not come to be. Returns what tells that it has happened."""
     refused, start = threading.Event(), threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
         if thread.name.startswith(name) and not refused.is_set():
             refused.set()
-            raise RuntimeError("can't start new thread")
+            raise error("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     return refused
 
 
-def test_listener_outlives_a_lack_of_threads_to_connect_with(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_listener_outlives_a_lack_of_threads_to_connect_with(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     """The process is at its limit for a moment: it tries again, instead of leaving L1 dark for ever."""
     _, source, lane, listener = scene
-    refused = no_thread(monkeypatch, "nearcache-connect")
+    refused = no_thread(monkeypatch, "nearcache-connect", error)
     source.servers[-1].close()
     assert refused.wait(TIMEOUT)
     answer(source, seq=0, wid=0)
@@ -206,6 +210,64 @@ def test_listener_outlives_what_nobody_expected(
     assert source.alive.acquire(timeout=TIMEOUT)
     assert lane.state is State.LIVE
     assert "out of order" in caplog.text
+
+
+class Hostile(logging.Handler):
+    """A handler of the user's that raises whatever is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_listener_outlives_a_log_that_cannot_be_written(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """In the moment in which it says that it begins anew, and whatever the reason for that was."""
+    _, source, lane, listener = scene
+    assert source.alive.acquire(timeout=TIMEOUT)
+    hostile, log = Hostile(), logging.getLogger("nearcache")
+
+    def tend() -> None:
+        monkeypatch.undo()
+        raise error("out of order")
+
+    monkeypatch.setattr(listener, "_tend", tend)
+    log.addHandler(hostile)
+    try:
+        listener.wake()
+        answer(source, seq=0, wid=0)
+        assert source.alive.acquire(timeout=TIMEOUT)
+    finally:
+        log.removeHandler(hostile)
+    assert lane.state is State.LIVE
+    assert listener._thread.is_alive()
+
+
+@pytest.mark.parametrize("when", ["while it was made", "before it was read"])
+def test_listener_outlives_a_connection_that_failed_in_a_way_of_its_own(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """An exit in the thread that makes it, and a socket that somebody else has closed: another one is made."""
+    _, source, lane, listener = scene
+    assert source.alive.acquire(timeout=TIMEOUT)
+    connect = source.connect_listener
+
+    def fail(shard: int) -> OneLink:
+        monkeypatch.undo()
+        if when == "while it was made":
+            raise SystemExit
+        link = connect(shard)
+        assert source.connected.acquire(timeout=TIMEOUT)
+        link.sock.close()
+        return link
+
+    monkeypatch.setattr(source, "connect_listener", fail)
+    source.servers[-1].close()
+    answer(source, seq=0, wid=0)
+    assert source.alive.acquire(timeout=TIMEOUT)
+    assert lane.state is State.LIVE
+    assert listener._thread.is_alive()
 
 
 def test_listener_that_had_no_thread_is_started_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,11 +12,13 @@ from nearcache._store import Op, Store
 from nearcache.codecs import ValueCodec
 from nearcache.codecs.safe import SafeCodec
 from nearcache.coherence import pack_token, parse_token, version_of
-from nearcache.errors import ConfigError, ShardUnavailableError
+from nearcache.errors import ConfigError, NotReplicatedError, ServerReplyError, ShardUnavailableError
 from nearcache.keys import encode_key, slot_of
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Tier
+from nearcache.loading.acking import confirmed
 from nearcache.loading.moving import Spread
+from nearcache.loading.steps import Steps
 from nearcache.options import Endpoint
 from nearcache.rings import FIRST, SLOTS, Ring, Shards, admits, moved, shards_of, version_in
 
@@ -200,6 +204,42 @@ def test_other_owner_that_fails_fails_the_change_and_is_owed() -> None:
     spread = Spread(tier, [tier.invalidate_exchange(lane, [encoded], 8)])
     spread.interrupted()
     assert tier.is_owed(2, encoded)
+
+
+def test_change_that_waits_for_a_replica_waits_at_both_owners() -> None:
+    """It is confirmed when both are, and the error names the shard whose replica has said nothing."""
+    tier = tier_at(2)
+    tier.ack_ms = 100
+    key = next(key for key in range(999) if tier.other is not None and tier.other[slot_of(encode_key(key))] == 2)
+    lane, encoded = tier.place(key)
+    change = tier.invalidate_exchange(lane, [encoded], 7)
+
+    def made(own: Any, others: Any) -> Any:
+        steps = asked_for(tier, change)
+        spread = Spread(tier, next(steps))
+        assert [[str(command[0]) for command in commands[1:]] for _, commands in spread.exchanges] == [["b'WAIT'"]] * 2
+        acknowledged = [1, b"0" * 16, 0, b"%016x" % 5, b"3"]
+        replies = [Reply([list(acknowledged), number], 1) for number in (own, others)]
+        with pytest.raises(StopIteration) as stop:
+            steps.send(spread.gathered(replies))
+        return stop.value.value
+
+    assert made(1, 1) == [Reply([[1, b"0" * 16, 0, b"%016x" % 5, b"3"]], 1)]
+    for own, others, shard in ((1, 0, "c"), (0, 1, tier.shard_names[lane]), (0, 0, "c")):
+        with pytest.raises(NotReplicatedError) as caught:
+            made(own, others)
+        assert caught.value.shard == shard
+    refused = ServerReplyError("c", "NOPERM no WAIT here")
+    with pytest.raises(NotReplicatedError) as caught:
+        made(1, refused)
+    assert caught.value.__cause__ is refused
+    assert not tier.is_owed(2, encoded)
+
+
+@confirmed
+def asked_for(tier: Tier, exchange: Exchange) -> Steps[Any]:
+    """Send one exchange; return the replies."""
+    return (yield [exchange])
 
 
 def test_reads_and_fills_are_spread_to_nobody() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 
-from nearcache.bus import Followed
+from nearcache.bus import Followed, RoamingListener
 from nearcache.bus.roaming import RoamingFollower
 from nearcache.coherence import State
 from nearcache.errors import ServerReplyError
@@ -237,3 +238,47 @@ def test_connection_lost_all_lanes_are_down() -> None:
     assert scene.follower.gave_up == "no reply to a heartbeat"
     assert [lane.state for lane in scene.lanes] == [State.DOWN, State.DOWN]
     assert scene.left == []
+
+
+class Nodes:
+    """A cluster of one node, which nobody can connect to."""
+
+    def place_of(self, lane: int) -> int:
+        return 5
+
+    def connect_listener(self, place: int) -> Any:
+        raise ConnectionRefusedError
+
+    def search(self) -> None:
+        """There is nothing to find out."""
+
+
+@pytest.mark.parametrize("when", ["put on a connection", "turned away"])
+def test_child_forked_while_a_lane_is_between_two_places_follows_it(when: str) -> None:
+    """The parent's thread does not go on in the child: what it had in hand is looked for anew, as all else is."""
+    scene = Scene(2)
+    nodes: Any = Nodes()
+    listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
+    try:
+        listener._connect_missing()
+        (connection,) = listener._connections
+        assert [each.number for each in connection.follower.followed] == [0, 1]
+        if when == "turned away":
+            listener._follower_at(connection).leave(connection.follower.followed[0], "the slot has gone")
+        else:
+            connection.follower.followed = connection.follower.followed[1:]
+        listener.after_fork()
+        assert [listener.await_key(lane, b"sk", lambda: None) for lane in (0, 1)] == [False, False]
+        listener._connect_missing()
+        assert [each.number for each in listener._connections[0].follower.followed] == [0, 1]
+    finally:
+        listener.stop()
+
+
+def test_lane_that_is_nowhere_has_no_place_in_its_history() -> None:
+    """Who asks in the moment in which it comes to its connection is told so, and keeps nothing."""
+    scene = Scene(1)
+    nodes: Any = Nodes()
+    listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
+    assert listener.place(0) is None
+    listener.stop()

@@ -31,6 +31,7 @@ from ..coherence import (
     Forked,
     Horizon,
     Lane,
+    OrderedHorizon,
     Reconnect,
     State,
     Suspect,
@@ -115,6 +116,7 @@ class Follower:
         self._watched = watched
         self._keeper = keeper
         self._horizon = horizon
+        self._ordered = horizon if isinstance(horizon, OrderedHorizon) else None
         self._ring = ring
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
@@ -203,6 +205,8 @@ class Follower:
             lane.applied = (lane.position.epoch, seq)
             lane.counters.received += messages
             self.dropped[ear.lane] += dropped
+            if self._ordered is not None:
+                self._ordered.caught_up(ear.lane)
 
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
@@ -445,6 +449,8 @@ class Follower:
                 target.lane_dark(number)
         if position is not None and each.lane.position is position:
             each.lane.applied = (position.epoch, position.seq)
+            if self._ordered is not None:
+                self._ordered.caught_up(number)
 
     def _give_up(self, each: Followed, reason: str) -> None:  # noqa: ARG002  for the subclass
         """Nothing can be vouched for on a lane as it is."""

@@ -46,7 +46,7 @@ class GrowingListener(Listener):
         if self._observer is not None:
             connection.follower.report_to(self._observer)
         self._followers[number] = connection.follower
-        self._changes.append(lambda: self._connections.append(connection))
+        self._changes.append(lambda: self._add(connection))
         self._hasten()
 
     def leave(self, number: int) -> None:
@@ -65,6 +65,10 @@ class GrowingListener(Listener):
         self._due_ns = 0
         self.wake()
 
+    def _add(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            self._connections.append(connection)
+
     def _leave(self, number: int) -> None:
         for connection in [each for each in self._connections if each.place == number]:
             connection.follower.lost("no shard any more")
@@ -74,7 +78,10 @@ class GrowingListener(Listener):
     def _take_arrivals(self) -> None:
         super()._take_arrivals()
         while self._changes:
-            self._changes.popleft()()
+            try:
+                self._changes[0]()  # twice does no harm: a child may be forked in the middle of it
+            finally:
+                self._changes.popleft()
 
     def _subscribe(self, connection: Connection, link: Any) -> None:
         if connection in self._connections:

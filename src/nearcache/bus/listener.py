@@ -122,7 +122,7 @@ class Listener:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._watch.add(self._wake_in.fileno())
-        self._arrivals: queue.SimpleQueue[tuple[Connection, Link | Exception]] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[tuple[Connection, Link | BaseException]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -232,7 +232,7 @@ class Listener:
             while not self._stopping.is_set():
                 try:
                     self._turn()
-                except Exception as error:  # noqa: BLE001  whatever it was, somebody has to listen
+                except BaseException as error:  # noqa: BLE001  whatever it was, somebody has to listen
                     self._recover(error)
         finally:
             self._stopping.set()
@@ -253,12 +253,13 @@ class Listener:
         if self._clock() >= self._due_ns:
             self._keep_house()
 
-    def _recover(self, error: Exception) -> None:
+    def _recover(self, error: BaseException) -> None:
         """Begin anew after what nobody expected: a thread that ended would leave L1 dark for good."""
-        _log.exception("the listener begins anew")
         for connection in self._connections:
             connection.follower.lost(f"the listener failed: {error!r}")
             self._drop_link(connection)
+        with contextlib.suppress(Exception):  # a handler of the user's that raises is no reason to end either
+            _log.error("the listener begins anew", exc_info=error)
         self._stopping.wait(_BACKOFF_FIRST_S)
 
     def _notice_sleep(self) -> None:
@@ -317,14 +318,14 @@ class Listener:
                 )
                 try:
                     thread.start()
-                except RuntimeError as error:  # no thread can be had now, which is no reason for this one to end
+                except (RuntimeError, MemoryError) as error:  # no thread can be had now: no reason for this one to end
                     self._fail(connection, error)
 
     def _connect(self, connection: Connection, arrivals: queue.SimpleQueue[Any]) -> None:
         """Runs in a thread of its own."""
         try:
             arrivals.put((connection, self._source.connect_listener(connection.place)))
-        except Exception as error:  # noqa: BLE001  whatever it was, it has to be tried again
+        except BaseException as error:  # noqa: BLE001  whatever it was, it has to be tried again
             arrivals.put((connection, error))
         self.wake()
         if self._stopping.is_set():
@@ -336,13 +337,13 @@ class Listener:
                 connection, arrival = self._arrivals.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(arrival, Exception):
+            if isinstance(arrival, BaseException):
                 self._fail(connection, arrival)
             else:
                 connection.connecting = False
                 self._subscribe(connection, arrival)
 
-    def _fail(self, connection: Connection, error: Exception) -> None:
+    def _fail(self, connection: Connection, error: BaseException) -> None:
         connection.connecting = False
         for each in connection.follower.followed:
             each.lane.last_error = str(error)
@@ -452,8 +453,9 @@ class Listener:
     def _drop_link(self, connection: Connection) -> None:
         link, connection.link = connection.link, None
         if link is not None:
-            self._watch.remove(link.sock.fileno())
-            del self._by_descriptor[link.sock.fileno()]
+            with contextlib.suppress(ValueError):  # one that could not even be begun to watch
+                self._watch.remove(link.sock.fileno())
+            self._by_descriptor.pop(link.sock.fileno(), None)
             link.close()
             connection.blocked = False
             self._back_off(connection)
@@ -483,5 +485,5 @@ class Listener:
                 _, arrival = self._arrivals.get_nowait()
             except queue.Empty:
                 return
-            if not isinstance(arrival, Exception):
+            if not isinstance(arrival, BaseException):
                 arrival.close()

@@ -200,6 +200,9 @@ class _Nobody(RoamingFollower):
         self._awaited = {}
         self._awaited_lock = threading.RLock()
 
+    def place(self, number: int) -> None:
+        """Nothing has been heard."""
+
 
 class _Beginning:
     """What is expected after a subscription was asked for: a push that says so, or else an error reply."""
@@ -284,9 +287,9 @@ class RoamingListener(Listener):
     def after_fork(self) -> None:
         super().after_fork()
         self._seeking = threading.Lock()
-        for connection in self._connections:
-            for each in connection.follower.followed:
-                self._homeless[each.number] = 0
+        # All of them: the parent's thread may have been about to put one on a connection, or to turn one away.
+        self._homeless = dict.fromkeys(range(len(self._lanes)), 0)
+        self._followers = dict.fromkeys(range(len(self._lanes)), _Nobody())
         self._connections = []
 
     # -- the thread
@@ -357,7 +360,7 @@ class RoamingListener(Listener):
         if connection.link is not None and self._follower_at(connection).left:
             self._follow_up(connection)
 
-    def _fail(self, connection: Connection, error: Exception) -> None:
+    def _fail(self, connection: Connection, error: BaseException) -> None:
         super()._fail(connection, error)
         self._vacate(connection, str(error))
 

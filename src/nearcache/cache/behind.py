@@ -180,7 +180,7 @@ class Scribe:
     def _write(self, changes: list[Change]) -> None:
         """Have changes written: at once where that can be, one by one where it fails."""
         values: dict[Any, tuple[Change, Any]] = {}
-        deletions: dict[Any, Change] = {}
+        deletions: dict[Any, tuple[Change, Any]] = {}
         for change in changes:
             try:
                 key, value = read_change(self._tier, change)
@@ -191,21 +191,28 @@ class Scribe:
                 self._bury(
                     change, f"given to {change.deliveries} owners of the queue and never settled: it may end processes"
                 )
-            elif value is ABSENT:
-                deletions[key] = change
             else:
-                values[key] = (change, value)
+                (deletions if value is ABSENT else values)[key] = (change, value)
+        values = self._owned(values)
         write_many, delete_many = self._writer.write_many, self._writer.delete_many
         self._part(
             [change for change, _ in values.values()],
             None if write_many is None else partial(write_many, {key: value for key, (_, value) in values.items()}),
             [self._one_value(key, value) for key, (_, value) in values.items()],
         )
+        deletions = self._owned(deletions)
         self._part(
-            list(deletions.values()),
+            [change for change, _ in deletions.values()],
             None if delete_many is None else partial(delete_many, list(deletions)),
             [self._one_deletion(key) for key in deletions],
         )
+
+    def _owned(self, part: dict[Any, tuple[Change, Any]]) -> dict[Any, tuple[Change, Any]]:
+        """Return what is still this process's to write: the answer to what came before may say that a queue is not.
+
+        Then its new owner may have written later changes of the same keys by now.
+        """
+        return {key: each for key, each in part.items() if self._queues.owns(self._tier, each[0].lane)}
 
     def _one_value(self, key: Any, value: Any) -> Callable[[], object]:
         writer = self._writer

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._store import Store
+from ..answers import is_coroutine_loader
+from ..changes import Change, Swapped, adding
 from ..freshness import Ttl
 from ..loading import (
     DIRECT,
     MISSING,
     Room,
+    Source,
     Steps,
     Tag,
     Tier,
@@ -21,8 +24,11 @@ from ..loading import (
     invalidate,
     invalidate_many,
     queued,
+    swap,
+    swap_through,
     take,
     take_behind,
+    take_through,
     write,
     write_many,
     write_through,
@@ -46,11 +52,13 @@ class Changing:
     def _tier(self) -> Tier:
         return self._any_tier.now  # the list of shards may have changed
 
-    def check_verb(self) -> None:
-        """Check that there can be verbs which decide by what the cache has."""
+    def check_sync(self, *, decides: bool = False) -> None:
+        """Check that a thread can make changes; ``decides``: those that depend on what is there."""
 
-    def check_sync(self) -> None:
-        """Check that a thread can make changes."""
+    @property
+    def gets_loads(self) -> bool:
+        """Whether a version can only be had of what has been loaded."""
+        return False
 
     def set(
         self,
@@ -88,39 +96,67 @@ class Changing:
         """Remove keys."""
         return invalidate_many(self._tier, store, names.values())
 
-    def take(self, store: Store[Any, Any], name: Any) -> Steps[Any]:
+    def swap(
+        self,
+        store: Store[Any, Any],
+        key: Any,
+        name: Any,
+        change: Change,
+        ttl_ms: Callable[[Any], int],
+        tags: tuple[Tag, ...],
+    ) -> Steps[Swapped]:
+        """Replace a value by what is made of it. See :func:`nearcache.loading.swap`."""
+        del key
+        return swap(self._tier, store, name, change, ttl_ms, tags, self.way)
+
+    def take(self, store: Store[Any, Any], key: Any, name: Any) -> Steps[Any]:
         """Remove a key, and return its value or MISSING."""
+        del key
         return take(self._tier, store, name)
 
 
 class ChangingThrough(Changing):
-    """The writer is called first, within each call."""
+    """The writer is called first, within each call. What decides by what is there asks the loader."""
 
-    def __init__(self, tier: Tier, writer: Writer) -> None:
+    def __init__(self, tier: Tier, writer: Writer, loader: Callable[[Any], Any] | None) -> None:
         super().__init__(tier)
         self._writer = writer
+        self._loader = loader
 
-    def check_verb(self) -> None:
-        """Refuse.
+    @property
+    def gets_loads(self) -> bool:
+        """See :class:`Changing`."""
+        return self._loader is not None
+
+    def _source(self) -> Source:
+        """Return what the data can be asked with.
 
         Raises:
-            TypeError: Always.
+            TypeError: It cannot be asked.
         """
-        raise TypeError(
-            "with writer= and no write_delay= the data behind the cache decides, and this verb would decide by a copy: "
-            "change the data itself under cache.hold(keys), or give write_delay="
-        )
+        if self._loader is None:
+            raise TypeError(
+                "with writer= and no write_delay= the data behind the cache decides, and without loader= nobody can "
+                "ask it: open the cache with loader=, change the data itself under cache.hold(keys), or give "
+                "write_delay="
+            )
+        return Source(self._loader, self._writer)
 
-    def check_sync(self) -> None:
+    def check_sync(self, *, decides: bool = False) -> None:
         """Refuse coroutine functions.
 
         Raises:
-            TypeError: The writer has one.
+            TypeError: The writer has one; or the loader is one, and it is needed.
         """
         given = self._writer
-        for function in (given.write, given.write_many, given.delete, given.delete_many):
+        functions: list[Any] = [given.write, given.write_many, given.delete, given.delete_many]
+        for function in functions:
             if function is not None and is_coroutine_function(function):
                 raise TypeError(f"writer: {function!r} is a coroutine function: use cache.aio for changes")
+        if decides and self._loader is not None and is_coroutine_loader(self._loader):
+            raise TypeError(
+                f"loader: {self._loader!r} is a coroutine function, and is asked: use cache.aio for this verb"
+            )
 
     def set(
         self,
@@ -135,8 +171,14 @@ class ChangingThrough(Changing):
     ) -> Steps[Any]:
         """Have a value written, then store it."""
         if absent_only:
-            self.check_verb()
+            return self._set_absent(store, key, name, adding(value), ttl_ms, tags)
         return self._set(store, {key: name}, {key: value}, ttl_ms, tags)
+
+    def _set_absent(
+        self, store: Store[Any, Any], key: Any, name: Any, change: Change, ttl_ms: int, tags: tuple[Tag, ...]
+    ) -> Steps[Any]:
+        swapped = yield from self.swap(store, key, name, change, lambda _: ttl_ms, tags)
+        return MISSING if swapped.stored else swapped.old
 
     def _set(
         self,
@@ -178,11 +220,23 @@ class ChangingThrough(Changing):
         self._writer.require_deletes()
         return self._remove(store, names) if names else super().remove_many(store, names)
 
-    def take(self, store: Store[Any, Any], name: Any) -> Steps[Any]:
-        """Refuse, as :meth:`check_verb` does."""
-        del store, name
-        self.check_verb()
-        raise AssertionError
+    def swap(
+        self,
+        store: Store[Any, Any],
+        key: Any,
+        name: Any,
+        change: Change,
+        ttl_ms: Callable[[Any], int],
+        tags: tuple[Tag, ...],
+    ) -> Steps[Swapped]:
+        """Replace what the loader says by what is made of it. See :func:`nearcache.loading.swap_through`."""
+        return swap_through(self._tier, store, self._source(), key, name, change, ttl_ms, tags)
+
+    def take(self, store: Store[Any, Any], key: Any, name: Any) -> Steps[Any]:
+        """Have a key deleted, and return what the loader said of it, or MISSING."""
+        source = self._source()
+        self._writer.require_deletes()
+        return take_through(self._tier, store, source, key, name)
 
 
 class ChangingBehind(Changing):
@@ -209,7 +263,8 @@ class ChangingBehind(Changing):
         yield from delete_behind(self._tier, store, name, self._room)
         return True
 
-    def take(self, store: Store[Any, Any], name: Any) -> Steps[Any]:
+    def take(self, store: Store[Any, Any], key: Any, name: Any) -> Steps[Any]:
         """Queue the deletion of a key, and return its value or MISSING."""
+        del key
         self._writer.require_deletes()
         return take_behind(self._tier, store, name, self._room, MISSING)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..absence import Absent
 from ..clocks import monotonic_ns
-from ..loading import ENDLESS_MS, Gathering, Loading, Steps, gather, load_young, read_many, read_young
+from ..loading import ENDLESS_MS, Gathering, Loading, Steps, gather, load_young, look_many, read_many, read_young
 from ..options import check_tags
 from .base import DEFAULT, K, Lifetime, V, refuse_coroutines
 from .swapping import SwappingCache
@@ -48,19 +48,35 @@ class GatheringCache(SwappingCache[K, V]):
     def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
         found, missed = self._hits(keys, limit_ns)
         if missed:
-            if self.settings.key is None:
-                found.update(self._run(self._reading_many(missed, limit_ns)))
-                return found
-            named = {key: self._name(key) for key in missed}
-            more = self._run(self._reading_many(named.values(), limit_ns))
-            found.update((key, more[name]) for key, name in named.items() if name in more)
+            found.update(self._run(self._reading_many(missed, limit_ns)))
         return found
 
-    def _reading_many(self, names: Iterable[Any], limit_ns: int | None) -> Steps[dict[Any, Any]]:
-        if limit_ns is None:
+    def _reading_many(self, keys: Iterable[K], limit_ns: int | None) -> Steps[dict[K, V]]:
+        """Steps that return what L2 holds, by the keys as the user gave them."""
+        if self.settings.key is None:
+            return self._reading_names(keys, None, limit_ns)
+        return self._reading_keyed(keys, limit_ns)
+
+    def _reading_keyed(self, keys: Iterable[K], limit_ns: int | None) -> Steps[dict[K, V]]:
+        named = {key: self._name(key) for key in keys}
+        found = yield from self._reading_names(named.values(), {name: key for key, name in named.items()}, limit_ns)
+        return {key: found[name] for key, name in named.items() if name in found}
+
+    def _reading_names(
+        self, names: Iterable[Any], keys: Mapping[Any, K] | None, limit_ns: int | None
+    ) -> Steps[dict[Any, V]]:
+        """The same by the keys as the cache holds them. ``keys``: as the user gave them; None: they are the same."""
+        if limit_ns is not None:
+            found = yield from read_young(self._tier, self, names, limit_ns)
+            return {name: value for name, value in found.items() if not isinstance(value, Absent)}
+        loader = self.settings.loader
+        if loader is None or not self._tier.freshness.renews:
             return (yield from read_many(self._tier, self, names))
-        found = yield from read_young(self._tier, self, names, limit_ns)
-        return {name: value for name, value in found.items() if not isinstance(value, Absent)}
+
+        def wanted(name: Any) -> Loading:
+            return self._wanted(name if keys is None else keys[name], loader, DEFAULT, DEFAULT)
+
+        return (yield from look_many(self._tier, self, names, wanted))
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         name = self._name(key)

@@ -149,24 +149,26 @@ class Membership:
                 if self._is_behind() or self.ring is not ring:
                     continue  # somebody else has led: look anew where that is, it may be another change
                 if ring.step == 1:
+                    self._check_queues()  # once more: since all lanes have been told, nothing comes into one
                     self._prepare(ring)
                     if self._is_behind():
                         continue
                 self._advance(ring.following())
 
     def _check_queues(self) -> None:
-        """Refuse to begin while something waits in a queue: it would stay where nobody looks any more.
+        """Refuse to go on while something waits in a queue: it would stay where nobody looks any more.
 
         Raises:
             ReshardError: So it is, or a shard did not answer.
         """
         names = self._tier.names
+        # A queue that has run empty is still there: its readers' group is.
         exchanges = [
-            Exchange(number, [(b"EXISTS", names[number].queue, names[number].owner)])
+            Exchange(number, [(b"XLEN", names[number].queue), (b"EXISTS", names[number].owner)])
             for number in self.numbers.values()
         ]
         for name, reply in zip(self.numbers, self._alive._driver.execute(exchanges), strict=True):
-            if int(self._demand(name, reply)):
+            if int(self._demand(name, reply)) or int(self._demand(name, reply, 1)):
                 raise ReshardError(
                     f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
                     "cache; end the processes that have write_delay=, and let the queue run empty"
@@ -202,9 +204,25 @@ class Membership:
             if not any(each is not None and mine.agrees(each) for each in (theirs.old, theirs.new)):
                 raise self._refusal(newest.shard, newest.described)
             ring = theirs if theirs.new is not None else Ring(theirs.version, mine)
+            if ring.new is not None:
+                self._refuse_queues(ring)
             self._add_missing(ring)
-            self._switch(ring)
+            self._switch(self._surely(ring))
         self._agreed = self._agreed or bool(records)
+
+    def _surely(self, ring: Ring) -> Ring:
+        """Return the step of a change that this process may come in at: one that every lane has been told.
+
+        Whoever told the lanes of the newest may have died over it. Those that know only of the step before let somebody
+        work with them who is one step further behind, and invalidates nothing where the newest reads.
+        """
+        if ring.new is None:
+            return ring
+        try:
+            self._tell(ring, [endpoint.name for endpoint in ring.endpoints], strict=True)
+        except ReshardError:
+            return ring.preceding()
+        return ring
 
     def _refusal(self, shard: str, theirs: str) -> ShardListError:
         return ShardListError(self._namespace, shard, str(self.ring.old), theirs)
@@ -307,16 +325,14 @@ class Membership:
             seen: A lane that stays has been told by somebody else. Then the lanes that go have been, for they are told
                 first; they may have been shut down since.
         """
-        if self._alive.settings.write_delay is not None:
-            raise ReshardError(
-                f"namespace {self._namespace}: a cache with write_delay= cannot come to {ring}, because its queues "
-                "stay where they are: close it, and open it with the new list"
-            )
+        self._refuse_queues(ring)
         before = self.ring
         self._add_missing(ring)
         staying = {endpoint.name for endpoint in ring.endpoints}
         try:
             if before.new is None and ring.step == 1 and not seen:
+                # A change to a list with a shard that nobody can reach could neither be finished nor taken back.
+                self._meet(ring, {name for name in staying if name not in before.old.names})
                 # Of two who begin a change at the same time one has to find out: both begin at the same lane.
                 self._tell(ring, [min(before.old.names)], strict=True)
             self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)
@@ -325,6 +341,13 @@ class Membership:
             self._rest({name for name in self.numbers if name not in {each.name for each in before.endpoints}})
             raise
         self._switch(ring)
+
+    def _refuse_queues(self, ring: Ring) -> None:
+        if self._alive.settings.write_delay is not None:
+            raise ReshardError(
+                f"namespace {self._namespace}: a cache with write_delay= cannot come to {ring}, because its queues "
+                "stay where they are: close it, and open it with the new list when the change is over"
+            )
 
     def _tell(self, ring: Ring, names: Iterable[str], *, strict: bool) -> None:
         """Have lanes record a ring.
@@ -349,7 +372,21 @@ class Membership:
                 self._agreed = True
             else:
                 self._compare(ring, Record(name, said[0], self._readable(said[1])))
-        if strict and silent:
+        if strict:
+            self._check_silent(ring, silent)
+
+    def _meet(self, ring: Ring, names: Iterable[str]) -> None:
+        """Look whether shards answer, before anybody is told anything."""
+        chosen = sorted(names)
+        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in chosen]) if chosen else []
+        said = {
+            name: reply if isinstance(reply, ShardError) else reply.values[0]
+            for name, reply in zip(chosen, replies, strict=True)
+        }
+        self._check_silent(ring, {name: each for name, each in said.items() if isinstance(each, Exception)})
+
+    def _check_silent(self, ring: Ring, silent: dict[str, Exception]) -> None:
+        if silent:
             raise ReshardError(
                 f"namespace {self._namespace}: {ring} cannot be begun, because every shard has to be told before, and "
                 f"{', '.join(sorted(silent))} did not answer: {next(iter(silent.values()))}",
@@ -448,8 +485,8 @@ class Membership:
             if int(cursor) == 0:
                 return True
 
-    def _demand(self, name: str, reply: Reply | ShardError) -> Any:
-        said = reply if isinstance(reply, ShardError) else reply.values[0]
+    def _demand(self, name: str, reply: Reply | ShardError, place: int = 0) -> Any:
+        said = reply if isinstance(reply, ShardError) else reply.values[place]
         if isinstance(said, Exception):
             raise ReshardError(
                 f"namespace {self._namespace}: {self.ring} cannot go on, because shard {name} did not answer: {said}",

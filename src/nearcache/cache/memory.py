@@ -90,7 +90,8 @@ class MemoryCache(AnsweringCache[K, V]):
         self._begin(settings)
 
     def _begin(self, settings: Settings) -> None:
-        self.settings = settings = with_single(settings)
+        self.settings: Settings = with_single(settings)
+        settings = self.settings
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..answers import for_key
 from ..changes import Change, Swapped
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .aio import AsyncView
     from .base import Cache
     from .subscriptions import Subscription
+
+D = TypeVar("D")
 
 
 class View(Verbs[K, V], Listened, MutableMapping[K, V]):
@@ -38,8 +40,8 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
     def __init__(self, cache: Cache[Any, Any], path: tuple[str, ...]) -> None:
         if not path or not all(isinstance(name, str) and name for name in path):
             raise TypeError(f"view({path[-1] if path else ''!r}): a view's name is a text that is not empty")
-        self.cache = cache
-        self.path = path
+        self.cache: Cache[Any, Any] = cache
+        self.path: tuple[str, ...] = path
         # A clear of an outer view has to reach what is stored through the inner one.
         self._tags = tuple(_tag_of(path[: end + 1]) for end in range(len(path)))
 
@@ -84,10 +86,18 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    @overload
+    def get(self, key: K, default: None = None, *, max_age: float | None = None) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V | D, *, max_age: float | None = None) -> V | D: ...
     def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Any:
         """Return the value for a key, or the default. Never calls the loader."""
         return self.cache.get(self._key(key), default, max_age=max_age)
 
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: V | D) -> V | D: ...
     def pop(self, key: K, default: Any = ABSENT) -> Any:
         """Remove a key everywhere and return its value. Never calls the loader.
 

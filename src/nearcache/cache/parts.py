@@ -9,7 +9,7 @@ from .._store import Store
 from ..bus import GrowingListener, Listener, RoamingListener
 from ..clocks import monotonic_ns
 from ..codecs import ValueCodec
-from ..coherence import Horizon, Lane, State
+from ..coherence import Horizon, Lane, OrderedHorizon, State
 from ..embedded import EmbeddedServers
 from ..freshness import freshness_of
 from ..l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, load_script
@@ -38,7 +38,7 @@ def changing_of(tier: Tier, runner: ThreadRunner, settings: Settings) -> tuple[C
     if settings.writer is None:
         return Changing(tier), None
     if settings.write_delay is None:
-        return ChangingThrough(tier, settings.writer), None
+        return ChangingThrough(tier, settings.writer, settings.loader), None
     scribe = Scribe(tier, runner, settings.writer, settings)
     return ChangingBehind(tier, settings.writer, scribe.room), scribe
 
@@ -102,6 +102,15 @@ def lanes_of(endpoints: tuple[Endpoint, ...]) -> int:
     return CLUSTER_LANES if endpoints[0].clustered else MOST_LANES
 
 
+def horizon_for(store: weakref.ref[Store[Any, Any]], tier: Tier, settings: Settings) -> Horizon:
+    """Return what the lanes' actions are carried out on."""
+    if settings.consistency == "key":
+        return Horizon(store, tier.tags, tier.derived)
+    ordered = OrderedHorizon(store, tier.tags, tier.derived, lanes=tier.lanes)
+    tier.observe_with(ordered)
+    return ordered
+
+
 def listener_for(
     store: weakref.ref[Store[Any, Any]], driver: Driver, tier: Tier, keeper: Upkeep, horizon: Horizon
 ) -> Listener:
@@ -121,23 +130,21 @@ def listener_for(
     )
 
 
-def health_of(store: Store[Any, Any], driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
+def health_of(driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
     """Return the state of every server: of a cluster, of every node that has lanes."""
     if not isinstance(driver, ClusterDriver):
         active = [(shard, endpoints[shard]) for shard in tier.active]
-        return [_health(store, driver, tier, shard, [shard], endpoint) for shard, endpoint in active]
+        return [_health(driver, tier, shard, [shard], endpoint) for shard, endpoint in active]
     by_place: dict[int, list[int]] = {}
     for lane in range(len(tier.lanes)):
         by_place.setdefault(driver.place_of(lane), []).append(lane)
-    return [_health(store, driver, tier, place, lanes, endpoints[0]) for place, lanes in sorted(by_place.items())]
+    return [_health(driver, tier, place, lanes, endpoints[0]) for place, lanes in sorted(by_place.items())]
 
 
-def _health(
-    store: Store[Any, Any], driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint: Endpoint
-) -> ShardHealth:
+def _health(driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint: Endpoint) -> ShardHealth:
     now_ns = monotonic_ns()
     lanes = [tier.lanes[number] for number in numbers]
-    until_ns = [store.lane_fresh_until(number) for number in numbers]
+    until_ns = [lane.fresh_until_ns for lane in lanes]  # withholding what is behind is no illness
     ages = [now_ns - until + lane.bound_ns for lane, until in zip(lanes, until_ns, strict=True) if until]
     worst = _worst(lanes)
     if place == NOWHERE:

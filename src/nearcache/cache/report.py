@@ -151,6 +151,9 @@ class LaneStats:
         forks: Times that the server was found replaced, or set back to an older state.
         horizon_age_s: How long ago this process had provably seen every invalidation; ``None``: not at all.
         dark_s: For how long L1 could not serve the lane, since it first could.
+        withheld: Times that L1 stopped serving the lane until its messages had told what this process had observed
+            (``consistency="lane"``).
+        withheld_s: For how long, altogether. That is not counted as dark.
         owed: Keys whose invalidation has failed so far and will be made up for.
         replayed: Keys invalidated again because a failover had lost their change.
         forgotten: Changed keys that a failover now could not repair any more, for there were too many in a minute.
@@ -173,6 +176,8 @@ class LaneStats:
     forgotten: int
     heartbeat: Durations
     lag: Durations
+    withheld: int = 0
+    withheld_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,9 @@ class CoherenceStats:
     """Invalidations. Without ``lanes``, sums over all of them.
 
     Attributes:
-        received, applied, gaps, resyncs, bad_frames, heartbeats, forks, owed, replayed: As in :class:`LaneStats`.
+        received, applied, gaps, resyncs, bad_frames, heartbeats, forks, owed, replayed, withheld: As in
+            :class:`LaneStats`.
+        hits_withheld: Reads that asked L2 although L1 had the value, because its lane was withheld.
         revalidated: Suspect entries that L2 still held, so that no value had to travel.
         dropped: Suspect entries of which L2 held another write, or none.
         poisoned: Results that L1 did not keep, because something happened to their key, or to the lane, meanwhile.
@@ -202,6 +209,8 @@ class CoherenceStats:
     poisoned: int = 0
     checks: int = 0
     mismatches: int = 0
+    withheld: int = 0
+    hits_withheld: int = 0
     lanes: tuple[LaneStats, ...] = ()
 
 
@@ -373,12 +382,15 @@ class Sampled(Protocol):
 
 def coherence_stats(counters: dict[str, int], sampler: Sampled | None, lanes: list[LaneStats]) -> CoherenceStats:
     """Add up the lanes."""
-    summed = ("received", "applied", "gaps", "resyncs", "bad_frames", "heartbeats", "forks", "owed", "replayed")
+    summed = (
+        "received", "applied", "gaps", "resyncs", "bad_frames", "heartbeats", "forks", "owed", "replayed", "withheld",
+    )  # fmt: skip
     return CoherenceStats(
         **{name: sum(getattr(lane, name) for lane in lanes) for name in summed},
         revalidated=counters["revalidated"],
         dropped=counters["suspects_dropped"],
         poisoned=counters["poisoned"],
+        hits_withheld=counters["withheld"],
         checks=0 if sampler is None else sampler.checks,
         mismatches=0 if sampler is None else sampler.mismatches,
         lanes=tuple(lanes),

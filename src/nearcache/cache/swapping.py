@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 from ..bus import Listener
@@ -26,7 +27,6 @@ from ..loading import (
     queue_ends,
     replay,
     still_waiting,
-    swap,
     tags_named,
     touch,
     write,
@@ -71,7 +71,8 @@ class SwappingCache(Cache[K, V]):
         """Return the value for a key, or store the default. Of several processes at once, one stores."""
         found = self.get(key, DEFAULT)
         if found is DEFAULT:
-            found = self._change(self._setting(key, default, DEFAULT, (), absent_only=True))
+            self._changing.check_sync(decides=True)
+            found = self._run(self._setting(key, default, DEFAULT, (), absent_only=True))
         return default if found is MISSING else cast("V", found)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -143,22 +144,26 @@ class SwappingCache(Cache[K, V]):
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version. See :meth:`Verbs.gets`."""
         there = self._run(find(self._tier, self, self._name(key)))
+        if there.value is MISSING and self._changing.gets_loads:
+            with suppress(KeyError):
+                default = self.get_or_load(key)  # where it is not kept, it has no version either
+                there = self._run(find(self._tier, self, self._name(key)))
         return (default if there.value is MISSING else there.value), there.version
 
     def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
+        self._changing.check_sync(decides=True)
         return self._run(self._swapping(key, change, ttl, tags))
 
     def _swapping(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Steps[Swapped]:
-        self._changing.check_verb()
         chosen, named = self._ttl(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
-        way = self._changing.way
-        return swap(self._tier, self, self._name(key), change, lambda value: ttl_for(chosen, key, value), named, way)
+        return self._changing.swap(self, key, self._name(key), change, lambda value: ttl_for(chosen, key, value), named)
 
     def _take(self, key: Any) -> Any:
-        return self._change(self._taking(key))
+        self._changing.check_sync(decides=True)
+        return self._run(self._taking(key))
 
     def _taking(self, key: Any) -> Steps[Any]:
-        return self._changing.take(self, self._name(key))
+        return self._changing.take(self, key, self._name(key))
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return self._run(self._touching(key, ttl, whole=whole))

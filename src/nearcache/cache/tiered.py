@@ -14,7 +14,7 @@ from ..absence import Absent, raise_absent
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..codecs import value_codec
-from ..coherence import DERIVED, Horizon
+from ..coherence import DERIVED
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
 from ..l2 import Driver
@@ -53,6 +53,7 @@ from .parts import (
     changing_of,
     driver_for,
     health_of,
+    horizon_for,
     lanes_of,
     listener_for,
     servers_of,
@@ -116,7 +117,7 @@ class TieredCache(MovingCache[K, V]):
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
-        self._horizon = Horizon(weakref.ref(self), self._tier.tags, self._tier.derived)
+        self._horizon = horizon_for(weakref.ref(self), self._tier, settings)
         self._listener = self._tier.ears = listener_for(
             weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
         )
@@ -278,12 +279,14 @@ class TieredCache(MovingCache[K, V]):
 
     def _lane_stats(self, number: int) -> LaneStats:
         lane, journal = self._tier.lanes[number], self._tier.journals[number]
-        until_ns = self.lane_fresh_until(number)
+        until_ns, ordered = lane.fresh_until_ns, self._tier.observed
         return LaneStats(
             name=self._tier.shard_names[number],
             applied=self._listener.dropped(number),
             horizon_age_s=(monotonic_ns() - until_ns + lane.bound_ns) / 1e9 if until_ns else None,
             dark_s=self._horizon.dark_ns(number) / 1e9,
+            withheld=0 if ordered is None else ordered.times(number),
+            withheld_s=0.0 if ordered is None else ordered.withheld_ns(number) / 1e9,
             owed=journal.owed_count,
             replayed=journal.replayed,
             forgotten=journal.forgotten,
@@ -295,7 +298,7 @@ class TieredCache(MovingCache[K, V]):
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
         writing = WritingStats() if self._scribe is None else self._scribe.stats()
-        return Health(tuple(health_of(self, self._driver, self._tier, self._endpoints)), writing)
+        return Health(tuple(health_of(self._driver, self._tier, self._endpoints)), writing)
 
     def selftest(self, timeout: float = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
@@ -384,6 +387,7 @@ class TieredCache(MovingCache[K, V]):
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
         self._driver.after_fork()
         self._tier.after_fork()
+        self._horizon.after_fork()
         self._upkeep.after_fork()
         self._runner.after_fork()
         if self._membership is not None:

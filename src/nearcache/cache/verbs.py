@@ -28,12 +28,14 @@ V = TypeVar("V")
 class Verbs(Reshardable, Generic[K, V]):
     """What caches and views have in common. Hooks do the work: ``_swap``, ``_take``, ``_touch`` and ``_remove``.
 
-    All verbs look at the value in L2, never at a copy in L1, and never call the loader. Of several processes that
-    change a key at the same time one is first, and the others see what it made. ``ttl``, ``tags``: as for ``set``.
+    All verbs look at the value in L2, never at a copy in L1, and never call the loader; with ``writer=`` and no
+    ``write_delay=`` they look at the data, by the loader (docs/writing.md). Of several processes that change a key at
+    the same time one is first, and the others see what it made. ``ttl``, ``tags``: as for ``set``.
 
     Every verb raises, besides what it says,
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
         ContentionError: Others changed the key during each of many attempts. Nothing was changed.
+        TypeError: With ``writer=`` and no ``write_delay=``: there is no ``loader=``.
         ShardUnavailableError: It is not known to be done, whatever ``on_error`` is. No L1 copy is kept.
     """
 

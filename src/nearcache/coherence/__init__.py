@@ -1,5 +1,6 @@
 """The coherence core: lanes and messages. No I/O, no threads, no clock."""
 
+from .ahead import NOWHERE, OrderedHorizon
 from .derived import DERIVED, Derived, Horizon
 from .journal import Debt, Journal
 from .lane import (
@@ -24,6 +25,7 @@ from .token import pack_token, parse_token, version_of
 __all__ = [
     "CHAINED",
     "DERIVED",
+    "NOWHERE",
     "OPERATIONS",
     "RESERVED",
     "TAG_KEY",
@@ -40,6 +42,7 @@ __all__ = [
     "Lane",
     "LaneCounters",
     "Message",
+    "OrderedHorizon",
     "Position",
     "Reconnect",
     "State",

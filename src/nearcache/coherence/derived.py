@@ -217,6 +217,12 @@ class Horizon:
             self.tags.lane_dark(lane)
             self.derived.vouched(store, lane, 0)
 
+    def caught_up(self, lane: int) -> None:
+        """More of the lane has been applied."""
+
+    def after_fork(self) -> None:
+        """In the child: no lock here may be held by others."""
+
     def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
         """Drop what a message names. Returns how many entries that were."""
         store = self._store()

@@ -68,7 +68,7 @@ class ClusterDriver(Driver):
         exchanges: Sequence[Exchange],
         *,
         timeout_s: float | None = None,
-        on_reply: Callable[[int, Reply | ShardError], None] | None = None,  # noqa: ARG002  a reply may lead elsewhere
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
     ) -> list[Reply | ShardError]:
         """See :meth:`Driver.execute`. Cost: one round trip to each node concerned, all at once."""
         now = self._clock()
@@ -81,7 +81,7 @@ class ClusterDriver(Driver):
                 answered = self._short(self._shards[place], commands, now, deadline_ns)
                 if not leads_on(answered):
                     return [answered]
-        course = self.router.course(exchanges, deadline_ns, answered, place)
+        course = self.router.course(exchanges, deadline_ns, answered, place, on_reply)
         answer: Any = None
         while True:
             try:
@@ -91,12 +91,19 @@ class ClusterDriver(Driver):
                 return results
             if isinstance(request, Send):
                 tasks = [Task(self._shards[b.place], b.commands, b.data, None) for b in request.batches]
-                self._rounds(tasks, deadline_ns)
+                self._rounds(tasks, deadline_ns, request.on_reply)
                 answer = [task.outcome() for task in tasks]
             elif isinstance(request, Refresh):
-                answer = self.map.refresh(min(deadline_ns, self._clock() + self._connect_timeout_ns))
+                answer = self.refresh(deadline_ns)
             elif self._closing.wait(request.seconds):
                 raise ClosedError("the cache was closed")
+
+    def refresh(self, deadline_ns: int) -> ShardError | None:
+        """Have the nodes asked where lanes are. Takes no longer than connecting may, whatever time the call has.
+
+        Blocks. Returns why nobody could tell.
+        """
+        return self.map.refresh(min(deadline_ns, self._clock() + self._connect_timeout_ns))
 
     def meet(self, timeout_s: float) -> list[Reply | ShardError]:
         """Find the nodes that have lanes, and say hello to each."""

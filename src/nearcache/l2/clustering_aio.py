@@ -12,7 +12,7 @@ from ..loops import wake
 from .aio import AsyncDriver
 from .clustering import ClusterDriver, leads_on
 from .clustermap import NOWHERE
-from .routing import Refresh, Send
+from .routing import OnReply, Refresh, Send
 from .task import Command, Exchange, Reply, Task, pack
 
 
@@ -33,7 +33,7 @@ class AsyncClusterDriver(AsyncDriver):
         exchanges: Sequence[Exchange],
         *,
         timeout_s: float,
-        on_reply: Callable[[int, Reply | ShardError], None] | None = None,  # noqa: ARG002  a reply may lead elsewhere
+        on_reply: Callable[[int, Reply | ShardError], None] | None = None,
     ) -> list[Reply | ShardError]:
         """Return one reply or error per exchange, in their order. See :meth:`ClusterDriver.execute`."""
         self._check_open()
@@ -47,7 +47,7 @@ class AsyncClusterDriver(AsyncDriver):
                 answered = (await self._send([(place, commands, pack(commands))], deadline_ns))[0]
                 if not leads_on(answered):
                     return [answered]
-        course = driver.router.course(exchanges, deadline_ns, answered, place)
+        course = driver.router.course(exchanges, deadline_ns, answered, place, on_reply)
         answer: Any = None
         while True:
             try:
@@ -57,23 +57,27 @@ class AsyncClusterDriver(AsyncDriver):
                 return results
             answer = None
             if isinstance(request, Send):
-                answer = await self._send([(b.place, b.commands, b.data) for b in request.batches], deadline_ns)
+                batches = [(b.place, b.commands, b.data) for b in request.batches]
+                answer = await self._send(batches, deadline_ns, request.on_reply)
             elif isinstance(request, Refresh):
-                answer = await _in_thread(lambda: driver.map.refresh(deadline_ns))
+                answer = await _in_thread(lambda: driver.refresh(deadline_ns))
             else:
                 future = asyncio.get_running_loop().create_future()  # which nobody sets
                 await asyncio.wait((future,), timeout=request.seconds)
                 self._check_open()
 
     async def _send(
-        self, batches: Sequence[tuple[int, Sequence[Command], bytes]], deadline_ns: int
+        self,
+        batches: Sequence[tuple[int, Sequence[Command], bytes]],
+        deadline_ns: int,
+        on_reply: OnReply | None = None,
     ) -> list[Reply | ShardError]:
         pools = self._loops.here()
         tasks = []
         for place, commands, data in batches:
             pool = pools.of(place, self._driver.shard(place))
             tasks.append(Task(pool.shard, commands, data, None, pool))
-        return await self._finish(tasks, deadline_ns)
+        return await self._finish(tasks, deadline_ns, on_reply)
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

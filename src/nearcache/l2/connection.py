@@ -1,6 +1,6 @@
 """One connection to one server: a socket and a parser.
 
-redis-py makes the socket, because TCP, unix sockets and TLS have many particulars and it knows them. Everything after
+redis-py makes the socket, because unix sockets and TLS have many particulars and it knows them. Everything after
 that is ours: redis-py spends more time around a GET than Redis and the kernel do with it.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import select
-from typing import TYPE_CHECKING, Any, Final
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._reads import gather
 from ..errors import ServerReplyError, ShardError
@@ -149,28 +151,82 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
 
     Args:
         endpoint: Where to.
-        seconds: Longest that each of connecting to one address and the TLS handshake may take.
+        seconds: Longest that connecting, to all addresses of a name together, and the TLS handshake may take. Looking
+            the name up takes as long as the resolver takes; only what is left is for the rest.
     Raises:
         OSError: Nobody listens, no answer in time, TLS refused. What redis-py raises of its own comes as ``OSError``.
     """
-    import redis.connection
     from redis.exceptions import RedisError
 
-    makers: Any = redis.connection  # whose types are partly missing
-
+    makers = _makers()
     # redis-py's own handshake is left out, so of its many options only these matter.
     options: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2}
     maker: Any
     if endpoint.path:
-        maker = makers.UnixDomainSocketConnection(path=endpoint.path, **options)
+        maker = makers.local(path=endpoint.path, **options)
     else:
-        options |= {"host": endpoint.host, "port": endpoint.port, "socket_keepalive": True}
-        maker = makers.SSLConnection(**_tls(endpoint), **options) if endpoint.tls else makers.Connection(**options)
+        options |= {"host": endpoint.host, "port": endpoint.port}
+        maker = makers.tls(**_tls(endpoint), **options) if endpoint.tls else makers.plain(**options)
     try:
         sock = maker._connect()
     except (RedisError, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot express
         raise OSError(str(error)) from error
     return TlsConnection(sock, endpoint.name) if endpoint.tls else Connection(sock, endpoint.name)
+
+
+class _Makers(NamedTuple):
+    """redis-py's makers of sockets; its types are partly missing."""
+
+    plain: Any
+    tls: Any
+    local: Any
+
+
+@cache
+def _makers() -> _Makers:
+    import redis.connection
+
+    known: Any = redis.connection
+
+    class Plain(known.Connection):  # type: ignore[misc]  # types are partly missing there
+        """It gives each address of a name all the time there is, one after the other; here they share it."""
+
+        def _connect(self) -> Any:
+            return _connected(self, time.monotonic() + self.socket_connect_timeout)
+
+    class Tls(known.SSLConnection, Plain):  # type: ignore[misc]  # the same
+        """The handshake is redis-py's."""
+
+    return _Makers(Plain, Tls, known.UnixDomainSocketConnection)
+
+
+def _connected(maker: Any, until_s: float) -> socket.socket:
+    """Return a socket that is connected to one of the addresses of a host, with the time that is left as its time-out.
+
+    Raises:
+        OSError: None of them took a connection, each in its share of the time.
+    """
+    import socket
+
+    addresses = socket.getaddrinfo(maker.host, maker.port, maker.socket_type, socket.SOCK_STREAM)
+    failure = OSError(f"{maker.host} has no address")
+    for place, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.settimeout(max(0.001, (until_s - time.monotonic()) / (len(addresses) - place)))
+            sock.connect(address)
+            sock.settimeout(max(0.001, until_s - time.monotonic()))
+            return sock
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if not isinstance(error, OSError):
+                raise
+            failure = error
+    raise failure
 
 
 def _tls(endpoint: Endpoint) -> dict[str, Any]:

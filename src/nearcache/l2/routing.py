@@ -13,14 +13,14 @@ identity, so that L1 does not keep it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .clustermap import NOWHERE, ClusterMap
 from .scripts import Script
-from .task import Command, Exchange, Reply, pack, repeatable
+from .task import BEHIND, Command, Exchange, Reply, pack, repeatable
 
 if TYPE_CHECKING:
     from ..clocks import Clock
@@ -60,9 +60,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Carry out these at the same time. Answer: a Reply or ShardError for each."""
+    """Carry out these at the same time. Answer: a Reply or ShardError for each.
+
+    Attributes:
+        on_reply: May be called with the number of a batch and its answer as soon as that is there. None: nobody asks.
+    """
 
     batches: list[Batch]
+    on_reply: OnReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Pause:
 
 Request: TypeAlias = Send | Refresh | Pause
 Course: TypeAlias = "Generator[Request, Any, list[Reply | ShardError]]"
+#: Gets the place of what was asked in its list, and the answer.
+OnReply: TypeAlias = "Callable[[int, Reply | ShardError], None]"
 
 
 @dataclass(slots=True, eq=False)
@@ -135,6 +142,20 @@ class _Leg:
         self.fresh = True
 
 
+class _Early:
+    """Tells of exchanges that have their result before all have."""
+
+    def __init__(self, legs: list[_Leg], on_reply: OnReply) -> None:
+        self._places = {id(leg): place for place, leg in enumerate(legs)}
+        self._on_reply = on_reply
+
+    def all_done(self, legs: list[_Leg]) -> None:
+        """Tell of those among these that have been answered; others are on their way to somewhere else."""
+        for leg in legs:
+            if leg.result is not None:
+                self._on_reply(self._places[id(leg)], leg.result)
+
+
 class Router:
     """Where exchanges go.
 
@@ -162,11 +183,13 @@ class Router:
         deadline_ns: int,
         answered: Reply | ShardError | None = None,
         place: int = NOWHERE,
+        on_reply: OnReply | None = None,
     ) -> Course:
         """Carry out exchanges; returns one reply or error for each.
 
         Args:
             answered, place: What a single exchange has been answered already, and where.
+            on_reply: Called with an exchange's place and what came of it, while other nodes are waited for.
         """
         legs = [_Leg(lane, commands) for lane, commands in exchanges]
         for leg in legs:
@@ -179,8 +202,9 @@ class Router:
         yield from self._look_round(pending, 0)
         until_ns = min(deadline_ns, self._clock() + _PATIENCE_NS)
         pause_ns, hops = _PAUSE_FIRST_NS, 0
+        tell = None if on_reply is None else _Early(legs, on_reply)
         while pending:
-            yield from self._round(pending)
+            yield from self._round(pending, tell)
             pending = [leg for leg in pending if leg.result is None]
             if not pending:
                 break
@@ -195,7 +219,7 @@ class Router:
 
     # -- sending
 
-    def _round(self, pending: list[_Leg]) -> Generator[Request, Any, None]:
+    def _round(self, pending: list[_Leg], tell: _Early | None) -> Generator[Request, Any, None]:
         """Send what is due of each leg, and take the answers."""
         by_place: dict[int, list[tuple[_Leg, list[int]]]] = {}
         asking: dict[int, list[tuple[_Leg, list[int]]]] = {}
@@ -211,9 +235,23 @@ class Router:
         batches += [_asking_batch(place, shares) for place, shares in asking.items()]
         if not batches:
             return
-        answers = yield Send(batches)
-        for batch, answer in zip(batches, answers, strict=True):
-            self._deal_out(batch, answer)
+        dealt: set[int] = set()
+
+        def deal_out(number: int, answer: Reply | ShardError) -> None:
+            if number not in dealt:
+                dealt.add(number)
+                self._deal_out(batches[number], answer)
+
+        def deal_out_early(number: int, answer: Reply | ShardError) -> None:
+            # Of a leg that is in several batches, what one of them says means something only beside the others.
+            legs = [leg for leg, _, _ in batches[number].shares]
+            if tell is not None and not any(leg.asks for leg in legs):
+                deal_out(number, answer)
+                tell.all_done(legs)
+
+        answers = yield Send(batches, None if tell is None else deal_out_early)
+        for number, answer in enumerate(answers):
+            deal_out(number, answer)
 
     def _batch(self, place: int, shares: list[tuple[_Leg, list[int]]]) -> Batch:
         identity = self._shards[place].identity
@@ -266,8 +304,8 @@ class Router:
         again: list[int] = []
         for at, value in zip(due, answer.values, strict=True):
             leg.asks.pop(at, None)
-            if again and leg.commands[at][0] == WAIT:
-                again.append(at)  # behind a command that was not executed it has waited for nothing
+            if again and leg.commands[at][0] in BEHIND:
+                again.append(at)  # behind a command that was not executed it says nothing
             elif not isinstance(value, ServerReplyError) or value.code not in REDIRECTS:
                 leg.values[at] = value
             elif value.code == "CLUSTERDOWN":

@@ -22,6 +22,9 @@ _READS: Final = frozenset({
 })  # fmt: skip
 
 
+#: What says nothing if a script in front of it did not run: it is sent again, behind that.
+BEHIND: Final = frozenset({b"WAIT", b"HMGET"})
+
 #: Texts, bytes and numbers, the first of them perhaps a :class:`Script`.
 Command = tuple[Any, ...]
 
@@ -191,9 +194,8 @@ class Task:
         ]
         if not places:
             return False
-        # A WAIT behind a script that did not run has waited for nothing.
         last = range(places[0], len(flow.values))
-        places = sorted({*places, *(place for place in last if self.commands[place][0] == b"WAIT")})
+        places = sorted({*places, *(place for place in last if self.commands[place][0] in BEHIND)})
         self._places = places
         self._values = flow.values
         data = pack([self.commands[place] for place in places], in_full=True)

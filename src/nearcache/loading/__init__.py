@@ -17,7 +17,8 @@ from .behind import (
 )
 from .bulk import delete_many_behind, invalidate_many, write_many
 from .bulk_reading import read_many
-from .filling import Loading, load, load_young, look, refresh
+from .deciding import Source, swap_through, take_through
+from .filling import Loading, load, load_young, look, look_many, refresh
 from .gathering import Gathering, gather
 from .reading import contains, read
 from .replies import MISSING
@@ -43,6 +44,7 @@ __all__ = [
     "Request",
     "Room",
     "Sampler",
+    "Source",
     "Steps",
     "Tag",
     "ThreadRunner",
@@ -66,6 +68,7 @@ __all__ = [
     "load",
     "load_young",
     "look",
+    "look_many",
     "new_id",
     "pay",
     "place_of",
@@ -79,9 +82,11 @@ __all__ = [
     "replay",
     "still_waiting",
     "swap",
+    "swap_through",
     "tags_named",
     "take",
     "take_behind",
+    "take_through",
     "token_of",
     "touch",
     "write",

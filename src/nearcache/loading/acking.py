@@ -98,6 +98,8 @@ def _taken(
     is_confirmed = isinstance(replicas, int) and replicas > 0
     if is_confirmed or not any(map(_is_made, asked.commands, values)):
         return rest, None
+    if isinstance(replicas, NotReplicatedError):  # of the other owner, while the list of shards changes
+        return rest, replicas
     error = NotReplicatedError(tier.shard_names[asked.shard], tier.ack_ms / 1000)
     error.__cause__ = replicas if isinstance(replicas, ShardError) else None
     return rest, error

@@ -53,7 +53,7 @@ def read_young(
             ops.append(op)
             store.open(op)
             if flights is not None:
-                flights[name].op = op
+                flights[name].rests_on(op, op.since_ns)
             by_lane.setdefault(lane, []).append((op, encoded))
         start_ns = tier.clock()
         replies = yield [Exchange(lane, _commands(tier, lane, share)) for lane, share in by_lane.items()]

@@ -8,7 +8,8 @@ leaves it to the one who has it: one load in the whole fleet. Its fill is announ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .._store import Store
@@ -95,3 +96,29 @@ def renew_later(
     finally:
         if not taken:
             tier.renewed(wanted.name)
+
+
+def renew_many_later(
+    tier: Tier,
+    store: Store[Any, Any],
+    wanted: Any,
+    names: Sequence[Any],
+    renewal: Callable[[Tier, Store[Any, Any], Any], Steps[Any]],
+) -> Steps[None]:
+    """Have values loaded anew in the background by one call, but those that this process is about to already.
+
+    Args:
+        wanted: A :class:`~nearcache.loading.Gathering`.
+    """
+    with tier.lock:
+        ours = {name: wanted.keys[name] for name in names if name not in tier.renewing}
+        tier.renewing.update(ours)
+    if not ours:
+        return
+    taken = False
+    try:
+        taken = yield Spawn(lambda: renewal(tier, store, replace(wanted, keys=ours)), wanted.loader)
+    finally:
+        if not taken:
+            for name in ours:
+                tier.renewed(name)

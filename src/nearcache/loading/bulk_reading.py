@@ -19,10 +19,11 @@ from ..errors import ShardError
 from ..flights import Load
 from ..keys import encode_key
 from ..l2 import Exchange, Reply
+from .exchanges import Exchanges
 from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
-from .steps import Exchanges, Steps
+from .steps import Steps
 from .tier import Tier
 
 
@@ -35,11 +36,19 @@ class _Settled(NamedTuple):
 
 
 def read_many(
-    tier: Tier, store: Store[Any, Any], names: Iterable[Any], flights: Mapping[Any, Load] | None = None
+    tier: Tier,
+    store: Store[Any, Any],
+    names: Iterable[Any],
+    flights: Mapping[Any, Load] | None = None,
+    due: list[Any] | None = None,
 ) -> Steps[dict[Any, Any]]:
-    """Return what L2 holds of these keys. ``flights``: the loads that these reads are a part of.
+    """Return what L2 holds of these keys.
 
     Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
+
+    Args:
+        flights: The loads that these reads are a part of.
+        due: Gets the keys whose values are to be loaded anew.
     """
     found: dict[Any, Any] = {}
     shares = deal(dict.fromkeys(names), tier.table, encode_key)
@@ -52,10 +61,12 @@ def read_many(
             share.open(store, now_ns)
             if flights is not None:
                 for read in share.reads:
-                    flights[read.key].op = read
+                    flights[read.key].rests_on(read, now_ns)
         again = yield from _round(tier, store, [share for share in shares if len(share)], found)
         if again:  # suspects that L2 has another value for: their second read starts afresh, as any read does
             yield from _round(tier, store, again, found)
+        if due is not None and tier.freshness.renews:
+            due += [read.key for share in shares for read in share.reads if read.is_due]
     finally:
         for share in shares:  # a shard failed, or we were interrupted
             share.end(store, tier.lock)
@@ -95,6 +106,8 @@ def _round(tier: Tier, store: Store[Any, Any], shares: list[Share], found: dict[
 
 
 def _exchange(tier: Tier, share: Share) -> tuple[Exchange, Proof | None]:
+    if tier.observed is not None and tier.observed.is_ahead(share.lane):
+        tier.count(withheld=sum(share.suspect(place) is not None for place in range(len(share))))
     names, derived = tier.names[share.lane], tier.derived.lanes
     commands = share.ask(names.value_prefix, names.lane_key, HEADER_RANGE, TAGGED_RANGE, derived)
     return prove(tier, share.lane, commands)

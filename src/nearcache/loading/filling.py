@@ -18,7 +18,7 @@ L2 the lease again, because every write and invalidation voids it, and the fill 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +32,7 @@ from ..freshness import Ttl
 from ..l2 import Command, Exchange
 from .ages import read_young
 from .aging import renew_later
+from .bulk_reading import read_many
 from .conditional import Shown, let_live, show
 from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
 from .reading import accept, read
@@ -126,6 +127,17 @@ def look(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     if flight.is_due:
         yield from renew_later(tier, store, wanted, renew)
     return value
+
+
+def look_many(
+    tier: Tier, store: Store[Any, Any], names: Iterable[Any], wanted: Callable[[Any], Loading]
+) -> Steps[dict[Any, Any]]:
+    """Return what L2 holds of many keys, as :func:`look` does of one. ``wanted``: from a name to its request."""
+    due: list[Any] = []
+    found = yield from read_many(tier, store, names, due=due)
+    for name in due:
+        yield from renew_later(tier, store, wanted(name), renew)
+    return found
 
 
 def renew(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[None]:
@@ -248,7 +260,7 @@ def _attempt(
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
-        mine.op = op
+        mine.rests_on(op, tier.clock())
         try:
             given = yield from _lease(tier, store, lane, encoded, anew=anew)
         except ShardError:
@@ -378,7 +390,7 @@ def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) 
     op = Op(wanted.name, tier.place(wanted.name)[0], write=True)
     try:
         store.open(op)
-        mine.op = op
+        mine.rests_on(op, tier.clock())
         value = opened((yield from _call(tier, wanted))).value
         tier.loads.close(mine)
         return value

@@ -21,10 +21,11 @@ from typing import Any, Final
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
 from ..errors import ServerReplyError, ShardError
-from ..flights import ABANDONED, Load, Signal
+from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
 from .ages import read_young
+from .aging import renew_many_later
 from .bulk_reading import read_many
 from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, abort_command, holder_of, lease_command, outlast, waiting_value
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
@@ -97,13 +98,56 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     found: dict[Any, Any] = {}
-    missing = list(wanted.keys)
+    missing, due = list(wanted.keys), list[Any]()
     since_ns = tier.clock()
     pause_s = LOOK_FIRST_S
     while missing:
-        missing = yield from _round(tier, store, wanted, missing, found, since_ns, pause_s)
+        missing = yield from _round(tier, store, wanted, missing, found, due, since_ns, pause_s)
         pause_s = min(2 * pause_s, LOOK_LONGEST_S)
+    if due:
+        yield from renew_many_later(tier, store, wanted, due, renew_many)
     return {name: value for name, value in found.items() if not isinstance(value, Absent)}
+
+
+def renew_many(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[None]:
+    """Load anew what is there, but what somebody in the fleet is loading already, by one call. Nobody waits for it.
+
+    Raises:
+        Whatever the loader raises; the old values stay.
+    """
+    parts: list[_Part] = []
+    try:
+        _begin(tier, wanted, list(wanted.keys), parts, renewal_of)
+        yield from _carry_out(tier, store, wanted, parts, tier.clock(), anew=True)
+    finally:
+        _end(tier, store, parts)
+        for name in wanted.keys:
+            tier.renewed(name)
+
+
+def _begin(
+    tier: Tier, wanted: Gathering, names: list[Any], parts: list[_Part], known_as: Callable[[Any], Any]
+) -> list[Load]:
+    """Begin the flights of these keys: those that are ours become ``parts``; returns those that others have begun."""
+    others: list[Load] = []
+    for name in names:
+        mine = Load(known_as(name))
+        lane, encoded = tier.place(name)
+        part = _Part(name, wanted.keys[name], wanted.ttl_ms, wanted.tags, lane, encoded, mine)
+        parts.append(part)
+        flight = tier.loads.begin(mine)
+        if flight is not mine:
+            parts.pop()
+            others.append(flight)
+    return others
+
+
+def _end(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
+    for part in parts:
+        tier.ears.unawait(part.lane, part.encoded, part.signal.set)
+        if part.op is not None:
+            store.abandon(part.op, drop=False)  # unless it is finished
+        tier.loads.end(part.mine)
 
 
 def _round(
@@ -112,6 +156,7 @@ def _round(
     wanted: Gathering,
     names: list[Any],
     found: dict[Any, Any],
+    due: list[Any],
     since_ns: int,
     pause_s: float,
 ) -> Steps[list[Any]]:
@@ -119,17 +164,9 @@ def _round(
     parts: list[_Part] = []
     others: list[Load] = []
     try:
-        for name in names:
-            mine = Load(name)
-            lane, encoded = tier.place(name)
-            part = _Part(name, wanted.keys[name], wanted.ttl_ms, wanted.tags, lane, encoded, mine)
-            parts.append(part)
-            flight = tier.loads.begin(mine)
-            if flight is not mine:
-                parts.pop()
-                others.append(flight)
+        others = _begin(tier, wanted, names, parts, lambda name: name)
         # Only now: a read that ends speaks against every load of its key that others have under way.
-        yield from _look(tier, store, wanted, parts)
+        yield from _look(tier, store, wanted, parts, due)
         yield from _carry_out(tier, store, wanted, [part for part in parts if part.mine.value is ABANDONED], since_ns)
         again = yield from _await_others(tier, parts, pause_s)
         found.update((part.name, part.mine.value) for part in parts if part.mine.value is not ABANDONED)
@@ -139,11 +176,7 @@ def _round(
                 part.mine.error = error
         raise
     finally:
-        for part in parts:
-            tier.ears.unawait(part.lane, part.encoded, part.signal.set)
-            if part.op is not None:
-                store.abandon(part.op, drop=False)  # unless it is finished
-            tier.loads.end(part.mine)
+        _end(tier, store, parts)
     for flight in others:
         try:
             value = yield JoinLoad(flight)
@@ -156,28 +189,30 @@ def _round(
     return again
 
 
-def _look(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
-    """Give the keys that L2 holds their values."""
+def _look(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], due: list[Any]) -> Steps[None]:
+    """Give the keys that L2 holds their values, and note which of these are to be loaded anew."""
     flights = {part.name: part.mine for part in parts}
     if not flights:
         return
     if wanted.limit_ns is None:
-        found = yield from read_many(tier, store, flights, flights)
+        found = yield from read_many(tier, store, flights, flights, due)
     else:
         found = yield from read_young(tier, store, flights, wanted.limit_ns, flights)
     for name, value in found.items():
         flights[name].value = value
 
 
-def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int) -> Steps[None]:
-    """Lease the keys, load those that were leased, and fill them."""
+def _carry_out(
+    tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int, *, anew: bool = False
+) -> Steps[None]:
+    """Lease the keys, load those that were leased, and fill them. ``anew``: whatever is there."""
     for part in parts:
         # Before asking, so that the message that ends a wait cannot come too early.
         part.is_heard = tier.ears.await_key(part.lane, part.encoded, part.signal.set)
         part.op = Op(part.name, part.lane, wid=new_id(), write=True)
         store.open(part.op)
-        part.mine.op = part.op
-        is_over = wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded)
+        part.mine.rests_on(part.op, tier.clock())
+        is_over = anew or wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded)
         part.mode = b"REPLACE" if is_over else b""
     asked = parts
     try:

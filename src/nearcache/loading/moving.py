@@ -2,18 +2,19 @@
 
 The steps know nothing of it: they name the lane where a key is read. Whoever carries out their requests lets
 :class:`Spread` add an invalidation on the other owner's lane to each change, and answers with the failure of that as if
-the change itself had failed. So it is owed, here on the other lane, by the steps on theirs.
+the change itself had failed. So it is owed, here on the other lane, by the steps on theirs. What waits for a replica
+waits for one of the other owner's too: a failover there would bring the old copy back as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ..errors import ServerReplyError, ShardError
+from ..errors import NotReplicatedError, ServerReplyError, ShardError
 from ..keys import slot_of
 from ..l2 import Command, Exchange, Reply, Script
-from .replies import errors_in
+from ..l2.routing import WAIT
 from .tier import Tier
 
 #: The scripts after which an old copy is not to be read any more, and where in their arguments the write's id stands.
@@ -22,13 +23,21 @@ _WID: Final = 2
 
 
 class _Extra(NamedTuple):
-    """An invalidation that was added: for which command of which exchange, and of which keys."""
+    """An invalidation that was added.
+
+    Attributes:
+        exchange, command: For which command of which exchange.
+        lane, encoded: Where, and of which keys.
+        since: How many changes had been acknowledged there when it was made.
+        waits: Whether a WAIT stands behind both.
+    """
 
     exchange: int
     command: int
     lane: int
     encoded: list[bytes]
     since: int
+    waits: bool
 
 
 class Spread:
@@ -49,6 +58,11 @@ class Spread:
                 if isinstance(command[0], Script) and command[0].name in _CHANGING:
                     self._add(number, place, lane, command)
 
+    @property
+    def adds(self) -> bool:
+        """Whether there is anything to be said to other owners."""
+        return bool(self._extras)
+
     def _add(self, number: int, place: int, lane: int, command: Command) -> None:
         keys, arguments = command[2 : 2 + command[1]], command[2 + command[1] :]
         version = self._tier.changing.get(arguments[0])
@@ -62,28 +76,40 @@ class Spread:
                 by_lane.setdefault(other, []).append(encoded)
         # The same id, so that the copy of a value which was written is spared by both messages.
         hold = arguments[_WID + 1 :] if command[0].name == "invalidate" else ()
+        last = self.exchanges[number].commands[-1]
+        behind = [last] if last[0] == WAIT else []
         for other, encoded_keys in by_lane.items():
             invalidate = version.call(
                 version.scripts.invalidate, version.write_keys(other, encoded_keys), arguments[_WID], *hold
             )
-            self._extras.append(_Extra(number, place, other, encoded_keys, version.serial(other)))
-            self.exchanges.append(Exchange(other, [invalidate]))
+            self._extras.append(_Extra(number, place, other, encoded_keys, version.serial(other), bool(behind)))
+            self.exchanges.append(Exchange(other, [invalidate, *behind]))
 
     def gathered(self, replies: Sequence[Reply | ShardError]) -> list[Reply | ShardError]:
         """Return the replies to the request that was given; what the other owners said is noted."""
         given = list(replies[: len(replies) - len(self._extras)])
         for extra, reply in zip(self._extras, replies[len(given) :], strict=True):
-            errors = errors_in(reply)
-            if errors:
+            whole = given[extra.exchange]
+            error = reply if isinstance(reply, ShardError) else reply.values[0]
+            if isinstance(error, ShardError):
                 self._tier.owe(extra.lane, extra.encoded)
-                whole = given[extra.exchange]
                 if isinstance(whole, Reply):
-                    whole.values[extra.command] = errors[0]
+                    whole.values[extra.command] = error
                 continue
             assert isinstance(reply, Reply)
             *_, epoch, seq = reply.values[0]
             self._tier.acknowledge(extra.lane, epoch, seq, extra.encoded, extra.since)
+            if extra.waits and isinstance(whole, Reply):
+                whole.values[-1] = self._confirmed(extra, whole.values[-1], reply.values[1])
         return given
+
+    def _confirmed(self, extra: _Extra, own: Any, others: Any) -> Any:
+        """What is known of replicas in all: as little as one of the two owners knows."""
+        if isinstance(others, int) and others > 0:
+            return own
+        error = NotReplicatedError(self._tier.shard_names[extra.lane], self._tier.ack_ms / 1000)
+        error.__cause__ = others if isinstance(others, ShardError) else None
+        return error
 
     def interrupted(self) -> None:
         """Nobody knows what has been done."""

@@ -87,9 +87,11 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
     joined = store.join(key)
     # Where no message would come to tell, what a read brings may be as old as the read.
     oldest_ns = max(tier.overtaken_ns, tier.clock() - tier.bound_ns)
+    if tier.observed is not None:
+        oldest_ns = max(oldest_ns, tier.observed.seen_ns(shard))
     if isinstance(joined, Read) and joined.since_ns > oldest_ns:
         if flight is not None:
-            flight.op = joined
+            flight.rests_on(joined, joined.since_ns)
         outcome = yield JoinRead(joined)
         if isinstance(outcome, ShardError):
             raise outcome
@@ -101,7 +103,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
     try:
         store.open(op)
         if flight is not None:
-            flight.op = op
+            flight.rests_on(op, op.since_ns)
         outcome = yield from _fetch(tier, store, op, shard, encoded)
         _note_age(flight, op)
         return outcome
@@ -125,6 +127,8 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     suspect = store.suspect(op.key)
     if suspect is not None:
         wid, value, lane = suspect
+        if tier.observed is not None and tier.observed.is_ahead(shard):
+            tier.count(withheld=1)
         current = yield from _revalidate(tier, store, op, shard, name, wid, is_tagged=lane >= tier.derived.lanes)
         if current:
             return value

@@ -8,7 +8,7 @@ an event loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,9 @@ from ..errors import ShardError
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
 from ..workers import Workers
+from .exchanges import Exchanges
 from .moving import Spread, heed
+from .observing import Observing
 from .tier import Tier
 
 T = TypeVar("T")
@@ -64,19 +66,6 @@ class Spawn:
 
     make: Callable[[], Steps[Any]]
     loader: Callable[..., Any]
-
-
-class Exchanges(list[Exchange]):
-    """Exchanges whose replies can be dealt with one by one.
-
-    Attributes:
-        on_reply: May be called with the place of an exchange and its reply as soon as that is there, in the thread that
-            carries out the steps. All replies together are the answer in any case.
-    """
-
-    def __init__(self, exchanges: Iterable[Exchange], on_reply: Callable[[int, Reply | ShardError], None]) -> None:
-        super().__init__(exchanges)
-        self.on_reply = on_reply
 
 
 #: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
@@ -127,7 +116,10 @@ class ThreadRunner:
 
     def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            return self._exchange(request, left_s)
+            if self._tier.observed is None:
+                return self._exchange(request, left_s)
+            observing = Observing(self._tier, request)
+            return observing.taken(self._exchange(observing.exchanges, left_s))
         if isinstance(request, Call):
             return request.loader(request.key)
         if isinstance(request, JoinRead):
@@ -141,13 +133,16 @@ class ThreadRunner:
         return self._tier.loads.wait(request.load)
 
     def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        on_reply = request.on_reply if isinstance(request, Exchanges) else None
         if not self._tier.changing:
-            on_reply = request.on_reply if isinstance(request, Exchanges) else None
             replies = self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)
+            if spread.adds:  # what one owner says of a change means nothing yet
+                on_reply = None
             try:
-                replies = spread.gathered(self._driver.execute(spread.exchanges, timeout_s=left_s))
+                given = self._driver.execute(spread.exchanges, timeout_s=left_s, on_reply=on_reply)
+                replies = spread.gathered(given)
             except BaseException:
                 spread.interrupted()
                 raise

@@ -8,14 +8,16 @@ from typing import Any
 from .._store import Store
 from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
 from ..errors import ShardError
-from ..flights import Load, Many, renewal_of, young_of
+from ..flights import Load, Many, renewal_of, strand, young_of
 from ..l2 import Exchange, Reply
 from ..l2.aio import AsyncDriver
+from .exchanges import Exchanges
 from .filling import Loading, carry_out, carry_out_anew
 from .gathering import Gathering, gather
 from .moving import Spread, heed
+from .observing import Observing
 from .replies import MISSING
-from .steps import Await, Call, Exchanges, JoinRead, Request, Spawn, Steps, T
+from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
 from .tier import Tier
 
 
@@ -51,6 +53,16 @@ class AsyncRunner:
         except StopIteration as stop:
             value: T = stop.value
             return value
+
+    async def run_alone(self, steps: Steps[T]) -> T:
+        """The same, for steps that others may wait for: so that one is told who waits for itself."""
+        if strand.get(None) is not None:
+            return await self.run(steps)
+        mine = strand.set(object())
+        try:
+            return await self.run(steps)
+        finally:
+            strand.reset(mine)
 
     async def load(self, store: Store[Any, Any], wanted: Loading) -> Any:
         """The same as running ``load``, in a task of its own. See :meth:`LoadTasks.load`."""
@@ -110,7 +122,10 @@ class AsyncRunner:
 
     async def _perform(self, request: Request, left_s: float) -> Any:
         if isinstance(request, list):
-            return await self._exchange(request, left_s)
+            if self._tier.observed is None:
+                return await self._exchange(request, left_s)
+            observing = Observing(self._tier, request)
+            return observing.taken(await self._exchange(observing.exchanges, left_s))
         if isinstance(request, Call):
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
@@ -123,13 +138,16 @@ class AsyncRunner:
         return await wait_for_load(self._tier.loads, request.load)
 
     async def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        on_reply = request.on_reply if isinstance(request, Exchanges) else None
         if not self._tier.changing:
-            on_reply = request.on_reply if isinstance(request, Exchanges) else None
             replies = await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)
+            if spread.adds:  # what one owner says of a change means nothing yet
+                on_reply = None
             try:
-                replies = spread.gathered(await self._driver.execute(spread.exchanges, timeout_s=left_s))
+                given = await self._driver.execute(spread.exchanges, timeout_s=left_s, on_reply=on_reply)
+                replies = spread.gathered(given)
             except BaseException:
                 spread.interrupted()
                 raise

@@ -34,7 +34,7 @@ def write_through(
     writer: Writer,
     names: Mapping[Any, Any],
     values: Mapping[Any, Any],
-    ttl_ms: Ttl,
+    ttl_ms: Ttl | None,
     tags: tuple[Tag, ...] = (),
 ) -> Steps[None]:
     """Have values written, and then store them.
@@ -42,7 +42,7 @@ def write_through(
     Args:
         names: The keys as the cache holds them, by the keys as the user gave them, which is what the writer gets.
         values: By the user's keys.
-        ttl_ms: Lifetime, or what tells it from the key held and the value.
+        ttl_ms: Lifetime, or what tells it from the key held and the value; None: they are not stored.
     Raises:
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
         ShardError, BulkError: The keys could not be put on hold. The writer was not called.
@@ -53,6 +53,9 @@ def write_through(
         tier.codec.encode(value)
     token = hex_id(new_id())
     yield from _under_hold(tier, store, list(names.values()), token, _calls(writer, values))
+    if ttl_ms is None:
+        yield from _end(tier, store, list(names.values()), token, is_change=True)
+        return
     try:
         if len(names) == 1:
             ((key, name),) = names.items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
-from ..coherence import Debt, Derived, Histogram, Journal, Lane, State
+from ..coherence import NOWHERE, Debt, Derived, Histogram, Journal, Lane, OrderedHorizon, State
 from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
@@ -72,6 +72,7 @@ class L2Counters:
     load_errors: int = 0
     unchanged: int = 0
     surplus: int = 0
+    withheld: int = 0
     unremembered: int = 0
     fills_refused: int = 0
     repaid: int = 0
@@ -99,6 +100,14 @@ class Owned(NamedTuple):
     since_ns: int
 
 
+class Locked(NamedTuple):
+    """The data behind a key that this process is about to change."""
+
+    lane: int
+    encoded: bytes
+    since_ns: int
+
+
 @dataclass(slots=True)
 class Scripts:
     """The Lua scripts, loaded once per cache."""
@@ -119,6 +128,7 @@ class Scripts:
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
     requeue: Script = field(default_factory=lambda: load_script("requeue"))
+    lock: Script = field(default_factory=lambda: load_script("lock"))
 
 
 class Tier(Versions):
@@ -144,7 +154,9 @@ class Tier(Versions):
     Attributes:
         ears: Who hears messages; set once there is somebody.
         witness: Who is told what is about to be sent; None: nobody.
+        observed: Who compares what is observed of lanes with what is applied (``consistency="lane"``); None: nobody.
         leases: What this process is loading under lease, by token.
+        locks: What it is changing by what it is, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
         tags_since: Since when ``tags`` has had them without a break.
@@ -154,6 +166,8 @@ class Tier(Versions):
         births: When values were stored, as far as that was asked for.
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
+
+    observed: OrderedHorizon | None = None
 
     def __init__(
         self,
@@ -192,8 +206,8 @@ class Tier(Versions):
         self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
-        self.births = Births()
-        self.renewing: set[Any] = set()
+        self.locks: dict[bytes, Locked] = {}
+        self.births, self.renewing = Births(), set[Any]()
         self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in range(lanes)]
         self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
@@ -205,6 +219,11 @@ class Tier(Versions):
         self._lag_due_ns = 0
         self._timed: deque[int] = deque()
         self.adopted: dict[int, int] = {}  # shard -> the server that was told last
+
+    def observe_with(self, horizon: OrderedHorizon) -> None:
+        """From now on let this process read nothing that is older, in its lane, than what it has observed."""
+        self.observed = horizon
+        self.loads.oldest = lambda name: horizon.seen_ns(self.now.place(name)[0])
 
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
@@ -220,6 +239,8 @@ class Tier(Versions):
         lane = self.lanes[number]
         if self._newest.tier is not self:
             return None  # the heartbeats speak for a later version than this one
+        if self.observed is not None and self.observed.is_ahead(number):
+            return None  # a clear may be among what has not been heard
         return lane.generation if lane.state is State.LIVE and self.clock() < lane.fresh_until_ns else None
 
     def deadline_ns(self, start_ns: int, pttl_ms: int, whole_ms: int) -> int:
@@ -280,6 +301,8 @@ class Tier(Versions):
         Returns:
             Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
         """
+        if self.observed is not None:
+            self.observed.observe(lane, (int(epoch, 16), int(seq)))
         with self.lock:
             return self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), since)
 
@@ -349,13 +372,12 @@ class Tier(Versions):
 
     def newest(self, lane: int) -> tuple[int, int] | None:
         """Epoch and number of the last change that this process made on a lane, or has heard of."""
-        own, lane_position = self.journals[lane].newest, self.lanes[lane].position
-        heard = None if lane_position is None else (lane_position.epoch, lane_position.seq)
-        if own is None or heard is None:
-            return own or heard
-        # Of two epochs it is not known which is the later. No lane is ever in epoch 0, so whoever is given that asks
-        # the server.
-        return max(own, heard) if own[0] == heard[0] else (0, 0)
+        position = self.lanes[lane].position
+        heard = None if position is None else (position.epoch, position.seq)
+        observed = None if self.observed is None else self.observed.newest(lane)
+        places = [place for place in (self.journals[lane].newest, heard, observed) if place is not None]
+        # Of two epochs it is not known which is the later. Whoever is given no place asks the server.
+        return max(places, default=None) if len({epoch for epoch, _ in places}) < 2 else NOWHERE
 
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """The lane is in a new epoch: owe again what the server has lost."""
@@ -426,6 +448,10 @@ class Tier(Versions):
             for lease in list(self.leases.values())
         ]
         held += [
+            (lock.lane, self.names[lock.lane].lock(lock.encoded), token, lock.since_ns)
+            for token, lock in list(self.locks.items())
+        ]
+        held += [
             (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
         ]
         return [
@@ -445,7 +471,8 @@ class Tier(Versions):
 
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
-        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(), leases={}, queues={})
+        self.share(renewing=set(), lock=threading.RLock(), loads=Loads(self.loads.oldest))
+        self.share(leases={}, locks={}, queues={})
         self.derived.after_fork()
         self.tags.reset_pending()
         for journal in self.journals:

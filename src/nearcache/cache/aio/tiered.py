@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from ...absence import Absent
@@ -68,7 +69,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         found = await self.get(key, DEFAULT)
         if found is DEFAULT:
-            found = await self._run(self.cache._setting(key, default, DEFAULT, (), absent_only=True))
+            found = await self._run_alone(self.cache._setting(key, default, DEFAULT, (), absent_only=True))
         return default if found is MISSING else cast("V", found)
 
     async def invalidate(self, key: K) -> bool:
@@ -81,13 +82,17 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         there = await self._run(find(self._tier, self.cache, self.cache._name(key)))
+        if there.value is MISSING and self.cache._changing.gets_loads:
+            with suppress(KeyError):
+                default = await self.get_or_load(key)
+                there = await self._run(find(self._tier, self.cache, self.cache._name(key)))
         return (default if there.value is MISSING else there.value), there.version
 
     async def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
-        return await self._run(self.cache._swapping(key, change, ttl, tags))
+        return await self._run_alone(self.cache._swapping(key, change, ttl, tags))
 
     async def _take(self, key: Any) -> Any:
-        return await self._run(self.cache._taking(key))
+        return await self._run_alone(self.cache._taking(key))
 
     async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return await self._run(self.cache._touching(key, ttl, whole=whole))
@@ -163,9 +168,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         cache = self.cache
         found, missed = cache._hits(keys, limit_ns)
         if missed:
-            named = {key: cache._name(key) for key in missed}
-            more = await self._run(cache._reading_many(named.values(), limit_ns))
-            found.update((key, more[name]) for key, name in named.items() if name in more)
+            found.update(await self._run(cache._reading_many(missed, limit_ns)))
         return found
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
@@ -176,6 +179,10 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def _run(self, steps: Steps[T]) -> T:
         self.cache._use()
         return await self._runner.run(steps)
+
+    async def _run_alone(self, steps: Steps[T]) -> T:
+        self.cache._use()
+        return await self._runner.run_alone(steps)
 
 
 def _driver_for(driver: Driver) -> AsyncDriver:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from ...answers import for_key, is_coroutine_loader
 from ...changes import Change, Swapped
@@ -12,7 +12,7 @@ from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V, _pairs
 from ..listening import QUEUE
-from ..namespaces import View
+from ..namespaces import D, View
 from ..readthrough import checked_answers
 from ..subscriptions import Subscription
 from .calling import in_loop
@@ -37,8 +37,8 @@ class AsyncView(AsyncVerbs[K, V]):
     __slots__ = ("cache", "plain")
 
     def __init__(self, cache: AsyncCache[Any, Any], plain: View[K, V]) -> None:
-        self.cache = cache
-        self.plain = plain
+        self.cache: AsyncCache[Any, Any] = cache
+        self.plain: View[K, V] = plain
 
     def __repr__(self) -> str:
         return f"{self.plain!r}.aio"
@@ -49,6 +49,10 @@ class AsyncView(AsyncVerbs[K, V]):
 
     # -- single keys
 
+    @overload
+    def get(self, key: K, default: None = None, *, max_age: float | None = None) -> Coroutine[Any, Any, V | None]: ...
+    @overload
+    def get(self, key: K, default: V | D, *, max_age: float | None = None) -> Coroutine[Any, Any, V | D]: ...
     def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Coroutine[Any, Any, Any]:
         """Return, when awaited, the value for a key, or the default. Never calls the loader."""
         return self.cache.get(self.plain._key(key), default, max_age=max_age)
@@ -98,6 +102,10 @@ class AsyncView(AsyncVerbs[K, V]):
             found, _ = await self.gets(key, DEFAULT)
         return cast("V | None", found)
 
+    @overload
+    async def pop(self, key: K) -> V: ...
+    @overload
+    async def pop(self, key: K, default: V | D) -> V | D: ...
     async def pop(self, key: K, default: Any = DEFAULT) -> Any:
         """Remove a key everywhere and return its value. Never calls the loader.
 

@@ -4,6 +4,7 @@
 local v, l, d, w, L = unpack(KEYS)
 local m, err = lane(L, ARGV[1], ARGV[2])
 if err then return err end
+if is_changing(m[4]) or is_changing(ARGV[1]) then return redis.error_reply('NCTOPO ' .. m[4]) end -- as in set
 local found = call('XRANGE', d, ARGV[4], ARGV[4])
 if not found[1] then return {0, m[3]} end
 local mark = call('GET', l)

@@ -16,6 +16,8 @@ local mode, ttl = ARGV[5], ARGV[6]
 local most, rest = string.match(mode, '^Q(%d+):(.*)$')
 local w = most and KEYS[#KEYS - 1]
 if w then
+  -- While the list of shards changes, nobody would look for the record where the key is read then.
+  if is_changing(m[4]) or is_changing(ARGV[1]) then return redis.error_reply('NCTOPO ' .. m[4]) end
   mode = rest
   local length = call('XLEN', w)
   if length >= tonumber(most) then return {3, m[3], length} end

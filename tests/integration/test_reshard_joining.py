@@ -1,0 +1,205 @@
+"""Coming into the middle of a change of the list of shards, while a shard that takes part in it does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache.errors import BulkError, ReshardError, ServerReplyError
+from nearcache.rings import shards_of
+from support.redis import Binary, RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+B = 0.6
+Servers = dict[str, RedisServer]
+
+
+@pytest.fixture
+def servers(newest_binary: Binary) -> Iterator[Servers]:
+    """Three servers, by the names of their shards."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(RedisServer(newest_binary)) for name in "abc"}
+
+
+def opened(stack: contextlib.ExitStack, servers: Servers, names: str, away: str = "", **options: Any) -> Any:
+    """Open a cache; it cannot reach the shards that are ``away``, wherever they are."""
+    paths = [servers[name].path + ("-" if name in away else "") for name in names]
+    options = {"max_staleness": B, "shard_names": list(names)} | options
+    return stack.enter_context(nearcache.open("unix://" + ",".join(paths), **options))
+
+
+def freeze(cache: Any) -> None:
+    """Let a cache follow nobody of its own accord, as one that cannot reach a new shard."""
+    cache._membership._catching_up = True
+
+
+def grow(leader: Any, servers: Servers, steps: int) -> Any:
+    """Take steps of a change that adds the shard ``c``. Returns the ring of the step after those."""
+    membership = leader._membership
+    like = leader.settings.endpoints[0]
+    endpoint = replace(like, name="c", path=servers["c"].path)
+    target = shards_of("rendezvous", (*membership.ring.old.endpoints, endpoint))
+    for number in range(steps + 1):
+        ring = membership.ring.following() if number else membership.ring.begin(target)
+        if number < steps:
+            membership._advance(ring)
+    return ring
+
+
+def moving_key(cache: Any, target: Any) -> str:
+    """Return a key that goes from ``b`` to ``c``."""
+    from nearcache.keys import encode_key, slot_of
+
+    before = cache._membership.ring.old
+    keys = (f"k{number}" for number in range(1000))
+    return next(
+        key for key in keys
+        if before.owner(slot_of(encode_key(key))) == "b" and target.owner(slot_of(encode_key(key))) == "c"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_open_while_a_step_is_told_to_some_keeps_to_the_step_before(servers: Servers, names: str) -> None:
+    """The leader died in the middle, and one shard cannot be reached: it may be two steps behind the others, and let
+    somebody work with it who invalidates nothing where the new step reads."""
+    with contextlib.ExitStack() as stack:
+        behind, leader = (opened(stack, servers, "ab") for _ in range(2))
+        freeze(behind)
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        leader._membership._tell(ring, ["a", "c"], strict=True)
+        joined = opened(stack, servers, names, away="b")
+        key = moving_key(behind, ring.new)
+        assert joined.get_or_load(key, lambda _: "old") == "old"
+        behind.invalidate(key)  # at its owner of two steps ago, who knows of one step
+        assert joined.get_or_load(key, lambda _: "new") == "new"
+
+
+def test_open_while_a_step_is_told_to_some_takes_it_where_all_can_be_told(servers: Servers) -> None:
+    """It tells the rest itself, as whoever takes a step does."""
+    with contextlib.ExitStack() as stack:
+        behind, leader = (opened(stack, servers, "ab") for _ in range(2))
+        freeze(behind)
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        leader._membership._tell(ring, ["a"], strict=True)
+        joined = opened(stack, servers, "ab")
+        assert joined._membership.ring.version == ring.version
+        key = moving_key(behind, ring.new)
+        assert joined.get_or_load(key, lambda _: "old") == "old"
+        with pytest.raises(nearcache.CacheError, match="NCTOPO"):
+            behind.invalidate(key)
+
+
+@pytest.mark.slow
+def test_opened_at_the_step_before_follows_when_the_shard_is_back(servers: Servers) -> None:
+    """And so does whoever leads."""
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        servers["b"].pause()
+        try:
+            with pytest.raises(ReshardError, match="b did not answer"):
+                leader._membership._advance(ring)
+            joined = opened(stack, servers, "ab")
+            assert joined._membership.ring.version == ring.version - 1
+        finally:
+            servers["b"].resume()
+        wait_until(lambda: joined._membership.ring.version == ring.version, what="it has followed")
+
+
+def test_change_that_is_written_behind_is_refused_once_the_list_is_changing(servers: Servers) -> None:
+    """Its queue would stay with the old owner: at the new one readers would load what is behind it, and keep that."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        behind = opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=60)
+        freeze(leader)
+        ring = grow(leader, servers, 1)
+        key = moving_key(leader, ring.new)
+        for change in (lambda: behind.set(key, "new"), lambda: behind.incr(key), lambda: behind.add(key, "new")):
+            with pytest.raises(ServerReplyError, match="NCTOPO"):
+                change()
+        with pytest.raises(BulkError):
+            behind.set_many({key: "new"})
+        assert [servers[name].cli("EXISTS", "nc:{default:0}:w") for name in "abc"] == [0, 0, 0]
+
+
+def test_open_with_write_delay_in_the_middle_of_a_change_is_refused(servers: Servers) -> None:
+    """It could not follow the others."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        freeze(leader)
+        grow(leader, servers, 1)
+        with pytest.raises(ReshardError, match="write_delay"):
+            opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=60)
+
+
+def test_queue_that_was_filled_in_the_last_moment_stops_the_change(servers: Servers) -> None:
+    """Before anybody reads the new owner; when it is empty, the same call finishes."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        behind = opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=60)
+        advance = leader._membership._advance
+
+        def late(ring: Any, **options: Any) -> None:
+            if ring.step == 1:
+                behind["k"] = "new"
+            advance(ring, **options)
+
+        leader._membership._advance = late
+        where = {"url": "unix://" + ",".join(servers[name].path for name in "abc"), "shard_names": list("abc")}
+        with pytest.raises(ReshardError, match="changes wait in the queue"):
+            leader.reshard(**where, pause=0.0)
+        assert leader._membership.ring.step == 1
+        behind.flush(10)
+        behind.close()
+        assert leader.reshard(**where, pause=0.0).version == 4
+        assert rows == {"k": "new"}
+
+
+def test_queue_that_has_run_empty_does_not_stop_a_change(servers: Servers) -> None:
+    """Its stream is still there, and that is all."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        leader = opened(stack, servers, "ab")
+        behind = opened(stack, servers, "ab", writer=rows.__setitem__, write_delay=0.01)
+        behind.set_many({"k1": "v", "k2": "v", "k3": "v"})
+        behind.flush(10)
+        behind.close()
+        assert leader.reshard("unix://" + servers["a"].path, shard_names=["a"], pause=0.0).version == 4
+
+
+def test_shard_that_was_taken_out_is_taken_in_again_by_the_next_change(servers: Servers) -> None:
+    """It knows itself to be none of the list from before, and that is no other change."""
+    with contextlib.ExitStack() as stack:
+        one, other = (opened(stack, servers, "abc") for _ in range(2))
+        for version, names in enumerate(("ab", "abc", "a", "abc"), 1):
+            url = "unix://" + ",".join(servers[name].path for name in names)
+            assert one.reshard(url, shard_names=list(names), pause=0.0).version == 1 + 3 * version
+        wait_until(lambda: other._membership.ring.version == 13, what="the other has followed")
+        other.set_many({f"k{number}": number for number in range(16)})
+        assert one.get_many([f"k{number}" for number in range(16)]) == {f"k{number}": number for number in range(16)}
+
+
+def test_change_to_a_shard_that_cannot_be_reached_has_not_begun(servers: Servers) -> None:
+    """A wrong address, say: else nobody could ever finish that change, or call for another one."""
+    with contextlib.ExitStack() as stack:
+        one, other = (opened(stack, servers, "ab") for _ in range(2))
+        wrong = "unix://" + ",".join([servers["a"].path, servers["b"].path, servers["c"].path + "-"])
+        with pytest.raises(ReshardError, match="c did not answer") as raised:
+            one.reshard(wrong, shard_names=list("abc"), pause=0.0)
+        assert raised.value.shards == ("c",)
+        assert servers["a"].cli("HGET", "nc:{default:0}:L", "r").startswith(b"1-")
+        right = wrong.removesuffix("-")
+        assert other.reshard(right, shard_names=list("abc"), pause=0.0).version == 4

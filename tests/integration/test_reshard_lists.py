@@ -1,0 +1,96 @@
+"""Processes that start with other lists of shards than the rest are told, in whatever order they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache.errors import ShardError, ShardListError
+from support.redis import RedisServer
+from support.resharding import (
+    KEYS,
+    Servers,
+    change,
+    step,
+    version,
+)
+from support.waiting import wait_until
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "mine"),
+    [
+        ("abc", {}, r"\[a, b, c\]"),
+        ("a", {}, r"\[a\]"),
+        ("bc", {}, r"\[b, c\]"),
+        ("ab", {"shard_weights": (1, 2)}, r"\[a x1, b x2\]"),
+        ("ab", {"placement": "ring"}, r"\[a, b\] by ring"),
+    ],
+)
+def test_open_with_another_list_is_refused_by_name(
+    open_at: Callable[..., Any], names: str, options: dict[str, Any], mine: str
+) -> None:
+    """Whether names, weights or strategy differ; the error says what this process has and what the others have."""
+    first = open_at("ab")
+    with pytest.raises(ShardListError, match=rf"started with {mine}, but shard [ab] has recorded version 1, \[a, b\]"):
+        open_at(names, **options)
+    first["k"] = 1
+    assert first["k"] == 1
+    assert open_at("ba")["k"] == 1
+
+
+def test_open_late_with_the_list_before_or_after_a_change(servers: Servers, open_at: Callable[..., Any]) -> None:
+    """In the middle of a change both are right; afterwards one is."""
+    one = open_at("ab")
+    step(one, servers, "abc", 3)
+    old, new = open_at("ab"), open_at("abc")
+    assert [version(cache) for cache in (old, new)] == [3, 3]
+    one.set_many(dict.fromkeys(KEYS, 1))
+    assert old.get_many(KEYS) == new.get_many(KEYS) == dict.fromkeys(KEYS, 1)
+    with pytest.raises(ShardListError, match=r"version 3, a change from \[a, b\] to \[a, b, c\]"):
+        open_at("bc")
+    change(old, servers, "abc")
+    with pytest.raises(ShardListError, match=r"started with \[a, b\], but .* version 4, \[a, b, c\]"):
+        open_at("ab")
+    assert version(open_at("abc")) == 4
+
+
+def test_open_with_the_old_list_while_its_shards_were_away_is_refused_when_they_are_back(
+    servers: Servers, open_at: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service may start without its shards; then it is told as soon as it meets one."""
+    one = open_at("ab")
+    change(one, servers, "abc")
+    one.set_many(dict.fromkeys(KEYS, 1))
+    for server in servers.values():
+        server.save()
+        server.kill()
+    late = open_at("ab", connect_timeout=0.2, timeout=0.5)
+    for server in servers.values():
+        server.start()
+    wait_until(lambda: "started with [a, b]" in caplog.text, what="it is logged")
+    assert late.get_many(KEYS) == {}
+    with pytest.raises(ShardError):
+        late["k"] = 1
+    wait_until(lambda: one.get_many(KEYS) == dict.fromkeys(KEYS, 1), what="those with the right list go on")
+
+
+def test_record_that_was_lost_is_made_anew_with_the_list(servers: Servers, open_at: Callable[..., Any]) -> None:
+    """A flush makes nobody's list right that was wrong."""
+    one = open_at("ab")
+    wait_until(lambda: one.health().ok, what="it is live")
+    servers["a"].cli("FLUSHALL")
+    wait_until(lambda: servers["a"].cli("HGET", "nc:{default:0}:L", "c"), what="the list is recorded again")
+    with pytest.raises(ShardListError):
+        open_at("abc")
+
+
+def test_one_shard_may_have_many_addresses(make_redis: Callable[..., RedisServer]) -> None:
+    """What it is called decides nothing, as long as it is alone."""
+    server = make_redis()
+    with nearcache.open(server.url) as one, nearcache.open(server.url, shard_names=["x"]) as other:
+        one["k"] = 1
+        assert other["k"] == 1

@@ -1,0 +1,101 @@
+"""One shard is slow: what the others answer is of use at once, to L1 and to those who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import Cache
+from nearcache.placement import slot_of_lane
+from support.caches import opening
+from support.cluster import NODE_TIMEOUT_MS, RedisCluster
+from support.redis import RedisServer
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+#: Seconds; no call comes near it unless it waits for what is stopped.
+PATIENCE = 20.0
+KEYS = [f"key:{number}" for number in range(300)]
+Reader = Callable[[Cache[Any, Any]], dict[Any, Any]]
+
+
+def by_thread(cache: Cache[Any, Any]) -> dict[Any, Any]:
+    """Read all keys."""
+    return cache.get_many(KEYS)
+
+
+def by_task(cache: Cache[Any, Any]) -> dict[Any, Any]:
+    """Read all keys in an event loop."""
+
+    async def read() -> dict[Any, Any]:
+        async with cache.aio as view:
+            return await view.get_many(KEYS)
+
+    return asyncio.run(read())
+
+
+def check(cache: Cache[Any, Any], slow: RedisServer, lanes: set[int], read: Reader) -> None:
+    """While all keys are read and the slow server has not answered, those of the others are there already."""
+    quick = [key for key in KEYS if cache._tier.place(key)[0] not in lanes]  # type: ignore[attr-defined]  # not public
+    assert 0 < len(quick) < len(KEYS)
+    cache.set_many(dict.fromkeys(KEYS, "v"))
+    assert cache.selftest(PATIENCE).ok  # the messages of these writes have come: none meets the read
+    for key in KEYS:
+        cache.drop(key)
+    found: dict[Any, Any] = {}
+    reading = threading.Thread(target=lambda: found.update(read(cache)))
+    slow.pause()
+    try:
+        reading.start()
+        wait_until(lambda: all(cache.peek(key) == "v" for key in quick), PATIENCE, what="quick ones in L1")
+        assert reading.is_alive()
+    finally:
+        slow.resume()
+        reading.join(PATIENCE)
+    assert found == dict.fromkeys(KEYS, "v")
+
+
+@pytest.mark.parametrize("read", [by_thread, by_task])
+def test_slow_shard_does_not_keep_the_others_answers_from_l1(
+    two_shards: tuple[RedisServer, RedisServer], read: Reader
+) -> None:
+    """The call returns when all have answered; who asks for a quick key meanwhile has it."""
+    url = ",".join(server.url.partition("://")[2] for server in two_shards)
+    with opening(f"unix://{url}", timeout=PATIENCE, max_staleness=PATIENCE) as open_cache:
+        cache = open_cache()
+        wait_until(lambda: cache.health().ok)
+        lanes = {lane for lane, shard in enumerate(cache.health().shards) if shard.address == two_shards[0].address}
+        check(cache, two_shards[0], lanes, read)
+
+
+@contextmanager
+def patient(cluster: RedisCluster) -> Iterator[None]:
+    """The nodes do not take one that is stopped for lost."""
+    for node in cluster.nodes:
+        cluster.ask(node, "CONFIG", "SET", "cluster-node-timeout", 60_000)
+    yield
+    for node in cluster.nodes:
+        cluster.ask(node, "CONFIG", "SET", "cluster-node-timeout", NODE_TIMEOUT_MS)
+
+
+@pytest.mark.parametrize("read", [by_thread, by_task])
+def test_slow_node_of_a_cluster_does_not_keep_the_others_answers_from_l1(
+    redis_cluster: RedisCluster, read: Reader
+) -> None:
+    """Although an answer may lead elsewhere: those that do not are of use at once."""
+    slow = redis_cluster.primaries()[0]
+    options: dict[str, Any] = {"timeout": PATIENCE, "max_staleness": PATIENCE}
+    with (
+        patient(redis_cluster),
+        nearcache.open(redis_cluster.url(nodes=6), namespace=f"slow-{read.__name__}", **options) as cache,
+    ):
+        wait_until(lambda: cache.health().ok)
+        lanes = {lane for lane in range(64) if redis_cluster.owner_of(slot_of_lane(lane)) is slow}
+        check(cache, slow, lanes, read)
