@@ -246,9 +246,8 @@ class Checker(Promises, Everywhere):
         self._owed_again(new, lost, there)
         if self.profile.moves and lost:
             told = [History().announce(payload, 0) for change in lost for _, payload in change.published]
-            keyless = any(operation == "C" or keys and keys[0].startswith(TAG_KEY) for operation, keys in told)
-            every = set(self.encoded.values())
-            self.lost_somewhere(every if keyless else {key for _, keys in told for key in keys})
+            keyless = any(operation == "C" or (keys and keys[0].startswith(TAG_KEY)) for operation, keys in told)
+            self.lost_somewhere(set(self._names) if keyless else {key for _, keys in told for key in keys})
 
     def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
         """Note what the writers who live have to announce again: what they had ended is there once more."""
