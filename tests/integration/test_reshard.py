@@ -341,6 +341,34 @@ def test_reshard_of_two_at_once_one_is_taken(servers: Servers, open_at: Callable
     assert version(other) == 1
 
 
+def test_reshard_shard_that_was_left_comes_back_with_the_next_change(
+    servers: Servers, open_at: Callable[..., Any]
+) -> None:
+    """Whoever regrets a change can undo it: that a shard was left by a version is no other list of that version."""
+    cache = open_at("ab")
+    assert change(cache, servers, "a").version == 4
+    assert change(cache, servers, "ab").version == 7
+    assert cache.selftest().ok
+
+
+def test_reshard_that_somebody_else_finishes_meanwhile_is_finished(
+    servers: Servers, open_at: Callable[..., Any]
+) -> None:
+    """Two lead the same change, and one is so slow that it comes back when all has been done."""
+    one, other = open_at("ab"), open_at("ab")
+    freeze(one)
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> None:
+        if not pauses:
+            change(other, servers, "abc")
+        pauses.append(seconds)
+
+    one._membership._wait = wait
+    assert change(one, servers, "abc").version == 4
+    assert version(one) == version(other) == 4
+
+
 @pytest.mark.parametrize(
     ("given", "options", "named"),
     [

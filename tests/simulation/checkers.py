@@ -29,7 +29,8 @@ from nearcache.absence import ABSENT
 from nearcache.codecs import SafeCodec, ValueCodec, peek_absence, peek_ids, peek_times
 from nearcache.coherence import TAG_KEY, State
 from nearcache.keys import encode_key
-from simulation.history import History, generation_of, is_lane, lease_key, value_key
+from simulation.everywhere import Everywhere
+from simulation.history import NAMES, History, generation_of, is_lane, lease_key, value_key
 from simulation.promises import COUNTED, LoaderFailed, Promises
 from simulation.server import Change, Server, Shard
 from simulation.world import MS, START_NS, TICK_NS, Violation, World
@@ -77,7 +78,7 @@ class LoaderCall:
         return self.checker.make(self.key, self.version)
 
 
-class Checker(Promises):
+class Checker(Promises, Everywhere):
     """Watches servers and processes; raises :class:`Violation`.
 
     Attributes:
@@ -87,7 +88,8 @@ class Checker(Promises):
     """
 
     def __init__(self, world: World, profile: Profile) -> None:
-        super().__init__()
+        Promises.__init__(self)
+        Everywhere.__init__(self)
         self.world = world
         self.profile = profile
         self.shards: list[Shard] = []
@@ -102,6 +104,7 @@ class Checker(Promises):
         self._floors: dict[tuple[Process, str], Floor] = {}
         self._cleared: dict[tuple[Process, int], Floor] = {}
         self._versions: dict[tuple[Process, str], tuple[Server, int]] = {}
+        self._given_by: dict[tuple[Process, int], Server] = {}
         self._random = world.stream("loader")
         self.lost: list[tuple[Process, int, bytes, int, int]] = []
 
@@ -202,6 +205,8 @@ class Checker(Promises):
         if soft_ms:
             server.history.soft_ends[number] = self.world.now + soft_ms * MS
         self.states(server, key, number, envelope)
+        if self.profile.moves:
+            self.stored_somewhere(self._names[key], number)
         self.replaces(server, key, number, before)
 
     def replaced(self, old: Server, new: Server, lost: list[Change]) -> None:
@@ -233,7 +238,16 @@ class Checker(Promises):
         history.lost = history.killed.keys() - old.history.killed.keys()
         for key, number in there.items():
             history.store(key, number, None, now)
+            end_ms = new.database.expires.get(NAMES.value(key))
+            if end_ms is None:
+                history.ends.pop(number, None)
+            else:  # what was lost may have given it another life
+                history.ends[number] = (end_ms + 1) * MS
         self._owed_again(new, lost, there)
+        if self.profile.moves and lost:
+            told = [History().announce(payload, 0) for change in lost for _, payload in change.published]
+            keyless = any(operation == "C" or (keys and keys[0].startswith(TAG_KEY)) for operation, keys in told)
+            self.lost_somewhere(set(self._names) if keyless else {key for _, keys in told for key in keys})
 
     def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
         """Note what the writers who live have to announce again: what they had ended is there once more."""
@@ -310,6 +324,8 @@ class Checker(Promises):
             self.fail("I2", f"{process} serves {key}={number} {(self.world.now - end) / MS:.3f} ms after its expiry")
         floor = self.floor(process, key)
         self.not_below(process, key, number, floor, server)
+        if self.profile.moves:
+            self.current_somewhere(process, key, number, server, self.world.now)
         self.not_before(process, key, number, self.lane_floors(process).get(lane), server)
         if number in history.born:
             self.raise_floor(process, key, server, history.born[number])
@@ -339,9 +355,13 @@ class Checker(Promises):
     ) -> int:
         """L2 has answered, to this client or to one that it waited for."""
         process = client.process
-        number, lane = self.number(key, value), process.tier.place(key)[0]
+        number, lane = self.number(key, value), client.tier.place(key)[0]
         seen = client.seen.get(lane)
-        server = seen[0] if seen is not None else self.followed(process, lane)
+        if seen is not None:
+            server = seen[0]
+            self._given_by[process, number] = server
+        else:  # somebody else has asked, and perhaps another server than the one that is heard
+            server = self._given_by.get((process, number)) or self.followed(process, lane)
         history = server.history
         killed = history.killed.get(number)
         # What a process knows of a generation it knows from messages, which may be late; and so may another's read be.
@@ -353,6 +373,8 @@ class Checker(Promises):
         if killed is not None and killed[0] < oldest and not client.joined_load and not is_old:
             late = (since_ns - killed[0]) / MS
             self.fail("I1", f"{client} reads {key}={number}, dead on {server.name} {late:.3f} ms before it asked")
+        if self.profile.moves and not client.joined_load and not is_old:
+            self.current_somewhere(process, key, number, server, since_ns)
         self.not_below(process, key, number, floor, server)
         if number in history.born:
             self.raise_floor(process, key, server, history.born[number])
@@ -362,7 +384,7 @@ class Checker(Promises):
         """A load has returned: its version is not older than what this process had announced when it asked."""
         number, process = self.number(key, value), client.process
         version = None if self.profile.lag_ns else self._version(number)
-        lane = process.tier.place(key)[0]
+        lane = client.tier.place(key)[0]
         if least is not None and version is not None and least[0] is process.shards[lane].primary:
             self.count("I3")
             server = client.seen.get(lane, least)[0]
@@ -425,7 +447,8 @@ class Checker(Promises):
                     self.fail("I12", f"{client} has not come back from {client.current}")
             if len(process.tier.loads):
                 self.fail("I12", f"{process} still has loads under way")
-            for lane, shard in enumerate(process.shards):
+            for lane in process.tier.active:
+                shard = process.shards[lane]
                 if process.tier.lanes[lane].state is not State.LIVE or process.store.lane_fresh_until(lane) <= now:
                     self.fail("I5", f"{process} does not follow {shard.name}: {process.tier.lanes[lane].last_error}")
                 if process.tier.journals[lane].owes:
@@ -433,6 +456,8 @@ class Checker(Promises):
             for key in self.encoded:
                 self._agrees(process, key)
         self._is_repaired()
+        if self.profile.moves:
+            self.settled_everywhere(processes)
 
     def _is_repaired(self) -> None:
         for process, incarnation, key, number, when in self.lost:
@@ -441,15 +466,16 @@ class Checker(Promises):
             self.count("I8")
             lane = process.tier.lane_of(key)
             server = process.shards[lane].primary
-            if number in server.history.alive.get(key, {}) and self._in_l2(server, process, lane, key) == number:
+            if number in server.history.alive.get(key, {}) and self.in_l2(server, process, key) == number:
                 since = (self.world.now - when) / MS
                 self.fail(
                     "I8",
                     f"{server.name} holds {key!r}={number}, which {process} had ended, {since:.0f} ms after a failover",
                 )
 
-    def _in_l2(self, server: Server, process: Process, lane: int, encoded: bytes) -> int | None:
-        envelope = server.database.live(process.tier.names[lane].value(encoded))
+    def in_l2(self, server: Server, process: Process, encoded: bytes) -> int | None:
+        """The value that a server holds and that is not void by its generation."""
+        envelope = server.database.live(process.tier.names[0].value(encoded))
         if envelope is None or generation_of(envelope) != server.history.generation:
             return None
         return self._number_in(server, encoded, envelope)
@@ -465,7 +491,7 @@ class Checker(Promises):
         if number in server.history.killed:
             self.fail("I5", f"{process} still holds {key}={number}, dead on {server.name}")
         self.tags_alive(process, key, number)
-        there = self._in_l2(server, process, lane, encoded)
+        there = self.in_l2(server, process, encoded)
         if there is not None and there not in server.history.alive.get(encoded, {}):
             self.fail("I5", f"{server.name} holds {key}={there}, which its history does not know")
 

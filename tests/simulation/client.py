@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nearcache.errors import ShardUnavailableError
 from nearcache.flights import Signal, strand
 from nearcache.loading import pay
+from nearcache.loading.moving import Spread, heed
 from nearcache.loading.observing import Observing
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
@@ -27,6 +28,7 @@ class Client:
     """One thread of a process: it carries out operations one after the other.
 
     Attributes:
+        tier: What the operation began with.
         turn: Counts what it has begun: answers of an earlier turn are nobody's.
         seen: By lane, the server that answered last and where its history stood.
         joined, joined_load: Whether the operation waited for another's read or load.
@@ -41,6 +43,7 @@ class Client:
         self.operations = operations
         self.turn = 0
         self.done = 0
+        self.tier: Any = None
         self.seen: dict[int, tuple[Server, int]] = {}
         self.current: Any = None  # the check of the operation under way
         self.steps: Any = None
@@ -54,6 +57,7 @@ class Client:
         self._answers: list[Any] = []
         self._missing = 0
         self._on_reply: Any = None
+        self._spread: Spread | None = None
         self._observing: Observing | None = None
         self._orphans: list[Any] = []
         self._random = self.world.stream(f"client {process.number} {number}")
@@ -79,12 +83,13 @@ class Client:
     # -- an operation
 
     def _begin(self, turn: int) -> None:
-        if turn != self.turn:
+        if turn != self.turn or not self.process.is_open:
             return
         operation = self.operations[self.done]
         self.done += 1
         self.turn += 1
         self.seen.clear()
+        self.tier = self.process.tier
         self.joined = self.joined_load = False
         self.loading_ns = self.awaited_ns = 0
         self._left_ns = self.process.profile.timeout_ns
@@ -123,18 +128,7 @@ class Client:
         self._on_reply = getattr(request, "on_reply", None)
         if isinstance(request, list):
             self._observing = None
-            if self.process.tier.observed is not None:
-                self._observing = Observing(self.process.tier, request)
-                request = self._observing.exchanges
-            deadline = self.world.now + self._left_ns
-            self._answers = [None] * len(request)
-            self._missing = len(request)
-            for place, exchange in enumerate(request):
-                pending = Pending(self, place, exchange.commands, deadline)
-                pending.lane = exchange.shard
-                self.process.send(pending)
-            if not request:
-                self._later(self._resume, [])
+            self._ask(request)
         elif kind is Call:
             self._load(request)
         elif kind is JoinRead:
@@ -149,15 +143,44 @@ class Client:
         else:
             raise AssertionError(f"the simulation does not know how to do {request!r}")
 
+    def _ask(self, request: list[Any]) -> None:
+        """As the runner has it, which lets both owners of a key hear of a change."""
+        tier = self.process.tier
+        self._spread = None
+        if tier.observed is not None:
+            self._observing = Observing(tier, request)
+            request = self._observing.exchanges
+        if tier.changing:
+            self._spread = Spread(tier, request)
+            request = self._spread.exchanges
+        self._send(request)
+
+    def _send(self, request: list[Any]) -> None:
+        deadline = self.world.now + self._left_ns
+        self._answers = [None] * len(request)
+        self._missing = len(request)
+        for place, exchange in enumerate(request):
+            pending = Pending(self, place, exchange.commands, deadline)
+            pending.lane = exchange.shard
+            self.process.send(pending)
+        if not request:
+            self._later(self._resume, [])
+
+    def _heed(self) -> None:
+        """All answers are there."""
+        if self._spread is not None:
+            self._answers = self._spread.gathered(self._answers)
+        heed(self.process.tier, self._answers)
+
     def answered(self, pending: Pending, reply: Any, server: Server) -> None:
         """An exchange has its reply, or its error."""
         if pending.turn != self.turn:
             return
         self.seen[pending.lane] = (server, pending.sequence)
-        if self._observing is not None:
+        if self._observing is not None and pending.place < len(self._observing.exchanges):
             reply = self._observing.heard(pending.place, reply)
         self._answers[pending.place] = reply
-        if self._on_reply is not None and self._missing > 1 and self._random.random() < 0.5:
+        if self._on_reply is not None and self._missing > 1 and self._spread is None and self._random.random() < 0.5:
             try:
                 self._on_reply(pending.place, reply)
             except Exception as error:
@@ -167,6 +190,8 @@ class Client:
         self._missing -= 1
         if self._missing == 0:
             self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
+            if self.process.profile.moves:
+                self._heed()
             if self._random.random() < 0.3:  # another thread of the process runs first
                 self._later(self._resume, self._answers)
             else:
@@ -297,13 +322,15 @@ class Payer(Client):
             return
         self.turn += 1
         self._left_ns = self.process.profile.timeout_ns
-        self.steps = pay(self.process.tier, self.lane)
+        self.steps = pay(self.process.tier.now, self.lane)
         self._go_on(self.steps.send, None)
 
     def _end(self, value: Any, error: Exception | None) -> None:
         self.steps = None
         self.turn += 1
         lane, self.lane = self.lane, None
+        if lane is not None:
+            self.process.keeper.paid(lane)
         if error is not None:
             raise error
         self.world.say(f"{self} has {'paid' if value else 'not paid'} on lane {lane}")
@@ -340,6 +367,10 @@ class Worker(Client):
     def rest(self) -> None:
         """It has one piece of work only."""
 
+    def excuses(self, error: Exception) -> bool:
+        """Whether it may end like this."""
+        return self.process.checker.may_fail(error)
+
     def begin(self, make: Callable[[], Any]) -> None:
         """Start the thread."""
         self._later(self._start, make)
@@ -350,6 +381,7 @@ class Worker(Client):
         self.turn += 1
         self._left_ns = self.process.profile.timeout_ns
         self.current = Errand(self)
+        self.tier = self.process.tier
         strand.set(self)
         self.steps = make()
         self._go_on(self.steps.send, None)
@@ -359,6 +391,6 @@ class Worker(Client):
         self.turn += 1
         self.process.workers.remove(self)
         self.value, self.error = value, error
-        if error is not None and not self.process.checker.may_fail(error):
+        if error is not None and not self.excuses(error):
             raise error
         self.ended.set()

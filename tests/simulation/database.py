@@ -274,6 +274,14 @@ def _hincrby(db: Database, words: Words) -> int:
     return number
 
 
+def _scan(db: Database, words: Words) -> list[Any]:
+    """All at once: what is found in how many pieces is up to the server."""
+    cursor, match, pattern, *_ = words
+    if cursor != b"0" or match.upper() != b"MATCH" or pattern[-1:] != b"*":
+        raise RedisError("ERR syntax error")
+    return [b"0", [key for key in list(db.data) if key.startswith(pattern[:-1]) and db.live(key) is not None]]
+
+
 def _publish(db: Database, words: Words) -> int:
     db.published.append((words[0], words[1]))
     return 0
@@ -308,5 +316,6 @@ COMMANDS: Final[dict[bytes, tuple[Callable[[Database, Words], Any], int, int, in
     b"HINCRBY": (_hincrby, 3, 3, _GROWS),
     b"PUBLISH": (_publish, 2, 2, _READS),
     b"SPUBLISH": (_publish, 2, 2, _READS),
+    b"SCAN": (_scan, 3, 5, _READS),
     b"PING": (_ping, 0, 1, _READS),
 }

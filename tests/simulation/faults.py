@@ -55,7 +55,9 @@ def draw(rng: random.Random, count: int, length_ns: int, *, later: bool = True) 
 def inflict(simulation: Simulation, fault: Fault) -> None:
     """Let it happen."""
     simulation.world.say(f"== {fault.kind} (shard {fault.shard}, process {fault.process}, {fault.strength:.2f})")
-    KINDS[fault.kind](simulation, fault)
+    if fault.kind in FORGETTING and simulation.operator.is_left(_shard(simulation, fault)):
+        return
+    (KINDS.get(fault.kind) or MOVES[fault.kind])(simulation, fault)
 
 
 # -- who is concerned
@@ -70,7 +72,9 @@ def _process(simulation: Simulation, fault: Fault) -> Process:
 
 
 def _bus(simulation: Simulation, fault: Fault) -> BusLink | None:
-    return _process(simulation, fault).buses[_shard(simulation, fault).number]
+    process = _process(simulation, fault)
+    lane = process.lane_of(_shard(simulation, fault))
+    return None if lane is None else process.buses[lane]
 
 
 def _data(simulation: Simulation, fault: Fault) -> list[DataLink]:
@@ -286,6 +290,10 @@ def _no_memory(simulation: Simulation, fault: Fault) -> None:
         fail_after(int(fault.strength * 20))
 
 
+def _reshard(simulation: Simulation, fault: Fault) -> None:
+    simulation.operator.want(fault.choice)
+
+
 def heal(simulation: Simulation) -> None:
     """End whatever is still going on."""
     fail_after = getattr(_store, "_fail_allocation_after", None)
@@ -331,5 +339,9 @@ KINDS: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
     "no memory": _no_memory,
     "cut off": _cut_off,
 }
+#: What happens beside the faults, and is drawn apart from them.
+MOVES: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"reshard": _reshard}
+#: What may make a shard forget which list it has been told of.
+FORGETTING: Final = frozenset({"failover", "zombie", "proxied failover", "restart empty", "evicted lane", "flushall"})
 #: Kinds that the first seeds know nothing of.
 LATER: Final = frozenset({"cut off"})

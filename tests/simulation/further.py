@@ -86,6 +86,8 @@ def enrich(profile: Profile, rng: random.Random, busy: Sequence[str]) -> None:
         profile.weights |= dict.fromkeys(_UNHELD, 0.0)
         profile.weights["held_change"] *= 5
     for kind in busy:
+        if kind == "reshard":
+            continue
         profile.weights[kind] = max(profile.weights[kind], 1) * 8
 
 
@@ -95,7 +97,9 @@ class _TagUpdate(Running):
     def begin(self, client: Client) -> None:
         process = client.process
         self.tag = _TAGS[self.operation.think_ns % len(_TAGS)]
-        change_source(self, client, [key for key, tags in process.profile.tags.items() if self.tag in tags])
+        self.ends = [key for key, tags in process.profile.tags.items() if self.tag in tags]
+        (self.tag_hash,) = (tag.hash for tag in tags_named(process.tier, (self.tag,)))
+        change_source(self, client, self.ends)
         self.steps = invalidate_tag(process.tier, process.store, self.tag)
 
     def succeed(self, client: Client, value: Any) -> None:
@@ -153,6 +157,7 @@ class _HeldChange(Update):
         yield from invalidate_many(process.tier, process.store, keys, hold=(b"%d" % hold_ms, token))
         yield Await(Signal(), (self.operation.think_ns % hold_ms) / 4e3)
         change_source(self, client, keys)
+        client.tier = process.tier
         yield from invalidate_many(process.tier, process.store, keys, hold=(b"%d" % linger_ms, token))
 
 
@@ -190,6 +195,7 @@ class _Swap(Running):
     def succeed(self, client: Client, value: Any) -> None:
         (key,) = self.operation.keys
         if value.stored:
+            self.ends = self.operation.keys
             written(self, client, key, value.new)
 
 
@@ -250,6 +256,7 @@ class _Take(Update):
 
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
+        self.ends = self.operation.keys
         self.steps = take(process.tier, process.store, key)
 
     def succeed(self, client: Client, value: Any) -> None:

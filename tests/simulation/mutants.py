@@ -22,6 +22,7 @@ from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
+from simulation import moving_mutants as moving
 from simulation.process import L1
 from simulation.runs import ORDERED
 
@@ -242,6 +243,7 @@ _REVALIDATED: Final = reading.revalidated
 _RICHER: Final = 1_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
+_MOVES: Final = ("reshard", "update", "load", "get")
 _ORDERED: Final = ("get", "set", ORDERED)
 _DEAF: Final = ("half-open bus",)
 _SLOW: Final = ("slow bus",)
@@ -306,6 +308,8 @@ MUTANTS: Final = (
     Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 3, ("load", "get")),
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
+    Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
+    Mutant("who is behind does not follow", moving.nobody_follows, (), "I5", 2_000_000, _MOVES),
     Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
     Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),
     Mutant(

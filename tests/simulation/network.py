@@ -15,7 +15,7 @@ from nearcache.errors import ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Reply
 from nearcache.l2.task import BEHIND, repeatable
 from simulation.scripting import RedisError
-from simulation.server import Server, Shard, commands_in
+from simulation.server import Server, commands_in
 from simulation.world import MS, US, World
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Link:
     """One connection, seen from both ends.
 
     Attributes:
+        lane: The number that its process knows the shard by.
         server: At the other end. A proxy may exchange it.
         identity: What the handshake said.
         deaf: Half open: nothing passes any more, and nobody is told.
@@ -37,10 +38,11 @@ class Link:
 
     kind = ""
 
-    def __init__(self, world: World, process: Process, shard: Shard, number: int) -> None:
+    def __init__(self, world: World, process: Process, lane: int, number: int) -> None:
         self.world = world
         self.process = process
-        self.shard = shard
+        self.lane = lane
+        self.shard = shard = process.shards[lane]
         self.server: Server = shard.route(process.number, self.kind)
         self.identity = self.server.identity
         self.deaf = False
@@ -64,7 +66,7 @@ class Link:
 
         See :mod:`nearcache.l2.introduction`, of which this is the simulation.
         """
-        commands = self.process.tier.adopt_commands(self.shard.number, self.identity)
+        commands = self.process.tier.adopt_commands(self.lane, self.identity)
         if commands:
             self.world.at(self.world.now + self.delay(), self._greeted, commands, then)
         else:
@@ -85,7 +87,7 @@ class Link:
     def _heard_out(self, refused: bool, then: Callable[[], None]) -> None:
         if not self.closed:
             if not refused:
-                self.process.tier.note_adopted(self.shard.number, self.identity)
+                self.process.tier.note_adopted(self.lane, self.identity)
             then()
 
     def reset(self) -> None:
@@ -140,8 +142,8 @@ class DataLink(Link):
 
     kind = "data"
 
-    def __init__(self, world: World, process: Process, shard: Shard, number: int) -> None:
-        super().__init__(world, process, shard, number)
+    def __init__(self, world: World, process: Process, lane: int, number: int) -> None:
+        super().__init__(world, process, lane, number)
         self.pending: Pending | None = None
         self.lose_request = False
         self.lose_answer = False
@@ -265,8 +267,8 @@ class BusLink(Link):
 
     kind = "bus"
 
-    def __init__(self, world: World, process: Process, shard: Shard, number: int) -> None:
-        super().__init__(world, process, shard, number)
+    def __init__(self, world: World, process: Process, lane: int, number: int) -> None:
+        super().__init__(world, process, lane, number)
         heartbeat = process.heartbeat
         self.sources = {heartbeat.sha: heartbeat.source}
         self.shas = {heartbeat.source: heartbeat.sha}
@@ -288,7 +290,7 @@ class BusLink(Link):
             if self.world.lines is not None:
                 self.world.say(f"  a message to {self.process} is lost: {data[-70:]!r}")
             return
-        self.process.recent[self.shard.number].append(data)
+        self.process.recent[self.lane].append(data)
         self._back(data)
 
     def repeat(self, data: bytes) -> None:

@@ -12,17 +12,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from nearcache._store import Store
 from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered import TieredCache
 from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, Horizon, OrderedHorizon
 from nearcache.l2 import load_script
-from nearcache.loading import Tier, Upkeep
-from nearcache.loading.stale import StaleCopies
+from nearcache.loading import Tier
 from simulation.client import Client, Payer, Worker
 from simulation.network import BusLink, DataLink, Pending
-from simulation.server import Shard
+from simulation.parts import L1, Keeper, OldCopies
+from simulation.server import SHARD_NAMES, Shard
 from simulation.world import MS, TICK_NS, US, World
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Process:
     def __init__(self, world: World, checker: Checker, shards: list[Shard], number: int, profile: Profile) -> None:
         self.world = world
         self.checker = checker
-        self.shards = shards
+        self.shards = list(shards)
         self.number = number
         self.profile = profile
         self.clients: list[Client] = []
@@ -57,6 +56,7 @@ class Process:
         self.paused = False
         self.slept_ns = 0
         self.stopped_ns = 0
+        self.placement: Any = None
         self._pauses = 0
         self._paused_ns = 0
         self._is_asleep = False
@@ -71,7 +71,12 @@ class Process:
         self.workers: list[Worker] = []
         self._workers_made = 0
         self._chance = world.stream(f"freshness {number}").random
-        self._open()
+        self.asides: list[Any] = []
+        self.is_open = False
+        self.opener: Callable[[Process], None] | None = None
+        if not profile.moves:
+            self._open()
+            self.is_open = True
 
     def __repr__(self) -> str:
         return f"p{self.number}"
@@ -79,12 +84,15 @@ class Process:
     def _open(self) -> None:
         """What a process has after it has opened its cache."""
         count, profile = len(self.shards), self.profile
-        self.store = L1(profile.maxsize, lanes=count + DERIVED, policy=profile.policy)
-        self.store.clock = self.clock
+        most = 2 * len(SHARD_NAMES) if profile.moves else count
+        self.store = L1(profile.maxsize, lanes=most + DERIVED, policy=profile.policy)
+        self.store.clock, self.store.process = self.clock, self
         self.old_served: dict[int, int] = {}
         self.tier = Tier(
             namespace="sim",
             shard_names=[shard.name for shard in self.shards],
+            placement=self.placement,
+            most_lanes=most,
             codec=ValueCodec(SafeCodec(), 1 << 20),
             ttl_ms=profile.ttl_ms,
             bound_ns=profile.bound_ns,
@@ -94,30 +102,55 @@ class Process:
             freshness=replace(profile.freshness, chance=self._chance),
             clock=self.clock,
         )
+        if profile.moves:
+            self.tier.changing = {}  # type: ignore[assignment]  # when rubbish is collected no seed decides
         if self.tier.stale is not None:
             self.tier.stale = self.store.old = OldCopies(self.tier.lanes, profile.stale_ns, self)
         self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
         self.horizon = self._horizon()
         self._renew_ns = 0
-        self.followers = [
-            Follower(
-                lambda: self.store,
-                [Followed(lane, self.tier.lanes[lane], self.tier.names[lane])],
-                self.heartbeat,
-                uniform=self._random.uniform,
-                nonce=lambda: b"%016x" % self._random.getrandbits(64),
-                watched=self._watched,
-                keeper=self.keeper,
-                horizon=self.horizon,
-            )
-            for lane in range(count)
-        ]
+        self.followers = [self._follower(lane) for lane in range(count)]
         self.tier.ears = self
         self._failures = [0] * count
+        self._following = set(range(count))
         self._tick_at: list[int | None] = [None] * count
         for lane in range(count):
             self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+
+    def open_with(self, shards: Any, places: list[Shard]) -> None:
+        """Begin with a list of shards; it is not open before the others have agreed."""
+        self.is_open = False
+        self.placement = shards.placement
+        self.shards = list(places)
+        self.recent = [deque(maxlen=8) for _ in places]
+        self.buses = [None] * len(places)
+        self.pools = [[] for _ in places]
+        self._open()
+
+    def opened(self) -> None:
+        """They have agreed."""
+        self.is_open = True
+        for lane in self._following:
+            self.hurry(lane)
+        self._come_back()
+
+    def shut(self) -> None:
+        """They have not, and it is closed again."""
+        self._leave_threads()
+
+    def _follower(self, lane: int) -> Follower:
+        return Follower(
+            lambda: self.store,
+            [Followed(lane, self.tier.lanes[lane], self.tier.names[lane])],
+            self.heartbeat,
+            uniform=self._random.uniform,
+            nonce=lambda: b"%016x" % self._random.getrandbits(64),
+            watched=self._watched,
+            keeper=self.keeper,
+            horizon=self.horizon,
+            ring=lambda: self.tier.now.ring,
+        )
 
     def _horizon(self) -> Horizon:
         parts = (lambda: self.store, self.tier.tags, self.tier.derived, self.clock)
@@ -174,7 +207,7 @@ class Process:
         if slept_ns:
             for follower in self.followers:
                 follower.suspended(now)
-            for lane in range(len(self.shards)):
+            for lane in self.tier.active:
                 self._follow_up(lane)
         held, self._held_back = self._held_back, []
         at_ns: dict[Any, int] = {}
@@ -187,19 +220,21 @@ class Process:
     # -- the listener's part
 
     def _connect_bus(self, lane: int, incarnation: int) -> None:
-        if incarnation != self.incarnation or self.buses[lane] is not None:
+        if incarnation != self.incarnation or not self.is_open or lane not in self._following:
+            return
+        if self.buses[lane] is not None:
             return
         shard = self.shards[lane]
         if not shard.reaches(self.number, "bus"):
             self._back_off(lane)
             return
         self._links += 1
-        link = BusLink(self.world, self, shard, self._links)
+        link = BusLink(self.world, self, lane, self._links)
         self.buses[lane] = link
         link.introduce(lambda: self._subscribe(link))
 
     def _subscribe(self, link: BusLink) -> None:
-        lane = link.shard.number
+        lane = link.lane
         if self.buses[lane] is not link:
             return
         if self._random.random() < self.profile.repeats:
@@ -210,7 +245,7 @@ class Process:
 
     def heard(self, link: BusLink, data: bytes) -> None:
         """Bytes have come on a subscribed connection."""
-        lane = link.shard.number
+        lane = link.lane
         if self.buses[lane] is not link:
             return
         follower = self.followers[lane]
@@ -220,7 +255,7 @@ class Process:
 
     def hung_up(self, link: BusLink) -> None:
         """The other end has closed a subscribed connection."""
-        lane = link.shard.number
+        lane = link.lane
         if self.buses[lane] is link:
             if link.introduced:
                 self.followers[lane].lost("the server closed the connection")
@@ -231,7 +266,7 @@ class Process:
                 self._back_off(lane)
 
     def _tick(self, lane: int, when_ns: int) -> None:
-        if self._tick_at[lane] != when_ns or self.buses[lane] is None:
+        if lane not in self._following or self._tick_at[lane] != when_ns or self.buses[lane] is None:
             return
         self._tick_at[lane] = None
         self._renew_leases()
@@ -281,7 +316,8 @@ class Process:
 
     def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
         """Likewise."""
-        self.followers[lane].unawait(lane, encoded, woken)
+        if lane < len(self.followers):  # or it is one that has died who waits no longer
+            self.followers[lane].unawait(lane, encoded, woken)
 
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Likewise."""
@@ -309,7 +345,49 @@ class Process:
         pause = int(pause * (0.5 + self._random.random() / 2))
         self.world.at(self.world.now + pause, self.post, self._connect_bus, lane, self.incarnation)
 
+    def follow(self, lane: int) -> None:
+        """Follow one more lane, or another one of a number."""
+        self.followers[lane] = self._follower(lane)
+        self._failures[lane] = 0
+        self._following.add(lane)
+        self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+
+    def leave(self, lane: int) -> None:
+        """Follow a lane no longer."""
+        self._following.discard(lane)
+        self.followers[lane].lost("no shard any more")
+        bus, self.buses[lane], self._tick_at[lane] = self.buses[lane], None, None
+        if bus is not None:
+            bus.close()
+
+    def hurry(self, lane: int) -> None:
+        """Try at once to connect to a lane that was away."""
+        self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+
+    def lane_of(self, shard: Shard) -> int | None:
+        """The number by which a shard is known here, if it is."""
+        return next((lane for lane in self.tier.active if self.shards[lane] is shard), None)
+
     # -- the driver's part
+
+    def put_shard(self, number: int, shard: Shard) -> None:
+        """Reach another shard by this number: one that is in no use any more, or the next one."""
+        if number == len(self.shards):
+            for each, new in (
+                (self.shards, shard), (self.pools, []), (self.buses, None), (self.recent, deque(maxlen=8)),
+                (self.followers, None), (self._failures, 0), (self._tick_at, None),
+            ):  # fmt: skip
+                each.append(new)  # type: ignore[attr-defined]  # lists of different things
+            return
+        self.rest_shard(number)
+        self.shards[number] = shard
+        self.recent[number].clear()
+
+    def rest_shard(self, number: int) -> None:
+        """Close the idle connections of a shard that is in no use any more."""
+        pool, self.pools[number] = self.pools[number], []
+        for link in pool:
+            link.close()
 
     def send(self, pending: Pending) -> None:
         """Send an exchange over an idle connection, or a new one."""
@@ -324,25 +402,33 @@ class Process:
             self.world.at(self.world.now + _CONNECT_NS, self.post, pending.client.refused, pending)
             return
         self._links += 1
-        DataLink(self.world, self, shard, self._links).open(pending, _CONNECT_NS)
+        DataLink(self.world, self, number, self._links).open(pending, _CONNECT_NS)
 
     def release(self, link: DataLink) -> None:
         """A connection is idle again."""
-        self.pools[link.shard.number].append(link)
+        if self.shards[link.lane] is link.shard:
+            self.pools[link.lane].append(link)
+        else:  # the number has come to stand for another one
+            link.close()
 
     def work(self, make: Callable[[], Any]) -> Worker:
         """Have steps carried out in the background."""
-        self._workers_made += 1
-        worker = Worker(self, -1 - self._workers_made)
-        self.workers.append(worker)
+        worker = self.employ(lambda number: Worker(self, number))
         worker.begin(make)
+        return worker
+
+    def employ(self, make: Callable[[int], Any]) -> Any:
+        """A worker, of any kind."""
+        self._workers_made += 1
+        worker = make(-1 - self._workers_made)
+        self.workers.append(worker)
         return worker
 
     def data_links(self) -> list[DataLink]:
         """All open data connections."""
         return [
             link
-            for shard in self.shards
+            for shard in self.checker.shards
             for server in shard.servers
             for link in server.links
             if isinstance(link, DataLink) and link.process is self
@@ -352,6 +438,8 @@ class Process:
 
     def fork(self) -> None:
         """Go on as a child of itself: threads and connections stay behind with the parent, memory comes along."""
+        if not self.is_open:
+            return
         self._leave_threads()
         self.checker.forked(self)
         # The cache's own method, on the parts of a cache that there are here.
@@ -361,18 +449,19 @@ class Process:
             _runner=SimpleNamespace(after_fork=lambda: None),
             _scribe=None,
             _upkeep=self.keeper,
-            _membership=SimpleNamespace(after_fork=lambda: None),
-            _endpoints=self.shards,
+            _membership=self.store.membership,
+            _endpoints=self.tier.active,
             _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,
             _sampling=None,
             reset_pending=self.store.reset_pending,
         )
+        stand_in._tier = self.tier
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says
         self._come_back()
         self._failures = [0] * len(self.shards)
         self._tick_at = [None] * len(self.shards)
-        for lane in range(len(self.shards)):
+        for lane in self.tier.active:
             self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
 
     def _forget_watched(self) -> None:
@@ -384,6 +473,9 @@ class Process:
         """Die, and be started anew with an empty store."""
         self._leave_threads()
         self.checker.gone(self)
+        if self.opener is not None:
+            self.opener(self)
+            return
         self._open()
         self._come_back()
 
@@ -405,59 +497,3 @@ class Process:
     def _come_back(self) -> None:
         for client in self.clients:
             client.rest()
-
-
-class OldCopies(StaleCopies):
-    """What may be served although nobody can be asked; what is served is told to the checker."""
-
-    def __init__(self, lanes: list[Any], allowed_ns: int, process: Process) -> None:
-        super().__init__(lanes, allowed_ns)
-        self._process = process
-
-    def find(self, store: Store[Any, Any], key: Any, lane: int, now_ns: int, default: Any) -> Any:
-        """See :class:`StaleCopies`."""
-        value = super().find(store, key, lane, now_ns, default)
-        if value is not default:
-            self._process.checker.old_copy(self._process, key, value)
-        return value
-
-
-class L1(Store[Any, Any]):
-    """The store, with what a cache adds to it: a word with the old copies first. See :class:`TieredCache`."""
-
-    old: StaleCopies | None = None
-    clock: Callable[[], int]
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.kept_ns: dict[Any, int] = {}
-
-    def finish(self, op: Any, *arguments: Any) -> bool:
-        """See :class:`Store`. It is noted when."""
-        self.kept_ns[op.key] = self.clock()
-        return super().finish(op, *arguments)
-
-    def lane_vouch(self, lane: int, until_ns: int) -> None:
-        """See :class:`Store`."""
-        if self.old is not None:
-            self.old.vouched(lane, until_ns)
-        super().lane_vouch(lane, until_ns)
-
-    def lane_suspect(self, lane: int) -> None:
-        """See :class:`Store`."""
-        if self.old is not None:
-            self.old.suspected(lane, self.lane_stamp(lane), self.clock())
-        super().lane_suspect(lane)
-
-
-class Keeper(Upkeep):
-    """The cache's upkeep, which pays in the simulation's way of having threads."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(process.tier, None)  # type: ignore[arg-type]  # nobody runs anything with it
-        self._process = process
-
-    def vouched(self, lane: int) -> None:
-        """The lane is well: pay what is owed on it."""
-        if self._tier.journals[lane].owes:
-            self._process.payer.pay(lane)

@@ -111,11 +111,21 @@ class Promises:
         process = client.process
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
-            lane = process.tier.lane_of(encoded)
+            lane = client.tier.lane_of(encoded)
             server = client.seen[lane][0] if lane in client.seen else self.followed(process, lane)
+            if self._is_believed(process, lane, encoded, generation):
+                continue
             if not is_old and not client.joined_load:
                 self._tag_within(process, key, number, server, generation, since_ns - self.profile.bound_ns)
             self._tag_not_below(process, key, number, server, generation, floors.get(encoded))
+
+    def _is_believed(self, process: Process, lane: int, encoded: bytes, generation: int) -> bool:
+        """Whether a primary that was replaced, and that a process may still hear, has this generation of a tag."""
+        shard = process.shards[lane]
+        return any(
+            server.running and server is not shard.primary and generation in server.history.alive.get(encoded, ())
+            for server in shard.servers
+        )
 
     def tags_alive(self, process: Process, key: str, number: int) -> None:
         """At the end, what L1 holds depends on no generation that is over."""
@@ -164,7 +174,7 @@ class Promises:
 
     def tags_invalidated(self, client: Client, names: tuple[str, ...]) -> None:
         """A process has changed tags."""
-        for tag in tags_named(client.process.tier, names):
+        for tag in tags_named(client.tier, names):
             server, sequence = client.seen[tag.lane]
             self.raise_floor(client.process, tag.key, server, sequence, own=True)
 
@@ -254,7 +264,7 @@ class Promises:
         self.count("I1")
         if client.loading_ns or client.joined or client.joined_load:
             return
-        lane = client.process.tier.lane_of(encoded)
+        lane = client.tier.lane_of(encoded)
         seen = client.seen.get(lane)
         history = seen[0].history if seen is not None else self.followed(client.process, lane).history
         oldest_ns = since_ns - self.profile.bound_ns

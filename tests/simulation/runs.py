@@ -11,12 +11,15 @@ from simulation.checkers import Checker
 from simulation.faults import Fault, draw, heal, inflict
 from simulation.further import enrich
 from simulation.process import Client, Process
-from simulation.server import Shard
+from simulation.resharding import Operator, resharding
+from simulation.server import SHARD_NAMES, Shard
 from simulation.workload import Operation, Profile
 from simulation.world import MS, S, Violation, World
 
 #: Longest time to recover in: what reconnecting may wait at most, and then some.
 _RECOVERY_NS: Final = 4 * S
+#: In one of four of the seeds from here on the list of shards changes.
+MOVING_FROM: Final = 2_000_000
 #: Two in three of the seeds from here on do more. Those below are as they were when some of them found something.
 RICHER_FROM: Final = 1_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
@@ -49,6 +52,10 @@ class Plan:
             profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
         if shards is not None:
             profile.shards = shards
+        if "reshard" in busy or (seed >= MOVING_FROM and seed % 4 == 0):
+            profile.moves = True
+            profile.ack_ms = 0  # a replica of the other owner is not waited for
+            profile.length_ns = max(profile.length_ns, 5 * profile.bound_ns)
         rng = world.stream("operations")
         operations = [
             (process, client, profile.operation(rng))
@@ -57,7 +64,7 @@ class Plan:
             for _ in range(profile.operations)
         ]
         faults = draw(world.stream("faults"), profile.faults, profile.length_ns, later=seed >= RICHER_FROM)
-        return cls(seed, profile, operations, faults)
+        return cls(seed, profile, operations, _with_moves(seed, profile, faults))
 
     @classmethod
     def under(cls, seed: int, kinds: Sequence[str], busy: Sequence[str] = ()) -> Plan:
@@ -70,7 +77,7 @@ class Plan:
             for fault in draw(rng, 12 if kinds else 0, length, later=seed >= RICHER_FROM)
             if kinds
         )
-        return cls(seed, plan.profile, plan.operations, faults)
+        return cls(seed, plan.profile, plan.operations, _with_moves(seed, plan.profile, faults))
 
     def only(self, operations: Collection[int], faults: Collection[int]) -> Plan:
         """The same with these operations and faults only, by their places."""
@@ -80,6 +87,18 @@ class Plan:
             [each for place, each in enumerate(self.operations) if place in operations],
             [each for place, each in enumerate(self.faults) if place in faults],
         )
+
+
+def _with_moves(seed: int, profile: Profile, faults: list[Fault]) -> list[Fault]:
+    """The faults, and the changes of the list of shards."""
+    if not profile.moves:
+        return faults
+    rng = World(seed).stream("moves")
+    moves = [
+        Fault(int(rng.random() ** 2 * profile.length_ns), "reshard", 0, 0, 0.0, rng.getrandbits(32))
+        for _ in range(rng.choice([1, 1, 2, 3]))
+    ]
+    return sorted(faults + moves)
 
 
 @dataclass
@@ -120,8 +139,14 @@ class Simulation:
         self.profile = profile = plan.profile
         self.world = world = World(plan.seed, verbose=verbose)
         self.checker = Checker(world, profile)
-        self.shards = [Shard(world, self.checker, number) for number in range(profile.shards)]
-        self.processes = [Process(world, self.checker, self.shards, n, profile) for n in range(profile.processes)]
+        count = len(SHARD_NAMES) if profile.moves else profile.shards
+        self.shards = self.checker.shards = [Shard(world, self.checker, number) for number in range(count)]
+        used = self.shards[: profile.shards]
+        self.processes = [Process(world, self.checker, used, n, profile) for n in range(profile.processes)]
+        self.operator = Operator(self, SHARD_NAMES[: profile.shards])
+        for process in self.processes if profile.moves else ():
+            process.opener = self.operator.opens
+            process.opener(process)
         for process in self.processes:
             for number in range(profile.clients):
                 mine = [each for p, c, each in plan.operations if (p, c) == (process.number, number)]
@@ -153,18 +178,28 @@ class Simulation:
                 break
         self.checker.quiet(self.processes)
 
+    def end(self) -> None:
+        """Leave no thread behind."""
+        for process in self.processes:
+            for handoff in process.asides:
+                handoff.end()
+
     def _is_done(self) -> bool:
-        return all(
-            client.current is None and client.done == len(client.operations)
-            for process in self.processes
-            for client in process.clients
-        ) and not any(process.paused or process.workers for process in self.processes)
+        return (
+            all(
+                client.current is None and client.done == len(client.operations)
+                for process in self.processes
+                for client in process.clients
+            )
+            and not any(process.paused or process.workers or not process.is_open for process in self.processes)
+            and (not self.profile.moves or self.operator.is_done)
+        )
 
     def _is_calm(self) -> bool:
         return all(
             process.store.lane_fresh_until(lane) > process.clock() and not process.tier.journals[lane].owes
             for process in self.processes
-            for lane in range(len(self.shards))
+            for lane in process.tier.active
         )
 
 
@@ -172,15 +207,17 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     """Carry out a plan."""
     violation: Violation | None = None
     crash: Exception | None = None
-    simulation = Simulation(plan, verbose=verbose)
-    world = simulation.world
-    with world.in_charge():
-        try:
-            copy_context().run(simulation.run)
-        except Violation as error:
-            violation = error
-        except Exception as error:
-            crash = error
+    with resharding():
+        simulation = Simulation(plan, verbose=verbose)
+        world = simulation.world
+        with world.in_charge():
+            try:
+                copy_context().run(simulation.run)
+            except Violation as error:
+                violation = error
+            except Exception as error:
+                crash = error
+            simulation.end()
     faults: dict[str, int] = {}
     for fault in plan.faults:
         faults[fault.kind] = faults.get(fault.kind, 0) + 1

@@ -21,6 +21,8 @@ from simulation.world import MS, World
 if TYPE_CHECKING:
     from simulation.network import BusLink, DataLink
 
+#: Of all shards that there may be.
+SHARD_NAMES: Final = "abcd"
 #: Most changes that the replica may be behind.
 TAIL: Final = 24
 
@@ -239,7 +241,7 @@ class Shard:
 
     def __init__(self, world: World, watcher: Watcher, number: int) -> None:
         self.number = number
-        self.name = "abc"[number]
+        self.name = SHARD_NAMES[number]
         self.primary = Server(world, watcher, f"{self.name}0")
         self.zombie: Server | None = None
         self.misled: set[tuple[int, str]] = set()

@@ -27,6 +27,11 @@ FOUND: Final = {
     20: "a read joined one that was older than the bound, where no message came to tell",
     70: "a load joined one that began before this process had read something newer",
     205: "get_many raised what one shard raised while it asked for a generation again",
+    2_000_000: "a shard that had been left could not come back with the next change of the list",
+    2_000_120: "a change of the list that others had finished meanwhile ended in an assertion",
+    10_000_649: "what was owed was paid to a replaced primary, without a pause and without an end",
+    10_001_057: "values of one server were judged by the generation of the replaced one that was heard",
+    20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
 }
 
 

@@ -91,6 +91,7 @@ class Profile:
     absences: float = 0.0
     lag_ns: int = 0
     ack_ms: int = 0
+    moves: bool = False
     ordered: bool = False
     _kinds: list[str] = field(default_factory=list)
     _sums: list[float] = field(default_factory=list)
@@ -155,6 +156,7 @@ class Running:
 
     Attributes:
         steps: What the client has to carry out; None if that is nothing.
+        ends: The keys whose values from before are over when it returns.
         versions: For invalidations: which version of the source makes them necessary, by encoded key.
     """
 
@@ -167,6 +169,7 @@ class Running:
         self.steps: Any = None
         self.is_confirmed = False
         self.versions: dict[bytes, int] = {}
+        self.ends: Iterable[str] = ()
         checker = process.checker
         self.floors = {key: checker.floor(process, key) for key in operation.keys}
         self.tag_floors = checker.tag_floors(process) if process.profile.tags else {}
@@ -205,16 +208,20 @@ class Running:
         elif error is None:
             self.is_confirmed = process.profile.ack_ms > 0 and self.operation.kind not in _UNCONFIRMED
             self.succeed(client, value)
+            if self.ends and process.profile.moves:
+                checker.ended_everywhere(self, client)
         elif not self.excused(client, error):
             checker.count("I10")
             checker.fail("I10", f"{self} raised {error!r}")
         else:
             world.note(len(str(error)))
             self.fail(client)
+            if self.versions and process.profile.moves:
+                checker.owed_everywhere(self, client)
 
     def floor_here(self, client: Client, key: str) -> tuple[Any, int]:
         """The server that has answered for a key, and where its history stood."""
-        return client.seen[client.process.tier.place(key)[0]]
+        return client.seen[client.tier.place(key)[0]]
 
     def check_read(self, client: Client, key: str, value: Any) -> None:
         """Check what L2 has answered."""
@@ -306,6 +313,7 @@ class _Set(Running):
     def succeed(self, client: Client, value: Any) -> None:
         (key,) = self.operation.keys
         if value is MISSING:
+            self.ends = self.operation.keys
             written(self, client, key, self.value)
         else:
             self.check_read(client, key, value)
@@ -318,6 +326,7 @@ class _SetDefault(_Set):
 class _Update(Running):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
+        self.ends = self.operation.keys
         change_source(self, client, self.operation.keys)
         self.steps = invalidate(process.tier, process.store, key)
 
@@ -349,6 +358,7 @@ class _HeldUpdate(_Update):
         token = b"%016x" % (self.operation.think_ns ^ process.number << 32 ^ client.number << 40 ^ client.turn)
         hold_ms = process.profile.bound_ns // MS
         yield from invalidate(process.tier, process.store, key, hold_ms=hold_ms, token=token)
+        client.tier = process.tier
         change_source(self, client, self.operation.keys)
         yield from invalidate(process.tier, process.store, key, hold_ms=0, token=token)
 
@@ -356,6 +366,7 @@ class _HeldUpdate(_Update):
 class _UpdateMany(_Update):
     def begin(self, client: Client) -> None:
         process = client.process
+        self.ends = self.operation.keys
         change_source(self, client, self.operation.keys)
         self.steps = invalidate_many(process.tier, process.store, self.operation.keys)
 
@@ -382,6 +393,7 @@ class _SetMany(Running):
     def begin(self, client: Client) -> None:
         process = client.process
         self.values = {key: process.checker.make(key) for key in self.operation.keys}
+        self.ends = self.operation.keys
         self.steps = write_many(process.tier, process.store, self.values, process.profile.ttl_ms)
 
     def succeed(self, client: Client, value: Any) -> None:
@@ -399,6 +411,7 @@ class _Contains(Running):
 
 class _Clear(Running):
     def begin(self, client: Client) -> None:
+        self.ends = client.process.checker.encoded
         self.steps = clear(client.process.tier, client.process.store)
 
     def succeed(self, client: Client, value: Any) -> None:

@@ -358,3 +358,12 @@ def test_epoch_that_comes_back_takes_changes_again() -> None:
     assert journal.newest == (OLD, 3)
     assert journal.forked(NEW, {OLD: 2}) == 1  # and of these it is told which are lost, as ever
     assert journal.owed_keys() == [b"after"]
+
+
+def test_note_says_whether_the_change_counts() -> None:
+    """Who pays debts at a server that was replaced has paid nothing."""
+    journal = Journal()
+    assert journal.note(OLD, 1, [b"a"], 0, journal.serial)
+    journal.forked(NEW, {OLD: 1})
+    assert not journal.note(OLD, 2, [b"a"], 0, journal.serial)
+    assert journal.note(NEW, 1, [b"b"], 0, journal.serial)

@@ -143,15 +143,17 @@ class Membership:
                 if ring.new is None:
                     self._check_queues()
                     self._advance(ring.begin(target))
+                ring = self.ring
             self._wait(pause_s)
             with self._lock:
-                if self.ring is not ring and self.ring.step == 0:
-                    continue
-                if self.ring.step == 1 and not self._is_behind():
+                if self._is_behind() or self.ring is not ring:
+                    continue  # somebody else has led: look anew where that is, it may be another change
+                if ring.step == 1:
                     self._check_queues()  # once more: since all lanes have been told, nothing comes into one
-                    self._prepare(self.ring)
-                if not self._is_behind():
-                    self._advance(self.ring.following())
+                    self._prepare(ring)
+                    if self._is_behind():
+                        continue
+                self._advance(ring.following())
 
     def _check_queues(self) -> None:
         """Refuse to go on while something waits in a queue: it would stay where nobody looks any more.

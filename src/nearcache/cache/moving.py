@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .._store import Op
+from .._store import Op, Store
 from ..errors import ConfigError
 from ..keys import encode_key
 from ..options import Endpoint, Settings, parse
@@ -20,10 +20,37 @@ if TYPE_CHECKING:
     from .membership import Membership
 
 
-class MovingCache(GatheringCache[K, V]):
-    """See the module."""
+class Placed(Store[K, V]):
+    """A store that keeps nothing of owners that have been left."""
+
+    __slots__ = ()
 
     _tier: Tier
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether operations may be completed without going through :meth:`finish` and :meth:`confirm`."""
+        return not self._tier.has_moved
+
+    def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
+        """See :class:`Store`. What was read of an owner that has been left is not kept."""
+        tier = self._tier
+        if tier.has_moved and tier.is_astray(op.lane, encode_key(op.key)):
+            wid = 0
+        return super().finish(op, value, wid, *rest, **more)
+
+    def confirm(self, op: Op, wid: int, *rest: Any, **more: Any) -> bool:
+        """The same."""
+        tier = self._tier
+        if tier.has_moved and tier.is_astray(op.lane, encode_key(op.key)):
+            self.abandon(op, drop=True)
+            return False
+        return super().confirm(op, wid, *rest, **more)
+
+
+class MovingCache(Placed[K, V], GatheringCache[K, V]):
+    """See the module."""
+
     _membership: Membership | None
 
     def reshard(
@@ -48,26 +75,6 @@ class MovingCache(GatheringCache[K, V]):
         before = membership.ring.old
         version = membership.change(target, wait_s)
         return Resharded(version, target.names, sum(moved(before, target).values()) / SLOTS)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether operations may be completed without going through :meth:`finish` and :meth:`confirm`."""
-        return not self._tier.has_moved
-
-    def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
-        """See :class:`Store`. What was read of an owner that has been left is not kept."""
-        tier = self._tier
-        if tier.has_moved and tier.is_astray(op.lane, encode_key(op.key)):
-            wid = 0
-        return super().finish(op, value, wid, *rest, **more)
-
-    def confirm(self, op: Op, wid: int, *rest: Any, **more: Any) -> bool:
-        """The same."""
-        tier = self._tier
-        if tier.has_moved and tier.is_astray(op.lane, encode_key(op.key)):
-            self.abandon(op, drop=True)
-            return False
-        return super().confirm(op, wid, *rest, **more)
 
     def _use(self) -> None:
         """Raise ClosedError for a cache that was closed."""

@@ -80,17 +80,19 @@ class Journal:
 
     # -- acknowledged changes
 
-    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int, since: int) -> None:
+    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int, since: int) -> bool:
         """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1).
 
         Args:
             since: The serial before it was sent. What has come to be owed later is not settled by it.
+        Returns:
+            Whether that counts. If not, it is owed.
         """
         if epoch in self._over and not self._survives(epoch, seq):
             # The acknowledgement took longer than the server lived, and what took over does not have the change.
             if self._ends is not None:
                 self._lose(keys)
-            return
+            return False
         changes = self._changes
         changes.append(_Change(epoch, seq, now_ns, keys))
         self._size += _size(keys)
@@ -105,6 +107,7 @@ class Journal:
             forgotten = _size(changes.popleft().keys)
             self._size -= forgotten
             self.forgotten += forgotten
+        return True
 
     def _survives(self, epoch: int, seq: int) -> bool:
         """Whether the server of now has a change of an epoch that is over."""

@@ -142,6 +142,8 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     pttl_ms, data = reply.values[0], reply.values[1]
     if generation is None:
         generation = tier.generation_in(shard, reply.values[2])
+    elif reply.identity != tier.lanes[shard].identity:
+        generation = None  # another server than that whose messages are heard: it may have been cleared since
     found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
     op.due = found.due
     size = len(data) if data is not None else 0

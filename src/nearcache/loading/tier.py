@@ -293,16 +293,18 @@ class Tier(Versions):
 
     def acknowledge(
         self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
-    ) -> None:
+    ) -> bool:
         """A change of these keys (None: a clear) is in the server, as this number of this epoch.
 
         Args:
             since: The journal's serial (:meth:`serial`) before the change was sent.
+        Returns:
+            Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
         """
         if self.observed is not None:
             self.observed.observe(lane, (int(epoch, 16), int(seq)))
         with self.lock:
-            self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), since)
+            return self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), since)
 
     def serial(self, lane: int) -> int:
         """What comes to be owed on a lane from now on has a higher serial."""

@@ -158,7 +158,7 @@ class Versions:
         A server that was ahead may have refused a change, which has to be made where the others look now.
         """
         with self.lock:
-            owed = {key for journal in self.journals for key in journal.owed_keys()}
+            owed = dict.fromkeys(key for journal in self.journals for key in journal.owed_keys())
             has_clear = any(journal.owes_clear for journal in self.journals)
             for key in owed:
                 slot = slot_of(key)

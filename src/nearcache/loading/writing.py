@@ -240,8 +240,10 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
             return False
         # A payment is a change like others: a failover may lose it too.
         *_, epoch, seq = reply.values[0]
-        tier.acknowledge(lane, epoch, seq, debt.keys, debt.serial)
+        counts = tier.acknowledge(lane, epoch, seq, debt.keys, debt.serial)
         tier.paid(lane, debt)
+        if not counts:  # a server that was replaced takes it and goes on taking it: the next heartbeat tries again
+            return False
         tier.count(repaid=1 if debt.keys is None else len(debt.keys))
     return True
 

@@ -1,0 +1,139 @@
+"""What is promised of all servers together, where keys move from one to another. See ``checkers``.
+
+A server's history knows nothing of what happened to a key on another server. So here is noted what ended a value
+wherever that was: a change of its key that began after the value had last been stored anywhere, and that has returned.
+From B after that on nobody is to be given the value, by L1 or by L2, whichever list of shards he knows.
+
+A failover that loses changes makes what is noted of their keys void: then only the servers' histories count.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulation.world import MS
+
+if TYPE_CHECKING:
+    from simulation.client import Client
+    from simulation.process import Process
+    from simulation.server import Server
+    from simulation.workload import Profile, Running
+    from simulation.world import World
+
+
+class Everywhere:
+    """The part of the checker that looks beyond single servers, in runs whose list of shards changes."""
+
+    world: World
+    profile: Profile
+    encoded: dict[str, bytes]
+    stated: dict[int, tuple[tuple[int, int], ...]]
+
+    def __init__(self) -> None:
+        self._stored_ns: dict[str, dict[int, int]] = {}
+        self._died_ns: dict[int, int] = {}
+        self._untagged_ns: dict[int, int] = {}  # the same by a change of a tag: L2 may hold them yet
+        self._told: dict[str, tuple[int, int]] = {}  # newest version whose invalidation has returned, and when
+        self._owed: dict[str, list[tuple[Process, int, int]]] = {}
+        self._void_ns: dict[str, int] = {}
+
+    # What the whole checker has.
+    def fail(self, rule: str, text: str) -> None:
+        raise NotImplementedError
+
+    def count(self, rule: str) -> None:
+        raise NotImplementedError
+
+    def _version(self, number: int) -> int | None:
+        raise NotImplementedError
+
+    def followed(self, process: Process, lane: int) -> Server:
+        raise NotImplementedError
+
+    def in_l2(self, server: Server, process: Process, encoded: bytes) -> int | None:
+        raise NotImplementedError
+
+    # -- what happens
+
+    def stored_somewhere(self, key: str, number: int) -> None:
+        """A value has been stored."""
+        self._stored_ns.setdefault(key, {})[number] = self.world.now
+        self._died_ns.pop(number, None)
+        self._untagged_ns.pop(number, None)
+
+    def ended_everywhere(self, running: Running, client: Client) -> None:
+        """A change of keys, or of all that has a tag, has returned."""
+        if any(server is not client.process.shards[lane].primary for lane, (server, _) in client.seen.items()):
+            return  # by one who has been replaced, and whose word counts for nothing
+        now, begun = self.world.now, running.begun_ns
+        tag = getattr(running, "tag_hash", None)
+        for key in running.ends:
+            if begun < self._void_ns.get(key, 0):
+                continue
+            for number, stored in self._stored_ns.get(key, {}).items():
+                if stored < begun and (tag is None or any(hashed == tag for hashed, _ in self.stated.get(number, ()))):
+                    (self._died_ns if tag is None else self._untagged_ns).setdefault(number, now)
+            version = running.versions.get(self.encoded[key])
+            if version is not None and tag is None and version > self._told.get(key, (0, 0))[0]:
+                self._told[key] = (version, now)
+
+    def owed_everywhere(self, running: Running, client: Client) -> None:
+        """An invalidation has failed: it is owed, wherever the key is by now."""
+        process = client.process
+        for key in running.ends:
+            version = running.versions.get(self.encoded[key])
+            if version is not None and running.begun_ns >= self._void_ns.get(key, 0):
+                self._owed.setdefault(key, []).append((process, process.incarnation, version))
+
+    def lost_somewhere(self, encoded: set[bytes]) -> None:
+        """A failover has lost changes of these keys."""
+        for key, each in self.encoded.items():
+            if each in encoded:
+                self._void_ns[key] = self.world.now
+                self._told.pop(key, None)
+                self._owed.pop(key, None)
+                for number in self._stored_ns.pop(key, {}):
+                    self._died_ns.pop(number, None)
+                    self._untagged_ns.pop(number, None)
+
+    # -- what is promised
+
+    def current_somewhere(self, process: Process, key: str, number: int, server: Server, since_ns: int) -> None:
+        """A process has been given a value, as of an instant not before B before this one."""
+        if all(server is not shard.primary for shard in process.checker.shards):
+            return
+        self.count("I1")
+        oldest = since_ns - self.profile.bound_ns
+        died = min(self._died_ns.get(number, since_ns), self._untagged_ns.get(number, since_ns))
+        if died < oldest:
+            self.fail("I1", f"{process} has {key}={number}, ended elsewhere {(since_ns - died) / MS:.3f} ms before")
+        announced, version = self._told.get(key), self._version(number)
+        if announced is None or version is None or self.profile.lag_ns:
+            return
+        if version < announced[0] and announced[1] < oldest:
+            late = (since_ns - announced[1]) / MS
+            self.fail("I1", f"{process} has {key}={number} of {version}, {announced[0]} was told {late:.3f} ms before")
+
+    def settled_everywhere(self, processes: list[Process]) -> None:
+        """At the end all use one list of shards, and what has ended is nowhere that anybody looks."""
+        rings = {process.tier.ring for process in processes}
+        self.count("I5")
+        if len(rings) > 1 or processes[0].tier.other is not None:
+            self.fail("I5", f"the processes use different lists of shards: {rings}")
+        process = processes[0]
+        for key, encoded in self.encoded.items():
+            server = process.shards[process.tier.lane_of(encoded)].primary
+            number = self.in_l2(server, process, encoded)
+            if number is None:
+                continue
+            version = self._version(number)
+            self.count("I8")
+            if number in self._died_ns:
+                self.fail("I8", f"{server.name} holds {key}={number}, which was ended elsewhere")
+            if version is None or self.profile.lag_ns:
+                continue
+            if version < self._told.get(key, (0, 0))[0]:
+                self.fail("I8", f"{server.name} holds {key}={number} of version {version}: newer ones were told")
+            for owner, incarnation, owed in self._owed.get(key, ()):
+                if owner.incarnation == incarnation and version < owed:
+                    self.fail("I8", f"{server.name} holds {key}={number} of {version}, for {owner} owed {owed}")

@@ -1,0 +1,277 @@
+"""Lists of shards that change: the real :class:`Membership` in every process, and an operator who asks for changes.
+
+The operator is as good as people are who have read the documentation: of one change he does not begin another before
+it is finished; what failed he asks for again, perhaps of another process; and processes that are started get the list
+that he has written down, the new one as soon as the change has begun, or still the one before.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from nearcache.bus import GrowingListener
+from nearcache.cache import membership as membership_module
+from nearcache.cache.membership import Membership
+from nearcache.endpoints import Endpoint
+from nearcache.errors import CacheError, ShardListError
+from nearcache.loading import upkeep as upkeep_module
+from nearcache.rings import Shards, shards_of
+from simulation.client import Worker
+from simulation.handoff import Handoff, here, threading_by
+from simulation.parts import Apart
+from simulation.process import Process
+from simulation.server import SHARD_NAMES
+from simulation.world import MS
+
+if TYPE_CHECKING:
+    from simulation.runs import Simulation
+    from simulation.server import Shard
+
+_ASKED_AGAIN: Final = 8  # bounds
+
+
+def list_of(names: Sequence[str]) -> Shards:
+    """The list of these shards."""
+    return shards_of("rendezvous", tuple(Endpoint(name, host=name, port=6379) for name in names))
+
+
+class Aside(Worker):
+    """A thread in which code blocks. Each of its exchanges has the whole time to itself."""
+
+    def __init__(self, process: Process, number: int, target: Callable[[], Any]) -> None:
+        super().__init__(process, number)
+        self.handoff = Handoff(target)
+
+    def _ask(self, request: list[Any]) -> None:
+        self._spread = None
+        self._left_ns = self.process.profile.timeout_ns
+        self._send(request)
+
+    def _heed(self) -> None:
+        """The runner does that; this is the driver."""
+
+    def excuses(self, error: Exception) -> bool:
+        """Whether it may end like this."""
+        return isinstance(error, CacheError)
+
+
+class Driver:
+    """What membership has of a driver."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def execute(self, exchanges: Sequence[Any]) -> Any:
+        """Perform exchanges."""
+        return here().ask(list(exchanges))
+
+    def put_shard(self, number: int, endpoint: Endpoint) -> None:
+        """See :class:`nearcache.l2.Driver`."""
+        self._process.put_shard(number, self._process.checker.shards[SHARD_NAMES.index(endpoint.name)])
+
+    def rest_shard(self, number: int) -> None:
+        """Likewise."""
+        self._process.rest_shard(number)
+
+
+class Listener(GrowingListener):
+    """What membership has of a listener."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def follow(self, number: int, lane: Any, names: Any) -> None:
+        """See :class:`GrowingListener`."""
+        self._process.follow(number)
+
+    def leave(self, number: int) -> None:
+        """Likewise."""
+        self._process.leave(number)
+
+    def hurry(self, place: int) -> None:
+        """Likewise."""
+        self._process.hurry(place)
+
+
+class Member(Membership):
+    """One process' membership."""
+
+    def __init__(self, process: Process, shards: Shards) -> None:
+        store = process.store
+        store.settings = SimpleNamespace(namespace="sim", write_delay=None)
+        store._driver, store._listener = Driver(process), Listener(process)
+        store._endpoints = dict(enumerate(shards.endpoints))
+        super().__init__(store, shards, process.tier)  # type: ignore[arg-type]  # all of a cache that it uses
+        self.process = process
+        self.refused = False
+
+    def begin(self) -> None:
+        """Agree with the others, as an open cache has done."""
+        numbers = self.numbers.values()
+        self.join(here().ask([self.question(number) for number in numbers]))
+
+    def _tell(self, ring: Any, names: Iterable[str], *, strict: bool) -> None:
+        """In an order that hashes do not decide."""
+        super()._tell(ring, sorted(names), strict=strict)
+
+    def _rest(self, names: Iterable[str]) -> None:
+        super()._rest(sorted(names))  # type: ignore[arg-type]  # as good as a set
+
+    def _complain(self, text: str) -> None:
+        self.refused = self.refused or "other list" in text or "another list" in text
+
+
+class Following:
+    """The thread in which a process catches up."""
+
+    def __init__(self, *, target: Callable[[], None], **_: Any) -> None:
+        self._target = target
+
+    def start(self) -> None:
+        """Begin it."""
+        member: Member = self._target.__self__  # type: ignore[attr-defined]  # a method of the membership's
+        begin_aside(member.process, self._target)
+
+
+def begin_aside(process: Process, target: Callable[[], Any]) -> Aside:
+    """Have code that blocks run in a process."""
+    aside: Aside = process.employ(lambda number: Aside(process, number, target))
+    process.asides.append(aside.handoff)
+    aside.begin(aside.handoff.steps)
+    return aside
+
+
+@contextmanager
+def resharding() -> Iterator[None]:
+    """Within the block threads of membership and upkeep are the world's."""
+    upkeep_module.threading = SimpleNamespace(Thread=Apart, Lock=threading.Lock)  # type: ignore[assignment]
+    membership_module.threading = threading_by(Following)
+    try:
+        yield
+    finally:
+        upkeep_module.threading = membership_module.threading = threading
+
+
+class Operator:
+    """See the module.
+
+    Attributes:
+        lists: Those that are written down, the newest first.
+    """
+
+    def __init__(self, simulation: Simulation, names: str) -> None:
+        self._simulation = simulation
+        self._world = simulation.world
+        self._random = simulation.world.stream("operator")
+        self.lists = [list_of(names)]
+        self._wanted: list[str] = []
+        self._asked: list[tuple[Aside, int]] = []
+        self._is_awake = self._is_told = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be done."""
+        return not self._wanted and not self._asked and all(map(self._is_well, self._simulation.processes))
+
+    def is_left(self, shard: Shard) -> bool:
+        """Whether a shard is in no list.
+
+        If it forgets that, a process that has slept since knows no better, and nobody can tell it: a documented limit.
+        """
+        return self._simulation.profile.moves and not any(shard.name in each.names for each in self.lists)
+
+    def want(self, choice: int) -> None:
+        """Ask for another list; which one a number decides."""
+        rng = random.Random(choice)
+        names = rng.sample(SHARD_NAMES, rng.randint(1, 3))
+        self._wanted.append("".join(names))
+        self.wake()
+
+    def wake(self) -> None:
+        """Look from now on."""
+        if not self._is_awake:
+            self._is_awake = True
+            self._look()
+
+    def _look(self) -> None:
+        """Look how far it is."""
+        self._is_told = self._is_told or any(aside.ended.is_set() and aside.error is None for aside, _ in self._asked)
+        if self._is_told and self._is_reached():
+            self._is_told = False
+            self.lists = self.lists[:1]
+            self._asked.clear()
+            self._world.say(f"== the list of shards is [{', '.join(self.lists[0].names)}]")
+            self._wanted.pop(0)
+        now, bound_ns = self._world.now, self._simulation.profile.bound_ns
+        self._asked = [(aside, until) for aside, until in self._asked if now < until and not aside.ended.is_set()]
+        if self._wanted and not self._asked:
+            self._ask(self._wanted[0])
+        if not self._wanted:
+            self._lead_back()
+        self._world.at(now + bound_ns // 2, self._look)
+
+    def _is_reached(self) -> bool:
+        """Whether all use the list that was asked for: a process that was begun with it may not know of the others."""
+        rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
+        return all(ring.new is None and ring.old.is_same(self.lists[0]) for ring in rings)
+
+    def _ask(self, names: str) -> None:
+        target = list_of(names)
+        if not self.lists[0].is_same(target):
+            self.lists = [target, self.lists[0]]
+        able = [process for process in self._simulation.processes if not process.paused and process.is_open]
+        leaders = self._random.sample(able, min(len(able), 1 if self._random.random() < 0.7 else 2))
+        pause_s = self._random.choice([0, 0.25, 1]) * self._simulation.profile.bound_ns / 1e9
+        until = self._world.now + _ASKED_AGAIN * self._simulation.profile.bound_ns
+        for process in leaders:
+            self._world.say(f"== {process} is asked for the shards [{', '.join(target.names)}]")
+            member = process.store.membership
+            self._asked.append((begin_aside(process, lambda member=member: member.change(target, pause_s)), until))
+
+    def _is_well(self, process: Process) -> bool:
+        return process.is_open and not process.store.membership.refused
+
+    def _lead_back(self) -> None:
+        """Start those anew that were started with a list which is not in use any more."""
+        for process in self._simulation.processes:
+            if process.is_open and not process.paused and not self._is_well(process):
+                self._world.say(f"== {process} has the wrong list of shards, and is started anew")
+                process.restart()
+
+    # -- processes that are started
+
+    def opens(self, process: Process) -> None:
+        """A process has been started, or starts."""
+        known = self.lists if self._has_begun() else self.lists[-1:]
+        place = int(self._random.random() * len(known)) if process.incarnation else 0
+        self._open(process, process.incarnation, known[place])
+
+    def _has_begun(self) -> bool:
+        """Whether shards have been told of the new list: new ones that know of none tell nobody."""
+        rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
+        return any(ring.new is not None or ring.old.is_same(self.lists[0]) for ring in rings)
+
+    def _open(self, process: Process, incarnation: int, shards: Shards) -> None:
+        if incarnation != process.incarnation:
+            return
+        process.open_with(shards, [self._simulation.shards[SHARD_NAMES.index(name)] for name in shards.names])
+        member = process.store.membership = Member(process, shards)
+        aside = begin_aside(process, member.begin)
+
+        def begun() -> None:
+            if incarnation != process.incarnation:
+                return
+            if isinstance(aside.error, ShardListError):
+                process.shut()
+                known = self.lists if self._has_begun() else self.lists[-1:]
+                others = [each for each in known if not each.is_same(shards)] or self.lists
+                self._world.at(self._world.now + 10 * MS, self._open, process, process.incarnation, others[0])
+            else:
+                process.opened()
+
+        aside.ended.add_done_callback(begun)
