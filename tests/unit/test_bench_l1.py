@@ -122,13 +122,13 @@ def test_times_table_shows_ratios_with_and_without_the_loop() -> None:
         }
     }
     (line,) = [line for line in report.times(results, Scene(10, "str", False, 10)) if "nearcache" in line]
-    assert line.split() == ["nearcache", "22.0", "26.0", "15", "%", "17.0", "1.10", "1.30", "1.13"]
+    assert line.split() == ["nearcache", "lru", "22.0", "26.0", "15", "%", "17.0", "1.10", "1.30", "1.13"]
 
 
 def test_wanted_table_counts_what_was_met() -> None:
     """Bytes and stalls stand beside the ratios."""
     verdicts = [
-        *report.memory_verdicts({"nearcache lru": {10: 79.0, 20: 81.0}, "dict": {10: 99.0}}, ["nearcache"]),
+        *report.memory_verdicts({"nearcache": {10: 79.0, 20: 81.0}, "dict": {10: 99.0}}, ["nearcache"]),
         *report.growth_verdicts({"nearcache": [(900_000, 1_900_000), (5, 30_000)]}, ["nearcache"]),
     ]
     assert [one.met for one in verdicts] == [True, False, True]
