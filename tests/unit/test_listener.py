@@ -153,7 +153,7 @@ def test_listener_that_cannot_apply_a_message_gives_up_the_lane_and_reconnects(s
 def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
     """It holds the store weakly; when it next looks round there is nothing to do."""
     _, _, _, listener = scene
-    thread = listener._thread
+    thread = listener.thread
     listener._store = lambda: None
     listener.wake()
     thread.join(TIMEOUT)
@@ -184,7 +184,7 @@ def test_listener_outlives_a_lack_of_threads_to_connect_with(scene: Any, monkeyp
     assert source.alive.acquire(timeout=TIMEOUT)
     assert source.alive.acquire(timeout=TIMEOUT)
     assert lane.state is State.LIVE
-    assert listener._thread.is_alive()
+    assert listener.thread.is_alive()
 
 
 def test_listener_outlives_what_nobody_expected(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-import select
 from typing import TYPE_CHECKING, Any, Final
 
+from .._asking import Line, is_readable
 from .._reads import gather
 from ..errors import ServerReplyError, ShardError
 
@@ -41,11 +41,12 @@ class Connection:
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
         term: Which of the shard's servers, in the order they were met, it leads to (see ``shard``).
+        line: What carries out the usual exchange; None: the socket does not carry RESP as it is.
         once: Most bytes that a blocking send may be given: a send that blocks until all has gone might never end.
     """
 
     __slots__ = (
-        "__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
+        "__weakref__", "errors", "identity", "line", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
     )  # fmt: skip
 
     once: int = 2**62
@@ -61,7 +62,7 @@ class Connection:
         self.used_ns = 0
         self.term = 0
         self.wants_write = False
-        self._poll: Any = None
+        self.line: Line | None = Line()
 
     def set_timeout(self, seconds: float) -> None:
         """Let the next blocking operations take so long each; 0 makes the socket non-blocking."""
@@ -73,10 +74,7 @@ class Connection:
 
         Nothing is due on an idle connection, so anything readable is an end-of-file, an error, or foreign.
         """
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.sock, select.POLLIN)
-        return bool(self._poll.poll(0))
+        return is_readable(self.sock.fileno())
 
     def send_some(self, data: memoryview) -> int:
         """Send without blocking; return how many bytes the kernel took."""
@@ -119,6 +117,10 @@ class TlsConnection(Connection):
     __slots__ = ()
 
     once = _RECORD
+
+    def __init__(self, sock: socket.socket, shard: str) -> None:
+        super().__init__(sock, shard)
+        self.line = None
 
     def send_some(self, data: memoryview) -> int:
         import ssl

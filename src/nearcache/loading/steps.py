@@ -114,7 +114,10 @@ class ThreadRunner:
             while True:
                 start = time.monotonic()
                 try:
-                    answer = self._perform(request, left_s)
+                    if isinstance(request, list):  # nearly every request
+                        answer = self._exchange(request, left_s)
+                    else:
+                        answer = self._perform(request, left_s)
                 except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
                     request = steps.throw(error)
                 else:
@@ -125,9 +128,7 @@ class ThreadRunner:
             value: T = stop.value
             return value
 
-    def _perform(self, request: Request, left_s: float) -> Any:
-        if isinstance(request, list):
-            return self._exchange(request, left_s)
+    def _perform(self, request: Call | JoinRead | JoinLoad | Await | Spawn, left_s: float) -> Any:
         if isinstance(request, Call):
             return request.loader(request.key)
         if isinstance(request, JoinRead):
