@@ -27,7 +27,6 @@ from nearcache._frames cimport (
     FRAME_WHOLE,
     chain_follow,
     chain_set,
-    chain_t,
     frame_push,
     frame_skip,
     frame_t,
@@ -39,29 +38,13 @@ from nearcache._frames cimport (
 )
 from nearcache._holding cimport bury
 from nearcache._lookup cimport hash_of, likely, unlikely
-from nearcache._polling cimport (
-    CLOCK_MONOTONIC,
-    MSG_DONTWAIT,
-    POLLIN,
-    POLLOUT,
-    clock_gettime,
-    nanosleep,
-    poll,
-    pollfd,
-    recv,
-    timespec,
-)
+from nearcache._polling cimport MSG_DONTWAIT, recv
 from nearcache._store cimport Store, core_at
 
 
 cdef enum:
     CHUNK_BYTES = 262144  # asked of the kernel at a time, and what an empty inbox keeps
     LONG_KEY = 1024  # whether longer ones are too long is for others to say
-    MOST_WATCHED = 256  # connections, and what wakes
-    STREAM_NS = 100000  # messages this close to each other are a stream,
-    GATHER_NS = 500000  # and this long a stream is let gather
-    MUCH_BYTES = 32768  # if so much came, more will have come meanwhile
-    MOST_CHUNKS = 16  # and how often to look before other connections have their turn
 
 CHUNK = CHUNK_BYTES
 
@@ -75,17 +58,6 @@ cdef class Ear:
         channel: The channel of its messages.
         awaited: Encoded keys that somebody waits for: a message that names one of them is left to others.
     """
-
-    cdef readonly unsigned int lane
-    cdef bytes channel
-    cdef dict awaited
-    cdef chain_t chain
-    cdef uint64_t epoch
-    cdef uint64_t seq
-    cdef uint64_t wid
-    cdef Py_ssize_t messages
-    cdef Py_ssize_t dropped
-    cdef bint follows
 
     def __init__(self, unsigned int lane, bytes channel not None, dict awaited not None):
         self.lane = lane
@@ -133,19 +105,6 @@ cdef class Inbox:
             must not raise.
     """
 
-    cdef public bint blind
-    cdef public object witness
-    cdef list ears
-    cdef Ear last
-    cdef bytes operations
-    cdef object decode
-    cdef dict watched
-    cdef list keys
-    cdef char *data
-    cdef size_t begin
-    cdef size_t end
-    cdef size_t capacity
-
     def __init__(self, list ears not None, bytes operations not None, decode, dict watched not None):
         self.ears = ears
         self.last = ears[0]
@@ -155,14 +114,14 @@ cdef class Inbox:
         self.keys = []
 
     def __dealloc__(self):
-        PyMem_Free(self.data)
+        PyMem_Free(self.box.data)
 
     def __len__(self):
-        return self.end - self.begin
+        return self.box.end - self.box.begin
 
     def clear(self):
         """Forget everything."""
-        self.begin = self.end = 0
+        self.box.begin = self.box.end = 0
         self.blind = False
 
     def feed(self, data):
@@ -171,8 +130,8 @@ cdef class Inbox:
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             make_room(self, view.len)
-            memcpy(self.data + self.end, view.buf, view.len)
-            self.end += view.len
+            memcpy(self.box.data + self.box.end, view.buf, view.len)
+            self.box.end += view.len
         finally:
             PyBuffer_Release(&view)
 
@@ -189,12 +148,12 @@ cdef class Inbox:
         """
         cdef ssize_t count
         make_room(self, CHUNK_BYTES)
-        count = recv(descriptor, self.data + self.end, self.capacity - self.end, MSG_DONTWAIT)
+        count = recv(descriptor, self.box.data + self.box.end, self.box.capacity - self.box.end, MSG_DONTWAIT)
         if count < 0:
             if errno == EAGAIN or errno == EINTR:
                 return -1
             PyErr_SetFromErrno(OSError)
-        self.end += count
+        self.box.end += count
         return count
 
     def hear(self, Store store not None):
@@ -232,162 +191,40 @@ cdef class Inbox:
         cdef size_t used = 0
         cdef frame_t found
         cdef bytes taken
-        if not self.blind and self.begin < self.end:
-            found = frame_skip(self.data + self.begin, self.end - self.begin, &used)
+        if not self.blind and self.box.begin < self.box.end:
+            found = frame_skip(self.box.data + self.box.begin, self.box.end - self.box.begin, &used)
             if found == FRAME_OTHER:
                 self.blind = True
             elif found != FRAME_WHOLE:
                 return None
         if self.blind:
-            used = self.end - self.begin
+            used = self.box.end - self.box.begin
         if used == 0:
             return None
-        taken = PyBytes_FromStringAndSize(self.data + self.begin, used)
-        self.begin += used
+        taken = PyBytes_FromStringAndSize(self.box.data + self.box.begin, used)
+        self.box.begin += used
         return taken
-
-
-@cython.final
-cdef class Watch:
-    """Waits for several connections, and hears what they bring as long as nobody else is needed for it.
-
-    Args:
-        store: Returns the store, or None when it is gone.
-
-    Other threads of this process go on while it waits, and are held up only while a message is applied.
-    """
-
-    cdef object store
-    cdef list inboxes
-    cdef list notes
-    cdef pollfd[MOST_WATCHED] watched
-    cdef int count
-    cdef int64_t woken_ns
-
-    def __init__(self, store):
-        self.store = store
-        self.inboxes = []
-        self.notes = []
-
-    def add(self, int descriptor, Inbox inbox=None, note=None):
-        """Watch a connection, to be heard with an inbox (None: others read it). ``note`` gets what that returns."""
-        if self.count == MOST_WATCHED:
-            raise ValueError(f"{MOST_WATCHED} connections are watched already")
-        self.watched[self.count] = pollfd(fd=descriptor, events=POLLIN, revents=0)
-        self.count += 1
-        self.inboxes.append(inbox)
-        self.notes.append(note)
-
-    def remove(self, int descriptor):
-        """Watch it no longer."""
-        cdef int at = place_of(self, descriptor)
-        self.count -= 1
-        self.watched[at] = self.watched[self.count]
-        self.inboxes[at] = self.inboxes[self.count]
-        self.notes[at] = self.notes[self.count]
-        self.inboxes.pop()
-        self.notes.pop()
-
-    def want(self, int descriptor, is_writing):
-        """Say whether there is something to send."""
-        self.watched[place_of(self, descriptor)].events = POLLIN | POLLOUT if is_writing else POLLIN
-
-    def wait(self, int64_t longest_ms):
-        """Return the descriptors that others have to see to, within the time; none: it is over.
-
-        Raises:
-            What ``__eq__`` of a key raises, or MemoryError: see :meth:`Inbox.hear`.
-        """
-        cdef int64_t until_ns = now_ns() + longest_ms * 1000000
-        cdef int64_t left_ms = longest_ms
-        cdef list concerned = []
-        cdef int ready
-        cdef int i
-        while True:
-            with nogil:
-                ready = poll(self.watched, <unsigned long>self.count, <int>min(left_ms, 3600000))
-                if ready > 0:
-                    gather(self)
-            for i in range(self.count if ready > 0 else 0):
-                if self.watched[i].revents != 0 and not attend(self, i):
-                    concerned.append(self.watched[i].fd)
-            left_ms = (until_ns - now_ns() + 999999) // 1000000
-            if concerned or left_ms <= 0:
-                return concerned
-
-
-cdef int place_of(Watch self, int descriptor) except -1:
-    cdef int at
-    for at in range(self.count):
-        if self.watched[at].fd == descriptor:
-            return at
-    raise ValueError(f"descriptor {descriptor} is not watched")
-
-
-cdef int64_t now_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
-
-
-cdef void gather(Watch self) noexcept nogil:
-    """Under a stream of messages, let some gather, as a network card does with interrupts.
-
-    Waking for each of them costs the user's threads, in turns of the interpreter lock, more than applying them does. A
-    message that comes alone is not delayed.
-    """
-    cdef timespec pause = timespec(tv_sec=0, tv_nsec=GATHER_NS)
-    cdef int64_t woken_ns = now_ns()
-    if woken_ns - self.woken_ns < STREAM_NS:
-        nanosleep(&pause, NULL)
-        woken_ns = now_ns()
-    self.woken_ns = woken_ns
-
-
-cdef bint attend(Watch self, int at) except -1:
-    """Hear what has come on one connection. Returns False if others have to see to it."""
-    cdef Inbox inbox = self.inboxes[at]
-    cdef Py_ssize_t count = MUCH_BYTES
-    cdef object heard
-    if inbox is None or inbox.blind or self.watched[at].revents != POLLIN:
-        return False
-    for _ in range(MOST_CHUNKS):
-        if count < MUCH_BYTES:
-            break
-        try:
-            count = inbox.fill(self.watched[at].fd)
-        except OSError:  # whoever reads next finds the connection ended
-            return False
-        store = self.store()
-        if store is None or count == 0:
-            return False
-        heard = inbox.hear(store)
-        if heard is not None:
-            self.notes[at](heard)
-        if inbox.begin < inbox.end:
-            return False
-    return True
 
 
 cdef int make_room(Inbox self, size_t more) except -1:
     """Let so many bytes fit in behind the others. Memory that a large value needed is given back after it."""
     cdef size_t least = CHUNK_BYTES
-    cdef size_t held = self.end - self.begin
+    cdef size_t held = self.box.end - self.box.begin
     cdef size_t capacity = held + more
     cdef char *data
-    if self.begin > 0 and (held == 0 or self.capacity - self.end < more):
-        memmove(self.data, self.data + self.begin, held)
-        self.begin = 0
-        self.end = held
-    if self.capacity - self.end >= more and (held > 0 or self.capacity <= 4 * least):
+    if self.box.begin > 0 and (held == 0 or self.box.capacity - self.box.end < more):
+        memmove(self.box.data, self.box.data + self.box.begin, held)
+        self.box.begin = 0
+        self.box.end = held
+    if self.box.capacity - self.box.end >= more and (held > 0 or self.box.capacity <= 4 * least):
         return 0
     if held > 0:
         capacity *= 2  # a value that comes in many pieces is moved a few times only
-    data = <char *>PyMem_Realloc(self.data, max(capacity, least))
+    data = <char *>PyMem_Realloc(self.box.data, max(capacity, least))
     if data == NULL:
         raise MemoryError
-    self.data = data
-    self.capacity = max(capacity, least)
+    self.box.data = data
+    self.box.capacity = max(capacity, least)
     return 0
 
 
@@ -417,7 +254,8 @@ cdef Ear hear_one(Inbox self, Store store, graveyard_t *yard):
     cdef message_t message
     cdef size_t used
     cdef Ear ear
-    if frame_push(self.data + self.begin, self.end - self.begin, &channel, &payload, &used) != FRAME_WHOLE:
+    cdef box_t *box = &self.box
+    if frame_push(box.data + box.begin, box.end - box.begin, &channel, &payload, &used) != FRAME_WHOLE:
         return None
     ear = ear_of(self, channel)
     if ear is None or not ear.follows or not message_next(payload, &ear.chain, self.operations, &message):
@@ -426,7 +264,7 @@ cdef Ear hear_one(Inbox self, Store store, graveyard_t *yard):
         return None
     if not read_keys(self, ear, message.keys):
         return None
-    self.begin += used
+    self.box.begin += used
     # Before anything of it is done: a reader that finds it done finds it counted.
     chain_follow(&ear.chain, &message)
     ear.seq += 1

@@ -21,5 +21,18 @@ cdef extern from "time.h" nogil:
 
 
 cdef extern from "sys/socket.h" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+    cdef struct msghdr:
+        void *msg_name
+        unsigned int msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
     const int MSG_DONTWAIT
+    ssize_t recvmsg(int descriptor, msghdr *message, int flags)
+    ssize_t send(int descriptor, const void *data, size_t size, int flags)
     ssize_t recv(int descriptor, void *buffer, size_t size, int flags)

@@ -19,6 +19,20 @@ from nearcache._core cimport core_t, item_t, op_is_storable
 from nearcache._flights cimport suspect_at
 from nearcache._lookup cimport hash_of, is_data, is_int, unlikely
 from nearcache._reads cimport Read, conclude, new_read
+from nearcache._single cimport (
+    deadline_of,
+    decoded,
+    encoded_key,
+    envelope_plain,
+    header_plain,
+    is_body,
+    key_slot,
+    plain_t,
+    put_name,
+    put_words,
+    terms_t,
+    write_count,
+)
 from nearcache._store cimport Store, begin_op, confirm_op, core_at, finish_op, give_up_op
 
 from nearcache._reads import ABANDONED as _ABANDONED

@@ -149,7 +149,7 @@ def begin_aside(process: Process, target: Callable[[], Any]) -> Aside:
 @contextmanager
 def resharding() -> Iterator[None]:
     """Within the block threads of membership and upkeep are the world's."""
-    upkeep_module.threading = SimpleNamespace(Thread=Apart, Lock=threading.Lock)  # type: ignore[assignment]
+    upkeep_module.threading = SimpleNamespace(Thread=Apart, Lock=threading.Lock)  # type: ignore[assignment]  # no module
     membership_module.threading = threading_by(Following)
     try:
         yield

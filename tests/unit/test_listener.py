@@ -154,7 +154,7 @@ def test_listener_that_cannot_apply_a_message_gives_up_the_lane_and_reconnects(s
 def test_listener_whose_store_is_gone_ends(scene: Any) -> None:
     """It holds the store weakly; when it next looks round there is nothing to do."""
     _, _, _, listener = scene
-    thread = listener._thread
+    thread = listener.thread
     listener._store = lambda: None
     listener.wake()
     thread.join(TIMEOUT)
@@ -188,7 +188,7 @@ def test_listener_outlives_a_lack_of_threads_to_connect_with(
     assert source.alive.acquire(timeout=TIMEOUT)
     assert source.alive.acquire(timeout=TIMEOUT)
     assert lane.state is State.LIVE
-    assert listener._thread.is_alive()
+    assert listener.thread.is_alive()
 
 
 def test_listener_outlives_what_nobody_expected(
@@ -241,7 +241,7 @@ def test_listener_outlives_a_log_that_cannot_be_written(
     finally:
         log.removeHandler(hostile)
     assert lane.state is State.LIVE
-    assert listener._thread.is_alive()
+    assert listener.thread.is_alive()
 
 
 @pytest.mark.parametrize("when", ["while it was made", "before it was read"])
@@ -267,7 +267,7 @@ def test_listener_outlives_a_connection_that_failed_in_a_way_of_its_own(
     answer(source, seq=0, wid=0)
     assert source.alive.acquire(timeout=TIMEOUT)
     assert lane.state is State.LIVE
-    assert listener._thread.is_alive()
+    assert listener.thread.is_alive()
 
 
 def test_listener_that_had_no_thread_is_started_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_writes_whose_messages_never_come_are_not_waited_for_without_end(world: 
     world.tier.ears = ears = _Ears()
     for wid in range(1, 1000):
         world.ns += 1_000_000_000
-        world.tier.begin_lag(0, wid, world.ns)
+        world.tier.expect_message(0, wid, world.ns)
     assert 999 in ears.watched
     assert len(ears.watched) < 100
 

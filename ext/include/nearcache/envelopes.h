@@ -82,6 +82,49 @@ static inline bool envelope_plain(const char *data, size_t size, int codec_id, p
     return true;
 }
 
+static inline char *write_big64(char *at, uint64_t value)
+{
+    for (int i = 7; i >= 0; i--) {
+        at[i] = (char)(value & 0xFF);
+        value >>= 8;
+    }
+    return at + 8;
+}
+
+static inline char *write_little32(char *at, uint32_t value)
+{
+    for (int i = 0; i < 4; i++) {
+        at[i] = (char)(value & 0xFF);
+        value >>= 8;
+    }
+    return at + 4;
+}
+
+/* What stands before the payload of an envelope with neither tags nor anything that flags tell of. Returns how long it
+ * is: at most the header and 11 bytes. */
+static inline size_t envelope_head(char *start, int codec_id, const plain_t *plain, uint32_t soft_ms, uint64_t size)
+{
+    char *at = start;
+
+    *at++ = (char)ENVELOPE_MAGIC;
+    *at++ = 0;
+    *at++ = (char)codec_id;
+    *at++ = 0;
+    at = write_big64(at, plain->wid);
+    at = write_big64(at, plain->generation);
+    at = write_little32(at, plain->ttl_ms);
+    at = write_little32(at, soft_ms);
+    at = write_little32(at, 0);
+    at = write_little32(at, plain->schema);
+    while (size >= 0x80) {
+        *at++ = (char)((size & 0x7F) | 0x80);
+        size >>= 7;
+    }
+    *at++ = (char)size;
+    *at++ = 0;
+    return (size_t)(at - start);
+}
+
 /* A number as the safe codec writes it, if it fits: little-endian, two's complement, the fewest bytes that have room for
  * the magnitude's bits and a sign. */
 static inline bool payload_int(const char *data, size_t size, int64_t *number)

@@ -287,6 +287,15 @@ static inline bool message_next(slice_t payload, const chain_t *chain, const cha
     return true;
 }
 
+/* The id of what a message is about, wherever in the chain it stands: the last word of its first line. */
+static inline bool message_id(slice_t payload, uint64_t *wid)
+{
+    const char *end = payload.size > 0 ? memchr(payload.at, '\n', payload.size) : NULL;
+
+    return end != NULL && (size_t)(end - payload.at) > ID_DIGITS && end[-(ptrdiff_t)ID_DIGITS - 1] == ' ' &&
+           read_id(end - ID_DIGITS, wid);
+}
+
 static inline void chain_follow(chain_t *chain, const message_t *message)
 {
     chain->seq++;

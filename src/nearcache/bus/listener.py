@@ -21,8 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from .._hearing import Watch
 from .._store import Store
+from .._watching import Echoes, Watch
 from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..placement import LaneNames
@@ -66,6 +66,9 @@ class Listener:
         clock: Monotonic nanoseconds.
         slept: Returns for how long the machine has slept since it was started.
         ring: Returns the version of the list of shards that this process uses.
+    Attributes:
+        thread: The thread; None: :meth:`start` has not been called.
+        expect: See :class:`Echoes`.
     """
 
     def __init__(
@@ -89,6 +92,8 @@ class Listener:
         self._slept = slept
         self._keeper = keeper
         self._watched: dict[int, Callable[[], None]] = {}
+        self._echoes = Echoes()
+        self.expect: Callable[[int], None] = self._echoes.expect
         self._connections: list[Connection] = []
         self._followers: dict[int, Follower] = {}
         at = range(len(lanes)) if places is None else places
@@ -111,7 +116,7 @@ class Listener:
         self._renew()
 
     def _renew(self) -> None:
-        self._watch = Watch(self._store)
+        self._watch = Watch(self._store, self._echoes)
         self._by_descriptor: dict[int, Connection] = {}
         self._due_ns = 0
         self._tend_ns = 0
@@ -127,20 +132,20 @@ class Listener:
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._started = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
 
     # -- for the cache
 
     def start(self) -> None:
         """Begin to listen, once. Cheap when already done."""
-        if self._thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
+        if self.thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
             thread = threading.Thread(target=self._run, name="nearcache-listener", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no thread can be had now; until there is one L1 serves nothing
                 self._started.release()
                 return
-            self._thread = thread
+            self.thread = thread
 
     def stop(self) -> None:
         """End the thread and close its connections. Idempotent; callable from any thread, the listener's included."""
@@ -149,7 +154,7 @@ class Listener:
             self._close()
             return
         self.wake()
-        thread = self._thread
+        thread = self.thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

@@ -13,7 +13,7 @@ from ..changes import MISSING, Change, Swapped
 from ..choices import Idle
 from ..clocks import monotonic_ns
 from ..errors import ConfigError, FlushTimeoutError
-from ..freshness import ttl_for
+from ..freshness import Ttl, checked_ttl, ttl_for
 from ..loading import (
     ENDLESS_MS,
     DeadLetter,
@@ -54,6 +54,7 @@ class SwappingCache(Cache[K, V]):
     _hub: TieredHub | None = None
     _changing: Changing
     _scribe: Scribe | None
+    _own_ttl: Ttl | None = None
 
     def _use(self) -> None:
         raise NotImplementedError
@@ -63,6 +64,13 @@ class SwappingCache(Cache[K, V]):
 
     def _name(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)
+
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        if ttl is not DEFAULT:
+            return checked_ttl(ttl, endless_ms)
+        if self._own_ttl is None:
+            self._own_ttl = super()._ttl(ttl, endless_ms)  # with one ``endless_ms`` always
+        return self._own_ttl
 
     def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
         return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)

@@ -100,6 +100,7 @@ class TieredCache(MovingCache[K, V]):
     logged, and ``health()`` shows it.
     """
 
+    _closed = False
     isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
@@ -335,6 +336,7 @@ class TieredCache(MovingCache[K, V]):
             self._membership.stop()
         if self._hub is not None:
             self._hub.close()
+        self._closed = True
         self._end()
         self.drop_all()
 
@@ -345,9 +347,10 @@ class TieredCache(MovingCache[K, V]):
         return AsyncTieredCache(self)
 
     def _use(self) -> None:
-        if not self._end.alive:
+        if self._closed:
             raise closed(repr(self))
-        self._listener.start()  # a forked child has none until it needs one
+        if self._listener.thread is None:  # a forked child has none until it needs one
+            self._listener.start()
 
     def _run(self, steps: Steps[T]) -> T:
         self._use()

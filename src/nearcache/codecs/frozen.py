@@ -50,9 +50,8 @@ class FreezingCodec(ValueCodec):
 
     __slots__ = ()
 
-    @property
-    def usual(self) -> None:
-        """What is read has to be frozen as well."""
+    def _usual(self, max_value: int) -> None:  # noqa: ARG002
+        return None  # what is read has to be frozen as well
 
     def freeze(self, value: Any) -> Any:
         """Return a value as it may be kept. It is decoded once, so that a reader does not meet what cannot be.

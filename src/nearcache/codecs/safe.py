@@ -24,6 +24,7 @@ from struct import Struct
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NoReturn
 
+from nearcache._envelopes import text_payload
 from nearcache._pickle_scan import MAX_DEPTH, MAX_HASH_DEPTH, scan
 from nearcache.codecs import arrays
 from nearcache.codecs.envelope import CODEC_SAFE, Payload, payload_offset, read_varint, varint
@@ -166,20 +167,13 @@ def rebuild(subject: object, data: object) -> NoReturn:  # noqa: ARG001
 # -- scalars -------------------------------------------------------------------------------------------------
 
 
-def _encode_str(value: str) -> bytes:
-    try:
-        return b"s" + value.encode()
-    except UnicodeEncodeError:
-        return b"s" + value.encode("utf-8", "surrogatepass")
-
-
 def _int_size(value: int) -> int:
     """Return how many bytes an int takes: its bits and one for the sign."""
     return (value.bit_length() + 8) // 8
 
 
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
-    str: _encode_str,
+    str: text_payload,
     bytes: lambda value: b"b" + value,
     int: lambda value: b"i" + value.to_bytes(_int_size(value), "little", signed=True),
     float: lambda value: b"f" + _FLOAT.pack(value),

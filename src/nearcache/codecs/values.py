@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from nearcache._envelopes import sealed
 from nearcache.absence import ABSENT, Absent
 from nearcache.codecs.compression import Compressor, decompress
 from nearcache.codecs.envelope import (
@@ -18,6 +19,7 @@ from nearcache.codecs.envelope import (
     HEADER_SIZE,
     MAX_TAGS,
     PLAIN_FLAGS,
+    TTL_NONE,
     Codec,
     Envelope,
     Payload,
@@ -65,7 +67,7 @@ class ValueCodec:
         ConfigError: The pickle codec without a guard: it would execute what anybody wrote.
     """
 
-    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "failures", "max_value")
+    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "failures", "max_value", "usual")
 
     def __init__(
         self,
@@ -87,15 +89,13 @@ class ValueCodec:
         self._guard = guard
         self._scope = scope
         self.failures = failures
+        #: What reads an envelope without flags: number and ``decode`` of the codec, and the most bytes of a payload.
+        #: None: it takes more than that.
+        self.usual = self._usual(max_value)
         self.max_value = max_value
 
-    @property
-    def usual(self) -> tuple[int, Callable[[Payload, int], Any], int] | None:
-        """What reads an envelope without flags: number and ``decode`` of the codec, and the most bytes of a payload.
-
-        None: it takes more than that.
-        """
-        return None if self._guard is not None else (self._codec_id, self._codec.decode, self.max_value)
+    def _usual(self, max_value: int) -> tuple[int, Callable[[Payload, int], Any], int] | None:
+        return None if self._guard is not None else (self._codec_id, self._codec.decode, max_value)
 
     def encode(self, value: Any) -> Encoded:
         """Return ``value`` encoded, to be sealed as often as its generation has to be corrected.
@@ -104,7 +104,8 @@ class ValueCodec:
             UnencodableValueError: The codec does not take it.
             ValueTooLargeError: The payload is longer than ``max_value``, before it is compressed.
         """
-        return self._shrink(*self._codec.encode(value))
+        payload, schema = self._codec.encode(value)
+        return self._shrink(payload, schema)
 
     def encode_failure(self, error: Exception) -> Encoded:
         """Return an error of a loader encoded, if errors are remembered. Raises as :meth:`encode`."""
@@ -143,6 +144,9 @@ class ValueCodec:
         """
         body, schema, raw_size, flags = encoded
         guard = self._guard
+        is_plain = validator is None and not (raw_size or flags or tags or cost_ms)
+        if guard is None and is_plain and wid and ttl_ms <= TTL_NONE:
+            return sealed(body, wid, generation, ttl_ms, schema, self._codec_id, min(soft_ttl_ms, TTL_NONE))
         flags |= FLAG_COMPRESSED if raw_size else 0
         if guard is None:
             return pack(

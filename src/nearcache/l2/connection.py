@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .._asking import Line, is_readable
 from .._reads import gather
 from ..errors import ServerReplyError, ShardError
 
@@ -43,11 +43,12 @@ class Connection:
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
         term: Which of the shard's servers, in the order they were met, it leads to (see ``shard``).
+        line: What carries out the usual exchange; None: the socket does not carry RESP as it is.
         once: Most bytes that a blocking send may be given: a send that blocks until all has gone might never end.
     """
 
     __slots__ = (
-        "__weakref__", "_poll", "errors", "identity", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
+        "__weakref__", "errors", "identity", "line", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
     )  # fmt: skip
 
     once: int = 2**62
@@ -63,7 +64,7 @@ class Connection:
         self.used_ns = 0
         self.term = 0
         self.wants_write = False
-        self._poll: Any = None
+        self.line: Line | None = Line()
 
     def set_timeout(self, seconds: float) -> None:
         """Let the next blocking operations take so long each; 0 makes the socket non-blocking."""
@@ -75,10 +76,7 @@ class Connection:
 
         Nothing is due on an idle connection, so anything readable is an end-of-file, an error, or foreign.
         """
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.sock, select.POLLIN)
-        return bool(self._poll.poll(0))
+        return is_readable(self.sock.fileno())
 
     def send_some(self, data: memoryview) -> int:
         """Send without blocking; return how many bytes the kernel took."""
@@ -121,6 +119,10 @@ class TlsConnection(Connection):
     __slots__ = ()
 
     once = _RECORD
+
+    def __init__(self, sock: socket.socket, shard: str) -> None:
+        super().__init__(sock, shard)
+        self.line = None
 
     def send_some(self, data: memoryview) -> int:
         import ssl

@@ -7,11 +7,12 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
+from .._asking import pack as pack_words
 from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
 from .pool import AnyPool
-from .scripts import STAGE_BYTES, Script
+from .scripts import Script
 from .shard import Shard
 from .transfer import Flow
 
@@ -225,31 +226,20 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
         return commands.data
     if type(commands) is Extended:
         return pack(commands.commands) + pack([commands.last])
-    pack_words = hiredis.pack_command
     known: set[bytes] = set()
-    parts = []
-    for command in commands:
-        script = command[0]
-        if script.__class__ is not Script:
-            if script == b"SET" and len(command[2]) >= STAGE_BYTES:
-                parts += _staged(command)
-            else:
-                parts.append(pack_words(command))
-        elif in_full and script.sha not in known:
-            known.add(script.sha)
-            parts.append(pack_words((b"EVAL", script.source, *command[1:])))
-        else:
-            parts.append(pack_words((b"EVALSHA", script.sha, *command[1:])))
-    return b"".join(parts)
+    if in_full:
+        commands = [_in_full(command, known) for command in commands]
+    packed: bytes = pack_words(commands, Script, hiredis.pack_command)
+    return packed
 
 
-def _staged(command: Command) -> list[bytes]:
-    """The parts of a command with a large third word, which is not copied here."""
-    verb, name, large, *rest = command
-    head = b"*%d\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n" % (
-        len(command), len(verb), verb, len(name), name, len(large),
-    )  # fmt: skip
-    return [head, large, b"\r\n", *(b"$%d\r\n%b\r\n" % (len(word), word) for word in rest)]
+def _in_full(command: Command, known: set[bytes]) -> Command:
+    """The command, or with the source of its script if that is not known by then."""
+    script = command[0]
+    if not isinstance(script, Script) or script.sha in known:
+        return command
+    known.add(script.sha)
+    return (b"EVAL", script.source, *command[1:])
 
 
 def repeatable(commands: Sequence[Command]) -> bool:

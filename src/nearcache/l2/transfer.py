@@ -109,6 +109,36 @@ def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list
 
     As usual means: sent in one piece, answered in time, no error among the replies.
     """
+    line = connection.line
+    if line is None:
+        return _ask_reader(connection, data, count, seconds)
+    values: list[Any] = []
+    failure: Exception | None = None
+    try:
+        if line.ask(connection.sock.fileno(), data, count, seconds, values):
+            return values
+    except OSError as error:
+        failure = error
+    flow = Flow(connection, data, count)
+    flow.sent, flow.heard, flow.values, flow.failure = line.sent, line.heard, values, failure
+    if failure is None:
+        _resume(flow, line.rest(), ended=line.ended)
+    return flow
+
+
+def _resume(flow: Flow, rest: bytes, *, ended: bool) -> None:
+    """Let a flow go on with what has come and was not understood."""
+    try:
+        if rest:
+            flow.take(rest)
+        if ended and not flow.finished:
+            flow.take(b"")
+    except hiredis.HiredisError as error:
+        flow.failure = error
+
+
+def _ask_reader(connection: Connection, data: bytes, count: int, seconds: float) -> list[Any] | Flow:
+    """The same, where only the socket's own methods can be used."""
     flow = None
     values: list[Any] = []
     sent = 0

@@ -24,6 +24,10 @@ class Ears(Protocol):
     def unwatch(self, wid: int) -> None:
         """Forget a write id."""
 
+    @property
+    def expect(self) -> Callable[[int], None]:
+        """To be called with a write id of one's own before it is sent: its message can be heard a little later."""
+
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:
         """Call ``woken`` once when everything that is in the server by now has been heard; False: nothing is heard."""
 
@@ -59,6 +63,9 @@ class Deaf:
 
     def unwatch(self, wid: int) -> None:
         """Nothing to forget."""
+
+    def expect(self, wid: int) -> None:
+        """Nothing will be heard."""
 
     def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
         """Nothing will be heard."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from .._asking import has_error
 from ..errors import NotReplicatedError, ServerReplyError, ShardError
 from ..keys import slot_of
 from ..l2 import Command, Exchange, Reply, Script
@@ -120,7 +121,8 @@ class Spread:
 def heed(tier: Tier, replies: Sequence[Reply | ShardError]) -> None:
     """Have it seen to that this process catches up, if a server has refused it for its version."""
     for reply in replies:
-        for value in reply.values if isinstance(reply, Reply) else ():
-            if isinstance(value, ServerReplyError) and value.code == "NCTOPO":
-                tier.outdated()
-                return
+        if not isinstance(reply, Reply) or not has_error(reply.values, ServerReplyError):
+            continue
+        if any(isinstance(value, ServerReplyError) and value.code == "NCTOPO" for value in reply.values):
+            tier.outdated()
+            return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from .._envelopes import opened
 from .._store import Store
 from ..absence import Absent
 from ..codecs import peek_absence, peek_ids, peek_tags
@@ -159,7 +160,8 @@ def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, 
         if isinstance(found.value, Absent):
             note(store, op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
             return
-        tier.sample(op.key)
+        if tier.sampler is not None:
+            tier.sample(op.key)
     store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
 
@@ -186,6 +188,12 @@ def accept(
     if data is None:
         tier.count(misses=1)
         return _NOTHING
+    usual = None if tier.codec.usual is None or tier.freshness.beta else opened(data, tier.codec.usual)
+    if usual is not None and usual[2] == generation:
+        value, wid, _, whole_ms = usual
+        tier.count_hit(len(data))
+        deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
+        return Found(value, wid if deadline_ns else 0, deadline_ns, None)
     try:
         wid, written_in, whole_ms = peek_ids(data)
         if written_in != generation:

@@ -103,7 +103,11 @@ class ThreadRunner:
             while True:
                 start = time.monotonic()
                 try:
-                    answer = self._perform(request, left_s)
+                    if isinstance(request, list):  # nearly every request
+                        exchange = self._exchange if self._tier.observed is None else self._observe
+                        answer = exchange(request, left_s)
+                    else:
+                        answer = self._perform(request, left_s)
                 except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
                     request = steps.throw(error)
                 else:
@@ -114,12 +118,11 @@ class ThreadRunner:
             value: T = stop.value
             return value
 
-    def _perform(self, request: Request, left_s: float) -> Any:
-        if isinstance(request, list):
-            if self._tier.observed is None:
-                return self._exchange(request, left_s)
-            observing = Observing(self._tier, request)
-            return observing.taken(self._exchange(observing.exchanges, left_s))
+    def _observe(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
+        observing = Observing(self._tier, request)
+        return observing.taken(self._exchange(observing.exchanges, left_s))
+
+    def _perform(self, request: Call | JoinRead | JoinLoad | Await | Spawn, left_s: float) -> Any:
         if isinstance(request, Call):
             return request.loader(request.key)
         if isinstance(request, JoinRead):

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .._envelopes import placed
 from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
-from ..coherence import NOWHERE, Debt, Derived, Histogram, Journal, Lane, OrderedHorizon, State
+from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, Journal, Lane, OrderedHorizon, State
 from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
@@ -227,8 +228,7 @@ class Tier(Versions):
 
     def place(self, key: Any) -> tuple[int, bytes]:
         """Return a key's lane and its encoded form. Raises UnencodableKeyError."""
-        encoded = encode_key(key)
-        return self.table[slot_of(encoded)], encoded
+        return placed(key, self.table, encode_key)
 
     def lane_of(self, encoded: bytes) -> int:
         """Return the lane of an encoded key."""
@@ -360,9 +360,15 @@ class Tier(Versions):
             while len(self.tags_since) > TAGS_KEPT:
                 del self.tags_since[next(iter(self.tags_since))]
 
-    def begin_lag(self, lane: int, wid: int, now_ns: int) -> None:
-        """Measure how long it takes until the message about this write is heard; of a few writes a second."""
+    def expect_message(self, lane: int, wid: int, now_ns: int) -> None:
+        """A write is about to be sent. Of a few a second it is measured how long it takes until the message is heard.
+
+        The others' messages are no news, and need not be heard at once; but where the lane's place is what proves a
+        read (``proof``), or lets L1 serve (``observed``), it is to be known.
+        """
         if now_ns < self._lag_due_ns:
+            if self.observed is None and self.lanes[lane].identity != CHAINED:
+                self.ears.expect(wid)
             return
         self._lag_due_ns = now_ns + _LAG_EVERY_NS
         self._timed.append(wid)

@@ -52,6 +52,7 @@ class Versions:
         changing: Of each version in the middle of a change that an operation still goes on with, its tier, by ``ring``.
         outdated: Called when a lane is found to be ahead of this process.
         agreed: Called when a lane is found to have what this process has.
+        has_moved: Whether any key has ever moved.
     """
 
     # What the tier has.
@@ -77,6 +78,7 @@ class Versions:
         self.outdated: Callable[[], None] = _nothing
         self.agreed: Callable[[], None] = _nothing
         self._newest = Newest(self)
+        self.has_moved = False
         self._versions: weakref.WeakSet[Any] = weakref.WeakSet([self])
 
     @property
@@ -118,18 +120,15 @@ class Versions:
         self._versions.add(tier)
         if tier.other is not None:
             self.changing[tier.ring] = tier
-        self._newest.moved = self._newest.moved or tier.table != self.table
+        if tier.table != self.table:
+            self._newest.moved = True
+            self.share(has_moved=True)
         self._newest.tier = tier
         return tier
 
     def is_astray(self, lane: int, encoded: bytes) -> bool:
         """Whether a key is not read at this lane any more. Cheap if none has ever moved."""
         return self._newest.is_astray(lane, encoded)
-
-    @property
-    def has_moved(self) -> bool:
-        """Whether any key has ever moved."""
-        return self._newest.moved
 
     def share(self, **attributes: Any) -> None:
         """Give all versions something new to share."""

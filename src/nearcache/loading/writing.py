@@ -13,11 +13,11 @@ from ..absence import Absent
 from ..codecs import Encoded
 from ..errors import ServerReplyError, ShardError
 from ..freshness import Life
-from ..l2 import STAGE_BYTES, Command, stage
+from ..l2 import STAGE_BYTES, Command, Exchange, stage
 from .acking import confirmed
 from .aging import Times, judge
 from .reading import accept
-from .replies import MISSING, answer, errors_in
+from .replies import MISSING, answer, errors_in, words
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
@@ -55,9 +55,9 @@ def write(
     op = Op(name, shard, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
-        tier.begin_lag(shard, op.wid, tier.clock())
+        tier.expect_message(shard, op.wid, tier.clock())
         tier.writing(op.wid, name, value)
-        under = depend(tier, store, shard, tags)
+        under = depend(tier, store, shard, tags) if tags else None
         stated = (yield from generations(tier, store, tags)) if tags else ()
         sealing = _Sealing(content, life, stated, under, way)
         there = yield from _write(tier, store, op, encoded, value, sealing, absent_only)
@@ -98,8 +98,11 @@ def _write(
         )
         start_ns = tier.clock()
         commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, way=way)
-        reply = yield from put(tier, op.lane, commands, way)
-        status, there, *rest = reply.values[-1]
+        if way.room is None:
+            reply = answer((yield [Exchange(op.lane, commands)])[0])
+        else:
+            reply = yield from put(tier, op.lane, commands, way)
+        status, there, *rest = words(reply.values[-1])
         if int(status) == 1:
             tier.count_write(len(sealed))
             epoch, seq, held, *_ = rest
@@ -108,7 +111,8 @@ def _write(
                 store.finish(op, None, 0, 0)
                 return MISSING
             deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-            tier.sample(op.key)
+            if tier.sampler is not None:
+                tier.sample(op.key)
             store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
             return MISSING
         if int(status) == 2:

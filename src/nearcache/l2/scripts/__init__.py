@@ -13,7 +13,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
@@ -48,12 +48,18 @@ class Script:
         source: What EVAL takes, UTF-8.
         sha: What EVALSHA takes: 40 hex digits.
         repeatable: Whether running it twice does no harm.
+        head: The first two words of running it by its hash, as they are sent.
     """
 
     name: str
     source: bytes
     sha: bytes
     repeatable: bool
+    head: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        head = b"$7\r\nEVALSHA\r\n$%d\r\n%b\r\n" % (len(self.sha), self.sha)
+        object.__setattr__(self, "head", head)  # the class is frozen
 
     def call(self, keys: Iterable[Any], arguments: Iterable[Any]) -> tuple[Any, ...]:
         """Return the command that runs it, as :class:`~nearcache.l2.driver.Exchange` takes it."""

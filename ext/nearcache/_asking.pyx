@@ -1,0 +1,403 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: auto_pickle=False, autotestdict=False, binding=False
+# cython: embedsignature=True, embedsignature.format=clinic
+"""Asking: one request and its replies, on a connection of which nothing else is expected.
+
+Nearly every exchange goes as usual: the request is taken in one piece, the replies come in time, and none of them is an
+error. Such a one is carried out here, and other threads go on from the first byte sent to the first one received, with
+no turn of the interpreter lock in between. Whatever is not usual stays as it has come, for those who know the whole
+protocol: :meth:`Line.rest` hands out what was received and not understood.
+
+A large value is received into its own bytes object and nowhere else.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t
+from libc.string cimport memchr, memcpy, memmove
+
+from nearcache._lookup cimport is_data, is_int, is_text, unlikely
+from nearcache._polling cimport (
+    CLOCK_MONOTONIC,
+    MSG_DONTWAIT,
+    POLLIN,
+    clock_gettime,
+    iovec,
+    msghdr,
+    poll,
+    pollfd,
+    recvmsg,
+    send,
+    timespec,
+)
+
+
+cdef extern from "nearcache/envelopes.h" nogil:
+    size_t write_count(char *at, char kind, size_t count)
+
+
+cdef extern from *:
+    """
+    #define HELD_BYTES ((size_t)16384)
+    #define LONGEST_LINE ((size_t)64)
+    """
+    const size_t HELD_BYTES  # what is received at a time; a larger value is received into its own bytes
+    const size_t LONGEST_LINE  # that is understood here
+
+
+cdef enum:
+    MOST_ITEMS = 1024  # of a list that is understood here
+    MOST_DEPTH = 4
+    MOST_BYTES = 536870912  # of a value; Redis has no larger ones
+
+#: Not all of it has come; it is for others; it is a large value that begins here.
+cdef object PART = object()
+cdef object OTHER = object()
+cdef object LARGE = object()
+
+
+@cython.final
+cdef class Line:
+    """What is received on one connection. One thread at a time.
+
+    Attributes:
+        sent: How many bytes of the last request the kernel took.
+        heard: Whether anything has come since.
+        ended: Whether the end of the stream has.
+    """
+
+    cdef char[16384] data
+    cdef size_t begin
+    cdef size_t end
+    cdef bytes large  # a value that has not come whole
+    cdef size_t filled  # how much of it has
+    cdef readonly Py_ssize_t sent
+    cdef readonly bint heard
+    cdef readonly bint ended
+
+    def ask(self, int descriptor, bytes request not None, Py_ssize_t count, double seconds, list values not None):
+        """Send a request, and append its replies to ``values``. Returns whether all went as usual.
+
+        Args:
+            descriptor: Of a connected stream socket. No call blocks on it, whatever mode it is in.
+            request: What to send.
+            count: How many replies there will be.
+            seconds: When to give up, from now.
+        Raises:
+            OSError: The connection is gone.
+        """
+        cdef int64_t until_ns = now_ns() + <int64_t>(seconds * 1e9)
+        cdef object value = PART
+        self.begin = self.end = self.filled = 0
+        self.large = None
+        self.sent = 0
+        self.heard = self.ended = False
+        if not converse(self, descriptor, request, until_ns):
+            return False
+        while len(values) < count:
+            value = read_value(self, &self.begin, 0)
+            if value is LARGE:
+                value = read_large(self, descriptor, until_ns)
+                if value is None:
+                    return False
+            elif value is PART:
+                if not make_room(self) or not receive(self, descriptor, until_ns, NULL, 0):
+                    return False
+                continue
+            elif value is OTHER:
+                return False
+            values.append(value)
+        return self.begin == self.end
+
+    def rest(self):
+        """Return what has come and was not understood. It is not kept."""
+        cdef bytes taken = PyBytes_FromStringAndSize(self.data + self.begin, self.end - self.begin)
+        if self.large is not None:
+            taken = b"$%d\r\n" % len(self.large) + self.large[:self.filled] + taken
+        self.large = None
+        self.begin = self.end = 0
+        return taken
+
+
+def is_readable(int descriptor):
+    """Whether something can be read from a socket now: bytes, an end, or an error."""
+    cdef pollfd watched = pollfd(fd=descriptor, events=POLLIN, revents=0)
+    return poll(&watched, 1, 0) != 0
+
+
+def has_error(list values not None, error):
+    """Whether any of the replies, which are no lists, is an error of this class."""
+    cdef object value
+    for value in values:
+        if not is_data(<PyObject *>value) and not is_int(<PyObject *>value) and isinstance(value, error):
+            return True
+    return False
+
+
+def pack(commands, script, fallback):
+    """Return commands in the Redis protocol.
+
+    Args:
+        commands: Tuples of bytes, texts and numbers. One that begins with a script is run by its hash.
+        script: The class of scripts; each has its first two words in the protocol, as ``head``.
+        fallback: Returns a command in the protocol that has words of other kinds. It may raise.
+    """
+    cdef list all_words = []
+    cdef Py_ssize_t size = 0
+    cdef bytes packed
+    cdef char *at
+    for command in commands:
+        all_words.append(words_of(command, script, fallback, &size))
+    packed = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(packed)
+    for words in all_words:
+        at = put_command(at, words)
+    return packed
+
+
+cdef list words_of(tuple command, object script, object fallback, Py_ssize_t *size):
+    """What a command consists of: how many words, what is in the protocol already, and further words."""
+    cdef object first = command[0]
+    cdef bint is_script = type(first) is script
+    cdef list words = [len(command) + is_script, first.head if is_script else b""]
+    cdef Py_ssize_t whole = count_size(words[0]) + len(words[1])
+    cdef Py_ssize_t place
+    for place in range(is_script, len(command)):
+        word = command[place]
+        if is_int(<PyObject *>word):
+            word = b"%d" % word
+        elif is_text(<PyObject *>word):
+            word = (<str>word).encode()
+        elif unlikely(not is_data(<PyObject *>word)):
+            words = [0, fallback((b"EVALSHA", first.sha, *command[1:]) if is_script else command)]
+            size[0] += len(words[1])
+            return words
+        whole += count_size(PyBytes_GET_SIZE(word)) + PyBytes_GET_SIZE(word) + 2
+        words.append(word)
+    size[0] += whole
+    return words
+
+
+cdef char *put_command(char *at, list words) noexcept:
+    cdef size_t count = words[0]
+    cdef Py_ssize_t place
+    if count > 0:
+        at += write_count(at, c"*", count)
+    at = put_bytes(at, <bytes>words[1])
+    for place in range(2, len(words)):
+        at += write_count(at, c"$", <size_t>PyBytes_GET_SIZE(<bytes>words[place]))
+        at = put_bytes(at, <bytes>words[place])
+        at[0] = c"\r"
+        at[1] = c"\n"
+        at += 2
+    return at
+
+
+cdef inline char *put_bytes(char *at, bytes data) noexcept:
+    memcpy(at, PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+    return at + PyBytes_GET_SIZE(data)
+
+
+cdef inline Py_ssize_t count_size(Py_ssize_t count) noexcept:
+    """How many bytes a count takes with its letter and the end of its line."""
+    cdef Py_ssize_t size = 4
+    while count > 9:
+        count //= 10
+        size += 1
+    return size
+
+
+# -- the socket ----------------------------------------------------------------------------------------------------
+
+
+cdef int64_t now_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef bint converse(Line self, int descriptor, bytes request, int64_t until_ns) except -1:
+    """Send the request, and receive the first bytes. Returns False if there are none, or not all could be sent."""
+    cdef const char *start = PyBytes_AS_STRING(request)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(request)
+    cdef ssize_t count
+    with nogil:
+        count = send(descriptor, start, size, MSG_DONTWAIT)
+        if count == <ssize_t>size:
+            self.sent = count
+            count = await_bytes(self, descriptor, until_ns, NULL, 0)
+        elif count >= 0:
+            self.sent = count
+            count = -2
+        elif errno == EAGAIN or errno == EINTR:
+            count = -2
+    if count == -2 and self.sent < <Py_ssize_t>size:
+        return False
+    return take_in(self, descriptor, until_ns, count, NULL, 0)
+
+
+cdef bint receive(Line self, int descriptor, int64_t until_ns, char *first, size_t size) except -1:
+    """Wait for more bytes. Returns False if there are none within the time."""
+    cdef ssize_t count
+    with nogil:
+        count = await_bytes(self, descriptor, until_ns, first, size)
+    return take_in(self, descriptor, until_ns, count, first, size)
+
+
+cdef ssize_t await_bytes(Line self, int descriptor, int64_t until_ns, char *first, size_t size) noexcept nogil:
+    """Receive into ``first``, and what is more behind what there is. -2: it is time to look round; -1: see errno."""
+    cdef pollfd watched = pollfd(fd=descriptor, events=POLLIN, revents=0)
+    cdef iovec[2] places
+    cdef msghdr message
+    cdef int64_t left_ns = until_ns - now_ns()
+    cdef int ready = poll(&watched, 1, <int>max(0, min((left_ns + 999999) // 1000000, 3600000)))
+    cdef ssize_t count
+    if ready < 0:
+        return -2 if errno == EINTR else -1
+    if ready == 0:
+        return -2
+    places[0].iov_base = first
+    places[0].iov_len = size
+    places[1].iov_base = self.data + self.end
+    places[1].iov_len = HELD_BYTES - self.end
+    message.msg_name = NULL
+    message.msg_namelen = 0
+    message.msg_iov = &places[0 if size > 0 else 1]
+    message.msg_iovlen = 2 if size > 0 else 1
+    message.msg_control = NULL
+    message.msg_controllen = 0
+    message.msg_flags = 0
+    count = recvmsg(descriptor, &message, MSG_DONTWAIT)
+    if count < 0 and (errno == EAGAIN or errno == EINTR):
+        return -2
+    return count
+
+
+cdef bint take_in(Line self, int descriptor, int64_t until_ns, ssize_t count, char *first, size_t size) except -1:
+    """Note what was received. Returns False if there is nothing, and nothing more to wait for."""
+    while count == -2:
+        PyErr_CheckSignals()
+        if now_ns() >= until_ns:
+            return False
+        with nogil:
+            count = await_bytes(self, descriptor, until_ns, first, size)
+    if count < 0:
+        PyErr_SetFromErrno(OSError)
+    self.ended = count == 0
+    self.heard = self.heard or count > 0
+    if size > 0:
+        self.filled += min(<size_t>count, size)
+    self.end += <size_t>count - min(<size_t>count, size)
+    return count > 0
+
+
+cdef bint make_room(Line self) noexcept:
+    """Let what was not understood stand in front. Returns False if nothing fits in behind it."""
+    if self.begin > 0:
+        memmove(self.data, self.data + self.begin, self.end - self.begin)
+        self.end -= self.begin
+        self.begin = 0
+    return self.end < HELD_BYTES
+
+
+# -- the protocol --------------------------------------------------------------------------------------------------
+
+
+cdef bint read_number(const char *at, const char *stop, int64_t *number) noexcept:
+    """The number of a line, if it is one."""
+    cdef bint negative = at < stop and at[0] == c"-"
+    cdef int64_t found = 0
+    at += negative
+    if at == stop or stop - at > 18:
+        return False
+    while at < stop:
+        if not c"0" <= at[0] <= c"9":
+            return False
+        found = 10 * found + (at[0] - c"0")
+        at += 1
+    number[0] = -found if negative else found
+    return True
+
+
+cdef object read_value(Line self, size_t *at, int depth):
+    """The value that begins there, which is then passed; or why there is none, and then nothing is passed."""
+    cdef const char *start = self.data + at[0]
+    cdef size_t left = self.end - at[0]
+    cdef const char *stop = <const char *>memchr(start, c"\r", min(left, LONGEST_LINE)) if left > 0 else NULL
+    cdef int64_t number
+    cdef size_t body
+    if stop == NULL or <size_t>(stop - start) + 2 > left:
+        return PART if left < LONGEST_LINE else OTHER
+    if stop[1] != c"\n":
+        return OTHER
+    body = at[0] + <size_t>(stop - start) + 2
+    if start[0] == c"+":
+        at[0] = body
+        return PyBytes_FromStringAndSize(start + 1, stop - start - 1)
+    if not read_number(start + 1, stop, &number):
+        return OTHER
+    if start[0] == c":":
+        at[0] = body
+        return number
+    if number == -1 and (start[0] == c"$" or start[0] == c"*"):
+        at[0] = body
+        return None
+    if number < 0:
+        return OTHER
+    if start[0] == c"$":
+        return read_bulk(self, at, body, number, depth)
+    if start[0] == c"*" and number <= MOST_ITEMS and depth < MOST_DEPTH:
+        return read_list(self, at, body, number, depth)
+    return OTHER
+
+
+cdef object read_bulk(Line self, size_t *at, size_t body, int64_t size, int depth):
+    cdef const char *start = self.data + body
+    cdef size_t have = self.end - body
+    if size > MOST_BYTES:
+        return OTHER
+    if have < <size_t>size + 2:
+        if depth > 0 or <size_t>size + 2 <= HELD_BYTES // 2:
+            return PART
+        self.large = PyBytes_FromStringAndSize(NULL, size)
+        self.filled = min(have, <size_t>size)
+        memcpy(PyBytes_AS_STRING(self.large), start, self.filled)
+        at[0] = body + self.filled
+        return LARGE
+    if start[size] != c"\r" or start[size + 1] != c"\n":
+        return OTHER
+    at[0] = body + <size_t>size + 2
+    return PyBytes_FromStringAndSize(start, size)
+
+
+cdef object read_list(Line self, size_t *at, size_t body, int64_t count, int depth):
+    cdef list items = [None] * count
+    cdef size_t position = body
+    cdef int64_t i
+    cdef object item
+    for i in range(count):
+        item = read_value(self, &position, depth + 1)
+        if item is PART or item is OTHER:
+            return item
+        items[i] = item
+    at[0] = position
+    return items
+
+
+cdef bytes read_large(Line self, int descriptor, int64_t until_ns):
+    """The large value that has begun; None if it does not come whole."""
+    cdef bytes large = self.large
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(large)
+    cdef char *start = PyBytes_AS_STRING(large)
+    while self.filled < size or self.end - self.begin < 2:
+        make_room(self)
+        if not receive(self, descriptor, until_ns, start + self.filled, size - self.filled):
+            return None
+    if self.data[self.begin] != c"\r" or self.data[self.begin + 1] != c"\n":
+        return None
+    self.begin += 2
+    self.large = None
+    return large

@@ -1,0 +1,97 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: auto_pickle=False, autotestdict=False, binding=False
+# cython: embedsignature=True, embedsignature.format=clinic
+"""One key and its envelope, in the usual case: where it lies, what is sent, what came.
+
+Whatever is not usual, to the letter (tags, compression, protection, a soft end), is said to be so, and left to those
+who know all of the rules; so this is no second implementation of them.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from nearcache._lookup cimport likely
+from nearcache._single cimport (
+    decoded,
+    encoded_key,
+    envelope_plain,
+    is_ascii,
+    key_slot,
+    plain_t,
+    text_length,
+    text_start,
+)
+
+
+cdef extern from "nearcache/envelopes.h" nogil:
+    size_t envelope_head(char *start, int codec_id, const plain_t *plain, uint32_t soft_ms, uint64_t size)
+
+
+cdef enum:
+    SLOTS = 16384
+
+
+def placed(key, bytes table not None, encode):
+    """Return the lane of a key, and its encoded form.
+
+    Args:
+        table: 16,384 bytes: the lane of each slot.
+        encode: From a key to its encoded form; asked for those that are no plain cases. It may raise.
+    """
+    cdef bytes encoded = encoded_key(key, encode)
+    if PyBytes_GET_SIZE(table) != SLOTS:
+        raise ValueError(f"a table of {len(table)} slots: there are {SLOTS}")
+    return <uint8_t>table[key_slot(PyBytes_AS_STRING(encoded), <size_t>PyBytes_GET_SIZE(encoded))], encoded
+
+
+def sealed(
+    bytes payload not None, uint64_t wid, uint64_t generation, uint32_t ttl_ms, uint32_t schema, int codec_id,
+    uint32_t soft_ms,
+):
+    """Return the envelope of a payload to which nothing was done, as ``codecs.envelope.pack`` does.
+
+    Raises:
+        OverflowError: A number is out of its range.
+    """
+    cdef plain_t plain = plain_t(wid=wid, generation=generation, ttl_ms=ttl_ms, schema=schema, payload=0)
+    cdef char[64] head  # which is shorter
+    cdef size_t first = envelope_head(head, codec_id, &plain, soft_ms, <uint64_t>PyBytes_GET_SIZE(payload))
+    cdef bytes envelope = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>first + PyBytes_GET_SIZE(payload))
+    memcpy(PyBytes_AS_STRING(envelope), head, first)
+    memcpy(PyBytes_AS_STRING(envelope) + first, PyBytes_AS_STRING(payload), <size_t>PyBytes_GET_SIZE(payload))
+    return envelope
+
+
+def opened(bytes data not None, tuple usual not None):
+    """Return ``(value, wid, generation, ttl_ms)`` of a usual envelope; None: it is not one, or cannot be decoded.
+
+    Args:
+        usual: Number of the codec, what decodes a payload (payload, schema), most bytes of one.
+    """
+    cdef plain_t plain
+    cdef int codec_id = usual[0]
+    cdef size_t most = usual[2]
+    if not envelope_plain(PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), codec_id, &plain):
+        return None
+    if <size_t>PyBytes_GET_SIZE(data) - plain.payload > most:
+        return None
+    try:
+        value = decoded(data, &plain, codec_id, usual[1])
+    except Exception:  # whoever decodes it again meets the same, and knows what it means
+        return None
+    return value, plain.wid, plain.generation, plain.ttl_ms
+
+
+def text_payload(str value not None):
+    """Return the payload of a text in the safe codec."""
+    cdef bytes payload
+    cdef Py_ssize_t size
+    if likely(is_ascii(<PyObject *>value)):
+        size = text_length(<PyObject *>value)
+        payload = PyBytes_FromStringAndSize(NULL, size + 1)
+        PyBytes_AS_STRING(payload)[0] = c"s"
+        memcpy(PyBytes_AS_STRING(payload) + 1, text_start(<PyObject *>value), <size_t>size)
+        return payload
+    return b"s" + value.encode("utf-8", "surrogatepass")
