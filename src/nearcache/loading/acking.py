@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from ..errors import NotReplicatedError, ShardError
 from ..l2 import Command, Exchange, Reply, Script
+from .replies import words
 from .steps import Steps
 from .tier import Tier
 
@@ -84,7 +85,7 @@ def _is_made(command: Command, answer: Any) -> bool:
     script = command[0]
     if not isinstance(script, Script) or script.name not in _CHANGES or isinstance(answer, ShardError):
         return False
-    return script.name not in _REFUSABLE or int(answer[0]) == 1
+    return script.name not in _REFUSABLE or int(words(answer)[0]) == 1
 
 
 def _taken(
