@@ -55,6 +55,27 @@ def test_cold_key_is_loaded_once_however_many_threads_ask(open_cache: Callable[.
     assert cache.stats().loader.loads == 1
 
 
+@pytest.mark.parametrize("load", ["get_or_load", "get_or_load_many"])
+def test_load_between_its_read_and_its_lease_is_waited_for(
+    open_cache: Callable[..., Cache[Any, Any]], monkeypatch: pytest.MonkeyPatch, load: str
+) -> None:
+    """Who asks in that instant does not begin a load of his own."""
+    cache = open_cache()
+    seen: list[bool] = []
+    await_key = cache._tier.ears.await_key
+
+    def looked_at(*arguments: Any) -> bool:
+        seen.append(cache._tier.loads.under_way("k").joinable)
+        return bool(await_key(*arguments))
+
+    monkeypatch.setattr(cache._tier.ears, "await_key", looked_at)
+    if load == "get_or_load":
+        assert cache.get_or_load("k", str.upper) == "K"
+    else:
+        assert cache.get_or_load_many(["k"], lambda keys: {key: key.upper() for key in keys}) == {"k": "K"}
+    assert seen == [True]
+
+
 def test_loaded_value_reaches_l2_and_other_processes(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """The next process does not load."""
     a, b = open_cache(loader=str.upper), open_cache(loader=lambda key: pytest.fail("loaded again"))

@@ -231,6 +231,7 @@ def _load(
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
             return value
+        mine.op = None  # who comes now may wait: what is about to begin is younger than their question
         signal = Signal()
         # Before asking, so that the message that ends the wait cannot come too early.
         is_heard = tier.ears.await_key(lane, encoded, signal.set)

@@ -214,8 +214,11 @@ def _look(
         found = yield from read_many(tier, store, flights, flights, due)
     else:
         found = yield from read_young(tier, store, flights, wanted.limit_ns, flights)
-    for name, value in found.items():
-        flights[name].value = value
+    for name, flight in flights.items():
+        if name in found:
+            flight.value = found[name]
+        else:
+            flight.op = None  # who comes now may wait: what is about to begin is younger than their question
 
 
 def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], since_ns: int) -> Steps[None]:
