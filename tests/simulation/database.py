@@ -225,6 +225,12 @@ def _strlen(db: Database, words: Words) -> int:
     return len(db.text(words[0]) or b"")
 
 
+def _xlen(db: Database, words: Words) -> int:
+    if db.live(words[0]) is not None:  # there are no streams here
+        raise RedisError(_WRONGTYPE)
+    return 0
+
+
 def _hset(db: Database, words: Words) -> int:
     key, *fields = words
     if len(fields) % 2:
@@ -309,6 +315,7 @@ COMMANDS: Final[dict[bytes, tuple[Callable[[Database, Words], Any], int, int, in
     b"GETRANGE": (_getrange, 3, 3, _READS),
     b"SETRANGE": (_setrange, 3, 3, _GROWS),
     b"STRLEN": (_strlen, 1, 1, _READS),
+    b"XLEN": (_xlen, 1, 1, _READS),
     b"HSET": (_hset, 3, _ANY, _GROWS),
     b"HGET": (_hget, 2, 2, _READS),
     b"HMGET": (_hmget, 2, _ANY, _READS),

@@ -309,7 +309,7 @@ MUTANTS: Final = (
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
-    Mutant("who is behind does not follow", moving.nobody_follows, (), "I5", 2_000_000, _MOVES),
+    Mutant("who is behind does not follow", moving.nobody_follows, (), "I5 I10", 2_000_060, _MOVES),
     Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
     Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),
     Mutant(

@@ -45,7 +45,7 @@ def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
         pytest.fail(campaign.explain(seed, shards))
     assert totals.events >= EVENTS
     assert {f"I{number}" for number in (1, 3, 4, 5, 6, 7, 8, 12)} <= set(totals.rules)
-    assert set(totals.faults) == set(faults.KINDS)
+    assert set(totals.faults) - {"reshard"} == set(faults.KINDS)
 
 
 @pytest.mark.parametrize("seed", FOUND)
