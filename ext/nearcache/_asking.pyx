@@ -311,7 +311,7 @@ cdef bint read_number(const char *at, const char *stop, int64_t *number) noexcep
     cdef bint negative = at < stop and at[0] == c"-"
     cdef int64_t found = 0
     at += negative
-    if at == stop or stop - at > 18:
+    if at == stop or stop - at > 18 or (at[0] == c"0" and (negative or stop - at > 1)):
         return False
     while at < stop:
         if not c"0" <= at[0] <= c"9":

@@ -8,6 +8,8 @@ from typing import Any
 
 import hiredis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nearcache._asking import Line, has_error, is_readable, pack
 from nearcache.errors import ServerReplyError, ShardError
@@ -136,6 +138,59 @@ def test_ask_reads_more_replies_than_fit_at_a_time(ends: tuple[socket.socket, so
     usual, values, line = ask(ours, 1)
     assert (usual, values) == (False, [])
     assert large.startswith(line.rest())
+
+
+SAID = st.recursive(
+    st.none() | st.integers(-(2**40), 2**40) | st.binary(max_size=40) | st.binary(min_size=9_000, max_size=9_100),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def spoken(value: Any) -> bytes:
+    """A reply, in the protocol."""
+    if value is None:
+        return b"$-1\r\n"
+    if isinstance(value, int):
+        return b":%d\r\n" % value
+    if isinstance(value, bytes):
+        return b"$%d\r\n%b\r\n" % (len(value), value)
+    return b"*%d\r\n%b" % (len(value), b"".join(map(spoken, value)))
+
+
+def by_hiredis(data: bytes) -> list[Any]:
+    """What a stream says, up to where it is no protocol any more, or ends."""
+    nothing, said = object(), list[Any]()
+    reader = hiredis.Reader(notEnoughData=nothing, replyError=str)
+    reader.feed(data)
+    try:
+        while (value := reader.gets()) is not nothing:
+            said.append(value)
+    except hiredis.ProtocolError:
+        said.append(hiredis.ProtocolError)
+    return said
+
+
+@given(st.lists(SAID, min_size=1, max_size=4), st.integers(0, 2**32), st.binary(max_size=1), st.integers(0, 40))
+def test_ask_any_bytes_are_read_as_hiredis_reads_them(said: list[Any], place: int, other: bytes, cut: int) -> None:
+    """Damaged or cut, too: what is not understood is handed out, and means what it meant."""
+    data = b"".join(map(spoken, said))
+    if other:
+        place %= len(data)
+        data = data[:place] + other + data[place + 1 :]
+    data = data[: len(data) - cut]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        usual, values, line = ask(ours, len(said))
+        if usual:
+            assert values == by_hiredis(data)
+        else:
+            unread = line.rest()
+            while more := ours.recv(65_536):
+                unread += more
+            assert values + by_hiredis(unread) == by_hiredis(data)
 
 
 def test_is_readable_sees_bytes_and_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
