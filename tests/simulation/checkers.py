@@ -253,7 +253,7 @@ class Checker(Promises, Everywhere):
         """Note what the writers who live have to announce again: what they had ended is there once more."""
         for change in lost:
             process = getattr(getattr(change.cause, "client", None), "process", None)
-            if process is None:
+            if process is None or process.incarnation != change.cause.incarnation:  # it has died since, or forked
                 continue
             for _, payload in change.published:
                 operation, keys = History().announce(payload, 0)

@@ -158,12 +158,14 @@ class Running:
         steps: What the client has to carry out; None if that is nothing.
         ends: The keys whose values from before are over when it returns.
         versions: For invalidations: which version of the source makes them necessary, by encoded key.
+        incarnation: Which life of the process it belongs to.
     """
 
     def __init__(self, client: Client, operation: Operation) -> None:
         process = client.process
         self.client = client
         self.operation = operation
+        self.incarnation = process.incarnation
         self.begun_ns = process.world.now
         self.stopped_ns = process.stopped_ns
         self.steps: Any = None
