@@ -188,7 +188,7 @@ def _forget_generation(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(reading, "revalidated", revalidated)
     patch.setattr(bulk_reading, "revalidated", revalidated)
-    patch.setattr("nearcache.codecs.ValueCodec.usual", None)  # compiled code judges the usual ones
+    patch.setattr("nearcache.codecs.ValueCodec._usual", lambda *_: None)  # compiled code judges the usual ones
 
 
 def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:

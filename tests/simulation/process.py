@@ -22,7 +22,8 @@ from simulation.client import Client, Payer, Worker
 from simulation.network import BusLink, DataLink, Pending
 from simulation.parts import L1, Keeper, OldCopies
 from simulation.server import SHARD_NAMES, Shard
-from simulation.world import MS, TICK_NS, US, World
+from simulation.turns import Turns
+from simulation.world import MS, US, World
 
 if TYPE_CHECKING:
     from simulation.checkers import Checker
@@ -33,7 +34,7 @@ _BACKOFF_MOST_NS: Final = 2_000 * MS
 _CONNECT_NS: Final = 400 * US
 
 
-class Process:
+class Process(Turns):
     """See the module.
 
     Attributes:
@@ -63,6 +64,7 @@ class Process:
         self.buses: list[BusLink | None] = [None] * len(shards)
         self.pools: list[list[DataLink]] = [[] for _ in shards]
         self._held_back: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._until_ns: dict[Any, int] = {}
         self._links = 0
         self.incarnation = 0
         self._random = world.stream(f"process {number}")
@@ -158,63 +160,6 @@ class Process:
         ordered = OrderedHorizon(*parts, lanes=self.tier.lanes)
         self.tier.observe_with(ordered)
         return ordered
-
-    # -- time and turns
-
-    def clock(self) -> int:
-        """The precise monotonic clock of this machine."""
-        return self.world.now - self.slept_ns
-
-    def post(self, run: Callable[..., None], *arguments: Any) -> None:
-        """Do this in the process, now, or when it goes on."""
-        if self.paused:
-            self._held_back.append((run, arguments))
-            return
-        self.set_clocks()
-        run(*arguments)
-
-    def set_clocks(self) -> None:
-        """Let L1 read its coarse clock."""
-        now = self.world.now - self.slept_ns
-        now -= now % TICK_NS
-        self.store.set_clock(now)
-        self.tier.tags.set_clock(now)
-
-    def pause(self, *, asleep: bool) -> int:
-        """Stop; ``asleep``: with the whole machine, so that its clock stands still. Returns what to resume."""
-        self.paused = True
-        self._paused_ns = self.world.now
-        self._pauses += 1
-        self._is_asleep = asleep
-        return self._pauses
-
-    def resume(self, pause: int) -> None:
-        """Go on: what has come meanwhile is dealt with by many threads, so in no particular order among them.
-
-        After sleep the listener notices at its next turn, which comes before anything else here: that a hit may come
-        first is a documented limit.
-        """
-        if not self.paused or pause != self._pauses:
-            return
-        self.paused = False
-        stopped_ns = self.world.now - self._paused_ns
-        self.stopped_ns += stopped_ns
-        slept_ns = stopped_ns if self._is_asleep else 0
-        self.slept_ns += slept_ns
-        self.set_clocks()
-        now = self.clock()
-        if slept_ns:
-            for follower in self.followers:
-                follower.suspended(now)
-            for lane in self.tier.active:
-                self._follow_up(lane)
-        held, self._held_back = self._held_back, []
-        at_ns: dict[Any, int] = {}
-        for run, arguments in held:
-            # What one connection or timer has brought stays in its order.
-            source = getattr(run, "__self__", None)
-            at_ns[source] = max(at_ns.get(source, 0), self.world.now + int(self._random.random() * 2 * MS))
-            self.world.at(at_ns[source], self.post, run, *arguments)
 
     # -- the listener's part
 
