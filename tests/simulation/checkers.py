@@ -362,8 +362,8 @@ class Checker(Promises, Everywhere):
             self._given_by[process, number] = server
         else:  # somebody else has asked, and perhaps another server than the one that is heard
             server = self._given_by.get((process, number)) or self.followed(process, lane)
-        history = server.history
-        killed = history.killed.get(number)
+            floor = floor if server is process.shards[lane].primary else None  # which has answered, perhaps
+        history, killed = server.history, server.history.killed.get(number)
         # What a process knows of a generation it knows from messages, which may be late; and so may another's read be.
         trusts = seen is None or client.joined or (killed is not None and killed[2])
         oldest = since_ns - self.profile.bound_ns if trusts else since_ns
