@@ -348,7 +348,6 @@ def test_reshard_shard_that_was_left_comes_back_with_the_next_change(
     cache = open_at("ab")
     assert change(cache, servers, "a").version == 4
     assert change(cache, servers, "ab").version == 7
-    lanes_live(cache)
     assert cache.selftest().ok
 
 

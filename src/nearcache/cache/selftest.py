@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from ..bus import Listener
 from ..clocks import monotonic_ns
-from ..coherence import RESERVED, State
+from ..coherence import RESERVED, Lane, State
 from ..errors import CoherenceError
 from ..l2 import Driver, Reply
 from ..loading import Tier, new_id
 from .report import SelfTest, ShardTest
 
+#: Seconds between two looks at a lane that is about to be subscribed.
+_LOOK_S: Final = 0.005
 _ASTRAY: Final = (
     "requests and the subscription meet different lanes: are they in different databases, or led to different servers "
     "by a proxy?"
@@ -44,6 +46,7 @@ def _test(tier: Tier, driver: Driver, listener: Listener, lane: int, name: str, 
         at_ns[0] = monotonic_ns()
         seen.set()
 
+    _await_subscription(tier.lanes[lane], timeout_s / 2)
     listener.watch(wid, notice)
     try:
         sent_ns = monotonic_ns()
@@ -59,6 +62,13 @@ def _test(tier: Tier, driver: Driver, listener: Listener, lane: int, name: str, 
         return ShardTest(name, False, None, _why_unseen(tier, lane, reply))
     finally:
         listener.unwatch(wid)
+
+
+def _await_subscription(lane: Lane, timeout_s: float) -> None:
+    """A lane that has just been added, or has lost its server, may be subscribed in a moment."""
+    until_ns, pause = monotonic_ns() + int(timeout_s * 1e9), threading.Event()
+    while lane.state is not State.LIVE and monotonic_ns() < until_ns:
+        pause.wait(_LOOK_S)
 
 
 def _error_in(reply: Reply) -> Exception | None:
