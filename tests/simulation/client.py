@@ -341,6 +341,7 @@ class Errand:
 
     def __init__(self, worker: Worker) -> None:
         self.client = worker
+        self.incarnation = worker.process.incarnation
         self.versions: dict[bytes, int] = {}
 
     def __repr__(self) -> str:
