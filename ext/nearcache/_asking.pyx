@@ -21,17 +21,15 @@ from libc.string cimport memchr, memcpy, memmove
 
 from nearcache._lookup cimport is_data, is_int, is_text, unlikely
 from nearcache._polling cimport (
-    CLOCK_MONOTONIC,
     MSG_DONTWAIT,
     POLLIN,
-    clock_gettime,
     iovec,
     msghdr,
+    now_ns,
     poll,
     pollfd,
     recvmsg,
     send,
-    timespec,
 )
 
 
@@ -211,12 +209,6 @@ cdef inline Py_ssize_t count_size(Py_ssize_t count) noexcept:
 
 
 # -- the socket ----------------------------------------------------------------------------------------------------
-
-
-cdef int64_t now_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef bint converse(Line self, int descriptor, bytes request, int64_t until_ns) except -1:

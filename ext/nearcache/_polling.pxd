@@ -1,5 +1,7 @@
 """What the system has for waiting: descriptors that are watched, a clock, and sockets that are read."""
 
+from libc.stdint cimport int64_t
+
 
 cdef extern from "poll.h" nogil:
     cdef struct pollfd:
@@ -36,3 +38,10 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t recvmsg(int descriptor, msghdr *message, int flags)
     ssize_t send(int descriptor, const void *data, size_t size, int flags)
     ssize_t recv(int descriptor, void *buffer, size_t size, int flags)
+
+
+cdef inline int64_t now_ns() noexcept nogil:
+    """The monotonic clock."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec

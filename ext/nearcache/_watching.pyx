@@ -8,12 +8,11 @@ from libc.stdint cimport int64_t, uint64_t
 
 from nearcache._hearing cimport Inbox, box_t
 from nearcache._polling cimport (
-    CLOCK_MONOTONIC,
     MSG_DONTWAIT,
     POLLIN,
     POLLOUT,
-    clock_gettime,
     nanosleep,
+    now_ns,
     poll,
     pollfd,
     recv,
@@ -138,12 +137,6 @@ cdef int place_of(Watch self, int descriptor) except -1:
         if self.watched[at].fd == descriptor:
             return at
     raise ValueError(f"descriptor {descriptor} is not watched")
-
-
-cdef int64_t now_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef void idle(Watch self, int64_t until_ns) noexcept nogil:

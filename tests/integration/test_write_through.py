@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from nearcache import ABSENT, Cache, ShardUnavailableError, UnencodableValueError, Writer
+from support.caches import Opener
 from support.redis import Binary, RedisServer
 from support.rows import Database
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-Opener = Callable[..., Cache[Any, Any]]
 
 
 @pytest.fixture(scope="module")

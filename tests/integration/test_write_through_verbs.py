@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from nearcache import ABSENT, Cache, LoadCycleError, Loaded, ShardUnavailableError, Writer
+from support.caches import Opener
 from support.redis import Binary, RedisServer
 from support.rows import Database
 from support.waiting import wait_until
 from support.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-Opener = Callable[..., Cache[Any, Any]]
 
 #: A process whose writer never returns once it has begun.
 STUCK = """

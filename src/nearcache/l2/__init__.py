@@ -10,11 +10,12 @@ from .introduction import Introduction
 from .scripts import STAGE_BYTES, Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
-from .task import Command, Exchange, Extended, Reply
+from .task import WAIT, Command, Exchange, Extended, Reply
 
 __all__ = [
     "NOWHERE",
     "STAGE_BYTES",
+    "WAIT",
     "BreakerSettings",
     "ClusterDriver",
     "Command",

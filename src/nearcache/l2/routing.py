@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .clustermap import NOWHERE, ClusterMap
 from .scripts import Script
-from .task import BEHIND, Command, Exchange, Reply, pack, repeatable
+from .task import BEHIND, WAIT, Command, Exchange, Reply, pack, repeatable
 
 if TYPE_CHECKING:
     from ..clocks import Clock
@@ -37,8 +37,6 @@ _HOPS: Final = 3
 _WAITS: Final = frozenset({"ASK", "TRYAGAIN"})
 REDIRECTS: Final = _WAITS | {"MOVED", "CLUSTERDOWN"}
 _ASKING: Final[Command] = (b"ASKING",)
-#: Stands behind changes, at the end of an exchange.
-WAIT: Final = b"WAIT"
 
 
 class Batch(NamedTuple):

@@ -23,8 +23,10 @@ _READS: Final = frozenset({
 })  # fmt: skip
 
 
+#: Stands behind changes, at the end of an exchange.
+WAIT: Final = b"WAIT"
 #: What says nothing if a script in front of it did not run: it is sent again, behind that.
-BEHIND: Final = frozenset({b"WAIT", b"HMGET"})
+BEHIND: Final = frozenset({WAIT, b"HMGET"})
 
 #: Texts, bytes and numbers, the first of them perhaps a :class:`Script`.
 Command = tuple[Any, ...]

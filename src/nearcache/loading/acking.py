@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ..errors import NotReplicatedError, ShardError
-from ..l2 import Command, Exchange, Reply, Script
+from ..l2 import WAIT, Command, Exchange, Reply, Script
 from .replies import words
 from .steps import Steps
 from .tier import Tier
@@ -20,7 +20,6 @@ from .tier import Tier
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WAIT: Final = b"WAIT"
 _CHANGES: Final = frozenset({"set", "invalidate", "clear", "take", "touch"})
 #: Those of them that may have nothing to change, or no room; then their answer does not begin with 1.
 _REFUSABLE: Final = frozenset({"set", "touch"})
@@ -75,9 +74,9 @@ def _confirmed(tier: Tier, steps: Steps[T]) -> Steps[T]:
 def _behind(tier: Tier, exchange: Exchange) -> Exchange:
     """The exchange with a WAIT behind it, if it changes something and has none."""
     firsts = [command[0] for command in exchange.commands]
-    if _WAIT in firsts or not any(isinstance(first, Script) and first.name in _CHANGES for first in firsts):
+    if WAIT in firsts or not any(isinstance(first, Script) and first.name in _CHANGES for first in firsts):
         return exchange
-    return Exchange(exchange.shard, [*exchange.commands, (b"WAIT", b"1", b"%d" % tier.ack_ms)])
+    return Exchange(exchange.shard, [*exchange.commands, (WAIT, b"1", b"%d" % tier.ack_ms)])
 
 
 def _is_made(command: Command, answer: Any) -> bool:

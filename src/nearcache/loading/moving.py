@@ -14,8 +14,7 @@ from typing import Any, Final, NamedTuple
 from .._asking import has_error
 from ..errors import NotReplicatedError, ServerReplyError, ShardError
 from ..keys import slot_of
-from ..l2 import Command, Exchange, Reply, Script
-from ..l2.routing import WAIT
+from ..l2 import WAIT, Command, Exchange, Reply, Script
 from .tier import Tier
 
 #: The scripts after which an old copy is not to be read any more, and where in their arguments the write's id stands.

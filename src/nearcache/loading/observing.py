@@ -12,11 +12,9 @@ from typing import Any
 
 from ..coherence import NOWHERE
 from ..errors import ShardError
-from ..l2 import Exchange, Extended, Reply
+from ..l2 import WAIT, Exchange, Extended, Reply
 from .exchanges import Exchanges
 from .tier import Tier
-
-_WAIT = b"WAIT"
 
 
 class Observing:
@@ -67,7 +65,7 @@ class Observing:
 
 
 def _waits(exchange: Exchange) -> bool:
-    return bool(exchange.commands[len(exchange.commands) - 1][0] == _WAIT)
+    return bool(exchange.commands[len(exchange.commands) - 1][0] == WAIT)
 
 
 def _place(fields: Any) -> tuple[int, int]:
