@@ -105,7 +105,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         store.open(op)
         if flight is not None:
             flight.rests_on(op, op.since_ns)
-        outcome = yield from _fetch(tier, store, op, shard, encoded)
+        outcome = yield from _fetch(tier, store, op, shard, encoded, flight)
         _note_age(flight, op)
         return outcome
     except BaseException as error:
@@ -123,7 +123,7 @@ def _note_age(flight: Load | None, op: Read) -> None:
         flight.due = op.due
 
 
-def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes) -> Steps[Any]:
+def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes, flight: Load | None) -> Steps[Any]:
     name = tier.names[shard].value(encoded)
     suspect = store.suspect(op.key)
     if suspect is not None:
@@ -147,6 +147,8 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
         generation = None  # another server than that whose messages are heard: it may have been cleared since
     found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
     op.due = found.due
+    if flight is not None and found.value is MISSING:
+        flight.op = None  # before this read ends: who comes now may wait for what its load begins next
     size = len(data) if data is not None else 0
     keep(tier, store, op, found, size, reply.identity)
     return found.value
