@@ -135,8 +135,8 @@ def _open_late(patch: pytest.MonkeyPatch) -> None:
 
     real = reading._fetch
 
-    def fetch(tier: Tier, store: Any, op: Any, lane: int, encoded: bytes) -> Any:
-        steps = real(tier, _Late(store, op), op, lane, encoded)
+    def fetch(tier: Tier, store: Any, op: Any, lane: int, encoded: bytes, flight: Any) -> Any:
+        steps = real(tier, _Late(store, op), op, lane, encoded, flight)
         return (yield from steps)
 
     patch.setattr(reading, "_fetch", fetch)
