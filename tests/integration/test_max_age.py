@@ -82,6 +82,15 @@ def test_l1_answers_when_it_knows_the_age(
     assert cache.get("k", max_age=300) == "new"
 
 
+def test_nothing_is_younger_than_the_question(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """max_age=0 is answered by the loader, also for a value that was stored in the same millisecond."""
+    writer, reader = open_cache(ttl=1000), open_cache(ttl=1000)
+    for number in range(50):
+        writer[number] = "held"
+        assert reader.get_or_load(number, lambda _: "loaded", max_age=0) == "loaded"
+        assert reader.get(number, max_age=0) is None
+
+
 @pytest.mark.parametrize("options", [{}, {"signing_keys": b"k" * 32}])
 def test_touched_value_is_of_no_known_age(open_cache: Callable[..., Cache[Any, Any]], options: dict[str, Any]) -> None:
     """A longer life is no younger age. It stays readable, signed as well."""

@@ -97,7 +97,7 @@ def _take(
         is_moved = peek_touched(data) or times_in(data).soft_ms == IDLE_MS  # what is read lives on
         if pttl_ms < 0 or pttl_ms > whole_ms or is_moved:
             continue
-        born_ns = start_ns - (whole_ms - pttl_ms) * _MS
+        born_ns = start_ns - (whole_ms - pttl_ms + 1) * _MS  # rounded: it may be older by almost one
         if not isinstance(taken.value, Absent):
             tier.births.note(op.key, wid, born_ns)
         if born_ns >= start_ns - limit_ns:
