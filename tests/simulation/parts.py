@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from nearcache._store import Store
 from nearcache.cache.moving import Placed
+from nearcache.flights import Read, strand
 from nearcache.loading import Tier, Upkeep
 from nearcache.loading.stale import StaleCopies
 
 if TYPE_CHECKING:
-    from simulation.client import Payer
+    from simulation.client import Client, Payer
     from simulation.process import Process
 
 
@@ -41,6 +42,7 @@ class L1(Placed[Any, Any]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.kept_ns: dict[Any, int] = {}
+        self.askers: dict[Any, Client] = {}  # by read
 
     @property
     def _tier(self) -> Tier:
@@ -49,6 +51,12 @@ class L1(Placed[Any, Any]):
     @_tier.setter
     def _tier(self, tier: Tier) -> None:
         self.process.tier = tier
+
+    def open(self, op: Any) -> None:
+        """See :class:`Store`. It is noted whose it is."""
+        if isinstance(op, Read):
+            self.askers[op] = strand.get()  # type: ignore[assignment]  # all tokens are clients
+        super().open(op)
 
     def finish(self, op: Any, *arguments: Any, **more: Any) -> bool:
         """See :class:`Store`. It is noted when."""

@@ -62,6 +62,10 @@ class Promises:
     def raise_floor(self, process: Process, key: Any, server: Server, sequence: int, *, own: bool = False) -> None:
         raise NotImplementedError
 
+    def answerer(self, client: Client, lane: int) -> Server | None:
+        """Who has answered last, to this client or to one that it waited for; None: nobody was asked."""
+        return client.seen[lane][0] if lane in client.seen else client.told.get(lane)
+
     def new_bit(self) -> int:
         """A number that has not been given to anybody yet, from 1 on."""
         self.bits += 1
@@ -112,7 +116,7 @@ class Promises:
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
             lane = client.tier.lane_of(encoded)
-            server = client.seen[lane][0] if lane in client.seen else self.followed(process, lane)
+            server = self.answerer(client, lane) or self.followed(process, lane)
             if self._is_believed(process, lane, encoded, generation):
                 continue
             if not is_old and not client.joined_load:
@@ -218,8 +222,7 @@ class Promises:
         process = client.process
         lane = process.tier.place(key)[0]
         if lane in floors and process.old_served.get(number, 0) < since_ns:
-            seen = client.seen.get(lane)
-            server = self.followed(process, lane) if seen is None else seen[0]
+            server = self.answerer(client, lane) or self.followed(process, lane)
             self.not_before(process, key, number, floors[lane], server)
 
     def not_before(self, process: Process, key: str, number: int, floor: Floor | None, server: Server) -> None:
