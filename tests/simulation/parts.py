@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class OldCopies(StaleCopies):
     """What may be served although nobody can be asked; what is served is told to the checker."""
 
-    def __init__(self, lanes: list[Any], allowed_ns: int, process: Process) -> None:
-        super().__init__(lanes, allowed_ns)
+    def __init__(self, lanes: list[Any], allowed_ns: int, most: int, process: Process) -> None:
+        super().__init__(lanes, allowed_ns, most)
         self._process = process
 
     def find(self, store: Store[Any, Any], key: Any, lane: int, now_ns: int, default: Any) -> Any:

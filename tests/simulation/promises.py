@@ -138,8 +138,13 @@ class Promises:
             if generation in server.history.killed:
                 self.fail("I5", f"{process} still holds {key}={number}, whose tag has changed on {server.name}")
 
-    def tag_dead(self, process: Process, number: int) -> bool:
-        """Whether a tag of the value has another generation somewhere, or the process owes it another."""
+    def tag_dead(self, process: Process, tier: Any, number: int) -> bool:
+        """Whether a tag of the value has another generation somewhere, or the process owes it another.
+
+        Args:
+            tier: With what the process asks: while the list of shards changes the record of a tag may have moved from
+                where some look to where others do, and what moves starts anew.
+        """
         if any(
             process.tier.is_owed(process.tier.lane_of(tag_key(hashed)), tag_key(hashed))
             for hashed, _ in self.stated.get(number, ())
@@ -148,7 +153,8 @@ class Promises:
         return any(
             generation not in server.history.alive.get(tag_key(hashed), ())
             for hashed, generation in self.stated.get(number, ())
-            for server in process.shards[process.tier.lane_of(tag_key(hashed))].servers
+            for lane in {each.lane_of(tag_key(hashed)) for each in (tier, process.tier)}
+            for server in process.shards[lane].servers
         )
 
     def _tag_within(
@@ -245,12 +251,18 @@ class Promises:
             return
         self.count("I13")
         expected = made_of[number]
-        is_nothing = before is None or before in self._absent.get(encoded, ()) or self.tag_dead(cause.process, before)
+        is_nothing = (
+            before is None
+            or before in self._absent.get(encoded, ())
+            or self.tag_dead(cause.process, cause.tier, before)
+        )
         if expected != before and not (expected is None and is_nothing):
             self.fail("I13", f"{server.name} takes {number}, which {cause} made of {expected}, in place of {before}")
 
     def taken(self, client: Client, number: int, server: Server) -> None:
         """A value has been taken away by somebody, and by nobody else."""
+        if number == COUNTED:  # loaded, and every time it is the same
+            return
         self.count("I13")
         if self._taken.get(number) is server:
             self.fail("I13", f"{client} is given {number} by {server.name}, which has given it to somebody before")
