@@ -220,7 +220,7 @@ class Operator:
                 self._world.say(f"== {aside.process} could not change the list: {aside.error}")
         now, bound_ns = self._world.now, self._simulation.profile.bound_ns
         self._asked = [(aside, until) for aside, until in self._asked if now < until and not aside.ended.is_set()]
-        if self._wanted and not self._asked:
+        if self._wanted and not self._asked and not self._is_told:  # all others follow by themselves
             self._ask(self._wanted[0])
         self._lead_back()
         self._world.at(now + bound_ns // 2, self._look)
