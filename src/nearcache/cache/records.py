@@ -11,8 +11,8 @@ from ..rings import Ring, version_in
 class Record(NamedTuple):
     """What a lane has recorded: version and fingerprint, and the ring itself if it is there and can be read.
 
-    The two may differ: a failover may set back what a lane was told, and then every script that comes brings the version
-    along, but not the ring.
+    The two may differ: a failover may set back what a lane was told, and then every script that comes brings the
+    version along, but not the ring.
     """
 
     shard: str
