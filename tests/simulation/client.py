@@ -31,11 +31,15 @@ class Client:
         tier: What the operation began with.
         turn: Counts what it has begun: answers of an earlier turn are nobody's.
         seen: By lane, the server that answered last and where its history stood.
+        asked: By lane, all servers that have answered.
         told: By lane, the server that answered whoever was waited for.
         joined, joined_load: Whether the operation waited for another's read or load.
         loading_ns: How long the operation's own loaders take.
         awaited_ns: How long it has waited for other processes' loaders.
     """
+
+    #: Whether what servers answer is noted by the process.
+    observes = True
 
     def __init__(self, process: Process, number: int, operations: list[Operation]) -> None:
         self.process = process
@@ -47,6 +51,7 @@ class Client:
         self.tier: Any = None
         self.seen: dict[int, tuple[Server, int]] = {}
         self.told: dict[int, Server] = {}
+        self.asked: dict[int, list[Server]] = {}
         self.current: Any = None  # the check of the operation under way
         self.steps: Any = None
         self.joined = False
@@ -96,6 +101,7 @@ class Client:
         self.turn += 1
         self.seen.clear()
         self.told = {}
+        self.asked.clear()
         self.tier = self.process.tier
         self.joined = self.joined_load = False
         self.loading_ns = self.awaited_ns = 0
@@ -113,7 +119,8 @@ class Client:
         try:
             request = move(answer)
         except StopIteration as stop:
-            self.process.checker.observed(self)
+            if self.observes:
+                self.process.checker.observed(self)
             self._end(stop.value, None)
         except Violation:
             raise
@@ -184,6 +191,7 @@ class Client:
         if pending.turn != self.turn:
             return
         self.seen[pending.lane] = (server, pending.sequence)
+        self.asked.setdefault(pending.lane, []).append(server)
         if self._observing is not None and pending.place < len(self._observing.exchanges):
             reply = self._observing.heard(pending.place, reply)
         self._answers[pending.place] = reply

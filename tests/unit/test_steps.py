@@ -12,7 +12,7 @@ from nearcache.coherence import pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.loading import Upkeep, catch_up, invalidate_tag, tags_named, write, write_many
+from nearcache.loading import MISSING, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
 from nearcache.loading.ears import Deaf
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, hex_id
@@ -42,6 +42,33 @@ def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world
     assert world.tier.counters.errors == 1
     assert len(world.store) == 0
     world.store.check_invariants()
+
+
+# -- two servers
+
+
+def test_value_is_not_judged_by_another_servers_generation() -> None:
+    """A failover between the two questions: what the first server had cleared need not be alive for the second."""
+    sealed = World().tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
+    for other, value in ((IDENTITY, "there"), (IDENTITY + 1, MISSING)):
+        world = World()
+        steps = read(world.tier, world.store, "key")
+        next(steps)
+        steps.send([Reply([1_000, sealed], IDENTITY)])
+        with pytest.raises(StopIteration) as stop:
+            steps.send([Reply([[hex_id(GENERATION - 1), None]], other)])
+        assert stop.value.value == value
+
+
+def test_value_found_alive_at_the_second_question_is_replaced_under_its_own_id(world: World) -> None:
+    """A failover behind a proxy in between brings its generation back: it is there, and not nothing."""
+    sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
+    found = world.run(
+        find(world.tier, world.store, "key"),
+        [1_000, sealed, [hex_id(GENERATION), None]],
+        [[hex_id(GENERATION - 1), None]],
+    )
+    assert (found.value, found.version, found.wid) == ("there", 5, 5)
 
 
 # -- tags

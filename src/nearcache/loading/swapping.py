@@ -113,9 +113,11 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
         commands = [(b"PTTL", value_name), (b"GET", value_name), tier.ask_generation(lane)]
         reply = answer((yield [Exchange(lane, commands)])[0])
         pttl_ms, data, fields = reply.values
-        generation = tier.generation_in(lane, fields)
-        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
-        keep(tier, store, op, found, len(data or b""), reply.identity)
+        generation, identity = tier.generation_in(lane, fields), reply.identity
+        found = yield from accept(
+            tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True, identity=identity
+        )
+        keep(tier, store, op, found, len(data or b""), identity)
         outcome = found.value
         return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException:
@@ -128,11 +130,14 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
 def _there(
     value: Any, under: tuple[int, int] | None, data: bytes | None, generation: int | None, pttl_ms: int, start_ns: int
 ) -> There:
-    """Put together what is known, with the ids as the script reads them."""
-    wid = 0
-    if data is not None and len(data) >= 20 and int.from_bytes(data[12:20], "big") == generation:
+    """Put together what is known, with the ids as the script reads them.
+
+    A value that counts is there, whatever generation was read beside it: that was asked for once more.
+    """
+    wid, counts = 0, value is not MISSING
+    if data is not None and len(data) >= 20 and (counts or int.from_bytes(data[12:20], "big") == generation):
         wid = int.from_bytes(data[4:12], "big")
-    if value is MISSING or isinstance(value, Absent) or data is None:
+    if not counts or isinstance(value, Absent) or data is None:
         return There(MISSING, 0, wid)
     return There(value, wid, wid, passed_on(data, pttl_ms), start_ns, peek_tags(data), under)
 
