@@ -29,7 +29,7 @@ class Newest:
 
     def is_astray(self, lane: int, encoded: bytes) -> bool:
         """Whether a key is not read at this lane any more."""
-        return self.tier.has_moved and self.tier.table[slot_of(encoded)] != lane
+        return bool(self.tier.has_moved and self.tier.table[slot_of(encoded)] != lane)
 
 
 class Versions:
