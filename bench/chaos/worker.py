@@ -19,6 +19,7 @@ from common.conversation import Conversation
 from . import records as r
 from .job import LOAD_S, SHORT_TTL_MS, TAGS, Job, key_name, key_number, tag_name, tags_of
 from .records import Recorder
+from .starving import Starving
 from .watched import opened
 
 _ABSENT: Final = object()
@@ -27,6 +28,9 @@ _SIZES: Final = (0, 16, 100, 100, 900, 9_000)
 _LOOK_S: Final = 0.02
 #: A pause of the watching thread that is this much longer than it asked for shows that the process was not running.
 _STALL_NS: Final = 100_000_000
+#: One of its threads that waited for a processor so long was kept from running: a busy thread waits where one that
+#: mostly sleeps does not.
+_STARVED_NS: Final = 10_000_000
 _JOIN_S: Final = 15.0
 _CHILD_CALLS: Final = 150
 #: A forked child makes no more calls after the first of these; what is not over after the second hangs.
@@ -256,13 +260,15 @@ class Worker:
         """Record when shards go dark and come back, and when this process was kept from running."""
         recorder = Recorder(self._directory, process, 200)
         seen: dict[int, bool] = {}
-        last_ns = now()
+        last_ns, starving = now(), Starving()
         while self._looking:
             time.sleep(_LOOK_S)
             at_ns = now()
             if at_ns - last_ns > _STALL_NS:
                 recorder.done(r.STALL, r.OK, r.UNKNOWN, 0, 0, last_ns, at_ns)
             last_ns = at_ns
+            if (starved_ns := starving.most_ns()) > _STARVED_NS:
+                recorder.done(r.STALL, r.OK, r.UNKNOWN, 0, 0, at_ns - starved_ns, at_ns)
             for shard, vouched in enumerate(vouched_for()):
                 if seen.get(shard) is not vouched:
                     seen[shard] = vouched
