@@ -268,10 +268,12 @@ class Driver:
         """Give every task its result.
 
         A round never waits for a connection while it holds others: two calls that hold what the other waits for would
-        both wait until their deadlines. So a task that finds its pool exhausted is left for the next round.
+        both wait until their deadlines. So a task that finds its pool exhausted is left for the next round. So are
+        tasks that ``on_reply`` adds to the list.
         """
         pending = tasks
         while pending:
+            known = len(tasks)
             try:
                 self._begin(pending, deadline_ns)
                 under_way = {task.flow: task for task in pending if task.flow is not None}
@@ -281,11 +283,13 @@ class Driver:
                     task.settle(time_left=self._clock() < deadline_ns)
                     if on_reply is not None and task.result is not None:
                         on_reply(tasks.index(task), task.result)
+                        if len(tasks) > known:
+                            break  # those under way go on with the next round
             except BaseException:
-                for task in pending:
+                for task in tasks:
                     task.abandon()
                 raise
-            pending = [task for task in pending if task.result is None]
+            pending = [task for task in tasks if task.result is None]
 
     def _begin(self, pending: list[Task], deadline_ns: int) -> None:
         """Send what can be sent now: on idle connections first, so that those are answered while others are made."""

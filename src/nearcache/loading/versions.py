@@ -23,19 +23,14 @@ if TYPE_CHECKING:
 
 
 class Newest:
-    """Which tier is in use now. Shared by all versions.
-
-    Attributes:
-        moved: Whether any key has ever moved.
-    """
+    """Which tier is in use now. Shared by all versions."""
 
     def __init__(self, tier: Any) -> None:
         self.tier = tier
-        self.moved = False
 
     def is_astray(self, lane: int, encoded: bytes) -> bool:
         """Whether a key is not read at this lane any more."""
-        return self.moved and self.tier.table[slot_of(encoded)] != lane
+        return bool(self.tier.has_moved and self.tier.table[slot_of(encoded)] != lane)
 
 
 class Versions:
@@ -123,7 +118,6 @@ class Versions:
         if tier.other is not None:
             self.changing[tier.ring] = tier
         if tier.table != self.table:
-            self._newest.moved = True
             self.share(has_moved=True)
         self._newest.tier = tier
         return tier
