@@ -160,7 +160,6 @@ def test_change_in_its_turn_may_wait_for_another_thread(
     assert cache.compute("n", needy, 0) == 1003
 
 
-
 @pytest.mark.parametrize(
     "meddle",
     [
