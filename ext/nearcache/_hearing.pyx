@@ -67,20 +67,38 @@ cdef class Ear:
 
     def aim(self, epoch, seq, wid):
         """Say where the lane stands: the message after this is the next."""
-        self.follows = seq < 2**63
-        if self.follows:
-            chain_set(&self.chain, epoch, seq, wid)
-            self.epoch = epoch
-            self.seq = seq
-            self.wid = wid
+        cdef uint64_t next_epoch, next_seq, next_wid
+        if seq >= 2**63:
+            self.deafen()
+            return
+        next_epoch, next_seq, next_wid = epoch, seq, wid
+        with cython.critical_section(self):
+            self.follows = True
+            chain_set(&self.chain, next_epoch, next_seq, next_wid)
+            self.epoch = next_epoch
+            self.seq = next_seq
+            self.wid = next_wid
 
     def deafen(self):
         """Say that nobody knows where the lane stands: leave all its messages to others."""
-        self.follows = False
+        with cython.critical_section(self):
+            self.follows = False
 
     def place(self):
-        """Return ``(epoch, seq, wid)`` of the last message that was applied, or is being applied; None: not known."""
-        return (self.epoch, self.seq, self.wid) if self.follows else None
+        """Return ``(epoch, seq, wid)`` of the last message that was applied, or is being applied; None: not known.
+
+        For any thread.
+        """
+        cdef uint64_t epoch
+        cdef uint64_t seq
+        cdef uint64_t wid
+        cdef bint follows
+        with cython.critical_section(self):  # without an interpreter lock: all three of the same message
+            follows = self.follows
+            epoch = self.epoch
+            seq = self.seq
+            wid = self.wid
+        return (epoch, seq, wid) if follows else None
 
     def take(self):
         """Return ``(seq, wid, messages, dropped)``: where the lane stands, and what was applied since the last call."""
@@ -266,9 +284,10 @@ cdef Ear hear_one(Inbox self, Store store, graveyard_t *yard):
         return None
     self.box.begin += used
     # Before anything of it is done: a reader that finds it done finds it counted.
-    chain_follow(&ear.chain, &message)
-    ear.seq += 1
-    ear.wid = message.wid
+    with cython.critical_section(ear):
+        chain_follow(&ear.chain, &message)
+        ear.seq += 1
+        ear.wid = message.wid
     ear.messages += 1
     if unlikely(self.witness is not None):
         self.witness(ear.lane, chr(message.operation), self.keys.copy(), message.wid)

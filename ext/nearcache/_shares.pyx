@@ -38,6 +38,10 @@ from nearcache._store cimport Store, begin_op, confirm_op, core_at, finish_op, g
 from nearcache._reads import ABANDONED as _ABANDONED
 
 
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) noexcept
+
+
 cdef enum:
     SLOTS = 16384
     COUNT_BYTES = 24  # more than any count takes with its letter and the end of its line
@@ -267,6 +271,13 @@ cdef int begin_share(Share self, unsigned int lane) except -1:
     return 0
 
 
+cdef inline bint fits_int64(PyObject *number) noexcept:
+    """Whether a lifetime is one that a server counts."""
+    cdef int overflow = 0
+    PyLong_AsLongLongAndOverflow(<object>number, &overflow)
+    return overflow == 0
+
+
 cdef int check_values(Share self, list values) except -1:
     """See that the answers are of the kinds that were asked for."""
     cdef Py_ssize_t count = len(self.names)
@@ -275,7 +286,7 @@ cdef int check_values(Share self, list values) except -1:
     cdef bint fits = len(values) == count + (self.plain > 0) + suspects + 1
     cdef PyObject *bodies
     for i in range(count if fits else 0):
-        fits = fits and is_int(PyList_GET_ITEM(values, i))
+        fits = fits and is_int(PyList_GET_ITEM(values, i)) and fits_int64(PyList_GET_ITEM(values, i))
     if fits and self.plain:
         bodies = PyList_GET_ITEM(values, count)
         fits = PyList_CheckExact(<object>bodies) and PyList_GET_SIZE(<object>bodies) == self.plain

@@ -76,7 +76,7 @@ cdef inline bint is_body(PyObject *value) noexcept:
 cdef inline int64_t deadline_of(const terms_t *terms, int64_t pttl_ms, uint32_t whole_ms) noexcept:
     """When an L1 copy must end; 0: it must not be kept. ``Tier.deadline_ns`` says why."""
     cdef int64_t life_ms = min(<int64_t>whole_ms, terms.l1_ttl_ms)
-    if pttl_ms == -2:
+    if pttl_ms < -1:
         return 0
     if pttl_ms != -1:
         life_ms = min(life_ms, pttl_ms)

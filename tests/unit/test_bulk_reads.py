@@ -230,16 +230,33 @@ def test_read_many_message_in_between_keeps_a_value_out_of_l1(world: World) -> N
     assert world.tier.counters.poisoned == 1
 
 
-def test_read_many_without_an_expiry_that_is_known_keeps_nothing(world: World) -> None:
-    """A lifetime of -2 beside a value says that the two are of different instants."""
+@pytest.mark.parametrize("pttl_ms", [-2, -3, -9_224_000_000_000, -(2**63)])
+def test_read_many_without_an_expiry_that_is_known_keeps_nothing(world: World, pttl_ms: int) -> None:
+    """A lifetime of -2 beside a value says that the two are of different instants; other such numbers say nothing."""
     world.put("key", "value")
     steps = read_many(world.tier, world.store, ["key"])
     (exchange,) = next(steps)
     values = world.reply(exchange).values
     with pytest.raises(StopIteration) as stop:
-        steps.send([Reply([-2, *values[1:]], IDENTITY)])
+        steps.send([Reply([pttl_ms, *values[1:]], IDENTITY)])
     assert stop.value.value == {"key": "value"}
     assert len(world.store) == 0
+    assert world.tier.deadline_ns(world.ns, pttl_ms, TTL_MS) == 0
+
+
+def test_settle_a_lifetime_that_no_server_counts_does_nothing_at_all(world: World) -> None:
+    """It is no answer to what was asked, so the reads before it are not settled either."""
+    share = share_of(["a", "b"])
+    share.open(world.store, 1)
+    found: dict[Any, Any] = {}
+    with pytest.raises(ValueError, match="not of the kind"):
+        share.settle(
+            world.store, [-2, 2**63, [None, None], b"9"], GENERATION, IDENTITY, 1, 1000, 1, world.codec.usual, found,
+            MISSING,
+        )  # fmt: skip
+    assert world.store.join("a") is share.reads[0]
+    share.end(world.store, world.tier.lock)
+    assert not found
 
 
 @pytest.mark.parametrize("at", [0, 1, 2], ids=["lifetime", "values", "generation"])

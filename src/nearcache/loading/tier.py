@@ -231,7 +231,7 @@ class Tier(Versions):
         Returns:
             An instant, with one tick taken off; 0 when the copy must not be kept.
         """
-        if pttl_ms == -2:
+        if pttl_ms < -1:
             return 0
         life_ms = min(whole_ms, self.l1_ttl_ms) if pttl_ms == -1 else min(pttl_ms, whole_ms, self.l1_ttl_ms)
         return start_ns + life_ms * _MS - TICK_NS
