@@ -19,6 +19,10 @@ cdef extern from "nearcache/clock.h" nogil:
     int64_t clock_deadline(int64_t now_ns, int64_t ttl_ns)
 
 
+cdef extern from "nearcache/memory.h" nogil:
+    void memory_prefetch(const void *line)
+
+
 cdef extern from "nearcache/graveyard.h" nogil:
     ctypedef enum cause_t:
         CAUSE_EVICTED
