@@ -110,7 +110,9 @@ cdef class Put(Pieces):
         lay_out(self)
 
     def __len__(self):
-        return len(spelled(self))
+        if self.names is None:
+            raise ValueError("nothing has been sealed")
+        return 1 + (self.back is not None)
 
     def __getitem__(self, place):
         return spelled(self)[place]

@@ -7,6 +7,7 @@ arrived in between: the other write may be the later one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .._putting import Put, Said, said
@@ -52,17 +53,18 @@ def write(
         BacklogFullError: There is no room in the queue. Nothing was changed.
     """
     lane, encoded = tier.place(name)
-    letter = _Letter(tier, lane, encoded, value, tier.freshness.life(ttl_ms), plainly=not tags and way.room is None)
+    life = tier.freshness.life(ttl_ms)
+    letter = _letter(tier, value, life, tags, way)
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
         tier.expect_message(lane, op.wid, tier.clock())
         if tier.witness is not None:
             tier.writing(op.wid, name, value)
-        if tags:
+        if isinstance(letter, _Letter) and tags:
             letter.under = depend(tier, store, lane, tags)
             letter.tags = yield from generations(tier, store, tags)
-        there = yield from _write(tier, store, op, letter, b"NX" if absent_only else b"", way)
+        there = yield from _write(tier, store, op, encoded, value, letter, life, b"NX" if absent_only else b"", way)
     except BaseException as error:
         if tier.give_up(store, op, encoded, error) and way.room is None:  # what is not queued is not written
             return MISSING
@@ -78,66 +80,69 @@ class _Unread(NamedTuple):
     error: ShardError
 
 
+@dataclass(slots=True)
 class _Letter:
-    """What is sent: the value, and what is said of it beside.
+    """What is sent where it takes more than the usual form, which :class:`Put` makes in compiled code.
 
-    Args:
-        plainly: Whether nothing speaks against the usual form, which is made in compiled code.
     Attributes:
+        content: The value, encoded.
         tags: The generations that the envelope states.
         under: What the L1 entry depends on.
         size_bytes: Of the envelope, once it is sealed.
     """
 
-    __slots__ = ("_content", "_put", "_tier", "encoded", "lane", "life", "size_bytes", "tags", "under", "value")
-
-    def __init__(self, tier: Tier, lane: int, encoded: bytes, value: Any, life: Life, *, plainly: bool) -> None:
-        self._tier, self.lane, self.encoded, self.value, self.life = tier, lane, encoded, value, life
-        self.tags: tuple[tuple[int, int], ...] = ()
-        self.under: tuple[int, int] | None = None
-        self.size_bytes = 0
-        self._content: Encoded | None = None
-        self._put: Put | None = None
-        plain = tier.codec.plain
-        if plain is not None and plainly and tier.witness is None and life.ttl_ms <= ENDLESS_MS:
-            self._put = Put(value, plain)
-        else:
-            self._content = tier.codec.encode(value)
-
-    def sealed(self, wid: int, generation: int, mode: bytes, way: Way) -> Sequence[Command]:
-        """Return the commands that write it."""
-        tier, put, (ttl_ms, soft_ms) = self._tier, self._put, self.life
-        if put is not None:
-            put.seal(
-                tier.names[self.lane], tier.scripts.set, tier.ring, self.encoded, wid, generation, ttl_ms, soft_ms,
-                way.mark + mode, STAGING,
-            )  # fmt: skip
-            self.size_bytes = put.size_bytes
-            return put
-        assert self._content is not None
-        envelope = tier.codec.seal(
-            self._content, wid, generation, ttl_ms, key=self.encoded, tags=self.tags, soft_ttl_ms=soft_ms
-        )
-        self.size_bytes = len(envelope)
-        return set_commands(tier, self.lane, [self.encoded], [envelope], wid, generation, ttl_ms, mode=mode, way=way)
+    content: Encoded
+    tags: tuple[tuple[int, int], ...] = ()
+    under: tuple[int, int] | None = None
+    size_bytes: int = 0
 
 
-def _write(tier: Tier, store: Store[Any, Any], op: Op, letter: _Letter, mode: bytes, way: Way) -> Steps[Any]:
+def _letter(tier: Tier, value: Any, life: Life, tags: tuple[Tag, ...], way: Way) -> Put | _Letter:
+    plain = tier.codec.plain
+    if plain is None or tags or way.room is not None or tier.witness is not None or life.ttl_ms > ENDLESS_MS:
+        return _Letter(tier.codec.encode(value))
+    return Put(value, plain)
+
+
+def _sealed(
+    tier: Tier, lane: int, encoded: bytes, letter: Put | _Letter, wid: int, generation: int, life: Life, mode: bytes,
+    way: Way,
+) -> Sequence[Command]:  # fmt: skip
+    """Return the commands that write it."""
+    ttl_ms, soft_ms = life
+    if not isinstance(letter, _Letter):
+        names, script, mode = tier.names[lane], tier.scripts.set, way.mark + mode
+        letter.seal(names, script, tier.ring, encoded, wid, generation, ttl_ms, soft_ms, mode, STAGING)
+        return letter
+    envelope = tier.codec.seal(
+        letter.content, wid, generation, ttl_ms, key=encoded, tags=letter.tags, soft_ttl_ms=soft_ms
+    )
+    letter.size_bytes = len(envelope)
+    return set_commands(tier, lane, [encoded], [envelope], wid, generation, ttl_ms, mode=mode, way=way)
+
+
+def _write(
+    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, letter: Put | _Letter, life: Life,
+    mode: bytes, way: Way,
+) -> Steps[Any]:  # fmt: skip
     generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
     for _ in range(_ATTEMPTS):
         start_ns = tier.clock()
-        commands = letter.sealed(op.wid, generation, mode, way)
+        commands = _sealed(tier, op.lane, encoded, letter, op.wid, generation, life, mode, way)
         if way.room is None:
             reply = answer((yield [Exchange(op.lane, commands)])[0])
             heard, identity = said(reply.values[-1]), reply.identity
         else:
             heard, identity = yield from put(tier, op.lane, commands, way)
         if heard.status == STORED:
-            tier.stored(op.lane, heard, letter.encoded, since, letter.size_bytes)
-            _keep(tier, store, op, letter, heard, identity, start_ns)
+            tier.stored(op.lane, heard, encoded, since, letter.size_bytes)
+            if heard.held:
+                store.finish(op, None, 0, 0)
+            else:
+                _keep(tier, store, op, value, letter, life, identity, start_ns)
             return MISSING
         if heard.status == REFUSED:
-            found = yield from _look(tier, store, op, letter.encoded, heard, start_ns)
+            found = yield from _look(tier, store, op, encoded, heard, start_ns)
             if found is not MISSING:
                 return found
             # What is there is no value, or one that nobody here can read: this very one is replaced, and no other.
@@ -148,20 +153,19 @@ def _write(tier: Tier, store: Store[Any, Any], op: Op, letter: _Letter, mode: by
 
 
 def _keep(
-    tier: Tier, store: Store[Any, Any], op: Op, letter: _Letter, heard: Said, identity: int, start_ns: int
-) -> None:
-    """It is in the server: let L1 keep it, unless the key is on hold."""
-    if heard.held:
-        store.finish(op, None, 0, 0)
-        return
-    ttl_ms, soft_ms = letter.life
+    tier: Tier, store: Store[Any, Any], op: Op, value: Any, letter: Put | _Letter, life: Life, identity: int,
+    start_ns: int,
+) -> None:  # fmt: skip
+    """It is in the server: let L1 keep it."""
+    ttl_ms, soft_ms = life
+    under = letter.under if isinstance(letter, _Letter) else None
     if soft_ms:
         deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
     else:
         deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
     if tier.sampler is not None:
         tier.sample(op.key)
-    store.finish(op, letter.value, op.wid, deadline_ns, letter.size_bytes, identity, letter.under)
+    store.finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)
 
 
 def _look(tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, heard: Said, start_ns: int) -> Steps[Any]:
