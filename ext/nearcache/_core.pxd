@@ -206,6 +206,7 @@ cdef extern from "nearcache/core.h" nogil:
     int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_ns)
     void core_hear(core_t *core, uint32_t ref)
     void core_spare(core_t *core, uint32_t ref)
+    void core_await(const core_t *core, const op_t *op, item_t *item)
     PyObject *core_overwrite(core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns)
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,

@@ -115,7 +115,7 @@ cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
 cdef inline uint32_t find_same(const table_t *t, PyObject *key, int64_t hash) noexcept:
     """The entry whose key is this very object, found without calling anything; 0 says nothing."""
     cdef uint32_t ref = index_glance(&t.index, table_tag(t, hash))
-    return ref if likely(ref != 0 and t.slab[ref].key == key) else 0
+    return ref if likely(ref - 1 < t.used and t.slab[ref].key == key) else 0
 
 
 cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) noexcept:

@@ -27,10 +27,10 @@ from nearcache._core cimport (
     CAUSE_DROPPED,
     CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
-    ENTRY_UNHEARD,
     cause_t,
     clock_now,
     clock_shorten,
+    core_await,
     core_init,
     core_is_valid,
     core_memory,
@@ -51,7 +51,6 @@ from nearcache._core cimport (
     lanes_t,
     op_is_joinable,
     op_is_storable,
-    op_poison,
     order_free_memory,
 )
 from nearcache._cores cimport (
@@ -687,13 +686,8 @@ cdef class Store:
         cdef core_t *core = opened_here(self, op)
         depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
-        if op.op.announced and not op.op.heard and under is None:
-            item.flags = ENTRY_UNHEARD
-            if op.op.spared:
-                item.lane += self.core.lanes.count
-                item.stamp = op.op.stamp1
-        elif op.op.spared and not op.op.heard:
-            op_poison(&op.op)
+        if op.op.announced and not op.op.heard:
+            core_await(core, &op.op, &item)
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
     def confirm(self, Op op not None, wid, deadline_ns, identity=0, under=None):

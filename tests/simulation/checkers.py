@@ -361,7 +361,7 @@ class Checker(Promises, Everywhere):
             server = seen[0]
             self._given_by[process, number] = server
         else:  # somebody else has asked, and perhaps another server than the one that is heard
-            server = self._given_by.get((process, number)) or self.followed(process, lane)
+            server = client.told.get(lane) or self._given_by.get((process, number)) or self.followed(process, lane)
             floor = floor if server is process.shards[lane].primary else None  # which has answered, perhaps
         history, killed = server.history, server.history.killed.get(number)
         # What a process knows of a generation it knows from messages, which may be late; and so may another's read be.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nearcache.errors import ShardUnavailableError
-from nearcache.flights import Signal, strand
+from nearcache.flights import ABANDONED, Signal, strand
 from nearcache.loading import pay
 from nearcache.loading.moving import Spread, heed
 from nearcache.loading.observing import Observing
@@ -31,6 +31,7 @@ class Client:
         tier: What the operation began with.
         turn: Counts what it has begun: answers of an earlier turn are nobody's.
         seen: By lane, the server that answered last and where its history stood.
+        told: By lane, the server that answered whoever was waited for.
         joined, joined_load: Whether the operation waited for another's read or load.
         loading_ns: How long the operation's own loaders take.
         awaited_ns: How long it has waited for other processes' loaders.
@@ -45,6 +46,7 @@ class Client:
         self.done = 0
         self.tier: Any = None
         self.seen: dict[int, tuple[Server, int]] = {}
+        self.told: dict[int, Server] = {}
         self.current: Any = None  # the check of the operation under way
         self.steps: Any = None
         self.joined = False
@@ -72,6 +74,10 @@ class Client:
             think = self.operations[self.done].think_ns
             self.world.at(self.world.now + think, self.process.post, self._begin, self.turn)
 
+    def answerers(self) -> dict[int, Server]:
+        """By lane, who has answered last, to this client or to one that it waited for."""
+        return self.told | {lane: server for lane, (server, _) in self.seen.items()}
+
     def vanish(self) -> None:
         """The thread is no more; what it had under way stays as it is, and is neither ended nor given up."""
         self.turn += 1
@@ -89,6 +95,7 @@ class Client:
         self.done += 1
         self.turn += 1
         self.seen.clear()
+        self.told = {}
         self.tier = self.process.tier
         self.joined = self.joined_load = False
         self.loading_ns = self.awaited_ns = 0
@@ -245,11 +252,14 @@ class Client:
 
     def _join_read(self, read: Any) -> None:
         turn, lock = self.turn, self.process.tier.lock
+        asker = self.process.store.askers.get(read)
         self.joined = True
 
         def woken(_: Any = None) -> None:
             if turn == self.turn and not joined:
                 joined.append(True)
+                if asker is not None and read.outcome is not ABANDONED:
+                    self.told.update(asker.answerers())
                 self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
                 self._later(self._resume, read.outcome)
 
@@ -263,6 +273,7 @@ class Client:
 
         def woken() -> None:
             if turn == self.turn:
+                self.told.update(load.owner.answerers())
                 self._later(self._collect, load, woken)
 
         loads.join(load, woken)

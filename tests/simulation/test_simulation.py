@@ -31,7 +31,18 @@ FOUND: Final = {
     2_000_120: "a change of the list that others had finished meanwhile ended in an assertion",
     10_000_649: "what was owed was paid to a replaced primary, without a pause and without an end",
     10_001_057: "values of one server were judged by the generation of the replaced one that was heard",
+    30_000_336: "a child read what its parent had failed to invalidate",
+    30_003_208: "a shard that was left and had forgotten that kept a process from following for ever",
     20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
+}
+
+#: Seed -> what the simulation itself took for a broken promise.
+MISTAKEN: Final = {
+    60_000_056: "a tag whose record had moved was alive for those who looked where it had been",
+    60_000_452: "zero was a value like others, though a loader brings it again and again",
+    60_001_832: "copies that may be served of shards that are out were kept for the first shards only",
+    60_002_388: "a process with a list of shards that was over was not started anew",
+    20_001_037: "a read that was waited for was judged by another server than the one that had answered it",
 }
 
 
@@ -48,7 +59,7 @@ def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
     assert set(totals.faults) - {"reshard"} == set(faults.KINDS)
 
 
-@pytest.mark.parametrize("seed", FOUND)
+@pytest.mark.parametrize("seed", [*FOUND, *MISTAKEN])
 def test_simulation_seed_that_found_something_keeps_every_promise(seed: int) -> None:
     """What was found once does not come back."""
     outcome = simulate(Plan.of(seed))

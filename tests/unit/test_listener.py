@@ -117,7 +117,9 @@ def reply(source: Source, seq: int, wid: int) -> None:
     """Wait for a heartbeat on the newest connection and answer that."""
     server, heard = source.servers[-1], b""
     while b"EVALSHA" not in heard:
-        heard += server.recv(65536)
+        more = server.recv(65536)
+        assert more
+        heard += more
     server.sendall(standing(seq, wid))
 
 
@@ -252,18 +254,23 @@ def test_listener_outlives_a_connection_that_failed_in_a_way_of_its_own(
     _, source, lane, listener = scene
     assert source.alive.acquire(timeout=TIMEOUT)
     connect = source.connect_listener
+    failed = threading.Event()
 
     def fail(shard: int) -> OneLink:
         monkeypatch.undo()
-        if when == "while it was made":
-            raise SystemExit
-        link = connect(shard)
-        assert source.connected.acquire(timeout=TIMEOUT)
-        link.sock.close()
-        return link
+        try:
+            if when == "while it was made":
+                raise SystemExit
+            link = connect(shard)
+            assert source.connected.acquire(timeout=TIMEOUT)
+            link.sock.close()
+            return link
+        finally:
+            failed.set()
 
     monkeypatch.setattr(source, "connect_listener", fail)
     source.servers[-1].close()
+    assert failed.wait(TIMEOUT)  # this thread is not to take the one that failed for the other
     answer(source, seq=0, wid=0)
     assert source.alive.acquire(timeout=TIMEOUT)
     assert lane.state is State.LIVE

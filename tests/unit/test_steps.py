@@ -167,6 +167,20 @@ def test_payment_without_a_thread_is_tried_again(world: World, monkeypatch: pyte
     assert paying.wait(20.0)
 
 
+def test_new_epoch_of_a_lane_that_was_met_before_is_told_the_list_of_shards(world: World) -> None:
+    """The server may have set back what it was told, and who comes later is to find it. Once, and not at the first."""
+    asked: list[bool] = []
+    world.tier.outdated = lambda: asked.append(True)
+    upkeep = Upkeep(world.tier, None)  # type: ignore[arg-type]  # nothing is paid
+    upkeep.forked(0, EPOCH, {})
+    upkeep.vouched(0)
+    assert not asked
+    upkeep.forked(0, EPOCH + 1, {EPOCH: 3})
+    upkeep.vouched(0)
+    upkeep.vouched(0)
+    assert asked == [True]
+
+
 def test_token_is_waited_for_until_it_is_applied(world: World) -> None:
     """The listener has taken its message in, and is about to drop what that names."""
 

@@ -12,6 +12,9 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ContentionError, MemoryCache
+from nearcache.cache import exchanging
+
+TIMEOUT = 30.0
 
 
 @pytest.fixture
@@ -110,6 +113,51 @@ def test_changes_by_many_threads_are_all_counted(cache: MemoryCache[Any, Any]) -
     assert cache["n"] == 2000
     assert sorted(cache["l"]) == [number for number in range(4) for _ in range(50)]
     cache.check_invariants()
+
+
+def test_change_that_others_are_always_quicker_than_gets_its_turn(cache: MemoryCache[Any, Any]) -> None:
+    """Whoever would come in between has to wait: a thread that counts without end keeps no other from a change."""
+    asked, answered, over = threading.Event(), threading.Event(), threading.Event()
+
+    def disturb() -> None:
+        while asked.wait(TIMEOUT) and not over.is_set():
+            asked.clear()
+            cache.incr("n")
+            answered.set()
+
+    def slow(there: int) -> int:
+        answered.clear()
+        asked.set()
+        answered.wait(0.1)
+        return there + 1000
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        cache.compute("n", slow, 0)
+    finally:
+        over.set()
+        asked.set()
+        thread.join()
+    assert cache["n"] in (1001, 1002)  # the last of the others comes after it
+
+
+def test_change_in_its_turn_may_wait_for_another_thread(
+    cache: MemoryCache[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a turn for ever, so what is made in one may need what another thread changes."""
+    monkeypatch.setattr(exchanging, "PATIENCE_S", 0.01)
+    cache["n"] = 0
+
+    def needy(there: int) -> int:
+        if there < 3:
+            other = threading.Thread(target=cache.incr, args=("n",))
+            other.start()
+            other.join(TIMEOUT)
+            assert not other.is_alive()
+        return there + 1000
+
+    assert cache.compute("n", needy, 0) == 1003
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ NOTHING: Final[Any] = object()
 
 #: What a change makes of a value that is to go.
 GONE: Final[Any] = object()
+#: Longest wait for a turn.
+PATIENCE_S: Final = 1.0
 #: Where the entry is, write id, deadline, and what it depends on.
 Terms: TypeAlias = tuple[Store[Any, Any], int, int, "tuple[int, int] | None"]
 
@@ -34,6 +36,9 @@ class ExchangingCache(SpeakingCache[K, V]):
 
     Nothing is locked while a change is made. Then, under the lock, what it was made of must still be there: the same
     id, which every verb gives anew, and the same object. What is written after this look speaks against the change.
+
+    Who was too late once would be so again and again among threads that do not stop, so he asks for a turn, and while
+    somebody has one, all take turns. Nobody waits long for his: what is made in a turn may itself wait for others.
     """
 
     _freshness: Freshness
@@ -42,6 +47,8 @@ class ExchangingCache(SpeakingCache[K, V]):
         # Re-entrant: ``on_removal`` may be called under it, and may use the cache.
         self._changing = threading.RLock()
         self._wids = itertools.count(LOADED + 1)
+        self._turns = threading.RLock()
+        self._crowded = False  # whether somebody has his turn
 
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version. See :meth:`Verbs.gets`."""
@@ -91,23 +98,49 @@ class ExchangingCache(SpeakingCache[K, V]):
         """Put what is made of a value in its place. Returns the value before, the one after, and its version."""
         self._use()
         name = key if self.settings.key is None else self.settings.key(key)
-        for _ in range(ATTEMPTS):
-            version, old = self._version(name), self._whole(key, name)
-            new = make(old, 0 if old is MISSING else version)
-            if new is SKIP:
-                return old, new, version
-            size = 0 if new is GONE else self._size_of(new)
-            with self._changing:
-                op = Op(name, 0, wid=next(self._wids), write=True)
-                self.open(op)
-                try:
-                    if self._version(name) == version and self._whole(key, name) is old:
-                        chosen = (self, 0, 0, None) if new is GONE else terms(op, old, new, version)
-                        self._put_changed(op, old, new, size, chosen)
-                        return old, new, chosen[1]
-                finally:
-                    self.abandon(op, drop=False)
+        turns = self._take_turn() if self._crowded else None
+        try:
+            for _ in range(ATTEMPTS):
+                done = self._attempt(key, name, make, terms)
+                if done is not None:
+                    return done
+                turns = turns or self._take_turn()
+        finally:
+            if turns is not None:
+                self._crowded = False
+                turns.release()
         raise ContentionError(name, ATTEMPTS)
+
+    def _attempt(
+        self, key: Any, name: Any, make: Callable[[Any, int], Any], terms: Callable[[Op, Any, Any, int], Terms]
+    ) -> tuple[Any, Any, int] | None:
+        """As :meth:`_exchange`, once. Returns None if somebody else was quicker."""
+        version, old = self._version(name), self._whole(key, name)
+        new = make(old, 0 if old is MISSING else version)
+        if new is SKIP:
+            return old, new, version
+        size = 0 if new is GONE else self._size_of(new)
+        with self._changing:
+            op = Op(name, 0, wid=next(self._wids), write=True)
+            self.open(op)
+            try:
+                if self._version(name) == version and self._whole(key, name) is old:
+                    chosen = (self, 0, 0, None) if new is GONE else terms(op, old, new, version)
+                    self._put_changed(op, old, new, size, chosen)
+                    return old, new, chosen[1]
+            finally:
+                self.abandon(op, drop=False)
+        return None
+
+    def _take_turn(self) -> threading.RLock | None:
+        """Wait for a turn. Returns what is to be released after it; None if it did not come."""
+        turns = self._turns
+        if turns.acquire(timeout=PATIENCE_S):
+            self._crowded = True
+            return turns
+        # Whoever has it waits for others, or was interrupted at a bad moment, or is not here after a fork.
+        self._turns = threading.RLock()
+        return None
 
     def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Terms) -> None:
         if new is GONE:

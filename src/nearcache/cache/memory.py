@@ -44,6 +44,7 @@ _DERIVED: Final = 1023
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
     | {"_old", "_workers", "_renewing", "_wids", "_changing", "_answers", "_births", "_hub", "_idle", "_next"}
+    | {"_turns", "_crowded"}
 )
 
 

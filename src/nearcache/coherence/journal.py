@@ -217,11 +217,13 @@ class Journal:
                 del self._owed[key]
 
     def after_fork(self) -> None:
-        """In the child: the parent goes on paying its own debts, and remembers its own changes."""
+        """In the child: the parent goes on remembering its own changes.
+
+        Both go on owing what is owed: the child must not read it before it is paid, and the parent may end at once, as
+        it does where a process becomes a daemon. To invalidate twice does no harm.
+        """
         self._changes.clear()
         self._size = 0
-        self._owed.clear()
-        self._clear_owed = 0
 
 
 def _size(keys: Sequence[bytes] | None) -> int:

@@ -158,7 +158,7 @@ def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, 
     """Let L1 keep what a GET found, if the protocol allows."""
     if found.wid:
         if not op.storable:
-            tier.count(poisoned=1)
+            tier.judge(op.lane, poisoned=1)
         if isinstance(found.value, Absent):
             note(store, op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
             return
@@ -250,10 +250,11 @@ def _revalidate(
     generation = tier.generation_in(lane, fields)
     deadline_ns, under = yield from revalidated(tier, store, lane, wid, pttl_ms, header, generation, start_ns)
     if not deadline_ns:
-        tier.count(suspects_dropped=1)
+        tier.judge(lane, dropped=1)
         return False
     store.confirm(op, wid, deadline_ns, reply.identity, under)
-    tier.count(hits=1, revalidated=1)
+    tier.count(hits=1)
+    tier.judge(lane, revalidated=1)
     return True
 
 

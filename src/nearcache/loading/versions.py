@@ -14,6 +14,7 @@ from ..keys import slot_of
 from ..l2 import Command
 from ..placement import ClusterPlacement, LaneNames, Placement
 from ..rings import Ring, Shards, admits
+from .counters import Judged
 
 if TYPE_CHECKING:
     import threading
@@ -61,6 +62,7 @@ class Versions:
     lanes: list[Lane]
     journals: list[Journal]
     lags: list[Histogram]
+    judged: list[Judged]
     adopted: dict[int, int]
     bound_ns: int
     lock: threading.RLock
@@ -145,11 +147,13 @@ class Versions:
             self.shard_names.append(name)
             self.journals.append(Journal())
             self.lags.append(Histogram())
+            self.judged.append(Judged())
             self.lanes.append(Lane(self.bound_ns))
             return
         self.shard_names[number] = name
         self.journals[number] = Journal()
         self.lags[number] = Histogram()
+        self.judged[number] = Judged()
         self.lanes[number] = Lane(self.bound_ns)
         self.adopted.pop(number, None)
 
