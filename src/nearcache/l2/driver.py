@@ -24,7 +24,7 @@ from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection, TlsConnection
 from .introduction import Introducing
 from .shard import Shard, ShardStatus
-from .task import Command, Exchange, Reply, Task, pack
+from .task import Command, Exchange, Reply, Task, laid_out, pack
 from .transfer import ask, run
 
 
@@ -237,7 +237,7 @@ class Driver:
 
     def _short(self, shard: Shard, commands: Sequence[Command], now: int, deadline_ns: int) -> Reply | ShardError:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""
-        data = pack(commands)
+        data = laid_out(commands)
         task = None
         if shard.breaker.quiet:
             connection = None
@@ -250,12 +250,12 @@ class Driver:
                         free, connection = connection, None
                         shard.pool.put(free)
                         return Reply(answer, free.identity)
-                    task = Task(shard, commands, data, answer)
+                    task = Task(shard, commands, pack(commands), answer)
             except BaseException:
                 if connection is not None:
                     shard.pool.discard(connection)
                 raise
-        task = task or Task(shard, commands, data, None)
+        task = task or Task(shard, commands, pack(commands), None)
         self._rounds([task], deadline_ns)
         return task.outcome()
 

@@ -21,7 +21,7 @@ from ..l2 import Exchange
 from .acking import confirmed
 from .aging import Times, judge, passed_on
 from .reading import accept, keep
-from .replies import MISSING, TAGGED_RANGE, answer
+from .replies import MISSING, REFUSED, STORED, TAGGED_RANGE, answer
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
 from .tier import Tier, hex_id, new_id
@@ -172,19 +172,18 @@ def _store(
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
             args = (tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms)
-            reply = yield from put(tier, lane, set_commands(*args, mode=mode, keep=keeps and not soft_ms, way=way), way)
-            status, current, *rest = reply.values[-1]
-            if int(status) == 1:
-                tier.count_write(len(sealed))
-                tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
+            commands = set_commands(*args, mode=mode, keep=keeps and not soft_ms, way=way)
+            heard, identity = yield from put(tier, lane, commands, way)
+            if heard.status == STORED:
+                tier.stored(lane, heard, encoded, since, len(sealed))
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                store.finish(op, value, 0 if rest[2] else op.wid, deadline_ns, len(sealed), reply.identity, under)
-                return not rest[2]  # on hold
-            generation = int(current, 16)
-            if int(status) == 2:
+                store.finish(op, value, 0 if heard.held else op.wid, deadline_ns, len(sealed), identity, under)
+                return not heard.held
+            generation = heard.generation
+            if heard.status == REFUSED:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
-                data, pttl_ms = rest
+                data, pttl_ms = heard.envelope, heard.pttl_ms
                 found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
                 return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException as error:

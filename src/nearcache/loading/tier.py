@@ -28,6 +28,7 @@ from .stale import StaleCopies
 from .versions import TagStore, Versions
 
 if TYPE_CHECKING:
+    from .._putting import Said
     from .sampling import Sampler
 
 #: How long a lease lasts, unless it is renewed: so long a dead loader keeps the others waiting.
@@ -273,7 +274,7 @@ class Tier(Versions):
             self.witness.loaded_alone(wid)
 
     def acknowledge(
-        self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
+        self, lane: int, epoch: bytes | int, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
     ) -> bool:
         """A change of these keys (None: a clear) is in the server, as this number of this epoch.
 
@@ -282,10 +283,20 @@ class Tier(Versions):
         Returns:
             Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
         """
+        place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
         if self.observed is not None:
-            self.observed.observe(lane, (int(epoch, 16), int(seq)))
+            self.observed.observe(lane, place)
         with self.lock:
-            return self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), since)
+            return self.journals[lane].note(*place, encoded, self.clock(), since)
+
+    def stored(self, lane: int, said: Said, encoded: bytes, since: int, size_bytes: int) -> None:
+        """A value of so many bytes is in the server: :meth:`count_write` and :meth:`acknowledge` in one."""
+        if self.observed is not None:
+            self.observed.observe(lane, (said.epoch, said.seq))
+        with self.lock:
+            self.counters.writes += 1
+            self.counters.bytes_written += size_bytes
+            self.journals[lane].note(said.epoch, said.seq, (encoded,), self.clock(), since)
 
     def serial(self, lane: int) -> int:
         """What comes to be owed on a lane from now on has a higher serial."""

@@ -49,6 +49,7 @@ class Versions:
         outdated: Called when a lane is found to be ahead of this process.
         agreed: Called when a lane is found to have what this process has.
         has_moved: Whether any key has ever moved.
+        has_changed: Whether there has ever been a change that had a middle.
     """
 
     # What the tier has.
@@ -75,7 +76,7 @@ class Versions:
         self.outdated: Callable[[], None] = _nothing
         self.agreed: Callable[[], None] = _nothing
         self._newest = Newest(self)
-        self.has_moved = False
+        self.has_moved = self.has_changed = False
         self._versions: weakref.WeakSet[Any] = weakref.WeakSet([self])
 
     @property
@@ -117,6 +118,7 @@ class Versions:
         self._versions.add(tier)
         if tier.other is not None:
             self.changing[tier.ring] = tier
+            self.share(has_changed=True)
         if tier.table != self.table:
             self.share(has_moved=True)
         self._newest.tier = tier
