@@ -70,7 +70,7 @@ def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
     assert set(totals.faults) - {"reshard"} == set(faults.KINDS)
 
 
-@pytest.mark.parametrize("seed", [*FOUND, *MISTAKEN])
+@pytest.mark.parametrize("seed", [*FOUND, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MISTAKEN)])
 def test_simulation_seed_that_found_something_keeps_every_promise(seed: int) -> None:
     """What was found once does not come back."""
     outcome = simulate(Plan.of(seed))
