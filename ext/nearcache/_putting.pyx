@@ -262,8 +262,8 @@ cdef class Said:
     """What the script ``set`` has answered.
 
     Attributes:
-        status: 0: nothing was done, the lane has another generation. 1: it is stored. 2: refused by the mode, nothing was
-            done. 3: so much waits in the queue already that nothing was done.
+        status: 0: nothing was done, the lane has another generation. 1: it is stored. 2: refused by the mode, nothing
+            was done. 3: so much waits in the queue already that nothing was done.
         generation: The lane's.
         epoch, seq: The message's, if it is stored.
         held: The keys, by number from 1, that were on hold and took no value.

@@ -1,6 +1,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Pieces:
     @property
     def data(self) -> bytes: ...
