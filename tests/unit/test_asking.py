@@ -83,7 +83,7 @@ def test_ask_leaves_an_error_and_what_follows_to_others(ends: tuple[socket.socke
         assert (usual, values, line.rest()) == (False, [1], reply)
 
 
-UNKNOWN = [b"%1\r\n", b"$x\r\n", b"$-7\r\n", b":\r\n", b"$1\r\nabc", b"+" + b"x" * 100, b":1\rx"]
+UNKNOWN = [b"%1\r\n", b"$x\r\n", b"$-7\r\n", b":\r\n", b"$1\r\nabc", b"+" + b"x" * 100, b":1\rx", b"+OK\n:1\r\n"]
 
 
 @pytest.mark.parametrize("reply", UNKNOWN)
