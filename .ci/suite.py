@@ -205,19 +205,24 @@ def portable() -> list[str]:
 
 
 def main_jobs(arguments: list[str]) -> list[Job]:
-    """Everything on this Python: what waits for servers apart from what does not."""
+    """Everything on this Python: what waits for servers apart from what does not, and in two parts, for it is most."""
     python = Path(sys.prefix, "bin", "python")
     version = ".".join(map(str, sys.version_info[:3]))
     say(f"python {version}: all tests")
     environment = main_environment()
 
     def run(label: str, chosen: list[str]) -> Outcome:
-        # Nothing is collected where the arguments name tests of the other half.
+        # Nothing is collected where the arguments name tests of another part.
         outcome = run_twice(python, f"python-{version}-{label}", [*chosen, *arguments], environment)
         return outcome._replace(status=0) if outcome.status == NOTHING_COLLECTED and arguments else outcome
 
-    halves = {"integration": existing(["integration"]), "rest": existing([n for n in MAIN if n != "integration"])}
-    return [partial(run, label, chosen) for label, chosen in halves.items()]
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "integration").glob("test_*.py"))
+    parts = {
+        "integration-1": files[0::2],
+        "integration-2": files[1::2],
+        "rest": existing([name for name in MAIN if name != "integration"]),
+    }
+    return [partial(run, label, chosen) for label, chosen in parts.items()]
 
 
 def other_jobs(arguments: list[str]) -> list[Job]:
@@ -270,7 +275,7 @@ def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
 
 
 def run_all(jobs: list[Job]) -> list[Outcome]:
-    """Carry out jobs, one more at a time than there are processors: one of them mostly waits for servers."""
+    """Carry out jobs, one more at a time than there are processors: some of them mostly wait for servers."""
     with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         try:
             return list(pool.map(lambda job: job(), jobs))

@@ -209,7 +209,8 @@ def evidence(ground: Ground, violation: Violation, most: int = 14) -> list[np.vo
     history, read = ground.history, violation.read
     at = int(ground.position(np.array([read["value"]], np.uint64))[0])
     begun = int(ground.born[at]) if at >= 0 else int(read["from_ns"]) - 5_000_000_000
-    of_key = (history["key"] == read["key"]) | (history["key"] == r.ALL_KEYS)
+    tag = int(ground.tag_of[read["key"]])
+    of_key = np.isin(history["key"], (read["key"], r.ALL_KEYS, *([r.tagged(tag)] if tag >= 0 else [])))
     concerned = of_key & np.isin(history["op"], (*r.WRITES, r.LOAD)) & (history["from_ns"] <= read["to_ns"])
     ended = history["to_ns"]
     found = history[concerned & ((ended >= begun) | ((ended == 0) & (history["from_ns"] >= begun)))]

@@ -26,7 +26,7 @@ from . import records as r
 from .check import WITNESS, Limits, Verdict, judge
 from .faults import Fault
 from .ground import Ground
-from .job import Job, key_name
+from .job import Job, key_name, tag_of, tags_of
 from .nemesis import Nemesis
 from .options import Options
 from .proxy import Rule, to_json
@@ -87,7 +87,7 @@ class Conductor:
         self._heard: list[tuple[Member, dict[str, Any]]] = []
         self._mute: dict[str, Any] | None = None
         self._killed: set[str] = set()
-        self.shard_of = np.zeros(chosen.keys, np.int64)
+        self.shard_of = self.tag_of = np.zeros(chosen.keys, np.int64)
         self.run = Run(chosen)
 
     # -- the run
@@ -128,11 +128,14 @@ class Conductor:
             for key in range(self._options.keys):
                 value, before = recorder.new_value(), now()
                 recorder.begin(r.SET, key, value, before)
-                cache[key_name(key)] = r.payload(value, key, 10)
+                cache.set(key_name(key), r.payload(value, key, 10), tags=tags_of(key))
                 recorder.done(r.SET, r.OK, r.UNKNOWN, key, value, before, now())
         recorder.close()
         shards, prefix = self._servers.find_keys(self._options.keys)
-        self.shard_of = np.where(self._servers.roaming(self._options.keys), ROAMING, np.array(shards, np.int64))
+        self.tag_of = np.array([tag_of(key) for key in range(self._options.keys)])
+        # What happens to the shard of its tag's record happens to a value, too.
+        is_anywhere = self._servers.roaming(self._options.keys) | (self.tag_of >= 0)
+        self.shard_of = np.where(is_anywhere, ROAMING, np.array(shards, np.int64))
         if self._options.mute:
             self._mute = {"servers": self._servers.raw_addresses(), "shards": shards, "prefix": prefix}
 
@@ -264,11 +267,11 @@ class Conductor:
         return list(found.values())
 
 
-def judged(run: Run, history: np.ndarray, shard_of: np.ndarray) -> tuple[Ground, Verdict]:
+def judged(run: Run, history: np.ndarray, shard_of: np.ndarray, tag_of: np.ndarray) -> tuple[Ground, Verdict]:
     """Return what is certain of a run, and the verdict."""
     assert run.nemesis is not None
     effects, chosen = run.nemesis.effects, run.options
-    ground = Ground(history, shard_of, effects.resets, effects.erasures)
+    ground = Ground(history, shard_of, effects.resets, effects.erasures, tag_of)
     # A load may wait for another's, whose steps have their own time.
     limits = Limits(
         bound_ns=int(chosen.bound_s * 1e9),
@@ -293,7 +296,7 @@ def main(arguments: Sequence[str]) -> int:
             run = conductor.work()
         history = r.read_all(directory)
         print(f"judging {count(len(history))} records...", flush=True)
-        ground, verdict = judged(run, history, conductor.shard_of)
+        ground, verdict = judged(run, history, conductor.shard_of, conductor.tag_of)
         status = summary.report(run, ground, verdict)
         keep = status != HELD
         return status

@@ -83,6 +83,7 @@ class Ground:
             nothing.
         resets: When servers may have come back with older data, until everybody has noticed.
         erasures: When shards were emptied; only those that were acknowledged.
+        tag_of: Tag of each key; below 0: none. Default: no key has one.
 
     Attributes:
         reads: Records of reads that returned a value.
@@ -92,10 +93,16 @@ class Ground:
     """
 
     def __init__(
-        self, history: np.ndarray, shard_of: np.ndarray, resets: Sequence[Span] = (), erasures: Sequence[Span] = ()
+        self,
+        history: np.ndarray,
+        shard_of: np.ndarray,
+        resets: Sequence[Span] = (),
+        erasures: Sequence[Span] = (),
+        tag_of: np.ndarray | None = None,
     ) -> None:
         self.history = history
         self.shard_of = shard_of
+        self.tag_of = np.full(len(shard_of), -1) if tag_of is None else tag_of
         self._resets = resets
         self._collect_values()
         self._collect_reads()
@@ -144,12 +151,13 @@ class Ground:
     def _collect_writes(self, erasures: Sequence[Span]) -> None:
         history = self.history
         done = history[np.isin(history["op"], r.WRITES) & (history["end"] == r.OK)]
-        single = done[done["key"] != r.ALL_KEYS]
+        single = done[~r.is_wide(done["key"])]
         keys, called, returned = [single["key"]], [single["from_ns"]], [single["to_ns"]]
         process = [single["process"].astype(np.int64)]
         every = np.arange(len(self.shard_of), dtype=np.uint32)
         wide = [
-            (each["from_ns"], each["to_ns"], int(each["process"]), every) for each in done[done["key"] == r.ALL_KEYS]
+            (each["from_ns"], each["to_ns"], int(each["process"]), every[self.concerns(int(each["key"]))])
+            for each in done[r.is_wide(done["key"])]
         ]
         for span in erasures:
             concerned = every if span.shard is None else every[self.shard_of == span.shard]
@@ -161,6 +169,10 @@ class Ground:
             process.append(np.full(len(concerned), who, np.int64))
         self.written_keys, self.written_by = np.concatenate(keys), np.concatenate(process)
         self.called, self.returned = np.concatenate(called), np.concatenate(returned)
+
+    def concerns(self, wide: int) -> np.ndarray:
+        """Whether a record with the key of many concerns each key."""
+        return (self.tag_of >= 0) & (r.tagged(0) + self.tag_of == wide) | (wide == r.ALL_KEYS)
 
     def last_at(self, reads: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Return ``last`` of the values of some reads, as it was when they returned: after the resets before."""

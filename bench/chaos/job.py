@@ -9,6 +9,8 @@ from typing import Any, Final
 NAMESPACE: Final = "chaos"
 #: Every twentieth key is written with a lifetime so short that it ends within the run.
 SHORT_TTL_MS: Final = 3_000
+#: Every fifth key has one of so many tags.
+TAGS: Final = 3
 #: Longest that a loader takes.
 LOAD_S: Final = 0.04
 
@@ -54,6 +56,21 @@ class Job:
 def key_name(key: int) -> str:
     """Return a key as the cache gets it."""
     return f"key-{key}"
+
+
+def tag_of(key: int) -> int:
+    """Return the number of the tag that a key's values have; -1: they have none."""
+    return key // 5 % TAGS if key % 5 == 3 else -1
+
+
+def tag_name(tag: int) -> str:
+    """Return a tag as the cache gets it."""
+    return f"tag-{tag}"
+
+
+def tags_of(key: int) -> list[str]:
+    """Return the tags of a key's values."""
+    return [] if tag_of(key) < 0 else [tag_name(tag_of(key))]
 
 
 def key_number(name: str) -> int:

@@ -29,12 +29,14 @@ CLEAR: Final = 7  # of the whole namespace
 LOAD: Final = 8  # the loader was called: it reads its source when it begins
 HEALTH: Final = 9  # key: shard; value: 1 vouched for, 0 dark; from when
 STALL: Final = 10  # the process did not run, though it wanted to: from, to
+TAG: Final = 11  # invalidate_tag
 
 READS: Final = (GET, ITEM, MANY, FINAL)
-WRITES: Final = (SET, INVALIDATE, CLEAR)
+WRITES: Final = (SET, INVALIDATE, CLEAR, TAG)
 NAMES: Final = {
     GET: "get", ITEM: "[]", MANY: "get_many", FINAL: "final read", SET: "set", INVALIDATE: "invalidate",
     CLEAR: "clear", LOAD: "load", HEALTH: "health", STALL: "stall",
+    TAG: "invalidate_tag",
 }  # fmt: skip
 
 # How it ended. Jepsen's words: fail is "certainly not done", info is "nobody knows".
@@ -51,6 +53,8 @@ BELOW: Final = 2
 
 #: Key of a record that concerns all keys.
 ALL_KEYS: Final = 0xFFFF_FFFF
+#: From here on, below that: keys of records that concern all keys with a tag.
+_TAGGED: Final = 0xFFFF_FF00
 
 RECORD: Final = np.dtype(
     [
@@ -61,6 +65,16 @@ RECORD: Final = np.dtype(
 _PACK: Final = struct.Struct("<BBBBIIIQqq").pack
 _FULL: Final = 1 << 15
 _COUNT_BITS: Final = 36
+
+
+def tagged(tag: int) -> int:
+    """Return the key of a record that concerns all keys with this tag."""
+    return _TAGGED + tag
+
+
+def is_wide(keys: np.ndarray) -> np.ndarray:
+    """Whether records concern many keys."""
+    return keys >= _TAGGED
 
 
 def value_id(process: int, thread: int, count: int) -> int:
@@ -143,7 +157,8 @@ def read_all(directory: Path) -> np.ndarray:
 
 def tell(record: np.void, origin_ns: int) -> str:
     """Return a record as a line for people; times in seconds since ``origin_ns``."""
-    key = "all keys" if int(record["key"]) == ALL_KEYS else f"key {int(record['key'])}"
+    number = int(record["key"])
+    key = "all keys" if number == ALL_KEYS else f"key {number}" if number < _TAGGED else f"tag {number - _TAGGED}"
     begun = (int(record["from_ns"]) - origin_ns) / 1e9
     ended = f"{(int(record['to_ns']) - origin_ns) / 1e9:.6f}" if record["to_ns"] else "?"
     tier = {L1: " from L1", BELOW: " from below L1"}.get(int(record["tier"]), "")

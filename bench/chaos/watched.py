@@ -24,7 +24,13 @@ class _Below(threading.local):
 
 
 def opened(
-    urls: Sequence[str], *, bound_s: float, timeout_s: float, loader: Callable[[Any], Any] | None, maxsize: int
+    urls: Sequence[str],
+    *,
+    bound_s: float,
+    timeout_s: float,
+    loader: Callable[[Any], Any] | None,
+    maxsize: int,
+    **options: Any,
 ) -> Any:
     """Return a cache on the list of shards that is in use, and the note of its hooks.
 
@@ -33,7 +39,7 @@ def opened(
     """
     cache: Any = open_any(
         urls, namespace=NAMESPACE, max_staleness=bound_s, timeout=timeout_s, connect_timeout=timeout_s, loader=loader,
-        maxsize=maxsize,
+        maxsize=maxsize, **options,
     )  # fmt: skip
     below = _Below()
     cache.__class__ = watched(type(cache), below)

@@ -17,8 +17,9 @@ import nearcache
 from common.conversation import Conversation
 
 from . import records as r
-from .job import LOAD_S, SHORT_TTL_MS, Job, key_name, key_number
+from .job import LOAD_S, SHORT_TTL_MS, TAGS, Job, key_name, key_number, tag_name, tags_of
 from .records import Recorder
+from .starving import Starving
 from .watched import opened
 
 _ABSENT: Final = object()
@@ -27,6 +28,9 @@ _SIZES: Final = (0, 16, 100, 100, 900, 9_000)
 _LOOK_S: Final = 0.02
 #: A pause of the watching thread that is this much longer than it asked for shows that the process was not running.
 _STALL_NS: Final = 100_000_000
+#: One of its threads that waited for a processor so long was kept from running: a busy thread waits where one that
+#: mostly sleeps does not.
+_STARVED_NS: Final = 10_000_000
 _JOIN_S: Final = 15.0
 _CHILD_CALLS: Final = 150
 #: A forked child makes no more calls after the first of these; what is not over after the second hangs.
@@ -62,6 +66,8 @@ class Caller:
             self._set(self._key())
         elif drawn < 0.985:
             self._invalidate(self._key())
+        elif drawn < 0.986:
+            self._invalidate_tag(self._choose.randrange(TAGS))
         elif drawn < 0.99998:
             self._set_many()
         else:
@@ -114,8 +120,10 @@ class Caller:
         value = self._recorder.new_value()
         data = r.payload(value, key, self._choose.choice(_SIZES))
         ttl_ms = SHORT_TTL_MS if key % 20 == 19 else 0
-        options = {"ttl": ttl_ms / 1000} if ttl_ms else {}
-        self._write(r.SET, key, value, lambda: self._cache.set(key_name(key), data, **options), ttl_ms)
+        options: dict[str, Any] = {"ttl": ttl_ms / 1000} if ttl_ms else {}
+        self._write(
+            r.SET, key, value, lambda: self._cache.set(key_name(key), data, tags=tags_of(key), **options), ttl_ms
+        )
 
     def _invalidate(self, key: int) -> None:
         value = self._recorder.new_value()
@@ -123,6 +131,10 @@ class Caller:
             self._write(r.INVALIDATE, key, value, lambda: self._delete_silently(key))
         else:
             self._write(r.INVALIDATE, key, value, lambda: self._cache.invalidate(key_name(key)))
+
+    def _invalidate_tag(self, tag: int) -> None:
+        value = self._recorder.new_value()
+        self._write(r.TAG, r.tagged(tag), value, lambda: self._cache.invalidate_tag(tag_name(tag)))
 
     def _clear(self) -> None:
         self._write(r.CLEAR, r.ALL_KEYS, self._recorder.new_value(), self._cache.clear)
@@ -146,14 +158,17 @@ class Caller:
         self._recorder.done(op, end, r.UNKNOWN, key, value, before, now())
 
     def _set_many(self) -> None:
-        values = {self._key(): self._recorder.new_value() for _ in range(4)}
+        drawn = [self._key() for _ in range(4)]
+        tags = tags_of(drawn[0])  # all have the same
+        values = {key: self._recorder.new_value() for key in drawn if tags_of(key) == tags}
         before = now()
         for key, value in values.items():
             self._recorder.begin(r.SET, key, value, before)
         ends: dict[str, int] = {}
         otherwise = r.OK
         try:
-            self._cache.set_many({key_name(key): r.payload(value, key, 20) for key, value in values.items()})
+            data = {key_name(key): r.payload(value, key, 20) for key, value in values.items()}
+            self._cache.set_many(data, tags=tags)
         except nearcache.BulkError as error:
             ends |= dict.fromkeys(error.stored, r.OK)
             ends |= dict.fromkeys(error.failed, r.INFO)
@@ -190,8 +205,9 @@ class Worker:
         self._directory = Path(job.directory)
         self._loader = Loader(job.seed)
         self._cache, self._below = opened(
-            job.urls, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4
-        )
+            job.urls, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4,
+            tags=lambda name, _value: tags_of(key_number(name)),
+        )  # fmt: skip
         self._stopping = threading.Event()
         self._looking = True
         self._children: list[tuple[int, float]] = []
@@ -244,13 +260,15 @@ class Worker:
         """Record when shards go dark and come back, and when this process was kept from running."""
         recorder = Recorder(self._directory, process, 200)
         seen: dict[int, bool] = {}
-        last_ns = now()
+        last_ns, starving = now(), Starving()
         while self._looking:
             time.sleep(_LOOK_S)
             at_ns = now()
             if at_ns - last_ns > _STALL_NS:
                 recorder.done(r.STALL, r.OK, r.UNKNOWN, 0, 0, last_ns, at_ns)
             last_ns = at_ns
+            if (starved_ns := starving.most_ns()) > _STARVED_NS:
+                recorder.done(r.STALL, r.OK, r.UNKNOWN, 0, 0, at_ns - starved_ns, at_ns)
             for shard, vouched in enumerate(vouched_for()):
                 if seen.get(shard) is not vouched:
                     seen[shard] = vouched

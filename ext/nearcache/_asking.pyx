@@ -8,7 +8,7 @@ error. Such a one is carried out here, and other threads go on from the first by
 no turn of the interpreter lock in between. Whatever is not usual stays as it has come, for those who know the whole
 protocol: :meth:`Line.rest` hands out what was received and not understood.
 
-A large value is received into its own bytes object and nowhere else.
+A large value is received into its own bytes object and nowhere else, and sent from where it lies.
 """
 
 cimport cython
@@ -29,7 +29,7 @@ from nearcache._polling cimport (
     poll,
     pollfd,
     recvmsg,
-    send,
+    sendmsg,
 )
 
 
@@ -57,6 +57,22 @@ cdef object OTHER = object()
 cdef object LARGE = object()
 
 
+cdef class Pieces:
+    """A request in three pieces, of which the middle one, a large value, lies where it has always been.
+
+    Attributes:
+        data: The same in one.
+    """
+
+    @property
+    def data(self):
+        if self.front is None:
+            raise ValueError("nothing has been sealed")
+        if self.back is None:
+            return self.front
+        return self.front + self.body[:self.size] + self.back
+
+
 @cython.final
 cdef class Line:
     """What is received on one connection. One thread at a time.
@@ -76,12 +92,12 @@ cdef class Line:
     cdef readonly bint heard
     cdef readonly bint ended
 
-    def ask(self, int descriptor, bytes request not None, Py_ssize_t count, double seconds, list values not None):
+    def ask(self, int descriptor, request not None, Py_ssize_t count, double seconds, list values not None):
         """Send a request, and append its replies to ``values``. Returns whether all went as usual.
 
         Args:
             descriptor: Of a connected stream socket. No call blocks on it, whatever mode it is in.
-            request: What to send.
+            request: What to send: bytes, or :class:`Pieces`.
             count: How many replies there will be.
             seconds: When to give up, from now.
         Raises:
@@ -211,13 +227,36 @@ cdef inline Py_ssize_t count_size(Py_ssize_t count) noexcept:
 # -- the socket ----------------------------------------------------------------------------------------------------
 
 
-cdef bint converse(Line self, int descriptor, bytes request, int64_t until_ns) except -1:
+cdef size_t gather(object request, iovec *places, size_t *count) except 0:
+    """Where a request lies. Returns how long it is."""
+    cdef Pieces pieces
+    cdef bytes data
+    if isinstance(request, Pieces):
+        pieces = request
+        data = pieces.front
+        if pieces.back is not None:
+            places[1] = iovec(iov_base=<void *>pieces.body, iov_len=pieces.size)
+            places[2] = iovec(iov_base=PyBytes_AS_STRING(pieces.back), iov_len=<size_t>PyBytes_GET_SIZE(pieces.back))
+            count[0] = 3
+    else:
+        data = request
+    if data is None or PyBytes_GET_SIZE(data) == 0:
+        raise ValueError("there is nothing to send")
+    places[0] = iovec(iov_base=PyBytes_AS_STRING(data), iov_len=<size_t>PyBytes_GET_SIZE(data))
+    if count[0] == 1:
+        return places[0].iov_len
+    return places[0].iov_len + places[1].iov_len + places[2].iov_len
+
+
+cdef bint converse(Line self, int descriptor, object request, int64_t until_ns) except -1:
     """Send the request, and receive the first bytes. Returns False if there are none, or not all could be sent."""
-    cdef const char *start = PyBytes_AS_STRING(request)
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(request)
+    cdef iovec[3] places
+    cdef size_t parts = 1
+    cdef size_t size = gather(request, places, &parts)
+    cdef msghdr message = message_of(places, parts)
     cdef ssize_t count
     with nogil:
-        count = send(descriptor, start, size, MSG_DONTWAIT)
+        count = sendmsg(descriptor, &message, MSG_DONTWAIT)
         if count == <ssize_t>size:
             self.sent = count
             count = await_bytes(self, descriptor, until_ns, NULL, 0)
@@ -229,6 +268,18 @@ cdef bint converse(Line self, int descriptor, bytes request, int64_t until_ns) e
     if count == -2 and self.sent < <Py_ssize_t>size:
         return False
     return take_in(self, descriptor, until_ns, count, NULL, 0)
+
+
+cdef inline msghdr message_of(iovec *places, size_t count) noexcept nogil:
+    cdef msghdr message
+    message.msg_name = NULL
+    message.msg_namelen = 0
+    message.msg_iov = places
+    message.msg_iovlen = count
+    message.msg_control = NULL
+    message.msg_controllen = 0
+    message.msg_flags = 0
+    return message
 
 
 cdef bint receive(Line self, int descriptor, int64_t until_ns, char *first, size_t size) except -1:
@@ -255,13 +306,7 @@ cdef ssize_t await_bytes(Line self, int descriptor, int64_t until_ns, char *firs
     places[0].iov_len = size
     places[1].iov_base = self.data + self.end
     places[1].iov_len = HELD_BYTES - self.end
-    message.msg_name = NULL
-    message.msg_namelen = 0
-    message.msg_iov = &places[0 if size > 0 else 1]
-    message.msg_iovlen = 2 if size > 0 else 1
-    message.msg_control = NULL
-    message.msg_controllen = 0
-    message.msg_flags = 0
+    message = message_of(&places[0 if size > 0 else 1], 2 if size > 0 else 1)
     count = recvmsg(descriptor, &message, MSG_DONTWAIT)
     if count < 0 and (errno == EAGAIN or errno == EINTR):
         return -2

@@ -19,6 +19,10 @@ cdef extern from "nearcache/clock.h" nogil:
     int64_t clock_deadline(int64_t now_ns, int64_t ttl_ns)
 
 
+cdef extern from "nearcache/memory.h" nogil:
+    void memory_prefetch(const void *line)
+
+
 cdef extern from "nearcache/graveyard.h" nogil:
     ctypedef enum cause_t:
         CAUSE_EVICTED
@@ -206,6 +210,7 @@ cdef extern from "nearcache/core.h" nogil:
     int core_reschedule(core_t *core, uint32_t ref, int64_t deadline_ns)
     void core_hear(core_t *core, uint32_t ref)
     void core_spare(core_t *core, uint32_t ref)
+    void core_await(const core_t *core, const op_t *op, item_t *item)
     PyObject *core_overwrite(core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns)
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,

@@ -42,6 +42,31 @@ cdef extern from "Python.h":
     void release_or_null "Py_XDECREF"(PyObject *obj) noexcept
 
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030B0000
+    #include "longintrepr.h"
+    #endif
+    /* The value of an int of one or two digits, as every number from 1 to 2**60 is on all usual builds, and its hash,
+     * which is the same; -1: it is another, and has to be asked. */
+    static inline int64_t plain_value(PyObject *obj) {
+    #if PY_VERSION_HEX < 0x030C0000
+        const digit *digits = ((PyLongObject *)obj)->ob_digit;
+        Py_ssize_t size = Py_SIZE(obj);
+    #else
+        const digit *digits = ((PyLongObject *)obj)->long_value.ob_digit;
+        uintptr_t tag = ((PyLongObject *)obj)->long_value.lv_tag & ~(uintptr_t)4; /* from 3.14 on: immortal */
+        uintptr_t size = (tag & 7) == 0 ? tag >> 3 : 0;
+    #endif
+        if (size == 1) {
+            return (int64_t)digits[0];
+        }
+        return size == 2 ? (int64_t)digits[0] | (int64_t)digits[1] << PyLong_SHIFT : -1;
+    }
+    """
+    int64_t plain_value(PyObject *obj) noexcept
+
+
 cdef enum verdict_t:
     DIFFERENT = 0
     SAME = 1
@@ -61,14 +86,17 @@ cdef extern from *:
     const uint32_t UNDECIDED
 
 
-cdef inline int64_t hash_of(PyObject *key) except -1:
-    """The key's hash. A str keeps its own, which saves the call."""
-    cdef Py_hash_t known
+cdef inline int64_t known_hash(PyObject *key) noexcept:
+    """The key's hash, if it can be had without a call: of a str that was hashed before, or of most ints; else -1."""
     if likely(is_text(key)):
-        known = (<PyASCIIObject *>key).hash
-        if likely(known != -1):
-            return known
-    return ask_hash(key)
+        return (<PyASCIIObject *>key).hash
+    return plain_value(key) if is_int(key) else -1
+
+
+cdef inline int64_t hash_of(PyObject *key) except -1:
+    """The key's hash."""
+    cdef int64_t known = known_hash(key)
+    return known if likely(known != -1) else ask_hash(key)
 
 
 cdef inline verdict_t same_text(PyObject *a, PyObject *b) noexcept:
@@ -87,6 +115,9 @@ cdef inline verdict_t same_data(PyObject *a, PyObject *b) noexcept:
 
 
 cdef inline verdict_t same_int(PyObject *a, PyObject *b) noexcept:
+    cdef int64_t plain = plain_value(a)
+    if likely(plain != -1):
+        return SAME if plain_value(b) == plain else DIFFERENT
     cdef int a_is_large = 0
     cdef int b_is_large = 0
     cdef long long a_value = int_value(a, &a_is_large)
@@ -115,7 +146,7 @@ cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
 cdef inline uint32_t find_same(const table_t *t, PyObject *key, int64_t hash) noexcept:
     """The entry whose key is this very object, found without calling anything; 0 says nothing."""
     cdef uint32_t ref = index_glance(&t.index, table_tag(t, hash))
-    return ref if likely(ref != 0 and t.slab[ref].key == key) else 0
+    return ref if likely(ref - 1 < t.used and t.slab[ref].key == key) else 0
 
 
 cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) noexcept:

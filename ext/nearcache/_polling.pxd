@@ -36,7 +36,7 @@ cdef extern from "sys/socket.h" nogil:
         int msg_flags
     const int MSG_DONTWAIT
     ssize_t recvmsg(int descriptor, msghdr *message, int flags)
-    ssize_t send(int descriptor, const void *data, size_t size, int flags)
+    ssize_t sendmsg(int descriptor, const msghdr *message, int flags)
     ssize_t recv(int descriptor, void *buffer, size_t size, int flags)
 
 

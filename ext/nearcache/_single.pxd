@@ -103,8 +103,15 @@ cdef inline char *put_words(char *at, const char *words, size_t size) noexcept:
     return at + size
 
 
+cdef inline char *put_word(char *at, const char *word, size_t size) noexcept:
+    """One word of a command."""
+    at += write_count(at, c"$", size)
+    at = put_words(at, word, size)
+    return put_words(at, b"\r\n", 2)
+
+
 cdef inline char *put_name(char *at, bytes prefix, bytes rest) noexcept:
-    """One word of a command, of two parts."""
+    """The same, of two parts."""
     cdef size_t first = <size_t>PyBytes_GET_SIZE(prefix)
     cdef size_t second = <size_t>PyBytes_GET_SIZE(rest)
     at += write_count(at, c"$", first + second)

@@ -2,6 +2,7 @@
 
 from cpython.object cimport PyObject
 
+from nearcache._core cimport entry_t
 from nearcache._holding cimport visit_t
 
 
@@ -31,7 +32,8 @@ cdef extern from "Python.h":
 
 ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
 ctypedef int (*clear_t)(PyObject *obj) noexcept
-ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) except NULL
+ctypedef PyObject *(*found_t)(PyObject *obj, const entry_t *entry) noexcept
+ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) noexcept
 
 
 # An instance that is called through a field of its own, its arguments where the caller has put them (PEP 590).

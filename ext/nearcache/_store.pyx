@@ -27,10 +27,10 @@ from nearcache._core cimport (
     CAUSE_DROPPED,
     CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
-    ENTRY_UNHEARD,
     cause_t,
     clock_now,
     clock_shorten,
+    core_await,
     core_init,
     core_is_valid,
     core_memory,
@@ -51,9 +51,9 @@ from nearcache._core cimport (
     lanes_t,
     op_is_joinable,
     op_is_storable,
-    op_poison,
     order_free_memory,
 )
+from nearcache._batches cimport add_result, hit_batch
 from nearcache._cores cimport (
     adapt,
     collect,
@@ -91,13 +91,12 @@ from nearcache._holding cimport (
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, hit_at, hit_fast, put, read, remove
 from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport (
-    PyASCIIObject,
     UNDECIDED,
     find_fast,
     find_same,
     hash_of,
     hold,
-    is_text,
+    known_hash,
     likely,
     unlikely,
 )
@@ -105,6 +104,7 @@ from nearcache._slots cimport (
     METH_FASTCALL,
     METH_KEYWORDS,
     clear_t,
+    found_t,
     method_def_t,
     method_descr_t,
     method_t,
@@ -531,24 +531,19 @@ cdef class Store:
 
     def hit_dict(self, keys, list missed not None):
         """``{key: value}`` of the keys that hit. The others are appended to ``missed``, each as often as it comes."""
-        cdef dict found = new_dict(len(keys) if isinstance(keys, (list, tuple)) else 0)
-        cdef object key
-        cdef PyObject *value
-        cdef uint32_t ref
-        cdef int64_t hash
-        for key in keys:
-            if likely(MOST_CORES == 1 and is_text(<PyObject *>key) and self.keyfunc is None):
-                hash = hash_of(<PyObject *>key)
-                ref = find_same(&self.core.table, <PyObject *>key, hash)
-                value = hit_at(&self.core, &self.core.table.slab[ref]) if ref != 0 else NULL
-                if likely(value != NULL):
-                    found[key] = owned(value)
-                    continue
-            other = read_or(self, key, NOTHING)
-            if other is not NOTHING:
-                found[key] = other
-            else:
-                missed.append(key)
+        cdef bint is_own = type(keys) is tuple or (MOST_CORES == 1 and type(keys) is list)
+        cdef object listed = keys if is_own else list(keys)
+        cdef dict found = new_dict(len(listed))
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t served = 0
+        while at < len(listed):
+            if likely(MOST_CORES == 1 and self.keyfunc is None):
+                served = hit_batch(&self.core, listed, at, found, missed)
+                at += served
+            if unlikely(served == 0 and at < len(listed)):  # hashing may have made the list shorter
+                key = listed[at]
+                add_result(found, missed, key, read_or(self, key, NOTHING), NOTHING)
+                at += 1
         return found
 
     def drop(self, key):
@@ -687,13 +682,8 @@ cdef class Store:
         cdef core_t *core = opened_here(self, op)
         depend_on(self, &item, under)
         find_for(core, &op.op, &ref)
-        if op.op.announced and not op.op.heard and under is None:
-            item.flags = ENTRY_UNHEARD
-            if op.op.spared:
-                item.lane += self.core.lanes.count
-                item.stamp = op.op.stamp1
-        elif op.op.spared and not op.op.heard:
-            op_poison(&op.op)
+        if op.op.announced and not op.op.heard:
+            core_await(core, &op.op, &item)
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
     def confirm(self, Op op not None, wid, deadline_ns, identity=0, under=None):
@@ -872,15 +862,14 @@ cdef PyObject *subscript_found(PyObject *obj, const entry_t *entry) noexcept:
     return value
 
 
-ctypedef PyObject *(*found_t)(PyObject *obj, const entry_t *entry) noexcept
 cdef found_t subscript_entry = subscript_found  # called by address, so that the compiler keeps the two apart
 
 
 cdef PyObject *subscript_at_once(PyObject *obj, PyObject *key) noexcept:
     cdef int64_t hash
     cdef uint32_t ref
-    if likely(MOST_CORES == 1 and is_text(key) and (<Store>obj).keyfunc is None):
-        hash = (<PyASCIIObject *>key).hash
+    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
+        hash = known_hash(key)
         if likely(hash != -1):
             ref = find_same(&(<Store>obj).core.table, key, hash)
             if likely(ref != 0):
@@ -897,27 +886,40 @@ cdef method_def_t *get_def = (<method_descr_t *><PyObject *>Store.get).d_method
 cdef method_t get_in_full = NULL
 
 
-cdef PyObject *get_at_once(
-    PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names
-) except NULL:
-    cdef PyObject *value
+cdef PyObject *get_found(PyObject *obj, const entry_t *entry) noexcept:
+    cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
+    if unlikely(value == NULL):
+        return get_in_full(obj, <PyObject *const *>&entry.key, 1, NULL)  # read once, before anything else
+    return value
+
+
+cdef PyObject *get_at_once(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) noexcept:
     cdef int64_t hash
     cdef uint32_t ref
+    if likely(MOST_CORES == 1 and count == 1 and names == NULL and (<Store>obj).keyfunc is None):
+        hash = known_hash(args[0])
+        ref = find_same(&(<Store>obj).core.table, args[0], hash) if likely(hash != -1) else 0
+        if likely(ref != 0):
+            return get_entry(obj, &(<Store>obj).core.table.slab[ref])
+    return get_otherwise(obj, args, count, names)
+
+
+cdef PyObject *get_farther(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) except NULL:
+    cdef PyObject *value
+    cdef int64_t hash
     cdef bint absent = False
     if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
         hash = hash_of(args[0])
-        if MOST_CORES == 1:
-            ref = find_same(&(<Store>obj).core.table, args[0], hash)
-            if likely(ref != 0):
-                value = hit_at(&(<Store>obj).core, &(<Store>obj).core.table.slab[ref])
-                if likely(value != NULL):
-                    return value
         value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
         if likely(value != NULL):
             return value
         if absent:
             return get_absent(obj, args[0], args[1] if count == 2 else <PyObject *>None)
     return get_in_full(obj, args, count, names)
+
+
+cdef found_t get_entry = get_found  # called last, and by address, as subscript_entry is
+cdef method_t get_otherwise = <method_t>get_farther
 
 
 cdef PyObject *get_absent(PyObject *obj, PyObject *key, PyObject *default) except NULL:

@@ -37,6 +37,7 @@ cdef struct place_t:
 cdef enum:
     MOST_WATCHED = 256  # connections, and what wakes
     STREAM_NS = 100000  # messages this close to each other are a stream,
+    ECHOES_NS = 400000  # or this close where the last of them were about writes of one's own,
     GATHER_NS = 500000  # and this long a stream is let gather
     HOLD_NS = 1000000  # how long messages about writes of one's own may wait
     MUCH_BYTES = 32768  # if so much came, more will have come meanwhile
@@ -73,6 +74,7 @@ cdef class Watch:
     cdef place_t[MOST_WATCHED] places
     cdef int count
     cdef int64_t woken_ns
+    cdef bint echoed  # whether there was nothing but messages about writes of one's own then
 
     def __init__(self, store, Echoes echoes not None):
         self.store = store
@@ -148,7 +150,8 @@ cdef void idle(Watch self, int64_t until_ns) noexcept nogil:
         if poll(self.watched, <unsigned long>self.count, longest_ms) <= 0:
             return
         gather(self)
-        if not has_echoes_only(self):
+        self.echoed = has_echoes_only(self)
+        if not self.echoed:
             return
         # The first of them says until when; what comes after it is heard with it.
         until_ns = min(until_ns, self.woken_ns + HOLD_NS)
@@ -182,11 +185,12 @@ cdef void gather(Watch self) noexcept nogil:
     """Under a stream of messages, let some gather, as a network card does with interrupts.
 
     Waking for each of them costs the user's threads, in turns of the interpreter lock, more than applying them does. A
-    message that comes alone is not delayed.
+    message that comes alone is not delayed. Who writes one value after the other is not to be held up by hearing of it:
+    it costs a processor, at the very moment at which the answer comes.
     """
     cdef timespec pause = timespec(tv_sec=0, tv_nsec=GATHER_NS)
     cdef int64_t woken_ns = now_ns()
-    if woken_ns - self.woken_ns < STREAM_NS:
+    if woken_ns - self.woken_ns < (ECHOES_NS if self.echoed else STREAM_NS):
         nanosleep(&pause, NULL)
         woken_ns = now_ns()
     self.woken_ns = woken_ns

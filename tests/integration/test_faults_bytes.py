@@ -19,6 +19,7 @@ from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.l2 import Driver, Exchange, Reply
 from nearcache.l2.aio import AsyncDriver
 from nearcache.options import Endpoint
+from support.ordeal import Ordeal
 from support.proxy import Proxy
 from support.redis import RedisServer
 from support.waiting import wait_until
@@ -34,18 +35,15 @@ OTHER_WAYS = pytest.mark.parametrize(("how", "by"), [("reset_after", "thread"), 
 
 
 @pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    """A proxy in front of the server."""
-    with Proxy(redis_server.path) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def cache(proxy: Proxy) -> Iterator[Cache[Any, Any]]:
-    """A cache whose every byte goes through the proxy."""
+def cache(proxy: Proxy, redis_server: RedisServer) -> Iterator[Cache[Any, Any]]:
+    """A cache whose every byte goes through the proxy; in the end it goes through the ordeal that others go through."""
     url = f"redis://127.0.0.1:{proxy.port}"
     with nearcache.open(url, timeout=TIMEOUT, connect_timeout=TIMEOUT, max_staleness=BOUND) as cache:
         yield cache
+        mend(proxy, cache)
+        wait_until(lambda: cache.health().ok)
+        with Ordeal(cache, TIMEOUT, redis_server) as ordeal:
+            ordeal.recover()
 
 
 @pytest.fixture

@@ -293,7 +293,7 @@ def test_server_that_restarts_is_met_again_without_an_error(drive: Drivers, redi
 
 def test_server_that_is_away_opens_the_breaker_of_threads_and_tasks(drive: Drivers, redis_server: RedisServer) -> None:
     """What one has found out, the other need not."""
-    driver = drive(endpoint_of(redis_server))
+    driver = drive(endpoint_of(redis_server), breaker=BreakerSettings(first_delay_ns=60_000_000_000))
 
     async def work() -> None:
         redis_server.kill()

@@ -172,6 +172,7 @@ def test_suspects_are_counted_by_what_became_of_them(redis_server: RedisServer) 
         assert cache.get("gone") is None
         stats = cache.stats().coherence
         assert (stats.revalidated, stats.dropped) == (1, 1)
+        assert (stats.lanes[0].revalidated, stats.lanes[0].dropped) == (1, 1)
 
 
 # -- the sampler

@@ -201,9 +201,9 @@ class Checker(Promises, Everywhere):
             self.fail(
                 "I7", f"{server.name} takes {value.key}={number} of version {value.version}, invalidated by {least}"
             )
-        soft_ms = peek_times(envelope)[1]
+        whole_ms, soft_ms, _ = peek_times(envelope)
         if soft_ms:
-            server.history.soft_ends[number] = self.world.now + soft_ms * MS
+            server.history.is_due(number, self.world.now + soft_ms * MS, (whole_ms - soft_ms) * MS)
         self.states(server, key, number, envelope)
         if self.profile.moves:
             self.stored_somewhere(self._names[key], number)
@@ -357,11 +357,11 @@ class Checker(Promises, Everywhere):
         process = client.process
         number, lane = self.number(key, value), client.tier.place(key)[0]
         seen = client.seen.get(lane)
-        if seen is not None:
-            server = seen[0]
+        if seen is not None:  # of two servers one has had the value, and the other has been asked about it
+            server = next((each for each in client.asked[lane] if number not in each.history.killed), seen[0])
             self._given_by[process, number] = server
         else:  # somebody else has asked, and perhaps another server than the one that is heard
-            server = self._given_by.get((process, number)) or self.followed(process, lane)
+            server = client.told.get(lane) or self._given_by.get((process, number)) or self.followed(process, lane)
             floor = floor if server is process.shards[lane].primary else None  # which has answered, perhaps
         history, killed = server.history, server.history.killed.get(number)
         # What a process knows of a generation it knows from messages, which may be late; and so may another's read be.

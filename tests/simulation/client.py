@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nearcache.errors import ShardUnavailableError
-from nearcache.flights import Signal, strand
+from nearcache.flights import ABANDONED, Signal, strand
 from nearcache.loading import pay
 from nearcache.loading.moving import Spread, heed
 from nearcache.loading.observing import Observing
@@ -31,10 +31,15 @@ class Client:
         tier: What the operation began with.
         turn: Counts what it has begun: answers of an earlier turn are nobody's.
         seen: By lane, the server that answered last and where its history stood.
+        asked: By lane, all servers that have answered.
+        told: By lane, the server that answered whoever was waited for.
         joined, joined_load: Whether the operation waited for another's read or load.
         loading_ns: How long the operation's own loaders take.
         awaited_ns: How long it has waited for other processes' loaders.
     """
+
+    #: Whether what servers answer is noted by the process.
+    observes = True
 
     def __init__(self, process: Process, number: int, operations: list[Operation]) -> None:
         self.process = process
@@ -45,6 +50,8 @@ class Client:
         self.done = 0
         self.tier: Any = None
         self.seen: dict[int, tuple[Server, int]] = {}
+        self.told: dict[int, Server] = {}
+        self.asked: dict[int, list[Server]] = {}
         self.current: Any = None  # the check of the operation under way
         self.steps: Any = None
         self.joined = False
@@ -72,6 +79,10 @@ class Client:
             think = self.operations[self.done].think_ns
             self.world.at(self.world.now + think, self.process.post, self._begin, self.turn)
 
+    def answerers(self) -> dict[int, Server]:
+        """By lane, who has answered last, to this client or to one that it waited for."""
+        return self.told | {lane: server for lane, (server, _) in self.seen.items()}
+
     def vanish(self) -> None:
         """The thread is no more; what it had under way stays as it is, and is neither ended nor given up."""
         self.turn += 1
@@ -89,6 +100,8 @@ class Client:
         self.done += 1
         self.turn += 1
         self.seen.clear()
+        self.told = {}
+        self.asked.clear()
         self.tier = self.process.tier
         self.joined = self.joined_load = False
         self.loading_ns = self.awaited_ns = 0
@@ -106,7 +119,8 @@ class Client:
         try:
             request = move(answer)
         except StopIteration as stop:
-            self.process.checker.observed(self)
+            if self.observes:
+                self.process.checker.observed(self)
             self._end(stop.value, None)
         except Violation:
             raise
@@ -177,6 +191,7 @@ class Client:
         if pending.turn != self.turn:
             return
         self.seen[pending.lane] = (server, pending.sequence)
+        self.asked.setdefault(pending.lane, []).append(server)
         if self._observing is not None and pending.place < len(self._observing.exchanges):
             reply = self._observing.heard(pending.place, reply)
         self._answers[pending.place] = reply
@@ -245,11 +260,14 @@ class Client:
 
     def _join_read(self, read: Any) -> None:
         turn, lock = self.turn, self.process.tier.lock
+        asker = self.process.store.askers.get(read)
         self.joined = True
 
         def woken(_: Any = None) -> None:
             if turn == self.turn and not joined:
                 joined.append(True)
+                if asker is not None and read.outcome is not ABANDONED:
+                    self.told.update(asker.answerers())
                 self._left_ns = max(0, self._left_ns - (self.world.now - self._asked_ns))
                 self._later(self._resume, read.outcome)
 
@@ -263,6 +281,7 @@ class Client:
 
         def woken() -> None:
             if turn == self.turn:
+                self.told.update(load.owner.answerers())
                 self._later(self._collect, load, woken)
 
         loads.join(load, woken)

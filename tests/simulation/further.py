@@ -222,6 +222,7 @@ class _Cas(_Swap):
         process, profile = client.process, client.process.profile
         there = yield from find(process.tier, process.store, key)
         yield Await(Signal(), (self.operation.think_ns % 1000) / 1e6)
+        self.tier = client.tier = process.tier
         change = at_version(self.make(there.value), there.version)
         tags = tags_named(process.tier, profile.tags.get(key, ()))
         return (yield from swap(process.tier, process.store, key, change, lambda _: profile.ttl_ms, tags))

@@ -105,8 +105,8 @@ def absent_for_who_cannot_tell(patch: pytest.MonkeyPatch) -> None:
     """A verb takes a value for absent whose tags' shard does not answer."""
     real = reading.accept
 
-    def accept(*arguments: Any, strict: bool = False) -> Any:
-        return (yield from real(*arguments))
+    def accept(*arguments: Any, strict: bool = False, **more: Any) -> Any:
+        return (yield from real(*arguments, **more))
 
     patch.setattr(swapping, "accept", accept)
     patch.setattr(writing, "accept", accept)

@@ -33,13 +33,14 @@ class History:
         held: Encoded keys that have been on hold.
         current: Encoded key -> the value that L2 holds, alive or not.
         soft_ends: Value -> the instant from which on it is due to be loaded anew.
+        due_for: Value -> how long it is due before its end.
         shortened: Value -> the instant at which it was given a shorter life.
         lost: Values that nothing newer has ended: the server took over without them.
     """
 
     __slots__ = (
-        "alive", "born", "current", "ends", "generation", "held", "killed", "least", "lost", "marks", "sequence",
-        "shortened", "soft_ends",
+        "alive", "born", "current", "due_for", "ends", "generation", "held", "killed", "least", "lost", "marks",
+        "sequence", "shortened", "soft_ends",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class History:
         self.held: dict[bytes, bool] = {}
         self.current: dict[bytes, int] = {}
         self.soft_ends: dict[int, int] = {}
+        self.due_for: dict[int, int] = {}
         self.shortened: dict[int, int] = {}
         self.lost: set[int] = set()
 
@@ -100,12 +102,18 @@ class History:
             if end_ns < self.ends.get(value, end_ns):
                 self.shortened[value] = now_ns
             self.ends[value] = end_ns
+            if value in self.due_for:  # given a longer life, it is due later
+                self.soft_ends[value] = max(self.soft_ends[value], end_ns - self.due_for[value])
         if value in self.alive.get(key, ()):
             return False
         self.born[value] = self.sequence
         self.killed.pop(value, None)
         self.alive.setdefault(key, {})[value] = None
         return True
+
+    def is_due(self, value: int, soft_ns: int, before_ns: int) -> None:
+        """A value is due to be loaded anew from an instant on, which is so long before its end."""
+        self.soft_ends[value], self.due_for[value] = soft_ns, before_ns
 
     def fork(self) -> History:
         """A copy, for the server that goes on from here."""
@@ -119,6 +127,7 @@ class History:
         new.generation = self.generation
         new.held = dict(self.held)
         new.soft_ends = dict(self.soft_ends)
+        new.due_for = dict(self.due_for)
         new.shortened = dict(self.shortened)
         return new
 

@@ -24,7 +24,7 @@ from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
 from simulation import moving_mutants as moving
 from simulation.process import L1
-from simulation.runs import ORDERED
+from simulation.runs import HASTY, ORDERED, WIDE
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -267,7 +267,7 @@ MUTANTS: Final = (
     Mutant("expiry is not looked at", _ignore_expiry, (), "I2", 1),
     Mutant("any load is joined", _join_any_load, ("slow data",), "I3 I4", 2),
     Mutant("what is owed is not paid", _never_pay, ("lost answer", "lost request"), "I8", 1),
-    Mutant("what a failover lost is not replayed", _never_replay, ("failover", "proxied failover"), "I4 I8", 23),
+    Mutant("what a failover lost is not replayed", _never_replay, ("failover", "proxied failover"), "I4 I8", 68),
     Mutant("reading many raises what one shard raised", _raise_on_reading, ("half-open data",), "I10 ServerReplyError"),
     Mutant("a clear leaves this process' entries", _clear_keeps_l1, ("slow bus",), "I1 I4 I9"),
     Mutant("messages about tags are not heeded", more.tags_unheard, (), "I1 I5 I9", _RICHER + 17, _TAGGED),
@@ -283,7 +283,7 @@ MUTANTS: Final = (
         ("tag_update", "load", "get"),
     ),
     Mutant("a token is not waited for", more.tokens_not_waited_for, _DEAF, "I14", _RICHER + 2, _TOKENS),
-    Mutant("a token leaves out what was done", more.tokens_without_own_changes, _DEAF, "I14", _RICHER + 2, _TOKENS),
+    Mutant("a token leaves out what was done", more.tokens_without_own_changes, _DEAF, "I14", _RICHER + 92, _TOKENS),
     Mutant(
         "what did not answer for a token is served",
         more.unanswered_tokens_forgotten,
@@ -309,7 +309,24 @@ MUTANTS: Final = (
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
-    Mutant("who is behind does not follow", moving.nobody_follows, (), "I5 I10", 2_000_060, _MOVES),
+    Mutant("who is behind does not follow", moving.nobody_follows, (), "I5 I10", 2_000_000, _MOVES),
+    Mutant("what comes back is not swept", moving.gained_unswept, (), "I1 I8", 2_000_005, (*_MOVES, HASTY)),
+    Mutant(
+        "any list of shards is admitted",
+        moving.any_version_admitted,
+        ("paused",),
+        "I1 I8",
+        2_000_004,
+        (*_MOVES, HASTY, WIDE),
+    ),
+    Mutant(
+        "debts stay where they came to be",
+        moving.debts_left_behind,
+        ("slow data",),
+        "I1 I3 I8",
+        2_000_006,
+        ("reshard", "update", "load", HASTY, WIDE),
+    ),
     Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
     Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),
     Mutant(

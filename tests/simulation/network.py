@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import hiredis
 
 from nearcache.errors import ServerReplyError, ShardUnavailableError
-from nearcache.l2 import Reply
+from nearcache.l2 import WAIT, Reply
 from nearcache.l2.task import BEHIND, repeatable
 from simulation.scripting import RedisError
 from simulation.server import Server, commands_in
@@ -166,7 +166,9 @@ class DataLink(Link):
             return
         self.close()
         if self.pending is not None:
-            self.world.at(self.world.now + self.delay(), self.process.post, self._failed, self.pending, "reset")
+            at_ns = self.world.now + self.delay()
+            self._mind(self.pending, at_ns)
+            self.world.at(at_ns, self.process.post, self._failed, self.pending, "reset")
 
     # -- inside
 
@@ -199,15 +201,15 @@ class DataLink(Link):
         unknown = [place for place in places if server.lacks(pending.commands[place])]
         if unknown:  # as the driver has it: what waited behind a script waits again
             unknown += [place for place in places if place > unknown[0] and pending.commands[place][0] in BEHIND]
-        whole = [place for place in places if place not in unknown] if len(unknown) < len(places) else places
+        if len(unknown) == len(places):  # now they come in full
+            server.learn(pending.commands[place] for place in unknown)
+            unknown = []
+        whole = [place for place in places if place not in unknown]
         if len(whole) > 1 and self._random() < _SPLIT:
             cut = 1 + int(self._random() * (len(whole) - 1))
             self._execute(pending, whole[:cut])
             self._arrive_after(pending, 1, whole[cut:] + unknown)
             return
-        if unknown and whole is places:  # now they come in full
-            server.learn(pending.commands[place] for place in unknown)
-            unknown = []
         self._execute(pending, whole)
         if unknown:
             server.learn(pending.commands[place] for place in unknown)
@@ -222,7 +224,8 @@ class DataLink(Link):
             if reply.__class__ is RedisError:
                 reply = ServerReplyError(self.shard.name, str(reply))
             pending.values[place] = reply
-        pending.sequence = server.history.sequence
+            if pending.commands[place][0] != WAIT:  # which shows nothing
+                pending.sequence = server.history.sequence
 
     def _reply(self, pending: Pending) -> None:
         if self.lose_answer:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from nearcache._store import Store
 from nearcache.cache.moving import Placed
+from nearcache.flights import Read, strand
 from nearcache.loading import Tier, Upkeep
 from nearcache.loading.stale import StaleCopies
 
 if TYPE_CHECKING:
-    from simulation.client import Payer
+    from simulation.client import Client, Payer
     from simulation.process import Process
 
 
 class OldCopies(StaleCopies):
     """What may be served although nobody can be asked; what is served is told to the checker."""
 
-    def __init__(self, lanes: list[Any], allowed_ns: int, process: Process) -> None:
-        super().__init__(lanes, allowed_ns)
+    def __init__(self, lanes: list[Any], allowed_ns: int, most: int, process: Process) -> None:
+        super().__init__(lanes, allowed_ns, most)
         self._process = process
 
     def find(self, store: Store[Any, Any], key: Any, lane: int, now_ns: int, default: Any) -> Any:
@@ -41,6 +42,7 @@ class L1(Placed[Any, Any]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.kept_ns: dict[Any, int] = {}
+        self.askers: dict[Any, Client] = {}  # by read
 
     @property
     def _tier(self) -> Tier:
@@ -49,6 +51,12 @@ class L1(Placed[Any, Any]):
     @_tier.setter
     def _tier(self, tier: Tier) -> None:
         self.process.tier = tier
+
+    def open(self, op: Any) -> None:
+        """See :class:`Store`. It is noted whose it is."""
+        if isinstance(op, Read):
+            self.askers[op] = strand.get()  # type: ignore[assignment]  # all tokens are clients
+        super().open(op)
 
     def finish(self, op: Any, *arguments: Any, **more: Any) -> bool:
         """See :class:`Store`. It is noted when."""

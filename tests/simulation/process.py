@@ -106,7 +106,7 @@ class Process(Turns):
         if profile.moves:
             self.tier.changing = {}  # type: ignore[assignment]  # when rubbish is collected no seed decides
         if self.tier.stale is not None:
-            self.tier.stale = self.store.old = OldCopies(self.tier.lanes, profile.stale_ns, self)
+            self.tier.stale = self.store.old = OldCopies(self.tier.lanes, profile.stale_ns, most, self)
         self._watched: dict[int, Callable[[], None]] = {}
         self.keeper = Keeper(self)
         self.horizon = self._horizon()

@@ -62,6 +62,10 @@ class Promises:
     def raise_floor(self, process: Process, key: Any, server: Server, sequence: int, *, own: bool = False) -> None:
         raise NotImplementedError
 
+    def answerer(self, client: Client, lane: int) -> Server | None:
+        """Who has answered last, to this client or to one that it waited for; None: nobody was asked."""
+        return client.seen[lane][0] if lane in client.seen else client.told.get(lane)
+
     def new_bit(self) -> int:
         """A number that has not been given to anybody yet, from 1 on."""
         self.bits += 1
@@ -112,7 +116,7 @@ class Promises:
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
             lane = client.tier.lane_of(encoded)
-            server = client.seen[lane][0] if lane in client.seen else self.followed(process, lane)
+            server = self.answerer(client, lane) or self.followed(process, lane)
             if self._is_believed(process, lane, encoded, generation):
                 continue
             if not is_old and not client.joined_load:
@@ -134,8 +138,13 @@ class Promises:
             if generation in server.history.killed:
                 self.fail("I5", f"{process} still holds {key}={number}, whose tag has changed on {server.name}")
 
-    def tag_dead(self, process: Process, number: int) -> bool:
-        """Whether a tag of the value has another generation somewhere, or the process owes it another."""
+    def tag_dead(self, process: Process, tier: Any, number: int) -> bool:
+        """Whether a tag of the value has another generation somewhere, or the process owes it another.
+
+        Args:
+            tier: With what the process asks: while the list of shards changes the record of a tag may have moved from
+                where some look to where others do, and what moves starts anew.
+        """
         if any(
             process.tier.is_owed(process.tier.lane_of(tag_key(hashed)), tag_key(hashed))
             for hashed, _ in self.stated.get(number, ())
@@ -144,7 +153,8 @@ class Promises:
         return any(
             generation not in server.history.alive.get(tag_key(hashed), ())
             for hashed, generation in self.stated.get(number, ())
-            for server in process.shards[process.tier.lane_of(tag_key(hashed))].servers
+            for lane in {each.lane_of(tag_key(hashed)) for each in (tier, process.tier)}
+            for server in process.shards[lane].servers
         )
 
     def _tag_within(
@@ -218,8 +228,7 @@ class Promises:
         process = client.process
         lane = process.tier.place(key)[0]
         if lane in floors and process.old_served.get(number, 0) < since_ns:
-            seen = client.seen.get(lane)
-            server = self.followed(process, lane) if seen is None else seen[0]
+            server = self.answerer(client, lane) or self.followed(process, lane)
             self.not_before(process, key, number, floors[lane], server)
 
     def not_before(self, process: Process, key: str, number: int, floor: Floor | None, server: Server) -> None:
@@ -242,12 +251,18 @@ class Promises:
             return
         self.count("I13")
         expected = made_of[number]
-        is_nothing = before is None or before in self._absent.get(encoded, ()) or self.tag_dead(cause.process, before)
+        is_nothing = (
+            before is None
+            or before in self._absent.get(encoded, ())
+            or self.tag_dead(cause.process, cause.tier, before)
+        )
         if expected != before and not (expected is None and is_nothing):
             self.fail("I13", f"{server.name} takes {number}, which {cause} made of {expected}, in place of {before}")
 
     def taken(self, client: Client, number: int, server: Server) -> None:
         """A value has been taken away by somebody, and by nobody else."""
+        if number == COUNTED:  # loaded, and every time it is the same
+            return
         self.count("I13")
         if self._taken.get(number) is server:
             self.fail("I13", f"{client} is given {number} by {server.name}, which has given it to somebody before")

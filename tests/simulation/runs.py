@@ -16,6 +16,7 @@ from simulation.server import SHARD_NAMES, Shard
 from simulation.workload import Operation, Profile
 from simulation.world import MS, S, Violation, World
 
+_MANY_KEYS: Final = 24
 #: Longest time to recover in: what reconnecting may wait at most, and then some.
 _RECOVERY_NS: Final = 4 * S
 #: In one of four of the seeds from here on the list of shards changes.
@@ -24,6 +25,12 @@ MOVING_FROM: Final = 2_000_000
 RICHER_FROM: Final = 1_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
+#: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
+HASTY: Final = "hasty"
+#: Likewise: many keys, so that each is changed seldom.
+WIDE: Final = "wide"
+#: What is said of a run beside kinds of operations.
+_SAID: Final = (ORDERED, HASTY, WIDE)
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,10 @@ class Plan:
         """Draw it; ``shards`` fixes their number; of ``busy`` kinds of operations there are many."""
         world = World(seed)
         profile = Profile.draw(world.stream("profile"))
+        if WIDE in busy:
+            profile.keys = [f"k{n}" for n in range(_MANY_KEYS)]
         if seed >= RICHER_FROM and (busy or seed % 3):
-            enrich(profile, world.stream("further"), [kind for kind in busy if kind != ORDERED])
+            enrich(profile, world.stream("further"), [kind for kind in busy if kind not in _SAID])
             profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
         if shards is not None:
             profile.shards = shards
@@ -56,6 +65,7 @@ class Plan:
             profile.moves = True
             profile.ack_ms = 0  # a replica of the other owner is not waited for
             profile.length_ns = max(profile.length_ns, 5 * profile.bound_ns)
+            profile.hasty = HASTY in busy
         rng = world.stream("operations")
         operations = [
             (process, client, profile.operation(rng))
@@ -96,7 +106,7 @@ def _with_moves(seed: int, profile: Profile, faults: list[Fault]) -> list[Fault]
     rng = World(seed).stream("moves")
     moves = [
         Fault(int(rng.random() ** 2 * profile.length_ns), "reshard", 0, 0, 0.0, rng.getrandbits(32))
-        for _ in range(rng.choice([1, 1, 2, 3]))
+        for _ in range(rng.choice([3, 4, 5] if profile.hasty else [1, 1, 2, 3]))
     ]
     return sorted(faults + moves)
 

@@ -31,7 +31,29 @@ FOUND: Final = {
     2_000_120: "a change of the list that others had finished meanwhile ended in an assertion",
     10_000_649: "what was owed was paid to a replaced primary, without a pause and without an end",
     10_001_057: "values of one server were judged by the generation of the replaced one that was heard",
+    30_000_336: "a child read what its parent had failed to invalidate",
+    30_003_031: "a change was made of a value that a failover had brought back, and stored as if there were none",
+    30_005_469: "a value of one server was judged by the generation of another, which was asked for once more",
+    30_003_208: "a shard that was left and had forgotten that kept a process from following for ever",
     20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
+}
+
+#: Seed -> what the simulation itself took for a broken promise.
+MISTAKEN: Final = {
+    60_000_056: "a tag whose record had moved was alive for those who looked where it had been",
+    60_000_452: "zero was a value like others, though a loader brings it again and again",
+    60_001_832: "copies that may be served of shards that are out were kept for the first shards only",
+    30_000_262: "a failover behind a proxy had brought back what had been lost before",
+    30_002_432: "a shard that somebody had left forgot that, and one who was behind knew no better",
+    30_004_507: "what a WAIT answers counted as seen of the lane",
+    60_001_093: "a value that was given a longer life was due as early as before",
+    60_001_775: "a value that one server had returned was judged by the next one, which was asked about it",
+    60_001_850: "word of a reset came too late, and no deadline before it",
+    60_002_080: "commands were carried out twice whose scripts were all unknown to the server",
+    60_003_812: "a change that took long was looked for where it had begun",
+    60_004_636: "who looked for the list of shards had seen the keys",
+    60_002_388: "a process with a list of shards that was over was not started anew",
+    20_001_037: "a read that was waited for was judged by another server than the one that had answered it",
 }
 
 
@@ -48,7 +70,7 @@ def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
     assert set(totals.faults) - {"reshard"} == set(faults.KINDS)
 
 
-@pytest.mark.parametrize("seed", FOUND)
+@pytest.mark.parametrize("seed", [*FOUND, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MISTAKEN)])
 def test_simulation_seed_that_found_something_keeps_every_promise(seed: int) -> None:
     """What was found once does not come back."""
     outcome = simulate(Plan.of(seed))

@@ -92,6 +92,7 @@ class Profile:
     lag_ns: int = 0
     ack_ms: int = 0
     moves: bool = False
+    hasty: bool = False
     ordered: bool = False
     _kinds: list[str] = field(default_factory=list)
     _sums: list[float] = field(default_factory=list)
@@ -159,6 +160,7 @@ class Running:
         ends: The keys whose values from before are over when it returns.
         versions: For invalidations: which version of the source makes them necessary, by encoded key.
         incarnation: Which life of the process it belongs to.
+        tier: What it began with.
     """
 
     def __init__(self, client: Client, operation: Operation) -> None:
@@ -166,6 +168,7 @@ class Running:
         self.client = client
         self.operation = operation
         self.incarnation = process.incarnation
+        self.tier = client.tier
         self.begun_ns = process.world.now
         self.stopped_ns = process.stopped_ns
         self.steps: Any = None

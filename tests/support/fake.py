@@ -53,6 +53,8 @@ class FakeServer:
         self.commands: list[list[bytes]] = []
         self.connections = 0
         self._links: set[socket.socket] = set()
+        self._guard = threading.Lock()  # of the links, and of whether there may be more
+        self._is_closed = False
         self._threads = [threading.Thread(target=self._accept, name="fake-server", daemon=True)]
         self._threads[0].start()
 
@@ -64,6 +66,8 @@ class FakeServer:
 
     def close(self) -> None:
         """Stop listening and hang up."""
+        with self._guard:
+            self._is_closed = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -73,9 +77,11 @@ class FakeServer:
 
     def hang_up(self) -> None:
         """Close the connections there are."""
-        for link in list(self._links):
-            with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
+        with self._guard:
+            for link in self._links:
+                with contextlib.suppress(OSError):
+                    # Not the method of a TLS socket, which pulls what its thread is using from under it.
+                    socket.socket.shutdown(link, socket.SHUT_RDWR)
 
     def seen(self, name: bytes) -> int:
         """Return how many commands of this name have come."""
@@ -93,21 +99,32 @@ class FakeServer:
             thread.start()
 
     def _serve(self, link: socket.socket) -> None:
-        self._links.add(link)
-        with contextlib.suppress(OSError):
-            if self._tls is not None:
-                link = self._tls.wrap_socket(link, server_side=True)
-                self._links.add(link)
-            if self._raw is None:
-                self._converse(link)
-            else:
-                link.sendall(self._raw)
-                while link.recv(65536):
-                    pass
-        with contextlib.suppress(OSError):
-            link.shutdown(socket.SHUT_RDWR)
-        link.close()
-        self._links.discard(link)
+        if self._tls is not None:
+            try:  # the handshake comes later: it may have to be hung up on, too
+                link = self._tls.wrap_socket(link, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # the client has gone
+                link.close()
+                return
+        with self._guard, contextlib.suppress(OSError):
+            self._links.add(link)
+            if self._is_closed:
+                socket.socket.shutdown(link, socket.SHUT_RDWR)
+        try:
+            with contextlib.suppress(OSError):
+                if isinstance(link, ssl.SSLSocket):
+                    link.do_handshake()
+                if self._raw is None:
+                    self._converse(link)
+                else:
+                    link.sendall(self._raw)
+                    while link.recv(65536):
+                        pass
+        finally:
+            with self._guard:
+                self._links.discard(link)
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+            link.close()
 
     def _converse(self, link: socket.socket) -> None:
         reader = hiredis.Reader()

@@ -13,6 +13,7 @@ import pytest
 from support import leaks, processes
 from support.caches import Opener, opening
 from support.cluster import RedisCluster
+from support.proxy import Proxy
 from support.redis import NO_SERVER, Binary, RedisServer, fetched_binaries, find_binaries
 from support.waiting import wait_until
 from support.worker import Worker
@@ -23,6 +24,7 @@ __all__ = [
     "newest_binary",
     "no_leaks",
     "open_cache",
+    "proxy",
     "redis_cluster",
     "redis_server",
     "runtime_dir",
@@ -83,6 +85,13 @@ def make_redis(server_binary: Binary) -> Iterator[Callable[..., RedisServer]]:
 def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
     """A fresh, empty server on a unix socket."""
     return make_redis()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """A proxy in front of the server."""
+    with Proxy(redis_server.path) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -36,13 +36,16 @@ class Ordeal:
         cache: The cache.
         timeout_s: Its ``timeout``.
         server: Where all its connections lead in the end, if they lead to one server.
+        name: In front of the keys, where several have theirs in one Redis.
 
     Attributes:
         errors: What calls have raised so far.
         recovered_s: How long the recoveries have taken.
     """
 
-    def __init__(self, cache: Cache[Any, Any], timeout_s: float = 1.0, server: RedisServer | None = None) -> None:
+    def __init__(
+        self, cache: Cache[Any, Any], timeout_s: float = 1.0, server: RedisServer | None = None, name: str = ""
+    ) -> None:
         self._cache = cache
         self._tasks = _Tasks(cache)
         self._timeout_s = timeout_s
@@ -51,7 +54,8 @@ class Ordeal:
         self._stored = 0
         self.errors: list[ShardError] = []
         self.recovered_s: list[float] = []
-        cache["kept"] = "kept"
+        self._kept, self._count = f"{name}kept", f"{name}count"
+        cache[self._kept] = "kept"
         assert self.attempt() == []
         self._began_with = self._threads()
 
@@ -79,17 +83,17 @@ class Ordeal:
         wait_until(self._holds_no_more, what="threads and connections let go", step=0.02)
 
     def _attempt(self, way: Any) -> None:
-        self._judge(self._call(lambda: way.get("kept")), self._call(lambda: way.get("count")))
+        self._judge(self._call(lambda: way.get(self._kept)), self._call(lambda: way.get(self._count)))
         self._tried += 1
         mine = self._tried
-        if self._call(lambda: way.set("count", mine)) is not _FAILED:
+        if self._call(lambda: way.set(self._count, mine)) is not _FAILED:
             self._stored = mine
-        self._judge(self._call(lambda: way["kept"]), self._call(lambda: way["count"]))
-        self._cache.drop("kept")  # so that Redis is asked
-        many = self._call(lambda: way.get_many(["kept", "count", "never"]))
+        self._judge(self._call(lambda: way[self._kept]), self._call(lambda: way[self._count]))
+        self._cache.drop(self._kept)  # so that Redis is asked
+        many = self._call(lambda: way.get_many([self._kept, self._count, "never"]))
         if many is not _FAILED:
             assert "never" not in many
-            self._judge(many.get("kept"), many.get("count"))
+            self._judge(many.get(self._kept), many.get(self._count))
         self._call(lambda: way.set_many({"other": 1, "another": 2}))
         self._call(lambda: way.invalidate("other"))
         loader = _aload if way is self._tasks else _load
@@ -102,9 +106,9 @@ class Ordeal:
 
     def _is_settled(self) -> bool:
         cache = self._cache
-        cache["kept"] = "kept"
-        calm = self.attempt() == [] and cache.get("count") == self._tried
-        return calm and cache.selftest(SLACK_S).ok and bool(cache.peek("count") == self._tried)
+        cache[self._kept] = "kept"
+        calm = self.attempt() == [] and cache.get(self._count) == self._tried
+        return calm and cache.selftest(SLACK_S).ok and bool(cache.peek(self._count) == self._tried)
 
     def _threads(self) -> int:
         return sum(thread.name.startswith("nearcache") for thread in threading.enumerate())

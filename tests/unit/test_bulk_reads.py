@@ -333,7 +333,7 @@ def test_read_many_suspects_cost_a_header_and_are_served_again(world: World) -> 
     assert world.store.hit_dict(keys, []) == {key: key for key in keys if found.get(key) == key}
     assert world.read(keys)[0] == found
     assert world.store.hit_dict(keys, []) == found
-    assert (world.tier.counters.revalidated, world.tier.counters.suspects_dropped) == (74, 26)
+    assert (world.tier.counters.revalidated, world.tier.counters.dropped) == (74, 26)
     world.store.check_invariants()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,10 @@ class Story:
         self, limits: Limits = LIMITS, *, resets: tuple[Span, ...] = (), erasures: tuple[Span, ...] = (),
         pauses: tuple[tuple[int, Span], ...] = (),
     ) -> tuple[Ground, Verdict]:  # fmt: skip
-        """The verdict. Keys 0 to 4 are on shard 0, 5 to 9 on shard 1, and the last one may be on either."""
+        """The verdict. Keys 0 to 4 are on shard 0, 5 to 9 on shard 1, the last on either; 3 and 4 have tags 0 and 1."""
         shards = np.array([0] * 5 + [1] * 5 + [ROAMING])
-        ground = Ground(np.array(self._records, r.RECORD), shards, resets, erasures)
+        tags = np.array([-1, -1, -1, 0, 1] + [-1] * 6)
+        ground = Ground(np.array(self._records, r.RECORD), shards, resets, erasures, tags)
         return ground, judge(ground, limits, pauses)
 
     def accused(self, **circumstances: Any) -> list[str]:
@@ -118,6 +120,24 @@ def test_hit_after_a_clear_is_accused_for_every_key(story: Story) -> None:
     story.write(10, 11, op=r.CLEAR, key=r.ALL_KEYS)
     story.read(old, 1_100, 1_101, key=7)
     assert story.accused() == ["I1"]
+
+
+@pytest.mark.parametrize("make", [Story.write, Story.load])
+def test_hit_after_the_invalidation_of_its_tag_is_accused_and_no_other(story: Story, make: Callable[..., int]) -> None:
+    """It is a write of all keys that have the tag. What is made afterwards is as good as new."""
+    values = {key: make(story, 0, 1, key=key) if make is Story.write else make(story, 0, key=key) for key in (0, 3, 4)}
+    story.write(10, 11, op=r.TAG, key=r.tagged(0), end=r.INFO)
+    for key, value in values.items():
+        story.read(value, 1_100, 1_101, key=key)
+    assert story.accused() == []
+    story.write(1_102, 1_103, op=r.TAG, key=r.tagged(0))
+    newer = story.write(1_104, 1_105, key=3)
+    story.read(newer, 3_000, 3_001, key=3)
+    for key, value in values.items():
+        story.read(value, 3_100, 3_101, who=(4, 0), key=key)
+    ground, verdict = story.judged()
+    assert [(each.rule, int(each.read["key"])) for each in verdict.violations] == [("I1", 3)]
+    assert r.tagged(0) in [each["key"] for each in evidence(ground, verdict.violations[0])]
 
 
 def test_hit_when_writes_overlap_is_not_accused(story: Story) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chaos import faults, figures, options, picture
+from chaos import faults, figures, options, picture, starving
 from chaos import records as r
 from chaos.frames import FrameError, Splitter, frame_end, is_message
-from chaos.job import key_name, key_number
+from chaos.job import TAGS, key_name, key_number, tag_name, tag_of, tags_of
 from chaos.nemesis import Happening, network_rule
 from chaos.proxy import DATA, DOWN, SUBSCRIPTION, UP, Route, Rule, to_json
 
@@ -58,6 +58,36 @@ def test_payload_of_any_size_is_read_back_and_damage_is_seen() -> None:
     assert r.read_payload(data[:-1] + b"?", 17) is None
     assert r.read_payload(data[:5], 17) is None
     assert r.read_payload("text", 17) is None
+
+
+def test_starving_longest_wait_of_one_thread_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads come and go; one that is new has not waited yet. Where the kernel does not count, nobody waits."""
+
+    def wait(**delays: int) -> None:
+        for thread, delay_ns in delays.items():
+            (tmp_path / thread).mkdir(exist_ok=True)
+            (tmp_path / thread / "schedstat").write_text(f"100 {delay_ns} 3\n")
+
+    monkeypatch.setattr(starving, "_TASKS", tmp_path)
+    (tmp_path / "ended").mkdir()
+    assert starving.Starving().most_ns() == 0
+    wait(one=1_000, other=5_000)
+    clock = starving.Starving()
+    wait(one=1_700, other=5_100, late=9_000)
+    assert clock.most_ns() == 700
+    assert clock.most_ns() == 0
+    wait(late=9_050)
+    assert clock.most_ns() == 50
+
+
+def test_tag_name_keys_have_one_or_none_and_every_tag_has_keys() -> None:
+    """And the record of one is told from that of a key and of all keys."""
+    found = {tag_of(key) for key in range(400)}
+    assert found == {-1, *range(TAGS)}
+    assert all(tags_of(key) == ([] if tag_of(key) < 0 else [tag_name(tag_of(key))]) for key in range(400))
+    wide = [r.tagged(tag) for tag in range(TAGS)] + [r.ALL_KEYS]
+    assert r.is_wide(np.array([0, 399, *wide])).tolist() == [False, False] + [True] * len(wide)
+    assert len(set(wide)) == len(wide)
 
 
 def test_key_name_every_number_comes_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearcache.coherence.journal import BATCH_KEYS, KEEP_NS, Journal
+from nearcache.coherence.journal import BATCH_KEYS, KEEP_NS, Debt, Journal
 
 OLD, NEW, OTHER = 0xA, 0xB, 0xC
 
@@ -219,16 +219,24 @@ def test_due_comes_in_batches_that_one_message_carries() -> None:
     assert sizes == [1, 1, 1]
 
 
-def test_after_fork_owes_nothing_and_remembers_nothing() -> None:
-    """The parent goes on paying its own debts."""
+def test_after_fork_owes_what_was_owed_and_remembers_nothing() -> None:
+    """The child must not believe what it meant to be rid of, and the parent may end; it does remember its changes."""
     journal = Journal()
     journal.note(OLD, 1, [b"a"], 0, journal.serial)
     journal.owe([b"b"])
+    journal.after_fork()
+    assert journal.is_owed(b"b")
+    assert journal.due() == Debt([b"b"], journal.serial)
+    assert journal.forked(NEW, {OLD: 0}) == 0
+
+
+def test_after_fork_clear_is_still_owed() -> None:
+    """The same for a clear."""
+    journal = Journal()
     journal.owe_clear()
     journal.after_fork()
-    assert not journal.owes
-    assert journal.due() is None
-    assert journal.forked(NEW, {OLD: 0}) == 0
+    assert journal.is_owed(b"any")
+    assert journal.due() == Debt(None, journal.serial)
 
 
 # -- any history

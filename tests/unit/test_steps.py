@@ -12,7 +12,7 @@ from nearcache.coherence import pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.loading import Upkeep, catch_up, invalidate_tag, tags_named, write, write_many
+from nearcache.loading import MISSING, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
 from nearcache.loading.ears import Deaf
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, hex_id
@@ -42,6 +42,33 @@ def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world
     assert world.tier.counters.errors == 1
     assert len(world.store) == 0
     world.store.check_invariants()
+
+
+# -- two servers
+
+
+def test_value_is_not_judged_by_another_servers_generation() -> None:
+    """A failover between the two questions: what the first server had cleared need not be alive for the second."""
+    sealed = World().tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
+    for other, value in ((IDENTITY, "there"), (IDENTITY + 1, MISSING)):
+        world = World()
+        steps = read(world.tier, world.store, "key")
+        next(steps)
+        steps.send([Reply([1_000, sealed], IDENTITY)])
+        with pytest.raises(StopIteration) as stop:
+            steps.send([Reply([[hex_id(GENERATION - 1), None]], other)])
+        assert stop.value.value == value
+
+
+def test_value_found_alive_at_the_second_question_is_replaced_under_its_own_id(world: World) -> None:
+    """A failover behind a proxy in between brings its generation back: it is there, and not nothing."""
+    sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
+    found = world.run(
+        find(world.tier, world.store, "key"),
+        [1_000, sealed, [hex_id(GENERATION), None]],
+        [[hex_id(GENERATION - 1), None]],
+    )
+    assert (found.value, found.version, found.wid) == ("there", 5, 5)
 
 
 # -- tags
@@ -165,6 +192,20 @@ def test_payment_without_a_thread_is_tried_again(world: World, monkeypatch: pyte
     assert not paying.is_set()
     upkeep.vouched(0)
     assert paying.wait(20.0)
+
+
+def test_new_epoch_of_a_lane_that_was_met_before_is_told_the_list_of_shards(world: World) -> None:
+    """The server may have set back what it was told, and who comes later is to find it. Once, and not at the first."""
+    asked: list[bool] = []
+    world.tier.outdated = lambda: asked.append(True)
+    upkeep = Upkeep(world.tier, None)  # type: ignore[arg-type]  # nothing is paid
+    upkeep.forked(0, EPOCH, {})
+    upkeep.vouched(0)
+    assert not asked
+    upkeep.forked(0, EPOCH + 1, {EPOCH: 3})
+    upkeep.vouched(0)
+    upkeep.vouched(0)
+    assert asked == [True]
 
 
 def test_token_is_waited_for_until_it_is_applied(world: World) -> None:

@@ -267,16 +267,54 @@ def test_probation_is_dark_when_the_lane_is() -> None:
     assert store.get("k") is None
 
 
-def test_announced_write_with_tags_is_not_spared() -> None:
-    """It depends on a lane of its own, so that there is no probation for it: an older message drops it."""
+def tagged_store() -> Store[Any, Any]:
+    """A store whose lane 1 stands for lane 0 and a tag."""
     store: Store[Any, Any] = Store(10, lanes=2)
     store.lane_attach(0, SERVER)
     for lane in (0, 1):
         store.lane_vouch(lane, NEVER)
-    write = announced(store)
-    assert store.finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))
-    assert store["k"] == "value"
-    assert store.apply(0, BEFORE, ["k"]) == 1
-    write = announced(store)
-    store.apply(0, BEFORE, ["k"])
-    assert not store.finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))
+    return store
+
+
+def test_announced_write_with_tags_is_spared_too_before_its_reply_or_after_it() -> None:
+    """It is on the probation of the lane that it depends on, until its message comes."""
+    for is_before in (True, False):
+        store = tagged_store()
+        write, under = announced(store), (1, store.lane_stamp(1))
+        if is_before:
+            store.apply(0, BEFORE, ["k"])
+        assert store.finish(write, "value", MINE, NEVER, identity=SERVER, under=under)
+        if not is_before:
+            assert store.apply(0, BEFORE, ["k"]) == 0
+        assert store["k"] == "value"
+        store.apply(0, MINE, ["k"])
+        for lane in (0, 1):
+            store.lane_vouch(lane, NEVER)
+        assert store["k"] == "value"
+        store.lane_suspect(1)
+        assert store.get("k") is None
+        store.check_invariants()
+
+
+def test_announced_write_with_tags_that_was_spared_is_suspect_after_a_heartbeat_or_a_change_of_a_tag() -> None:
+    """Whether that comes before its reply or after it. A heartbeat reaches the lane before what depends on it."""
+    events = {
+        "the lane's heartbeat": lambda store: store.lane_vouch(0, NEVER),
+        "both": lambda store: (store.lane_vouch(0, NEVER), store.lane_vouch(1, NEVER)),
+        "a tag": lambda store: store.lane_suspect(1),
+    }
+    for name, happen in events.items():
+        store = tagged_store()
+        write, under = announced(store), (1, store.lane_stamp(1))
+        store.apply(0, BEFORE, ["k"])
+        happen(store)
+        store.finish(write, "value", MINE, NEVER, identity=SERVER, under=under)
+        assert (name, store.get("k")) == (name, None)
+        assert store.suspect("k") == (MINE, "value", 1)
+    for name in ("both", "a tag"):
+        store = tagged_store()
+        write = announced(store)
+        store.finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))
+        store.apply(0, BEFORE, ["k"])
+        events[name](store)
+        assert (name, store.get("k")) == (name, None)

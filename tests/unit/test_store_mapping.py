@@ -103,6 +103,26 @@ def test_keys_that_differ_are_two_keys_whatever_their_hashes(one: Any, other: An
     store.check_invariants()
 
 
+def test_ints_of_every_length_are_told_apart_and_found_by_whatever_equals_them() -> None:
+    """The hash of most ints is taken from the object; what is found is what a dict finds."""
+    edges = [0, 1, 2**15, 2**30, 2**45, 2**60, 2**61 - 1, 2**61, 2**62, 2**63, 2**64, 2**90]
+    numbers = sorted({sign * (edge + step) for edge in edges for step in (-1, 0, 1) for sign in (1, -1)})
+    assert len({hash(number) for number in numbers}) < len(numbers)
+    store = local_store(None)
+    for number in numbers:
+        store[number] = str(number)
+    for number in numbers:
+        again = int(str(number))
+        assert store[number] == store[again] == store.get(again) == str(number)
+        assert again in store
+        assert store.get(float(number)) == {one: str(one) for one in numbers}.get(float(number))
+    assert store.hit_dict([int(str(number)) for number in numbers], []) == {one: str(one) for one in numbers}
+    assert store.get(2**30 + 7) is None
+    assert store[True] == "1"
+    assert len(store) == len(numbers)
+    store.check_invariants()
+
+
 @pytest.mark.parametrize(
     "pair",
     [

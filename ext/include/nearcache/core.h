@@ -127,32 +127,54 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     return old;
 }
 
+/* Move an entry between a lane and its probation. What is suspect stays so; the stamp there is read before that is looked
+ * at, for see lanes_suspect. */
+static inline void core_move(core_t *core, uint32_t ref, uint32_t to)
+{
+    entry_t *entry = &core->table.slab[ref];
+    const lane_t *lane = core->lanes->lane;
+    uint32_t stamp = lane_stamp_first(&lane[to]);
+
+    entry->stamp = stamp - (entry->stamp == lane_stamp(&lane[entry->lane]) ? 0 : 1);
+    entry->lane = (uint16_t)to;
+}
+
 /* The message of the entry's own write has come: from now on it is an entry like others. */
 static inline void core_hear(core_t *core, uint32_t ref)
 {
     entry_t *entry = &core->table.slab[ref];
-    const lane_t *lane = core->lanes->lane;
     uint32_t count = core->lanes->count;
 
     entry->flags = 0;
     if (entry->lane >= count) {
-        int is_current = entry->stamp == lane_stamp(&lane[entry->lane]);
-        entry->lane = (uint16_t)(entry->lane - count);
-        entry->stamp = lane_stamp(&lane[entry->lane]) - (is_current ? 0 : 1);
+        core_move(core, ref, entry->lane - count);
     }
 }
 
 /* A message of others has spared the entry, whose own is still to come: see lanes_t. */
 static inline void core_spare(core_t *core, uint32_t ref)
 {
-    entry_t *entry = &core->table.slab[ref];
+    uint32_t lane = core->table.slab[ref].lane;
+
+    if (lane < core->lanes->count) {
+        core_move(core, ref, lane + core->lanes->count);
+    }
+}
+
+/* What an operation brought is an own write whose message is still to come. If a message of others has spared it, the item
+ * goes on the probation of the lane that it is entered under, which may be another than the operation's. That one's stamp is
+ * read first: a heartbeat moves the operation's probation before any that depends on it. */
+static inline void core_await(const core_t *core, const op_t *op, item_t *item)
+{
     const lane_t *lane = core->lanes->lane;
     uint32_t count = core->lanes->count;
+    uint32_t probation = lane_stamp_first(&lane[item->lane + count]);
+    int is_current = item->stamp == lane_stamp(&lane[item->lane]) && op->stamp1 == lane_stamp(&lane[op->lane + count]);
 
-    if (entry->lane < count) {
-        int is_current = entry->stamp == lane_stamp(&lane[entry->lane]);
-        entry->lane = (uint16_t)(entry->lane + count);
-        entry->stamp = lane_stamp(&lane[entry->lane]) - (is_current ? 0 : 1);
+    item->flags = ENTRY_UNHEARD;
+    if (op->spared) {
+        item->lane = (uint16_t)(item->lane + count);
+        item->stamp = probation - (is_current ? 0 : 1);
     }
 }
 

@@ -29,7 +29,10 @@
 
 #include "memory.h"
 
-enum { INDEX_STEPS = 4 }; /* bits of a slot for the steps, where refs leave so many */
+enum {
+    INDEX_STEPS = 4, /* bits of a slot for the steps, where refs leave so many */
+    INDEX_GLANCE = 4 /* slots that are looked at together; so many, less one, stand empty behind the last */
+};
 
 /* What a hit does not read. */
 typedef struct {
@@ -47,14 +50,15 @@ typedef struct {
     uint32_t tags; /* those that are the tag's */
     uint32_t step; /* one step from home, 1 << shift; the greatest number of steps means "or more" */
     uint32_t shift;
+    uint32_t steps[INDEX_GLANCE]; /* 0, 1, ... steps */
 } index_t;
 
 /* The index of a table that owns no memory: one slot, always empty, never written to. */
-static const uint32_t table_nothing[1] = {0};
+static const uint32_t table_nothing[INDEX_GLANCE] = {0};
 
 static inline size_t index_bytes(const index_t *index)
 {
-    return ((size_t)index->mask + 1) * sizeof(uint32_t);
+    return ((size_t)index->mask + INDEX_GLANCE) * sizeof(uint32_t);
 }
 
 static inline void index_free(index_t *index)
@@ -71,6 +75,7 @@ static inline index_t index_shape(uint32_t capacity)
     uint64_t slots = 16;
     uint64_t refs = 16;
     uint32_t shift = 32 - INDEX_STEPS;
+    index_t index = {0};
 
     while (slots * 2 < (uint64_t)capacity * 3) {
         slots *= 2;
@@ -79,12 +84,15 @@ static inline index_t index_shape(uint32_t capacity)
         refs *= 2;
     }
     shift = refs >> shift == 0 ? shift : (uint32_t)__builtin_ctzll(refs);
-    return (index_t){NULL,
-                     (uint32_t)(slots - 1),
-                     (uint32_t)(refs - 1),
-                     (((uint32_t)1 << shift) - 1) & ~(uint32_t)(refs - 1),
-                     (uint32_t)1 << shift,
-                     shift};
+    index.mask = (uint32_t)(slots - 1);
+    index.refs = (uint32_t)(refs - 1);
+    index.tags = (((uint32_t)1 << shift) - 1) & ~(uint32_t)(refs - 1);
+    index.step = (uint32_t)1 << shift;
+    index.shift = shift;
+    for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
+        index.steps[i] = i << shift;
+    }
+    return index;
 }
 
 /* -- sizes ------------------------------------------------------------------------------------------------ */
@@ -124,23 +132,22 @@ static inline uint32_t index_pattern_at(const index_t *index, uint32_t tag, uint
     return index_pattern(index, tag) + ((steps < most ? steps : most) << index->shift);
 }
 
-/* The ref of the first entry that may have this tag. 0 says nothing: too far from home, it is not looked for. */
+/* The ref of an entry that may have this tag; it may also be one that no entry has. 0 says nothing: where it is far from
+ * home, or beyond the last slot, an entry is not looked for.
+ *
+ * How far from home a slot lies is unpredictable, and a branch on it would be mispredicted for every third look-up. So
+ * several slots are compared at once. Should two of them match, which is rare, their refs are mixed up. */
 static inline uint32_t index_glance(const index_t *index, uint32_t tag)
 {
-    uint32_t at = tag & index->mask;
-    uint32_t sought = index_pattern(index, tag);
+    const uint32_t *home = &index->slots[tag & index->mask];
+    uint32_t pattern = index_pattern(index, tag);
+    uint32_t found = 0;
 
-    for (;;) {
-        uint32_t slot = index->slots[at];
-        if ((slot ^ sought) <= index->refs) {
-            return slot ^ sought;
-        }
-        at = (at + 1) & index->mask;
-        sought += index->step;
-        if (slot == 0 || sought < index->step) {
-            return 0;
-        }
+    for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
+        uint32_t differ = home[i] ^ (pattern + index->steps[i]);
+        found |= differ <= index->refs ? differ : 0;
     }
+    return found;
 }
 
 /* The next ref that an entry with this tag may have; 0: there is none. `*at` is `tag` at first. */

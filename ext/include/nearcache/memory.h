@@ -170,6 +170,12 @@ static inline void *memory_new(size_t bytes)
     return block;
 }
 
+/* Ask for a line before it is read. Any address will do. */
+static inline void memory_prefetch(const void *line)
+{
+    __builtin_prefetch(line);
+}
+
 /* Give a block back; NULL is nothing. `bytes` is what was asked for. */
 static inline void memory_free(void *block, size_t bytes)
 {

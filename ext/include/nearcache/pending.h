@@ -67,6 +67,12 @@ static inline uint32_t lane_stamp(const lane_t *lane)
     return __atomic_load_n(&lane->stamp, __ATOMIC_RELAXED);
 }
 
+/* Its stamp, of one lane before that of another: see lanes_suspect. */
+static inline uint32_t lane_stamp_first(const lane_t *lane)
+{
+    return __atomic_load_n(&lane->stamp, __ATOMIC_ACQUIRE);
+}
+
 static inline int64_t lane_fresh_until(const lane_t *lane)
 {
     return __atomic_load_n(&lane->fresh_until_ns, __ATOMIC_RELAXED);
@@ -79,7 +85,7 @@ static inline uint64_t lane_identity(const lane_t *lane)
 
 static inline void lane_suspect(lane_t *lane)
 {
-    __atomic_fetch_add(&lane->stamp, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&lane->stamp, 1, __ATOMIC_ACQ_REL);
 }
 
 static inline void lane_vouch(lane_t *lane, int64_t until_ns)
@@ -121,8 +127,11 @@ static inline void lanes_vouch(lanes_t *lanes, uint32_t lane, int64_t until_ns)
     lane_vouch(&lanes->lane[lane], until_ns);
 }
 
+/* The probation's stamp moves before the lane's and after it: an entry that is moved meanwhile, either way, gets a stamp from
+ * before, or is seen to be suspect. */
 static inline void lanes_suspect(lanes_t *lanes, uint32_t lane)
 {
+    lane_suspect(lanes_probation(lanes, lane));
     lane_suspect(&lanes->lane[lane]);
     lane_suspect(lanes_probation(lanes, lane));
 }

@@ -12,7 +12,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from ..bus import GrowingListener
 from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError, ShardUnavailableError
@@ -20,6 +20,8 @@ from ..keys import slot_of
 from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
+from .records import Record
+from .records import newest as newest_of
 
 if TYPE_CHECKING:
     from ..loading import Tier
@@ -30,30 +32,6 @@ MOST_LANES: Final = 128
 #: Keys of one SCAN.
 _SCANNED: Final = b"1000"
 _log: Final = logging.getLogger("nearcache")
-
-
-class Record(NamedTuple):
-    """What a lane has recorded: version and fingerprint, and the ring itself if it is there and can be read."""
-
-    shard: str
-    text: bytes
-    ring: Ring | None
-
-    @property
-    def described(self) -> str:
-        """What people read in errors."""
-        return (
-            f"version {self.text.decode(errors='replace')} of some other list" if self.ring is None else str(self.ring)
-        )
-
-
-def _newest(records: list[Record]) -> Record | None:
-    """Return the record of the newest version, of a shard that is still one if there is any."""
-
-    def age(record: Record) -> tuple[int, bool]:
-        return version_in(record.text)[0], record.ring is not None and record.text == record.ring.text
-
-    return max(records, key=age, default=None)
 
 
 class Membership:
@@ -91,7 +69,7 @@ class Membership:
         records = self._records(zip(self.numbers, replies, strict=True))
         with self._lock:
             self._agree(records)
-            if any(record.text != self.ring.text or record.ring is None for record in records):
+            if not all(record.says(self.ring) for record in records):
                 self._tell(self.ring, self.numbers, strict=False)
 
     def question(self, number: int) -> Exchange:
@@ -196,7 +174,7 @@ class Membership:
     def _agree(self, records: list[Record]) -> None:
         """Take the version in use, if it is one of a list that this process was started with."""
         mine = self.ring.old
-        newest = _newest(records)
+        newest = newest_of(records)
         if newest is not None and newest.text != self.ring.text and version_in(newest.text)[1]:
             theirs = newest.ring
             if theirs is None or theirs.text != newest.text:
@@ -288,7 +266,7 @@ class Membership:
         before = self.ring
         if not self._agreed:
             self._agree(records)
-        newest = _newest(records)
+        newest = newest_of(records)
         if newest is None:
             return
         version = version_in(newest.text)[0]
@@ -298,7 +276,7 @@ class Membership:
             self._advance(newest.ring, seen=newest.text == newest.ring.text)
         elif version == self.ring.version and version_in(newest.text)[1] and newest.text != self.ring.text:
             raise self._refusal(newest.shard, newest.described)
-        elif any(record.text != self.ring.text or record.ring is None for record in records):
+        elif not all(record.says(self.ring) for record in records):
             self._tell(self.ring, self.numbers, strict=False)
         if self.ring is not before:
             self._hurry()
@@ -352,6 +330,8 @@ class Membership:
     def _tell(self, ring: Ring, names: Iterable[str], *, strict: bool) -> None:
         """Have lanes record a ring.
 
+        One that is left and has lost its record meanwhile may have been told in passing, as those that stay are.
+
         Raises:
             ReshardError: One did not answer, though it is ``strict``; or has been told otherwise.
         """
@@ -368,7 +348,7 @@ class Membership:
             said = reply if isinstance(reply, ShardError) else reply.values[0]
             if isinstance(said, Exception):
                 silent[name] = said
-            elif said[0] == (ring.text if name in staying else ring.left):
+            elif said[0] == ring.text or (said[0] == ring.left and name not in staying):
                 self._agreed = True
             else:
                 self._compare(ring, Record(name, said[0], self._readable(said[1])))

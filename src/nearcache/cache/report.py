@@ -159,6 +159,7 @@ class LaneStats:
         forgotten: Changed keys that a failover now could not repair any more, for there were too many in a minute.
         heartbeat: From sending a heartbeat to its answer: what an invalidation takes at most to be noticed.
         lag: From the start of a write of this process to hearing its message, of a few writes a second.
+        revalidated, dropped, poisoned: As in :class:`CoherenceStats`.
     """
 
     name: str
@@ -178,6 +179,9 @@ class LaneStats:
     lag: Durations
     withheld: int = 0
     withheld_s: float = 0.0
+    revalidated: int = 0
+    dropped: int = 0
+    poisoned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +392,7 @@ def coherence_stats(counters: dict[str, int], sampler: Sampled | None, lanes: li
     return CoherenceStats(
         **{name: sum(getattr(lane, name) for lane in lanes) for name in summed},
         revalidated=counters["revalidated"],
-        dropped=counters["suspects_dropped"],
+        dropped=counters["dropped"],
         poisoned=counters["poisoned"],
         hits_withheld=counters["withheld"],
         checks=0 if sampler is None else sampler.checks,

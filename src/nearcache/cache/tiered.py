@@ -294,6 +294,7 @@ class TieredCache(MovingCache[K, V]):
             heartbeat=durations(lane.round_trips),
             lag=durations(self._tier.lags[number]),
             **asdict(lane.counters),
+            **asdict(self._tier.judged[number]),
         )
 
     def health(self) -> Health:

@@ -50,6 +50,9 @@ class FreezingCodec(ValueCodec):
 
     __slots__ = ()
 
+    def _plain(self, max_value: int) -> None:  # noqa: ARG002
+        return None  # what is written may be encoded already
+
     def _usual(self, max_value: int) -> None:  # noqa: ARG002
         return None  # what is read has to be frozen as well
 

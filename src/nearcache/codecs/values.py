@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from nearcache._envelopes import sealed
@@ -67,7 +68,7 @@ class ValueCodec:
         ConfigError: The pickle codec without a guard: it would execute what anybody wrote.
     """
 
-    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "failures", "max_value", "usual")
+    __slots__ = ("_codec", "_codec_id", "_compressor", "_guard", "_scope", "failures", "max_value", "plain", "usual")
 
     def __init__(
         self,
@@ -92,10 +93,18 @@ class ValueCodec:
         #: What reads an envelope without flags: number and ``decode`` of the codec, and the most bytes of a payload.
         #: None: it takes more than that.
         self.usual = self._usual(max_value)
+        #: What writes such an envelope: number of the codec, what encodes a value within the limit, and the limit. Or
+        #: None.
+        self.plain = self._plain(max_value)
         self.max_value = max_value
 
     def _usual(self, max_value: int) -> tuple[int, Callable[[Payload, int], Any], int] | None:
         return None if self._guard is not None else (self._codec_id, self._codec.decode, max_value)
+
+    def _plain(self, max_value: int) -> tuple[int, Callable[[Any], tuple[bytes, int]], int] | None:
+        if self._guard is not None or self._compressor is not None:
+            return None
+        return self._codec_id, partial(_payload, self._codec, max_value), max_value
 
     def encode(self, value: Any) -> Encoded:
         """Return ``value`` encoded, to be sealed as often as its generation has to be corrected.
@@ -104,17 +113,14 @@ class ValueCodec:
             UnencodableValueError: The codec does not take it.
             ValueTooLargeError: The payload is longer than ``max_value``, before it is compressed.
         """
-        payload, schema = self._codec.encode(value)
-        return self._shrink(payload, schema)
+        return self._shrink(*_payload(self._codec, self.max_value, value))
 
     def encode_failure(self, error: Exception) -> Encoded:
         """Return an error of a loader encoded, if errors are remembered. Raises as :meth:`encode`."""
         assert self.failures is not None
-        return self._shrink(*self.failures.encode(error))._replace(flags=FLAG_NEGATIVE)
+        return self._shrink(*_payload(self.failures, self.max_value, error))._replace(flags=FLAG_NEGATIVE)
 
     def _shrink(self, payload: bytes, schema: int) -> Encoded:
-        if len(payload) > self.max_value:
-            raise ValueTooLargeError(len(payload), self.max_value, "max_value")
         if self._compressor is not None:
             body = self._compressor.compress(payload)
             if body is not None:
@@ -220,3 +226,11 @@ class ValueCodec:
         if envelope.flags & FLAG_TOUCHED:
             head = bytes((head[0], head[1] & ~FLAG_TOUCHED)) + bytes(head[2:])
         return guard.open(envelope.key_id, context_of(self._scope, key), head, envelope.payload)
+
+
+def _payload(codec: Codec | FailureCodec, most: int, value: Any) -> tuple[bytes, int]:
+    """Return the payload of a value, and its schema. Raises as :meth:`ValueCodec.encode`."""
+    payload, schema = codec.encode(value)
+    if len(payload) > most:
+        raise ValueTooLargeError(len(payload), most, "max_value")
+    return payload, schema

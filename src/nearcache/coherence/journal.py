@@ -29,11 +29,8 @@ BATCH_KEYS: Final = 128
 _BATCH_BYTES: Final = 60_000
 
 
-class _Change(NamedTuple):
-    epoch: int
-    seq: int
-    at_ns: int
-    keys: Sequence[bytes] | None
+#: Epoch, number, instant, keys. A bare tuple of what the collector need not look at is not looked at either.
+_Change = tuple[int, int, int, Sequence[bytes] | None]
 
 
 class Debt(NamedTuple):
@@ -94,17 +91,18 @@ class Journal:
                 self._lose(keys)
             return False
         changes = self._changes
-        changes.append(_Change(epoch, seq, now_ns, keys))
-        self._size += _size(keys)
+        changes.append((epoch, seq, now_ns, keys))
+        self._size += 1 if keys is None else len(keys)
         self.newest = (epoch, seq)
         if self._owed:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:
                 if self._owed.get(key, since + 1) <= since:
                     del self._owed[key]
-        while changes[0].at_ns < now_ns - KEEP_NS:
-            self._size -= _size(changes.popleft().keys)
+        oldest_ns = now_ns - KEEP_NS
+        while changes[0][2] < oldest_ns:
+            self._size -= _size(changes.popleft()[3])
         while self._size > self._limit:
-            forgotten = _size(changes.popleft().keys)
+            forgotten = _size(changes.popleft()[3])
             self._size -= forgotten
             self.forgotten += forgotten
         return True
@@ -140,18 +138,19 @@ class Journal:
         changes, self._changes = self._changes, deque()
         buried: set[int] = set()
         for change in changes:
-            is_current = change.epoch == epoch and epoch not in (ends or ())
-            if is_current or self._survives(change.epoch, change.seq):
+            made, seq, _, keys = change
+            is_current = made == epoch and epoch not in (ends or ())
+            if is_current or self._survives(made, seq):
                 self._changes.append(change)
-            elif ends is None or (change.epoch in self._buried and change.epoch not in ends):
+            elif ends is None or (made in self._buried and made not in ends):
                 # Dead with the record that it was made in. But a replica that has not heard of the new record may
                 # become primary, and the old one be back.
-                buried.add(change.epoch)
+                buried.add(made)
                 self._changes.append(change)
             else:
-                self._lose(change.keys)
+                self._lose(keys)
         self._buried = buried
-        self._size = sum(_size(change.keys) for change in self._changes)
+        self._size = sum(_size(keys) for *_, keys in self._changes)
         return self.replayed - replayed
 
     # -- what is owed
@@ -218,11 +217,13 @@ class Journal:
                 del self._owed[key]
 
     def after_fork(self) -> None:
-        """In the child: the parent goes on paying its own debts, and remembers its own changes."""
+        """In the child: the parent goes on remembering its own changes.
+
+        Both go on owing what is owed: the child must not read it before it is paid, and the parent may end at once, as
+        it does where a process becomes a daemon. To invalidate twice does no harm.
+        """
         self._changes.clear()
         self._size = 0
-        self._owed.clear()
-        self._clear_owed = 0
 
 
 def _size(keys: Sequence[bytes] | None) -> int:

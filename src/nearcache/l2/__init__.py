@@ -7,7 +7,7 @@ from .clustering import ClusterDriver
 from .clustermap import NOWHERE
 from .driver import Driver, ListenerLink
 from .introduction import Introduction
-from .scripts import STAGE_BYTES, Script, stage
+from .scripts import STAGE_BYTES, STAGING, Script, stage
 from .scripts import load as load_script
 from .shard import ShardStatus
 from .task import WAIT, Command, Exchange, Extended, Reply
@@ -15,6 +15,7 @@ from .task import WAIT, Command, Exchange, Extended, Reply
 __all__ = [
     "NOWHERE",
     "STAGE_BYTES",
+    "STAGING",
     "WAIT",
     "BreakerSettings",
     "ClusterDriver",

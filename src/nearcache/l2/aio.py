@@ -102,21 +102,28 @@ class AsyncDriver:
     async def _carry_out_all(
         self, tasks: list[Task], deadline_ns: int, on_reply: Callable[[int, Reply | ShardError], None] | None
     ) -> None:
-        """Each on a connection of its own, so that a shard that does not answer holds up no other."""
+        """Each on a connection of its own, so that a shard that does not answer holds up no other.
+
+        ``on_reply`` may add tasks to the list.
+        """
         loop = asyncio.get_running_loop()
 
         async def carry_out(place: int, task: Task) -> None:
             await self._carry_out(task, deadline_ns)
             if on_reply is not None:
+                known = len(tasks)
                 on_reply(place, task.outcome())
+                for further in range(known, len(tasks)):
+                    await carry_out(further, tasks[further])
 
         parts = [loop.create_task(carry_out(place, task)) for place, task in enumerate(tasks)]
         try:
             await asyncio.gather(*parts)
         except BaseException:
-            for part, task in zip(parts, tasks, strict=True):
+            for part in parts:
                 part.cancel()
-                task.abandon()  # now: nobody waits for the part to do it
+            for task in tasks:
+                task.abandon()  # now: nobody waits for the parts to do it
             raise
 
     async def _carry_out(self, task: Task, deadline_ns: int) -> None:

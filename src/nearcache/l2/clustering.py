@@ -17,7 +17,7 @@ from .clustermap import NOWHERE, ClusterMap
 from .connection import Connection
 from .driver import Driver
 from .introduction import Introduction, say
-from .routing import REDIRECTS, Refresh, Router, Send
+from .routing import REDIRECTS, Batch, Refresh, Router, Send
 from .task import Exchange, Reply, Task, pack
 
 
@@ -90,13 +90,23 @@ class ClusterDriver(Driver):
                 results: list[Reply | ShardError] = stop.value
                 return results
             if isinstance(request, Send):
-                tasks = [Task(self._shards[b.place], b.commands, b.data, None) for b in request.batches]
-                self._rounds(tasks, deadline_ns, request.on_reply)
-                answer = [task.outcome() for task in tasks]
+                answer = self._send(request, deadline_ns)
             elif isinstance(request, Refresh):
                 answer = self.refresh(deadline_ns)
             elif self._closing.wait(request.seconds):
                 raise ClosedError("the cache was closed")
+
+    def _send(self, request: Send, deadline_ns: int) -> list[Reply | ShardError]:
+        tasks = list(map(self._task, request.batches))
+
+        def heard(number: int, answer: Reply | ShardError) -> None:
+            tasks.extend(map(self._task, request.on_reply(number, answer)))
+
+        self._rounds(tasks, deadline_ns, heard)
+        return [task.outcome() for task in tasks]
+
+    def _task(self, batch: Batch) -> Task:
+        return Task(self._shards[batch.place], batch.commands, batch.data, None)
 
     def refresh(self, deadline_ns: int) -> ShardError | None:
         """Have the nodes asked where lanes are. Takes no longer than connecting may, whatever time the call has.

@@ -12,7 +12,7 @@ from ..loops import wake
 from .aio import AsyncDriver
 from .clustering import ClusterDriver, leads_on
 from .clustermap import NOWHERE
-from .routing import OnReply, Refresh, Send
+from .routing import Refresh, Send
 from .task import Command, Exchange, Reply, Task, pack
 
 
@@ -44,7 +44,8 @@ class AsyncClusterDriver(AsyncDriver):
             lane, commands = exchanges[0]
             place = driver.router.place_of(lane)
             if place != NOWHERE:
-                answered = (await self._send([(place, commands, pack(commands))], deadline_ns))[0]
+                tasks = [self._task(place, commands, pack(commands))]
+                answered = (await self._finish(tasks, deadline_ns))[0]
                 if not leads_on(answered):
                     return [answered]
         course = driver.router.course(exchanges, deadline_ns, answered, place, on_reply)
@@ -57,8 +58,7 @@ class AsyncClusterDriver(AsyncDriver):
                 return results
             answer = None
             if isinstance(request, Send):
-                batches = [(b.place, b.commands, b.data) for b in request.batches]
-                answer = await self._send(batches, deadline_ns, request.on_reply)
+                answer = await self._send(request, deadline_ns)
             elif isinstance(request, Refresh):
                 answer = await _in_thread(lambda: driver.refresh(deadline_ns))
             else:
@@ -66,18 +66,17 @@ class AsyncClusterDriver(AsyncDriver):
                 await asyncio.wait((future,), timeout=request.seconds)
                 self._check_open()
 
-    async def _send(
-        self,
-        batches: Sequence[tuple[int, Sequence[Command], bytes]],
-        deadline_ns: int,
-        on_reply: OnReply | None = None,
-    ) -> list[Reply | ShardError]:
-        pools = self._loops.here()
-        tasks = []
-        for place, commands, data in batches:
-            pool = pools.of(place, self._driver.shard(place))
-            tasks.append(Task(pool.shard, commands, data, None, pool))
-        return await self._finish(tasks, deadline_ns, on_reply)
+    async def _send(self, request: Send, deadline_ns: int) -> list[Reply | ShardError]:
+        tasks = [self._task(b.place, b.commands, b.data) for b in request.batches]
+
+        def heard(number: int, answer: Reply | ShardError) -> None:
+            tasks.extend(self._task(b.place, b.commands, b.data) for b in request.on_reply(number, answer))
+
+        return await self._finish(tasks, deadline_ns, heard)
+
+    def _task(self, place: int, commands: Sequence[Command], data: bytes) -> Task:
+        pool = self._loops.here().of(place, self._driver.shard(place))
+        return Task(pool.shard, commands, data, None, pool)
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

@@ -24,7 +24,7 @@ from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection, TlsConnection
 from .introduction import Introducing
 from .shard import Shard, ShardStatus
-from .task import Command, Exchange, Reply, Task, pack
+from .task import Command, Exchange, Reply, Task, laid_out, pack
 from .transfer import ask, run
 
 
@@ -237,7 +237,7 @@ class Driver:
 
     def _short(self, shard: Shard, commands: Sequence[Command], now: int, deadline_ns: int) -> Reply | ShardError:
         """Carry out one exchange: the short way if possible, else through ``_rounds``."""
-        data = pack(commands)
+        data = laid_out(commands)
         task = None
         if shard.breaker.quiet:
             connection = None
@@ -250,12 +250,12 @@ class Driver:
                         free, connection = connection, None
                         shard.pool.put(free)
                         return Reply(answer, free.identity)
-                    task = Task(shard, commands, data, answer)
+                    task = Task(shard, commands, pack(commands), answer)
             except BaseException:
                 if connection is not None:
                     shard.pool.discard(connection)
                 raise
-        task = task or Task(shard, commands, data, None)
+        task = task or Task(shard, commands, pack(commands), None)
         self._rounds([task], deadline_ns)
         return task.outcome()
 
@@ -268,10 +268,12 @@ class Driver:
         """Give every task its result.
 
         A round never waits for a connection while it holds others: two calls that hold what the other waits for would
-        both wait until their deadlines. So a task that finds its pool exhausted is left for the next round.
+        both wait until their deadlines. So a task that finds its pool exhausted is left for the next round. So are
+        tasks that ``on_reply`` adds to the list.
         """
         pending = tasks
         while pending:
+            known = len(tasks)
             try:
                 self._begin(pending, deadline_ns)
                 under_way = {task.flow: task for task in pending if task.flow is not None}
@@ -281,11 +283,13 @@ class Driver:
                     task.settle(time_left=self._clock() < deadline_ns)
                     if on_reply is not None and task.result is not None:
                         on_reply(tasks.index(task), task.result)
+                        if len(tasks) > known:
+                            break  # those under way go on with the next round
             except BaseException:
-                for task in pending:
+                for task in tasks:
                     task.abandon()
                 raise
-            pending = [task for task in pending if task.result is None]
+            pending = [task for task in tasks if task.result is None]
 
     def _begin(self, pending: list[Task], deadline_ns: int) -> None:
         """Send what can be sent now: on idle connections first, so that those are answered while others are made."""

@@ -58,14 +58,15 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Carry out these at the same time. Answer: a Reply or ShardError for each.
+    """Carry out these at the same time. Answer: a Reply or ShardError for each, and for those that were added.
 
     Attributes:
-        on_reply: May be called with the number of a batch and its answer as soon as that is there. None: nobody asks.
+        on_reply: May be called with the number of a batch and its answer as soon as that is there. Returns batches
+            that are to be carried out beside those that are under way, and are counted on from them.
     """
 
     batches: list[Batch]
-    on_reply: OnReply | None = None
+    on_reply: Callable[[int, Reply | ShardError], list[Batch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +235,40 @@ class Router:
         if not batches:
             return
         dealt: set[int] = set()
+        followed: set[int] = set()
 
         def deal_out(number: int, answer: Reply | ShardError) -> None:
             if number not in dealt:
                 dealt.add(number)
                 self._deal_out(batches[number], answer)
 
-        def deal_out_early(number: int, answer: Reply | ShardError) -> None:
+        def deal_out_early(number: int, answer: Reply | ShardError) -> list[Batch]:
             # Of a leg that is in several batches, what one of them says means something only beside the others.
             legs = [leg for leg, _, _ in batches[number].shares]
-            if tell is not None and not any(leg.asks for leg in legs):
-                deal_out(number, answer)
+            if any(leg.asks for leg in legs):
+                return []
+            deal_out(number, answer)
+            if tell is not None:
                 tell.all_done(legs)
+            further = self._follow([leg for leg in legs if id(leg) not in followed])
+            followed.update(id(leg) for batch in further for leg, _, _ in batch.shares)
+            batches.extend(further)
+            return further
 
-        answers = yield Send(batches, None if tell is None else deal_out_early)
+        answers = yield Send(list(batches), deal_out_early)
         for number, answer in enumerate(answers):
             deal_out(number, answer)
+
+    def _follow(self, legs: list[_Leg]) -> list[Batch]:
+        """Return what sends on those that have moved, while others are waited for."""
+        by_place: dict[int, list[tuple[_Leg, list[int]]]] = {}
+        for leg in legs:
+            place = self.map.places[leg.lane]
+            is_moved = leg.result is None and leg.last is not None and leg.last.code == "MOVED" and not leg.asks
+            if is_moved and place not in (NOWHERE, leg.place):
+                leg.place = place
+                by_place.setdefault(place, []).append((leg, list(leg.due)))
+        return [self._batch(place, shares) for place, shares in by_place.items()]
 
     def _batch(self, place: int, shares: list[tuple[_Leg, list[int]]]) -> Batch:
         identity = self._shards[place].identity

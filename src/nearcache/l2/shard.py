@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .._asking import Pieces
 from ..clocks import Clock
 from ..errors import CacheError, ShardError, ShardUnavailableError
 from ..options import Endpoint
@@ -104,7 +105,7 @@ class Shard:
             # A server that was demoted and promoted again, without a restart, has another identity on new connections,
             # and what came over an old one could never be kept.
             current = connection.term == self._term and connection.identity == self._peer.identity
-            young = now - connection.used_ns < _IDLE_NS and commands[0][0].__class__ is not Script
+            young = now - connection.used_ns < _IDLE_NS and not _is_script(commands)
             if current and (young or not connection.is_stale()):
                 connection.used_ns = now
                 return connection
@@ -245,3 +246,8 @@ class Shard:
             self.name, self.breaker.state, self.breaker.retry_in_ns(), self._last_error, len(self.pool),
             self.pool.in_use, *self._peer,
         )  # fmt: skip
+
+
+def _is_script(commands: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether a request may be one that cannot be sent a second time."""
+    return isinstance(commands, Pieces) or commands[0][0].__class__ is Script

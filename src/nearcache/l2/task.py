@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
+from .._asking import Pieces
 from .._asking import pack as pack_words
 from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
@@ -224,7 +225,7 @@ class Task:
 
 def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
     """Return the bytes of the commands; ``in_full``: the first use of each script carries its source."""
-    if isinstance(commands, Commands):
+    if isinstance(commands, (Commands, Pieces)):
         return commands.data
     if type(commands) is Extended:
         return pack(commands.commands) + pack([commands.last])
@@ -233,6 +234,11 @@ def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
         commands = [_in_full(command, known) for command in commands]
     packed: bytes = pack_words(commands, Script, hiredis.pack_command)
     return packed
+
+
+def laid_out(commands: Sequence[Command]) -> bytes | Pieces:
+    """The same, but a large value that can be sent from where it lies stays there."""
+    return commands if isinstance(commands, Pieces) else pack(commands)
 
 
 def _in_full(command: Command, known: set[bytes]) -> Command:

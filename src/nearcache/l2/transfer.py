@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import hiredis
 
+from .._asking import Pieces
 from ..clocks import Clock
 from .connection import CHUNK, Connection
 
@@ -104,14 +105,14 @@ class Flow:
         self.failure = self.failure or failure
 
 
-def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list[Any] | Flow:
+def ask(connection: Connection, data: bytes | Pieces, count: int, seconds: float) -> list[Any] | Flow:
     """Send a request and return its replies, if all goes as usual; else the flow as it stands.
 
     As usual means: sent in one piece, answered in time, no error among the replies.
     """
     line = connection.line
     if line is None:
-        return _ask_reader(connection, data, count, seconds)
+        return _ask_reader(connection, whole(data), count, seconds)
     values: list[Any] = []
     failure: Exception | None = None
     try:
@@ -119,11 +120,16 @@ def ask(connection: Connection, data: bytes, count: int, seconds: float) -> list
             return values
     except OSError as error:
         failure = error
-    flow = Flow(connection, data, count)
+    flow = Flow(connection, whole(data), count)
     flow.sent, flow.heard, flow.values, flow.failure = line.sent, line.heard, values, failure
     if failure is None:
         _resume(flow, line.rest(), ended=line.ended)
     return flow
+
+
+def whole(data: bytes | Pieces) -> bytes:
+    """Return a request in one piece."""
+    return data.data if isinstance(data, Pieces) else data
 
 
 def _resume(flow: Flow, rest: bytes, *, ended: bool) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
+from .._putting import said
 from ..errors import NotReplicatedError, ShardError
 from ..l2 import WAIT, Command, Exchange, Reply, Script
-from .replies import words
+from .replies import STORED
 from .steps import Steps
 from .tier import Tier
 
@@ -21,8 +22,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CHANGES: Final = frozenset({"set", "invalidate", "clear", "take", "touch"})
-#: Those of them that may have nothing to change, or no room; then their answer does not begin with 1.
-_REFUSABLE: Final = frozenset({"set", "touch"})
 
 
 def confirmed(steps: Callable[P, Steps[T]]) -> Callable[P, Steps[T]]:
@@ -84,7 +83,9 @@ def _is_made(command: Command, answer: Any) -> bool:
     script = command[0]
     if not isinstance(script, Script) or script.name not in _CHANGES or isinstance(answer, ShardError):
         return False
-    return script.name not in _REFUSABLE or int(words(answer)[0]) == 1
+    if script.name == "set":
+        return said(answer).status == STORED
+    return script.name != "touch" or int(answer[0]) == 1  # there may be nothing to touch
 
 
 def _taken(

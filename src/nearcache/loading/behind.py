@@ -22,7 +22,7 @@ from ..keys import decode_key
 from ..l2 import Exchange
 from ..placement import LaneNames
 from .acking import confirmed
-from .replies import answer, errors_in
+from .replies import REFUSED, STORED, answer, errors_in
 from .steps import Steps
 from .swapping import find
 from .tier import Owned, Tier, hex_id, new_id
@@ -59,15 +59,14 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, 
         was_here = store.delete(name)
         for _ in range(_ATTEMPTS):
             command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", b"")
-            reply = yield from put(tier, lane, [command], way)
-            status, current, *rest = reply.values[-1]
-            if int(status) == 1:
-                tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
+            heard, _ = yield from put(tier, lane, [command], way)
+            if heard.status == STORED:
+                tier.acknowledge(lane, heard.epoch, heard.seq, (encoded,), since)
                 store.finish(op, None, 0, 0)
                 tier.count(invalidations=1)
-                return was_here or int(rest[3]) > 0
-            generation = int(current, 16)
-            if int(status) == 2:
+                return was_here or heard.existed > 0
+            generation = heard.generation
+            if heard.status == REFUSED:
                 store.abandon(op, drop=True)
                 return None
     except BaseException as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .._putting import said
 from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
@@ -17,12 +18,12 @@ from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .acking import confirmed
 from .aging import Times, judge
-from .replies import words
+from .replies import FULL, STORED
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
-from .ways import DIRECT, FULL, Way, wait_for_room
-from .writing import on_hold, set_commands
+from .ways import DIRECT, Way, wait_for_room
+from .writing import set_commands
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
 CHUNK_KEYS: Final = 128
@@ -142,16 +143,18 @@ def _write_round(
         if isinstance(result, ShardError):
             tier.count(errors=1)
             outcome.fail(chunk, result)
-        elif int(result[0]) == 1:
-            tier.acknowledge(chunk.shard, result[2], result[3], chunk.encoded, chunk.since)
+            continue
+        heard = said(result)
+        if heard.status == STORED:
+            tier.acknowledge(chunk.shard, heard.epoch, heard.seq, chunk.encoded, chunk.since)
             outcome.stored.extend(chunk.names)
-            _finish(tier, store, chunk, values, on_hold(result[4]), identity)
+            _finish(tier, store, chunk, values, heard.held, identity)
             if way.room is not None:
                 way.room.wake()
-        elif int(result[0]) == FULL and way.room is not None:
+        elif heard.status == FULL and way.room is not None:
             chunk.full_since_ns = chunk.full_since_ns or tier.clock()
             try:
-                yield from wait_for_room(tier, chunk.shard, way.room, int(result[2]), chunk.full_since_ns)
+                yield from wait_for_room(tier, chunk.shard, way.room, heard.length, chunk.full_since_ns)
                 again.append(chunk)
             except BacklogFullError as error:  # nothing was done, so nothing is owed
                 outcome.fail(chunk, error)
@@ -159,7 +162,7 @@ def _write_round(
                     store.abandon(op, drop=True)
                 chunk.ops.clear()
         else:
-            chunk.generation, chunk.full_since_ns = int(result[1], 16), 0
+            chunk.generation, chunk.full_since_ns = heard.generation, 0
             again.append(chunk)
     return again
 
@@ -169,7 +172,7 @@ def _finish(
     store: Store[Any, Any],
     chunk: _Chunk,
     values: Mapping[Any, Any] | None,
-    held: set[int],
+    held: frozenset[int],
     identity: int,
 ) -> None:
     """A chunk is in L2, but for the keys that are on hold: let L1 keep it."""
@@ -313,7 +316,7 @@ def _last(reply: Reply, start: int, end: int) -> tuple[Any, int]:
     """The answer to the last of these commands, or the first error among them."""
     values = reply.values[start:end]
     error = next((value for value in values if isinstance(value, ShardError)), None)
-    return error or words(values[-1]), reply.identity
+    return error or values[-1], reply.identity
 
 
 def _open(tier: Tier, store: Store[Any, Any], chunk: _Chunk) -> None:

@@ -142,10 +142,9 @@ def _settle(
         answer(reply)
         raise  # nobody knows what that is
     hits, misses, size_bytes, poisoned, revalidated_now = counts
-    tier.count(
-        hits=hits, misses=misses, bytes_read=size_bytes, poisoned=poisoned, revalidated=revalidated_now,
-        suspects_dropped=len(changed),
-    )  # fmt: skip
+    tier.count(hits=hits, misses=misses, bytes_read=size_bytes)
+    if poisoned or revalidated_now or changed:
+        tier.judge(share.lane, poisoned=poisoned, revalidated=revalidated_now, dropped=len(changed))
     if tier.sampler is not None:
         for read in share.reads:
             if read.key in found:
@@ -171,7 +170,9 @@ def _settle_rest(
         suspect = share.suspect(place)
         if suspect is None:
             encoded = share.encoded[place]
-            taken = yield from accept(tier, store, share.lane, encoded, body, pttl_ms, generation, start_ns)
+            taken = yield from accept(
+                tier, store, share.lane, encoded, body, pttl_ms, generation, start_ns, identity=reply.identity
+            )
             op.due = taken.due
             keep(tier, store, op, taken, len(body or b""), reply.identity)
             if taken.value is not MISSING and not isinstance(taken.value, Absent):
@@ -182,11 +183,12 @@ def _settle_rest(
                 tier, store, share.lane, wid, pttl_ms, body, generation, start_ns
             )
             if not deadline_ns:
-                tier.count(suspects_dropped=1)
+                tier.judge(share.lane, dropped=1)
                 changed.append(place)
                 continue
             store.confirm(op, wid, deadline_ns, reply.identity, under)
-            tier.count(hits=1, revalidated=1)
+            tier.count(hits=1)
+            tier.judge(share.lane, revalidated=1)
             found[op.key] = value
         share.note(place, found.get(op.key, MISSING))
     share.resolve(tier.lock)

@@ -145,12 +145,13 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
         generation = tier.generation_in(shard, reply.values[2])
     elif reply.identity != tier.lanes[shard].identity:
         generation = None  # another server than that whose messages are heard: it may have been cleared since
-    found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns)
+    identity = reply.identity
+    found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns, identity=identity)
     op.due = found.due
     if flight is not None and found.value is MISSING:
         flight.op = None  # before this read ends: who comes now may wait for what its load begins next
     size = len(data) if data is not None else 0
-    keep(tier, store, op, found, size, reply.identity)
+    keep(tier, store, op, found, size, identity)
     return found.value
 
 
@@ -158,7 +159,7 @@ def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, 
     """Let L1 keep what a GET found, if the protocol allows."""
     if found.wid:
         if not op.storable:
-            tier.count(poisoned=1)
+            tier.judge(op.lane, poisoned=1)
         if isinstance(found.value, Absent):
             note(store, op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
             return
@@ -178,10 +179,12 @@ def accept(
     start_ns: int,
     *,
     strict: bool = False,
+    identity: int = 0,
 ) -> Steps[Found]:
     """Judge what a GET returned.
 
     Args:
+        identity: Of the server that returned it; 0: unknown.
         strict: Whether a value of which nobody can tell whether its tags are current is an error, and not absent:
             for who would put another in its place.
     Raises:
@@ -200,7 +203,7 @@ def accept(
         wid, written_in, whole_ms = peek_ids(data)
         if written_in != generation:
             # Our view of the generation may be older than the envelope: ask once more before calling it dead.
-            generation = yield from current_generation(tier, lane)
+            generation = yield from current_generation(tier, lane, identity)
         if written_in != generation:
             tier.count(misses=1)
             return _NOTHING
@@ -250,10 +253,11 @@ def _revalidate(
     generation = tier.generation_in(lane, fields)
     deadline_ns, under = yield from revalidated(tier, store, lane, wid, pttl_ms, header, generation, start_ns)
     if not deadline_ns:
-        tier.count(suspects_dropped=1)
+        tier.judge(lane, dropped=1)
         return False
     store.confirm(op, wid, deadline_ns, reply.identity, under)
-    tier.count(hits=1, revalidated=1)
+    tier.count(hits=1)
+    tier.judge(lane, revalidated=1)
     return True
 
 
@@ -314,7 +318,9 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
     return not tags or (yield from are_current(tier, store, tags))
 
 
-def current_generation(tier: Tier, shard: int) -> Steps[int | None]:
-    """Ask the lane record for its generation."""
+def current_generation(tier: Tier, shard: int, identity: int = 0) -> Steps[int | None]:
+    """Ask the lane record for its generation: that of this server, if one is named, for another's says nothing."""
     reply = answer((yield [Exchange(shard, [tier.ask_generation(shard)])])[0])
+    if identity not in (0, reply.identity):
+        return None
     return tier.generation_in(shard, reply.values[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from .. import changes
 from .._asking import has_error
@@ -14,6 +14,11 @@ from ..options import MOST_TAGS
 #: There is no value. Not ``None``, which is one.
 MISSING: Final = changes.MISSING
 
+#: What the script ``set`` answers first: it is stored, the mode refused it, or the queue has no room.
+STORED: Final = 1
+REFUSED: Final = 2
+FULL: Final = 3
+
 #: What follows the key in a GETRANGE that fetches a value's header: without and with its tags.
 HEADER_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE - 1))
 TAGGED_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE + 10 + 1 + 16 * MOST_TAGS - 1))
@@ -24,11 +29,6 @@ def answer(reply: Reply | ShardError) -> Reply:
     if isinstance(reply, Reply) and not has_error(reply.values, ShardError):
         return reply
     raise errors_in(reply)[0]
-
-
-def words(said: Any) -> list[Any]:
-    """Return the elements of a script's answer, which comes as a list or, where it brings no value, as one text."""
-    return said.split(b" ") if said.__class__ is bytes else said
 
 
 def errors_in(reply: Reply | ShardError) -> list[ShardError]:

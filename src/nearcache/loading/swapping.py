@@ -21,7 +21,7 @@ from ..l2 import Exchange
 from .acking import confirmed
 from .aging import Times, judge, passed_on
 from .reading import accept, keep
-from .replies import MISSING, TAGGED_RANGE, answer
+from .replies import MISSING, REFUSED, STORED, TAGGED_RANGE, answer
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
 from .tier import Tier, hex_id, new_id
@@ -113,9 +113,11 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
         commands = [(b"PTTL", value_name), (b"GET", value_name), tier.ask_generation(lane)]
         reply = answer((yield [Exchange(lane, commands)])[0])
         pttl_ms, data, fields = reply.values
-        generation = tier.generation_in(lane, fields)
-        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
-        keep(tier, store, op, found, len(data or b""), reply.identity)
+        generation, identity = tier.generation_in(lane, fields), reply.identity
+        found = yield from accept(
+            tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True, identity=identity
+        )
+        keep(tier, store, op, found, len(data or b""), identity)
         outcome = found.value
         return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException:
@@ -128,11 +130,14 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
 def _there(
     value: Any, under: tuple[int, int] | None, data: bytes | None, generation: int | None, pttl_ms: int, start_ns: int
 ) -> There:
-    """Put together what is known, with the ids as the script reads them."""
-    wid = 0
-    if data is not None and len(data) >= 20 and int.from_bytes(data[12:20], "big") == generation:
+    """Put together what is known, with the ids as the script reads them.
+
+    A value that counts is there, whatever generation was read beside it: that was asked for once more.
+    """
+    wid, counts = 0, value is not MISSING
+    if data is not None and len(data) >= 20 and (counts or int.from_bytes(data[12:20], "big") == generation):
         wid = int.from_bytes(data[4:12], "big")
-    if value is MISSING or isinstance(value, Absent) or data is None:
+    if not counts or isinstance(value, Absent) or data is None:
         return There(MISSING, 0, wid)
     return There(value, wid, wid, passed_on(data, pttl_ms), start_ns, peek_tags(data), under)
 
@@ -167,19 +172,18 @@ def _store(
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
             args = (tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms)
-            reply = yield from put(tier, lane, set_commands(*args, mode=mode, keep=keeps and not soft_ms, way=way), way)
-            status, current, *rest = reply.values[-1]
-            if int(status) == 1:
-                tier.count_write(len(sealed))
-                tier.acknowledge(lane, rest[0], rest[1], (encoded,), since)
+            commands = set_commands(*args, mode=mode, keep=keeps and not soft_ms, way=way)
+            heard, identity = yield from put(tier, lane, commands, way)
+            if heard.status == STORED:
+                tier.stored(lane, heard, encoded, since, len(sealed))
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                store.finish(op, value, 0 if rest[2] else op.wid, deadline_ns, len(sealed), reply.identity, under)
-                return not rest[2]  # on hold
-            generation = int(current, 16)
-            if int(status) == 2:
+                store.finish(op, value, 0 if heard.held else op.wid, deadline_ns, len(sealed), identity, under)
+                return not heard.held
+            generation = heard.generation
+            if heard.status == REFUSED:
                 store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
-                data, pttl_ms = rest
+                data, pttl_ms = heard.envelope, heard.pttl_ms
                 found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
                 return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException as error:

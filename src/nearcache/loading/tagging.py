@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from .._placement import fnv1a64
+from .._putting import said
 from .._store import Op, Store
 from ..codecs import Encoded, peek_ids
 from ..coherence import TAG_KEY
@@ -24,7 +25,7 @@ from ..freshness import ENDLESS_MS
 from ..l2 import Exchange, Reply
 from .acking import confirmed
 from .proof import prove, proven
-from .replies import HEADER_RANGE, answer, words
+from .replies import HEADER_RANGE, REFUSED, STORED, answer
 from .steps import Steps
 from .tier import Tier, hex_id, new_id
 
@@ -218,15 +219,15 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
         reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
-        status, there, *rest = words(reply.values[0])
-        if int(status) == 1:
-            tier.acknowledge(tag.lane, rest[0], rest[1], (tag.key,), since)
+        heard = said(reply.values[0])
+        if heard.status == STORED:
+            tier.acknowledge(tag.lane, heard.epoch, heard.seq, (tag.key,), since)
             tier.remember_tag(tag.key, tier.clock())
             deadline_ns = tier.deadline_ns(start_ns, ENDLESS_MS, ENDLESS_MS)
             tier.tags.finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
             return op.wid
-        if int(status) == 2:  # somebody else made it meanwhile
+        if heard.status == REFUSED:  # somebody else made it meanwhile
             tier.tags.abandon(op, drop=False)
-            return peek_ids(rest[0])[0]
-        generation = int(there, 16)
+            return peek_ids(heard.envelope or b"")[0]
+        generation = heard.generation
     raise ServerReplyError(tier.shard_names[tag.lane], f"GENERATION changed {_ATTEMPTS} times during one write")

@@ -22,11 +22,13 @@ from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..placement import Placement, layout
 from .births import Births
+from .counters import Judged, L2Counters
 from .ears import Deaf, Ears, Witness
 from .stale import StaleCopies
 from .versions import TagStore, Versions
 
 if TYPE_CHECKING:
+    from .._putting import Said
     from .sampling import Sampler
 
 #: How long a lease lasts, unless it is renewed: so long a dead loader keeps the others waiting.
@@ -54,34 +56,6 @@ def new_id() -> int:
 def hex_id(number: int) -> bytes:
     """Return an id as Redis holds it: 16 hexadecimal digits."""
     return b"%016x" % number
-
-
-@dataclass(slots=True)
-class L2Counters:
-    """What this process asked of L2 and of the loader since the cache was opened."""
-
-    hits: int = 0
-    misses: int = 0
-    errors: int = 0
-    undecodable: int = 0
-    forged: int = 0
-    revalidated: int = 0
-    stale: int = 0
-    writes: int = 0
-    invalidations: int = 0
-    loads: int = 0
-    load_errors: int = 0
-    unchanged: int = 0
-    surplus: int = 0
-    withheld: int = 0
-    unremembered: int = 0
-    fills_refused: int = 0
-    repaid: int = 0
-    suspects_dropped: int = 0
-    unreplicated: int = 0
-    poisoned: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
 
 
 class Leased(NamedTuple):
@@ -216,7 +190,7 @@ class Tier(Versions):
         self.overtaken_ns = 0
         self.derived = Derived(self.most_lanes)
         self.sampler: Sampler | None = None
-        self.lags = [Histogram() for _ in range(lanes)]
+        self.lags, self.judged = [Histogram() for _ in range(lanes)], [Judged() for _ in range(lanes)]
         self._lag_due_ns = 0
         self._timed: deque[int] = deque()
         self.adopted: dict[int, int] = {}  # shard -> the server that was told last
@@ -269,6 +243,14 @@ class Tier(Versions):
             for name, amount in amounts.items():
                 setattr(self.counters, name, getattr(self.counters, name) + amount)
 
+    def judge(self, lane: int, *, revalidated: int = 0, dropped: int = 0, poisoned: int = 0) -> None:
+        """Count what became of results and of suspects, by lane and altogether: lanes come and go."""
+        with self.lock:
+            for judged in (self.judged[lane], self.counters):
+                judged.revalidated += revalidated
+                judged.dropped += dropped
+                judged.poisoned += poisoned
+
     def count_unreadable(self, error: DecodeError) -> None:
         """Count a value that counts as absent because it cannot be read, and report the first one of its kind."""
         kind = "forged" if isinstance(error, ForgedError) else "undecodable"
@@ -292,7 +274,7 @@ class Tier(Versions):
             self.witness.loaded_alone(wid)
 
     def acknowledge(
-        self, lane: int, epoch: bytes, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
+        self, lane: int, epoch: bytes | int, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
     ) -> bool:
         """A change of these keys (None: a clear) is in the server, as this number of this epoch.
 
@@ -301,10 +283,20 @@ class Tier(Versions):
         Returns:
             Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
         """
+        place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
         if self.observed is not None:
-            self.observed.observe(lane, (int(epoch, 16), int(seq)))
+            self.observed.observe(lane, place)
         with self.lock:
-            return self.journals[lane].note(int(epoch, 16), int(seq), encoded, self.clock(), since)
+            return self.journals[lane].note(*place, encoded, self.clock(), since)
+
+    def stored(self, lane: int, said: Said, encoded: bytes, since: int, size_bytes: int) -> None:
+        """A value of so many bytes is in the server: :meth:`count_write` and :meth:`acknowledge` in one."""
+        if self.observed is not None:
+            self.observed.observe(lane, (said.epoch, said.seq))
+        with self.lock:
+            self.counters.writes += 1
+            self.counters.bytes_written += size_bytes
+            self.journals[lane].note(said.epoch, said.seq, (encoded,), self.clock(), since)
 
     def serial(self, lane: int) -> int:
         """What comes to be owed on a lane from now on has a higher serial."""

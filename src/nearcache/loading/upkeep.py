@@ -45,7 +45,7 @@ class Upkeep:
     def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
         """Owe again what the lane's new primary does not know of."""
         self._tier.forked(lane, epoch, ends)
-        if ends is None and lane in self._met:  # a record made anew does not say in full which shards there are
+        if lane in self._met:  # a record made anew, or set back, need not say in full which shards there are
             self._untold.add(lane)
         self._met.add(lane)
 

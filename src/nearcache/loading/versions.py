@@ -14,6 +14,7 @@ from ..keys import slot_of
 from ..l2 import Command
 from ..placement import ClusterPlacement, LaneNames, Placement
 from ..rings import Ring, Shards, admits
+from .counters import Judged
 
 if TYPE_CHECKING:
     import threading
@@ -22,19 +23,14 @@ if TYPE_CHECKING:
 
 
 class Newest:
-    """Which tier is in use now. Shared by all versions.
-
-    Attributes:
-        moved: Whether any key has ever moved.
-    """
+    """Which tier is in use now. Shared by all versions."""
 
     def __init__(self, tier: Any) -> None:
         self.tier = tier
-        self.moved = False
 
     def is_astray(self, lane: int, encoded: bytes) -> bool:
         """Whether a key is not read at this lane any more."""
-        return self.moved and self.tier.table[slot_of(encoded)] != lane
+        return bool(self.tier.has_moved and self.tier.table[slot_of(encoded)] != lane)
 
 
 class Versions:
@@ -53,6 +49,7 @@ class Versions:
         outdated: Called when a lane is found to be ahead of this process.
         agreed: Called when a lane is found to have what this process has.
         has_moved: Whether any key has ever moved.
+        has_changed: Whether there has ever been a change that had a middle.
     """
 
     # What the tier has.
@@ -60,6 +57,7 @@ class Versions:
     lanes: list[Lane]
     journals: list[Journal]
     lags: list[Histogram]
+    judged: list[Judged]
     adopted: dict[int, int]
     bound_ns: int
     lock: threading.RLock
@@ -78,7 +76,7 @@ class Versions:
         self.outdated: Callable[[], None] = _nothing
         self.agreed: Callable[[], None] = _nothing
         self._newest = Newest(self)
-        self.has_moved = False
+        self.has_moved = self.has_changed = False
         self._versions: weakref.WeakSet[Any] = weakref.WeakSet([self])
 
     @property
@@ -120,8 +118,8 @@ class Versions:
         self._versions.add(tier)
         if tier.other is not None:
             self.changing[tier.ring] = tier
+            self.share(has_changed=True)
         if tier.table != self.table:
-            self._newest.moved = True
             self.share(has_moved=True)
         self._newest.tier = tier
         return tier
@@ -143,11 +141,13 @@ class Versions:
             self.shard_names.append(name)
             self.journals.append(Journal())
             self.lags.append(Histogram())
+            self.judged.append(Judged())
             self.lanes.append(Lane(self.bound_ns))
             return
         self.shard_names[number] = name
         self.journals[number] = Journal()
         self.lags[number] = Histogram()
+        self.judged[number] = Judged()
         self.lanes[number] = Lane(self.bound_ns)
         self.adopted.pop(number, None)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from .._putting import Said, said
 from ..errors import BacklogFullError
 from ..flights import Signal
-from ..l2 import Command, Exchange, Reply
-from .replies import answer, words
+from ..l2 import Command, Exchange
+from .replies import FULL, STORED, answer
 from .steps import Await, Steps
 from .tier import Tier, new_id
 
-#: What ``set`` answers when the queue is full.
-FULL: Final = 3
 #: Pauses of who waits for room in a queue: the first and the longest, in seconds.
 _FIRST_S: Final = 0.005
 _LONGEST_S: Final = 0.1
@@ -58,8 +57,10 @@ def queued(room: Room) -> Way:
     return Way(b"Q%d:" % room.most, room)
 
 
-def put(tier: Tier, lane: int, commands: list[Command], way: Way) -> Steps[Reply]:
+def put(tier: Tier, lane: int, commands: Sequence[Command], way: Way) -> Steps[tuple[Said, int]]:
     """Have commands carried out whose last is ``set``; wait for room in the queue if there is none.
+
+    Returns what that has answered, and the identity of the server.
 
     Raises:
         ShardError: Of the first command that failed.
@@ -68,14 +69,12 @@ def put(tier: Tier, lane: int, commands: list[Command], way: Way) -> Steps[Reply
     since_ns, pause_s = tier.clock(), _FIRST_S
     while True:
         reply = answer((yield [Exchange(lane, commands)])[0])
-        said = reply.values[-1] = words(reply.values[-1])
-        status = int(said[0])
-        if way.room is None or status != FULL:
-            if way.room is not None and status == 1:
+        heard = said(reply.values[-1])
+        if way.room is None or heard.status != FULL:
+            if way.room is not None and heard.status == STORED:
                 way.room.wake()
-            return reply
-        length = int(said[2])
-        pause_s = yield from wait_for_room(tier, lane, way.room, length, since_ns, pause_s)
+            return heard, reply.identity
+        pause_s = yield from wait_for_room(tier, lane, way.room, heard.length, since_ns, pause_s)
 
 
 def wait_for_room(

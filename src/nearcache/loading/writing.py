@@ -6,18 +6,21 @@ arrived in between: the other write may be the later one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from .._putting import Put, Said, said
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
 from ..errors import ServerReplyError, ShardError
-from ..freshness import Life
-from ..l2 import STAGE_BYTES, Command, Exchange, stage
+from ..freshness import ENDLESS_MS, Life
+from ..l2 import STAGE_BYTES, STAGING, Command, Exchange, stage
 from .acking import confirmed
 from .aging import Times, judge
 from .reading import accept
-from .replies import MISSING, answer, errors_in, words
+from .replies import MISSING, REFUSED, STORED, answer, errors_in
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
@@ -49,18 +52,19 @@ def write(
             the key is owed, and will be made up for; where the tier forgives, that is all.
         BacklogFullError: There is no room in the queue. Nothing was changed.
     """
-    shard, encoded = tier.place(name)
-    content = tier.codec.encode(value)
+    lane, encoded = tier.place(name)
     life = tier.freshness.life(ttl_ms)
-    op = Op(name, shard, wid=new_id(), write=True, announced=True)
+    letter = _letter(tier, value, life, tags, way)
+    op = Op(name, lane, wid=new_id(), write=True, announced=True)
     try:
         store.open(op)
-        tier.expect_message(shard, op.wid, tier.clock())
-        tier.writing(op.wid, name, value)
-        under = depend(tier, store, shard, tags) if tags else None
-        stated = (yield from generations(tier, store, tags)) if tags else ()
-        sealing = _Sealing(content, life, stated, under, way)
-        there = yield from _write(tier, store, op, encoded, value, sealing, absent_only)
+        tier.expect_message(lane, op.wid, tier.clock())
+        if tier.witness is not None:
+            tier.writing(op.wid, name, value)
+        if isinstance(letter, _Letter) and tags:
+            letter.under = depend(tier, store, lane, tags)
+            letter.tags = yield from generations(tier, store, tags)
+        there = yield from _write(tier, store, op, encoded, value, letter, life, b"NX" if absent_only else b"", way)
     except BaseException as error:
         if tier.give_up(store, op, encoded, error) and way.room is None:  # what is not queued is not written
             return MISSING
@@ -76,61 +80,108 @@ class _Unread(NamedTuple):
     error: ShardError
 
 
-class _Sealing(NamedTuple):
-    """What an envelope is made of, and what the L1 entry depends on."""
+@dataclass(slots=True)
+class _Letter:
+    """What is sent where it takes more than the usual form, which :class:`Put` makes in compiled code.
+
+    Attributes:
+        content: The value, encoded.
+        tags: The generations that the envelope states.
+        under: What the L1 entry depends on.
+        size_bytes: Of the envelope, once it is sealed.
+    """
 
     content: Encoded
-    life: Life
-    tags: tuple[tuple[int, int], ...]
-    under: tuple[int, int] | None
-    way: Way
+    tags: tuple[tuple[int, int], ...] = ()
+    under: tuple[int, int] | None = None
+    size_bytes: int = 0
+
+
+def _letter(tier: Tier, value: Any, life: Life, tags: tuple[Tag, ...], way: Way) -> Put | _Letter:
+    plain = tier.codec.plain
+    if plain is None or tags or way.room is not None or tier.witness is not None or life.ttl_ms > ENDLESS_MS:
+        return _Letter(tier.codec.encode(value))
+    return Put(value, plain)
+
+
+def _sealed(
+    tier: Tier, lane: int, encoded: bytes, letter: Put | _Letter, wid: int, generation: int, life: Life, mode: bytes,
+    way: Way,
+) -> Sequence[Command]:  # fmt: skip
+    """Return the commands that write it."""
+    ttl_ms, soft_ms = life
+    if not isinstance(letter, _Letter):
+        names, script, mode = tier.names[lane], tier.scripts.set, way.mark + mode
+        letter.seal(names, script, tier.ring, encoded, wid, generation, ttl_ms, soft_ms, mode, STAGING)
+        return letter
+    envelope = tier.codec.seal(
+        letter.content, wid, generation, ttl_ms, key=encoded, tags=letter.tags, soft_ttl_ms=soft_ms
+    )
+    letter.size_bytes = len(envelope)
+    return set_commands(tier, lane, [encoded], [envelope], wid, generation, ttl_ms, mode=mode, way=way)
 
 
 def _write(
-    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, sealing: _Sealing, nx: bool
-) -> Steps[Any]:
-    content, (ttl_ms, soft_ms), tags, under, way = sealing
+    tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, letter: Put | _Letter, life: Life,
+    mode: bytes, way: Way,
+) -> Steps[Any]:  # fmt: skip
     generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
-    mode = b"NX" if nx else b""
     for _ in range(_ATTEMPTS):
-        sealed = tier.codec.seal(
-            content, wid=op.wid, generation=generation, ttl_ms=ttl_ms, key=encoded, tags=tags, soft_ttl_ms=soft_ms
-        )
         start_ns = tier.clock()
-        commands = set_commands(tier, op.lane, [encoded], [sealed], op.wid, generation, ttl_ms, mode=mode, way=way)
+        commands = _sealed(tier, op.lane, encoded, letter, op.wid, generation, life, mode, way)
         if way.room is None:
             reply = answer((yield [Exchange(op.lane, commands)])[0])
+            heard, identity = said(reply.values[-1]), reply.identity
         else:
-            reply = yield from put(tier, op.lane, commands, way)
-        status, there, *rest = words(reply.values[-1])
-        if int(status) == 1:
-            tier.count_write(len(sealed))
-            epoch, seq, held, *_ = rest
-            tier.acknowledge(op.lane, epoch, seq, (encoded,), since)
-            if held:
+            heard, identity = yield from put(tier, op.lane, commands, way)
+        if heard.status == STORED:
+            tier.stored(op.lane, heard, encoded, since, letter.size_bytes)
+            if heard.held:
                 store.finish(op, None, 0, 0)
-                return MISSING
-            deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-            if tier.sampler is not None:
-                tier.sample(op.key)
-            store.finish(op, value, op.wid, deadline_ns, len(sealed), reply.identity, under)
+            else:
+                _keep(tier, store, op, value, letter, life, identity, start_ns)
             return MISSING
-        if int(status) == 2:
-            try:
-                found = yield from accept(
-                    tier, store, op.lane, encoded, rest[0], -1, int(there, 16), start_ns, strict=True
-                )
-            except ShardError as error:
-                tier.count(errors=1)
-                store.abandon(op, drop=True)
-                return _Unread(error)
-            if found.value is not MISSING and not isinstance(found.value, Absent):
-                store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
-                return found.value
+        if heard.status == REFUSED:
+            found = yield from _look(tier, store, op, encoded, heard, start_ns)
+            if found is not MISSING:
+                return found
             # What is there is no value, or one that nobody here can read: this very one is replaced, and no other.
-            mode = b"CAS%016x" % int.from_bytes(rest[0][4:12], "big") if rest[0] is not None else b"NX"
-        generation = int(there, 16)
+            there = heard.envelope
+            mode = b"NX" if there is None else b"CAS%016x" % int.from_bytes(there[4:12], "big")
+        generation = heard.generation
     raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
+
+
+def _keep(
+    tier: Tier, store: Store[Any, Any], op: Op, value: Any, letter: Put | _Letter, life: Life, identity: int,
+    start_ns: int,
+) -> None:  # fmt: skip
+    """It is in the server: let L1 keep it."""
+    ttl_ms, soft_ms = life
+    under = letter.under if isinstance(letter, _Letter) else None
+    if soft_ms:
+        deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+    else:
+        deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
+    if tier.sampler is not None:
+        tier.sample(op.key)
+    store.finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)
+
+
+def _look(tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, heard: Said, start_ns: int) -> Steps[Any]:
+    """Return the value that stood in the way, ``_Unread`` if nobody knows, or MISSING if it is none."""
+    try:
+        found = yield from accept(
+            tier, store, op.lane, encoded, heard.envelope, -1, heard.generation, start_ns, strict=True
+        )
+    except ShardError as error:
+        tier.count(errors=1)
+        store.abandon(op, drop=True)
+        return _Unread(error)
+    if found.value is MISSING or isinstance(found.value, Absent):
+        return MISSING
+    store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
+    return found.value
 
 
 def set_commands(
@@ -250,8 +301,3 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
             return False
         tier.count(repaid=1 if debt.keys is None else len(debt.keys))
     return True
-
-
-def on_hold(listed: bytes) -> set[int]:
-    """Return which keys of a ``set``, counted from 1, were on hold and took no value."""
-    return {int(number) for number in listed.split(b",") if number}

@@ -24,7 +24,8 @@ NAMES: Final = (
 )  # fmt: skip
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384
-_STAGE_MS: Final = b"10000"
+#: The same, and for how many milliseconds.
+STAGING: Final = (STAGE_BYTES, 10_000)
 _INCLUDE: Final = re.compile(rb"^ *-- include ([a-z_]+\.lua)\n", re.MULTILINE)
 
 # What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid),
@@ -88,7 +89,7 @@ def stage(
     for place, envelope in enumerate(envelopes):
         if len(envelope) >= STAGE_BYTES:
             keys.append(b"%bs:%b:%d" % (prefix, wid, place))
-            commands.append((b"SET", keys[-1], envelope, b"PX", _STAGE_MS))
+            commands.append((b"SET", keys[-1], envelope, b"PX", b"%d" % STAGING[1]))
             remaining[place] = b""
     return commands, keys, remaining
 

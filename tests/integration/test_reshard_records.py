@@ -1,0 +1,42 @@
+"""What shards have recorded of the list of shards, and what becomes of it where servers forget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from support.resharding import Servers, change, freeze, lanes_live, step, version
+from support.waiting import wait_until
+
+
+def test_record_that_a_failover_set_back_is_told_anew(servers: Servers, open_at: Callable[..., Any]) -> None:
+    """Every script brings the version along, but not the list: who came later would be refused for ever."""
+    cache = open_at("ab")
+    name = cache._tier.names[0].lane_key
+    with servers["a"].client() as server:
+        wait_until(lambda: server.hget(name, "c") is not None)
+        before = server.hget(name, "c")
+        change(cache, servers, "abc")
+        lanes_live(cache)
+        after = server.hget(name, "c")
+        assert after != before
+        server.hset(name, mapping={"c": before, "e": "1" * 16})  # as the new primary has it when it has been adopted
+        wait_until(lambda: server.hget(name, "c") == after, what="the list is recorded again")
+
+
+def test_shard_that_is_left_and_forgot_that_holds_nobody_up(servers: Servers, open_at: Callable[..., Any]) -> None:
+    """A late heartbeat of one who knows the new version makes a record of its own there."""
+    leader, other = open_at("ab"), open_at("ab")
+    freeze(other)
+    step(leader, servers, "a", 3)
+    step(other, servers, "a", 3)
+    assert version(other) == 3
+    name, ring = leader._tier.names[0].lane_key, leader._membership.ring.following()
+    step(leader, servers, "a", 4)
+    with servers["b"].client() as server:
+        server.delete(name)
+        record = {"e": "1" * 16, "g": "2" * 16, "s": "0", "w": "0" * 16, "r": ring.text}
+        server.hset(name, mapping=record)
+    other._membership._catching_up = False
+    other._membership.outdated()
+    wait_until(lambda: version(other) == 4, what="the other follows")
