@@ -103,13 +103,13 @@ MINUTES ?= 2
 chaos: $(VENV)/.installed $(VENV)/.bench ## break everything, judge every call (TOPOLOGY=single|shards|sentinel|cluster MINUTES=n)
 	@$(REDIS) $(BIN)/python bench/chaos --topology $(TOPOLOGY) --minutes $(MINUTES) $(ARGS)
 
-sanitize: $(VENV)/.built ## the compiled store under AddressSanitizer and UBSan
+sanitize: $(VENV)/.built ## all compiled modules under AddressSanitizer and UBSan
 	@PYTHON=$(BIN)/python .ci/sanitize.sh $(ARGS)
 
-tsan: $(VENV)/.built ## the compiled store without a GIL under ThreadSanitizer, on a Python built for it
+tsan: $(VENV)/.built ## the compiled modules without a GIL under ThreadSanitizer, on a Python built for it
 	@.ci/tsan.sh $(ARGS)
 
-fuzz: $(VENV)/.installed ## libFuzzer on C headers and Python decoders, FUZZ_SECONDS=60 each (ARGS="core frames message"); needs clang
+fuzz: $(VENV)/.installed ## libFuzzer on C headers, decoders and parsers, FUZZ_SECONDS=60 each (ARGS="core frames message"); needs clang
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --only-binary atheris "$(WHEEL)[test,test-values,fuzz]" || \
 	    echo 'make: atheris cannot be installed here; the C headers alone are fuzzed'
 	@PYTHON=$(BIN)/python tests/native/fuzz.sh $(ARGS)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Build the compiled modules with AddressSanitizer and UBSan, with the store's own assertions on, in an environment
-# of their own, and run the unit and stress tests and the native C tests under them. Called by `make sanitize`, which
+# of their own, and run under them the native C tests, the unit and stress tests, and those integration tests that drive
+# what asks, hears and reads many keys, with connections that break at every byte. Called by `make sanitize`, which
 # passes in PYTHON and has built the sdist.
 set -eu
 cd "$(dirname "$0")/.."
@@ -31,10 +32,13 @@ if [ ! -e $venv/.installed ] || [ "$sdist" -nt $venv/.installed ]; then
 fi
 
 paths=
-for path in tests/unit tests/stress; do
-    if [ -d $path ]; then paths="$paths $path"; fi
+for path in tests/unit tests/stress tests/integration/test_coherence.py tests/integration/test_bulk_loaders.py \
+    tests/integration/test_faults_bytes.py tests/integration/test_l2_driver.py; do
+    if [ -e $path ]; then paths="$paths $path"; fi
 done
 # AddressSanitizer keeps freed memory for a while, so that no process's memory stays flat under it.
 flat=tests/stress/test_store_memory.py::test_memory_over_ten_million_operations_stays_flat
+NEARCACHE_REDIS_SERVER=$("$PYTHON" .ci/redis_server.py)
+export NEARCACHE_REDIS_SERVER
 # shellcheck disable=SC2086  # the paths are words
 LD_PRELOAD=$asan PYTHONMALLOC=malloc $venv/bin/pytest -q -p no:cacheprovider --deselect=$flat $paths "$@"

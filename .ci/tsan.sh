@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the thread tests of the store under ThreadSanitizer, on a free-threaded Python that was built under it too. Called
-# by `make tsan`, which has built the sdist. Fails if a test does, or if a data race involves the compiled modules; races
+# Run the thread tests of the compiled modules under ThreadSanitizer, on a free-threaded Python that was built under it
+# too. Called by `make tsan`, which has built the sdist. Fails if a test does, or if a data race involves the compiled modules; races
 # between parts of Python alone are counted and no more.
 set -eu
 cd "$(dirname "$0")/.."
@@ -36,7 +36,8 @@ export PYTHON_GIL=0 PYTHONPATH="$PWD/$packages/site"
 # ThreadSanitizer needs addresses that newer kernels randomise too far.
 status=0
 setarch "$(uname -m)" -R "$python" -m pytest -q -p no:cacheprovider \
-    tests/stress/test_store_freethreaded.py tests/stress/test_store_threads.py "$@" || status=$?
+    tests/stress/test_store_freethreaded.py tests/stress/test_store_threads.py \
+    tests/stress/test_wire_threads.py "$@" || status=$?
 
 ours=0 others=0
 for report in "$reports"/report.*; do

@@ -372,6 +372,8 @@ cdef object read_value(Line self, size_t *at, int depth):
         return OTHER
     body = at[0] + <size_t>(stop - start) + 2
     if start[0] == c"+":
+        if memchr(start, c"\n", <size_t>(stop - start)) != NULL:
+            return OTHER
         at[0] = body
         return PyBytes_FromStringAndSize(start + 1, stop - start - 1)
     if not read_number(start + 1, stop, &number):

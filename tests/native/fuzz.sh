@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fuzz the headers of the C core, and the decoders in Python, with libFuzzer, AddressSanitizer and UBSan: FUZZ_SECONDS (60) for each target, or for those
-# that are named as arguments. What it finds interesting stays in build/fuzz/, where the next run takes it up; an input that
+# Fuzz the headers of the C core, the decoders in Python, and the compiled parsers, with libFuzzer, AddressSanitizer and
+# UBSan: FUZZ_SECONDS (60) for each target, or for those that are named as arguments. What it finds interesting stays in build/fuzz/, where the next run takes it up; an input that
 # breaks something is kept there too, and its name is printed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,10 +24,10 @@ fuzz_python() {
         -verbosity=0 -max_total_time="${FUZZ_SECONDS:-60}" -artifact_prefix="$build/broken_$1_" "$corpus"
 }
 
-for target in ${*:-core scan frames envelope values message}; do
+for target in ${*:-core scan frames envelopes envelope values message replies answers heard}; do
     corpus=$build/corpus_$target
     mkdir -p "$corpus"
-    case $target in envelope | values | message)
+    case $target in envelope | values | message | replies | answers | heard)
         fuzz_python "$target"
         continue
         ;;

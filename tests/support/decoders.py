@@ -18,6 +18,7 @@ from nearcache.codecs.sealing import Encrypter, Signer, key_id_of
 from nearcache.codecs.typed import MsgspecCodec
 from nearcache.coherence.messages import chain_after, pack_message, parse_message, parse_next
 from nearcache.errors import DecodeError, ForgedError
+from support import parsers
 
 KEY = bytes(range(32))
 LIMIT = 1 << 16
@@ -82,11 +83,14 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "envelope": check_envelope,
     "values": check_values,
     "message": check_message,
+    **parsers.TARGETS,
 }
 
 
 def seeds(target: str) -> list[bytes]:
     """Return well-formed inputs to begin with."""
+    if target in parsers.TARGETS:
+        return parsers.seeds(target)
     if target == "message":
         keys = [b"sa", b"i1", b"(2:sa2:i1)", b"!selftest"]
         # All continue the chain that check_message knows, but for the last two, whose ids are not written as ours are.
