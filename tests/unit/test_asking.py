@@ -141,7 +141,10 @@ def test_ask_reads_more_replies_than_fit_at_a_time(ends: tuple[socket.socket, so
 
 
 SAID = st.recursive(
-    st.none() | st.integers(-(2**40), 2**40) | st.binary(max_size=40) | st.integers(9_000, 9_100).map(lambda size: b"v" * size),
+    st.none()
+    | st.integers(-(2**40), 2**40)
+    | st.binary(max_size=40)
+    | st.integers(9_000, 9_100).map(lambda size: b"v" * size),
     lambda inner: st.lists(inner, max_size=4),
     max_leaves=12,
 )
