@@ -283,7 +283,7 @@ MUTANTS: Final = (
         ("tag_update", "load", "get"),
     ),
     Mutant("a token is not waited for", more.tokens_not_waited_for, _DEAF, "I14", _RICHER + 2, _TOKENS),
-    Mutant("a token leaves out what was done", more.tokens_without_own_changes, _DEAF, "I14", _RICHER + 92, _TOKENS),
+    Mutant("a token leaves out what was done", more.tokens_without_own_changes, _DEAF, "I14", _RICHER + 156, _TOKENS),
     Mutant(
         "what did not answer for a token is served",
         more.unanswered_tokens_forgotten,
