@@ -17,7 +17,9 @@ from setuptools import Extension, setup
 DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glob("ext/include/nearcache/*.h"))
 
 # Without debug information, which is most of what a wheel would weigh, and a third of the time that it takes to build.
-COMPILE = ["-O3", "-g0", "-fno-plt", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
+COMPILE = ["-g0", "-fno-plt", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"]
+if "-O" not in os.environ.get("CFLAGS", ""):  # what is said there comes first, and would not hold
+    COMPILE.insert(0, "-O3")
 LINK: list[str] = []
 if SANITIZE := os.environ.get("NEARCACHE_SANITIZE"):
     DEBUG = ["-DNEARCACHE_ASSERT=1", "-DNEARCACHE_MAPPED=0"]
