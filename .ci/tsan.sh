@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run the thread tests of the compiled modules under ThreadSanitizer, on a free-threaded Python that was built under it
-# too. Called by `make tsan`, which has built the sdist. Fails if a test does, or if a data race involves the compiled modules; races
-# between parts of Python alone are counted and no more.
+# too. Called by `make tsan`, which has built the sdist. Fails if a test does, or if a data race involves the compiled
+# modules; races between parts of Python alone are counted and no more.
 set -eu
 cd "$(dirname "$0")/.."
 python=$(.ci/freethreaded.sh tsan)

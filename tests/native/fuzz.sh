@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fuzz the headers of the C core, the decoders in Python, and the compiled parsers, with libFuzzer, AddressSanitizer and
-# UBSan: FUZZ_SECONDS (60) for each target, or for those that are named as arguments. What it finds interesting stays in build/fuzz/, where the next run takes it up; an input that
-# breaks something is kept there too, and its name is printed.
+# UBSan: FUZZ_SECONDS (60) for each target, or for those that are named as arguments. What it finds interesting stays in
+# build/fuzz/, where the next run takes it up; an input that breaks something is kept there too, and its name is printed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

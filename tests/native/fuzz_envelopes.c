@@ -4,19 +4,11 @@
  *     input    [codec: 1 byte] [the data: the rest]
  */
 
-#include <stdio.h>
-#include <stdlib.h>
+#include "check.h"
+
 #include <string.h>
 
 #include "nearcache/envelopes.h"
-
-#define CHECK(condition)                                                   \
-    do {                                                                   \
-        if (!(condition)) {                                                \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                       \
-        }                                                                  \
-    } while (0)
 
 /* A number is read only from the bytes that are written for it: none that is shorter says the same. */
 static void read_number(const char *data, size_t size)

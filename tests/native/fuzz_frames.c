@@ -4,18 +4,9 @@
  *     input    [where the data is cut: 1 byte] [the data: the rest]
  */
 
-#include <stdio.h>
-#include <stdlib.h>
+#include "check.h"
 
 #include "nearcache/frames.h"
-
-#define CHECK(condition)                                                   \
-    do {                                                                   \
-        if (!(condition)) {                                                \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                       \
-        }                                                                  \
-    } while (0)
 
 static bool lies_within(slice_t inner, slice_t outer)
 {

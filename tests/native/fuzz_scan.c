@@ -4,17 +4,9 @@
  *     input    [max_depth: 1 byte] [what the pickle is: the rest]
  */
 
-#include <stdio.h>
+#include "check.h"
 
 #include "nearcache/pickle_scan.h"
-
-#define CHECK(condition)                                                   \
-    do {                                                                   \
-        if (!(condition)) {                                                \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                       \
-        }                                                                  \
-    } while (0)
 
 /* A copy that ends where the heap block does, so that AddressSanitizer sees the first byte read too many. */
 static int scan_copy(const uint8_t *data, size_t size, const scan_rules_t *rules, scan_report_t *report)

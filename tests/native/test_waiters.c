@@ -1,17 +1,8 @@
 /* Tests of waiters.h: nobody may wait for himself, through however many others. */
 
-#include <stdio.h>
-#include <stdlib.h>
+#include "check.h"
 
 #include "nearcache/waiters.h"
-
-#define CHECK(condition) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort(); \
-        } \
-    } while (0)
 
 enum { THREADS = 40, STEPS = 200000 };
 
