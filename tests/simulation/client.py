@@ -164,7 +164,7 @@ class Client:
         if tier.observed is not None:
             self._observing = Observing(tier, request)
             request = self._observing.exchanges
-        if tier.changing:
+        if tier.is_changing:
             self._spread = Spread(tier, request)
             request = self._spread.exchanges
         self._send(request)

@@ -20,8 +20,7 @@ from ..keys import slot_of
 from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
-from .records import Record
-from .records import newest as newest_of
+from .records import Record, newest_of
 
 if TYPE_CHECKING:
     from ..loading import Tier
@@ -271,9 +270,10 @@ class Membership:
             return
         version = version_in(newest.text)[0]
         if version > self.ring.version:
-            if newest.ring is None or newest.text not in (newest.ring.text, newest.ring.left):
+            ring = newest.whole
+            if ring is None:
                 raise self._refusal(newest.shard, newest.described)
-            self._advance(newest.ring, seen=newest.text == newest.ring.text)
+            self._advance(ring, seen=newest.text == ring.text)
         elif version == self.ring.version and version_in(newest.text)[1] and newest.text != self.ring.text:
             raise self._refusal(newest.shard, newest.described)
         elif not all(record.says(self.ring) for record in records):

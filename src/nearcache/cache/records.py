@@ -20,20 +20,22 @@ class Record(NamedTuple):
     ring: Ring | None
 
     @property
+    def whole(self) -> Ring | None:
+        """The ring, if it is the version's own, of a shard that stays or one that goes."""
+        return self.ring if self.ring is not None and self.text in (self.ring.text, self.ring.left) else None
+
+    @property
     def described(self) -> str:
         """What people read in errors."""
-        if self.ring is None or self.text not in (self.ring.text, self.ring.left):
-            return f"version {self.text.decode(errors='replace')} of some other list"
-        return str(self.ring)
+        return str(self.whole) if self.whole else f"version {self.text.decode(errors='replace')} of some other list"
 
     def says(self, ring: Ring) -> bool:
         """Whether it says, in full, that this one is in use."""
         return self.text == ring.text and self.ring is not None and self.ring.text == ring.text
 
 
-def newest(records: Iterable[Record]) -> Record | None:
-    """Return the record of the newest version, of those that are told in full if there is any, and of a shard that is
-    still one."""
+def newest_of(records: Iterable[Record]) -> Record | None:
+    """Return the record of the newest version: one that is told in full, of a shard that stays, if there is any."""
 
     def age(record: Record) -> tuple[int, bool]:
         return version_in(record.text)[0], record.ring is not None and record.text == record.ring.text

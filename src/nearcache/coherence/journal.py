@@ -92,7 +92,7 @@ class Journal:
             return False
         changes = self._changes
         changes.append((epoch, seq, now_ns, keys))
-        self._size += 1 if keys is None else len(keys)
+        self._size += _size(keys)
         self.newest = (epoch, seq)
         if self._owed:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:

@@ -139,7 +139,7 @@ class AsyncRunner:
 
     async def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
         on_reply = request.on_reply if isinstance(request, Exchanges) else None
-        if not (self._tier.has_changed and self._tier.changing):
+        if not self._tier.is_changing:
             replies = await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
         else:
             spread = Spread(self._tier, request)

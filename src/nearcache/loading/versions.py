@@ -80,6 +80,11 @@ class Versions:
         self._versions: weakref.WeakSet[Any] = weakref.WeakSet([self])
 
     @property
+    def is_changing(self) -> bool:
+        """Whether some operation may be under way that has to be heard by two owners."""
+        return self.has_changed and bool(self.changing)  # the latter is dear to ask
+
+    @property
     def now(self) -> Self:
         """The tier of the version that is in use now."""
         tier: Self = self._newest.tier

@@ -59,8 +59,7 @@ def write(
     try:
         store.open(op)
         tier.expect_message(lane, op.wid, tier.clock())
-        if tier.witness is not None:
-            tier.writing(op.wid, name, value)
+        tier.writing(op.wid, name, value)
         if isinstance(letter, _Letter) and tags:
             letter.under = depend(tier, store, lane, tags)
             letter.tags = yield from generations(tier, store, tags)
@@ -159,10 +158,7 @@ def _keep(
     """It is in the server: let L1 keep it."""
     ttl_ms, soft_ms = life
     under = letter.under if isinstance(letter, _Letter) else None
-    if soft_ms:
-        deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-    else:
-        deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
+    deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
     if tier.sampler is not None:
         tier.sample(op.key)
     store.finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)
