@@ -14,6 +14,7 @@ A large value is received into its own bytes object and nowhere else, and sent f
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
@@ -134,6 +135,18 @@ cdef class Line:
         self.large = None
         self.begin = self.end = 0
         return taken
+
+
+def keep_freed(size_t size_bytes):
+    """Have the C library keep what is freed for what is allocated next: at the end of the heap twice as much as this.
+
+    A cache lets go of large values, and takes others of the same kind. glibc as it starts gives the end of the heap back
+    to the kernel when 128 KiB of it are free, and to get it again, page by page, costs more than to receive a value into
+    it. Once a mapped block of some size was freed, it keeps more (mallopt(3), M_MMAP_THRESHOLD), as in any program that
+    has had a large file in memory. What the user has set (``MALLOC_TRIM_THRESHOLD_``) holds. No memory is touched;
+    another C library does what it always does.
+    """
+    PyMem_RawFree(PyMem_RawMalloc(size_bytes))
 
 
 def is_readable(int descriptor):
