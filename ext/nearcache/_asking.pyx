@@ -180,6 +180,8 @@ def pack(commands, script, fallback):
         commands: Tuples of bytes, texts and numbers. One that begins with a script is run by its hash.
         script: The class of scripts; each has its first two words in the protocol, as ``head``.
         fallback: Returns a command in the protocol that has words of other kinds. It may raise.
+    Raises:
+        ValueError: A command has no words.
     """
     cdef list all_words = []
     cdef Py_ssize_t size = 0
@@ -196,6 +198,8 @@ def pack(commands, script, fallback):
 
 cdef list words_of(tuple command, object script, object fallback, Py_ssize_t *size):
     """What a command consists of: how many words, what is in the protocol already, and further words."""
+    if not command:
+        raise ValueError("an empty command: its first word says what to do")
     cdef object first = command[0]
     cdef bint is_script = type(first) is script
     cdef list words = [len(command) + is_script, first.head if is_script else b""]

@@ -229,6 +229,9 @@ def test_pack_writes_what_hiredis_writes() -> None:
     assert pack([(script, 1, 1.5)], Script, hiredis.pack_command) == with_float
     with pytest.raises(TypeError):
         pack([(b"SET", object())], Script, hiredis.pack_command)
+    for empty in ((), None):
+        with pytest.raises(ValueError, match="an empty command"):
+            pack([(b"GET", b"k"), empty], Script, hiredis.pack_command)
 
 
 def test_has_error_looks_at_each_reply() -> None:
