@@ -13,8 +13,6 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
 
-pytestmark = pytest.mark.every_server
-
 HOLDER = """
 import nearcache
 def start(url, **options):
@@ -36,6 +34,7 @@ def exists(server: RedisServer, key: str, kind: str = "v") -> bool:
     return bool(server.cli("EXISTS", f"nc:{{default:0}}:{kind}:s{key}"))
 
 
+@pytest.mark.every_server
 def test_reader_inside_the_window_gets_its_value_and_stores_nothing(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], make_worker: Callable[..., Worker]
 ) -> None:
@@ -79,6 +78,7 @@ def test_load_that_began_before_the_window_is_not_stored(
     assert other.peek("k") is None
 
 
+@pytest.mark.every_server
 def test_holder_that_is_killed_lets_go_by_time(redis_server: RedisServer, make_worker: Callable[..., Worker]) -> None:
     """kill -9 between begin and end: the hold ends by itself."""
     holder, reader = make_worker(HOLDER), make_worker(HOLDER)
