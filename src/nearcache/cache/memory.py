@@ -311,7 +311,7 @@ class MemoryCache(AnsweringCache[K, V]):
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
         self._use()
-        return self.delete(key)
+        return self.erase(key)
 
     def _remove(self, key: Any) -> bool:
         return self.invalidate(key)
@@ -366,7 +366,7 @@ class MemoryCache(AnsweringCache[K, V]):
         def end(_token: bytes) -> None:
             self.delete_many(held)
             if linger_ms:
-                again = threading.Timer(linger_ms / 1000, lambda: [self.delete(key) for key in held])
+                again = threading.Timer(linger_ms / 1000, lambda: [self.erase(key) for key in held])
                 again.daemon = True
                 again.start()
 

@@ -229,6 +229,14 @@ class TieredCache(MovingCache[K, V]):
         """
         raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
 
+    def put(self, key: K, value: V, ttl_ns: int | None = None, size: int = 0) -> None:  # noqa: ARG002
+        """Not offered: this process would have a value that neither Redis nor anybody else has heard of.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a cache on Redis has no put(); store with cache[key] = value, or set()")
+
     # -- many keys
 
     def clear(self) -> None:
