@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CacheError
-from ..loading import hex_id, new_id
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,7 +87,7 @@ class Depth:
         self._look()
         with self._lock:
             if not self._count:
-                self._token = hex_id(new_id())
+                self._token = _new_token()
             self._count += 1
             return self._token
 
@@ -97,7 +96,7 @@ class Depth:
         self._look()
         with self._lock:
             if not self._count:
-                return hex_id(new_id())
+                return _new_token()
             self._count -= 1
             return None if self._count else self._token
 
@@ -110,3 +109,7 @@ class Depth:
         self._lock = threading.Lock()  # a thread that is not here may have held the other one
         self._count = 0
         self._token = b""
+
+
+def _new_token() -> bytes:
+    return os.urandom(8).hex().encode("ascii")
