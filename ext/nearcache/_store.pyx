@@ -551,7 +551,7 @@ cdef class Store:
         cdef bint was_valid
         return remove_local(self, key, CAUSE_DROPPED, &was_valid) != 0
 
-    def delete(self, key):
+    def erase(self, key):
         """Remove the key's entry because its value was changed or removed. Returns whether there was a valid one."""
         cdef bint was_valid
         remove_local(self, key, CAUSE_INVALIDATED, &was_valid)
