@@ -9,6 +9,7 @@ import pytest
 
 import nearcache
 from nearcache.errors import ShardError, ShardListError
+from nearcache.rings import Ring
 from support.redis import RedisServer
 from support.resharding import (
     KEYS,
@@ -40,6 +41,18 @@ def test_open_with_another_list_is_refused_by_name(
     first["k"] = 1
     assert first["k"] == 1
     assert open_at("ba")["k"] == 1
+
+
+def test_open_works_out_once_what_all_shards_have_recorded(
+    open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of a long list take long to make, and there are as many records as shards."""
+    open_at("abc", placement="ring")
+    made: list[Any] = []
+    load = Ring.load
+    monkeypatch.setattr(Ring, "load", lambda content, like: made.append(content) or load(content, like))
+    open_at("bca", placement="ring")
+    assert len(made) == 1
 
 
 def test_open_late_with_the_list_before_or_after_a_change(servers: Servers, open_at: Callable[..., Any]) -> None:

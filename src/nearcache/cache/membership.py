@@ -20,7 +20,7 @@ from ..keys import slot_of
 from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
-from .records import Record, newest_of
+from .records import Reader, Record, newest_of
 
 if TYPE_CHECKING:
     from ..loading import Tier
@@ -44,7 +44,7 @@ class Membership:
     def __init__(self, cache: TieredCache[Any, Any], shards: Shards, tier: Tier) -> None:
         self._cache: weakref.ref[TieredCache[Any, Any]] = weakref.ref(cache)
         self._namespace = cache.settings.namespace
-        self._like = shards.endpoints[0]
+        self._reader = Reader(shards.endpoints[0])
         self._known = {endpoint.name: endpoint for endpoint in shards.endpoints}
         self._script = load_script("ring")
         self._lock = threading.RLock()
@@ -221,7 +221,7 @@ class Membership:
         try:
             version_in(text)
             if content is not None:
-                ring = self._as_known(Ring.load(content, self._like))
+                ring = self._as_known(self._reader.ring(content))
         except ValueError as error:
             self._complain(f"shard {name}: {error}")
         return Record(name, text, ring)
@@ -375,7 +375,7 @@ class Membership:
 
     def _readable(self, content: bytes | None) -> Ring | None:
         try:
-            return None if content is None else Ring.load(content, self._like)
+            return None if content is None else self._reader.ring(content)
         except ValueError:
             return None
 
