@@ -311,12 +311,12 @@ class Checker(Promises, Everywhere):
         self.count("I1")
         if store.lane_fresh_until(lane) <= now - now % TICK_NS:
             self.fail("I2", f"{process} serves {key}={number} although nothing of the lane is vouched for")
-        server = self.followed(process, lane)
+        server, believed = self.followed(process, lane), self.believed(process, lane)
         history = server.history
-        killed = history.killed.get(number)
+        killed = believed.history.killed.get(number)
         if killed is not None and self.world.now - killed[0] > self.profile.bound_ns:
             late = (self.world.now - killed[0]) / MS
-            self.fail("I1", f"{process} serves {key}={number}, dead on {server.name} for {late:.3f} ms")
+            self.fail("I1", f"{process} serves {key}={number}, dead on {believed.name} for {late:.3f} ms")
         end = history.ends.get(number)
         self.not_overdue(process, key, number, history)
         self.tags_hit(process, key, number)
@@ -325,7 +325,7 @@ class Checker(Promises, Everywhere):
         floor = self.floor(process, key)
         self.not_below(process, key, number, floor, server)
         if self.profile.moves:
-            self.current_somewhere(process, key, number, server, self.world.now)
+            self.current_somewhere(process, key, number, believed, self.world.now)
         self.not_before(process, key, number, self.lane_floors(process).get(lane), server)
         if number in history.born:
             self.raise_floor(process, key, server, history.born[number])

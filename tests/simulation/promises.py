@@ -66,6 +66,13 @@ class Promises:
         """Who has answered last, to this client or to one that it waited for; None: nobody was asked."""
         return client.seen[lane][0] if lane in client.seen else client.told.get(lane)
 
+    def believed(self, process: Process, lane: int) -> Server:
+        """Who has vouched for what L1 serves: the server that is heard, and for B after its end, if nobody has told."""
+        bus = process.buses[lane]
+        if bus is not None and bus.server.stopped_ns >= self.world.now - self.profile.bound_ns:
+            return bus.server
+        return self.followed(process, lane)
+
     def new_bit(self) -> int:
         """A number that has not been given to anybody yet, from 1 on."""
         self.bits += 1
@@ -104,8 +111,9 @@ class Promises:
         """L1 has answered with a value that has tags."""
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
-            server = self.followed(process, process.tier.lane_of(encoded))
-            self._tag_within(process, key, number, server, generation, self.world.now - self.profile.bound_ns)
+            lane = process.tier.lane_of(encoded)
+            server, believed = self.followed(process, lane), self.believed(process, lane)
+            self._tag_within(process, key, number, believed, generation, self.world.now - self.profile.bound_ns)
             self._tag_not_below(process, key, number, server, generation, self._floor_of(process, encoded))
 
     def tags_read(
@@ -117,17 +125,23 @@ class Promises:
             encoded = tag_key(hashed)
             lane = client.tier.lane_of(encoded)
             server = self.answerer(client, lane) or self.followed(process, lane)
-            if self._is_believed(process, lane, encoded, generation):
+            if self._is_believed(process, lane, generation, self.world.now):
                 continue
-            if not is_old and not client.joined_load:
-                self._tag_within(process, key, number, server, generation, since_ns - self.profile.bound_ns)
+            oldest_ns = since_ns - self.profile.bound_ns
+            # Until B after a replaced primary has stopped, L1 may go by what it had told.
+            was_believed = self._is_believed(process, lane, generation, oldest_ns)
+            if not is_old and not client.joined_load and not was_believed:
+                self._tag_within(process, key, number, server, generation, oldest_ns)
             self._tag_not_below(process, key, number, server, generation, floors.get(encoded))
 
-    def _is_believed(self, process: Process, lane: int, encoded: bytes, generation: int) -> bool:
-        """Whether a primary that was replaced, and that a process may still hear, has this generation of a tag."""
+    def _is_believed(self, process: Process, lane: int, generation: int, then_ns: int) -> bool:
+        """Whether a primary that was replaced, and that a process may still have heard then, has this generation."""
         shard = process.shards[lane]
         return any(
-            server.running and server is not shard.primary and generation in server.history.alive.get(encoded, ())
+            server.stopped_ns > then_ns
+            and server is not shard.primary
+            and generation in server.history.born
+            and server.history.killed.get(generation, (then_ns,))[0] >= then_ns
             for server in shard.servers
         )
 

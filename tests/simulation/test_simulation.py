@@ -53,6 +53,8 @@ MISTAKEN: Final = {
     60_003_812: "a change that took long was looked for where it had begun",
     60_004_636: "who looked for the list of shards had seen the keys",
     60_002_388: "a process with a list of shards that was over was not started anew",
+    40_001_390: "a load went by a tag's generation on a primary that had just stopped, as it may for B",
+    40_003_015: "a hit was judged by who took over from a primary that had just stopped, and that was heard still",
     20_001_037: "a read that was waited for was judged by another server than the one that had answered it",
 }
 
