@@ -46,6 +46,7 @@ class Promises:
         self._written: dict[tuple[Process, Any], Floor] = {}
         self._promised: dict[tuple[Process, Any], Floor] = {}
         self._lanes: dict[tuple[Process, int], Floor] = {}
+        self._made_ns: dict[int, int] = {}
         self._taken: dict[int, Server] = {}
         self._absent: dict[bytes, list[int]] = {}
 
@@ -91,6 +92,8 @@ class Promises:
 
     def states(self, server: Server, encoded: bytes, number: int, envelope: bytes) -> None:
         """A value is in L2 with these tags. What is older than a tag's change must not state its generation."""
+        if number == COUNTED or number not in self._made_ns:  # zero is loaded, and every time it is the same
+            self._made_ns[number] = self.world.now
         stated = self.stated[number] = peek_tags(envelope)
         version = self._version(number)
         for _, generation in stated if version is not None else ():
@@ -323,6 +326,16 @@ class Promises:
         """Whether word of a shorter life may be on its way."""
         when = history.shortened.get(number)
         return when is not None and self.world.now - when <= self.profile.bound_ns
+
+    def not_older(self, process: Process, key: str, number: int, limit_ns: int, since_ns: int | None = None) -> None:
+        """What was asked for with ``max_age``, then or now, is not older than that; or is stored nowhere yet."""
+        made_ns = self._made_ns.get(number)
+        if made_ns is None:
+            return
+        self.count("I18")
+        age_ns = (self.world.now if since_ns is None else since_ns) - made_ns
+        if age_ns > limit_ns:
+            self.fail("I18", f"{process} has {key}={number}, {age_ns / MS:.3f} ms old, not {limit_ns / MS:.3f} at most")
 
     def not_overdue(self, process: Process, key: str, number: int, history: History) -> None:
         """From its soft end on L1 keeps a value for the life of a lease, and asks again."""

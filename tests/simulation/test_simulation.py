@@ -12,7 +12,7 @@ import pytest
 
 from simulation import campaign, faults
 from simulation.mutants import MUTANTS, Mutant, switched_off
-from simulation.runs import Plan, simulate
+from simulation.runs import FULLER_FROM, Plan, simulate
 from simulation.shrink import Shrunk, kind_of, places_in
 
 #: Events for each number of shards; a bit more than a million together.
@@ -71,6 +71,16 @@ def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
     assert totals.events >= EVENTS
     assert {f"I{number}" for number in (1, 3, 4, 5, 6, 7, 8, 12)} <= set(totals.rules)
     assert set(totals.faults) - {"reshard"} == set(faults.KINDS)
+
+
+@pytest.mark.slow
+def test_simulation_fullest_seeds_keep_every_promise() -> None:
+    """The same of those that do everything."""
+    totals = campaign.run(FULLER_FROM, EVENTS // 3)
+    print(totals)
+    for seed, _ in totals.failed[:1]:
+        pytest.fail(campaign.explain(seed))
+    assert {f"I{number}" for number in (13, 14, 15, 16, 17, 18)} <= set(totals.rules)
 
 
 @pytest.mark.parametrize("seed", [*FOUND, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MISTAKEN)])

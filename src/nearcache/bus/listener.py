@@ -273,6 +273,7 @@ class Listener:
         slept_ns = self._slept()
         if slept_ns > self._slept_ns + _SLEPT_NS:
             now_ns = self._clock()
+            self._keeper.suspended(now_ns)
             for connection in self._connections:
                 connection.follower.suspended(now_ns)
             self._due_ns = 0
