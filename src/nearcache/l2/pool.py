@@ -69,9 +69,9 @@ class Pool:
         self._closed = False
 
     def _renew_lock(self) -> None:
-        # Re-entrant: a cache that nobody holds any more is closed by a collection, which may come in the middle of this.
-        # Taken as such and not through the condition, whose methods in Python an interrupt can end between taking it
-        # and the block; then nobody else would ever get it.
+        # Re-entrant: a cache that nobody holds any more is closed by a collection, which may come in the middle of
+        # this. Taken by itself and not through the condition, whose methods are in Python: an interrupt can end them
+        # when they have the lock, and then nobody else would ever get it.
         self._lock = threading.RLock()
         self._free = threading.Condition(self._lock)
 
