@@ -106,7 +106,7 @@ def test_records_that_were_removed_let_a_namespace_begin_anew(servers: Servers, 
     first = open_at("ab")
     first.set_many(dict.fromkeys(KEYS, "old"))
     first.close()
-    with pytest.raises(ShardListError, match=r"docs/operations.md says how to begin anew"):
+    with pytest.raises(ShardListError, match=r"docs/operations\.md says how to begin anew"):
         open_at("ac")
     for name in "ab":
         servers[name].cli("DEL", "nc:{default:0}:L")

@@ -132,12 +132,13 @@ def test_scalar_of_text_or_bytes_comes_back_to_the_last_zero(scalar):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "raw"), [("<U1", b"\xff\xff\xff\x7f"), ("<U2", b"a\0\0\0"), ("|S0", b"a"), ("<U0", b"a\0\0\0"), ("|V0", b"")]
+    ("dtype", "raw"),
+    [("<U1", b"\xff\xff\xff\x7f"), ("<U2", b"a\0\0\0"), ("|S0", b"a"), ("<U0", b"a\0\0\0")],
 )
 def test_scalar_of_bytes_that_are_none_is_refused(dtype, raw):
     """No such character, or another length than it says."""
     reading = SimpleNamespace(charge=lambda size: None)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"fit|decode"):
         load_scalar((dtype, raw), reading)
 
 
