@@ -101,6 +101,21 @@ def test_record_that_was_lost_is_made_anew_with_the_list(servers: Servers, open_
         open_at("abc")
 
 
+def test_records_that_were_removed_let_a_namespace_begin_anew(servers: Servers, open_at: Callable[..., Any]) -> None:
+    """With another list, where nobody is left who uses the first one; and nothing of what was stored comes back."""
+    first = open_at("ab")
+    first.set_many(dict.fromkeys(KEYS, "old"))
+    first.close()
+    with pytest.raises(ShardListError, match=r"docs/operations\.md says how to begin anew"):
+        open_at("ac")
+    for name in "ab":
+        servers[name].cli("DEL", "nc:{default:0}:L")
+    second = open_at("ac")
+    assert second.get_many(KEYS) == {}
+    second.set_many(dict.fromkeys(KEYS, "new"))
+    assert open_at("ca").get_many(KEYS) == dict.fromkeys(KEYS, "new")
+
+
 def test_one_shard_may_have_many_addresses(make_redis: Callable[..., RedisServer]) -> None:
     """What it is called decides nothing, as long as it is alone."""
     server = make_redis()
