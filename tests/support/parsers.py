@@ -25,6 +25,8 @@ from nearcache.keys import decode_key, encode_key
 
 #: What ``L`` stands for: a value that is received into its own bytes.
 LARGE = b"$9000\r\n" + b"v" * 9000 + b"\r\n"
+#: The first of them, that is. All that is sent has to fit into the socket's buffer, for it is read only afterwards.
+MOST_LARGE = 8
 CHANNEL = b"nc:{t:0}:i"
 CODEC = ValueCodec(SafeCodec(), 1 << 16)
 GENERATION, WID, SERVER = 2, 1, 7
@@ -54,7 +56,7 @@ def by_hiredis(data: bytes) -> list[Any]:
 
 def check_replies(data: bytes) -> None:
     """Asking: what is said to be usual is what hiredis reads; else the values and what is handed out are, together."""
-    count, stream = (data[0] % 4 + 1, data[1:].replace(b"L", LARGE)) if data else (1, b"")
+    count, stream = (data[0] % 4 + 1, data[1:].replace(b"L", LARGE, MOST_LARGE)) if data else (1, b"")
     line, values = Line(), list[Any]()
     ours, theirs = socket.socketpair()
     with ours, theirs:
