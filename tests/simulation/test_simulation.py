@@ -35,6 +35,7 @@ FOUND: Final = {
     30_003_031: "a change was made of a value that a failover had brought back, and stored as if there were none",
     30_005_469: "a value of one server was judged by the generation of another, which was asked for once more",
     30_003_208: "a shard that was left and had forgotten that kept a process from following for ever",
+    40_000_944: "a shard that was left had been told as a replaced primary, and who knew of no other one stayed there",
     20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
 }
 
