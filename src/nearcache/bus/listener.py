@@ -38,7 +38,8 @@ _log: Final = logging.getLogger("nearcache")
 _MUCH_BYTES: Final = 32_768
 _MOST_CHUNKS: Final = 16
 _BACKOFF_FIRST_S: Final = 0.05
-_BACKOFF_MOST_S: Final = 2.0
+#: With the second that connecting may take by itself it is less than two seconds: see ``l2.breaker``.
+_BACKOFF_MOST_S: Final = 0.8
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
 _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
@@ -272,6 +273,7 @@ class Listener:
         slept_ns = self._slept()
         if slept_ns > self._slept_ns + _SLEPT_NS:
             now_ns = self._clock()
+            self._keeper.suspended(now_ns)
             for connection in self._connections:
                 connection.follower.suspended(now_ns)
             self._due_ns = 0
