@@ -8,17 +8,20 @@ error. Such a one is carried out here, and other threads go on from the first by
 no turn of the interpreter lock in between. Whatever is not usual stays as it has come, for those who know the whole
 protocol: :meth:`Line.rest` hands out what was received and not understood.
 
-A large value is received into its own bytes object and nowhere else, and sent from where it lies.
+A large value is received into its own bytes object and nowhere else, or, where the request says which reply is an
+envelope, into the text that is in it; and sent from where it lies.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy, memmove
 
+from nearcache._envelopes cimport HEAD_BYTES, Opened, begin_opened, end_opened
 from nearcache._lookup cimport is_data, is_int, is_text, unlikely
 from nearcache._polling cimport (
     MSG_DONTWAIT,
@@ -86,8 +89,11 @@ cdef class Line:
     cdef char[16384] data
     cdef size_t begin
     cdef size_t end
-    cdef bytes large  # a value that has not come whole
-    cdef size_t filled  # how much of it has
+    cdef object large  # a value that has not come whole: bytes, or Opened
+    cdef char *start  # of what is received into it
+    cdef size_t size
+    cdef size_t filled  # how much of that has come
+    cdef tuple usual  # how the reply that is due may be opened, if it is an envelope
     cdef readonly Py_ssize_t sent
     cdef readonly bint heard
     cdef readonly bint ended
@@ -97,7 +103,8 @@ cdef class Line:
 
         Args:
             descriptor: Of a connected stream socket. No call blocks on it, whatever mode it is in.
-            request: What to send: bytes, or :class:`Pieces`.
+            request: What to send: bytes, or :class:`Pieces`. They may say that one of the replies is an envelope, and
+                what a usual one is: then it may come as :class:`Opened`, if it is a large one.
             count: How many replies there will be.
             seconds: When to give up, from now.
         Raises:
@@ -105,6 +112,7 @@ cdef class Line:
         """
         cdef int64_t until_ns = now_ns() + <int64_t>(seconds * 1e9)
         cdef object value = PART
+        cdef Pieces pieces = request if isinstance(request, Pieces) else None
         self.begin = self.end = self.filled = 0
         self.large = None
         self.sent = 0
@@ -112,6 +120,7 @@ cdef class Line:
         if not converse(self, descriptor, request, until_ns):
             return False
         while len(values) < count:
+            self.usual = pieces.usual if pieces is not None and pieces.place == len(values) else None
             value = read_value(self, &self.begin, 0)
             if value is LARGE:
                 value = read_large(self, descriptor, until_ns)
@@ -130,10 +139,23 @@ cdef class Line:
         """Return what has come and was not understood. It is not kept."""
         cdef bytes taken = PyBytes_FromStringAndSize(self.data + self.begin, self.end - self.begin)
         if self.large is not None:
-            taken = b"$%d\r\n" % len(self.large) + self.large[:self.filled] + taken
+            ahead = (<Opened>self.large).head[:(<Opened>self.large).ahead] if type(self.large) is Opened else b""
+            taken = b"$%d\r\n" % len(self.large) + ahead + self.start[:self.filled] + taken
         self.large = None
         self.begin = self.end = 0
         return taken
+
+
+def keep_freed(size_t size_bytes):
+    """Have the C library keep what is freed for what is allocated next: at the end of the heap twice as much as this.
+
+    A cache lets go of large values, and takes others of the same kind. glibc as it starts gives the end of the heap
+    back to the kernel when 128 KiB of it are free, and to get it again, page by page, costs more than to receive a
+    value into it. Once a mapped block of some size was freed, it keeps more (mallopt(3), M_MMAP_THRESHOLD), as in any
+    program that has had a large file in memory. What the user has set (``MALLOC_TRIM_THRESHOLD_``) holds. No memory is
+    touched; another C library does what it always does.
+    """
+    PyMem_RawFree(PyMem_RawMalloc(size_bytes))
 
 
 def is_readable(int descriptor):
@@ -158,6 +180,8 @@ def pack(commands, script, fallback):
         commands: Tuples of bytes, texts and numbers. One that begins with a script is run by its hash.
         script: The class of scripts; each has its first two words in the protocol, as ``head``.
         fallback: Returns a command in the protocol that has words of other kinds. It may raise.
+    Raises:
+        ValueError: A command has no words.
     """
     cdef list all_words = []
     cdef Py_ssize_t size = 0
@@ -174,6 +198,8 @@ def pack(commands, script, fallback):
 
 cdef list words_of(tuple command, object script, object fallback, Py_ssize_t *size):
     """What a command consists of: how many words, what is in the protocol already, and further words."""
+    if not command:
+        raise ValueError("an empty command: its first word says what to do")
     cdef object first = command[0]
     cdef bint is_script = type(first) is script
     cdef list words = [len(command) + is_script, first.head if is_script else b""]
@@ -259,7 +285,7 @@ cdef bint converse(Line self, int descriptor, object request, int64_t until_ns) 
         count = sendmsg(descriptor, &message, MSG_DONTWAIT)
         if count == <ssize_t>size:
             self.sent = count
-            count = await_bytes(self, descriptor, until_ns, NULL, 0)
+            count = await_bytes(self, descriptor, until_ns, NULL, 0)  # nothing can be there yet
         elif count >= 0:
             self.sent = count
             count = -2
@@ -283,25 +309,30 @@ cdef inline msghdr message_of(iovec *places, size_t count) noexcept nogil:
 
 
 cdef bint receive(Line self, int descriptor, int64_t until_ns, char *first, size_t size) except -1:
-    """Wait for more bytes. Returns False if there are none within the time."""
+    """Wait for more bytes, which may be there already. Returns False if there are none within the time."""
     cdef ssize_t count
     with nogil:
-        count = await_bytes(self, descriptor, until_ns, first, size)
+        count = receive_now(self, descriptor, first, size)
+        if count == -2:
+            count = await_bytes(self, descriptor, until_ns, first, size)
     return take_in(self, descriptor, until_ns, count, first, size)
 
 
 cdef ssize_t await_bytes(Line self, int descriptor, int64_t until_ns, char *first, size_t size) noexcept nogil:
-    """Receive into ``first``, and what is more behind what there is. -2: it is time to look round; -1: see errno."""
+    """Wait, and receive. As :func:`receive_now`; -2: it is time to look round."""
     cdef pollfd watched = pollfd(fd=descriptor, events=POLLIN, revents=0)
-    cdef iovec[2] places
-    cdef msghdr message
     cdef int64_t left_ns = until_ns - now_ns()
     cdef int ready = poll(&watched, 1, <int>max(0, min((left_ns + 999999) // 1000000, 3600000)))
-    cdef ssize_t count
     if ready < 0:
         return -2 if errno == EINTR else -1
-    if ready == 0:
-        return -2
+    return receive_now(self, descriptor, first, size) if ready > 0 else -2
+
+
+cdef ssize_t receive_now(Line self, int descriptor, char *first, size_t size) noexcept nogil:
+    """Receive into ``first``, and what is more behind what there is. -2: there is nothing yet; -1: see errno."""
+    cdef iovec[2] places
+    cdef msghdr message
+    cdef ssize_t count
     places[0].iov_base = first
     places[0].iov_len = size
     places[1].iov_base = self.data + self.end
@@ -401,11 +432,7 @@ cdef object read_bulk(Line self, size_t *at, size_t body, int64_t size, int dept
     if have < <size_t>size + 2:
         if depth > 0 or <size_t>size + 2 <= HELD_BYTES // 2:
             return PART
-        self.large = PyBytes_FromStringAndSize(NULL, size)
-        self.filled = min(have, <size_t>size)
-        memcpy(PyBytes_AS_STRING(self.large), start, self.filled)
-        at[0] = body + self.filled
-        return LARGE
+        return begin_large(self, at, body, <size_t>size)
     if start[size] != c"\r" or start[size + 1] != c"\n":
         return OTHER
     at[0] = body + <size_t>size + 2
@@ -426,17 +453,42 @@ cdef object read_list(Line self, size_t *at, size_t body, int64_t count, int dep
     return items
 
 
-cdef bytes read_large(Line self, int descriptor, int64_t until_ns):
+cdef object begin_large(Line self, size_t *at, size_t body, size_t size):
+    """Have the rest of a value received into itself."""
+    cdef const char *first = self.data + body
+    cdef size_t have = self.end - body
+    cdef size_t ahead = 0
+    cdef Opened opened = None
+    if self.usual is not None:
+        if have < HEAD_BYTES:
+            return PART
+        opened = begin_opened(first, have, size, self.usual)
+    if opened is not None:
+        ahead = opened.ahead
+        self.large = opened
+        self.start = opened.start
+        self.size = opened.size
+    else:
+        self.large = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+        self.start = PyBytes_AS_STRING(self.large)
+        self.size = size
+    self.filled = min(have - ahead, self.size)
+    memcpy(self.start, first + ahead, self.filled)
+    at[0] = body + ahead + self.filled
+    return LARGE
+
+
+cdef object read_large(Line self, int descriptor, int64_t until_ns):
     """The large value that has begun; None if it does not come whole."""
-    cdef bytes large = self.large
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(large)
-    cdef char *start = PyBytes_AS_STRING(large)
-    while self.filled < size or self.end - self.begin < 2:
+    cdef object large = self.large
+    while self.filled < self.size or self.end - self.begin < 2:
         make_room(self)
-        if not receive(self, descriptor, until_ns, start + self.filled, size - self.filled):
+        if not receive(self, descriptor, until_ns, self.start + self.filled, self.size - self.filled):
             return None
     if self.data[self.begin] != c"\r" or self.data[self.begin + 1] != c"\n":
         return None
+    if type(large) is Opened:
+        large = end_opened(large)
     self.begin += 2
     self.large = None
     return large

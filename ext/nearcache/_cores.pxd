@@ -19,7 +19,9 @@ from nearcache._core cimport (
     core_expire,
     core_expire_all,
     core_expire_until,
+    core_give_back,
     core_init,
+    core_is_sparse,
     core_settle,
     core_t,
     core_tend,
@@ -285,7 +287,19 @@ cdef inline list take_expired(const cores_t *cores, object now_ns):
             append_buried(core, &yard, pairs)
             if more < 0:
                 raise MemoryError
+        give_back(core)
     return pairs
+
+
+cdef inline void give_back(core_t *core) noexcept:
+    """Make the tables of a core as small as what it holds asks for, a little at a time, if there is memory to do so."""
+    cdef bint more = 1
+    cdef uint32_t turns = 0  # enough for all halves together
+    while more:
+        core_lock(core)
+        turns = turns - 1 if turns else core.table.capacity // 8 + 64
+        more = core_give_back(core) and turns > 1
+        core_unlock(core)
 
 
 cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffffffff:
@@ -307,18 +321,22 @@ cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffff
     return found
 
 
-cdef inline void tend_all(const cores_t *cores) noexcept:
-    """Do in each core a little of what is otherwise done along with writing."""
+cdef inline bint tend_all(const cores_t *cores) noexcept:
+    """Do in each core a little of what is otherwise done along with writing. Returns whether more memory may be given
+    back."""
     cdef graveyard_t yard
     cdef core_t *core
     cdef uint32_t i
+    cdef bint more = 0
     for i in range(cores.count):
         core = &cores.core[i]
         graveyard_init(&yard)
         core_lock(core)
         core_tend(core, clock_now(&core.source), &yard)
+        more = more or core_is_sparse(core)
         core_unlock(core)
         bury(core, &yard)
+    return more
 
 
 # -- for the garbage collector --------------------------------------------------------------------------------

@@ -551,7 +551,7 @@ cdef class Store:
         cdef bint was_valid
         return remove_local(self, key, CAUSE_DROPPED, &was_valid) != 0
 
-    def delete(self, key):
+    def erase(self, key):
         """Remove the key's entry because its value was changed or removed. Returns whether there was a valid one."""
         cdef bint was_valid
         remove_local(self, key, CAUSE_INVALIDATED, &was_valid)
@@ -576,7 +576,7 @@ cdef class Store:
     def expire(self, now_ns=None):
         """Remove all entries whose time is over, now or at another instant, and return their pairs.
 
-        Cost: O(entries that have expired).
+        Cost: O(entries that have expired), and of the tables, if these are made smaller.
         """
         return take_expired(&self.cores, now_ns)
 
@@ -780,8 +780,11 @@ cdef class Store:
         redirect(&self.cores, <PyObject *>listener, stored)
 
     def tend(self):
-        """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back."""
-        tend_all(&self.cores)
+        """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back.
+
+        Returns whether more memory may be given back.
+        """
+        return tend_all(&self.cores)
 
     def counters(self):
         """What has happened so far, and what is held. A bound of 0 is none."""

@@ -233,6 +233,24 @@ def test_sampler_finds_nothing_where_nothing_is_wrong(redis_server: RedisServer)
         assert cache.stats().coherence.mismatches == 0
 
 
+def test_sampler_accuses_nobody_of_what_was_evicted_and_loaded_again(redis_server: RedisServer) -> None:
+    """Neither is announced, so both processes have what they have loaded; another value would be another matter."""
+    with (
+        nearcache.open(redis_server.url, sample_rate=500.0, max_staleness=0.1) as cache,
+        nearcache.open(redis_server.url) as other,
+    ):
+        for key, again in (("same", [1, 2]), ("changed", [1, 3])):
+            assert cache.get_or_load(key, lambda _key: [1, 2]) == [1, 2]
+            redis_server.cli("UNLINK", f"nc:{{default:0}}:v:s{key}")
+            assert other.get_or_load(key, lambda _key, again=again: again) == again
+            checks = cache.stats().coherence.checks
+            if key == "same":
+                wait_until(lambda checks=checks: cache.stats().coherence.checks > checks + 100)
+                assert cache.stats().coherence.mismatches == 0
+        assert cache.get("changed") == [1, 2]
+        wait_until(lambda: cache.stats().coherence.mismatches)
+
+
 def test_sampler_is_off_by_default(redis_server: RedisServer) -> None:
     """No thread, no request."""
     with nearcache.open(redis_server.url) as cache:

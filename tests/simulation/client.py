@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nearcache.absence import ABSENT
 from nearcache.errors import ShardUnavailableError
 from nearcache.flights import ABANDONED, Signal, strand
 from nearcache.loading import pay
@@ -58,7 +59,7 @@ class Client:
         self.joined_load = False
         self.loading_ns = 0
         self.awaited_ns = 0
-        self.last_load: Any = None
+        self.last_loads: dict[str, Any] = {}
         self._left_ns = 0
         self._asked_ns = 0
         self._answers: list[Any] = []
@@ -238,23 +239,28 @@ class Client:
         checker, chance = self.process.checker, self._random.random()
         took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
         read_at = int(took * self._random.random())
-        call = checker.load_begins(self, request.key, took)
-        self.last_load = call
-        self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, call)
-        self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, call)
+        keys = request.key if request.key.__class__ is list else [request.key]
+        calls = [checker.load_begins(self, key) for key in keys]
+        self.loading_ns += took
+        self.last_loads.update(zip(keys, calls, strict=True))
+        self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, calls)
+        self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, request, calls)
 
-    def _read_source(self, turn: int, call: Any) -> None:
-        if turn == self.turn:
+    def _read_source(self, turn: int, calls: list[Any]) -> None:
+        for call in calls if turn == self.turn else ():
             call.read()
 
-    def _loaded(self, turn: int, call: Any) -> None:
+    def _loaded(self, turn: int, request: Call, calls: list[Any]) -> None:
         if turn != self.turn or self.steps is None:
             return
-        value = call.end()
-        if isinstance(value, Exception):
-            self._throw(turn, value)
+        values = {call.key: call.end() for call in calls}
+        error = next((value for value in values.values() if isinstance(value, Exception)), None)
+        if error is not None:
+            self._throw(turn, error)
+        elif request.key.__class__ is list:  # a loader of many leaves out what there is not
+            self._resume(turn, {key: value for key, value in values.items() if value is not ABSENT})
         else:
-            self._resume(turn, value)
+            self._resume(turn, values[request.key])
 
     # -- waiting for others of the process
 

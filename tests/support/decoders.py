@@ -12,7 +12,16 @@ from typing import Any
 
 from nearcache.codecs import SafeCodec, ValueCodec, pack, peek_ids, unpack
 from nearcache.codecs.compression import Compressor, decompress
-from nearcache.codecs.envelope import FLAG_COMPRESSED, FLAG_ENCRYPTED, FLAG_MAC, HEADER_SIZE, peek_tags, read_varint
+from nearcache.codecs.envelope import (
+    FLAG_COMPRESSED,
+    FLAG_ENCRYPTED,
+    FLAG_MAC,
+    FLAG_NEGATIVE,
+    FLAG_TOUCHED,
+    HEADER_SIZE,
+    peek_tags,
+    read_varint,
+)
 from nearcache.codecs.plain import JsonCodec, RawCodec
 from nearcache.codecs.sealing import Encrypter, Signer, key_id_of
 from nearcache.codecs.typed import MsgspecCodec
@@ -33,9 +42,12 @@ def check_envelope(data: bytes) -> None:
         if len(data) >= HEADER_SIZE:
             _tried(function, data)
     envelope = _tried(unpack, data)
-    if envelope is not None and not envelope.flags & 8:
-        fields = envelope[:2] + envelope[2:3] + (envelope.payload, envelope.schema, envelope.codec_id)
-        again = pack(*fields, soft_ttl_ms=envelope.soft_ttl_ms, cost_ms=envelope.cost_ms, tags=envelope.tags)
+    if envelope is not None:
+        again = pack(
+            *envelope[:3], envelope.payload, envelope.schema, envelope.codec_id, soft_ttl_ms=envelope.soft_ttl_ms,
+            cost_ms=envelope.cost_ms, tags=envelope.tags, flags=envelope.flags & (FLAG_NEGATIVE | FLAG_TOUCHED),
+            validator=envelope.validator,
+        )  # fmt: skip
         assert again == data
     for codec in PLAIN:
         read = _tried(codec.loads, data)
@@ -109,6 +121,9 @@ def seeds(target: str) -> list[bytes]:
             except TypeError:  # not for this codec
                 continue
             found.append(whole if target == "envelope" else bytes((number,)) + payload)
+    if target == "envelope":
+        found.append(pack(1, 2, 3, b"s1", flags=FLAG_TOUCHED, tags=[(4, 5)], validator="etag"))
+        found.append(pack(1, 2, 3, b"", flags=FLAG_NEGATIVE, soft_ttl_ms=6, cost_ms=7))
     text = b"text " * 50
     squeezed = [Compressor(name, 0).compress(text) or b"" for name in ("zlib", "lz4", "zstd")]
     found += [b"\2" + len(text).to_bytes(3, "little") + body for body in squeezed]

@@ -67,7 +67,7 @@ Clock = Callable[[Any, float], None]
 
 def test_value_lives_while_it_is_read_and_no_longer(clock: Clock) -> None:
     """So long after the last reading it is there, half as long again it is gone, however it is read."""
-    with nearcache.open("memory://", ttl=Idle(10)) as cache:
+    with nearcache.open("memory://", ttl=Idle(10), maxsize=10) as cache:
         clock(cache, 0)
         cache["k"] = cache["unread"] = 1
         assert cache.get("k") == 1

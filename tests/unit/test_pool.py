@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -35,3 +36,59 @@ def test_closed_by_a_collection_in_the_middle_does_not_wait_for_itself(closing: 
     thread.start()
     thread.join(TIMEOUT)
     assert not thread.is_alive()
+
+
+class Interrupt(BaseException):
+    """As a signal's handler raises it, wherever the interpreter looks for signals."""
+
+
+class Fake:
+    """A connection."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def interrupted(action: Callable[[], object], after: int) -> bool:
+    """Interrupt an action after so many calls. Returns whether it took that long."""
+    left = [after]
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        if event in ("call", "c_return"):  # where signals are looked for: a function begins, or one in C has returned
+            left[0] -= 1
+            if left[0] == 0:
+                raise Interrupt
+
+    sys.setprofile(count)
+    try:
+        action()
+    except Interrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("way", ["open", "wait"])
+def test_interrupt_at_any_point_costs_nobody_else_a_connection(way: str) -> None:
+    """Neither the lock nor a place may stay with a thread that goes on to do something else."""
+    after = 1
+    while True:
+        pool = Pool("a", 2, lambda _deadline: Fake(), monotonic_ns)  # type: ignore[arg-type, return-value]
+        taken: list[object] = []
+        deadline_ns = monotonic_ns() + int(TIMEOUT * 1e9)
+
+        def use(pool: Pool = pool, deadline_ns: int = deadline_ns) -> None:
+            connection = getattr(pool, way)(deadline_ns)
+            pool.put(connection)
+            pool.discard(pool.wait(deadline_ns))
+
+        was_interrupted = interrupted(use, after)
+        thread = threading.Thread(target=lambda: taken.extend(pool.wait(deadline_ns) for _ in range(2)), daemon=True)  # noqa: B023
+        thread.start()
+        thread.join(TIMEOUT)
+        assert len(taken) == 2, f"interrupted after {after} calls"
+        if not was_interrupted:
+            break
+        after += 1
+    assert after > 10

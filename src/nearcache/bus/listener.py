@@ -273,6 +273,7 @@ class Listener:
         slept_ns = self._slept()
         if slept_ns > self._slept_ns + _SLEPT_NS:
             now_ns = self._clock()
+            self._keeper.suspended(now_ns)
             for connection in self._connections:
                 connection.follower.suspended(now_ns)
             self._due_ns = 0
@@ -393,10 +394,10 @@ class Listener:
         store, now_ns = self._store(), self._clock()
         if store is None or now_ns < self._tend_ns:
             return
-        held = len(store)
+        held, has_much = len(store), False
         for _ in range(_TENDS):
-            store.tend()
-        has_much = held - len(store) >= _TENDS
+            has_much = store.tend()
+        has_much = has_much or held - len(store) >= _TENDS
         self._tend_ns = now_ns + (_TEND_SOON_NS if has_much else self._tend_every_ns)
 
     # -- sending and receiving

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
+from .._asking import keep_freed
 from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
 from ..options import Endpoint
@@ -27,6 +28,9 @@ from .opening import open_each
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, laid_out, pack
 from .transfer import ask, run
+
+#: Half of what the C library is to keep of the memory that values have had, for those that come next.
+_KEPT_BYTES: Final = 4 * 2**20
 
 
 class ListenerLink:
@@ -118,6 +122,7 @@ class Driver:
         introduction: Introducing | None = None,
         on_reached: Callable[[int], None] | None = None,
     ) -> None:
+        keep_freed(_KEPT_BYTES)
         self.clock = self._clock = clock
         self.pool_size = pool_size
         self._parts: list[Part] = []

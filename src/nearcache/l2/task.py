@@ -15,7 +15,7 @@ from .connection import Connection
 from .pool import AnyPool
 from .scripts import Script
 from .shard import Shard
-from .transfer import Flow
+from .transfer import UNREADABLE, Flow
 
 #: Commands that change nothing, as far as nearcache uses them.
 _READS: Final = frozenset({
@@ -151,7 +151,7 @@ class Task:
         self.abandon()
         failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
         sent = flow.sent > 0 or bool(self._places)
-        ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
+        ended = not isinstance(failure, (TimeoutError, *UNREADABLE)) and not flow.heard
         if ended and not self.again and time_left and not self._places and (not sent or repeatable(self.commands)):
             self.pool.flush()
             self.again = True
@@ -159,6 +159,8 @@ class Task:
             return
         if isinstance(failure, hiredis.HiredisError):
             text = f"the answer is not in the Redis protocol ({failure})"
+        elif isinstance(failure, MemoryError):
+            text = "there is no memory for an answer as long as it says it is"
         else:
             text = str(failure) or type(failure).__name__
         error = ShardUnavailableError(self.shard.name, text, sent=sent or self._sent)

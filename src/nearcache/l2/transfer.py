@@ -17,6 +17,8 @@ from .._asking import Pieces
 from ..clocks import Clock
 from .connection import CHUNK, Connection
 
+#: What a parser raises at what is no answer. MemoryError: it believes in any length; or there really is no memory.
+UNREADABLE: Final = (hiredis.HiredisError, MemoryError)
 #: Chunks read from one socket before the others get their turn and the deadline is looked at.
 _TURN: Final = 64
 
@@ -32,7 +34,7 @@ class Flow:
         values: The replies so far.
         heard: Whether a byte of an answer has come.
         failure: Why it cannot be completed: ``TimeoutError`` (the deadline), ``EOFError`` (the server closed the
-            connection), ``OSError``, or hiredis' ``ProtocolError``. The connection is of no use then.
+            connection), ``OSError``, or one of :data:`UNREADABLE`. The connection is of no use then.
     """
 
     __slots__ = ("connection", "count", "data", "failure", "heard", "sent", "values")
@@ -83,7 +85,7 @@ class Flow:
                 self.take(chunk)
                 if self.finished or ((len(chunk) < CHUNK or turn == _TURN - 1) and not connection.has_buffered()):
                     return
-        except (OSError, hiredis.HiredisError) as error:
+        except (OSError, *UNREADABLE) as error:
             self.failure = error
 
     def take(self, chunk: bytes) -> None:
@@ -118,7 +120,7 @@ def ask(connection: Connection, data: bytes | Pieces, count: int, seconds: float
     try:
         if line.ask(connection.sock.fileno(), data, count, seconds, values):
             return values
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         failure = error
     flow = Flow(connection, whole(data), count)
     flow.sent, flow.heard, flow.values, flow.failure = line.sent, line.heard, values, failure
@@ -139,7 +141,7 @@ def _resume(flow: Flow, rest: bytes, *, ended: bool) -> None:
             flow.take(rest)
         if ended and not flow.finished:
             flow.take(b"")
-    except hiredis.HiredisError as error:
+    except UNREADABLE as error:
         flow.failure = error
 
 
@@ -171,7 +173,7 @@ def _ask_reader(connection: Connection, data: bytes, count: int, seconds: float)
             flow = Flow(connection, data, count)
             if not chunk:
                 flow.take(chunk)
-    except (OSError, hiredis.HiredisError) as error:
+    except (OSError, *UNREADABLE) as error:
         flow = Flow(connection, data, count)
         flow.failure = error
     flow = flow or Flow(connection, data, count)

@@ -208,7 +208,7 @@ def delete_many_behind(tier: Tier, store: Store[Any, Any], names: Iterable[Any],
             chunk.life = Life(1)
             _open(tier, store, chunk)
             for name in chunk.names:
-                store.delete(name)
+                store.erase(name)
         yield from _write_rounds(tier, store, chunks, None, outcome, way)
     finally:
         _close(tier, store, chunks)
@@ -254,7 +254,7 @@ def invalidate_many(
         for chunk in chunks:
             _open(tier, store, chunk)
             for name in chunk.names:
-                store.delete(name)
+                store.erase(name)
         commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold).commands for c in chunks]
         results = yield from _send(chunks, commands)
         for chunk, (result, _) in zip(chunks, results, strict=True):

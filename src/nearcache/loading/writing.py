@@ -231,7 +231,7 @@ def invalidate(
     held, since = False, tier.serial(shard)
     try:
         store.open(op)
-        held = store.delete(name)
+        held = store.erase(name)
         reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid, *hold)])[0])
         _, _, existed, epoch, seq = reply.values[0]
         tier.acknowledge(shard, epoch, seq, (encoded,), since)
