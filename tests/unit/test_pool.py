@@ -74,7 +74,7 @@ def test_interrupt_at_any_point_costs_nobody_else_a_connection(way: str) -> None
     """Neither the lock nor a place may stay with a thread that goes on to do something else."""
     after = 1
     while True:
-        pool = Pool("a", 2, lambda _deadline: Fake(), monotonic_ns)  # type: ignore[arg-type, return-value]
+        pool = Pool("a", 2, lambda _deadline: Fake(), monotonic_ns)  # type: ignore[arg-type, return-value]  # no real one
         taken: list[object] = []
         deadline_ns = monotonic_ns() + int(TIMEOUT * 1e9)
 
