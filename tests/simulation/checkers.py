@@ -154,7 +154,7 @@ class Checker(Promises, Everywhere):
         history = server.history
         operation, keys = history.announce(payload, self.world.now)
         versions = getattr(server.cause, "versions", None)
-        if operation == "I" and versions:
+        if operation in "SI" and versions:
             for key in keys:
                 history.least[key] = max(history.least.get(key, 0), versions.get(key, 0))
         if self.world.lines is not None:

@@ -27,6 +27,10 @@ class LoaderFailed(Exception):
     """What a simulated loader raises."""
 
 
+class WriterFailed(Exception):
+    """What a simulated writer raises."""
+
+
 class Promises:
     """The part of the checker that knows of tags, tokens and changes.
 

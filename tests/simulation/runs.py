@@ -14,6 +14,7 @@ from simulation.gathering import fill
 from simulation.process import Client, Process
 from simulation.resharding import Operator, resharding
 from simulation.server import SHARD_NAMES, Shard
+from simulation.through import write_more
 from simulation.workload import Operation, Profile
 from simulation.world import MS, S, Violation, World
 
@@ -61,6 +62,7 @@ class Plan:
             profile.keys = [f"k{n}" for n in range(_MANY_KEYS)]
         if seed >= FULLER_FROM:
             fill(profile, world.stream("fuller"))
+            write_more(profile, world.stream("through"))
         if seed >= RICHER_FROM and (busy or seed % 3):
             enrich(profile, world.stream("further"), [kind for kind in busy if kind not in _SAID])
             profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
@@ -184,8 +186,9 @@ class Simulation:
         while world.now < limit and not self._is_done():
             world.run(world.now + profile.bound_ns)
             heal(self)
-        if not self._is_done():
-            world.run(limit + 60 * S)
+        for more_ns in (60 * S, 600 * S):  # much writing takes its time
+            if not self._is_done():
+                world.run(limit + more_ns)
         # What is stale may be served for B more, and must be gone then.
         for _ in range(20):
             world.run(world.now + profile.bound_ns + 1 + MS)
