@@ -1,4 +1,4 @@
-"""Changes to an entry that was found at once, by the very object that is its key, where nobody else is concerned.
+"""Changes to an entry whose key is the very object that was asked for, where nobody else is concerned.
 
 What returns False has done nothing, and the caller goes the careful way from the start. For builds with the interpreter
 lock: none of them takes a core's own.
@@ -7,7 +7,17 @@ lock: none of them takes a core's own.
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
-from nearcache._core cimport clock_deadline, clock_now, core_is_valid, core_overwrite, core_t, core_take_out
+from nearcache._core cimport (
+    clock_deadline,
+    clock_now,
+    core_is_valid,
+    core_overwrite,
+    core_t,
+    core_take_out_at,
+    index_next,
+    table_t,
+    table_tag,
+)
 from nearcache._lookup cimport hold, release, unlikely
 
 
@@ -31,15 +41,19 @@ cdef inline bint put_at_once(core_t *core, uint32_t ref, PyObject *value, int64_
     return True
 
 
-cdef inline bint remove_at_once(core_t *core, uint32_t ref) noexcept:
-    """Remove an entry, if it may be served."""
-    cdef PyObject *old_key
+cdef inline bint remove_at_once(core_t *core, PyObject *key, int64_t hash) noexcept:
+    """Remove the entry of this very key, if it may be served. The probe that finds it also tells its slot."""
+    cdef table_t *t = &core.table
+    cdef uint32_t tag = table_tag(t, hash)
+    cdef uint32_t at = tag
+    cdef uint32_t ref = index_next(&t.index, tag, &at)
     cdef PyObject *old_value
-    if unlikely(is_watched(core) or not core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
+    if unlikely(ref == 0 or t.slab[ref].key != key or is_watched(core)):
         return False
-    old_key = core.table.slab[ref].key
-    old_value = core.table.slab[ref].value
-    core_take_out(core, ref, 0)
+    if unlikely(not core_is_valid(core, &t.slab[ref], clock_now(&core.source))):
+        return False
+    old_value = t.slab[ref].value
+    core_take_out_at(core, ref, (at - 1) & t.index.mask)
     release(old_value)
-    release(old_key)
+    release(key)  # the entry's; the caller has one, too
     return True

@@ -1,9 +1,9 @@
 """What ``_store.pyx`` and ``_memo.pyx`` patch of their types: the parts of CPython's structures that are concerned."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from nearcache._core cimport entry_t
+from nearcache._core cimport core_t, entry_t
 from nearcache._holding cimport visit_t
 
 
@@ -38,13 +38,16 @@ cdef extern from "Python.h":
 ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
 ctypedef int (*clear_t)(PyObject *obj) noexcept
 ctypedef int (*assign_found_t)(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept
-ctypedef int (*delete_found_t)(PyObject *obj, PyObject *key, uint32_t ref, int64_t hash) noexcept
+ctypedef int (*put_once_t)(
+    core_t *core, PyObject *key, PyObject *value, int64_t hash, uint64_t size, int64_t ttl_ns
+) noexcept
+ctypedef int (*delete_t)(PyObject *obj, PyObject *key, int64_t hash) noexcept
 ctypedef PyObject *(*found_t)(PyObject *obj, const entry_t *entry) noexcept
 ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) noexcept
 
 
 cdef inline int rewrap(object cls, str name, void *function) except -1:
-    """Change what a special method calls. Subclasses take their slot from what the type's dictionary has of the name."""
+    """Change what a special method calls. Subclasses take their slot from the dictionary, by the name."""
     (<wrapper_descr_t *><PyObject *>cls.__dict__[name]).d_wrapped = function
     return 0
 

@@ -98,8 +98,8 @@ from nearcache._lookup cimport (
     UNDECIDED, ask_hash, find_fast, find_same, hash_of, hold, known_hash, likely, unlikely,
 )
 from nearcache._slots cimport (
-    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, clear_t, contains_t, delete_found_t, found_t, method_def_t,
-    method_descr_t, method_t, give_method, rewrap, subscript_t, traverse_t, type_t,
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, clear_t, contains_t, delete_t, found_t, method_def_t,
+    method_descr_t, method_t, give_method, put_once_t, rewrap, subscript_t, traverse_t, type_t,
 )
 
 
@@ -868,27 +868,36 @@ cdef int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) noexcept:
     if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None and (<Store>obj).sizeof is None):
         hash = known_hash(key)
         if likely(hash != -1):
-            ref = find_same(&(<Store>obj).core.table, key, hash)
             if value == NULL:
-                return delete_entry(obj, key, ref, hash)
-            return assign_entry(obj, key, value, ref, hash)
+                return delete_entry(obj, key, hash)
+            ref = find_same(&(<Store>obj).core.table, key, hash)
+            if ref != 0:
+                return assign_entry(obj, key, value, ref, hash)
+            return assign_new(obj, key, value, 0, hash)
     return assign_in_full(obj, key, value)
 
 
-cdef int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) except -1:
-    if ref != 0 and likely(put_at_once(&(<Store>obj).core, ref, value, (<Store>obj).ttl_ns)):
+cdef int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+    if likely(put_at_once(&(<Store>obj).core, ref, value, (<Store>obj).ttl_ns)):
         return 0
-    return put_hashed(<Store>obj, key, value, hash, (<Store>obj).ttl_ns, 0)
+    return assign_new(obj, key, value, 0, hash)
 
 
-cdef int delete_found(PyObject *obj, PyObject *key, uint32_t ref, int64_t hash) except -1:
-    if likely(ref != 0 and remove_at_once(&(<Store>obj).core, ref)):
+cdef int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+    cdef int done = put_once(&(<Store>obj).core, key, value, hash, 0, (<Store>obj).ttl_ns)
+    if likely(done == 1):
         return 0
-    return assign_in_full(obj, key, NULL)
+    return -1 if done < 0 else assign_in_full(obj, key, value)
 
 
-cdef assign_found_t assign_entry = <assign_found_t>assign_found
-cdef delete_found_t delete_entry = <delete_found_t>delete_found
+cdef int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexcept:
+    return 0 if likely(remove_at_once(&(<Store>obj).core, key, hash)) else assign_in_full(obj, key, NULL)
+
+
+cdef put_once_t put_once = <put_once_t>put
+cdef assign_found_t assign_entry = assign_found
+cdef assign_found_t assign_new = assign_hashed
+cdef delete_t delete_entry = delete_hashed
 
 
 (<type_t *>Store).tp_as_sequence.sq_contains = <contains_t>contains_at_once

@@ -309,18 +309,32 @@ static inline uint32_t table_insert(table_t *t, void *key, void *value, uint32_t
     return ref;
 }
 
-/* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds
- * again. */
-static inline void table_remove(table_t *t, uint32_t ref)
+/* An entry has no slot any more: what else there is to taking it out. */
+static inline void table_vacate(table_t *t, uint32_t ref)
 {
-    NC_ASSERT(ref != 0 && ref <= t->used && t->slab[ref].key != NULL);
-    table_erase_slot(t, ref);
     t->bytes -= table_size_of(t, ref);
     t->count--;
     t->version++;
     t->slab[ref].key = NULL;
     t->slab[ref].value = NULL;
     table_give_free(t, ref);
+}
+
+/* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds
+ * again. */
+static inline void table_remove(table_t *t, uint32_t ref)
+{
+    NC_ASSERT(ref != 0 && ref <= t->used && t->slab[ref].key != NULL);
+    table_erase_slot(t, ref);
+    table_vacate(t, ref);
+}
+
+/* The same, where the caller has just been at its slot, the one at `at`. */
+static inline void table_remove_at(table_t *t, uint32_t ref, uint32_t at)
+{
+    NC_ASSERT(ref != 0 && (t->index.slots[at] & t->index.refs) == ref);
+    index_erase(&t->index, t->details, at);
+    table_vacate(t, ref);
 }
 
 /* -- shrinking ------------------------------------------------------------------------------------------- */
@@ -387,7 +401,7 @@ static inline const char *index_check(const table_t *t, const index_t *index, ui
         if (slot != (index_pattern_at(index, t->details[ref].tag, at) | ref)) {
             return "an index slot's tag, or steps, are not its entry's";
         }
-        if (!index_reach(index, t->details[ref].tag, ref, &at) || at != i) {
+        if (!index_find(index, t->details[ref].tag, ref, &at) || at != i) {
             return "an index slot cannot be reached from its home, or stands there twice";
         }
     }
