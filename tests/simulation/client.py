@@ -17,7 +17,7 @@ from nearcache.loading.observing import Observing
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.server import Server
-from simulation.world import MS, Violation
+from simulation.world import MS, START_NS, Violation
 
 if TYPE_CHECKING:
     from simulation.process import Process
@@ -235,8 +235,10 @@ class Client:
     # -- loaders
 
     def _load(self, request: Call) -> None:
-        checker, chance = self.process.checker, self._random.random()
-        took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
+        checker, profile, chance = self.process.checker, self.process.profile, self._random.random()
+        took = int((0.5 + self._random.random()) * profile.load_ns * (20 if chance < 0.05 else 1))
+        if profile.pondering and chance < 0.5 and self.world.now < START_NS + 2 * profile.bound_ns:
+            took = int((2 + 4 * chance) * profile.bound_ns)
         read_at = int(took * self._random.random())
         call = checker.load_begins(self, request.key, took)
         self.last_load = call
