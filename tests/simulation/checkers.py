@@ -138,7 +138,7 @@ class Checker(Promises, Everywhere):
             if key is not None:
                 values.append((key, name))
             elif is_lane(name):
-                history.take_generation(database.data, now)
+                self.recorded(server, is_there=name in database.data)
             else:
                 self._marked(server, name)
         for key, name in values:
@@ -207,7 +207,7 @@ class Checker(Promises, Everywhere):
             server.history.is_due(number, self.world.now + soft_ms * MS, (whole_ms - soft_ms) * MS)
         self.states(server, key, number, envelope)
         if self.profile.moves:
-            self.stored_somewhere(self._names[key], number)
+            self.stored_somewhere(self._names[key], number, server)
         self.replaces(server, key, number, before)
 
     def replaced(self, old: Server, new: Server, lost: list[Change]) -> None:

@@ -19,7 +19,7 @@ from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.promises import WriterFailed
 from simulation.server import Server
-from simulation.world import MS, Violation
+from simulation.world import MS, START_NS, Violation
 
 if TYPE_CHECKING:
     from simulation.process import Process
@@ -240,7 +240,7 @@ class Client:
 
     def _load(self, request: Call) -> None:
         checker = self.process.checker
-        took, read_at = self._takes()
+        took, read_at = self._takes(is_load=True)
         keys = request.key if request.key.__class__ is list else [request.key]
         calls = [checker.load_begins(self, key) for key in keys]
         self.loading_ns += took
@@ -248,10 +248,12 @@ class Client:
         self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, calls)
         self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, request, calls)
 
-    def _takes(self) -> tuple[int, int]:
+    def _takes(self, *, is_load: bool = False) -> tuple[int, int]:
         """How long a call of the user's code takes, and after what time of that it reads, or changes, the source."""
-        chance = self._random.random()
-        took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
+        profile, chance = self.process.profile, self._random.random()
+        took = int((0.5 + self._random.random()) * profile.load_ns * (20 if chance < 0.05 else 1))
+        if is_load and profile.pondering and chance < 0.5 and self.world.now < START_NS + 2 * profile.bound_ns:
+            took = int((2 + 4 * chance) * profile.bound_ns)
         return took, int(took * self._random.random())
 
     def _write(self) -> None:

@@ -16,7 +16,7 @@ from simulation.world import MS
 if TYPE_CHECKING:
     from simulation.client import Client
     from simulation.process import Process
-    from simulation.server import Server
+    from simulation.server import Server, Shard
     from simulation.workload import Profile, Running
     from simulation.world import World
 
@@ -28,14 +28,17 @@ class Everywhere:
     profile: Profile
     encoded: dict[str, bytes]
     stated: dict[int, tuple[tuple[int, int], ...]]
+    shards: list[Shard]
 
     def __init__(self) -> None:
         self._stored_ns: dict[str, dict[int, int]] = {}
         self._died_ns: dict[int, int] = {}
         self._untagged_ns: dict[int, int] = {}  # the same by a change of a tag: L2 may hold them yet
         self._told: dict[str, tuple[int, int]] = {}  # newest version whose invalidation has returned, and when
-        self._owed: dict[str, list[tuple[Process, int, int]]] = {}
+        self._owed: dict[str, dict[tuple[Process, int], int]] = {}  # newest version, by process and its incarnation
+        self._owed_itself: dict[str, dict[tuple[Process, int], int]] = {}  # the same: not by a tag
         self._void_ns: dict[str, int] = {}
+        self._forgetful: set[Server] = set()
 
     # What the whole checker has.
     def fail(self, rule: str, text: str) -> None:
@@ -55,11 +58,29 @@ class Everywhere:
 
     # -- what happens
 
-    def stored_somewhere(self, key: str, number: int) -> None:
-        """A value has been stored."""
+    def stored_somewhere(self, key: str, number: int, server: Server) -> None:
+        """A value has been stored: whoever was told anything of it, none of a version that is over by then.
+
+        A server that has forgotten which list of shards is in use may let those for whom it is over.
+        """
+        version, (announced, _) = self._version(number), self._told.get(key, (0, 0))
+        if version is not None and announced and not self.profile.lag_ns and self._remembers(server):
+            self.count("I7")
+            if version < announced:
+                self.fail("I7", f"{server.name} takes {key}={number} of version {version}, {announced} was told")
         self._stored_ns.setdefault(key, {})[number] = self.world.now
         self._died_ns.pop(number, None)
         self._untagged_ns.pop(number, None)
+
+    def _remembers(self, server: Server) -> bool:
+        """Whether a shard has all that it was ever told: no other server took over, and the record was never lost."""
+        return server not in self._forgetful and any(shard.servers == [server] for shard in self.shards)
+
+    def recorded(self, server: Server, *, is_there: bool) -> None:
+        """A lane's record has been changed, or is no more."""
+        server.history.take_generation(server.database.data, self.world.now)
+        if not is_there:
+            self._forgetful.add(server)
 
     def ended_everywhere(self, running: Running, client: Client) -> None:
         """A change of keys, or of all that has a tag, has returned."""
@@ -79,11 +100,13 @@ class Everywhere:
 
     def owed_everywhere(self, running: Running, client: Client) -> None:
         """An invalidation has failed: it is owed, wherever the key is by now."""
-        process = client.process
+        who = (client.process, client.process.incarnation)
         for key in running.ends:
             version = running.versions.get(self.encoded[key])
             if version is not None and running.begun_ns >= self._void_ns.get(key, 0):
-                self._owed.setdefault(key, []).append((process, process.incarnation, version))
+                for known in (self._owed, self._owed_itself)[: 1 if hasattr(running, "tag_hash") else 2]:
+                    owed = known.setdefault(key, {})
+                    owed[who] = max(version, owed.get(who, 0))
 
     def lost_somewhere(self, encoded: set[bytes]) -> None:
         """A failover has lost changes of these keys."""
@@ -92,6 +115,7 @@ class Everywhere:
                 self._void_ns[key] = self.world.now
                 self._told.pop(key, None)
                 self._owed.pop(key, None)
+                self._owed_itself.pop(key, None)
                 for number in self._stored_ns.pop(key, {}):
                     self._died_ns.pop(number, None)
                     self._untagged_ns.pop(number, None)
@@ -108,11 +132,26 @@ class Everywhere:
         if died < oldest:
             self.fail("I1", f"{process} has {key}={number}, ended elsewhere {(since_ns - died) / MS:.3f} ms before")
         announced, version = self._told.get(key), self._version(number)
-        if announced is None or version is None or self.profile.lag_ns:
+        if version is None or self.profile.lag_ns:
             return
-        if version < announced[0] and announced[1] < oldest:
+        if announced is not None and version < announced[0] and announced[1] < oldest:
             late = (since_ns - announced[1]) / MS
             self.fail("I1", f"{process} has {key}={number} of {version}, {announced[0]} was told {late:.3f} ms before")
+        self._paid_where_it_counts(key)
+
+    def _paid_where_it_counts(self, key: str) -> None:
+        """What somebody owes no more, where he looks, has been invalidated there: whatever is there came later."""
+        encoded = self.encoded[key]
+        for (process, incarnation), owed in self._owed_itself.get(key, {}).items():
+            lane = process.tier.lane_of(encoded)
+            if process.incarnation != incarnation or process.tier.is_owed(lane, encoded):
+                continue
+            server = process.shards[lane].primary
+            number = self.in_l2(server, process, encoded) if self._remembers(server) else None
+            version = None if number is None else self._version(number)
+            self.count("I8")
+            if version is not None and version < owed:
+                self.fail("I8", f"{server.name} holds {key}={number} of {version}, and {process} owes {owed} no more")
 
     def settled_everywhere(self, processes: list[Process]) -> None:
         """At the end all use one list of shards, and what has ended is nowhere that anybody looks."""
@@ -134,6 +173,6 @@ class Everywhere:
                 continue
             if version < self._told.get(key, (0, 0))[0]:
                 self.fail("I8", f"{server.name} holds {key}={number} of version {version}: newer ones were told")
-            for owner, incarnation, owed in self._owed.get(key, ()):
+            for (owner, incarnation), owed in self._owed.get(key, {}).items():
                 if owner.incarnation == incarnation and version < owed:
                     self.fail("I8", f"{server.name} holds {key}={number} of {version}, for {owner} owed {owed}")

@@ -12,6 +12,7 @@ from nearcache._store import Store
 from nearcache.cache.membership import Membership
 from nearcache.cache.moving import Placed
 from nearcache.l2 import Script, load_script
+from nearcache.loading.moving import Spread
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from nearcache.loading.versions import Versions
@@ -40,6 +41,20 @@ def nobody_follows(patch: pytest.MonkeyPatch) -> None:
 def debts_left_behind(patch: pytest.MonkeyPatch) -> None:
     """What is owed stays owed where it came to be, whoever looks there by now."""
     patch.setattr(Versions, "owe_on", lambda self, lanes: None)
+
+
+def other_owner_untold(patch: pytest.MonkeyPatch) -> None:
+    """While a key moves, only the owner where it is read hears of what changes it."""
+    patch.setattr(Spread, "_add", lambda *_: None)
+
+
+def fills_of_any_version(patch: pytest.MonkeyPatch) -> None:
+    """A loaded value is taken whatever list of shards its reader had when the load began."""
+
+    def load(name: str) -> Script:
+        return _lenient(name) if name == "fill" else load_script(name)
+
+    patch.setattr("nearcache.loading.tier.load_script", load)
 
 
 def gained_unswept(patch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from simulation import gathering_mutants as many
 from simulation import moving_mutants as moving
 from simulation import through_mutants as through
 from simulation.process import L1
-from simulation.runs import HASTY, ORDERED, WIDE
+from simulation.runs import HASTY, ORDERED, PONDERING, TARDY, WIDE
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -316,6 +316,22 @@ MUTANTS: Final = (
     Mutant("who is behind does not follow", moving.nobody_follows, (), "I5 I10", 2_000_000, _MOVES),
     Mutant("what comes back is not swept", moving.gained_unswept, (), "I1 I8", 2_000_005, (*_MOVES, HASTY)),
     Mutant(
+        "the other owner hears nothing",
+        moving.other_owner_untold,
+        (),
+        "I1 I8",
+        2_000_009,
+        ("reshard", "load", "get", WIDE, TARDY),
+    ),
+    Mutant(
+        "fills of any list of shards are taken",
+        moving.fills_of_any_version,
+        (),
+        "I7",
+        2_000_006,
+        ("reshard", "load", "update", HASTY, WIDE, PONDERING),
+    ),
+    Mutant(
         "any list of shards is admitted",
         moving.any_version_admitted,
         ("paused",),
@@ -326,10 +342,10 @@ MUTANTS: Final = (
     Mutant(
         "debts stay where they came to be",
         moving.debts_left_behind,
-        ("slow data",),
+        (),
         "I1 I3 I8",
-        2_000_006,
-        ("reshard", "update", "load", HASTY, WIDE),
+        2_000_000,
+        ("reshard", "load", "update", HASTY, WIDE, TARDY),
     ),
     Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
     Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),

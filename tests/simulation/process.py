@@ -310,6 +310,10 @@ class Process(Turns):
         """Try at once to connect to a lane that was away."""
         self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
 
+    def tardiness_ns(self) -> int:
+        """How long a thread of its own waits for its first turn."""
+        return int(self._random.random() * self.profile.bound_ns) if self.profile.tardy else 0
+
     def lane_of(self, shard: Shard) -> int | None:
         """The number by which a shard is known here, if it is."""
         return next((lane for lane in self.tier.active if self.shards[lane] is shard), None)

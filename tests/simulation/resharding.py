@@ -142,7 +142,20 @@ class Following:
     def start(self) -> None:
         """Begin it."""
         member: Member = self._target.__self__  # type: ignore[attr-defined]  # a method of the membership's
-        begin_aside(member.process, lambda: self._target(*self._arguments))
+        process = member.process
+        wait_ns = process.tardiness_ns()
+        if not wait_ns:
+            begin_aside(process, self._begun)
+            return
+        # The thread is there, and has not had its turn yet.
+        process.world.at(process.world.now + wait_ns, process.post, self._late, process, process.incarnation)
+
+    def _begun(self) -> None:
+        self._target(*self._arguments)
+
+    def _late(self, process: Process, incarnation: int) -> None:
+        if process.incarnation == incarnation:
+            begin_aside(process, self._begun)
 
 
 def begin_aside(process: Process, target: Callable[[], Any]) -> Aside:
@@ -237,8 +250,9 @@ class Operator:
             self.lists = [target, self.lists[0]]
         able = [process for process in self._simulation.processes if not process.paused and process.is_open]
         leaders = self._random.sample(able, min(len(able), 1 if self._random.random() < 0.7 else 2))
-        pauses = [0.0] if self._simulation.profile.hasty else [0, 0.25, 1]
-        pause_s = self._random.choice(pauses) * self._simulation.profile.bound_ns / 1e9
+        profile = self._simulation.profile
+        pauses = [0.0] if profile.hasty else [1] if profile.tardy else [0, 0.25, 1]
+        pause_s = self._random.choice(pauses) * profile.bound_ns / 1e9
         until = self._world.now + _ASKED_AGAIN * self._simulation.profile.bound_ns
         for process in leaders:
             self._world.say(f"== {process} is asked for the shards [{', '.join(target.names)}]")

@@ -33,8 +33,12 @@ ORDERED: Final = "ordered"
 HASTY: Final = "hasty"
 #: Likewise: many keys, so that each is changed seldom.
 WIDE: Final = "wide"
+#: Likewise: a process begins to follow up to B after it has learned that it is behind.
+TARDY: Final = "tardy"
+#: Likewise: at first loaders often take several times B.
+PONDERING: Final = "pondering"
 #: What is said of a run beside kinds of operations.
-_SAID: Final = (ORDERED, HASTY, WIDE)
+_SAID: Final = (ORDERED, HASTY, WIDE, TARDY, PONDERING)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Plan:
             profile.moves = True
             profile.ack_ms = 0  # a replica of the other owner is not waited for
             profile.length_ns = max(profile.length_ns, 5 * profile.bound_ns)
-            profile.hasty = HASTY in busy
+            profile.hasty, profile.tardy, profile.pondering = HASTY in busy, TARDY in busy, PONDERING in busy
         rng = world.stream("operations")
         operations = [
             (process, client, profile.operation(rng))

@@ -93,6 +93,8 @@ class Profile:
     ack_ms: int = 0
     moves: bool = False
     hasty: bool = False
+    tardy: bool = False
+    pondering: bool = False
     ordered: bool = False
     _kinds: list[str] = field(default_factory=list)
     _sums: list[float] = field(default_factory=list)
