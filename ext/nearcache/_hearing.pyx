@@ -147,9 +147,10 @@ cdef class Inbox:
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            make_room(self, view.len)
-            memcpy(self.box.data + self.box.end, view.buf, view.len)
-            self.box.end += view.len
+            if view.len > 0:  # there may be no room yet, not even for nothing
+                make_room(self, view.len)
+                memcpy(self.box.data + self.box.end, view.buf, view.len)
+                self.box.end += view.len
         finally:
             PyBuffer_Release(&view)
 

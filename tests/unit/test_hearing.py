@@ -483,3 +483,13 @@ def message(number: int) -> bytes:
     """The messages that follow where :func:`ear_of` stands, one by one."""
     payload = pack_message("S", EPOCH, 5 + number, 0x10 + number, 0x11 + number, [b"sa"])
     return push(b"nc:{t:0}:i", payload)
+
+
+def test_feed_of_nothing_to_an_inbox_that_never_had_anything_changes_nothing() -> None:
+    """It has no memory yet, and needs none."""
+    inbox = Inbox([ear_of()], b"SFI", decode_key, {})
+    inbox.feed(b"")
+    assert inbox.take() is None
+    inbox.feed(b"+OK\r\n")
+    inbox.feed(b"")
+    assert inbox.take() == b"+OK\r\n"
