@@ -54,4 +54,7 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
-setup(ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES))
+setup(
+    ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)

@@ -175,7 +175,7 @@ def prepare(interpreter: Interpreter, sdist: Path) -> Path:
     wheels = directory / "wheels"
     quietly([interpreter.path, "-m", "venv", str(directory)])
     # Nobody looks at how fast it is there, and to optimise takes longer than all else of the building.
-    plain = {**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -O1"}
+    plain = {**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -O0"}
     quietly([str(python), "-m", "pip", "wheel", "--no-deps", "-w", str(wheels), str(sdist)], plain)
     (wheel,) = wheels.glob("nearcache-*.whl")
     # The newest release of a package need not have wheels for each Python, above all for a free-threaded one.

@@ -8,18 +8,21 @@ error. Such a one is carried out here, and other threads go on from the first by
 no turn of the interpreter lock in between. Whatever is not usual stays as it has come, for those who know the whole
 protocol: :meth:`Line.rest` hands out what was received and not understood.
 
-A large value is received into its own bytes object and nowhere else, and sent from where it lies.
+A large value is received into its own bytes object and nowhere else, or, where the request says which reply is an
+envelope, into the text that is in it; and sent from where it lies.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy, memmove
 
-from nearcache._lookup cimport is_data, is_int, is_text, unlikely
+from nearcache._envelopes cimport HEAD_BYTES, Opened, begin_opened, end_opened
+from nearcache._lookup cimport is_data, is_int
 from nearcache._polling cimport (
     MSG_DONTWAIT,
     POLLIN,
@@ -31,10 +34,6 @@ from nearcache._polling cimport (
     recvmsg,
     sendmsg,
 )
-
-
-cdef extern from "nearcache/envelopes.h" nogil:
-    size_t write_count(char *at, char kind, size_t count)
 
 
 cdef extern from *:
@@ -50,6 +49,7 @@ cdef enum:
     MOST_ITEMS = 1024  # of a list that is understood here
     MOST_DEPTH = 4
     MOST_BYTES = 536870912  # of a value; Redis has no larger ones
+    MOST_TURNS = 64  # more is received until others have their turn
 
 #: Not all of it has come; it is for others; it is a large value that begins here.
 cdef object PART = object()
@@ -86,8 +86,13 @@ cdef class Line:
     cdef char[16384] data
     cdef size_t begin
     cdef size_t end
-    cdef bytes large  # a value that has not come whole
-    cdef size_t filled  # how much of it has
+    cdef object large  # a value that has not come whole: bytes, or Opened
+    cdef char *start  # of what is received into it
+    cdef size_t size
+    cdef size_t filled  # how much of that has come
+    cdef Pieces request  # what may be said of the replies, or None
+    cdef tuple usual  # how the reply that is due may be opened, if it is an envelope
+    cdef int turns  # how often more may be received; below zero: as often as it takes
     cdef readonly Py_ssize_t sent
     cdef readonly bint heard
     cdef readonly bint ended
@@ -97,43 +102,99 @@ cdef class Line:
 
         Args:
             descriptor: Of a connected stream socket. No call blocks on it, whatever mode it is in.
-            request: What to send: bytes, or :class:`Pieces`.
+            request: What to send: bytes, or :class:`Pieces`. They may say that one of the replies is an envelope, and
+                what a usual one is: then it may come as :class:`Opened`, if it is a large one.
             count: How many replies there will be.
             seconds: When to give up, from now.
         Raises:
             OSError: The connection is gone.
         """
         cdef int64_t until_ns = now_ns() + <int64_t>(seconds * 1e9)
-        cdef object value = PART
-        self.begin = self.end = self.filled = 0
-        self.large = None
-        self.sent = 0
-        self.heard = self.ended = False
+        begin_line(self, request)
+        self.turns = -1
         if not converse(self, descriptor, request, until_ns):
             return False
-        while len(values) < count:
-            value = read_value(self, &self.begin, 0)
-            if value is LARGE:
-                value = read_large(self, descriptor, until_ns)
-                if value is None:
-                    return False
-            elif value is PART:
-                if not make_room(self) or not receive(self, descriptor, until_ns, NULL, 0):
-                    return False
-                continue
-            elif value is OTHER:
-                return False
-            values.append(value)
-        return self.begin == self.end
+        return carry_on(self, descriptor, until_ns, count, values) == DONE
+
+    def expect(self, request not None):
+        """Forget what was, for a request that somebody else sends."""
+        begin_line(self, request)
+
+    def go_on(self, int descriptor, Py_ssize_t count, list values not None):
+        """Receive what is there, without waiting, and append to ``values`` those replies that are whole.
+
+        Returns:
+            True when there are so many; False when more is to come; None if it is not as usual: see :meth:`rest`.
+        Raises:
+            OSError: The connection is gone.
+        """
+        self.turns = MOST_TURNS
+        cdef state_t state = carry_on(self, descriptor, 0, count, values)
+        if state == MORE and not self.ended:
+            return False
+        return True if state == DONE else None
 
     def rest(self):
         """Return what has come and was not understood. It is not kept."""
         cdef bytes taken = PyBytes_FromStringAndSize(self.data + self.begin, self.end - self.begin)
         if self.large is not None:
-            taken = b"$%d\r\n" % len(self.large) + self.large[:self.filled] + taken
+            ahead = (<Opened>self.large).head[:(<Opened>self.large).ahead] if type(self.large) is Opened else b""
+            taken = b"$%d\r\n" % len(self.large) + ahead + self.start[:self.filled] + taken
         self.large = None
         self.begin = self.end = 0
         return taken
+
+
+cdef enum state_t:
+    DONE = 0
+    MORE = 1
+    UNUSUAL = 2
+
+
+cdef int begin_line(Line self, object request) except -1:
+    self.begin = self.end = self.filled = 0
+    self.large = None
+    self.request = request if isinstance(request, Pieces) else None
+    self.sent = 0
+    self.heard = self.ended = False
+    return 0
+
+
+cdef state_t carry_on(Line self, int descriptor, int64_t until_ns, Py_ssize_t count, list values) except *:
+    """Receive and read until there are so many replies, or the time is over."""
+    cdef object value
+    while len(values) < count:
+        value = LARGE
+        if self.large is None:
+            self.usual = self.request.usual if self.request is not None and self.request.place == len(values) else None
+            value = read_value(self, &self.begin, 0)
+        if value is LARGE:
+            value = read_large(self, descriptor, until_ns)
+            if value is None:
+                return MORE if self.filled < self.size or self.end - self.begin < 2 else UNUSUAL
+        elif value is PART:
+            if not make_room(self):
+                return UNUSUAL
+            if not receive(self, descriptor, until_ns, NULL, 0):
+                return MORE
+            continue
+        elif value is OTHER:
+            return UNUSUAL
+        values.append(value)
+    self.request = None
+    return DONE if self.begin == self.end else UNUSUAL
+
+
+def keep_freed(size_t size_bytes):
+    """Have the C library keep what is freed for what is allocated next: at the end of the heap twice as much as this.
+
+    A cache lets go of large values, and takes others of the same kind. glibc as it starts gives the end of the heap
+    back to the kernel when 128 KiB of it are free, and to get it again, page by page, costs more than to receive a
+    value into it. Once a mapped block of some size was freed, it keeps more (mallopt(3), M_MMAP_THRESHOLD), as in any
+    program that has had a large file in memory. What the user has set (``MALLOC_TRIM_THRESHOLD_``) holds. No memory is
+    touched; another C library does what it always does.
+    """
+    PyMem_RawFree(PyMem_RawMalloc(size_bytes))
 
 
 def is_readable(int descriptor):
@@ -149,79 +210,6 @@ def has_error(list values not None, error):
         if not is_data(<PyObject *>value) and not is_int(<PyObject *>value) and isinstance(value, error):
             return True
     return False
-
-
-def pack(commands, script, fallback):
-    """Return commands in the Redis protocol.
-
-    Args:
-        commands: Tuples of bytes, texts and numbers. One that begins with a script is run by its hash.
-        script: The class of scripts; each has its first two words in the protocol, as ``head``.
-        fallback: Returns a command in the protocol that has words of other kinds. It may raise.
-    """
-    cdef list all_words = []
-    cdef Py_ssize_t size = 0
-    cdef bytes packed
-    cdef char *at
-    for command in commands:
-        all_words.append(words_of(command, script, fallback, &size))
-    packed = PyBytes_FromStringAndSize(NULL, size)
-    at = PyBytes_AS_STRING(packed)
-    for words in all_words:
-        at = put_command(at, words)
-    return packed
-
-
-cdef list words_of(tuple command, object script, object fallback, Py_ssize_t *size):
-    """What a command consists of: how many words, what is in the protocol already, and further words."""
-    cdef object first = command[0]
-    cdef bint is_script = type(first) is script
-    cdef list words = [len(command) + is_script, first.head if is_script else b""]
-    cdef Py_ssize_t whole = count_size(words[0]) + len(words[1])
-    cdef Py_ssize_t place
-    for place in range(is_script, len(command)):
-        word = command[place]
-        if is_int(<PyObject *>word):
-            word = b"%d" % word
-        elif is_text(<PyObject *>word):
-            word = (<str>word).encode()
-        elif unlikely(not is_data(<PyObject *>word)):
-            words = [0, fallback((b"EVALSHA", first.sha, *command[1:]) if is_script else command)]
-            size[0] += len(words[1])
-            return words
-        whole += count_size(PyBytes_GET_SIZE(word)) + PyBytes_GET_SIZE(word) + 2
-        words.append(word)
-    size[0] += whole
-    return words
-
-
-cdef char *put_command(char *at, list words) noexcept:
-    cdef size_t count = words[0]
-    cdef Py_ssize_t place
-    if count > 0:
-        at += write_count(at, c"*", count)
-    at = put_bytes(at, <bytes>words[1])
-    for place in range(2, len(words)):
-        at += write_count(at, c"$", <size_t>PyBytes_GET_SIZE(<bytes>words[place]))
-        at = put_bytes(at, <bytes>words[place])
-        at[0] = c"\r"
-        at[1] = c"\n"
-        at += 2
-    return at
-
-
-cdef inline char *put_bytes(char *at, bytes data) noexcept:
-    memcpy(at, PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
-    return at + PyBytes_GET_SIZE(data)
-
-
-cdef inline Py_ssize_t count_size(Py_ssize_t count) noexcept:
-    """How many bytes a count takes with its letter and the end of its line."""
-    cdef Py_ssize_t size = 4
-    while count > 9:
-        count //= 10
-        size += 1
-    return size
 
 
 # -- the socket ----------------------------------------------------------------------------------------------------
@@ -259,7 +247,7 @@ cdef bint converse(Line self, int descriptor, object request, int64_t until_ns) 
         count = sendmsg(descriptor, &message, MSG_DONTWAIT)
         if count == <ssize_t>size:
             self.sent = count
-            count = await_bytes(self, descriptor, until_ns, NULL, 0)
+            count = await_bytes(self, descriptor, until_ns, NULL, 0)  # nothing can be there yet
         elif count >= 0:
             self.sent = count
             count = -2
@@ -283,25 +271,33 @@ cdef inline msghdr message_of(iovec *places, size_t count) noexcept nogil:
 
 
 cdef bint receive(Line self, int descriptor, int64_t until_ns, char *first, size_t size) except -1:
-    """Wait for more bytes. Returns False if there are none within the time."""
+    """Wait for more bytes, which may be there already. Returns False if there are none within the time."""
     cdef ssize_t count
+    if self.turns == 0:
+        return False
+    self.turns -= self.turns > 0
     with nogil:
-        count = await_bytes(self, descriptor, until_ns, first, size)
+        count = receive_now(self, descriptor, first, size)
+        if count == -2:
+            count = await_bytes(self, descriptor, until_ns, first, size)
     return take_in(self, descriptor, until_ns, count, first, size)
 
 
 cdef ssize_t await_bytes(Line self, int descriptor, int64_t until_ns, char *first, size_t size) noexcept nogil:
-    """Receive into ``first``, and what is more behind what there is. -2: it is time to look round; -1: see errno."""
+    """Wait, and receive. As :func:`receive_now`; -2: it is time to look round."""
     cdef pollfd watched = pollfd(fd=descriptor, events=POLLIN, revents=0)
-    cdef iovec[2] places
-    cdef msghdr message
     cdef int64_t left_ns = until_ns - now_ns()
     cdef int ready = poll(&watched, 1, <int>max(0, min((left_ns + 999999) // 1000000, 3600000)))
-    cdef ssize_t count
     if ready < 0:
         return -2 if errno == EINTR else -1
-    if ready == 0:
-        return -2
+    return receive_now(self, descriptor, first, size) if ready > 0 else -2
+
+
+cdef ssize_t receive_now(Line self, int descriptor, char *first, size_t size) noexcept nogil:
+    """Receive into ``first``, and what is more behind what there is. -2: there is nothing yet; -1: see errno."""
+    cdef iovec[2] places
+    cdef msghdr message
+    cdef ssize_t count
     places[0].iov_base = first
     places[0].iov_len = size
     places[1].iov_base = self.data + self.end
@@ -401,11 +397,7 @@ cdef object read_bulk(Line self, size_t *at, size_t body, int64_t size, int dept
     if have < <size_t>size + 2:
         if depth > 0 or <size_t>size + 2 <= HELD_BYTES // 2:
             return PART
-        self.large = PyBytes_FromStringAndSize(NULL, size)
-        self.filled = min(have, <size_t>size)
-        memcpy(PyBytes_AS_STRING(self.large), start, self.filled)
-        at[0] = body + self.filled
-        return LARGE
+        return begin_large(self, at, body, <size_t>size)
     if start[size] != c"\r" or start[size + 1] != c"\n":
         return OTHER
     at[0] = body + <size_t>size + 2
@@ -426,17 +418,42 @@ cdef object read_list(Line self, size_t *at, size_t body, int64_t count, int dep
     return items
 
 
-cdef bytes read_large(Line self, int descriptor, int64_t until_ns):
+cdef object begin_large(Line self, size_t *at, size_t body, size_t size):
+    """Have the rest of a value received into itself."""
+    cdef const char *first = self.data + body
+    cdef size_t have = self.end - body
+    cdef size_t ahead = 0
+    cdef Opened opened = None
+    if self.usual is not None:
+        if have < HEAD_BYTES:
+            return PART
+        opened = begin_opened(first, have, size, self.usual)
+    if opened is not None:
+        ahead = opened.ahead
+        self.large = opened
+        self.start = opened.start
+        self.size = opened.size
+    else:
+        self.large = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+        self.start = PyBytes_AS_STRING(self.large)
+        self.size = size
+    self.filled = min(have - ahead, self.size)
+    memcpy(self.start, first + ahead, self.filled)
+    at[0] = body + ahead + self.filled
+    return LARGE
+
+
+cdef object read_large(Line self, int descriptor, int64_t until_ns):
     """The large value that has begun; None if it does not come whole."""
-    cdef bytes large = self.large
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(large)
-    cdef char *start = PyBytes_AS_STRING(large)
-    while self.filled < size or self.end - self.begin < 2:
+    cdef object large = self.large
+    while self.filled < self.size or self.end - self.begin < 2:
         make_room(self)
-        if not receive(self, descriptor, until_ns, start + self.filled, size - self.filled):
+        if not receive(self, descriptor, until_ns, self.start + self.filled, self.size - self.filled):
             return None
     if self.data[self.begin] != c"\r" or self.data[self.begin + 1] != c"\n":
         return None
+    if type(large) is Opened:
+        large = end_opened(large)
     self.begin += 2
     self.large = None
     return large

@@ -79,6 +79,7 @@ cdef extern from "nearcache/table.h" nogil:
         detail_t *details
         uint32_t count
         uint32_t used
+        uint32_t capacity
         uint64_t version
         uint64_t bytes
 
@@ -202,6 +203,8 @@ cdef extern from "nearcache/core.h" nogil:
     bint core_is_valid(const core_t *core, const entry_t *entry, int64_t now_ns)
     void core_settle(core_t *core)
     void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
+    bint core_is_sparse(const core_t *core)
+    bint core_give_back(core_t *core)
     void core_take_out(core_t *core, uint32_t ref, int is_evicted)
     void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
     uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)

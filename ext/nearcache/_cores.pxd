@@ -19,7 +19,10 @@ from nearcache._core cimport (
     core_expire,
     core_expire_all,
     core_expire_until,
+    core_give_back,
     core_init,
+    core_is_sparse,
+    core_memory,
     core_settle,
     core_t,
     core_tend,
@@ -105,6 +108,16 @@ cdef inline void redirect(cores_t *cores, PyObject *listener, bint tells_new) no
         core_unlock(&cores.core[i])
 
 
+cdef inline void fix_clock(cores_t *cores, bint is_fixed, int64_t fixed_ns) noexcept:
+    """Make it this instant until told otherwise, or go back to the system's clock."""
+    cdef uint32_t i
+    for i in range(cores.count):
+        core_lock(&cores.core[i])
+        cores.core[i].source.fixed_ns = fixed_ns
+        cores.core[i].source.is_fixed = is_fixed
+        core_unlock(&cores.core[i])
+
+
 # -- reading ---------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +129,17 @@ cdef inline uint32_t count_entries(const cores_t *cores) noexcept:
         entries += cores.core[i].table.count
         core_unlock(&cores.core[i])
     return entries
+
+
+cdef inline size_t memory_of(const cores_t *cores, const core_t *own) noexcept:
+    """Bytes of all cores; ``own`` lies in its store."""
+    cdef uint32_t i
+    cdef size_t size = 0 if cores.core == own else cores.count * sizeof(core_t)
+    for i in range(cores.count):
+        core_lock(&cores.core[i])
+        size += core_memory(&cores.core[i])
+        core_unlock(&cores.core[i])
+    return size
 
 
 cdef inline list collect(const cores_t *cores, bint with_values):
@@ -285,7 +309,19 @@ cdef inline list take_expired(const cores_t *cores, object now_ns):
             append_buried(core, &yard, pairs)
             if more < 0:
                 raise MemoryError
+        give_back(core)
     return pairs
+
+
+cdef inline void give_back(core_t *core) noexcept:
+    """Make the tables of a core as small as what it holds asks for, a little at a time, if there is memory to do so."""
+    cdef bint more = 1
+    cdef uint32_t turns = 0  # enough for all halves together
+    while more:
+        core_lock(core)
+        turns = turns - 1 if turns else core.table.capacity // 8 + 64
+        more = core_give_back(core) and turns > 1
+        core_unlock(core)
 
 
 cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffffffff:
@@ -307,18 +343,22 @@ cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffff
     return found
 
 
-cdef inline void tend_all(const cores_t *cores) noexcept:
-    """Do in each core a little of what is otherwise done along with writing."""
+cdef inline bint tend_all(const cores_t *cores) noexcept:
+    """Do in each core a little of what is otherwise done along with writing. Returns whether more memory may be given
+    back."""
     cdef graveyard_t yard
     cdef core_t *core
     cdef uint32_t i
+    cdef bint more = 0
     for i in range(cores.count):
         core = &cores.core[i]
         graveyard_init(&yard)
         core_lock(core)
         core_tend(core, clock_now(&core.source), &yard)
+        more = more or core_is_sparse(core)
         core_unlock(core)
         bury(core, &yard)
+    return more
 
 
 # -- for the garbage collector --------------------------------------------------------------------------------
@@ -334,6 +374,12 @@ cdef inline int traverse_cores(const cores_t *cores, visit_t visit, void *arg) n
         if stop == 0:
             stop = traverse_pending(&cores.core[i].pending, visit, arg)
     return stop
+
+
+cdef inline void forget_operations(cores_t *cores) noexcept:
+    cdef uint32_t i
+    for i in range(cores.count):
+        forget_pending(&cores.core[i])
 
 
 cdef inline void forget_cores(cores_t *cores) noexcept:

@@ -33,6 +33,7 @@ cdef extern from "nearcache/envelopes.h" nogil:
 cdef enum:
     LONG_KEY = 1024  # whether longer ones are too long is for others to say
     CODEC_SAFE = 1
+    CODEC_RAW = 0
 
 
 cdef struct terms_t:

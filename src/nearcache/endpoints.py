@@ -171,8 +171,10 @@ def _host(text: str, host: str, default: int) -> tuple[str, int]:
         name, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigError("url", redact(text), remedy) from None
-    if not name or any(c.isspace() for c in host):
+    if not name or port == 0 or any(c.isspace() for c in host):
         raise ConfigError("url", redact(text), remedy)
+    if ":" in name:  # the zone of an IPv6 address stands behind an escaped % (RFC 6874)
+        name = unquote(name)
     return name, default if port is None else port
 
 
@@ -188,4 +190,4 @@ def redact(text: str) -> str:
 
 def redact_value(option: str, value: object) -> object:
     """Return the value, or asterisks if the option's name says that it is secret."""
-    return "***" if re.search("pass|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value
+    return "***" if re.search("pass|pasw|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value

@@ -212,7 +212,8 @@ class ShardListError(CacheError):
     def __init__(self, namespace: str, shard: str, mine: str, theirs: str) -> None:
         super().__init__(
             f"namespace {namespace}: this process was started with {mine}, but shard {shard} has recorded {theirs}: "
-            f"give all processes the same shards (names, weights, placement); only reshard() may change them"
+            f"give all processes the same shards (names, weights, placement); only reshard() may change them. "
+            f"If nobody uses that list any more, docs/operations.md says how to begin anew"
         )
         self.mine = mine
         self.theirs = theirs

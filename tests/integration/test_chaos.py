@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
 @pytest.mark.parametrize("topology", ["single", "shards"])
 def test_chaos_short_run_breaks_no_promise(run: Callable[..., tuple[int, str]], topology: str) -> None:
     """Faults come, every call is judged, and none of the promises is broken."""
-    status, printed = run("--topology", topology, "--seconds", "14", "--workers", "3", "--seed", "4")
+    status, printed = run("--topology", topology, "--seconds", "9", "--workers", "2", "--seed", "4")
     assert status == 0, printed
     assert "no promise was broken" in printed
     assert " 0 of " in printed

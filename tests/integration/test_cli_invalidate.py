@@ -123,3 +123,21 @@ def test_documented_line_invalidates(redis_server: RedisServer, page: str, tmp_p
         assert cache.selftest().ok
         assert cache.peek("sku:1") is None
         assert cache.get("sku:1") is None
+
+
+def test_version_of_before_a_change_of_shards_is_refused_and_the_new_one_works(
+    two_shards: tuple[RedisServer, RedisServer],
+) -> None:
+    """Whoever does not know the list of shards must not believe that it told the right one."""
+    first, second = two_shards
+    with nearcache.open(f"unix://{first.path}", namespace="shop", max_staleness=0.6) as cache:
+        cache.reshard(f"unix://{second.path}", pause=0.0)
+        cache["sku:1"] = "a"
+        keys = ["nc:{shop:0}:v:ssku:1", "nc:{shop:0}:l:ssku:1", "nc:{shop:0}:L", ","]
+        out = run_cli(second, "--eval", str(FILE), *keys, "1", "0000000000000001", "0000000000000002")
+        assert re.match(r"NCTOPO 4-[0-9a-f]{16}\s", out)
+        assert cache["sku:1"] == "a"
+        out = run_cli(second, "--eval", str(FILE), *keys, "4", "0000000000000001", "0000000000000002")
+        assert out.split()[::2] == ["1", "1", out.split()[4]]
+        assert cache.selftest().ok
+        assert cache.get("sku:1") is None

@@ -99,7 +99,7 @@ def test_quick_demo_passes_and_compares(start: Callable[..., Run]) -> None:
 
 def test_demo_without_invalidations_fails_and_says_what(start: Callable[..., Run]) -> None:
     """When invalidations are only claimed, the check finds reads beyond the bound and names key, versions and times."""
-    run = start("--quick", "--no-invalidation", "--no-faults", "--max-staleness", "0.5", "--seconds", "6")
+    run = start("--quick", "--no-invalidation", "--no-faults", "--max-staleness", "0.5", "--seconds", "4")
     assert run.end() == 1, run.text
     assert "FAILED: " in run.text
     assert "that version was superseded" in run.text
@@ -116,7 +116,7 @@ def test_demo_replays_a_trace(start: Callable[..., Run], tmp_path: Path, format_
     else:
         path = tmp_path / "t.tsv.xz"
         path.write_bytes(lzma.compress(b"".join(b"1\tGET\t/%d\t200\t1\t0\n" % (n * n % 97) for n in range(2_000))))
-    run = start("--trace", str(path), "--seconds", "4")
+    run = start("--trace", str(path), "--seconds", "3", "--workers", "2")
     assert run.end() == 0, run.text
     assert "2,000 requests" in run.text
     assert "PASSED" in run.text
@@ -149,7 +149,7 @@ def interrupted(run: Run, number: signal.Signals) -> None:
 @pytest.mark.parametrize("words", ["", "Choosing", "Starting", "Phase 1", "Phase 2", "Phase 3"])
 def test_demo_after_ctrl_c_leaves_nothing(start: Callable[..., Run], words: str) -> None:
     """Ctrl-C, which every process of the terminal's foreground job gets, ends the demo cleanly at any stage."""
-    run = start("--quick", "--seconds", "3")
+    run = start("--quick", "--seconds", "3", "--workers", "2")
     run.wait_for(words)
     os.killpg(run.pid, signal.SIGINT)
     interrupted(run, signal.SIGINT)
@@ -158,7 +158,7 @@ def test_demo_after_ctrl_c_leaves_nothing(start: Callable[..., Run], words: str)
 @pytest.mark.parametrize("delay", [0.02, 0.15, 0.4, 0.8])
 def test_demo_after_ctrl_c_during_start_leaves_nothing(start: Callable[..., Run], delay: float) -> None:
     """While processes are being started there is no instant at which Ctrl-C loses one; a second Ctrl-C does no harm."""
-    run = start("--quick", "--seconds", "3")
+    run = start("--quick", "--seconds", "3", "--workers", "2")
     time.sleep(delay)
     os.killpg(run.pid, signal.SIGINT)
     os.killpg(run.pid, signal.SIGINT)
@@ -168,7 +168,7 @@ def test_demo_after_ctrl_c_during_start_leaves_nothing(start: Callable[..., Run]
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_demo_after_sigterm_leaves_nothing(start: Callable[..., Run], whole_group: bool) -> None:
     """SIGTERM to the parent, or to all of its group, ends the demo cleanly."""
-    run = start("--quick", "--seconds", "3")
+    run = start("--quick", "--seconds", "3", "--workers", "2")
     run.wait_for("Phase 2")
     (os.killpg if whole_group else os.kill)(run.pid, signal.SIGTERM)
     interrupted(run, signal.SIGTERM)
@@ -176,7 +176,7 @@ def test_demo_after_sigterm_leaves_nothing(start: Callable[..., Run], whole_grou
 
 def test_demo_with_a_killed_worker_goes_on_and_says_so(start: Callable[..., Run]) -> None:
     """The others go on without a worker that was killed; the exit status tells that something was wrong."""
-    run = start("--quick", "--seconds", "6")
+    run = start("--quick", "--seconds", "4", "--workers", "3")
     run.wait_for("Phase 2")
     victim = next(pid for pid, command in processes.children_of(run.pid).items() if "--role worker" in command)
     os.kill(victim, signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_demo_with_a_killed_worker_goes_on_and_says_so(start: Callable[..., Run]
 
 def test_demo_whose_parent_is_killed_leaves_nothing(start: Callable[..., Run]) -> None:
     """Even SIGKILL of the parent leaves no process and no file: children and servers notice."""
-    run = start("--quick", "--seconds", "3")
+    run = start("--quick", "--seconds", "3", "--workers", "2")
     run.wait_for("Phase 3")
     os.kill(run.pid, signal.SIGKILL)
     run.end()

@@ -135,6 +135,7 @@ def test_join_dropped_or_exiting_user_leaves_by_itself(no_leaks, runtime_dir, ma
     wait_until(lambda: gone(directory))
 
 
+@pytest.mark.slow
 def test_join_eight_processes_at_once_start_one_supervisor(runtime_dir, make_worker):
     """However many processes start at the same time, they get one and the same set of servers."""
     workers = [make_worker(USER).ready() for _ in range(8)]
@@ -150,6 +151,7 @@ def test_join_eight_processes_at_once_start_one_supervisor(runtime_dir, make_wor
     wait_until(lambda: gone(runtime_dir / "nearcache" / "shop"))
 
 
+@pytest.mark.slow
 def test_join_while_last_user_leaves_gets_servers_that_stay(runtime_dir):
     """Whatever moment of the end a joiner hits, the servers it gets go on running."""
     servers = EmbeddedServers.join("shop", 1)
@@ -167,6 +169,7 @@ def test_join_while_last_user_leaves_gets_servers_that_stay(runtime_dir):
         servers.leave()
 
 
+@pytest.mark.slow
 def test_join_and_leave_of_many_processes_ends_clean(runtime_dir, make_worker):
     """Processes that come and go at random never meet dead servers, and leave nothing behind."""
     code = USER + (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -158,6 +159,30 @@ def test_full_server_refuses_values_and_passes_the_rest(redis_server: RedisServe
         assert cache.health().ok
         redis_server.cli("CONFIG", "SET", "maxmemory", "0")
         ordeal.recover()
+
+
+@pytest.mark.parametrize("on_error", ["raise", "queue"])
+def test_full_server_lets_tags_be_invalidated(redis_server: RedisServer, on_error: str) -> None:
+    """As it does keys: what has the tag is absent, in every process, and can be stored again when there is room."""
+    options: dict[str, Any] = {"max_staleness": 0.4, "on_error": on_error}
+    with nearcache.open(redis_server.url, **options) as cache, nearcache.open(redis_server.url, **options) as other:
+        cache.set("k", 1, tags=("t",))
+        cache.set("untouched", 1, tags=("u",))
+        assert other["k"] == 1
+        redis_server.cli("CONFIG", "SET", "maxmemory", "1")
+        cache.invalidate_tag("t")
+        assert cache.get("k") is None
+        wait_until(lambda: other.get("k") is None)
+        assert other.get_or_load("k", lambda key: 2, tags=("t",)) == 2
+        assert asyncio.run(cache.aio.get("untouched")) == other["untouched"] == 1
+        redis_server.cli("CONFIG", "SET", "maxmemory", "0")
+        wait_until(lambda: not cache.stats().coherence.owed)
+
+        def is_stored() -> bool:
+            cache.set("k", 3, tags=("t",))
+            return bool(cache.get("k") == 3 == other.get("k"))
+
+        wait_until(is_stored)
 
 
 def test_server_whose_disk_is_full_is_not_relied_on(redis_server: RedisServer) -> None:

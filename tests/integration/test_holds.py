@@ -13,9 +13,8 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
 
-pytestmark = pytest.mark.every_server
-
 HOLDER = """
+import os
 import nearcache
 def start(url, **options):
     global cache
@@ -28,6 +27,18 @@ def end():
     held.__exit__(None, None, None)
 def load(key, value):
     return cache.get_or_load(key, lambda _key: value)
+def fork(action):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        action()
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+def enter():
+    with held:
+        pass
 """
 
 
@@ -36,6 +47,7 @@ def exists(server: RedisServer, key: str, kind: str = "v") -> bool:
     return bool(server.cli("EXISTS", f"nc:{{default:0}}:{kind}:s{key}"))
 
 
+@pytest.mark.every_server
 def test_reader_inside_the_window_gets_its_value_and_stores_nothing(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], make_worker: Callable[..., Worker]
 ) -> None:
@@ -79,6 +91,7 @@ def test_load_that_began_before_the_window_is_not_stored(
     assert other.peek("k") is None
 
 
+@pytest.mark.every_server
 def test_holder_that_is_killed_lets_go_by_time(redis_server: RedisServer, make_worker: Callable[..., Worker]) -> None:
     """kill -9 between begin and end: the hold ends by itself."""
     holder, reader = make_worker(HOLDER), make_worker(HOLDER)
@@ -91,6 +104,43 @@ def test_holder_that_is_killed_lets_go_by_time(redis_server: RedisServer, make_w
     wait_until(lambda: not exists(redis_server, "k", "l"))
     assert reader.call("load", "k", "after") == "after"
     assert exists(redis_server, "k")
+
+
+def test_child_that_is_forked_inside_does_not_end_its_parents_hold(
+    redis_server: RedisServer, make_worker: Callable[..., Worker]
+) -> None:
+    """An error or ``sys.exit()`` in a child leaves the block too, while the parent is in the middle of its change."""
+    worker, other = make_worker(HOLDER), make_worker(HOLDER)
+    for each in (worker, other):
+        each.call("start", redis_server.url)
+    worker.call("begin", ["k"], 30)
+    assert worker.eval("fork(end)") == 0
+    assert other.call("load", "k", "old") == "old"
+    assert not exists(redis_server, "k")
+    worker.call("end")
+    assert other.call("load", "k", "new") == "new"
+    assert other.call("load", "k", "newer") == "new"
+
+
+def test_object_that_parent_and_child_have_holds_for_each_by_itself(
+    redis_server: RedisServer, make_worker: Callable[..., Worker]
+) -> None:
+    """Made before a server forks its workers, say: the first to leave its block must not let go of the others' keys."""
+    worker, other = make_worker(HOLDER), make_worker(HOLDER)
+    for each in (worker, other):
+        each.call("start", redis_server.url)
+    worker.run("held = cache.hold(['k'], 30)")
+    worker.run(
+        """
+def inside():
+    held.__enter__()
+    os._exit(0)
+fork(inside)
+"""
+    )
+    worker.call("enter")
+    assert other.call("load", "k", "old") == "old"
+    assert not exists(redis_server, "k")
 
 
 def test_holds_that_overlap_last_until_nobody_can_need_them(
@@ -124,13 +174,15 @@ def test_one_hold_used_twice_in_turn_ends_each_time(
         assert exists(redis_server, "a")
 
 
-def test_hold_within_itself_ends_with_the_inner_block(
+def test_hold_within_itself_ends_with_the_outer_block(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
 ) -> None:
-    """One token, so the first end ends it; whoever nests makes two holds."""
+    """The blocks inside have one token, and the last that is left ends it."""
     cache = open_cache()
     hold = cache.hold(["k"])
-    with hold, hold:
+    with hold:
+        with hold:
+            assert exists(redis_server, "k", "l")
         assert exists(redis_server, "k", "l")
     assert not exists(redis_server, "k", "l")
 

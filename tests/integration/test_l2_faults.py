@@ -419,7 +419,7 @@ def test_three_shards_answer_while_the_fourth_is_out(
 
 
 def test_dead_host_at_the_start_leaves_time_for_the_others(no_leaks: None, redis_server: RedisServer) -> None:
-    """Connections are made one after the other, and the first may not use up the time of all."""
+    """A connection that is not made may not use up the time of those that are."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         # Who listens without accepting has a queue, and when that is full, further connections hang.
         fillers = []

@@ -15,7 +15,7 @@ from nearcache.options import Endpoint
 driver = Driver([Endpoint("a", path=PATH)], pool_size=2)
 
 def echo(word):
-    reply = driver.execute([Exchange(0, [("ECHO", word), ("CLIENT", "ID")])])[0]
+    reply = driver.execute([Exchange(0, [("ECHO", word), ("CLIENT", "ID")])], timeout_s=20)[0]
     return [reply.values[0].decode(), reply.values[1]] if isinstance(reply, Reply) else [str(reply), 0]
 
 def in_child(work):

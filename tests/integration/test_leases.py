@@ -12,8 +12,6 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker, WorkerError
 
-pytestmark = pytest.mark.every_server
-
 #: Processes that load. They tell what they do by lists in Redis, and their loaders wait there for leave to go on.
 LOADER = """
 import asyncio, os, threading
@@ -82,6 +80,7 @@ def started(server: RedisServer, make_worker: Callable[..., Worker], count: int,
     return workers
 
 
+@pytest.mark.every_server
 def test_cold_key_is_loaded_once_by_all_processes_threads_and_tasks(
     redis_server: RedisServer, make_worker: Callable[..., Worker]
 ) -> None:
@@ -103,6 +102,7 @@ def test_cold_key_is_loaded_once_by_all_processes_threads_and_tasks(
     assert sum(worker.call("counted")[0] for worker in workers) == 1
 
 
+@pytest.mark.every_server
 def test_killed_holder_is_replaced_when_its_lease_runs_out(
     redis_server: RedisServer, make_worker: Callable[..., Worker]
 ) -> None:

@@ -83,6 +83,23 @@ def test_l1_answers_when_it_knows_the_age(
     assert cache.get("k", max_age=300) == "new"
 
 
+def test_age_that_l1_knows_is_forgotten_when_the_machine_has_slept(
+    open_cache: Callable[..., Cache[Any, Any]], redis_server: RedisServer
+) -> None:
+    """The clock by which it was known stood still meanwhile; Redis' did not."""
+    cache = open_cache(ttl=1000, max_staleness=0.2)
+    cache["k"] = "v"
+    assert cache.get("k", max_age=50) == "v"
+    grow(redis_server, 100)
+    assert cache.get("k", max_age=50) == "v"  # nobody has told that its lifetime was changed
+    stamp = cache.lane_stamp(0)
+    cache._listener._slept = lambda: 100_000_000_000
+    wait_until(lambda: cache.lane_stamp(0) > stamp)
+    wait_until(lambda: cache.get("k") == cache.hit("k", None) == "v")  # L1 has found that it is still the same
+    assert cache.get("k", max_age=50) is None
+    assert cache.get("k", max_age=200) == "v"
+
+
 def test_nothing_is_younger_than_the_question(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """max_age=0 is answered by the loader, also for a value that was stored in the same millisecond."""
     writer, reader = open_cache(ttl=1000), open_cache(ttl=1000)

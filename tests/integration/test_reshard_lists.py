@@ -9,6 +9,7 @@ import pytest
 
 import nearcache
 from nearcache.errors import ShardError, ShardListError
+from nearcache.rings import Ring
 from support.redis import RedisServer
 from support.resharding import (
     KEYS,
@@ -40,6 +41,18 @@ def test_open_with_another_list_is_refused_by_name(
     first["k"] = 1
     assert first["k"] == 1
     assert open_at("ba")["k"] == 1
+
+
+def test_open_works_out_once_what_all_shards_have_recorded(
+    open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of a long list take long to make, and there are as many records as shards."""
+    open_at("abc", placement="ring")
+    made: list[Any] = []
+    load = Ring.load
+    monkeypatch.setattr(Ring, "load", lambda content, like: made.append(content) or load(content, like))
+    open_at("bca", placement="ring")
+    assert len(made) == 1
 
 
 def test_open_late_with_the_list_before_or_after_a_change(servers: Servers, open_at: Callable[..., Any]) -> None:
@@ -86,6 +99,21 @@ def test_record_that_was_lost_is_made_anew_with_the_list(servers: Servers, open_
     wait_until(lambda: servers["a"].cli("HGET", "nc:{default:0}:L", "c"), what="the list is recorded again")
     with pytest.raises(ShardListError):
         open_at("abc")
+
+
+def test_records_that_were_removed_let_a_namespace_begin_anew(servers: Servers, open_at: Callable[..., Any]) -> None:
+    """With another list, where nobody is left who uses the first one; and nothing of what was stored comes back."""
+    first = open_at("ab")
+    first.set_many(dict.fromkeys(KEYS, "old"))
+    first.close()
+    with pytest.raises(ShardListError, match=r"docs/operations\.md says how to begin anew"):
+        open_at("ac")
+    for name in "ab":
+        servers[name].cli("DEL", "nc:{default:0}:L")
+    second = open_at("ac")
+    assert second.get_many(KEYS) == {}
+    second.set_many(dict.fromkeys(KEYS, "new"))
+    assert open_at("ca").get_many(KEYS) == dict.fromkeys(KEYS, "new")
 
 
 def test_one_shard_may_have_many_addresses(make_redis: Callable[..., RedisServer]) -> None:

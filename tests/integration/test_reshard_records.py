@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from nearcache.errors import ShardError
 from support.resharding import Servers, change, freeze, lanes_live, step, version
 from support.waiting import wait_until
 
@@ -40,3 +43,42 @@ def test_shard_that_is_left_and_forgot_that_holds_nobody_up(servers: Servers, op
     other._membership._catching_up = False
     other._membership.outdated()
     wait_until(lambda: version(other) == 4, what="the other follows")
+
+
+@pytest.mark.parametrize("told", ["nothing", "in passing"])
+def test_shard_that_is_left_and_was_set_back_is_told_again(
+    servers: Servers, open_at: Callable[..., Any], told: str
+) -> None:
+    """It has been told as a replaced primary: who knows of no other shard would go on there for ever.
+
+    What he changes there meanwhile is made up for where the others look.
+    """
+    leader, other = open_at("a", max_staleness=0.2), open_at("a", max_staleness=0.2)
+    lanes_live(leader, other)
+    name = leader._tier.names[0].lane_key
+    with servers["a"].client() as server:
+        wait_until(lambda: server.hget(name, "c") is not None)
+        before = server.hgetall(name)
+        freeze(other)
+        change(leader, servers, "b")
+        leader["k"] = "of the leader"
+        server.hset(name, mapping=before | {b"e": b"1" * 16, b"h": before[b"e"] + b":0"})
+        if told == "nothing":
+            wait_until(lambda: writes(other, "k"), what="the shard takes what it should not")
+        else:
+            server.hset(name, "r", leader._tier.ring)
+        other._membership._catching_up = False
+        wait_until(lambda: version(other) == 4, what="the other follows")
+        assert server.hget(name, "r") == leader._tier.left
+    assert leader._tier.adopt_commands(0, 1)[0][3] == leader._tier.left, "a new primary is told the same at first"
+    if told == "nothing":
+        wait_until(lambda: "k" not in leader.get_many(["k"]), what="the leader hears of what was changed")
+
+
+def writes(cache: Any, key: str) -> bool:
+    """Whether a cache is let."""
+    try:
+        cache[key] = "of one who is behind"
+    except ShardError:
+        return False
+    return True

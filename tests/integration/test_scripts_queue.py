@@ -95,6 +95,28 @@ def test_held_set_stores_only_where_its_own_hold_has_lasted(lane: Lane) -> None:
     assert [lane.client.get(lane.lease(key)) for key in keys] == [None, None, b"H*", None]
 
 
+def test_held_set_stores_nothing_where_somebody_else_has_announced_a_change(lane: Lane) -> None:
+    """Which may be the later one. The hold ends, as it does without a value; and goes on if it is prolonged."""
+    for key in (b"sset", b"sended", b"slonger"):
+        lane.run("invalidate", [key], wid(1), 60_000, A)
+        for number in (2, 3):
+            lane.run("invalidate", [key], wid(number))
+        assert lane.client.get(lane.lease(key)) == b"H" + A + b"!"
+        assert lane.client.pttl(lane.lease(key)) > 50_000
+        assert lane.run("lease", [key], B, 1000, "")[0] == 3
+    assert lane.set(b"sset", write=wid(4), mode="HELD" + A.decode())[4] == b"1,"
+    lane.run("invalidate", [b"sended"], wid(5), 0, A)
+    lane.run("invalidate", [b"slonger"], wid(6), 90_000, A)
+    keys = (b"sset", b"sended", b"slonger")
+    assert [lane.client.exists(lane.value(key)) for key in keys] == [0, 0, 0]
+    assert [lane.client.get(lane.lease(key)) for key in keys] == [None, None, b"H" + A + b"!"]
+    assert lane.client.pttl(lane.lease(b"slonger")) > 60_000
+    lane.run("invalidate", [b"slonger"], wid(7), 1000, B)
+    assert lane.client.get(lane.lease(b"slonger")) == b"H*"
+    lane.run("invalidate", [b"slonger"], wid(8), 0, B)
+    assert lane.client.get(lane.lease(b"slonger")) == b"H*"
+
+
 def test_mark_of_a_waiting_record_outlasts_invalidations_and_holds(lane: Lane) -> None:
     """Whatever they announce, the record is going to be written over it."""
     put(lane, b"sa")

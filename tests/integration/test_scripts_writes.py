@@ -229,6 +229,16 @@ def test_ring_one_behind_is_admitted_and_two_behind_refused(lane: Lane) -> None:
     assert lane.client.exists(lane.value(b"sk"))
 
 
+def test_ring_of_a_shard_that_is_left_is_right_against_the_same_version(lane: Lane) -> None:
+    """Who has not noticed yet that it is gone from his list told it in passing; he is not let after that."""
+    ring, left = "4-00000000000000aa", "4-" + "0" * 16
+    assert lane.run("heartbeat", [], ring=ring)[4] == ring.encode()
+    assert lane.run("heartbeat", [], ring=left)[4] == left.encode()
+    for other in (ring, "4-00000000000000bb"):
+        with pytest.raises(ServerReplyError, match="NCTOPO " + left):
+            lane.run("heartbeat", [], ring=other)
+
+
 def test_databases_of_one_server_have_channels_of_their_own(redis_server: RedisServer) -> None:
     """Pub/sub knows no databases, so a lane's name carries its database: no one sees another's messages as gaps."""
     first, second = Lane(redis_server), Lane(redis_server, db=3)

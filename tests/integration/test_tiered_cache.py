@@ -365,3 +365,15 @@ def test_with_statement_closes(url: str) -> None:
         cache["k"] = 1
     with pytest.raises(nearcache.ClosedError):
         cache.invalidate("k")
+
+
+def test_ways_of_the_store_that_nobody_would_hear_of_are_refused(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Other caches call it ``delete`` and ``put``: here these must not change this process's memory alone."""
+    cache, other = open_cache(), open_cache()
+    cache["k"] = 1
+    assert other["k"] == 1
+    with pytest.raises(AttributeError):
+        cache.delete("k")  # type: ignore[attr-defined]  # that is what is tested
+    with pytest.raises(TypeError, match=r"cache\[key\] = value"):
+        cache.put("k", 2)
+    assert (cache["k"], other["k"]) == (1, 1)

@@ -146,6 +146,7 @@ def test_plain_client_of_a_tls_port_is_told(server: RedisServer) -> None:
     assert "TLS" in text
 
 
+@pytest.mark.slow
 def test_sentinels_and_servers_over_tls(no_leaks: None, tls_binary: Binary) -> None:
     """The same options serve both; a failover changes nothing about that."""
     patient = {"timeout": 5.0, "connect_timeout": 5.0, "max_staleness": 1.0}

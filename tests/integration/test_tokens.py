@@ -15,8 +15,6 @@ from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
 
-pytestmark = pytest.mark.every_server
-
 WRITER = """
 import nearcache
 def start(url, **options):
@@ -38,6 +36,7 @@ def wait(token, timeout=5.0):
 """
 
 
+@pytest.mark.every_server
 def test_reader_given_a_token_serves_nothing_older(
     redis_server: RedisServer, make_worker: Callable[..., Worker]
 ) -> None:
@@ -142,6 +141,7 @@ def test_token_that_has_been_heard_costs_nothing(redis_server: RedisServer) -> N
         assert cache.peek("k") == "v"
 
 
+@pytest.mark.every_server
 def test_token_of_an_epoch_that_nobody_is_in_is_settled_by_a_fence(redis_server: RedisServer) -> None:
     """After a FLUSHALL, of which no message tells, one question to the server is enough."""
     with nearcache.open(redis_server.url, max_staleness=60.0) as cache:

@@ -14,8 +14,6 @@ from support.redis import RedisServer
 from support.switchboard import Switchboard
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.every_server
-
 RIGHTS = (
     "+auth +hello +select +info +ping +evalsha +eval +get +mget +getrange +pttl +exists +set +rename +unlink +persist "
     "+pexpire +hget +hmget +hset +publish +subscribe +unsubscribe"
@@ -30,6 +28,7 @@ def open_as(server: RedisServer, user: str, **options: Any) -> nearcache.Cache[A
 # -- require_coherence
 
 
+@pytest.mark.every_server
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -52,6 +51,7 @@ def test_user_who_lacks_a_right_for_messages_is_refused_with_the_reason(
         assert not cache.selftest(timeout=0.3).ok
 
 
+@pytest.mark.every_server
 def test_user_with_all_rights_is_accepted(make_redis: Callable[..., RedisServer]) -> None:
     """The documented rights are enough."""
     server = make_redis(transport="tcp", acl=[f"user nc on >secret ~nc:{{t:* resetchannels &nc:{{t:* {RIGHTS}"])
@@ -69,6 +69,7 @@ def test_server_that_is_down_is_refused(redis_server: RedisServer) -> None:
         assert not cache.health().ok
 
 
+@pytest.mark.every_server
 def test_requests_and_subscription_on_different_databases_are_told_apart(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_record_made_anew_just_before_the_self_test_is_no_fault(redis_server: Re
 # -- statistics
 
 
+@pytest.mark.every_server
 def test_statistics_of_lanes_are_filled(two_shards: tuple[RedisServer, RedisServer]) -> None:
     """By lane and in sum, after some traffic, a lost connection and a failover's like."""
     url = f"unix://{two_shards[0].path},{two_shards[1].path}"
@@ -229,6 +231,24 @@ def test_sampler_finds_nothing_where_nothing_is_wrong(redis_server: RedisServer)
                 break
         wait_until(lambda: cache.stats().coherence.checks > 50)
         assert cache.stats().coherence.mismatches == 0
+
+
+def test_sampler_accuses_nobody_of_what_was_evicted_and_loaded_again(redis_server: RedisServer) -> None:
+    """Neither is announced, so both processes have what they have loaded; another value would be another matter."""
+    with (
+        nearcache.open(redis_server.url, sample_rate=500.0, max_staleness=0.1) as cache,
+        nearcache.open(redis_server.url) as other,
+    ):
+        for key, again in (("same", [1, 2]), ("changed", [1, 3])):
+            assert cache.get_or_load(key, lambda _key: [1, 2]) == [1, 2]
+            redis_server.cli("UNLINK", f"nc:{{default:0}}:v:s{key}")
+            assert other.get_or_load(key, lambda _key, again=again: again) == again
+            checks = cache.stats().coherence.checks
+            if key == "same":
+                wait_until(lambda checks=checks: cache.stats().coherence.checks > checks + 100)
+                assert cache.stats().coherence.mismatches == 0
+        assert cache.get("changed") == [1, 2]
+        wait_until(lambda: cache.stats().coherence.mismatches)
 
 
 def test_sampler_is_off_by_default(redis_server: RedisServer) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+import nearcache
 from nearcache import ABSENT, Cache, ShardUnavailableError, UnencodableValueError, Writer
+from nearcache.loading import tags_named
 from support.caches import Opener
 from support.redis import Binary, RedisServer
 from support.rows import Database
@@ -125,6 +127,63 @@ def test_writes_of_two_processes_at_once_leave_the_answer_to_the_data(
     assert database.rows["k"] == "later"
     assert (cache.get("k"), other.get("k")) == (None, None)
     assert cache["k"] == "later"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_change_announced_during_a_write_is_not_undone_by_it(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database, many: bool
+) -> None:
+    """By who has changed the data in another way, after the writer. The hold ends all the same."""
+    other = open_cache(loader=database.load)
+
+    def overtake() -> None:
+        database.rows["k"] = "later"
+        other.invalidate("k")
+
+    database.after_commit = overtake
+    if many:
+        cache.set_many({"k": "earlier", "j": "earlier"})
+        assert other["j"] == "earlier"
+    else:
+        cache["k"] = "earlier"
+    assert (cache.get("k"), other["k"]) == (None, "later")
+    assert cache["k"] == "later"
+    assert other.stats().loader.loads == 1  # what it has loaded is kept for all
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_tag_changed_during_a_write_ends_what_it_writes(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database, many: bool
+) -> None:
+    """The value is older than that change, whatever is known of the tag when it is stored."""
+    other = open_cache(loader=database.load)
+
+    def overtake() -> None:
+        database.rows["k"] = "later"
+        other.invalidate_tag("t")
+
+    database.after_commit = overtake
+    if many:
+        cache.set_many({"k": "earlier", "j": "earlier"}, tags=["t"])
+    else:
+        cache.set("k", "earlier", tags=["t"])
+    assert (other["k"], cache["k"]) == ("later", "later")
+
+
+def test_tag_of_which_nobody_can_tell_is_no_obstacle_to_writing(server_binary: Binary, database: Database) -> None:
+    """Whether the value is younger than its last change is not known then, so readers load it."""
+    with (
+        RedisServer(server_binary) as first,
+        RedisServer(server_binary) as second,
+        nearcache.open(f"unix://{first.path},{second.path}", loader=database.load, writer=database) as cache,
+    ):
+        key = next(key for key in range(50) if cache._tier.place(key)[0] == 0)
+        tag = next(f"t{n}" for n in range(50) if tags_named(cache._tier, [f"t{n}"])[0].lane == 1)
+        second.kill()
+        cache.set(key, "new", tags=[tag])
+        assert database.rows == {key: "new"}
+        assert cache.get(key) is None
+        assert cache[key] == "new"
 
 
 def test_many_are_written_in_one_call_or_one_by_one(open_cache: Opener, database: Database) -> None:

@@ -99,6 +99,37 @@ static void test_numbers_have_the_fewest_bytes(void)
     CHECK(!payload_int("\0\0\0\0\0\0\0\0\1", 9, &number));
 }
 
+static void test_beginning_of_an_envelope_is_read_within_what_is_here(void)
+{
+    plain_t plain = {.wid = 5, .generation = 7, .ttl_ms = 9, .schema = 0};
+    plain_t read;
+    char head[64];
+    size_t first = envelope_head(head, 1, &plain, 0, 100000);
+
+    for (size_t have = 0; have < first; have++) {
+        CHECK(!envelope_begins(head, have, first + 100000, 1, &read));
+    }
+    CHECK(envelope_begins(head, first, first + 100000, 1, &read));
+    CHECK(read.payload == first && read.wid == 5 && read.generation == 7 && read.ttl_ms == 9);
+    CHECK(!envelope_begins(head, first, first + 99999, 1, &read));
+    CHECK(!envelope_begins(head, first, first + 100001, 1, &read));
+}
+
+static void test_ascii_is_told_by_every_byte(void)
+{
+    char text[70];
+
+    memset(text, 'x', sizeof text);
+    for (size_t size = 0; size <= sizeof text; size++) {
+        CHECK(is_all_ascii(text, size));
+        for (size_t at = 0; at < size; at++) {
+            text[at] = (char)0x80;
+            CHECK(!is_all_ascii(text, size) && is_all_ascii(text, at));
+            text[at] = 'x';
+        }
+    }
+}
+
 static void test_slots_are_those_of_redis_cluster(void)
 {
     CHECK(key_slot("", 0) == 0);
@@ -123,6 +154,8 @@ int main(void)
     test_anything_unusual_is_refused();
     test_length_has_its_shortest_form();
     test_numbers_have_the_fewest_bytes();
+    test_beginning_of_an_envelope_is_read_within_what_is_here();
+    test_ascii_is_told_by_every_byte();
     test_slots_are_those_of_redis_cluster();
     test_counts_are_decimal();
     return check_done("test_envelopes");

@@ -1,4 +1,4 @@
-"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I17 beyond.
+"""The promises, checked at every step: I1 to I12 of the coherence protocol, and I13 to I18 beyond.
 
 ======  ==========================================================================================================
 ``I1``  A hit was current, on the server that the lane follows, at some instant within the last B.
@@ -18,6 +18,7 @@
 ``I15`` Old copies are served no longer than allowed, and what is due to be loaded anew no longer than a lease.
 ``I16`` With ``ack="replica"``, what has returned is not lost with the primary, where that replica takes over.
 ``I17`` With ``consistency="lane"``, a process that has seen something of a lane reads nothing older, whatever its key.
+``I18`` With ``max_age``, what is read was stored no longer ago than that when it was asked for.
 ======  ==========================================================================================================
 """
 
@@ -153,7 +154,7 @@ class Checker(Promises, Everywhere):
         history = server.history
         operation, keys = history.announce(payload, self.world.now)
         versions = getattr(server.cause, "versions", None)
-        if operation == "I" and versions:
+        if operation in "SI" and versions:
             for key in keys:
                 history.least[key] = max(history.least.get(key, 0), versions.get(key, 0))
         if self.world.lines is not None:
@@ -171,7 +172,7 @@ class Checker(Promises, Everywhere):
     def _absence_in(self, server: Server, key: bytes, wid: int) -> int:
         """All absences look the same, so they are told apart by the ids of their writes."""
         if wid not in self._absences:
-            call = server.cause.client.last_load
+            call = server.cause.client.last_loads[self._names[key]]
             self.values.append(Value(call.key, call.version))
             self._absences[wid] = len(self.values) - 1
             self.is_absence(key, self._absences[wid])
@@ -311,12 +312,12 @@ class Checker(Promises, Everywhere):
         self.count("I1")
         if store.lane_fresh_until(lane) <= now - now % TICK_NS:
             self.fail("I2", f"{process} serves {key}={number} although nothing of the lane is vouched for")
-        server = self.followed(process, lane)
+        server, believed = self.followed(process, lane), self.believed(process, lane)
         history = server.history
-        killed = history.killed.get(number)
+        killed = believed.history.killed.get(number)
         if killed is not None and self.world.now - killed[0] > self.profile.bound_ns:
             late = (self.world.now - killed[0]) / MS
-            self.fail("I1", f"{process} serves {key}={number}, dead on {server.name} for {late:.3f} ms")
+            self.fail("I1", f"{process} serves {key}={number}, dead on {believed.name} for {late:.3f} ms")
         end = history.ends.get(number)
         self.not_overdue(process, key, number, history)
         self.tags_hit(process, key, number)
@@ -325,7 +326,7 @@ class Checker(Promises, Everywhere):
         floor = self.floor(process, key)
         self.not_below(process, key, number, floor, server)
         if self.profile.moves:
-            self.current_somewhere(process, key, number, server, self.world.now)
+            self.current_somewhere(process, key, number, believed, self.world.now)
         self.not_before(process, key, number, self.lane_floors(process).get(lane), server)
         if number in history.born:
             self.raise_floor(process, key, server, history.born[number])
@@ -425,13 +426,12 @@ class Checker(Promises, Everywhere):
 
     # -- loaders
 
-    def load_begins(self, client: Client, key: str, took_ns: int) -> LoaderCall:
+    def load_begins(self, client: Client, key: str) -> LoaderCall:
         """A loader is called."""
         call = LoaderCall(self, client, key, self._random.random() < self.profile.load_failures)
         call.is_absent = bool(self.profile.absences) and self._random.random() < self.profile.absences
         under_way = self.loading.setdefault(key, [])
         under_way.append(call)
-        client.loading_ns += took_ns
         return call
 
     # -- the end

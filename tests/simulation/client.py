@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nearcache.absence import ABSENT
 from nearcache.errors import ShardUnavailableError
 from nearcache.flights import ABANDONED, Signal, strand
 from nearcache.loading import pay
@@ -16,6 +17,7 @@ from nearcache.loading.moving import Spread, heed
 from nearcache.loading.observing import Observing
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
+from simulation.promises import WriterFailed
 from simulation.server import Server
 from simulation.world import MS, Violation
 
@@ -58,7 +60,7 @@ class Client:
         self.joined_load = False
         self.loading_ns = 0
         self.awaited_ns = 0
-        self.last_load: Any = None
+        self.last_loads: dict[str, Any] = {}
         self._left_ns = 0
         self._asked_ns = 0
         self._answers: list[Any] = []
@@ -143,6 +145,8 @@ class Client:
         if isinstance(request, list):
             self._observing = None
             self._ask(request)
+        elif kind is Call and hasattr(self.current, "commit"):
+            self._write()
         elif kind is Call:
             self._load(request)
         elif kind is JoinRead:
@@ -235,26 +239,55 @@ class Client:
     # -- loaders
 
     def _load(self, request: Call) -> None:
-        checker, chance = self.process.checker, self._random.random()
-        took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
-        read_at = int(took * self._random.random())
-        call = checker.load_begins(self, request.key, took)
-        self.last_load = call
-        self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, call)
-        self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, call)
+        checker = self.process.checker
+        took, read_at = self._takes()
+        keys = request.key if request.key.__class__ is list else [request.key]
+        calls = [checker.load_begins(self, key) for key in keys]
+        self.loading_ns += took
+        self.last_loads.update(zip(keys, calls, strict=True))
+        self.world.at(self.world.now + read_at, self.process.post, self._read_source, self.turn, calls)
+        self.world.at(self.world.now + took, self.process.post, self._loaded, self.turn, request, calls)
 
-    def _read_source(self, turn: int, call: Any) -> None:
+    def _takes(self) -> tuple[int, int]:
+        """How long a call of the user's code takes, and after what time of that it reads, or changes, the source."""
+        chance = self._random.random()
+        took = int((0.5 + self._random.random()) * self.process.profile.load_ns * (20 if chance < 0.05 else 1))
+        return took, int(took * self._random.random())
+
+    def _write(self) -> None:
+        """A writer is called. It may fail before it has changed the source, and after that."""
+        took, change_at = self._takes()
+        self.loading_ns += took
+        chance, failures = self._random.random(), self.process.profile.load_failures
+        if chance >= failures / 2:
+            self.world.at(self.world.now + change_at, self.process.post, self._change_source, self.turn)
+        self.world.at(self.world.now + took, self.process.post, self._written, self.turn, chance < failures)
+
+    def _change_source(self, turn: int) -> None:
         if turn == self.turn:
+            self.current.commit(self)
+
+    def _written(self, turn: int, fails: bool) -> None:
+        if fails:
+            self._throw(turn, WriterFailed())
+        else:
+            self._resume(turn, None)
+
+    def _read_source(self, turn: int, calls: list[Any]) -> None:
+        for call in calls if turn == self.turn else ():
             call.read()
 
-    def _loaded(self, turn: int, call: Any) -> None:
+    def _loaded(self, turn: int, request: Call, calls: list[Any]) -> None:
         if turn != self.turn or self.steps is None:
             return
-        value = call.end()
-        if isinstance(value, Exception):
-            self._throw(turn, value)
+        values = {call.key: call.end() for call in calls}
+        error = next((value for value in values.values() if isinstance(value, Exception)), None)
+        if error is not None:
+            self._throw(turn, error)
+        elif request.key.__class__ is list:  # a loader of many leaves out what there is not
+            self._resume(turn, {key: value for key, value in values.items() if value is not ABSENT})
         else:
-            self._resume(turn, value)
+            self._resume(turn, values[request.key])
 
     # -- waiting for others of the process
 

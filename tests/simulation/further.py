@@ -50,7 +50,9 @@ MORE: Final = {
 }
 _TAGS: Final = ("red", "green", "blue")
 #: Values of updates that readers of a lagging source could still store after them.
-_UNHELD: Final = ("update", "update_many", "tag_update", "held_update")
+_UNHELD: Final = (
+    "update", "update_many", "tag_update", "held_update", "write_through", "write_through_many", "delete_through"
+)  # fmt: skip
 
 
 def enrich(profile: Profile, rng: random.Random, busy: Sequence[str]) -> None:
@@ -83,7 +85,7 @@ def enrich(profile: Profile, rng: random.Random, busy: Sequence[str]) -> None:
         profile.patience_ns = rng.choice([1 * MS, profile.bound_ns // 4])
     if "held_change" in busy or (rng.random() < 0.2 and not busy):
         profile.lag_ns = rng.choice([200 * US, 20 * MS, profile.bound_ns // 2])
-        profile.weights |= dict.fromkeys(_UNHELD, 0.0)
+        profile.weights |= {kind: 0.0 for kind in _UNHELD if kind in profile.weights}
         profile.weights["held_change"] *= 5
     for kind in busy:
         if kind == "reshard":

@@ -22,7 +22,9 @@ from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from simulation import further_mutants as more
+from simulation import gathering_mutants as many
 from simulation import moving_mutants as moving
+from simulation import through_mutants as through
 from simulation.process import L1
 from simulation.runs import HASTY, ORDERED, WIDE
 
@@ -241,8 +243,10 @@ _CLEAR: Final = writing.clear
 _REVALIDATED: Final = reading.revalidated
 #: Where the runs begin in which more is done: see ``runs``.
 _RICHER: Final = 1_000_000
+_FULLER: Final = 80_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
+_YOUNG: Final = ("young_many", "load", "get")
 _MOVES: Final = ("reshard", "update", "load", "get")
 _ORDERED: Final = ("get", "set", ORDERED)
 _DEAF: Final = ("half-open bus",)
@@ -336,5 +340,34 @@ MUTANTS: Final = (
         "I17",
         _RICHER + 6,
         (*_ORDERED, "clear"),
+    ),
+    Mutant("what is asleep grows no older", many.ages_kept_asleep, ("asleep",), "I18", _FULLER + 7, _YOUNG),
+    Mutant("what was young stays young", many.young_for_ever, (), "I18", _FULLER + 2, _YOUNG),
+    Mutant("a longer life is a younger age", many.touched_is_younger, (), "I18", _FULLER + 42, ("young_many", "touch")),
+    Mutant("what others load is nothing", many.others_not_asked_again, (), "I1", _FULLER, ("load_many", "update")),
+    Mutant(
+        "tags of many are taken after the load",
+        many.tags_after_loading_many,
+        (),
+        "I7",
+        _FULLER + 2,
+        ("load_many", "tag_update"),
+    ),
+    Mutant(
+        "what is announced under a hold is written over",
+        through.changes_under_holds_unmarked,
+        (),
+        "I7",
+        _FULLER + 3,
+        ("write_through", "update", "load"),
+    ),
+    Mutant("a hold of several is one's own", through.shared_holds_stored_under, (), "I7", _FULLER, ("write_through",)),
+    Mutant(
+        "tags are taken after the writer",
+        through.tags_after_the_writer,
+        (),
+        "I7",
+        _FULLER + 3,
+        ("write_through", "tag_update"),
     ),
 )

@@ -27,6 +27,10 @@ class LoaderFailed(Exception):
     """What a simulated loader raises."""
 
 
+class WriterFailed(Exception):
+    """What a simulated writer raises."""
+
+
 class Promises:
     """The part of the checker that knows of tags, tokens and changes.
 
@@ -46,6 +50,7 @@ class Promises:
         self._written: dict[tuple[Process, Any], Floor] = {}
         self._promised: dict[tuple[Process, Any], Floor] = {}
         self._lanes: dict[tuple[Process, int], Floor] = {}
+        self._made_ns: dict[int, int] = {}
         self._taken: dict[int, Server] = {}
         self._absent: dict[bytes, list[int]] = {}
 
@@ -66,6 +71,13 @@ class Promises:
         """Who has answered last, to this client or to one that it waited for; None: nobody was asked."""
         return client.seen[lane][0] if lane in client.seen else client.told.get(lane)
 
+    def believed(self, process: Process, lane: int) -> Server:
+        """Who has vouched for what L1 serves: the server that is heard, and for B after its end, if nobody has told."""
+        bus = process.buses[lane]
+        if bus is not None and bus.server.stopped_ns >= self.world.now - self.profile.bound_ns:
+            return bus.server
+        return self.followed(process, lane)
+
     def new_bit(self) -> int:
         """A number that has not been given to anybody yet, from 1 on."""
         self.bits += 1
@@ -84,6 +96,8 @@ class Promises:
 
     def states(self, server: Server, encoded: bytes, number: int, envelope: bytes) -> None:
         """A value is in L2 with these tags. What is older than a tag's change must not state its generation."""
+        if number == COUNTED or number not in self._made_ns:  # zero is loaded, and every time it is the same
+            self._made_ns[number] = self.world.now
         stated = self.stated[number] = peek_tags(envelope)
         version = self._version(number)
         for _, generation in stated if version is not None else ():
@@ -104,8 +118,9 @@ class Promises:
         """L1 has answered with a value that has tags."""
         for hashed, generation in self.stated.get(number, ()):
             encoded = tag_key(hashed)
-            server = self.followed(process, process.tier.lane_of(encoded))
-            self._tag_within(process, key, number, server, generation, self.world.now - self.profile.bound_ns)
+            lane = process.tier.lane_of(encoded)
+            server, believed = self.followed(process, lane), self.believed(process, lane)
+            self._tag_within(process, key, number, believed, generation, self.world.now - self.profile.bound_ns)
             self._tag_not_below(process, key, number, server, generation, self._floor_of(process, encoded))
 
     def tags_read(
@@ -117,17 +132,23 @@ class Promises:
             encoded = tag_key(hashed)
             lane = client.tier.lane_of(encoded)
             server = self.answerer(client, lane) or self.followed(process, lane)
-            if self._is_believed(process, lane, encoded, generation):
+            if self._is_believed(process, lane, generation, self.world.now):
                 continue
-            if not is_old and not client.joined_load:
-                self._tag_within(process, key, number, server, generation, since_ns - self.profile.bound_ns)
+            oldest_ns = since_ns - self.profile.bound_ns
+            # Until B after a replaced primary has stopped, L1 may go by what it had told.
+            was_believed = self._is_believed(process, lane, generation, oldest_ns)
+            if not is_old and not client.joined_load and not was_believed:
+                self._tag_within(process, key, number, server, generation, oldest_ns)
             self._tag_not_below(process, key, number, server, generation, floors.get(encoded))
 
-    def _is_believed(self, process: Process, lane: int, encoded: bytes, generation: int) -> bool:
-        """Whether a primary that was replaced, and that a process may still hear, has this generation of a tag."""
+    def _is_believed(self, process: Process, lane: int, generation: int, then_ns: int) -> bool:
+        """Whether a primary that was replaced, and that a process may still have heard then, has this generation."""
         shard = process.shards[lane]
         return any(
-            server.running and server is not shard.primary and generation in server.history.alive.get(encoded, ())
+            server.stopped_ns > then_ns
+            and server is not shard.primary
+            and generation in server.history.born
+            and server.history.killed.get(generation, (then_ns,))[0] >= then_ns
             for server in shard.servers
         )
 
@@ -309,6 +330,16 @@ class Promises:
         """Whether word of a shorter life may be on its way."""
         when = history.shortened.get(number)
         return when is not None and self.world.now - when <= self.profile.bound_ns
+
+    def not_older(self, process: Process, key: str, number: int, limit_ns: int, since_ns: int | None = None) -> None:
+        """What was asked for with ``max_age``, then or now, is not older than that; or is stored nowhere yet."""
+        made_ns = self._made_ns.get(number)
+        if made_ns is None:
+            return
+        self.count("I18")
+        age_ns = (self.world.now if since_ns is None else since_ns) - made_ns
+        if age_ns > limit_ns:
+            self.fail("I18", f"{process} has {key}={number}, {age_ns / MS:.3f} ms old, not {limit_ns / MS:.3f} at most")
 
     def not_overdue(self, process: Process, key: str, number: int, history: History) -> None:
         """From its soft end on L1 keeps a value for the life of a lease, and asks again."""

@@ -135,13 +135,14 @@ class Member(Membership):
 class Following:
     """The thread in which a process catches up."""
 
-    def __init__(self, *, target: Callable[[], None], **_: Any) -> None:
+    def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...], **_: Any) -> None:
         self._target = target
+        self._arguments = args
 
     def start(self) -> None:
         """Begin it."""
         member: Member = self._target.__self__  # type: ignore[attr-defined]  # a method of the membership's
-        begin_aside(member.process, self._target)
+        begin_aside(member.process, lambda: self._target(*self._arguments))
 
 
 def begin_aside(process: Process, target: Callable[[], Any]) -> Aside:

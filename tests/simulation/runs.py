@@ -10,9 +10,11 @@ from typing import Any, Final
 from simulation.checkers import Checker
 from simulation.faults import Fault, draw, heal, inflict
 from simulation.further import enrich
+from simulation.gathering import fill
 from simulation.process import Client, Process
 from simulation.resharding import Operator, resharding
 from simulation.server import SHARD_NAMES, Shard
+from simulation.through import write_more
 from simulation.workload import Operation, Profile
 from simulation.world import MS, S, Violation, World
 
@@ -23,6 +25,8 @@ _RECOVERY_NS: Final = 4 * S
 MOVING_FROM: Final = 2_000_000
 #: Two in three of the seeds from here on do more. Those below are as they were when some of them found something.
 RICHER_FROM: Final = 1_000_000
+#: In those from here on many keys are loaded at a time, too, and read by their age.
+FULLER_FROM: Final = 80_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
 #: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
@@ -56,6 +60,9 @@ class Plan:
         profile = Profile.draw(world.stream("profile"))
         if WIDE in busy:
             profile.keys = [f"k{n}" for n in range(_MANY_KEYS)]
+        if seed >= FULLER_FROM:
+            fill(profile, world.stream("fuller"))
+            write_more(profile, world.stream("through"))
         if seed >= RICHER_FROM and (busy or seed % 3):
             enrich(profile, world.stream("further"), [kind for kind in busy if kind not in _SAID])
             profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
@@ -179,8 +186,9 @@ class Simulation:
         while world.now < limit and not self._is_done():
             world.run(world.now + profile.bound_ns)
             heal(self)
-        if not self._is_done():
-            world.run(limit + 60 * S)
+        for more_ns in (60 * S, 600 * S):  # much writing takes its time
+            if not self._is_done():
+                world.run(limit + more_ns)
         # What is stale may be served for B more, and must be gone then.
         for _ in range(20):
             world.run(world.now + profile.bound_ns + 1 + MS)

@@ -51,6 +51,7 @@ class Server:
     Attributes:
         identity: As a handshake computes it.
         running: Whether it answers.
+        stopped_ns: The instant from which on it does not.
         known: Hashes of the scripts that it has been given.
         history: Kept by the watcher.
         cause: The operation whose command is being carried out, as far as that is known.
@@ -62,6 +63,7 @@ class Server:
         self.name = name
         self.identity = world.stream(f"identity {name}").getrandbits(64) | 1
         self.running = True
+        self.stopped_ns = 1 << 62
         self.database = Database()
         self.known: set[bytes] = set()
         self.history = History()
@@ -178,6 +180,7 @@ class Server:
     def stop(self) -> None:
         """Be gone. What is on its way from it still arrives."""
         self.running = False
+        self.stopped_ns = self.world.now
 
     def forget(self, link: DataLink | BusLink) -> None:
         """A connection has ended on this side."""

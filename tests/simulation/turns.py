@@ -15,6 +15,7 @@ class Turns:
     store: Any
     tier: Any
     followers: list[Any]
+    keeper: Any
     paused: bool
     slept_ns: int
     stopped_ns: int
@@ -77,6 +78,7 @@ class Turns:
         self.set_clocks()
         now = self.clock()
         if slept_ns:
+            self.keeper.suspended(now)
             for follower in self.followers:
                 follower.suspended(now)
             for lane in self.tier.active:

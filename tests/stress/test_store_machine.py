@@ -111,15 +111,15 @@ class StoreMachine(RuleBasedStateMachine):
         assert (key in self.store) == self.alive(key)
         assert self.store.peek(key) == (self.held[key][0] if self.alive(key) else None)
 
-    @rule(key=keys, how=st.sampled_from(["del", "delete", "drop"]))
+    @rule(key=keys, how=st.sampled_from(["del", "erase", "drop"]))
     def remove(self, key: int, how: str) -> None:
         was_alive, was_held = self.alive(key), key in self.held
         cause = "dropped" if how == "drop" else "invalidated"
         event = [(key, self.held[key][0], cause)] if was_held else []
         if how == "drop":
             assert self.store.drop(key) == was_held
-        elif how == "delete":
-            assert self.store.delete(key) == was_alive
+        elif how == "erase":
+            assert self.store.erase(key) == was_alive
         else:
             try:
                 del self.store[key]

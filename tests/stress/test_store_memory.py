@@ -96,6 +96,7 @@ def test_memory_after_a_burst_is_given_back(way: str, policy: str) -> None:
         pairs = store.expire()
         assert len(pairs) == 1_000_000
         del pairs
+        assert sys.getsizeof(store) < 8 * usual
     turn = store.tend if way == "tend" else lambda: store.put(-1, 0)
     for _ in range(500_000):
         turn()

@@ -1,7 +1,7 @@
 """What the compiled parsers owe to any bytes: they say what the slow way says, or nothing.
 
-Targets beside those of ``decoders``: replies (``_asking``), answers to a bulk read (``_shares``), messages
-(``_hearing``).
+Targets beside those of ``decoders``: replies, and envelopes among them (``_asking``), answers to a bulk read
+(``_shares``), messages (``_hearing``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import hiredis
 
 from nearcache._asking import Line
+from nearcache._envelopes import opened, sealed, whole
+from nearcache._getting import Get
 from nearcache._hearing import Ear, Inbox
 from nearcache._shares import deal
 from nearcache._store import Op, Store
@@ -66,6 +68,26 @@ def check_replies(data: bytes) -> None:
             unread += more
     assert not usual or (len(values) == count and not unread)
     assert repr(values + by_hiredis(unread)) == repr(by_hiredis(stream))
+
+
+def check_received(data: bytes) -> None:
+    """Asking for an envelope: what is received into a value means what the bytes mean, and knows them.
+
+    ``data``: where the beginning of the envelope is damaged, and how; then a payload, which is made a large one.
+    """
+    if len(data) < 4:
+        return
+    place, change, payload = data[0] % 64, data[1], data[2:3] + data[3:] * (1 + 20_000 // len(data[3:]))
+    envelope = bytearray(sealed(payload, WID, GENERATION, 5, 0, CODEC.usual[0], 0))
+    envelope[place] ^= change
+    line, values = Line(), list[Any]()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b":1\r\n$%d\r\n%b\r\n" % (len(envelope), envelope))
+        usual = line.ask(ours.fileno(), Get(b"", b"", None, CODEC.usual), 2, 5.0, values)
+    assert usual
+    assert whole(values[1]) == envelope
+    assert repr(opened(values[1], CODEC.usual)) == repr(opened(bytes(envelope), CODEC.usual))
 
 
 def check_answers(data: bytes) -> None:
@@ -148,7 +170,7 @@ def _check_applied(stream: bytes, store: Store[Any, Any]) -> None:
         assert decode_key(encoded) not in dict(store.snapshot())
 
 
-TARGETS = {"replies": check_replies, "answers": check_answers, "heard": check_heard}
+TARGETS = {"replies": check_replies, "received": check_received, "answers": check_answers, "heard": check_heard}
 
 
 def seeds(target: str) -> list[bytes]:
@@ -157,6 +179,8 @@ def seeds(target: str) -> list[bytes]:
         said = [b":0\r\n", b"+OK\r\n", b"$-1\r\n", b"$5\r\na\r\nbc\r\n", b"*-1\r\n", b"-ERR no\r\n"]
         said += [b"*3\r\n:1\r\n$2\r\nab\r\n*2\r\n$-1\r\n+x\r\n", b"L:1\r\n"]
         return [b"\0" + one for one in said] + [b"\3" + b"".join(said[:4])]
+    if target == "received":
+        return [bytes(2) + payload for payload in (b"stext", "s\u00e9".encode(), b"s\xed\xa0\x80", b"bdata", b"pN.")]
     if target == "answers":
         values = ["text", b"data", 12_345, None, 1.5, [1, {"a": 2}]]
         sealed = [CODEC.dumps(value, wid=WID, generation=GENERATION, ttl_ms=5) for value in values]
@@ -164,5 +188,6 @@ def seeds(target: str) -> list[bytes]:
             number.to_bytes(9, "little", signed=True) + bulk(one) for one in sealed for number in (5, -1, -2, 2**63)
         ]
     messages = [pack_message(operation, 1, 2, 1, 3, [b"sa", b"i1", b"bb"]) for operation in "SFIAC"]
-    whole = [b">3\r\n" + bulk(b"message", CHANNEL, one) for one in messages]
-    return [*whole, whole[0] + b":1\r\n", whole[1].replace(b"message", b"smessage").replace(b"$7", b"$8"), messages[0]]
+    pushed = [b">3\r\n" + bulk(b"message", CHANNEL, one) for one in messages]
+    moved = pushed[1].replace(b"message", b"smessage").replace(b"$7", b"$8")
+    return [*pushed, pushed[0] + b":1\r\n", moved, messages[0]]

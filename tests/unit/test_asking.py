@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearcache._asking import Line, has_error, is_readable, pack
+from nearcache import _store
+from nearcache._asking import Line, has_error, is_readable
+from nearcache._packing import pack
 from nearcache.errors import ServerReplyError, ShardError
 from nearcache.l2.scripts import Script, load
 
@@ -224,6 +230,9 @@ def test_pack_writes_what_hiredis_writes() -> None:
     assert pack([(script, 1, 1.5)], Script, hiredis.pack_command) == with_float
     with pytest.raises(TypeError):
         pack([(b"SET", object())], Script, hiredis.pack_command)
+    for empty in ((), None):
+        with pytest.raises(ValueError, match="an empty command"):
+            pack([(b"GET", b"k"), empty], Script, hiredis.pack_command)
 
 
 def test_has_error_looks_at_each_reply() -> None:
@@ -232,3 +241,39 @@ def test_has_error_looks_at_each_reply() -> None:
     assert not has_error([b"x", 1, None, [error]], ShardError)
     assert has_error([b"x", error], ShardError)
     assert not has_error([error], KeyError)
+
+
+TAKES_AND_FREES = """
+import ctypes, resource, sys
+from nearcache._asking import keep_freed
+
+keep_freed(int(sys.argv[1]))
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+
+def turn():
+    blocks = [libc.malloc(100_000) for _ in range(50)]
+    for block in blocks:
+        ctypes.memset(block, 1, 100_000)
+    while blocks:
+        libc.free(blocks.pop())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+before = turn()
+print(turn() - before)
+"""
+
+
+def test_keep_freed_lets_memory_be_used_again_unless_the_user_has_set_otherwise() -> None:
+    """Fifty blocks, freed and taken again: the kernel gives no page of them a second time."""
+    if platform.libc_ver()[0] != "glibc" or hasattr(_store, "_fail_allocation_after"):
+        return  # another C library, or AddressSanitizer's memory: nothing is promised
+
+    def faults(**setting: str) -> int:
+        run = [sys.executable, "-c", TAKES_AND_FREES, str(4 * 2**20)]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        return int(subprocess.run(run, env=kept | setting, capture_output=True, check=True).stdout)
+
+    assert faults() < 100
+    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 1000

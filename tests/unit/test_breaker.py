@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from nearcache.bus import listener
 from nearcache.l2.breaker import Breaker, BreakerSettings
+from nearcache.options import parse
 
 MS = 1_000_000
 
@@ -93,15 +95,22 @@ def test_breaker_closes_when_the_probe_succeeds(bench: Bench) -> None:
 
 
 def test_breaker_doubles_its_delay_up_to_the_longest(bench: Bench) -> None:
-    """50 ms, 100, 200 ... 2 s, 2 s."""
+    """50 ms, 100, 200 ... 800 ms, 800 ms."""
     delays = []
-    for _ in range(8):
+    for _ in range(7):
         bench.breaker.fail(certain=False)
         bench.breaker.fail(certain=False)
         delays.append(bench.breaker.retry_in_ns() // MS)
         bench.now += bench.breaker.retry_in_ns()
         assert bench.admit()
-    assert delays == [50, 100, 200, 400, 800, 1600, 2000, 2000]
+    assert delays == [50, 100, 200, 400, 800, 800, 800]
+
+
+def test_longest_pause_and_one_attempt_are_over_in_two_seconds() -> None:
+    """At worst a fault ends when an attempt has just been lost to it; the next one comes after that one and a pause."""
+    attempt = parse("redis://a").connect_timeout
+    assert attempt + BreakerSettings().longest_delay_ns / 1e9 < 2.0
+    assert attempt + listener._BACKOFF_MOST_S < 2.0
 
 
 def test_breaker_delay_is_jittered_downwards(bench: Bench) -> None:

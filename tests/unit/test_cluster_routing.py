@@ -75,11 +75,7 @@ class Scene:
                 return cast("list[Reply | ShardError]", stop.value)
             answer = None
             if isinstance(request, Send):
-                answer = []
-                for number, batch in enumerate(request.batches):
-                    answer.append(self._perform(batch))
-                    if request.on_reply is not None:
-                        request.on_reply(number, answer[-1])
+                answer = self._send(request)
             elif isinstance(request, Refresh):
                 self.refreshed += 1
                 if self.after_refresh is not None:
@@ -88,6 +84,18 @@ class Scene:
                 assert isinstance(request, Pause)
                 self.pauses.append(request.seconds)
                 self.now += int(request.seconds * SECOND)
+
+    def _send(self, request: Send) -> list[Reply | ShardError]:
+        """Answer batches in their order, but those that are added at once, as by nodes quicker than the others."""
+        batches, answers = list(request.batches), dict[int, Reply | ShardError]()
+        waiting = list(range(len(batches)))
+        while waiting:
+            number = waiting.pop(0)
+            answers[number] = self._perform(batches[number])
+            further = request.on_reply(number, answers[number])
+            waiting[:0] = range(len(batches), len(batches) + len(further))
+            batches += further
+        return [answers[number] for number in range(len(batches))]
 
     def _perform(self, batch: Batch) -> Reply | ShardError:
         node = self.nodes[batch.place]
@@ -128,7 +136,7 @@ def test_quick_nodes_answers_are_told_before_the_others_have_answered() -> None:
 
 
 def test_answer_that_leads_elsewhere_is_not_told_until_it_is_followed() -> None:
-    """What is told is final; a piece of an answer, which comes by ASK, is told of with the whole."""
+    """What is told is final and whole: a piece of it, which comes by ASK, is waited for."""
 
     def answer(host: str, command: Any) -> Any:
         if host == "a":
@@ -143,7 +151,7 @@ def test_answer_that_leads_elsewhere_is_not_told_until_it_is_followed() -> None:
         Exchange(0, READ), Exchange(1, READ), Exchange(2, READ),
         on_reply=lambda place, reply: told.append((place, reply)),
     )  # fmt: skip
-    assert [place for place, _ in told] == [2, 0]
+    assert [place for place, _ in told] == [0, 1, 2]
     assert all(reply == found[place] for place, reply in told)
     assert [reply.values for reply in replies(found)] == [[b"b", b"b"], [b"c", b"d"], [b"d", b"d"]]
 
@@ -166,6 +174,72 @@ def test_moved_is_followed_and_remembered() -> None:
     assert (reply.values, reply.identity) == ([b"v", b"v"], 101)
     assert scene.nodes[scene.map.places[0]].host == "b"
     assert scene.pauses == []
+
+
+CHAINS = {
+    "MOVED twice": {"a": "MOVED 0 b:7000", "b": "MOVED 0 c:7000"},
+    "MOVED, then ASK": {"a": "MOVED 0 b:7000", "b": "ASK 0 c:7000"},
+    "ASK twice": {"a": "ASK 0 b:7000", "b": "ASK 0 c:7000"},
+    "ASK, then MOVED": {"a": "ASK 0 b:7000", "b": "MOVED 0 c:7000"},
+    "five times": {host: f"MOVED 0 {chr(ord(host) + 1)}:7000" for host in "abcde"},
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("others", [[], ["z"]])
+def test_chain_of_redirections_is_followed_to_its_end(name: str, others: list[str]) -> None:
+    """At once, without a pause, and while a node that has nothing to do with it is still waited for."""
+    chain = CHAINS[name]
+    end = "f" if len(chain) > 2 else "c"
+
+    def answer(host: str, command: Any) -> Any:
+        return b"OK" if command[0] == b"ASKING" else chain.get(host, host.encode())
+
+    scene = Scene(["a", *others], answer)
+    told: list[int] = []
+    exchanges = [Exchange(lane, READ) for lane in range(1 + len(others))]
+    reply, *_ = replies(scene.run(*exchanges, on_reply=lambda place, _: told.append(place)))
+    assert reply.values == [end.encode()] * 2
+    assert [host for host, _ in scene.sent] == [*chain, end, *others]
+    assert scene.pauses == []
+    assert told == list(range(1 + len(others)))
+
+
+def test_chain_beside_others_is_not_followed_for_ever() -> None:
+    """Five times; then the others are waited for, and the nodes are asked who has what."""
+
+    def answer(host: str, command: Any) -> Any:
+        return host.encode() if host == "z" else f"MOVED 0 {'b' if host == 'a' else 'a'}:7000"
+
+    scene = Scene(["a", "z"], answer)
+    error, other = scene.run(Exchange(0, WRITE), Exchange(1, READ))
+    assert isinstance(error, ShardUnavailableError)
+    assert isinstance(other, Reply)
+    assert [host for host, _ in scene.sent[:7]] == ["a", "b", "a", "b", "a", "b", "z"]
+    assert scene.refreshed > 0
+
+
+def test_script_is_led_on_by_moved_alone() -> None:
+    """It names several keys, which ASK cannot follow: it waits until the slot has arrived."""
+    chain = {"a": "MOVED 0 b:7000", "b": "MOVED 0 c:7000"}
+    scene = Scene(["a", "z"], lambda host, _: chain.get(host, host.encode()))
+    found = replies(scene.run(Exchange(0, WRITE), Exchange(1, READ)))
+    assert [reply.values[0] for reply in found] == [b"c", b"z"]
+    assert [host for host, _ in scene.sent] == ["a", "b", "c", "z"]
+
+
+def test_moved_without_a_host_by_who_was_asked_once_is_at_that_one() -> None:
+    """The answer is about the node that gave it, not about the one that had led there."""
+
+    def answer(host: str, command: Any) -> Any:
+        if command[0] == b"ASKING":
+            return b"OK"
+        answers = {("a", 7000): "ASK 0 b:7000", ("b", 7000): "MOVED 0 :7001"}
+        return answers.get((host, 7000), b"v") if len(scene.sent) < 3 else b"v"
+
+    scene = Scene(["a"], answer)
+    replies(scene.run(Exchange(0, READ)))
+    assert scene.map.place_at("b", 7001) == scene.map.places[0]
 
 
 def test_moved_without_a_host_is_at_the_node_that_says_so() -> None:

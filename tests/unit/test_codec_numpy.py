@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as st_numpy
 
 import nearcache.codecs
 from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.codecs.arrays import load_scalar
 from nearcache.errors import DecodeError, UnencodableValueError
 
 VALUES = ValueCodec(SafeCodec(), 1 << 26)
@@ -115,6 +117,29 @@ def test_scalar_of_any_type_comes_back(scalar):
     assert type(back) is type(scalar)
     assert back.dtype == scalar.dtype
     assert back.tobytes() == scalar.tobytes()
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [np.str_(""), np.str_("a\0"), np.str_("\0"), np.str_("\ud800é\U0001f600"), np.bytes_(b""), np.bytes_(b"a\0\0")],
+)
+def test_scalar_of_text_or_bytes_comes_back_to_the_last_zero(scalar):
+    """Items of arrays end before the zeros at their end; scalars do not."""
+    back = through([scalar])[0]
+    assert type(back) is type(scalar)
+    assert back == scalar
+    assert len(back) == len(scalar)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "raw"),
+    [("<U1", b"\xff\xff\xff\x7f"), ("<U2", b"a\0\0\0"), ("|S0", b"a"), ("<U0", b"a\0\0\0")],
+)
+def test_scalar_of_bytes_that_are_none_is_refused(dtype, raw):
+    """No such character, or another length than it says."""
+    reading = SimpleNamespace(charge=lambda size: None)
+    with pytest.raises(ValueError, match=r"fit|decode"):
+        load_scalar((dtype, raw), reading)
 
 
 @pytest.mark.parametrize(

@@ -375,3 +375,46 @@ def test_note_says_whether_the_change_counts() -> None:
     journal.forked(NEW, {OLD: 1})
     assert not journal.note(OLD, 2, [b"a"], 0, journal.serial)
     assert journal.note(NEW, 1, [b"b"], 0, journal.serial)
+
+
+# -- a lane that took what it was to refuse
+
+
+def test_doubted_lane_that_has_passed_on_owes_again_what_it_took() -> None:
+    """What its server was told of the others may have been lost with the one before, so they have not heard of it."""
+    journal = Journal()
+    journal.forked(OLD, {})
+    journal.note(OLD, 1, [b"a"], 0, journal.serial)
+    journal.forked(NEW, {OLD: 1})
+    journal.note(NEW, 2, [b"b"], 0, journal.serial)
+    journal.doubt()
+    assert pay_all(journal) == [b"a", b"b"]
+
+
+def test_doubted_lane_whose_new_epoch_is_not_known_yet_owes_again_what_it_took() -> None:
+    """The answer to a change may come before that to a heartbeat."""
+    journal = Journal()
+    journal.forked(OLD, {})
+    journal.note(NEW, 2, [b"a"], 0, journal.serial)
+    journal.doubt()
+    assert pay_all(journal) == [b"a"]
+
+
+def test_doubted_lane_that_has_lost_nothing_owes_nothing() -> None:
+    """It has refused what it was to refuse."""
+    journal = Journal()
+    journal.forked(OLD, {})
+    journal.note(OLD, 1, [b"a"], 0, journal.serial)
+    journal.doubt()
+    assert not journal.owes
+
+
+def test_change_under_way_when_a_lane_is_doubted_is_owed() -> None:
+    """Its answer comes too late to be told from those that count; those that begin later do count."""
+    journal = Journal()
+    before = journal.serial
+    journal.doubt()
+    assert not journal.note(OLD, 1, [b"a"], 0, before)
+    assert pay_all(journal) == [b"a"]
+    assert journal.note(OLD, 2, [b"b"], 0, journal.serial)
+    assert not journal.owes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import threading
 import weakref
 from typing import Any
@@ -326,6 +327,44 @@ def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
     assert set(gone) == {("expired", "nearcache-listener")}
     assert len(store) == 0
     listener.stop()
+    for server in source.servers:
+        server.close()
+
+
+class Tended(Store[int, int]):
+    """A store that says when it has given back what it could."""
+
+    done: threading.Event
+
+    def tend(self) -> bool:
+        """Tend."""
+        more = super().tend()
+        if not more and not len(self):
+            self.done.set()
+        return more
+
+
+def test_listener_gives_the_tables_of_a_burst_back_without_waiting_for_heartbeats() -> None:
+    """A million entries would take minutes at some thousand steps a heartbeat."""
+    store, ahead_ns = Tended(None, ttl_ns=10**9), [0]
+    store.done = threading.Event()
+    store.set_clock(0)
+    source, lane = Source(), Lane(60_000_000_000)
+    names, clock = [LaneNames(b"nc:{t:0}:")], lambda: monotonic_ns() + ahead_ns[0]
+    listener = Listener(weakref.ref(store), source, [lane], names, Heartbeat(), clock=clock)
+    listener.start()
+    answer(source, seq=0, wid=0)
+    assert listener.wait_settled(TIMEOUT)
+    for n in range(40_000):
+        store[n] = n
+    full = sys.getsizeof(store)
+    store.done.clear()
+    store.set_clock(2 * 10**9)
+    ahead_ns[0] = lane.heartbeat_ns
+    listener.wake()
+    assert store.done.wait(TIMEOUT)
+    listener.stop()
+    assert sys.getsizeof(store) < full / 4
     for server in source.servers:
         server.close()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import pytest
 
 from nearcache.clocks import monotonic_ns
+from nearcache.l2.connection import Connection
 from nearcache.l2.pool import Pool
 from nearcache.workers import Workers
 
@@ -35,3 +39,67 @@ def test_closed_by_a_collection_in_the_middle_does_not_wait_for_itself(closing: 
     thread.start()
     thread.join(TIMEOUT)
     assert not thread.is_alive()
+
+
+class Interrupt(BaseException):
+    """As a signal's handler raises it, wherever the interpreter looks for signals."""
+
+
+class Fake:
+    """A connection."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def interrupted(action: Callable[[], object], after: int) -> bool:
+    """Interrupt an action after so many calls. Returns whether it took that long."""
+    left = [after]
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        if event in ("call", "c_return"):  # where signals are looked for: a function begins, or one in C has returned
+            left[0] -= 1
+            if left[0] == 0:
+                raise Interrupt
+
+    sys.setprofile(count)
+    try:
+        action()
+    except Interrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+def connect(_deadline_ns: int) -> Connection:
+    """Make one."""
+    return cast("Connection", Fake())
+
+
+def use(pool: Pool, way: str, deadline_ns: int) -> None:
+    """Take a connection in one way or the other and put it back; take it again, and find that it has failed."""
+    connection = getattr(pool, way)(deadline_ns)
+    pool.put(connection)
+    pool.discard(pool.wait(deadline_ns))
+
+
+def taken_by_another_thread(pool: Pool, deadline_ns: int) -> list[Connection]:
+    """Return all connections that somebody else can have."""
+    taken: list[Connection] = []
+    thread = threading.Thread(target=lambda: taken.extend(pool.wait(deadline_ns) for _ in range(2)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return taken
+
+
+@pytest.mark.parametrize("way", ["open", "wait"])
+def test_interrupt_at_any_point_costs_nobody_else_a_connection(way: str) -> None:
+    """Neither the lock nor a place may stay with a thread that goes on to do something else."""
+    after, was_interrupted = 0, True
+    while was_interrupted:
+        after += 1
+        pool, deadline_ns = Pool("a", 2, connect, monotonic_ns), monotonic_ns() + int(TIMEOUT * 1e9)
+        was_interrupted = interrupted(partial(use, pool, way, deadline_ns), after)
+        assert len(taken_by_another_thread(pool, deadline_ns)) == 2, f"interrupted after {after} calls"
+    assert after > 10

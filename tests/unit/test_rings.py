@@ -300,7 +300,7 @@ def test_result_of_an_owner_that_was_left_is_not_kept() -> None:
 
     assert read(tier.lane_of(key)) == 9
     later = tier.under(versions()[2], NUMBERS)
-    tags.delete(key)
+    tags.erase(key)
     assert read(tier.lane_of(key)) == 0
     assert read(later.lane_of(key)) == 9
 

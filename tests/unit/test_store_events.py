@@ -74,14 +74,14 @@ def test_listener_hears_of_a_replaced_value_under_its_key(heard: list[Event]) ->
     assert store["k"] == 3
 
 
-@pytest.mark.parametrize("way", ["message", "delete", "del", "pop_next", "flight", "abandon", "drop_all"])
+@pytest.mark.parametrize("way", ["message", "erase", "del", "pop_next", "flight", "abandon", "drop_all"])
 def test_listener_hears_of_an_invalidated_entry(way: str, heard: list[Event]) -> None:
     """Somebody changed or removed the value."""
     store = attached_store(listener=told(heard))
     fill(store, "k", 1, wid=5)
     ways: dict[str, Callable[[], object]] = {
         "message": lambda: store.apply(0, 6, ["k"]),
-        "delete": lambda: store.delete("k"),
+        "erase": lambda: store.erase("k"),
         "del": lambda: store.__delitem__("k"),
         "pop_next": store.pop_next,
         "flight": lambda: store.finish(opened(store, "k"), 2, 6, NEVER, identity=SERVER),
@@ -259,7 +259,7 @@ def test_delete_says_whether_there_was_a_valid_entry() -> None:
     store.put("k", 1)
     store.put("late", 1, ttl_ns=10)
     store.set_clock(1010)
-    assert [store.delete("k"), store.delete("k"), store.delete("late")] == [True, False, False]
+    assert [store.erase("k"), store.erase("k"), store.erase("late")] == [True, False, False]
     assert len(store) == 0
 
 

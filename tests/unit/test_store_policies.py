@@ -139,7 +139,7 @@ def test_entries_that_leave_otherwise_keep_the_books(policy: str) -> None:
         elif choice < 24:
             store.expire()
         elif choice < 28:
-            store.delete(key)
+            store.erase(key)
         elif choice == 28:
             store.drop_all(invalidated=step % 2 == 0)
         elif choice == 29:

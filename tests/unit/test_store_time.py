@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -112,6 +113,42 @@ def test_read_that_tends_and_finds_an_expired_entry_has_room_for_both() -> None:
     store.set_clock(1010)
     assert store.get(50) is None
     assert 101 - 8 <= len(store) < 100  # a graveyard on the stack has eight places
+    store.check_invariants()
+
+
+def burst(policy: str) -> Store[int, None]:
+    """Return a store in which twenty thousand entries have expired, and one has not."""
+    store: Store[int, None] = local_store(None, policy=policy)
+    store.set_clock(0)
+    for key in range(20_000):
+        store.put(key, None, 10)
+    store[-1] = None
+    store.set_clock(10)
+    return store
+
+
+@pytest.mark.parametrize("policy", ["lru", "adaptive"])
+def test_expire_gives_the_tables_back_too(policy: str) -> None:
+    """Nobody has to write afterwards."""
+    store = burst(policy)
+    full = sys.getsizeof(store)
+    assert len(store.expire()) == 20_000
+    assert sys.getsizeof(store) < full / 2
+    assert not store.tend()
+    assert list(store) == [-1]
+    store.check_invariants()
+
+
+def test_tend_says_whether_there_is_more_to_give_back() -> None:
+    """Whoever tends goes on until there is not, in a bounded number of turns."""
+    store = burst("lru")
+    full = sys.getsizeof(store)
+    store.sweep(20_001)
+    turns = 0
+    while store.tend():
+        turns += 1
+    assert 0 < turns < 20_000
+    assert sys.getsizeof(store) < full / 2
     store.check_invariants()
 
 

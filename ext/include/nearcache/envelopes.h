@@ -56,30 +56,46 @@ static inline bool header_plain(const char *data, size_t size, plain_t *plain)
     return plain->wid != 0;
 }
 
-/* A whole envelope like that, of this codec. */
-static inline bool envelope_plain(const char *data, size_t size, int codec_id, plain_t *plain)
+/* A whole envelope like that, of this codec and size, of whose bytes only the first are here. */
+static inline bool envelope_begins(const char *data, size_t have, size_t size, int codec_id, plain_t *plain)
 {
     size_t at = ENVELOPE_HEADER;
     uint64_t length = 0;
     unsigned shift = 0;
     uint8_t group;
 
-    if (!header_plain(data, size, plain) || (uint8_t)data[2] != codec_id) {
+    if (!header_plain(data, have, plain) || (uint8_t)data[2] != codec_id) {
         return false;
     }
     do {
-        if (at >= size || shift > 56) {
+        if (at >= have || shift > 56) {
             return false;
         }
         group = (uint8_t)data[at++];
         length |= (uint64_t)(group & 0x7F) << shift;
         shift += 7;
     } while (group >= 0x80);
-    if ((group == 0 && shift > 7) || at >= size || data[at++] != 0 || size - at != length) {
+    if ((group == 0 && shift > 7) || at >= have || data[at++] != 0 || size - at != length) {
         return false;
     }
     plain->payload = at;
     return true;
+}
+
+static inline bool envelope_plain(const char *data, size_t size, int codec_id, plain_t *plain)
+{
+    return envelope_begins(data, size, size, codec_id, plain);
+}
+
+/* No byte of it is above 127. */
+static inline bool is_all_ascii(const char *data, size_t size)
+{
+    uint8_t any = 0;
+
+    for (size_t i = 0; i < size; i++) {
+        any |= (uint8_t)data[i];
+    }
+    return any < 0x80;
 }
 
 static inline char *write_big64(char *at, uint64_t value)

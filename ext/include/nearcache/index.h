@@ -180,8 +180,8 @@ static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
     index->slots[i] = pattern | ref;
 }
 
-/* Which slot is entry `ref`'s? 0 and nothing in `*found` when the index does not have it. */
-static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
+/* Which slot is entry `ref`'s? 0 and nothing in `*found` when no probe reaches one. */
+static inline int index_reach(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
 {
     for (uint32_t i = tag & index->mask; index->slots[i] != 0; i = (i + 1) & index->mask) {
         if ((index->slots[i] & index->refs) == ref) {
@@ -190,6 +190,21 @@ static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, u
         }
     }
     return 0;
+}
+
+/* The same, of an entry that is there as a rule. As in index_glance, how far from home it lies is not asked by a branch. */
+static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
+{
+    uint32_t refs = index->refs;
+    uint32_t at = tag & index->mask;
+    const uint32_t *home = &index->slots[at];
+
+    at += (uint32_t)((home[1] & refs) == ref) + 2u * ((home[2] & refs) == ref) + 3u * ((home[3] & refs) == ref);
+    if (__builtin_expect((index->slots[at] & refs) != ref, 0)) {
+        return index_reach(index, tag, ref, found);
+    }
+    *found = at;
+    return 1;
 }
 
 /* A slot that tells its steps by "or more" moves back by that many, if so many lie between it and its home: then what it

@@ -371,4 +371,13 @@ static inline void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
     core_shrink(core);
 }
 
+/* Go on with moving alone, for who has just removed much. Returns whether more of the table may be given back. */
+static inline int core_give_back(core_t *core)
+{
+    core_settle(core);
+    table_migrate(&core->table, ORDER_RING);
+    core_shrink(core);
+    return core_is_sparse(core);
+}
+
 #endif

@@ -52,8 +52,10 @@ typedef struct {
     uint16_t flags;
 } entry_t;
 
-/* Written by this process, and the message about it has not come yet: messages that come before it are older. */
-enum { ENTRY_UNHEARD = 1 };
+enum {
+    ENTRY_UNHEARD = 1, /* written by this process, and the message about it has not come yet: those before it are older */
+    ENTRY_PLAIN = 2    /* it has neither size nor origin, so that its details need not be looked at */
+};
 
 _Static_assert(sizeof(void *) != 8 || sizeof(entry_t) == MEMORY_LINE / 2, "an entry is half a cache line");
 
@@ -385,7 +387,7 @@ static inline const char *index_check(const table_t *t, const index_t *index, ui
         if (slot != (index_pattern_at(index, t->details[ref].tag, at) | ref)) {
             return "an index slot's tag, or steps, are not its entry's";
         }
-        if (!index_find(index, t->details[ref].tag, ref, &at) || at != i) {
+        if (!index_reach(index, t->details[ref].tag, ref, &at) || at != i) {
             return "an index slot cannot be reached from its home, or stands there twice";
         }
     }

@@ -29,6 +29,9 @@ class Keeper(Protocol):
     def refused(self, lane: int) -> None:
         """A heartbeat was refused, because this process is behind the others' list of shards."""
 
+    def suspended(self, now_ns: int) -> None:
+        """The machine slept until now, while the clock stood still."""
+
     @property
     def renew_every_ns(self) -> int:
         """How often to ask for :meth:`renewals`."""
@@ -49,6 +52,9 @@ class _NoKeeper:
         pass
 
     def refused(self, lane: int) -> None:
+        pass
+
+    def suspended(self, now_ns: int) -> None:
         pass
 
     def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002

@@ -38,7 +38,8 @@ _log: Final = logging.getLogger("nearcache")
 _MUCH_BYTES: Final = 32_768
 _MOST_CHUNKS: Final = 16
 _BACKOFF_FIRST_S: Final = 0.05
-_BACKOFF_MOST_S: Final = 2.0
+#: With the second that connecting may take by itself it is less than two seconds: see ``l2.breaker``.
+_BACKOFF_MOST_S: Final = 0.8
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
 _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
@@ -272,6 +273,7 @@ class Listener:
         slept_ns = self._slept()
         if slept_ns > self._slept_ns + _SLEPT_NS:
             now_ns = self._clock()
+            self._keeper.suspended(now_ns)
             for connection in self._connections:
                 connection.follower.suspended(now_ns)
             self._due_ns = 0
@@ -392,10 +394,10 @@ class Listener:
         store, now_ns = self._store(), self._clock()
         if store is None or now_ns < self._tend_ns:
             return
-        held = len(store)
+        held, has_much = len(store), False
         for _ in range(_TENDS):
-            store.tend()
-        has_much = held - len(store) >= _TENDS
+            has_much = store.tend()
+        has_much = has_much or held - len(store) >= _TENDS
         self._tend_ns = now_ns + (_TEND_SOON_NS if has_much else self._tend_every_ns)
 
     # -- sending and receiving

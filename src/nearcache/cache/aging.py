@@ -165,13 +165,13 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.drop_all(invalidated=True)
 
     def __delitem__(self, key: K) -> None:
-        if not self.delete(key):
+        if not self.erase(key):
             raise KeyError(key)
 
-    def delete(self, key: K) -> bool:
+    def erase(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
-        was_new = super().delete(key)
-        return self._old.delete(self._held(key)) or was_new
+        was_new = super().erase(key)
+        return self._old.erase(self._held(key)) or was_new
 
     def drop(self, key: K) -> bool:
         """The same: there are no other processes."""
@@ -212,7 +212,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return MISSING if isinstance(value, Absent) else value
 
     def _outdate(self, name: Any) -> None:
-        self._old.delete(name)
+        self._old.erase(name)
 
     def _operation(self, name: Any) -> Op:
         return _Twins(name)

@@ -324,7 +324,8 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
             The pairs, under the keys held (after ``key=``), in no particular order.
         Raises:
             ValueError: The instant is not a number.
-        Cost: O(expired entries), no I/O; ``on_removal`` is called for each, in this thread.
+        Cost: O(expired entries), and of the tables, if these are made smaller; no I/O; ``on_removal`` is called for
+        each, in this thread.
         """
         if time is None:
             return super().expire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,51 +40,76 @@ class Hold:
     """Keys whose data is about to change: nothing is stored under them until it has.
 
     Args:
-        begin: Invalidates the keys and holds them.
-        end: Invalidates them again and ends the hold.
+        begin: Invalidates the keys and holds them, under the token that it is given.
+        end: Invalidates them again and ends what is held under the token.
 
     ``with`` begins and ends it. If ``begin`` fails, the block is not entered; if ``end`` fails, the hold ends by its
     time, and the invalidation is owed. One that is entered again begins anew, its time too, and ends when the last
-    block is left.
+    block is left. A forked child that leaves a block which its parent has entered invalidates the keys, and leaves the
+    hold to the parent.
     """
 
-    def __init__(self, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
+    def __init__(self, begin: Callable[[bytes], Any], end: Callable[[bytes], Any]) -> None:
         self._begin = begin
         self._end = end
         self._depth = Depth()
 
     def __enter__(self) -> Hold:
-        self._depth.enter()
+        token = self._depth.enter()
         try:
-            self._begin()
+            self._begin(token)
         except BaseException as failure:
             if self._depth.leave() and isinstance(failure, CacheError):
                 with suppress(CacheError):  # what is held by now would be held to the end of its time
-                    self._end()
+                    self._end(token)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._depth.leave():
-            self._end()
+        if token := self._depth.leave():
+            self._end(token)
 
 
 class Depth:
-    """How many blocks are inside one hold, in whatever threads and tasks."""
+    """How many blocks are inside one hold, in whatever threads and tasks of this process, and under which token.
+
+    Whoever is first has a new token: others that hold the same keys by now, a forked process with the same object among
+    them, are others to the server too, and do not end by this one's end.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._lock = threading.Lock()
+        self._forget()
 
-    def enter(self) -> None:
-        """One more."""
+    def enter(self) -> bytes:
+        """One more. Returns the token."""
+        self._look()
         with self._lock:
+            if not self._count:
+                self._token = _new_token()
             self._count += 1
+            return self._token
 
-    def leave(self) -> bool:
-        """One less. Returns whether it was the last."""
+    def leave(self) -> bytes | None:
+        """One less. Returns the token if it was the last, one that nothing is held under if it was the parent's."""
+        self._look()
         with self._lock:
+            if not self._count:
+                return _new_token()
             self._count -= 1
-            return self._count == 0
+            return None if self._count else self._token
+
+    def _look(self) -> None:
+        if self._pid != os.getpid():
+            self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # a thread that is not here may have held the other one
+        self._count = 0
+        self._token = b""
+
+
+def _new_token() -> bytes:
+    return os.urandom(8).hex().encode("ascii")

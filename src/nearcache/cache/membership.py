@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..bus import GrowingListener
@@ -20,7 +20,8 @@ from ..keys import slot_of
 from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
-from .records import Record, newest_of
+from .leaving import Leaving
+from .records import Reader, Record, newest_of
 
 if TYPE_CHECKING:
     from ..loading import Tier
@@ -44,7 +45,7 @@ class Membership:
     def __init__(self, cache: TieredCache[Any, Any], shards: Shards, tier: Tier) -> None:
         self._cache: weakref.ref[TieredCache[Any, Any]] = weakref.ref(cache)
         self._namespace = cache.settings.namespace
-        self._like = shards.endpoints[0]
+        self._reader = Reader(shards.endpoints[0])
         self._known = {endpoint.name: endpoint for endpoint in shards.endpoints}
         self._script = load_script("ring")
         self._lock = threading.RLock()
@@ -52,7 +53,8 @@ class Membership:
         self._catching_up = False
         self._agreed = False
         self._complaint = ""
-        self._resting: list[int] = []  # numbers of lanes that are in no use any more
+        self._leaving, self._clock = Leaving(tier.bound_ns, tier.most_lanes), tier.clock
+        self._outrun = False  # whether others were further ahead than this process was to be let
         self.ring = Ring(FIRST, shards)
         self.numbers = {name: number for number, name in enumerate(shards.names)}
         tier.ring, tier.outdated, tier.agreed = self.ring.text, self.outdated, self.agree
@@ -77,17 +79,13 @@ class Membership:
 
     def outdated(self) -> None:
         """A lane does not say what this process does: find out, in a thread of its own. Cheap if that is under way."""
-        if self._catching_up or self._stopping.is_set():
-            return
-        self._catching_up = True
-        try:
-            threading.Thread(target=self._catch_up_apart, name="nearcache-follow", daemon=True).start()
-        except RuntimeError:  # no thread can be had now; the next heartbeat tries again
-            self._catching_up = False
+        self._begin(self._catch_up)
 
     def agree(self) -> None:
         """A lane has what this process has: its list was right, and it may follow if others change it."""
         self._agreed = True
+        if self._leaving.is_due(self._clock()):
+            self._begin(self._remind)
 
     def stop(self) -> None:
         """Take no further step."""
@@ -210,18 +208,16 @@ class Membership:
         for name, reply in answers:
             values = reply.values[0] if isinstance(reply, Reply) else None
             if isinstance(values, list) and values[0] is not None:
-                record = self._record(name, values)
-                if record is not None:
-                    found.append(record)
+                found.append(self._record(name, values))
         return found
 
-    def _record(self, name: str, values: list[Any]) -> Record | None:
+    def _record(self, name: str, values: list[Any]) -> Record:
         text, content = values
         ring = None
         try:
             version_in(text)
             if content is not None:
-                ring = self._as_known(Ring.load(content, self._like))
+                ring = self._as_known(self._reader.ring(content))
         except ValueError as error:
             self._complain(f"shard {name}: {error}")
         return Record(name, text, ring)
@@ -242,10 +238,19 @@ class Membership:
 
     # -- following
 
-    def _catch_up_apart(self) -> None:
+    def _begin(self, work: Callable[[], None]) -> None:
+        if self._catching_up or self._stopping.is_set():
+            return
+        self._catching_up = True
+        try:
+            threading.Thread(target=self._apart, args=(work,), name="nearcache-follow", daemon=True).start()
+        except RuntimeError:  # no thread can be had now; the next heartbeat tries again
+            self._catching_up = False
+
+    def _apart(self, work: Callable[[], None]) -> None:
         try:
             with self._lock:
-                self._catch_up()
+                work()
         except ClosedError:
             return
         except CacheError as error:  # the next heartbeat tries again
@@ -280,6 +285,12 @@ class Membership:
             self._tell(self.ring, self.numbers, strict=False)
         if self.ring is not before:
             self._hurry()
+
+    def _remind(self) -> None:
+        """Tell the shards that were left once more that they were, each over a new connection: see ``leaving``."""
+        for number in self._leaving.take(self._clock()):
+            self._alive._driver.execute([self._telling(self.ring, self.ring.left, number)])
+            self._alive._driver.rest_shard(number)
 
     def _is_behind(self) -> bool:
         """Whether somebody has been quicker; then this process has caught up with that."""
@@ -336,13 +347,9 @@ class Membership:
             ReshardError: One did not answer, though it is ``strict``; or has been told otherwise.
         """
         chosen, staying = list(names), {endpoint.name for endpoint in ring.endpoints}
-        tier = self._tier
-        exchanges = []
-        for name in chosen:
-            text = ring.text if name in staying else ring.left
-            arguments = (text, hex_id(new_id()), hex_id(new_id()), ring.before(), ring.dump())
-            number = self.numbers[name]
-            exchanges.append(Exchange(number, [(self._script, 1, tier.names[number].lane_key, *arguments)]))
+        exchanges = [
+            self._telling(ring, ring.text if name in staying else ring.left, self.numbers[name]) for name in chosen
+        ]
         silent: dict[str, Exception] = {}
         for name, reply in zip(chosen, self._alive._driver.execute(exchanges) if exchanges else [], strict=True):
             said = reply if isinstance(reply, ShardError) else reply.values[0]
@@ -354,6 +361,10 @@ class Membership:
                 self._compare(ring, Record(name, said[0], self._readable(said[1])))
         if strict:
             self._check_silent(ring, silent)
+
+    def _telling(self, ring: Ring, text: bytes, number: int) -> Exchange:
+        arguments = (text, hex_id(new_id()), hex_id(new_id()), ring.before(), ring.dump())
+        return Exchange(number, [(self._script, 1, self._tier.names[number].lane_key, *arguments)])
 
     def _meet(self, ring: Ring, names: Iterable[str]) -> None:
         """Look whether shards answer, before anybody is told anything."""
@@ -375,7 +386,7 @@ class Membership:
 
     def _readable(self, content: bytes | None) -> Ring | None:
         try:
-            return None if content is None else Ring.load(content, self._like)
+            return None if content is None else self._reader.ring(content)
         except ValueError:
             return None
 
@@ -386,6 +397,7 @@ class Membership:
             if ring.version == FIRST:
                 raise self._refusal(record.shard, there)
             raise ReshardError(f"namespace {self._namespace}: {ring} is refused, for shard {record.shard} has {there}")
+        self._outrun = True
 
     def _switch(self, ring: Ring) -> None:
         """Use another ring from now on."""
@@ -396,10 +408,16 @@ class Membership:
         # In this order: what begins before the tables change is not kept, and what begins later is placed by the new.
         for lane in {old for old, new in zip(before.table, tier.table, strict=True) if old != new}:
             tier.suspect(cache, lane)
+        if self._outrun or ring.version > self.ring.version + 1:
+            tier.doubt()  # two steps behind nobody is to change anything, but a shard that was set back lets him
+            self._outrun = False
         tier.owe_on(set(tier.active) - set(before.active))
         self.ring = ring
         if ring.new is None:
-            self._rest({name for name in numbers if numbers[name] not in tier.active})
+            left = {name for name in numbers if numbers[name] not in tier.active}
+            for name in left:
+                self._leaving.tell(numbers[name], self._clock())
+            self._rest(left)
 
     def _add_missing(self, ring: Ring) -> None:
         """Know, reach and follow every shard of a ring."""
@@ -407,7 +425,7 @@ class Membership:
         for endpoint in ring.endpoints:
             if endpoint.name in self.numbers:
                 continue
-            number = self._resting.pop(0) if self._resting else len(tier.lanes)
+            number = self._leaving.number_for(endpoint.name, len(tier.lanes))
             tier.add_lane(number, endpoint.name)
             cache._driver.put_shard(number, endpoint)
             cache._endpoints[number] = endpoint
@@ -422,7 +440,8 @@ class Membership:
             self._listener.leave(number)
             tier.derived.leave(cache, number)
             cache._driver.rest_shard(number)
-            self._resting.append(number)
+            self._leaving.rest(number, name)
+            tier.resting.add(number)
 
     # -- cold starts
 

@@ -311,7 +311,7 @@ class MemoryCache(AnsweringCache[K, V]):
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
         self._use()
-        return self.delete(key)
+        return self.erase(key)
 
     def _remove(self, key: Any) -> bool:
         return self.invalidate(key)
@@ -363,14 +363,14 @@ class MemoryCache(AnsweringCache[K, V]):
         hold_to_ms(seconds)
         held, linger_ms = list(keys), linger_to_ms(linger)
 
-        def end() -> None:
+        def end(_token: bytes) -> None:
             self.delete_many(held)
             if linger_ms:
-                again = threading.Timer(linger_ms / 1000, lambda: [self.delete(key) for key in held])
+                again = threading.Timer(linger_ms / 1000, lambda: [self.erase(key) for key in held])
                 again.daemon = True
                 again.start()
 
-        return Hold(lambda: self.delete_many(held), end)
+        return Hold(lambda _token: self.delete_many(held), end)
 
     def token(self) -> str:
         """Return a token. There are no other processes, so it says nothing."""

@@ -29,12 +29,10 @@ from ..loading import (
     catch_up,
     clear,
     contains,
-    hex_id,
     invalidate_many,
     invalidate_tag,
     load,
     look,
-    new_id,
     read,
     refresh,
     token_of,
@@ -231,6 +229,14 @@ class TieredCache(MovingCache[K, V]):
         """
         raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
 
+    def put(self, key: K, value: V, ttl_ns: int | None = None, size: int = 0) -> None:  # noqa: ARG002
+        """Not offered: this process would have a value that neither Redis nor anybody else has heard of.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a cache on Redis has no put(); store with cache[key] = value, or set()")
+
     # -- many keys
 
     def clear(self) -> None:
@@ -249,11 +255,11 @@ class TieredCache(MovingCache[K, V]):
 
     def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
-        names, token = [self._name(key) for key in keys], hex_id(new_id())
+        names = [self._name(key) for key in keys]
         hold_ms, linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
         return Hold(
-            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
+            lambda token: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
+            lambda token: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
         )
 
     def token(self) -> str:

@@ -26,6 +26,8 @@ TAG_ARRAY, TAG_SCALAR = 24, 25
 _MAX_DIMENSIONS = 32
 _MAX_DTYPE_DEPTH = 16
 # Booleans, integers, floats, complex numbers, bytes, text, void; datetime64 and timedelta64 with their unit.
+#: Text and bytes of no length, which only scalars have.
+_EMPTY = frozenset({"<U0", ">U0", "|S0"})
 _FORMAT = re.compile(r"[<>|](?:[biufcSUV][1-9][0-9]{0,9}|[mM]8(?:\[(?:[1-9][0-9]{0,9})?[A-Za-z]{1,7}\])?)")
 
 
@@ -83,17 +85,26 @@ def load_array(state: object, reading: Reading, buffers: list[memoryview]) -> np
 
 def dump_scalar(scalar: np.generic) -> tuple[object, bytes]:
     """Return what the pickle holds for a numpy scalar."""
-    return _dump_dtype(scalar.dtype), scalar.tobytes()
+    dtype = scalar.dtype
+    # numpy gives one character of nothing for what has none.
+    return (dtype.str, b"") if dtype.str in _EMPTY else (_dump_dtype(dtype), scalar.tobytes())
 
 
 def load_scalar(state: object, reading: Reading) -> np.generic:
     """Return the numpy scalar that :func:`dump_scalar` described."""
     numpy = _numpy()
     descr, raw = fields(state, 2)
-    dtype = _load_dtype(numpy, descr, reading)
+    is_empty = type(descr) is str and descr in _EMPTY
+    dtype = numpy.dtype(descr) if is_empty else _load_dtype(numpy, descr, reading)
     if type(raw) is not bytes or len(raw) != dtype.itemsize or dtype.subdtype is not None:
         raise Unfit("a scalar's dtype does not fit its bytes")
     reading.charge(len(raw))
+    # An item of an array would lose the zeros at its end.
+    if dtype.kind == "S":
+        return cast("np.generic", numpy.bytes_(raw))
+    if dtype.kind == "U":
+        order = "be" if dtype.str[0] == ">" else "le"
+        return cast("np.generic", numpy.str_(str(raw, f"utf-32-{order}", "surrogatepass")))
     return cast("np.generic", numpy.frombuffer(raw, dtype)[0])
 
 

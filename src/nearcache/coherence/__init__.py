@@ -2,7 +2,7 @@
 
 from .ahead import NOWHERE, OrderedHorizon
 from .derived import DERIVED, Derived, Horizon
-from .journal import Debt, Journal
+from .journal import KEEP_NS, Debt, Journal
 from .lane import (
     CHAINED,
     Action,
@@ -25,6 +25,7 @@ from .token import pack_token, parse_token, version_of
 __all__ = [
     "CHAINED",
     "DERIVED",
+    "KEEP_NS",
     "NOWHERE",
     "OPERATIONS",
     "RESERVED",

@@ -56,8 +56,8 @@ class Journal:
     """
 
     __slots__ = (
-        "_buried", "_changes", "_clear_owed", "_ends", "_epoch", "_limit", "_over", "_owed", "_size", "forgotten",
-        "newest", "replayed", "serial",
+        "_buried", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit", "_over",
+        "_owed", "_size", "forgotten", "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -67,7 +67,9 @@ class Journal:
         self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
         self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
         self.serial = 1
+        self._doubted = 0  # what was sent before this serial counts for nothing
         self._epoch: int | None = None
+        self._has_forked = False  # whether the lane's record has passed on to another server, or been lost
         self._ends: Mapping[int, int] | None = {}
         self._over: deque[int] = deque(maxlen=_EPOCHS)  # epochs that this process knows to be over
         self._buried: set[int] = set()  # epochs over by a new record, of which there are changes
@@ -89,6 +91,9 @@ class Journal:
             # The acknowledgement took longer than the server lived, and what took over does not have the change.
             if self._ends is not None:
                 self._lose(keys)
+            return False
+        if since < self._doubted:
+            self._lose(keys)
             return False
         changes = self._changes
         changes.append((epoch, seq, now_ns, keys))
@@ -134,6 +139,7 @@ class Journal:
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
         if epoch in self._over:  # its server was replaced, and is reached once more
             self._over.remove(epoch)
+        self._has_forked = self._has_forked or bool(ends) or self._epoch not in (None, epoch)
         self._epoch, self._ends = epoch, ends
         changes, self._changes = self._changes, deque()
         buried: set[int] = set()
@@ -152,6 +158,18 @@ class Journal:
         self._buried = buried
         self._size = sum(_size(keys) for *_, keys in self._changes)
         return self.replayed - replayed
+
+    def doubt(self) -> None:
+        """Those who read elsewhere may not have heard of what the lane has taken of late: it is owed again.
+
+        So is what is under way. No lane takes what is to be refused that has never lost what it had been told.
+        """
+        self.serial += 1
+        self._doubted = self.serial
+        if self._has_forked or any(epoch != self._epoch for epoch, *_ in self._changes):
+            changes, self._changes, self._size = self._changes, deque(), 0
+            for *_, keys in changes:
+                self._lose(keys)
 
     # -- what is owed
 

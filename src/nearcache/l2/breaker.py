@@ -2,7 +2,8 @@
 
 Closed: calls pass. Open: calls are refused until an instant. Then half-open: one caller is let through as a probe, the
 others are still refused; its success closes the breaker, its failure opens it again for twice as long, with jitter, so
-that the processes of a fleet do not come back all at once.
+that the processes of a fleet do not come back all at once. The longest delay, and the second that a try may last by
+itself, are less than two seconds together: so long after the end of an outage all is well again.
 
 One refused connection opens it (nobody listens there; asking again at once is no use), whereas a lost answer has to
 happen twice running, for it may be the network's fault or that of one slow command. Whatever proves the server alive,
@@ -34,7 +35,7 @@ class BreakerSettings(NamedTuple):
 
     threshold: int = 2
     first_delay_ns: int = 50_000_000
-    longest_delay_ns: int = 2_000_000_000
+    longest_delay_ns: int = 800_000_000
 
 
 DEFAULTS: Final = BreakerSettings()

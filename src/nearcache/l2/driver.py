@@ -15,17 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
+from .._asking import keep_freed
 from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ShardError
 from ..options import Endpoint
 from .breaker import DEFAULTS, BreakerSettings
 from .connection import MORE, Connection, TlsConnection
 from .introduction import Introducing
+from .opening import open_each
 from .shard import Shard, ShardStatus
 from .task import Command, Exchange, Reply, Task, laid_out, pack
 from .transfer import ask, run
+
+#: Half of what the C library is to keep of the memory that values have had, for those that come next.
+_KEPT_BYTES: Final = 4 * 2**20
 
 
 class ListenerLink:
@@ -117,6 +122,7 @@ class Driver:
         introduction: Introducing | None = None,
         on_reached: Callable[[int], None] | None = None,
     ) -> None:
+        keep_freed(_KEPT_BYTES)
         self.clock = self._clock = clock
         self.pool_size = pool_size
         self._parts: list[Part] = []
@@ -304,15 +310,12 @@ class Driver:
             if task.admitted and not task.start(None if task.again else task.shard.take(now, task.commands)):
                 cold.append(task)
         full = []
-        for position, task in enumerate(cold):
-            # A dead host among several must leave time for the others.
-            now = self._clock()
-            share = now + (deadline_ns - now) // (len(cold) - position)
-            try:
-                if not task.start(task.shard.pool.open(share)):
-                    full.append(task)
-            except ShardError as error:
-                task.reject(error)
+        opened = open_each([task.shard.pool for task in cold], deadline_ns, self._clock) if cold else []
+        for task, outcome in zip(cold, opened, strict=True):
+            if isinstance(outcome, ShardError):
+                task.reject(outcome)
+            elif not task.start(outcome):
+                full.append(task)
         if full and not any(task.flow is not None for task in pending):
             try:
                 full[0].start(full[0].shard.pool.wait(deadline_ns))

@@ -18,9 +18,10 @@ from ..errors import ClosedError, ShardUnavailableError
 from .connection import Connection
 
 
-def _new_condition() -> threading.Condition:
-    # Re-entrant: a cache that nobody holds any more is closed by a collection, which may come in the middle of this.
-    return threading.Condition(threading.RLock())
+class _Place:
+    """A connection that is being made. Lost with the frame of who is interrupted, as connections are."""
+
+    __slots__ = ("__weakref__",)
 
 
 class AnyPool(Protocol):
@@ -59,13 +60,20 @@ class Pool:
         self._size = size
         self._connect = connect
         self._clock = clock
-        self._free = _new_condition()
+        self._renew_lock()
         # Weak, because an interrupt can strike a thread between taking a connection and naming it; such a one must
         # not count for ever.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._connecting = 0
+        self._connecting: weakref.WeakSet[_Place] = weakref.WeakSet()
         self._waiters = 0
         self._closed = False
+
+    def _renew_lock(self) -> None:
+        # Re-entrant: a cache that nobody holds any more is closed by a collection, which may come in the middle of
+        # this. Taken by itself and not through the condition, whose methods are in Python: an interrupt can end them
+        # when they have the lock, and then nobody else would ever get it.
+        self._lock = threading.RLock()
+        self._free = threading.Condition(self._lock)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -94,11 +102,10 @@ class Pool:
             ShardError: As ``connect`` does.
             ClosedError: The pool is closed.
         """
-        with self._free:
+        with self._lock:
             self._check_open_locked()
-            if not self._reserve_locked():
-                return None
-        return self._open_reserved(deadline_ns)
+            place = self._reserve_locked()
+        return None if place is None else self._open_reserved(place, deadline_ns)
 
     def wait(self, deadline_ns: int) -> Connection:
         """Return an idle connection, or make one, or wait for one to be put back.
@@ -108,7 +115,7 @@ class Pool:
             ShardError: As ``connect`` does.
             ClosedError: The pool was closed meanwhile.
         """
-        with self._free:
+        with self._lock:
             self._waiters += 1
             try:
                 while True:
@@ -116,7 +123,8 @@ class Pool:
                     connection = self.take_idle()
                     if connection is not None:
                         return connection
-                    if self._reserve_locked():
+                    place = self._reserve_locked()
+                    if place is not None:
                         break
                     remaining_ns = deadline_ns - self._clock()
                     if remaining_ns <= 0:
@@ -127,13 +135,13 @@ class Pool:
                     self._free.wait(remaining_ns / 1e9)
             finally:
                 self._waiters -= 1
-        return self._open_reserved(deadline_ns)
+        return self._open_reserved(place, deadline_ns)
 
     def put(self, connection: Connection) -> None:
         """Take back a connection on which nothing is due."""
         self.idle.append(connection)
         if self._waiters:
-            with self._free:
+            with self._lock:
                 self._free.notify()
         if self._closed:
             self.flush()
@@ -141,7 +149,7 @@ class Pool:
     def discard(self, connection: Connection) -> None:
         """Close a connection that has failed, or whose state is not known."""
         connection.close()
-        with self._free:
+        with self._lock:
             self._all.discard(connection)
             self._free.notify()
 
@@ -152,27 +160,28 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle connections now and the others when they are put back; wake the waiters. Idempotent."""
-        with self._free:
+        with self._lock:
             self._closed = True
             self._free.notify_all()
         self.flush()
 
     def after_fork(self) -> None:
         """Forget everything in a forked child: the connections are the parent's, and so was the lock's state."""
-        self._free = _new_condition()
+        self._renew_lock()
         self.idle.clear()
-        self._connecting = self._waiters = 0
+        self._connecting = weakref.WeakSet()
+        self._waiters = 0
         for connection in list(self._all):
             connection.close()
         self._all = weakref.WeakSet()
 
-    def _open_reserved(self, deadline_ns: int) -> Connection:
+    def _open_reserved(self, place: _Place, deadline_ns: int) -> Connection:
         connection = None
         try:
             connection = self._connect(deadline_ns)
         finally:
-            with self._free:
-                self._connecting -= 1
+            with self._lock:
+                self._connecting.discard(place)
                 if connection is not None:
                     self._all.add(connection)
                 else:
@@ -182,11 +191,12 @@ class Pool:
             self._check_open_locked()
         return connection
 
-    def _reserve_locked(self) -> bool:
-        if len(self._all) + self._connecting >= self._size:
-            return False
-        self._connecting += 1
-        return True
+    def _reserve_locked(self) -> _Place | None:
+        if len(self._all) + len(self._connecting) >= self._size:
+            return None
+        place = _Place()
+        self._connecting.add(place)
+        return place
 
     def _check_open_locked(self) -> None:
         if self._closed:

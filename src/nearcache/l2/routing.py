@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _PATIENCE_NS: Final = 1_000_000_000
 _PAUSE_FIRST_NS: Final = 2_000_000
 _PAUSE_MOST_NS: Final = 50_000_000
-#: Redirections in a row that are followed without a pause.
-_HOPS: Final = 3
+#: Redirections in a row that are followed without a pause, as other clients do; then nodes are asked who has what.
+_HOPS: Final = 5
 #: Answers that say that a command was not executed, and may be elsewhere or later.
 _WAITS: Final = frozenset({"ASK", "TRYAGAIN"})
 REDIRECTS: Final = _WAITS | {"MOVED", "CLUSTERDOWN"}
@@ -54,6 +54,11 @@ class Batch(NamedTuple):
     told: list[int]
     identity: int
     shares: list[tuple[_Leg, list[int], int]]
+
+    @property
+    def legs(self) -> list[_Leg]:
+        """Whose commands these are, each once."""
+        return list(dict.fromkeys(leg for leg, _, _ in self.shares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,36 @@ class _Early:
                 self._on_reply(self._places[id(leg)], leg.result)
 
 
+class _Ways:
+    """How far the legs of one round have come.
+
+    Attributes:
+        hops: Of each leg, how often it was sent on before the others had been answered.
+    """
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.hops: dict[_Leg, int] = {}
+        self._under_way: dict[_Leg, int] = {}
+        for batch in batches:
+            for leg in batch.legs:
+                self.hops[leg] = 0
+                self._under_way[leg] = self._under_way.get(leg, 0) + 1
+
+    def taken(self, batch: Batch) -> list[_Leg]:
+        """A batch was answered. Returns its legs, or none if some of them are in other batches too."""
+        if any(self._under_way[leg] != 1 for leg in batch.legs):
+            return []
+        for leg in batch.legs:
+            self._under_way[leg] = 0
+        return batch.legs
+
+    def taken_up(self, batch: Batch) -> None:
+        """Its legs are sent on."""
+        for leg in batch.legs:
+            self.hops[leg] += 1
+            self._under_way[leg] = 1
+
+
 class Router:
     """Where exchanges go.
 
@@ -196,7 +231,7 @@ class Router:
         pending = list(legs)
         if answered is not None:
             legs[0].place = place
-            self._take(legs[0], legs[0].due, answered)
+            self._take(legs[0], legs[0].due, answered, place)
             pending = [leg for leg in legs if leg.result is None]
         yield from self._look_round(pending, 0)
         until_ns = min(deadline_ns, self._clock() + _PATIENCE_NS)
@@ -235,7 +270,7 @@ class Router:
         if not batches:
             return
         dealt: set[int] = set()
-        followed: set[int] = set()
+        ways = _Ways(batches)
 
         def deal_out(number: int, answer: Reply | ShardError) -> None:
             if number not in dealt:
@@ -244,14 +279,15 @@ class Router:
 
         def deal_out_early(number: int, answer: Reply | ShardError) -> list[Batch]:
             # Of a leg that is in several batches, what one of them says means something only beside the others.
-            legs = [leg for leg, _, _ in batches[number].shares]
-            if any(leg.asks for leg in legs):
+            legs = ways.taken(batches[number])
+            if not legs:
                 return []
             deal_out(number, answer)
             if tell is not None:
                 tell.all_done(legs)
-            further = self._follow([leg for leg in legs if id(leg) not in followed])
-            followed.update(id(leg) for batch in further for leg, _, _ in batch.shares)
+            further = self._follow([leg for leg in legs if ways.hops[leg] < _HOPS])
+            for batch in further:
+                ways.taken_up(batch)
             batches.extend(further)
             return further
 
@@ -260,15 +296,20 @@ class Router:
             deal_out(number, answer)
 
     def _follow(self, legs: list[_Leg]) -> list[Batch]:
-        """Return what sends on those that have moved, while others are waited for."""
+        """Return what sends on those that are led elsewhere, while others are waited for."""
         by_place: dict[int, list[tuple[_Leg, list[int]]]] = {}
+        asking: dict[int, list[tuple[_Leg, list[int]]]] = {}
         for leg in legs:
-            place = self.map.places[leg.lane]
-            is_moved = leg.result is None and leg.last is not None and leg.last.code == "MOVED" and not leg.asks
-            if is_moved and place not in (NOWHERE, leg.place):
+            if leg.result is not None or leg.failure is not None or leg.last is None:
+                continue
+            place, there = self.map.places[leg.lane], set(leg.asks.values())
+            if leg.last.code == "MOVED" and not leg.asks and place not in (NOWHERE, leg.place):
                 leg.place = place
                 by_place.setdefault(place, []).append((leg, list(leg.due)))
-        return [self._batch(place, shares) for place, shares in by_place.items()]
+            elif len(there) == 1 and len(leg.asks) == len(leg.due):
+                asking.setdefault(there.pop(), []).append((leg, list(leg.due)))
+        batches = [self._batch(place, shares) for place, shares in by_place.items()]
+        return batches + [_asking_batch(place, shares) for place, shares in asking.items()]
 
     def _batch(self, place: int, shares: list[tuple[_Leg, list[int]]]) -> Batch:
         identity = self._shards[place].identity
@@ -308,12 +349,12 @@ class Router:
                 waits = [at for at in due if step == 1 and leg.commands[at][0] == WAIT]
                 own = len(due) - len(waits)
                 values = answer.values[start : start + step * own][step - 1 :: step] + answer.values[-1:] * len(waits)
-                self._take(leg, due, Reply(values, 0 if step == 2 else answer.identity))
+                self._take(leg, due, Reply(values, 0 if step == 2 else answer.identity), batch.place)
             else:
-                self._take(leg, due, answer)
+                self._take(leg, due, answer, batch.place)
 
-    def _take(self, leg: _Leg, due: list[int], answer: Reply | ShardError) -> None:
-        """Take what was answered to some commands of a leg; those that are to be sent again stay due."""
+    def _take(self, leg: _Leg, due: list[int], answer: Reply | ShardError, place: int) -> None:
+        """Take what a place has answered to some commands of a leg; those that are to be sent again stay due."""
         if isinstance(answer, ShardError):
             self._failed(leg, answer)
             return
@@ -329,7 +370,7 @@ class Router:
                 leg.values[at] = ShardUnavailableError(value.shard, value.reply)
             else:
                 again.append(at)
-                self._redirected(leg, at, value)
+                self._redirected(leg, at, value, place)
         leg.identity = answer.identity if leg.fresh and not again else 0
         leg.fresh = leg.fresh and len(again) == len(due)
         leg.due = [at for at in leg.due if at not in due or at in again]
@@ -339,11 +380,11 @@ class Router:
             # All of it anew, where the rest is: what one server has answered as a whole, L1 may keep.
             leg.restart()
 
-    def _redirected(self, leg: _Leg, at: int, error: ServerReplyError) -> None:
+    def _redirected(self, leg: _Leg, at: int, error: ServerReplyError, place: int) -> None:
         leg.last = error
-        place = self.map.heed(error.reply, self._shards[leg.place].host)
-        if error.code == "ASK" and place != NOWHERE and leg.commands[at][0].__class__ is not Script:
-            leg.asks[at] = place
+        there = self.map.heed(error.reply, self._shards[place].host)
+        if error.code == "ASK" and there != NOWHERE and leg.commands[at][0].__class__ is not Script:
+            leg.asks[at] = there
 
     def _failed(self, leg: _Leg, error: ShardError) -> None:
         """A node did not answer. What it did not get, or what may be repeated, is tried at another, if there is one."""

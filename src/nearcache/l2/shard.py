@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._asking import Pieces
+from .._getting import Get
+from .._putting import Put
 from ..clocks import Clock
 from ..errors import CacheError, ShardError, ShardUnavailableError
 from ..options import Endpoint
@@ -250,4 +251,5 @@ class Shard:
 
 def _is_script(commands: Sequence[tuple[Any, ...]]) -> bool:
     """Whether a request may be one that cannot be sent a second time."""
-    return isinstance(commands, Pieces) or commands[0][0].__class__ is Script
+    kind = commands.__class__
+    return kind is Put or (kind is not Get and commands[0][0].__class__ is Script)

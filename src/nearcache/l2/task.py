@@ -8,14 +8,15 @@ from typing import Any, Final, NamedTuple
 import hiredis
 
 from .._asking import Pieces
-from .._asking import pack as pack_words
+from .._getting import Get
+from .._packing import pack as pack_words
 from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
 from .pool import AnyPool
 from .scripts import Script
 from .shard import Shard
-from .transfer import Flow
+from .transfer import UNREADABLE, Flow
 
 #: Commands that change nothing, as far as nearcache uses them.
 _READS: Final = frozenset({
@@ -121,6 +122,8 @@ class Task:
         if connection is None:
             return False
         self.flow = Flow(connection, self.data, len(self.commands))
+        if isinstance(self.commands, Get):
+            self.flow.expect(self.commands)
         self.flow.push()
         return True
 
@@ -151,7 +154,7 @@ class Task:
         self.abandon()
         failure = flow.failure.with_traceback(None)  # the frames hold the flow, and the flow holds the failure
         sent = flow.sent > 0 or bool(self._places)
-        ended = not isinstance(failure, (TimeoutError, hiredis.HiredisError)) and not flow.heard
+        ended = not isinstance(failure, (TimeoutError, *UNREADABLE)) and not flow.heard
         if ended and not self.again and time_left and not self._places and (not sent or repeatable(self.commands)):
             self.pool.flush()
             self.again = True
@@ -159,6 +162,8 @@ class Task:
             return
         if isinstance(failure, hiredis.HiredisError):
             text = f"the answer is not in the Redis protocol ({failure})"
+        elif isinstance(failure, MemoryError):
+            text = "there is no memory for an answer as long as it says it is"
         else:
             text = str(failure) or type(failure).__name__
         error = ShardUnavailableError(self.shard.name, text, sent=sent or self._sent)

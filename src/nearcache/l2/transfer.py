@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import hiredis
 
-from .._asking import Pieces
+from .._asking import Line, Pieces
 from ..clocks import Clock
 from .connection import CHUNK, Connection
 
+#: What a parser raises at what is no answer. MemoryError: it believes in any length; or there really is no memory.
+UNREADABLE: Final = (hiredis.HiredisError, MemoryError)
 #: Chunks read from one socket before the others get their turn and the deadline is looked at.
 _TURN: Final = 64
 
@@ -30,15 +32,17 @@ class Flow:
         sent: How much of it has been.
         count: How many replies it has.
         values: The replies so far.
+        line: What receives them as long as they are as usual; None: the parser does.
         heard: Whether a byte of an answer has come.
         failure: Why it cannot be completed: ``TimeoutError`` (the deadline), ``EOFError`` (the server closed the
-            connection), ``OSError``, or hiredis' ``ProtocolError``. The connection is of no use then.
+            connection), ``OSError``, or one of :data:`UNREADABLE`. The connection is of no use then.
     """
 
-    __slots__ = ("connection", "count", "data", "failure", "heard", "sent", "values")
+    __slots__ = ("connection", "count", "data", "failure", "heard", "line", "sent", "values")
 
     def __init__(self, connection: Connection, data: bytes, count: int) -> None:
         self.connection = connection
+        self.line: Line | None = None
         self.data = memoryview(data)
         self.sent = 0
         self.count = count
@@ -72,10 +76,18 @@ class Flow:
         except OSError as error:
             self.failure = error
 
+    def expect(self, request: Pieces) -> None:
+        """Let compiled code receive the replies to a request, of which it knows what they are."""
+        self.line = self.connection.line
+        if self.line is not None:
+            self.line.expect(request)
+
     def pull(self) -> None:
         """Receive what is there now."""
         connection = self.connection
         try:
+            if self.line is not None and not self._is_for_others(self.line):
+                return
             for turn in range(_TURN):
                 chunk = connection.receive_some()
                 if chunk is None:
@@ -83,8 +95,21 @@ class Flow:
                 self.take(chunk)
                 if self.finished or ((len(chunk) < CHUNK or turn == _TURN - 1) and not connection.has_buffered()):
                     return
-        except (OSError, hiredis.HiredisError) as error:
+        except (OSError, *UNREADABLE) as error:
             self.failure = error
+
+    def _is_for_others(self, line: Line) -> bool:
+        """Whether there is something that compiled code leaves to the parser, which has the beginning of it then."""
+        going = line.go_on(self.connection.sock.fileno(), self.count, self.values)
+        self.heard = line.heard
+        if going is not None:
+            return False
+        self.line = None
+        if rest := line.rest():
+            self.take(rest)
+        if line.ended and not self.finished:
+            self.take(b"")
+        return not self.finished
 
     def take(self, chunk: bytes) -> None:
         """Parse received bytes; ``b""`` is the end of the stream."""
@@ -118,7 +143,7 @@ def ask(connection: Connection, data: bytes | Pieces, count: int, seconds: float
     try:
         if line.ask(connection.sock.fileno(), data, count, seconds, values):
             return values
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         failure = error
     flow = Flow(connection, whole(data), count)
     flow.sent, flow.heard, flow.values, flow.failure = line.sent, line.heard, values, failure
@@ -139,7 +164,7 @@ def _resume(flow: Flow, rest: bytes, *, ended: bool) -> None:
             flow.take(rest)
         if ended and not flow.finished:
             flow.take(b"")
-    except hiredis.HiredisError as error:
+    except UNREADABLE as error:
         flow.failure = error
 
 
@@ -171,7 +196,7 @@ def _ask_reader(connection: Connection, data: bytes, count: int, seconds: float)
             flow = Flow(connection, data, count)
             if not chunk:
                 flow.take(chunk)
-    except (OSError, hiredis.HiredisError) as error:
+    except (OSError, *UNREADABLE) as error:
         flow = Flow(connection, data, count)
         flow.failure = error
     flow = flow or Flow(connection, data, count)

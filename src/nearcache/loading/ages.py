@@ -101,6 +101,6 @@ def _take(
             continue
         born_ns = start_ns - (whole_ms - pttl_ms + 1) * _MS  # rounded: it may be older by almost one
         if not isinstance(taken.value, Absent):
-            tier.births.note(op.key, wid, born_ns)
+            tier.births.note(op.key, wid, born_ns, start_ns)
         if born_ns >= start_ns - limit_ns:
             found[op.key] = taken.value

@@ -56,7 +56,7 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, 
     generation = tier.lanes[lane].generation or 0
     try:
         store.open(op)
-        was_here = store.delete(name)
+        was_here = store.erase(name)
         for _ in range(_ATTEMPTS):
             command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", b"")
             heard, _ = yield from put(tier, lane, [command], way)

@@ -20,14 +20,19 @@ class Births:
 
     def __init__(self) -> None:
         self.in_use = False
-        self._known: Store[Hashable, tuple[int, int]] = Store(KEPT)
+        self._known: Store[Hashable, tuple[int, int, int]] = Store(KEPT)
         self._known.lane_vouch(0, NEVER_NS)
+        self._slept_ns = 0
 
-    def note(self, name: Hashable, wid: int, born_ns: int) -> None:
-        """The value of this write is no younger than that."""
-        self._known[name] = wid, born_ns
+    def note(self, name: Hashable, wid: int, born_ns: int, asked_ns: int) -> None:
+        """The value of this write is no younger than that, as Redis has told who asked then."""
+        self._known[name] = wid, born_ns, asked_ns
+
+    def slept(self, now_ns: int) -> None:
+        """The machine has slept, and the clock stood still: what was asked for before now tells no age any more."""
+        self._slept_ns = now_ns
 
     def is_young(self, name: Hashable, wid: int, since_ns: int) -> bool:
         """Whether it is known of the value of a write that it was stored since."""
-        known_wid, born_ns = self._known.hit(name, (0, 0))
-        return wid != 0 and wid == known_wid and born_ns >= since_ns
+        known_wid, born_ns, asked_ns = self._known.hit(name, (0, 0, 0))
+        return wid != 0 and wid == known_wid and born_ns >= since_ns and asked_ns >= self._slept_ns

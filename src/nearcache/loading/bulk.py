@@ -81,9 +81,10 @@ def write_many(
             _open(tier, store, chunk)
             for name in chunk.names if tier.witness is not None else ():
                 tier.writing(chunk.wid, name, values[name])
-            chunk.under = depend(tier, store, chunk.shard, tags)
+            known = way.known
+            chunk.under = depend(tier, store, chunk.shard, tags) if known is None else known.under[chunk.shard]
             chunk.life = tier.freshness.life(chunk.ttl_ms)
-        waiting = yield from _with_tags(tier, store, chunks, tags, outcome)
+        waiting = yield from _with_tags(tier, store, chunks, tags, outcome, way)
         yield from _write_rounds(tier, store, waiting, values, outcome, way)
     finally:
         _close(tier, store, chunks)
@@ -91,11 +92,13 @@ def write_many(
 
 
 def _with_tags(
-    tier: Tier, store: Store[Any, Any], chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome
+    tier: Tier, store: Store[Any, Any], chunks: list[_Chunk], tags: tuple[Tag, ...], outcome: _Outcome, way: Way
 ) -> Steps[list[_Chunk]]:
     """Let the chunks state their tags. Returns those to write: none, if a tag's shard does not answer."""
+    stated = way.known.stated if way.known is not None else ()
     try:
-        stated = (yield from generations(tier, store, tags)) if tags else ()
+        if tags and way.known is None:
+            stated = yield from generations(tier, store, tags)
     except ShardError as error:
         tier.count(errors=1)
         for chunk in chunks:
@@ -208,7 +211,7 @@ def delete_many_behind(tier: Tier, store: Store[Any, Any], names: Iterable[Any],
             chunk.life = Life(1)
             _open(tier, store, chunk)
             for name in chunk.names:
-                store.delete(name)
+                store.erase(name)
         yield from _write_rounds(tier, store, chunks, None, outcome, way)
     finally:
         _close(tier, store, chunks)
@@ -254,7 +257,7 @@ def invalidate_many(
         for chunk in chunks:
             _open(tier, store, chunk)
             for name in chunk.names:
-                store.delete(name)
+                store.erase(name)
         commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold).commands for c in chunks]
         results = yield from _send(chunks, commands)
         for chunk, (result, _) in zip(chunks, results, strict=True):

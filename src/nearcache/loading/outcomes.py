@@ -206,5 +206,5 @@ def filled(
         return
     tier.sample(op.key)
     if tier.births.in_use:
-        tier.births.note(op.key, op.wid, start_ns)
+        tier.births.note(op.key, op.wid, start_ns, start_ns)
     store.finish(op, outcome.value, op.wid, deadline_ns, size, identity, outcome.under)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from .._envelopes import opened
+from .._envelopes import Opened, opened, whole
+from .._getting import Get
 from .._store import Store
 from ..absence import Absent
 from ..codecs import peek_absence, peek_ids, peek_tags
@@ -124,20 +125,19 @@ def _note_age(flight: Load | None, op: Read) -> None:
 
 
 def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes, flight: Load | None) -> Steps[Any]:
-    name = tier.names[shard].value(encoded)
+    names = tier.names[shard]
     suspect = store.suspect(op.key)
     if suspect is not None:
         wid, value, lane = suspect
         if tier.observed is not None and tier.observed.is_ahead(shard):
             tier.count(withheld=1)
-        current = yield from _revalidate(tier, store, op, shard, name, wid, is_tagged=lane >= tier.derived.lanes)
+        name, is_tagged = names.value(encoded), lane >= tier.derived.lanes
+        current = yield from _revalidate(tier, store, op, shard, name, wid, is_tagged=is_tagged)
         if current:
             return value
     start_ns = tier.clock()
     generation = tier.known_generation(shard)
-    commands: list[Any] = [(b"PTTL", name), (b"GET", name)]
-    if generation is None:
-        commands.append(tier.ask_generation(shard))
+    commands = Get(names.value_prefix, encoded, names.lane_key if generation is None else None, _usual(tier))
     exchange, proof = prove(tier, shard, commands)
     reply = proven(tier, proof, answer((yield [exchange])[0]))
     pttl_ms, data = reply.values[0], reply.values[1]
@@ -173,7 +173,7 @@ def accept(
     store: Store[Any, Any],
     lane: int,
     encoded: bytes,
-    data: bytes | None,
+    data: bytes | Opened | None,
     pttl_ms: int,
     generation: int | None,
     start_ns: int,
@@ -184,6 +184,7 @@ def accept(
     """Judge what a GET returned.
 
     Args:
+        data: The envelope.
         identity: Of the server that returned it; 0: unknown.
         strict: Whether a value of which nobody can tell whether its tags are current is an error, and not absent:
             for who would put another in its place.
@@ -193,12 +194,14 @@ def accept(
     if data is None:
         tier.count(misses=1)
         return _NOTHING
-    usual = None if tier.codec.usual is None or tier.freshness.beta else opened(data, tier.codec.usual)
+    how = _usual(tier)
+    usual = None if how is None else opened(data, how)
     if usual is not None and usual[2] == generation:
         value, wid, _, whole_ms = usual
         tier.count_hit(len(data))
         deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
         return Found(value, wid if deadline_ns else 0, deadline_ns, None)
+    data = whole(data)
     try:
         wid, written_in, whole_ms = peek_ids(data)
         if written_in != generation:
@@ -223,6 +226,11 @@ def accept(
     deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
     due = wid if is_due and not isinstance(value, Absent) else 0
     return Found(value, wid if deadline_ns else 0, deadline_ns, under, due)
+
+
+def _usual(tier: Tier) -> tuple[int, Any, int] | None:
+    """What opens an envelope with nothing out of the ordinary in it, if that is all that there is to do."""
+    return None if tier.freshness.beta else tier.codec.usual
 
 
 def _under(

@@ -3,6 +3,9 @@
 The idea is Polaris' ("Cache made consistent", Meta, 2022). Of a key that L1 would serve at this moment L2 is asked
 which write it holds. If that is another one, L1 is looked at again when the staleness bound has passed: an L1 that
 *still* serves the first has broken its promise. Write ids are unique, so that no coincidence can accuse it wrongly.
+
+Another write of an equal value accuses nobody. What L2 evicts is announced to nobody, nor is the load that fills the
+gap, so this process rightly goes on with what it has loaded itself.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .._store import Store
-from ..codecs import peek_ids
+from ..codecs import peek_ids, thaw
 from ..errors import DecodeError
 from ..l2 import Exchange
 from .replies import HEADER_RANGE, answer
@@ -21,6 +24,7 @@ from .tier import Tier
 
 #: Keys remembered, to choose from.
 REMEMBERED: Final = 1024
+_NOTHING: Final[Any] = object()
 
 
 class Sampler:
@@ -63,7 +67,7 @@ class Sampler:
         held = yield from _held(tier, name)
         self.checks += 1
         # Evicted is not changed: an eviction announces nothing, and L1 may serve the value for the rest of its time.
-        if held not in (0, served):
+        if held not in (0, served) and not (yield from _is_equal(tier, store, name)):
             self._suspicions.append((tier.clock() + tier.lanes[0].bound_ns, name, served))
         return found
 
@@ -89,3 +93,16 @@ def _held(tier: Tier, name: Any) -> Steps[int]:
         return peek_ids(reply.values[0])[0]
     except DecodeError:
         return 0
+
+
+def _is_equal(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
+    """Whether the values of a key in L1 and L2 are equal, whoever wrote them."""
+    lane, encoded = tier.place(name)
+    reply = answer((yield [Exchange(lane, [(b"GET", tier.names[lane].value(encoded))])])[0])
+    data, mine = reply.values[0], store.peek(name, _NOTHING)
+    if data is None or mine is _NOTHING:
+        return False
+    try:
+        return bool(thaw(tier.codec.loads(data, key=encoded)[0]) == thaw(mine))
+    except Exception:  # noqa: BLE001  not to be read, or their comparison raises: then nobody can say that they are
+        return False

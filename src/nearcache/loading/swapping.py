@@ -205,7 +205,7 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
     op = Op(name, lane, wid=new_id(), write=True)
     try:
         store.open(op)
-        store.delete(name)
+        store.erase(name)
         start_ns = tier.clock()
         command = tier.call(tier.scripts.take, tier.write_keys(lane, [encoded]), hex_id(op.wid))
         reply = answer((yield [Exchange(lane, [command])])[0])

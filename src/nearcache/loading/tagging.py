@@ -126,7 +126,12 @@ def invalidate_tag(tier: Tier, store: Store[Any, Any], name: str) -> Steps[None]
     """
     (tag,) = tags_named(tier, [name])
     try:
-        yield from _renew(tier, tag, absent_only=False)
+        try:
+            yield from _renew(tier, tag, absent_only=False)
+        except ServerReplyError as error:
+            if error.code != "OOM":
+                raise
+            yield from _remove(tier, tag)  # what states a record that is gone is dead as well, and this takes no room
         tier.count(invalidations=1)
     finally:
         tier.derived.changed(store, tag.key)
@@ -209,6 +214,21 @@ def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
         if tier.give_up(tier.tags, op, tag.key, error):
             return 0
         raise
+
+
+def _remove(tier: Tier, tag: Tag) -> Steps[None]:
+    """Remove a tag's record. Raises as :func:`invalidate_tag`."""
+    op = Op(tag.key, tag.lane, wid=new_id(), write=True)
+    since = tier.serial(tag.lane)
+    try:
+        tier.tags.open(op)
+        reply = answer((yield [tier.invalidate_exchange(tag.lane, [tag.key], op.wid)])[0])
+        _, _, _, epoch, seq = reply.values[0]
+        tier.acknowledge(tag.lane, epoch, seq, (tag.key,), since)
+        tier.tags.finish(op, None, 0, 0)
+    except BaseException as error:
+        if not tier.give_up(tier.tags, op, tag.key, error):
+            raise
 
 
 def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:

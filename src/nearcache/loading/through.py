@@ -8,7 +8,7 @@ once neither can know whose commit was the later: then the cache keeps nothing, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -19,9 +19,9 @@ from ..freshness import Ttl
 from ..writers import Writer
 from .bulk import invalidate_many, write_many
 from .steps import Call, Steps
-from .tagging import Tag
+from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
-from .ways import held
+from .ways import Known, held
 from .writing import write
 
 #: The longest that a writer may take for the cache to keep what it writes. If it takes longer, readers load.
@@ -52,18 +52,19 @@ def write_through(
     for value in values.values():
         tier.codec.encode(value)
     token = hex_id(new_id())
+    known = yield from _know(tier, store, names.values(), tags)
     yield from _under_hold(tier, store, list(names.values()), token, _calls(writer, values))
-    if ttl_ms is None:
+    if ttl_ms is None or known is None:
         yield from _end(tier, store, list(names.values()), token, is_change=True)
         return
     try:
         if len(names) == 1:
             ((key, name),) = names.items()
             chosen = ttl_ms(name, values[key]) if callable(ttl_ms) else ttl_ms
-            yield from write(tier, store, name, values[key], chosen, tags=tags, way=held(token))
+            yield from write(tier, store, name, values[key], chosen, tags=tags, way=held(token, known))
         else:
             named = {name: values[key] for key, name in names.items()}
-            yield from write_many(tier, store, named, ttl_ms, tags, held(token))
+            yield from write_many(tier, store, named, ttl_ms, tags, held(token, known))
     except NotReplicatedError:
         raise
     except (ShardError, BulkError):
@@ -85,6 +86,19 @@ def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Ma
     count = yield from _under_hold(tier, store, list(names.values()), token, calls)
     yield from _end(tier, store, list(names.values()), token, is_change=True)
     return count
+
+
+def _know(tier: Tier, store: Store[Any, Any], names: Iterable[Any], tags: tuple[Tag, ...]) -> Steps[Known | None]:
+    """Find out the tags' generations before the data changes: a change of a tag after that is later than the value.
+
+    Returns None if a tag's shard does not answer. Then the value can be written, and not stored.
+    """
+    under = {lane: depend(tier, store, lane, tags) for lane in {tier.place(name)[0] for name in names}}
+    try:
+        return Known((yield from generations(tier, store, tags)) if tags else (), under)
+    except ShardError:
+        tier.count(errors=1)
+        return None
 
 
 def _calls(writer: Writer, values: Mapping[Any, Any]) -> list[Call]:

@@ -287,7 +287,10 @@ class Tier(Versions):
         if self.observed is not None:
             self.observed.observe(lane, place)
         with self.lock:
-            return self.journals[lane].note(*place, encoded, self.clock(), since)
+            counts = self.journals[lane].note(*place, encoded, self.clock(), since)
+            if not counts:
+                self.pass_on_debts()
+            return counts
 
     def stored(self, lane: int, said: Said, encoded: bytes, since: int, size_bytes: int) -> None:
         """A value of so many bytes is in the server: :meth:`count_write` and :meth:`acknowledge` in one."""
@@ -296,7 +299,8 @@ class Tier(Versions):
         with self.lock:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
-            self.journals[lane].note(said.epoch, said.seq, (encoded,), self.clock(), since)
+            if not self.journals[lane].note(said.epoch, said.seq, (encoded,), self.clock(), since):
+                self.pass_on_debts()
 
     def serial(self, lane: int) -> int:
         """What comes to be owed on a lane from now on has a higher serial."""
@@ -432,8 +436,8 @@ class Tier(Versions):
         """
         if not identity or self.adopted.get(shard) == identity:
             return []
-        wid = hex_id(new_id())
-        return [self.call(self.scripts.adopt, [self.names[shard].lane_key], wid, hex_id(identity))]
+        wid, ring = hex_id(new_id()), self.left if shard in self.resting else self.ring
+        return [(self.scripts.adopt, 1, self.names[shard].lane_key, ring, wid, wid, hex_id(identity))]
 
     def note_adopted(self, shard: int, identity: int) -> None:
         """It has been said."""

@@ -53,6 +53,10 @@ class Upkeep:
         """A lane is ahead of this process: catch up."""
         self._tier.outdated()
 
+    def suspended(self, now_ns: int) -> None:
+        """The machine slept: nobody knows how old anything is."""
+        self._tier.births.slept(now_ns)
+
     def vouched(self, lane: int) -> None:
         """The lane is well: pay what is owed on it, if anything is, and catch up with the others' list of shards."""
         ring = self._tier.lanes[lane].ring

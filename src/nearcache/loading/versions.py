@@ -45,6 +45,8 @@ class Versions:
         table: The lane of each slot, where its keys are read and written.
         other: The lane where they are invalidated beside, while the list of shards changes; else None.
         active: The lanes of this version.
+        left: What shards that are none any more are told instead of ``ring``.
+        resting: The lanes of those. Shared by all versions.
         changing: Of each version in the middle of a change that an operation still goes on with, its tier, by ``ring``.
         outdated: Called when a lane is found to be ahead of this process.
         agreed: Called when a lane is found to have what this process has.
@@ -72,6 +74,8 @@ class Versions:
         self.table = placement.table
         self.other: bytes | None = None
         self.active: tuple[int, ...] = tuple(range(lanes))
+        self.left = b"1"
+        self.resting: set[int] = set()
         self.changing: weakref.WeakValueDictionary[bytes, Self] = weakref.WeakValueDictionary()
         self.outdated: Callable[[], None] = _nothing
         self.agreed: Callable[[], None] = _nothing
@@ -116,7 +120,7 @@ class Versions:
             numbers: The lane of each shard, by name.
         """
         tier = copy.copy(self)
-        tier.ring = ring.text
+        tier.ring, tier.left = ring.text, ring.left
         tier.table = _table(ring.reads, numbers)
         tier.other = None if ring.also is None else _table(ring.also, numbers)
         tier.active = tuple(numbers[endpoint.name] for endpoint in ring.endpoints)
@@ -155,6 +159,7 @@ class Versions:
         self.judged[number] = Judged()
         self.lanes[number] = Lane(self.bound_ns)
         self.adopted.pop(number, None)
+        self.resting.discard(number)
 
     def owe_on(self, lanes: Iterable[int]) -> None:
         """Let what is owed be owed on every lane where this version invalidates; a clear on these lanes too.
@@ -171,6 +176,15 @@ class Versions:
                         self.journals[table[slot]].owe([key])
             for lane in lanes if has_clear else ():
                 self.journals[lane].owe_clear()
+
+    def doubt(self) -> None:
+        """Owe again what shards may have taken although this version was over: see :meth:`Journal.doubt`.
+
+        To be followed by :meth:`owe_on`.
+        """
+        with self.lock:
+            for journal in self.journals:
+                journal.doubt()
 
     def pass_on_debts(self) -> None:
         """Something has come to be owed: where this version is over, let it be owed where the others look now.

@@ -32,24 +32,38 @@ class Room(NamedTuple):
     wake: Callable[[], None]
 
 
+class Known(NamedTuple):
+    """What was known of a value's tags at some time.
+
+    Attributes:
+        stated: Hash and generation of each.
+        under: What an L1 entry of each lane depends on.
+    """
+
+    stated: tuple[tuple[int, int], ...]
+    under: dict[int, tuple[int, int] | None]
+
+
 class Way(NamedTuple):
     """How a value is sent.
 
     Attributes:
         mark: What the mode of the script ``set`` begins with.
         room: Of the queue that the value goes into as well; ``None``: into none.
+        known: What was known of the tags before the data changed; ``None``: it has not, and they are asked for now.
     """
 
     mark: bytes = b""
     room: Room | None = None
+    known: Known | None = None
 
 
 DIRECT: Final = Way()
 
 
-def held(token: bytes) -> Way:
-    """Only where the hold with this token has lasted until now."""
-    return Way(b"HELD" + token)
+def held(token: bytes, known: Known) -> Way:
+    """Only where the hold with this token has lasted until now, and nobody else has announced a change under it."""
+    return Way(b"HELD" + token, known=known)
 
 
 def queued(room: Room) -> Way:

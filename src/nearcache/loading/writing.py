@@ -61,8 +61,9 @@ def write(
         tier.expect_message(lane, op.wid, tier.clock())
         tier.writing(op.wid, name, value)
         if isinstance(letter, _Letter) and tags:
-            letter.under = depend(tier, store, lane, tags)
-            letter.tags = yield from generations(tier, store, tags)
+            known = way.known
+            letter.under = depend(tier, store, lane, tags) if known is None else known.under[lane]
+            letter.tags = (yield from generations(tier, store, tags)) if known is None else known.stated
         there = yield from _write(tier, store, op, encoded, value, letter, life, b"NX" if absent_only else b"", way)
     except BaseException as error:
         if tier.give_up(store, op, encoded, error) and way.room is None:  # what is not queued is not written
@@ -231,7 +232,7 @@ def invalidate(
     held, since = False, tier.serial(shard)
     try:
         store.open(op)
-        held = store.delete(name)
+        held = store.erase(name)
         reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid, *hold)])[0])
         _, _, existed, epoch, seq = reply.values[0]
         tier.acknowledge(shard, epoch, seq, (encoded,), since)

@@ -35,27 +35,27 @@ Tags: TypeAlias = Sequence[str] | Callable[[K, V], Iterable[str]]
 class AsyncHold:
     """What :meth:`AsyncCache.hold` returns. See :class:`Hold`."""
 
-    def __init__(self, begin: Callable[[], Awaitable[Any]], end: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, begin: Callable[[bytes], Awaitable[Any]], end: Callable[[bytes], Awaitable[Any]]) -> None:
         self._begin = begin
         self._end = end
         self._depth = Depth()
 
     async def __aenter__(self) -> Self:
-        self._depth.enter()
+        token = self._depth.enter()
         try:
-            await self._begin()
+            await self._begin(token)
         except BaseException as failure:
             if self._depth.leave() and isinstance(failure, CacheError):
                 with suppress(CacheError):  # as Hold does
-                    await self._end()
+                    await self._end(token)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._depth.leave():
-            await self._end()
+        if token := self._depth.leave():
+            await self._end(token)
 
 
 class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):

@@ -76,10 +76,10 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
         held = self.cache.hold(keys, seconds, linger=linger)
 
-        async def begin() -> None:
+        async def begin(_token: bytes) -> None:
             held.__enter__()
 
-        async def end() -> None:
+        async def end(_token: bytes) -> None:
             held.__exit__(None, None, None)
 
         return AsyncHold(begin, end)

@@ -21,11 +21,9 @@ from ...loading import (
     clear,
     contains,
     find,
-    hex_id,
     invalidate,
     invalidate_many,
     invalidate_tag,
-    new_id,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
@@ -120,11 +118,11 @@ class AsyncTieredCache(AsyncCache[K, V]):
         await self._run(invalidate_tag(self._tier, self.cache, *check_tags([tag])))
 
     def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
-        cache, hold_ms, linger_ms, token = self.cache, hold_to_ms(seconds), linger_to_ms(linger), hex_id(new_id())
+        cache, hold_ms, linger_ms = self.cache, hold_to_ms(seconds), linger_to_ms(linger)
         names = [cache._name(key) for key in keys]
         return AsyncHold(
-            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % hold_ms, token))),
-            lambda: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % linger_ms, token))),
+            lambda token: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % hold_ms, token))),
+            lambda token: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % linger_ms, token))),
         )
 
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:

@@ -18,15 +18,18 @@ end
 for i = n + 1, 2 * n do
   local mark = call('GET', KEYS[i])
   local letter = mark and sub(mark, 1, 1)
-  local theirs = letter == 'H' and sub(mark, 2) ~= token
+  local theirs = letter == 'H' and mark ~= 'H' .. token and mark ~= 'H' .. token .. '!'
   if letter == 'P' then
     -- It stays: what waits to be written is what readers are to see, and will undo the change that is announced here.
   elseif hold_ms > 0 then
     local ms = hold_ms
     if theirs then ms = math.max(ms, call('PTTL', KEYS[i])) end
-    call('SET', KEYS[i], 'H' .. (theirs and '*' or token), 'PX', ms)
+    call('SET', KEYS[i], theirs and 'H*' or letter == 'H' and mark or 'H' .. token, 'PX', ms)
   elseif mark and not theirs then
     call('UNLINK', KEYS[i])
+  elseif theirs and mark ~= 'H*' and sub(mark, -1) ~= '!' then
+    -- This change may be the later one: who holds the key does not store what he has written.
+    call('SET', KEYS[i], mark .. '!', 'PX', math.max(1, call('PTTL', KEYS[i])))
   end
 end
 local seq = announce_keys('I', ARGV[3], n)

@@ -4,8 +4,9 @@
 -- q the one before it, c what that is in full (`ring`),
 -- f fork (which primary adopted the lane last), h where earlier epochs ended: `epoch:seq,...`, newest first.
 -- A mark under l is one of: `L` token generation (a lease: its holder loads), `W` token generation (the same, and somebody
--- waits for it), `H` token (a hold: a change is under way, nothing may be stored), `H*` (holds of several), `P` id (the last
--- write of the key is record id of the lane's queue, and not written behind the cache yet: nothing may be loaded into it).
+-- waits for it), `H` token (a hold: a change is under way, nothing may be stored; with `!` at its end if somebody else has
+-- announced a change meanwhile), `H*` (holds of several), `P` id (the last write of the key is record id of the lane's
+-- queue, and not written behind the cache yet: nothing may be loaded into it).
 -- Ids are texts of 16 hex digits and stay texts: Lua would round them.
 local call, sub, L = redis.call, string.sub, KEYS[#KEYS]
 local m = call('HMGET', L, 'e', 'w', 'g', 'r', 's')

@@ -2,8 +2,9 @@
 -- KEYS v1..vn l1..ln s1..sm L; ARGV ring nonce wid gen mode ttl_ms env1..envn. m of the envelopes are
 -- empty: they are under s1..sm, in this order (see `store`). mode: ''; or, with n = 1, 'NX': only if there is no live value,
 -- or 'CAS' and 16 hex digits: only if there is one of this wid, whose lifetime is kept if ttl_ms is 'KEEP'; or 'HELD' and the
--- token of a hold: only where that hold has lasted until now; it ends. 'Q' number ':' and one of these but the last: all is
--- written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a deletion.
+-- token of a hold: only where that hold has lasted until now, and nobody else has announced a change; it ends. 'Q' number
+-- ':' and one of these but the last: all is written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a
+-- deletion.
 -- '1 gen epoch seq held' stored, except the `held` keys (numbers from 1, each with `,`) that are on hold: of those
 -- the old value is gone; '0 gen' sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
 -- nothing done: the live value that there is; nil and -2 if there is none. With Q also '1 .. held existed', how many of the
@@ -67,7 +68,7 @@ for i = 1, n do
     -- What is being written may be older than the change that the hold announces.
     call('UNLINK', KEYS[i])
     if there then call('UNLINK', KEYS[s]) end
-    if mark and letter ~= 'H' and letter ~= 'P' then call('UNLINK', KEYS[n + i]) end
+    if mark and letter ~= 'H' and letter ~= 'P' or own and mark == own .. '!' then call('UNLINK', KEYS[n + i]) end
     held = held .. i .. ','
   else
     if w and ARGV[6 + i] == '' then

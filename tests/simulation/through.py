@@ -1,0 +1,98 @@
+"""What the fullest runs do besides: writing through to the source, by the cache.
+
+The writer changes the source at some instant of its call, and may fail before or after that. A value that is written
+says of which version it makes the source.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+from nearcache.errors import BulkError, ShardError
+from nearcache.loading import delete_through, tags_named, write_through
+from nearcache.writers import Writer
+from simulation.checkers import Value
+from simulation.client import Client
+from simulation.promises import WriterFailed
+from simulation.workload import KINDS, Operation, Profile, Running, change_source, written
+
+#: Kind -> how often.
+THROUGH: Final = {"write_through": 5, "write_through_many": 2, "delete_through": 2}
+
+
+def write_more(profile: Profile, rng: random.Random) -> None:
+    """Give a run these kinds of operations, too."""
+    profile.weights |= {kind: weight * rng.choice([0.2, 1, 1, 4]) for kind, weight in THROUGH.items()}
+
+
+def _called_by_the_simulation(*_: Any) -> Any:
+    raise AssertionError("the client carries out the calls of writers")
+
+
+_WRITER: Final = Writer(*[_called_by_the_simulation] * 4)
+
+
+class _WriteThrough(Running):
+    def __init__(self, client: Client, operation: Operation) -> None:
+        super().__init__(client, operation)
+        self.values: dict[str, Any] = {}
+
+    def begin(self, client: Client) -> None:
+        process, profile = client.process, client.process.profile
+        self.ends = self.operation.keys
+        self.values = {key: process.checker.make(key) for key in self.operation.keys}
+        names = {key: key for key in self.values}
+        given = {profile.tags.get(key, ()) for key in self.values}
+        tags = tags_named(process.tier, sorted({tag for each in given for tag in each}))
+        self.steps = write_through(process.tier, process.store, _WRITER, names, self.values, profile.ttl_ms, tags)
+
+    def commit(self, client: Client) -> None:
+        """The source changes."""
+        checker = client.process.checker
+        change_source(self, client, self.operation.keys)
+        for key, value in self.values.items():
+            checker.values[int(value)] = Value(key, self.versions[checker.encoded[key]])
+
+    def excused(self, client: Client, error: Exception) -> bool:
+        return isinstance(error, (ShardError, BulkError, WriterFailed))
+
+    def succeed(self, client: Client, value: Any) -> None:
+        process, checker = client.process, client.process.checker
+        for key in self.operation.keys:
+            lane, encoded = process.tier.place(key)
+            if process.tier.is_owed(lane, encoded):  # it is written, and readers are not known to be told yet
+                self.ends = ()
+                self.fail(client)
+                return
+        for key in self.operation.keys:
+            server, sequence = self.floor_here(client, key)
+            if key in self.values:
+                written(self, client, key, self.values[key])
+            else:
+                checker.raise_floor(process, key, server, sequence, own=True)
+            checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
+
+    def fail(self, client: Client) -> None:
+        # What the source may have become is announced, or owed.
+        process = client.process
+        for key in self.operation.keys:
+            version = self.versions.get(process.checker.encoded[key])
+            if version is not None:
+                server = process.shards[process.tier.place(key)[0]].primary
+                process.checker.invalidated(process, key, server, version)
+
+
+class _DeleteThrough(_WriteThrough):
+    def begin(self, client: Client) -> None:
+        process = client.process
+        self.ends = self.operation.keys
+        self.steps = delete_through(process.tier, process.store, _WRITER, {key: key for key in self.operation.keys})
+
+
+NEW: Final[dict[str, type[Running]]] = {
+    "write_through": _WriteThrough,
+    "write_through_many": _WriteThrough,
+    "delete_through": _DeleteThrough,
+}
+KINDS.update(NEW)

@@ -1,0 +1,46 @@
+"""Rules about writing through to the source, switched off one at a time. See ``mutants``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha1
+from typing import Final
+
+import pytest
+
+from nearcache.l2 import Script, load_script
+from nearcache.loading import through
+from nearcache.loading.ways import Way
+
+
+def _scripts_with(name: str, rule: bytes, instead: bytes) -> Callable[[pytest.MonkeyPatch], None]:
+    """A mutant of a script of the server's."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        def load(wanted: str) -> Script:
+            script = load_script(wanted)
+            if wanted != name:
+                return script
+            assert rule in script.source
+            source = script.source.replace(rule, instead)
+            return replace(script, source=source, sha=sha1(source).hexdigest().encode())
+
+        patch.setattr("nearcache.loading.tier.load_script", load)
+
+    return apply
+
+
+#: What somebody else announces under a hold does not keep its holder from storing.
+changes_under_holds_unmarked: Final = _scripts_with("invalidate", b"mark .. '!'", b"mark")
+#: A hold of several is as good as one's own.
+shared_holds_stored_under: Final = _scripts_with("set", b"if own and mark ~= own or", b"if own and mark == false or")
+
+
+def tags_after_the_writer(patch: pytest.MonkeyPatch) -> None:
+    """The generations that an envelope states are those after the writer's call."""
+
+    def held(token: bytes, known: object) -> Way:
+        return Way(b"HELD" + token)
+
+    patch.setattr(through, "held", held)
