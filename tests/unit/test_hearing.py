@@ -485,11 +485,14 @@ def message(number: int) -> bytes:
     return push(b"nc:{t:0}:i", payload)
 
 
-def test_feed_of_nothing_to_an_inbox_that_never_had_anything_changes_nothing() -> None:
-    """It has no memory yet, and needs none."""
+def test_inbox_that_never_had_anything_hears_and_hands_out_nothing() -> None:
+    """Nor does it when nothing is added, wherever that lies."""
+    store: Store[Any, Any] = Store(10)
     inbox = Inbox([ear_of()], b"SFI", decode_key, {})
-    inbox.feed(b"")
-    assert inbox.take() is None
+    for nothing in (None, b"", bytearray(), memoryview(b"")):
+        if nothing is not None:
+            inbox.feed(nothing)
+        assert (inbox.hear(store), inbox.take(), len(inbox)) == (None, None, 0)
     inbox.feed(b"+OK\r\n")
     inbox.feed(b"")
     assert inbox.take() == b"+OK\r\n"
