@@ -130,6 +130,7 @@ cdef class Inbox:
         self.decode = decode
         self.watched = watched
         self.keys = []
+        make_room(self, 1)  # so that there is a place where it begins, even if nothing has come
 
     def __dealloc__(self):
         PyMem_Free(self.box.data)
@@ -147,9 +148,10 @@ cdef class Inbox:
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            make_room(self, view.len)
-            memcpy(self.box.data + self.box.end, view.buf, view.len)
-            self.box.end += view.len
+            if view.len > 0:  # nothing may lie nowhere
+                make_room(self, view.len)
+                memcpy(self.box.data + self.box.end, view.buf, view.len)
+                self.box.end += view.len
         finally:
             PyBuffer_Release(&view)
 

@@ -59,11 +59,12 @@ def test_chaos_short_run_breaks_no_promise(run: Callable[..., tuple[int, str]], 
 def test_chaos_values_deleted_behind_the_caches_back_are_found_out(
     run: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    """Where invalidations are not announced, hits are too old, and the run says so, with the history."""
+    """Hits are too old, changes in the queues are never written, and the run says so, with the history."""
     status, printed = run("--seconds", "5", "--workers", "2", "--mute", "--only", "scripts lost")
     assert status == 1, printed
     assert "I1 BROKEN" in printed
     assert "I3 BROKEN" in printed
+    assert "W1 BROKEN" in printed
     assert "invalidate" in printed[printed.index("I1 BROKEN") :]
     assert list((tmp_path / "history-single-1").glob("*.history"))
 

@@ -483,3 +483,16 @@ def message(number: int) -> bytes:
     """The messages that follow where :func:`ear_of` stands, one by one."""
     payload = pack_message("S", EPOCH, 5 + number, 0x10 + number, 0x11 + number, [b"sa"])
     return push(b"nc:{t:0}:i", payload)
+
+
+def test_inbox_that_never_had_anything_hears_and_hands_out_nothing() -> None:
+    """Nor does it when nothing is added, wherever that lies."""
+    store: Store[Any, Any] = Store(10)
+    inbox = Inbox([ear_of()], b"SFI", decode_key, {})
+    for nothing in (None, b"", bytearray(), memoryview(b"")):
+        if nothing is not None:
+            inbox.feed(nothing)
+        assert (inbox.hear(store), inbox.take(), len(inbox)) == (None, None, 0)
+    inbox.feed(b"+OK\r\n")
+    inbox.feed(b"")
+    assert inbox.take() == b"+OK\r\n"
