@@ -18,6 +18,9 @@ esac
 # looked for, since Python never frees all it has when it ends; the tests count references instead.
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+reports=$PWD/build/sanitize
+rm -rf "$reports"
+mkdir -p "$reports"
 
 if [ -x tests/native/run.sh ]; then
     tests/native/run.sh
@@ -40,5 +43,12 @@ done
 flat=tests/stress/test_store_memory.py::test_memory_over_ten_million_operations_stays_flat
 NEARCACHE_REDIS_SERVER=$("$PYTHON" .ci/redis_server.py)
 export NEARCACHE_REDIS_SERVER
+# To files, for what a test prints is pytest's, and ends with it.
+export ASAN_OPTIONS=$ASAN_OPTIONS:log_path=$reports/report UBSAN_OPTIONS=$UBSAN_OPTIONS:log_path=$reports/report
+status=0
 # shellcheck disable=SC2086  # the paths are words
-LD_PRELOAD=$asan PYTHONMALLOC=malloc $venv/bin/pytest -q -p no:cacheprovider --deselect=$flat $paths "$@"
+LD_PRELOAD=$asan PYTHONMALLOC=malloc $venv/bin/pytest -q -p no:cacheprovider --deselect=$flat $paths "$@" || status=$?
+for report in "$reports"/report.*; do
+    if [ -e "$report" ]; then cat "$report" >&2; fi
+done
+exit $status

@@ -8,6 +8,8 @@
     I12  every call returns within its time
     OUT  a value that nobody wrote, or whose write was reported as not sent, is never read
 
+W1 to W3, of what is written behind the cache, are ``written``'s.
+
 What it cannot see: a stale value whose successor's outcome is unknown, or came while its server was being replaced
 (``ground``); a value older than another *load* of the same unchanged source; and reads that a killed process had not
 yet passed on.
@@ -32,6 +34,9 @@ RULES: Final = {
     "I10": "a read that raised",
     "I12": "a call that did not return in time",
     "OUT": "a value that cannot be there",
+    "W1": "an acknowledged change that was not written",
+    "W2": "an older value written after a newer one",
+    "W3": "a written value that cannot be",
 }
 
 #: The process that reads Redis at the end, with no L1 of its own.
@@ -46,11 +51,13 @@ class Violation:
         rule: Which promise.
         text: What is wrong, in words.
         read: The record that shows it.
+        shown: What leads to it, if that is known.
     """
 
     rule: str
     text: str
     read: np.void
+    shown: tuple[np.void, ...] = ()
 
 
 @dataclass
@@ -178,7 +185,7 @@ def _check_end(ground: Ground, limits: Limits, verdict: Verdict) -> None:
 
 def _check_calls(ground: Ground, limits: Limits, verdict: Verdict, pauses: Sequence[tuple[int, Span]]) -> None:
     history = ground.history
-    calls = history[np.isin(history["op"], r.READS + r.WRITES)]
+    calls = history[np.isin(history["op"], (*r.READS, *r.WRITES, r.BEHIND))]
     for each in calls[np.isin(calls["op"], r.READS) & np.isin(calls["end"], (r.FAIL, r.INFO))]:
         verdict.violations.append(Violation("I10", "the read raised", each))
     stalls = history[history["op"] == r.STALL]
@@ -207,6 +214,8 @@ def covered(spans: Sequence[tuple[int, int]], begun: int, ended: int) -> int:
 def evidence(ground: Ground, violation: Violation, most: int = 14) -> list[np.void]:
     """Return the part of the history that shows a violation: the writes of its key around it, and the read itself."""
     history, read = ground.history, violation.read
+    if violation.shown:
+        return [*violation.shown[-most:], read]
     at = int(ground.position(np.array([read["value"]], np.uint64))[0])
     begun = int(ground.born[at]) if at >= 0 else int(read["from_ns"]) - 5_000_000_000
     tag = int(ground.tag_of[read["key"]])

@@ -21,18 +21,19 @@ import nearcache
 from common.crew import Crew, Member
 from demo.wording import count
 
-from . import faults, options, summary
+from . import behind, faults, options, summary
 from . import records as r
 from .check import WITNESS, Limits, Verdict, judge
 from .faults import Fault
-from .ground import Ground
-from .job import Job, key_name, tag_of, tags_of
+from .ground import Ground, Span
+from .job import BEHIND_LEASE_S, Job, key_name, tag_of, tags_of
 from .nemesis import Nemesis
 from .options import Options
 from .proxy import Rule, to_json
 from .records import Recorder
 from .servers import ROAMING, Nodes, NoServerError, Plain, start
 from .watched import opened
+from .written import Written
 
 HELD, BROKEN, FAILED = 0, 1, 3
 
@@ -40,6 +41,8 @@ _START_S: Final = 60.0
 _LATE_S: Final = 60.0
 #: After the faults: B, and this for the slowest retry of a connection.
 _SETTLE_S: Final = 4.0
+#: So long what waits to be written may take when the faults are over.
+_DRAIN_S: Final = 40.0
 #: What a busy machine may add to a call.
 _SLACK_S: Final = 1.0
 #: The life of a lease that nobody renews, because its lane was not followed: the longest one.
@@ -181,6 +184,9 @@ class Conductor:
                 found = cache.get(key_name(key))
                 value = 0 if found is None else r.read_payload(found, key) or 0
                 recorder.done(r.FINAL, r.OK, r.BELOW, key, value, before, now())
+        if isinstance(self._servers, Plain):
+            trouble = behind.drain(self._servers.urls(None)[0], recorder, self._directory, _DRAIN_S)
+            self.run.hung += [] if trouble is None else [trouble]
         recorder.close()
 
     # -- hands of the nemesis
@@ -200,6 +206,7 @@ class Conductor:
             process=process, urls=self._servers.urls(worker), directory=str(self._directory), threads=chosen.threads,
             keys=chosen.keys, calls_per_s=chosen.calls_per_s, bound_s=chosen.bound_s, timeout_s=chosen.timeout_s,
             seed=chosen.seed, mute=self._mute,
+            behind=self._servers.urls(worker)[0] if isinstance(self._servers, Plain) else None,
         )  # fmt: skip
         member = self._crew.start(f"process {process}", "worker")
         member.tell(job.to_json())
@@ -267,6 +274,22 @@ class Conductor:
         return list(found.values())
 
 
+def judged_rows(run: Run, history: np.ndarray, rows: np.ndarray, servers: Plain | Nodes) -> Written | None:
+    """Return what is known of what was written behind the cache; None: nothing was."""
+    if not isinstance(servers, Plain):
+        return None
+    assert run.nemesis is not None
+    effects = run.nemesis.effects
+    evicted = [
+        Span(int(each.target.split()[1]), each.from_ns, each.to_ns)
+        for each in effects.happenings
+        if each.kind == "eviction"
+    ]
+    shards = servers.place([behind.name(key) for key in range(behind.KEYS)])
+    losses = [*effects.resets, *effects.erasures, *evicted]
+    return Written(history, rows, shards, losses, effects.pauses, int(BEHIND_LEASE_S * 1e9))
+
+
 def judged(run: Run, history: np.ndarray, shard_of: np.ndarray, tag_of: np.ndarray) -> tuple[Ground, Verdict]:
     """Return what is certain of a run, and the verdict."""
     assert run.nemesis is not None
@@ -297,7 +320,10 @@ def main(arguments: Sequence[str]) -> int:
         history = r.read_all(directory)
         print(f"judging {count(len(history))} records...", flush=True)
         ground, verdict = judged(run, history, conductor.shard_of, conductor.tag_of)
-        status = summary.report(run, ground, verdict)
+        written = judged_rows(run, history, r.read_rows(directory), servers)
+        if written is not None:
+            verdict.violations += written.judge()
+        status = summary.report(run, ground, verdict, written)
         keep = status != HELD
         return status
     except nearcache.ConfigError as error:

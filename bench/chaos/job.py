@@ -11,6 +11,8 @@ NAMESPACE: Final = "chaos"
 SHORT_TTL_MS: Final = 3_000
 #: Every fifth key has one of so many tags.
 TAGS: Final = 3
+#: ``lease`` of the caches that write behind: how long the lock of a queue lasts.
+BEHIND_LEASE_S: Final = 1.0
 #: Longest that a loader takes.
 LOAD_S: Final = 0.04
 
@@ -30,6 +32,7 @@ class Job:
         timeout_s: Of calls.
         seed: Of what it does.
         mute: Sabotage: addresses of servers and the shard of each key, to delete values behind nearcache's back.
+        behind: Where the Redis of the cache that writes behind is; None: there is none.
     """
 
     process: int
@@ -42,6 +45,7 @@ class Job:
     timeout_s: float
     seed: int
     mute: dict[str, Any] | None = None
+    behind: str | None = None
 
     def to_json(self) -> str:
         """Return the job as one line."""

@@ -30,13 +30,17 @@ LOAD: Final = 8  # the loader was called: it reads its source when it begins
 HEALTH: Final = 9  # key: shard; value: 1 vouched for, 0 dark; from when
 STALL: Final = 10  # the process did not run, though it wanted to: from, to
 TAG: Final = 11  # invalidate_tag
+BEHIND: Final = 12  # a change of a cache that writes behind
+FLUSH: Final = 13  # flush() of such a cache
+ROW: Final = 14  # its writer was called and has written this: from, to
+LETTER: Final = 15  # a dead letter, as it was found after the faults
 
 READS: Final = (GET, ITEM, MANY, FINAL)
 WRITES: Final = (SET, INVALIDATE, CLEAR, TAG)
 NAMES: Final = {
     GET: "get", ITEM: "[]", MANY: "get_many", FINAL: "final read", SET: "set", INVALIDATE: "invalidate",
     CLEAR: "clear", LOAD: "load", HEALTH: "health", STALL: "stall",
-    TAG: "invalidate_tag",
+    TAG: "invalidate_tag", BEHIND: "set, to be written", FLUSH: "flush", ROW: "row written", LETTER: "dead letter",
 }  # fmt: skip
 
 # How it ended. Jepsen's words: fail is "certainly not done", info is "nobody knows".
@@ -64,6 +68,7 @@ RECORD: Final = np.dtype(
 )  # fmt: skip
 _PACK: Final = struct.Struct("<BBBBIIIQqq").pack
 _FULL: Final = 1 << 15
+_ROWS: Final = "written.rows"
 _COUNT_BITS: Final = 36
 
 
@@ -143,6 +148,30 @@ class Recorder:
         """Write the rest."""
         self.flush()
         os.close(self._file)
+
+
+class Rows:
+    """What stands behind a cache that writes: a file, common to all processes, whose order is that of the writing.
+
+    Args:
+        directory: Where it lies.
+        process: Number of the process that writes.
+    """
+
+    def __init__(self, directory: Path, process: int) -> None:
+        self.process = process
+        self._file = os.open(directory / _ROWS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, values: dict[int, int], from_ns: int, to_ns: int) -> None:
+        """Write values by key, all or none."""
+        rows = [_PACK(ROW, OK, UNKNOWN, 0, key, self.process, 0, each, from_ns, to_ns) for key, each in values.items()]
+        os.write(self._file, b"".join(rows))
+
+
+def read_rows(directory: Path) -> np.ndarray:
+    """Return what was written behind caches, in the order in which it was."""
+    path = directory / _ROWS
+    return np.frombuffer(path.read_bytes() if path.exists() else b"", RECORD)
 
 
 def read_all(directory: Path) -> np.ndarray:

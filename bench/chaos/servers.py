@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -131,6 +132,11 @@ class Plain:
         placed = [(_names(size), Placement(_names(size)).table) for size in self.sizes]
         slots = [slot_of(encode_key(key_name(key))) for key in range(keys)]
         return [len({names[table[slot]] for names, table in placed}) > 1 for slot in slots]
+
+    def place(self, names: Sequence[str]) -> list[int]:
+        """Return the shard of each key, by the list of shards at the beginning."""
+        table = Placement(_names(self.sizes[0])).table
+        return [int(table[slot_of(encode_key(name))]) for name in names]
 
     def raw_addresses(self) -> list[dict[str, Any]]:
         """Return where the servers are, as redis-py takes it."""

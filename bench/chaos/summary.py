@@ -16,6 +16,7 @@ from .check import RULES, Verdict, evidence
 from .faults import KINDS
 from .ground import Ground
 from .options import Options
+from .written import Written
 
 if TYPE_CHECKING:
     from .conductor import Run
@@ -38,7 +39,7 @@ def opening(options: Options, servers: int) -> str:
     )
 
 
-def report(run: Run, ground: Ground, verdict: Verdict) -> int:
+def report(run: Run, ground: Ground, verdict: Verdict, written: Written | None) -> int:
     """Print everything; return the exit status."""
     assert run.nemesis is not None
     happenings = run.nemesis.effects.happenings
@@ -46,7 +47,7 @@ def report(run: Run, ground: Ground, verdict: Verdict) -> int:
     table = figures.rows(
         ground.history, verdict.hits, verdict.stale_ns, happenings, run.begun_ns, run.ended_ns, bound_ns + TAIL_NS
     )
-    for line in (*_operations(run, ground, verdict), "", *_table(table), ""):
+    for line in (*_operations(run, ground, verdict), *_behind(written), "", *_table(table), ""):
         print(line)
     arguments = verdict.hits["from_ns"], verdict.stale_ns, happenings, run.begun_ns, run.ended_ns, bound_ns
     print("\n".join(picture.text(*arguments)))
@@ -95,6 +96,15 @@ def _operations(run: Run, ground: Ground, verdict: Verdict) -> list[str]:
     if never and not run.options.only:
         lines.append("not struck in this time: " + ", ".join(never))
     return lines
+
+
+def _behind(written: Written | None) -> list[str]:
+    if written is None:
+        return []
+    return [
+        f"behind     {count(written.acknowledged)} changes acknowledged, {count(written.rows)} rows written, "
+        f"{count(written.letters)} dead letters, {count(written.flushes)} times flushed"
+    ]
 
 
 def _own_account(stats: list[dict[str, Any]]) -> str:

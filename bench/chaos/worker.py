@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -16,7 +17,9 @@ import redis
 import nearcache
 from common.conversation import Conversation
 
+from . import behind
 from . import records as r
+from .behind import Behind
 from .job import LOAD_S, SHORT_TTL_MS, TAGS, Job, key_name, key_number, tag_name, tags_of
 from .records import Recorder
 from .starving import Starving
@@ -45,9 +48,10 @@ now: Final = time.monotonic_ns
 class Caller:
     """One thread's calls. ``go`` makes one of them, drawn at random."""
 
-    def __init__(self, job: Job, cache: Any, below: Any, recorder: Recorder) -> None:
+    def __init__(self, job: Job, cache: Any, below: Any, recorder: Recorder, behind: Behind | None) -> None:
         self._job = job
         self._cache = cache
+        self._behind = behind
         self._below = below
         self._recorder = recorder
         self._choose = random.Random(f"{job.seed}/{recorder.process}/{recorder.thread}")
@@ -55,6 +59,9 @@ class Caller:
 
     def go(self) -> None:
         """Make one call."""
+        if self._behind is not None and self._choose.random() < behind.SHARE:
+            self._behind.call(self._recorder, self._choose)
+            return
         drawn = self._choose.random()
         if drawn < 0.46:
             self._read(self._key(), r.GET)
@@ -204,10 +211,12 @@ class Worker:
         self._job = job
         self._directory = Path(job.directory)
         self._loader = Loader(job.seed)
+        logging.getLogger("nearcache").setLevel(logging.CRITICAL)  # trouble is what is made here
         self._cache, self._below = opened(
             job.urls, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4,
             tags=lambda name, _value: tags_of(key_number(name)),
         )  # fmt: skip
+        self._behind = None if job.behind is None else Behind(job)
         self._stopping = threading.Event()
         self._looking = True
         self._children: list[tuple[int, float]] = []
@@ -242,7 +251,7 @@ class Worker:
 
     def _caller(self, recorder: Recorder) -> Caller:
         self._loader.recorders.own = recorder
-        return Caller(self._job, self._cache, self._below, recorder)
+        return Caller(self._job, self._cache, self._below, recorder, self._behind)
 
     def _serve(self, number: int) -> None:
         recorder = Recorder(self._directory, self._job.process, number)
@@ -287,6 +296,8 @@ class Worker:
         for shard, vouched in enumerate(self._vouched()):
             recorder.done(r.HEALTH, r.OK, r.BELOW, shard, int(vouched), now(), now())
         recorder.close()
+        if self._behind is not None:
+            self._behind.close()  # what waits is left to the conductor
         self._conversation.say("final", stats=self._cache.stats().as_dict())
 
     def _reshard(self, url: str, pause_s: float) -> None:
@@ -313,6 +324,8 @@ class Worker:
 
     def _live_as_child(self, process: int) -> int:
         recorder = Recorder(self._directory, process, 0)
+        if self._behind is not None:
+            self._behind.after_fork(process)
         caller = self._caller(recorder)
         # Of a child only that counts which says when it was kept from running.
         threading.Thread(target=self._watch, args=(process, list), daemon=True).start()

@@ -22,7 +22,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy, memmove
 
 from nearcache._envelopes cimport HEAD_BYTES, Opened, begin_opened, end_opened
-from nearcache._lookup cimport is_data, is_int, is_text, unlikely
+from nearcache._lookup cimport is_data, is_int
 from nearcache._polling cimport (
     MSG_DONTWAIT,
     POLLIN,
@@ -34,10 +34,6 @@ from nearcache._polling cimport (
     recvmsg,
     sendmsg,
 )
-
-
-cdef extern from "nearcache/envelopes.h" nogil:
-    size_t write_count(char *at, char kind, size_t count)
 
 
 cdef extern from *:
@@ -53,6 +49,7 @@ cdef enum:
     MOST_ITEMS = 1024  # of a list that is understood here
     MOST_DEPTH = 4
     MOST_BYTES = 536870912  # of a value; Redis has no larger ones
+    MOST_TURNS = 64  # more is received until others have their turn
 
 #: Not all of it has come; it is for others; it is a large value that begins here.
 cdef object PART = object()
@@ -93,7 +90,9 @@ cdef class Line:
     cdef char *start  # of what is received into it
     cdef size_t size
     cdef size_t filled  # how much of that has come
+    cdef Pieces request  # what may be said of the replies, or None
     cdef tuple usual  # how the reply that is due may be opened, if it is an envelope
+    cdef int turns  # how often more may be received; below zero: as often as it takes
     cdef readonly Py_ssize_t sent
     cdef readonly bint heard
     cdef readonly bint ended
@@ -111,29 +110,29 @@ cdef class Line:
             OSError: The connection is gone.
         """
         cdef int64_t until_ns = now_ns() + <int64_t>(seconds * 1e9)
-        cdef object value = PART
-        cdef Pieces pieces = request if isinstance(request, Pieces) else None
-        self.begin = self.end = self.filled = 0
-        self.large = None
-        self.sent = 0
-        self.heard = self.ended = False
+        begin_line(self, request)
+        self.turns = -1
         if not converse(self, descriptor, request, until_ns):
             return False
-        while len(values) < count:
-            self.usual = pieces.usual if pieces is not None and pieces.place == len(values) else None
-            value = read_value(self, &self.begin, 0)
-            if value is LARGE:
-                value = read_large(self, descriptor, until_ns)
-                if value is None:
-                    return False
-            elif value is PART:
-                if not make_room(self) or not receive(self, descriptor, until_ns, NULL, 0):
-                    return False
-                continue
-            elif value is OTHER:
-                return False
-            values.append(value)
-        return self.begin == self.end
+        return carry_on(self, descriptor, until_ns, count, values) == DONE
+
+    def expect(self, request not None):
+        """Forget what was, for a request that somebody else sends."""
+        begin_line(self, request)
+
+    def go_on(self, int descriptor, Py_ssize_t count, list values not None):
+        """Receive what is there, without waiting, and append to ``values`` those replies that are whole.
+
+        Returns:
+            True when there are so many; False when more is to come; None if it is not as usual: see :meth:`rest`.
+        Raises:
+            OSError: The connection is gone.
+        """
+        self.turns = MOST_TURNS
+        cdef state_t state = carry_on(self, descriptor, 0, count, values)
+        if state == MORE and not self.ended:
+            return False
+        return True if state == DONE else None
 
     def rest(self):
         """Return what has come and was not understood. It is not kept."""
@@ -144,6 +143,46 @@ cdef class Line:
         self.large = None
         self.begin = self.end = 0
         return taken
+
+
+cdef enum state_t:
+    DONE = 0
+    MORE = 1
+    UNUSUAL = 2
+
+
+cdef int begin_line(Line self, object request) except -1:
+    self.begin = self.end = self.filled = 0
+    self.large = None
+    self.request = request if isinstance(request, Pieces) else None
+    self.sent = 0
+    self.heard = self.ended = False
+    return 0
+
+
+cdef state_t carry_on(Line self, int descriptor, int64_t until_ns, Py_ssize_t count, list values) except *:
+    """Receive and read until there are so many replies, or the time is over."""
+    cdef object value
+    while len(values) < count:
+        value = LARGE
+        if self.large is None:
+            self.usual = self.request.usual if self.request is not None and self.request.place == len(values) else None
+            value = read_value(self, &self.begin, 0)
+        if value is LARGE:
+            value = read_large(self, descriptor, until_ns)
+            if value is None:
+                return MORE if self.filled < self.size or self.end - self.begin < 2 else UNUSUAL
+        elif value is PART:
+            if not make_room(self):
+                return UNUSUAL
+            if not receive(self, descriptor, until_ns, NULL, 0):
+                return MORE
+            continue
+        elif value is OTHER:
+            return UNUSUAL
+        values.append(value)
+    self.request = None
+    return DONE if self.begin == self.end else UNUSUAL
 
 
 def keep_freed(size_t size_bytes):
@@ -171,83 +210,6 @@ def has_error(list values not None, error):
         if not is_data(<PyObject *>value) and not is_int(<PyObject *>value) and isinstance(value, error):
             return True
     return False
-
-
-def pack(commands, script, fallback):
-    """Return commands in the Redis protocol.
-
-    Args:
-        commands: Tuples of bytes, texts and numbers. One that begins with a script is run by its hash.
-        script: The class of scripts; each has its first two words in the protocol, as ``head``.
-        fallback: Returns a command in the protocol that has words of other kinds. It may raise.
-    Raises:
-        ValueError: A command has no words.
-    """
-    cdef list all_words = []
-    cdef Py_ssize_t size = 0
-    cdef bytes packed
-    cdef char *at
-    for command in commands:
-        all_words.append(words_of(command, script, fallback, &size))
-    packed = PyBytes_FromStringAndSize(NULL, size)
-    at = PyBytes_AS_STRING(packed)
-    for words in all_words:
-        at = put_command(at, words)
-    return packed
-
-
-cdef list words_of(tuple command, object script, object fallback, Py_ssize_t *size):
-    """What a command consists of: how many words, what is in the protocol already, and further words."""
-    if not command:
-        raise ValueError("an empty command: its first word says what to do")
-    cdef object first = command[0]
-    cdef bint is_script = type(first) is script
-    cdef list words = [len(command) + is_script, first.head if is_script else b""]
-    cdef Py_ssize_t whole = count_size(words[0]) + len(words[1])
-    cdef Py_ssize_t place
-    for place in range(is_script, len(command)):
-        word = command[place]
-        if is_int(<PyObject *>word):
-            word = b"%d" % word
-        elif is_text(<PyObject *>word):
-            word = (<str>word).encode()
-        elif unlikely(not is_data(<PyObject *>word)):
-            words = [0, fallback((b"EVALSHA", first.sha, *command[1:]) if is_script else command)]
-            size[0] += len(words[1])
-            return words
-        whole += count_size(PyBytes_GET_SIZE(word)) + PyBytes_GET_SIZE(word) + 2
-        words.append(word)
-    size[0] += whole
-    return words
-
-
-cdef char *put_command(char *at, list words) noexcept:
-    cdef size_t count = words[0]
-    cdef Py_ssize_t place
-    if count > 0:
-        at += write_count(at, c"*", count)
-    at = put_bytes(at, <bytes>words[1])
-    for place in range(2, len(words)):
-        at += write_count(at, c"$", <size_t>PyBytes_GET_SIZE(<bytes>words[place]))
-        at = put_bytes(at, <bytes>words[place])
-        at[0] = c"\r"
-        at[1] = c"\n"
-        at += 2
-    return at
-
-
-cdef inline char *put_bytes(char *at, bytes data) noexcept:
-    memcpy(at, PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
-    return at + PyBytes_GET_SIZE(data)
-
-
-cdef inline Py_ssize_t count_size(Py_ssize_t count) noexcept:
-    """How many bytes a count takes with its letter and the end of its line."""
-    cdef Py_ssize_t size = 4
-    while count > 9:
-        count //= 10
-        size += 1
-    return size
 
 
 # -- the socket ----------------------------------------------------------------------------------------------------
@@ -311,6 +273,9 @@ cdef inline msghdr message_of(iovec *places, size_t count) noexcept nogil:
 cdef bint receive(Line self, int descriptor, int64_t until_ns, char *first, size_t size) except -1:
     """Wait for more bytes, which may be there already. Returns False if there are none within the time."""
     cdef ssize_t count
+    if self.turns == 0:
+        return False
+    self.turns -= self.turns > 0
     with nogil:
         count = receive_now(self, descriptor, first, size)
         if count == -2:

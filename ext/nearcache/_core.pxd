@@ -83,6 +83,7 @@ cdef extern from "nearcache/table.h" nogil:
         uint64_t version
         uint64_t bytes
 
+    uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *at)
     uint32_t index_glance(const index_t *index, uint32_t tag)
     uint32_t table_tag(const table_t *t, int64_t hash)
     uint32_t table_next(const table_t *t, uint32_t tag, uint64_t *position)
@@ -206,6 +207,7 @@ cdef extern from "nearcache/core.h" nogil:
     bint core_is_sparse(const core_t *core)
     bint core_give_back(core_t *core)
     void core_take_out(core_t *core, uint32_t ref, int is_evicted)
+    void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
     void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
     uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
     int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)

@@ -22,6 +22,7 @@ from nearcache._core cimport (
     core_give_back,
     core_init,
     core_is_sparse,
+    core_memory,
     core_settle,
     core_t,
     core_tend,
@@ -107,6 +108,16 @@ cdef inline void redirect(cores_t *cores, PyObject *listener, bint tells_new) no
         core_unlock(&cores.core[i])
 
 
+cdef inline void fix_clock(cores_t *cores, bint is_fixed, int64_t fixed_ns) noexcept:
+    """Make it this instant until told otherwise, or go back to the system's clock."""
+    cdef uint32_t i
+    for i in range(cores.count):
+        core_lock(&cores.core[i])
+        cores.core[i].source.fixed_ns = fixed_ns
+        cores.core[i].source.is_fixed = is_fixed
+        core_unlock(&cores.core[i])
+
+
 # -- reading ---------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +129,17 @@ cdef inline uint32_t count_entries(const cores_t *cores) noexcept:
         entries += cores.core[i].table.count
         core_unlock(&cores.core[i])
     return entries
+
+
+cdef inline size_t memory_of(const cores_t *cores, const core_t *own) noexcept:
+    """Bytes of all cores; ``own`` lies in its store."""
+    cdef uint32_t i
+    cdef size_t size = 0 if cores.core == own else cores.count * sizeof(core_t)
+    for i in range(cores.count):
+        core_lock(&cores.core[i])
+        size += core_memory(&cores.core[i])
+        core_unlock(&cores.core[i])
+    return size
 
 
 cdef inline list collect(const cores_t *cores, bint with_values):
@@ -352,6 +374,12 @@ cdef inline int traverse_cores(const cores_t *cores, visit_t visit, void *arg) n
         if stop == 0:
             stop = traverse_pending(&cores.core[i].pending, visit, arg)
     return stop
+
+
+cdef inline void forget_operations(cores_t *cores) noexcept:
+    cdef uint32_t i
+    for i in range(cores.count):
+        forget_pending(&cores.core[i])
 
 
 cdef inline void forget_cores(cores_t *cores) noexcept:

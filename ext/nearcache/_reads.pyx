@@ -41,10 +41,12 @@ cdef class Read(Op):
     def resolve(self, outcome, lock):
         """Give every waiter the outcome. Once is enough: later calls change nothing."""
         cdef list woken = []
-        with lock:
-            conclude(self, outcome, woken)
-        for call in woken:
-            call()
+        try:
+            with lock:
+                conclude(self, outcome, woken)
+        finally:  # without memory for all of them, those that are known
+            for call in woken:
+                call()
 
     def wait(self, lock, timeout_s):
         """Return the outcome, or :data:`ABANDONED` if it is not there within the time.
@@ -111,7 +113,8 @@ cdef int conclude(Read self, object outcome, list woken) except -1:
     if self.done is not None:
         woken.append(self.done.set)
     if self.callbacks is not None:
-        woken.extend(self.callbacks)
+        for callback in self.callbacks:  # one by one: some Pythons leak a list if they cannot extend another by it
+            woken.append(callback)
         self.callbacks = None
     return 0
 

@@ -225,12 +225,14 @@ cdef class Share:
         """Give those who wait for a read what has come of it, if anything has."""
         cdef list woken = []
         cdef Py_ssize_t place
-        with lock:
-            for place in range(len(self.results)):
-                if self.results[place] is not PENDING:
-                    conclude(self.reads[place], self.results[place], woken)
-        for call in woken:
-            call()
+        try:
+            with lock:
+                for place in range(len(self.results)):
+                    if self.results[place] is not PENDING:
+                        conclude(self.reads[place], self.results[place], woken)
+        finally:  # without memory for all of them, those that are known
+            for call in woken:
+                call()
 
     def end(self, Store store not None, lock):
         """Give up every read that has not come to its end: a shard failed, or somebody was interrupted."""
@@ -238,11 +240,13 @@ cdef class Share:
         cdef Read read
         for read in self.reads:
             give_up_op(store, read, False)
-        with lock:
-            for read in self.reads:
-                conclude(read, _ABANDONED, woken)
-        for call in woken:
-            call()
+        try:
+            with lock:
+                for read in self.reads:
+                    conclude(read, _ABANDONED, woken)
+        finally:
+            for call in woken:
+                call()
 
 
 cdef enum verdict_t:

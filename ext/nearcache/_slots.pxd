@@ -1,16 +1,21 @@
 """What ``_store.pyx`` and ``_memo.pyx`` patch of their types: the parts of CPython's structures that are concerned."""
 
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from nearcache._core cimport entry_t
+from nearcache._core cimport core_t, entry_t
 from nearcache._holding cimport visit_t
 
 
 cdef extern from "Python.h":
     ctypedef PyObject *(*subscript_t "binaryfunc")(PyObject *obj, PyObject *key) noexcept
+    ctypedef int (*assign_t "objobjargproc")(PyObject *obj, PyObject *key, PyObject *value) noexcept
+    ctypedef int (*contains_t "objobjproc")(PyObject *obj, PyObject *key) noexcept
     ctypedef struct mapping_t "PyMappingMethods":
         subscript_t mp_subscript
+        assign_t mp_ass_subscript
     ctypedef struct sequence_t "PySequenceMethods":
+        contains_t sq_contains
         void *sq_item
         void *sq_ass_item
     ctypedef struct type_t "PyTypeObject":
@@ -32,8 +37,35 @@ cdef extern from "Python.h":
 
 ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
 ctypedef int (*clear_t)(PyObject *obj) noexcept
+ctypedef int (*assign_found_t)(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept
+ctypedef int (*put_once_t)(
+    core_t *core, PyObject *key, PyObject *value, int64_t hash, uint64_t size, int64_t ttl_ns
+) noexcept
+ctypedef int (*delete_t)(PyObject *obj, PyObject *key, int64_t hash) noexcept
 ctypedef PyObject *(*found_t)(PyObject *obj, const entry_t *entry) noexcept
 ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) noexcept
+
+
+cdef inline int rewrap(object cls, str name, void *function) except -1:
+    """Change what a special method calls. Subclasses take their slot from the dictionary, by the name."""
+    (<wrapper_descr_t *><PyObject *>cls.__dict__[name]).d_wrapped = function
+    return 0
+
+
+cdef inline int give_method(object cls, object method) except -1:
+    """Give a subclass a descriptor of its own for an inherited method.
+
+    CPython calls a method directly only where the descriptor is of the very type of the instance.
+    """
+    cdef object inherited = getattr(cls, method.__name__)
+    cdef method_def_t *definition = (<method_descr_t *><PyObject *>method).d_method
+    if (
+        type(inherited) is type(method)
+        and (<method_descr_t *><PyObject *>inherited).d_method == definition
+        and inherited.__objclass__ is not cls
+    ):
+        setattr(cls, method.__name__, new_method(<type_t *><PyObject *>cls, definition))
+    return 0
 
 
 # An instance that is called through a field of its own, its arguments where the caller has put them (PEP 590).

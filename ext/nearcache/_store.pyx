@@ -33,7 +33,6 @@ from nearcache._core cimport (
     core_await,
     core_init,
     core_is_valid,
-    core_memory,
     core_t,
     entry_t,
     graveyard_init,
@@ -53,6 +52,7 @@ from nearcache._core cimport (
     op_is_storable,
     order_free_memory,
 )
+from nearcache._at_once cimport put_at_once, remove_at_once
 from nearcache._batches cimport add_result, hit_batch
 from nearcache._cores cimport (
     adapt,
@@ -61,8 +61,11 @@ from nearcache._cores cimport (
     drop_everything,
     evict_any,
     first_wrong,
+    fix_clock,
     forget_cores,
+    forget_operations,
     memory_free,
+    memory_of,
     pop_any,
     redirect,
     spread,
@@ -88,31 +91,15 @@ from nearcache._holding cimport (
     forget_pending,
     visit_t,
 )
+from nearcache._lanes cimport depend_on, lane_at, lane_number
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, hit_at, hit_fast, put, read, remove
 from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport (
-    UNDECIDED,
-    find_fast,
-    find_same,
-    hash_of,
-    hold,
-    known_hash,
-    likely,
-    unlikely,
+    UNDECIDED, ask_hash, find_fast, find_same, hash_of, hold, known_hash, likely, unlikely,
 )
 from nearcache._slots cimport (
-    METH_FASTCALL,
-    METH_KEYWORDS,
-    clear_t,
-    found_t,
-    method_def_t,
-    method_descr_t,
-    method_t,
-    new_method,
-    subscript_t,
-    traverse_t,
-    type_t,
-    wrapper_descr_t,
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, clear_t, contains_t, delete_t, found_t, method_def_t,
+    method_descr_t, method_t, give_method, put_once_t, rewrap, subscript_t, traverse_t, type_t,
 )
 
 
@@ -132,6 +119,7 @@ cdef extern from *:
     #define owned(value) ((PyObject *)(value))
     """
     object owned(PyObject *value)  # a new reference, turned into an object
+    PyObject *lent "Py_NewRef"(object value)  # and back
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
     const uint32_t MOST_CORES
     const uint64_t NO_BOUND
@@ -152,9 +140,29 @@ cdef PyObject *read_object(Store self, object key) except? NULL:
     return read(core_at(self, hash), <PyObject *>held, hash)
 
 
-cdef object subscript_miss(Store self, object key):
-    cdef PyObject *value = read_object(self, key)
-    return owned(value) if value != NULL else self._missing(key)
+cdef PyObject *subscript_hashed(Store self, object key, int64_t hash) except NULL:
+    """What ``self[key]`` is, where there is no ``keyfunc``. A new reference."""
+    cdef core_t *core = core_at(self, hash)
+    cdef bint absent = False
+    cdef PyObject *value = hit_fast(core, <PyObject *>key, hash, &absent)
+    if unlikely(value == NULL and not absent):
+        value = read(core, <PyObject *>key, hash)
+    return value if likely(value != NULL) else lent(self._missing(key))
+
+
+cdef bint contains_hashed(Store self, object key, object held, int64_t hash) except -1:
+    cdef core_t *core = core_at(self, hash)
+    cdef bint found = False
+    cdef uint32_t ref
+    core_lock(core)
+    ref = find_fast(&core.table, <PyObject *>held, hash)
+    if unlikely(ref == UNDECIDED):
+        core_unlock(core)
+        ref = find_valid(core, <PyObject *>held, hash)
+    if likely(ref != 0):
+        found = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
+    core_unlock(core)
+    return found or (self.hooked_in and bool(self._missing_in(key)))
 
 
 cdef object read_or(Store self, object key, object default):
@@ -176,10 +184,14 @@ cdef object read_or(Store self, object key, object default):
 cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_t size) except -1:
     cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
-    cdef core_t *core = core_at(self, hash)
     if unlikely(self.sizeof is not None):
         size = checked_size("getsizeof", self.sizeof(value))
-    while unlikely(not put(core, <PyObject *>held, <PyObject *>value, hash, size, ttl_ns)):
+    return put_hashed(self, <PyObject *>held, <PyObject *>value, hash, ttl_ns, size)
+
+
+cdef int put_hashed(Store self, PyObject *held, PyObject *value, int64_t hash, int64_t ttl_ns, uint64_t size) except -1:
+    cdef core_t *core = core_at(self, hash)
+    while unlikely(not put(core, held, value, hash, size, ttl_ns)):
         evict_any(&self.cores, <uint32_t>(core - self.cores.core) + 1)
     return 0
 
@@ -188,26 +200,6 @@ cdef bint remove_local(Store self, object key, cause_t cause, bint *was_valid) e
     cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
     return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
-
-
-cdef int64_t lane_number(Store self, object index) except -1:
-    if not 0 <= index < self.core.lanes.count:
-        raise IndexError(f"lane {index}: there are {self.core.lanes.count}")
-    return index
-
-
-cdef lane_t *lane_at(Store self, object index) except NULL:
-    return &self.core.lanes.lane[lane_number(self, index)]
-
-
-cdef int depend_on(Store self, item_t *item, object under) except -1:
-    """Let what an operation brought depend on another lane than the operation's."""
-    cdef lane_t *checked
-    if under is not None:
-        checked = lane_at(self, under[0])
-        item.lane = checked - self.core.lanes.lane
-        item.stamp = under[1]
-    return 0
 
 
 cdef core_t *opened_here(Store self, Op op) except NULL:
@@ -220,7 +212,7 @@ cdef core_t *opened_here(Store self, Op op) except NULL:
 
 
 cdef int begin_op(Store self, Op op) except -1:
-    lane_at(self, op.op.lane)
+    lane_at(self.core.lanes, op.op.lane)
     if not op.ready:
         raise ValueError("the operation was not initialised: make a new one")
     return open_op(core_at(self, op.op.hash), &op.op)
@@ -373,7 +365,7 @@ cdef class Store:
             adapt(&self.core)  # what has no bound evicts nobody
         self.hooked_get = type(self)._missing_get is not Store._missing_get
         self.hooked_in = type(self)._missing_in is not Store._missing_in
-        give_get(type(self))
+        give_method(type(self), Store.get)
         if self.core.max_bytes == NO_BOUND:
             spread(&self.cores, MOST_CORES if cores is None else max(1, min(cores, MOST_CORES)))
         self.ready = True
@@ -391,30 +383,15 @@ cdef class Store:
     __class_getitem__ = classmethod(GenericAlias)
 
     def __sizeof__(self):
-        cdef uint32_t i
-        cdef size_t size = object.__sizeof__(self)
-        if self.cores.core != &self.core:
-            size += self.cores.count * sizeof(core_t)
-        for i in range(self.cores.count):
-            core_lock(&self.cores.core[i])
-            size += core_memory(&self.cores.core[i])
-            core_unlock(&self.cores.core[i])
-        return size
+        return object.__sizeof__(self) + memory_of(&self.cores, &self.core)
 
     # -- mapping ---------------------------------------------------------------------------------------------
 
     def __getitem__(self, key):
-        cdef PyObject *value  # subscript_at_once, below, has tried the fastest way
-        cdef int64_t hash
-        cdef bint absent = False
-        if likely(self.keyfunc is None):
-            hash = hash_of(<PyObject *>key)
-            value = hit_fast(core_at(self, hash), <PyObject *>key, hash, &absent)
-            if likely(value != NULL):
-                return owned(value)
-            if absent:
-                return self._missing(key)
-        return subscript_miss(self, key)
+        if likely(self.keyfunc is None):  # subscript_at_once, below, has tried the fastest way
+            return owned(subscript_hashed(self, key, hash_of(<PyObject *>key)))
+        cdef PyObject *value = read_object(self, key)
+        return owned(value) if value != NULL else self._missing(key)
 
     def get(self, key, default=None, *, max_age=None):
         """Return the value, or what ``_missing_get`` returns if there is no valid one, or ``_missing_aged``."""
@@ -426,29 +403,8 @@ cdef class Store:
         return self._missing_get(key, default) if self.hooked_get else default
 
     def __contains__(self, key):
-        cdef uint32_t ref
-        cdef core_t *core
-        cdef int64_t hash
-        cdef bint found = False
-        cdef object held
-        if likely(self.keyfunc is None):
-            hash = hash_of(<PyObject *>key)
-            core = core_at(self, hash)
-            core_lock(core)
-            ref = find_fast(&core.table, <PyObject *>key, hash)
-            if likely(ref - 1 < UNDECIDED - 1):
-                found = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
-            core_unlock(core)
-            if likely(found):
-                return True
-            if ref == 0:
-                return self.hooked_in and bool(self._missing_in(key))
-        held = held_key(self, key)
-        hash = hash_of(<PyObject *>held)
-        core = core_at(self, hash)
-        found = find_valid(core, <PyObject *>held, hash) != 0
-        core_unlock(core)
-        return found or (self.hooked_in and bool(self._missing_in(key)))
+        cdef object held = held_key(self, key)
+        return contains_hashed(self, key, held, hash_of(<PyObject *>held))
 
     def _missing(self, key):
         """Hook: what ``self[key]`` is when there is no valid entry. Raises KeyError unless overridden."""
@@ -624,27 +580,27 @@ cdef class Store:
 
         Own writes that messages of others have spared, and whose own has not come by now, become suspects.
         """
-        lanes_vouch(self.core.lanes, lane_number(self, lane), min(until_ns, CLOCK_NEVER_NS))
+        lanes_vouch(self.core.lanes, lane_number(self.core.lanes, lane), min(until_ns, CLOCK_NEVER_NS))
 
     def lane_suspect(self, lane):
         """A message of the lane may be lost: its entries become suspects, its operations lose their marks."""
-        lanes_suspect(self.core.lanes, lane_number(self, lane))
+        lanes_suspect(self.core.lanes, lane_number(self.core.lanes, lane))
 
     def lane_dark(self, lane):
         """Serve nothing of the lane until it is vouched for again."""
-        lanes_vouch(self.core.lanes, lane_number(self, lane), 0)
+        lanes_vouch(self.core.lanes, lane_number(self.core.lanes, lane), 0)
 
     def lane_attach(self, lane, identity):
         """Say from which server the lane's messages come; 0: from none, and nothing of the lane is stored."""
-        lane_attach(lane_at(self, lane), identity)
+        lane_attach(lane_at(self.core.lanes, lane), identity)
 
     def lane_stamp(self, lane):
         """The lane's stamp."""
-        return lane_stamp(lane_at(self, lane))
+        return lane_stamp(lane_at(self.core.lanes, lane))
 
     def lane_fresh_until(self, lane):
         """The instant until which the lane is vouched for."""
-        return lane_fresh_until(lane_at(self, lane))
+        return lane_fresh_until(lane_at(self.core.lanes, lane))
 
     # -- operations in flight --------------------------------------------------------------------------------
 
@@ -680,7 +636,7 @@ cdef class Store:
             wid=wid, deadline_ns=deadline_ns, size=size, stamp=op.op.stamp0, lane=op.op.lane, flags=0
         )
         cdef core_t *core = opened_here(self, op)
-        depend_on(self, &item, under)
+        depend_on(self.core.lanes, &item, under)
         find_for(core, &op.op, &ref)
         if op.op.announced and not op.op.heard:
             core_await(core, &op.op, &item)
@@ -696,7 +652,7 @@ cdef class Store:
         cdef item_t item = item_t(
             wid=wid, deadline_ns=deadline_ns, size=0, stamp=op.op.stamp0, lane=op.op.lane, flags=0
         )
-        depend_on(self, &item, under)
+        depend_on(self.core.lanes, &item, under)
         return confirm_op(self, op, &item, server) != 0
 
     def abandon(self, Op op not None, *, drop):
@@ -738,7 +694,7 @@ cdef class Store:
         cdef uint64_t write = wid
         cdef int64_t hash
         cdef Py_ssize_t dropped = 0
-        cdef lane_t *concerned = lane_at(self, lane)
+        cdef lane_t *concerned = lane_at(self.core.lanes, lane)
         if is_clear:
             lanes_suspect(self.core.lanes, <uint32_t>(concerned - self.core.lanes.lane))
         graveyard_init(&yard)
@@ -756,21 +712,13 @@ cdef class Store:
 
     def reset_pending(self):
         """Forget every operation in flight, as a child must after a fork; none of them may store any more."""
-        cdef uint32_t i
-        for i in range(self.cores.count):
-            forget_pending(&self.cores.core[i])
+        forget_operations(&self.cores)
 
     # -- time and observation --------------------------------------------------------------------------------
 
     def set_clock(self, ns):
         """Make it this instant until told otherwise; None goes back to the coarse monotonic clock."""
-        cdef uint32_t i
-        cdef int64_t fixed_ns = 0 if ns is None else ns
-        for i in range(self.cores.count):
-            core_lock(&self.cores.core[i])
-            self.cores.core[i].source.fixed_ns = fixed_ns
-            self.cores.core[i].source.is_fixed = ns is not None
-            core_unlock(&self.cores.core[i])
+        fix_clock(&self.cores, ns is not None, 0 if ns is None else ns)
 
     def tell(self, listener not None, *, stored=False):
         """Call another listener from now on, for good. ``stored``: also of values that come (created, updated)."""
@@ -873,16 +821,90 @@ cdef PyObject *subscript_at_once(PyObject *obj, PyObject *key) noexcept:
     cdef uint32_t ref
     if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
         hash = known_hash(key)
-        if likely(hash != -1):
-            ref = find_same(&(<Store>obj).core.table, key, hash)
-            if likely(ref != 0):
-                return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
+        if unlikely(hash == -1):
+            return subscript_other(obj, key)
+        ref = find_same(&(<Store>obj).core.table, key, hash)
+        if likely(ref != 0):
+            return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
     return subscript_in_full(obj, key)
 
 
+cdef PyObject *subscript_asking(PyObject *obj, PyObject *key) except NULL:
+    """The same for a key that is neither str nor int, or was not hashed before."""
+    cdef int64_t hash = ask_hash(key)
+    cdef uint32_t ref = find_same(&(<Store>obj).core.table, key, hash)
+    if likely(ref != 0):
+        return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
+    return subscript_hashed(<Store>obj, <object>key, hash)
+
+
+cdef subscript_t subscript_other = <subscript_t>subscript_asking
+
+
 (<type_t *>Store).tp_as_mapping.mp_subscript = subscript_at_once
-# Subclasses take their slot from what stands in the dictionary under the name.
-(<wrapper_descr_t *><PyObject *>Store.__dict__["__getitem__"]).d_wrapped = <void *>subscript_at_once
+rewrap(Store, "__getitem__", <void *>subscript_at_once)
+
+# ``in``, assignment and ``del`` likewise.
+cdef contains_t contains_in_full = (<type_t *>Store).tp_as_sequence.sq_contains
+cdef assign_t assign_in_full = (<type_t *>Store).tp_as_mapping.mp_ass_subscript
+
+
+cdef int contains_at_once(PyObject *obj, PyObject *key) except -1:
+    cdef core_t *core = &(<Store>obj).core
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
+        hash = hash_of(key)
+        ref = find_same(&core.table, key, hash)
+        if likely(ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
+            return 1
+        return contains_hashed(<Store>obj, <object>key, <object>key, hash)
+    return contains_in_full(obj, key)
+
+
+cdef int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) noexcept:
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None and (<Store>obj).sizeof is None):
+        hash = known_hash(key)
+        if likely(hash != -1):
+            if value == NULL:
+                return delete_entry(obj, key, hash)
+            ref = find_same(&(<Store>obj).core.table, key, hash)
+            if ref != 0:
+                return assign_entry(obj, key, value, ref, hash)
+            return assign_new(obj, key, value, 0, hash)
+    return assign_in_full(obj, key, value)
+
+
+cdef int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+    if likely(put_at_once(&(<Store>obj).core, ref, value, (<Store>obj).ttl_ns)):
+        return 0
+    return assign_new(obj, key, value, 0, hash)
+
+
+cdef int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+    cdef int done = put_once(&(<Store>obj).core, key, value, hash, 0, (<Store>obj).ttl_ns)
+    if likely(done == 1):
+        return 0
+    return -1 if done < 0 else assign_in_full(obj, key, value)
+
+
+cdef int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexcept:
+    return 0 if likely(remove_at_once(&(<Store>obj).core, key, hash)) else assign_in_full(obj, key, NULL)
+
+
+cdef put_once_t put_once = <put_once_t>put
+cdef assign_found_t assign_entry = assign_found
+cdef assign_found_t assign_new = assign_hashed
+cdef delete_t delete_entry = delete_hashed
+
+
+(<type_t *>Store).tp_as_sequence.sq_contains = <contains_t>contains_at_once
+rewrap(Store, "__contains__", <void *>contains_at_once)
+(<type_t *>Store).tp_as_mapping.mp_ass_subscript = assign_at_once
+rewrap(Store, "__setitem__", <void *>assign_at_once)
+rewrap(Store, "__delitem__", <void *>assign_at_once)
 
 # ``get``: to unpack the arguments as Cython does costs half as much as a hit. So a hit is tried first.
 cdef method_def_t *get_def = (<method_descr_t *><PyObject *>Store.get).d_method
@@ -932,21 +954,6 @@ cdef PyObject *get_absent(PyObject *obj, PyObject *key, PyObject *default) excep
         result = (<object>obj)._missing_get(<object>key, result)
     hold(<PyObject *>result)
     return <PyObject *>result
-
-
-cdef int give_get(object cls) except -1:
-    """Give a subclass a descriptor of its own for ``get``.
-
-    CPython calls a method directly only where the descriptor is of the very type of the instance.
-    """
-    cdef object inherited = cls.get
-    if (
-        type(inherited) is type(Store.get)
-        and (<method_descr_t *><PyObject *>inherited).d_method == get_def
-        and inherited.__objclass__ is not cls
-    ):
-        cls.get = new_method(<type_t *><PyObject *>cls, get_def)
-    return 0
 
 
 if get_def.ml_flags == METH_FASTCALL | METH_KEYWORDS:

@@ -86,11 +86,15 @@ cdef class Watch:
         """Watch a connection, to be heard with an inbox (None: others read it). ``note`` gets what that returns."""
         if self.count == MOST_WATCHED:
             raise ValueError(f"{MOST_WATCHED} connections are watched already")
+        self.notes.append(note)
+        try:
+            self.inboxes.append(inbox)
+        except MemoryError:
+            self.notes.pop()
+            raise
         self.watched[self.count] = pollfd(fd=descriptor, events=POLLIN, revents=0)
         self.places[self.count].is_filled = False
         self.count += 1
-        self.inboxes.append(inbox)
-        self.notes.append(note)
 
     def remove(self, int descriptor):
         """Watch it no longer."""

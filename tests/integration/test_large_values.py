@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -25,6 +26,18 @@ def test_large_value_of_any_kind_is_read_as_it_was_written(open_cache: Opener) -
         assert other[key] == value
     assert other.stats().l2.bytes_read == cache.stats().l2.bytes_written
     assert other.stats().l2.hits == len(VALUES)
+
+
+def test_large_value_of_any_kind_is_read_in_a_loop(open_cache: Opener) -> None:
+    """Several at a time, each as it was written."""
+    cache, other = open_cache(), open_cache()
+    cache.set_many(VALUES)
+
+    async def read() -> list[Any]:
+        async with other.aio as view:
+            return await asyncio.gather(*map(view.get, VALUES))
+
+    assert asyncio.run(read()) == [*VALUES.values()]
 
 
 @pytest.mark.parametrize("codec", ["safe", "raw"])

@@ -195,6 +195,29 @@ static void test_core_that_empties_gives_memory_back(uint32_t left, int by_tendi
     end();
 }
 
+/* Whoever goes on as long as there is more ends in fewer turns than an eighth of the entries there was room for. */
+static void test_core_that_empties_gives_all_back_at_once(void)
+{
+    uint32_t turns = 1;
+    uint32_t capacity;
+
+    begin(UINT64_MAX);
+    for (uint32_t key = 0; key < MODEL_KEYS; key++) {
+        CHECK(rig_store(&rig, key, 1, clock_deadline(1000, (int64_t)(key % 3) << 40)) == STORED_NEW);
+    }
+    capacity = rig.core.table.capacity;
+    while (rig.count > SHRINK_CAPACITY / 4) {
+        rig_remove(&rig, random_below(MODEL_KEYS));
+    }
+    while (core_give_back(&rig.core)) {
+        turns++;
+    }
+    CHECK(turns > 1 && turns < capacity / 8 + 64);
+    CHECK(rig.core.table.capacity == SHRINK_CAPACITY);
+    rig_compare(&rig);
+    end();
+}
+
 /* A shrinking that is overtaken by new entries is given up, and begins anew later. */
 static void test_shrinking_interrupted_by_growth_loses_nothing(void)
 {
@@ -321,6 +344,7 @@ int main(void)
     test_core_that_empties_gives_memory_back(30, 0);
     test_core_that_empties_gives_memory_back(30, 1);
     test_core_that_empties_gives_memory_back(0, 1);
+    test_core_that_empties_gives_all_back_at_once();
     test_shrinking_interrupted_by_growth_loses_nothing();
     test_capacity_of_no_power_of_two_shrinks_to_one();
     test_graveyard_keeps_order_and_cause_however_large();

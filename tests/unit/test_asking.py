@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearcache import _store
-from nearcache._asking import Line, has_error, is_readable, pack
+from nearcache._asking import Line, has_error, is_readable
+from nearcache._packing import pack
 from nearcache.errors import ServerReplyError, ShardError
 from nearcache.l2.scripts import Script, load
 

@@ -303,3 +303,54 @@ def test_pickle_codec_is_refused_without_keys_even_when_it_is_put_together_by_ha
     with pytest.raises(ConfigError, match="signing_keys="):
         ValueCodec(PickleCodec(), 1000)
     assert pickle.loads(PickleCodec().encode(1)[0][1:]) == 1
+
+
+class Picky:
+    """A codec that raises what it likes over bytes that it did not write."""
+
+    codec_id = 201
+    error: BaseException = ValueError("no")
+
+    def encode(self, value: object) -> tuple[bytes, int]:
+        """Write whatever it is."""
+        return b"1", 0
+
+    def decode(self, payload: object, schema: int) -> object:
+        """Raise."""
+        raise self.error
+
+
+@pytest.mark.parametrize("isolation", ["shared", "copy"])
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("no"), RecursionError("no"), DecodeError("no")])
+def test_custom_codec_whatever_it_raises_in_reading_is_a_miss(isolation, error):
+    """Not an exception in the face of who reads; the cause is there for who looks."""
+    data = made(codec="raw").dumps(b"1", wid=1, generation=1, ttl_ms=1)
+    data = data[:2] + b"\xc9" + data[3:]
+    codec = Picky()
+    codec.error = error
+    reader = made(codec=codec, isolation=isolation)
+    with pytest.raises(DecodeError, match="no") as caught:
+        reader.loads(data)
+    assert error in (caught.value, caught.value.__cause__)
+    if isolation == "shared":
+        assert reader.usual[0] == 201
+        with pytest.raises(DecodeError, match="no"):
+            reader.usual[1](b"1", 0)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no"), KeyboardInterrupt("no")])
+def test_custom_codec_what_says_nothing_of_the_bytes_is_raised(error):
+    """Short memory, and interrupts."""
+    codec = Picky()
+    codec.error = error
+    with pytest.raises(type(error)):
+        made(codec=codec).usual[1](b"1", 0)
+
+
+@pytest.mark.parametrize("returned", [b"1", ("1", 0), (b"1", -1), (b"1", 1 << 32), (b"1", "0"), (b"1", 0, 0), None])
+def test_custom_codec_that_returns_something_else_is_told_so(returned):
+    """Where the value is written, and before anything is sent."""
+    codec = Picky()
+    codec.encode = lambda value: returned
+    with pytest.raises(UnencodableValueError, match=r"codec 201 returned .*: let it return bytes"):
+        made(codec=codec).encode(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from itertools import pairwise
 from typing import Any
 
 import hiredis
@@ -103,6 +104,43 @@ def test_ask_of_a_large_value_that_is_cut_keeps_every_byte_for_others(name: str)
         assert not usual
         assert values == [60_000]
         assert reader.gets() == envelope
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("first", [1, 20, 70, 9_000])
+def test_go_on_takes_what_comes_piece_by_piece(name: str, first: int) -> None:
+    """It never waits, and in the end it has what asking at once brings."""
+    codec, value, _ = LARGE[name]
+    envelope = codec.dumps(value, wid=5, generation=7, ttl_ms=1000)
+    stream = b":60000\r\n$%d\r\n%b\r\n" % (len(envelope), envelope)
+    size = len(stream)
+    cuts = sorted({*range(0, 100, first), *(cut for cut in (4_000, 12_000) if cut < size), size - 1, size})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line, values = Line(), list[Any]()
+        line.expect(get(codec))
+        for start, end in pairwise(cuts):
+            assert line.go_on(ours.fileno(), 2, values) is False
+            theirs.sendall(stream[start:end])
+        assert line.go_on(ours.fileno(), 2, values) is True
+        assert (values[0], whole(values[1])) == (60_000, envelope)
+        assert opened(values[1], codec.usual) == opened(envelope, codec.usual)
+
+
+def test_go_on_of_what_is_not_usual_leaves_it_to_others() -> None:
+    """An error, a stream that ends, and more than was asked for."""
+    for stream, ends in ((b"-ERR no\r\n:1\r\n", False), (b"$20000\r\nabc", True), (b":1\r\n:2\r\n:3\r\n", False)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            line, values = Line(), list[Any]()
+            line.expect(get())
+            theirs.sendall(stream)
+            if ends:
+                theirs.shutdown(socket.SHUT_WR)
+                line.go_on(ours.fileno(), 2, values)
+            assert line.go_on(ours.fileno(), 2, values) is None
+            assert (line.heard, line.ended) == (True, ends)
+            assert stream.endswith(line.rest())
 
 
 @given(st.integers(0, 47), st.integers(0, 255), st.sampled_from(["text", "bytes", "raw bytes", "a list"]))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import pytest
 
 from nearcache.clocks import monotonic_ns
+from nearcache.l2.connection import Connection
 from nearcache.l2.pool import Pool
 from nearcache.workers import Workers
 
@@ -69,26 +72,34 @@ def interrupted(action: Callable[[], object], after: int) -> bool:
     return False
 
 
+def connect(_deadline_ns: int) -> Connection:
+    """Make one."""
+    return cast("Connection", Fake())
+
+
+def use(pool: Pool, way: str, deadline_ns: int) -> None:
+    """Take a connection in one way or the other and put it back; take it again, and find that it has failed."""
+    connection = getattr(pool, way)(deadline_ns)
+    pool.put(connection)
+    pool.discard(pool.wait(deadline_ns))
+
+
+def taken_by_another_thread(pool: Pool, deadline_ns: int) -> list[Connection]:
+    """Return all connections that somebody else can have."""
+    taken: list[Connection] = []
+    thread = threading.Thread(target=lambda: taken.extend(pool.wait(deadline_ns) for _ in range(2)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return taken
+
+
 @pytest.mark.parametrize("way", ["open", "wait"])
 def test_interrupt_at_any_point_costs_nobody_else_a_connection(way: str) -> None:
     """Neither the lock nor a place may stay with a thread that goes on to do something else."""
-    after = 1
-    while True:
-        pool = Pool("a", 2, lambda _deadline: Fake(), monotonic_ns)  # type: ignore[arg-type, return-value]
-        taken: list[object] = []
-        deadline_ns = monotonic_ns() + int(TIMEOUT * 1e9)
-
-        def use(pool: Pool = pool, deadline_ns: int = deadline_ns) -> None:
-            connection = getattr(pool, way)(deadline_ns)
-            pool.put(connection)
-            pool.discard(pool.wait(deadline_ns))
-
-        was_interrupted = interrupted(use, after)
-        thread = threading.Thread(target=lambda: taken.extend(pool.wait(deadline_ns) for _ in range(2)), daemon=True)  # noqa: B023
-        thread.start()
-        thread.join(TIMEOUT)
-        assert len(taken) == 2, f"interrupted after {after} calls"
-        if not was_interrupted:
-            break
+    after, was_interrupted = 0, True
+    while was_interrupted:
         after += 1
+        pool, deadline_ns = Pool("a", 2, connect, monotonic_ns), monotonic_ns() + int(TIMEOUT * 1e9)
+        was_interrupted = interrupted(partial(use, pool, way, deadline_ns), after)
+        assert len(taken_by_another_thread(pool, deadline_ns)) == 2, f"interrupted after {after} calls"
     assert after > 10

@@ -56,7 +56,7 @@ static inline void core_fill(core_t *core, uint32_t ref, const item_t *item, int
     core->table.details[ref].wid = item->wid;
     entry->deadline_ns = item->deadline_ns;
     entry->lane = item->lane;
-    entry->flags = item->flags;
+    entry->flags = (uint16_t)(item->flags | (item->wid == 0 && item->size == 0 ? ENTRY_PLAIN : 0));
     entry->stamp = item->stamp;
     wheel_schedule(&core->wheel, ref, before_ns, item->deadline_ns);
 }
@@ -106,8 +106,8 @@ static inline int core_evict_one(core_t *core, graveyard_t *yard)
     return 1;
 }
 
-/* Put a value without size or origin over that of entry `ref`, if nothing else has to change than what lies in the entry,
- * which is so as a rule. Returns the old value, or NULL, and then nothing was done. */
+/* Put a value without size or origin over another such one, that of entry `ref`, if nothing else has to change than what
+ * lies in the entry, which is so as a rule. Returns the old value, or NULL, and then nothing was done. */
 static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int64_t deadline_ns, int64_t now_ns)
 {
     entry_t *entry = &core->table.slab[ref];
@@ -115,12 +115,15 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     int is_later = deadline_ns >= entry->deadline_ns && (deadline_ns != CLOCK_NEVER_NS ||
                                                          entry->deadline_ns == CLOCK_NEVER_NS);
 
-    if (!is_later || order_is_full(&core->order) || core_is_sparse(core) || core->table.old.slots != NULL || core->table.details[ref].weight != 0 || core->quota->limit == 0 ||
-        wheel_is_due(&core->wheel, now_ns)) {
+    if (!is_later || (entry->flags & ENTRY_PLAIN) == 0 || order_is_full(&core->order) || core_is_sparse(core) ||
+        core->table.old.slots != NULL || core->quota->limit == 0 || wheel_is_due(&core->wheel, now_ns)) {
         return NULL;
     }
-    *entry = (entry_t){entry->key, value, deadline_ns, lane_stamp(&core->lanes->lane[0]), 0, 0};
-    core->table.details[ref].wid = 0;
+    entry->value = value;
+    entry->deadline_ns = deadline_ns;
+    entry->stamp = lane_stamp(&core->lanes->lane[0]);
+    entry->lane = 0;
+    entry->flags = ENTRY_PLAIN;
     order_touch(&core->order, ref);
     core->counters.hits--; /* the note is not about a hit */
     core->counters.stored++;
@@ -260,6 +263,9 @@ static inline const char *core_check(core_t *core)
     for (uint32_t ref = 1; ref <= t->used; ref++) {
         if (t->slab[ref].key != NULL && t->slab[ref].lane >= 2 * core->lanes->count) {
             return "an entry's lane does not exist";
+        }
+        if ((t->slab[ref].flags & ENTRY_PLAIN) != 0 && (t->details[ref].wid != 0 || t->details[ref].weight != 0)) {
+            return "an entry is said to have neither size nor origin, and has";
         }
     }
     if (t->count > core->quota->taken || core->quota->taken > core->quota->limit) {

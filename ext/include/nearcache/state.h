@@ -182,6 +182,17 @@ static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
     quota_give(core->quota, 1);
 }
 
+/* The same, where the caller has just found its slot, at `at` of the index. The slot goes first: how many others move up
+ * is unpredictable, and the sooner it is known the better. */
+static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
+{
+    core_settle(core);
+    table_remove_at(&core->table, ref, at);
+    order_remove(&core->order, ref);
+    wheel_remove(&core->wheel, ref);
+    quota_give(core->quota, 1);
+}
+
 /* Remove an entry into the graveyard, in which there is room. */
 static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
 {

@@ -52,8 +52,10 @@ typedef struct {
     uint16_t flags;
 } entry_t;
 
-/* Written by this process, and the message about it has not come yet: messages that come before it are older. */
-enum { ENTRY_UNHEARD = 1 };
+enum {
+    ENTRY_UNHEARD = 1, /* written by this process, and the message about it has not come yet: those before it are older */
+    ENTRY_PLAIN = 2    /* it has neither size nor origin, so that its details need not be looked at */
+};
 
 _Static_assert(sizeof(void *) != 8 || sizeof(entry_t) == MEMORY_LINE / 2, "an entry is half a cache line");
 
@@ -307,18 +309,32 @@ static inline uint32_t table_insert(table_t *t, void *key, void *value, uint32_t
     return ref;
 }
 
-/* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds
- * again. */
-static inline void table_remove(table_t *t, uint32_t ref)
+/* An entry has no slot any more: what else there is to taking it out. */
+static inline void table_vacate(table_t *t, uint32_t ref)
 {
-    NC_ASSERT(ref != 0 && ref <= t->used && t->slab[ref].key != NULL);
-    table_erase_slot(t, ref);
     t->bytes -= table_size_of(t, ref);
     t->count--;
     t->version++;
     t->slab[ref].key = NULL;
     t->slab[ref].value = NULL;
     table_give_free(t, ref);
+}
+
+/* Take entry `ref` out. Its key and value are the caller's now, to be released when every invariant holds
+ * again. */
+static inline void table_remove(table_t *t, uint32_t ref)
+{
+    NC_ASSERT(ref != 0 && ref <= t->used && t->slab[ref].key != NULL);
+    table_erase_slot(t, ref);
+    table_vacate(t, ref);
+}
+
+/* The same, where the caller has just been at its slot, the one at `at`. */
+static inline void table_remove_at(table_t *t, uint32_t ref, uint32_t at)
+{
+    NC_ASSERT(ref != 0 && (t->index.slots[at] & t->index.refs) == ref);
+    index_erase(&t->index, t->details, at);
+    table_vacate(t, ref);
 }
 
 /* -- shrinking ------------------------------------------------------------------------------------------- */

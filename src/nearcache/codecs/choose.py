@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nearcache.choices import DEFAULT_COMPRESS_ABOVE, Secrets
 from nearcache.codecs.compression import Compressor
+from nearcache.codecs.custom import CustomCodec
 from nearcache.codecs.envelope import CODEC_CUSTOM, Codec
 from nearcache.codecs.failures import FailureCodec
 from nearcache.codecs.frozen import FreezingCodec
@@ -92,8 +93,7 @@ def _custom(codec: Any) -> Codec:
     for name in ("encode", "decode"):
         if not callable(getattr(codec, name, None)):
             raise ConfigError("codec", codec, "an object needs encode(value) and decode(payload, schema)")
-    found: Codec = codec
-    return found
+    return codec if isinstance(codec, _OWN) else CustomCodec(codec)
 
 
 # -- keys --------------------------------------------------------------------------------------------------------

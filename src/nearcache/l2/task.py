@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 import hiredis
 
 from .._asking import Pieces
-from .._asking import pack as pack_words
+from .._getting import Get
+from .._packing import pack as pack_words
 from .._shares import Commands
 from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from .connection import Connection
@@ -121,6 +122,8 @@ class Task:
         if connection is None:
             return False
         self.flow = Flow(connection, self.data, len(self.commands))
+        if isinstance(self.commands, Get):
+            self.flow.expect(self.commands)
         self.flow.push()
         return True
 

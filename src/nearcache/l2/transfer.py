@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import hiredis
 
-from .._asking import Pieces
+from .._asking import Line, Pieces
 from ..clocks import Clock
 from .connection import CHUNK, Connection
 
@@ -32,15 +32,17 @@ class Flow:
         sent: How much of it has been.
         count: How many replies it has.
         values: The replies so far.
+        line: What receives them as long as they are as usual; None: the parser does.
         heard: Whether a byte of an answer has come.
         failure: Why it cannot be completed: ``TimeoutError`` (the deadline), ``EOFError`` (the server closed the
             connection), ``OSError``, or one of :data:`UNREADABLE`. The connection is of no use then.
     """
 
-    __slots__ = ("connection", "count", "data", "failure", "heard", "sent", "values")
+    __slots__ = ("connection", "count", "data", "failure", "heard", "line", "sent", "values")
 
     def __init__(self, connection: Connection, data: bytes, count: int) -> None:
         self.connection = connection
+        self.line: Line | None = None
         self.data = memoryview(data)
         self.sent = 0
         self.count = count
@@ -74,10 +76,18 @@ class Flow:
         except OSError as error:
             self.failure = error
 
+    def expect(self, request: Pieces) -> None:
+        """Let compiled code receive the replies to a request, of which it knows what they are."""
+        self.line = self.connection.line
+        if self.line is not None:
+            self.line.expect(request)
+
     def pull(self) -> None:
         """Receive what is there now."""
         connection = self.connection
         try:
+            if self.line is not None and not self._is_for_others(self.line):
+                return
             for turn in range(_TURN):
                 chunk = connection.receive_some()
                 if chunk is None:
@@ -87,6 +97,19 @@ class Flow:
                     return
         except (OSError, *UNREADABLE) as error:
             self.failure = error
+
+    def _is_for_others(self, line: Line) -> bool:
+        """Whether there is something that compiled code leaves to the parser, which has the beginning of it then."""
+        going = line.go_on(self.connection.sock.fileno(), self.count, self.values)
+        self.heard = line.heard
+        if going is not None:
+            return False
+        self.line = None
+        if rest := line.rest():
+            self.take(rest)
+        if line.ended and not self.finished:
+            self.take(b"")
+        return not self.finished
 
     def take(self, chunk: bytes) -> None:
         """Parse received bytes; ``b""`` is the end of the stream."""

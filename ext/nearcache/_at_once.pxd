@@ -1,0 +1,59 @@
+"""Changes to an entry whose key is the very object that was asked for, where nobody else is concerned.
+
+What returns False has done nothing, and the caller goes the careful way from the start. For builds with the interpreter
+lock: none of them takes a core's own.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
+
+from nearcache._core cimport (
+    clock_deadline,
+    clock_now,
+    core_is_valid,
+    core_overwrite,
+    core_t,
+    core_take_out_at,
+    index_next,
+    table_t,
+    table_tag,
+)
+from nearcache._lookup cimport hold, release, unlikely
+
+
+cdef inline bint is_watched(const core_t *core) noexcept:
+    """Does a change concern anybody else: an operation in flight, or a listener?"""
+    return core.pending.count != 0 or core.listener != NULL
+
+
+cdef inline bint put_at_once(core_t *core, uint32_t ref, PyObject *value, int64_t ttl_ns) noexcept:
+    """Put a value without a size over that of an entry."""
+    cdef int64_t now_ns
+    cdef PyObject *old
+    if unlikely(is_watched(core)):
+        return False
+    now_ns = clock_now(&core.source)
+    old = core_overwrite(core, ref, value, clock_deadline(now_ns, ttl_ns), now_ns)
+    if unlikely(old == NULL):
+        return False
+    hold(value)
+    release(old)  # last, for it may run any code
+    return True
+
+
+cdef inline bint remove_at_once(core_t *core, PyObject *key, int64_t hash) noexcept:
+    """Remove the entry of this very key, if it may be served. The probe that finds it also tells its slot."""
+    cdef table_t *t = &core.table
+    cdef uint32_t tag = table_tag(t, hash)
+    cdef uint32_t at = tag
+    cdef uint32_t ref = index_next(&t.index, tag, &at)
+    cdef PyObject *old_value
+    if unlikely(ref == 0 or t.slab[ref].key != key or is_watched(core)):
+        return False
+    if unlikely(not core_is_valid(core, &t.slab[ref], clock_now(&core.source))):
+        return False
+    old_value = t.slab[ref].value
+    core_take_out_at(core, ref, (at - 1) & t.index.mask)
+    release(old_value)
+    release(key)  # the entry's; the caller has one, too
+    return True
