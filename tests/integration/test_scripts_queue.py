@@ -84,6 +84,9 @@ def test_held_set_stores_only_where_its_own_hold_has_lasted(lane: Lane) -> None:
     """Not where it ended, nor where another joined; then the old value is gone, and so is a lease."""
     for key in (b"smine", b"sended", b"sjoined", b"sleased"):
         lane.run("invalidate", [key], wid(1), 60_000, A)
+    assert lane.set(b"smine", write=wid(7), gen=wid(9), mode="HELD" + A.decode())[4] == b"1,"  # cleared since
+    assert lane.client.exists(lane.value(b"smine"), lane.lease(b"smine")) == 0
+    lane.run("invalidate", [b"smine"], wid(1), 60_000, A)
     lane.client.delete(lane.lease(b"sended"))
     lane.run("invalidate", [b"sjoined"], wid(2), 60_000, B)
     lane.client.set(lane.lease(b"sleased"), b"L" + B + NONCE)

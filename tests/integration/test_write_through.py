@@ -170,6 +170,26 @@ def test_tag_changed_during_a_write_ends_what_it_writes(
     assert (other["k"], cache["k"]) == ("later", "later")
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_clear_during_a_write_is_not_undone_by_it(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database, many: bool
+) -> None:
+    """Whoever clears may have changed everything, after the writer. The hold ends all the same."""
+    other = open_cache(loader=database.load)
+
+    def overtake() -> None:
+        database.rows["k"] = "later"
+        other.clear()
+
+    database.after_commit = overtake
+    if many:
+        cache.set_many({"k": "earlier", "j": "earlier"})
+    else:
+        cache["k"] = "earlier"
+    assert (cache.get("k"), other["k"], cache["k"]) == (None, "later", "later")
+    assert other.stats().loader.loads == 1
+
+
 def test_tag_of_which_nobody_can_tell_is_no_obstacle_to_writing(server_binary: Binary, database: Database) -> None:
     """Whether the value is younger than its last change is not known then, so readers load it."""
     with (

@@ -153,9 +153,9 @@ class Checker(Promises, Everywhere):
     def _announced(self, server: Server, payload: bytes) -> None:
         history = server.history
         operation, keys = history.announce(payload, self.world.now)
-        versions = getattr(server.cause, "versions", None)
-        if operation in "SI" and versions:
-            for key in keys:
+        versions = getattr(server.cause, "before" if operation == "C" else "versions", None)
+        if operation in "SIC" and versions:
+            for key in keys or versions:
                 history.least[key] = max(history.least.get(key, 0), versions.get(key, 0))
         if self.world.lines is not None:
             self.world.say(f"  {server.name} announces {payload[:1].decode()} {keys} for {server.cause}")
@@ -231,9 +231,7 @@ class Checker(Promises, Everywhere):
             if getattr(change.cause, "is_confirmed", False):
                 self.fail("I16", f"{new.name} has not heard of {change.cause}, which a replica had confirmed")
             for _, payload in change.published:
-                _, keys = History().announce(payload, now)
-                for key in keys:
-                    history.least.pop(key, None)
+                for key in history.unsay(payload):
                     for value in list(history.alive.get(key, ())):
                         history.kill(key, value, now)
         history.lost = history.killed.keys() - old.history.killed.keys()

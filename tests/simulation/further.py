@@ -51,7 +51,8 @@ MORE: Final = {
 _TAGS: Final = ("red", "green", "blue")
 #: Values of updates that readers of a lagging source could still store after them.
 _UNHELD: Final = (
-    "update", "update_many", "tag_update", "held_update", "write_through", "write_through_many", "delete_through"
+    "update", "update_many", "tag_update", "held_update", "write_through", "write_through_many", "delete_through",
+    "import",
 )  # fmt: skip
 
 

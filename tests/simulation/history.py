@@ -71,6 +71,15 @@ class History:
                     self.killed[value] = (now_ns, self.sequence, False)
         return message.operation, message.keys
 
+    def unsay(self, payload: bytes) -> list[bytes]:
+        """A failover has lost a message: what it says of versions counts no more. Returns its keys."""
+        message = parse_message(payload)
+        if message.operation == "C":
+            self.least.clear()
+        for key in message.keys:
+            self.least.pop(key, None)
+        return message.keys
+
     def kill_all(self, now_ns: int) -> None:
         """Everything is dead."""
         self.sequence += 1

@@ -244,6 +244,7 @@ _REVALIDATED: Final = reading.revalidated
 #: Where the runs begin in which more is done: see ``runs``.
 _RICHER: Final = 1_000_000
 _FULLER: Final = 80_000_000
+_IMPORTING: Final = 90_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
 _YOUNG: Final = ("young_many", "load", "get")
@@ -376,6 +377,14 @@ MUTANTS: Final = (
         "I7",
         _FULLER + 3,
         ("write_through", "update", "load"),
+    ),
+    Mutant(
+        "what is cleared under a hold is written over",
+        through.clears_under_holds_ignored,
+        (),
+        "I7",
+        _IMPORTING + 12,
+        ("write_through", "import"),
     ),
     Mutant("a hold of several is one's own", through.shared_holds_stored_under, (), "I7", _FULLER, ("write_through",)),
     Mutant(

@@ -27,6 +27,8 @@ MOVING_FROM: Final = 2_000_000
 RICHER_FROM: Final = 1_000_000
 #: In those from here on many keys are loaded at a time, too, and read by their age.
 FULLER_FROM: Final = 80_000_000
+#: In those from here on the whole source changes now and then.
+IMPORTING_FROM: Final = 90_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
 #: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
@@ -66,7 +68,7 @@ class Plan:
             profile.keys = [f"k{n}" for n in range(_MANY_KEYS)]
         if seed >= FULLER_FROM:
             fill(profile, world.stream("fuller"))
-            write_more(profile, world.stream("through"))
+            write_more(profile, world.stream("through"), imports=seed >= IMPORTING_FROM)
         if seed >= RICHER_FROM and (busy or seed % 3):
             enrich(profile, world.stream("further"), [kind for kind in busy if kind not in _SAID])
             profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3

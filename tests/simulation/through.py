@@ -16,14 +16,17 @@ from simulation.checkers import Value
 from simulation.client import Client
 from simulation.promises import WriterFailed
 from simulation.workload import KINDS, Operation, Profile, Running, change_source, written
+from simulation.workload import _Clear as Clear
 
 #: Kind -> how often.
 THROUGH: Final = {"write_through": 5, "write_through_many": 2, "delete_through": 2}
 
 
-def write_more(profile: Profile, rng: random.Random) -> None:
+def write_more(profile: Profile, rng: random.Random, *, imports: bool) -> None:
     """Give a run these kinds of operations, too."""
     profile.weights |= {kind: weight * rng.choice([0.2, 1, 1, 4]) for kind, weight in THROUGH.items()}
+    if imports:
+        profile.weights["import"] = 1
 
 
 def _called_by_the_simulation(*_: Any) -> Any:
@@ -90,9 +93,19 @@ class _DeleteThrough(_WriteThrough):
         self.steps = delete_through(process.tier, process.store, _WRITER, {key: key for key in self.operation.keys})
 
 
+class _Import(Clear):
+    """The whole source changes, and then the cache is cleared."""
+
+    def begin(self, client: Client) -> None:
+        change_source(self, client, client.process.profile.keys)
+        self.versions.clear()  # a clear that fails is not owed
+        super().begin(client)
+
+
 NEW: Final[dict[str, type[Running]]] = {
     "write_through": _WriteThrough,
     "write_through_many": _WriteThrough,
     "delete_through": _DeleteThrough,
+    "import": _Import,
 }
 KINDS.update(NEW)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha1
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from nearcache.l2 import Script, load_script
 from nearcache.loading import through
+from nearcache.loading.reading import current_generation
+from nearcache.loading.tier import Tier
 from nearcache.loading.ways import Way
 
 
@@ -34,7 +36,21 @@ def _scripts_with(name: str, rule: bytes, instead: bytes) -> Callable[[pytest.Mo
 #: What somebody else announces under a hold does not keep its holder from storing.
 changes_under_holds_unmarked: Final = _scripts_with("invalidate", b"mark .. '!'", b"mark")
 #: A hold of several is as good as one's own.
-shared_holds_stored_under: Final = _scripts_with("set", b"if own and mark ~= own or", b"if own and mark == false or")
+shared_holds_stored_under: Final = _scripts_with("set", b"own and (mark ~= own or", b"own and (mark == false or")
+
+
+def clears_under_holds_ignored(patch: pytest.MonkeyPatch) -> None:
+    """The generation that an envelope states is that after the writer's call."""
+    real = through.write
+
+    def write(tier: Tier, store: Any, name: Any, *arguments: Any, way: Way, **options: Any) -> Any:
+        lane = tier.place(name)[0]
+        assert way.known is not None
+        now = {lane: (yield from current_generation(tier, lane)) or 0}
+        way = way._replace(known=way.known._replace(generations=now))
+        return (yield from real(tier, store, name, *arguments, way=way, **options))
+
+    patch.setattr(through, "write", write)
 
 
 def tags_after_the_writer(patch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,10 @@ _SLACK_NS: Final = 200 * MS
 _NOTHING: Final = object()
 
 #: What changes nothing that was asked for, so that nobody waits for a replica.
-_UNCONFIRMED: Final = frozenset({"get", "load", "get_many", "contains", "refresh", "token", "wait_for"})
+_UNCONFIRMED: Final = frozenset({
+    "get", "load", "get_many", "contains", "refresh", "token", "wait_for",
+    "load_many", "young_load_many", "young_many", "young_load",
+})  # fmt: skip
 #: What is done with counters too.
 _ALSO_COUNTERS: Final = frozenset({"get", "contains", "take", "touch"})
 
@@ -419,6 +422,9 @@ class _Contains(Running):
 class _Clear(Running):
     def begin(self, client: Client) -> None:
         self.ends = client.process.checker.encoded
+        if not client.process.profile.lag_ns:  # who clears may have changed everything
+            checker = client.process.checker
+            self.before = {checker.encoded[key]: version for key, version in checker.source.items()}
         self.steps = clear(client.process.tier, client.process.store)
 
     def succeed(self, client: Client, value: Any) -> None:

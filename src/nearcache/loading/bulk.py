@@ -77,12 +77,12 @@ def write_many(
     outcome = _Outcome()
     try:
         for chunk in chunks:
-            chunk.generation = tier.lanes[chunk.shard].generation or 0
+            known, lane = way.known, chunk.shard
+            chunk.generation = tier.lanes[lane].generation or 0 if known is None else known.generations[lane]
             _open(tier, store, chunk)
             for name in chunk.names if tier.witness is not None else ():
                 tier.writing(chunk.wid, name, values[name])
-            known = way.known
-            chunk.under = depend(tier, store, chunk.shard, tags) if known is None else known.under[chunk.shard]
+            chunk.under = depend(tier, store, lane, tags) if known is None else known.under[lane]
             chunk.life = tier.freshness.life(chunk.ttl_ms)
         waiting = yield from _with_tags(tier, store, chunks, tags, outcome, way)
         yield from _write_rounds(tier, store, waiting, values, outcome, way)

@@ -18,6 +18,7 @@ from ..errors import BulkError, NotReplicatedError, ShardError
 from ..freshness import Ttl
 from ..writers import Writer
 from .bulk import invalidate_many, write_many
+from .reading import current_generation
 from .steps import Call, Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
@@ -89,13 +90,20 @@ def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Ma
 
 
 def _know(tier: Tier, store: Store[Any, Any], names: Iterable[Any], tags: tuple[Tag, ...]) -> Steps[Known | None]:
-    """Find out the tags' generations before the data changes: a change of a tag after that is later than the value.
+    """Find out all generations before the data changes: a change of a tag, or a clear, after that is later.
 
-    Returns None if a tag's shard does not answer. Then the value can be written, and not stored.
+    Returns None if a shard does not answer. Then the value can be written, and not stored.
     """
-    under = {lane: depend(tier, store, lane, tags) for lane in {tier.place(name)[0] for name in names}}
+    lanes = sorted({tier.place(name)[0] for name in names})
+    under = {lane: depend(tier, store, lane, tags) for lane in lanes}
+    of_lanes: dict[int, int] = {}
     try:
-        return Known((yield from generations(tier, store, tags)) if tags else (), under)
+        for lane in lanes:
+            generation = tier.known_generation(lane)
+            if generation is None:
+                generation = yield from current_generation(tier, lane)
+            of_lanes[lane] = generation or 0
+        return Known(of_lanes, (yield from generations(tier, store, tags)) if tags else (), under)
     except ShardError:
         tier.count(errors=1)
         return None

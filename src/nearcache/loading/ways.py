@@ -33,13 +33,15 @@ class Room(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What was known of a value's tags at some time.
+    """What was known at some time of all that may end a value beside its key.
 
     Attributes:
-        stated: Hash and generation of each.
+        generations: Of each lane.
+        stated: Hash and generation of each tag.
         under: What an L1 entry of each lane depends on.
     """
 
+    generations: dict[int, int]
     stated: tuple[tuple[int, int], ...]
     under: dict[int, tuple[int, int] | None]
 
@@ -50,7 +52,7 @@ class Way(NamedTuple):
     Attributes:
         mark: What the mode of the script ``set`` begins with.
         room: Of the queue that the value goes into as well; ``None``: into none.
-        known: What was known of the tags before the data changed; ``None``: it has not, and they are asked for now.
+        known: What was known before the data changed; ``None``: it has not, and what is known now counts.
     """
 
     mark: bytes = b""

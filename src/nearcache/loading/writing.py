@@ -125,7 +125,8 @@ def _write(
     tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, value: Any, letter: Put | _Letter, life: Life,
     mode: bytes, way: Way,
 ) -> Steps[Any]:  # fmt: skip
-    generation, since = tier.lanes[op.lane].generation or 0, tier.serial(op.lane)
+    since = tier.serial(op.lane)
+    generation = tier.lanes[op.lane].generation or 0 if way.known is None else way.known.generations[op.lane]
     for _ in range(_ATTEMPTS):
         start_ns = tier.clock()
         commands = _sealed(tier, op.lane, encoded, letter, op.wid, generation, life, mode, way)

@@ -39,11 +39,13 @@ local function lane(L, ring, nonce)
   -- during a change, never three, and one version means one list of shards. A bare version says nothing about the list.
   local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen, '^%d+'))
   local strict = string.find(ring, '-', 1, true) and string.find(seen, '-', 1, true)
-  local refused = mine < newest - 1 or (mine == newest and strict)
+  -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list.
+  local left = string.sub(ring, -17) == '-0000000000000000'
+  local refused = mine < newest - 1 or (mine == newest and strict and not left)
   if mine == newest - 1 then
     local before = call('HGET', L, 'q')
     refused = strict and before and before ~= ring
-  elseif mine > newest or (mine == newest and not string.find(seen, '-', 1, true)) then
+  elseif mine > newest or (mine == newest and (left or not string.find(seen, '-', 1, true))) then
     if mine > newest then call('HSET', L, 'q', seen) end
     call('HSET', L, 'r', ring)
   end

@@ -2,8 +2,8 @@
 -- KEYS v1..vn l1..ln s1..sm L; ARGV ring nonce wid gen mode ttl_ms env1..envn. m of the envelopes are
 -- empty: they are under s1..sm, in this order (see `store`). mode: ''; or, with n = 1, 'NX': only if there is no live value,
 -- or 'CAS' and 16 hex digits: only if there is one of this wid, whose lifetime is kept if ttl_ms is 'KEEP'; or 'HELD' and the
--- token of a hold: only where that hold has lasted until now, and nobody else has announced a change; it ends. 'Q' number
--- ':' and one of these but the last: all is written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a
+-- token of a hold: only where that hold has lasted until now, and nobody else has announced a change, a clear included;
+-- it ends. 'Q' number ':' and one of these but the last: all is written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a
 -- deletion.
 -- '1 gen epoch seq held' stored, except the `held` keys (numbers from 1, each with `,`) that are on hold: of those
 -- the old value is gone; '0 gen' sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
@@ -13,7 +13,7 @@
 -- include lane.lua
 -- include announce.lua
 local n, wid = #ARGV - 6, ARGV[3]
-if m[3] ~= ARGV[4] then return '0 ' .. m[3] end
+if m[3] ~= ARGV[4] and sub(ARGV[5], 1, 4) ~= 'HELD' then return '0 ' .. m[3] end
 local mode, ttl = ARGV[5], ARGV[6]
 -- The short way of nearly every write: one value, small enough not to be staged, whatever is there, and a key without a mark.
 if n == 1 and #KEYS == 3 and mode == '' and ARGV[7] ~= '' and not call('GET', KEYS[2]) then
@@ -64,11 +64,13 @@ for i = 1, n do
   local id = w and call('XADD', w, '*', 'k', sub(KEYS[i], #L + 2), 'e', ARGV[6 + i])
   local mark = marks[i]
   local letter = mark and sub(mark, 1, 1)
-  if own and mark ~= own or not own and letter == 'H' then
+  if own and (mark ~= own or m[3] ~= ARGV[4]) or not own and letter == 'H' then
     -- What is being written may be older than the change that the hold announces.
     call('UNLINK', KEYS[i])
     if there then call('UNLINK', KEYS[s]) end
-    if mark and letter ~= 'H' and letter ~= 'P' or own and mark == own .. '!' then call('UNLINK', KEYS[n + i]) end
+    if mark and letter ~= 'H' and letter ~= 'P' or own and (mark == own or mark == own .. '!') then
+      call('UNLINK', KEYS[n + i])
+    end
     held = held .. i .. ','
   else
     if w and ARGV[6 + i] == '' then
