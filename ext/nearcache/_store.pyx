@@ -85,12 +85,7 @@ from nearcache._flights cimport (
     settle,
     suspect_at,
 )
-from nearcache._holding cimport (
-    bury,
-    forget_entries,
-    forget_pending,
-    visit_t,
-)
+from nearcache._holding cimport bury, forget_entries, forget_pending, visit_t
 from nearcache._lanes cimport depend_on, lane_at, lane_number
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, hit_at, hit_fast, put, read, remove
 from nearcache._locking cimport core_lock, core_unlock
