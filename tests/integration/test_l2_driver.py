@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,30 @@ from support.waiting import wait_until
 
 PREFIX = b"nc:{t:0}:"
 READ = Exchange(0, [("PTTL", "k"), ("GET", "k")])
+#: Threads that make the first connection of a process, one after the other while what they need is being imported.
+DIALLERS = """
+import threading, time
+from nearcache.l2.connection import dial
+from nearcache.options import parse
+
+failures = []
+
+def run(place, nowhere=parse("redis://127.0.0.1:1").endpoints[0]):
+    time.sleep(place * 0.015)
+    try:
+        dial(nowhere, 1.0)
+    except OSError:
+        pass
+    except BaseException as error:
+        failures.append(repr(error))
+
+threads = [threading.Thread(target=run, args=(place,)) for place in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(failures)
+"""
 
 
 @pytest.fixture
@@ -311,3 +337,9 @@ def test_status_tells_what_is_known(driver: Driver, redis_server: RedisServer) -
     assert (status.connections, status.in_use) == (1, 0)
     assert status.version == ".".join(map(str, redis_server.binary.version))
     assert (status.address, status.guarded) == (redis_server.path, False)
+
+
+def test_first_connections_of_many_threads_find_all_of_redis_py() -> None:
+    """Threads that import parts of a package at the same time may find them half made, or each waiting for another."""
+    done = subprocess.run([sys.executable, "-c", DIALLERS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -158,8 +158,6 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
     Raises:
         OSError: Nobody listens, no answer in time, TLS refused. What redis-py raises of its own comes as ``OSError``.
     """
-    from redis.exceptions import RedisError
-
     makers = _makers()
     # redis-py's own handshake is left out, so of its many options only these matter.
     options: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2}
@@ -171,22 +169,24 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
         maker = makers.tls(**_tls(endpoint), **options) if endpoint.tls else makers.plain(**options)
     try:
         sock = maker._connect()
-    except (RedisError, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot express
+    except (makers.failure, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot express
         raise OSError(str(error)) from error
     return TlsConnection(sock, endpoint.name) if endpoint.tls else Connection(sock, endpoint.name)
 
 
 class _Makers(NamedTuple):
-    """redis-py's makers of sockets; its types are partly missing."""
+    """redis-py's makers of sockets, and what they raise of their own; its types are partly missing."""
 
     plain: Any
     tls: Any
     local: Any
+    failure: type[Exception]
 
 
 @cache
 def _makers() -> _Makers:
-    import redis.connection
+    # As a whole: of two threads that import different parts of a package first, one may be given a part half made.
+    import redis
 
     known: Any = redis.connection
 
@@ -199,7 +199,7 @@ def _makers() -> _Makers:
     class Tls(known.SSLConnection, Plain):  # type: ignore[misc]  # the same
         """The handshake is redis-py's."""
 
-    return _Makers(Plain, Tls, known.UnixDomainSocketConnection)
+    return _Makers(Plain, Tls, known.UnixDomainSocketConnection, redis.RedisError)
 
 
 def _connected(maker: Any, until_s: float) -> socket.socket:
