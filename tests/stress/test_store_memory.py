@@ -46,7 +46,7 @@ def one_round(store: Store[Any, Any], keys: list[str], number: int) -> None:
     exhaust(map(store.put, reversed(keys), repeat(None), repeat(10**8)))
     exhaust(map(store.hit, keys, repeat(None)))
     exhaust(map(store.peek, keys))
-    exhaust(map(store.delete, keys[::4]))
+    exhaust(map(store.erase, keys[::4]))
     exhaust(map(store.__setitem__, keys[::4], keys))
     exhaust(map(store.get, keys[: KEYS // 2]))
     exhaust(map(store.put, keys, repeat(number), repeat(0)))
