@@ -85,6 +85,7 @@ class World:
         self.raised_in_hash = False
         self.mourned: list[Callable[[], None]] = []  # what the model has yet to do
         self.reached = {"hash": 0, "eq": 0, "del": 0, "raised": 0}
+        self.refreshed = 0
         self.set_clock(1000)
 
     # -- keys, values, clock
@@ -278,10 +279,13 @@ class World:
             lane.stamp += 1
             self.store.lane_suspect(index)
         else:
-            lane.identity = self.rng.choice(SERVERS)
+            lane.identity = self.rng.choice((11, 11, 11, *SERVERS))
             self.store.lane_attach(index, lane.identity)
 
     def begin(self, name: int) -> None:
+        written = [other for other, entry in self.model.entries.items() if entry.wid]
+        if written and self.rng.random() < 0.6:  # something to confirm
+            name = self.rng.choice(written)
         write = self.rng.random() < 0.4
         lane, wid = name % LANES, self.rng.randrange(1, 6) if write else 0
         key = self.key(name)
@@ -297,13 +301,16 @@ class World:
     def end(self, name: int) -> None:
         if not self.ops:
             return
-        index = self.rng.randrange(len(self.ops))
+        index = self.rng.randrange(len(self.ops)) if self.rng.random() < 0.3 else len(self.ops) - 1
         op, pending = self.ops[index] if self.rng.random() < 0.05 else self.ops.pop(index)
         wid = pending.wid if pending.is_write and self.rng.random() < 0.8 else self.rng.randrange(6)
-        identity = self.rng.choice((self.model.lanes[pending.lane].identity, *SERVERS))
+        identity = self.model.lanes[pending.lane].identity if self.rng.random() < 0.8 else self.rng.choice(SERVERS)
         deadline = self.model.now + self.rng.choice((0, 10, 100, NEVER // 2))
         size, number, drop = self.rng.choice((0, 5, 201)), self.number + 1, self.rng.random() < 0.5
         how = self.rng.randrange(6)
+        held = self.model.entries.get(pending.name)
+        if 3 <= how < 5 and held is not None and self.rng.random() < 0.7:
+            wid, identity = held.wid, self.model.lanes[pending.lane].identity
         if how < 3:
             found = self.attempt(
                 lambda: self.store.finish(op, self.value(), wid, deadline, size, identity), mourning=False
@@ -319,6 +326,7 @@ class World:
             expect(expected, found)
         elif how < 5:
             expect(self.model.refresh(pending, wid, deadline, identity), found)
+            self.refreshed += bool(found)
         else:
             self.model.abandon(pending, drop)
 
@@ -415,3 +423,4 @@ def test_store_under_hostile_keys_equals_its_model(seed: int) -> None:
             raise AssertionError(f"seed {seed}, step {step}: {error}") from error
     world.compare()
     assert min(world.reached.values()) > 500, world.reached
+    assert world.refreshed > 10, world.refreshed

@@ -272,7 +272,6 @@ class Model:
                 self.schedule(op.name, entry.deadline, deadline)
                 entry.deadline, entry.lane, entry.stamp = deadline, op.lane, self.lanes[op.lane].stamp
                 self.entries.move_to_end(op.name)
-                self.counters.hits += 1
         self.close(op)
         return refreshed
 
