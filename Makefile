@@ -67,13 +67,13 @@ install: $(VENV)/.installed ## create .venv, build the wheel and install it ther
 demo: $(VENV)/.installed ## four workers, a slow loader, two shards, one of them killed (ARGS="--trace FILE")
 	@$(REDIS) $(BIN)/python bench/demo $(ARGS)
 
-test: lint ## lint, then all tests here, then most of them on every other Python of this machine
-	@$(BIN)/python .ci/suite.py main others
+test: lint ## lint, then all tests here, then most of them on the oldest and the newest other Python of this machine
+	@$(BIN)/python .ci/suite.py main ends
 
 test-main: $(VENV)/.installed $(VENV)/.tools ## all tests, on the Python of .venv (ARGS="-k name")
 	@$(BIN)/python .ci/suite.py main -- $(ARGS)
 
-test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and portable integration tests on the other Pythons
+test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and portable integration tests on all other Pythons
 	@$(BIN)/python .ci/suite.py others
 
 test-freethreaded: $(VENV)/.installed ## unit, contract, stress tests without a GIL, on FREETHREADED=PYTHON or one built now

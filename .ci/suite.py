@@ -1,9 +1,10 @@
-"""Run the tests and add up: ``suite.py [main] [others] [free-threaded] [-- PYTEST ARGUMENTS]``.
+"""Run the tests and add up: ``suite.py [main] [ends | others] [free-threaded] [-- PYTEST ARGUMENTS]``.
 
 ``main``: all tests, on the Python that runs this script, whose virtual environment holds the installed wheel.
 ``others``: the unit and contract tests, and those integration tests that meet the interpreter, on every other supported
 Python of the machine, each in a virtual environment of its own (``.venv-3.12``) with a wheel built for it from the same
 sdist. On free-threaded Pythons (``.venv-3.13t``) the unit, contract and stress tests, with the GIL kept off.
+``ends``: the same on the oldest of them, the newest, and the free-threaded ones: what lies between rarely differs.
 ``free-threaded``: only the latter, on a Python that is built now if there is none.
 
 What fails is run once more, and only what fails twice counts; the first failures are printed all the same. Each pytest
@@ -228,13 +229,19 @@ def main_jobs(arguments: list[str]) -> list[Job]:
     return [partial(run, label, chosen) for label, chosen in parts.items()]
 
 
-def other_jobs(arguments: list[str]) -> list[Job]:
-    """The portable part on every other Python of the machine."""
+def other_jobs(arguments: list[str], *, ends_only: bool) -> list[Job]:
+    """The portable part on every other Python of the machine, or on the oldest and the newest."""
     interpreters, left_out = find(exclude=sys.version_info[:2])
     for reason in left_out:
         say(f"left out: {reason}")
     if not interpreters:
         say("no other supported Python on this machine")
+    if ends_only:
+        usual = [each for each in interpreters if not each.free_threaded]
+        between = usual[1:-1]
+        interpreters = [each for each in interpreters if each not in between]
+        for each in between:
+            say(f"left to `make test-all-pythons`: python {each.version}")
     return jobs_on(interpreters, arguments)
 
 
@@ -299,8 +306,8 @@ def main() -> int:
     jobs: list[Job] = []
     if "main" in parts:
         jobs += main_jobs(arguments)
-    if "others" in parts:
-        jobs += other_jobs(arguments)
+    if "others" in parts or "ends" in parts:
+        jobs += other_jobs(arguments, ends_only="others" not in parts)
     if "free-threaded" in parts:
         jobs += free_threaded_jobs(arguments)
     results = run_all(jobs)
