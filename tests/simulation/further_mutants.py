@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from hashlib import sha1
 from typing import Any, Final
 
 import pytest
 
 from nearcache.coherence import Derived, Horizon, OrderedHorizon
-from nearcache.l2 import Reply, Script, load_script
+from nearcache.l2 import Reply
 from nearcache.loading import acking, aging, bulk, filling, reading, swapping, tagging, tokens, writing
 from nearcache.loading.aging import Times
 from nearcache.loading.stale import StaleCopies
 from nearcache.loading.tier import Tier
+from simulation.edited_scripts import edit
 
 _TAKEN: Final = acking._taken
 _BEHIND: Final = acking._behind
@@ -98,7 +96,7 @@ def unanswered_tokens_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def swaps_unchecked(patch: pytest.MonkeyPatch) -> None:
     """The server takes a change whatever is there."""
-    patch.setattr("nearcache.loading.tier.load_script", _edited("set", b"if not fits then", b"if false then"))
+    edit(patch, "set", b"if not fits then", b"if false then")
 
 
 def absent_for_who_cannot_tell(patch: pytest.MonkeyPatch) -> None:
@@ -114,14 +112,12 @@ def absent_for_who_cannot_tell(patch: pytest.MonkeyPatch) -> None:
 
 def taken_but_left(patch: pytest.MonkeyPatch) -> None:
     """What is taken is still there for the next one."""
-    edited = _edited("take", b"call('UNLINK', v)\n", b"\n")
-    patch.setattr("nearcache.loading.tier.load_script", edited)
+    edit(patch, "take", b"call('UNLINK', v)\n", b"\n")
 
 
 def touched_in_silence(patch: pytest.MonkeyPatch) -> None:
     """A shorter life is announced to nobody."""
-    edited = _edited("touch", b"if pttl < 0 or ms < pttl then", b"if false then")
-    patch.setattr("nearcache.loading.tier.load_script", edited)
+    edit(patch, "touch", b"if pttl < 0 or ms < pttl then", b"if false then")
 
 
 def holds_without_linger(patch: pytest.MonkeyPatch) -> None:
@@ -181,20 +177,6 @@ def due_unseen(patch: pytest.MonkeyPatch) -> None:
     for module in (aging, bulk, filling, reading, swapping, writing):
         if hasattr(module, "judge"):
             patch.setattr(module, "judge", judge)
-
-
-def _edited(name: str, part: bytes, other: bytes) -> Callable[[str], Script]:
-    """A loader of scripts that makes one of them wrong."""
-
-    def load(wanted: str) -> Script:
-        script = load_script(wanted)
-        if wanted != name:
-            return script
-        assert part in script.source
-        source = script.source.replace(part, other)
-        return replace(script, source=source, sha=sha1(source).hexdigest().encode())
-
-    return load
 
 
 def observations_unheeded(patch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from hashlib import sha1
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -16,6 +14,10 @@ from nearcache.loading.moving import Spread
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from nearcache.loading.versions import Versions
+from simulation.edited_scripts import edit, edited
+
+_REFUSED: Final = b"if refused then return nil"
+_PASSED: Final = b"if false then return nil"
 
 
 def left_lanes_trusted(patch: pytest.MonkeyPatch) -> None:
@@ -50,11 +52,7 @@ def other_owner_untold(patch: pytest.MonkeyPatch) -> None:
 
 def fills_of_any_version(patch: pytest.MonkeyPatch) -> None:
     """A loaded value is taken whatever list of shards its reader had when the load began."""
-
-    def load(name: str) -> Script:
-        return _lenient(name) if name == "fill" else load_script(name)
-
-    patch.setattr("nearcache.loading.tier.load_script", load)
+    edit(patch, "fill", _REFUSED, _PASSED)
 
 
 def gained_unswept(patch: pytest.MonkeyPatch) -> None:
@@ -71,8 +69,4 @@ def any_version_admitted(patch: pytest.MonkeyPatch) -> None:
 
 def _lenient(name: str) -> Script:
     script = load_script(name)
-    check = b"if refused then return nil"
-    if check not in script.source:
-        return script
-    source = script.source.replace(check, b"if false then return nil")
-    return replace(script, source=source, sha=sha1(source).hexdigest().encode())
+    return edited(script, _REFUSED, _PASSED) if _REFUSED in script.source else script

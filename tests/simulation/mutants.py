@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from hashlib import sha1
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -17,7 +15,7 @@ from nearcache._store import Op
 from nearcache.bus.follower import Follower
 from nearcache.coherence import Attach, Detach, Lane, Suspect, Vouch
 from nearcache.flights import Load
-from nearcache.l2 import Reply, Script, load_script
+from nearcache.l2 import Reply
 from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
@@ -25,6 +23,7 @@ from simulation import further_mutants as more
 from simulation import gathering_mutants as many
 from simulation import moving_mutants as moving
 from simulation import through_mutants as through
+from simulation.edited_scripts import edit
 from simulation.process import L1
 from simulation.runs import HASTY, ORDERED, PONDERING, TARDY, WIDE
 
@@ -169,16 +168,7 @@ class _Late:
 def _fill_regardless(patch: pytest.MonkeyPatch) -> None:
     """The server takes a fill whose lease was voided."""
     check = b"if mark ~= 'L' .. lease and mark ~= 'W' .. lease then return {0, gen, 'LOST'} end"
-
-    def load(name: str) -> Script:
-        script = load_script(name)
-        if name != "fill":
-            return script
-        assert check in script.source
-        source = script.source.replace(check, b"mark = mark or 'L'")
-        return replace(script, source=source, sha=sha1(source).hexdigest().encode())
-
-    patch.setattr("nearcache.loading.tier.load_script", load)
+    edit(patch, "fill", check, b"mark = mark or 'L'")
 
 
 def _forget_generation(patch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from nearcache.writers import Writer
 from simulation.checkers import Value
 from simulation.client import Client
 from simulation.promises import WriterFailed
-from simulation.workload import KINDS, Operation, Profile, Running, change_source, written
+from simulation.workload import KINDS, Operation, Profile, Running, change_source, owed, written
 from simulation.workload import _Clear as Clear
 
 #: Kind -> how often.
@@ -77,13 +77,7 @@ class _WriteThrough(Running):
             checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
 
     def fail(self, client: Client) -> None:
-        # What the source may have become is announced, or owed.
-        process = client.process
-        for key in self.operation.keys:
-            version = self.versions.get(process.checker.encoded[key])
-            if version is not None:
-                server = process.shards[process.tier.place(key)[0]].primary
-                process.checker.invalidated(process, key, server, version)
+        owed(self, client)
 
 
 class _DeleteThrough(_WriteThrough):

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from hashlib import sha1
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
-from nearcache.l2 import Script, load_script
 from nearcache.loading import through
 from nearcache.loading.reading import current_generation
 from nearcache.loading.tier import Tier
 from nearcache.loading.ways import Way
+from simulation.edited_scripts import edit
 
 
-def _scripts_with(name: str, rule: bytes, instead: bytes) -> Callable[[pytest.MonkeyPatch], None]:
-    """A mutant of a script of the server's."""
-
-    def apply(patch: pytest.MonkeyPatch) -> None:
-        def load(wanted: str) -> Script:
-            script = load_script(wanted)
-            if wanted != name:
-                return script
-            assert rule in script.source
-            source = script.source.replace(rule, instead)
-            return replace(script, source=source, sha=sha1(source).hexdigest().encode())
-
-        patch.setattr("nearcache.loading.tier.load_script", load)
-
-    return apply
+def changes_under_holds_unmarked(patch: pytest.MonkeyPatch) -> None:
+    """What somebody else announces under a hold does not keep its holder from storing."""
+    edit(patch, "invalidate", b"mark .. '!'", b"mark")
 
 
-#: What somebody else announces under a hold does not keep its holder from storing.
-changes_under_holds_unmarked: Final = _scripts_with("invalidate", b"mark .. '!'", b"mark")
-#: A hold of several is as good as one's own.
-shared_holds_stored_under: Final = _scripts_with("set", b"own and (mark ~= own or", b"own and (mark == false or")
+def shared_holds_stored_under(patch: pytest.MonkeyPatch) -> None:
+    """A hold of several is as good as one's own."""
+    edit(patch, "set", b"own and (mark ~= own or", b"own and (mark == false or")
 
 
 def clears_under_holds_ignored(patch: pytest.MonkeyPatch) -> None:

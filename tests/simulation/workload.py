@@ -348,13 +348,7 @@ class _Update(Running):
             checker.invalidated(process, key, server, self.versions[checker.encoded[key]])
 
     def fail(self, client: Client) -> None:
-        # It is owed, and until it is paid the process takes nothing from L2 for the key.
-        process = client.process
-        for key in self.operation.keys:
-            version = self.versions.get(process.checker.encoded[key])
-            if version is not None:
-                server = process.shards[process.tier.place(key)[0]].primary
-                process.checker.invalidated(process, key, server, version)
+        owed(self, client)
 
 
 class _HeldUpdate(_Update):
@@ -451,6 +445,16 @@ def change_source(running: Running, client: Client, keys: Iterable[str]) -> None
         version = checker.source[key] = checker.source.get(key, 0) + 1
         checker.changed_ns.setdefault(key, []).append(client.world.now)
         running.versions[checker.encoded[key]] = version
+
+
+def owed(running: Running, client: Client) -> None:
+    """What the source has become is announced, or owed; until that is paid the process takes nothing older."""
+    process = client.process
+    for key in running.operation.keys:
+        version = running.versions.get(process.checker.encoded[key])
+        if version is not None:
+            server = process.shards[process.tier.place(key)[0]].primary
+            process.checker.invalidated(process, key, server, version)
 
 
 def _called_by_the_simulation(key: Any) -> Any:

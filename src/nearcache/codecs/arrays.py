@@ -25,9 +25,9 @@ TAG_ARRAY, TAG_SCALAR = 24, 25
 
 _MAX_DIMENSIONS = 32
 _MAX_DTYPE_DEPTH = 16
-# Booleans, integers, floats, complex numbers, bytes, text, void; datetime64 and timedelta64 with their unit.
 #: Text and bytes of no length, which only scalars have.
 _EMPTY = frozenset({"<U0", ">U0", "|S0"})
+# Booleans, integers, floats, complex numbers, bytes, text, void; datetime64 and timedelta64 with their unit.
 _FORMAT = re.compile(r"[<>|](?:[biufcSUV][1-9][0-9]{0,9}|[mM]8(?:\[(?:[1-9][0-9]{0,9})?[A-Za-z]{1,7}\])?)")
 
 
