@@ -157,12 +157,13 @@ class Written:
         known = [(int(row["to_ns"]), self._changes.get(int(row["value"]))) for row in key.rows]
         reached = list(accumulate((-1 if change is None else change.last_ns for _, change in known), max))
         times = list(accumulate((at_ns for at_ns, _ in known), max))
-        dead = max((self._last(letter) for letter in key.letters), default=-1)
+        dead = self._dead(key)
         acknowledged = sorted((each for each in key.changes if each.end == r.OK), key=lambda each: each.called_ns)
         found: dict[int, Violation] = {}
         for flush in np.sort(self._flushes, order="from_ns"):
             count = int(np.searchsorted(times, int(flush["to_ns"]), "right"))
-            written = max(dead, reached[count - 1] if count else -1)
+            buried = (each.last_ns for each in dead if each.called_ns < flush["to_ns"])
+            written = max(reached[count - 1] if count else -1, *buried, -1)
             late = [
                 change
                 for change in acknowledged
@@ -175,9 +176,11 @@ class Written:
                 found.setdefault(int(change.record["value"]), Violation("W1", text, flush, shown))
         return list(found.values())
 
-    def _last(self, letter: np.void) -> int:
-        change = self._changes.get(int(letter["value"]))
-        return -1 if change is None else change.last_ns
+    def _dead(self, key: _Key) -> list[_Change]:
+        """Changes that have become dead letters, or may have, if letters were lost: earlier ones ended with them."""
+        found = [self._changes[value] for letter in key.letters if (value := int(letter["value"])) in self._changes]
+        poisoned = (each for each in key.changes if each.end != r.FAIL and is_poisoned(int(each.record["value"])))
+        return found + [each for each in poisoned if self._lossy(key, each.called_ns, NEVER)]
 
     def _until(self, change: _Change, flush: np.void) -> int:
         """Until when a loss excuses: dead letters are looked at after the faults."""

@@ -137,6 +137,20 @@ def test_dead_letter_stands_for_its_change_and_earlier_ones_only(story: Story) -
     assert story.accused() == ["W1"]
 
 
+def test_dead_letter_that_was_lost_may_have_taken_earlier_changes_with_it(story: Story) -> None:
+    """Of its key and its shard; and none that a flush before it has shown to be missing."""
+    story.change(0, 10)
+    story.change(5, 30, poisoned=True)
+    story.note(r.FLUSH, 100, 200)
+    assert story.accused(losses=(span(900, 910),)) == []
+    assert story.accused(losses=(span(900, 910, 1),)) == ["W1"]
+    late = Story()
+    late.change(0, 10)
+    late.note(r.FLUSH, 100, 200)
+    late.change(250, 260, poisoned=True)
+    assert late.accused(losses=(span(900, 910),)) == ["W1"]
+
+
 def test_loss_of_the_shard_excuses_what_was_changed_before_its_end(story: Story) -> None:
     """On that shard, and at that time; a letter may be lost at any later time."""
     story.change(0, 10)
