@@ -166,7 +166,10 @@ class Running:
         versions: For invalidations: which version of the source makes them necessary, by encoded key.
         incarnation: Which life of the process it belongs to.
         tier: What it began with.
+        unconfirmed: Scripts of whose changes it does not say whether a replica has them.
     """
+
+    unconfirmed: tuple[str, ...] = ()
 
     def __init__(self, client: Client, operation: Operation) -> None:
         process = client.process
