@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import random
@@ -35,6 +36,8 @@ _STALL_NS: Final = 100_000_000
 #: mostly sleeps does not.
 _STARVED_NS: Final = 10_000_000
 _JOIN_S: Final = 15.0
+#: Who has not ended so long after it should have tells where its threads are.
+_STUCK_S: Final = 40.0
 _CHILD_CALLS: Final = 150
 #: A forked child makes no more calls after the first of these; what is not over after the second hangs.
 _CHILD_ENOUGH_NS: Final = 4_000_000_000
@@ -239,6 +242,7 @@ class Worker:
                 self._conversation.say("quiet", hung=hung + self._reap())
             elif command["do"] == "final":
                 self._final()
+        faulthandler.dump_traceback_later(_STUCK_S)  # the conductor will kill it, and only it can say where it stood
         self._looking = False
         watch.join(_JOIN_S)
         if not any(thread.is_alive() for thread in threads):
