@@ -37,6 +37,7 @@ FOUND: Final = {
     30_003_208: "a shard that was left and had forgotten that kept a process from following for ever",
     40_000_944: "a shard that was left had been told as a replaced primary, and who knew of no other one stayed there",
     20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
+    100_000_305: "a load of what is of no greater age was joined by who came when its value was stored already",
 }
 
 #: Seed -> what the simulation itself took for a broken promise.
