@@ -21,7 +21,7 @@ from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
 from .leaving import Leaving
-from .records import Reader, Record, newest_of
+from .records import Reader, Record, newest_of, unreadable
 
 if TYPE_CHECKING:
     from ..loading import Tier
@@ -210,29 +210,24 @@ class Membership:
         found = []
         for name, reply in answers:
             values = reply.values[0] if isinstance(reply, Reply) else None
-            if isinstance(values, list) and values[0] is not None:
-                found.append(self._record(name, values))
+            record = self._record(name, values) if isinstance(values, list) and values[0] is not None else None
+            if record is not None:
+                found.append(record)
         return found
 
-    def _record(self, name: str, values: list[Any]) -> Record:
+    def _record(self, name: str, values: list[Any]) -> Record | None:
+        """Return what a lane has recorded; None if nobody can tell: its shard takes no part until that is mended."""
         text, content = values
+        if complaint := unreadable(name, self._tier.names[self.numbers[name]].lane_key, text):
+            self._complain(complaint)
+            return None
         ring = None
         try:
-            version_in(text)
             if content is not None:
-                ring = self._as_known(self._reader.ring(content))
+                ring = self._reader.ring(content).at(self._known)  # where this process was told they are
         except ValueError as error:
             self._complain(f"shard {name}: {error}")
         return Record(name, text, ring)
-
-    def _as_known(self, ring: Ring) -> Ring:
-        """Return a ring in which the shards that this process has been told of have the addresses it was told."""
-
-        def known(shards: Shards) -> Shards:
-            endpoints = tuple(self._known.get(each.name, each) for each in shards.endpoints)
-            return Shards(shards.strategy, endpoints, shards.placement)
-
-        return Ring(ring.version, known(ring.old), None if ring.new is None else known(ring.new))
 
     def _look(self) -> list[Record]:
         """Ask all lanes which list is in use."""
@@ -363,8 +358,10 @@ class Membership:
                 silent[name] = said
             elif said[0] == ring.text or (said[0] == ring.left and name not in staying):
                 self._agreed = True
+            elif (record := self._record(name, said)) is not None:
+                self._compare(ring, record)
             else:
-                self._compare(ring, Record(name, said[0], self._reader.readable(said[1])))
+                silent[name] = ShardError(name, f"it has recorded {said[0]!r}, which is no version of a list of shards")
         self._is_due = self._is_due or bool(silent)
         if strict:
             self._check_silent(ring, silent)

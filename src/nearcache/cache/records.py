@@ -79,3 +79,16 @@ def newest_of(records: Iterable[Record]) -> Record | None:
         return version_in(record.text)[0], record.ring is not None and record.text == record.ring.text
 
     return max(records, key=age, default=None)
+
+
+def unreadable(shard: str, lane_key: bytes, text: bytes | None) -> str:
+    """What people are to read where a lane's record names no version; empty: it names one."""
+    try:
+        version_in(text or b"")
+    except ValueError:
+        return (
+            f"shard {shard}: the field r of its lane record says {(text or b'')[:64]!r}, which is no version of a list "
+            "of shards. The shard refuses all changes, and nothing of it is served from memory. Remove the record (DEL "
+            f"{lane_key.decode()!r}), and it is made anew; what the shard holds of the namespace starts cold"
+        )
+    return ""
