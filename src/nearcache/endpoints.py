@@ -185,12 +185,17 @@ def _host(text: str, host: str, default: int) -> tuple[str, int]:
 
 
 def redact(text: str) -> str:
-    """Take out of a URL, however malformed, all that may be secret: what stands before an @, and values of options."""
+    """Take out of a URL, however malformed, all that may be secret.
+
+    That is what stands before an @, values of options, and what stands where a port should, if it cannot be a mistyped
+    one: whoever forgets the host leaves the password there.
+    """
     scheme, marker, rest = text.partition("://")
     if scheme not in SCHEMES:
         scheme, marker, rest = "", "", text
     _, at, location = rest.rpartition("@")
     location, question, query = location.partition("?")
+    location = re.sub(r"(^|,)([^:,/\[\]]*):(?![^:,/]{0,5}(?:[,/]|$))[^,/]+", r"\1\2:***", location)
     return scheme + marker + at.replace("@", "***@") + location + question + re.sub("=[^&]*", "=***", query)
 
 

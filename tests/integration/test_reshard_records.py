@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nearcache.errors import ReshardError, ServerReplyError, ShardError
+from nearcache.errors import ReshardError, ServerReplyError, ShardError, ShardUnavailableError
 from support.resharding import KEYS, Servers, change, freeze, lanes_live, step, version
 from support.waiting import wait_until
 
@@ -25,6 +25,37 @@ def test_record_that_a_failover_set_back_is_told_anew(servers: Servers, open_at:
         assert after != before
         server.hset(name, mapping={"c": before, "e": "1" * 16})  # as the new primary has it when it has been adopted
         wait_until(lambda: server.hget(name, "c") == after, what="the list is recorded again")
+
+
+@pytest.mark.parametrize("hindrance", ["busy", "unanswered"])
+def test_record_that_was_lost_is_told_anew_whatever_comes_between(
+    servers: Servers, open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, hindrance: str
+) -> None:
+    """The thread that is to do it may be about something else when it is asked; or what it asks is not answered."""
+    cache = open_at("ab", max_staleness=0.2)
+    lanes_live(cache)
+    name, real, failed = cache._tier.names[0].lane_key, cache._driver.execute, []
+
+    def execute(exchanges: Any, *arguments: Any) -> Any:
+        if failed or exchanges[0].commands[0][0] != b"HMGET":
+            return real(exchanges, *arguments)
+        failed.extend(exchanges)
+        return [ShardUnavailableError("a", "no answer", sent=True) for _ in exchanges]
+
+    with servers["a"].client() as server:
+        wait_until(lambda: server.hget(name, "c") is not None)
+        if hindrance == "busy":
+            freeze(cache)
+        else:
+            monkeypatch.setattr(cache._driver, "execute", execute)
+        server.delete(name)
+        wait_until(lambda: server.hget(name, "r") is not None, what="a heartbeat makes a record")
+        if hindrance == "busy":
+            epoch = int(server.hget(name, "e"), 16)
+            wait_until(lambda: cache._tier.lanes[0].epoch == epoch and not cache._upkeep._untold)
+            cache._membership._catching_up = False
+        wait_until(lambda: server.hget(name, "c") is not None, what="the list is recorded again")
+        assert failed or hindrance == "busy"
 
 
 @pytest.mark.parametrize("damage", ["x", "", "-1", None])

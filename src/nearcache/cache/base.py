@@ -334,10 +334,12 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         each, in this thread.
         """
         if time is None:
-            return super().expire()
+            return self._expire(None)
         if math.isnan(time):
             raise ValueError(f"time={time!r}: give an instant of time.monotonic(), in seconds, or None for now")
-        now_ns = NEVER_NS if time > _LATEST_S else round(max(time, 0.0) * 1e9)
+        return self._expire(NEVER_NS if time > _LATEST_S else round(max(time, 0.0) * 1e9))
+
+    def _expire(self, now_ns: int | None) -> list[tuple[K, V]]:
         return super().expire(now_ns)
 
     @classmethod

@@ -50,7 +50,7 @@ class Membership:
         self._script = load_script("ring")
         self._lock = threading.RLock()
         self._stopping = threading.Event()
-        self._catching_up = False
+        self._catching_up = self._is_due = False  # due: somebody wants it, and it has not been done since
         self._agreed = False
         self._complaint = ""
         self._leaving, self._clock = Leaving(tier.bound_ns, tier.most_lanes), tier.clock
@@ -79,6 +79,7 @@ class Membership:
 
     def outdated(self) -> None:
         """A lane does not say what this process does: find out, in a thread of its own. Cheap if that is under way."""
+        self._is_due = True
         self._begin(self._catch_up)
 
     def agree(self) -> None:
@@ -86,6 +87,8 @@ class Membership:
         self._agreed = True
         if self._leaving.is_due(self._clock()):
             self._begin(self._remind)
+        elif self._is_due:
+            self._begin(self._catch_up)
 
     def stop(self) -> None:
         """Take no further step."""
@@ -237,8 +240,11 @@ class Membership:
 
     def _look(self) -> list[Record]:
         """Ask all lanes which list is in use."""
-        names, exchanges = list(self.numbers), [self.question(number) for number in self.numbers.values()]
-        return self._records(zip(names, self._alive._driver.execute(exchanges), strict=True))
+        names, self._is_due = list(self.numbers), False
+        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in names])
+        if not all(isinstance(reply, Reply) and isinstance(reply.values[0], list) for reply in replies):
+            self._is_due = True
+        return self._records(zip(names, replies, strict=True))
 
     # -- following
 
@@ -365,6 +371,7 @@ class Membership:
                 self._compare(ring, record)
             else:
                 silent[name] = ShardError(name, f"it has recorded {said[0]!r}, which is no version of a list of shards")
+        self._is_due = self._is_due or bool(silent)
         if strict:
             self._check_silent(ring, silent)
 
