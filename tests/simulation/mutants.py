@@ -351,6 +351,7 @@ MUTANTS: Final = (
     Mutant("what is asleep grows no older", many.ages_kept_asleep, ("asleep",), "I18", _FULLER + 7, _YOUNG),
     Mutant("what was young stays young", many.young_for_ever, (), "I18", _FULLER + 2, _YOUNG),
     Mutant("a longer life is a younger age", many.touched_is_younger, (), "I18", _FULLER + 42, ("young_many", "touch")),
+    Mutant("what is being stored is waited for", many.joined_to_the_end, (), "I18", _FULLER + 41, ("young_load",)),
     Mutant("what others load is nothing", many.others_not_asked_again, (), "I1", _FULLER, ("load_many", "update")),
     Mutant(
         "tags of many are taken after the load",

@@ -27,7 +27,7 @@ from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
 from ..errors import DecodeError, LoadCycleError, ServerReplyError, ShardError
-from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
+from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange
 from .ages import read_young
@@ -226,7 +226,7 @@ def _load(
                 held = yield from read_young(tier, store, [wanted.name], limit_ns, {wanted.name: mine})
                 value = held.get(wanted.name, MISSING)
             else:
-                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
+                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine, strict=False))
         except ShardError:
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
@@ -364,6 +364,8 @@ def _fill(
         raise
     finally:
         tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
+    if is_young(mine.key):  # who asks from now on may find it stored longer ago
+        tier.loads.close(mine)
     if loaded is None:
         assert shown is not None
         return (yield from let_live(tier, store, op, encoded, given.token, given.generation, shown))
