@@ -203,13 +203,13 @@ class Membership:
         return ShardListError(self._namespace, shard, str(self.ring.old), theirs)
 
     def _records(self, answers: Iterable[tuple[str, Reply | ShardError]]) -> list[Record]:
-        """Return what the lanes that answered, and have a record, said."""
+        """Return what the lanes that answered, and have a record that can be read, said."""
         found = []
         for name, reply in answers:
             values = reply.values[0] if isinstance(reply, Reply) else None
             if isinstance(values, list) and values[0] is not None:
                 found.append(self._record(name, values))
-        return found
+        return [record for record in found if record.is_readable]
 
     def _record(self, name: str, values: list[Any]) -> Record:
         text, content = values

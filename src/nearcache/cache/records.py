@@ -51,6 +51,14 @@ class Record(NamedTuple):
     ring: Ring | None
 
     @property
+    def is_readable(self) -> bool:
+        """Whether it says a version at all: anybody who may write to the server can write here."""
+        try:
+            return version_in(self.text)[0] >= 0
+        except ValueError:
+            return False
+
+    @property
     def whole(self) -> Ring | None:
         """The ring, if it is the version's own, of a shard that stays or one that goes."""
         return self.ring if self.ring is not None and self.text in (self.ring.text, self.ring.left) else None
