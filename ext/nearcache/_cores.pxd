@@ -53,6 +53,17 @@ cdef extern from "nearcache/memory.h" nogil:
     void memory_free(void *block, size_t size)
 
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define MOST_CORES 32
+    #else
+    #define MOST_CORES 1
+    #endif
+    """
+    const uint32_t MOST_CORES
+
+
 cdef enum:
     EXPIRE_BATCH = 256       # entries that expire() removes before it lets others in
     ENTRIES_PER_CORE = 1024  # a store of fewer than two times as many has one core

@@ -18,8 +18,13 @@ from nearcache._locking cimport core_lock, core_unlock
 
 
 cdef extern from *:
+    """
+    #define owned(value) ((PyObject *)(value))
+    """
     bint likely(bint condition) noexcept nogil
     bint unlikely(bint condition) noexcept nogil
+    object owned(PyObject *value)  # a new reference, turned into an object
+    PyObject *lent "Py_NewRef"(object value)  # and back
 
 
 cdef extern from "Python.h":

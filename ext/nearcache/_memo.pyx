@@ -43,6 +43,7 @@ from nearcache._core cimport (
     order_touch,
 )
 from nearcache._cores cimport (
+    MOST_CORES,
     drop_everything,
     evict_any,
     first_wrong,
@@ -60,7 +61,7 @@ from nearcache._holding cimport (
 )
 from nearcache._local cimport bound, hit_at, hit_fast, read
 from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport PyASCIIObject, find_same, hash_of, hold, is_int, is_text, likely, unlikely
+from nearcache._lookup cimport PyASCIIObject, find_same, hash_of, hold, is_int, is_text, likely, owned, unlikely
 from nearcache._slots cimport (
     METHOD_FLAGS,
     PyType_Modified,
@@ -82,23 +83,18 @@ cdef extern from *:
     /* As in a store: many entries are spread over many cores, by bits of the hash that the tables do not depend on. */
     #define core_among(cores, hash) \\
         (&(cores)->core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((cores)->count - 1)])
-    #define MOST_CORES 32
     static PyMutex waiters_mutex;
     #define waiters_lock() PyMutex_Lock(&waiters_mutex)
     #define waiters_unlock() PyMutex_Unlock(&waiters_mutex)
     #else
     #define core_among(cores, hash) ((void)(hash), (cores)->core)
-    #define MOST_CORES 1
     #define waiters_lock() ((void)0)
     #define waiters_unlock() ((void)0)
     #endif
-    #define owned(value) ((PyObject *)(value))
     """
     core_t *core_among(cores_t *cores, int64_t hash) noexcept
-    object owned(PyObject *value)  # a new reference, turned into an object
     void waiters_lock() noexcept
     void waiters_unlock() noexcept
-    const uint32_t MOST_CORES
     const uint64_t NO_BOUND "UINT64_MAX"
 
 

@@ -6,7 +6,7 @@
 The algorithms are C (``ext/include/nearcache``) and explained in ``ext/README.md``. Cython lends them
 Python's notions of hash, equality and reference: ``_lookup.pxd`` finds, ``_holding.pxd`` counts references,
 ``_local.pxd`` reads and writes, ``_flights.pxd`` completes operations. This module is what Python sees of
-it.
+it, together with ``_keyed.pxd`` and ``_entrances.pxd``, which only stand apart to keep it in sight.
 
 Three rules keep it safe against keys and values that run code of their own:
 
@@ -27,14 +27,11 @@ from nearcache._core cimport (
     CAUSE_DROPPED,
     CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
-    cause_t,
     clock_now,
     clock_shorten,
     core_await,
     core_init,
-    core_is_valid,
     core_t,
-    entry_t,
     graveyard_init,
     graveyard_reserve,
     graveyard_t,
@@ -52,14 +49,13 @@ from nearcache._core cimport (
     op_is_storable,
     order_free_memory,
 )
-from nearcache._at_once cimport put_at_once, remove_at_once
 from nearcache._batches cimport add_result, hit_batch
 from nearcache._cores cimport (
+    MOST_CORES,
     adapt,
     collect,
     count_entries,
     drop_everything,
-    evict_any,
     first_wrong,
     fix_clock,
     forget_cores,
@@ -75,6 +71,7 @@ from nearcache._cores cimport (
     tend_all,
     traverse_cores,
 )
+from nearcache._entrances cimport patch_entrances
 from nearcache._flights cimport (
     abandon_op,
     apply_one,
@@ -86,16 +83,12 @@ from nearcache._flights cimport (
     suspect_at,
 )
 from nearcache._holding cimport bury, forget_entries, forget_pending, visit_t
+from nearcache._keyed cimport contains_hashed, held_key, put_local, read_object, read_or, remove_local, subscript_hashed
 from nearcache._lanes cimport depend_on, lane_at, lane_number, lanes_wanted
-from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, hit_at, hit_fast, put, read, remove
-from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport (
-    UNDECIDED, ask_hash, find_fast, find_same, hash_of, hold, known_hash, likely, unlikely,
-)
-from nearcache._slots cimport (
-    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, clear_t, contains_t, delete_t, found_t, method_def_t,
-    method_descr_t, method_t, give_method, put_once_t, rewrap, subscript_t, traverse_t, type_t,
-)
+from nearcache._local cimport bound, checked_size, checked_ttl, find_valid
+from nearcache._locking cimport core_unlock
+from nearcache._lookup cimport hash_of, hold, likely, owned, unlikely
+from nearcache._slots cimport clear_t, give_method, traverse_t, type_t
 
 
 cdef extern from "nearcache/memory.h" nogil:
@@ -106,95 +99,12 @@ cdef extern from "nearcache/memory.h" nogil:
 cdef extern from *:
     """
     #define NO_BOUND UINT64_MAX
-    #ifdef Py_GIL_DISABLED
-    #define MOST_CORES 32
-    #else
-    #define MOST_CORES 1
-    #endif
-    #define owned(value) ((PyObject *)(value))
     """
-    object owned(PyObject *value)  # a new reference, turned into an object
-    PyObject *lent "Py_NewRef"(object value)  # and back
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
-    const uint32_t MOST_CORES
     const uint64_t NO_BOUND
 
 
 cdef object NOTHING = object()  # what hit_dict cannot find in the store
-
-
-cdef inline object held_key(Store self, object key):
-    """The key under which the store holds what the caller calls ``key``."""
-    return key if self.keyfunc is None else self.keyfunc(key)
-
-
-cdef PyObject *read_object(Store self, object key) except? NULL:
-    """Read by the caller's key. A new reference, or NULL without an exception."""
-    cdef object held = held_key(self, key)
-    cdef int64_t hash = hash_of(<PyObject *>held)
-    return read(core_at(self, hash), <PyObject *>held, hash)
-
-
-cdef PyObject *subscript_hashed(Store self, object key, int64_t hash) except NULL:
-    """What ``self[key]`` is, where there is no ``keyfunc``. A new reference."""
-    cdef core_t *core = core_at(self, hash)
-    cdef bint absent = False
-    cdef PyObject *value = hit_fast(core, <PyObject *>key, hash, &absent)
-    if unlikely(value == NULL and not absent):
-        value = read(core, <PyObject *>key, hash)
-    return value if likely(value != NULL) else lent(self._missing(key))
-
-
-cdef bint contains_hashed(Store self, object key, object held, int64_t hash) except -1:
-    cdef core_t *core = core_at(self, hash)
-    cdef bint found = False
-    cdef uint32_t ref
-    core_lock(core)
-    ref = find_fast(&core.table, <PyObject *>held, hash)
-    if unlikely(ref == UNDECIDED):
-        core_unlock(core)
-        ref = find_valid(core, <PyObject *>held, hash)
-    if likely(ref != 0):
-        found = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
-    core_unlock(core)
-    return found or (self.hooked_in and bool(self._missing_in(key)))
-
-
-cdef object read_or(Store self, object key, object default):
-    """Read without a hook."""
-    cdef PyObject *value
-    cdef int64_t hash
-    cdef bint absent = False
-    if self.keyfunc is None:
-        hash = hash_of(<PyObject *>key)
-        value = hit_fast(core_at(self, hash), <PyObject *>key, hash, &absent)
-        if likely(value != NULL):
-            return owned(value)
-        if absent:
-            return default
-    value = read_object(self, key)
-    return owned(value) if value != NULL else default
-
-
-cdef int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_t size) except -1:
-    cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
-    cdef int64_t hash = hash_of(<PyObject *>held)
-    if unlikely(self.sizeof is not None):
-        size = checked_size("getsizeof", self.sizeof(value))
-    return put_hashed(self, <PyObject *>held, <PyObject *>value, hash, ttl_ns, size)
-
-
-cdef int put_hashed(Store self, PyObject *held, PyObject *value, int64_t hash, int64_t ttl_ns, uint64_t size) except -1:
-    cdef core_t *core = core_at(self, hash)
-    while unlikely(not put(core, held, value, hash, size, ttl_ns)):
-        evict_any(&self.cores, <uint32_t>(core - self.cores.core) + 1)
-    return 0
-
-
-cdef bint remove_local(Store self, object key, cause_t cause, bint *was_valid) except -1:
-    cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
-    cdef int64_t hash = hash_of(<PyObject *>held)
-    return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
 
 
 cdef core_t *opened_here(Store self, Op op) except NULL:
@@ -811,163 +721,5 @@ cdef int clear_store(PyObject *obj) noexcept:
 (<type_t *>Store).tp_as_sequence.sq_item = NULL
 (<type_t *>Store).tp_as_sequence.sq_ass_item = NULL
 
-# ``[]``: most hits are by the very object that is the key. Such a one is served by two small functions, the first
-# ending in a call of the second, so that finding has nothing to put aside. The rest goes through ``__getitem__``.
-cdef subscript_t subscript_in_full = (<type_t *>Store).tp_as_mapping.mp_subscript
-
-
-cdef PyObject *subscript_found(PyObject *obj, const entry_t *entry) noexcept:
-    cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
-    if unlikely(value == NULL):
-        return subscript_in_full(obj, entry.key)
-    return value
-
-
-cdef found_t subscript_entry = subscript_found  # called by address, so that the compiler keeps the two apart
-
-
-cdef PyObject *subscript_at_once(PyObject *obj, PyObject *key) noexcept:
-    cdef int64_t hash
-    cdef uint32_t ref
-    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
-        hash = known_hash(key)
-        if unlikely(hash == -1):
-            return subscript_other(obj, key)
-        ref = find_same(&(<Store>obj).core.table, key, hash)
-        if likely(ref != 0):
-            return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
-    return subscript_in_full(obj, key)
-
-
-cdef PyObject *subscript_asking(PyObject *obj, PyObject *key) except NULL:
-    """The same for a key that is neither str nor int, or was not hashed before."""
-    cdef int64_t hash = ask_hash(key)
-    cdef uint32_t ref = find_same(&(<Store>obj).core.table, key, hash)
-    if likely(ref != 0):
-        return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
-    return subscript_hashed(<Store>obj, <object>key, hash)
-
-
-cdef subscript_t subscript_other = <subscript_t>subscript_asking
-
-
-(<type_t *>Store).tp_as_mapping.mp_subscript = subscript_at_once
-rewrap(Store, "__getitem__", <void *>subscript_at_once)
-
-# ``in``, assignment and ``del`` likewise.
-cdef contains_t contains_in_full = (<type_t *>Store).tp_as_sequence.sq_contains
-cdef assign_t assign_in_full = (<type_t *>Store).tp_as_mapping.mp_ass_subscript
-
-
-cdef int contains_at_once(PyObject *obj, PyObject *key) except -1:
-    cdef core_t *core = &(<Store>obj).core
-    cdef int64_t hash
-    cdef uint32_t ref
-    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
-        hash = hash_of(key)
-        ref = find_same(&core.table, key, hash)
-        if likely(ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
-            return 1
-        return contains_hashed(<Store>obj, <object>key, <object>key, hash)
-    return contains_in_full(obj, key)
-
-
-cdef int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) noexcept:
-    cdef int64_t hash
-    cdef uint32_t ref
-    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None and (<Store>obj).sizeof is None):
-        hash = known_hash(key)
-        if likely(hash != -1):
-            if value == NULL:
-                return delete_entry(obj, key, hash)
-            ref = find_same(&(<Store>obj).core.table, key, hash)
-            if ref != 0:
-                return assign_entry(obj, key, value, ref, hash)
-            return assign_new(obj, key, value, 0, hash)
-    return assign_in_full(obj, key, value)
-
-
-cdef int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
-    if likely(put_at_once(&(<Store>obj).core, ref, value, (<Store>obj).ttl_ns)):
-        return 0
-    return assign_new(obj, key, value, 0, hash)
-
-
-cdef int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
-    cdef int done = put_once(&(<Store>obj).core, key, value, hash, 0, (<Store>obj).ttl_ns)
-    if likely(done == 1):
-        return 0
-    return -1 if done < 0 else assign_in_full(obj, key, value)
-
-
-cdef int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexcept:
-    return 0 if likely(remove_at_once(&(<Store>obj).core, key, hash)) else assign_in_full(obj, key, NULL)
-
-
-cdef put_once_t put_once = <put_once_t>put
-cdef assign_found_t assign_entry = assign_found
-cdef assign_found_t assign_new = assign_hashed
-cdef delete_t delete_entry = delete_hashed
-
-
-(<type_t *>Store).tp_as_sequence.sq_contains = <contains_t>contains_at_once
-rewrap(Store, "__contains__", <void *>contains_at_once)
-(<type_t *>Store).tp_as_mapping.mp_ass_subscript = assign_at_once
-rewrap(Store, "__setitem__", <void *>assign_at_once)
-rewrap(Store, "__delitem__", <void *>assign_at_once)
-
-# ``get``: to unpack the arguments as Cython does costs half as much as a hit. So a hit is tried first.
-cdef method_def_t *get_def = (<method_descr_t *><PyObject *>Store.get).d_method
-cdef method_t get_in_full = NULL
-
-
-cdef PyObject *get_found(PyObject *obj, const entry_t *entry) noexcept:
-    cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
-    if unlikely(value == NULL):
-        return get_in_full(obj, <PyObject *const *>&entry.key, 1, NULL)  # read once, before anything else
-    return value
-
-
-cdef PyObject *get_at_once(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) noexcept:
-    cdef int64_t hash
-    cdef uint32_t ref
-    if likely(MOST_CORES == 1 and count == 1 and names == NULL and (<Store>obj).keyfunc is None):
-        hash = known_hash(args[0])
-        ref = find_same(&(<Store>obj).core.table, args[0], hash) if likely(hash != -1) else 0
-        if likely(ref != 0):
-            return get_entry(obj, &(<Store>obj).core.table.slab[ref])
-    return get_otherwise(obj, args, count, names)
-
-
-cdef PyObject *get_farther(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) except NULL:
-    cdef PyObject *value
-    cdef int64_t hash
-    cdef bint absent = False
-    if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
-        hash = hash_of(args[0])
-        value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
-        if likely(value != NULL):
-            return value
-        if absent:
-            return get_absent(obj, args[0], args[1] if count == 2 else <PyObject *>None)
-    return get_in_full(obj, args, count, names)
-
-
-cdef found_t get_entry = get_found  # called last, and by address, as subscript_entry is
-cdef method_t get_otherwise = <method_t>get_farther
-
-
-cdef PyObject *get_absent(PyObject *obj, PyObject *key, PyObject *default) except NULL:
-    """What ``get`` returns for a key that is certainly absent, which has been counted. A new reference."""
-    cdef object result = <object>default
-    if (<Store>obj).hooked_get:
-        result = (<object>obj)._missing_get(<object>key, result)
-    hold(<PyObject *>result)
-    return <PyObject *>result
-
-
-if get_def.ml_flags == METH_FASTCALL | METH_KEYWORDS:
-    get_in_full = <method_t>get_def.ml_meth
-    get_def.ml_meth = <void *>get_at_once
-
+patch_entrances(Store)
 clock_shorten()

@@ -230,3 +230,31 @@ def test_workers_end_when_nothing_is_left_and_refuse_when_closed() -> None:
             assert not thread.is_alive()
     workers.close()
     assert not workers.submit(done.release)
+
+
+def test_expire_returns_old_values_when_they_are_gone_and_only_then() -> None:
+    """A value past its soft end is there all the same; at its end it is given once, however many stores had it."""
+    with nearcache.open("memory://", ttl=100, soft_ttl=0.1, maxsize=10) as cache:
+        cache["old"] = 1
+        cache.set("lasting", 2, ttl=1000)
+        cache.set("endless", 3, ttl=None)
+        now = time.monotonic()
+        assert cache.expire(now + 20) == []
+        assert cache.get_many(["old", "lasting", "endless"]) == {"old": 1, "lasting": 2, "endless": 3}
+        assert cache.expire(now + 101) == [("old", 1)]
+        assert cache.expire(now + 101) == []
+        assert cache.get("old") is None
+        assert len(cache._old) == 1
+        cache["both"] = 4
+        assert sorted(cache.expire(math.inf)) == [("both", 4), ("lasting", 2)]
+        assert len(cache._old) == 0
+
+
+def test_expire_reclaims_what_was_remembered_of_absent_keys() -> None:
+    """It was no value, so it is not given; but its place is."""
+    with nearcache.open("memory://", negative_ttl=10, loader=lambda _: nearcache.ABSENT) as cache:
+        with pytest.raises(KeyError):
+            cache["gone"]
+        assert len(cache._old) == 1
+        assert cache.expire(time.monotonic() + 11) == []
+        assert len(cache._old) == 0

@@ -104,34 +104,6 @@ def test_overwriting_alone_gives_the_memory_of_a_burst_back() -> None:
     store.check_invariants()
 
 
-def test_terms_of_an_entry_that_the_collector_takes_away_are_whole() -> None:
-    """To make a tuple may run the collector, and with it code that empties the store."""
-    store = local_store()
-
-    class Last:
-        def __init__(self) -> None:
-            self.me = self
-
-        def __del__(self) -> None:
-            store.drop_all()
-
-    store["k"] = 1
-    whole = store.terms("k")
-    gc.collect()
-    thresholds = gc.get_threshold()
-    seen = set()
-    try:
-        for turn in range(60):
-            store["k"] = 1
-            Last()
-            gc.set_threshold(1 + turn % 6)
-            seen.add(store.terms("k"))
-            gc.set_threshold(*thresholds)
-    finally:
-        gc.set_threshold(*thresholds)
-    assert seen <= {whole, None}
-
-
 def test_listener_that_belongs_to_a_dead_cycle_is_not_called() -> None:
     """A store that is collected together with its listener tells it nothing."""
     told: list[Any] = []

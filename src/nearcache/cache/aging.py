@@ -183,6 +183,18 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.drop_all(invalidated=invalidated)
         return super().drop_all(invalidated=invalidated)
 
+    def _expire(self, now_ns: int | None) -> list[tuple[K, V]]:
+        """What is merely old is there all the same: a value has gone when neither store has it."""
+        left = dict(super()._expire(now_ns))
+        for name, value in self._old.expire(now_ns):
+            left.pop(name, None)
+            if not isinstance(value, Absent):
+                left[name] = value
+        gone = {name: value for name, value in left.items() if name not in self._old}
+        for name in gone:
+            self._births.drop(name)
+        return list(gone.items())
+
     def open(self, op: Op) -> None:
         """See :class:`Store`."""
         super().open(op)

@@ -262,7 +262,8 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         Raises:
             ValueError: ``seconds`` or ``linger`` is out of range.
             ShardUnavailableError, BulkError: At the beginning: do not commit. At the end: the invalidation is not
-                known to be done; it is owed.
+                known to be done; it is owed. With ``on_error="queue"`` neither is raised: the block is entered, keys
+                of a shard that is away are not on hold, and both invalidations are owed.
         Cost: two round trips per shard.
         """
         raise NotImplementedError
@@ -328,10 +329,12 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         each, in this thread.
         """
         if time is None:
-            return super().expire()
+            return self._expire(None)
         if math.isnan(time):
             raise ValueError(f"time={time!r}: give an instant of time.monotonic(), in seconds, or None for now")
-        now_ns = NEVER_NS if time > _LATEST_S else round(max(time, 0.0) * 1e9)
+        return self._expire(NEVER_NS if time > _LATEST_S else round(max(time, 0.0) * 1e9))
+
+    def _expire(self, now_ns: int | None) -> list[tuple[K, V]]:
         return super().expire(now_ns)
 
     @classmethod

@@ -226,7 +226,7 @@ def _load(
                 held = yield from read_young(tier, store, [wanted.name], limit_ns, {wanted.name: mine})
                 value = held.get(wanted.name, MISSING)
             else:
-                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
+                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine, strict=False))
         except ShardError:
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:

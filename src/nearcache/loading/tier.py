@@ -391,6 +391,11 @@ class Tier(Versions):
         with self.lock:
             self.journals[lane].forked(epoch, ends)
 
+    def reclaim(self, lane: int) -> None:
+        """The lane is still in its epoch: owe again what another one has taken."""
+        with self.lock:
+            self.journals[lane].reclaim()
+
     def sample(self, name: Any) -> None:
         """A key has been read from L2, or written: L1 may serve it from now on."""
         if self.sampler is not None:

@@ -137,7 +137,7 @@ class Versions:
         """What to raise of an answer that holds what no script writes. Whether anything was done is not known."""
         record = self.names[lane].lane_key.decode(errors="replace")
         return ServerReplyError(
-            self.shard_names[lane], f"NCDAMAGED {record} holds what no script writes; without it the shard starts cold"
+            self.shard_names[lane], f"NCRECORD {record} holds what no script writes"
         )
 
     def under(self, ring: Ring, numbers: dict[str, int]) -> Self:

@@ -1,0 +1,228 @@
+"""What ``[]``, ``in``, assignment, ``del`` and ``get`` enter: a short way, before what Cython has made of the methods.
+
+Most hits are by the very object that is the key. Such a one is served by two small functions, the first ending in a
+call of the second, so that finding has nothing to put aside. The rest goes through the methods.
+
+All of it is part of ``_store.pyx``, and nobody else's.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from nearcache._at_once cimport put_at_once, remove_at_once
+from nearcache._core cimport clock_now, core_is_valid, core_t, entry_t
+from nearcache._cores cimport MOST_CORES
+from nearcache._keyed cimport contains_hashed, subscript_hashed
+from nearcache._local cimport hit_at, hit_fast, put
+from nearcache._lookup cimport ask_hash, find_same, hash_of, hold, known_hash, likely, unlikely
+from nearcache._slots cimport (
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, contains_t, delete_t, found_t, method_def_t, method_descr_t,
+    method_t, put_once_t, rewrap, subscript_t, type_t,
+)
+from nearcache._store cimport Store, core_at
+
+
+cdef extern from *:
+    """
+    #include "nearcache/core.h"
+    /* What Cython has made: ways for everything. */
+    static binaryfunc subscript_in_full;
+    static objobjproc contains_in_full;
+    static objobjargproc assign_in_full;
+    static PyObject *(*get_in_full)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+    /* What is called by address, so that the compiler keeps it apart from its caller. */
+    static binaryfunc subscript_other;
+    static PyObject *(*subscript_entry)(PyObject *, const entry_t *);
+    static int (*put_once)(core_t *, PyObject *, PyObject *, int64_t, uint64_t, int64_t);
+    static int (*assign_entry)(PyObject *, PyObject *, PyObject *, uint32_t, int64_t);
+    static int (*assign_new)(PyObject *, PyObject *, PyObject *, uint32_t, int64_t);
+    static int (*delete_entry)(PyObject *, PyObject *, int64_t);
+    static PyObject *(*get_entry)(PyObject *, const entry_t *);
+    static PyObject *(*get_otherwise)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+    """
+    subscript_t subscript_in_full
+    contains_t contains_in_full
+    assign_t assign_in_full
+    method_t get_in_full
+    subscript_t subscript_other
+    found_t subscript_entry
+    put_once_t put_once
+    assign_found_t assign_entry
+    assign_found_t assign_new
+    delete_t delete_entry
+    found_t get_entry
+    method_t get_otherwise
+
+
+# -- [] --------------------------------------------------------------------------------------------------------
+
+
+cdef inline PyObject *subscript_found(PyObject *obj, const entry_t *entry) noexcept:
+    cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
+    if unlikely(value == NULL):
+        return subscript_in_full(obj, entry.key)
+    return value
+
+
+cdef inline PyObject *subscript_at_once(PyObject *obj, PyObject *key) noexcept:
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
+        hash = known_hash(key)
+        if unlikely(hash == -1):
+            return subscript_other(obj, key)
+        ref = find_same(&(<Store>obj).core.table, key, hash)
+        if likely(ref != 0):
+            return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
+    return subscript_in_full(obj, key)
+
+
+cdef inline PyObject *subscript_asking(PyObject *obj, PyObject *key) except NULL:
+    """The same for a key that is neither str nor int, or was not hashed before."""
+    cdef int64_t hash = ask_hash(key)
+    cdef uint32_t ref = find_same(&(<Store>obj).core.table, key, hash)
+    if likely(ref != 0):
+        return subscript_entry(obj, &(<Store>obj).core.table.slab[ref])
+    return subscript_hashed(<Store>obj, <object>key, hash)
+
+
+# -- in, assignment, del ------------------------------------------------------------------------------------------
+
+
+cdef inline int contains_at_once(PyObject *obj, PyObject *key) except -1:
+    cdef core_t *core = &(<Store>obj).core
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
+        hash = hash_of(key)
+        ref = find_same(&core.table, key, hash)
+        if likely(ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
+            return 1
+        return contains_hashed(<Store>obj, <object>key, <object>key, hash)
+    return contains_in_full(obj, key)
+
+
+cdef inline int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) noexcept:
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None and (<Store>obj).sizeof is None):
+        hash = known_hash(key)
+        if likely(hash != -1):
+            if value == NULL:
+                return delete_entry(obj, key, hash)
+            ref = find_same(&(<Store>obj).core.table, key, hash)
+            if ref != 0:
+                return assign_entry(obj, key, value, ref, hash)
+            return assign_new(obj, key, value, 0, hash)
+    return assign_in_full(obj, key, value)
+
+
+cdef inline int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+    if likely(put_at_once(&(<Store>obj).core, ref, value, (<Store>obj).ttl_ns)):
+        return 0
+    return assign_new(obj, key, value, 0, hash)
+
+
+cdef inline int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+    cdef int done = put_once(&(<Store>obj).core, key, value, hash, 0, (<Store>obj).ttl_ns)
+    if likely(done == 1):
+        return 0
+    return -1 if done < 0 else assign_in_full(obj, key, value)
+
+
+cdef inline int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexcept:
+    return 0 if likely(remove_at_once(&(<Store>obj).core, key, hash)) else assign_in_full(obj, key, NULL)
+
+
+# -- get: to unpack the arguments as Cython does costs half as much as a hit, so a hit is tried first -----------------
+
+
+cdef inline PyObject *get_found(PyObject *obj, const entry_t *entry) noexcept:
+    cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
+    if unlikely(value == NULL):
+        return get_in_full(obj, <PyObject *const *>&entry.key, 1, NULL)  # read once, before anything else
+    return value
+
+
+cdef inline PyObject *get_at_once(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) noexcept:
+    cdef int64_t hash
+    cdef uint32_t ref
+    if likely(MOST_CORES == 1 and count == 1 and names == NULL and (<Store>obj).keyfunc is None):
+        hash = known_hash(args[0])
+        ref = find_same(&(<Store>obj).core.table, args[0], hash) if likely(hash != -1) else 0
+        if likely(ref != 0):
+            return get_entry(obj, &(<Store>obj).core.table.slab[ref])
+    return get_otherwise(obj, args, count, names)
+
+
+cdef inline PyObject *get_farther(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) except NULL:
+    cdef PyObject *value
+    cdef int64_t hash
+    cdef bint absent = False
+    if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
+        hash = hash_of(args[0])
+        value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
+        if likely(value != NULL):
+            return value
+        if absent:
+            return get_absent(obj, args[0], args[1] if count == 2 else <PyObject *>None)
+    return get_in_full(obj, args, count, names)
+
+
+cdef inline PyObject *get_absent(PyObject *obj, PyObject *key, PyObject *default) except NULL:
+    """What ``get`` returns for a key that is certainly absent, which has been counted. A new reference."""
+    cdef object result = <object>default
+    if (<Store>obj).hooked_get:
+        result = (<object>obj)._missing_get(<object>key, result)
+    hold(<PyObject *>result)
+    return <PyObject *>result
+
+
+# -- putting them in place, before anybody derives a class --------------------------------------------------------
+
+
+cdef inline int patch_subscript(type_t *store, object cls) except -1:
+    global subscript_in_full, subscript_other, subscript_entry
+    subscript_in_full = store.tp_as_mapping.mp_subscript
+    subscript_other = <subscript_t>subscript_asking
+    subscript_entry = subscript_found
+    store.tp_as_mapping.mp_subscript = subscript_at_once
+    return rewrap(cls, "__getitem__", <void *>subscript_at_once)
+
+
+cdef inline int patch_contains(type_t *store, object cls) except -1:
+    global contains_in_full
+    contains_in_full = store.tp_as_sequence.sq_contains
+    store.tp_as_sequence.sq_contains = <contains_t>contains_at_once
+    return rewrap(cls, "__contains__", <void *>contains_at_once)
+
+
+cdef inline int patch_assign(type_t *store, object cls) except -1:
+    global assign_in_full, put_once, assign_entry, assign_new, delete_entry
+    assign_in_full = store.tp_as_mapping.mp_ass_subscript
+    put_once = <put_once_t>put
+    assign_entry = assign_found
+    assign_new = assign_hashed
+    delete_entry = delete_hashed
+    store.tp_as_mapping.mp_ass_subscript = assign_at_once
+    rewrap(cls, "__setitem__", <void *>assign_at_once)
+    return rewrap(cls, "__delitem__", <void *>assign_at_once)
+
+
+cdef inline int patch_get(object method) except -1:
+    global get_in_full, get_entry, get_otherwise
+    cdef method_def_t *definition = (<method_descr_t *><PyObject *>method).d_method
+    if definition.ml_flags == METH_FASTCALL | METH_KEYWORDS:
+        get_in_full = <method_t>definition.ml_meth
+        get_entry = get_found
+        get_otherwise = <method_t>get_farther
+        definition.ml_meth = <void *>get_at_once
+    return 0
+
+
+cdef inline int patch_entrances(object cls) except -1:
+    """Give ``Store`` the entrances above."""
+    patch_subscript(<type_t *><PyObject *>cls, cls)
+    patch_contains(<type_t *><PyObject *>cls, cls)
+    patch_assign(<type_t *><PyObject *>cls, cls)
+    return patch_get(cls.get)

@@ -1,0 +1,90 @@
+"""What a store does by its caller's key: ``keyfunc`` applied, the hash had, the core chosen, the hooks called.
+
+All of it is part of ``_store.pyx``, and nobody else's.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from nearcache._core cimport cause_t, clock_now, core_is_valid, core_t
+from nearcache._cores cimport evict_any
+from nearcache._local cimport checked_size, find_valid, hit_fast, put, read, remove
+from nearcache._locking cimport core_lock, core_unlock
+from nearcache._lookup cimport UNDECIDED, find_fast, hash_of, lent, likely, owned, unlikely
+from nearcache._store cimport Store, core_at
+
+
+cdef inline object held_key(Store self, object key):
+    """The key under which the store holds what the caller calls ``key``."""
+    return key if self.keyfunc is None else self.keyfunc(key)
+
+
+cdef inline PyObject *read_object(Store self, object key) except? NULL:
+    """Read by the caller's key. A new reference, or NULL without an exception."""
+    cdef object held = held_key(self, key)
+    cdef int64_t hash = hash_of(<PyObject *>held)
+    return read(core_at(self, hash), <PyObject *>held, hash)
+
+
+cdef inline PyObject *subscript_hashed(Store self, object key, int64_t hash) except NULL:
+    """What ``self[key]`` is, where there is no ``keyfunc``. A new reference."""
+    cdef core_t *core = core_at(self, hash)
+    cdef bint absent = False
+    cdef PyObject *value = hit_fast(core, <PyObject *>key, hash, &absent)
+    if unlikely(value == NULL and not absent):
+        value = read(core, <PyObject *>key, hash)
+    return value if likely(value != NULL) else lent(self._missing(key))
+
+
+cdef inline bint contains_hashed(Store self, object key, object held, int64_t hash) except -1:
+    cdef core_t *core = core_at(self, hash)
+    cdef bint found = False
+    cdef uint32_t ref
+    core_lock(core)
+    ref = find_fast(&core.table, <PyObject *>held, hash)
+    if unlikely(ref == UNDECIDED):
+        core_unlock(core)
+        ref = find_valid(core, <PyObject *>held, hash)
+    if likely(ref != 0):
+        found = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
+    core_unlock(core)
+    return found or (self.hooked_in and bool(self._missing_in(key)))
+
+
+cdef inline object read_or(Store self, object key, object default):
+    """Read without a hook."""
+    cdef PyObject *value
+    cdef int64_t hash
+    cdef bint absent = False
+    if self.keyfunc is None:
+        hash = hash_of(<PyObject *>key)
+        value = hit_fast(core_at(self, hash), <PyObject *>key, hash, &absent)
+        if likely(value != NULL):
+            return owned(value)
+        if absent:
+            return default
+    value = read_object(self, key)
+    return owned(value) if value != NULL else default
+
+
+cdef inline int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_t size) except -1:
+    cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
+    cdef int64_t hash = hash_of(<PyObject *>held)
+    if unlikely(self.sizeof is not None):
+        size = checked_size("getsizeof", self.sizeof(value))
+    return put_hashed(self, <PyObject *>held, <PyObject *>value, hash, ttl_ns, size)
+
+
+cdef inline int put_hashed(
+    Store self, PyObject *held, PyObject *value, int64_t hash, int64_t ttl_ns, uint64_t size
+) except -1:
+    cdef core_t *core = core_at(self, hash)
+    while unlikely(not put(core, held, value, hash, size, ttl_ns)):
+        evict_any(&self.cores, <uint32_t>(core - self.cores.core) + 1)
+    return 0
+
+
+cdef inline bint remove_local(Store self, object key, cause_t cause, bint *was_valid) except -1:
+    cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
+    cdef int64_t hash = hash_of(<PyObject *>held)
+    return remove(core_at(self, hash), <PyObject *>held, hash, cause, was_valid)
