@@ -136,9 +136,7 @@ class Versions:
     def damaged(self, lane: int) -> ServerReplyError:
         """What to raise of an answer that holds what no script writes. Whether anything was done is not known."""
         record = self.names[lane].lane_key.decode(errors="replace")
-        return ServerReplyError(
-            self.shard_names[lane], f"NCRECORD {record} holds what no script writes"
-        )
+        return ServerReplyError(self.shard_names[lane], f"NCRECORD {record} holds what no script writes")
 
     def under(self, ring: Ring, numbers: dict[str, int]) -> Self:
         """Return the tier of another version, which is in use from now on.
