@@ -32,6 +32,7 @@ from nearcache._core cimport (
     core_await,
     core_init,
     core_t,
+    entry_t,
     graveyard_init,
     graveyard_reserve,
     graveyard_t,

@@ -18,6 +18,7 @@ with different lists: ``4-156fd55e648d679c``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -160,6 +161,14 @@ class Ring:
         """Return the step before, of the change that is under way."""
         assert self.new is not None
         return Ring(self.version - 1, self.old, self.new if self.step > 1 else None)
+
+    def at(self, known: Mapping[str, Endpoint]) -> Ring:
+        """Return the same ring, with these addresses of shards that are known by their names."""
+
+        def placed(shards: Shards) -> Shards:
+            return replace(shards, endpoints=tuple(known.get(each.name, each) for each in shards.endpoints))
+
+        return replace(self, old=placed(self.old), new=None if self.new is None else placed(self.new))
 
     def before(self) -> bytes:
         """Return the text of the step before, where it follows from this one; empty: it does not."""

@@ -224,19 +224,10 @@ class Membership:
         ring = None
         try:
             if content is not None:
-                ring = self._as_known(self._reader.ring(content))
+                ring = self._reader.ring(content).at(self._known)  # where this process was told they are
         except ValueError as error:
             self._complain(f"shard {name}: {error}")
         return Record(name, text, ring)
-
-    def _as_known(self, ring: Ring) -> Ring:
-        """Return a ring in which the shards that this process has been told of have the addresses it was told."""
-
-        def known(shards: Shards) -> Shards:
-            endpoints = tuple(self._known.get(each.name, each) for each in shards.endpoints)
-            return Shards(shards.strategy, endpoints, shards.placement)
-
-        return Ring(ring.version, known(ring.old), None if ring.new is None else known(ring.new))
 
     def _look(self) -> list[Record]:
         """Ask all lanes which list is in use."""
