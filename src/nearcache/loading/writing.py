@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from .._putting import Put, Said, said
+from .._putting import Put, Said
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
@@ -132,7 +132,7 @@ def _write(
         commands = _sealed(tier, op.lane, encoded, letter, op.wid, generation, life, mode, way)
         if way.room is None:
             reply = answer((yield [Exchange(op.lane, commands)])[0])
-            heard, identity = said(reply.values[-1]), reply.identity
+            heard, identity = tier.said(op.lane, reply.values[-1]), reply.identity
         else:
             heard, identity = yield from put(tier, op.lane, commands, way)
         if heard.status == STORED:
