@@ -160,7 +160,10 @@ def _keep(
     """It is in the server: let L1 keep it."""
     ttl_ms, soft_ms = life
     under = letter.under if isinstance(letter, _Letter) else None
-    deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+    if soft_ms or tier.freshness.beta:
+        deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+    else:  # nearly every value
+        deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
     if tier.sampler is not None:
         tier.sample(op.key)
     store.finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)
