@@ -26,7 +26,7 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
     does not answer within the time is made suspect, so that each entry is looked at in L2 before it is served again.
     All are asked before any is waited for.
     Of a token that was made under another version of the list of shards nothing is known but its age: all lanes are
-    asked then.
+    asked then. Copies of a shard that is out are not served after this, for it cannot be asked how old they are.
 
     Raises:
         ValueError: It is no token, or one of another set of shards.
@@ -52,6 +52,9 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
         reached = yield Await(signal, max(0.0, (deadline_ns - tier.clock()) / 1e9))
         if not reached:
             tier.suspect(store, lane)
+    if tier.stale is not None:  # what a lost connection has left behind may be older
+        for place in positions:
+            tier.stale.forget(lanes[place])
 
 
 def in_order(tier: Tier) -> list[int]:
