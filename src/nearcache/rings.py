@@ -209,7 +209,10 @@ def version_in(text: bytes) -> tuple[int, bytes]:
         ValueError: It is no such text.
     """
     version, _, fingerprint = text.partition(b"-")
-    return int(version), fingerprint
+    try:
+        return int(version), fingerprint
+    except ValueError:
+        raise ValueError(f"not a version of the list of shards: {text!r:.100}") from None
 
 
 def admits(mine: bytes, seen: bytes) -> bool:

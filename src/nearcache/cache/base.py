@@ -8,6 +8,7 @@ from collections.abc import (
     Coroutine,
     ItemsView,
     Iterable,
+    Iterator,
     KeysView,
     Mapping,
     MutableMapping,
@@ -266,6 +267,10 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
                 of a shard that is away are not on hold, and both invalidations are owed.
         Cost: two round trips per shard.
         """
+        raise NotImplementedError
+
+    def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:
+        """Walk through keys, among them all those of a view. See :meth:`scan`."""
         raise NotImplementedError
 
     def token(self) -> str:

@@ -99,8 +99,12 @@ def _answer(reply: Reply | Exception) -> Reply | Exception:
 
 
 def _epoch_in(reply: Reply) -> int:
+    """Return the epoch that was written to; -1: what stands there is none, so that no lane is followed there."""
     epoch: Any = reply.values[0][3]
-    return int(epoch, 16)
+    try:
+        return int(epoch, 16)
+    except (TypeError, ValueError):
+        return -1
 
 
 def _fence(tier: Tier, listener: Listener, answers: Sequence[tuple[int, Reply]]) -> list[threading.Event]:

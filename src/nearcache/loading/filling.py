@@ -295,14 +295,15 @@ def _lease(
         reply = answer((yield [Exchange(lane, [lease_command(tier, lane, encoded, mode)])])[0])
         status, generation, *rest = reply.values[0]
         if int(status) == 0:
-            return _Answer(token=rest[0], generation=int(generation, 16))
+            return _Answer(token=rest[0], generation=tier.generation(generation))
         if int(status) == 2:
             return _Answer(wait_ms=max(1, int(rest[0])))
         if int(status) == 4:
             return _Answer(value=waiting_value(tier, encoded, rest[0]))
         if int(status) != 1:
             return _Answer()
-        found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        current = tier.generation(generation)
+        found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), current, start_ns)
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over

@@ -282,8 +282,13 @@ class Tier(Versions):
             since: The journal's serial (:meth:`serial`) before the change was sent.
         Returns:
             Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
+        Raises:
+            ServerReplyError: These are no numbers: see :meth:`damaged`.
         """
-        place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
+        try:
+            place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
+        except (TypeError, ValueError) as error:
+            raise self.damaged(lane) from error
         if self.observed is not None:
             self.observed.observe(lane, place)
         with self.lock:

@@ -52,8 +52,8 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
         reached = yield Await(signal, max(0.0, (deadline_ns - tier.clock()) / 1e9))
         if not reached:
             tier.suspect(store, lane)
-    if tier.stale is not None:
-        for place in positions:  # what a lost connection has left behind may be older
+    if tier.stale is not None:  # what a lost connection has left behind may be older
+        for place in positions:
             tier.stale.forget(lanes[place])
 
 
