@@ -136,9 +136,8 @@ def _open_late(patch: pytest.MonkeyPatch) -> None:
 
     real = reading._fetch
 
-    def fetch(tier: Tier, store: Any, op: Any, lane: int, encoded: bytes, flight: Any) -> Any:
-        steps = real(tier, _Late(store, op), op, lane, encoded, flight)
-        return (yield from steps)
+    def fetch(tier: Tier, store: Any, op: Any, *arguments: Any, **keywords: Any) -> Any:
+        return (yield from real(tier, _Late(store, op), op, *arguments, **keywords))
 
     patch.setattr(reading, "_fetch", fetch)
 
