@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint32_t
 from nearcache._core cimport (
     clock_deadline,
     clock_now,
+    core_ask,
     core_is_valid,
     core_overwrite,
     core_t,
@@ -48,7 +49,10 @@ cdef inline bint remove_at_once(core_t *core, PyObject *key, int64_t hash) noexc
     cdef uint32_t at = tag
     cdef uint32_t ref = index_next(&t.index, tag, &at)
     cdef PyObject *old_value
-    if unlikely(ref == 0 or t.slab[ref].key != key or is_watched(core)):
+    if unlikely(ref == 0):
+        return False
+    core_ask(core, ref)
+    if unlikely(t.slab[ref].key != key or is_watched(core)):
         return False
     if unlikely(not core_is_valid(core, &t.slab[ref], clock_now(&core.source))):
         return False

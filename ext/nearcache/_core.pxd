@@ -207,6 +207,7 @@ cdef extern from "nearcache/core.h" nogil:
     bint core_is_sparse(const core_t *core)
     bint core_give_back(core_t *core)
     void core_take_out(core_t *core, uint32_t ref, int is_evicted)
+    void core_ask(const core_t *core, uint32_t ref)
     void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
     void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
     uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)

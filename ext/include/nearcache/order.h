@@ -4,8 +4,8 @@
  *
  * A hit does not move its entry. It notes the entry's ref in a ring that fits into the first-level cache, and the
  * notes are carried out in order, all at once, before anybody looks at the order or changes it, and when the ring is
- * full. The order is exact all the same, but the memory that moving needs (three links, all over the place in a large
- * cache) is fetched for many moves at a time, instead of having each hit wait for its own.
+ * full. The order is exact all the same, but no hit waits for the memory that moving needs, three links all over the
+ * place in a large cache: the entry's own are asked for with the note, its neighbours' some notes ahead.
  */
 #ifndef NEARCACHE_ORDER_H
 #define NEARCACHE_ORDER_H
@@ -15,12 +15,14 @@
 
 enum {
     ORDER_RING = 128,
-    ORDER_AHEAD = 6,              /* notes */
-    ORDER_NEAR_BYTES = 256 * 1024 /* what the second-level cache keeps needs no asking ahead */
+    ORDER_AHEAD = 12,            /* notes */
+    ORDER_NEAR_BYTES = 16 * 1024 /* what the first-level cache keeps needs no asking ahead */
 };
 
 typedef struct {
     uint32_t touches;     /* notes in the ring */
+    uint32_t shift;       /* of what a note will need, the size of an element, and the array: links, or histories */
+    const char *needed;
     adaptive_t *adaptive; /* NULL: LRU */
     link_t *links;        /* of LRU; parallel to the slab */
     size_t links_bytes;
@@ -30,6 +32,8 @@ typedef struct {
 static inline void order_init(order_t *o)
 {
     o->touches = 0;
+    o->shift = 0;
+    o->needed = NULL;
     o->adaptive = NULL;
     o->links = NULL;
     o->links_bytes = 0;
@@ -46,6 +50,13 @@ static inline int order_adapt(order_t *o, uint32_t seed)
     return 0;
 }
 
+/* The arrays may have moved. */
+static inline void order_aim(order_t *o)
+{
+    o->shift = o->adaptive != NULL ? 2 : 3;
+    o->needed = o->adaptive != NULL ? (const char *)o->adaptive->history : (const char *)o->links;
+}
+
 /* All entries have gone; what was learned stays. */
 static inline void order_clear(order_t *o)
 {
@@ -56,6 +67,7 @@ static inline void order_clear(order_t *o)
     if (o->adaptive != NULL) {
         adaptive_clear(o->adaptive);
     }
+    order_aim(o);
 }
 
 static inline void order_free_memory(order_t *o)
@@ -75,17 +87,18 @@ static inline size_t order_memory(const order_t *o)
 static inline int order_reserve(order_t *o, uint32_t capacity, uint32_t limit)
 {
     int fresh = o->links == NULL;
+    int status;
 
     if (o->adaptive != NULL) {
-        return adaptive_reserve(o->adaptive, capacity, limit);
+        status = adaptive_reserve(o->adaptive, capacity, limit);
+    } else {
+        status = memory_fit((void **)&o->links, &o->links_bytes, ((size_t)capacity + 1) * sizeof(link_t));
+        if (status == 0 && fresh) {
+            o->links[0] = (link_t){0, 0};
+        }
     }
-    if (memory_fit((void **)&o->links, &o->links_bytes, ((size_t)capacity + 1) * sizeof(link_t)) < 0) {
-        return -1;
-    }
-    if (fresh) {
-        o->links[0] = (link_t){0, 0};
-    }
-    return 0;
+    order_aim(o);
+    return status;
 }
 
 /* -- the list --------------------------------------------------------------------------------------------- */
@@ -125,45 +138,28 @@ static inline void order_promote(order_t *o, uint32_t ref)
 
 /* -- hits ------------------------------------------------------------------------------------------------- */
 
-/* Ask for the memory that the notes from `i` on will need, before it is needed: an entry's links, then, some notes
- * later, its neighbours'. */
-static inline void order_prefetch(const order_t *o, uint32_t i, uint32_t touches)
+/* Ask for the links of an entry's neighbours before they are needed. Its own were asked for when the hit was noted. */
+static inline void order_prefetch(const order_t *o, uint32_t ref)
 {
-    if (i + 2 * ORDER_AHEAD < touches) {
-        __builtin_prefetch(&o->links[o->ring[i + 2 * ORDER_AHEAD]], 1);
-    }
-    if (i + ORDER_AHEAD < touches) {
-        link_t link = o->links[o->ring[i + ORDER_AHEAD]];
-        __builtin_prefetch(&o->links[link.prev], 1);
-        __builtin_prefetch(&o->links[link.next], 1);
-    }
-}
+    link_t link = o->links[ref];
 
-static inline void order_settle_adaptive(order_t *o, const detail_t *details)
-{
-    adaptive_t *p = o->adaptive;
-
-    if (p->history_bytes > ORDER_NEAR_BYTES) {
-        for (uint32_t i = 0; i < o->touches; i++) {
-            __builtin_prefetch(&p->history[o->ring[i]], 1);
-        }
-    }
-    adaptive_touch_run(p, o->ring, o->touches, details);
+    __builtin_prefetch(&o->links[link.prev], 1);
+    __builtin_prefetch(&o->links[link.next], 1);
 }
 
 /* Carry out the notes. */
 static inline void order_settle(order_t *o, const detail_t *details)
 {
     uint32_t touches = o->touches;
-    int is_far = o->links_bytes > ORDER_NEAR_BYTES;
+    uint32_t asked = o->links_bytes > ORDER_NEAR_BYTES ? 0 : touches;
 
     if (touches != 0 && o->adaptive != NULL) {
-        order_settle_adaptive(o, details);
+        adaptive_touch_run(o->adaptive, o->ring, touches, details);
         touches = 0;
     }
     for (uint32_t i = 0; i < touches; i++) {
-        if (is_far) {
-            order_prefetch(o, i, touches);
+        while (asked < touches && asked < i + ORDER_AHEAD) {
+            order_prefetch(o, o->ring[asked++]);
         }
         order_promote(o, o->ring[i]);
     }
@@ -175,10 +171,17 @@ static inline int order_is_full(const order_t *o)
     return o->touches == ORDER_RING;
 }
 
-/* Note a hit. The ring has room: whoever fills it settles. */
+/* Ask for what moving an entry, or taking it out, will need of the order. */
+static inline void order_ask(const order_t *o, uint32_t ref)
+{
+    __builtin_prefetch(o->needed + ((size_t)ref << o->shift), 1);
+}
+
+/* Note a hit, and ask for what carrying the note out will need. The ring has room: whoever fills it settles. */
 static inline void order_touch(order_t *o, uint32_t ref)
 {
     o->ring[o->touches++] = ref;
+    order_ask(o, ref);
 }
 
 /* -- changes; the caller has settled ---------------------------------------------------------------------- */

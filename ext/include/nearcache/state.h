@@ -182,6 +182,16 @@ static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
     quota_give(core->quota, 1);
 }
 
+/* Ask for what taking an entry out will need beside the entry itself, all at once and as soon as it is known which one. */
+static inline void core_ask(const core_t *core, uint32_t ref)
+{
+    __builtin_prefetch(&core->table.details[ref], 1);
+    order_ask(&core->order, ref);
+    if (core->wheel.timers != NULL) {
+        __builtin_prefetch(&core->wheel.timers[ref], 1);
+    }
+}
+
 /* The same, where the caller has just found its slot, at `at` of the index. The slot goes first: how many others move up
  * is unpredictable, and the sooner it is known the better. */
 static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
