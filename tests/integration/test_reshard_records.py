@@ -127,10 +127,13 @@ def test_shard_that_is_left_and_was_set_back_is_told_again(
         freeze(other)
         change(leader, servers, "b")
         leader["k"] = "of the leader"
+        wait_until(lambda: not leader._membership._catching_up, what="the leader has told it")
+        freeze(leader)
         server.hset(name, mapping=before | {b"e": b"1" * 16, b"h": before[b"e"] + b":0"})
         if told == "nothing":
             wait_until(lambda: writes(other, "k"), what="the shard takes what it should not")
-        else:
+        leader._membership._catching_up = False
+        if told != "nothing":
             server.hset(name, "r", leader._tier.ring)
         other._membership._catching_up = False
         wait_until(lambda: version(other) == 4, what="the other follows")
