@@ -12,6 +12,9 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+PROCESSORS = os.cpu_count() or 1
 
 # The sdist takes up exactly what an extension names, so headers and .pxd files are listed as dependencies.
 DEPENDS = sorted(glob("ext/nearcache/*.pxd") + glob("ext/nearcache/*.pyx") + glob("ext/include/nearcache/*.h"))
@@ -54,7 +57,21 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
-setup(
-    ext_modules=cythonize(extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES),
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
-)
+
+class Build(build_ext):
+    """Translates into C when something is compiled, all modules at the same time: an sdist needs no C."""
+
+    def run(self) -> None:
+        """Translate, then compile."""
+        translated = cythonize(
+            self.extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES,
+            nthreads=PROCESSORS,
+        )  # fmt: skip
+        sources = {each.name: each.sources for each in translated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
+        super().run()
+
+
+if __name__ == "__main__":  # where processes are not forked, each imports this again
+    setup(ext_modules=extensions, cmdclass={"build_ext": Build}, options={"build_ext": {"parallel": PROCESSORS}})

@@ -42,4 +42,5 @@ NEARCACHE_REDIS_SERVER=$("$PYTHON" .ci/redis_server.py)
 export NEARCACHE_REDIS_SERVER
 # A report is the last thing that a process prints: pytest must not keep what is written to the descriptor.
 # shellcheck disable=SC2086  # the paths are words
-LD_PRELOAD=$asan PYTHONMALLOC=malloc $venv/bin/pytest -q -p no:cacheprovider --capture=sys --deselect=$flat $paths "$@"
+LD_PRELOAD=$asan PYTHONMALLOC=malloc $venv/bin/pytest -q -p no:cacheprovider --capture=sys -o faulthandler_timeout=900 \
+    --deselect=$flat $paths "$@"

@@ -31,7 +31,8 @@ from interpreters import Interpreter, find, probe
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
-MAIN = ["unit", "contract", "integration", "stress", "simulation", "native", "meta"]
+#: What is neither in ``integration`` nor waits for servers, in parts of about the same time, the longest first.
+BUSY = {"simulation": ["simulation"], "rest": ["stress", "native", "meta"], "unit": ["unit", "contract"]}
 OTHERS = ["unit", "contract"]
 FREE_THREADED = ["unit", "contract", "stress"]
 #: Integration tests of what differs between Pythons: asyncio, TLS, signals, forks, the interpreter's end, annotations.
@@ -208,8 +209,8 @@ def portable() -> list[str]:
     return [str(path.relative_to(ROOT)) for pattern in PORTABLE for path in sorted(folder.glob(pattern))]
 
 
-def main_jobs(arguments: list[str]) -> list[Job]:
-    """Everything on this Python: what waits for servers apart from what does not, and in two parts, for it is most."""
+def main_jobs(arguments: list[str]) -> tuple[list[Job], list[Job]]:
+    """Everything on this Python: what mostly waits for servers, in two parts, for it is most; and what does not."""
     python = Path(sys.prefix, "bin", "python")
     version = ".".join(map(str, sys.version_info[:3]))
     say(f"python {version}: all tests")
@@ -221,12 +222,12 @@ def main_jobs(arguments: list[str]) -> list[Job]:
         return outcome._replace(status=0) if outcome.status == NOTHING_COLLECTED and arguments else outcome
 
     files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "integration").glob("test_*.py"))
-    parts = {
-        "integration-1": files[0::2],
-        "integration-2": files[1::2],
-        "rest": existing([name for name in MAIN if name != "integration"]),
-    }
-    return [partial(run, label, chosen) for label, chosen in parts.items()]
+    waiting = {"integration-1": files[0::2], "integration-2": files[1::2]}
+    busy = {name: existing(folders) for name, folders in BUSY.items()}
+    return (
+        [partial(run, label, chosen) for label, chosen in waiting.items()],
+        [partial(run, label, chosen) for label, chosen in busy.items()],
+    )
 
 
 def other_jobs(arguments: list[str], *, ends_only: bool) -> list[Job]:
@@ -262,7 +263,7 @@ def free_threaded_jobs(arguments: list[str]) -> list[Job]:
 
 
 def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
-    """Prepare each of these Pythons, and run its part of the tests."""
+    """Prepare each of these Pythons, and run its part of the tests (with few examples of each property)."""
     (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
     environment = other_environment()
 
@@ -276,7 +277,8 @@ def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
             chosen += [f"--ignore=tests/unit/{name}" for name in NEEDS_PACKAGES]
         else:
             say(f"python {interpreter.version}: unit, contract and portable integration tests")
-            chosen, settings = [*existing(OTHERS), *portable(), "-m", "not slow"], environment
+            chosen = [*existing(OTHERS), *portable(), "-m", "not slow"]
+            settings = {"HYPOTHESIS_PROFILE": "brief", **environment}
         # To rewrite the assertions of all tests takes longer than most tests do; what fails is run again with them.
         label, plain = f"python-{interpreter.version}", ("--assert=plain",)
         return run_twice(python, label, [*chosen, *arguments], settings, first=plain)
@@ -304,13 +306,14 @@ def main() -> int:
     shutil.rmtree(REPORTS, ignore_errors=True)
     REPORTS.mkdir(parents=True)
     jobs: list[Job] = []
-    if "main" in parts:
-        jobs += main_jobs(arguments)
+    waiting, busy = main_jobs(arguments) if "main" in parts else ([], [])
+    # What takes longest comes first, and in the end short parts fill both processors.
+    jobs += waiting
     if "others" in parts or "ends" in parts:
         jobs += other_jobs(arguments, ends_only="others" not in parts)
     if "free-threaded" in parts:
         jobs += free_threaded_jobs(arguments)
-    results = run_all(jobs)
+    results = run_all([*jobs, *busy])
     totals = Totals()
     for outcome in results:
         before = totals.failed

@@ -1,6 +1,6 @@
 """Hits per second of one thread and of two, against ``functools.lru_cache`` and ``dict``, in one run.
 
-    python bench/bench_threads.py [--keys 10000] [--rounds 15] [--threads 2]
+    python bench/bench_threads.py [--keys 10000] [--rounds 15] [--threads 2] [--reads 200000]
 
 Of interest on a free-threaded build; with a GIL it shows that threads add nothing. Three ways to share a cache:
 
@@ -12,6 +12,10 @@ mixed    as own, nine reads to one write
 3.13 does), threads contend for that count whatever the cache does, so ``get(key)`` calls a bound method of the thread's
 own (a ``partial`` for lru_cache, whose writes are not its own and are not measured). The contestants take turns, round
 by round, and the best round of each counts.
+
+``the loop alone`` asks nobody for anything: how it scales is what the machine has to give at that time, and ``of
+possible`` says how much of that a contestant takes. On a busy machine many short rounds (``--reads 20000 --rounds
+300``) find the moments at which all processors are there.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ import nearcache
 
 Loop = Callable[[list[Any], Any], None]
 READS, READS_PER_WRITE = 200_000, 9
+ALONE = "the loop alone"
 ROUND_US = 30_000
 
 
@@ -44,6 +49,18 @@ def by_subscript(keys: list[str], mapping: Any) -> None:
 def by_call(keys: list[str], function: Callable[[str], object]) -> None:
     for key in keys:
         function(key)
+
+
+def nothing(keys: list[str], _: object) -> None:
+    for key in keys:
+        key  # noqa: B018  # it is looked at, as in the other loops
+
+
+def nothing_mixed(plan: list[tuple[tuple[str, ...], str, object]], _: object) -> None:
+    for keys, written, value in plan:
+        for key in keys:
+            key  # noqa: B018
+        written, value  # noqa: B018
 
 
 def mixed(plan: list[tuple[tuple[str, ...], str, object]], mapping: Any) -> None:
@@ -61,6 +78,7 @@ class Contestant:
     fill: Callable[[str, object], object]
     loop: Loop
     bind: Callable[[], Any]
+    mixed: Loop = mixed
 
 
 @dataclass
@@ -75,8 +93,8 @@ def make_pairs(owner: str, count: int) -> list[tuple[str, object]]:
     return [(f"{owner}:{index:016d}", [index]) for index in range(count)]
 
 
-def make_material(pairs: list[tuple[str, object]], rng: random.Random) -> Material:
-    reads = [key for key, _ in pairs] * max(1, READS // len(pairs))
+def make_material(pairs: list[tuple[str, object]], count: int, rng: random.Random) -> Material:
+    reads = [key for key, _ in pairs] * max(1, count // len(pairs))
     rng.shuffle(reads)
     step = READS_PER_WRITE
     plan = [(tuple(reads[start : start + step]), *rng.choice(pairs)) for start in range(0, len(reads), step + 1)]
@@ -130,6 +148,7 @@ def readers(size: int) -> list[Contestant]:
         memo(key)
 
     return [
+        Contestant(ALONE, lambda *_: None, nothing, lambda: None, nothing_mixed),
         Contestant("cache[key]", cache.__setitem__, by_subscript, lambda: cache),
         Contestant("get(key), of the cache", cache.__setitem__, by_call, lambda: cache.get),
         Contestant("dict[key]", plain.__setitem__, by_subscript, lambda: plain),
@@ -141,10 +160,10 @@ def readers(size: int) -> list[Contestant]:
 
 def writers(size: int) -> list[Contestant]:
     """The contestants for reading and writing."""
-    return [each for each in readers(size) if each.loop is by_subscript]
+    return [each for each in readers(size) if each.loop in (by_subscript, nothing)]
 
 
-def start(contestants: list[Contestant], crew: Crew, count: int, *, shared: bool) -> list[Material]:
+def start(contestants: list[Contestant], crew: Crew, count: int, reads: int, *, shared: bool) -> list[Material]:
     """Let each thread make its keys and put them into every contestant; one thread makes them for all if shared."""
     common = make_pairs("all", count)
     made: list[Material | None] = [None] * crew.count
@@ -154,7 +173,7 @@ def start(contestants: list[Contestant], crew: Crew, count: int, *, shared: bool
         for contestant in contestants:
             for key, value in pairs:
                 contestant.fill(key, value)
-        made[number] = make_material(pairs, random.Random(number))
+        made[number] = make_material(pairs, reads, random.Random(number))
 
     crew.run([functools.partial(prepare, number) for number in range(crew.count)])
     return [material for material in made if material is not None]
@@ -165,7 +184,7 @@ def timed(crew: Crew, contestant: Contestant, materials: list[Material], share: 
     barrier = threading.Barrier(len(materials))
 
     def job(material: Material) -> tuple[int, int, int]:
-        loop: Loop = mixed if write else contestant.loop
+        loop: Loop = contestant.mixed if write else contestant.loop
         items: list[Any] = material.plan if write else material.reads
         items = items[: max(10, int(len(items) * share))]
         subject = contestant.bind()
@@ -190,7 +209,7 @@ def measure(options: argparse.Namespace, *, shared: bool, write: bool) -> dict[s
     crew = Crew(options.threads)
     try:
         contestants = writers(options.keys) if write else readers(options.keys)
-        materials = start(contestants, crew, options.keys, shared=shared)
+        materials = start(contestants, crew, options.keys, options.reads, shared=shared)
         best = {each.name: (0.0, 0.0) for each in contestants}
         shares = {each.name: affordable(crew, each, materials, write=write) for each in contestants}
         for _ in range(options.rounds):
@@ -206,10 +225,13 @@ def measure(options: argparse.Namespace, *, shared: bool, write: bool) -> dict[s
 def report(title: str, best: dict[str, tuple[float, float]], threads: int) -> None:
     reference = best.get("lru_cache(key)", (0.0, 0.0))[1]
     together = f"{threads} threads"
-    print(f"\n{title:26}{'1 thread':>12}{together:>12}{'scaling':>10}{'to lru_cache':>14}    million per second")
+    possible = best[ALONE][1] / best[ALONE][0]
+    heading = f"{'1 thread':>12}{together:>12}{'scaling':>10}{'of possible':>13}{'to lru_cache':>14}"
+    print(f"\n{title:26}{heading}    million per second")
     for name, (alone, all_of_them) in best.items():
+        scaling = all_of_them / alone
         ratio = f"{all_of_them / reference:14.2f}" if reference else ""
-        print(f"{name:26}{alone:12.1f}{all_of_them:12.1f}{all_of_them / alone:10.2f}{ratio}")
+        print(f"{name:26}{alone:12.1f}{all_of_them:12.1f}{scaling:10.2f}{scaling / possible:12.0%} {ratio}")
 
 
 def build() -> str:
@@ -228,6 +250,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--reads", type=int, default=READS, help="for each thread and round; at least one of each key")
     options = parser.parse_args()
     print(build())
     report("own", measure(options, shared=False, write=False), options.threads)

@@ -83,7 +83,7 @@ class Conductor:
         self._options = chosen
         self._servers = servers
         self._directory = directory
-        self._crew = Crew(Path(__file__).with_name("__main__.py"))
+        self._crew = Crew(Path(__file__).with_name("__main__.py"), patience_s=_LATE_S)
         self._processes = _PRIMER
         self._workers: dict[int, tuple[int, Member]] = {}
         self._proxy: Member | None = None

@@ -183,12 +183,13 @@ class Nemesis:
     def finish_changes(self) -> None:
         """Let the list be one that is not changing."""
         assert isinstance(self._servers, Plain)
-        urls = self._servers.urls(None)
-        with open_any(urls, namespace=NAMESPACE, timeout=5.0) as cache:
-            for url in urls:
-                with contextlib.suppress(nearcache.ReshardError):  # another change is to be finished first
+        for url in self._servers.urls(None):
+            # Another list may be in use, or another change under way, which is to be finished first. Whoever is opened
+            # on the list that it leads to knows the way to all its shards; the lanes would tell that of a worker.
+            with contextlib.suppress(nearcache.ReshardError, nearcache.ShardListError):
+                with nearcache.open(url, namespace=NAMESPACE, timeout=5.0) as cache:
                     cache.reshard(url, pause=0.0)
-                    return
+                return
 
     # -- servers
 

@@ -61,6 +61,14 @@ def open_any(urls: Sequence[str], **options: Any) -> Any:
     raise RuntimeError("none of the lists of shards is in use")
 
 
+def is_refused(cache: Any) -> bool:
+    """Whether a cache was opened, while no shard answered, on a list that had been left when the first one did.
+
+    It was told nothing at its start, and nothing but another start helps it: docs/operations.md.
+    """
+    return any(not shard.vouched and "NCTOPO" in shard.last_error for shard in cache.health().shards)
+
+
 def watched(kind: type, below: _Below) -> type:
     """Return a subclass that notes when a call goes below L1."""
 

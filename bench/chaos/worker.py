@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import random
@@ -23,18 +24,22 @@ from .behind import Behind
 from .job import LOAD_S, SHORT_TTL_MS, TAGS, Job, key_name, key_number, tag_name, tags_of
 from .records import Recorder
 from .starving import Starving
-from .watched import opened
+from .watched import is_refused, opened
 
 _ABSENT: Final = object()
 _DAMAGED: Final = 0xFFFF_FFFF_FFFF_FFFF
 _SIZES: Final = (0, 16, 100, 100, 900, 9_000)
 _LOOK_S: Final = 0.02
+#: So long a cache may take that is opened when the faults are over.
+_RECOVERY_NS: Final = 5_000_000_000
 #: A pause of the watching thread that is this much longer than it asked for shows that the process was not running.
 _STALL_NS: Final = 100_000_000
 #: One of its threads that waited for a processor so long was kept from running: a busy thread waits where one that
 #: mostly sleeps does not.
 _STARVED_NS: Final = 10_000_000
 _JOIN_S: Final = 15.0
+#: Who has not ended so long after it should have tells where its threads are.
+_STUCK_S: Final = 40.0
 _CHILD_CALLS: Final = 150
 #: A forked child makes no more calls after the first of these; what is not over after the second hangs.
 _CHILD_ENOUGH_NS: Final = 4_000_000_000
@@ -212,14 +217,27 @@ class Worker:
         self._directory = Path(job.directory)
         self._loader = Loader(job.seed)
         logging.getLogger("nearcache").setLevel(logging.CRITICAL)  # trouble is what is made here
-        self._cache, self._below = opened(
-            job.urls, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4,
-            tags=lambda name, _value: tags_of(key_number(name)),
-        )  # fmt: skip
+        self._open()
         self._behind = None if job.behind is None else Behind(job)
         self._stopping = threading.Event()
         self._looking = True
         self._children: list[tuple[int, float]] = []
+
+    def _open(self) -> None:
+        job = self._job
+        self._cache, self._below = opened(
+            job.urls, bound_s=job.bound_s, timeout_s=job.timeout_s, loader=self._loader, maxsize=job.keys * 3 // 4,
+            tags=lambda name, _value: tags_of(key_number(name)),
+        )  # fmt: skip
+
+    def _reopen(self) -> None:
+        """Do what whoever looks after a process does that has the wrong list of shards: start it with the right one."""
+        before = self._cache
+        self._open()
+        before.close()
+        give_up_ns = now() + _RECOVERY_NS
+        while not all(self._vouched()) and now() < give_up_ns:
+            time.sleep(_LOOK_S)
 
     def work(self) -> int:
         """Serve, and do what the conductor says, until told to end."""
@@ -239,6 +257,7 @@ class Worker:
                 self._conversation.say("quiet", hung=hung + self._reap())
             elif command["do"] == "final":
                 self._final()
+        faulthandler.dump_traceback_later(_STUCK_S)  # the conductor will kill it, and only it can say where it stood
         self._looking = False
         watch.join(_JOIN_S)
         if not any(thread.is_alive() for thread in threads):
@@ -291,6 +310,8 @@ class Worker:
         return [all(vouched)] if "+cluster:" in self._job.urls[0] else vouched
 
     def _final(self) -> None:
+        if is_refused(self._cache):
+            self._reopen()
         recorder = Recorder(self._directory, self._job.process, 201)
         self._caller(recorder).final()
         for shard, vouched in enumerate(self._vouched()):

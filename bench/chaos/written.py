@@ -27,6 +27,8 @@ from .ground import NEVER, Span
 
 #: A process that did not run for this part of the lock's time may have gone on without it.
 _LATE_PART: Final = 0.3
+#: So much later than it says may a row be in the file, while its process runs.
+_MOMENT_NS: Final = 10_000_000
 
 
 @dataclass
@@ -142,8 +144,10 @@ class Written:
         return found
 
     def _excused(self, key: _Key, row: np.void, change: _Change) -> bool:
-        begun, ended = int(row["from_ns"]) - self._lease_ns, int(row["to_ns"])
-        if covered(self._away[int(row["process"])], begun, ended) > _LATE_PART * self._lease_ns:
+        begun, ended, away = int(row["from_ns"]) - self._lease_ns, int(row["to_ns"]), self._away[int(row["process"])]
+        # The row says when it was made; it comes into the file a moment later, or when the process runs again.
+        reached = max([ended, *(to_ns for from_ns, to_ns in away if from_ns <= ended + _MOMENT_NS)])
+        if covered(away, begun, reached) > _LATE_PART * self._lease_ns:
             return True
         return self._lossy(key, change.called_ns - self._lease_ns, ended)
 

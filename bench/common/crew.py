@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-_PATIENCE_S: Final = 6.0
 _READ_BYTES: Final = 65_536
 
 
@@ -89,14 +88,17 @@ class Crew:
 
     Args:
         entry: The program that they run, a Python file that takes ``--role``.
+        patience_s: How long a child may take to end. Python needs a good part of a second of a processor's time for it,
+            and many at once on a busy machine wait for that.
 
     Attributes:
         members: Those that were started and have not been found dead.
         lost: Names and exit statuses of those that ended before they should.
     """
 
-    def __init__(self, entry: Path) -> None:
+    def __init__(self, entry: Path, *, patience_s: float = 6.0) -> None:
         self._entry = entry
+        self._patience_s = patience_s
         self._selector = selectors.DefaultSelector()
         self._all: list[Member] = []
         self.members: list[Member] = []
@@ -127,7 +129,7 @@ class Crew:
             if not more:
                 self._selector.unregister(key.fileobj)
                 self.members.remove(member)
-                member.end(time.monotonic() + _PATIENCE_S)
+                member.end(time.monotonic() + self._patience_s)
                 status = member.exit_status
                 self.lost.append((member.name, -signal.SIGKILL if status is None else status))
         return heard
@@ -137,14 +139,14 @@ class Crew:
         self._selector.unregister(member.answers)
         self.members.remove(member)
         member.close()
-        member.end(time.monotonic() + _PATIENCE_S)
+        member.end(time.monotonic() + self._patience_s)
 
     def end(self, tell_to_stop: Callable[[], None]) -> list[str]:
         """End all children and return the names of those that had to be killed."""
         tell_to_stop()
         for member in self._all:
             member.close()
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         killed = []
         for member in self._all:
             before = member.exit_status

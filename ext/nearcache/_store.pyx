@@ -17,7 +17,7 @@ version. 3. References are released last, from a graveyard on the C stack.
 
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 import os
@@ -32,6 +32,7 @@ from nearcache._core cimport (
     core_await,
     core_init,
     core_t,
+    entry_t,
     graveyard_init,
     graveyard_reserve,
     graveyard_t,
@@ -84,7 +85,7 @@ from nearcache._flights cimport (
 )
 from nearcache._holding cimport bury, forget_entries, forget_pending, visit_t
 from nearcache._keyed cimport contains_hashed, held_key, put_local, read_object, read_or, remove_local, subscript_hashed
-from nearcache._lanes cimport depend_on, lane_at, lane_number
+from nearcache._lanes cimport depend_on, lane_at, lane_number, lanes_wanted
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid
 from nearcache._locking cimport core_unlock
 from nearcache._lookup cimport hash_of, hold, likely, owned, unlikely
@@ -161,18 +162,23 @@ cdef class Op:
     """
 
     def __init__(self, key, lane=0, *, wid=0, write=False, announced=False):
-        if self.op.lanes != NULL:
-            raise ValueError("the operation was opened already: make a new one")
-        self.op.lane = lane
-        self.op.wid = wid
-        self.op.hash = hash_of(<PyObject *>key)
+        cdef uint16_t number = lane
+        cdef uint64_t write_id = wid
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef bint is_write = bool(write)
+        cdef bint is_announced = is_write and bool(announced)
+        if self.ready:  # asked only now, since hashing may have done it; and a key in use is not to be replaced
+            raise ValueError("the operation was initialised already: make a new one")
+        self.op.lane = number
+        self.op.wid = write_id
+        self.op.hash = hash
         self.key = key
         self.op.key = <PyObject *>key
         self.op.owner = <PyObject *>self
-        self.op.is_write = bool(write)
-        self.op.announced = bool(write and announced)
+        self.op.is_write = is_write
+        self.op.announced = is_announced
         self.op.storable = True
-        self.op.joinable = not write
+        self.op.joinable = not is_write
         self.ready = True
 
     def __dealloc__(self):
@@ -212,7 +218,7 @@ cdef class Store:
         maxsize: Most entries to hold; None for no bound.
         maxbytes: Largest sum of the entries' sizes; None for no bound.
         ttl_ns: Lifetime of what is put locally; 0 for no end.
-        lanes: Number of lanes, 1 to 65,535. At the start none is vouched for, so that nothing is served.
+        lanes: Number of lanes, 1 to 32,768. At the start none is vouched for, so that nothing is served.
         keyfunc: From the caller's key to the key to hold. The mapping methods, ``hit``, ``hit_many``,
             ``peek``, ``put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
         getsizeof: From a value to its size, for what is put locally; ``finish`` is told the size.
@@ -244,36 +250,44 @@ cdef class Store:
         self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None,
         policy="lru", cores=None
     ):
+        # Whatever may run Python comes first, for it may initialise the store, or fill it.
+        cdef int64_t lifetime = checked_ttl(ttl_ns)
+        cdef uint64_t most = bound("maxsize", maxsize)
+        cdef uint64_t most_bytes = bound("maxbytes", maxbytes)
+        cdef uint32_t lane_count = lanes_wanted(lanes)
+        cdef uint32_t most_cores = MOST_CORES if cores is None else max(1, min(cores, MOST_CORES))
+        cdef bint is_adaptive = policy == "adaptive"
+        cdef tuple before = (self.keyfunc, self.sizeof, self.listener)  # of an __init__ that failed
         cdef lanes_t *made
+        if not is_adaptive and policy != "lru":
+            raise ValueError(f"policy={policy!r}: it must be 'lru' or 'adaptive'")
+        self.hooked_get = type(self)._missing_get is not Store._missing_get
+        self.hooked_in = type(self)._missing_in is not Store._missing_in
+        give_method(type(self), Store.get)
+        while not self.ready and (self.core.table.count != 0 or self.core.pending.count != 0):
+            forget_pending(&self.core)  # of what came before __init__
+            forget_entries(&self.core, NULL, CAUSE_DROPPED)
         if self.ready:
             raise ValueError("the store was initialised already")
-        if not 1 <= lanes <= 0xffff:
-            raise ValueError(f"lanes={lanes}: there must be 1 to 65535 of them")
-        forget_pending(&self.core)  # of what came before __init__
-        forget_entries(&self.core, NULL, CAUSE_DROPPED)
-        self.ttl_ns = checked_ttl(ttl_ns)
-        self.quota.limit = bound("maxsize", maxsize)
-        self.core.max_bytes = bound("maxbytes", maxbytes)
-        made = lanes_new(lanes)
+        made = lanes_new(lane_count)
         if made == NULL:
             raise MemoryError
         lanes_release(self.core.lanes)
         self.core.lanes = made
+        self.ttl_ns = lifetime
+        self.quota.limit = most
+        self.core.max_bytes = most_bytes
         self.keyfunc = keyfunc
         self.sizeof = getsizeof
         self.listener = listener
         self.core.listener = NULL if listener is None else <PyObject *>listener
-        if policy not in ("lru", "adaptive"):
-            raise ValueError(f"policy={policy!r}: it must be 'lru' or 'adaptive'")
-        order_free_memory(&self.core.order)  # __init__ may have failed before
-        if policy == "adaptive" and (self.quota.limit != NO_BOUND or self.core.max_bytes != NO_BOUND):
+        order_free_memory(&self.core.order)  # as that one has left it
+        if is_adaptive and (most != NO_BOUND or most_bytes != NO_BOUND):
             adapt(&self.core)  # what has no bound evicts nobody
-        self.hooked_get = type(self)._missing_get is not Store._missing_get
-        self.hooked_in = type(self)._missing_in is not Store._missing_in
-        give_method(type(self), Store.get)
-        if self.core.max_bytes == NO_BOUND:
-            spread(&self.cores, MOST_CORES if cores is None else max(1, min(cores, MOST_CORES)))
+        if most_bytes == NO_BOUND:
+            spread(&self.cores, most_cores)
         self.ready = True
+        del before  # last, for it may run any code
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -471,12 +485,14 @@ cdef class Store:
 
     def terms(self, key):
         """``(deadline_ns, (lane, stamp))`` of an entry, named by its held key; None if none may be served."""
-        cdef core_t *core = core_at(self, hash_of(<PyObject *>key))
-        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash_of(<PyObject *>key))
-        cdef tuple under = (core.table.slab[ref].lane, core.table.slab[ref].stamp) if ref != 0 else None
-        cdef tuple terms = (core.table.slab[ref].deadline_ns, under) if ref != 0 else None
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        cdef core_t *core = core_at(self, hash)
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
+        cdef entry_t entry
+        if ref != 0:
+            entry = core.table.slab[ref]
         core_unlock(core)
-        return terms
+        return (entry.deadline_ns, (entry.lane, entry.stamp)) if ref != 0 else None
 
     # -- lanes -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ SCHEMES: Final = (
 )  # fmt: skip
 #: What namespaces, shards and embedded servers may be called.
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: What can only be an IPv6 address, with its zone if it has one. Where it ends and a port begins, nobody can tell.
+_BARE_IPV6: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%.*)?")
 
 Check = Callable[[str, Any], Any]
 
@@ -56,7 +58,9 @@ class Endpoint:
         """Where the server listens, for messages to people; carries no secret."""
         if self.master and not self.host:
             return f"master {self.master} of " + ",".join(f"{host}:{port}" for host, port in self.sentinels)
-        return self.path or f"{self.host}:{self.port}"
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def read_endpoints(
@@ -166,6 +170,8 @@ def _fold(connection: dict[str, Any], given: dict[str, Any]) -> None:
 
 def _host(text: str, host: str, default: int) -> tuple[str, int]:
     remedy = f"write hosts as HOST:PORT,HOST:PORT (port {default} when left out; IPv6 addresses in brackets)"
+    if _BARE_IPV6.fullmatch(host):
+        remedy = f"write the IPv6 address in brackets: [{host}], and a port behind them: [{host}]:{default}"
     try:
         parts = urlsplit(f"//{host}")
         name, port = parts.hostname, parts.port
@@ -179,12 +185,17 @@ def _host(text: str, host: str, default: int) -> tuple[str, int]:
 
 
 def redact(text: str) -> str:
-    """Take out of a URL, however malformed, all that may be secret: what stands before an @, and values of options."""
+    """Take out of a URL, however malformed, all that may be secret.
+
+    That is what stands before an @, values of options, and what stands where a port should, if it cannot be a mistyped
+    one: whoever forgets the host leaves the password there.
+    """
     scheme, marker, rest = text.partition("://")
     if scheme not in SCHEMES:
         scheme, marker, rest = "", "", text
     _, at, location = rest.rpartition("@")
     location, question, query = location.partition("?")
+    location = re.sub(r"(^|,)([^:,/\[\]]*):(?![^:,/]{0,5}(?:[,/]|$))[^,/]+", r"\1\2:***", location)
     return scheme + marker + at.replace("@", "***@") + location + question + re.sub("=[^&]*", "=***", query)
 
 

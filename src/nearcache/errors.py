@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 
 class CacheError(Exception):
@@ -148,6 +148,13 @@ class ShardUnavailableError(ShardError, ConnectionError):
         self.sent = sent
 
 
+#: What people may want to know about the replies of nearcache's own scripts.
+_HINTS: Final = {
+    "NCTOPO": "; by that it has another list of shards than this process",
+    "NCRECORD": "; remove the lane record, and it is made anew (docs/operations.md)",
+}
+
+
 class ServerReplyError(ShardError):
     """The server answered with an error, such as OOM, READONLY or NOPERM.
 
@@ -159,8 +166,7 @@ class ServerReplyError(ShardError):
     def __init__(self, shard: str, reply: str) -> None:
         self.code: str = reply.split(" ", 1)[0]
         self.reply = reply
-        hint = "; by that it has another list of shards than this process" if self.code == "NCTOPO" else ""
-        super().__init__(shard, f"the server replied {reply!r}{hint}")
+        super().__init__(shard, f"the server replied {reply!r}{_HINTS.get(self.code, '')}")
 
 
 class NotReplicatedError(ShardError):

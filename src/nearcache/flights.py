@@ -50,6 +50,11 @@ def young_of(name: Hashable, limit_ns: int) -> Hashable:
     return _YOUNG, name, limit_ns
 
 
+def is_young(key: Hashable) -> bool:
+    """Whether a load is known as this that asks for a greatest age."""
+    return type(key) is tuple and len(key) > 1 and key[0] is _YOUNG
+
+
 def change_of(name: Hashable) -> Hashable:
     """Return what a change is known as that depends on what is there: one at a time."""
     return _CHANGE, name
@@ -128,10 +133,14 @@ class Load:
         error: What the loader raised.
         beside: What it has in common with the others of one bulk load; None: it is alone.
         due: The write id of the value that was found, if it is to be loaded anew in the background; else 0.
+        is_shared: Whether somebody has come to wait for it.
         since_ns: When what ``op`` stands for began: what it brings may be as old.
     """
 
-    __slots__ = ("beside", "callbacks", "carrier", "done", "due", "error", "key", "op", "owner", "since_ns", "value")
+    __slots__ = (
+        "beside", "callbacks", "carrier", "done", "due", "error",
+        "is_shared", "key", "op", "owner", "since_ns", "value",
+    )  # fmt: skip
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -145,6 +154,7 @@ class Load:
         self.due = 0
         self.since_ns = 0
         self.beside: object = None
+        self.is_shared = False
 
     def rests_on(self, op: Op, since_ns: int) -> None:
         """From now on it is a matter of this operation, which began at that instant."""
@@ -209,6 +219,8 @@ class Loads:
             load = self._by_key.setdefault(mine.key, mine)
             if load is not mine and not self._suits(load) and load.owner != mine.owner:
                 load = self._by_key[mine.key] = mine
+            if load is not mine:
+                load.is_shared = True
             return load
 
     def _suits(self, load: Load) -> bool:

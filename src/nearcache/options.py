@@ -358,7 +358,9 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
     """
     text = chosen_url(url)
     if not isinstance(text, str):
-        raise ConfigError("url", text, f"give a text that begins with one of {', '.join(SCHEMES)}, then ://")
+        raise ConfigError(
+            "url", redact(repr(text)), f"give a text that begins with one of {', '.join(SCHEMES)}, then ://"
+        )
     scheme, marker, rest = text.partition("://")
     if not marker or scheme not in SCHEMES:
         raise ConfigError("url", redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")

@@ -18,6 +18,7 @@ with different lists: ``4-156fd55e648d679c``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -161,6 +162,14 @@ class Ring:
         assert self.new is not None
         return Ring(self.version - 1, self.old, self.new if self.step > 1 else None)
 
+    def at(self, known: Mapping[str, Endpoint]) -> Ring:
+        """Return the same ring, with these addresses of shards that are known by their names."""
+
+        def placed(shards: Shards) -> Shards:
+            return replace(shards, endpoints=tuple(known.get(each.name, each) for each in shards.endpoints))
+
+        return replace(self, old=placed(self.old), new=None if self.new is None else placed(self.new))
+
     def before(self) -> bytes:
         """Return the text of the step before, where it follows from this one; empty: it does not."""
         return self.preceding().text if self.step else b""
@@ -200,7 +209,10 @@ def version_in(text: bytes) -> tuple[int, bytes]:
         ValueError: It is no such text.
     """
     version, _, fingerprint = text.partition(b"-")
-    return int(version), fingerprint
+    try:
+        return int(version), fingerprint
+    except ValueError:
+        raise ValueError(f"not a version of the list of shards: {text!r:.100}") from None
 
 
 def admits(mine: bytes, seen: bytes) -> bool:

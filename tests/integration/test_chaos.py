@@ -69,6 +69,16 @@ def test_chaos_values_deleted_behind_the_caches_back_are_found_out(
     assert list((tmp_path / "history-single-1").glob("*.history"))
 
 
+def test_only_a_child_that_does_not_end_in_its_time_is_killed_and_named(tmp_path: Path) -> None:
+    """The run is told who hung; who was only slow is not accused."""
+    entry = tmp_path / "child.py"
+    entry.write_text("import signal, sys\nsys.stdin.read() if sys.argv[2] == 'ends' else signal.pause()\n")
+    for role, patience_s, killed in (("ends", PATIENCE, []), ("hangs", 0.05, ["the child"])):
+        crew = Crew(entry, patience_s=patience_s)
+        crew.start("the child", role)
+        assert crew.end(lambda: None) == killed
+
+
 # -- the proxy ---------------------------------------------------------------------------------------------------
 
 
@@ -76,7 +86,7 @@ class Through:
     """The proxy in front of one server, for two workers."""
 
     def __init__(self, server: RedisServer, directory: Path) -> None:
-        self._crew = Crew(CHAOS / "__main__.py")
+        self._crew = Crew(CHAOS / "__main__.py", patience_s=PATIENCE)
         self._paths = [str(directory / f"{worker}.sock") for worker in (0, 1)]
         self._proxy: Member = self._crew.start("the proxy", "proxy")
         routes = [asdict(Route(0, worker, path, server.path)) for worker, path in enumerate(self._paths)]

@@ -57,11 +57,45 @@ def run_cli(server: RedisServer, *words: str) -> str:
 
 
 def test_file_is_prelude_and_script_in_one() -> None:
-    """It cannot drift from what nearcache itself sends: behind its heading it is the same text."""
+    """It cannot drift from what nearcache itself sends: behind a heading that changes nothing it is the same text."""
     text = FILE.read_bytes()
     heading = text.removesuffix(scripts.load("invalidate").source)
     assert heading != text
-    assert all(line.startswith(b"-- ") for line in heading.splitlines())
+    assert b"call" not in heading
+
+
+_GOOD = ["nc:{shop:0}:v:sk", "nc:{shop:0}:l:sk", "nc:{shop:0}:L", ",", "1", "00000000000000a1", "00000000000000a2"]
+
+
+_MISTYPED: list[tuple[list[str], str]] = [
+    ([], "the last key is the lane record"),
+    ([*_GOOD[:3], *_GOOD[4:]], "the last key is the lane record"),  # the comma was forgotten
+    ([_GOOD[0], _GOOD[1], *_GOOD[3:]], "the last key is the lane record"),
+    ([*_GOOD[1:]], "as many marks"),
+    ([_GOOD[0], *_GOOD[2:]], "as many marks"),
+    ([*_GOOD[2:]], "as many marks"),
+    ([_GOOD[1], _GOOD[0], *_GOOD[2:]], "not the name of a value on this lane"),
+    (["nc:{shop:0}:v:k", "nc:{shop:0}:l:k", *_GOOD[2:]], "ssku:1 for sku:1"),  # no tag in front of the key
+    (["nc:{other:0}:v:sk", "nc:{other:0}:l:sk", *_GOOD[2:]], "not the name of a value on this lane"),
+    ([_GOOD[0], "nc:{shop:0}:l:sK", *_GOOD[2:]], "the mark of nc:{shop:0}:v:sk is nc:{shop:0}:l:sk, not"),
+    ([*_GOOD[:4], "one", *_GOOD[5:]], "1 if it was never changed"),
+    (_GOOD[:4], "1 if it was never changed"),
+    (_GOOD[:6], "16 digits"),
+    ([*_GOOD[:5], "A1", _GOOD[6]], "16 digits"),
+    ([*_GOOD[:6], "00000000000000A2"], "16 digits"),
+    ([*_GOOD[:6], "0000000000000000"], "16 digits"),
+    ([*_GOOD, "5s", "00000000000000a3"], "length in ms"),
+    ([*_GOOD, "5000"], "length in ms"),
+]
+
+
+def test_what_is_mistyped_is_refused_and_nothing_is_done(redis_server: RedisServer) -> None:
+    """A command that would have invalidated nothing says why, and the lane stands where it stood."""
+    redis_server.cli("SET", _GOOD[0], "old")
+    for words, remedy in _MISTYPED:
+        assert remedy in run_cli(redis_server, "--eval", str(FILE), *words), words
+    assert redis_server.cli("KEYS", "*") == [_GOOD[0].encode()]
+    assert run_cli(redis_server, "--eval", str(FILE), *_GOOD).split()[::2] == ["1", "1", "1"]
 
 
 def test_invalidation_by_redis_cli_reaches_every_process(

@@ -151,6 +151,16 @@ def test_verbs_many_keys_over_all_lanes(pair: tuple[Cache[Any, Any], Cache[Any, 
     assert theirs.get_many(values) == dict(list(values.items())[250:])
 
 
+def test_scan_walks_through_every_lane(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """Each node is asked for the keys of its lanes, and for those only."""
+    cache, other = pair
+    keys = {f"walked {n}" for n in range(150)}
+    cache.set_many(dict.fromkeys(keys, 1))
+    cache["another"] = 1
+    assert set(other.scan("walked ")) == keys
+    assert {"another", *keys} <= set(other.scan())
+
+
 def test_verbs_large_values_pass_through_staging(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
     """The staged key lies in the lane's slot too."""
     ours, theirs = pair

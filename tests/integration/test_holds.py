@@ -220,6 +220,30 @@ def test_hold_that_cannot_begin_does_not_enter_the_block(
         second.start()
 
 
+def test_hold_of_a_cache_that_queues_goes_on_in_an_outage_and_is_made_up_for(
+    two_shards: tuple[RedisServer, RedisServer],
+) -> None:
+    """The block is entered, though nobody is kept from storing what is old; that ends when the shard is back."""
+    first, second = two_shards
+    url, names = f"unix://{first.path},{second.path}", ["a", "b"]
+    keys = [f"k{n}" for n in range(20)]
+    with nearcache.open(url, shard_names=names, timeout=0.3, max_staleness=0.6, on_error="queue") as cache:
+        cache.set_many(dict.fromkeys(keys, "old"))
+        second.save()
+        second.kill()
+        with cache.hold(keys):
+            second.start()
+            wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed, what="the shard is back")
+            with nearcache.open(url, shard_names=names) as other:  # of the shard that was away, nothing is on hold
+                for key in keys:
+                    assert other.get_or_load(key, lambda _key: "old again") == "old again"
+            assert {exists(first, key, "l") or exists(second, key) for key in keys} == {True}
+            second.kill()
+        second.start()
+        wait_until(lambda: not cache.stats().coherence.owed and cache.health().ok, what="the debts are paid")
+        assert cache.get_many(keys) == {}
+
+
 def test_hold_of_bad_length_is_refused_with_the_range(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """Before anything is sent."""
     cache = open_cache()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nearcache.errors import ShardError
-from support.resharding import Servers, change, freeze, lanes_live, step, version
+from nearcache.errors import ReshardError, ServerReplyError, ShardError, ShardUnavailableError
+from support.resharding import KEYS, Servers, change, freeze, lanes_live, step, version
 from support.waiting import wait_until
 
 
@@ -25,6 +25,71 @@ def test_record_that_a_failover_set_back_is_told_anew(servers: Servers, open_at:
         assert after != before
         server.hset(name, mapping={"c": before, "e": "1" * 16})  # as the new primary has it when it has been adopted
         wait_until(lambda: server.hget(name, "c") == after, what="the list is recorded again")
+
+
+@pytest.mark.parametrize("hindrance", ["busy", "unanswered"])
+def test_record_that_was_lost_is_told_anew_whatever_comes_between(
+    servers: Servers, open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, hindrance: str
+) -> None:
+    """The thread that is to do it may be about something else when it is asked; or what it asks is not answered."""
+    cache = open_at("ab", max_staleness=0.2)
+    lanes_live(cache)
+    name, real, failed = cache._tier.names[0].lane_key, cache._driver.execute, []
+
+    def execute(exchanges: Any, *arguments: Any) -> Any:
+        if failed or exchanges[0].commands[0][0] != b"HMGET":
+            return real(exchanges, *arguments)
+        failed.extend(exchanges)
+        return [ShardUnavailableError("a", "no answer", sent=True) for _ in exchanges]
+
+    with servers["a"].client() as server:
+        wait_until(lambda: server.hget(name, "c") is not None)
+        if hindrance == "busy":
+            freeze(cache)
+        else:
+            monkeypatch.setattr(cache._driver, "execute", execute)
+        server.delete(name)
+        wait_until(lambda: server.hget(name, "r") is not None, what="a heartbeat makes a record")
+        if hindrance == "busy":
+            epoch = int(server.hget(name, "e"), 16)
+            wait_until(lambda: cache._tier.lanes[0].epoch == epoch and not cache._upkeep._untold)
+            cache._membership._catching_up = False
+        wait_until(lambda: server.hget(name, "c") is not None, what="the list is recorded again")
+        assert failed or hindrance == "busy"
+
+
+@pytest.mark.parametrize("damage", ["x", "", "-1", None])
+def test_damaged_record_is_said_and_contained_until_it_is_mended(
+    servers: Servers, open_at: Callable[..., Any], caplog: pytest.LogCaptureFixture, damage: str | None
+) -> None:
+    """The shard takes no part, in a cache that was open and in one that comes later; nobody's thread ends over it."""
+    cache = open_at("ab")
+    lanes_live(cache)
+    tier = cache._tier
+    here, there = (next(key for key in KEYS if tier.place(key)[0] == lane) for lane in (0, 1))
+    cache[here] = cache[there] = "old"
+    name = tier.names[0].lane_key
+    with servers["a"].client() as server:
+        good = server.hget(name, "r")
+        if damage is None:
+            server.hdel(name, "r")
+        else:
+            server.hset(name, "r", damage)
+        wait_until(lambda: cache.health().shards[0].lane != "live", what="nothing is vouched for")
+        later = open_at("ab")
+        for each in (cache, later):
+            with pytest.raises(ServerReplyError, match=r"NCRECORD .* remove the lane record"):
+                each[here] = "new"
+            each[there] = "new"
+            each._membership._catch_up()
+        assert "nothing of it is served from memory" in caplog.text or damage is None
+        with pytest.raises(ReshardError, match="a did not answer"):
+            change(cache, servers, "abc")
+        server.hset(name, "r", good)
+        lanes_live(cache, later)
+        wait_until(lambda: not any(each.stats().coherence.owed for each in (cache, later)), what="debts are paid")
+        later[here] = "new"
+        wait_until(lambda: cache.get(here) == "new")
 
 
 def test_shard_that_is_left_and_forgot_that_holds_nobody_up(servers: Servers, open_at: Callable[..., Any]) -> None:

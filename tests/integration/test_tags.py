@@ -266,7 +266,7 @@ def test_value_newer_than_what_l1_knows_of_its_tag_is_no_dead_one(open_cache: Ca
 def test_value_whose_tags_nobody_can_tell_of_is_not_replaced_as_if_absent(
     open_cache: Callable[..., Cache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
 ) -> None:
-    """A read misses then, and a verb says that a shard is out."""
+    """A read misses then and says why, a load loads, and a verb says that a shard is out."""
     cache = open_cache(timeout=0.3)
     tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
     tag = next(name for name in KEYS if tags_named(tier, [name])[0].lane == 1)
@@ -276,10 +276,15 @@ def test_value_whose_tags_nobody_can_tell_of_is_not_replaced_as_if_absent(
     two_shards[1].kill()
     later = open_cache(timeout=0.3)
     assert later.get(key) is None
+    with pytest.raises(KeyError) as missed:
+        later[key]
+    assert isinstance(missed.value.__cause__, nearcache.ShardUnavailableError)
+    assert missed.value.__cause__.shard == "b"
     with pytest.raises(nearcache.ShardUnavailableError):
         later.incr(key)
     with pytest.raises(nearcache.ShardUnavailableError):
         later.setdefault(key, 0)
+    assert later.get_or_load(key, lambda _key: 6) == 6
     two_shards[1].restart()
 
 

@@ -164,8 +164,14 @@ class _HeldChange(Update):
         yield from invalidate_many(process.tier, process.store, keys, hold=(b"%d" % linger_ms, token))
 
 
+#: What is paid before is not the caller's change, which may turn out to be none.
+_DEBTS: Final = ("invalidate",)
+
+
 class _Swap(Running):
     """A verb that makes a new value of the one that is there."""
+
+    unconfirmed = _DEBTS
 
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
@@ -273,6 +279,8 @@ class _Take(Update):
 
 class _Touch(Running):
     """Give a value another lifetime, often a shorter one."""
+
+    unconfirmed = _DEBTS
 
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys

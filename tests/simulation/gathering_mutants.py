@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from nearcache.loading import ages, gathering, tagging
+from nearcache.loading import ages, filling, gathering, tagging
 from nearcache.loading.births import Births
 from nearcache.loading.tier import Tier
 
@@ -30,6 +30,16 @@ def young_for_ever(patch: pytest.MonkeyPatch) -> None:
 def touched_is_younger(patch: pytest.MonkeyPatch) -> None:
     """A longer life is a younger age."""
     patch.setattr(ages, "peek_touched", lambda data: False)
+
+
+def joined_to_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Who asks for a greatest age waits for a load that asks for the same, however far it has got."""
+    patch.setattr(filling, "is_young", lambda key: False)
+
+
+def read_for_the_first(patch: pytest.MonkeyPatch) -> None:
+    """What is young enough for who has begun to read is young enough for all who wait for it."""
+    patch.setattr(ages, "_suits_all", lambda *_: True)
 
 
 def others_not_asked_again(patch: pytest.MonkeyPatch) -> None:

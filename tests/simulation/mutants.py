@@ -136,9 +136,8 @@ def _open_late(patch: pytest.MonkeyPatch) -> None:
 
     real = reading._fetch
 
-    def fetch(tier: Tier, store: Any, op: Any, lane: int, encoded: bytes, flight: Any) -> Any:
-        steps = real(tier, _Late(store, op), op, lane, encoded, flight)
-        return (yield from steps)
+    def fetch(tier: Tier, store: Any, op: Any, *arguments: Any, **keywords: Any) -> Any:
+        return (yield from real(tier, _Late(store, op), op, *arguments, **keywords))
 
     patch.setattr(reading, "_fetch", fetch)
 
@@ -351,6 +350,7 @@ MUTANTS: Final = (
     Mutant("what is asleep grows no older", many.ages_kept_asleep, ("asleep",), "I18", _FULLER + 7, _YOUNG),
     Mutant("what was young stays young", many.young_for_ever, (), "I18", _FULLER + 2, _YOUNG),
     Mutant("a longer life is a younger age", many.touched_is_younger, (), "I18", _FULLER + 42, ("young_many", "touch")),
+    Mutant("what is being stored is waited for", many.joined_to_the_end, (), "I18", _FULLER + 41, ("young_load",)),
     Mutant("what others load is nothing", many.others_not_asked_again, (), "I1", _FULLER, ("load_many", "update")),
     Mutant(
         "tags of many are taken after the load",

@@ -28,11 +28,12 @@ TAIL: Final = 24
 
 
 class Change(NamedTuple):
-    """What one command or script did: keys with values and ends, and messages."""
+    """What one command or script (by its name) did: keys with values and ends, and messages."""
 
     keys: tuple[tuple[bytes, Any, int | None], ...]
     published: tuple[tuple[bytes, bytes], ...]
     cause: Any
+    script: str = ""
 
 
 class Watcher(Protocol):
@@ -68,6 +69,7 @@ class Server:
         self.known: set[bytes] = set()
         self.history = History()
         self.cause: Any = None
+        self._script = ""
         self.subscribers: dict[bytes, list[BusLink]] = {}
         self.links: list[DataLink | BusLink] = []
         self._tail: deque[Change] = deque()
@@ -78,7 +80,7 @@ class Server:
 
     def command(self, command: tuple[Any, ...], cause: Any) -> Any:
         """Carry out one command of a data connection; an error is returned as RedisError."""
-        self.cause = cause
+        self.cause, self._script = cause, getattr(command[0], "name", "")
         database = self.database
         if command[0] == b"WAIT":
             return self._wait()
@@ -138,7 +140,7 @@ class Server:
             (key, value.copy() if value.__class__ is dict else value, expires.get(key))
             for key, value in ((key, data.get(key)) for key in database.dirty)
         )
-        self._tail.append(Change(keys, tuple(database.published), self.cause))
+        self._tail.append(Change(keys, tuple(database.published), self.cause, self._script))
         if len(self._tail) > TAIL:
             _apply(self._replica, self._tail.popleft())
             self._confirmed = max(0, self._confirmed - 1)

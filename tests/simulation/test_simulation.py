@@ -37,6 +37,9 @@ FOUND: Final = {
     30_003_208: "a shard that was left and had forgotten that kept a process from following for ever",
     40_000_944: "a shard that was left had been told as a replaced primary, and who knew of no other one stayed there",
     20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
+    100_000_305: "a load of what is of no greater age was joined by who came when its value was stored already",
+    100_001_347: "a replaced primary that had lost its record began an epoch of its own, and took a payment for good",
+    100_001_220: "a lost record was not told again where the thread that is to do so was about something else",
 }
 
 #: Seed -> what the simulation itself took for a broken promise.
@@ -57,6 +60,7 @@ MISTAKEN: Final = {
     40_001_390: "a load went by a tag's generation on a primary that had just stopped, as it may for B",
     40_003_015: "a hit was judged by who took over from a primary that had just stopped, and that was heard still",
     20_001_037: "a read that was waited for was judged by another server than the one that had answered it",
+    100_001_339: "what a verb pays before it does anything was taken for its own change, which a replica had confirmed",
 }
 
 

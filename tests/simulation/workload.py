@@ -166,7 +166,10 @@ class Running:
         versions: For invalidations: which version of the source makes them necessary, by encoded key.
         incarnation: Which life of the process it belongs to.
         tier: What it began with.
+        unconfirmed: Scripts of whose changes it does not say whether a replica has them.
     """
+
+    unconfirmed: tuple[str, ...] = ()
 
     def __init__(self, client: Client, operation: Operation) -> None:
         process = client.process
@@ -432,7 +435,9 @@ def written(running: Running, client: Client, key: str, value: Any) -> None:
     checker = client.process.checker
     number = checker.number(key, value)
     if number not in server.history.born:
-        if not server.history.held.get(checker.encoded[key]):
+        # It may have been on hold on a primary that was replaced since.
+        asked = client.asked[client.tier.place(key)[0]]
+        if not any(each.history.held.get(checker.encoded[key]) for each in asked):
             checker.fail("I3", f"{running} was acknowledged by {server.name}, which has never held it")
         return
     checker.raise_floor(client.process, key, server, server.history.born[number], own=True)

@@ -7,6 +7,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,28 @@ from chaos.frames import FrameError, Splitter, frame_end, is_message
 from chaos.job import TAGS, key_name, key_number, tag_name, tag_of, tags_of
 from chaos.nemesis import Happening, network_rule
 from chaos.proxy import DATA, DOWN, SUBSCRIPTION, UP, Route, Rule, to_json
+from chaos.watched import is_refused
 
 S = 1_000_000_000
+
+# -- caches that have to be opened anew ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("vouched", "last_error", "refused"),
+    [
+        (False, "the server replied 'NCTOPO 4-bdd1428ad635dedc'", True),
+        (True, "the server replied 'NCTOPO 4-bdd1428ad635dedc'", False),  # it was, on its way to another list
+        (False, "cannot connect", False),
+    ],
+)
+def test_cache_on_a_list_that_was_left_is_told_from_one_that_is_dark(
+    vouched: bool, last_error: str, refused: bool
+) -> None:
+    """Only the former is opened anew; of the latter it is to be judged whether it recovers."""
+    shards = [SimpleNamespace(vouched=True, last_error=""), SimpleNamespace(vouched=vouched, last_error=last_error)]
+    assert is_refused(SimpleNamespace(health=lambda: SimpleNamespace(shards=shards))) is refused
+
 
 # -- records -----------------------------------------------------------------------------------------------------
 

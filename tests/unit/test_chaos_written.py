@@ -210,6 +210,8 @@ def test_process_that_was_away_for_long_while_it_wrote_is_excused_and_no_other(s
     assert story.accused(pauses=((2, span(2_500, 2_600, None)),)) == ["W2"]
     assert story.accused(pauses=((3, span(2_500, 4_500, None)),)) == ["W2"]
     assert story.accused(pauses=((2, span(200, 900, None)),)) == ["W2"]
+    assert story.accused(pauses=((2, span(5_003, 7_000, None)),)) == []  # between making the row and writing it
+    assert story.accused(pauses=((2, span(5_500, 7_000, None)),)) == ["W2"]
     story.note(r.STALL, 2_500, 4_500, process=2)
     assert story.accused() == []
 

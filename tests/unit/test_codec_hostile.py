@@ -8,7 +8,7 @@ import pickle
 import random
 import struct
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from decimal import Decimal
 from fractions import Fraction
 
@@ -344,6 +344,38 @@ def test_deep_nesting_is_refused():
     assert "deeper" in timed_refusal(PROTO + b"})" + b"\x85" * 6000 + b"Ns.")
     assert "deeper" in timed_refusal(PROTO + b")" + b"\x85" * 12_000 + b".")
     assert "deeper" in timed_refusal(PROTO + b"]" * 12_000 + b"a" * 11_999 + b".")
+
+
+@pytest.mark.parametrize("kind", [deque, defaultdict])
+def test_deep_nesting_that_begins_outside_is_refused(kind: type) -> None:
+    """What is put into another before it has got its own items is deeper in the end than it was then."""
+    made = call(16, b"N") if kind is deque else call(14, b"N")
+    holding = b"]%ba" if kind is deque else b"}N%bs"
+
+    def chain(length: int) -> bytes:
+        program = [PROTO, made, b"\x94"]
+        for inner in range(1, length):
+            outer = b"j" + struct.pack("<I", inner - 1)
+            state = holding % (b"j" + struct.pack("<I", inner))
+            program += (made, b"\x94", REBUILD, outer, state, b"\x86R00")
+        return b"".join([*program, b"."])
+
+    assert "before" in timed_refusal(chain(20_000))
+    value = CODEC.decode(b"p" + chain(5), 0)
+    for _ in range(4):
+        assert type(value) is kind
+        value = value[0 if kind is deque else None]
+    assert value == kind()
+
+
+def test_deques_that_hold_each_other_come_back():
+    """Cycles are no depth."""
+    first: deque[object] = deque()
+    first += [deque([first]), defaultdict(list, {1: first}), first]
+    again = CODEC.decode(*CODEC.encode(first))
+    assert again[0][0] is again
+    assert again[1][1] is again
+    assert again[2] is again
 
 
 def test_memory_bomb_is_refused():

@@ -9,12 +9,13 @@ import pytest
 
 from nearcache.errors import ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Exchange, Reply
-from nearcache.loading import Loading, load
-from nearcache.loading.steps import Call
+from nearcache.loading import Loading, load, load_young
+from nearcache.loading.steps import Call, JoinLoad
 from nearcache.loading.tier import hex_id
 from support.steps import GENERATION, IDENTITY, World
 
 TOKEN = b"0123456789abcdef"
+MS = 1_000_000
 
 
 @pytest.fixture
@@ -60,3 +61,68 @@ def test_fill_without_an_answer_is_left_alone(world: World) -> None:
         steps.send([ShardUnavailableError("a", "no answer", sent=True)])
     assert stop.value.value == 7
     assert world.store.peek("k") is None
+
+
+# -- who asks for a greatest age while another such load is under way
+
+
+def young(world: World, limit_ms: int) -> Generator[Any, Any, Any]:
+    """Begin a load of what is not older."""
+    return load_young(world.tier, world.store, Loading("k", "k", lambda _: 7, 60_000), limit_ms * MS)
+
+
+def held(world: World, age_ms: int) -> list[Reply]:
+    """What is answered to who reads a value that was stored so long ago."""
+    sealed = world.tier.codec.seal(world.tier.codec.encode(6), wid=5, generation=GENERATION, ttl_ms=60_000)
+    return [Reply([60_000 - age_ms, sealed, [hex_id(GENERATION), None]], IDENTITY)]
+
+
+def leased() -> list[Reply]:
+    """What is answered to who is to load."""
+    return [Reply([[0, hex_id(GENERATION), TOKEN]], IDENTITY)]
+
+
+def ended(steps: Generator[Any, Any, Any], answer: list[Reply]) -> Any:
+    """Give steps their last answer; return what they return."""
+    with pytest.raises(StopIteration) as stop:
+        steps.send(answer)
+    return stop.value.value
+
+
+def test_value_is_not_for_who_asks_while_it_is_being_stored(world: World) -> None:
+    """It may have been stored before they asked. Who asks while it is being loaded waits for it."""
+    first = young(world, 0)
+    next(first)
+    assert scripts_in(first.send(held(world, age_ms=0))) == ["lease"]
+    assert isinstance(first.send(leased()), Call)
+    assert isinstance(next(young(world, 0)), JoinLoad)
+    assert scripts_in(first.send(7)) == ["fill"]
+    assert not isinstance(next(young(world, 0)), JoinLoad)
+    assert ended(first, [Reply([[1, hex_id(GENERATION), hex_id(1), b"1", b""]], IDENTITY)]) == 7
+
+
+@pytest.mark.parametrize("has_slept", [False, True])
+def test_value_is_young_enough_for_all_who_wait_for_it(world: World, *, has_slept: bool) -> None:
+    """Who came last may have asked when the answer was on its way; and then the machine may have slept."""
+    first = young(world, 20)
+    next(first)
+    world.ns += 8 * MS
+    assert isinstance(next(young(world, 20)), JoinLoad)
+    if has_slept:
+        world.tier.births.slept(world.ns)
+        assert scripts_in(first.send(held(world, age_ms=1))) == ["lease"]
+    else:
+        assert scripts_in(first.send(held(world, age_ms=15))) == ["lease"]
+
+
+def test_value_is_young_enough_if_it_was_when_it_was_asked_for(world: World) -> None:
+    """However long the answer takes, where nobody else has asked meanwhile; or it was even at the answer."""
+    alone = young(world, 20)
+    next(alone)
+    world.ns += 8 * MS
+    assert ended(alone, held(world, age_ms=15)) == 6
+    first = young(world, 20)
+    next(first)
+    world.ns += 8 * MS
+    assert isinstance(next(young(world, 20)), JoinLoad)
+    assert ended(first, held(world, age_ms=10)) == 6

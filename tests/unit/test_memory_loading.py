@@ -264,6 +264,21 @@ def test_ages_are_kept_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         cache.get("a", max_age=-1)
 
 
+def test_value_that_is_about_to_be_stored_is_not_for_who_asks_now() -> None:
+    """It is stored after they have asked only if they asked before."""
+    asked: list[Any] = []
+
+    def ttl(key: str, value: int) -> int:
+        if value == 1:
+            asked.append(cache.get_or_load(key, max_age=0))
+        return 60
+
+    numbers = iter(range(1, 10))
+    cache = opened(ages=True, loader=lambda _: next(numbers), ttl=ttl)
+    assert cache.get_or_load("a", max_age=0) == 1
+    assert asked == [2]
+
+
 # -- unchanged
 
 

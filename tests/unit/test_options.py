@@ -385,9 +385,15 @@ def everything_said(error: BaseException) -> str:
         f"embedded://:{SECRET}@",
         f"unix://:{SECRET}@/run/a.sock",
         f"unix:///run/a.sock,run?password={SECRET}",
+        f"redis://user:{SECRET}",
+        f"redis://user:{SECRET}:6379",
+        f"redis://:{SECRET}/0",
+        f"redis://a,user:{SECRET},b:1",
+        [f"redis://user:{SECRET}@a:1", "redis://b"],
+        f"redis://user:{SECRET}@a:1".encode(),
     ],
 )
-def test_parse_bad_url_with_password_never_shows_it(url: str) -> None:
+def test_parse_bad_url_with_password_never_shows_it(url: Any) -> None:
     """Whatever is wrong with a URL, the error holds no password that stands in it."""
     with pytest.raises(ConfigError) as caught:
         parse(url)

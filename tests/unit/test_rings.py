@@ -196,8 +196,15 @@ def test_other_owner_that_fails_fails_the_change_and_is_owed() -> None:
     gone = ShardUnavailableError("c", "gone")
     (reply,) = spread.gathered([Reply([list(acknowledged)], 1), gone])
     assert isinstance(reply, Reply)
-    assert reply.values == [gone]
+    (error,) = reply.values
+    assert isinstance(error, ShardUnavailableError)
+    assert error.sent  # for the first owner has made it
+    assert error.shard == "c"
+    assert error.__cause__ is gone
     assert tier.is_owed(2, encoded)
+    refused = ServerReplyError(tier.shard_names[lane], "OOM")
+    (reply,) = spread.gathered([Reply([refused], 1), gone])
+    assert reply == Reply([refused], 1)
     (reply,) = spread.gathered([Reply([list(acknowledged)], 1), Reply([list(acknowledged)], 1)])
     assert reply == Reply([acknowledged], 1)
     assert tier.newest(2) == (5, 3)

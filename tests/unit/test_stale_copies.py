@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from nearcache._store import Op, Store
-from nearcache.coherence import Lane, State
-from nearcache.loading import MISSING
+from nearcache.coherence import Lane, State, pack_token
+from nearcache.loading import MISSING, catch_up
+from nearcache.loading.reading import stale_copy
 from nearcache.loading.stale import StaleCopies
+from support.steps import EPOCH, IDENTITY
+from support.steps import World as Answered
 
 ALLOWED = 1_000
 BOUND = 100
@@ -139,3 +142,38 @@ def test_old_stamps_are_forgotten(world: World) -> None:
         world.live(0)
         world.suspect(0, State.DOWN)
     assert len(world.stale._ended[0]) <= 2
+
+
+def test_copy_that_a_lost_connection_left_behind_is_forgotten_and_not_what_is_vouched_for(world: World) -> None:
+    """Of one lane only."""
+    world.keep("j", 1)
+    world.suspect(0, State.DOWN)
+    world.suspect(1, State.DOWN)
+    assert world.find("k") == "value of k"
+    world.stale.forget(0)
+    assert world.find("k") is MISSING
+    assert world.find("j", 1) == "value of j"
+    world.live(0)
+    world.keep("k")
+    world.stale.forget(0)
+    world.suspect(0, State.DOWN)
+    assert world.find("k") == "value of k"
+
+
+@pytest.mark.parametrize("seq", [3, 9])
+def test_copy_of_a_shard_that_is_out_is_not_served_after_waiting_for_a_token(seq: int) -> None:
+    """Neither if the lane cannot be asked, nor if it is as far as the token again, and the copy is from before."""
+    world = Answered(stale_ns=60_000_000_000)
+    tier, store = world.tier, world.store
+    assert tier.stale is not None
+    op = Op("k", 0)
+    store.open(op)
+    assert store.finish(op, "old", 5, world.ns + 10**12, 1, IDENTITY)
+    tier.stale.vouched(0, world.ns + BOUND)
+    world.lane.state = State.DOWN
+    tier.stale.suspected(0, store.lane_stamp(0), world.ns)
+    store.lane_suspect(0)
+    assert stale_copy(tier, store, "k", 0) == "old"
+    world.lane.applied = (EPOCH, 5)
+    world.run(catch_up(tier, store, pack_token({0: (EPOCH, seq)}, 1), 1.0))
+    assert stale_copy(tier, store, "k", 0) is MISSING

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from nearcache.coherence import pack_token
+from nearcache._store import Store
+from nearcache.codecs import SafeCodec, ValueCodec
+from nearcache.coherence import DERIVED, pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.l2 import Reply
-from nearcache.loading import MISSING, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
+from nearcache.loading import MISSING, Tier, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
 from nearcache.loading.ears import Deaf
+from nearcache.loading.steps import Await
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, hex_id
 from nearcache.options import Endpoint
@@ -225,6 +228,28 @@ def test_token_is_waited_for_until_it_is_applied(world: World) -> None:
     world.lane.applied = (EPOCH, 5)
     world.run(catch_up(world.tier, world.store, pack_token({0: (EPOCH, 5)}), 1.0))
     assert ears.fenced == 1
+
+
+def test_token_of_many_lanes_asks_all_of_them_before_it_waits() -> None:
+    """One round trip for all; who does not answer in time is made suspect, and nobody else."""
+    tier = Tier(namespace="t", shard_names=["a", "b", "c"], codec=ValueCodec(SafeCodec(), 1 << 20), bound_ns=10**9)
+    store: Store[Any, Any] = Store(10, lanes=3 + DERIVED)
+    fenced: list[int] = []
+
+    class Ears(Deaf):
+        def fence(self, lane: int, woken: Callable[[], None]) -> bool:
+            fenced.append(lane)
+            return lane != 1  # which is not followed, so nothing of it is served
+
+    tier.ears = Ears()
+    stamps = [store.lane_stamp(lane) for lane in range(3)]
+    steps = catch_up(tier, store, pack_token(dict.fromkeys(range(3), (EPOCH, 5))), 1.0)
+    assert isinstance(next(steps), Await)
+    assert fenced == [0, 1, 2]
+    assert isinstance(steps.send(False), Await)
+    with pytest.raises(StopIteration):
+        steps.send(True)
+    assert [store.lane_stamp(lane) > before for lane, before in enumerate(stamps)] == [True, False, False]
 
 
 # -- many keys

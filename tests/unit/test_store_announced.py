@@ -208,6 +208,25 @@ def test_announced_write_that_a_message_spared_is_served_until_the_next_heartbea
     store.check_invariants()
 
 
+def test_announced_write_of_the_last_of_all_lanes_is_on_its_own_probation() -> None:
+    """As many lanes as there may be: the numbers of the probations behind them still fit."""
+    store: Store[str, str] = Store(10, lanes=32_768)
+    last = 32_767
+    store.lane_attach(last, SERVER)
+    store.lane_vouch(last, NEVER)
+    for spared_first in (True, False):
+        write = Op("k", last, wid=MINE, write=True, announced=True)
+        store.open(write)
+        if spared_first:
+            store.apply(last, BEFORE, ["k"])
+        assert acknowledged(store, write)
+        store.apply(last, BEFORE, ["k"])
+        assert store["k"] == "value 7"
+        store.lane_vouch(last, NEVER)
+        assert store.get("k") is None
+        store.check_invariants()
+
+
 def test_announced_write_that_a_message_spared_before_its_reply_is_on_probation_too() -> None:
     """Whether the heartbeat is answered before the reply or after it."""
     store = attached_store()

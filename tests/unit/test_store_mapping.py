@@ -386,7 +386,7 @@ def test_keyfunc_maps_in_every_mapping_method() -> None:
         ({"maxsize": 1, "maxbytes": "x"}, TypeError),
         ({"maxsize": 1, "ttl_ns": -1}, ValueError),
         ({"maxsize": 1, "lanes": 0}, ValueError),
-        ({"maxsize": 1, "lanes": 65536}, ValueError),
+        ({"maxsize": 1, "lanes": 32769}, ValueError),
         ({"maxsize": 1, "nonsense": 1}, TypeError),
         ({}, TypeError),
     ],

@@ -350,6 +350,62 @@ def test_keys_list_that_shrinks_during_a_call_is_no_harm() -> None:
         store.drop_all()
 
 
+def test_op_that_a_comparison_initialises_anew_keeps_its_key() -> None:
+    """The key that is being compared belongs to the operation."""
+    store = attached_store()
+    op = Op(Key("a"))
+    refused: list[ValueError] = []
+
+    def renew() -> None:
+        with pytest.raises(ValueError, match="initialised already") as caught:
+            op.__init__(Key("c"))  # type: ignore[misc]  # that is what is tested
+        refused.append(caught.value)
+
+    before = opened(store, Key("b", on_eq=renew))
+    store.open(op)
+    assert refused
+    assert op.key.name == "a"
+    store.abandon(before, drop=False)
+    assert store.join(Key("a")) is op
+    store.check_invariants()
+
+
+def test_op_that_its_key_initialises_while_it_is_hashed_has_one_key() -> None:
+    """The inner one, which came to its end first."""
+
+    class Hasty:
+        def __hash__(self) -> int:
+            op.__init__("inner")  # type: ignore[misc]  # that is what is tested
+            return 1
+
+    op: Op = Op.__new__(Op)
+    with pytest.raises(ValueError, match="initialised already"):
+        op.__init__(Hasty())  # type: ignore[misc]  # that is what is tested
+    assert op.key == "inner"
+
+
+def test_store_that_an_argument_initialises_has_the_lanes_of_the_first_to_end() -> None:
+    """An operation and an entry of one of its lanes are no danger to a store of fewer."""
+    store: Store[Any, Any] = Store.__new__(Store)
+
+    class Bound(int):
+        """Compared while ``__init__`` looks at it."""
+
+        def __lt__(self, other: int) -> bool:
+            if store.maxsize is None:
+                store.__init__(10, lanes=5000)  # type: ignore[misc]  # that is what is tested
+                store.lane_attach(4000, SERVER)
+                store.lane_vouch(4000, NEVER)
+                store.finish(opened(store, "k", lane=4000), "v", 1, NEVER, identity=SERVER)
+            return int(self) < other
+
+    with pytest.raises(ValueError, match="initialised already"):
+        store.__init__(Bound(20))  # type: ignore[misc]  # that is what is tested
+    assert store.get("k") == "v"
+    assert store.maxsize == 10
+    store.check_invariants()
+
+
 def test_op_opened_by_its_own_comparison_is_refused() -> None:
     """The second registration, not the first."""
     store = attached_store()

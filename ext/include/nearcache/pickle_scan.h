@@ -32,7 +32,9 @@
  *
  * Three budgets stop programs that are well-formed but out of proportion to their size:
  *  - depth: nested containers end in recursion when they are released (`deque` does) or hashed (`tuple` does,
- *    without a check, so that a deep tuple as a dict key would overflow the C stack);
+ *    without a check, so that a deep tuple as a dict key would overflow the C stack). It is the depth that a value
+ *    has when it is put into another; what an object gets into it after that is for the reader to judge, who knows
+ *    which objects end in recursion (`_Rebuilder.nest`);
  *  - hash cost: a tuple that holds the same tuple twice, and so on forty times, is a hundred bytes long and
  *    takes 2^40 steps to hash. `weight` is the size of a node written out as a tree; what is hashed may weigh
  *    only so much in sum. A list may share its parts as it likes: it cannot be hashed;

@@ -8,6 +8,7 @@ from collections.abc import (
     Coroutine,
     ItemsView,
     Iterable,
+    Iterator,
     KeysView,
     Mapping,
     MutableMapping,
@@ -262,9 +263,14 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         Raises:
             ValueError: ``seconds`` or ``linger`` is out of range.
             ShardUnavailableError, BulkError: At the beginning: do not commit. At the end: the invalidation is not
-                known to be done; it is owed.
+                known to be done; it is owed. With ``on_error="queue"`` neither is raised: the block is entered, keys
+                of a shard that is away are not on hold, and both invalidations are owed.
         Cost: two round trips per shard.
         """
+        raise NotImplementedError
+
+    def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:
+        """Walk through keys, among them all those of a view. See :meth:`scan`."""
         raise NotImplementedError
 
     def token(self) -> str:

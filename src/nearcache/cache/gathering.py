@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..absence import Absent
 from ..clocks import monotonic_ns
-from ..loading import ENDLESS_MS, Gathering, Loading, Steps, gather, load_young, look_many, read_many, read_young
+from ..loading import (
+    ENDLESS_MS,
+    Gathering,
+    Loading,
+    Steps,
+    Walk,
+    gather,
+    load_young,
+    look_many,
+    read_many,
+    read_young,
+    scan,
+)
 from ..options import check_tags
 from .base import DEFAULT, K, Lifetime, V, refuse_coroutines
+from .scanning import beginning, beginning_under
 from .swapping import SwappingCache
 
 
@@ -77,6 +90,20 @@ class GatheringCache(SwappingCache[K, V]):
             return self._wanted(name if keys is None else keys[name], loader, DEFAULT, DEFAULT)
 
         return (yield from look_many(self._tier, self, names, wanted))
+
+    def _scan(self, prefix: str | bytes | None) -> Iterator[Any]:
+        return self._walk(beginning(prefix))
+
+    def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:
+        return self._walk(beginning_under(path))
+
+    def _walk(self, start: bytes) -> Iterator[Any]:
+        """Walk through all keys whose encoding begins so."""
+        walk = Walk()
+        while (place := walk.next(self._tier)) is not None:
+            reached, keys = self._run(scan(self._tier, self, *place, start))
+            walk.went(reached)
+            yield from keys
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         name = self._name(key)

@@ -21,7 +21,7 @@ from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
 from .leaving import Leaving
-from .records import Reader, Record, newest_of
+from .records import Reader, Record, newest_of, unreadable
 
 if TYPE_CHECKING:
     from ..loading import Tier
@@ -50,7 +50,7 @@ class Membership:
         self._script = load_script("ring")
         self._lock = threading.RLock()
         self._stopping = threading.Event()
-        self._catching_up = False
+        self._catching_up = self._is_due = False  # due: somebody wants it, and it has not been done since
         self._agreed = False
         self._complaint = ""
         self._leaving, self._clock = Leaving(tier.bound_ns, tier.most_lanes), tier.clock
@@ -79,6 +79,7 @@ class Membership:
 
     def outdated(self) -> None:
         """A lane does not say what this process does: find out, in a thread of its own. Cheap if that is under way."""
+        self._is_due = True
         self._begin(self._catch_up)
 
     def agree(self) -> None:
@@ -86,6 +87,8 @@ class Membership:
         self._agreed = True
         if self._leaving.is_due(self._clock()):
             self._begin(self._remind)
+        elif self._is_due:
+            self._begin(self._catch_up)
 
     def stop(self) -> None:
         """Take no further step."""
@@ -207,34 +210,32 @@ class Membership:
         found = []
         for name, reply in answers:
             values = reply.values[0] if isinstance(reply, Reply) else None
-            if isinstance(values, list) and values[0] is not None:
-                found.append(self._record(name, values))
+            record = self._record(name, values) if isinstance(values, list) and values[0] is not None else None
+            if record is not None:
+                found.append(record)
         return found
 
-    def _record(self, name: str, values: list[Any]) -> Record:
+    def _record(self, name: str, values: list[Any]) -> Record | None:
+        """Return what a lane has recorded; None if nobody can tell: its shard takes no part until that is mended."""
         text, content = values
+        if complaint := unreadable(name, self._tier.names[self.numbers[name]].lane_key, text):
+            self._complain(complaint)
+            return None
         ring = None
         try:
-            version_in(text)
             if content is not None:
-                ring = self._as_known(self._reader.ring(content))
+                ring = self._reader.ring(content).at(self._known)  # where this process was told they are
         except ValueError as error:
             self._complain(f"shard {name}: {error}")
         return Record(name, text, ring)
 
-    def _as_known(self, ring: Ring) -> Ring:
-        """Return a ring in which the shards that this process has been told of have the addresses it was told."""
-
-        def known(shards: Shards) -> Shards:
-            endpoints = tuple(self._known.get(each.name, each) for each in shards.endpoints)
-            return Shards(shards.strategy, endpoints, shards.placement)
-
-        return Ring(ring.version, known(ring.old), None if ring.new is None else known(ring.new))
-
     def _look(self) -> list[Record]:
         """Ask all lanes which list is in use."""
-        names, exchanges = list(self.numbers), [self.question(number) for number in self.numbers.values()]
-        return self._records(zip(names, self._alive._driver.execute(exchanges), strict=True))
+        names, self._is_due = list(self.numbers), False
+        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in names])
+        if not all(isinstance(reply, Reply) and isinstance(reply.values[0], list) for reply in replies):
+            self._is_due = True
+        return self._records(zip(names, replies, strict=True))
 
     # -- following
 
@@ -357,8 +358,11 @@ class Membership:
                 silent[name] = said
             elif said[0] == ring.text or (said[0] == ring.left and name not in staying):
                 self._agreed = True
+            elif (record := self._record(name, said)) is not None:
+                self._compare(ring, record)
             else:
-                self._compare(ring, Record(name, said[0], self._readable(said[1])))
+                silent[name] = ShardError(name, f"it has recorded {said[0]!r}, which is no version of a list of shards")
+        self._is_due = self._is_due or bool(silent)
         if strict:
             self._check_silent(ring, silent)
 
@@ -383,12 +387,6 @@ class Membership:
                 f"{', '.join(sorted(silent))} did not answer: {next(iter(silent.values()))}",
                 sorted(silent),
             )
-
-    def _readable(self, content: bytes | None) -> Ring | None:
-        try:
-            return None if content is None else self._reader.ring(content)
-        except ValueError:
-            return None
 
     def _compare(self, ring: Ring, record: Record) -> None:
         """Accept that a lane is further than what it was told, but not that it has been told otherwise."""

@@ -241,6 +241,8 @@ class MemoryCache(AnsweringCache[K, V]):
             under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
         size = self._size_of(value)
         mine.value = value
+        if terms.limit_ns is not None:  # who asks from now on may find it stored longer ago
+            self._loads.close(mine)
         if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
         else:

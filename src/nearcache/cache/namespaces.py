@@ -11,6 +11,7 @@ from ..freshness import Lifetime
 from .cached import ABSENT
 from .listening import Listened
 from .readthrough import checked_answers
+from .scanning import under
 from .verbs import K, V, Verbs
 
 if TYPE_CHECKING:
@@ -239,6 +240,9 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         return self.cache.gets(self._key(key), default)
 
     # -- the hooks of the verbs
+
+    def _scan(self, prefix: str | bytes | None) -> Iterator[Any]:
+        return (key[-1] for key in self.cache._scan_under(self.path) if under(self.path, key, prefix))
 
     def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return self.cache._swap(self._key(key), change, ttl, (*self._tags, *tags))

@@ -38,6 +38,13 @@ class Reader:
             self._read = {content: ring} if len(self._read) >= _MOST else {**self._read, content: ring}
         return ring
 
+    def readable(self, content: bytes | None) -> Ring | None:
+        """The same, but None if there is none that can be read."""
+        try:
+            return None if content is None else self.ring(content)
+        except ValueError:
+            return None
+
 
 class Record(NamedTuple):
     """What a lane has recorded: version and fingerprint, and the ring itself if it is there and can be read.
@@ -72,3 +79,16 @@ def newest_of(records: Iterable[Record]) -> Record | None:
         return version_in(record.text)[0], record.ring is not None and record.text == record.ring.text
 
     return max(records, key=age, default=None)
+
+
+def unreadable(shard: str, lane_key: bytes, text: bytes | None) -> str:
+    """What people are to read where a lane's record names no version; empty: it names one."""
+    try:
+        version_in(text or b"")
+    except ValueError:
+        return (
+            f"shard {shard}: the field r of its lane record says {(text or b'')[:64]!r}, which is no version of a list "
+            "of shards. The shard refuses all changes, and nothing of it is served from memory. Remove the record (DEL "
+            f"{lane_key.decode()!r}), and it is made anew; what the shard holds of the namespace starts cold"
+        )
+    return ""

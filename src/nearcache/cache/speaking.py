@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ from ..events import EventCause
 from . import listening
 from .base import Cache, K, V
 from .listening import MemoryHub
+from .scanning import begins
 from .subscriptions import Subscription
 
 
@@ -34,6 +36,13 @@ class SpeakingCache(Cache[K, V]):
     def _telling(self, cause: EventCause | None, *, existed: bool) -> AbstractContextManager[None]:
         """A context in which what the calling thread stores is told of in this way; None: not at all."""
         return _SILENT if self._hub is None else self._hub.telling(cause, existed=existed)
+
+    def _scan(self, prefix: str | bytes | None) -> Iterator[Any]:
+        self._use()
+        return (key for key, _ in self.snapshot() if begins(key, prefix))
+
+    def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:  # noqa: ARG002  the view looks for itself
+        return self._scan(None)
 
     def _use(self) -> None:
         """Raise ClosedError if the cache was closed."""

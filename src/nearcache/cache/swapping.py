@@ -107,9 +107,11 @@ class SwappingCache(Cache[K, V]):
     def _setting(
         self, key: Any, value: Any, ttl: Lifetime, tags: Sequence[str], *, absent_only: bool = False
     ) -> Steps[Any]:
-        ttl_ms = self._value_ttl_ms(key, value, ttl)
+        own_ms = self._own_ttl  # what nearly all values have, found without a further call
+        ttl_ms = own_ms if ttl is DEFAULT and isinstance(own_ms, int) else self._value_ttl_ms(key, value, ttl)
         named = tags_named(self._tier, check_tags(tags)) if tags else ()
-        return self._changing.set(self, key, self._name(key), value, ttl_ms, named, absent_only=absent_only)
+        name = key if self.settings.key is None else self._name(key)
+        return self._changing.set(self, key, name, value, ttl_ms, named, absent_only=absent_only)
 
     def set_many(
         self,

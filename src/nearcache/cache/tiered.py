@@ -360,7 +360,8 @@ class TieredCache(MovingCache[K, V]):
             self._listener.start()
 
     def _run(self, steps: Steps[T]) -> T:
-        self._use()
+        if self._closed or self._listener.thread is None:
+            self._use()
         return self._given(self._runner.run(steps))
 
     def _given(self, result: T) -> T:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
@@ -37,6 +38,11 @@ _GLOBAL: Final = (__name__, "rebuild")
 _ALIGNMENT: Final = 16
 #: Items that a payload may make the reader copy beyond its own length, for objects that share state.
 _COPY_SLACK: Final = 65_536
+#: Types that CPython releases by recursion, without a bound of its own.
+_RECURSIVE: Final = frozenset((deque, defaultdict))
+#: How many of those may be put into one another before they have got their items. Each may add to a chain of them as
+#: many as the verifier allows in one.
+_MOST_UNFILLED: Final = 8
 #: A stream of plain data up to this length cannot nest deeper than the verifier allows.
 _SOUND_SIZE: Final = 2 * min(MAX_DEPTH, MAX_HASH_DEPTH)
 
@@ -392,7 +398,7 @@ def _load(payload: Payload, start: int, rebuild: Callable[[object, object], obje
 class _Rebuilder:
     """What ``rebuild`` does while one payload is read."""
 
-    __slots__ = ("_budget", "_buffers", "_classes", "_pending")
+    __slots__ = ("_budget", "_buffers", "_classes", "_pending", "_unfilled")
 
     def __init__(self, classes: tuple[RegisteredClass, ...], buffers: list[memoryview], size: int) -> None:
         self._classes = classes
@@ -401,6 +407,7 @@ class _Rebuilder:
         # Objects that wait for their state, which each may be given once; holding them keeps their ids their
         # own.
         self._pending: dict[int, tuple[object, Callable[[Any, Any], object]]] = {}
+        self._unfilled = _MOST_UNFILLED
 
     def rebuild(self, subject: object, data: object) -> object:
         """Return the object that tag and data describe, or give an object its state."""
@@ -423,6 +430,17 @@ class _Rebuilder:
     def expect(self, obj: object, fill: Callable[[Any, Any], object]) -> None:
         """Let ``fill(obj, later)`` be called once."""
         self._pending[id(obj)] = (obj, fill)
+
+    def nest(self, items: Iterable[object]) -> None:
+        """Account for items that are released by recursion, and wait for their own.
+
+        The verifier counts how deep a value is when it is put into another. Our writer fills what is inside first, but
+        in a cycle; a chain that is filled from the outside would be of any depth.
+        """
+        if self._pending:
+            self._unfilled -= sum(type(item) in _RECURSIVE and id(item) in self._pending for item in items)
+            if self._unfilled < 0:
+                raise DecodeError("containers are put into one another before they are filled")
 
     def _rebuild_other(self, tag: int, data: object) -> object:
         if tag == arrays.TAG_ARRAY:

@@ -14,7 +14,7 @@ import datetime
 import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class Reading(Protocol):
 
     def expect(self, obj: object, fill: Callable[[Any, Any], object]) -> None:
         """Let ``fill(obj, later)`` be called once."""
+
+    def nest(self, items: Iterable[object]) -> None:
+        """Account for deques and defaultdicts that are put into one another and wait for their own items; DecodeError
+        for too many."""
 
 
 Dump = Callable[[Any], Dumped]
@@ -260,7 +264,7 @@ def _dump_default(value: defaultdict[Any, Any]) -> Dumped:
 
 def _load_default(state: object, reading: Reading) -> defaultdict[Any, Any]:
     filled: defaultdict[Any, Any] = defaultdict(None if state is None else _FACTORIES[_all(str, (state,))[0]])
-    reading.expect(filled, lambda obj, items: dict.update(obj, _items(dict, items, reading)))
+    reading.expect(filled, lambda obj, items: dict.update(obj, _nested(dict, items, reading)))
     return filled
 
 
@@ -284,7 +288,7 @@ def _dump_deque(value: deque[Any]) -> Dumped:
 
 def _load_deque(state: object, reading: Reading) -> deque[Any]:
     items: deque[Any] = deque(maxlen=None if state is None else _all(int, (state,))[0])
-    reading.expect(items, lambda obj, later: obj.extend(_items(list, later, reading)))
+    reading.expect(items, lambda obj, later: obj.extend(_nested(list, later, reading)))
     return items
 
 
@@ -293,6 +297,13 @@ def _items(source: type[Any], items: Any, reading: Reading) -> Any:
     if type(items) is not source:
         raise Unfit(f"expected a {source.__name__}")
     reading.charge(len(items))
+    return items
+
+
+def _nested(source: type[Any], items: Any, reading: Reading) -> Any:
+    """The same, for a container that CPython releases by recursion."""
+    items = _items(source, items, reading)
+    reading.nest(items.values() if source is dict else items)
     return items
 
 

@@ -51,13 +51,14 @@ class Journal:
     Attributes:
         serial: Counts the times that something came to be owed.
         newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
+        has_strayed: Whether a change was acknowledged in an epoch that the lane is not known to be in, or to come from.
         forgotten: Changed keys that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
     """
 
     __slots__ = (
         "_buried", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit", "_over",
-        "_owed", "_size", "forgotten", "newest", "replayed", "serial",
+        "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -74,6 +75,7 @@ class Journal:
         self._over: deque[int] = deque(maxlen=_EPOCHS)  # epochs that this process knows to be over
         self._buried: set[int] = set()  # epochs over by a new record, of which there are changes
         self.newest: tuple[int, int] | None = None
+        self.has_strayed = False
         self.forgotten = 0
         self.replayed = 0
 
@@ -97,8 +99,10 @@ class Journal:
             return False
         changes = self._changes
         changes.append((epoch, seq, now_ns, keys))
-        self._size += _size(keys)
+        self._size += 1 if keys is None else len(keys)
         self.newest = (epoch, seq)
+        if epoch != self._epoch and self._epoch is not None and not self._survives(epoch, seq):
+            self.has_strayed = True  # a primary that has just taken over, or one that was replaced and begins anew
         if self._owed:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:
                 if self._owed.get(key, since + 1) <= since:
@@ -141,6 +145,7 @@ class Journal:
             self._over.remove(epoch)
         self._has_forked = self._has_forked or bool(ends) or self._epoch not in (None, epoch)
         self._epoch, self._ends = epoch, ends
+        self.has_strayed = False
         changes, self._changes = self._changes, deque()
         buried: set[int] = set()
         for change in changes:
@@ -158,6 +163,22 @@ class Journal:
         self._buried = buried
         self._size = sum(_size(keys) for *_, keys in self._changes)
         return self.replayed - replayed
+
+    def reclaim(self) -> None:
+        """The lane is still in its epoch. Changes of one that it does not come from are owed again.
+
+        Their server was perhaps replaced, lost its record, and began another: of that epoch no lane ever tells the end.
+        If it is the one to come instead, to invalidate once more does no harm.
+        """
+        self.has_strayed = False
+        changes, self._changes = self._changes, deque()
+        for change in changes:
+            made, seq, _, keys = change
+            if made == self._epoch or made in self._buried or self._survives(made, seq):
+                self._changes.append(change)
+            else:
+                self._lose(keys)
+        self._size = sum(_size(keys) for *_, keys in self._changes)
 
     def doubt(self) -> None:
         """Those who read elsewhere may not have heard of what the lane has taken of late: it is owed again.

@@ -30,8 +30,11 @@ def parse_token(token: str) -> dict[int, tuple[int, int]]:
     Raises:
         ValueError: It is no token.
     """
-    parts = (part.split("-") for part in _checked(token).split(".")[1:])
-    return {int(lane): (int(epoch, 16), int(seq, 16)) for lane, epoch, seq in parts}
+    parts = [part.split("-") for part in _checked(token).split(".")[1:]]
+    positions = {int(lane): (int(epoch, 16), int(seq, 16)) for lane, epoch, seq in parts}
+    if len(positions) != len(parts):
+        raise _refusal(token)  # two that were joined, say
+    return positions
 
 
 def version_of(token: str) -> int:
@@ -45,5 +48,10 @@ def version_of(token: str) -> int:
 
 def _checked(token: str) -> str:
     if not isinstance(token, str) or not _FORM.fullmatch(token):
-        raise ValueError(f"token={token!r}: give what token() of a cache of this namespace returned")
+        raise _refusal(token)
     return token
+
+
+def _refusal(token: object) -> ValueError:
+    # It may come from a browser, and be as long as that likes.
+    return ValueError(f"token={token!r:.100}: give what token() of a cache of this namespace returned")

@@ -23,6 +23,7 @@ from .gathering import Gathering, gather
 from .reading import contains, read
 from .replies import MISSING
 from .sampling import Sampler
+from .scanning import Walk, scan
 from .steps import Request, Steps, ThreadRunner
 from .swapping import find, swap, take, touch
 from .tagging import Tag, invalidate_tag, tags_named
@@ -50,6 +51,7 @@ __all__ = [
     "ThreadRunner",
     "Tier",
     "Upkeep",
+    "Walk",
     "Way",
     "catch_up",
     "clear",
@@ -80,6 +82,7 @@ __all__ = [
     "read_young",
     "refresh",
     "replay",
+    "scan",
     "still_waiting",
     "swap",
     "swap_through",

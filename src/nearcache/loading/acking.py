@@ -84,7 +84,10 @@ def _is_made(command: Command, answer: Any) -> bool:
     if not isinstance(script, Script) or script.name not in _CHANGES or isinstance(answer, ShardError):
         return False
     if script.name == "set":
-        return said(answer).status == STORED
+        try:
+            return said(answer).status == STORED
+        except ValueError:  # whoever asked will find that out
+            return False
     return script.name != "touch" or int(answer[0]) == 1  # there may be nothing to touch
 
 

@@ -59,7 +59,7 @@ def read_young(
         replies = yield [Exchange(lane, _commands(tier, lane, share)) for lane, share in by_lane.items()]
         for (lane, share), reply in zip(by_lane.items(), replies, strict=True):
             try:
-                yield from _take(tier, store, lane, share, answer(reply), start_ns, limit_ns, found)
+                yield from _take(tier, store, lane, share, answer(reply), start_ns, limit_ns, found, flights or {})
             except ShardError:
                 tier.count(errors=1)
     finally:
@@ -84,6 +84,7 @@ def _take(
     start_ns: int,
     limit_ns: int,
     found: dict[Any, Any],
+    flights: Mapping[Any, Load],
 ) -> Steps[None]:
     generation = tier.generation_in(lane, reply.values[-1])
     for (op, encoded), pttl_ms, data in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
@@ -102,5 +103,13 @@ def _take(
         born_ns = start_ns - (whole_ms - pttl_ms + 1) * _MS  # rounded: it may be older by almost one
         if not isinstance(taken.value, Absent):
             tier.births.note(op.key, wid, born_ns, start_ns)
-        if born_ns >= start_ns - limit_ns:
+        if born_ns >= start_ns - limit_ns and _suits_all(tier, flights.get(op.key), born_ns + limit_ns, start_ns):
             found[op.key] = taken.value
+
+
+def _suits_all(tier: Tier, flight: Load | None, last_ns: int, start_ns: int) -> bool:
+    """Whether what will do until that instant will do for all who wait: some may have asked later than was read."""
+    if flight is None:
+        return True
+    tier.loads.close(flight)
+    return not flight.is_shared or (tier.clock() <= last_ns and tier.births.is_told(start_ns))

@@ -35,4 +35,8 @@ class Births:
     def is_young(self, name: Hashable, wid: int, since_ns: int) -> bool:
         """Whether it is known of the value of a write that it was stored since."""
         known_wid, born_ns, asked_ns = self._known.hit(name, (0, 0, 0))
-        return wid != 0 and wid == known_wid and born_ns >= since_ns and asked_ns >= self._slept_ns
+        return wid != 0 and wid == known_wid and born_ns >= since_ns and self.is_told(asked_ns)
+
+    def is_told(self, asked_ns: int) -> bool:
+        """Whether what was asked for then still tells an age."""
+        return asked_ns >= self._slept_ns

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .._putting import said
 from .._store import Op, Store
 from ..codecs import Encoded
 from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
@@ -147,7 +146,12 @@ def _write_round(
             tier.count(errors=1)
             outcome.fail(chunk, result)
             continue
-        heard = said(result)
+        try:
+            heard = tier.said(chunk.shard, result)
+        except ServerReplyError as error:
+            tier.count(errors=1)
+            outcome.unknown.update(dict.fromkeys(chunk.names, error))
+            continue
         if heard.status == STORED:
             tier.acknowledge(chunk.shard, heard.epoch, heard.seq, chunk.encoded, chunk.since)
             outcome.stored.extend(chunk.names)

@@ -27,7 +27,7 @@ from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
 from ..errors import DecodeError, LoadCycleError, ServerReplyError, ShardError
-from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
+from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange
 from .ages import read_young
@@ -226,7 +226,7 @@ def _load(
                 held = yield from read_young(tier, store, [wanted.name], limit_ns, {wanted.name: mine})
                 value = held.get(wanted.name, MISSING)
             else:
-                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine))
+                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine, strict=False))
         except ShardError:
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
@@ -295,14 +295,15 @@ def _lease(
         reply = answer((yield [Exchange(lane, [lease_command(tier, lane, encoded, mode)])])[0])
         status, generation, *rest = reply.values[0]
         if int(status) == 0:
-            return _Answer(token=rest[0], generation=int(generation, 16))
+            return _Answer(token=rest[0], generation=tier.generation(generation))
         if int(status) == 2:
             return _Answer(wait_ms=max(1, int(rest[0])))
         if int(status) == 4:
             return _Answer(value=waiting_value(tier, encoded, rest[0]))
         if int(status) != 1:
             return _Answer()
-        found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), int(generation, 16), start_ns)
+        current = tier.generation(generation)
+        found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), current, start_ns)
         if found.value is not MISSING:
             return _Answer(value=found.value)
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
@@ -364,6 +365,8 @@ def _fill(
         raise
     finally:
         tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
+    if is_young(mine.key):  # who asks from now on may find it stored longer ago
+        tier.loads.close(mine)
     if loaded is None:
         assert shown is not None
         return (yield from let_live(tier, store, op, encoded, given.token, given.generation, shown))

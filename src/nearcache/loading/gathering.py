@@ -262,8 +262,9 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
             part.is_loaded = True
             continue
         status, generation, *rest = reply
+        current = tier.generation(generation)
         if int(status) == 0:
-            part.token, part.generation, part.is_loaded = rest[0], int(generation, 16), True
+            part.token, part.generation, part.is_loaded = rest[0], current, True
             tier.leases[part.token] = Leased(part.lane, part.encoded, part.token, tier.clock(), part.mine)
         elif int(status) == 2:
             part.wait_ms = max(1, int(rest[0]))
@@ -278,9 +279,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
         elif int(status) != 1:  # on hold
             part.is_loaded = True
         else:
-            taken = yield from accept(
-                tier, store, part.lane, part.encoded, rest[0], int(rest[1]), int(generation, 16), start_ns
-            )
+            taken = yield from accept(tier, store, part.lane, part.encoded, rest[0], int(rest[1]), current, start_ns)
             if taken.value is MISSING:
                 part.mode = replace_mode()
                 again.append(part)

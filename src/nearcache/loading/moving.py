@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from .._asking import has_error
-from ..errors import NotReplicatedError, ServerReplyError, ShardError
+from ..errors import NotReplicatedError, ServerReplyError, ShardError, ShardUnavailableError
 from ..keys import slot_of
 from ..l2 import WAIT, Command, Exchange, Reply, Script
 from .tier import Tier
@@ -93,8 +93,8 @@ class Spread:
             error = reply if isinstance(reply, ShardError) else reply.values[0]
             if isinstance(error, ShardError):
                 self._tier.owe(extra.lane, extra.encoded)
-                if isinstance(whole, Reply):
-                    whole.values[extra.command] = error
+                if isinstance(whole, Reply) and not isinstance(whole.values[extra.command], ShardError):
+                    whole.values[extra.command] = _half_done(error)
                 continue
             assert isinstance(reply, Reply)
             *_, epoch, seq = reply.values[0]
@@ -115,6 +115,20 @@ class Spread:
         """Nobody knows what has been done."""
         for extra in self._extras:
             self._tier.owe(extra.lane, extra.encoded)
+
+
+def _half_done(error: ShardError) -> ShardError:
+    """Return why the other owner has not heard of a change, as the failure of a change that is made at the first.
+
+    Nobody may take it for one that is certainly not done.
+    """
+    if not isinstance(error, ShardUnavailableError) or error.sent:
+        return error
+    told = ShardUnavailableError(
+        error.shard, f"it did not hear of a change that another shard has made, as it has to now: {error}", sent=True
+    )
+    told.__cause__ = error
+    return told
 
 
 def heed(tier: Tier, replies: Sequence[Reply | ShardError]) -> None:

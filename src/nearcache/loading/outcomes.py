@@ -198,7 +198,11 @@ def filled(
     if int(reply[0]) != 1:
         tier.count(fills_refused=1)
         return
-    tier.count_fill(size, op.wid, int(reply[3]))
+    try:
+        tier.count_fill(size, op.wid, int(reply[3]))
+    except ValueError:  # somebody else has written into the lane record; the caller has its value all the same
+        tier.count(errors=1)
+        return
     ttl_ms, soft_ms = outcome.life
     deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms, outcome.cost_ms))
     if isinstance(outcome.value, Absent):

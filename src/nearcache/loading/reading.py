@@ -47,19 +47,22 @@ class Found(NamedTuple):
 _NOTHING: Final = Found(MISSING, 0, 0, None)
 
 
-def read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None) -> Steps[Any]:
+def read(
+    tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None = None, *, strict: bool = True
+) -> Steps[Any]:
     """Return the value in L2, MISSING, or ABSENT or a Failure if that is known; L1 takes it when the protocol allows.
 
     Args:
         tier, store: The cache's.
         key: As the cache holds it.
         flight: The load that this is a part of, which is no fresher than the read.
+        strict: Whether a value of which nobody can tell whether its tags are current is an error, and not absent.
 
     Raises:
-        ShardError: The shard did not answer, and there is no copy that may be served all the same.
+        ShardError: The shard did not answer, or that of a tag, and there is no copy that may be served all the same.
     """
     try:
-        return (yield from _read(tier, store, key, flight))
+        return (yield from _read(tier, store, key, flight, strict=strict))
     except ShardError:
         value = stale_copy(tier, store, key, tier.place(key)[0])
         if value is MISSING:
@@ -79,7 +82,7 @@ def stale_copy(tier: Tier, store: Store[Any, Any], key: Any, lane: int) -> Any:
     return value
 
 
-def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> Steps[Any]:
+def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None, *, strict: bool) -> Steps[Any]:
     shard, encoded = tier.place(key)
     if tier.is_owed(shard, encoded):
         tier.count(misses=1)
@@ -106,7 +109,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None) -> 
         store.open(op)
         if flight is not None:
             flight.rests_on(op, op.since_ns)
-        outcome = yield from _fetch(tier, store, op, shard, encoded, flight)
+        outcome = yield from _fetch(tier, store, op, shard, encoded, flight, strict=strict)
         _note_age(flight, op)
         return outcome
     except BaseException as error:
@@ -124,7 +127,9 @@ def _note_age(flight: Load | None, op: Read) -> None:
         flight.due = op.due
 
 
-def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes, flight: Load | None) -> Steps[Any]:
+def _fetch(
+    tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes, flight: Load | None, *, strict: bool
+) -> Steps[Any]:
     names = tier.names[shard]
     suspect = store.suspect(op.key)
     if suspect is not None:
@@ -146,7 +151,9 @@ def _fetch(tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: by
     elif reply.identity != tier.lanes[shard].identity:
         generation = None  # another server than that whose messages are heard: it may have been cleared since
     identity = reply.identity
-    found = yield from accept(tier, store, shard, encoded, data, pttl_ms, generation, start_ns, identity=identity)
+    found = yield from accept(
+        tier, store, shard, encoded, data, pttl_ms, generation, start_ns, strict=strict, identity=identity
+    )
     op.due = found.due
     if flight is not None and found.value is MISSING:
         flight.op = None  # before this read ends: who comes now may wait for what its load begins next
@@ -187,7 +194,7 @@ def accept(
         data: The envelope.
         identity: Of the server that returned it; 0: unknown.
         strict: Whether a value of which nobody can tell whether its tags are current is an error, and not absent:
-            for who would put another in its place.
+            for who would put another in its place, or say why there is none. Who loads then does so.
     Raises:
         ShardError: For that reason, or because the lane's generation could not be asked for.
     """

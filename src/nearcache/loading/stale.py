@@ -46,6 +46,11 @@ class StaleCopies:
             known = {old: ns for old, ns in self._ended[lane].items() if ns + self._allowed_ns > now_ns}
             self._ended[lane] = known | {stamp: until_ns}
 
+    def forget(self, lane: int) -> None:
+        """What was vouched for before now is not to be served any more, unless it is vouched for still."""
+        if lane < len(self._current):
+            self._ended[lane] = {}
+
     def find(self, store: Store[Any, Any], key: Any, lane: int, now_ns: int, default: Any) -> Any:
         """Return a copy that may be served although nobody can be asked, or the default."""
         found = store.suspect_since(key)

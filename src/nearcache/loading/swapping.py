@@ -216,7 +216,8 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise
-    found = yield from accept(tier, store, lane, encoded, data, -1, int(generation, 16), start_ns, strict=True)
+    current = tier.generation(generation)
+    found = yield from accept(tier, store, lane, encoded, data, -1, current, start_ns, strict=True)
     return MISSING if was_owed or isinstance(found.value, Absent) else found.value
 
 
@@ -255,7 +256,8 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
         tier.give_up(store, op, encoded, error)
         raise
     if whole:
-        found = yield from accept(tier, store, lane, encoded, data, ttl_ms, int(generation, 16), start_ns, strict=True)
+        current = tier.generation(generation)
+        found = yield from accept(tier, store, lane, encoded, data, ttl_ms, current, start_ns, strict=True)
         return found.value is not MISSING, found.value
     tags = peek_tags(data)
     return (yield from are_current(tier, store, tags)) if tags else True, MISSING

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from .._placement import fnv1a64
-from .._putting import said
 from .._store import Op, Store
 from ..codecs import Encoded, peek_ids
 from ..coherence import TAG_KEY
@@ -239,7 +238,7 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
         reply = answer((yield [Exchange(tag.lane, [tier.call(tier.scripts.set, keys, *arguments)])])[0])
-        heard = said(reply.values[0])
+        heard = tier.said(tag.lane, reply.values[0])
         if heard.status == STORED:
             tier.acknowledge(tag.lane, heard.epoch, heard.seq, (tag.key,), since)
             tier.remember_tag(tag.key, tier.clock())

@@ -282,8 +282,13 @@ class Tier(Versions):
             since: The journal's serial (:meth:`serial`) before the change was sent.
         Returns:
             Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
+        Raises:
+            ServerReplyError: These are no numbers: see :meth:`damaged`.
         """
-        place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
+        try:
+            place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
+        except (TypeError, ValueError) as error:
+            raise self.damaged(lane) from error
         if self.observed is not None:
             self.observed.observe(lane, place)
         with self.lock:
@@ -385,6 +390,11 @@ class Tier(Versions):
         """The lane is in a new epoch: owe again what the server has lost."""
         with self.lock:
             self.journals[lane].forked(epoch, ends)
+
+    def reclaim(self, lane: int) -> None:
+        """The lane is still in its epoch: owe again what another one has taken."""
+        with self.lock:
+            self.journals[lane].reclaim()
 
     def sample(self, name: Any) -> None:
         """A key has been read from L2, or written: L1 may serve it from now on."""

@@ -24,8 +24,9 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
 
     A lane that has not applied it by now is asked where it stands: the answer comes behind all messages before it. What
     does not answer within the time is made suspect, so that each entry is looked at in L2 before it is served again.
+    All are asked before any is waited for.
     Of a token that was made under another version of the list of shards nothing is known but its age: all lanes are
-    asked then.
+    asked then. Copies of a shard that is out are not served after this, for it cannot be asked how old they are.
 
     Raises:
         ValueError: It is no token, or one of another set of shards.
@@ -34,8 +35,11 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
     if version_of(token) != version_in(tier.ring)[0]:
         positions = dict.fromkeys(range(len(lanes)), (0, 0))
     if any(place >= len(lanes) for place in positions):
-        raise ValueError(f"token={token!r}: it names a lane that this cache does not have; are the shards the same?")
+        raise ValueError(
+            f"token={token!r:.100}: it names a lane that this cache does not have; are the shards the same?"
+        )
     deadline_ns = tier.clock() + int(seconds * 1e9)
+    asked: list[tuple[int, Signal]] = []
     for place, (epoch, seq) in positions.items():
         lane = lanes[place]
         here = tier.lanes[lane].applied
@@ -43,9 +47,14 @@ def catch_up(tier: Tier, store: Store[Any, Any], token: str, seconds: float) -> 
             continue
         signal = Signal()
         if tier.ears.fence(lane, signal.set):
-            reached = yield Await(signal, max(0.0, (deadline_ns - tier.clock()) / 1e9))
-            if not reached:
-                tier.suspect(store, lane)
+            asked.append((lane, signal))
+    for lane, signal in asked:
+        reached = yield Await(signal, max(0.0, (deadline_ns - tier.clock()) / 1e9))
+        if not reached:
+            tier.suspect(store, lane)
+    if tier.stale is not None:  # what a lost connection has left behind may be older
+        for place in positions:
+            tier.stale.forget(lanes[place])
 
 
 def in_order(tier: Tier) -> list[int]:

@@ -64,6 +64,8 @@ class Upkeep:
             self._tier.outdated()
         elif ring is not None:
             self._tier.agreed()
+        if self._tier.journals[lane].has_strayed:
+            self._tier.reclaim(lane)
         if not self._tier.journals[lane].owes:
             if lane in self._untold:
                 self._untold.discard(lane)

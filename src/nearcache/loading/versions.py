@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._putting import Said, said
 from .._store import Op, Store
 from ..coherence import Histogram, Journal, Lane
 from ..errors import ServerReplyError
@@ -112,6 +113,30 @@ class Versions:
             return int(generation, 16) if generation is not None else None
         except ValueError:
             return None
+
+    def said(self, lane: int, answer: Any) -> Said:
+        """Return what the script ``set`` has answered.
+
+        Raises:
+            ServerReplyError: It is no such answer: see :meth:`damaged`.
+        """
+        try:
+            return said(answer)
+        except ValueError as error:
+            raise self.damaged(lane) from error
+
+    @staticmethod
+    def generation(text: Any) -> int:
+        """Return the generation that a script has answered; 0, which no value has, if it is none (:meth:`damaged`)."""
+        try:
+            return int(text, 16)
+        except (TypeError, ValueError):
+            return 0
+
+    def damaged(self, lane: int) -> ServerReplyError:
+        """What to raise of an answer that holds what no script writes. Whether anything was done is not known."""
+        record = self.names[lane].lane_key.decode(errors="replace")
+        return ServerReplyError(self.shard_names[lane], f"NCRECORD {record} holds what no script writes")
 
     def under(self, ring: Ring, numbers: dict[str, int]) -> Self:
         """Return the tier of another version, which is in use from now on.

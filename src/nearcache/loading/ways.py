@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from .._putting import Said, said
+from .._putting import Said
 from ..errors import BacklogFullError
 from ..flights import Signal
 from ..l2 import Command, Exchange
@@ -85,7 +85,7 @@ def put(tier: Tier, lane: int, commands: Sequence[Command], way: Way) -> Steps[t
     since_ns, pause_s = tier.clock(), _FIRST_S
     while True:
         reply = answer((yield [Exchange(lane, commands)])[0])
-        heard = said(reply.values[-1])
+        heard = tier.said(lane, reply.values[-1])
         if way.room is None or heard.status != FULL:
             if way.room is not None and heard.status == STORED:
                 way.room.wake()

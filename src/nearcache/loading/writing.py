@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from .._putting import Put, Said, said
+from .._putting import Put, Said
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
@@ -132,7 +132,7 @@ def _write(
         commands = _sealed(tier, op.lane, encoded, letter, op.wid, generation, life, mode, way)
         if way.room is None:
             reply = answer((yield [Exchange(op.lane, commands)])[0])
-            heard, identity = said(reply.values[-1]), reply.identity
+            heard, identity = tier.said(op.lane, reply.values[-1]), reply.identity
         else:
             heard, identity = yield from put(tier, op.lane, commands, way)
         if heard.status == STORED:
@@ -160,7 +160,10 @@ def _keep(
     """It is in the server: let L1 keep it."""
     ttl_ms, soft_ms = life
     under = letter.under if isinstance(letter, _Letter) else None
-    deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+    if soft_ms or tier.freshness.beta:
+        deadline_ns, _ = judge(tier, start_ns, ttl_ms, Times(ttl_ms, soft_ms))
+    else:  # nearly every value
+        deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
     if tier.sampler is not None:
         tier.sample(op.key)
     store.finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)

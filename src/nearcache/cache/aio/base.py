@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -175,6 +175,9 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
         See :meth:`Cache.hold`. When the task is cancelled within, the hold ends as well.
         """
+        raise NotImplementedError
+
+    def _scan_under(self, path: Sequence[str]) -> AsyncIterator[Any]:
         raise NotImplementedError
 
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:

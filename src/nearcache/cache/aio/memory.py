@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...absence import Absent
@@ -72,6 +72,13 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def invalidate_tag(self, tag: str) -> None:
         self.cache.invalidate_tag(tag)
+
+    async def _scan(self, prefix: str | bytes | None) -> AsyncIterator[Any]:
+        for key in self.cache._scan(prefix):
+            yield key
+
+    def _scan_under(self, path: Sequence[str]) -> AsyncIterator[Any]:  # noqa: ARG002  as for threads
+        return self._scan(None)
 
     def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
         held = self.cache.hold(keys, seconds, linger=linger)

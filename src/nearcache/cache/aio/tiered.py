@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,7 @@ from ...loading import (
     MISSING,
     Steps,
     Tier,
+    Walk,
     catch_up,
     clear,
     contains,
@@ -24,11 +25,13 @@ from ...loading import (
     invalidate,
     invalidate_many,
     invalidate_tag,
+    scan,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
 from ..base import DEFAULT, K, Lifetime, V
 from ..holding import hold_to_ms, linger_to_ms
+from ..scanning import beginning, beginning_under
 from ..tiered import TieredCache
 from .base import AsyncCache, AsyncHold
 from .readthrough import Loader
@@ -108,6 +111,20 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def delete_many(self, keys: Iterable[K]) -> None:
         await self._run(self.cache._removing_many(keys))
+
+    def _scan(self, prefix: str | bytes | None) -> AsyncIterator[Any]:
+        return self._walk(beginning(prefix))
+
+    def _scan_under(self, path: Sequence[str]) -> AsyncIterator[Any]:
+        return self._walk(beginning_under(path))
+
+    async def _walk(self, start: bytes) -> AsyncIterator[Any]:
+        walk = Walk()
+        while (place := walk.next(self._tier)) is not None:
+            reached, keys = await self._run(scan(self._tier, self.cache, *place, start))
+            walk.went(reached)
+            for key in keys:
+                yield key
 
     async def clear(self) -> None:
         await self._run(clear(self._tier, self.cache))

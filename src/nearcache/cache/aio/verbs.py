@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...changes import (
@@ -19,6 +19,7 @@ from ...changes import (
 )
 from ...freshness import Lifetime
 from ..cached import ABSENT
+from ..scanning import checked
 from .resharding import AsyncReshardable
 
 K = TypeVar("K")
@@ -41,6 +42,13 @@ class AsyncVerbs(AsyncReshardable, Generic[K, V]):
 
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """See :meth:`Verbs.gets`."""
+        raise NotImplementedError
+
+    def scan(self, prefix: str | bytes | None = None) -> AsyncIterator[Any]:
+        """Return an asynchronous iterator over the keys that have a value in L2. See :meth:`Scannable.scan`."""
+        return self._scan(checked(prefix))
+
+    def _scan(self, prefix: str | bytes | None) -> AsyncIterator[Any]:
         raise NotImplementedError
 
     async def add(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from ...answers import for_key, is_coroutine_loader
@@ -14,6 +14,7 @@ from ..base import DEFAULT, K, V, _pairs
 from ..listening import QUEUE
 from ..namespaces import D, View
 from ..readthrough import checked_answers
+from ..scanning import under
 from ..subscriptions import Subscription
 from .calling import in_loop
 from .verbs import AsyncVerbs
@@ -206,6 +207,12 @@ class AsyncView(AsyncVerbs[K, V]):
         Events have the view's keys.
         """
         return self.plain.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
+
+    async def _scan(self, prefix: str | bytes | None) -> AsyncIterator[Any]:
+        path = self.plain.path
+        async for key in self.cache._scan_under(path):
+            if under(path, key, prefix):
+                yield key[-1]
 
     # -- the hooks of the verbs
 

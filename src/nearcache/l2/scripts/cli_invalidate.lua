@@ -1,6 +1,33 @@
 -- `invalidate` for a shell, in one file: every process drops its copies of the keys.
 -- redis-cli --eval cli_invalidate.lua v1..vn l1..ln L , ring nonce wid [hold_ms token]
 -- With one key of the namespace shop, `sku:1`: nc:{shop:0}:v:ssku:1 nc:{shop:0}:l:ssku:1 nc:{shop:0}:L , 1 NONCE WID
+do
+  -- What a hand gets wrong is refused before anything is done. A value without its mark, say, would not be invalidated,
+  -- and the answer would look as if it had been.
+  local prefix, id = string.match(KEYS[#KEYS] or '', '^(nc:{.+}:)L$'), '^' .. string.rep('[0-9a-f]', 16) .. '$'
+  local count, ring, hold = (#KEYS - 1) / 2, ARGV[1] or '', ARGV[4]
+  local wrong
+  if not prefix then
+    wrong = 'the last key is the lane record, such as nc:{shop:0}:L, and behind it come a blank, a comma and a blank'
+  elseif count < 1 or count % 1 ~= 0 then
+    wrong = 'give as many marks (l:) as values (v:), at least one, and then the lane record'
+  elseif not (string.find(ring, '^%d+$') or string.find(ring, '^%d+%-%x+$')) then
+    wrong = 'behind the comma comes the version of the list of shards, 1 if it was never changed: not ' .. ring
+  elseif not string.find(ARGV[2] or '', id) or not string.find(ARGV[3] or '', id) or ARGV[3] == string.rep('0', 16) then
+    wrong = 'nonce and wid are random ids, 16 digits 0-9 and a-f each'
+  elseif hold and not (string.find(hold, '^%d+$') and string.find(ARGV[5] or '', id)) then
+    wrong = 'a hold is its length in ms, or 0 to end it, and its token, 16 digits 0-9 and a-f'
+  end
+  for i = 1, wrong and 0 or count do
+    local key = string.sub(KEYS[i], #prefix + 3)
+    if KEYS[i] ~= prefix .. 'v:' .. key or not string.find(key, '^[sbixfn(!]') then
+      wrong = 'not the name of a value on this lane (' .. prefix .. 'v:, then the encoded key: ssku:1 for sku:1): ' .. KEYS[i]
+    elseif KEYS[count + i] ~= prefix .. 'l:' .. key then
+      wrong = 'the mark of ' .. KEYS[i] .. ' is ' .. prefix .. 'l:' .. key .. ', not ' .. KEYS[count + i]
+    end
+  end
+  if wrong then return redis.error_reply('ERR ' .. wrong) end
+end
 -- Removes values, voids the leases of loads in progress, and tells the readers, even if nothing was there: an L1 may
 -- hold what L2 has evicted.
 -- KEYS v1..vn l1..ln L; ARGV ring nonce wid [hold_ms token]. {1, gen, number of values that existed, epoch, seq}.
@@ -37,7 +64,8 @@ local function lane(L, ring, nonce)
   if ring == seen then return m end
   -- Whether a caller with this placement may go on where another one was seen last. Two versions may be in use at a time
   -- during a change, never three, and one version means one list of shards. A bare version says nothing about the list.
-  local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen, '^%d+'))
+  local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen or '', '^%d+'))
+  if not newest then return nil, redis.error_reply('NCRECORD no version of a list of shards: ' .. (seen or '')) end
   local strict = string.find(ring, '-', 1, true) and string.find(seen, '-', 1, true)
   -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list.
   local left = string.sub(ring, -17) == '-0000000000000000'

@@ -12,7 +12,8 @@ local function lane(L, ring, nonce)
   if ring == seen then return m end
   -- Whether a caller with this placement may go on where another one was seen last. Two versions may be in use at a time
   -- during a change, never three, and one version means one list of shards. A bare version says nothing about the list.
-  local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen, '^%d+'))
+  local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen or '', '^%d+'))
+  if not newest then return nil, redis.error_reply('NCRECORD no version of a list of shards: ' .. (seen or '')) end
   local strict = string.find(ring, '-', 1, true) and string.find(seen, '-', 1, true)
   -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list.
   local left = string.sub(ring, -17) == '-0000000000000000'
