@@ -309,7 +309,7 @@ MUTANTS: Final = (
         "the other owner hears nothing",
         moving.other_owner_untold,
         (),
-        "I1 I8",
+        "I1 I7 I8",
         2_000_009,
         ("reshard", "load", "get", WIDE, TARDY),
     ),
