@@ -89,7 +89,8 @@ ACTS: dict[str, Act] = {
 
 #: What makes no object that the collector counts, or only one in memory that it has counted before.
 QUIET = {
-    "getitem", "get", "contains", "counters", "peek", "drop", "erase", "sweep", "remaining_ns", "wid", "join", "drop_all",
+    "getitem", "get", "contains", "counters", "peek", "drop", "erase", "sweep", "remaining_ns", "wid", "join",
+    "drop_all",
 }  # fmt: skip
 
 
