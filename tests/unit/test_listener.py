@@ -346,7 +346,7 @@ class Tended(Store[int, int]):
 
 def test_listener_gives_the_tables_of_a_burst_back_without_waiting_for_heartbeats() -> None:
     """A million entries would take minutes at some thousand steps a heartbeat."""
-    store, ahead_ns = Tended(None, ttl_ns=10**9), [0]
+    store, ahead_ns = Tended(None, ttl_ns=10**9, cores=1), [0]  # a small core keeps its tables
     store.done = threading.Event()
     store.set_clock(0)
     source, lane = Source(), Lane(60_000_000_000)
