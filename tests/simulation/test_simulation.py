@@ -39,6 +39,7 @@ FOUND: Final = {
     20_000_019: "nothing counted any more in an epoch that a failover behind a proxy had brought back",
     100_000_305: "a load of what is of no greater age was joined by who came when its value was stored already",
     100_001_347: "a replaced primary that had lost its record began an epoch of its own, and took a payment for good",
+    120_002_496: "what was written through was stored over a later one whose hold a failover had lost",
     100_001_220: "a lost record was not told again where the thread that is to do so was about something else",
 }
 
