@@ -263,7 +263,7 @@ def free_threaded_jobs(arguments: list[str]) -> list[Job]:
 
 
 def jobs_on(interpreters: list[Interpreter], arguments: list[str]) -> list[Job]:
-    """Prepare each of these Pythons, and run its part of the tests (with few examples of each property)."""
+    """Prepare each of these Pythons, and run its part of the tests; of properties few examples, if it has a GIL."""
     (sdist,) = (ROOT / "dist").glob("nearcache-*.tar.gz")
     environment = other_environment()
 

@@ -38,13 +38,6 @@ class Reader:
             self._read = {content: ring} if len(self._read) >= _MOST else {**self._read, content: ring}
         return ring
 
-    def readable(self, content: bytes | None) -> Ring | None:
-        """The same, but None if there is none that can be read."""
-        try:
-            return None if content is None else self.ring(content)
-        except ValueError:
-            return None
-
 
 class Record(NamedTuple):
     """What a lane has recorded: version and fingerprint, and the ring itself if it is there and can be read.

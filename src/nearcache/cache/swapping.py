@@ -73,6 +73,9 @@ class SwappingCache(Cache[K, V]):
         return self._own_ttl
 
     def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
+        own_ms = self._own_ttl
+        if ttl is DEFAULT and isinstance(own_ms, int):  # what nearly all values have, found without a further call
+            return own_ms
         return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
@@ -107,11 +110,9 @@ class SwappingCache(Cache[K, V]):
     def _setting(
         self, key: Any, value: Any, ttl: Lifetime, tags: Sequence[str], *, absent_only: bool = False
     ) -> Steps[Any]:
-        own_ms = self._own_ttl  # what nearly all values have, found without a further call
-        ttl_ms = own_ms if ttl is DEFAULT and isinstance(own_ms, int) else self._value_ttl_ms(key, value, ttl)
+        ttl_ms = self._value_ttl_ms(key, value, ttl)
         named = tags_named(self._tier, check_tags(tags)) if tags else ()
-        name = key if self.settings.key is None else self._name(key)
-        return self._changing.set(self, key, name, value, ttl_ms, named, absent_only=absent_only)
+        return self._changing.set(self, key, self._name(key), value, ttl_ms, named, absent_only=absent_only)
 
     def set_many(
         self,

@@ -360,8 +360,7 @@ class TieredCache(MovingCache[K, V]):
             self._listener.start()
 
     def _run(self, steps: Steps[T]) -> T:
-        if self._closed or self._listener.thread is None:
-            self._use()
+        self._use()
         return self._given(self._runner.run(steps))
 
     def _given(self, result: T) -> T:

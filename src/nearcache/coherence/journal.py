@@ -99,7 +99,7 @@ class Journal:
             return False
         changes = self._changes
         changes.append((epoch, seq, now_ns, keys))
-        self._size += 1 if keys is None else len(keys)
+        self._size += _size(keys)
         self.newest = (epoch, seq)
         if epoch != self._epoch and self._epoch is not None and not self._survives(epoch, seq):
             self.has_strayed = True  # a primary that has just taken over, or one that was replaced and begins anew
