@@ -7,10 +7,13 @@ value has gone from L2, but nothing newer is there, so that L1 may go on serving
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nearcache.coherence import parse_message
+from nearcache.coherence import TAG_KEY, parse_message
 from nearcache.placement import LaneNames, lane_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAMES: Final = LaneNames(lane_prefix("sim"))
 _VALUE: Final = NAMES.value_prefix
@@ -175,3 +178,12 @@ def is_lane(name: bytes) -> bool:
 def generation_of(envelope: bytes) -> bytes:
     """The generation that an envelope was sealed with, as the lane record has it."""
     return envelope[12:20].hex().encode()
+
+
+def only_makes_tags(published: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether all that a change says is that tags have records now.
+
+    A record that is lost takes the values that have its tag along: nothing older comes back.
+    """
+    told = [parse_message(payload) for _, payload in published]
+    return bool(told) and all(each.operation == "S" and each.keys[0].startswith(TAG_KEY) for each in told)
