@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from simulation.workload import Profile
 
 _CODEC: Final = ValueCodec(SafeCodec(), 1 << 20)
+_ALIVE: Final = (1 << 62, 0, False)
 
 Floor = tuple[Server, int]
 
@@ -358,7 +359,7 @@ class Checker(Promises, Everywhere):
         number, lane = self.number(key, value), client.tier.place(key)[0]
         seen = client.seen.get(lane)
         if seen is not None:  # of two servers one has had the value, and the other has been asked about it
-            server = next((each for each in client.asked[lane] if number not in each.history.killed), seen[0])
+            server = max(client.asked[lane], key=lambda each: each.history.killed.get(number, _ALIVE)[0])
             self._given_by[process, number] = server
         else:  # somebody else has asked, and perhaps another server than the one that is heard
             server = client.told.get(lane) or self._given_by.get((process, number)) or self.followed(process, lane)

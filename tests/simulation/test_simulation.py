@@ -45,6 +45,7 @@ FOUND: Final = {
 
 #: Seed -> what the simulation itself took for a broken promise.
 MISTAKEN: Final = {
+    200_000_287: "what a zombie had given was judged by its successor, because the zombie ended it a little later",
     120_004_171: "a tag's record, which takes its values along when it is lost, counted as a change that a replica had",
     60_000_056: "a tag whose record had moved was alive for those who looked where it had been",
     60_000_452: "zero was a value like others, though a loader brings it again and again",
