@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .roster import ADAPTIVE, DICT, LRU, OURS
-from .timing import Results, Series
+from .timing import LOOP, Results, Series
 
 MOST_BYTES = 80.0
 MOST_STALL_NS = 1_000_000
@@ -55,8 +55,8 @@ class Verdict:
 
     Attributes:
         text: What was compared.
-        ratio: Of the minima, the loop included; what is judged.
-        median: The ratio of the medians, to show how far to trust it.
+        ratio: Of the minima, the loop subtracted; what is judged.
+        median: The ratio of the medians, the loop subtracted too, to show how far to trust it.
         most: The aim.
     """
 
@@ -71,9 +71,13 @@ class Verdict:
         return self.ratio <= self.most
 
 
-def ratio_of(ours: Series, base: Sequence[float]) -> tuple[float, float]:
-    """Return the ratios of minima and of medians."""
-    return min(ours.ns) / min(base), statistics.median(ours.ns) / statistics.median(base)
+def ratio_of(ours: Series, base: Sequence[float], loop: Series) -> tuple[float, float]:
+    """Return the ratios of minima and of medians, the loop subtracted."""
+    least, middle = min(loop.ns), statistics.median(loop.ns)
+    return (
+        (min(ours.ns) - least) / (min(base) - least),
+        (statistics.median(ours.ns) - middle) / (statistics.median(base) - middle),
+    )
 
 
 def judge(results: Results, size: int, kind: str) -> Iterator[Verdict]:
@@ -87,4 +91,4 @@ def judge(results: Results, size: int, kind: str) -> Iterator[Verdict]:
                     # dict has a figure from the very same rounds, also where not all contestants stood together.
                     base = series[name].beside if aim.against == DICT else series[aim.against].ns
                     text = f"{aim.operation}: {name} against {aim.against}, {size:,} {kind} keys"
-                    yield Verdict(text, *ratio_of(series[name], base), aim.most)
+                    yield Verdict(text, *ratio_of(series[name], base, series[LOOP]), aim.most)

@@ -336,14 +336,15 @@ cdef inline void give_back(core_t *core) noexcept:
 
 
 cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffffffff:
-    """Look at no more than so many entries of each core whose time may be over. Returns how many were reclaimed."""
+    """Look at no more than so many timers of each core whose time may be over. Returns how many entries were reclaimed."""
     cdef graveyard_t yard
     cdef core_t *core
     cdef uint32_t i
     cdef uint32_t found = 0
-    cdef uint32_t steps = max(0, min(most, count_entries(cores)))
+    cdef uint32_t steps
     for i in range(cores.count):
         core = &cores.core[i]
+        steps = max(0, min(most, core.table.used))
         graveyard_init(&yard)
         if graveyard_reserve(&yard, steps) < 0:
             raise MemoryError

@@ -33,11 +33,14 @@ static void end(void)
 static void insert(uint32_t key, int64_t deadline_ns)
 {
     uint32_t capacity = table_is_full(&table) ? table_next_capacity(&table, UINT32_MAX) : table.capacity;
+    uint32_t used = table.used;
+    int64_t before_ns;
 
     CHECK(refs[key] == 0 && wheel_reserve(&wheel, capacity, table.used) == 0 && table_reserve(&table, UINT32_MAX) == 0);
     refs[key] = table_insert(&table, key_of(key), key_of(key), table_tag(&table, (int64_t)key));
+    before_ns = refs[key] > used ? WHEEL_NEW : table.slab[refs[key]].deadline_ns;
     table.slab[refs[key]].deadline_ns = deadline_ns;
-    wheel_schedule(&wheel, refs[key], WHEEL_NEW, deadline_ns);
+    wheel_schedule(&wheel, refs[key], before_ns, deadline_ns);
 }
 
 static void move(uint32_t key, int64_t deadline_ns)
@@ -48,10 +51,15 @@ static void move(uint32_t key, int64_t deadline_ns)
     wheel_schedule(&wheel, refs[key], before_ns, deadline_ns);
 }
 
+/* Every other timer is left behind. */
 static void take_out(uint32_t ref)
 {
-    refs[number_of(table.slab[ref].key)] = 0;
-    wheel_remove(&wheel, ref);
+    uint32_t key = number_of(table.slab[ref].key);
+
+    refs[key] = 0;
+    if (key % 2 == 0) {
+        wheel_remove(&wheel, ref);
+    }
     table_remove(&table, ref);
 }
 

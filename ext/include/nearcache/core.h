@@ -47,7 +47,7 @@ static inline int core_make_room(core_t *core, uint32_t ref, uint64_t size, grav
     return 0;
 }
 
-/* Write into entry `ref` all but its key and value. `before_ns`: the deadline it had; WHEEL_NEW: it is new. */
+/* Write into entry `ref` all but its key and value. `before_ns`: see wheel_schedule. */
 static inline void core_fill(core_t *core, uint32_t ref, const item_t *item, int64_t before_ns)
 {
     entry_t *entry = &core->table.slab[ref];
@@ -193,7 +193,8 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
 {
     table_t *t = &core->table;
     int is_new = ref == 0;
-    int64_t before_ns = WHEEL_NEW;
+    uint32_t used = t->used;
+    int64_t before_ns;
     int status;
 
     core_settle(core);
@@ -210,6 +211,7 @@ static inline int core_store(core_t *core, uint32_t ref, void *key, void *value,
             return STORE_NO_MEMORY;
         }
         ref = table_insert(t, key, value, tag);
+        before_ns = ref > used ? WHEEL_NEW : t->slab[ref].deadline_ns;
         order_insert(&core->order, ref, tag);
         if (!core->is_grown && quota_is_used_up(core->quota)) {
             core_settle_memory(core);

@@ -167,7 +167,7 @@ static inline void core_settle(core_t *core)
 
 /* -- removing --------------------------------------------------------------------------------------------- */
 
-/* Take an entry out. The references to its key and value are the caller's now. */
+/* Take an entry out, without its timer. The references to its key and value are the caller's now. */
 static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
 {
     core_settle(core);
@@ -177,7 +177,6 @@ static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
     } else {
         order_remove(&core->order, ref);
     }
-    wheel_remove(&core->wheel, ref);
     table_remove(&core->table, ref);
     quota_give(core->quota, 1);
 }
@@ -187,9 +186,6 @@ static inline void core_ask(const core_t *core, uint32_t ref)
 {
     __builtin_prefetch(&core->table.details[ref], 1);
     order_ask(&core->order, ref);
-    if (core->wheel.timers != NULL) {
-        __builtin_prefetch(&core->wheel.timers[ref], 1);
-    }
 }
 
 /* The same, where the caller has just found its slot, at `at` of the index. The slot goes first: how many others move up
@@ -199,7 +195,6 @@ static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
     core_settle(core);
     table_remove_at(&core->table, ref, at);
     order_remove(&core->order, ref);
-    wheel_remove(&core->wheel, ref);
     quota_give(core->quota, 1);
 }
 
@@ -210,7 +205,15 @@ static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyar
     core_take_out(core, ref, cause == CAUSE_EVICTED);
 }
 
-/* Bury what has expired at this instant, looking at no more than `steps` entries. There is room for as many. Returns
+/* The same for one whose time is over, and with it its timer's. */
+static inline void core_bury_expired(core_t *core, uint32_t ref, graveyard_t *yard)
+{
+    wheel_remove(&core->wheel, ref);
+    core_bury(core, ref, CAUSE_EXPIRED, yard);
+    core->counters.expirations++;
+}
+
+/* Bury what has expired at this instant, looking at no more than `steps` timers. There is room for as many. Returns
  * how many it were. */
 static inline uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns, graveyard_t *yard)
 {
@@ -219,8 +222,7 @@ static inline uint32_t core_expire(core_t *core, uint32_t steps, int64_t now_ns,
     uint32_t ref;
 
     while ((ref = wheel_expired(&core->wheel, core->table.slab, now_ns, &walk)) != 0) {
-        core_bury(core, ref, CAUSE_EXPIRED, yard);
-        core->counters.expirations++;
+        core_bury_expired(core, ref, yard);
         found++;
     }
     return found;
@@ -238,18 +240,19 @@ static inline void core_expire_some(core_t *core, int64_t now_ns, graveyard_t *y
 static inline int core_expire_slot(core_t *core, uint32_t slot, int64_t now_ns, graveyard_t *yard)
 {
     const entry_t *slab = core->table.slab;
+    uint32_t first = wheel_is_taken(&core->wheel, slot) ? wheel_due_in(&core->wheel, slab, slot, now_ns, 0) : 0;
+    uint32_t next = 0;
     size_t due = 0;
-    uint32_t ref = 0;
 
-    while (wheel_is_taken(&core->wheel, slot) && (ref = wheel_due_in(&core->wheel, slab, slot, now_ns, ref)) != 0) {
+    for (uint32_t ref = first; ref != 0; ref = wheel_due_in(&core->wheel, slab, slot, now_ns, ref)) {
         due++;
     }
     if (graveyard_reserve(yard, due) < 0) {
         return -1;
     }
-    for (; due != 0; due--) {
-        core_bury(core, wheel_due_in(&core->wheel, slab, slot, now_ns, 0), CAUSE_EXPIRED, yard);
-        core->counters.expirations++;
+    for (uint32_t ref = first; ref != 0; ref = next) {
+        next = wheel_due_in(&core->wheel, slab, slot, now_ns, ref);
+        core_bury_expired(core, ref, yard);
     }
     return 0;
 }
@@ -262,8 +265,7 @@ static inline int core_expire_all(core_t *core, uint32_t steps, int64_t now_ns, 
     uint32_t ref;
 
     while ((ref = wheel_expired(&core->wheel, core->table.slab, now_ns, &walk)) != 0) {
-        core_bury(core, ref, CAUSE_EXPIRED, yard);
-        core->counters.expirations++;
+        core_bury_expired(core, ref, yard);
     }
     if (walk.steps == 0) {
         return 1;
@@ -354,6 +356,8 @@ static inline void core_shrink_some(core_t *core)
             uint32_t to = table_relocate(t, from);
             order_relocate(&core->order, from, to);
             wheel_relocate(&core->wheel, from, to);
+        } else {
+            wheel_remove(&core->wheel, from); /* what lies above `half` will be gone */
         }
     }
     if (core->examined <= half && table_truncate(t, half) == 0) {

@@ -292,7 +292,7 @@ static inline uint32_t table_take_free(table_t *t)
 }
 
 /* Insert and return the new entry's ref. The caller has reserved, knows that no equal key is there, and fills in the
- * rest of the entry (size, wid, stamp, lane and flags are 0, the deadline is never). */
+ * rest of the entry: size, wid, stamp, lane and flags are 0, the deadline is that of the entry before it under this ref. */
 static inline uint32_t table_insert(table_t *t, void *key, void *value, uint32_t tag)
 {
     uint32_t ref;
@@ -300,7 +300,7 @@ static inline uint32_t table_insert(table_t *t, void *key, void *value, uint32_t
     NC_ASSERT(key != NULL && t->count < t->capacity);
     ref = table_take_free(t);
     NC_ASSERT(ref <= t->capacity);
-    t->slab[ref] = (entry_t){.key = key, .value = value, .deadline_ns = INT64_MAX};
+    t->slab[ref] = (entry_t){.key = key, .value = value, .deadline_ns = t->slab[ref].deadline_ns};
     t->details[ref] = (detail_t){.tag = tag};
     index_place(&t->index, tag, ref);
     t->count++;

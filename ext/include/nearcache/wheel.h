@@ -14,10 +14,13 @@
  * one round, over two years, waits in the last slot of the circle, and is dealt out again.
  *
  * A slot is a circular list. The links of entry `ref` are `timers[ref]`; those of the slots lie in `slots`, and in a
- * link the top bit says which of the two is meant. A free entry, or one that never expires, has links of 0.
+ * link the top bit says which of the two is meant. An entry that never expires has links of 0.
  *
  * An entry whose deadline is put off stays where it is: when its old time comes, it is dealt out again. So a value that
  * is written a thousand times a second moves once per lifetime.
+ *
+ * An entry that is removed may leave its timer behind, with the deadline that it had, for whoever gets its ref next: with a
+ * later deadline as a rule, and then nothing has to be done. What nobody has taken over is dropped when its time comes.
  */
 #ifndef NEARCACHE_WHEEL_H
 #define NEARCACHE_WHEEL_H
@@ -135,8 +138,8 @@ static inline void wheel_remove(wheel_t *w, uint32_t ref)
     }
 }
 
-/* A new entry's deadline, or an old one's other deadline: `before_ns` is the one it had, WHEEL_NEW for a new one. The
- * caller has reserved. */
+/* An entry's deadline: `before_ns` is the one that it had, or the entry before it under this ref; WHEEL_NEW for a ref that
+ * was never used. The caller has reserved. */
 static inline void wheel_schedule(wheel_t *w, uint32_t ref, int64_t before_ns, int64_t deadline_ns)
 {
     if (w->timers == NULL) {
@@ -156,12 +159,13 @@ static inline void wheel_schedule(wheel_t *w, uint32_t ref, int64_t before_ns, i
     }
 }
 
-/* The entry `from` has moved to `to`. */
+/* The entry `from` has moved to `to`, where another may have left its timer. */
 static inline void wheel_relocate(wheel_t *w, uint32_t from, uint32_t to)
 {
     if (w->timers == NULL) {
         return;
     }
+    wheel_remove(w, to);
     w->timers[to] = w->timers[from];
     w->timers[from] = (link_t){0, 0};
     if (w->timers[to].next != 0) {
@@ -234,7 +238,7 @@ static inline int wheel_is_due(wheel_t *w, int64_t now_ns)
 
 /* One walk over what may have expired. */
 typedef struct {
-    uint32_t steps;  /* entries that may still be looked at */
+    uint32_t steps;  /* timers that may still be looked at */
     uint32_t turned; /* the first one that was put back to the end of its slot; 0: none yet */
     int whole_units; /* look only at units that are over: all of their entries have expired */
 } wheel_walk_t;
@@ -263,6 +267,10 @@ static inline uint32_t wheel_expired(wheel_t *w, const entry_t *slab, int64_t no
         }
         ref = w->slots[slot].next;
         walk->steps--;
+        if (slab[ref].key == NULL) { /* left behind */
+            wheel_remove(w, ref);
+            continue;
+        }
         if (slab[ref].deadline_ns <= now_ns) {
             return ref;
         }
@@ -282,7 +290,7 @@ static inline uint32_t wheel_expired(wheel_t *w, const entry_t *slab, int64_t no
 static inline uint32_t wheel_due_in(const wheel_t *w, const entry_t *slab, uint32_t slot, int64_t now_ns, uint32_t ref)
 {
     ref = ref == 0 ? w->slots[slot].next : w->timers[ref].next;
-    while ((ref & WHEEL_SLOT) == 0 && slab[ref].deadline_ns > now_ns) {
+    while ((ref & WHEEL_SLOT) == 0 && (slab[ref].key == NULL || slab[ref].deadline_ns > now_ns)) {
         ref = w->timers[ref].next;
     }
     return (ref & WHEEL_SLOT) == 0 ? ref : 0;
@@ -318,8 +326,8 @@ static inline const char *wheel_check_slot(wheel_t *w, const table_t *t, uint32_
     }
 
     for (uint32_t ref = w->slots[slot].next; ref != id; ref = w->timers[ref].next) {
-        if (ref == 0 || ref > t->used || t->slab[ref].key == NULL || t->slab[ref].deadline_ns == CLOCK_NEVER_NS) {
-            return "the wheel holds an entry that is not in use, or never expires";
+        if (ref == 0 || ref > t->used || t->slab[ref].deadline_ns == CLOCK_NEVER_NS) {
+            return "the wheel holds an entry that was never in use, or never expires";
         }
         if (wheel_link(w, w->timers[ref].next)->prev != ref || wheel_link(w, w->timers[ref].prev)->next != ref) {
             return "the wheel's links disagree";
@@ -327,7 +335,7 @@ static inline const char *wheel_check_slot(wheel_t *w, const table_t *t, uint32_
         if (start > w->unit && wheel_unit_of(t->slab[ref].deadline_ns) < start) {
             return "an entry lies in a slot that comes after its time";
         }
-        if (++*found > t->count) {
+        if (++*found > t->used) {
             return "the wheel holds more entries than there are";
         }
     }
@@ -338,7 +346,7 @@ static inline const char *wheel_check_slot(wheel_t *w, const table_t *t, uint32_
 static inline const char *wheel_check(wheel_t *w, const table_t *t)
 {
     uint32_t found = 0;
-    uint32_t expiring = 0;
+    uint32_t timed = 0;
 
     for (uint32_t slot = 0; slot < WHEEL_LEVELS * WHEEL_SLOTS; slot++) {
         if ((w->taken[slot / WHEEL_SLOTS] >> (slot % WHEEL_SLOTS) & 1) != 0) {
@@ -349,12 +357,13 @@ static inline const char *wheel_check(wheel_t *w, const table_t *t)
         }
     }
     for (uint32_t ref = 1; ref <= t->used; ref++) {
-        expiring += t->slab[ref].key != NULL && t->slab[ref].deadline_ns != CLOCK_NEVER_NS;
-        if (t->slab[ref].key == NULL && w->timers != NULL && w->timers[ref].next != 0) {
-            return "a free entry has a timer";
+        int is_timed = w->timers != NULL && w->timers[ref].next != 0;
+        if (!is_timed && t->slab[ref].key != NULL && t->slab[ref].deadline_ns != CLOCK_NEVER_NS) {
+            return "an entry that expires is not in the wheel";
         }
+        timed += (uint32_t)is_timed;
     }
-    return found != expiring ? "entries that expire are not in the wheel" : NULL;
+    return found != timed ? "an entry has a timer that is in no slot" : NULL;
 }
 
 #endif

@@ -163,7 +163,7 @@ class ReadThrough(Generic[K, V]):
             held = {key: self._hit_young(key, limit_ns) for key in keys}
             found = {key: value for key, value in held.items() if value is not DEFAULT}
             missed = [key for key in held if key not in found]
-        return found, list(dict.fromkeys(missed))
+        return found, list(dict.fromkeys(missed)) if missed else missed
 
     def _get_young(self, key: K, default: Any, max_age: Any) -> Any:
         limit_ns = age_to_ns(max_age)
