@@ -86,6 +86,7 @@ cdef extern from "nearcache/table.h" nogil:
     uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *at)
     uint32_t index_glance(const index_t *index, uint32_t tag)
     uint32_t table_tag(const table_t *t, int64_t hash)
+    bint table_lacks(const table_t *t, uint32_t tag)
     uint32_t table_next(const table_t *t, uint32_t tag, uint64_t *position)
     int table_reserve(table_t *t, uint32_t limit)
     void table_detach(table_t *t, table_t *out)

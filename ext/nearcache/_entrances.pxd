@@ -10,14 +10,14 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._at_once cimport put_at_once, remove_at_once
-from nearcache._core cimport clock_now, core_is_valid, core_t, entry_t
+from nearcache._core cimport clock_now, core_is_valid, core_t, entry_t, table_lacks, table_tag
 from nearcache._cores cimport MOST_CORES
 from nearcache._keyed cimport contains_hashed, subscript_hashed
 from nearcache._local cimport hit_at, hit_fast, put
 from nearcache._lookup cimport ask_hash, find_same, hash_of, hold, known_hash, likely, unlikely
 from nearcache._slots cimport (
-    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, contains_t, delete_t, found_t, method_def_t, method_descr_t,
-    method_t, put_once_t, rewrap, subscript_t, type_t,
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, contains_t, default_t, delete_t, found_or_t, found_t, method_def_t,
+    method_descr_t, method_t, put_once_t, rewrap, subscript_t, type_t,
 )
 from nearcache._store cimport Store, core_at
 
@@ -34,10 +34,13 @@ cdef extern from *:
     static binaryfunc subscript_other;
     static PyObject *(*subscript_entry)(PyObject *, const entry_t *);
     static int (*put_once)(core_t *, PyObject *, PyObject *, int64_t, uint64_t, int64_t);
+    static objobjargproc assign_other;
     static int (*assign_entry)(PyObject *, PyObject *, PyObject *, uint32_t, int64_t);
     static int (*assign_new)(PyObject *, PyObject *, PyObject *, uint32_t, int64_t);
     static int (*delete_entry)(PyObject *, PyObject *, int64_t);
-    static PyObject *(*get_entry)(PyObject *, const entry_t *);
+    static PyObject *(*get_entry)(PyObject *, const entry_t *, PyObject *);
+    static PyObject *(*get_nothing)(PyObject *, PyObject *, PyObject *);
+    static PyObject *(*get_again)(PyObject *, PyObject *, PyObject *);
     static PyObject *(*get_otherwise)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
     """
     subscript_t subscript_in_full
@@ -47,10 +50,13 @@ cdef extern from *:
     subscript_t subscript_other
     found_t subscript_entry
     put_once_t put_once
+    assign_t assign_other
     assign_found_t assign_entry
     assign_found_t assign_new
     delete_t delete_entry
-    found_t get_entry
+    found_or_t get_entry
+    default_t get_nothing
+    default_t get_again
     method_t get_otherwise
 
 
@@ -98,6 +104,8 @@ cdef inline int contains_at_once(PyObject *obj, PyObject *key) except -1:
         ref = find_same(&core.table, key, hash)
         if likely(ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
             return 1
+        if ref == 0 and table_lacks(&core.table, table_tag(&core.table, hash)) and not (<Store>obj).hooked_in:
+            return 0
         return contains_hashed(<Store>obj, <object>key, <object>key, hash)
     return contains_in_full(obj, key)
 
@@ -107,14 +115,27 @@ cdef inline int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) no
     cdef uint32_t ref
     if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None and (<Store>obj).sizeof is None):
         hash = known_hash(key)
-        if likely(hash != -1):
-            if value == NULL:
-                return delete_entry(obj, key, hash)
-            ref = find_same(&(<Store>obj).core.table, key, hash)
-            if ref != 0:
-                return assign_entry(obj, key, value, ref, hash)
-            return assign_new(obj, key, value, 0, hash)
+        if unlikely(hash == -1):
+            return assign_other(obj, key, value)
+        if value == NULL:
+            return delete_entry(obj, key, hash)
+        ref = find_same(&(<Store>obj).core.table, key, hash)
+        if ref != 0:
+            return assign_entry(obj, key, value, ref, hash)
+        return assign_new(obj, key, value, 0, hash)
     return assign_in_full(obj, key, value)
+
+
+cdef inline int assign_asking(PyObject *obj, PyObject *key, PyObject *value) except -1:
+    """The same for a key that is neither str nor int, or was not hashed before."""
+    cdef int64_t hash = ask_hash(key)
+    cdef uint32_t ref
+    if value == NULL:
+        return delete_entry(obj, key, hash)
+    ref = find_same(&(<Store>obj).core.table, key, hash)
+    if likely(ref != 0):
+        return assign_entry(obj, key, value, ref, hash)
+    return assign_new(obj, key, value, 0, hash)
 
 
 cdef inline int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
@@ -137,36 +158,61 @@ cdef inline int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexce
 # -- get: to unpack the arguments as Cython does costs half as much as a hit, so a hit is tried first -----------------
 
 
-cdef inline PyObject *get_found(PyObject *obj, const entry_t *entry) noexcept:
+cdef inline PyObject *get_found(PyObject *obj, const entry_t *entry, PyObject *default) noexcept:
     cdef PyObject *value = hit_at(&(<Store>obj).core, entry)
     if unlikely(value == NULL):
-        return get_in_full(obj, <PyObject *const *>&entry.key, 1, NULL)  # read once, before anything else
+        return get_again(obj, <PyObject *>entry.key, default)
     return value
 
 
 cdef inline PyObject *get_at_once(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) noexcept:
+    cdef PyObject *default
     cdef int64_t hash
     cdef uint32_t ref
-    if likely(MOST_CORES == 1 and count == 1 and names == NULL and (<Store>obj).keyfunc is None):
+    if likely(MOST_CORES == 1 and <size_t>count - 1 < 2 and names == NULL and (<Store>obj).keyfunc is None):
         hash = known_hash(args[0])
-        ref = find_same(&(<Store>obj).core.table, args[0], hash) if likely(hash != -1) else 0
-        if likely(ref != 0):
-            return get_entry(obj, &(<Store>obj).core.table.slab[ref])
+        if likely(hash != -1):
+            default = args[1] if count == 2 else <PyObject *>None
+            ref = find_same(&(<Store>obj).core.table, args[0], hash)
+            if likely(ref != 0):
+                return get_entry(obj, &(<Store>obj).core.table.slab[ref], default)
+            if table_lacks(&(<Store>obj).core.table, table_tag(&(<Store>obj).core.table, hash)):
+                return get_nothing(obj, args[0], default)
     return get_otherwise(obj, args, count, names)
 
 
 cdef inline PyObject *get_farther(PyObject *obj, PyObject *const *args, Py_ssize_t count, PyObject *names) except NULL:
     cdef PyObject *value
+    cdef PyObject *default
     cdef int64_t hash
+    cdef uint32_t ref
     cdef bint absent = False
     if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
-        hash = hash_of(args[0])
+        default = args[1] if count == 2 else <PyObject *>None
+        hash = ask_hash(args[0])
+        if MOST_CORES == 1:
+            ref = find_same(&(<Store>obj).core.table, args[0], hash)
+            if likely(ref != 0):
+                return get_entry(obj, &(<Store>obj).core.table.slab[ref], default)
         value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
         if likely(value != NULL):
             return value
         if absent:
-            return get_absent(obj, args[0], args[1] if count == 2 else <PyObject *>None)
+            return get_absent(obj, args[0], default)
     return get_in_full(obj, args, count, names)
+
+
+cdef inline PyObject *get_unfit(PyObject *obj, PyObject *key, PyObject *default) noexcept:
+    """For an entry that needs a closer look."""
+    cdef PyObject *args[2]
+    args[0] = key
+    args[1] = default
+    return get_in_full(obj, args, 2, NULL)
+
+
+cdef inline PyObject *get_lacking(PyObject *obj, PyObject *key, PyObject *default) except NULL:
+    (<Store>obj).core.counters.misses += 1
+    return get_absent(obj, key, default)
 
 
 cdef inline PyObject *get_absent(PyObject *obj, PyObject *key, PyObject *default) except NULL:
@@ -198,9 +244,10 @@ cdef inline int patch_contains(type_t *store, object cls) except -1:
 
 
 cdef inline int patch_assign(type_t *store, object cls) except -1:
-    global assign_in_full, put_once, assign_entry, assign_new, delete_entry
+    global assign_in_full, put_once, assign_other, assign_entry, assign_new, delete_entry
     assign_in_full = store.tp_as_mapping.mp_ass_subscript
     put_once = <put_once_t>put
+    assign_other = <assign_t>assign_asking
     assign_entry = assign_found
     assign_new = assign_hashed
     delete_entry = delete_hashed
@@ -210,11 +257,13 @@ cdef inline int patch_assign(type_t *store, object cls) except -1:
 
 
 cdef inline int patch_get(object method) except -1:
-    global get_in_full, get_entry, get_otherwise
+    global get_in_full, get_entry, get_nothing, get_again, get_otherwise
     cdef method_def_t *definition = (<method_descr_t *><PyObject *>method).d_method
     if definition.ml_flags == METH_FASTCALL | METH_KEYWORDS:
         get_in_full = <method_t>definition.ml_meth
         get_entry = get_found
+        get_nothing = <default_t>get_lacking
+        get_again = get_unfit
         get_otherwise = <method_t>get_farther
         definition.ml_meth = <void *>get_at_once
     return 0

@@ -43,6 +43,8 @@ ctypedef int (*put_once_t)(
 ) noexcept
 ctypedef int (*delete_t)(PyObject *obj, PyObject *key, int64_t hash) noexcept
 ctypedef PyObject *(*found_t)(PyObject *obj, const entry_t *entry) noexcept
+ctypedef PyObject *(*found_or_t)(PyObject *obj, const entry_t *entry, PyObject *default) noexcept
+ctypedef PyObject *(*default_t)(PyObject *obj, PyObject *key, PyObject *default) noexcept
 ctypedef PyObject *(*method_t)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) noexcept
 
 

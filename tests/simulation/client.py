@@ -18,7 +18,7 @@ from nearcache.loading.observing import Observing
 from nearcache.loading.steps import Await, Call, JoinLoad, JoinRead, Spawn
 from simulation.network import Pending
 from simulation.promises import WriterFailed
-from simulation.server import Server
+from simulation.server import Server, Shard
 from simulation.world import MS, START_NS, Violation
 
 if TYPE_CHECKING:
@@ -216,11 +216,10 @@ class Client:
             else:
                 self._resume(self.turn, self._answers)
 
-    def refused(self, pending: Pending) -> None:
+    def refused(self, pending: Pending, shard: Shard) -> None:
         """Nobody listens there."""
         if not pending.done:
             pending.done = True
-            shard = self.process.shards[pending.lane]
             error = ShardUnavailableError(shard.name, "nobody listens", sent=pending.again)
             self.answered(pending, error, shard.primary)
 

@@ -349,14 +349,14 @@ class Process(Turns):
                 link.send(pending)
                 return
         if not shard.reaches(self.number, "data"):
-            self.world.at(self.world.now + _CONNECT_NS, self.post, pending.client.refused, pending)
+            self.world.at(self.world.now + _CONNECT_NS, self.post, pending.client.refused, pending, shard)
             return
         self._links += 1
         DataLink(self.world, self, number, self._links).open(pending, _CONNECT_NS)
 
     def release(self, link: DataLink) -> None:
         """A connection is idle again."""
-        if self.shards[link.lane] is link.shard:
+        if link.shard in self.shards[link.lane : link.lane + 1]:
             self.pools[link.lane].append(link)
         else:  # the number has come to stand for another one
             link.close()

@@ -45,6 +45,7 @@ FOUND: Final = {
 
 #: Seed -> what the simulation itself took for a broken promise.
 MISTAKEN: Final = {
+    200_003_268: "a process had gone to fewer shards when it turned out that nobody listened at one of the old",
     200_000_287: "what a zombie had given was judged by its successor, because the zombie ended it a little later",
     120_004_171: "a tag's record, which takes its values along when it is lost, counted as a change that a replica had",
     60_000_056: "a tag whose record had moved was alive for those who looked where it had been",

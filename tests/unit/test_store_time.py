@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Hashable
 
 import pytest
 
@@ -22,17 +23,18 @@ def test_entry_is_served_before_its_deadline_and_not_at_it() -> None:
         store["k"]
 
 
+@pytest.mark.parametrize("key", ["k", 5, ("k", 5)], ids=["str", "int", "tuple"])
 @pytest.mark.parametrize("read", ["__getitem__", "get", "hit"])
-def test_expired_entry_is_reclaimed_by_the_read_that_finds_it(read: str) -> None:
-    """It counts as an expiration and a miss, once."""
+def test_expired_entry_is_reclaimed_by_the_read_that_finds_it(read: str, key: Hashable) -> None:
+    """It counts as an expiration and a miss, once, and the default is what there is."""
     store = local_store(ttl_ns=100)
-    store["k"] = 1
+    store[key] = 1
     store.set_clock(2000)
     if read == "__getitem__":
         with pytest.raises(KeyError):
-            store["k"]
+            store[key]
     else:
-        assert getattr(store, read)("k", None) is None
+        assert getattr(store, read)(key, "nothing") == "nothing"
     assert len(store) == 0
     counters = store.counters()
     assert (counters["expirations"], counters["misses"], counters["hits"]) == (1, 1, 0)

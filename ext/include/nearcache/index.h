@@ -150,6 +150,24 @@ static inline uint32_t index_glance(const index_t *index, uint32_t tag)
     return found;
 }
 
+/* Is it certain that no entry has this tag? So it is as a rule where none has it: one of the slots that are looked at together
+ * is empty, and none of them matches. It is not where these few steps are too many for a slot, as in a table of hundreds of
+ * millions, nor where the chain may go on at the beginning. */
+static inline int index_lacks(const index_t *index, uint32_t tag)
+{
+    uint32_t at = tag & index->mask;
+    const uint32_t *home = &index->slots[at];
+    uint32_t pattern = index_pattern(index, tag);
+    uint32_t matches = 0;
+    uint32_t is_last = 0;
+
+    for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
+        matches |= (home[i] ^ (pattern + index->steps[i])) <= index->refs;
+        is_last |= home[i] == 0;
+    }
+    return (is_last > matches) & (index->mask - at >= INDEX_GLANCE - 1) & (index->shift <= 32 - INDEX_STEPS);
+}
+
 /* The next ref that an entry with this tag may have; 0: there is none. `*at` is `tag` at first. */
 static inline uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *at)
 {

@@ -143,6 +143,12 @@ static inline uint32_t table_tag(const table_t *t, int64_t hash)
     return (uint32_t)((uint64_t)(product >> 64) ^ (uint64_t)product);
 }
 
+/* Is it certain that no entry has this tag? */
+static inline int table_lacks(const table_t *t, uint32_t tag)
+{
+    return t->old.slots == NULL && index_lacks(&t->index, tag);
+}
+
 /* The next entry whose tag may be this, from `*position` on; 0 when there is none. Begin at `tag`. Look at the key's
  * address next (a hit ends there), then at the whole tag in `details`. */
 static inline uint32_t table_next(const table_t *t, uint32_t tag, uint64_t *position)
