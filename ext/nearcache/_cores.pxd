@@ -336,7 +336,7 @@ cdef inline void give_back(core_t *core) noexcept:
 
 
 cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffffffff:
-    """Look at no more than so many timers of each core whose time may be over. Returns how many entries were reclaimed."""
+    """Look at no more than so many timers of each core, which may be due. Returns how many entries were reclaimed."""
     cdef graveyard_t yard
     cdef core_t *core
     cdef uint32_t i

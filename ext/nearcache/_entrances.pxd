@@ -16,8 +16,8 @@ from nearcache._keyed cimport contains_hashed, subscript_hashed
 from nearcache._local cimport hit_at, hit_fast, put
 from nearcache._lookup cimport ask_hash, find_same, hash_of, hold, known_hash, likely, unlikely
 from nearcache._slots cimport (
-    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, contains_t, default_t, delete_t, found_or_t, found_t, method_def_t,
-    method_descr_t, method_t, put_once_t, rewrap, subscript_t, type_t,
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, contains_t, default_t, delete_t, found_or_t, found_t,
+    method_def_t, method_descr_t, method_t, put_once_t, rewrap, subscript_t, type_t,
 )
 from nearcache._store cimport Store, core_at
 

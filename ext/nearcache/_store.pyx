@@ -445,7 +445,7 @@ cdef class Store:
         return collect(&self.cores, True)
 
     def sweep(self, n):
-        """Look at no more than ``n`` entries, of each core, whose time may be over. Returns how many were reclaimed."""
+        """Look at no more than ``n`` timers of each core, which may be due. Returns how many were reclaimed."""
         return sweep_all(&self.cores, n)
 
     def expire(self, now_ns=None):

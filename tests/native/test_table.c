@@ -46,6 +46,7 @@ static void compare(void)
     WHOLE(table_check(&table));
     for (uint32_t key = 0; key < KEYS; key++) {
         CHECK(found(key) == held[key]);
+        CHECK(held[key] == 0 || !table_lacks(&table, table_tag(&table, hash_of(kind, key))));
         CHECK(held[key] == 0 || table.slab[held[key]].value == key_of(key + 1));
         CHECK(held[key] == 0 || table_size_of(&table, held[key]) == key);
     }

@@ -1,8 +1,8 @@
 """The store in plain Python, slow and obvious: the reference of the model test.
 
 It knows keys by name, so that it never asks a hostile key anything. Values are represented by their
-numbers. The order in which entries are looked at for expiry is modelled too: all times of the test lie within one unit
-of the timing wheel, where it is a queue.
+numbers. The order in which timers are looked at for expiry is modelled too: all times of the test lie within one unit
+of the timing wheel, where it is a queue. A timer belongs to the place of an entry, and outlives it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,48 @@ class Counters:
 
 
 @dataclass
+class Places:
+    """Where entries lie, and the timers of the places. The place that was left last is taken first, of the lowest ones:
+    those whose number, less one, has the fewest bits.
+    """
+
+    used: int = 0
+    free: dict[int, list[int]] = field(default_factory=dict)  # by the bits
+    deadline: dict[int, int] = field(default_factory=dict)  # what each place's entry had last
+    queue: list[int] = field(default_factory=list)  # timers, the next to be looked at first
+    elsewhere: set[int] = field(default_factory=set)  # those that are far away
+
+    def take(self) -> int:
+        for _, places in sorted(self.free.items()):
+            if places:
+                return places.pop()
+        self.used += 1
+        return self.used
+
+    def leave(self, place: int, deadline: int) -> None:
+        self.deadline[place] = deadline
+        self.free.setdefault((place - 1).bit_length(), []).append(place)
+
+    def stop(self, place: int) -> None:
+        self.elsewhere.discard(place)
+        if place in self.queue:
+            self.queue.remove(place)
+
+    def start(self, place: int, deadline: int) -> None:
+        if deadline < FAR:
+            self.queue.append(place)
+        elif deadline != NEVER:
+            self.elsewhere.add(place)
+
+    def schedule(self, place: int, before: int, deadline: int) -> None:
+        """There is another deadline. A timer that is put off stays where it is."""
+        is_timed = place in self.elsewhere or place in self.queue
+        if not is_timed or deadline < before or deadline == NEVER:
+            self.stop(place)
+            self.start(place, deadline)
+
+
+@dataclass
 class Model:
     maxsize: int
     maxbytes: int
@@ -67,7 +109,8 @@ class Model:
     now: int = 0
     entries: OrderedDict[int, Entry] = field(default_factory=OrderedDict)  # least recently used first
     pending: dict[int, list[Pending]] = field(default_factory=dict)  # newest first
-    timers: list[int] = field(default_factory=list)  # names of entries that expire, next to be looked at first
+    places: Places = field(default_factory=Places)
+    at: dict[int, int] = field(default_factory=dict)  # name -> place
     counters: Counters = field(default_factory=Counters)
 
     # -- pieces
@@ -80,34 +123,28 @@ class Model:
         return sum(entry.size for entry in self.entries.values())
 
     def remove(self, name: int) -> None:
-        del self.entries[name]
-        if name in self.timers:
-            self.timers.remove(name)
+        self.places.leave(self.at.pop(name), self.entries.pop(name).deadline)
 
     def sweep(self, steps: int) -> int:
-        """Look at up to so many of those that expire, until the first one seen alive comes round again."""
+        """Look at up to so many timers, until the first one of an entry seen alive comes round again."""
         found, alive = 0, None
-        for _ in range(steps):
-            if not self.timers or self.timers[0] == alive:
+        queue, names = self.places.queue, {place: name for name, place in self.at.items()}
+        for _ in range(min(steps, self.places.used)):
+            if not queue or queue[0] == alive:
                 break
-            name = self.timers[0]
-            if self.entries[name].deadline <= self.now:
-                self.remove(name)
+            place = queue.pop(0)
+            if place not in names:
+                continue
+            deadline = self.entries[names[place]].deadline
+            if deadline <= self.now:
+                self.remove(names.pop(place))
                 self.counters.expirations += 1
                 found += 1
             else:
-                del self.timers[0]
-                if self.entries[name].deadline < FAR:
-                    self.timers.append(name)
-                    alive = name if alive is None else alive
+                self.places.start(place, deadline)
+                if deadline < FAR and alive is None:
+                    alive = place
         return found
-
-    def schedule(self, name: int, before: int, deadline: int) -> None:
-        """An entry's deadline changed. One that is put off keeps its place in the queue."""
-        if name in self.timers and (deadline < before or deadline == NEVER):
-            self.timers.remove(name)
-        if deadline < FAR and name not in self.timers:
-            self.timers.append(name)
 
     def make_room(self, name: int, size: int) -> None:
         old = self.entries.get(name)
@@ -129,7 +166,10 @@ class Model:
         self.make_room(name, size)
         self.entries[name] = Entry(value, wid, deadline, self.lanes[lane].stamp, lane, size)
         self.entries.move_to_end(name)
-        self.schedule(name, NEVER if old is None else old.deadline, deadline)
+        if old is None:
+            self.at[name] = self.places.take()
+        place = self.at[name]
+        self.places.schedule(place, self.places.deadline.get(place, 0) if old is None else old.deadline, deadline)
         self.counters.stored += 1
         if old is not None:
             self.sweep(3)
@@ -185,7 +225,8 @@ class Model:
             self.overtake(name)
         count = len(self.entries)
         self.entries.clear()
-        self.timers.clear()
+        self.at.clear()
+        self.places = Places()
         return count
 
     def pop_next(self) -> tuple[int, int] | None:
@@ -269,7 +310,7 @@ class Model:
         elif entry is not None and wid != 0 and entry.wid == wid:
             refreshed = self.admits(op, identity) and self.now < deadline
             if refreshed:
-                self.schedule(op.name, entry.deadline, deadline)
+                self.places.schedule(self.at[op.name], entry.deadline, deadline)
                 entry.deadline, entry.lane, entry.stamp = deadline, op.lane, self.lanes[op.lane].stamp
                 self.entries.move_to_end(op.name)
         self.close(op)
