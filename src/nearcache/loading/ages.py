@@ -103,12 +103,15 @@ def _take(
         born_ns = start_ns - (whole_ms - pttl_ms + 1) * _MS  # rounded: it may be older by almost one
         if not isinstance(taken.value, Absent):
             tier.births.note(op.key, wid, born_ns, start_ns)
-        if born_ns >= start_ns - limit_ns and _suits_all(tier, flights.get(op.key), born_ns + limit_ns, start_ns):
+        if born_ns >= start_ns - limit_ns and _suits_all_when_closed(
+            tier, flights.get(op.key), born_ns + limit_ns, start_ns
+        ):
             found[op.key] = taken.value
 
 
-def _suits_all(tier: Tier, flight: Load | None, last_ns: int, start_ns: int) -> bool:
-    """Whether what will do until that instant will do for all who wait: some may have asked later than was read."""
+def _suits_all_when_closed(tier: Tier, flight: Load | None, last_ns: int, start_ns: int) -> bool:
+    """Close the flight to others; whether what will do until that instant will do for all who wait: some may have asked
+    later than was read."""
     if flight is None:
         return True
     tier.loads.close(flight)
