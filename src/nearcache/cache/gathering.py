@@ -110,10 +110,8 @@ class GatheringCache(SwappingCache[K, V]):
     def _walk(self, start: bytes) -> Iterator[Any]:
         """Walk through all keys whose encoding begins so."""
         walk = Walk()
-        while (place := walk.next(self._tier)) is not None:
-            reached, keys = self._run(scan(self._tier, self, *place, start))
-            walk.went(reached)
-            yield from keys
+        while walk.goes_on(self._tier):
+            yield from self._run(scan(self._tier, self, walk, start))
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         name = self._name(key)

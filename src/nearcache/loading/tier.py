@@ -165,7 +165,7 @@ class Tier(Versions):
         clock: Clock = monotonic_ns,
     ) -> None:
         placed, names = layout(namespace, shard_names, db, clustered=clustered)
-        self.names, lanes = list(names), len(names)
+        self.names, lanes, self.clustered = list(names), len(names), clustered
         super().__init__(placed.names, placement or placed, most_lanes)
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None

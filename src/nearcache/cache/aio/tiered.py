@@ -130,10 +130,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def _walk(self, start: bytes) -> AsyncIterator[Any]:
         walk = Walk()
-        while (place := walk.next(self._tier)) is not None:
-            reached, keys = await self._run(scan(self._tier, self.cache, *place, start))
-            walk.went(reached)
-            for key in keys:
+        while walk.goes_on(self._tier):
+            for key in await self._run(scan(self._tier, self.cache, walk, start)):
                 yield key
 
     async def clear(self) -> None:
