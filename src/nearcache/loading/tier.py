@@ -267,10 +267,13 @@ class Tier(Versions):
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
-    def count_fill(self, size_bytes: int, wid: int, seq: int) -> None:
-        """The same for a loaded value; ``seq`` is 0 if the lane says nothing of it."""
+    def filled(self, size_bytes: int, wid: int, lane: int, epoch: int, seq: int) -> None:
+        """The same for a loaded value, which is that number of the lane; 0 if the lane says nothing of it."""
         self.count_write(size_bytes)
-        if self.witness is not None and not seq:
+        if seq:
+            with self.lock:
+                self.journals[lane].reach(epoch, seq)
+        elif self.witness is not None:
             self.witness.loaded_alone(wid)
 
     def acknowledge(
