@@ -239,7 +239,8 @@ class ReshardError(CacheError):
 
 
 class BulkError(CacheError):
-    """A ``*_many`` call that succeeded for some keys only.
+    """A call about many keys (``set_many``, ``delete_many``, ``hold``) that succeeded for some of them only. Its cause is
+    the first of the reasons.
 
     Attributes:
         stored: Keys whose change is known to be in L2.
@@ -256,9 +257,10 @@ class BulkError(CacheError):
         self.unknown: dict[Any, Exception] = dict(unknown)
         first = next(iter([*self.failed.values(), *self.unknown.values()]), None)
         super().__init__(
-            f"{len(self.stored)} keys stored, {len(self.failed)} not stored ({_some(self.failed)}), "
+            f"{len(self.stored)} keys changed, {len(self.failed)} not changed ({_some(self.failed)}), "
             f"{len(self.unknown)} unknown ({_some(self.unknown)}); first reason: {first}"
         )
+        self.__cause__ = first
 
 
 class ContentionError(CacheError):

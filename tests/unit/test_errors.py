@@ -48,7 +48,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     ),
     (errors.ReshardError("s1 did not answer", ["s1"]), {"shards": ("s1",)}, ["s1 did not answer"]),
     (errors.WrongTopologyError("h:1", "it is a node"), {"shard": "h:1"}, ["h:1", "node"]),
-    (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
+    (BULK, {"stored": frozenset(["a"])}, ["1 keys changed", "'b'", "'c'", "OOM"]),
     (errors.ContentionError("k", 3), {"key": "k", "attempts": 3}, ["key 'k'", "each of 3 attempts", "later"]),
     (
         errors.BacklogFullError("s1", 9, 8),
@@ -144,9 +144,10 @@ def test_error_about_any_object_has_a_short_message(make: Any, obj: object) -> N
 def test_bulk_error_many_keys_names_a_few() -> None:
     """The message about a thousand keys names three; the attributes hold them all."""
     error = errors.BulkError([], dict.fromkeys(range(1000), errors.CacheError("reason")), {})
-    assert "1000 not stored (0, 1, 2, ...)" in str(error)
+    assert "1000 not changed (0, 1, 2, ...)" in str(error)
     assert "first reason: reason" in str(error)
     assert len(error.failed) == 1000
+    assert error.__cause__ is error.failed[0]
 
 
 def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
@@ -159,4 +160,4 @@ def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
 
 def test_bulk_error_without_reasons_has_a_message() -> None:
     """A bulk error without any reason still has a message."""
-    assert str(errors.BulkError(["a", "b"], {}, {})).startswith("2 keys stored, 0 not stored (none)")
+    assert str(errors.BulkError(["a", "b"], {}, {})).startswith("2 keys changed, 0 not changed (none)")
