@@ -216,6 +216,24 @@ def test_documented_rights_go_no_further(redis_server: RedisServer, page: str) -
                 client.execute_command(*foreign.split())
 
 
+def test_right_that_is_missing_in_a_script_is_named_and_leaves_the_outcome_unknown(redis_server: RedisServer) -> None:
+    """The server calls it ERR and a number of a line; and what the script had done before that is done."""
+    with nearcache.open(redis_server.url, max_staleness=0.4) as cache:
+        cache["k"] = "old"
+        redis_server.cli("ACL", "SETUSER", "default", "-publish")
+        try:
+            with pytest.raises(nearcache.ServerReplyError, match="rights that a cache user needs"):
+                cache["k"] = "new"
+            with pytest.raises(nearcache.BulkError, match="rights that a cache user needs") as caught:
+                cache.set_many({"a": 1, "b": 2})
+        finally:
+            redis_server.cli("ACL", "SETUSER", "default", "+publish")
+        assert redis_server.cli("EXISTS", "nc:{default:0}:v:sa") == 1
+        assert (set(caught.value.unknown), caught.value.failed) == ({"a", "b"}, {})
+        wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed)
+        assert cache.get_many(["k", "a", "b"]) == {}
+
+
 FORBIDDEN = [["SCRIPT"], ["CONFIG"], ["INFO"], ["CLIENT"], ["SCRIPT", "CONFIG", "INFO", "CLIENT"]]
 OPTIONS = {"max_staleness": 0.4}
 

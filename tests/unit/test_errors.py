@@ -161,3 +161,25 @@ def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
 def test_bulk_error_without_reasons_has_a_message() -> None:
     """A bulk error without any reason still has a message."""
     assert str(errors.BulkError(["a", "b"], {}, {})).startswith("2 keys changed, 0 not changed (none)")
+
+
+def test_shard_error_given_the_message_of_another_names_the_shard_once() -> None:
+    """Reasons are errors of the same shard, mostly."""
+    reason = errors.ServerReplyError("s1", "BUSY a script")
+    assert str(errors.ShardUnavailableError("s1", str(reason))) == str(reason)
+    assert str(errors.ShardUnavailableError("s2", str(reason))) == f"shard s2: {reason}"
+
+
+@pytest.mark.parametrize(("reply", "is_halfway"), [
+    ("ERR The user executing the script can't run this command or subcommand script: c7, on @user_script:71.", True),
+    ("ERR Error running script (call to f_c7): @user_script:71: @user_script: 71: -NOPERM this user", True),
+    ("ERR ACL failure in script: User nc has no permissions to run the 'hset' command script: c7, on @user_script:9.",
+     True),
+    ("OOM command not allowed when used memory > 'maxmemory'. script: c7, on @user_script:66.", False),
+    ("NOPERM this user has no permissions to run the 'evalsha' command", False),
+])  # fmt: skip
+def test_server_reply_error_tells_scripts_that_ended_halfway(reply: str, *, is_halfway: bool) -> None:
+    """As Redis 7.0, 6.2 and later ones say it. Wherever a right is missing, it says where all of them stand."""
+    error = errors.ServerReplyError("s1", reply)
+    assert error.is_halfway == is_halfway
+    assert ("docs/operations.md" in str(error)) == (not reply.startswith("OOM"))
