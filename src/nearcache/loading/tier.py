@@ -251,7 +251,7 @@ class Tier(Versions):
                 judged.dropped += dropped
                 judged.poisoned += poisoned
 
-    def count_unreadable(self, error: DecodeError) -> None:
+    def count_unreadable(self, encoded: bytes, error: DecodeError) -> None:
         """Count a value that counts as absent because it cannot be read, and report the first one of its kind."""
         kind = "forged" if isinstance(error, ForgedError) else "undecodable"
         with self.lock:
@@ -259,7 +259,7 @@ class Tier(Versions):
             count = getattr(self.counters, kind) + 1
             setattr(self.counters, kind, count)
         if count == 1:
-            _log.warning("%s (a miss; from now on only counted: stats().l2.%s)", error, kind)
+            _log.warning("key %.80r: %s (a miss; from now on only counted: stats().l2.%s)", encoded, error, kind)
 
     def count_write(self, size_bytes: int) -> None:
         """The same for what is counted most often."""
