@@ -132,7 +132,8 @@ class ShardError(CacheError):
     """
 
     def __init__(self, shard: str, message: str) -> None:
-        super().__init__(f"shard {shard}: {message}")
+        prefix = f"shard {shard}: "  # which the message of another error, given as the reason, has already
+        super().__init__(prefix + message.removeprefix(prefix))
         self.shard = shard
 
 
@@ -152,7 +153,10 @@ class ShardUnavailableError(ShardError, ConnectionError):
 _HINTS: Final = {
     "NCTOPO": "; by that it has another list of shards than this process",
     "NCRECORD": "; remove the lane record, and it is made anew (docs/operations.md)",
+    "NOPERM": "; docs/operations.md has the rights that a cache user needs (ACL SETUSER)",
 }
+#: How a server says the last of these of a command in a script: 6.2, 7.0, and later ones.
+_NO_RIGHTS: Final = ("NOPERM ", "The user executing the script can't", "ACL failure in script")
 
 
 class ServerReplyError(ShardError):
@@ -166,7 +170,16 @@ class ServerReplyError(ShardError):
     def __init__(self, shard: str, reply: str) -> None:
         self.code: str = reply.split(" ", 1)[0]
         self.reply = reply
-        super().__init__(shard, f"the server replied {reply!r}{_HINTS.get(self.code, '')}")
+        hint = "NOPERM" if any(text in reply for text in _NO_RIGHTS) else self.code
+        super().__init__(shard, f"the server replied {reply!r}{_HINTS.get(hint, '')}")
+
+    @property
+    def is_halfway(self) -> bool:
+        """Whether a script of ours ended in its middle. What it had done by then is not undone.
+
+        Those that refuse something for another reason (``OOM``, ``READONLY``, ``MISCONF``) begin with what is refused.
+        """
+        return self.code == "ERR" and "user_script" in self.reply
 
 
 class NotReplicatedError(ShardError):
@@ -239,7 +252,9 @@ class ReshardError(CacheError):
 
 
 class BulkError(CacheError):
-    """A ``*_many`` call that succeeded for some keys only.
+    """A call about many keys (``set_many``, ``delete_many``, ``hold``) that succeeded for some of them only.
+
+    Its cause is the first of the reasons.
 
     Attributes:
         stored: Keys whose change is known to be in L2.
@@ -256,9 +271,10 @@ class BulkError(CacheError):
         self.unknown: dict[Any, Exception] = dict(unknown)
         first = next(iter([*self.failed.values(), *self.unknown.values()]), None)
         super().__init__(
-            f"{len(self.stored)} keys stored, {len(self.failed)} not stored ({_some(self.failed)}), "
+            f"{len(self.stored)} keys changed, {len(self.failed)} not changed ({_some(self.failed)}), "
             f"{len(self.unknown)} unknown ({_some(self.unknown)}); first reason: {first}"
         )
+        self.__cause__ = first
 
 
 class ContentionError(CacheError):

@@ -117,6 +117,34 @@ def test_documented_rights_suffice_for_everything(redis_server: RedisServer, pag
     assert refused <= {"client", "client|no-evict"}  # Redis 6.2 has no such thing
 
 
+@pytest.mark.parametrize("page", ["operations.md", "security.md"])
+def test_rights_that_scan_and_replicas_need_beside_are_documented(
+    make_redis: Callable[..., RedisServer], page: str
+) -> None:
+    """Without them an error names what is missing, and nothing else is hindered; with them nothing is refused."""
+    primary = make_redis(transport="tcp")
+    make_redis(transport="tcp", options={"replicaof": f"{primary.host} {primary.port}"})
+    wait_until(
+        lambda: primary.cli("INFO", "replication").get("slave0", {}).get("state") == "online", 20, what="a replica"
+    )
+    primary.cli("ACL", "SETUSER", *documented(page))
+    options = {"username": "nc", "password": "secret", "max_staleness": 0.4}
+    more = re.findall(r'`ack="replica"` needs `(\S+)` as well, and `scan\(\)` `(\S+)`', (DOCS / page).read_text())
+    with nearcache.open(primary.url, **options) as cache, nearcache.open(primary.url, ack="replica", **options) as sure:
+        cache["a"] = 1
+        with pytest.raises(nearcache.ServerReplyError, match=r"NOPERM.*scan"):
+            list(cache.scan())
+        with pytest.raises(nearcache.NotReplicatedError) as caught:
+            sure["b"] = 2
+        assert "NOPERM" in str(caught.value.__cause__)
+        assert cache["b"] == 2
+        primary.cli("ACL", "SETUSER", "nc", *more[0])
+        assert set(cache.scan()) == {"a", "b"}
+        sure["c"] = 3
+        assert sure.stats().l2.unreplicated == 1
+        assert cache.health().ok
+
+
 def _text(entry: Any, name: str) -> str:
     fields = entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))
     value = fields.get(name, fields.get(name.encode()))
@@ -186,6 +214,24 @@ def test_documented_rights_go_no_further(redis_server: RedisServer, page: str) -
         for foreign in FOREIGN:
             with pytest.raises(ResponseError, match="permission"):
                 client.execute_command(*foreign.split())
+
+
+def test_right_that_is_missing_in_a_script_is_named_and_leaves_the_outcome_unknown(redis_server: RedisServer) -> None:
+    """The server calls it ERR and a number of a line; and what the script had done before that is done."""
+    with nearcache.open(redis_server.url, max_staleness=0.4) as cache:
+        cache["k"] = "old"
+        redis_server.cli("ACL", "SETUSER", "default", "-publish")
+        try:
+            with pytest.raises(nearcache.ServerReplyError, match="rights that a cache user needs"):
+                cache["k"] = "new"
+            with pytest.raises(nearcache.BulkError, match="rights that a cache user needs") as caught:
+                cache.set_many({"a": 1, "b": 2})
+        finally:
+            redis_server.cli("ACL", "SETUSER", "default", "+publish")
+        assert redis_server.cli("EXISTS", "nc:{default:0}:v:sa") == 1
+        assert (set(caught.value.unknown), caught.value.failed) == ({"a", "b"}, {})
+        wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed)
+        assert cache.get_many(["k", "a", "b"]) == {}
 
 
 FORBIDDEN = [["SCRIPT"], ["CONFIG"], ["INFO"], ["CLIENT"], ["SCRIPT", "CONFIG", "INFO", "CLIENT"]]

@@ -291,6 +291,9 @@ def test_rights_of_a_cache_user_suffice(redis_cluster: RedisCluster) -> None:
                 assert cache.get("a") is None
             assert cache.incr("n") == 1
             assert cache.touch("n", ttl=10)
+            for node in redis_cluster.nodes:
+                redis_cluster.ask(node, "ACL", "SETUSER", "app", "+scan")
+            assert set(cache.scan()) == {"large", "b", "n"}
             cache.invalidate_tag("t")
             cache.clear()
         refused = [redis_cluster.ask(node, "ACL", "LOG") for node in redis_cluster.nodes]

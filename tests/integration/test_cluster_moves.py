@@ -185,6 +185,33 @@ def test_slot_half_moved_reads_follow_ask_and_writes_wait(
     assert theirs.peek(KEYS[1]) == "old"
 
 
+def test_slot_of_which_some_keys_are_here_and_some_there_is_read_whole(
+    redis_cluster: RedisCluster, open_cache: Opener, elsewhere: RedisServer
+) -> None:
+    """Neither node would answer for all of them, nor for a key that is nowhere; and nobody waits for the slot."""
+    ours, theirs = open_cache(), open_cache()
+    ours.set_many(dict.fromkeys(KEYS, "old"))
+    absent, beside = keys_of(LANE, 9)[-1], keys_of(LANE + 1, 1)
+    ours[beside[0]] = "beside"
+    home = redis_cluster.begin_move(SLOT, elsewhere)
+    some = redis_cluster.ask(home, "CLUSTER", "GETKEYSINSLOT", SLOT, 4)
+    redis_cluster.ask(home, "MIGRATE", elsewhere.host, elsewhere.port, "", 0, 2000, "KEYS", *some)
+    theirs.drop_all()
+    errors = theirs.stats().l2.errors
+    assert theirs.get_many([*KEYS, absent, *beside]) == dict.fromkeys(KEYS, "old") | {beside[0]: "beside"}
+    assert asyncio.run(_read_many(theirs, KEYS)) == dict.fromkeys(KEYS, "old")
+    assert {key: theirs.get(key) for key in KEYS} == dict.fromkeys(KEYS, "old")
+    assert theirs.stats().l2.errors == errors
+    redis_cluster.move_keys(SLOT, home, elsewhere)
+    redis_cluster.end_move(SLOT, home, elsewhere)
+    wait_until(lambda: is_followed(ours) and is_followed(theirs), 20, what="followed to its new place")
+    assert theirs.get_many(KEYS) == dict.fromkeys(KEYS, "old")
+
+
+async def _read_many(cache: Cache[Any, Any], keys: list[str]) -> dict[Any, Any]:
+    return await cache.aio.get_many(keys)
+
+
 def test_slot_open_for_long_write_fails_and_is_owed(
     redis_cluster: RedisCluster, open_cache: Opener, elsewhere: RedisServer
 ) -> None:

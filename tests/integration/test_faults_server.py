@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import RedisError
 
 import nearcache
-from nearcache import Cache
+from nearcache import Cache, ShardUnavailableError
 from support.ordeal import OURS, Ordeal, codes
 from support.redis import RedisServer
 from support.waiting import wait_until
@@ -254,3 +254,32 @@ def test_eviction_of_values_and_of_the_lane_record_brings_nothing_back(redis_ser
         assert client.info("stats")["evicted_keys"] > 2
         client.config_set("maxmemory", 0)
         ordeal.recover()
+
+
+CHANGES: dict[str, Callable[[Cache[Any, Any]], object]] = {
+    "set": lambda cache: cache.set("k", 2),
+    "touch": lambda cache: cache.touch("k", 5),
+    "clear": lambda cache: cache.clear(),
+    "incr": lambda cache: cache.incr("k"),
+    "get_and_delete": lambda cache: cache.get_and_delete("k"),
+    "invalidate_tag": lambda cache: cache.invalidate_tag("t"),
+}
+
+
+@pytest.mark.parametrize("consistency", ["key", "lane"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "first"])
+def test_change_that_a_replica_refuses_names_the_primary(
+    redis_server: RedisServer, consistency: str, *, is_known: bool
+) -> None:
+    """Whichever it is, though its script be new to the server: it is tried where the name leads."""
+    for name, change in CHANGES.items():
+        with nearcache.open(redis_server.url, consistency=consistency, namespace=name) as cache:
+            cache["k"] = 1
+            if not is_known:
+                redis_server.cli("SCRIPT", "FLUSH")
+            else:
+                change(cache)
+            redis_server.cli("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(ShardUnavailableError, match=r"is a replica; its primary is 127\.0\.0\.1:1"):
+                change(cache)
+            redis_server.cli("REPLICAOF", "NO", "ONE")

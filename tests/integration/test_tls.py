@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -144,6 +144,12 @@ def test_plain_client_of_a_tls_port_is_told(server: RedisServer) -> None:
     """The server hangs up; the hint is in the error."""
     text = refusal(f"redis://localhost:{server.port}")
     assert "TLS" in text
+
+
+def test_tls_client_of_a_plain_port_is_told(make_redis: Callable[..., RedisServer]) -> None:
+    """The server waits for the end of a line. Silence is all there is to see, and no network is to blame."""
+    text = refusal(f"rediss://localhost:{make_redis(transport='tcp').port}", **CLIENT_TLS)
+    assert "is TLS spoken there?" in text
 
 
 @pytest.mark.slow

@@ -57,6 +57,24 @@ def test_reader_given_a_token_serves_nothing_older(
     assert reader.call("read", "k") is None
 
 
+@pytest.mark.parametrize("how", ["refresh", "bulk", "old"])
+def test_token_after_a_load_anew_names_it(redis_server: RedisServer, how: str) -> None:
+    """Others have copies of the value that it replaces, and are told; who has been given the token has heard."""
+    loads: dict[str, Callable[[Any, str], Any]] = {
+        "refresh": lambda cache, key: cache.refresh(key, str.upper),
+        "bulk": lambda cache, key: cache.get_or_load_many([key], lambda keys: {key: key.upper()}, max_age=0),
+        "old": lambda cache, key: cache.get_or_load(key, str.upper, max_age=0),
+    }
+    with nearcache.open(redis_server.url) as first, nearcache.open(redis_server.url) as second:
+        for number in range(150):
+            key = f"k{number}"
+            first[key] = key
+            assert second[key] == key
+            loads[how](first, key)
+            second.wait_for(first.token(), timeout=5)
+            assert second[key] == key.upper()
+
+
 def test_token_of_two_shards_names_both(
     two_shards: tuple[RedisServer, RedisServer], make_worker: Callable[..., Worker]
 ) -> None:

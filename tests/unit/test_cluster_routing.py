@@ -272,6 +272,63 @@ def test_ask_is_followed_by_reads_once_and_keeps_no_identity() -> None:
     assert scene.nodes[scene.map.places[0]].host == "a"
 
 
+def half_moved(host: str, command: Any) -> Any:
+    """Answer as in the middle of moving a slot from a to b: the odd keys are at b."""
+    if command[0] == b"ASKING":
+        return b"OK"
+    there = [int(name) % 2 for name in command[1:]] if command[0] != b"HMGET" else [0]
+    if len(set(there)) > 1:
+        return "TRYAGAIN some keys are elsewhere"
+    if (host == "b") != there[0]:
+        return "ASK 0 b:7000"
+    if command[1] == b"4":
+        return "WRONGTYPE of somebody else"
+    return command[0] if command[0] == b"HMGET" else b"%b at %b" % (command[1], host.encode())
+
+
+def test_reading_of_keys_at_two_nodes_is_taken_apart() -> None:
+    """Nobody has to wait until the last key has arrived. What stands behind it is still asked behind it."""
+    scene = Scene(["a", "a"], half_moved)
+    commands = [(b"PTTL", b"1"), (b"MGET", b"1", b"2", b"3", b"4"), (b"HMGET", b"L", b"g")]
+    bulk, other = replies(scene.run(Exchange(0, commands), Exchange(1, [(b"GET", b"2")])))
+    assert bulk.values == [b"1 at b", [b"1 at b", b"2 at a", b"3 at b", None], b"HMGET"]
+    assert bulk.identity == 0
+    assert (other.values, other.identity) == ([b"2 at a"], 100)
+    assert [words for _, words in scene.sent[1:3]] == [[b"GET"] * 4 + [b"HMGET"], [b"ASKING", b"PTTL"]]
+    assert scene.sent[3:] == [("a", [b"HMGET"]), ("b", [b"ASKING", b"GET"] * 2)]
+
+
+def test_reading_that_was_taken_apart_begins_anew_when_the_slot_has_arrived() -> None:
+    """As a whole, with an identity."""
+
+    def answer(host: str, command: Any) -> Any:
+        if len(scene.sent) < 2:
+            return half_moved(host, command)
+        return "MOVED 0 b:7000" if host == "a" else [b"v"] * (len(command) - 1)
+
+    scene = Scene(["a"], answer)
+    (reply,) = replies(scene.run(Exchange(0, [(b"MGET", b"1", b"2"), (b"HMGET", b"L", b"g")])))
+    assert (reply.values, reply.identity) == ([[b"v", b"v"], [b"v", b"v"]], 101)
+
+
+def test_reading_that_was_taken_apart_reports_what_fails() -> None:
+    """Of the keys as of one command; what was answered beside it is known."""
+
+    def answer(host: str, command: Any) -> Any:
+        if host == "b" and command[0] != b"ASKING":
+            return failure
+        return half_moved(host, command)
+
+    scene = Scene(["a"], answer)
+    failure: Any = "NOPERM here"
+    (reply,) = replies(scene.run(Exchange(0, [(b"PTTL", b"2"), (b"MGET", b"1", b"2")])))
+    assert reply.values[0] == b"2 at a"
+    assert isinstance(reply.values[1], ServerReplyError)
+    assert len(reply.values) == 2
+    failure = ShardUnavailableError("b", "out")
+    assert scene.run(Exchange(0, [(b"PTTL", b"2"), (b"MGET", b"1", b"2")])) == [failure]
+
+
 @pytest.mark.parametrize("reason", ["ASK 0 b:7000", "TRYAGAIN some keys are elsewhere"])
 def test_scripts_wait_until_a_slot_has_arrived(reason: str) -> None:
     """With growing pauses; what was not executed is sent again."""

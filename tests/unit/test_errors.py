@@ -48,7 +48,7 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
     ),
     (errors.ReshardError("s1 did not answer", ["s1"]), {"shards": ("s1",)}, ["s1 did not answer"]),
     (errors.WrongTopologyError("h:1", "it is a node"), {"shard": "h:1"}, ["h:1", "node"]),
-    (BULK, {"stored": frozenset(["a"])}, ["1 keys stored", "'b'", "'c'", "OOM"]),
+    (BULK, {"stored": frozenset(["a"])}, ["1 keys changed", "'b'", "'c'", "OOM"]),
     (errors.ContentionError("k", 3), {"key": "k", "attempts": 3}, ["key 'k'", "each of 3 attempts", "later"]),
     (
         errors.BacklogFullError("s1", 9, 8),
@@ -144,9 +144,10 @@ def test_error_about_any_object_has_a_short_message(make: Any, obj: object) -> N
 def test_bulk_error_many_keys_names_a_few() -> None:
     """The message about a thousand keys names three; the attributes hold them all."""
     error = errors.BulkError([], dict.fromkeys(range(1000), errors.CacheError("reason")), {})
-    assert "1000 not stored (0, 1, 2, ...)" in str(error)
+    assert "1000 not changed (0, 1, 2, ...)" in str(error)
     assert "first reason: reason" in str(error)
     assert len(error.failed) == 1000
+    assert error.__cause__ is error.failed[0]
 
 
 def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
@@ -159,4 +160,26 @@ def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
 
 def test_bulk_error_without_reasons_has_a_message() -> None:
     """A bulk error without any reason still has a message."""
-    assert str(errors.BulkError(["a", "b"], {}, {})).startswith("2 keys stored, 0 not stored (none)")
+    assert str(errors.BulkError(["a", "b"], {}, {})).startswith("2 keys changed, 0 not changed (none)")
+
+
+def test_shard_error_given_the_message_of_another_names_the_shard_once() -> None:
+    """Reasons are errors of the same shard, mostly."""
+    reason = errors.ServerReplyError("s1", "BUSY a script")
+    assert str(errors.ShardUnavailableError("s1", str(reason))) == str(reason)
+    assert str(errors.ShardUnavailableError("s2", str(reason))) == f"shard s2: {reason}"
+
+
+@pytest.mark.parametrize(("reply", "is_halfway"), [
+    ("ERR The user executing the script can't run this command or subcommand script: c7, on @user_script:71.", True),
+    ("ERR Error running script (call to f_c7): @user_script:71: @user_script: 71: -NOPERM this user", True),
+    ("ERR ACL failure in script: User nc has no permissions to run the 'hset' command script: c7, on @user_script:9.",
+     True),
+    ("OOM command not allowed when used memory > 'maxmemory'. script: c7, on @user_script:66.", False),
+    ("NOPERM this user has no permissions to run the 'evalsha' command", False),
+])  # fmt: skip
+def test_server_reply_error_tells_scripts_that_ended_halfway(reply: str, *, is_halfway: bool) -> None:
+    """As Redis 7.0, 6.2 and later ones say it. Wherever a right is missing, it says where all of them stand."""
+    error = errors.ServerReplyError("s1", reply)
+    assert error.is_halfway == is_halfway
+    assert ("docs/operations.md" in str(error)) == (not reply.startswith("OOM"))

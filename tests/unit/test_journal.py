@@ -22,6 +22,22 @@ def pay_all(journal: Journal) -> list[bytes] | None:
     return keys
 
 
+# -- the newest change
+
+
+def test_newest_changes_acknowledged_in_any_order_is_the_last() -> None:
+    """Two threads hear of theirs in the wrong order; whoever was given a token must not miss the later one."""
+    journal = Journal()
+    for seq in (4, 6, 5):
+        journal.note(OLD, seq, [b"a"], 0, journal.serial)
+    assert journal.newest == (OLD, 6)
+    journal.reach(OLD, 5)
+    journal.reach(OLD, 7)
+    assert journal.newest == (OLD, 7)
+    journal.reach(NEW, 1)
+    assert journal.newest == (NEW, 1)
+
+
 # -- a new epoch
 
 

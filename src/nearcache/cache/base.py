@@ -117,14 +117,22 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
 
         Raises:
             KeyError: There is none, and no default was given.
+            ShardUnavailableError: Nobody knows whether there is one, or whether it is removed; an invalidation is owed.
+                With ``on_error="queue"`` that is no error: it counts as absent.
         """
-        value = self.get(key, DEFAULT)
+        value, cause = self._pop(key)
         if value is DEFAULT:
             if default is DEFAULT:
-                raise KeyError(key)
+                raise KeyError(key) from cause
             return default
-        self._remove(key)
         return value
+
+    def _pop(self, key: Any) -> tuple[Any, Exception | None]:
+        """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
+        value = self.get(key, DEFAULT)
+        if value is not DEFAULT:
+            self._remove(key)
+        return value, None
 
     def popitem(self) -> tuple[K, V]:
         """Remove the L1 entry that would make room next (``lru``: the least recently used) everywhere; return it.
@@ -139,6 +147,15 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
         raise NotImplementedError
+
+    def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        """The same; what is stored gets tags."""
+        found = self.get(key, DEFAULT)
+        while found is DEFAULT:
+            if self.add(key, default, tags=tags):
+                return default
+            found, _ = self.gets(key, DEFAULT)
+        return found
 
     # -- many keys
 

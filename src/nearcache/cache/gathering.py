@@ -7,6 +7,7 @@ from typing import Any
 
 from ..absence import Absent
 from ..clocks import monotonic_ns
+from ..errors import ShardError
 from ..loading import (
     ENDLESS_MS,
     Gathering,
@@ -64,6 +65,15 @@ class GatheringCache(SwappingCache[K, V]):
             found.update(self._run(self._reading_many(missed, limit_ns)))
         return found
 
+    def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
+        return self._run(self._reading_young(key, limit_ns))
+
+    def _reading_young(self, key: K, limit_ns: int) -> Steps[tuple[Any, ShardError | None]]:
+        errors: list[ShardError] = []
+        found = yield from read_young(self._tier, self, [self._name(key)], limit_ns, errors=errors)
+        value = next(iter(found.values()), DEFAULT)
+        return (DEFAULT if isinstance(value, Absent) else value), next(iter(errors), None)
+
     def _reading_many(self, keys: Iterable[K], limit_ns: int | None) -> Steps[dict[K, V]]:
         """Steps that return what L2 holds, by the keys as the user gave them."""
         if self.settings.key is None:
@@ -100,10 +110,8 @@ class GatheringCache(SwappingCache[K, V]):
     def _walk(self, start: bytes) -> Iterator[Any]:
         """Walk through all keys whose encoding begins so."""
         walk = Walk()
-        while (place := walk.next(self._tier)) is not None:
-            reached, keys = self._run(scan(self._tier, self, *place, start))
-            walk.went(reached)
-            yield from keys
+        while walk.goes_on(self._tier):
+            yield from self._run(scan(self._tier, self, walk, start))
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         name = self._name(key)

@@ -101,9 +101,16 @@ class IsolatedCache(TieredCache[K, V]):
         """Store a value in every tier. See :meth:`Cache.set`."""
         super().set(key, self._freeze(value), **more)
 
-    def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key, or store the default."""
-        return cast("V | None", thaw(super().setdefault(key, self._freeze(default))))
+    def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        return thaw(super()._defaulted(key, self._freeze(default), tags))
+
+    def _pop(self, key: Any) -> tuple[Any, Exception | None]:
+        value, cause = super()._pop(key)
+        return thaw(value), cause
+
+    def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
+        value, cause = super()._held_young(key, limit_ns)
+        return thaw(value), cause
 
     def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], **more: Any) -> None:
         """Store many values. See :meth:`Cache.set_many`."""

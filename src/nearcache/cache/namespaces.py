@@ -64,7 +64,13 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
 
     def __getitem__(self, key: K) -> V:
         if self.cache.settings.loader is None:
-            found: V = self.cache[self._key(key)]
+            named = self._key(key)
+            try:
+                found: V = self.cache[named]
+            except KeyError as error:
+                if not _is_of(named, error):
+                    raise
+                raise KeyError(key) from error.__cause__
             return found
         return self.get_or_load(key)
 
@@ -105,21 +111,16 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         Raises:
             KeyError: There is none, and no default was given.
         """
-        value = self.cache.pop(self._key(key), _NONE)
-        if value is not _NONE:
+        value, cause = self.cache._pop(self._key(key))
+        if value is not ABSENT:
             return value
         if default is ABSENT:
-            raise KeyError(key)
+            raise KeyError(key) from cause
         return default
 
     def setdefault(self, key: K, default: Any = None) -> Any:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
-        found = self.get(key, _NONE)
-        while found is _NONE:
-            if self.add(key, default):
-                return default
-            found, _ = self.gets(key, _NONE)
-        return found
+        return self.cache._defaulted(self._key(key), default, self._tags)
 
     def update(self, other: Any = (), /, **more: V) -> None:
         """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
@@ -156,8 +157,14 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
 
         The cache's own ``loader=`` is called with the cache's key, ``(name, key)``; its ``tags=`` do not count here.
         """
+        named, labels = self._key(key), (*self._tags, *tags)
         chosen = None if loader is None else for_key(loader, key)
-        value: V = self.cache.get_or_load(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags), max_age=max_age)
+        try:
+            value: V = self.cache.get_or_load(named, chosen, ttl=ttl, tags=labels, max_age=max_age)
+        except KeyError as error:
+            if not _is_of(named, error):
+                raise
+            raise KeyError(key) from error.__cause__
         return value
 
     def refresh(
@@ -266,8 +273,9 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         return (*self.path, key)
 
 
-#: There is no value. Not the caller's default.
-_NONE: Any = object()
+def _is_of(named: tuple[Any, ...], error: KeyError) -> bool:
+    """Whether it is the cache's word that there is no value, and not a loader's or a ``key=`` function's own error."""
+    return type(error) is KeyError and error.args == (named,)
 
 
 def _tag_of(path: tuple[str, ...]) -> str:

@@ -173,10 +173,10 @@ class ReadThrough(Generic[K, V]):
     def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         if loader is not None:
             return cast("V", self._in_time(key, lambda: self._load_young(key, loader, ttl, tags, limit_ns)))
-        found = self._held_many([key], limit_ns)
-        if key not in found:
-            raise KeyError(key)
-        return found[key]
+        found, cause = self._held_young(key, limit_ns)
+        if found is DEFAULT:
+            raise KeyError(key) from cause
+        return cast("V", found)
 
     # -- for the subclasses
 
@@ -205,6 +205,10 @@ class ReadThrough(Generic[K, V]):
     def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
         """Return the values that some tier holds."""
         raise NotImplementedError
+
+    def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
+        """Return the value that some tier holds, or DEFAULT and why it is not known that there is none."""
+        return self._held_many([key], limit_ns).get(key, DEFAULT), None
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         """Return the value in L1 if it is known to be so young, else DEFAULT."""

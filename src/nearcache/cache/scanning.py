@@ -27,8 +27,9 @@ class Scannable:
             TypeError: ``prefix`` is neither.
         The iterator raises:
             ShardUnavailableError, ServerReplyError: A shard did not answer, or does not let this user SCAN.
-        Cost: two round trips for some 500 keys of a server, those of other programs included; in a cluster for each
-            of the lanes on it. In ``memory://`` no I/O: it tells what this process holds.
+        Cost: two round trips for some 500 keys of a server, those of other programs included. In a cluster two more for
+            each node; without ``INFO`` it is walked through for each of its lanes. In ``memory://`` no I/O: it tells
+            what this process holds.
         """
         return self._scan(checked(prefix))
 

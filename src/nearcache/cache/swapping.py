@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
+from ..absence import Absent
 from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
 from ..choices import Idle
 from ..clocks import monotonic_ns
-from ..errors import ConfigError, FlushTimeoutError
+from ..errors import ConfigError, FlushTimeoutError, ShardError
 from ..freshness import Ttl, checked_ttl, ttl_for
 from ..loading import (
     ENDLESS_MS,
@@ -62,6 +63,9 @@ class SwappingCache(Cache[K, V]):
     def _run(self, steps: Steps[T]) -> T:
         raise NotImplementedError
 
+    def _reading(self, key: Any) -> Steps[Any]:
+        raise NotImplementedError
+
     def _name(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)
 
@@ -80,11 +84,46 @@ class SwappingCache(Cache[K, V]):
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default. Of several processes at once, one stores."""
-        found = self.get(key, DEFAULT)
+        return cast("V | None", self._defaulted(key, default, ()))
+
+    def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        found = self.hit(key, DEFAULT)
         if found is DEFAULT:
-            self._changing.check_sync(decides=True)
-            found = self._run(self._setting(key, default, DEFAULT, (), absent_only=True))
-        return default if found is MISSING else cast("V", found)
+            found = self._run(self._defaulting(key, default, tags))
+        return default if found is MISSING else found
+
+    def _defaulting(self, key: Any, default: Any, tags: Sequence[str], *, is_sync: bool = True) -> Steps[Any]:
+        """Read, and store the default if there is nothing: one call, with one deadline for both."""
+        found, _ = yield from self._reading_or_why(key)
+        if found is DEFAULT:
+            if is_sync:
+                self._changing.check_sync(decides=True)
+            found = yield from self._setting(key, default, DEFAULT, tags, absent_only=True)
+        return found
+
+    def _pop(self, key: Any) -> tuple[Any, Exception | None]:
+        value = self.hit(key, DEFAULT)
+        if value is DEFAULT:
+            return self._run(self._popping(key))
+        self._remove(key)
+        return value, None
+
+    def _popping(self, key: Any, *, is_sync: bool = True) -> Steps[tuple[Any, Exception | None]]:
+        """Read, and remove what is there, or may be there: nothing that was to go must be found again later."""
+        found, cause = yield from self._reading_or_why(key)
+        if found is not DEFAULT or cause is not None:
+            if is_sync:
+                self._changing.check_sync()
+            yield from self._removing(key)
+        return found, cause
+
+    def _reading_or_why(self, key: Any) -> Steps[tuple[Any, ShardError | None]]:
+        """Return the value of some tier; or DEFAULT and why it is not known that there is none."""
+        try:
+            found = yield from self._reading(key)
+        except ShardError as error:
+            return DEFAULT, error
+        return DEFAULT if found is MISSING or isinstance(found, Absent) else found, None
 
     def __setitem__(self, key: K, value: V) -> None:
         self._change(self._setting(key, value, DEFAULT, ()))

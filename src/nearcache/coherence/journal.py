@@ -50,7 +50,8 @@ class Journal:
 
     Attributes:
         serial: Counts the times that something came to be owed.
-        newest: Epoch and number of the last acknowledged change; None after a new epoch, until there is another.
+        newest: Epoch and number of the last acknowledged change, or load that others hear of; None after a new epoch,
+            until there is another.
         has_strayed: Whether a change was acknowledged in an epoch that the lane is not known to be in, or to come from.
         forgotten: Changed keys that had to be forgotten before their time: a failover now could not be repaired whole.
         replayed: Keys that a failover lost and this process invalidated again.
@@ -100,7 +101,7 @@ class Journal:
         changes = self._changes
         changes.append((epoch, seq, now_ns, keys))
         self._size += _size(keys)
-        self.newest = (epoch, seq)
+        self.reach(epoch, seq)
         if epoch != self._epoch and self._epoch is not None and not self._survives(epoch, seq):
             self.has_strayed = True  # a primary that has just taken over, or one that was replaced and begins anew
         if self._owed:  # what they were owed for is out of date now
@@ -115,6 +116,11 @@ class Journal:
             self._size -= forgotten
             self.forgotten += forgotten
         return True
+
+    def reach(self, epoch: int, seq: int) -> None:
+        """A change of this process, or a value that it loaded, has this number. They come in any order."""
+        if self.newest is None or self.newest[0] != epoch or self.newest[1] < seq:
+            self.newest = (epoch, seq)
 
     def _survives(self, epoch: int, seq: int) -> bool:
         """Whether the server of now has a change of an epoch that is over."""

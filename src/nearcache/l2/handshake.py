@@ -89,9 +89,9 @@ def converse(
     try:
         connection = dial(endpoint, seconds)
     except TimeoutError as error:
-        raise ShardUnavailableError(
-            endpoint.name, f"{endpoint.address} did not accept a connection within {seconds:.3g} s"
-        ) from error
+        silent = "complete a TLS handshake within {:.3g} s; is TLS spoken there?"
+        words = silent if endpoint.tls else "accept a connection within {:.3g} s"
+        raise ShardUnavailableError(endpoint.name, f"{endpoint.address} did not {words.format(seconds)}") from error
     except OSError as error:
         raise _refused(endpoint, error) from error
     try:

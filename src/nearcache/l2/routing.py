@@ -3,8 +3,8 @@
 Exchanges are named by lane. Those whose lanes are at one node go to it in one batch. What a node answers may be that it
 does not have the slot any more (MOVED: ask there), that it is giving it away (ASK: ask there, this once; TRYAGAIN: some
 of the keys are still here, and the others there already). In each case the command was not executed, so it can be sent
-again, whatever it does. Where nobody has a slot for now (CLUSTERDOWN), the caller is told at once, as when a server is
-away.
+again, whatever it does; a reading of several keys is taken apart, for each by itself is in one place. Where nobody has
+a slot for now (CLUSTERDOWN), the caller is told at once, as when a server is away.
 
 While a slot is on its way, a script, which names a value, its lease and the lane's record, meets only TRYAGAIN, on both
 sides. So scripts wait until the slot has arrived. Reads follow ASK; what they bring is given to the caller, but has no
@@ -106,6 +106,8 @@ class _Leg:
         last: The newest redirection.
         failure: Why the place did not answer, until it has been looked for another.
         sent: Whether a try that failed may have been executed.
+        whole: The commands as they were given, where some have been taken apart.
+        pieces: Of those, by their positions, where the parts stand.
     """
 
     lane: int
@@ -120,6 +122,8 @@ class _Leg:
     failure: ShardError | None = None
     sent: bool = False
     result: Reply | ShardError | None = None
+    whole: Sequence[Command] | None = None
+    pieces: dict[int, range] = field(default_factory=dict)
 
     @property
     def is_harmless(self) -> bool:
@@ -136,10 +140,32 @@ class _Leg:
             return
         for at in self.due:  # what was answered is known
             self.values[at] = error
-        self.result = Reply(self.values, 0)
+        self.finish(0)
+
+    def finish(self, identity: int) -> None:
+        """All has been answered."""
+        for at, parts in self.pieces.items():
+            found = [_part(self.values[part]) for part in parts]
+            self.values[at] = next((value for value in found if isinstance(value, ShardError)), found)
+        self.result = Reply(self.values if self.whole is None else self.values[: len(self.whole)], identity)
+
+    def take_apart(self, at: int) -> list[int]:
+        """Ask for each key of a command by itself: they are not all at one node. Returns where that stands."""
+        if self.whole is None:
+            self.whole, self.commands = self.commands, list(self.commands)
+        first = len(self.commands)
+        self.commands = [*self.commands, *((b"GET", name) for name in self.commands[at][1:])]
+        parts = self.pieces[at] = range(first, len(self.commands))
+        self.values += [None] * len(parts)
+        place = self.due.index(at)
+        self.due = [*self.due[:place], *parts, *self.due[place + 1 :]]  # what stands behind it stays behind
+        return list(parts)
 
     def restart(self) -> None:
         """Begin anew: nothing has been answered."""
+        if self.whole is not None:
+            self.commands, self.whole = self.whole, None
+            self.pieces.clear()
         self.values = [None] * len(self.commands)
         self.due = list(range(len(self.commands)))
         self.asks.clear()
@@ -360,22 +386,26 @@ class Router:
             return
         leg.last = None
         again: list[int] = []
+        answered = False
         for at, value in zip(due, answer.values, strict=True):
             leg.asks.pop(at, None)
             if again and leg.commands[at][0] in BEHIND:
                 again.append(at)  # behind a command that was not executed it says nothing
             elif not isinstance(value, ServerReplyError) or value.code not in REDIRECTS:
-                leg.values[at] = value
+                leg.values[at], answered = value, True
             elif value.code == "CLUSTERDOWN":
-                leg.values[at] = ShardUnavailableError(value.shard, value.reply)
+                leg.values[at], answered = ShardUnavailableError(value.shard, value.reply), True
+            elif value.code == "TRYAGAIN" and leg.commands[at][0] == b"MGET":
+                leg.last = value
+                again += leg.take_apart(at)
             else:
                 again.append(at)
                 self._redirected(leg, at, value, place)
         leg.identity = answer.identity if leg.fresh and not again else 0
-        leg.fresh = leg.fresh and len(again) == len(due)
+        leg.fresh = leg.fresh and not answered
         leg.due = [at for at in leg.due if at not in due or at in again]
         if not leg.due:
-            leg.result = Reply(leg.values, leg.identity)
+            leg.finish(leg.identity)
         elif leg.last is not None and leg.last.code == "MOVED" and not leg.asks and leg.is_harmless:
             # All of it anew, where the rest is: what one server has answered as a whole, L1 may keep.
             leg.restart()
@@ -424,6 +454,11 @@ class Router:
         leg.end(error)
         assert leg.result is not None
         return leg.result
+
+
+def _part(value: Any) -> Any:
+    """Return what MGET would say of a key that GET was asked for."""
+    return None if isinstance(value, ServerReplyError) and value.code == "WRONGTYPE" else value
 
 
 def _asking_batch(place: int, shares: list[tuple[_Leg, list[int]]]) -> Batch:

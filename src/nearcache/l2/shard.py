@@ -234,7 +234,8 @@ class Shard:
         if self.breaker.quiet or self.breaker.admit(longest_ns):
             return None
         wait_ms = self.breaker.retry_in_ns() / 1e6
-        return ShardUnavailableError(self.name, f"not asked again for {wait_ms:.0f} ms, because: {self._last_error}")
+        reason = self._last_error.removeprefix(f"shard {self.name}: ")
+        return ShardUnavailableError(self.name, f"not asked again for {wait_ms:.0f} ms, because: {reason}")
 
     def fail(self, error: ShardError, *, certain: bool) -> None:
         """Count a failure."""

@@ -186,9 +186,10 @@ class Task:
         demoted = any(error.code == "READONLY" for error in errors)
         if demoted:
             self.shard.demoted()
-            if len(errors) == len(values) and not self.again and not self._places and time_left:
+            if not self.again and time_left and self._is_undone(values):
                 self.abandon()
-                self.again = True  # nothing of it was executed
+                self.again = True
+                self._places = []
                 return
         identity = connection.identity
         self.flow = None  # before it is another thread's: an interrupt of this one must not close it then
@@ -209,6 +210,14 @@ class Task:
         if not self.shard.breaker.quiet:
             self.shard.breaker.succeed()
         self.result = Reply(values, identity)
+
+    def _is_undone(self, values: list[Any]) -> bool:
+        """Whether nothing was executed but questions about what stands in front of them. ``values``: of this pass."""
+        places = self._places or range(len(values))
+        known = {**dict(enumerate(self._values)), **dict(zip(places, values, strict=True))}
+        return all(
+            isinstance(value, ServerReplyError) or self.commands[place][0] in BEHIND for place, value in known.items()
+        )
 
     def _send_in_full(self, flow: Flow) -> bool:
         """Send the scripts the server did not know, with their sources; return False if there are none."""

@@ -33,11 +33,12 @@ def read_young(
     names: Iterable[Any],
     limit_ns: int,
     flights: Mapping[Any, Load] | None = None,
+    errors: list[ShardError] | None = None,
 ) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of these keys that was stored no longer ago; ABSENT and Failures too.
 
     L1 takes older values as well: they are right for all who do not ask. What a shard that does not answer may hold is
-    missing. ``flights``: the loads that these reads are a part of.
+    missing. ``flights``: the loads that these reads are a part of. ``errors`` gets why shards have not answered.
     """
     tier.births.in_use = True
     by_lane: dict[int, list[tuple[Read, bytes]]] = {}
@@ -60,8 +61,10 @@ def read_young(
         for (lane, share), reply in zip(by_lane.items(), replies, strict=True):
             try:
                 yield from _take(tier, store, lane, share, answer(reply), start_ns, limit_ns, found, flights or {})
-            except ShardError:
+            except ShardError as error:
                 tier.count(errors=1)
+                if errors is not None:
+                    errors.append(error)
     finally:
         for op in ops:
             store.abandon(op, drop=False)  # unless it is finished

@@ -352,7 +352,8 @@ class _Outcome:
     def fail(self, chunk: _Chunk, error: CacheError, *, sent: bool = True) -> None:
         """Note why a chunk was not acknowledged, and whether the server may have done it all the same."""
         sent = sent and isinstance(error, ShardUnavailableError) and error.sent
-        (self.unknown if sent else self.failed).update(dict.fromkeys(chunk.names, error))
+        halfway = isinstance(error, ServerReplyError) and error.is_halfway
+        (self.unknown if sent or halfway else self.failed).update(dict.fromkeys(chunk.names, error))
 
     def raise_if_partial(self, tier: Tier, way: Way = DIRECT) -> None:
         # What is not queued is not written, and that is never forgiven.

@@ -334,7 +334,7 @@ def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
     try:
         value = tier.codec.loads(envelope, key=encoded)[0]
     except DecodeError as error:
-        tier.count_unreadable(error)
+        tier.count_unreadable(encoded, error)
         return MISSING
     tier.count_hit(len(envelope))
     return value

@@ -199,7 +199,7 @@ def filled(
         tier.count(fills_refused=1)
         return
     try:
-        tier.count_fill(size, op.wid, int(reply[3]))
+        tier.filled(size, op.wid, op.lane, int(reply[2], 16), int(reply[3]))
     except ValueError:  # somebody else has written into the lane record; the caller has its value all the same
         tier.count(errors=1)
         return

@@ -219,7 +219,7 @@ def accept(
             return _NOTHING
         value, envelope = tier.codec.loads(data, key=encoded)
     except DecodeError as error:
-        tier.count_unreadable(error)
+        tier.count_unreadable(encoded, error)
         return _NOTHING
     under = None
     if envelope.tags:

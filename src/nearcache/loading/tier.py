@@ -165,7 +165,7 @@ class Tier(Versions):
         clock: Clock = monotonic_ns,
     ) -> None:
         placed, names = layout(namespace, shard_names, db, clustered=clustered)
-        self.names, lanes = list(names), len(names)
+        self.names, lanes, self.clustered = list(names), len(names), clustered
         super().__init__(placed.names, placement or placed, most_lanes)
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
@@ -251,7 +251,7 @@ class Tier(Versions):
                 judged.dropped += dropped
                 judged.poisoned += poisoned
 
-    def count_unreadable(self, error: DecodeError) -> None:
+    def count_unreadable(self, encoded: bytes, error: DecodeError) -> None:
         """Count a value that counts as absent because it cannot be read, and report the first one of its kind."""
         kind = "forged" if isinstance(error, ForgedError) else "undecodable"
         with self.lock:
@@ -259,7 +259,7 @@ class Tier(Versions):
             count = getattr(self.counters, kind) + 1
             setattr(self.counters, kind, count)
         if count == 1:
-            _log.warning("%s (a miss; from now on only counted: stats().l2.%s)", error, kind)
+            _log.warning("key %.80r: %s (a miss; from now on only counted: stats().l2.%s)", encoded, error, kind)
 
     def count_write(self, size_bytes: int) -> None:
         """The same for what is counted most often."""
@@ -267,10 +267,13 @@ class Tier(Versions):
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
-    def count_fill(self, size_bytes: int, wid: int, seq: int) -> None:
-        """The same for a loaded value; ``seq`` is 0 if the lane says nothing of it."""
+    def filled(self, size_bytes: int, wid: int, lane: int, epoch: int, seq: int) -> None:
+        """The same for a loaded value, which is that number of the lane; 0 if the lane says nothing of it."""
         self.count_write(size_bytes)
-        if self.witness is not None and not seq:
+        if seq:
+            with self.lock:
+                self.journals[lane].reach(epoch, seq)
+        elif self.witness is not None:
             self.witness.loaded_alone(wid)
 
     def acknowledge(

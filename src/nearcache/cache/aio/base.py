@@ -114,6 +114,15 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
         raise NotImplementedError
 
+    async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        """The same; what is stored gets tags."""
+        found: Any = await self.get(key, DEFAULT)
+        while found is DEFAULT:
+            if await self.add(key, default, tags=tags):
+                return default
+            found, _ = await self.gets(key, DEFAULT)
+        return found
+
     async def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         raise NotImplementedError
@@ -126,14 +135,13 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         """Remove a key everywhere and return its value. Never calls the loader.
 
         Raises:
-            KeyError: There is none, and no default was given.
+            KeyError, ShardUnavailableError: As :meth:`Cache.pop`.
         """
-        value = await self.get(key, DEFAULT)
+        value, cause = await self._pop(key)
         if value is DEFAULT:
             if default is DEFAULT:
-                raise KeyError(key)
+                raise KeyError(key) from cause
             return default
-        await self._remove(key)
         return value
 
     # -- many keys
@@ -245,6 +253,13 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
     async def _missing_get(self, key: K, default: Any) -> Any:
         found, _ = await self._read(key)
         return default if found is DEFAULT else found
+
+    async def _pop(self, key: K) -> tuple[Any, Exception | None]:
+        """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
+        value = await self.get(key, DEFAULT)
+        if value is not DEFAULT:
+            await self._remove(key)
+        return value, None
 
     async def _remove(self, key: K) -> bool:
         raise NotImplementedError

@@ -111,10 +111,10 @@ class AsyncReadThrough(Generic[K, V]):
             return cast("V", found)
         if loader is not None:
             return cast("V", await self._in_time(key, self._load_young(key, loader, ttl, tags, limit_ns)))
-        held = await self._held_many([key], limit_ns)
-        if key not in held:
-            raise KeyError(key)
-        return held[key]
+        found, cause = await self._held_young(key, limit_ns)
+        if found is DEFAULT:
+            raise KeyError(key) from cause
+        return cast("V", found)
 
     async def _in_time(self, key: Any, work: Coroutine[Any, Any, Any]) -> Any:
         seconds = self.cache.settings.loader_timeout
@@ -154,3 +154,7 @@ class AsyncReadThrough(Generic[K, V]):
     async def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
         """Return the values that some tier holds."""
         raise NotImplementedError
+
+    async def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
+        """Return the value that some tier holds, or DEFAULT and why it is not known that there is none."""
+        return (await self._held_many([key], limit_ns)).get(key, DEFAULT), None

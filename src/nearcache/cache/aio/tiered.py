@@ -68,13 +68,23 @@ class AsyncTieredCache(AsyncCache[K, V]):
         await self._run(self.cache._setting(key, value, ttl, tags))
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
-        found = await self.get(key, DEFAULT)
+        return cast("V | None", await self._defaulted(key, default, ()))
+
+    async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        found: Any = self.cache.hit(key, DEFAULT)
         if found is DEFAULT:
-            found = await self._run_alone(self.cache._setting(key, default, DEFAULT, (), absent_only=True))
-        return default if found is MISSING else cast("V", found)
+            found = await self._run_alone(self.cache._defaulting(key, default, tags, is_sync=False))
+        return default if found is MISSING else found
 
     async def invalidate(self, key: K) -> bool:
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
+
+    async def _pop(self, key: K) -> tuple[Any, Exception | None]:
+        value: Any = self.cache.hit(key, DEFAULT)
+        if value is DEFAULT:
+            return await self._run(self.cache._popping(key, is_sync=False))
+        await self._remove(key)
+        return value, None
 
     async def _remove(self, key: K) -> bool:
         return await self._run(self.cache._removing(key))
@@ -120,10 +130,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def _walk(self, start: bytes) -> AsyncIterator[Any]:
         walk = Walk()
-        while (place := walk.next(self._tier)) is not None:
-            reached, keys = await self._run(scan(self._tier, self.cache, *place, start))
-            walk.went(reached)
-            for key in keys:
+        while walk.goes_on(self._tier):
+            for key in await self._run(scan(self._tier, self.cache, walk, start)):
                 yield key
 
     async def clear(self) -> None:
@@ -185,6 +193,9 @@ class AsyncTieredCache(AsyncCache[K, V]):
         if missed:
             found.update(await self._run(cache._reading_many(missed, limit_ns)))
         return found
+
+    async def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
+        return await self._run(self.cache._reading_young(key, limit_ns))
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()

@@ -96,11 +96,7 @@ class AsyncView(AsyncVerbs[K, V]):
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
-        found = await self.get(key, DEFAULT)
-        while found is DEFAULT:
-            if await self.add(key, cast("V", default)):
-                return default
-            found, _ = await self.gets(key, DEFAULT)
+        found = await self.cache._defaulted(self.plain._key(key), default, self.plain._tags)
         return cast("V | None", found)
 
     @overload
@@ -113,10 +109,12 @@ class AsyncView(AsyncVerbs[K, V]):
         Raises:
             KeyError: There is none, and no default was given.
         """
-        found = await self.cache.pop(self.plain._key(key), default if default is not DEFAULT else _NONE)
-        if found is _NONE:
-            raise KeyError(key)
-        return found
+        value, cause = await self.cache._pop(self.plain._key(key))
+        if value is not DEFAULT:
+            return value
+        if default is DEFAULT:
+            raise KeyError(key) from cause
+        return default
 
     async def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
@@ -224,7 +222,3 @@ class AsyncView(AsyncVerbs[K, V]):
 
     async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         return await self.cache._touch(self.plain._key(key), ttl, whole=whole)
-
-
-#: There is no value, where the caller has not said what to return then.
-_NONE: Any = object()
