@@ -36,6 +36,10 @@ def test_async_view_methods_do_what_those_of_the_view_do() -> None:
             assert (await users.pop(3), await users.pop(3, None)) == ("c", None)
             with pytest.raises(KeyError, match=r"^3$"):
                 await users.pop(3)
+            with pytest.raises(KeyError, match=r"^3$"):
+                await users.get_or_load(3)
+            assert (await users.get_or_load(7), await users.get_or_load(9, str)) == ("Ada", "9")
+            await users.delete_many([9])
             assert sorted(users.plain) == [7, 8]
             assert repr(users).endswith(".view('users').aio")
 

@@ -68,7 +68,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
             try:
                 found: V = self.cache[named]
             except KeyError as error:
-                if not _is_of(named, error):
+                if not is_of(named, error):
                     raise
                 raise KeyError(key) from error.__cause__
             return found
@@ -162,7 +162,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         try:
             value: V = self.cache.get_or_load(named, chosen, ttl=ttl, tags=labels, max_age=max_age)
         except KeyError as error:
-            if not _is_of(named, error):
+            if not is_of(named, error):
                 raise
             raise KeyError(key) from error.__cause__
         return value
@@ -273,7 +273,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         return (*self.path, key)
 
 
-def _is_of(named: tuple[Any, ...], error: KeyError) -> bool:
+def is_of(named: tuple[Any, ...], error: KeyError) -> bool:
     """Whether it is the cache's word that there is no value, and not a loader's or a ``key=`` function's own error."""
     return type(error) is KeyError and error.args == (named,)
 

@@ -12,7 +12,7 @@ from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V, _pairs
 from ..listening import QUEUE
-from ..namespaces import D, View
+from ..namespaces import D, View, is_of
 from ..readthrough import checked_answers
 from ..scanning import under
 from ..subscriptions import Subscription
@@ -75,7 +75,18 @@ class AsyncView(AsyncVerbs[K, V]):
         load: Any = self.cache.get_or_load  # its stub takes one kind of loader at a time
         chosen = None if loader is None else for_key(loader, key)
         loaded = load(self.plain._key(key), chosen, ttl=ttl, tags=labels, max_age=max_age)
+        if chosen is None and self.plain.cache.settings.loader is None:
+            loaded = self._there(key, loaded)
         return cast("Coroutine[Any, Any, V]", loaded)
+
+    async def _there(self, key: K, read: Any) -> Any:
+        """Await a read by the cache's key; that there is no value is said of the view's."""
+        try:
+            return await read
+        except KeyError as error:
+            if not is_of(self.plain._key(key), error):
+                raise
+            raise KeyError(key) from error.__cause__
 
     async def refresh(
         self, key: K, loader: Loader[K, V] | None = None, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
