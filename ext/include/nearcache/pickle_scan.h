@@ -41,12 +41,10 @@
  *  - memory: an estimate of what the objects occupy, against the length of the program (EMPTY_SET is one byte
  *    and becomes 216).
  *
- * The weight that a thing has when it is put into another is the one that counts for that other. What is filled after
- * it was put somewhere is heavier in the end: in a cycle, as our writer makes it, or in a payload that is written from the
- * outside in, in order to be hashed for ever. The two cannot be told apart here, where nobody knows what the hash of an
- * object looks at; so the verifier counts such fillings (`late`), and the reader tries such a payload on stand-ins
- * whose hashes are counted (`codecs/rehearsal.py`). Lists, dicts and sets have no hash; a tuple or frozenset cannot be
- * filled.
+ * What is filled after others got to hold it is heavier in the end than it counted there: in a cycle, as our writer
+ * makes it, or in a payload that is written from the outside in, in order to be hashed for ever. Nobody can tell the two
+ * apart who does not know what the hash of an object looks at. So such fillings are counted (`late`), and the reader
+ * tries the payload on stand-ins whose hashes are counted (`codecs/rehearsal.py`). Lists, dicts and sets have no hash.
  *
  * Cost: linear. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from the heap for
  * small programs.
@@ -95,8 +93,7 @@ typedef struct {
     uint8_t opcode; /* the instruction that was refused */
 } scan_report_t;
 
-/* -- nodes
- * ------------------------------------------------------------------------------------------------------- */
+/* -- nodes ----------------------------------------------------------------------------------------------- */
 
 /* From KIND_PAIR on they want a look when they are put into something (see scan_hold). */
 enum { KIND_SCALAR, KIND_TUPLE, KIND_PAIR, KIND_LIST, KIND_DICT, KIND_SET, KIND_OBJECT, KIND_CALLEE };
@@ -180,8 +177,7 @@ static inline int scan_push_node(scan_state_t *state, uint8_t kind, uint32_t dep
     return scan_ids_push(&state->stack, (uint32_t)state->node_count++);
 }
 
-/* -- scalars
- * ----------------------------------------------------------------------------------------------------- */
+/* -- scalars --------------------------------------------------------------------------------------------- */
 
 static inline uint64_t scan_little_endian(const uint8_t *bytes, size_t width) {
     uint64_t value = 0;
@@ -208,8 +204,7 @@ static inline int scan_sized(scan_state_t *state, size_t width, int is_text) {
     return scan_ids_push(&state->stack, id);
 }
 
-/* -- containers
- * -------------------------------------------------------------------------------------------------- */
+/* -- containers ------------------------------------------------------------------------------------------ */
 
 /* Note that something holds this node from now on. A pair counts as a holder of its first item when it is made, since
  * it may be the argument of the call that fills it; held itself, it counts once more. */
@@ -276,8 +271,7 @@ static inline int scan_create(scan_state_t *state, uint8_t kind, uint64_t bytes)
     return scan_push_node(state, kind, 1, 1, 0);
 }
 
-/* -- marks and memo
- * ---------------------------------------------------------------------------------------------- */
+/* -- marks and memo -------------------------------------------------------------------------------------- */
 
 static inline int scan_mark(scan_state_t *state) {
     state->floor = state->stack.count;
@@ -305,8 +299,7 @@ static inline int scan_recall(scan_state_t *state, size_t width) {
     return scan_ids_push(&state->stack, state->memo.items[index]);
 }
 
-/* -- calls
- * ------------------------------------------------------------------------------------------------------- */
+/* -- calls ----------------------------------------------------------------------------------------------- */
 
 static int scan_global(scan_state_t *state) {
     if (state->stack.count < state->floor + 2) return SCAN_STACK;
@@ -336,8 +329,7 @@ static int scan_reduce(scan_state_t *state) {
     return scan_ids_push(&state->stack, NODE_SCALAR); /* this call returns None */
 }
 
-/* -- the machine
- * ------------------------------------------------------------------------------------------------- */
+/* -- the machine ----------------------------------------------------------------------------------------- */
 
 static int scan_frame(scan_state_t *state) {
     if (state->size - state->at < 8) return SCAN_TRUNCATED;
