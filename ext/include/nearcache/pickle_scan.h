@@ -41,10 +41,10 @@
  *  - memory: an estimate of what the objects occupy, against the length of the program (EMPTY_SET is one byte
  *    and becomes 216).
  *
- * What is filled after others got to hold it is heavier in the end than it counted there: in a cycle, as our writer
- * makes it, or in a payload that is written from the outside in, in order to be hashed for ever. Nobody can tell the two
- * apart who does not know what the hash of an object looks at. So such fillings are counted (`late`), and the reader
- * tries the payload on stand-ins whose hashes are counted (`codecs/rehearsal.py`). Lists, dicts and sets have no hash.
+ * What is filled after others got to hold it is heavier in the end than it counted there: in a cycle, as our
+ * writer makes it, or in a payload that is written from the outside in, in order to be hashed for ever. Nobody can
+ * tell the two apart who does not know what the hash of an object looks at. So such fillings are counted (`late`),
+ * and the reader tries the payload on stand-ins whose hashes are counted (`codecs/rehearsal.py`).
  *
  * Cost: linear. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from the heap for
  * small programs.
