@@ -15,6 +15,7 @@ cdef extern from "nearcache/pickle_scan.h" nogil:
     ctypedef struct scan_report_t:
         size_t offset
         size_t calls
+        size_t late
         uint8_t opcode
 
     int SCAN_OK

@@ -56,9 +56,10 @@ cdef int _verify(const uint8_t *data, size_t size, scan_report_t *report) noexce
 
 
 def scan(data, Py_ssize_t start=0):
-    """Return how many calls of the rebuild function the pickle ``data[start:]`` makes.
+    """Return how often the pickle ``data[start:]`` fills something that other things of it hold already.
 
-    Apart from those it is plain data, or it is refused.
+    It does nothing but call the rebuild function and make plain data, or it is refused. Where the number is not 0,
+    what its keys and members cost to hash is not known.
 
     Raises:
         ValueError: The pickle is outside the dialect; the message says where and why.
@@ -84,7 +85,7 @@ def scan(data, Py_ssize_t start=0):
     finally:
         PyBuffer_Release(&view)
     if status == SCAN_OK:
-        return report.calls
+        return report.late
     if status == SCAN_NO_MEMORY:
         raise MemoryError
     raise ValueError(f"instruction 0x{report.opcode:02x} at byte {report.offset} {_REASONS[status]}")

@@ -41,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     status = scan_copy(program, size + 1, &rules, &first);
     CHECK(status == scan_copy(program, size + 1, &rules, &second));
     CHECK(first.offset == second.offset && first.calls == second.calls && first.opcode == second.opcode);
+    CHECK(first.late == second.late);
     CHECK(status >= SCAN_OK && status < SCAN_NO_MEMORY && first.offset <= size + 1);
     CHECK(status != SCAN_OK || program[size] == '.');
     return 0;

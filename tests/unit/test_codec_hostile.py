@@ -294,7 +294,7 @@ def test_program_that_the_verifier_admits_runs_to_its_end(pieces):
     """Stack, marks, memo and kinds are right: what can still go wrong is the data of a call, or a key."""
     program = PROTO + b"".join(pieces) + b"."
     try:
-        calls = scan(program)
+        scan(program)
     except ValueError:
         decode_or_refuse(b"p" + program, 0)
         return
@@ -302,7 +302,7 @@ def test_program_that_the_verifier_admits_runs_to_its_end(pieces):
         CODEC.decode(b"p" + program, 0)
     except DecodeError as error:
         cause = error.__cause__
-        assert calls or (isinstance(cause, TypeError) and "unhashable" in str(cause))
+        assert b"R" in program or (isinstance(cause, TypeError) and "unhashable" in str(cause))
         assert not isinstance(cause, (pickle.UnpicklingError, AttributeError, EOFError))
 
 

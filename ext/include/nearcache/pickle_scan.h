@@ -41,6 +41,11 @@
  *  - memory: an estimate of what the objects occupy, against the length of the program (EMPTY_SET is one byte
  *    and becomes 216).
  *
+ * What is filled after others got to hold it is heavier in the end than it counted there: in a cycle, as our
+ * writer makes it, or in a payload that is written from the outside in, in order to be hashed for ever. Nobody can
+ * tell the two apart who does not know what the hash of an object looks at. So such fillings are counted (`late`),
+ * and the reader tries the payload on stand-ins whose hashes are counted (`codecs/rehearsal.py`).
+ *
  * Cost: linear. Memory: 4 bytes for each stack and memo slot, 12 for each container; none from the heap for
  * small programs.
  */
@@ -84,13 +89,14 @@ typedef struct {
 typedef struct {
     size_t offset;  /* of the instruction that was refused */
     size_t calls;   /* REDUCE instructions seen */
+    size_t late;    /* how often something was filled that other things held already */
     uint8_t opcode; /* the instruction that was refused */
 } scan_report_t;
 
-/* -- nodes
- * ------------------------------------------------------------------------------------------------------- */
+/* -- nodes ----------------------------------------------------------------------------------------------- */
 
-enum { KIND_SCALAR, KIND_CALLEE, KIND_LIST, KIND_DICT, KIND_SET, KIND_TUPLE, KIND_PAIR, KIND_OBJECT };
+/* From KIND_PAIR on they want a look when they are put into something (see scan_hold). */
+enum { KIND_SCALAR, KIND_TUPLE, KIND_PAIR, KIND_LIST, KIND_DICT, KIND_SET, KIND_OBJECT, KIND_CALLEE };
 
 /* Ids of the shared nodes. The strings that name the admitted global are scalars too; they differ by id only.
  * */
@@ -101,6 +107,7 @@ typedef struct {
     uint32_t first;  /* KIND_PAIR: id of the first item */
     uint16_t depth;  /* 0 for scalars */
     uint8_t kind;
+    uint8_t holders; /* what can still be filled: how many things hold it, at most 2 of them counted */
 } scan_node_t;
 
 #define SCAN_INLINE 256
@@ -118,7 +125,7 @@ typedef struct {
     scan_node_t *nodes; /* `local_nodes`, or owned heap memory */
     size_t node_count, node_capacity;
     uint64_t hash_cost, memory;
-    size_t calls;
+    size_t calls, late;
     size_t floor; /* stack height at the innermost mark: nothing below it may be popped */
     scan_ids_t stack, memo, marks;
     scan_node_t local_nodes[SCAN_INLINE];
@@ -163,14 +170,14 @@ static inline int scan_push_node(scan_state_t *state, uint8_t kind, uint32_t dep
     if (state->node_count == state->node_capacity && scan_nodes_grow(state) != SCAN_OK) return SCAN_NO_MEMORY;
     scan_node_t *node = &state->nodes[state->node_count];
     node->kind = kind;
+    node->holders = 0;
     node->depth = (uint16_t)depth;
     node->weight = weight;
     node->first = first;
     return scan_ids_push(&state->stack, (uint32_t)state->node_count++);
 }
 
-/* -- scalars
- * ----------------------------------------------------------------------------------------------------- */
+/* -- scalars --------------------------------------------------------------------------------------------- */
 
 static inline uint64_t scan_little_endian(const uint8_t *bytes, size_t width) {
     uint64_t value = 0;
@@ -197,8 +204,17 @@ static inline int scan_sized(scan_state_t *state, size_t width, int is_text) {
     return scan_ids_push(&state->stack, id);
 }
 
-/* -- containers
- * -------------------------------------------------------------------------------------------------- */
+/* -- containers ------------------------------------------------------------------------------------------ */
+
+/* Note that something holds this node from now on. A pair counts as a holder of its first item when it is made, since
+ * it may be the argument of the call that fills it; held itself, it counts once more. */
+static inline int scan_hold(scan_state_t *state, uint32_t id) {
+    scan_node_t *node = &state->nodes[id];
+    if (node->kind == KIND_CALLEE) return SCAN_KIND;
+    if (node->kind == KIND_PAIR) node = &state->nodes[node->first];
+    if (node->holders < 2) node->holders++;
+    return SCAN_OK;
+}
 
 /* Depth and weight of the stack's items from `base` up, which must all be values (the callee is none). With a
  * `step`, every step-th of them is going to be hashed. */
@@ -207,7 +223,7 @@ static inline int scan_measure(scan_state_t *state, size_t base, size_t step, ui
     size_t next_hashed = step ? base : SIZE_MAX;
     for (size_t i = base; i < state->stack.count; i++) {
         const scan_node_t *node = &state->nodes[state->stack.items[i]];
-        if (node->kind == KIND_CALLEE) return SCAN_KIND;
+        if (node->kind >= KIND_PAIR && scan_hold(state, state->stack.items[i]) != SCAN_OK) return SCAN_KIND;
         if (node->depth > *depth) *depth = node->depth;
         *weight = scan_sum(*weight, node->weight);
         if (i != next_hashed) continue;
@@ -238,6 +254,7 @@ static inline int scan_extend(scan_state_t *state, size_t base, uint8_t kind) {
     if (state->nodes[target].kind != kind) return SCAN_KIND;
     size_t count = state->stack.count - base;
     if (kind == KIND_DICT && count % 2) return SCAN_STACK;
+    if (state->nodes[target].holders) state->late++;
     uint32_t depth = 0, weight = state->nodes[target].weight;
     int status = scan_measure(state, base, kind == KIND_DICT ? 2 : kind == KIND_SET ? 1 : 0, &depth, &weight);
     if (status != SCAN_OK) return status;
@@ -254,8 +271,7 @@ static inline int scan_create(scan_state_t *state, uint8_t kind, uint64_t bytes)
     return scan_push_node(state, kind, 1, 1, 0);
 }
 
-/* -- marks and memo
- * ---------------------------------------------------------------------------------------------- */
+/* -- marks and memo -------------------------------------------------------------------------------------- */
 
 static inline int scan_mark(scan_state_t *state) {
     state->floor = state->stack.count;
@@ -283,8 +299,7 @@ static inline int scan_recall(scan_state_t *state, size_t width) {
     return scan_ids_push(&state->stack, state->memo.items[index]);
 }
 
-/* -- calls
- * ------------------------------------------------------------------------------------------------------- */
+/* -- calls ----------------------------------------------------------------------------------------------- */
 
 static int scan_global(scan_state_t *state) {
     if (state->stack.count < state->floor + 2) return SCAN_STACK;
@@ -307,13 +322,14 @@ static int scan_reduce(scan_state_t *state) {
         return scan_push_node(state, KIND_OBJECT, arguments.depth, arguments.weight, 0);
     }
     if (first->kind != KIND_OBJECT) return SCAN_KIND;
+    if (first->holders > 1) state->late++; /* another thing holds it than this call's argument */
     if (arguments.depth > first->depth) first->depth = arguments.depth;
     first->weight = scan_sum(first->weight, arguments.weight);
+    state->nodes[top[1]].weight = scan_sum(arguments.weight, arguments.weight); /* the memo may have it */
     return scan_ids_push(&state->stack, NODE_SCALAR); /* this call returns None */
 }
 
-/* -- the machine
- * ------------------------------------------------------------------------------------------------- */
+/* -- the machine ----------------------------------------------------------------------------------------- */
 
 static int scan_frame(scan_state_t *state) {
     if (state->size - state->at < 8) return SCAN_TRUNCATED;
@@ -390,7 +406,7 @@ static void scan_begin(scan_state_t *state, const uint8_t *data, size_t size, co
     state->at = 0;
     state->rules = rules;
     state->hash_cost = state->memory = 0;
-    state->calls = state->floor = 0;
+    state->calls = state->late = state->floor = 0;
     scan_ids_t *vectors[3] = {&state->stack, &state->memo, &state->marks};
     for (int i = 0; i < 3; i++) {
         vectors[i]->items = vectors[i]->local;
@@ -400,7 +416,7 @@ static void scan_begin(scan_state_t *state, const uint8_t *data, size_t size, co
     state->nodes = state->local_nodes;
     state->node_capacity = SCAN_INLINE;
     state->node_count = SCAN_FIXED_NODES;
-    for (int i = 0; i < SCAN_FIXED_NODES; i++) state->nodes[i] = (scan_node_t){1, 0, 0, kinds[i]};
+    for (int i = 0; i < SCAN_FIXED_NODES; i++) state->nodes[i] = (scan_node_t){1, 0, 0, kinds[i], 0};
 }
 
 static void scan_end(scan_state_t *state) {
@@ -467,7 +483,7 @@ static int scan_run(scan_state_t *state, scan_report_t *report) {
 static inline int pickle_scan(const uint8_t *data, size_t size, const scan_rules_t *rules,
                               scan_report_t *report) {
     scan_state_t state;
-    *report = (scan_report_t){0, 0, 0};
+    *report = (scan_report_t){0, 0, 0, 0};
     if (size > UINT32_MAX - SCAN_FIXED_NODES) return SCAN_TOO_LONG;
     if (size < 2) return SCAN_TRUNCATED;
     if (data[0] != 0x80 || data[1] != 5) return SCAN_PROTOCOL;
@@ -475,6 +491,7 @@ static inline int pickle_scan(const uint8_t *data, size_t size, const scan_rules
     state.at = 2;
     int status = scan_run(&state, report);
     report->calls = state.calls;
+    report->late = state.late;
     scan_end(&state);
     return status;
 }

@@ -29,6 +29,12 @@ _newobj = copyreg.__newobj__  # type: ignore[attr-defined]  # it exists, undocum
 _newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]  # it exists, undocumented
 
 
+_BUILTINS = (object, str, bytes, bytearray, int, float, complex, tuple, list, dict, set, frozenset, BaseException)
+#: Those of types whose items the verifier sees, and those of identity. A list's is None: it has no hash.
+_SHALLOW_HASHES: tuple[Any, ...] = tuple(kind.__hash__ for kind in _BUILTINS)
+_SHALLOW_EQS: tuple[Any, ...] = tuple(kind.__eq__ for kind in _BUILTINS)
+
+
 class RegisteredClass:
     """One registered class.
 
@@ -36,33 +42,46 @@ class RegisteredClass:
         cls: The class.
         name: Module and qualified name: what stands for it on the wire.
         fingerprint: See :mod:`nearcache.codecs.schema`.
+        slots: The declared slots, by name.
+        is_called: Whether the class takes itself apart by itself, and may want to be called to be made again.
+        is_compared: Whether its objects may look at what they hold when they are hashed or compared.
+        is_deep: Whether they may when they are hashed.
     """
 
     __slots__ = (
-        "_called",
+        "_is_hashing",
         "_setstate",
-        "_slots",
         "_takes_args",
         "_takes_kwargs",
         "cls",
         "fingerprint",
+        "is_called",
+        "is_compared",
+        "is_deep",
         "name",
+        "slots",
     )
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.name = f"{cls.__module__}.{cls.__qualname__}"
         self.fingerprint = fingerprint(cls, self.name)
-        self._called = any(getattr(cls, name) is not getattr(object, name) for name in ("__reduce_ex__", "__reduce__"))
+        self.is_called = any(
+            getattr(cls, name) is not getattr(object, name) for name in ("__reduce_ex__", "__reduce__")
+        )
         self._takes_kwargs = hasattr(cls, "__getnewargs_ex__")
         self._takes_args = self._takes_kwargs or hasattr(cls, "__getnewargs__")
         self._setstate: Callable[[Any, object], object] | None = getattr(cls, "__setstate__", None)
-        self._slots = {
+        self.slots = {
             name: member
             for base in reversed(cls.__mro__)
             for name, member in vars(base).items()
             if isinstance(member, MemberDescriptorType)
         }
+        is_known = issubclass(cls, Enum)  # the members are not made by payloads
+        self.is_deep = not is_known and all(cls.__hash__ is not shallow for shallow in _SHALLOW_HASHES)
+        self.is_compared = not is_known and (self.is_deep or all(cls.__eq__ is not shallow for shallow in _SHALLOW_EQS))
+        self._is_hashing = issubclass(cls, (dict, set, frozenset))
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -147,19 +166,21 @@ class RegisteredClass:
         if type(obj) is not self.cls:
             raise Unfit(f"{self.name} made a {type(obj).__qualname__}")
 
-        def fill(obj: Any, later: Any) -> None:
-            state, items, pairs = fields(later, 3)
-            self._check_later(state, items, pairs)
-            reading.charge(len(items or ()) + len(pairs or ()))
-            if items:
-                obj.extend(items)
-            for key, value in pairs or ():
-                obj[key] = value
-            if state is not None:
-                self._set_state(obj, state, reading)
-
-        reading.expect(obj, fill)
+        reading.expect(obj, lambda obj, later: self._fill(obj, later, reading))
         return obj
+
+    def _fill(self, obj: Any, later: Any, reading: Reading) -> None:
+        state, items, pairs = fields(later, 3)
+        self._check_later(state, items, pairs)
+        reading.charge(len(items or ()) + len(pairs or ()))
+        if items:
+            obj.extend(items)
+        if pairs:
+            reading.hashing([key for key, _ in pairs])
+        for key, value in pairs or ():
+            obj[key] = value
+        if state is not None:
+            self._set_state(obj, state, reading)
 
     def _set_state(self, obj: Any, state: Any, reading: Reading) -> None:
         if self._setstate is not None:
@@ -170,7 +191,7 @@ class RegisteredClass:
         if attributes:
             vars(obj).update({intern(name): value for name, value in attributes.items()})
         for name, value in slots.items():
-            self._slots[name].__set__(obj, value)
+            self.slots[name].__set__(obj, value)
 
     # -- what both sides hold to -----------------------------------------------------------------------------
 
@@ -181,7 +202,7 @@ class RegisteredClass:
             raise Unfit(f"{self.name}.__new__ does not take keyword arguments from a pickle")
 
     def _check_called(self) -> None:
-        if not self._called or issubclass(self.cls, Enum):
+        if not self.is_called or issubclass(self.cls, Enum):
             raise Unfit(f"{self.name} is not called to make its objects again")
 
     def _check_flag(self, value: object) -> None:
@@ -195,9 +216,9 @@ class RegisteredClass:
             raise Unfit(f"{value} has bits that no flag of {self.name} names")
 
     def _check_later(self, state: object, items: object, pairs: object) -> None:
-        if items is not None and (type(items) is not list or not (self._called or issubclass(self.cls, list))):
+        if items is not None and (type(items) is not list or not (self.is_called or issubclass(self.cls, list))):
             raise Unfit(f"{self.name} is not a list")
-        if pairs is not None and (type(pairs) is not list or not (self._called or issubclass(self.cls, dict))):
+        if pairs is not None and (type(pairs) is not list or not (self.is_called or issubclass(self.cls, dict))):
             raise Unfit(f"{self.name} is not a dict")
         if state is not None and self._setstate is None:
             self._split(state)
@@ -210,12 +231,13 @@ class RegisteredClass:
                 raise Unfit(f"the state of {self.name} is not a dict of attributes; give the class a __setstate__")
         if attributes and not self.cls.__dictoffset__:
             raise Unfit(f"{self.name} has no __dict__ for its state; give the class a __setstate__")
-        if slots and not slots.keys() <= self._slots.keys():
+        if slots and not slots.keys() <= self.slots.keys():
             raise Unfit(f"the state of {self.name} names slots that it does not have; give the class a __setstate__")
         return attributes or {}, slots or {}
 
-    @staticmethod
-    def _charge(reading: Reading, args: Any) -> None:
+    def _charge(self, reading: Reading, args: Any) -> None:
+        if self._is_hashing:
+            reading.hashing(args)
         reading.charge(len(args) + sum(len(arg) for arg in args if isinstance(arg, (str, bytes, bytearray))))
 
 

@@ -8,7 +8,7 @@ cannot do more than build data (byte by byte in ``docs/wire.md``):
   data)`` or is refused. So the stream holds one global at most.
 - *Reading*: the verifier of ``pickle_scan.h`` goes over the stream first and lets nothing through that our
   own writer does not emit; then the C unpickler runs, whose ``find_class`` knows that one global; then each
-  ``rebuild`` checks tag and data.
+  ``rebuild`` checks tag and data (:mod:`~nearcache.codecs.reading`).
 - The writer runs the verifier too: what could not be read back is refused when it is written. Short streams
   without a call are spared: nothing in them can be out of bounds, but a key that takes 2**24 steps to hash.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
@@ -29,20 +28,13 @@ from nearcache._envelopes import text_payload
 from nearcache._pickle_scan import MAX_DEPTH, MAX_HASH_DEPTH, scan
 from nearcache.codecs import arrays
 from nearcache.codecs.envelope import CODEC_SAFE, Payload, payload_offset, read_varint, varint
-from nearcache.codecs.registered import TAG_CALL, TAG_FLAG, TAG_MEMBER, TAG_NEW, RegisteredClass, register
+from nearcache.codecs.reading import Pickled, load, rehearse
+from nearcache.codecs.registered import RegisteredClass, register
 from nearcache.codecs.schema import combine
-from nearcache.codecs.stdlib import DUMPS, LOADS, Dump, Dumped, Unfit, fields, find_dump
+from nearcache.codecs.stdlib import DUMPS, Dump, Dumped, Unfit, find_dump
 from nearcache.errors import DecodeError, UnencodableValueError
 
-_GLOBAL: Final = (__name__, "rebuild")
 _ALIGNMENT: Final = 16
-#: Items that a payload may make the reader copy beyond its own length, for objects that share state.
-_COPY_SLACK: Final = 65_536
-#: Types that CPython releases by recursion, without a bound of its own.
-_RECURSIVE: Final = frozenset((deque, defaultdict))
-#: How many of those may be put into one another before they have got their items. Each may add to a chain of them as
-#: many as the verifier allows in one.
-_MOST_UNFILLED: Final = 8
 #: A stream of plain data up to this length cannot nest deeper than the verifier allows.
 _SOUND_SIZE: Final = 2 * min(MAX_DEPTH, MAX_HASH_DEPTH)
 
@@ -93,7 +85,7 @@ class SafeCodec:
         try:
             tag = payload[0]
             if tag == _PLAIN:
-                return _load(payload, 1, _Rebuilder((), [], len(payload)).rebuild, schema, 0)
+                return load(Pickled(payload, 1, len(payload)), schema, 0)
             if tag == _SECTIONS:
                 return self._decode_sections(payload, schema)
             if schema:
@@ -118,8 +110,10 @@ class SafeCodec:
         try:
             pickler.dump(value)
             payload = file.getvalue()
-            if not pickler.plain or len(payload) > _SOUND_SIZE:
-                scan(payload, 1)
+            if (not pickler.plain or len(payload) > _SOUND_SIZE) and scan(payload, 1):
+                pickled = Pickled(payload, 1, len(payload), tuple(pickler.classes), pickler.buffers)
+                if pickled.is_uncertain:
+                    rehearse(pickled)
         except (UnencodableValueError, MemoryError):
             raise
         except RecursionError as cause:
@@ -145,7 +139,7 @@ class SafeCodec:
             raise DecodeError("the pickle in the payload is cut off")
         buffers = _read_buffers(view, end, pad, sizes)
         expected = combine(entry.fingerprint for entry in classes)
-        return _load(view[at:end], 0, _Rebuilder(classes, buffers, len(payload)).rebuild, schema, expected)
+        return load(Pickled(view[at:end], 0, len(view), classes, buffers), schema, expected)
 
     def _read_classes(self, view: memoryview, at: int) -> tuple[tuple[RegisteredClass, ...], int]:
         count, at = read_varint(view, at)
@@ -366,101 +360,3 @@ def _remedy(obj: Any) -> str:
         if isinstance(obj, base):
             return f"{register_it}, or convert it with {base.__name__}(value)"
     return f"{register_it}, or store plain data"
-
-
-# -- reading objects -----------------------------------------------------------------------------------------
-
-
-class _Unpickler(pickle.Unpickler):
-    """The C unpickler with one global. It holds the rebuilder, not the other way round, so that no cycle
-    remains."""
-
-    rebuild: Callable[[object, object], object]
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) != _GLOBAL:
-            raise DecodeError(f"the payload names {module}.{name}")
-        return self.rebuild
-
-
-def _load(payload: Payload, start: int, rebuild: Callable[[object, object], object], schema: int, expected: int) -> Any:
-    """Return the value of the pickle ``payload[start:]``, once schema and stream have been found in order."""
-    if schema != expected:
-        raise DecodeError(f"the value was written with schema {schema:08x}, the classes here have {expected:08x}")
-    scan(payload, start)
-    file = io.BytesIO(payload)
-    file.seek(start)
-    unpickler = _Unpickler(file)
-    unpickler.rebuild = rebuild
-    return unpickler.load()
-
-
-class _Rebuilder:
-    """What ``rebuild`` does while one payload is read."""
-
-    __slots__ = ("_budget", "_buffers", "_classes", "_pending", "_unfilled")
-
-    def __init__(self, classes: tuple[RegisteredClass, ...], buffers: list[memoryview], size: int) -> None:
-        self._classes = classes
-        self._buffers = buffers
-        self._budget = size + _COPY_SLACK
-        # Objects that wait for their state, which each may be given once; holding them keeps their ids their
-        # own.
-        self._pending: dict[int, tuple[object, Callable[[Any, Any], object]]] = {}
-        self._unfilled = _MOST_UNFILLED
-
-    def rebuild(self, subject: object, data: object) -> object:
-        """Return the object that tag and data describe, or give an object its state."""
-        if type(subject) is not int:
-            obj, fill = self._pending.pop(id(subject))
-            return fill(obj, data)
-        load = LOADS.get(subject)
-        return load(data, self) if load is not None else self._rebuild_other(subject, data)
-
-    def charge(self, size: int) -> None:
-        """Account for copied items or bytes.
-
-        Each was written at least once, so the copies cannot outnumber the payload's bytes by far, unless the
-        payload refers to the same large part again and again in order to exhaust the reader.
-        """
-        self._budget -= size
-        if self._budget < 0:
-            raise DecodeError("objects that are out of proportion to the payload")
-
-    def expect(self, obj: object, fill: Callable[[Any, Any], object]) -> None:
-        """Let ``fill(obj, later)`` be called once."""
-        self._pending[id(obj)] = (obj, fill)
-
-    def nest(self, items: Iterable[object]) -> None:
-        """Account for items that are released by recursion, and wait for their own.
-
-        The verifier counts how deep a value is when it is put into another. Our writer fills what is inside first, but
-        in a cycle; a chain that is filled from the outside would be of any depth.
-        """
-        if self._pending:
-            self._unfilled -= sum(type(item) in _RECURSIVE and id(item) in self._pending for item in items)
-            if self._unfilled < 0:
-                raise DecodeError("containers are put into one another before they are filled")
-
-    def _rebuild_other(self, tag: int, data: object) -> object:
-        if tag == arrays.TAG_ARRAY:
-            return arrays.load_array(data, self, self._buffers)
-        if tag == arrays.TAG_SCALAR:
-            return arrays.load_scalar(data, self)
-        if tag == TAG_NEW:
-            index, args, kwargs = fields(data, 3)
-            return self._entry(index).load_new(args, kwargs, self)
-        index, rest = fields(data, 2)
-        entry = self._entry(index)
-        if tag == TAG_CALL:
-            return entry.load_call(rest, self)
-        if tag == TAG_MEMBER:
-            return entry.load_member(rest)
-        if tag == TAG_FLAG:
-            return entry.load_flag(rest)
-        raise DecodeError(f"no object has the tag {tag}")
-
-    def _entry(self, index: object) -> RegisteredClass:
-        if type(index) is not int or not 0 <= index < len(self._classes):
-            raise DecodeError("an object of a class that is not in the payload's table")
-        return self._classes[index]

@@ -44,6 +44,9 @@ class Reading(Protocol):
     def expect(self, obj: object, fill: Callable[[Any, Any], object]) -> None:
         """Let ``fill(obj, later)`` be called once."""
 
+    def hashing(self, items: object) -> None:
+        """Account for what is going to be hashed without the verifier's having seen it; ValueError for too much."""
+
     def nest(self, items: Iterable[object]) -> None:
         """Account for deques and defaultdicts that are put into one another and wait for their own items; DecodeError
         for too many."""
