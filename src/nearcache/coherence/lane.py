@@ -259,10 +259,8 @@ class Lane:
             self.ring = reply[4] if len(reply) > 4 else None
             ends = parse_ends(reply[5] if len(reply) > 5 else None)
         except (TypeError, ValueError, IndexError, KeyError):
-            is_refused = isinstance(reply, Exception)
-            return self._give_up(
-                f"{'the listener was refused' if is_refused else 'heartbeat not understood'}: {reply!r}"
-            )
+            said = "the listener was refused" if isinstance(reply, Exception) else "heartbeat not understood"
+            return self._give_up(f"{said}: {reply!r}")
         self.counters.heartbeats += 1
         if now_ns:
             self.round_trips.add(now_ns - sent_ns)
