@@ -118,7 +118,8 @@ class Crew:
         self.jobs: list[SimpleQueue[Callable[[], object] | None]] = [SimpleQueue() for _ in range(count)]
         self.results: SimpleQueue[Any] = SimpleQueue()
         self.threads = [
-            threading.Thread(target=self._work, args=(number, jobs), daemon=True) for number, jobs in enumerate(self.jobs)
+            threading.Thread(target=self._work, args=(number, jobs), daemon=True)
+            for number, jobs in enumerate(self.jobs)
         ]
         for thread in self.threads:
             thread.start()

@@ -1,7 +1,7 @@
 """No memory, at each point where the compiled modules of the wire ask the interpreter for some.
 
-CPython can make the n-th allocation fail (``_testcapi``), and with a GIL it survives that. Run as a program, in a process of its own, where nothing
-else allocates: each scene is played once for every n, and says afterwards whether all is as it should be. Prints the
+CPython can make the n-th allocation fail (``_testcapi``), and with a GIL it survives that. Run as a program, in a
+process of its own, where nothing else allocates: each scene is played once for every n, and says afterwards whether all is as it should be. Prints the
 names of the scenes that went well.
 
 Nearly all that they do is done by compiled code: some CPythons leak a little where the frame of a Python function finds
@@ -39,7 +39,8 @@ try:
     import _testcapi
 except ImportError:  # then each scene is played once, and not disturbed
     _testcapi = None
-if sysconfig.get_config_var("Py_GIL_DISABLED"):  # such a CPython 3.13 crashes where a function or a bytes.join finds none
+# Without a GIL CPython 3.13 crashes where the making of a function, or bytes.join, finds no memory.
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
     _testcapi = None
 
 #: After so many in a row that did no harm, a scene has made all its allocations.
