@@ -18,13 +18,13 @@ cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
     #include "nearcache/core.h"
-    static inline void core_lock(const core_t *core) {
+    CYTHON_UNUSED static inline void core_lock(const core_t *core) {
         PyMutex_Lock((PyMutex *)&core->lock);
         readers_await(&core->order.readers);
     }
     #define core_unlock(core) PyMutex_Unlock((PyMutex *)&(core)->lock)
     /* The least bit of a PyMutex says whether anybody holds it. */
-    static inline notes_t *core_enter(core_t *core) {
+    CYTHON_UNUSED static inline notes_t *core_enter(core_t *core) {
         uint32_t reader = (uint32_t)PyThreadState_GetUnchecked()->id;
         notes_t *notes = notes_of(&core->order.readers, reader);
         if (notes != NULL && notes_enter(notes, &core->lock)) {
@@ -40,7 +40,7 @@ cdef extern from *:
         readers_welcome(&core->order.readers, reader);
         return NULL;
     }
-    static inline void core_leave(core_t *core, notes_t *notes) {
+    CYTHON_UNUSED static inline void core_leave(core_t *core, notes_t *notes) {
         if (notes != NULL) {
             notes_leave(notes);
         } else {
@@ -48,7 +48,7 @@ cdef extern from *:
         }
     }
     /* Make room in notes that are full; 0: somebody has the lock, or more is to be done. */
-    static inline int core_unburden(core_t *core, notes_t *notes, int64_t now_ns) {
+    CYTHON_UNUSED static inline int core_unburden(core_t *core, notes_t *notes, int64_t now_ns) {
         int is_all;
         if (!notes_may_lock(&core->lock)) {
             return 0;

@@ -1,8 +1,8 @@
 """No memory, at each point where the compiled modules of the wire ask the interpreter for some.
 
 CPython can make the n-th allocation fail (``_testcapi``), and with a GIL it survives that. Run as a program, in a
-process of its own, where nothing else allocates: each scene is played once for every n, and says afterwards whether all is as it should be. Prints the
-names of the scenes that went well.
+process of its own, where nothing else allocates: each scene is played once for every n, and says afterwards whether
+all is as it should be. Prints the names of the scenes that went well.
 
 Nearly all that they do is done by compiled code: some CPythons leak a little where the frame of a Python function finds
 no memory, and release too much where a function is to be made.
