@@ -13,21 +13,24 @@ mixed    as own, nine reads to one write
 own (a ``partial`` for lru_cache, whose writes are not its own and are not measured). The contestants take turns, round
 by round, and the best round of each counts.
 
-``the loop alone`` asks nobody for anything: how it scales is what the machine has to give at that time, and ``of
-possible`` says how much of that a contestant takes. On a busy machine many short rounds (``--reads 20000 --rounds
-300``) find the moments at which all processors are there.
+``counting in C`` has nothing to do with Python: each thread sums up bytes of its own. How that scales is what the
+machine has to give at that time, and ``of possible`` says how much of it a contestant takes. ``the loop alone`` asks
+nobody for anything. On a busy machine many short rounds (``--reads 10000 --rounds 1000``) find the moments at which
+all processors are there: each thread stays on one (where the system lets it), and they begin when each of them has it.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import os
 import platform
 import random
 import sys
 import sysconfig
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -37,8 +40,10 @@ import nearcache
 
 Loop = Callable[[list[Any], Any], None]
 READS, READS_PER_WRITE = 200_000, 9
-ALONE = "the loop alone"
+ALONE, COUNTING = "the loop alone", "counting in C"
+BYTES = bytes(64) * READS  # what counting in C goes over: as long as a round needs, and no longer
 ROUND_US = 30_000
+TOGETHER_NS = 10_000_000
 
 
 def by_subscript(keys: list[str], mapping: Any) -> None:
@@ -61,6 +66,10 @@ def nothing_mixed(plan: list[tuple[tuple[str, ...], str, object]], _: object) ->
         for key in keys:
             key  # noqa: B018
         written, value  # noqa: B018
+
+
+def counting(items: list[Any], block: memoryview) -> None:
+    zlib.crc32(block[: 64 * len(items)])
 
 
 def mixed(plan: list[tuple[tuple[str, ...], str, object]], mapping: Any) -> None:
@@ -108,11 +117,17 @@ class Crew:
         self.count = count
         self.jobs: list[SimpleQueue[Callable[[], object] | None]] = [SimpleQueue() for _ in range(count)]
         self.results: SimpleQueue[Any] = SimpleQueue()
-        self.threads = [threading.Thread(target=self._work, args=(jobs,), daemon=True) for jobs in self.jobs]
+        self.threads = [
+            threading.Thread(target=self._work, args=(number, jobs), daemon=True)
+            for number, jobs in enumerate(self.jobs)
+        ]
         for thread in self.threads:
             thread.start()
 
-    def _work(self, jobs: SimpleQueue[Callable[[], object] | None]) -> None:
+    def _work(self, number: int, jobs: SimpleQueue[Callable[[], object] | None]) -> None:
+        if hasattr(os, "sched_setaffinity"):
+            processors = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(threading.get_native_id(), {processors[number % len(processors)]})
         while (job := jobs.get()) is not None:
             try:
                 self.results.put(job())
@@ -148,6 +163,7 @@ def readers(size: int) -> list[Contestant]:
         memo(key)
 
     return [
+        Contestant(COUNTING, lambda *_: None, counting, lambda: memoryview(BYTES), counting),
         Contestant(ALONE, lambda *_: None, nothing, lambda: None, nothing_mixed),
         Contestant("cache[key]", cache.__setitem__, by_subscript, lambda: cache),
         Contestant("get(key), of the cache", cache.__setitem__, by_call, lambda: cache.get),
@@ -160,7 +176,7 @@ def readers(size: int) -> list[Contestant]:
 
 def writers(size: int) -> list[Contestant]:
     """The contestants for reading and writing."""
-    return [each for each in readers(size) if each.loop in (by_subscript, nothing)]
+    return [each for each in readers(size) if each.loop in (by_subscript, nothing, counting)]
 
 
 def start(contestants: list[Contestant], crew: Crew, count: int, reads: int, *, shared: bool) -> list[Material]:
@@ -182,6 +198,7 @@ def start(contestants: list[Contestant], crew: Crew, count: int, reads: int, *, 
 def timed(crew: Crew, contestant: Contestant, materials: list[Material], share: float, *, write: bool) -> float:
     """Run the loop in one thread for each material, over a share of it; return operations per microsecond."""
     barrier = threading.Barrier(len(materials))
+    here: list[None] = []
 
     def job(material: Material) -> tuple[int, int, int]:
         loop: Loop = contestant.mixed if write else contestant.loop
@@ -189,6 +206,10 @@ def timed(crew: Crew, contestant: Contestant, materials: list[Material], share: 
         items = items[: max(10, int(len(items) * share))]
         subject = contestant.bind()
         barrier.wait()
+        here.append(None)
+        patience = time.perf_counter_ns() + TOGETHER_NS
+        while len(here) < len(materials) and time.perf_counter_ns() < patience:
+            pass  # a thread that waits here has a processor, and keeps it
         begun = time.perf_counter_ns()
         loop(items, subject)
         return begun, time.perf_counter_ns(), len(items) * (READS_PER_WRITE + 1 if write else 1)
@@ -225,7 +246,7 @@ def measure(options: argparse.Namespace, *, shared: bool, write: bool) -> dict[s
 def report(title: str, best: dict[str, tuple[float, float]], threads: int) -> None:
     reference = best.get("lru_cache(key)", (0.0, 0.0))[1]
     together = f"{threads} threads"
-    possible = best[ALONE][1] / best[ALONE][0]
+    possible = best[COUNTING][1] / best[COUNTING][0]
     heading = f"{'1 thread':>12}{together:>12}{'scaling':>10}{'of possible':>13}{'to lru_cache':>14}"
     print(f"\n{title:26}{heading}    million per second")
     for name, (alone, all_of_them) in best.items():

@@ -98,10 +98,17 @@ cdef extern from "nearcache/order.h" nogil:
     ctypedef struct order_t:
         void *adaptive
 
+    ctypedef struct notes_t:
+        uint32_t count
+        uint64_t misses
+
     int order_adapt(order_t *o, uint32_t seed)
     void order_free_memory(order_t *o)
+    bint notes_are_full(const notes_t *notes)
     bint order_is_full(const order_t *o)
+    bint order_wants_settling(const order_t *o)
     void order_touch(order_t *o, uint32_t ref)
+    void order_note(const order_t *o, notes_t *notes, uint32_t ref)
     void order_use(order_t *o, uint32_t ref, const detail_t *details)
     uint32_t order_victim(order_t *o, uint32_t spared)
     uint32_t order_first(const order_t *o)
@@ -204,6 +211,7 @@ cdef extern from "nearcache/core.h" nogil:
     size_t core_memory(const core_t *core)
     bint core_is_valid(const core_t *core, const entry_t *entry, int64_t now_ns)
     void core_settle(core_t *core)
+    void core_touch(core_t *core, uint32_t ref)
     void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
     bint core_is_sparse(const core_t *core)
     bint core_give_back(core_t *core)

@@ -342,9 +342,13 @@ cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffff
     cdef uint32_t i
     cdef uint32_t found = 0
     cdef uint32_t steps
+    cdef uint32_t used
     for i in range(cores.count):
         core = &cores.core[i]
-        steps = max(0, min(most, core.table.used))
+        core_lock(core)
+        used = core.table.used
+        core_unlock(core)
+        steps = max(0, min(most, used))
         graveyard_init(&yard)
         if graveyard_reserve(&yard, steps) < 0:
             raise MemoryError

@@ -6,10 +6,10 @@ All of it is part of ``_store.pyx``, and nobody else's.
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from nearcache._core cimport cause_t, clock_now, core_is_valid, core_t
+from nearcache._core cimport cause_t, clock_now, core_is_valid, core_t, notes_t
 from nearcache._cores cimport evict_any
 from nearcache._local cimport checked_size, find_valid, hit_fast, put, read, remove
-from nearcache._locking cimport core_lock, core_unlock
+from nearcache._locking cimport core_enter, core_leave, core_unlock
 from nearcache._lookup cimport UNDECIDED, find_fast, hash_of, lent, likely, owned, unlikely
 from nearcache._store cimport Store, core_at
 
@@ -39,15 +39,15 @@ cdef inline PyObject *subscript_hashed(Store self, object key, int64_t hash) exc
 cdef inline bint contains_hashed(Store self, object key, object held, int64_t hash) except -1:
     cdef core_t *core = core_at(self, hash)
     cdef bint found = False
-    cdef uint32_t ref
-    core_lock(core)
-    ref = find_fast(&core.table, <PyObject *>held, hash)
+    cdef notes_t *notes = core_enter(core)
+    cdef uint32_t ref = find_fast(&core.table, <PyObject *>held, hash)
     if unlikely(ref == UNDECIDED):
-        core_unlock(core)
+        core_leave(core, notes)
+        notes = NULL
         ref = find_valid(core, <PyObject *>held, hash)
     if likely(ref != 0):
         found = core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))
-    core_unlock(core)
+    core_leave(core, notes)
     return found or (self.hooked_in and bool(self._missing_in(key)))
 
 

@@ -27,6 +27,7 @@ from nearcache._core cimport (
     core_t,
     core_take_out,
     core_tend,
+    core_touch,
     entry_t,
     graveyard_add,
     graveyard_init,
@@ -34,13 +35,16 @@ from nearcache._core cimport (
     graveyard_t,
     item_t,
     lane_stamp,
+    notes_are_full,
+    notes_t,
     order_is_full,
-    order_touch,
+    order_note,
+    order_wants_settling,
     pending_overtake,
     table_tag,
 )
 from nearcache._holding cimport bury
-from nearcache._locking cimport core_lock, core_unlock
+from nearcache._locking cimport core_enter, core_leave, core_lock, core_unburden, core_unlock
 from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, release, unlikely
 
 
@@ -52,7 +56,24 @@ cdef inline PyObject *hit_at(core_t *core, const entry_t *entry) noexcept:
     cdef PyObject *value
     if unlikely(not core_is_valid(core, entry, clock_now(&core.source)) or order_is_full(&core.order)):
         return NULL
-    order_touch(&core.order, <uint32_t>(entry - core.table.slab))
+    core_touch(core, <uint32_t>(entry - core.table.slab))
+    value = entry.value
+    hold(value)
+    return value
+
+
+cdef inline PyObject *hit_noted(core_t *core, const entry_t *entry, notes_t *notes) noexcept:
+    """The same, for a reader who may have notes of his own."""
+    cdef PyObject *value
+    cdef int64_t now_ns
+    if notes == NULL:
+        return hit_at(core, entry)
+    now_ns = clock_now(&core.source)
+    if unlikely(not core_is_valid(core, entry, now_ns)):
+        return NULL
+    if unlikely(notes_are_full(notes) and not core_unburden(core, notes, now_ns)):
+        return NULL
+    order_note(&core.order, notes, <uint32_t>(entry - core.table.slab))
     value = entry.value
     hold(value)
     return value
@@ -62,15 +83,17 @@ cdef inline PyObject *hit_fast(core_t *core, PyObject *key, int64_t hash, bint *
     """A hit: a new reference. NULL means anything else, to be looked at with care, unless it is certain that the key is
     absent: then that is said, and counted."""
     cdef PyObject *value = NULL
-    cdef uint32_t ref
-    core_lock(core)
-    ref = find_fast(&core.table, key, hash)
+    cdef notes_t *notes = core_enter(core)
+    cdef uint32_t ref = find_fast(&core.table, key, hash)
     if likely(ref - 1 < UNDECIDED - 1):  # neither 0 nor UNDECIDED
-        value = hit_at(core, &core.table.slab[ref])
+        value = hit_noted(core, &core.table.slab[ref], notes)
     elif ref == 0:
-        core.counters.misses += 1
+        if notes == NULL:
+            core.counters.misses += 1
+        else:
+            notes.misses += 1
         absent[0] = True
-    core_unlock(core)
+    core_leave(core, notes)
     return value
 
 
@@ -82,7 +105,7 @@ cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NU
     cdef graveyard_t yard
     graveyard_init(&yard)
     core_lock(core)
-    if order_is_full(&core.order):
+    if order_wants_settling(&core.order):
         core_tend(core, clock_now(&core.source), &yard)
         core_unlock(core)
         bury(core, &yard)  # before find, which may raise
@@ -94,7 +117,7 @@ cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NU
     if ref == 0:
         core.counters.misses += 1
     elif core_is_valid(core, &core.table.slab[ref], now_ns):
-        order_touch(&core.order, ref)
+        core_touch(core, ref)
         value = core.table.slab[ref].value
         hold(value)
     else:

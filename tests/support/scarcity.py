@@ -1,8 +1,8 @@
 """No memory, at each point where the compiled modules of the wire ask the interpreter for some.
 
-CPython can make the n-th allocation fail (``_testcapi``). Run as a program, in a process of its own, where nothing
-else allocates: each scene is played once for every n, and says afterwards whether all is as it should be. Prints the
-names of the scenes that went well.
+CPython can make the n-th allocation fail (``_testcapi``), and with a GIL it survives that. Run as a program, in a
+process of its own, where nothing else allocates: each scene is played once for every n, and says afterwards whether
+all is as it should be. Prints the names of the scenes that went well.
 
 Nearly all that they do is done by compiled code: some CPythons leak a little where the frame of a Python function finds
 no memory, and release too much where a function is to be made.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import socket
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ from nearcache.placement import LaneNames
 try:
     import _testcapi
 except ImportError:  # then each scene is played once, and not disturbed
+    _testcapi = None
+# Without a GIL CPython 3.13 crashes where the making of a function, or bytes.join, finds no memory.
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
     _testcapi = None
 
 #: After so many in a row that did no harm, a scene has made all its allocations.

@@ -124,7 +124,7 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     entry->stamp = lane_stamp(&core->lanes->lane[0]);
     entry->lane = 0;
     entry->flags = ENTRY_PLAIN;
-    order_touch(&core->order, ref);
+    core_touch(core, ref);
     core->counters.hits--; /* the note is not about a hit */
     core->counters.stored++;
     return old;

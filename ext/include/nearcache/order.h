@@ -5,12 +5,14 @@
  * A hit does not move its entry. It notes the entry's ref in a ring that fits into the first-level cache, and the
  * notes are carried out in order, all at once, before anybody looks at the order or changes it, and when the ring is
  * full. The order is exact all the same, but no hit waits for the memory that moving needs, three links all over the
- * place in a large cache: the entry's own are asked for with the note, its neighbours' some notes ahead.
+ * place in a large cache: the entry's own are asked for with the note, its neighbours' some notes ahead. Threads that read
+ * at the same time have rings of their own: notes.h.
  */
 #ifndef NEARCACHE_ORDER_H
 #define NEARCACHE_ORDER_H
 
 #include "adaptive.h"
+#include "notes.h"
 #include "table.h"
 
 enum {
@@ -27,7 +29,26 @@ typedef struct {
     link_t *links;        /* of LRU; parallel to the slab */
     size_t links_bytes;
     uint32_t ring[ORDER_RING];
+#if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
+    readers_t readers;
+#endif
 } order_t;
+
+/* Those who may have notes of their own. */
+#if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
+static inline readers_t *order_readers(const order_t *o)
+{
+    return (readers_t *)&o->readers;
+}
+#else
+static const readers_t order_nobody; /* which the compiler knows to be empty */
+
+static inline readers_t *order_readers(const order_t *o)
+{
+    (void)o;
+    return (readers_t *)&order_nobody;
+}
+#endif
 
 static inline void order_init(order_t *o)
 {
@@ -37,6 +58,36 @@ static inline void order_init(order_t *o)
     o->adaptive = NULL;
     o->links = NULL;
     o->links_bytes = 0;
+#if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
+    memset(&o->readers, 0, sizeof o->readers);
+#endif
+}
+
+/* How many hits have been noted since the last time, and how often no entry was there; for the counters. */
+static inline uint64_t order_noted(const order_t *o, uint64_t *misses)
+{
+    uint64_t hits = o->touches;
+    uint32_t at = 0;
+    notes_t *notes;
+
+    while ((notes = readers_next(order_readers(o), &at)) != NULL) {
+        hits += notes->count;
+        *misses += notes->misses;
+        notes->misses = 0;
+    }
+    return hits;
+}
+
+/* Forget what was noted. */
+static inline void order_forget_notes(order_t *o)
+{
+    uint32_t at = 0;
+    notes_t *notes;
+
+    o->touches = 0;
+    while ((notes = readers_next(order_readers(o), &at)) != NULL) {
+        notes->count = 0;
+    }
 }
 
 /* Choose the learning policy, before anything is stored. -1 without memory. */
@@ -55,12 +106,15 @@ static inline void order_aim(order_t *o)
 {
     o->shift = o->adaptive != NULL ? 2 : 3;
     o->needed = o->adaptive != NULL ? (const char *)o->adaptive->history : (const char *)o->links;
+#if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
+    o->readers.is_far = (o->adaptive != NULL ? o->adaptive->history_bytes : o->links_bytes) > ORDER_NEAR_BYTES;
+#endif
 }
 
 /* All entries have gone; what was learned stays. */
 static inline void order_clear(order_t *o)
 {
-    o->touches = 0;
+    order_forget_notes(o);
     memory_free(o->links, o->links_bytes);
     o->links = NULL;
     o->links_bytes = 0;
@@ -73,6 +127,7 @@ static inline void order_clear(order_t *o)
 static inline void order_free_memory(order_t *o)
 {
     order_clear(o);
+    readers_free(order_readers(o));
     memory_free(o->adaptive, sizeof(adaptive_t));
     o->adaptive = NULL;
 }
@@ -80,7 +135,8 @@ static inline void order_free_memory(order_t *o)
 static inline size_t order_memory(const order_t *o)
 {
     const adaptive_t *p = o->adaptive;
-    return o->links_bytes + (p != NULL ? sizeof *p + p->history_bytes + p->ghosts_bytes : 0);
+    return o->links_bytes + readers_memory(order_readers(o)) +
+           (p != NULL ? sizeof *p + p->history_bytes + p->ghosts_bytes : 0);
 }
 
 /* Room for refs up to `capacity`; there will never be more than `limit` entries. */
@@ -147,28 +203,50 @@ static inline void order_prefetch(const order_t *o, uint32_t ref)
     __builtin_prefetch(&o->links[link.next], 1);
 }
 
-/* Carry out the notes. */
-static inline void order_settle(order_t *o, const detail_t *details)
+static inline void order_carry_out(order_t *o, const uint32_t *ring, uint32_t touches, const detail_t *details)
 {
-    uint32_t touches = o->touches;
     uint32_t asked = o->links_bytes > ORDER_NEAR_BYTES ? 0 : touches;
 
     if (touches != 0 && o->adaptive != NULL) {
-        adaptive_touch_run(o->adaptive, o->ring, touches, details);
+        adaptive_touch_run(o->adaptive, ring, touches, details);
         touches = 0;
     }
     for (uint32_t i = 0; i < touches; i++) {
         while (asked < touches && asked < i + ORDER_AHEAD) {
-            order_prefetch(o, o->ring[asked++]);
+            order_prefetch(o, ring[asked++]);
         }
-        order_promote(o, o->ring[i]);
+        order_promote(o, ring[i]);
     }
-    o->touches = 0;
+}
+
+/* Carry out the notes. */
+static inline void order_settle(order_t *o, const detail_t *details)
+{
+    uint32_t at = 0;
+    const notes_t *notes;
+
+    order_carry_out(o, o->ring, o->touches, details);
+    while ((notes = readers_next(order_readers(o), &at)) != NULL) {
+        order_carry_out(o, notes->ring, notes->count, details);
+    }
+    order_forget_notes(o);
 }
 
 static inline int order_is_full(const order_t *o)
 {
     return o->touches == ORDER_RING;
+}
+
+/* Is there anything to be settled? */
+static inline int order_is_noted(const order_t *o)
+{
+    return o->touches != 0 || order_readers(o)->readers != 0;
+}
+
+/* Should somebody settle who has the lock? */
+static inline int order_wants_settling(const order_t *o)
+{
+    return order_is_full(o) || readers_are_full(order_readers(o));
 }
 
 /* Ask for what moving an entry, or taking it out, will need of the order. */
@@ -182,6 +260,16 @@ static inline void order_touch(order_t *o, uint32_t ref)
 {
     o->ring[o->touches++] = ref;
     order_ask(o, ref);
+}
+
+/* The same in notes of the reader's own. What is near another processor has changed last, as often as not; to get hold of it
+ * for every note takes it away from there again and again, instead of once for many. */
+static inline void order_note(const order_t *o, notes_t *notes, uint32_t ref)
+{
+    notes->ring[notes->count++] = ref;
+    if (order_readers(o)->is_far) {
+        order_ask(o, ref);
+    }
 }
 
 /* -- changes; the caller has settled ---------------------------------------------------------------------- */
@@ -278,10 +366,36 @@ static inline uint32_t order_first(const order_t *o)
 
 /* -- self-examination ------------------------------------------------------------------------------------- */
 
+static inline int order_holds(const uint32_t *ring, uint32_t touches, const table_t *t)
+{
+    for (uint32_t i = 0; i < touches; i++) {
+        if (ring[i] == 0 || ring[i] > t->used || t->slab[ring[i]].key == NULL) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static inline const char *order_check_notes(const order_t *o, const table_t *t)
+{
+    int are_held = order_holds(o->ring, o->touches, t);
+    uint32_t at = 0;
+    const notes_t *notes;
+
+    while ((notes = readers_next(order_readers(o), &at)) != NULL) {
+        are_held = are_held && order_holds(notes->ring, notes->count, t);
+    }
+    return are_held ? NULL : "a hit was noted for an entry that is not in use";
+}
+
 static inline const char *order_check(const order_t *o, const table_t *t)
 {
+    const char *wrong = order_check_notes(o, t);
     uint32_t length = 0;
 
+    if (wrong != NULL) {
+        return wrong;
+    }
     if (o->adaptive != NULL) {
         return adaptive_check(o->adaptive, t);
     }
@@ -297,11 +411,6 @@ static inline const char *order_check(const order_t *o, const table_t *t)
         }
         if (++length > t->count) {
             return "the order is longer than the count, or a circle";
-        }
-    }
-    for (uint32_t i = 0; i < o->touches; i++) {
-        if (o->ring[i] == 0 || o->ring[i] > t->used || t->slab[o->ring[i]].key == NULL) {
-            return "a hit was noted for an entry that is not in use";
         }
     }
     return length != t->count ? "the order and the count disagree" : NULL;

@@ -122,10 +122,16 @@ static inline void core_init(core_t *core, quota_t *quota, const uint64_t seed[2
     wheel_init(&core->wheel);
 }
 
+/* Count what readers have noted, of which the notes are forgotten next. */
+static inline void core_count(core_t *core)
+{
+    core->counters.hits += order_noted(&core->order, &core->counters.misses);
+}
+
 /* Move all entries into `gone`, which the caller empties and frees. Cannot fail. */
 static inline void core_detach(core_t *core, table_t *gone)
 {
-    core->counters.hits += core->order.touches;
+    core_count(core);
     table_detach(&core->table, gone);
     order_clear(&core->order);
     wheel_free_memory(&core->wheel);
@@ -159,10 +165,19 @@ static inline int core_is_valid(const core_t *core, const entry_t *entry, int64_
 /* Carry out what hits have noted, before the order is looked at or changed. */
 static inline void core_settle(core_t *core)
 {
-    if (core->order.touches != 0) {
-        core->counters.hits += core->order.touches;
+    if (order_is_noted(&core->order)) {
+        core_count(core);
         order_settle(&core->order, core->table.details);
     }
+}
+
+/* Note a hit, or another use, in the core's own ring, in which there is room. See notes.h for who comes first. */
+static inline void core_touch(core_t *core, uint32_t ref)
+{
+    if (order_readers(&core->order)->readers != 0) {
+        core_settle(core);
+    }
+    order_touch(&core->order, ref);
 }
 
 /* -- removing --------------------------------------------------------------------------------------------- */
@@ -384,6 +399,20 @@ static inline void core_shrink(core_t *core)
     } else { /* entries above that mark may be in use again */
         core->examined = 0;
     }
+}
+
+/* Is there more to be done by those who only read than to carry out their notes? */
+static inline int core_wants_tending(core_t *core, int64_t now_ns)
+{
+    return wheel_is_due(&core->wheel, now_ns) || core->table.old.slots != NULL || core_is_sparse(core);
+}
+
+/* Carry out the notes of one reader, who has the lock. Others may be reading meanwhile. */
+static inline void core_settle_notes(core_t *core, notes_t *notes)
+{
+    core->counters.hits += notes->count;
+    order_carry_out(&core->order, notes->ring, notes->count, core->table.details);
+    notes->count = 0;
 }
 
 /* What is done now and then by those who only read: carry out their notes, reclaim a little, and go on with moving. There

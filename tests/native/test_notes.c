@@ -1,0 +1,146 @@
+/* Tests of notes.h and of what order.h makes of it: readers with notes of their own, as on a build without a GIL. */
+
+#define NEARCACHE_THREADS 1
+
+#include "check.h"
+
+#include "nearcache/order.h"
+
+enum { KEYS = 8 };
+
+static table_t table;
+static order_t order;
+static uint32_t refs[KEYS];
+
+static void begin(void)
+{
+    table_init(&table, 1, 3);
+    order_init(&order);
+    for (uint32_t key = 0; key < KEYS; key++) {
+        if (table_is_full(&table)) {
+            CHECK(order_reserve(&order, table_next_capacity(&table, UINT32_MAX), UINT32_MAX) == 0);
+            CHECK(table_reserve(&table, UINT32_MAX) == 0);
+        }
+        refs[key] = table_insert(&table, key_of(key), key_of(key), table_tag(&table, (int64_t)key));
+        order_insert(&order, refs[key], table.details[refs[key]].tag);
+    }
+}
+
+static void end(void)
+{
+    table_free_memory(&table);
+    order_free_memory(&order);
+    CHECK(alloc_live == 0);
+}
+
+/* Two readers, until both have notes. */
+static void take_turns(uint32_t one, uint32_t other)
+{
+    for (int turn = 0; turn <= NOTES_TURNS; turn++) {
+        readers_welcome(&order.readers, one);
+        readers_welcome(&order.readers, other);
+    }
+}
+
+static void test_one_reader_alone_never_gets_notes(void)
+{
+    begin();
+    for (int turn = 0; turn < 10 * NOTES_TURNS; turn++) {
+        readers_welcome(&order.readers, 3);
+    }
+    CHECK(notes_of(&order.readers, 3) == NULL && readers_memory(&order.readers) == 0);
+    end();
+}
+
+static void test_readers_who_take_turns_get_notes_of_their_own(void)
+{
+    size_t before;
+
+    begin();
+    before = order_memory(&order);
+    take_turns(1, 2);
+    CHECK(notes_of(&order.readers, 1) != NULL && notes_of(&order.readers, 2) != NULL);
+    CHECK(notes_of(&order.readers, 1) != notes_of(&order.readers, 2) && notes_of(&order.readers, 3) == NULL);
+    CHECK(notes_of(&order.readers, 1 + NOTES_READERS) == notes_of(&order.readers, 1));
+    CHECK(order_memory(&order) == before + 2 * sizeof(notes_t));
+    end();
+}
+
+static void test_reader_steps_back_from_a_lock_and_from_a_reader(void)
+{
+    uint8_t lock = 0;
+    notes_t *notes;
+
+    begin();
+    take_turns(1, 2);
+    notes = notes_of(&order.readers, 1);
+    CHECK(notes_enter(notes, &lock) && !notes_enter(notes, &lock));
+    CHECK(notes_may_lock(&lock) && lock == 1 && !notes_may_lock(&lock));
+    notes_leave(notes);
+    CHECK(!notes_enter(notes, &lock));
+    readers_await(&order.readers); /* who stepped back is not waited for */
+    notes_take(notes);
+    CHECK(notes->busy == 1);
+    notes_leave(notes);
+    lock = 2; /* somebody waits for a lock that nobody has */
+    CHECK(notes_enter(notes, &lock) && !notes_may_lock(&lock));
+    notes_leave(notes);
+    end();
+}
+
+static void test_notes_are_carried_out_after_the_ring_each_in_its_order(void)
+{
+    static const uint32_t wanted[KEYS] = {3, 5, 6, 7, 0, 2, 1, 4}; /* the least recently used first */
+    uint64_t misses = 0;
+    uint32_t ref;
+
+    begin();
+    take_turns(1, 2);
+    order_note(&order, notes_of(&order.readers, 2), refs[1]);
+    order_note(&order, notes_of(&order.readers, 2), refs[4]);
+    notes_of(&order.readers, 2)->misses = 7;
+    order_touch(&order, refs[0]);
+    order_note(&order, notes_of(&order.readers, 1), refs[2]);
+    WHOLE(order_check(&order, &table));
+    CHECK(order_is_noted(&order) && order_noted(&order, &misses) == 4 && misses == 7);
+    order_settle(&order, table.details);
+    CHECK(order_noted(&order, &misses) == 0 && misses == 7);
+    WHOLE(order_check(&order, &table));
+    ref = order_first(&order);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        CHECK(ref == refs[wanted[i]]);
+        ref = order_following(&order, ref);
+    }
+    end();
+}
+
+static void test_full_notes_want_settling(void)
+{
+    notes_t *notes;
+
+    begin();
+    take_turns(1, 2);
+    notes = notes_of(&order.readers, 2);
+    while (!notes_are_full(notes)) {
+        CHECK(!order_wants_settling(&order));
+        order_note(&order, notes, refs[notes->count % KEYS]);
+    }
+    CHECK(order_wants_settling(&order));
+    order_settle(&order, table.details);
+    CHECK(notes->count == 0 && !order_wants_settling(&order));
+    notes->ring[notes->count++] = table.used + 1;
+    CHECK(order_check(&order, &table) != NULL);
+    order_clear(&order);
+    CHECK(notes->count == 0);
+    end();
+}
+
+int main(void)
+{
+    test_one_reader_alone_never_gets_notes();
+    test_readers_who_take_turns_get_notes_of_their_own();
+    test_reader_steps_back_from_a_lock_and_from_a_reader();
+    test_notes_are_carried_out_after_the_ring_each_in_its_order();
+    test_full_notes_want_settling();
+    return check_done("test_notes");
+}
