@@ -5,8 +5,8 @@ Without it (free-threaded builds) each core has a mutex. Whoever holds it neithe
 object, for either may come back to the same store; so nobody waits for a lock that he holds, and no thread ever holds
 two.
 
-A hit need not take it: ``core_enter`` lets threads read at the same time, each with notes of its own (``notes.h``). What
-may be done between that and ``core_leave`` is to read, to hold what was read, and to note it.
+A hit need not take it: ``core_enter`` lets threads read at the same time, each with notes of its own (``notes.h``).
+What may be done between that and ``core_leave`` is to read, to hold what was read, and to note it.
 """
 
 from libc.stdint cimport int64_t
