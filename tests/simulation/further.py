@@ -203,6 +203,7 @@ class _Swap(Running):
 
     def succeed(self, client: Client, value: Any) -> None:
         (key,) = self.operation.keys
+        self.is_confirmed = self.is_confirmed and value.stored  # what is refused leaves nothing to be confirmed
         if value.stored:
             self.ends = self.operation.keys
             written(self, client, key, value.new)
@@ -289,6 +290,7 @@ class _Touch(Running):
         self.steps = touch(process.tier, process.store, key, ttl_ms, whole=whole)
 
     def succeed(self, client: Client, value: Any) -> None:
+        self.is_confirmed = self.is_confirmed and value[0]  # where there is none, its record's end may be all that is lost
         if value[1] is not MISSING:
             self.check_read(client, self.operation.keys[0], value[1])
 
