@@ -57,7 +57,7 @@ def inflict(simulation: Simulation, fault: Fault) -> None:
     simulation.world.say(f"== {fault.kind} (shard {fault.shard}, process {fault.process}, {fault.strength:.2f})")
     if fault.kind in FORGETTING and simulation.operator.is_left(_shard(simulation, fault)):
         return
-    (KINDS.get(fault.kind) or MOVES[fault.kind])(simulation, fault)
+    (KINDS.get(fault.kind) or MOVES.get(fault.kind) or NEWEST[fault.kind])(simulation, fault)
 
 
 # -- who is concerned
@@ -194,6 +194,14 @@ def _zombie(simulation: Simulation, fault: Fault) -> None:
         if (link.process.number, link.kind) not in shard.misled:
             link.reset()
     simulation.later(_span(simulation, fault, 4), _end_zombie, simulation, shard)
+
+
+def _forgetful_zombie(simulation: Simulation, fault: Fault) -> None:
+    """The same, and the old primary loses the lane's record: the next who talks to it begins an epoch of its own there."""
+    shard = _shard(simulation, fault)
+    _zombie(simulation, fault)
+    if shard.zombie is not None:
+        shard.zombie.evict([key for key in shard.zombie.database.data if key.endswith(b":L")])
 
 
 def _end_zombie(simulation: Simulation, shard: Shard) -> None:
@@ -342,7 +350,11 @@ KINDS: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
 }
 #: What happens beside the faults, and is drawn apart from them.
 MOVES: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"reshard": _reshard}
+#: Kinds that only the newest seeds know, where they are drawn apart from the others.
+NEWEST: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"forgetful zombie": _forgetful_zombie}
 #: What may make a shard forget which list it has been told of.
-FORGETTING: Final = frozenset({"failover", "zombie", "proxied failover", "restart empty", "evicted lane", "flushall"})
+FORGETTING: Final = frozenset({
+    "failover", "zombie", "forgetful zombie", "proxied failover", "restart empty", "evicted lane", "flushall",
+})  # fmt: skip
 #: Kinds that the first seeds know nothing of.
 LATER: Final = frozenset({"cut off"})

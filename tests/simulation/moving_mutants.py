@@ -45,6 +45,11 @@ def debts_left_behind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Versions, "owe_on", lambda self, lanes: None)
 
 
+def debts_not_passed_on(patch: pytest.MonkeyPatch) -> None:
+    """What comes to be owed after a change of the list, by who began before it, is owed where nobody looks any more."""
+    patch.setattr(Versions, "pass_on_debts", lambda self: None)
+
+
 def other_owner_untold(patch: pytest.MonkeyPatch) -> None:
     """While a key moves, only the owner where it is read hears of what changes it."""
     patch.setattr(Spread, "_add", lambda *_: None)
