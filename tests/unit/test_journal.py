@@ -100,7 +100,7 @@ def test_forked_on_from_a_record_made_anew_owes_nothing_of_the_one_before() -> N
 
 
 def test_forked_back_to_before_both_a_change_and_the_record_that_buried_it_owes_the_change() -> None:
-    """A replica takes over that has heard neither of the change's epoch nor of the record made anew: old values live."""
+    """A replica takes over that has heard neither of the change's epoch nor of the new record: old values live."""
     journal = Journal()
     journal.forked(NEW, {OLD: 5})
     journal.note(NEW, 3, [b"a"], 0, journal.serial)

@@ -58,8 +58,8 @@ class Journal:
     """
 
     __slots__ = (
-        "_burier", "_buried", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit", "_over",
-        "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
+        "_buried", "_burier", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit",
+        "_over", "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
