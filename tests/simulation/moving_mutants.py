@@ -55,6 +55,11 @@ def other_owner_untold(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Spread, "_add", lambda *_: None)
 
 
+def other_replica_unheeded(patch: pytest.MonkeyPatch) -> None:
+    """While a key moves, whether a replica of its other owner has heard of a change is all the same."""
+    patch.setattr(Spread, "_confirmed", lambda self, extra, own, others: own)
+
+
 def fills_of_any_version(patch: pytest.MonkeyPatch) -> None:
     """A loaded value is taken whatever list of shards its reader had when the load began."""
     edit(patch, "fill", _REFUSED, _PASSED)
