@@ -180,8 +180,8 @@ class Checker(Promises, Everywhere):
         return self._absences[wid]
 
     def _marked(self, server: Server, name: bytes) -> None:
-        key = lease_key(name)
-        if key is None:
+        if (key := lease_key(name)) is None:
+            self.lock_changed(server, name)
             return
         database = server.database
         mark, end = database.data.get(name), database.expires.get(name, 0)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nearcache._asking import has_error
 from nearcache.absence import ABSENT
-from nearcache.errors import ShardUnavailableError
+from nearcache.errors import ShardError, ShardUnavailableError
 from nearcache.flights import ABANDONED, Signal, strand
+from nearcache.l2 import Reply
 from nearcache.loading import pay
 from nearcache.loading.moving import Spread, heed
 from nearcache.loading.observing import Observing
@@ -36,6 +38,7 @@ class Client:
         asked: By lane, all servers that have answered.
         told: By lane, the server that answered whoever was waited for.
         joined, joined_load: Whether the operation waited for another's read or load.
+        was_failed: Whether a server has not answered it, or with an error.
         loading_ns: How long the operation's own loaders take.
         awaited_ns: How long it has waited for other processes' loaders.
     """
@@ -58,6 +61,7 @@ class Client:
         self.steps: Any = None
         self.joined = False
         self.joined_load = False
+        self.was_failed = False
         self.loading_ns = 0
         self.awaited_ns = 0
         self.last_loads: dict[str, Any] = {}
@@ -105,7 +109,7 @@ class Client:
         self.told = {}
         self.asked.clear()
         self.tier = self.process.tier
-        self.joined = self.joined_load = False
+        self.joined = self.joined_load = self.was_failed = False
         self.loading_ns = self.awaited_ns = 0
         self._left_ns = self.process.profile.timeout_ns
         strand.set(self)  # a load is its client's from the call on
@@ -145,7 +149,7 @@ class Client:
         if isinstance(request, list):
             self._observing = None
             self._ask(request)
-        elif kind is Call and hasattr(self.current, "commit"):
+        elif kind is Call and hasattr(self.current, "commit") and self.current.is_write(request):
             self._write()
         elif kind is Call:
             self._load(request)
@@ -198,6 +202,7 @@ class Client:
         self.asked.setdefault(pending.lane, []).append(server)
         if self._observing is not None and pending.place < len(self._observing.exchanges):
             reply = self._observing.heard(pending.place, reply)
+        self.was_failed = self.was_failed or not isinstance(reply, Reply) or has_error(reply.values, ShardError)
         self._answers[pending.place] = reply
         if self._on_reply is not None and self._missing > 1 and self._spread is None and self._random.random() < 0.5:
             try:
@@ -405,9 +410,12 @@ class Worker(Client):
     """A thread for what goes on in the background: one piece of work, and then it ends.
 
     Attributes:
+        lasts: Whether it does not end before its process.
         ended: Set when it is over.
         value, error: What came of it.
     """
+
+    lasts = False
 
     def __init__(self, process: Process, number: int) -> None:
         super().__init__(process, number, [])

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from nearcache.l2.scripts import Script
 from simulation.scripting import RedisError, engine
+from simulation.streams import STREAMS
 
 _WRONGTYPE: Final = "WRONGTYPE Operation against a key holding the wrong kind of value"
 _OOM: Final = "OOM command not allowed when used memory > 'maxmemory'."
@@ -22,7 +23,7 @@ class Database:
     """Keys with values and expiry.
 
     Attributes:
-        data: Key -> bytes, or a dict for a hash.
+        data: Key -> bytes, a dict for a hash, or a stream.
         expires: Key -> the millisecond at which it ends.
         now_ms: Set it before each command. A script sees one instant.
         full: Whether memory has run out.
@@ -94,9 +95,9 @@ class Database:
         return self.data.pop(key, None) is not None
 
     def text(self, key: bytes) -> bytes | None:
-        """The value of a key, which must not be a hash."""
+        """The value of a key, which must be neither a hash nor a stream."""
         value = self.live(key)
-        if value.__class__ is dict:
+        if value is not None and value.__class__ is not bytes:
             raise RedisError(_WRONGTYPE)
         return value
 
@@ -117,6 +118,11 @@ class Database:
             self.expires[key] = end
 
 
+def copied(value: Any) -> Any:
+    """A value that goes on by itself: bytes do not change."""
+    return value if value.__class__ is bytes or value is None else value.copy()
+
+
 def _integer(word: bytes) -> int:
     try:
         number = int(word)
@@ -133,7 +139,7 @@ def _get(db: Database, words: Words) -> Any:
 
 def _mget(db: Database, words: Words) -> Any:
     values = map(db.live, words)
-    return [None if value.__class__ is dict else value for value in values]
+    return [value if value.__class__ is bytes else None for value in values]
 
 
 def _set(db: Database, words: Words) -> Any:
@@ -225,12 +231,6 @@ def _strlen(db: Database, words: Words) -> int:
     return len(db.text(words[0]) or b"")
 
 
-def _xlen(db: Database, words: Words) -> int:
-    if db.live(words[0]) is not None:  # there are no streams here
-        raise RedisError(_WRONGTYPE)
-    return 0
-
-
 def _hset(db: Database, words: Words) -> int:
     key, *fields = words
     if len(fields) % 2:
@@ -315,7 +315,6 @@ COMMANDS: Final[dict[bytes, tuple[Callable[[Database, Words], Any], int, int, in
     b"GETRANGE": (_getrange, 3, 3, _READS),
     b"SETRANGE": (_setrange, 3, 3, _GROWS),
     b"STRLEN": (_strlen, 1, 1, _READS),
-    b"XLEN": (_xlen, 1, 1, _READS),
     b"HSET": (_hset, 3, _ANY, _GROWS),
     b"HGET": (_hget, 2, 2, _READS),
     b"HMGET": (_hmget, 2, _ANY, _READS),
@@ -325,4 +324,5 @@ COMMANDS: Final[dict[bytes, tuple[Callable[[Database, Words], Any], int, int, in
     b"SPUBLISH": (_publish, 2, 2, _READS),
     b"SCAN": (_scan, 3, 5, _READS),
     b"PING": (_ping, 0, 1, _READS),
+    **STREAMS,
 }

@@ -38,6 +38,15 @@ def draw(rng: random.Random, count: int, length_ns: int, *, later: bool = True) 
     """Draw faults; one kind in three is absent from a run. ``later``: of all kinds, or of the first ones only."""
     known = [kind for kind in KINDS if later or kind not in LATER]
     kinds = [kind for kind in known if rng.random() < 0.66] or known
+    return _some(rng, kinds, count, length_ns)
+
+
+def draw_newest(rng: random.Random, length_ns: int) -> list[Fault]:
+    """Draw faults of the newest kinds, in some runs."""
+    return _some(rng, list(NEWEST), rng.choice([0, 0, 0, 1, 2]), length_ns)
+
+
+def _some(rng: random.Random, kinds: list[str], count: int, length_ns: int) -> list[Fault]:
     faults = [
         Fault(
             int(rng.random() * length_ns),
@@ -57,7 +66,7 @@ def inflict(simulation: Simulation, fault: Fault) -> None:
     simulation.world.say(f"== {fault.kind} (shard {fault.shard}, process {fault.process}, {fault.strength:.2f})")
     if fault.kind in FORGETTING and simulation.operator.is_left(_shard(simulation, fault)):
         return
-    (KINDS.get(fault.kind) or MOVES[fault.kind])(simulation, fault)
+    (KINDS.get(fault.kind) or MOVES.get(fault.kind) or NEWEST[fault.kind])(simulation, fault)
 
 
 # -- who is concerned
@@ -196,6 +205,14 @@ def _zombie(simulation: Simulation, fault: Fault) -> None:
     simulation.later(_span(simulation, fault, 4), _end_zombie, simulation, shard)
 
 
+def _forgetful_zombie(simulation: Simulation, fault: Fault) -> None:
+    """The same, and the old primary loses the lane's record: who talks to it begins an epoch of its own there."""
+    shard = _shard(simulation, fault)
+    _zombie(simulation, fault)
+    if shard.zombie is not None:
+        shard.zombie.evict([key for key in shard.zombie.database.data if key.endswith(b":L")])
+
+
 def _end_zombie(simulation: Simulation, shard: Shard) -> None:
     old, shard.zombie, shard.misled = shard.zombie, None, set()
     if old is not None:
@@ -211,6 +228,9 @@ def _proxied(simulation: Simulation, fault: Fault) -> None:
     expiry: a documented limit. It may also bring back what an earlier failover had lost and other faults had removed,
     under numbers that the epoch gives out again. What L1 may serve is checked all the same.
     """
+    if simulation.profile.behind is not None:  # in a queue that would stay, as nobody notices: a documented limit, too
+        _fail_over(simulation, fault)
+        return
     shard, lost = _shard(simulation, fault), simulation.checker.lost
     old, new, _ = shard.fail_over(_lag(fault))
     lost[:] = [each for each in lost if each[0].shards[each[0].tier.lane_of(each[2])] is not shard]
@@ -234,6 +254,8 @@ def _restart_empty(simulation: Simulation, fault: Fault) -> None:
 def _evict_values(simulation: Simulation, fault: Fault) -> None:
     server = _shard(simulation, fault).primary
     held = sorted(key for key in server.database.data if not key.endswith(b":L"))
+    if simulation.profile.behind is not None:  # as servers are set up that have queues: what has no end stays
+        held = [key for key in held if key in server.database.expires]
     rng = random.Random(fault.choice)
     server.evict([key for key in held if rng.random() < fault.strength])
 
@@ -342,7 +364,11 @@ KINDS: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
 }
 #: What happens beside the faults, and is drawn apart from them.
 MOVES: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"reshard": _reshard}
+#: Kinds that only the newest seeds know, where they are drawn apart from the others.
+NEWEST: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"forgetful zombie": _forgetful_zombie}
 #: What may make a shard forget which list it has been told of.
-FORGETTING: Final = frozenset({"failover", "zombie", "proxied failover", "restart empty", "evicted lane", "flushall"})
+FORGETTING: Final = frozenset({
+    "failover", "zombie", "forgetful zombie", "proxied failover", "restart empty", "evicted lane", "flushall",
+})  # fmt: skip
 #: Kinds that the first seeds know nothing of.
 LATER: Final = frozenset({"cut off"})

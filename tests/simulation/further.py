@@ -52,7 +52,7 @@ _TAGS: Final = ("red", "green", "blue")
 #: Values of updates that readers of a lagging source could still store after them.
 _UNHELD: Final = (
     "update", "update_many", "tag_update", "held_update", "write_through", "write_through_many", "delete_through",
-    "import",
+    "import", "swap_through", "keep_through", "add_through", "cas_through", "take_through",
 )  # fmt: skip
 
 
@@ -203,6 +203,7 @@ class _Swap(Running):
 
     def succeed(self, client: Client, value: Any) -> None:
         (key,) = self.operation.keys
+        self.is_confirmed = self.is_confirmed and value.stored  # what is refused leaves nothing to be confirmed
         if value.stored:
             self.ends = self.operation.keys
             written(self, client, key, value.new)
@@ -289,6 +290,7 @@ class _Touch(Running):
         self.steps = touch(process.tier, process.store, key, ttl_ms, whole=whole)
 
     def succeed(self, client: Client, value: Any) -> None:
+        self.is_confirmed = self.is_confirmed and value[0]  # of what has ended its end may be lost
         if value[1] is not MISSING:
             self.check_read(client, self.operation.keys[0], value[1])
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from nearcache.coherence import Derived, Horizon, OrderedHorizon
+from nearcache.coherence import Derived, Horizon, Journal, OrderedHorizon
 from nearcache.l2 import Reply
 from nearcache.loading import acking, aging, bulk, filling, reading, swapping, tagging, tokens, writing
 from nearcache.loading.aging import Times
@@ -197,3 +197,20 @@ def withheld_but_vouched(patch: pytest.MonkeyPatch) -> None:
 def generations_trusted_while_behind(patch: pytest.MonkeyPatch) -> None:
     """A lane's generation is taken as it was heard, though more has been observed."""
     patch.setattr(OrderedHorizon, "is_ahead", lambda self, lane: False)
+
+
+def strays_not_reclaimed(patch: pytest.MonkeyPatch) -> None:
+    """A change counts that was taken in an epoch which the lane does not come from."""
+    patch.setattr(Journal, "reclaim", lambda self: setattr(self, "has_strayed", False))
+
+
+def burials_for_good(patch: pytest.MonkeyPatch) -> None:
+    """What a record made anew has ended is over, whoever takes over that has not heard of that record."""
+    real = Journal.forked
+
+    def forked(self: Journal, epoch: int, ends: Any) -> int:
+        if ends:
+            self._burier = epoch
+        return real(self, epoch, ends)
+
+    patch.setattr(Journal, "forked", forked)

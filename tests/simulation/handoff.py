@@ -127,6 +127,10 @@ class Event:
         """It happens."""
         self._signal.set()
 
+    def clear(self) -> None:
+        """It may happen once more."""
+        self._signal = Signal()
+
     def is_set(self) -> bool:
         """Whether it has happened."""
         return self._signal.is_set()

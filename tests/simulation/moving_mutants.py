@@ -45,9 +45,19 @@ def debts_left_behind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Versions, "owe_on", lambda self, lanes: None)
 
 
+def debts_not_passed_on(patch: pytest.MonkeyPatch) -> None:
+    """What comes to be owed after a change of the list, by who began before it, is owed where nobody looks any more."""
+    patch.setattr(Versions, "pass_on_debts", lambda self: None)
+
+
 def other_owner_untold(patch: pytest.MonkeyPatch) -> None:
     """While a key moves, only the owner where it is read hears of what changes it."""
     patch.setattr(Spread, "_add", lambda *_: None)
+
+
+def other_replica_unheeded(patch: pytest.MonkeyPatch) -> None:
+    """While a key moves, whether a replica of its other owner has heard of a change is all the same."""
+    patch.setattr(Spread, "_confirmed", lambda self, extra, own, others: own)
 
 
 def fills_of_any_version(patch: pytest.MonkeyPatch) -> None:

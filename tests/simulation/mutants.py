@@ -19,13 +19,14 @@ from nearcache.l2 import Reply
 from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
+from simulation import behind_mutants as behind
 from simulation import further_mutants as more
 from simulation import gathering_mutants as many
 from simulation import moving_mutants as moving
 from simulation import through_mutants as through
 from simulation.edited_scripts import edit
 from simulation.process import L1
-from simulation.runs import HASTY, ORDERED, PONDERING, TARDY, WIDE
+from simulation.runs import BEHIND, CONFIRMED, HASTY, ORDERED, PONDERING, TARDY, WIDE
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -234,6 +235,7 @@ _REVALIDATED: Final = reading.revalidated
 _RICHER: Final = 1_000_000
 _FULLER: Final = 80_000_000
 _IMPORTING: Final = 90_000_000
+_NEWEST: Final = 300_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
 _YOUNG: Final = ("young_many", "load", "get")
@@ -276,7 +278,7 @@ MUTANTS: Final = (
         _RICHER + 56,
         ("tag_update", "load", "get"),
     ),
-    Mutant("a token is not waited for", more.tokens_not_waited_for, _DEAF, "I14", _RICHER + 2, _TOKENS),
+    Mutant("a token is not waited for", more.tokens_not_waited_for, _DEAF, "I14", _RICHER + 19, _TOKENS),
     Mutant("a token leaves out what was done", more.tokens_without_own_changes, _DEAF, "I14", _RICHER + 156, _TOKENS),
     Mutant(
         "what did not answer for a token is served",
@@ -304,13 +306,13 @@ MUTANTS: Final = (
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
     Mutant("who is behind does not follow", moving.nobody_follows, (), "I5 I10", 2_000_000, _MOVES),
-    Mutant("what comes back is not swept", moving.gained_unswept, (), "I1 I8", 2_000_005, (*_MOVES, HASTY)),
+    Mutant("what comes back is not swept", moving.gained_unswept, (), "I1 I8", 2_000_017, (*_MOVES, HASTY)),
     Mutant(
         "the other owner hears nothing",
         moving.other_owner_untold,
         (),
         "I1 I7 I8",
-        2_000_009,
+        2_000_030,
         ("reshard", "load", "get", WIDE, TARDY),
     ),
     Mutant(
@@ -336,6 +338,30 @@ MUTANTS: Final = (
         "I1 I3 I8",
         2_000_000,
         ("reshard", "load", "update", HASTY, WIDE, TARDY),
+    ),
+    Mutant(
+        "who began before a change owes where he began",
+        moving.debts_not_passed_on,
+        ("lost request", "half-open data", "slow data"),
+        "I1 I8",
+        2_000_049,
+        ("reshard", "update", "load", "get", HASTY, WIDE, TARDY),
+    ),
+    Mutant(
+        "what a lost epoch has taken is not owed again",
+        more.strays_not_reclaimed,
+        ("forgetful zombie",),
+        "I8",
+        _RICHER + 5,
+        ("update", "load"),
+    ),
+    Mutant(
+        "what a record made anew has ended stays dead",
+        more.burials_for_good,
+        ("zombie", "evicted lane"),
+        "I8",
+        _RICHER + 93,
+        ("update", "load"),
     ),
     Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),
     Mutant("a heartbeat vouches for what is withheld", more.withheld_but_vouched, _SLOW, "I17", _RICHER + 25, _ORDERED),
@@ -384,5 +410,28 @@ MUTANTS: Final = (
         "I7",
         _FULLER + 3,
         ("write_through", "tag_update"),
+    ),
+    Mutant(
+        "the other owner's replica is all the same",
+        moving.other_replica_unheeded,
+        ("failover",),
+        "I16",
+        _NEWEST + 19,
+        ("reshard", "update", "set", CONFIRMED, TARDY),
+    ),
+    Mutant("a lock in force is given away", through.locks_given_away, (), "I6", _NEWEST + 1, ("swap_through", "load")),
+    Mutant("the data is read without the lock", through.locks_not_asked_for, (), "I13", _NEWEST, ("swap_through",)),
+    Mutant("who asks is not given what waits", behind.waiting_unread, (), "I1 I7", _NEWEST, (BEHIND,)),
+    Mutant("what waits is not marked", behind.waiting_unmarked, (), "I1 I7", _NEWEST, (BEHIND,)),
+    Mutant("a queue is anybody's", behind.queues_of_anybody, (), "I6", _NEWEST, (BEHIND,)),
+    Mutant("the first of several is written", behind.first_of_several_written, (), "W1", _NEWEST, (BEHIND,)),
+    Mutant("what fails counts as written", behind.failures_settled, (), "I1 W1", _NEWEST + 9, (BEHIND,)),
+    Mutant(
+        "an owner goes on with a replaced server's queue",
+        behind.replaced_servers_unnoticed,
+        ("failover",),
+        "I1 I7 W1",
+        _NEWEST + 34,
+        (BEHIND,),
     ),
 )

@@ -75,6 +75,7 @@ class Process(Turns):
         self.asides: list[Any] = []
         self.is_open = False
         self.opener: Callable[[Process], None] | None = None
+        self.scribe: Any = None
         if not profile.moves:
             self._open()
             self.is_open = True
@@ -118,6 +119,8 @@ class Process(Turns):
         self._tick_at: list[int | None] = [None] * count
         for lane in range(count):
             self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
+        if profile.behind is not None:
+            self.scribe = profile.behind.start(self)
 
     def open_with(self, shards: Any, places: list[Shard]) -> None:
         """Begin with a list of shards; it is not open before the others have agreed."""
@@ -374,6 +377,11 @@ class Process(Turns):
         self.workers.append(worker)
         return worker
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something that will end goes on in the background."""
+        return not all(worker.lasts for worker in self.workers)
+
     def data_links(self) -> list[DataLink]:
         """All open data connections."""
         return [
@@ -397,7 +405,7 @@ class Process(Turns):
             _driver=SimpleNamespace(after_fork=lambda: None),
             _tier=self.tier,
             _runner=SimpleNamespace(after_fork=lambda: None),
-            _scribe=None,
+            _scribe=self.scribe,
             _upkeep=self.keeper,
             _membership=self.store.membership,
             _endpoints=self.tier.active,

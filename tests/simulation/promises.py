@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nearcache.codecs import peek_tags
 from nearcache.errors import ShardError
 from nearcache.loading.tagging import tag_key, tags_named
+from simulation.exclusion import Exclusion
 from simulation.history import History
 from simulation.world import MS
 
@@ -31,7 +32,7 @@ class WriterFailed(Exception):
     """What a simulated writer raises."""
 
 
-class Promises:
+class Promises(Exclusion):
     """The part of the checker that knows of tags, tokens and changes.
 
     Attributes:
@@ -43,6 +44,7 @@ class Promises:
     profile: Profile
 
     def __init__(self) -> None:
+        super().__init__()
         self.stated: dict[int, tuple[tuple[int, int], ...]] = {}
         self.mail: list[tuple[str, dict[Any, Floor]]] = []
         self.bits = 0
@@ -266,6 +268,7 @@ class Promises:
 
     def replaces(self, server: Server, encoded: bytes, number: int, before: int | None) -> None:
         """A value takes the place of another one. Where it was made of one, it must be that."""
+        self.stored_over(server, encoded, number)
         cause = server.cause
         made_of = getattr(cause, "made_of", None)
         if made_of is None or number not in made_of or encoded not in cause.encoded:

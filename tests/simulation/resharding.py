@@ -300,7 +300,8 @@ class Operator:
             if isinstance(aside.error, ShardListError):
                 process.shut()
                 known = self.lists if self._has_begun() else self.lists[-1:]
-                others = [each for each in known if not each.is_same(shards)] or self.lists
+                # Never a list that has not begun to count: whoever uses it then is heard by nobody else.
+                others = [each for each in known if not each.is_same(shards)] or known
                 self._world.at(self._world.now + 10 * MS, self._open, process, process.incarnation, others[0])
             else:
                 process.opened()

@@ -7,10 +7,12 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final
 
+from simulation.behind import lay_behind, writing_by
 from simulation.checkers import Checker
-from simulation.faults import Fault, draw, heal, inflict
+from simulation.faults import Fault, draw, draw_newest, heal, inflict
 from simulation.further import enrich
 from simulation.gathering import fill
+from simulation.locking import decide
 from simulation.process import Client, Process
 from simulation.resharding import Operator, resharding
 from simulation.server import SHARD_NAMES, Shard
@@ -29,6 +31,9 @@ RICHER_FROM: Final = 1_000_000
 FULLER_FROM: Final = 80_000_000
 #: In those from here on the whole source changes now and then.
 IMPORTING_FROM: Final = 90_000_000
+#: In those from here on the verbs of a cache that writes through ask the loader, under a lock; changes are confirmed by
+#: replicas while the list of shards changes, too; and there are faults that others do not know.
+NEWEST_FROM: Final = 300_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
 #: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
@@ -39,8 +44,12 @@ WIDE: Final = "wide"
 TARDY: Final = "tardy"
 #: Likewise: at first loaders often take several times B.
 PONDERING: Final = "pondering"
+#: Likewise: with ``ack="replica"``.
+CONFIRMED: Final = "confirmed"
+#: Likewise: a cache that writes behind.
+BEHIND: Final = "behind"
 #: What is said of a run beside kinds of operations.
-_SAID: Final = (ORDERED, HASTY, WIDE, TARDY, PONDERING)
+_SAID: Final = (ORDERED, HASTY, WIDE, TARDY, PONDERING, CONFIRMED)
 
 
 @dataclass(frozen=True)
@@ -69,16 +78,23 @@ class Plan:
         if seed >= FULLER_FROM:
             fill(profile, world.stream("fuller"))
             write_more(profile, world.stream("through"), imports=seed >= IMPORTING_FROM)
-        if seed >= RICHER_FROM and (busy or seed % 3):
+        if seed >= NEWEST_FROM:
+            decide(profile, world.stream("deciding"))
+        if seed >= RICHER_FROM and (busy or seed % 3) and BEHIND not in busy:
             enrich(profile, world.stream("further"), [kind for kind in busy if kind not in _SAID])
             profile.ordered = ORDERED in busy if busy else world.stream("consistency").random() < 0.3
         if shards is not None:
             profile.shards = shards
-        if "reshard" in busy or (seed >= MOVING_FROM and seed % 4 == 0):
+        if "reshard" in busy or (seed >= MOVING_FROM and seed % 4 == 0 and BEHIND not in busy):
             profile.moves = True
-            profile.ack_ms = 0  # a replica of the other owner is not waited for
+            confirmed = CONFIRMED in busy if busy else world.stream("confirmed").random() < 0.5
+            profile.ack_ms = 50 if seed >= NEWEST_FROM and confirmed else 0
             profile.length_ns = max(profile.length_ns, 5 * profile.bound_ns)
             profile.hasty, profile.tardy, profile.pondering = HASTY in busy, TARDY in busy, PONDERING in busy
+        if seed >= NEWEST_FROM and not profile.moves:
+            rng = world.stream("behind")
+            if BEHIND in busy if busy else rng.random() < 0.2:
+                lay_behind(profile, rng, busy)
         rng = world.stream("operations")
         operations = [
             (process, client, profile.operation(rng))
@@ -87,6 +103,8 @@ class Plan:
             for _ in range(profile.operations)
         ]
         faults = draw(world.stream("faults"), profile.faults, profile.length_ns, later=seed >= RICHER_FROM)
+        if seed >= NEWEST_FROM and profile.faults:
+            faults = sorted(faults + draw_newest(world.stream("newest faults"), profile.length_ns))
         return cls(seed, profile, operations, _with_moves(seed, profile, faults))
 
     @classmethod
@@ -166,6 +184,7 @@ class Simulation:
         self.shards = self.checker.shards = [Shard(world, self.checker, number) for number in range(count)]
         used = self.shards[: profile.shards]
         self.processes = [Process(world, self.checker, used, n, profile) for n in range(profile.processes)]
+        self.checker.a_process = self.processes[0]
         self.operator = Operator(self, SHARD_NAMES[: profile.shards])
         for process in self.processes if profile.moves else ():
             process.opener = self.operator.opens
@@ -201,6 +220,7 @@ class Simulation:
             if self._is_calm():
                 break
         self.checker.quiet(self.processes)
+        self.checker.settle_queues()
 
     def end(self) -> None:
         """Leave no thread behind."""
@@ -215,8 +235,9 @@ class Simulation:
                 for process in self.processes
                 for client in process.clients
             )
-            and not any(process.paused or process.workers or not process.is_open for process in self.processes)
+            and not any(process.paused or process.is_busy or not process.is_open for process in self.processes)
             and (not self.profile.moves or self.operator.is_done)
+            and self.checker.is_all_written
         )
 
     def _is_calm(self) -> bool:
@@ -231,7 +252,7 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     """Carry out a plan."""
     violation: Violation | None = None
     crash: Exception | None = None
-    with resharding():
+    with resharding(), writing_by(World(plan.seed).stream("scribes").random):
         simulation = Simulation(plan, verbose=verbose)
         world = simulation.world
         with world.in_charge():

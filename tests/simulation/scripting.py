@@ -108,8 +108,14 @@ class Engine:
         if reply is None:
             return False
         if reply.__class__ is list:
-            return (True, *[False if value is None else value for value in reply])
+            return (True, *map(self._given, reply))
         return reply
+
+    def _given(self, value: Any) -> Any:
+        """A part of a reply as a script is given it."""
+        if value.__class__ is list:
+            return self._lua.table_from([self._given(each) for each in value])
+        return False if value is None else value
 
 
 def _number(word: Any) -> bytes:

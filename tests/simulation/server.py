@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import hiredis
 
 from nearcache.l2.scripts import Script
-from simulation.database import Database
+from simulation.database import Database, copied
 from simulation.history import History
 from simulation.scripting import RedisError
 from simulation.world import MS, World
@@ -45,6 +45,9 @@ class Watcher(Protocol):
     def replaced(self, old: Server, new: Server, lost: list[Change]) -> None:
         """``new`` takes the place of ``old``, without having seen what was lost."""
 
+    def began(self, server: Server) -> None:
+        """That is all done, and it begins to answer."""
+
 
 class Server:
     """One server process, from its start to its end.
@@ -52,6 +55,7 @@ class Server:
     Attributes:
         identity: As a handshake computes it.
         running: Whether it answers.
+        began_ns: The instant from which on it does.
         stopped_ns: The instant from which on it does not.
         known: Hashes of the scripts that it has been given.
         history: Kept by the watcher.
@@ -64,6 +68,7 @@ class Server:
         self.name = name
         self.identity = world.stream(f"identity {name}").getrandbits(64) | 1
         self.running = True
+        self.began_ns = world.now
         self.stopped_ns = 1 << 62
         self.database = Database()
         self.known: set[bytes] = set()
@@ -137,8 +142,7 @@ class Server:
             return
         data, expires = database.data, database.expires
         keys = tuple(
-            (key, value.copy() if value.__class__ is dict else value, expires.get(key))
-            for key, value in ((key, data.get(key)) for key in database.dirty)
+            (key, copied(value), expires.get(key)) for key, value in ((key, data.get(key)) for key in database.dirty)
         )
         self._tail.append(Change(keys, tuple(database.published), self.cause, self._script))
         if len(self._tail) > TAIL:
@@ -164,12 +168,13 @@ class Server:
         self._has_replica = False
         new = Server(self.world, self.watcher, name)
         for database in (new.database, new._replica):
-            database.data = {k: v.copy() if v.__class__ is dict else v for k, v in self._replica.data.items()}
+            database.data = {key: copied(value) for key, value in self._replica.data.items()}
             database.expires = dict(self._replica.expires)
             for change in tail[:keep]:
                 _apply(database, change)
         new.known = set(self.known)
         self.watcher.replaced(self, new, tail[keep:])
+        self.watcher.began(new)
         return new, tail[keep:]
 
     def evict(self, keys: list[bytes]) -> None:
@@ -199,7 +204,7 @@ def _apply(database: Database, change: Change) -> None:
             database.data.pop(key, None)
             database.expires.pop(key, None)
             continue
-        database.data[key] = value.copy() if value.__class__ is dict else value
+        database.data[key] = copied(value)
         if end is None:
             database.expires.pop(key, None)
         else:

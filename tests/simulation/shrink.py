@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from simulation.runs import Outcome, Plan, simulate
 
-#: Most runs that shrinking may take.
+#: Most runs that shrinking may take, where they have no more events than this each. Longer ones count for several.
 BUDGET = 150
+_EVENTS = 50_000
 
 
 class Shrunk:
@@ -44,8 +45,9 @@ class Shrunk:
         )
 
     def _fails(self, operations: list[int], faults: list[int]) -> bool:
-        self._left -= 1
-        return kind_of(simulate(self.plan.only(set(operations), set(faults)))) == self.rule
+        outcome = simulate(self.plan.only(set(operations), set(faults)))
+        self._left -= 1 + outcome.events // _EVENTS
+        return kind_of(outcome) == self.rule
 
     def _reduce(self, places: list[int], fails: Callable[[list[int]], bool]) -> list[int]:
         if places and self._left > 0 and fails([]):

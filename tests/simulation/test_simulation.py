@@ -12,11 +12,11 @@ import pytest
 
 from simulation import campaign, faults
 from simulation.mutants import MUTANTS, Mutant, switched_off
-from simulation.runs import FULLER_FROM, Plan, simulate
+from simulation.runs import FULLER_FROM, NEWEST_FROM, Plan, simulate
 from simulation.shrink import Shrunk, kind_of, places_in
 
-#: Events for each number of shards; with those of the fullest seeds a million together.
-EVENTS: Final = 300_000
+#: Events for each number of shards; with those of the fullest and the newest seeds a million together.
+EVENTS: Final = 280_000
 #: Most seeds that finding a mutant may take, from where it was found last.
 SEEDS: Final = 60
 
@@ -89,6 +89,17 @@ def test_simulation_fullest_seeds_keep_every_promise() -> None:
     for seed, _ in totals.failed[:1]:
         pytest.fail(campaign.explain(seed))
     assert {"I7", "I13", "I18"} <= set(totals.rules)
+
+
+@pytest.mark.slow
+def test_simulation_newest_seeds_keep_every_promise() -> None:
+    """The same of those with locks, writing behind the cache, and confirmation while the list of shards changes."""
+    totals = campaign.run(NEWEST_FROM, EVENTS // 3)
+    print(totals)
+    for seed, _ in totals.failed[:1]:
+        pytest.fail(campaign.explain(seed))
+    assert {"I6", "I13", "I16", "W1", "W2", "W3"} <= set(totals.rules)
+    assert "forgetful zombie" in totals.faults
 
 
 @pytest.mark.parametrize("seed", [*FOUND, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MISTAKEN)])

@@ -50,6 +50,10 @@ class _WriteThrough(Running):
         tags = tags_named(process.tier, sorted({tag for each in given for tag in each}))
         self.steps = write_through(process.tier, process.store, _WRITER, names, self.values, profile.ttl_ms, tags)
 
+    def is_write(self, request: Any) -> bool:
+        """Whether this is a call of the writer."""
+        return True
+
     def commit(self, client: Client) -> None:
         """The source changes."""
         checker = client.process.checker

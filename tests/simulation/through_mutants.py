@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nearcache.loading import through
+from nearcache.loading import deciding, through
 from nearcache.loading.reading import current_generation
 from nearcache.loading.tier import Tier
 from nearcache.loading.ways import Way
@@ -44,3 +44,13 @@ def tags_after_the_writer(patch: pytest.MonkeyPatch) -> None:
         return Way(b"HELD" + token)
 
     patch.setattr(through, "held", held)
+
+
+def locks_given_away(patch: pytest.MonkeyPatch) -> None:
+    """The server gives a lock to whoever asks."""
+    edit(patch, "lock", b"if mark and sub(mark, 2) ~= ARGV[3] then", b"if false then")
+
+
+def locks_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """A verb does not wait until it is alone."""
+    patch.setattr(deciding, "_alone", lambda tier, name, work: work)

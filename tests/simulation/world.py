@@ -29,6 +29,9 @@ START_NS: Final = 1_000 * S
 #: Resolution of the clock that L1 reads in every world, whatever that of the machine is.
 TICK_NS: Final = 1 * MS
 
+#: Most events of a run, many times those of the longest that has ended by itself. What it remembers grows with them.
+MOST_EVENTS: Final = 500_000
+
 _MASK: Final = (1 << 64) - 1
 _PRIME: Final = 1_099_511_628_211
 #: Who knows the machine's resolution.
@@ -51,6 +54,10 @@ class Violation(AssertionError):
         super().__init__(f"{rule} at {when_ns / S:.6f} s: {text}")
         self.rule = rule
         self.when_ns = when_ns
+
+
+class DoesNotSettle(Exception):
+    """A run has no end: something goes on and on, in the simulation or in the code under it."""
 
 
 class World:
@@ -85,9 +92,12 @@ class World:
         heappush(self._heap, (when_ns, self._scheduled, run, arguments))
 
     def run(self, until_ns: int) -> None:
-        """Carry out what is due until then."""
-        heap = self._heap
+        """Carry out what is due until then. Raises DoesNotSettle: there is too much of it."""
+        heap, most = self._heap, MOST_EVENTS
         while heap and heap[0][0] <= until_ns:
+            if self.events >= most:
+                after = f"{self.events:,} events and {(self.now - START_NS) / S:.3f} s"
+                raise DoesNotSettle(f"seed {self.seed} does not settle: it is not over after {after}")
             self.now, _, run, arguments = heappop(heap)
             self.events += 1
             self.digest = (self.digest * _PRIME ^ self.now) & _MASK

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nearcache.coherence.journal import BATCH_KEYS, KEEP_NS, Debt, Journal
 
-OLD, NEW, OTHER = 0xA, 0xB, 0xC
+OLD, NEW, OTHER, LATER = 0xA, 0xB, 0xC, 0xD
 
 
 def pay_all(journal: Journal) -> list[bytes] | None:
@@ -97,6 +97,16 @@ def test_forked_on_from_a_record_made_anew_owes_nothing_of_the_one_before() -> N
     journal.forked(NEW, None)
     assert journal.forked(OTHER, {NEW: 0}) == 0
     assert not journal.owes
+
+
+def test_forked_back_to_before_both_a_change_and_the_record_that_buried_it_owes_the_change() -> None:
+    """A replica takes over that has heard neither of the change's epoch nor of the new record: old values live."""
+    journal = Journal()
+    journal.forked(NEW, {OLD: 5})
+    journal.note(NEW, 3, [b"a"], 0, journal.serial)
+    assert journal.forked(OTHER, None) == 0
+    assert journal.forked(LATER, {OLD: 2}) == 1
+    assert pay_all(journal) == [b"a"]
 
 
 def test_forked_change_of_the_new_epoch_is_kept() -> None:

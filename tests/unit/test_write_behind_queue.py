@@ -10,7 +10,8 @@ from nearcache import Writer
 from nearcache.backlog import Backlog
 from nearcache.cache.behind import Scribe
 from nearcache.l2 import Reply
-from nearcache.loading import Queues
+from nearcache.loading import Queues, Room, queued, write_many
+from nearcache.loading.steps import Await
 from nearcache.loading.tier import hex_id
 from nearcache.options import parse
 from support.steps import GENERATION, IDENTITY, World
@@ -29,6 +30,31 @@ def test_record_that_somebody_has_deleted_is_passed_over() -> None:
     assert stop.value.value == []
     taken = {change.encoded: change.deliveries for change in backlog.take(world.ns)}
     assert taken == {b"a": 5, b"b": 1}
+
+
+def test_owner_whose_server_was_replaced_reads_its_queue_from_the_beginning() -> None:
+    """The new one may have what was written and settled: as it was given out already, it is no news."""
+    world = World()
+    queues = Queues(1, Backlog(delay_ns=0, batch=10, attempts=3, chance=lambda: 0.0))
+
+    def fetch(identity: int, records: list[Any]) -> bytes:
+        steps = queues.fetch(world.tier)
+        ((_, [command]),) = next(steps)
+        with pytest.raises(StopIteration):
+            steps.send([Reply([[1, 1, 0, records, [1] * len(records)]], identity)])
+        return bytes(command[-1])
+
+    record = [[b"1-0", [b"k", b"a", b"e", b"x"]]]
+    assert fetch(IDENTITY, record) == b"0"
+    assert fetch(IDENTITY, []) == b"1-0"  # and now everything is known that was given out before
+    assert fetch(IDENTITY, []) == b">"
+    assert fetch(0, []) == b">"  # by a server that does not say who it is
+    assert queues.owns(world.tier, 0)
+    queues.backlog.settle(queues.backlog.take(world.ns))
+    assert fetch(IDENTITY + 1, []) == b">"
+    assert not queues.owns(world.tier, 0)
+    assert fetch(IDENTITY + 1, record) == b"0"
+    assert [change.encoded for change in queues.backlog.take(world.ns)] == [b"a"]
 
 
 class Answering:
@@ -67,3 +93,20 @@ def sealed(world: World, key: str) -> bytes:
     """An envelope of a value."""
     content = world.tier.codec.encode("value")
     return world.tier.codec.seal(content, wid=1, generation=GENERATION, ttl_ms=60_000, key=b"s" + key.encode())
+
+
+def test_bulk_write_that_waits_for_room_asks_less_and_less_often() -> None:
+    """Each pause is up to twice as long as the one before, to a tenth of a second, as for single keys."""
+    world = World()
+    room = Room(most=1, patience_ns=60_000_000_000, wake=lambda: None)
+    steps = write_many(world.tier, world.store, {"a": 1}, 60_000, (), queued(room))
+    request, pauses = next(steps), []
+    while len(pauses) < 12:
+        if isinstance(request, Await):
+            pauses.append(request.seconds)
+            request = steps.send(False)
+        else:
+            request = steps.send([Reply([b"3 %s 1" % hex_id(GENERATION)], IDENTITY)])
+    steps.close()
+    assert pauses[0] <= 0.0075
+    assert all(pause >= 0.05 for pause in pauses[6:])

@@ -58,8 +58,8 @@ class Journal:
     """
 
     __slots__ = (
-        "_buried", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit", "_over",
-        "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
+        "_buried", "_burier", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit",
+        "_over", "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -75,6 +75,7 @@ class Journal:
         self._ends: Mapping[int, int] | None = {}
         self._over: deque[int] = deque(maxlen=_EPOCHS)  # epochs that this process knows to be over
         self._buried: set[int] = set()  # epochs over by a new record, of which there are changes
+        self._burier: int | None = None  # the epoch that the newest of these records began
         self.newest: tuple[int, int] | None = None
         self.has_strayed = False
         self.forgotten = 0
@@ -152,6 +153,10 @@ class Journal:
         self._has_forked = self._has_forked or bool(ends) or self._epoch not in (None, epoch)
         self._epoch, self._ends = epoch, ends
         self.has_strayed = False
+        if ends is None:
+            self._burier = epoch
+        elif ends and epoch != self._burier and self._burier not in ends:
+            self._buried = set()  # a server that has not heard of that record: what it ended may be alive here
         changes, self._changes = self._changes, deque()
         buried: set[int] = set()
         for change in changes:

@@ -104,6 +104,7 @@ class Queues:
         self.lengths = [0] * lanes
         self._from = [b"0"] * lanes
         self._is_page_full = [False] * lanes
+        self._identities = [0] * lanes  # of who answered last
 
     def fetch(self, tier: Tier) -> Steps[list[ShardError]]:
         """Ask for what there is to do on every lane, and keep what is owned. Returns what failed."""
@@ -116,9 +117,21 @@ class Queues:
             if errors:  # perhaps of records that have been given out, to nobody
                 failed.append(errors[0])
                 self.lose(tier, lane)
+            elif self._is_replaced(tier, lane, reply.identity):
+                self.lose(tier, lane)
+                self.lengths[lane] = int(reply.values[0][1])
             else:
                 self._take(tier, lane, reply.values[0], now_ns)
         return failed
+
+    def _is_replaced(self, tier: Tier, lane: int, identity: int) -> bool:
+        """Whether another server has taken over with a queue of this process's: as it had been some time ago, perhaps.
+
+        Then records are in it that this process has settled, and nobody gives them to him unless he begins anew.
+        """
+        known = self._identities[lane]
+        self._identities[lane] = identity or known  # 0: it does not say who it is
+        return lane in tier.queues and identity not in (0, known)
 
     def _command(self, tier: Tier, lane: int) -> Any:
         names = tier.names[lane]

@@ -21,7 +21,7 @@ from .replies import FULL, STORED
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
-from .ways import DIRECT, Way, wait_for_room
+from .ways import DIRECT, ROOM_FIRST_S, Way, wait_for_room
 from .writing import set_commands
 
 #: Limits of a chunk: keys and bytes. A message carries at most 64 KB of keys.
@@ -51,6 +51,7 @@ class _Chunk:
     ttl_ms: int = 0
     life: Life = _NO_LIFE
     full_since_ns: int = 0
+    pause_s: float = ROOM_FIRST_S
 
 
 @confirmed
@@ -161,7 +162,9 @@ def _write_round(
         elif heard.status == FULL and way.room is not None:
             chunk.full_since_ns = chunk.full_since_ns or tier.clock()
             try:
-                yield from wait_for_room(tier, chunk.shard, way.room, heard.length, chunk.full_since_ns)
+                chunk.pause_s = yield from wait_for_room(
+                    tier, chunk.shard, way.room, heard.length, chunk.full_since_ns, chunk.pause_s
+                )
                 again.append(chunk)
             except BacklogFullError as error:  # nothing was done, so nothing is owed
                 outcome.fail(chunk, error)

@@ -14,7 +14,7 @@ from .steps import Await, Steps
 from .tier import Tier, new_id
 
 #: Pauses of who waits for room in a queue: the first and the longest, in seconds.
-_FIRST_S: Final = 0.005
+ROOM_FIRST_S: Final = 0.005
 _LONGEST_S: Final = 0.1
 
 
@@ -82,7 +82,7 @@ def put(tier: Tier, lane: int, commands: Sequence[Command], way: Way) -> Steps[t
         ShardError: Of the first command that failed.
         BacklogFullError: There was no room all the time.
     """
-    since_ns, pause_s = tier.clock(), _FIRST_S
+    since_ns, pause_s = tier.clock(), ROOM_FIRST_S
     while True:
         reply = answer((yield [Exchange(lane, commands)])[0])
         heard = tier.said(lane, reply.values[-1])
@@ -93,9 +93,7 @@ def put(tier: Tier, lane: int, commands: Sequence[Command], way: Way) -> Steps[t
         pause_s = yield from wait_for_room(tier, lane, way.room, heard.length, since_ns, pause_s)
 
 
-def wait_for_room(
-    tier: Tier, lane: int, room: Room, length: int, since_ns: int, pause_s: float = _FIRST_S
-) -> Steps[float]:
+def wait_for_room(tier: Tier, lane: int, room: Room, length: int, since_ns: int, pause_s: float) -> Steps[float]:
     """Wait a little. Returns how long to wait the next time.
 
     Raises:

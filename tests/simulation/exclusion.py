@@ -1,0 +1,85 @@
+"""Of all verbs that decide by the data, one at a time has a key's lock, from before it reads until it has written.
+
+Who is too late may go on: a lock ends by its time, with the primary that gave it, and where memory is short. What is
+promised is that no server gives a lock away that is in force, and that nobody lets go of it before he has written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from simulation.history import NAMES
+from simulation.written import Written
+
+if TYPE_CHECKING:
+    from simulation.server import Server
+    from simulation.world import World
+
+_LOCK: Final = NAMES.lock_prefix
+
+
+class Lock(NamedTuple):
+    """What stands in a server about a lock: whose it is, and until which millisecond."""
+
+    token: bytes
+    end_ms: int
+
+
+class Exclusion(Written):
+    """The part of the checker that knows of locks."""
+
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks: dict[tuple[Server, bytes], Lock] = {}
+        self._decided: dict[str, list[tuple[int, Server]]] = {}
+
+    # What the whole checker has.
+    def fail(self, rule: str, text: str) -> None:
+        raise NotImplementedError
+
+    def count(self, rule: str) -> None:
+        raise NotImplementedError
+
+    def lock_changed(self, server: Server, name: bytes) -> None:
+        """Something that is no value, lease or record has changed in a server; perhaps a lock."""
+        if not name.startswith(_LOCK):
+            self.queue_changed(server, name)
+            return
+        database, cause = server.database, server.cause
+        mark, before = database.data.get(name), self._locks.pop((server, name), None)
+        in_force = before is not None and before.end_ms > database.now_ms
+        if mark is None:
+            if in_force and before == getattr(cause, "lock", (None, None))[1]:
+                cause.lock = None
+            return
+        lock = Lock(mark[1:], database.expires.get(name, 0))
+        self._locks[server, name] = lock
+        self.count("I6")
+        if before is not None and before.token == lock.token:
+            if cause is not None and getattr(cause, "lock", None) == (server, before):
+                cause.lock = (server, lock)
+            return  # asked for by others, or given for longer
+        if in_force:
+            self.fail("I6", f"{server.name} gives the lock {name!r} to {cause} although it is in force")
+        if mark[:1] == b"L" and hasattr(cause, "lock"):  # or it is one of a replaced primary's, that somebody waits for
+            cause.lock = (server, lock)
+
+    def holds(self, server: Server, name: bytes, lock: Lock) -> bool:
+        """Whether this lock is in force now."""
+        there = self._locks.get((server, name))
+        return there is not None and there.token == lock.token and there.end_ms > server.database.now_ms
+
+    def decides(self, running: Any, key: str, server: Server, read: int | None, version: int) -> None:
+        """Who has the lock has read a version of the source, and makes it another one: no verb has come in between.
+
+        Args:
+            read: The version; None, if it was not the source that was read.
+        """
+        decided = self._decided.setdefault(key, [])
+        self.count("I13")
+        for other, where in decided if read is not None else ():
+            if where is server and read is not None and read < other:
+                self.fail("I13", f"{running} has read version {read} of {key}, and another verb has made it {other}")
+        decided.append((version, server))
