@@ -128,7 +128,7 @@ def test_rights_that_scan_and_replicas_need_beside_are_documented(
         lambda: primary.cli("INFO", "replication").get("slave0", {}).get("state") == "online", 20, what="a replica"
     )
     primary.cli("ACL", "SETUSER", *documented(page))
-    options = {"username": "nc", "password": "secret", "max_staleness": 0.4}
+    options = {"username": "nc", "password": "secret", "max_staleness": 0.4, "timeout": 5}
     more = re.findall(r'`ack="replica"` needs `(\S+)` as well, and `scan\(\)` `(\S+)`', (DOCS / page).read_text())
     with nearcache.open(primary.url, **options) as cache, nearcache.open(primary.url, ack="replica", **options) as sure:
         cache["a"] = 1
