@@ -42,8 +42,8 @@ PORTABLE = (
 )  # fmt: skip
 #: Unit tests that import what the extra `test-values` brings.
 NEEDS_PACKAGES = (
-    "test_codec_compression.py", "test_codec_kinds.py", "test_codec_schema_foreign.py", "test_codec_sealed.py",
-    "test_codec_vectors.py", "test_decoder_fuzz.py",
+    "test_codec_compression.py", "test_codec_graphs.py", "test_codec_kinds.py", "test_codec_schema_foreign.py",
+    "test_codec_sealed.py", "test_codec_vectors.py", "test_decoder_fuzz.py",
 )  # fmt: skip
 TIME_LIMIT_S = 1500
 RUNNING: list[subprocess.Popen[bytes]] = []
