@@ -213,7 +213,7 @@ cdef extern from "nearcache/core.h" nogil:
     void core_settle(core_t *core)
     void core_touch(core_t *core, uint32_t ref)
     void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
-    bint core_is_sparse(const core_t *core)
+    bint core_is_untended(const core_t *core, int64_t now_ns)
     bint core_give_back(core_t *core)
     void core_take_out(core_t *core, uint32_t ref, int is_evicted)
     void core_ask(const core_t *core, uint32_t ref)

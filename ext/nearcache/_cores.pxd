@@ -21,7 +21,7 @@ from nearcache._core cimport (
     core_expire_until,
     core_give_back,
     core_init,
-    core_is_sparse,
+    core_is_untended,
     core_memory,
     core_settle,
     core_t,
@@ -360,18 +360,19 @@ cdef inline uint32_t sweep_all(const cores_t *cores, object most) except? 0xffff
 
 
 cdef inline bint tend_all(const cores_t *cores) noexcept:
-    """Do in each core a little of what is otherwise done along with writing. Returns whether more memory may be given
-    back."""
+    """Do in each core a little of what is otherwise done along with writing. Returns whether there is more."""
     cdef graveyard_t yard
     cdef core_t *core
     cdef uint32_t i
+    cdef int64_t now_ns
     cdef bint more = 0
     for i in range(cores.count):
         core = &cores.core[i]
         graveyard_init(&yard)
         core_lock(core)
-        core_tend(core, clock_now(&core.source), &yard)
-        more = more or core_is_sparse(core)
+        now_ns = clock_now(&core.source)
+        core_tend(core, now_ns, &yard)
+        more = more or core_is_untended(core, now_ns)
         core_unlock(core)
         bury(core, &yard)
     return more

@@ -651,7 +651,7 @@ cdef class Store:
     def tend(self):
         """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back.
 
-        Returns whether more memory may be given back.
+        Returns whether there is more of it, for who goes on.
         """
         return tend_all(&self.cores)
 

@@ -154,6 +154,20 @@ def test_tend_says_whether_there_is_more_to_give_back() -> None:
     store.check_invariants()
 
 
+def test_tend_behind_timers_that_were_left_says_that_there_is_more() -> None:
+    """An entry whose time is over goes before the next heartbeat, however many timers of deleted ones come first."""
+    store: Store[int, None] = local_store(None)
+    for key in range(3_000):
+        store.put(key, None, 10)
+    for key in range(2_900):
+        del store[key]
+    store.set_clock(10**9)
+    while store.tend():
+        store.check_invariants()
+    assert len(store) == 0
+    assert not store.tend()
+
+
 def test_sweep_of_an_empty_store_finds_nothing() -> None:
     """No table, no work."""
     assert local_store().sweep(10) == 0

@@ -425,6 +425,13 @@ static inline void core_tend(core_t *core, int64_t now_ns, graveyard_t *yard)
     core_shrink(core);
 }
 
+/* After that: is it worth going on at once? What the wheel has found so far does not tell, for it may have been timers that
+ * were left behind. */
+static inline int core_is_untended(const core_t *core, int64_t now_ns)
+{
+    return core_is_sparse(core) || wheel_is_behind(&core->wheel, now_ns);
+}
+
 /* Go on with moving alone, for who has just removed much. Returns whether more of the table may be given back. */
 static inline int core_give_back(core_t *core)
 {

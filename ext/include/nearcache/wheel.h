@@ -236,6 +236,12 @@ static inline int wheel_is_due(wheel_t *w, int64_t now_ns)
     return w->timers != NULL && now >= w->next && wheel_look_ahead(w, now);
 }
 
+/* After a walk at this instant: has it ended before its time, for want of steps? */
+static inline int wheel_is_behind(const wheel_t *w, int64_t now_ns)
+{
+    return w->timers != NULL && w->unit < wheel_unit_of(now_ns);
+}
+
 /* One walk over what may have expired. */
 typedef struct {
     uint32_t steps;  /* timers that may still be looked at */

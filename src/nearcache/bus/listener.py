@@ -389,16 +389,15 @@ class Listener:
     def _tend(self) -> None:
         """As often as there is a heartbeat, reclaim what has expired in L1: reading alone does not.
 
-        A little at a time, because the interpreter's other threads wait meanwhile; soon again if there was much.
+        A little at a time, because the interpreter's other threads wait meanwhile; soon again if there is more.
         """
         store, now_ns = self._store(), self._clock()
         if store is None or now_ns < self._tend_ns:
             return
-        held, has_much = len(store), False
+        has_more = False
         for _ in range(_TENDS):
-            has_much = store.tend()
-        has_much = has_much or held - len(store) >= _TENDS
-        self._tend_ns = now_ns + (_TEND_SOON_NS if has_much else self._tend_every_ns)
+            has_more = store.tend()
+        self._tend_ns = now_ns + (_TEND_SOON_NS if has_more else self._tend_every_ns)
 
     # -- sending and receiving
 
