@@ -41,6 +41,7 @@ FOUND: Final = {
     100_001_347: "a replaced primary that had lost its record began an epoch of its own, and took a payment for good",
     120_002_496: "what was written through was stored over a later one whose hold a failover had lost",
     100_001_220: "a lost record was not told again where the thread that is to do so was about something else",
+    400_002_132: "after an owed clear was paid, a value from before it was read until the message came",
 }
 
 #: Seed -> what the simulation itself took for a broken promise.

@@ -42,6 +42,22 @@ def test_payment_to_a_replaced_primary_is_made_once_and_left_to_the_next_heartbe
     assert tier.journals[0].is_owed(encode_key("k"))
 
 
+def test_clear_that_was_owed_and_is_paid_leaves_the_generation_to_be_asked_for(tier: Tier) -> None:
+    """Its message may come after the reply, and a heartbeat's answer may be older still: both say what was before."""
+    store: Store[Any, Any] = Store(10, lanes=1 + DERIVED)
+    tier.forked(0, OLD, {})
+    tier.owe_clear(0)
+    steps = pay(tier, 0)
+    next(steps)
+    tier.lanes[0].heartbeat_sent(900)
+    with pytest.raises(StopIteration) as end:
+        steps.send([Reply([[1, b"%016x" % CURRENT, b"%016x" % OLD, b"6"]], HERE)])
+    assert end.value.value is True
+    tier.lanes[0].heartbeat_reply([b"%016x" % OLD, b"5", b"%016x" % 0x55, b"%016x" % CLEARED, b"1", None])
+    (exchange,) = next(read(tier, store, "k"))
+    assert len(exchange.commands) == 3
+
+
 @pytest.mark.parametrize(("identity", "asks"), [(HERE, False), (THERE, True)])
 def test_generation_of_the_server_that_is_heard_says_nothing_of_another(tier: Tier, identity: int, asks: bool) -> None:
     """Values of another server are judged by the generation there: it may have been cleared, by this process too."""

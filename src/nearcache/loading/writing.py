@@ -288,10 +288,10 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
     """Make the invalidations that are owed on a lane. Returns whether nothing is owed any more."""
     while (debt := tier.due(lane)) is not None:
         wid = new_id()
-        exchange = (
-            tier.clear_exchange(lane, wid) if debt.keys is None else tier.invalidate_exchange(lane, debt.keys, wid)
-        )
-        reply = (yield [exchange])[0]
+        if debt.keys is None:
+            reply = yield from _clear_again(tier, lane, wid)
+        else:
+            reply = (yield [tier.invalidate_exchange(lane, debt.keys, wid)])[0]
         if errors_in(reply):
             return False
         # A payment is a change like others: a failover may lose it too.
@@ -302,3 +302,13 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
             return False
         tier.count(repaid=1 if debt.keys is None else len(debt.keys))
     return True
+
+
+def _clear_again(tier: Tier, lane: int, wid: int) -> Steps[Any]:
+    """Pay for a clear. Readers ask for the generation until the lane tells: the message may come after the reply."""
+    tier.lanes[lane].expect_clear(wid)
+    try:
+        return (yield [tier.clear_exchange(lane, wid)])[0]
+    finally:
+        tier.lanes[lane].stated_generation = None
+        tier.lanes[lane].cleared(wid, tier.clock())
