@@ -29,8 +29,6 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     # With PyObject * instead of object, for Cython would count references that are only borrowed here.
-    ctypedef struct PyASCIIObject:
-        Py_hash_t hash
     bint is_text "PyUnicode_CheckExact"(PyObject *obj) noexcept
     bint is_data "PyBytes_CheckExact"(PyObject *obj) noexcept
     bint is_int "PyLong_CheckExact"(PyObject *obj) noexcept
@@ -52,6 +50,8 @@ cdef extern from *:
     #if PY_VERSION_HEX < 0x030B0000
     #include "longintrepr.h"
     #endif
+    /* A str's hash, or -1. Another thread may be storing it, where threads run at the same time. */
+    #define text_hash(obj) __atomic_load_n(&((PyASCIIObject *)(obj))->hash, __ATOMIC_RELAXED)
     /* The value of an int of one or two digits, as every number from 1 to 2**60 is on all usual builds, and its hash,
      * which is the same; -1: it is another, and has to be asked. */
     static inline int64_t plain_value(PyObject *obj) {
@@ -69,6 +69,7 @@ cdef extern from *:
         return size == 2 ? (int64_t)digits[0] | (int64_t)digits[1] << PyLong_SHIFT : -1;
     }
     """
+    Py_hash_t text_hash(PyObject *obj) noexcept
     int64_t plain_value(PyObject *obj) noexcept
 
 
@@ -94,7 +95,7 @@ cdef extern from *:
 cdef inline int64_t known_hash(PyObject *key) noexcept:
     """The key's hash, if it can be had without a call: of a str that was hashed before, or of most ints; else -1."""
     if likely(is_text(key)):
-        return (<PyASCIIObject *>key).hash
+        return text_hash(key)
     return plain_value(key) if is_int(key) else -1
 
 

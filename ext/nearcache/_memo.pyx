@@ -61,7 +61,7 @@ from nearcache._holding cimport (
 )
 from nearcache._local cimport bound, hit_at, hit_fast, read
 from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport PyASCIIObject, find_same, hash_of, hold, is_int, is_text, likely, owned, unlikely
+from nearcache._lookup cimport find_same, hash_of, hold, is_int, is_text, likely, owned, text_hash, unlikely
 from nearcache._slots cimport (
     METHOD_FLAGS,
     PyType_Modified,
@@ -292,7 +292,7 @@ cdef inline uint32_t find_known(PyObject *obj, PyObject *const *args, size_t fla
     if unlikely(names != NULL or PyVectorcall_NARGS(flagged) != 1):
         return 0
     if likely(is_text(args[0])):
-        hash = (<PyASCIIObject *>args[0]).hash
+        hash = text_hash(args[0])
         if unlikely(hash == -1):
             return 0
     elif is_int(args[0]):
