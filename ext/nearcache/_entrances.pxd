@@ -189,11 +189,15 @@ cdef inline PyObject *get_farther(PyObject *obj, PyObject *const *args, Py_ssize
     cdef bint absent = False
     if likely(names == NULL and (count == 1 or count == 2) and (<Store>obj).keyfunc is None):
         default = args[1] if count == 2 else <PyObject *>None
-        hash = ask_hash(args[0])
-        if MOST_CORES == 1:
-            ref = find_same(&(<Store>obj).core.table, args[0], hash)
-            if likely(ref != 0):
-                return get_entry(obj, &(<Store>obj).core.table.slab[ref], default)
+        hash = known_hash(args[0])
+        if hash == -1:  # get_at_once has not tried it
+            hash = ask_hash(args[0])
+            if MOST_CORES == 1:
+                ref = find_same(&(<Store>obj).core.table, args[0], hash)
+                if likely(ref != 0):
+                    return get_entry(obj, &(<Store>obj).core.table.slab[ref], default)
+                if table_lacks(&(<Store>obj).core.table, table_tag(&(<Store>obj).core.table, hash)):
+                    return get_lacking(obj, args[0], default)
         value = hit_fast(core_at(<Store>obj, hash), args[0], hash, &absent)
         if likely(value != NULL):
             return value

@@ -41,6 +41,7 @@ from nearcache._core cimport (
     order_note,
     order_wants_settling,
     pending_overtake,
+    table_lacks,
     table_tag,
 )
 from nearcache._holding cimport bury
@@ -181,7 +182,7 @@ cdef enum:
 cdef inline int find_to_change(core_t *core, PyObject *key, int64_t hash, uint32_t *ref) except -1:
     """Find an entry for a local change, which overtakes the operations in flight on its key."""
     cdef uint32_t pending
-    ref[0] = find_fast(&core.table, key, hash)
+    ref[0] = 0 if table_lacks(&core.table, table_tag(&core.table, hash)) else find_fast(&core.table, key, hash)
     if unlikely(ref[0] == UNDECIDED or core.pending.count != 0):
         find_both(core, key, hash, ref, &pending)
         pending_overtake(&core.pending, pending)

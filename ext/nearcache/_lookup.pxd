@@ -13,7 +13,7 @@ from cpython.object cimport Py_EQ, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from nearcache._core cimport core_t, index_glance, table_lacks, table_next, table_t, table_tag
+from nearcache._core cimport core_t, index_glance, table_next, table_t, table_tag
 from nearcache._locking cimport core_lock, core_unlock
 
 
@@ -161,8 +161,6 @@ cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) no
     cdef uint64_t position = tag
     cdef uint32_t ref
     cdef verdict_t verdict
-    if table_lacks(t, tag):
-        return 0
     while True:
         ref = table_next(t, tag, &position)
         if unlikely(ref == 0):
