@@ -20,15 +20,31 @@ static uint32_t history_of(uint32_t age, uint32_t uses, uint32_t gap, uint32_t f
     return ((worth_clock(&worth) - age) & HISTORY_TIME) | gap << HISTORY_GAP | uses << HISTORY_USES | flags;
 }
 
+static float worth_of_one(uint32_t history, float newcomers)
+{
+    float found;
+
+    worth_of(&worth, &history, 1, newcomers, &found);
+    return found;
+}
+
+static uint64_t rank_of_one(uint32_t history, float newcomers)
+{
+    uint64_t found;
+
+    worth_ranks(&worth, &history, 1, newcomers, &found);
+    return found;
+}
+
 /* Ranks put histories in the order of their worths, and where these are the same the younger first. */
 static void check_order(uint32_t a, uint32_t b, float newcomers)
 {
-    float of_a = worth_of(&worth, a, newcomers);
-    float of_b = worth_of(&worth, b, newcomers);
+    float of_a = worth_of_one(a, newcomers);
+    float of_b = worth_of_one(b, newcomers);
     int comes_first = of_a < of_b || (!(of_b < of_a) && worth_age(&worth, a) < worth_age(&worth, b));
 
-    CHECK((worth_rank(&worth, a, newcomers) < worth_rank(&worth, b, newcomers)) == comes_first);
-    CHECK(worth_rank(&worth, a & ~(7u << HISTORY_USES), newcomers) == UINT64_MAX);
+    CHECK((rank_of_one(a, newcomers) < rank_of_one(b, newcomers)) == comes_first);
+    CHECK(rank_of_one(a & ~(7u << HISTORY_USES), newcomers) == UINT64_MAX);
 }
 
 static void check_numbers(void)
@@ -37,13 +53,13 @@ static void check_numbers(void)
         for (uint32_t gap = 0; gap < 128; gap++) {
             for (uint32_t i = 0; i < sizeof edges / sizeof *edges; i++) {
                 uint32_t old = history_of(edges[i], uses, gap, 0);
-                float of_old = worth_of(&worth, old, 0.3F);
-                float of_new = worth_of(&worth, old | HISTORY_NEW, 0.3F);
+                float of_old = worth_of_one(old, 0.3F);
+                float of_new = worth_of_one(old | HISTORY_NEW, 0.3F);
                 CHECK(worth_class(old) < WORTH_CLASSES && worth_age(&worth, old) == edges[i]);
                 CHECK(of_old >= 0.0F && of_old < 1e9F);
                 CHECK(of_new == of_old * 0.3F);
-                CHECK(worth_of(&worth, old, WORTH_LRU) == -(float)edges[i]);
-                CHECK(worth_rank(&worth, old, 0.3F) != UINT64_MAX);
+                CHECK(worth_of_one(old, WORTH_LRU) == -(float)edges[i]);
+                CHECK(rank_of_one(old, 0.3F) != UINT64_MAX);
                 check_order(old, history_of(edges[(i + 7) % (sizeof edges / sizeof *edges)], 1 + uses % 7, gap, 0), 0.3F);
                 check_order(old, history_of(edges[(i + 3) % (sizeof edges / sizeof *edges)], uses, gap, 0), WORTH_LRU);
             }
@@ -106,6 +122,29 @@ static void test_worth_of_any_history_is_a_number(void)
     }
 }
 
+/* Those that are ranked together get the ranks that they have by themselves. */
+static void test_ranks_do_not_depend_on_who_is_ranked_beside(void)
+{
+    static const float newcomers[] = {1.0F, 0.3F, WORTH_LRU};
+
+    begin(5000);
+    for (uint32_t n = 0; n < 100000; n++) {
+        uint32_t history[WORTH_LOT];
+        uint64_t rank[WORTH_LOT];
+        uint32_t count = 1 + random_below(WORTH_LOT);
+        for (uint32_t i = 0; i < count; i++) {
+            history[i] = history_of(random_below(1u << random_below(20)), random_below(8), random_below(128),
+                                    random_below(2) != 0 ? HISTORY_NEW : 0);
+        }
+        history[random_below(count)] = worth_learn(&worth, history[0], 0);
+        worth_refresh(&worth);
+        worth_ranks(&worth, history, count, newcomers[n % 3], rank);
+        for (uint32_t i = 0; i < count; i++) {
+            CHECK(rank[i] == rank_of_one(history[i], newcomers[n % 3]));
+        }
+    }
+}
+
 /* The clock is slower for a large cache, and never goes faster again. */
 static void test_clock_slows_down_with_size_and_stays_slow(void)
 {
@@ -130,9 +169,9 @@ static void test_certain_return_makes_worth_rise_until_it_is_due(void)
         worth_refresh(&worth);
     }
     gap = worth_log_gap(100);
-    young = worth_of(&worth, history_of(2, 3, gap, 0), 1.0F);
-    due = worth_of(&worth, history_of(90, 3, gap, 0), 1.0F);
-    over = worth_of(&worth, history_of(2000, 3, gap, 0), 1.0F);
+    young = worth_of_one(history_of(2, 3, gap, 0), 1.0F);
+    due = worth_of_one(history_of(90, 3, gap, 0), 1.0F);
+    over = worth_of_one(history_of(2000, 3, gap, 0), 1.0F);
     CHECK(due > young && due > over);
 }
 
@@ -141,6 +180,7 @@ int main(void)
     test_every_age_lies_within_its_bucket();
     test_histories_saturate();
     test_worth_of_any_history_is_a_number();
+    test_ranks_do_not_depend_on_who_is_ranked_beside();
     test_clock_slows_down_with_size_and_stays_slow();
     test_certain_return_makes_worth_rise_until_it_is_due();
     return check_done("test_worth");

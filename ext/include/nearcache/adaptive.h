@@ -14,7 +14,8 @@
  *
  * A hit writes one word of its entry's. No list is kept, so nothing is reordered: when somebody must go, 8 entries in two
  * groups of neighbours are looked at, the newest entry, and the best candidates that were spared the last time, for keeping
- * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001).
+ * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001). A group is four refs
+ * from a multiple of four on: four histories that lie in one line of memory, and are ranked together.
  *
  * Ghosts remember the histories of evicted keys, two per entry, in sets of eight as in a processor's cache. In large caches
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
@@ -29,16 +30,25 @@
 #include "table.h"
 
 enum {
-    ADAPTIVE_LOOKS = 8,
     ADAPTIVE_GROUP = 4,   /* neighbours looked at together */
+    ADAPTIVE_LOOKS = 2 * ADAPTIVE_GROUP,
     ADAPTIVE_POOL = 8,    /* the victim, and the runners-up for the next time */
     ADAPTIVE_WAYS = 8,    /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
     ADAPTIVE_LARGE = 1024 /* entries from which on one key in four teaches */
 };
 
+/* The best victims seen, in no order. */
 typedef struct {
-    uint32_t *history; /* parallel to the slab; no uses: not resident */
+    uint32_t ref[ADAPTIVE_POOL];     /* 0: nobody */
+    uint32_t history[ADAPTIVE_POOL]; /* with which they were ranked */
+    uint64_t rank[ADAPTIVE_POOL];
+    uint32_t last;                   /* which of them is the one to give up for a better one */
+    uint64_t worst;                  /* its rank */
+} choice_t;
+
+typedef struct {
+    uint32_t *history; /* parallel to the slab, in whole groups; no uses: not resident */
     uint32_t *ghosts;
     size_t history_bytes;
     size_t ghosts_bytes;
@@ -48,9 +58,7 @@ typedef struct {
     uint32_t count;
     uint32_t top;    /* no resident has a higher ref */
     uint32_t newest; /* 0: it has gone */
-    uint32_t pool[ADAPTIVE_POOL]; /* the best of the last choice; 0: none */
-    uint32_t pool_history[ADAPTIVE_POOL]; /* with which they were ranked; 0: with none */
-    uint64_t pool_rank[ADAPTIVE_POOL];
+    choice_t pool;   /* the runners-up of the last choice */
     uint32_t pool_clock; /* at which time, by what knowledge, and for which shadow they were ranked */
     uint32_t pool_version;
     uint32_t pool_followed;
@@ -64,7 +72,7 @@ typedef struct {
 static inline void adaptive_init(adaptive_t *p, uint32_t seed)
 {
     memset(p, 0, sizeof *p);
-    memset(p->pool_rank, 0xff, sizeof p->pool_rank);
+    p->pool_clock = UINT32_MAX; /* no clock's: nobody has been ranked */
     p->random = seed | 1u;
     p->shadows.followed = 1; /* a wrong start there costs little, and a thrashing cache cannot find out otherwise */
 }
@@ -83,8 +91,8 @@ static inline void adaptive_clear(adaptive_t *p)
     p->count = 0;
     p->top = 0;
     p->newest = 0;
-    memset(p->pool, 0, sizeof p->pool);
-    memset(p->pool_rank, 0xff, sizeof p->pool_rank);
+    memset(&p->pool, 0, sizeof p->pool);
+    p->pool_clock = UINT32_MAX;
     p->warm = 0;
 }
 
@@ -180,7 +188,7 @@ static inline int adaptive_reserve(adaptive_t *p, uint32_t capacity, uint32_t li
     }
     made = memory_new(bytes);
     if (made == NULL || memory_fit((void **)&p->history, &p->history_bytes,
-                                   ((size_t)capacity + 1) * sizeof(uint32_t)) < 0) {
+                                   ((size_t)(capacity | (ADAPTIVE_GROUP - 1u)) + 1) * sizeof(uint32_t)) < 0) {
         memory_free(made, bytes);
         return -1;
     }
@@ -211,9 +219,10 @@ static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
     uint32_t history = adaptive_recall(p, tag);
 
     history = teaches ? worth_learn(&p->worth, history, flags) : worth_use(&p->worth, history, flags);
-    while (p->top < ref) {
-        p->history[++p->top] = 0;
+    for (uint32_t i = (p->top | (ADAPTIVE_GROUP - 1u)) + 1u; i <= (ref | (ADAPTIVE_GROUP - 1u)); i++) {
+        p->history[i] = 0;
     }
+    p->top = p->top > ref ? p->top : ref;
     p->history[ref] = history;
     p->newest = ref;
     p->run = 0;
@@ -280,19 +289,11 @@ static inline void adaptive_relocate(adaptive_t *p, uint32_t from, uint32_t to)
     p->history[from] = 0;
     p->newest = p->newest == from ? to : p->newest;
     for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
-        p->pool[i] = p->pool[i] == from ? to : p->pool[i];
+        p->pool.ref[i] = p->pool.ref[i] == from ? to : p->pool.ref[i];
     }
 }
 
 /* -- choosing ----------------------------------------------------------------------------------------------- */
-
-/* The best victims seen in one choice, in no order. */
-typedef struct {
-    uint64_t rank[ADAPTIVE_POOL];
-    uint32_t ref[ADAPTIVE_POOL]; /* 0: none yet */
-    uint32_t last;  /* which of them is the one to give up for a better one */
-    uint64_t worst; /* its rank */
-} choice_t;
 
 static inline void choice_find_last(choice_t *choice)
 {
@@ -306,7 +307,7 @@ static inline void choice_find_last(choice_t *choice)
 }
 
 /* Few are better than the runners-up of all choices before, so this mostly ends at the first question. */
-static inline void choice_offer(choice_t *choice, uint32_t ref, uint64_t rank)
+static inline void choice_offer(choice_t *choice, uint32_t ref, uint32_t history, uint64_t rank)
 {
     uint32_t is_there = 0;
 
@@ -318,92 +319,96 @@ static inline void choice_offer(choice_t *choice, uint32_t ref, uint64_t rank)
     }
     if (!is_there) {
         choice->ref[choice->last] = ref;
+        choice->history[choice->last] = history;
         choice->rank[choice->last] = rank;
         choice_find_last(choice);
     }
 }
 
-static inline uint64_t adaptive_rank(const adaptive_t *p, uint32_t ref, uint32_t spared)
+static inline uint64_t adaptive_rank(const adaptive_t *p, uint32_t history)
 {
-    uint64_t rank = worth_rank(&p->worth, p->history[ref], shadow_shares[p->shadows.followed]);
-    return ref != spared ? rank : UINT64_MAX;
+    uint64_t rank;
+
+    worth_ranks(&p->worth, &history, 1, shadow_shares[p->shadows.followed], &rank);
+    return rank;
+}
+
+/* What is known of whoever may be chosen; 0 of all others. */
+static inline uint32_t adaptive_candidate(const adaptive_t *p, uint32_t ref, uint32_t spared)
+{
+    return ref != spared && ref <= p->top ? p->history[ref] : 0;
 }
 
 /* Begin with the runners-up of the last time. A rank lasts as long as a tick does, unless the entry is used. */
-static inline void adaptive_recall_pool(const adaptive_t *p, choice_t *choice, uint32_t spared)
+static inline void adaptive_recall_pool(adaptive_t *p, uint32_t spared)
 {
-    int is_same = p->pool_clock == worth_clock(&p->worth) && p->pool_version == p->worth.version &&
+    choice_t *pool = &p->pool;
+    uint32_t clock = worth_clock(&p->worth);
+    int is_same = p->pool_clock == clock && p->pool_version == p->worth.version &&
                   p->pool_followed == p->shadows.followed;
 
-    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
-        uint32_t ref = p->pool[i] <= p->top ? p->pool[i] : 0;
-        choice->ref[i] = ref;
-        choice->rank[i] = p->pool_rank[i];
-        if (!is_same || p->pool_history[i] != p->history[ref] || ref == spared) {
-            choice->rank[i] = adaptive_rank(p, ref, spared);
-        }
-    }
-    choice_find_last(choice);
-}
-
-/* Keep the candidates for the next time. */
-static inline void adaptive_keep_pool(adaptive_t *p, const choice_t *choice, uint32_t spared)
-{
-    p->pool_clock = worth_clock(&p->worth);
+    p->pool_clock = clock;
     p->pool_version = p->worth.version;
     p->pool_followed = p->shadows.followed;
-    memcpy(p->pool, choice->ref, sizeof p->pool);
-    memcpy(p->pool_rank, choice->rank, sizeof p->pool_rank);
     for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
-        p->pool_history[i] = choice->ref[i] != spared ? p->history[choice->ref[i]] : 0;
+        uint32_t history = adaptive_candidate(p, pool->ref[i], spared);
+        if (!is_same || pool->history[i] != history) {
+            pool->history[i] = history;
+            pool->rank[i] = adaptive_rank(p, history);
+        }
     }
+    choice_find_last(pool);
 }
 
-/* Choose where to look: two groups of neighbours, and the newest. */
-static inline void adaptive_look(adaptive_t *p, uint32_t look[ADAPTIVE_LOOKS + 1])
+/* Offer whoever is in two groups of neighbours, and the newest. All are ranked before any are compared, so that the memory of
+ * all is waited for at once. Returns where to go on looking. */
+static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared)
 {
-    uint32_t at = 0;
+    uint32_t groups = p->top / ADAPTIVE_GROUP + 1u;
+    uint32_t first = (groups > 2u ? shadow_below(&p->random, groups) : 0) * ADAPTIVE_GROUP;
+    uint32_t second = (groups > 2u ? shadow_below(&p->random, groups) : groups - 1u) * ADAPTIVE_GROUP;
+    uint32_t newest = adaptive_candidate(p, p->newest, spared);
+    uint32_t history[ADAPTIVE_LOOKS];
+    uint64_t rank[ADAPTIVE_LOOKS];
 
-    for (uint32_t i = 0; i < ADAPTIVE_LOOKS; i++, at++) {
-        if (i % ADAPTIVE_GROUP == 0 && p->count > ADAPTIVE_LOOKS) {
-            at = shadow_below(&p->random, p->top);
-        }
-        look[i] = 1u + (at < p->top ? at : at % p->top);
+    memcpy(history, p->history + first, sizeof history / 2);
+    memcpy(history + ADAPTIVE_GROUP, p->history + second, sizeof history / 2);
+    worth_ranks(&p->worth, history, ADAPTIVE_LOOKS, shadow_shares[p->shadows.followed], rank);
+    adaptive_recall_pool(p, spared);
+    choice_offer(&p->pool, p->newest, newest, adaptive_rank(p, newest));
+    for (uint32_t i = 0; i < ADAPTIVE_LOOKS; i++) {
+        uint32_t ref = (i < ADAPTIVE_GROUP ? first : second - ADAPTIVE_GROUP) + i;
+        choice_offer(&p->pool, ref, history[i], ref != spared ? rank[i] : UINT64_MAX);
     }
-    look[ADAPTIVE_LOOKS] = p->newest;
+    return second;
 }
 
 /* Who should go, `spared` excepted; 0 when there is nobody else. Where the slab is sparse more of it is looked at, until
- * somebody is found. All are ranked before any are compared, so that the memory of all is waited for at once. */
+ * somebody is found. */
 static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
 {
-    choice_t choice;
-    uint32_t look[ADAPTIVE_LOOKS + 1];
-    uint64_t rank[ADAPTIVE_LOOKS + 1];
+    choice_t *pool = &p->pool;
     uint32_t best = 0;
+    uint32_t ref, victim;
 
     if (p->count <= (spared != 0)) {
         return 0;
     }
     worth_refresh(&p->worth);
-    adaptive_look(p, look);
-    for (uint32_t i = 0; i <= ADAPTIVE_LOOKS; i++) {
-        rank[i] = adaptive_rank(p, look[i], spared);
-    }
-    adaptive_recall_pool(p, &choice, spared);
-    for (uint32_t i = ADAPTIVE_LOOKS + 1; i-- > 0;) {
-        choice_offer(&choice, look[i], rank[i]);
-    }
+    ref = adaptive_look(p, spared);
     for (uint32_t i = 1; i < ADAPTIVE_POOL; i++) {
-        best = choice.rank[i] < choice.rank[best] ? i : best;
+        best = pool->rank[i] < pool->rank[best] ? i : best;
     }
-    for (uint32_t ref = look[ADAPTIVE_LOOKS - 1]; choice.rank[best] == UINT64_MAX;) {
+    victim = pool->ref[best];
+    for (uint64_t rank = pool->rank[best]; rank == UINT64_MAX;) {
         ref = ref < p->top ? ref + 1u : 1u;
-        choice.ref[best] = ref;
-        choice.rank[best] = adaptive_rank(p, ref, spared);
+        victim = ref;
+        rank = adaptive_rank(p, adaptive_candidate(p, ref, spared));
     }
-    adaptive_keep_pool(p, &choice, spared);
-    return choice.ref[best];
+    pool->ref[best] = 0;
+    pool->history[best] = 0;
+    pool->rank[best] = UINT64_MAX;
+    return victim;
 }
 
 static inline void adaptive_evict(adaptive_t *p, uint32_t ref, uint32_t tag)

@@ -16,7 +16,7 @@
 
 enum {
     SHADOW_ENTRIES = 64,
-    SHADOW_LOOKS = 16, /* candidates for each eviction */
+    SHADOW_LOOKS = 8, /* candidates for each eviction */
     SHADOW_COUNT = 3,
     SHADOW_MEMORY = 8 /* how long hits count, in fillings of a shadow */
 };
@@ -93,20 +93,24 @@ static inline void shadow_unlink(shadow_t *s, uint32_t i)
     *at = s->next[i];
 }
 
-/* The least worth of some neighbours, from a random one on. */
+/* The least worth of some neighbours, from a random one on; in a small shadow some are looked at twice. */
 static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float share, uint32_t *random)
 {
-    uint32_t first = shadow_below(random, s->count);
-    uint32_t victim = first;
-    uint64_t least = worth_rank(w, s->history[first], share);
+    uint32_t at = shadow_below(random, s->count);
+    uint32_t look[SHADOW_LOOKS], history[SHADOW_LOOKS];
+    uint64_t rank[SHADOW_LOOKS];
+    uint32_t victim = 0;
 
-    for (uint32_t n = 1; n < SHADOW_LOOKS && n < s->count; n++) {
-        uint32_t i = first + n < s->count ? first + n : first + n - s->count;
-        uint64_t rank = worth_rank(w, s->history[i], share);
-        victim = rank < least ? i : victim;
-        least = rank < least ? rank : least;
+    for (uint32_t i = 0; i < SHADOW_LOOKS; i++) {
+        look[i] = at;
+        history[i] = s->history[at];
+        at = at + 1u < s->count ? at + 1u : 0;
     }
-    return victim;
+    worth_ranks(w, history, SHADOW_LOOKS, share, rank);
+    for (uint32_t i = 1; i < SHADOW_LOOKS; i++) {
+        victim = rank[i] < rank[victim] ? i : victim;
+    }
+    return look[victim];
 }
 
 /* A key is used: does this shadow hold it? It does from now on. */

@@ -31,7 +31,8 @@ enum {
     WORTH_AGES = 40,
     WORTH_GAPS = 16,
     WORTH_LEVELS = 3,
-    WORTH_CLASSES = 1 + WORTH_GAPS * WORTH_LEVELS
+    WORTH_CLASSES = 1 + WORTH_GAPS * WORTH_LEVELS,
+    WORTH_LOT = 8 /* entries that are ranked at once, at most */
 };
 
 #define WORTH_DOUBT 0.3F /* share of the belief that no data wash out */
@@ -257,42 +258,56 @@ static inline uint32_t worth_learn(worth_t *w, uint32_t history, uint32_t flags)
     return history;
 }
 
-/* What an entry is worth now; of a newcomer, that share of it. Between the middles of buckets a straight line, lest ties be
- * broken by chance. Without branches but the first, for what is in a history is unpredictable; a float has an age's octave
- * for its exponent, and then the half of it. */
-static inline float worth_of(const worth_t *w, uint32_t history, float newcomers)
+/* What entries are worth now, so many at once (WORTH_LOT at most); of newcomers, that share
+ * of it. Between the middles of buckets a straight line,
+ * lest ties be broken by chance. Nothing branches on what is in a history, for that is unpredictable, and in the loops without
+ * a table compilers work on four at a time. A float has an age's octave for its exponent, and then the half of it. */
+static inline void worth_of(const worth_t *w, const uint32_t *history, uint32_t count, float newcomers, float *worth)
 {
-    const float share[2] = {1.0F, newcomers};
-    uint32_t age = worth_age(w, history);
-    float number = (float)(int32_t)(age | 2u);
-    const float *v = w->worth[worth_class(history)];
-    const float *from;
-    uint32_t bits, b;
-    float x;
+    int32_t place[WORTH_LOT]; /* in buckets from the middle of the first one on; 22 bits are the fraction */
+    float from[WORTH_LOT], to[WORTH_LOT];
+    uint32_t clock = worth_clock(w);
 
     if (newcomers < 0.0F) {
-        return -(float)(int32_t)age;
+        for (uint32_t i = 0; i < count; i++) {
+            worth[i] = -(float)(int32_t)((clock - history[i]) & HISTORY_TIME);
+        }
+        return;
     }
-    memcpy(&bits, &number, sizeof bits);
-    b = (bits >> 22) - (2u * 127u - 1u); /* the bucket */
-    b = b < WORTH_AGES - 2u ? b : WORTH_AGES - 2u;
-    v += age < 2u ? age : b;
-    bits = age < 2u ? 0x200000u : bits & 0x3fffffu; /* of the way through the bucket; so much is its middle */
-    from = v - (bits < 0x200000u);
-    x = (float)(int32_t)bits * (1.0F / 4194304.0F) - 0.5F;
-    return (*v + (from[1] - from[0]) * x) * share[(history & HISTORY_NEW) != 0];
+    for (uint32_t i = 0; i < count; i++) {
+        float age = (float)(int32_t)((clock - history[i]) & HISTORY_TIME);
+        int32_t bits;
+        memcpy(&bits, &age, sizeof bits);
+        bits -= ((2 * 127 - 1) << 22) + (1 << 21);
+        place[i] = bits > 0 ? bits : 0;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const float *middle = w->worth[worth_class(history[i])] + (place[i] >> 22);
+        from[i] = middle[0];
+        to[i] = middle[1];
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        float way = (float)(place[i] & 0x3fffff) * (1.0F / 4194304.0F);
+        worth[i] = (from[i] + (to[i] - from[i]) * way) * ((history[i] & HISTORY_NEW) != 0 ? newcomers : 1.0F);
+    }
 }
 
-/* The same as a number by which victims are put in order: who is worth less comes first, and of those that are worth the
- * same the younger (see the belief). The greatest one: not to be chosen. */
-static inline uint64_t worth_rank(const worth_t *w, uint32_t history, float newcomers)
+/* The same as numbers by which victims are put in order: who is worth less comes first, and of those that are worth the
+ * same the younger (see the belief). The greatest one: nobody is there. */
+static inline void worth_ranks(const worth_t *w, const uint32_t *history, uint32_t count, float newcomers, uint64_t *rank)
 {
-    float worth = worth_of(w, history, newcomers);
-    uint32_t bits;
+    float worth[WORTH_LOT];
+    uint32_t clock = worth_clock(w);
 
-    memcpy(&bits, &worth, sizeof bits);
-    bits ^= (uint32_t)((int32_t)bits >> 31) | 0x80000000u; /* numbers in the order of floats */
-    return history_uses(history) != 0 ? (uint64_t)bits << 32 | worth_age(w, history) : UINT64_MAX;
+    worth_of(w, history, count, newcomers, worth);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t nobody = history_uses(history[i]) == 0 ? UINT32_MAX : 0;
+        uint32_t age = (clock - history[i]) & HISTORY_TIME;
+        uint32_t bits;
+        memcpy(&bits, &worth[i], sizeof bits);
+        bits ^= (uint32_t)((int32_t)bits >> 31) | 0x80000000u; /* numbers in the order of floats */
+        rank[i] = (uint64_t)(bits | nobody) << 32 | age | nobody;
+    }
 }
 
 /* Set the clock for a cache of so many entries. What was learned on another clock is void. Returns by how many bits a tick
