@@ -57,6 +57,7 @@ class Change:
         due_ns: When it is to be written.
         attempts: How often that has failed.
         deliveries: To how many owners of the queue the record has been given.
+        is_urgent: Somebody waits until it has been written, so it does not wait for later ones.
     """
 
     lane: int
@@ -66,6 +67,7 @@ class Change:
     due_ns: int
     attempts: int = 0
     deliveries: int = 1
+    is_urgent: bool = False
 
     @property
     def id(self) -> bytes:
@@ -96,14 +98,12 @@ class Backlog:
         attempts: How often one is tried; ``None``: without an end.
         chance: Returns a random number, from 0 to below 1.
     Attributes:
-        is_hurried: Whether everything is due at once, but for what has failed.
     """
 
     delay_ns: int
     batch: int
     attempts: int | None
     chance: Callable[[], float]
-    is_hurried: bool = False
     counters: BacklogCounters = field(default_factory=BacklogCounters)
     _changes: dict[tuple[int, bytes], Change] = field(default_factory=dict)
 
@@ -164,13 +164,26 @@ class Backlog:
         for place in [place for place in self._changes if place[0] == lane]:
             del self._changes[place]
 
+    def hurry(self, lane: int, record: bytes) -> None:
+        """Somebody waits for what is in the lane's queue up to this record: it is due at once, unless it has failed."""
+        last = _order(record)
+        for change in self._changes.values():
+            if change.lane == lane and not change.is_urgent:
+                change.is_urgent = _order(change.ids[0]) <= last
+
     def wait_ns(self, now_ns: int) -> int | None:
         """Return in how long something is due; ``None`` if there is nothing."""
         return min((max(0, self._due_ns(change) - now_ns) for change in self._changes.values()), default=None)
 
     def _due_ns(self, change: Change) -> int:
-        return 0 if self.is_hurried and not change.attempts else change.due_ns
+        return 0 if change.is_urgent and not change.attempts else change.due_ns
 
     def _pause(self, change: Change, now_ns: int) -> None:
         longest_ns = min(LONGEST_PAUSE_NS, FIRST_PAUSE_NS << min(change.attempts, 20))
         change.due_ns = now_ns + longest_ns // 2 + int(longest_ns / 2 * self.chance())
+
+
+def _order(record: bytes) -> tuple[int, int]:
+    """The number by which records of a stream are in order."""
+    time_ms, _, number = record.partition(b"-")
+    return int(time_ms), int(number)

@@ -170,6 +170,21 @@ def test_queue_that_is_empty_has_no_owner(lane: Lane) -> None:
     assert not lane.client.exists(lane.prefix + b"o")
 
 
+def test_hurry_says_whether_something_waits_and_tells_the_owner_up_to_which_record(lane: Lane) -> None:
+    """Nothing is told where nothing waits, and no lane record is made for it."""
+    lane.client.delete(lane.prefix + b"L")
+    assert lane.run("hurry", [], b"0-1", more=[b"w"]) == 0
+    assert not lane.client.exists(lane.prefix + b"L")
+    put(lane, b"sa", b"sb")
+    assert lane.run("dequeue", [], A, 60_000, 100, 4_000_000, b">", more=[b"w", b"o"])[5] == b""
+    first, second = ids(lane)
+    assert lane.run("hurry", [], first, more=[b"w"]) == 1
+    assert lane.run("dequeue", [], A, 60_000, 100, 4_000_000, b">", more=[b"w", b"o"])[5] == first
+    lane.run("written", [b"sa"], wid(9), A, first, wid(1), first, more=[b"w", b"o"])
+    assert lane.run("hurry", [], first, more=[b"w"]) == 0
+    assert lane.run("hurry", [], second, more=[b"w"]) == 1
+
+
 def test_dequeue_stops_at_the_size_that_it_was_told(lane: Lane) -> None:
     """A reply has to fit into memory, and into the time of a call."""
     put(lane, b"sa", b"sb", b"sc")

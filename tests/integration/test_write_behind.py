@@ -145,6 +145,22 @@ def test_many_are_queued_and_written_in_batches(open_cache: Opener, database: Da
     assert max(len(written) for _, written in database.calls) == 40
 
 
+def test_flush_does_not_wait_for_the_delay_of_whichever_process_writes(open_cache: Opener, database: Database) -> None:
+    """It is told through Redis. A later change waits as ever."""
+    first = open_cache(write_delay=60)
+    first["a"] = 1
+    wait_until(lambda: first.stats().writing.owned == 1)
+    second = open_cache(write_delay=60)
+    second["b"] = 2
+    second.flush(20)
+    assert (database.rows, second.stats().writing.written) == ({"a": 1, "b": 2}, 0)
+    first["a"] = 3
+    wait_until(lambda: first.stats().writing.owned == 1)
+    assert database.rows == {"a": 1, "b": 2}
+    first.flush(20)
+    assert database.rows == {"a": 3, "b": 2}
+
+
 def test_large_values_and_odd_keys_are_written_as_they_are(open_cache: Opener, database: Database) -> None:
     """Through the queue and back: bytes, tuples, numbers, a megabyte, under encryption."""
     cache = open_cache(encryption_keys=b"k" * 32, isolation="copy")

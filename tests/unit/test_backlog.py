@@ -119,13 +119,26 @@ def test_hurry_ends_delays_but_no_pauses() -> None:
     """Who flushes wants everything now; what fails is not to be tried without a pause."""
     waiting = backlog(delay=100, attempts=None)
     waiting.add(0, b"a", b"1-0", b"v", 0)
-    waiting.is_hurried = True
+    waiting.hurry(0, b"1-0")
     (change,) = waiting.take(1)
     waiting.fail(change, 1)
     assert waiting.take(2) == []
-    waiting.is_hurried = False
-    waiting.add(0, b"b", b"2-0", b"v", 2)
-    assert waiting.take(3) == []
+
+
+def test_hurry_is_for_what_was_there_up_to_a_record_of_a_lane() -> None:
+    """In the order of numbers; a change that has been overtaken by a later one was there."""
+    waiting = backlog(delay=100)
+    waiting.add(0, b"a", b"9-9", b"v", 0)
+    waiting.add(0, b"b", b"9-10", b"v", 0)
+    waiting.add(0, b"c", b"10-0", b"v", 0)
+    waiting.add(1, b"a", b"1-0", b"v", 0)
+    waiting.add(0, b"b", b"11-0", b"later", 0)
+    waiting.hurry(0, b"9-10")
+    assert [(change.lane, change.encoded, change.envelope) for change in waiting.take(1)] == [
+        (0, b"a", b"v"), (0, b"b", b"later"),
+    ]  # fmt: skip
+    waiting.hurry(0, b"9-8")
+    assert len(waiting.take(1)) == 2
 
 
 def test_record_that_was_given_out_far_too_often_is_hopeless_unless_tries_have_no_end() -> None:

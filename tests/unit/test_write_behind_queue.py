@@ -26,7 +26,7 @@ def test_record_that_somebody_has_deleted_is_passed_over() -> None:
     steps = queues.fetch(world.tier)
     next(steps)
     with pytest.raises(StopIteration) as stop:
-        steps.send([Reply([[1, 3, 0, records, [5]]], IDENTITY)])
+        steps.send([Reply([[1, 3, 0, records, [5], b""]], IDENTITY)])
     assert stop.value.value == []
     taken = {change.encoded: change.deliveries for change in backlog.take(world.ns)}
     assert taken == {b"a": 5, b"b": 1}
@@ -41,7 +41,7 @@ def test_owner_whose_server_was_replaced_reads_its_queue_from_the_beginning() ->
         steps = queues.fetch(world.tier)
         ((_, [command]),) = next(steps)
         with pytest.raises(StopIteration):
-            steps.send([Reply([[1, 1, 0, records, [1] * len(records)]], identity)])
+            steps.send([Reply([[1, 1, 0, records, [1] * len(records), b""]], identity)])
         return bytes(command[-1])
 
     record = [[b"1-0", [b"k", b"a", b"e", b"x"]]]
@@ -80,12 +80,11 @@ def test_queue_found_to_be_anothers_in_the_middle_of_a_batch_nothing_more_of_it_
     given = {b"sa": sealed(world, "a"), b"sb": sealed(world, "b"), b"sc": b"", b"sd": b""}
     records = [[b"%d-0" % place, [b"k", key, b"e", env]] for place, (key, env) in enumerate(given.items(), 1)]
     lost = [0, hex_id(GENERATION)]
-    runner: Any = Answering(dequeue=[1, 4, 1, records, [1, 1, 1, 1]], written=lost)
+    runner: Any = Answering(dequeue=[1, 4, 1, records, [1, 1, 1, 1], b"4-0"], written=lost)
     scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
-    with scribe.hurried():
-        scribe._turn()
-        runner._answers["dequeue"] = [1, 4, 0, [], []]
-        scribe._turn()
+    scribe._turn()
+    runner._answers["dequeue"] = [1, 4, 0, [], [], b"4-0"]
+    scribe._turn()
     assert called == [["a", "b"]]
 
 

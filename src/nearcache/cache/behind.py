@@ -84,8 +84,6 @@ class Scribe:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_idle = self._is_noted = False
-        self._hurry = 0
-        self._hurrying = threading.Lock()
 
     # -- life
 
@@ -117,18 +115,6 @@ class Scribe:
         if self._is_idle:
             self._woken.set()
 
-    @contextlib.contextmanager
-    def hurried(self) -> Any:
-        """Write at once what waits for its delay, as long as this lasts."""
-        with self._hurrying:
-            self._hurry += 1
-        try:
-            self._woken.set()
-            yield
-        finally:
-            with self._hurrying:
-                self._hurry -= 1
-
     # -- the thread
 
     def _run(self) -> None:
@@ -157,7 +143,6 @@ class Scribe:
     def _turn(self) -> float:
         """Do what there is to do. Returns for how many seconds there is nothing."""
         queues, backlog = self._queues, self._queues.backlog
-        backlog.is_hurried = self._hurry > 0
         for _ in range(_LOOKS):
             failed = self._runner.run(queues.fetch(self._tier))
             if failed:

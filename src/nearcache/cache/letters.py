@@ -15,7 +15,7 @@ class Letters:
     def flush(self, timeout: float = 30.0) -> None:
         """Wait until every change in the queues, of any process, has been written or given up. Later ones do not count.
 
-        What this process is to write is written at once; what is another's, after its delay.
+        Nothing of it waits for the end of its delay: its writer is told, whichever process that is.
 
         Raises:
             FlushTimeoutError: It takes longer. Nothing is lost by that.

@@ -261,15 +261,15 @@ class SwappingCache(Cache[K, V]):
         until_ns = monotonic_ns() + round(timeout * 1e9)
         pause_s = _LOOK_FIRST_S
         # Each look is a call of its own: all together may take longer than one may.
-        left = self._run(queue_ends(self._tier))
+        left = self._run(still_waiting(self._tier, self._run(queue_ends(self._tier))))
+        self._scribe.wake()
         never = threading.Event()
-        with self._scribe.hurried():
-            while left:
-                if monotonic_ns() > until_ns:
-                    raise FlushTimeoutError(timeout)
-                never.wait(pause_s)
-                pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
-                left = self._run(still_waiting(self._tier, left))
+        while left:
+            if monotonic_ns() > until_ns:
+                raise FlushTimeoutError(timeout)
+            never.wait(pause_s)
+            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+            left = self._run(still_waiting(self._tier, left))
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""

@@ -149,7 +149,7 @@ class Queues:
         if int(fresh):
             self.lose(tier, lane)
         tier.queues[lane] = Owned(self.token, now_ns)
-        records, deliveries = rest
+        records, deliveries, urgent = rest
         self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
         for place, (record, fields) in enumerate(records):
@@ -158,6 +158,8 @@ class Queues:
             _, encoded, _, envelope = fields
             given = int(deliveries[place]) if place < len(deliveries) else 1
             self.backlog.add(lane, encoded, record, envelope, now_ns, given)
+        if urgent:
+            self.backlog.hurry(lane, urgent)
         if asked_for_old and not self.backlog.is_full:
             self._from[lane] = records[-1][0] if records else b">"
 
@@ -291,17 +293,18 @@ def queue_ends(tier: Tier) -> Steps[dict[int, bytes]]:
 
 
 def still_waiting(tier: Tier, ends: Mapping[int, bytes]) -> Steps[dict[int, bytes]]:
-    """Return those of the lanes in whose queues records up to these still wait.
+    """Return those of the lanes in whose queues records up to these still wait, and tell the owners to hurry.
 
     Raises:
         ShardError: A lane did not answer.
     """
-    oldest = (b"COUNT", b"1")
+    asked = [(lane, tier.names[lane], end) for lane, end in ends.items()]
     replies = yield [
-        Exchange(lane, [(b"XRANGE", tier.names[lane].queue, b"-", end, *oldest)]) for lane, end in ends.items()
+        Exchange(lane, [tier.call(tier.scripts.hurry, [names.queue, names.lane_key], end)])
+        for lane, names, end in asked
     ]
-    left = zip(list(ends.items()), map(answer, replies), strict=True)
-    return {lane: end for (lane, end), found in left if found.values[0]}
+    left = zip(asked, map(answer, replies), strict=True)
+    return {lane: end for (lane, _, end), found in left if int(found.values[0])}
 
 
 def dead_letters(tier: Tier, lane: int, after: bytes = b"") -> Steps[tuple[list[DeadLetter], bytes]]:

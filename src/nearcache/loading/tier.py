@@ -103,6 +103,7 @@ class Scripts:
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
     requeue: Script = field(default_factory=lambda: load_script("requeue"))
+    hurry: Script = field(default_factory=lambda: load_script("hurry"))
     lock: Script = field(default_factory=lambda: load_script("lock"))
 
 
