@@ -60,6 +60,16 @@ def test_entry_stays_when_a_tag_of_another_derived_lane_changes() -> None:
     assert store.peek("k") == "K"
 
 
+def test_first_combinations_of_tags_share_no_derived_lane() -> None:
+    """So in a cache with few of them a change reaches what it is about, and nothing else. Others share, by hash."""
+    store, derived, _ = made(count=8)
+    combinations = [(lane, tags) for lane in range(2) for tags in ([], [(b"!t:1", 1)], [(b"!t:1", 1), (b"!t:2", 0)])]
+    under = [derived.assign(store, lane, tags)[0] for lane, tags in combinations]
+    assert len(set(under)) == 6
+    assert [derived.assign(store, lane, tags)[0] for lane, tags in combinations] == under
+    assert {derived.assign(store, 0, [(b"!t:%d" % n, 0)])[0] for n in range(3, 100)} == set(range(2, 10))
+
+
 def test_entry_stays_when_this_process_makes_the_record_that_it_states() -> None:
     """A record's own making, announced, is expected: the entry states that very generation."""
     store, derived, horizon = made()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
-#: Sets of tags that are told apart; beyond, some values go along with others'.
+#: Sets of tags that are told apart; beyond them, some values go along with others'.
 _DERIVED: Final = 1023
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(

@@ -11,8 +11,9 @@ fallen silent. So it is entered under a *derived* lane, which exists in L1 alone
     derived lanes      65 {red}   66 {red, blue}        stamp: moves when a tag in it changes, or a lane below it
                                                         becomes suspect; fresh until the least of the lanes below
 
-There are a few dozen of them, and entries are dealt out by their lane and tags, so some share one with entries of other
-tags. Those become suspect too when a tag changes, and are found good again by their header.
+There are a few dozen of them. The first combinations of a lane and tags have one of their own; all others are dealt out
+by hash, so they share one with entries of other tags. Those become suspect too when a tag changes, and are found good
+again by their header.
 
 :class:`Horizon` is what the lanes' actions are carried out on: it passes them on to the store of the values, to the
 store of the tags' generations, and to the derived lanes.
@@ -52,6 +53,7 @@ class Derived:
         self._below: list[set[int]] = [set() for _ in range(count)]
         self._above: list[set[int]] = [set() for _ in range(lanes)]
         self._by_tag: dict[bytes, set[int]] = {}
+        self._numbers: dict[tuple[int, tuple[bytes, ...]], int] = {}  # of those that came first
         self._expected: dict[int, None] = {}
         # Re-entrant: steps that a collection or a signal handler ends, or runs, may come in the middle.
         self._lock = threading.RLock()
@@ -68,9 +70,10 @@ class Derived:
         Args:
             tags: For each the encoded key of its record, and the lane of that.
         """
-        number = hash((lane, tuple(key for key, _ in tags))) % self.count
-        derived = self.lanes + number
+        combination = (lane, tuple(key for key, _ in tags))
         with self._lock:
+            number = self._number(combination)
+            derived = self.lanes + number
             stamp = store.lane_stamp(derived)
             new = {lane, *(tag_lane for _, tag_lane in tags)} - self._below[number]
             for below in new:
@@ -82,8 +85,17 @@ class Derived:
                 store.lane_vouch(derived, min(self._until_ns[below] for below in self._below[number]))
             if len(self._by_tag) > self._most_tags:
                 self._by_tag.clear()
+                self._numbers.clear()
                 self._suspect(store, range(self.lanes, self.lanes + self.count))
         return derived, stamp
+
+    def _number(self, combination: tuple[int, tuple[bytes, ...]]) -> int:
+        number = self._numbers.get(combination)
+        if number is not None:
+            return number
+        if len(self._numbers) == self.count:
+            return hash(combination) % self.count
+        return self._numbers.setdefault(combination, len(self._numbers))
 
     def vouched(self, store: Store[Any, Any], lane: int, until_ns: int) -> None:
         """A lane of L2 is fresh until then."""
