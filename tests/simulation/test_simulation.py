@@ -12,7 +12,7 @@ import pytest
 
 from simulation import campaign, faults
 from simulation.mutants import MUTANTS, Mutant, switched_off
-from simulation.runs import FULLER_FROM, NEWEST_FROM, Plan, simulate
+from simulation.runs import FLUSHING_FROM, FULLER_FROM, NEWEST_FROM, Plan, simulate
 from simulation.shrink import Shrunk, kind_of, places_in
 
 #: Events for each number of shards; with those of the fullest and the newest seeds a million together.
@@ -95,12 +95,22 @@ def test_simulation_fullest_seeds_keep_every_promise() -> None:
 @pytest.mark.slow
 def test_simulation_newest_seeds_keep_every_promise() -> None:
     """The same of those with locks, writing behind the cache, and confirmation while the list of shards changes."""
-    totals = campaign.run(NEWEST_FROM, EVENTS // 3)
+    totals = campaign.run(NEWEST_FROM, EVENTS // 6)
     print(totals)
     for seed, _ in totals.failed[:1]:
         pytest.fail(campaign.explain(seed))
     assert {"I6", "I13", "I16", "W1", "W2", "W3"} <= set(totals.rules)
     assert "forgetful zombie" in totals.faults
+
+
+@pytest.mark.slow
+def test_simulation_flushing_seeds_keep_every_promise() -> None:
+    """The same of those that flush, put dead letters back, and do not always renew leases and locks."""
+    totals = campaign.run(FLUSHING_FROM, EVENTS // 6)
+    print(totals)
+    for seed, _ in totals.failed[:1]:
+        pytest.fail(campaign.explain(seed))
+    assert {"I6", "W1", "W4", "W5"} <= set(totals.rules)
 
 
 @pytest.mark.parametrize("seed", [*FOUND, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MISTAKEN)])
