@@ -130,8 +130,7 @@ class Checker(Promises, Everywhere):
     def changed(self, server: Server) -> None:
         """A command has changed a server's data, or published."""
         now, history, database = self.world.now, server.history, server.database
-        if server.script == "fill":
-            self.filled(server)
+        late = self.filled_late(server) if server.script == "fill" else None
         values = []
         before = {key: history.live(key, now) for key in filter(None, map(value_key, database.dirty))}
         for _, payload in database.published:
@@ -152,6 +151,8 @@ class Checker(Promises, Everywhere):
             number = self._number_in(server, key, envelope)
             if history.store(key, number, database.expires.get(name), now):
                 self._born(server, key, number, envelope, before[key])
+        if late is not None:
+            self.fail("I6", f"{server.name} takes {late!r} of {server.cause}, whose lease is not in force")
         self.committed(server)
 
     def _announced(self, server: Server, payload: bytes) -> None:

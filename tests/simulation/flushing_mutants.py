@@ -9,7 +9,7 @@ import pytest
 
 from nearcache.backlog import Backlog, Change
 from nearcache.cache import swapping as swapping_module
-from nearcache.loading import Queues, Tier
+from nearcache.loading import Queues, Tier, deciding
 from simulation.edited_scripts import edit
 
 
@@ -97,6 +97,11 @@ def refused_but_queued(patch: pytest.MonkeyPatch) -> None:
 def settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
     """Who has lost a queue to another one takes records out of it."""
     edit(patch, "written", b"if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end", b"")
+
+
+def ended_locks_unheeded(patch: pytest.MonkeyPatch) -> None:
+    """Whose lock has ended while he loaded writes all the same."""
+    patch.setattr(deciding, "_kept", lambda work, renewal: work)
 
 
 def leases_of_anybody(patch: pytest.MonkeyPatch) -> None:

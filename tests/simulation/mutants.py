@@ -259,7 +259,7 @@ MUTANTS: Final = (
     Mutant("messages overlook one key", _overlook_a_key, (), "I1 I4 I5", 3),
     Mutant("any server's values are stored", _attach_to_anybody, ("zombie", "failover"), "I1 I4 I5", 27),
     Mutant("reads are registered late", _open_late, (), "I1 I4 I5 I9", 11),
-    Mutant("fills under a void lease are taken", _fill_regardless, (), "I7", 5),
+    Mutant("fills under a void lease are taken", _fill_regardless, (), "I6 I7", 5),
     Mutant(
         "a suspect's generation is not looked at", _forget_generation, ("reset bus", "evicted lane"), "I1 I4 I5 I9", 27
     ),
@@ -444,10 +444,9 @@ MUTANTS: Final = (
     Mutant("a dead letter overtakes", flush.letters_over_newer_changes, (), "W5", _FLUSHING + 1, _REPLAYING),
     Mutant("a dead letter is put back twice", flush.letters_put_back_twice, (), "W5", _FLUSHING + 1, _REPLAYING),
     Mutant("a dead letter is not marked", flush.letters_put_back_unmarked, (), "I1 I7", _FLUSHING + 1, _REPLAYING),
-    Mutant(
-        "what is overtaken goes on waiting", flush.overtaken_left_waiting, ("killed",), "W2", _FLUSHING + 5, (BEHIND,)
-    ),
+    Mutant("what is overtaken waits", flush.overtaken_left_waiting, ("killed",), "W2", _FLUSHING + 5, (BEHIND,)),
     Mutant("what is refused is queued", flush.refused_but_queued, (), "W3", _FLUSHING + 2, (BEHIND,)),
     Mutant("who has lost a queue settles", flush.settled_by_anybody, ("paused",), "I6", _FLUSHING + 13, (BEHIND,)),
+    Mutant("whose lock has ended writes", flush.ended_locks_unheeded, ("paused",), "I13", _FLUSHING, ("swap_through",)),
     Mutant("who has lost a lease fills", flush.leases_of_anybody, (), "I6", _FLUSHING + 8, ("load",)),
 )
