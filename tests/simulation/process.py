@@ -44,6 +44,7 @@ class Process(Turns):
         paused: Whether it has been stopped.
         slept_ns: For how long the machine has slept, which its monotonic clock does not count.
         stopped_ns: For how long, altogether, the process has been paused.
+        renewing: How many of its renewals of leases and locks arrive.
         letters: The dead letters that it was told of last.
     """
 
@@ -73,6 +74,7 @@ class Process(Turns):
         self.workers: list[Worker] = []
         self._workers_made = 0
         self._chance = world.stream(f"freshness {number}").random
+        self.renewing = profile.renewing
         self._luck = world.stream(f"renewals {number}").random
         self.asides: list[Any] = []
         self.is_open = False
@@ -262,8 +264,7 @@ class Process(Turns):
 
     def _renews(self) -> bool:
         """Whether a renewal arrives."""
-        renewing = self.profile.renewing
-        return renewing == 1 or self._luck() < renewing
+        return self.renewing == 1 or self._luck() < self.renewing
 
     def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
         """What the tier's ears do."""
