@@ -327,6 +327,8 @@ class _ComputeBehind(_Behind, Swap):
         (key,) = self.operation.keys
         new = super().make(there)
         self.made_of.clear()  # what waits may come back into L2 just before
+        for change in self.changes:  # somebody else was quicker
+            change.is_refused = True
         self.changes_to(key, int(new))
         return new
 

@@ -94,6 +94,17 @@ def refused_but_queued(patch: pytest.MonkeyPatch) -> None:
     edit(patch, "set", refusal, b"call('XADD', w, '*', 'k', sub(KEYS[1], #L + 2), 'e', ARGV[7]) " + refusal)
 
 
+def outrun_but_queued(patch: pytest.MonkeyPatch) -> None:
+    """What is refused because somebody else was quicker is in the queue all the same."""
+    refusal = b"if not fits then return"
+    edit(
+        patch,
+        "set",
+        refusal,
+        b"if not fits and w then call('XADD', w, '*', 'k', sub(KEYS[1], #L + 2), 'e', ARGV[7]) end " + refusal,
+    )
+
+
 def settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
     """Who has lost a queue to another one takes records out of it."""
     edit(patch, "written", b"if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end", b"")

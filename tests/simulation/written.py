@@ -155,18 +155,18 @@ class Written:
             there[place] = before.get(place) or self._read(fields)
         self._in_queue[server] = there
         gone = [record for place, record in before.items() if place not in there]
+        left = [change for _, number in gone if number is not None and (change := self._numbered.get(number))]
+        for change in left:  # whoever has asked before may be given it
+            change.left_ns = self.world.now
         if stream is None:
             self.lose(server)
             return
         self.queued = Moved([record for place, record in there.items() if place not in before], gone)
         if gone and server.script in _SETTLING:
             self._is_settled_by_its_owner(server)
-        for key, number in gone:
-            change = self._numbered.get(number) if number is not None else None
-            if change is not None:
-                change.left_ns = self.world.now
-                encoded, least = self.encoded[key], server.history.least
-                least[encoded] = max(least.get(encoded, 0), change.version)
+        for change in left:
+            encoded, least = self.encoded[change.key], server.history.least
+            least[encoded] = max(least.get(encoded, 0), change.version)
 
     def _is_settled_by_its_owner(self, server: Server) -> None:
         """Who has lost a queue to another one, or to time, may have written; but he takes nothing out of it."""
