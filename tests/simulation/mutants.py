@@ -438,7 +438,7 @@ MUTANTS: Final = (
         (BEHIND,),
     ),
     Mutant("a flush is not waited for", flush.flushes_unawaited, (), "W4", _FLUSHING, (BEHIND,)),
-    Mutant("a flush is of one shard", flush.flushes_of_one_shard, (), "W4", _FLUSHING + 3, (BEHIND,)),
+    Mutant("a flush is of one shard", flush.flushes_of_one_shard, (), "W4", _FLUSHING + 12, (BEHIND,)),
     Mutant("what has failed is never due", flush.failures_never_due, (), "W4", _FLUSHING + 27, (BEHIND,)),
     Mutant("what is given up is no dead letter", flush.letters_unwritten, (), "W5", _FLUSHING + 1, (BEHIND,)),
     Mutant("a dead letter overtakes", flush.letters_over_newer_changes, (), "W5", _FLUSHING + 1, _REPLAYING),
@@ -447,7 +447,7 @@ MUTANTS: Final = (
     Mutant("what is overtaken waits", flush.overtaken_left_waiting, ("killed",), "W2", _FLUSHING + 5, (BEHIND,)),
     Mutant("what is refused is queued", flush.refused_but_queued, (), "W3", _FLUSHING + 4, (BEHIND,)),
     Mutant("what is outrun is queued", flush.outrun_but_queued, (), "W3", _FLUSHING, (BEHIND, "compute_behind")),
-    Mutant("who has lost a queue settles", flush.settled_by_anybody, ("paused",), "I6", _FLUSHING + 13, (BEHIND,)),
+    Mutant("who has lost a queue settles", flush.settled_by_anybody, ("paused",), "I6", _FLUSHING + 22, (BEHIND,)),
     Mutant("whose lock has ended writes", flush.ended_locks_unheeded, ("paused",), "I13", _FLUSHING, ("swap_through",)),
     Mutant("who has lost a lease fills", flush.leases_of_anybody, (), "I6", _FLUSHING + 8, ("load",)),
 )

@@ -16,7 +16,7 @@ from simulation.runs import FLUSHING_FROM, FULLER_FROM, NEWEST_FROM, Plan, simul
 from simulation.shrink import Shrunk, kind_of, places_in
 
 #: Events for each number of shards; with those of the fullest and the newest seeds a million together.
-EVENTS: Final = 280_000
+EVENTS: Final = 275_000
 #: Most seeds that finding a mutant may take, from where it was found last.
 SEEDS: Final = 60
 
