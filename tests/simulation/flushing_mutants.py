@@ -52,7 +52,7 @@ def letters_unwritten(patch: pytest.MonkeyPatch) -> None:
 
 def letters_over_newer_changes(patch: pytest.MonkeyPatch) -> None:
     """A dead letter is put back although a newer change of its key waits."""
-    edit(patch, "requeue", b"if waiting(mark, w) then return {2, m[3]} end", b"")
+    edit(patch, "requeue", b"return {2, m[3]} end", b"end")
 
 
 def letters_put_back_twice(patch: pytest.MonkeyPatch) -> None:
