@@ -102,6 +102,28 @@ def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Da
         cache.replay_dead_letters(["x"])
 
 
+def test_dead_letter_is_not_put_back_over_a_newer_change_made_under_a_hold(
+    open_cache: Opener, database: Database
+) -> None:
+    """Such a change waits without a mark at its key, however much waits before it."""
+    database.poison = {"k"}
+    cache = open_cache(write_attempts=1)
+    cache["k"] = "old"
+    cache.flush(20)
+    (letter,) = cache.dead_letters()
+    database.poison = set()
+    database.gate.clear()
+    cache.set_many(dict.fromkeys(range(1_200), 0))
+    with cache.hold(["k"]):
+        cache["k"] = "new"
+        assert cache.replay_dead_letters() == 0
+    assert cache.replay_dead_letters([letter.id]) == 0
+    database.gate.set()
+    cache.flush(20)
+    assert database.rows["k"] == cache["k"] == "new"
+    assert [each.id for each in cache.dead_letters()] == [letter.id]
+
+
 def test_outage_behind_the_cache_costs_no_changes(open_cache: Opener, database: Database) -> None:
     """After some failures in a row the rest is not tried; all is written when it is over."""
     values = {f"k{number}": number for number in range(50)}

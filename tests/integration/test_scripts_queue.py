@@ -244,6 +244,21 @@ def test_settling_is_the_owners_alone(lane: Lane) -> None:
     assert ids(lane) == [first]
 
 
+def test_buried_record_that_a_failover_has_lost_leaves_the_one_before_as_a_dead_letter(lane: Lane) -> None:
+    """What it had overtaken is there, and has been neither written nor given up: it must not vanish."""
+    for write in (1, 2, 3):
+        put(lane, b"sa", write=write)
+    first, second, third = ids(lane)
+    take(lane, A)
+    lane.client.xdel(lane.prefix + b"w", third)
+    lane.client.set(lane.lease(b"sa"), b"P" + second)
+    assert lane.run("buried", [b"sa"], wid(9), A, "why", 3, first, second, third, more=[b"w", b"o", b"d"])[0] == 1
+    ((_, fields),) = lane.client.xrange(lane.prefix + b"d")
+    assert fields[b"e"] == envelope(NONCE, b"sa", wid(2))
+    assert not lane.client.exists(lane.value(b"sa"), lane.lease(b"sa"))
+    assert ids(lane) == []
+
+
 def test_buried_record_is_a_dead_letter_and_comes_back_as_the_newest(lane: Lane) -> None:
     """With its error; the value leaves the cache, and readers are told. It comes back once."""
     put(lane, b"sa", write=1)

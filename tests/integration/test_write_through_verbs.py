@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nearcache import ABSENT, Cache, LoadCycleError, Loaded, ShardUnavailableError, Writer
+from nearcache import ABSENT, Cache, ContentionError, LoadCycleError, Loaded, ShardUnavailableError, Writer
 from support.caches import Opener
 from support.redis import Binary, RedisServer
 from support.rows import Database
@@ -170,6 +170,47 @@ def test_who_waits_for_the_lock_is_woken_by_a_message(
     assert first.incr("k") == 1
     waiting.join(20)
     assert answers == [2]
+
+
+def test_lock_that_ends_while_the_loader_runs_makes_the_verb_begin_anew(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Its process was stopped, say. Another verb may have written since, on which the next has to build."""
+    other = open_cache(loader=database.load, writer=database)
+    database.rows["k"] = 1
+    loads: list[int] = []
+
+    def load(key: str) -> int:
+        loads.append(database.rows[key])
+        if len(loads) == 1:
+            redis_server.cli("DEL", "nc:{default:0}:x:sk")  # as its time does
+            assert other.incr("k") == 2
+        return loads[-1]
+
+    late = open_cache(loader=load, writer=database)
+    assert late.incr("k") == 3
+    assert (loads, database.rows) == ([1, 2], {"k": 3})
+    assert [value["k"] for _, value in database.calls] == [2, 3]
+    assert not is_locked(redis_server)
+    assert late["k"] == other["k"] == 3
+
+
+def test_lock_that_ends_every_time_is_given_up_and_nothing_is_written(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Who cannot keep the lock for as long as the loader takes hears of it."""
+
+    def load(key: str) -> int:
+        redis_server.cli("DEL", "nc:{default:0}:x:sk")
+        return 1
+
+    cache = open_cache(loader=load, writer=database)
+    with pytest.raises(ContentionError):
+        cache.incr("k")
+    with pytest.raises(ContentionError):
+        cache.get_and_delete("k")
+    assert database.calls == []
+    assert cache["k"] == 1  # nothing is on hold, so that readers can load and keep it
 
 
 def test_holder_that_is_killed_keeps_others_for_no_longer_than_a_lease(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -19,12 +19,14 @@ from nearcache.loading import behind as queues_module
 from nearcache.loading import delete_behind, queued, swap, take_behind, write, write_many
 from nearcache.writers import Writer
 from simulation.client import Client
+from simulation.flushing import ASKING
 from simulation.further import _Swap as Swap
 from simulation.handoff import Lock, here, threading_by
 from simulation.process import Process
 from simulation.promises import WriterFailed
 from simulation.resharding import Aside
 from simulation.workload import KINDS, Operation, Profile, Running, written
+from simulation.world import START_NS
 from simulation.written import Queued
 
 #: Records that are given out at a time: so few that queues often have more.
@@ -42,12 +44,17 @@ class Behind:
 
     Attributes:
         delay_s, batch, attempts, most: As ``write_delay``, ``write_batch``, ``write_attempts`` and ``max_backlog``.
+        poison: Of so many values one cannot be written, until ``mended_ns``; 0: all can.
+        flushers: So many processes flush after the faults.
     """
 
     delay_s: float
     batch: int
     attempts: int | None
     most: int
+    poison: int = 0
+    mended_ns: int = 0
+    flushers: int = 0
 
     def start(self, process: Process) -> Pen:
         """Begin to write behind the cache of a process."""
@@ -56,17 +63,32 @@ class Behind:
         return pen
 
 
-def lay_behind(profile: Profile, rng: random.Random, busy: Sequence[str]) -> None:
-    """Make a run one that writes behind the cache, and does nothing that is not made for that."""
+def lay_behind(profile: Profile, rng: random.Random, busy: Sequence[str], *, later: bool) -> None:
+    """Make a run one that writes behind the cache, and does nothing that is not made for that.
+
+    Args:
+        later: Whether to flush, and to care for dead letters.
+    """
     delay_ns = rng.choice([profile.bound_ns // 100, profile.bound_ns // 4, 2 * profile.bound_ns])
     profile.behind = Behind(delay_ns / 1e9, rng.choice([1, 3, 100]), rng.choice([None, 1, 3]), rng.choice([3, 10_000]))
+    kinds = BEHIND | ASKING if later else BEHIND
     profile.weights = {
-        kind: weight * rng.choice([0.2, 1, 1, 4]) * (8 if kind in busy else 1) for kind, weight in BEHIND.items()
+        kind: weight * rng.choice([0.2, 1, 1, 4]) * (8 if kind in busy else 1) for kind, weight in kinds.items()
     }
     profile.counters, profile.tags, profile.freshness = [], {}, PLAIN
     profile.stale_ns = profile.lag_ns = profile.ack_ms = 0
     profile.absences = 0.0
     profile.ordered = False
+    if later:
+        _poison(profile, rng)
+
+
+def _poison(profile: Profile, rng: random.Random) -> None:
+    """Let some values be such that the writer fails, for a time; and let processes flush in the end."""
+    poison = rng.choice([0, 2, 3, 10]) if profile.behind.attempts is not None else 0
+    mended_ns = START_NS + int((0.3 + 1.5 * rng.random()) * profile.length_ns)
+    flushers = rng.choice([0, 1, profile.processes])
+    profile.behind = replace(profile.behind, poison=poison, mended_ns=mended_ns, flushers=flushers)
 
 
 # -- who writes
@@ -84,6 +106,10 @@ class Writing(Aside):
 
     lasts = True
 
+    def __init__(self, process: Process, number: int, target: Callable[[], Any], token: bytes) -> None:
+        super().__init__(process, number, target)
+        self.token = token
+
     def _perform(self, request: Any) -> None:
         if not isinstance(request, Rows):
             super()._perform(request)
@@ -91,10 +117,18 @@ class Writing(Aside):
         took, change_at = self._takes()
         chance, failures = self._random.random(), self.process.profile.load_failures
         rows = list(request.values.items())
-        if chance < failures:  # some of it may have been written
+        sick = [key for key, value in rows if self._is_poison(value)]
+        fails = chance < failures or bool(sick)
+        if fails:  # some of it may have been written
+            rows = [(key, value) for key, value in rows if key not in sick]
             rows = rows[: int(self._random.random() * (len(rows) + 1))]
         self.world.at(self.world.now + change_at, self.process.post, self._commit, self.turn, rows)
-        self.world.at(self.world.now + took, self.process.post, self._written, self.turn, chance < failures)
+        self.world.at(self.world.now + took, self.process.post, self._written, self.turn, fails)
+
+    def _is_poison(self, value: Any) -> bool:
+        behind = self.process.profile.behind
+        number = 0 if value is ABSENT else int(value)
+        return bool(behind.poison) and self.world.now < behind.mended_ns and number % behind.poison == 1
 
     def _commit(self, turn: int, rows: list[tuple[str, Any]]) -> None:
         for key, value in rows if turn == self.turn else ():
@@ -160,7 +194,8 @@ class _Thread:
     def start(self) -> None:
         """Begin it."""
         process = self._process
-        writing: Writing = process.employ(lambda number: Writing(process, number, self._target))
+        token = self._target.__self__.token  # type: ignore[attr-defined]  # as above
+        writing: Writing = process.employ(lambda number: Writing(process, number, self._target, token))
         process.asides.append(writing.handoff)
         writing.begin(writing.handoff.steps)
 
@@ -292,6 +327,8 @@ class _ComputeBehind(_Behind, Swap):
         (key,) = self.operation.keys
         new = super().make(there)
         self.made_of.clear()  # what waits may come back into L2 just before
+        for change in self.changes:  # somebody else was quicker
+            change.is_refused = True
         self.changes_to(key, int(new))
         return new
 

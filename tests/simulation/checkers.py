@@ -130,6 +130,7 @@ class Checker(Promises, Everywhere):
     def changed(self, server: Server) -> None:
         """A command has changed a server's data, or published."""
         now, history, database = self.world.now, server.history, server.database
+        late = self.filled_late(server) if server.script == "fill" else None
         values = []
         before = {key: history.live(key, now) for key in filter(None, map(value_key, database.dirty))}
         for _, payload in database.published:
@@ -141,7 +142,7 @@ class Checker(Promises, Everywhere):
             elif is_lane(name):
                 self.recorded(server, is_there=name in database.data)
             else:
-                self._marked(server, name)
+                self.marked(server, name)
         for key, name in values:
             envelope = database.data.get(name)
             if envelope is None:
@@ -150,6 +151,9 @@ class Checker(Promises, Everywhere):
             number = self._number_in(server, key, envelope)
             if history.store(key, number, database.expires.get(name), now):
                 self._born(server, key, number, envelope, before[key])
+        if late is not None:
+            self.fail("I6", f"{server.name} takes {late!r} of {server.cause}, whose lease is not in force")
+        self.committed(server)
 
     def _announced(self, server: Server, payload: bytes) -> None:
         history = server.history
@@ -178,18 +182,6 @@ class Checker(Promises, Everywhere):
             self._absences[wid] = len(self.values) - 1
             self.is_absence(key, self._absences[wid])
         return self._absences[wid]
-
-    def _marked(self, server: Server, name: bytes) -> None:
-        if (key := lease_key(name)) is None:
-            self.lock_changed(server, name)
-            return
-        database = server.database
-        mark, end = database.data.get(name), database.expires.get(name, 0)
-        if self.profile.lag_ns and mark is None and not database.published:  # evicted, and a hold no more
-            server.history.least.pop(key, None)
-        self.count("I6")
-        if server.history.mark(key, mark, end, database.now_ms):
-            self.fail("I6", f"{server.name} gives the lease of {key!r} away although it is in force")
 
     def _born(self, server: Server, key: bytes, number: int, envelope: bytes, before: int | None) -> None:
         if key.startswith(TAG_KEY):

@@ -1,15 +1,20 @@
-"""Of all verbs that decide by the data, one at a time has a key's lock, from before it reads until it has written.
+"""Leases and locks: one loader at a time, and of all verbs that decide by the data one at a time.
 
-Who is too late may go on: a lock ends by its time, with the primary that gave it, and where memory is short. What is
-promised is that no server gives a lock away that is in force, and that nobody lets go of it before he has written.
+A lease ends by its time if nobody renews it: its loader was stopped for longer, or its messages do not arrive. Then
+another one loads, and what the first brings is kept nowhere: only who has the lease that is in force fills.
+
+A lock is had from before the loader until the writer has written. It may end by its time as well, with the primary that
+gave it, and where memory is short. What is promised is that no server gives a lock away that is in force, that nobody
+calls the writer whose lock had ended by its time when he asked for leave to, and that nobody lets go of it before he
+has written.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from simulation.history import NAMES
-from simulation.written import Written
+from simulation.history import NAMES, lease_key, value_key
+from simulation.letters import Letters
 
 if TYPE_CHECKING:
     from simulation.server import Server
@@ -25,7 +30,7 @@ class Lock(NamedTuple):
     end_ms: int
 
 
-class Exclusion(Written):
+class Exclusion(Letters):
     """The part of the checker that knows of locks."""
 
     world: World
@@ -33,6 +38,8 @@ class Exclusion(Written):
     def __init__(self) -> None:
         super().__init__()
         self._locks: dict[tuple[Server, bytes], Lock] = {}
+        self._lessees: dict[bytes, Any] = {}  # by the tokens that were given out
+        self._ends: dict[bytes, int] = {}  # until which millisecond who has this token has a lock
         self._decided: dict[str, list[tuple[int, Server]]] = {}
 
     # What the whole checker has.
@@ -41,6 +48,33 @@ class Exclusion(Written):
 
     def count(self, rule: str) -> None:
         raise NotImplementedError
+
+    def marked(self, server: Server, name: bytes) -> None:
+        """Something that is no value or record has changed in a server; perhaps a lease or a hold."""
+        if (key := lease_key(name)) is None:
+            self.lock_changed(server, name)
+            return
+        database = server.database
+        mark, end = database.data.get(name), database.expires.get(name, 0)
+        if self.profile.lag_ns and mark is None and not database.published:  # evicted, and a hold no more
+            server.history.least.pop(key, None)
+        self.count("I6")
+        if server.history.mark(key, mark, end, database.now_ms):
+            self.fail("I6", f"{server.name} gives the lease of {key!r} away although it is in force")
+        if mark is not None and mark[:1] == b"L":
+            self._lessees.setdefault(mark[1:17], server.cause)
+        if mark is not None and mark[:1] == b"H" and getattr(server.cause, "lock", None) is not None:
+            _, lock = server.cause.lock
+            server.cause.is_late = self._ends[lock.token] <= database.now_ms
+
+    def filled_late(self, server: Server) -> bytes | None:
+        """A loader's value is in L2, in the place of its lease. Returns its key, if that was not in force any more."""
+        for key in filter(None, map(value_key, server.database.dirty)):
+            mark, end_ms = server.history.marks.get(key, (b"", 0))
+            self.count("I6")
+            if end_ms <= server.database.now_ms or self._lessees.get(mark[1:17]) is not server.cause:
+                return key
+        return None
 
     def lock_changed(self, server: Server, name: bytes) -> None:
         """Something that is no value, lease or record has changed in a server; perhaps a lock."""
@@ -56,6 +90,7 @@ class Exclusion(Written):
             return
         lock = Lock(mark[1:], database.expires.get(name, 0))
         self._locks[server, name] = lock
+        self._ends[lock.token] = lock.end_ms
         self.count("I6")
         if before is not None and before.token == lock.token:
             if cause is not None and getattr(cause, "lock", None) == (server, before):

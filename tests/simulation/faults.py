@@ -322,6 +322,8 @@ def heal(simulation: Simulation) -> None:
     fail_after = getattr(_store, "_fail_allocation_after", None)
     if fail_after is not None:
         fail_after(-1)
+    for process in simulation.processes:
+        process.renewing = 1.0
     for shard in simulation.shards:
         _end_zombie(simulation, shard)
         shard.unreachable = False

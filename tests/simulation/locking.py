@@ -32,10 +32,12 @@ class _Deciding(WriteThrough):
     Attributes:
         lock: The server that has given the lock, and what stands there; None before that, and when it is given back.
         has_read: Whether the loader was called.
+        is_late: Whether the lock had ended when the key was put on hold for the writer.
     """
 
     lock: tuple[Any, Any] | None = None
     keeps = False
+    is_late = False
     unconfirmed = ("lock", "abort")
 
     def __init__(self, client: Client, operation: Operation) -> None:
@@ -68,6 +70,8 @@ class _Deciding(WriteThrough):
             process.checker.fail("I13", f"{self} calls loader or writer without the lock of {key}")
         is_load = request.loader is called_by_the_simulation
         self.has_read = self.has_read or is_load
+        if self.is_late and not is_load:
+            process.checker.fail("I13", f"{self} calls the writer, and its lock of {key} had ended before")
         return not is_load
 
     def commit(self, client: Client) -> None:

@@ -20,6 +20,7 @@ from nearcache.loading import bulk_reading, reading, writing
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from simulation import behind_mutants as behind
+from simulation import flushing_mutants as flush
 from simulation import further_mutants as more
 from simulation import gathering_mutants as many
 from simulation import moving_mutants as moving
@@ -236,11 +237,13 @@ _RICHER: Final = 1_000_000
 _FULLER: Final = 80_000_000
 _IMPORTING: Final = 90_000_000
 _NEWEST: Final = 300_000_000
+_FLUSHING: Final = 500_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
 _YOUNG: Final = ("young_many", "load", "get")
 _MOVES: Final = ("reshard", "update", "load", "get")
 _ORDERED: Final = ("get", "set", ORDERED)
+_REPLAYING: Final = (BEHIND, "replay")
 _DEAF: Final = ("half-open bus",)
 _SLOW: Final = ("slow bus",)
 _LOSSES: Final = ("lost messages",)
@@ -256,7 +259,7 @@ MUTANTS: Final = (
     Mutant("messages overlook one key", _overlook_a_key, (), "I1 I4 I5", 3),
     Mutant("any server's values are stored", _attach_to_anybody, ("zombie", "failover"), "I1 I4 I5", 27),
     Mutant("reads are registered late", _open_late, (), "I1 I4 I5 I9", 11),
-    Mutant("fills under a void lease are taken", _fill_regardless, (), "I7", 5),
+    Mutant("fills under a void lease are taken", _fill_regardless, (), "I6 I7", 5),
     Mutant(
         "a suspect's generation is not looked at", _forget_generation, ("reset bus", "evicted lane"), "I1 I4 I5 I9", 27
     ),
@@ -434,4 +437,17 @@ MUTANTS: Final = (
         _NEWEST + 34,
         (BEHIND,),
     ),
+    Mutant("a flush is not waited for", flush.flushes_unawaited, (), "W4", _FLUSHING, (BEHIND,)),
+    Mutant("a flush is of one shard", flush.flushes_of_one_shard, (), "W4", _FLUSHING + 12, (BEHIND,)),
+    Mutant("what has failed is never due", flush.failures_never_due, (), "W4", _FLUSHING + 27, (BEHIND,)),
+    Mutant("what is given up is no dead letter", flush.letters_unwritten, (), "W5", _FLUSHING + 1, (BEHIND,)),
+    Mutant("a dead letter overtakes", flush.letters_over_newer_changes, (), "W5", _FLUSHING + 1, _REPLAYING),
+    Mutant("a dead letter is put back twice", flush.letters_put_back_twice, (), "W5", _FLUSHING + 1, _REPLAYING),
+    Mutant("a dead letter is not marked", flush.letters_put_back_unmarked, (), "I1 I7", _FLUSHING + 1, _REPLAYING),
+    Mutant("what is overtaken waits", flush.overtaken_left_waiting, ("killed",), "W2", _FLUSHING + 5, (BEHIND,)),
+    Mutant("what is refused is queued", flush.refused_but_queued, (), "W3", _FLUSHING + 4, (BEHIND,)),
+    Mutant("what is outrun is queued", flush.outrun_but_queued, (), "W3", _FLUSHING, (BEHIND, "compute_behind")),
+    Mutant("who has lost a queue settles", flush.settled_by_anybody, ("paused",), "I6", _FLUSHING + 22, (BEHIND,)),
+    Mutant("whose lock has ended writes", flush.ended_locks_unheeded, ("paused",), "I13", _FLUSHING, ("swap_through",)),
+    Mutant("who has lost a lease fills", flush.leases_of_anybody, (), "I6", _FLUSHING + 8, ("load",)),
 )

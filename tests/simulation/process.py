@@ -44,6 +44,8 @@ class Process(Turns):
         paused: Whether it has been stopped.
         slept_ns: For how long the machine has slept, which its monotonic clock does not count.
         stopped_ns: For how long, altogether, the process has been paused.
+        renewing: How many of its renewals of leases and locks arrive.
+        letters: The dead letters that it was told of last.
     """
 
     def __init__(self, world: World, checker: Checker, shards: list[Shard], number: int, profile: Profile) -> None:
@@ -72,10 +74,13 @@ class Process(Turns):
         self.workers: list[Worker] = []
         self._workers_made = 0
         self._chance = world.stream(f"freshness {number}").random
+        self.renewing = profile.renewing
+        self._luck = world.stream(f"renewals {number}").random
         self.asides: list[Any] = []
         self.is_open = False
         self.opener: Callable[[Process], None] | None = None
         self.scribe: Any = None
+        self.letters: list[str] = []
         if not profile.moves:
             self._open()
             self.is_open = True
@@ -253,9 +258,13 @@ class Process(Turns):
         if now >= self._renew_ns:
             self._renew_ns = now + self.keeper.renew_every_ns
             for lane, script, keys, arguments in self.keeper.renewals(now):
-                if self.followers[lane].is_live:
+                if self.followers[lane].is_live and self._renews():
                     self.followers[lane].run(script, keys, arguments)
                     self._follow_up(lane)
+
+    def _renews(self) -> bool:
+        """Whether a renewal arrives."""
+        return self.renewing == 1 or self._luck() < self.renewing
 
     def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
         """What the tier's ears do."""

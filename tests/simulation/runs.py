@@ -10,6 +10,7 @@ from typing import Any, Final
 from simulation.behind import lay_behind, writing_by
 from simulation.checkers import Checker
 from simulation.faults import Fault, draw, draw_newest, heal, inflict
+from simulation.flushing import flush_at_the_end, flushing
 from simulation.further import enrich
 from simulation.gathering import fill
 from simulation.locking import decide
@@ -34,6 +35,9 @@ IMPORTING_FROM: Final = 90_000_000
 #: In those from here on the verbs of a cache that writes through ask the loader, under a lock; changes are confirmed by
 #: replicas while the list of shards changes, too; and there are faults that others do not know.
 NEWEST_FROM: Final = 300_000_000
+#: In those from here on caches that write behind are flushed, and dead letters are put back; and in some of them leases
+#: and locks are not renewed, or not always.
+FLUSHING_FROM: Final = 500_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
 #: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
@@ -94,7 +98,11 @@ class Plan:
         if seed >= NEWEST_FROM and not profile.moves:
             rng = world.stream("behind")
             if BEHIND in busy if busy else rng.random() < 0.2:
-                lay_behind(profile, rng, busy)
+                lay_behind(profile, rng, busy, later=seed >= FLUSHING_FROM)
+        if seed >= FLUSHING_FROM:
+            rng = world.stream("renewing")
+            profile.renewing = rng.choice([1.0, 1.0, 1.0, 0.5, 0.0])
+            profile.pondering = profile.pondering or (profile.renewing < 1 and rng.random() < 0.5)
         rng = world.stream("operations")
         operations = [
             (process, client, profile.operation(rng))
@@ -207,6 +215,7 @@ class Simulation:
         world.run(start + profile.length_ns)
         world.say("== the faults are over")
         heal(self)
+        flush_at_the_end(self.processes)
         limit = world.now + 12 * profile.bound_ns + _RECOVERY_NS
         while world.now < limit and not self._is_done():
             world.run(world.now + profile.bound_ns)
@@ -252,7 +261,7 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     """Carry out a plan."""
     violation: Violation | None = None
     crash: Exception | None = None
-    with resharding(), writing_by(World(plan.seed).stream("scribes").random):
+    with resharding(), flushing(), writing_by(World(plan.seed).stream("scribes").random):
         simulation = Simulation(plan, verbose=verbose)
         world = simulation.world
         with world.in_charge():

@@ -60,6 +60,7 @@ class Server:
         known: Hashes of the scripts that it has been given.
         history: Kept by the watcher.
         cause: The operation whose command is being carried out, as far as that is known.
+        script: The name of the script that is being carried out, if it is one.
     """
 
     def __init__(self, world: World, watcher: Watcher, name: str) -> None:
@@ -74,7 +75,7 @@ class Server:
         self.known: set[bytes] = set()
         self.history = History()
         self.cause: Any = None
-        self._script = ""
+        self.script = ""
         self.subscribers: dict[bytes, list[BusLink]] = {}
         self.links: list[DataLink | BusLink] = []
         self._tail: deque[Change] = deque()
@@ -85,7 +86,7 @@ class Server:
 
     def command(self, command: tuple[Any, ...], cause: Any) -> Any:
         """Carry out one command of a data connection; an error is returned as RedisError."""
-        self.cause, self._script = cause, getattr(command[0], "name", "")
+        self.cause, self.script = cause, getattr(command[0], "name", "")
         database = self.database
         if command[0] == b"WAIT":
             return self._wait()
@@ -119,7 +120,7 @@ class Server:
             return b"".join(encode_push(name.lower(), channel, n) for n, channel in enumerate(words[1:], 1))
         database = self.database
         database.now_ms = self.world.now // MS
-        self.cause = None
+        self.cause, self.script = None, ""
         try:
             if name in (b"EVAL", b"EVALSHA"):
                 source = words[1] if name == b"EVAL" else link.sources.get(words[1], b"")
@@ -144,7 +145,7 @@ class Server:
         keys = tuple(
             (key, copied(value), expires.get(key)) for key, value in ((key, data.get(key)) for key in database.dirty)
         )
-        self._tail.append(Change(keys, tuple(database.published), self.cause, self._script))
+        self._tail.append(Change(keys, tuple(database.published), self.cause, self.script))
         if len(self._tail) > TAIL:
             _apply(self._replica, self._tail.popleft())
             self._confirmed = max(0, self._confirmed - 1)
@@ -179,7 +180,7 @@ class Server:
 
     def evict(self, keys: list[bytes]) -> None:
         """Remove keys as a server short of memory does: no message, but the replica follows."""
-        self.cause = None
+        self.cause, self.script = None, ""
         for key in keys:
             self.database.remove(key)
         self.commit()

@@ -53,4 +53,4 @@ def locks_given_away(patch: pytest.MonkeyPatch) -> None:
 
 def locks_not_asked_for(patch: pytest.MonkeyPatch) -> None:
     """A verb does not wait until it is alone."""
-    patch.setattr(deciding, "_alone", lambda tier, name, work: work)
+    patch.setattr(deciding, "_alone", lambda tier, name, work: work())

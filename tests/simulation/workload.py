@@ -100,6 +100,7 @@ class Profile:
     pondering: bool = False
     ordered: bool = False
     behind: Any = None
+    renewing: float = 1.0
     _kinds: list[str] = field(default_factory=list)
     _sums: list[float] = field(default_factory=list)
 
@@ -214,8 +215,7 @@ class Running:
             world.say(f"{self} -> {'L1' if self.steps is None else error if error is not None else value!r}")
         took = world.now - self.begun_ns - (process.stopped_ns - self.stopped_ns)
         checker.count("I12")
-        allowed = process.profile.timeout_ns + client.loading_ns + client.awaited_ns
-        if took > allowed + _SLACK_NS and not client.joined_load:
+        if took > self.allowed_ns(client) + _SLACK_NS and not client.joined_load:
             checker.fail("I12", f"{self} took {took / MS:.3f} ms")
         if isinstance(error, NotReplicatedError):
             checker.count("I16")
@@ -232,6 +232,10 @@ class Running:
             self.fail(client)
             if self.versions and process.profile.moves:
                 checker.owed_everywhere(self, client)
+
+    def allowed_ns(self, client: Client) -> int:
+        """How long it may take."""
+        return client.process.profile.timeout_ns + client.loading_ns + client.awaited_ns
 
     def floor_here(self, client: Client, key: str) -> tuple[Any, int]:
         """The server that has answered for a key, and where its history stood."""

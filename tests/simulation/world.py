@@ -46,7 +46,7 @@ class Violation(AssertionError):
     """A promise of the protocol was broken.
 
     Attributes:
-        rule: ``I1`` to ``I16``.
+        rule: ``I1`` to ``I18``, ``W1`` to ``W5``.
         when_ns: The instant.
     """
 

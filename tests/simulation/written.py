@@ -6,12 +6,14 @@
 ``W3``  Nothing is written that nobody changed, or whose change was reported as not done.
 ======  =========================================================================================================
 
+``letters`` adds what ``flush`` and dead letters promise (W4, W5).
+
 A change is later than another if it was called after the other had returned. What a failover loses or brings back is a
 documented limit, so a server that took over excuses what lies before that; and so does a queue that was another's by
 then, for who is stopped inside the writer for longer than his lock is late.
 
 Beside the file: readers are given what waits (I1), nothing that was loaded is stored meanwhile, nor what is older
-afterwards (I7), and a queue that is in force is given to nobody else (I6).
+afterwards (I7), a queue that is in force is given to nobody else, and who has lost it settles nothing there (I6).
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _CODEC: Final = ValueCodec(SafeCodec(), 1 << 20)
 _NEVER: Final = 1 << 62
+#: Scripts that take records out of a queue.
+_SETTLING: Final = frozenset({"written", "buried"})
 
 
 @dataclass(eq=False)
@@ -46,6 +50,7 @@ class Queued:
         left_ns: When it was last seen to leave a queue.
         version: Which one it has made of the source first; 0: none yet.
         is_over: Whether it is written, or a dead letter.
+        accepted_ns: When it was acknowledged.
     """
 
     key: str
@@ -57,6 +62,18 @@ class Queued:
     left_ns: int = 0
     version: int = 0
     is_over: bool = False
+    accepted_ns: int = _NEVER
+
+
+Record = tuple[str, "int | None"]
+
+
+@dataclass
+class Moved:
+    """What one command has done to a stream: key and number of the records that have come and gone."""
+
+    came: list[Record]
+    went: list[Record]
 
 
 class Written:
@@ -73,7 +90,8 @@ class Written:
         self._numbered: dict[int, Queued] = {}
         self._newest: dict[str, Queued] = {}  # of those in the file, the one that was called last
         self._owners: dict[Server, tuple[bytes, int]] = {}
-        self._in_queue: dict[Server, dict[Any, tuple[str, int | None]]] = {}
+        self._in_queue: dict[Server, dict[Any, Record]] = {}
+        self.queued: Moved | None = None  # by the command that is looked at
         self._losses: list[tuple[Server, int]] = []
 
     # What the whole checker has.
@@ -99,6 +117,7 @@ class Written:
     def acknowledge(self, change: Queued) -> None:
         """It has returned."""
         change.is_acknowledged = True
+        change.accepted_ns = self.world.now
         change.last_ns = min(change.last_ns, self.world.now)
 
     # -- servers
@@ -131,26 +150,42 @@ class Written:
 
     def _records_changed(self, server: Server) -> None:
         stream, before = server.database.data.get(NAMES.queue), self._in_queue.get(server, {})
-        there: dict[Any, tuple[str, int | None]] = {}
+        there: dict[Any, Record] = {}
         for place, fields in stream.records.items() if stream is not None else ():
             there[place] = before.get(place) or self._read(fields)
         self._in_queue[server] = there
         gone = [record for place, record in before.items() if place not in there]
+        left = [change for _, number in gone if number is not None and (change := self._numbered.get(number))]
+        for change in left:  # whoever has asked before may be given it
+            change.left_ns = self.world.now
         if stream is None:
-            self._losses.append((server, self.world.now))
+            self.lose(server)
             return
-        for key, number in gone:
-            change = self._numbered.get(number) if number is not None else None
-            if server._script == "buried":  # of several deletions it is not known which this one was
-                for each in self.changes.get(key, ()):
-                    each.is_over = each.is_over or each.number == number
-            if change is not None:
-                change.left_ns = self.world.now
-                encoded, least = self.encoded[key], server.history.least
-                least[encoded] = max(least.get(encoded, 0), change.version)
+        self.queued = Moved([record for place, record in there.items() if place not in before], gone)
+        if gone and server.script in _SETTLING:
+            self._is_settled_by_its_owner(server)
+        for change in left:
+            encoded, least = self.encoded[change.key], server.history.least
+            least[encoded] = max(least.get(encoded, 0), change.version)
 
-    def _read(self, fields: list[bytes]) -> tuple[str, int | None]:
-        _, encoded, _, envelope = fields
+    def _is_settled_by_its_owner(self, server: Server) -> None:
+        """Who has lost a queue to another one, or to time, may have written; but he takes nothing out of it."""
+        self.count("I6")
+        owner, writing = self._owners.get(server), server.cause.client
+        if owner is None or owner[0] != writing.token:
+            self.fail("I6", f"{server.name} lets {writing} take records out of a queue that is not his any more")
+
+    def lose(self, server: Server) -> None:
+        """A server has lost something of what waits, or of dead letters."""
+        self._losses.append((server, self.world.now))
+
+    def given_up(self, key: str, number: int | None) -> None:
+        """A change is a dead letter. Of several deletions it is not known which this one was."""
+        for each in self.changes.get(key, ()):
+            each.is_over = each.is_over or each.number == number
+
+    def _read(self, fields: list[bytes]) -> Record:
+        _, encoded, _, envelope = fields[:4]
         key = next(key for key, each in self.encoded.items() if each == encoded)
         return key, int(_CODEC.loads(envelope)[0]) if envelope else None
 
@@ -197,7 +232,7 @@ class Written:
         if number is None:
             candidates = [each for each in self.changes.get(key, ()) if each.number is None]
         else:
-            candidates = [each for each in [self._numbered.get(number)] if each is not None and each.key == key]
+            candidates = [each for each in self.changes.get(key, ()) if each.number == number]
         if not any(not each.is_refused for each in candidates):
             self.fail("W3", f"{process} writes {key}={number}, which is nobody's change")
         self.count("W2")
@@ -211,8 +246,8 @@ class Written:
             self.fail("W2", f"{process} writes {key}={number} after {newest.number}, which is later")
         for change in candidates:
             change.is_over, change.version = True, change.version or version
-        if len(candidates) == 1:  # of several deletions it is not known which this one is
-            (change,) = candidates
+        if number is not None or len(candidates) == 1:  # of several deletions it is not known which this one is
+            change = candidates[-1]
             change.last_ns = min(change.last_ns, now)
             if newest is None or change.called_ns > newest.called_ns:
                 self._newest[key] = change

@@ -328,7 +328,7 @@ class Membership:
             self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)
             self._tell(ring, staying, strict=True)
         except BaseException:
-            self._rest({name for name in self.numbers if name not in {each.name for each in before.endpoints}})
+            self._rest([name for name in self.numbers if name not in {each.name for each in before.endpoints}])
             raise
         self._switch(ring)
 
@@ -412,7 +412,7 @@ class Membership:
         tier.owe_on(set(tier.active) - set(before.active))
         self.ring = ring
         if ring.new is None:
-            left = {name for name in numbers if numbers[name] not in tier.active}
+            left = [name for name in numbers if numbers[name] not in tier.active]
             for name in left:
                 self._leaving.tell(numbers[name], self._clock())
             self._rest(left)
@@ -430,7 +430,7 @@ class Membership:
             self.numbers[endpoint.name] = number
             self._listener.follow(number, tier.lanes[number], tier.names[number])
 
-    def _rest(self, names: set[str]) -> None:
+    def _rest(self, names: Iterable[str]) -> None:
         """Follow lanes no longer that no ring has any more."""
         cache, tier = self._alive, self._tier
         for name in names:

@@ -6,16 +6,21 @@ decide by is the loader's, and of all processes one at a time is between loading
 ::
 
     flight of this process -- lock in L2 --> loader --> the change --SKIP--> unlock
-                                                            \\-- hold, writer, store (``through``) --> unlock
+                                ^                           \\-- hold, writer, store (``through``) --> unlock
+                                 \\-- the lock has ended --------/
 
 The lock ends with the process that has it, and unlike a lease it outlasts a clear. It is asked for by verbs only: a
 plain ``set`` is not held up by it, and is not ordered against them.
+
+It ends by its time as well, where the process was stopped while it loaded, or nobody has renewed it. Then another verb
+may have written by now, and what was loaded is no base to write on. So the request that puts the key on hold for the
+writer asks for the lock to last longer, first; if it is not there any more, all begins anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .._store import Store
 from ..absence import ABSENT
@@ -24,7 +29,7 @@ from ..answers import opened
 from ..changes import MISSING, SKIP, Change, Swapped
 from ..errors import ContentionError
 from ..flights import Load, Signal, change_of
-from ..l2 import Exchange
+from ..l2 import Command, Exchange, Reply
 from ..writers import Writer
 from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, outlast
 from .replies import answer
@@ -36,6 +41,13 @@ from .tier import LEASE_LONGEST_NS, Locked, Tier, hex_id, new_id
 from .writing import invalidate
 
 T = TypeVar("T")
+
+#: So often all begins anew because the lock has ended.
+_ATTEMPTS: Final = 5
+
+
+class _LockLost(Exception):
+    """Somebody else may have changed the data since it was loaded. Nothing is written."""
 
 
 class Source(NamedTuple):
@@ -61,13 +73,13 @@ def swap_through(
 
     Raises:
         UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
-        ContentionError: Others had the lock all the time. Nothing was changed.
+        ContentionError: Others had the lock all the time, or it ended too early, every time. Nothing was changed.
         LoadCycleError: The loader or the writer has asked for a verb of the same key. Nothing was changed.
         ShardError: The lock or the hold could not be had. The writer was not called.
         Whatever loader, change and writer raise.
         NotReplicatedError: It is written and stored; but no replica has confirmed that it is stored.
     """
-    return _alone(tier, name, _swap(tier, store, source, key, name, change, ttl, tags))
+    return _alone(tier, name, lambda: _swap(tier, store, source, key, name, change, ttl, tags))
 
 
 def take_through(tier: Tier, store: Store[Any, Any], source: Source, key: Any, name: Any) -> Steps[Any]:
@@ -76,7 +88,7 @@ def take_through(tier: Tier, store: Store[Any, Any], source: Source, key: Any, n
     Raises:
         As :func:`swap_through`.
     """
-    return _alone(tier, name, _take(tier, store, source, key, name))
+    return _alone(tier, name, lambda: _take(tier, store, source, key, name))
 
 
 def _swap(
@@ -126,7 +138,7 @@ def _load(tier: Tier, source: Source, key: Any) -> Steps[Any]:
     return MISSING if found is ABSENT else found
 
 
-def _alone(tier: Tier, name: Any, work: Steps[T]) -> Steps[T]:
+def _alone(tier: Tier, name: Any, work: Callable[[], Steps[T]]) -> Steps[T]:
     """Carry out steps while nobody else in the fleet has the key's lock."""
     lane, encoded = tier.place(name)
     mine, token = Load(change_of(name)), hex_id(new_id())
@@ -135,15 +147,19 @@ def _alone(tier: Tier, name: Any, work: Steps[T]) -> Steps[T]:
         while (flight := tier.loads.begin(mine)) is not mine:
             yield from outlast(flight)
         is_held = True  # perhaps, even if it fails
-        yield from _lock(tier, name, lane, encoded, token)
-        return (yield from work)
+        for _ in range(_ATTEMPTS):
+            yield from _lock(tier, name, lane, encoded, token)
+            try:
+                return (yield from _kept(work(), _renewal(tier, lane, encoded, token)))
+            except _LockLost:
+                tier.locks.pop(token, None)
+        raise ContentionError(name, _ATTEMPTS)
     except Exception:
         raise
     except BaseException:
         is_held = False  # of what is interrupted or cancelled nobody knows when it ends: the lock ends by its time
         raise
     finally:
-        work.close()
         tier.locks.pop(token, None)
         try:
             if is_held:
@@ -175,6 +191,45 @@ def _lock(tier: Tier, name: Any, lane: int, encoded: bytes, token: bytes) -> Ste
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
         finally:
             tier.ears.unawait(lane, encoded, signal.set)
+
+
+def _kept(work: Steps[T], renewal: Command) -> Steps[T]:
+    """Carry out steps, and let them call the writer only if the lock was there when they put the key on hold.
+
+    Raises:
+        _LockLost: It was not.
+    """
+    move: Callable[[Any], Any] = work.send
+    given: Any = None
+    is_there: bool | None = None  # not known before there is a hold
+    while True:
+        try:
+            request = move(given)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        move = work.send
+        if is_there is False and isinstance(request, Call):  # the hold ends as if the writer had failed
+            move, given = work.throw, _LockLost()
+            continue
+        # What is owed may be paid by such a request, too, before the one that counts.
+        is_hold = isinstance(request, list) and any(map(_invalidates, request))
+        try:
+            given = yield [Exchange(each.shard, [renewal, *each.commands]) for each in request] if is_hold else request
+        except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
+            move, given = work.throw, error
+            continue
+        if is_hold:  # of one key: there is one exchange
+            is_there = given[0].__class__ is Reply and given[0].values[0] == 1
+            given = [Reply(each.values[1:], each.identity) if isinstance(each, Reply) else each for each in given]
+
+
+def _invalidates(exchange: Exchange) -> bool:
+    return any(getattr(command[0], "name", "") == "invalidate" for command in exchange.commands)
+
+
+def _renewal(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Command:
+    return (tier.scripts.renew, 1, tier.names[lane].lock(encoded), token, b"%d" % tier.lease_ms_on(lane))
 
 
 def _unlock(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Any:

@@ -6,10 +6,15 @@ redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate
 -- include announce.lua
 local v, l, w, o, d = unpack(KEYS)
 if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end
+-- If a failover has lost the last one, the one before is the newest that there is: it has been written by nobody.
 local id = ARGV[#ARGV]
-local found = call('XRANGE', w, id, id)
-if found[1] then
-  call('XADD', d, '*', 'k', found[1][2][2], 'e', found[1][2][4], 'x', ARGV[5], 'n', ARGV[6])
+for i = #ARGV, 7, -1 do
+  local found = call('XRANGE', w, ARGV[i], ARGV[i])[1]
+  if found then
+    id = ARGV[i]
+    call('XADD', d, '*', 'k', found[2][2], 'e', found[2][4], 'x', ARGV[5], 'n', ARGV[6])
+    break
+  end
 end
 for i = 7, #ARGV do
   call('XACK', w, 'w', ARGV[i])

@@ -11,6 +11,15 @@ local found = call('XRANGE', d, ARGV[4], ARGV[4])
 if not found[1] then return {0, m[3]} end
 local mark = call('GET', l)
 if waiting(mark, w) then return {2, m[3]} end
+-- A change that was made under a hold waits without a mark: it is looked for, a page at a time.
+local from, page = '-', nil
+repeat
+  page = call('XRANGE', w, from, '+', 'COUNT', 500)
+  for _, record in ipairs(page) do
+    if record[2][2] == found[1][2][2] then return {2, m[3]} end
+  end
+  if page[1] then from = '(' .. page[#page][1] end
+until #page < 500
 local id = call('XADD', w, '*', 'k', found[1][2][2], 'e', found[1][2][4])
 call('XDEL', d, ARGV[4])
 call('UNLINK', v)
