@@ -181,8 +181,14 @@ class Shard:
             raise
 
     def note_alive(self) -> None:
-        """Somebody has had an answer from it. Does not block."""
+        """The listener has had an answer from it. Does not block."""
         self.breaker.succeed()
+        link = None if self._link is None else self._link()
+        if link is not None and link.identity != self._peer.identity:
+            # Somebody has met another server since, or this one with another history: a primary begins one when its
+            # first replica comes, and no connection is told. What is read there would be kept only once the
+            # subscription is there too.
+            _hang_up(link)
         now = self._clock()
         if self._sentinels is not None and now >= self._verify_ns and self._verifying.acquire(blocking=False):
             self._verify_ns = now + _VERIFY_NS
@@ -201,9 +207,7 @@ class Shard:
                 self.demoted()
                 link = None if self._link is None else self._link()
                 if link is not None:
-                    # Its reader sees the end of the stream. Not TLS's own shutdown, which would disturb one that reads.
-                    with contextlib.suppress(OSError):
-                        socket.socket.shutdown(link.sock, socket.SHUT_RDWR)
+                    _hang_up(link)
             if self.pool.closed:
                 self._sentinels.close()
         finally:
@@ -248,6 +252,12 @@ class Shard:
             self.name, self.breaker.state, self.breaker.retry_in_ns(), self._last_error, len(self.pool),
             self.pool.in_use, *self._peer,
         )  # fmt: skip
+
+
+def _hang_up(link: Connection) -> None:
+    """Let its reader see the end of the stream. Not TLS's own shutdown, which would disturb one that reads."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(link.sock, socket.SHUT_RDWR)
 
 
 def _is_script(commands: Sequence[tuple[Any, ...]]) -> bool:
