@@ -290,6 +290,8 @@ class Loads:
         An ``Exception`` reaches every waiter. Anything else (an interrupt, an exit, a cancellation) concerns one
         thread or task only: the waiters find the load abandoned, and the first of them to come back takes it over.
         """
+        if mine.done.is_set() and not mine.callbacks:
+            return
         with self._lock:
             if self._by_key.get(mine.key) is mine:
                 del self._by_key[mine.key]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from nearcache._reads import Event
 from nearcache.errors import LoadCycleError
 from nearcache.flights import ABANDONED, Load, Loads, Read, Signal, strand
+from support.interrupts import finishes, interrupted
 
 TIMEOUT = 20.0
 
@@ -347,37 +345,6 @@ def test_wait_for_what_is_over_is_no_part_of_a_cycle() -> None:
 
 
 # -- interrupts
-
-
-def interrupted(step: int, call: Callable[[], object]) -> bool:
-    """Call something, and raise KeyboardInterrupt at the instant of this number, if there is one. Returns whether.
-
-    Where a function begins or ends: there the interpreter looks for signals.
-    """
-    left = step
-
-    def look(_frame: FrameType, event: str, _what: Any) -> None:
-        nonlocal left
-        left -= event != "c_call"
-        if left == 0:
-            raise KeyboardInterrupt
-
-    sys.setprofile(look)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(None)
-    return False
-
-
-def finishes(call: Callable[[], object]) -> bool:
-    """Whether a call returns, in a thread of its own."""
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    return not thread.is_alive()
 
 
 def test_end_of_a_load_interrupted_anywhere_and_repeated_frees_threads_and_tasks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import pickle
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import nearcache
 from nearcache import UNCHANGED, Cache, ConfigError, LoadCycleError, Loaded, Old, conditional
 from nearcache.clocks import monotonic_ns
+from support.interrupts import finishes, interrupted
 from support.waiting import wait_until
 
 TIMEOUT = 20.0
@@ -339,3 +341,18 @@ def test_cached_functions_may_answer_with_terms() -> None:
     assert load.peek(1) == 1
     with pytest.raises(KeyError):
         load.peek(0)
+
+
+def test_bulk_load_interrupted_anywhere_keeps_nobody_waiting() -> None:
+    """An interrupt concerns the thread that it strikes: the others load, and so does that one when it tries again."""
+    for step in itertools.count(1):
+        cache = opened()
+
+        def load(cache: Cache[Any, Any] = cache) -> None:
+            assert cache.get_or_load_many("abc", lambda keys: dict.fromkeys(keys, "v")) == dict.fromkeys("abc", "v")
+
+        was_interrupted = interrupted(step, load)
+        assert finishes(load), step
+        load()
+        if not was_interrupted:
+            return

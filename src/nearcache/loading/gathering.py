@@ -157,11 +157,21 @@ def _begin(
 
 
 def _end(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
-    for part in parts:
+    """End the flights that are left. An interrupt in the middle of it ends them all the same."""
+    try:
+        _end_each(tier, store, parts)
+    finally:
+        _end_each(tier, store, parts)
+
+
+def _end_each(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
+    while parts:
+        part = parts[-1]
         tier.ears.unawait(part.lane, part.encoded, part.signal.set)
         if part.op is not None:
             store.abandon(part.op, drop=False)  # unless it is finished
         tier.loads.end(part.mine)
+        parts.pop()
 
 
 def _round(
