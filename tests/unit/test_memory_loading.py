@@ -6,6 +6,7 @@ import asyncio
 import copy
 import itertools
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import nearcache
 from nearcache import UNCHANGED, Cache, ConfigError, LoadCycleError, Loaded, Old, conditional
 from nearcache.clocks import monotonic_ns
-from support.interrupts import finishes, interrupted
+from support.interrupts import interrupted
 from support.waiting import wait_until
 
 TIMEOUT = 20.0
@@ -344,15 +345,23 @@ def test_cached_functions_may_answer_with_terms() -> None:
 
 
 def test_bulk_load_interrupted_anywhere_keeps_nobody_waiting() -> None:
-    """An interrupt concerns the thread that it strikes: the others load, and so does that one when it tries again."""
+    """An interrupt concerns the thread that it strikes: who waits for one of the keys gets on."""
     for step in itertools.count(1):
-        cache = opened()
+        cache, waiters = opened(), list[threading.Thread]()
 
-        def load(cache: Cache[Any, Any] = cache) -> None:
-            assert cache.get_or_load_many("abc", lambda keys: dict.fromkeys(keys, "v")) == dict.fromkeys("abc", "v")
+        def load(keys: list[str], cache: Any = cache, waiters: list[threading.Thread] = waiters) -> dict[str, str]:
+            look = sys.getprofile()
+            sys.setprofile(None)
+            waiters.append(threading.Thread(target=lambda: cache.get_or_load("c", str.upper), daemon=True))
+            waiters[0].start()
+            wait_until(lambda: cache._loads.waiting, step=0.0)
+            sys.setprofile(look)
+            return doubled(keys)
 
-        was_interrupted = interrupted(step, load)
-        assert finishes(load), step
-        load()
+        was_interrupted = interrupted(step, lambda cache=cache, load=load: cache.get_or_load_many("abc", load))
+        for waiter in waiters:
+            waiter.join(TIMEOUT)
+            assert not waiter.is_alive(), step
+        assert cache.get_or_load_many("abc", doubled).keys() == set("abc")
         if not was_interrupted:
             return
