@@ -157,16 +157,10 @@ def _begin(
 
 
 def _end(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
-    """End the flights that are left. An interrupt in the middle of it ends them all the same."""
-    try:
-        _end_each(tier, store, parts)
-    finally:
-        _end_each(tier, store, parts)
-
-
-def _end_each(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
+    """End the flights that are left."""
     while parts:
         part = parts[-1]
+        tier.leases.pop(part.token, None)
         tier.ears.unawait(part.lane, part.encoded, part.signal.set)
         if part.op is not None:
             store.abandon(part.op, drop=False)  # unless it is finished
@@ -200,7 +194,10 @@ def _round(
                 part.mine.error = error
         raise
     finally:
-        _end(tier, store, parts)
+        try:
+            _end(tier, store, parts)
+        finally:  # an interrupt in the middle of it ends them all the same
+            _end(tier, store, parts)
     for flight in others:
         try:
             value = yield JoinLoad(flight)
