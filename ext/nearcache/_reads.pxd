@@ -3,11 +3,16 @@ from libc.stdint cimport int64_t, uint64_t
 from nearcache._store cimport Op
 
 
+cdef class Event:
+    cdef int flag
+    cdef list waiting      # the locks of those who wait
+
+
 cdef class Read(Op):
     cdef public int64_t since_ns
     cdef public uint64_t due
     cdef object result     # PENDING until there is one
-    cdef object done       # an event, once somebody waits
+    cdef Event done        # once somebody waits; or None
     cdef list callbacks    # or None
     cdef unsigned long carrier
 

@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: auto_pickle=False, autotestdict=False, binding=False
 # cython: embedsignature=True, embedsignature.format=clinic
-"""A read from L2 that is under way, and that others may wait for."""
+"""A read from L2 that is under way, and that others may wait for; and what threads wait on."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-import threading
+from _thread import TIMEOUT_MAX, allocate_lock
 
 from nearcache._store cimport Op
 
@@ -14,11 +14,62 @@ from nearcache._store cimport Op
 cdef extern from "Python.h":
     unsigned long this_thread "PyThread_get_thread_ident"() noexcept
 
+
+cdef extern from *:
+    """
+    static inline int flag_is_up(const int *flag) { return __atomic_load_n(flag, __ATOMIC_SEQ_CST); }
+    static inline void flag_put(int *flag, int up) { __atomic_store_n(flag, up, __ATOMIC_SEQ_CST); }
+    """
+    bint flag_is_up(const int *flag) noexcept
+    void flag_put(int *flag, int up) noexcept
+
 #: Outcome of a flight that ended with nothing to share: the waiter has to do the work itself.
 ABANDONED = object()
 
 cdef object PENDING = object()
-cdef object make_event = threading.Event
+
+
+cdef class Event:
+    """Something that happens, and wakes the threads that wait for it: ``threading.Event`` without its lock.
+
+    That one's methods are in Python. A signal handler that raises (Ctrl-C, a time limit) can end them just when they have
+    the lock, and then whoever comes next, the listener say, waits for it for ever. Here a handler can run only while
+    :meth:`wait` blocks. Who waits does so on a lock of their own, which is known before they look for the last time.
+    """
+
+    def __cinit__(self):
+        self.waiting = []
+
+    def is_set(self):
+        """Whether it has happened."""
+        return flag_is_up(&self.flag)
+
+    def set(self):
+        """It happens. Harmless the second time."""
+        flag_put(&self.flag, 1)
+        for gate in list(self.waiting):
+            try:
+                gate.release()
+            except RuntimeError:  # somebody else has just done it
+                pass
+
+    def clear(self):
+        """It has not happened any more."""
+        flag_put(&self.flag, 0)
+
+    def wait(self, timeout=None):
+        """Block until it happens, or for so many seconds at most; return whether it has."""
+        if flag_is_up(&self.flag):
+            return True
+        cdef object gate = allocate_lock()
+        gate.acquire()
+        self.waiting.append(gate)
+        try:
+            if not flag_is_up(&self.flag):
+                gate.acquire(True, -1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
+            return flag_is_up(&self.flag)
+        finally:
+            self.waiting.remove(gate)
 
 
 cdef class Read(Op):
@@ -60,7 +111,7 @@ cdef class Read(Op):
             if self.carrier == this_thread():
                 return ABANDONED
             if self.done is None:
-                self.done = make_event()
+                self.done = Event()
             done = self.done
         return self.result if done.wait(timeout_s) else ABANDONED
 

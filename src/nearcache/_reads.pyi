@@ -10,6 +10,13 @@ __pyx_capi__: Final[dict[str, object]]
 ABANDONED: Final[object]
 
 @disjoint_base
+class Event:
+    def is_set(self) -> bool: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+@disjoint_base
 class Read(Op):
     since_ns: int
     due: int

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final
 
-from ._reads import ABANDONED, Read
+from ._reads import ABANDONED, Event, Read
 from ._store import Op
 from .errors import LoadCycleError
 
@@ -84,7 +84,7 @@ class Signal:
     __slots__ = ("_callbacks", "_happened", "_lock")
 
     def __init__(self) -> None:
-        self._happened = threading.Event()
+        self._happened = Event()
         self._callbacks: list[Callback] = []
         self._lock = threading.RLock()  # a collection may end who waits
 
@@ -96,9 +96,10 @@ class Signal:
         """It happens. Once is enough."""
         with self._lock:
             self._happened.set()
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks = tuple(self._callbacks)
         for callback in callbacks:
             callback()
+        self._callbacks.clear()  # not before: an interrupt must not lose any
 
     def wait(self, timeout_s: float) -> bool:
         """Block until it happens; return whether it did within the time."""
@@ -147,7 +148,7 @@ class Load:
         self.carrier = threading.get_ident()
         self.owner: Hashable = strand.get(self.carrier)
         self.op: Op | None = None
-        self.done = threading.Event()
+        self.done = Event()
         self.callbacks: list[Callback] = []
         self.value: Any = ABANDONED
         self.error: Exception | None = None
@@ -289,13 +290,16 @@ class Loads:
         An ``Exception`` reaches every waiter. Anything else (an interrupt, an exit, a cancellation) concerns one
         thread or task only: the waiters find the load abandoned, and the first of them to come back takes it over.
         """
+        if mine.done.is_set() and not mine.callbacks:
+            return
         with self._lock:
             if self._by_key.get(mine.key) is mine:
                 del self._by_key[mine.key]
             mine.done.set()
-            callbacks, mine.callbacks = mine.callbacks, []
+            callbacks = tuple(mine.callbacks)
         for callback in callbacks:
             callback()
+        mine.callbacks.clear()  # not before: whoever calls this again after an interrupt calls those that are left
 
     def _enlist(self, load: Load, tokens: set[Hashable]) -> None:
         with self._lock:

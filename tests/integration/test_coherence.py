@@ -306,6 +306,24 @@ def test_server_restarted_from_an_old_snapshot_is_noticed(
     assert cache["kept"] == other["kept"] == "kept"
 
 
+def test_primary_that_gets_its_first_replica_is_followed_on(make_redis: Callable[..., RedisServer]) -> None:
+    """With it begins another history, which new connections alone see: L1 keeps what they bring all the same."""
+    primary = make_redis(transport="tcp")
+    with opening(primary.url, max_staleness=BOUND) as opener:
+        writer, reader = opener(), opener()
+        writer["k"] = "v"
+        make_redis(options={"replicaof": f"{primary.host} {primary.port}"})
+        with primary.client() as client:
+            wait_until(lambda: client.info("replication")["connected_slaves"] == 1)
+        primary.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # connections end some day
+        for cache in (reader, writer):
+            assert cache.get("absent") is None
+        wait_until(lambda: reader.get("k") == reader.peek("k") == "v")
+        writer["k"] = "w"
+        wait_until(lambda: reader.get("k") == reader.peek("k") == "w")
+        wait_until(lambda: writer.get("k") == writer.peek("k") == "w")
+
+
 def test_cache_opened_while_the_server_is_down_works_later(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from nearcache.errors import ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Loading, load, load_young
+from nearcache.loading.gathering import Gathering, gather
 from nearcache.loading.steps import Call, JoinLoad
 from nearcache.loading.tier import hex_id
+from support.interrupts import interrupted
 from support.steps import GENERATION, IDENTITY, World
 
 TOKEN = b"0123456789abcdef"
@@ -61,6 +65,31 @@ def test_fill_without_an_answer_is_left_alone(world: World) -> None:
         steps.send([ShardUnavailableError("a", "no answer", sent=True)])
     assert stop.value.value == 7
     assert world.store.peek("k") is None
+
+
+def test_bulk_load_whose_end_is_interrupted_anywhere_leaves_nothing_under_way() -> None:
+    """Else whoever asks for one of its keys would wait for ever, and its leases would be renewed."""
+    for step in itertools.count(1):
+        world = World()
+        wanted = Gathering({"a": "a", "b": "b"}, lambda keys: dict.fromkeys(keys, 7), 60_000)
+        steps = gather(world.tier, world.store, wanted)
+        next(steps)
+        steps.send([Reply([-2, -2, [None, None], [hex_id(GENERATION), None]], IDENTITY)])
+        granted = [[0, hex_id(GENERATION), token] for token in (TOKEN, TOKEN[::-1])]
+        assert isinstance(steps.send([Reply(granted, IDENTITY)]), Call)
+        assert len(world.tier.loads) == len(world.tier.leases) == 2
+
+        def fail(steps: Generator[Any, Any, Any] = steps) -> None:
+            with suppress(StopIteration, OSError):
+                request = steps.throw(OSError("of the loader"))
+                while True:
+                    request = steps.send([Reply([1] * len(each.commands), IDENTITY) for each in request])
+
+        was_interrupted = interrupted(step, fail)
+        steps.close()
+        assert len(world.tier.loads) == len(world.tier.leases) == 0, step
+        if not was_interrupted:
+            return
 
 
 # -- who asks for a greatest age while another such load is under way

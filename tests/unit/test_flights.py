@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
 import pytest
 
+from nearcache._reads import Event
 from nearcache.errors import LoadCycleError
-from nearcache.flights import ABANDONED, Load, Loads, Read, strand
+from nearcache.flights import ABANDONED, Load, Loads, Read, Signal, strand
+from support.interrupts import finishes, interrupted
 
 TIMEOUT = 20.0
 
@@ -339,3 +342,69 @@ def test_wait_for_what_is_over_is_no_part_of_a_cycle() -> None:
     context.run(loads.leave, second, lambda: None)
     with pytest.raises(LoadCycleError):
         context.run(loads.join, first, lambda: None)
+
+
+# -- interrupts
+
+
+def test_end_of_a_load_interrupted_anywhere_and_repeated_frees_threads_and_tasks() -> None:
+    """As the pattern prescribes it: the end in ``finally`` is interrupted, and an outer ``finally`` ends it again."""
+    for step in itertools.count(1):
+        told: list[int] = []
+        loads, mine = Loads(), Load("k")
+        mine.value = 1
+        assert loads.begin(mine) is mine
+        loads.join(mine, lambda told=told: told.append(1))
+        was_interrupted = interrupted(step, lambda loads=loads, mine=mine: loads.end(mine))
+        assert finishes(lambda loads=loads, mine=mine: (loads.end(mine), loads.wait(mine))), step
+        assert told, step
+        assert len(loads) == 0
+        if not was_interrupted:
+            return
+
+
+def test_signal_whose_waiter_is_interrupted_anywhere_can_still_be_given() -> None:
+    """Else the listener, which gives it, would be stuck for ever."""
+    for step in itertools.count(1):
+        signal = Signal()
+        was_interrupted = interrupted(step, lambda signal=signal: signal.wait(0))
+        assert finishes(signal.set), step
+        assert signal.wait(TIMEOUT), step
+        if not was_interrupted:
+            return
+
+
+def test_signal_interrupted_anywhere_while_it_is_given_and_given_again_is_heard() -> None:
+    """By threads and by callbacks."""
+    for step in itertools.count(1):
+        told: list[int] = []
+        signal = Signal()
+        signal.add_done_callback(lambda told=told: told.append(1))
+        was_interrupted = interrupted(step, signal.set)
+        assert finishes(signal.set), step
+        assert finishes(lambda signal=signal: signal.wait(TIMEOUT)), step
+        assert told, step
+        if not was_interrupted:
+            return
+
+
+def test_event_wakes_all_who_wait_and_can_be_taken_back() -> None:
+    """What happens is not forgotten until it is cleared; who waits for no time is told at once."""
+    event, woken = Event(), threading.Semaphore(0)
+    assert not event.wait(0)
+    assert not event.wait(-1)
+    assert not event.is_set()
+    threads = [threading.Thread(target=lambda: event.wait() and woken.release()) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    event.set()
+    event.set()
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert woken.acquire(blocking=False)
+    assert event.is_set()
+    assert event.wait()
+    assert event.wait(1e30)
+    event.clear()
+    assert not event.is_set()
+    assert not event.wait(0.001)

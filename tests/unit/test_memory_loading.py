@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import nearcache
 from nearcache import UNCHANGED, Cache, ConfigError, LoadCycleError, Loaded, Old, conditional
 from nearcache.clocks import monotonic_ns
+from support.interrupts import interrupted
 from support.waiting import wait_until
 
 TIMEOUT = 20.0
@@ -339,3 +342,26 @@ def test_cached_functions_may_answer_with_terms() -> None:
     assert load.peek(1) == 1
     with pytest.raises(KeyError):
         load.peek(0)
+
+
+def test_bulk_load_interrupted_anywhere_keeps_nobody_waiting() -> None:
+    """An interrupt concerns the thread that it strikes: who waits for one of the keys gets on."""
+    for step in itertools.count(1):
+        cache, waiters = opened(), list[threading.Thread]()
+
+        def load(keys: list[str], cache: Any = cache, waiters: list[threading.Thread] = waiters) -> dict[str, str]:
+            look = sys.getprofile()
+            sys.setprofile(None)
+            waiters.append(threading.Thread(target=lambda: cache.get_or_load("c", str.upper), daemon=True))
+            waiters[0].start()
+            wait_until(lambda: cache._loads.waiting, step=0.0)
+            sys.setprofile(look)
+            return doubled(keys)
+
+        was_interrupted = interrupted(step, lambda cache=cache, load=load: cache.get_or_load_many("abc", load))
+        for waiter in waiters:
+            waiter.join(TIMEOUT)
+            assert not waiter.is_alive(), step
+        assert cache.get_or_load_many("abc", doubled).keys() == set("abc")
+        if not was_interrupted:
+            return

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from .._reads import Event
 from .._store import Store
 from .._watching import Echoes, Watch
 from ..clocks import Clock, monotonic_ns, suspended_ns
@@ -130,8 +131,8 @@ class Listener:
         self._watch.add(self._wake_in.fileno())
         self._arrivals: queue.SimpleQueue[tuple[Connection, Link | BaseException]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
-        self._stopping = threading.Event()
-        self._settled = threading.Event()
+        self._stopping = Event()
+        self._settled = Event()
         self._started = threading.Lock()
         self.thread: threading.Thread | None = None
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from .._reads import Event
 from ..absence import ABSENT
 from ..backlog import Backlog, Change
 from ..clocks import Clock, monotonic_ns
@@ -79,8 +80,8 @@ class Scribe:
 
     def _reset(self) -> None:
         self._queues = Queues(len(self._tier.lanes), Backlog(*self._limits, _chance))
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
+        self._woken = Event()
+        self._stopping = Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_idle = self._is_noted = False

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from .._reads import Event
 from ..bus import GrowingListener
 from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError, ShardUnavailableError
 from ..keys import slot_of
@@ -49,7 +50,7 @@ class Membership:
         self._known = {endpoint.name: endpoint for endpoint in shards.endpoints}
         self._script = load_script("ring")
         self._lock = threading.RLock()
-        self._stopping = threading.Event()
+        self._stopping = Event()
         self._catching_up = self._is_due = False  # due: somebody wants it, and it has not been done since
         self._agreed = False
         self._complaint = ""
@@ -98,7 +99,7 @@ class Membership:
         """In the child: what another thread of the parent was about is not carried on here."""
         self._lock = threading.RLock()
         self._catching_up = False
-        was_stopping, self._stopping = self._stopping.is_set(), threading.Event()
+        was_stopping, self._stopping = self._stopping.is_set(), Event()
         if was_stopping:
             self._stopping.set()
 

@@ -181,7 +181,10 @@ class MemoryCache(AnsweringCache[K, V]):
             mine.error = error
             raise
         finally:
-            self._loads.end(mine)
+            try:
+                self._loads.end(mine)
+            finally:  # an interrupt in the middle of it must not leave others waiting
+                self._loads.end(mine)
         return self._present(terms.key, mine.value)
 
     def _call(self, loader: Callable[[Any], Any], mine: Load, terms: _Terms) -> Any:

@@ -54,6 +54,15 @@ def gathering(
     return {key: value for key, value in wanted.items() if not isinstance(value, Absent)}
 
 
+def _end_each(cache: MemoryCache[Any, Any], parts: list[_Part]) -> None:
+    while parts:
+        part = parts[-1]
+        if part.op is not None:
+            cache.abandon(part.op, drop=False)  # unless it is finished
+        cache._loads.end(part.mine)
+        parts.pop()
+
+
 def _round(
     cache: MemoryCache[Any, Any], todo: list[Any], found: dict[Any, Any], limit_ns: int | None
 ) -> Generator[Request, Any, list[Any]]:
@@ -80,10 +89,10 @@ def _round(
                 part.mine.error = error
         raise
     finally:
-        for part in parts:
-            if part.op is not None:
-                cache.abandon(part.op, drop=False)  # unless it is finished
-            cache._loads.end(part.mine)
+        try:
+            _end_each(cache, parts)
+        finally:  # an interrupt in the middle of it ends them all the same
+            _end_each(cache, parts)
     again = []
     for flight in others:
         try:

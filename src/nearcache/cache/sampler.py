@@ -8,6 +8,7 @@ import threading
 import weakref
 from typing import Any, Final
 
+from .._reads import Event
 from .._store import Store
 from ..errors import CacheError
 from ..loading import Sampler, ThreadRunner, Tier
@@ -31,12 +32,12 @@ class SamplerThread:
         self._tier = tier
         self._runner = runner
         self._pause_s = 1 / rate
-        self._stopping = threading.Event()
+        self._stopping = Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin; again in a forked child."""
-        self._stopping = threading.Event()
+        self._stopping = Event()
         self._thread = threading.Thread(target=self._run, name="nearcache-sampler", daemon=True)
         self._thread.start()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+from .._reads import Event
 from ..bus import Listener
 from ..clocks import monotonic_ns
 from ..coherence import RESERVED, Lane, State
@@ -62,7 +62,7 @@ class _Trial:
     def __init__(self, lane: int) -> None:
         self.lane = lane
         self.wid = new_id()
-        self.seen = threading.Event()
+        self.seen = Event()
         self.problem = ""
         self._at_ns = 0
 
@@ -79,12 +79,12 @@ class _Trial:
 
 def _await_subscriptions(lanes: Sequence[Lane], timeout_s: float) -> None:
     """A lane that has just been added, or has lost its server, may be subscribed in a moment."""
-    until_ns, pause = monotonic_ns() + int(timeout_s * 1e9), threading.Event()
+    until_ns, pause = monotonic_ns() + int(timeout_s * 1e9), Event()
     while any(lane.state is not State.LIVE for lane in lanes) and monotonic_ns() < until_ns:
         pause.wait(_LOOK_S)
 
 
-def _wait_for(events: Sequence[threading.Event], timeout_s: float) -> None:
+def _wait_for(events: Sequence[Event], timeout_s: float) -> None:
     """Wait until all have come, or it has been long enough."""
     until_ns = monotonic_ns() + int(timeout_s * 1e9)
     for event in events:
@@ -107,11 +107,11 @@ def _epoch_in(reply: Reply) -> int:
         return -1
 
 
-def _fence(tier: Tier, listener: Listener, answers: Sequence[tuple[int, Reply]]) -> list[threading.Event]:
+def _fence(tier: Tier, listener: Listener, answers: Sequence[tuple[int, Reply]]) -> list[Event]:
     """Ask where the lanes stand that are in another epoch than what was written to: it may be new."""
     asked = []
     for lane, reply in answers:
-        event = threading.Event()
+        event = Event()
         if tier.lanes[lane].epoch != _epoch_in(reply) and listener.fence(lane, event.set):
             asked.append(event)
     return asked

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from .._reads import Event
 from ..events import WHOLE, EntryEvent
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Subscription:
         """
         if self._closed or threading.current_thread() is self._thread:
             return True
-        reached = threading.Event()
+        reached = Event()
         self._queue.put(reached)
         until = None if timeout is None else time.monotonic() + timeout
         while not reached.wait(_LOOK_S if until is None else min(_LOOK_S, max(0.0, until - time.monotonic()))):
@@ -184,7 +185,7 @@ def _deliver(events: queue.SimpleQueue[Any], subscription: weakref.ref[Subscript
     """Runs in a thread of its own. While it waits it holds nothing: the listener may refer to the cache."""
     while True:
         event = events.get()
-        if isinstance(event, threading.Event):
+        if isinstance(event, Event):
             event.set()
             continue
         listening = None if event is _END else subscription()
@@ -198,5 +199,5 @@ def _let_go(events: queue.SimpleQueue[Any]) -> None:
     """Nobody is to be told of the rest; but nobody waits for it either."""
     while not events.empty():
         event = events.get()
-        if isinstance(event, threading.Event):
+        if isinstance(event, Event):
             event.set()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
+from .._reads import Event
 from ..absence import Absent
 from ..bus import Listener
 from ..changes import MISSING, Change, Swapped
@@ -263,7 +263,7 @@ class SwappingCache(Cache[K, V]):
         # Each look is a call of its own: all together may take longer than one may.
         left = self._run(still_waiting(self._tier, self._run(queue_ends(self._tier))))
         self._scribe.wake()
-        never = threading.Event()
+        never = Event()
         while left:
             if monotonic_ns() > until_ns:
                 raise FlushTimeoutError(timeout)

@@ -5,10 +5,10 @@ An exchange's ``shard`` is a lane here. Nodes have numbers of their own, their *
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._reads import Event
 from ..clocks import Clock, monotonic_ns
 from ..errors import ClosedError, ServerReplyError, ShardError
 from ..options import Endpoint
@@ -56,7 +56,7 @@ class ClusterDriver(Driver):
             on_reached=on_reached,
         )
         self.router = Router(self.map, self._shards, introduction, clock)
-        self._closing = threading.Event()
+        self._closing = Event()
 
     def _add(self, endpoint: Endpoint) -> int:
         place = len(self._shards)
@@ -140,7 +140,7 @@ class ClusterDriver(Driver):
 
     def after_fork(self) -> None:
         """See :meth:`Driver.after_fork`."""
-        self._closing = threading.Event()
+        self._closing = Event()
         self.map.after_fork()
         super().after_fork()
 

@@ -109,8 +109,11 @@ class Connection:
         self.sock.close()
 
     def __del__(self) -> None:
-        # An interrupt can strike where no name holds the connection yet; then nobody else is left to close it.
-        self.sock.close()
+        # An interrupt can strike where no name holds the connection yet; then nobody else is left to close it. It can
+        # also strike before there is a socket.
+        sock = getattr(self, "sock", None)
+        if sock is not None:
+            sock.close()
 
 
 class TlsConnection(Connection):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _IDLE_NS: Final = 1_000_000_000
 #: How often the sentinels are asked whether the master is still the one in use.
 _VERIFY_NS: Final = 1_000_000_000
+#: How often requests and a subscription that lead to two servers are brought together in vain, by a proxy say.
+_PART_NS: Final = 30_000_000_000
 
 
 class ShardStatus(NamedTuple):
@@ -81,6 +83,8 @@ class Shard:
         self._verifying = threading.Lock()
         self._verify_ns = 0
         self._link: weakref.ref[Connection] | None = None
+        self._parted = (0, 0)
+        self._part_ns = 0
         self._last_error = ""  # a text: an exception would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
@@ -181,9 +185,15 @@ class Shard:
             raise
 
     def note_alive(self) -> None:
-        """Somebody has had an answer from it. Does not block."""
+        """The listener has had an answer from it. Does not block."""
         self.breaker.succeed()
         now = self._clock()
+        link = None if self._link is None else self._link()
+        if link is not None and link.identity != self._peer.identity:
+            # Somebody has met another server since, or this one with another history: a primary begins one when its
+            # first replica comes, and no connection is told. What is read there would be kept only once the
+            # subscription is there too.
+            self._part(link, self._peer.identity, now)
         if self._sentinels is not None and now >= self._verify_ns and self._verifying.acquire(blocking=False):
             self._verify_ns = now + _VERIFY_NS
             arguments = (self._verifying, now + self._connect_timeout_ns)
@@ -193,6 +203,13 @@ class Shard:
             except RuntimeError:  # no thread can be had now; the next answer tries again
                 self._verifying.release()
 
+    def _part(self, link: Connection, other: int, now: int) -> None:
+        """Have the subscription made anew; but seldom where that has led to the same servers as before."""
+        parted = (link.identity, other)
+        if parted != self._parted or now >= self._part_ns:
+            self._parted, self._part_ns = parted, now + _PART_NS
+            _hang_up(link)
+
     def _verify(self, mine: threading.Lock, deadline_ns: int) -> None:
         """Leave a master that was replaced, although it still answers. Runs in a thread of its own."""
         assert self._sentinels is not None
@@ -201,9 +218,7 @@ class Shard:
                 self.demoted()
                 link = None if self._link is None else self._link()
                 if link is not None:
-                    # Its reader sees the end of the stream. Not TLS's own shutdown, which would disturb one that reads.
-                    with contextlib.suppress(OSError):
-                        socket.socket.shutdown(link.sock, socket.SHUT_RDWR)
+                    _hang_up(link)
             if self.pool.closed:
                 self._sentinels.close()
         finally:
@@ -248,6 +263,12 @@ class Shard:
             self.name, self.breaker.state, self.breaker.retry_in_ns(), self._last_error, len(self.pool),
             self.pool.in_use, *self._peer,
         )  # fmt: skip
+
+
+def _hang_up(link: Connection) -> None:
+    """Let its reader see the end of the stream. Not TLS's own shutdown, which would disturb one that reads."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(link.sock, socket.SHUT_RDWR)
 
 
 def _is_script(commands: Sequence[tuple[Any, ...]]) -> bool:

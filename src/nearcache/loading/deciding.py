@@ -165,7 +165,10 @@ def _alone(tier: Tier, name: Any, work: Callable[[], Steps[T]]) -> Steps[T]:
             if is_held:
                 yield [Exchange(lane, [_unlock(tier, lane, encoded, token)])]  # if that fails, it ends by its time
         finally:
-            tier.loads.end(mine)
+            try:
+                tier.loads.end(mine)
+            finally:  # an interrupt in the middle of it must not leave others waiting
+                tier.loads.end(mine)
 
 
 def _lock(tier: Tier, name: Any, lane: int, encoded: bytes, token: bytes) -> Steps[None]:

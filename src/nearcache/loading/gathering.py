@@ -157,11 +157,15 @@ def _begin(
 
 
 def _end(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
-    for part in parts:
+    """End the flights that are left."""
+    while parts:
+        part = parts[-1]
+        tier.leases.pop(part.token, None)
         tier.ears.unawait(part.lane, part.encoded, part.signal.set)
         if part.op is not None:
             store.abandon(part.op, drop=False)  # unless it is finished
         tier.loads.end(part.mine)
+        parts.pop()
 
 
 def _round(
@@ -190,7 +194,10 @@ def _round(
                 part.mine.error = error
         raise
     finally:
-        _end(tier, store, parts)
+        try:
+            _end(tier, store, parts)
+        finally:  # an interrupt in the middle of it ends them all the same
+            _end(tier, store, parts)
     for flight in others:
         try:
             value = yield JoinLoad(flight)

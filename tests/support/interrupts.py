@@ -1,0 +1,45 @@
+"""Interrupts at every instant at which a signal handler may run."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+TIMEOUT: Final = 20.0
+_PAUSES: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def interrupted(step: int, call: Callable[[], object]) -> bool:
+    """Call something, and raise KeyboardInterrupt at the instant of this number, if there is one. Returns whether.
+
+    Where a function begins or ends: there the interpreter looks for signals. But not where a generator yields: one that
+    is interrupted there would not be told.
+    """
+    left = step
+
+    def look(frame: FrameType, event: str, _what: Any) -> None:
+        nonlocal left
+        left -= event != "c_call" and not (event == "return" and frame.f_code.co_flags & _PAUSES)
+        if left == 0:
+            raise KeyboardInterrupt
+
+    sys.setprofile(look)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    return left <= 0  # where it is ignored, in the middle of a collection say, the call returns
+
+
+def finishes(call: Callable[[], object]) -> bool:
+    """Whether a call returns, in a thread of its own."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return not thread.is_alive()
