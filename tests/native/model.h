@@ -199,7 +199,7 @@ static inline int rig_overwrite(rig_t *rig, uint32_t key, int64_t deadline_ns)
     void *old = NULL;
 
     if (ref != 0) {
-        old = core_overwrite(&rig->core, ref, value, deadline_ns, clock_now(&rig->core.source));
+        old = core_overwrite(&rig->core, ref, value, deadline_ns, clock_now(&rig->core.source), NULL);
     }
     if (old == NULL) {
         return 0;
