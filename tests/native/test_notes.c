@@ -2,9 +2,7 @@
 
 #define NEARCACHE_THREADS 1
 
-#include "check.h"
-
-#include "nearcache/order.h"
+#include "model.h"
 
 enum { KEYS = 8 };
 
@@ -34,13 +32,18 @@ static void end(void)
 }
 
 /* Two readers, until both have notes. */
-static void take_turns(uint32_t one, uint32_t other)
+static void take_turns_in(readers_t *readers, uint32_t one, uint32_t other)
 {
     for (int turn = 0; turn <= NOTES_TURNS; turn++) {
-        readers_welcome(&order.readers, one);
-        readers_welcome(&order.readers, other);
+        readers_welcome(readers, one);
+        readers_welcome(readers, other);
     }
-    readers_open(&order.readers);
+    readers_open(readers);
+}
+
+static void take_turns(uint32_t one, uint32_t other)
+{
+    take_turns_in(&order.readers, one, other);
 }
 
 static void test_one_reader_alone_never_gets_notes(void)
@@ -176,6 +179,33 @@ static void test_full_notes_want_settling(void)
     end();
 }
 
+static void test_overwriting_is_noted_where_the_writer_notes_and_is_no_hit(void)
+{
+    static rig_t rig;
+    core_t *core = &rig.core;
+    uint64_t misses = 0;
+    notes_t *notes, *others;
+    uint32_t ref;
+
+    CHECK(rig_init(&rig, NULL, UINT64_MAX, 0) == 0);
+    CHECK(rig_store(&rig, 1, 0, CLOCK_NEVER_NS) == STORED_NEW);
+    ref = rig_find(&rig, 1);
+    take_turns_in(&core->order.readers, 1, 2);
+    notes = notes_of(&core->order.readers, 1);
+    others = notes_of(&core->order.readers, 2);
+    order_note(&core->order, others, ref);
+    CHECK(core_overwrite(core, ref, key_of(1), CLOCK_NEVER_NS, 1000, notes) == rig.held[1].value);
+    CHECK(notes->count == 1 && others->count == 1 && core->order.touches == 0);
+    while (!notes_are_full(notes)) {
+        order_note(&core->order, notes, ref);
+    }
+    CHECK(core_overwrite(core, ref, rig.held[1].value, CLOCK_NEVER_NS, 1000, notes) == key_of(1));
+    CHECK(notes->count == 1 && others->count == 1);
+    CHECK(core->counters.hits + order_noted(&core->order, &misses) == NOTES_RING);
+    rig_free(&rig);
+    CHECK(alloc_live == 0);
+}
+
 int main(void)
 {
     test_one_reader_alone_never_gets_notes();
@@ -186,5 +216,6 @@ int main(void)
     test_notes_are_filling_now_and_then_and_always_when_full();
     test_notes_are_carried_out_after_the_ring_each_in_its_order();
     test_full_notes_want_settling();
+    test_overwriting_is_noted_where_the_writer_notes_and_is_no_hit();
     return check_done("test_notes");
 }

@@ -189,7 +189,7 @@ static inline void core_touch(core_t *core, uint32_t ref)
 static inline void core_settle_notes(core_t *core, notes_t *notes)
 {
     core->counters.hits += notes->count;
-    order_carry_out(&core->order, notes->ring, notes->count, core->table.details);
+    order_carry_out_notes(&core->order, notes, core->table.details);
     notes->count = 0;
 }
 
