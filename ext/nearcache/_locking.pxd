@@ -6,7 +6,8 @@ object, for either may come back to the same store; so nobody waits for a lock t
 two.
 
 A hit need not take it: ``core_enter`` lets threads read at the same time, each with notes of its own (``notes.h``).
-What may be done between that and ``core_leave`` is to read, to hold what was read, and to note it.
+What may be done between that and ``core_leave`` is to read, to hold what was read, and to note it. ``core_lock`` closes
+the notes of all of them until ``core_unlock``.
 """
 
 from libc.stdint cimport int64_t
