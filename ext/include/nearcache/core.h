@@ -41,12 +41,8 @@ static inline int core_make_room(core_t *core, uint32_t ref, uint64_t size, grav
             quota_give(core->quota, has_place && ref == 0);
             return victim == 0 ? STORE_FULL : STORE_NO_MEMORY;
         }
-        graveyard_add(yard, t->slab[victim].key, t->slab[victim].value, CAUSE_EVICTED);
-        core_take_out_alone(core, victim, 1);
-        if (has_place) {
-            quota_give(core->quota, 1);
-        }
-        has_place = 1; /* the victim's: to give it back and to take one would be in the way of all cores, twice */
+        core_bury_alone(core, victim, CAUSE_EVICTED, yard);
+        has_place = quota_pass_on(core->quota, has_place);
     }
     return 0;
 }

@@ -113,6 +113,21 @@ static inline void quota_give(quota_t *quota, uint64_t entries)
 #endif
 }
 
+/* An entry has gone for the sake of a new one, for which there is a place already, or not yet. Returns whether there is now.
+ * With threads the place passes over: to give it back and to take one would be in the way of all cores, twice. */
+static inline int quota_pass_on(quota_t *quota, int has_place)
+{
+#if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
+    if (has_place) {
+        quota_give(quota, 1);
+    }
+    return 1;
+#else
+    quota_give(quota, 1);
+    return has_place || quota_take(quota);
+#endif
+}
+
 /* -- life and death of a core ----------------------------------------------------------------------------- */
 
 /* A core without lanes: the caller gives it some, and a quota. */
@@ -246,11 +261,18 @@ static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
     quota_give(core->quota, 1);
 }
 
-/* Remove an entry into the graveyard, in which there is room. */
-static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+/* Remove an entry into the graveyard, in which there is room. Its place in the quota is the caller's now. */
+static inline void core_bury_alone(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
 {
     graveyard_add(yard, core->table.slab[ref].key, core->table.slab[ref].value, cause);
-    core_take_out(core, ref, cause == CAUSE_EVICTED);
+    core_take_out_alone(core, ref, cause == CAUSE_EVICTED);
+}
+
+/* The same, and its place is given back. */
+static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+{
+    core_bury_alone(core, ref, cause, yard);
+    quota_give(core->quota, 1);
 }
 
 /* The same for one whose time is over, and with it its timer's. */
