@@ -10,7 +10,7 @@ mixed    as own, nine reads to one write
 
 ``x[key]`` is what one writes. Where the interpreter counts a reference to ``x`` each time the loop names it (CPython
 3.13 does), threads contend for that count whatever the cache does, so ``get(key)`` calls a bound method of the thread's
-own (a ``partial`` for lru_cache, whose writes are not its own and are not measured), and writes by a bound ``__setitem__``. The
+own (a ``partial`` for lru_cache, whose writes are not its own and are not measured), and writes by another. The
 contestants take turns, round by round, and the best round of each counts.
 
 ``counting in C`` has nothing to do with Python: each thread sums up bytes of its own. How that scales is what the
