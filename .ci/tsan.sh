@@ -26,6 +26,7 @@ fi
 
 rm -rf $reports
 mkdir -p $reports
+# The races within Python that its developers know of, as they list them themselves. There is none for anything of ours.
 suppressions=$PWD/.freethreaded/source/Tools/tsan/suppressions_free_threading.txt
 # Reports name files and lines only if the symbolizer is told of, and is there (Debian: apt-get install llvm-19).
 symbolizer=$($compiler -print-prog-name=llvm-symbolizer)

@@ -10,8 +10,8 @@ mixed    as own, nine reads to one write
 
 ``x[key]`` is what one writes. Where the interpreter counts a reference to ``x`` each time the loop names it (CPython
 3.13 does), threads contend for that count whatever the cache does, so ``get(key)`` calls a bound method of the thread's
-own (a ``partial`` for lru_cache, whose writes are not its own and are not measured). The contestants take turns, round
-by round, and the best round of each counts.
+own (a ``partial`` for lru_cache, whose writes are not its own and are not measured), and writes by another. The
+contestants take turns, round by round, and the best round of each counts.
 
 ``counting in C`` has nothing to do with Python: each thread sums up bytes of its own. How that scales is what the
 machine has to give at that time, and ``of possible`` says how much of it a contestant takes. ``the loop alone`` asks
@@ -72,6 +72,14 @@ def counting(items: list[Any], block: memoryview) -> None:
     zlib.crc32(block[: 64 * len(items)])
 
 
+def mixed_by_call(plan: list[tuple[tuple[str, ...], str, object]], methods: tuple[Any, Any]) -> None:
+    get, put = methods
+    for keys, written, value in plan:
+        for key in keys:
+            get(key)
+        put(written, value)
+
+
 def mixed(plan: list[tuple[tuple[str, ...], str, object]], mapping: Any) -> None:
     for keys, written, value in plan:
         for key in keys:
@@ -81,13 +89,15 @@ def mixed(plan: list[tuple[tuple[str, ...], str, object]], mapping: Any) -> None
 
 @dataclass
 class Contestant:
-    """Something that holds all keys. ``bind`` gives each thread the object that its loop uses."""
+    """Something that holds all keys. ``bind`` gives each thread the object that its loop uses; ``bind_mixed`` the two
+    that reading and writing by calls do."""
 
     name: str
     fill: Callable[[str, object], object]
     loop: Loop
     bind: Callable[[], Any]
     mixed: Loop = mixed
+    bind_mixed: Callable[[], Any] | None = None
 
 
 @dataclass
@@ -151,6 +161,11 @@ class Crew:
             thread.join()
 
 
+def methods(mapping: Any) -> tuple[Loop, Callable[[], Any]]:
+    """How to read and write by calls alone."""
+    return mixed_by_call, lambda: (mapping.get, mapping.__setitem__)
+
+
 def readers(size: int) -> list[Contestant]:
     """The contestants for reading, each filled on its own."""
     plain: dict[str, object] = {}
@@ -166,9 +181,9 @@ def readers(size: int) -> list[Contestant]:
         Contestant(COUNTING, lambda *_: None, counting, lambda: memoryview(BYTES), counting),
         Contestant(ALONE, lambda *_: None, nothing, lambda: None, nothing_mixed),
         Contestant("cache[key]", cache.__setitem__, by_subscript, lambda: cache),
-        Contestant("get(key), of the cache", cache.__setitem__, by_call, lambda: cache.get),
+        Contestant("get(key), of the cache", cache.__setitem__, by_call, lambda: cache.get, *methods(cache)),
         Contestant("dict[key]", plain.__setitem__, by_subscript, lambda: plain),
-        Contestant("get(key), of a dict", plain.__setitem__, by_call, lambda: plain.get),
+        Contestant("get(key), of a dict", plain.__setitem__, by_call, lambda: plain.get, *methods(plain)),
         Contestant("lru_cache(key)", remember, by_call, lambda: memo),
         Contestant("get(key), of lru_cache", remember, by_call, lambda: functools.partial(memo)),
     ]
@@ -176,7 +191,7 @@ def readers(size: int) -> list[Contestant]:
 
 def writers(size: int) -> list[Contestant]:
     """The contestants for reading and writing."""
-    return [each for each in readers(size) if each.loop in (by_subscript, nothing, counting)]
+    return [each for each in readers(size) if each.loop in (by_subscript, nothing, counting) or each.bind_mixed]
 
 
 def start(contestants: list[Contestant], crew: Crew, count: int, reads: int, *, shared: bool) -> list[Material]:
@@ -204,7 +219,7 @@ def timed(crew: Crew, contestant: Contestant, materials: list[Material], share: 
         loop: Loop = contestant.mixed if write else contestant.loop
         items: list[Any] = material.plan if write else material.reads
         items = items[: max(10, int(len(items) * share))]
-        subject = contestant.bind()
+        subject = contestant.bind_mixed() if write and contestant.bind_mixed else contestant.bind()
         barrier.wait()
         here.append(None)
         patience = time.perf_counter_ns() + TOGETHER_NS

@@ -34,7 +34,7 @@ cdef inline bint put_at_once(core_t *core, uint32_t ref, PyObject *value, int64_
     if unlikely(is_watched(core)):
         return False
     now_ns = clock_now(&core.source)
-    old = core_overwrite(core, ref, value, clock_deadline(now_ns, ttl_ns), now_ns)
+    old = core_overwrite(core, ref, value, clock_deadline(now_ns, ttl_ns), now_ns, NULL)
     if unlikely(old == NULL):
         return False
     hold(value)

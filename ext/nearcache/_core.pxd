@@ -105,6 +105,7 @@ cdef extern from "nearcache/order.h" nogil:
     int order_adapt(order_t *o, uint32_t seed)
     void order_free_memory(order_t *o)
     bint notes_are_full(const notes_t *notes)
+    bint notes_are_filling(const notes_t *notes)
     bint order_is_full(const order_t *o)
     bint order_wants_settling(const order_t *o)
     void order_touch(order_t *o, uint32_t ref)
@@ -226,7 +227,9 @@ cdef extern from "nearcache/core.h" nogil:
     void core_hear(core_t *core, uint32_t ref)
     void core_spare(core_t *core, uint32_t ref)
     void core_await(const core_t *core, const op_t *op, item_t *item)
-    PyObject *core_overwrite(core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns)
+    PyObject *core_overwrite(
+        core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns, notes_t *notes
+    )
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,
         int64_t now_ns, graveyard_t *yard,

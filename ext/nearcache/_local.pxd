@@ -35,6 +35,7 @@ from nearcache._core cimport (
     graveyard_t,
     item_t,
     lane_stamp,
+    notes_are_filling,
     notes_are_full,
     notes_t,
     order_is_full,
@@ -45,7 +46,7 @@ from nearcache._core cimport (
     table_tag,
 )
 from nearcache._holding cimport bury
-from nearcache._locking cimport core_enter, core_leave, core_lock, core_unburden, core_unlock
+from nearcache._locking cimport core_enter, core_leave, core_lock, core_own_notes, core_unburden, core_unlock
 from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, release, unlikely
 
 
@@ -72,7 +73,7 @@ cdef inline PyObject *hit_noted(core_t *core, const entry_t *entry, notes_t *not
     now_ns = clock_now(&core.source)
     if unlikely(not core_is_valid(core, entry, now_ns)):
         return NULL
-    if unlikely(notes_are_full(notes) and not core_unburden(core, notes, now_ns)):
+    if unlikely(notes_are_filling(notes)) and not core_unburden(core, notes, now_ns) and notes_are_full(notes):
         return NULL
     order_note(&core.order, notes, <uint32_t>(entry - core.table.slab))
     value = entry.value
@@ -241,7 +242,7 @@ cdef inline int put(
         stamp=lane_stamp(&core.lanes.lane[0]), lane=0, flags=0,
     )
     if likely(ref != 0 and size == 0 and core.listener == NULL):
-        old = core_overwrite(core, ref, value, item.deadline_ns, now_ns)
+        old = core_overwrite(core, ref, value, item.deadline_ns, now_ns, core_own_notes(core))
         if likely(old != NULL):
             hold(value)
             core_unlock(core)

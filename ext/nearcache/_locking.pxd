@@ -6,7 +6,8 @@ object, for either may come back to the same store; so nobody waits for a lock t
 two.
 
 A hit need not take it: ``core_enter`` lets threads read at the same time, each with notes of its own (``notes.h``).
-What may be done between that and ``core_leave`` is to read, to hold what was read, and to note it.
+What may be done between that and ``core_leave`` is to read, to hold what was read, and to note it. ``core_lock`` closes
+the notes of all of them until ``core_unlock``.
 """
 
 from libc.stdint cimport int64_t
@@ -19,21 +20,26 @@ cdef extern from *:
     #ifdef Py_GIL_DISABLED
     #include "nearcache/core.h"
     CYTHON_UNUSED static inline void core_lock(const core_t *core) {
-        PyMutex_Lock((PyMutex *)&core->lock);
-        readers_await(&core->order.readers);
+        if (!notes_await_lock((uint8_t *)&core->lock)) {
+            PyMutex_Lock((PyMutex *)&core->lock);
+        }
+        readers_close(&core->order.readers);
     }
-    #define core_unlock(core) PyMutex_Unlock((PyMutex *)&(core)->lock)
-    /* The least bit of a PyMutex says whether anybody holds it. */
+    CYTHON_UNUSED static inline void core_unlock(const core_t *core) {
+        readers_open(&core->order.readers);
+        PyMutex_Unlock((PyMutex *)&core->lock);
+    }
+    #define core_reader() ((uint32_t)PyThreadState_GetUnchecked()->id)
     CYTHON_UNUSED static inline notes_t *core_enter(core_t *core) {
-        uint32_t reader = (uint32_t)PyThreadState_GetUnchecked()->id;
+        uint32_t reader = core_reader();
         notes_t *notes = notes_of(&core->order.readers, reader);
-        if (notes != NULL && notes_enter(notes, &core->lock)) {
+        if (notes != NULL && notes_enter(notes)) {
             return notes;
         }
-        if (notes != NULL) { /* somebody changes this core, or has these notes */
+        if (notes != NULL) { /* somebody is changing this core for long, or has these notes */
             PyMutex_Lock((PyMutex *)&core->lock);
-            notes_take(notes);
-            core_unlock(core);
+            notes_claim_surely(notes, NOTES_BUSY);
+            PyMutex_Unlock((PyMutex *)&core->lock);
             return notes;
         }
         core_lock(core);
@@ -47,18 +53,23 @@ cdef extern from *:
             core_unlock(core);
         }
     }
-    /* Make room in notes that are full; 0: somebody has the lock, or more is to be done. */
+    /* The notes of who holds the lock, or NULL. */
+    CYTHON_UNUSED static inline notes_t *core_own_notes(core_t *core) {
+        uint32_t reader = core_reader();
+        notes_t *notes = notes_of(&core->order.readers, reader);
+        if (notes == NULL) {
+            readers_welcome(&core->order.readers, reader);
+        }
+        return notes;
+    }
+    /* Make room in notes; 0: another does so in his, or more is to be done. */
     CYTHON_UNUSED static inline int core_unburden(core_t *core, notes_t *notes, int64_t now_ns) {
-        int is_all;
-        if (!notes_may_lock(&core->lock)) {
+        if (core_wants_tending(core, now_ns) || !notes_try_lock(&core->settling)) {
             return 0;
         }
-        is_all = !core_wants_tending(core, now_ns);
-        if (is_all) {
-            core_settle_notes(core, notes);
-        }
-        core_unlock(core);
-        return is_all;
+        core_settle_notes(core, notes);
+        notes_unlock(&core->settling);
+        return 1;
     }
     #else
     #define core_unburden(core, notes, now_ns) ((void)(core), (void)(notes), (void)(now_ns), 0)
@@ -66,10 +77,12 @@ cdef extern from *:
     #define core_unlock(core) ((void)(core))
     #define core_enter(core) ((void)(core), (notes_t *)NULL)
     #define core_leave(core, notes) ((void)(core), (void)(notes))
+    #define core_own_notes(core) ((void)(core), (notes_t *)NULL)
     #endif
     """
     void core_lock(core_t *core) noexcept nogil
     void core_unlock(core_t *core) noexcept nogil
     notes_t *core_enter(core_t *core) noexcept  # NULL: with the lock
     void core_leave(core_t *core, notes_t *notes) noexcept
+    notes_t *core_own_notes(core_t *core) noexcept
     bint core_unburden(core_t *core, notes_t *notes, int64_t now_ns) noexcept

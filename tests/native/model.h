@@ -45,7 +45,7 @@ static inline int rig_init(rig_t *rig, quota_t *quota, uint64_t limit, int kind)
     const uint64_t seed[2] = {0x9e3779b97f4a7c15u * (uint64_t)(kind + 1), 0xd1342543de82ef95u};
 
     memset(rig, 0, sizeof *rig);
-    rig->own = (quota_t){limit, 0, 1};
+    rig->own = (quota_t){.limit = limit, .cores = 1};
     rig->kind = kind;
     core_init(&rig->core, quota != NULL ? quota : &rig->own, seed);
     rig->core.source = (source_t){1000, 1};
@@ -199,7 +199,7 @@ static inline int rig_overwrite(rig_t *rig, uint32_t key, int64_t deadline_ns)
     void *old = NULL;
 
     if (ref != 0) {
-        old = core_overwrite(&rig->core, ref, value, deadline_ns, clock_now(&rig->core.source));
+        old = core_overwrite(&rig->core, ref, value, deadline_ns, clock_now(&rig->core.source), NULL);
     }
     if (old == NULL) {
         return 0;

@@ -49,7 +49,7 @@ static void test_core_of_no_entries_fits_nothing(void)
 static void test_cores_that_share_a_quota_never_exceed_it(void)
 {
     static rig_t others[2];
-    quota_t quota = {50, 0, 2};
+    quota_t quota = {.limit = 50, .cores = 2};
     uint32_t full = 0;
 
     CHECK(rig_init(&others[0], &quota, 0, 0) == 0 && rig_init(&others[1], &quota, 0, 2) == 0);

@@ -2,9 +2,7 @@
 
 #define NEARCACHE_THREADS 1
 
-#include "check.h"
-
-#include "nearcache/order.h"
+#include "model.h"
 
 enum { KEYS = 8 };
 
@@ -34,12 +32,18 @@ static void end(void)
 }
 
 /* Two readers, until both have notes. */
-static void take_turns(uint32_t one, uint32_t other)
+static void take_turns_in(readers_t *readers, uint32_t one, uint32_t other)
 {
     for (int turn = 0; turn <= NOTES_TURNS; turn++) {
-        readers_welcome(&order.readers, one);
-        readers_welcome(&order.readers, other);
+        readers_welcome(readers, one);
+        readers_welcome(readers, other);
     }
+    readers_open(readers);
+}
+
+static void take_turns(uint32_t one, uint32_t other)
+{
+    take_turns_in(&order.readers, one, other);
 }
 
 static void test_one_reader_alone_never_gets_notes(void)
@@ -66,25 +70,65 @@ static void test_readers_who_take_turns_get_notes_of_their_own(void)
     end();
 }
 
-static void test_reader_steps_back_from_a_lock_and_from_a_reader(void)
+static void test_writer_closes_notes_reader_reads_again_when_they_are_open(void)
+{
+    notes_t *notes;
+    notes_t *others;
+
+    begin();
+    take_turns(1, 2);
+    notes = notes_of(&order.readers, 1);
+    others = notes_of(&order.readers, 2);
+    CHECK(notes_enter(notes) && !notes_enter(notes)); /* nor does another thread that has the same */
+    CHECK(notes_enter(others));
+    notes_leave(notes);
+    notes_leave(others);
+    readers_close(&order.readers);
+    CHECK(notes->state == NOTES_CLOSED && others->state == NOTES_CLOSED && !notes_enter(notes));
+    readers_open(&order.readers);
+    notes_claim_surely(notes, NOTES_BUSY);
+    CHECK(!notes_enter(notes) && notes_enter(others));
+    end();
+}
+
+static void test_new_notes_are_closed_like_all_while_somebody_has_the_lock(void)
+{
+    begin();
+    for (int turn = 0; turn <= NOTES_TURNS; turn++) {
+        readers_welcome(&order.readers, 1);
+        readers_welcome(&order.readers, 2);
+    }
+    CHECK(notes_of(&order.readers, 1)->state == NOTES_CLOSED);
+    readers_open(&order.readers);
+    CHECK(notes_enter(notes_of(&order.readers, 1)));
+    end();
+}
+
+static void test_lock_of_a_byte_is_taken_once_whoever_waits_for_it(void)
 {
     uint8_t lock = 0;
+
+    CHECK(notes_try_lock(&lock) && lock == 1 && !notes_try_lock(&lock) && !notes_await_lock(&lock));
+    notes_unlock(&lock);
+    CHECK(notes_await_lock(&lock));
+    lock = 2; /* somebody is parked, and nobody has it */
+    CHECK(notes_await_lock(&lock) && lock == 3 && !notes_try_lock(&lock));
+}
+
+static void test_notes_are_filling_now_and_then_and_always_when_full(void)
+{
+    uint32_t attempts = 0;
     notes_t *notes;
 
     begin();
     take_turns(1, 2);
     notes = notes_of(&order.readers, 1);
-    CHECK(notes_enter(notes, &lock) && !notes_enter(notes, &lock));
-    CHECK(notes_may_lock(&lock) && lock == 1 && !notes_may_lock(&lock));
-    notes_leave(notes);
-    CHECK(!notes_enter(notes, &lock));
-    readers_await(&order.readers); /* who stepped back is not waited for */
-    notes_take(notes);
-    CHECK(notes->busy == 1);
-    notes_leave(notes);
-    lock = 2; /* somebody waits for a lock that nobody has */
-    CHECK(notes_enter(notes, &lock) && !notes_may_lock(&lock));
-    notes_leave(notes);
+    while (!notes_are_full(notes)) {
+        CHECK(notes->count >= NOTES_FILLING || !notes_are_filling(notes));
+        attempts += (uint32_t)notes_are_filling(notes);
+        order_note(&order, notes, refs[0]);
+    }
+    CHECK(notes_are_filling(notes) && attempts == (NOTES_RING - NOTES_FILLING) / NOTES_AGAIN + 1);
     end();
 }
 
@@ -135,12 +179,43 @@ static void test_full_notes_want_settling(void)
     end();
 }
 
+static void test_overwriting_is_noted_where_the_writer_notes_and_is_no_hit(void)
+{
+    static rig_t rig;
+    core_t *core = &rig.core;
+    uint64_t misses = 0;
+    notes_t *notes, *others;
+    uint32_t ref;
+
+    CHECK(rig_init(&rig, NULL, UINT64_MAX, 0) == 0);
+    CHECK(rig_store(&rig, 1, 0, CLOCK_NEVER_NS) == STORED_NEW);
+    ref = rig_find(&rig, 1);
+    take_turns_in(&core->order.readers, 1, 2);
+    notes = notes_of(&core->order.readers, 1);
+    others = notes_of(&core->order.readers, 2);
+    order_note(&core->order, others, ref);
+    CHECK(core_overwrite(core, ref, key_of(1), CLOCK_NEVER_NS, 1000, notes) == rig.held[1].value);
+    CHECK(notes->count == 1 && others->count == 1 && core->order.touches == 0);
+    while (!notes_are_full(notes)) {
+        order_note(&core->order, notes, ref);
+    }
+    CHECK(core_overwrite(core, ref, rig.held[1].value, CLOCK_NEVER_NS, 1000, notes) == key_of(1));
+    CHECK(notes->count == 1 && others->count == 1);
+    CHECK(core->counters.hits + order_noted(&core->order, &misses) == NOTES_RING);
+    rig_free(&rig);
+    CHECK(alloc_live == 0);
+}
+
 int main(void)
 {
     test_one_reader_alone_never_gets_notes();
     test_readers_who_take_turns_get_notes_of_their_own();
-    test_reader_steps_back_from_a_lock_and_from_a_reader();
+    test_writer_closes_notes_reader_reads_again_when_they_are_open();
+    test_new_notes_are_closed_like_all_while_somebody_has_the_lock();
+    test_lock_of_a_byte_is_taken_once_whoever_waits_for_it();
+    test_notes_are_filling_now_and_then_and_always_when_full();
     test_notes_are_carried_out_after_the_ring_each_in_its_order();
     test_full_notes_want_settling();
+    test_overwriting_is_noted_where_the_writer_notes_and_is_no_hit();
     return check_done("test_notes");
 }

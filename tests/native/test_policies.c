@@ -93,7 +93,7 @@ static void test_memory_of_an_emptied_core_is_given_back(int is_adaptive)
 static void test_shared_quota_of_any_size_is_kept(int is_adaptive, uint64_t limit)
 {
     static rig_t cores[3];
-    quota_t quota = {limit, 0, 3};
+    quota_t quota = {.limit = limit, .cores = 3};
 
     for (uint32_t i = 0; i < 3; i++) {
         CHECK(rig_init(&cores[i], &quota, 0, 0) == 0);

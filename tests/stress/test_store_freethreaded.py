@@ -115,6 +115,37 @@ def test_store_one_writer_for_each_key_readers_never_see_time_go_back() -> None:
     store.check_invariants()
 
 
+@pytest.mark.parametrize("threads", [2, 12])
+@pytest.mark.parametrize("policy", ["lru", "adaptive"])
+def test_store_hits_of_threads_beside_writers_are_counted_each_once(policy: str, threads: int) -> None:
+    """Whoever notes a hit, and whoever carries out the notes, no hit is lost, and overwriting is none.
+
+    With more threads than a part has notes for, some share them.
+    """
+    store = local_store(2 * NAMES, policy=policy)
+    keys = [text(name) for name in range(NAMES)]
+    for key in keys:
+        store[key] = 0
+
+    def worker(number: int) -> None:
+        rng = random.Random(number)
+        for step in range(OPERATIONS):
+            if step % 10 == 9:
+                store[rng.choice(keys)] = step
+            elif step % 100 == 42:
+                assert store.get(-1 - step) is None
+            else:
+                assert store.get(rng.choice(keys)) is not None
+
+    together(worker, threads)
+    store.check_invariants()
+    counters = store.counters()
+    wanted = threads * OPERATIONS
+    assert counters["stored"] == wanted // 10 + NAMES
+    assert counters["misses"] == wanted // 100
+    assert counters["hits"] == wanted - wanted // 10 - wanted // 100
+
+
 @pytest.mark.parametrize("way", ["drop", "del", "pop_next"])
 def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> None:
     """Of all who remove an entry one is told that it did."""

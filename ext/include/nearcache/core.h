@@ -41,8 +41,8 @@ static inline int core_make_room(core_t *core, uint32_t ref, uint64_t size, grav
             quota_give(core->quota, has_place && ref == 0);
             return victim == 0 ? STORE_FULL : STORE_NO_MEMORY;
         }
-        core_bury(core, victim, CAUSE_EVICTED, yard);
-        has_place = has_place || quota_take(core->quota);
+        core_bury_alone(core, victim, CAUSE_EVICTED, yard);
+        has_place = quota_pass_on(core->quota, has_place);
     }
     return 0;
 }
@@ -107,8 +107,10 @@ static inline int core_evict_one(core_t *core, graveyard_t *yard)
 }
 
 /* Put a value without size or origin over another such one, that of entry `ref`, if nothing else has to change than what
- * lies in the entry, which is so as a rule. Returns the old value, or NULL, and then nothing was done. */
-static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int64_t deadline_ns, int64_t now_ns)
+ * lies in the entry, which is so as a rule. Returns the old value, or NULL, and then nothing was done. `notes`: the caller's,
+ * if he has any; then nobody else's are looked at. */
+static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int64_t deadline_ns, int64_t now_ns,
+                                   notes_t *notes)
 {
     entry_t *entry = &core->table.slab[ref];
     void *old = entry->value;
@@ -124,7 +126,7 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     entry->stamp = lane_stamp(&core->lanes->lane[0]);
     entry->lane = 0;
     entry->flags = ENTRY_PLAIN;
-    core_touch(core, ref);
+    core_use(core, ref, notes);
     core->counters.hits--; /* the note is not about a hit */
     core->counters.stored++;
     return old;

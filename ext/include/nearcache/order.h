@@ -203,6 +203,12 @@ static inline void order_prefetch(const order_t *o, uint32_t ref)
     __builtin_prefetch(&o->links[link.next], 1);
 }
 
+/* Ask for what moving an entry, or taking it out, will need of the order. */
+static inline void order_ask(const order_t *o, uint32_t ref)
+{
+    __builtin_prefetch(o->needed + ((size_t)ref << o->shift), 1);
+}
+
 static inline void order_carry_out(order_t *o, const uint32_t *ring, uint32_t touches, const detail_t *details)
 {
     uint32_t asked = o->links_bytes > ORDER_NEAR_BYTES ? 0 : touches;
@@ -219,6 +225,15 @@ static inline void order_carry_out(order_t *o, const uint32_t *ring, uint32_t to
     }
 }
 
+/* Carry out a reader's notes. What another processor has changed last is asked for all at once, not waited for one by one. */
+static inline void order_carry_out_notes(order_t *o, const notes_t *notes, const detail_t *details)
+{
+    for (uint32_t i = 0; i < notes->count; i++) {
+        order_ask(o, notes->ring[i]);
+    }
+    order_carry_out(o, notes->ring, notes->count, details);
+}
+
 /* Carry out the notes. */
 static inline void order_settle(order_t *o, const detail_t *details)
 {
@@ -227,7 +242,7 @@ static inline void order_settle(order_t *o, const detail_t *details)
 
     order_carry_out(o, o->ring, o->touches, details);
     while ((notes = readers_next(order_readers(o), &at)) != NULL) {
-        order_carry_out(o, notes->ring, notes->count, details);
+        order_carry_out_notes(o, notes, details);
     }
     order_forget_notes(o);
 }
@@ -247,12 +262,6 @@ static inline int order_is_noted(const order_t *o)
 static inline int order_wants_settling(const order_t *o)
 {
     return order_is_full(o) || readers_are_full(order_readers(o));
-}
-
-/* Ask for what moving an entry, or taking it out, will need of the order. */
-static inline void order_ask(const order_t *o, uint32_t ref)
-{
-    __builtin_prefetch(o->needed + ((size_t)ref << o->shift), 1);
 }
 
 /* Note a hit, and ask for what carrying the note out will need. The ring has room: whoever fills it settles. */

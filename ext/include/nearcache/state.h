@@ -26,7 +26,9 @@ typedef struct {
 /* How many entries there may be, and how many there are, in all cores of a store together. */
 typedef struct {
     uint64_t limit; /* UINT64_MAX: unbounded */
+    NOTES_APART(apart)
     uint64_t taken;
+    NOTES_APART(apart_too)
     uint32_t cores;
 } quota_t;
 
@@ -34,12 +36,15 @@ typedef struct {
     lanes_t *lanes; /* first what a hit reads */
     source_t source;
     table_t table;
-    uint8_t lock;      /* the caller's */
     uint8_t is_grown;  /* the arrays have their final size, see core_settle_memory */
     uint8_t tells_new; /* the listener is told of values that come, too */
     uint32_t examined; /* while shrinking: entries above this are free */
     order_t order;
+    NOTES_APART(apart) /* what every writer writes to, and no reader */
+    uint8_t lock;      /* the caller's */
+    uint8_t settling;  /* a reader carries out his notes: see notes.h */
     counters_t counters;
+    NOTES_APART(apart_too)
     void *listener; /* the caller's: whom to tell of what is buried; NULL: nobody */
     quota_t *quota;
     uint64_t max_bytes; /* UINT64_MAX: unbounded */
@@ -105,6 +110,21 @@ static inline void quota_give(quota_t *quota, uint64_t entries)
     __atomic_fetch_sub(&quota->taken, entries, __ATOMIC_RELAXED);
 #else
     quota->taken -= entries;
+#endif
+}
+
+/* An entry has gone for the sake of a new one, for which there is a place already, or not yet. Returns whether there is now.
+ * With threads the place passes over: to give it back and to take one would be in the way of all cores, twice. */
+static inline int quota_pass_on(quota_t *quota, int has_place)
+{
+#if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
+    if (has_place) {
+        quota_give(quota, 1);
+    }
+    return 1;
+#else
+    quota_give(quota, 1);
+    return has_place || quota_take(quota);
 #endif
 }
 
@@ -180,10 +200,32 @@ static inline void core_touch(core_t *core, uint32_t ref)
     order_touch(&core->order, ref);
 }
 
+/* Carry out the notes of one reader, who is the only one that does. Others may be reading meanwhile. */
+static inline void core_settle_notes(core_t *core, notes_t *notes)
+{
+    core->counters.hits += notes->count;
+    order_carry_out_notes(&core->order, notes, core->table.details);
+    notes->count = 0;
+}
+
+/* Note a use that is none of a reader, who may have notes of his own all the same. */
+static inline void core_use(core_t *core, uint32_t ref, notes_t *notes)
+{
+    if (notes == NULL) {
+        core_touch(core, ref);
+        return;
+    }
+    if (notes_are_full(notes)) {
+        core_settle_notes(core, notes);
+    }
+    order_note(&core->order, notes, ref);
+}
+
 /* -- removing --------------------------------------------------------------------------------------------- */
 
-/* Take an entry out, without its timer. The references to its key and value are the caller's now. */
-static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
+/* Take an entry out, without its timer. The references to its key and value are the caller's now, and so is its place in the
+ * quota. */
+static inline void core_take_out_alone(core_t *core, uint32_t ref, int is_evicted)
 {
     core_settle(core);
     if (is_evicted) {
@@ -193,6 +235,12 @@ static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
         order_remove(&core->order, ref);
     }
     table_remove(&core->table, ref);
+}
+
+/* The same, and its place is given back. */
+static inline void core_take_out(core_t *core, uint32_t ref, int is_evicted)
+{
+    core_take_out_alone(core, ref, is_evicted);
     quota_give(core->quota, 1);
 }
 
@@ -213,11 +261,18 @@ static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
     quota_give(core->quota, 1);
 }
 
-/* Remove an entry into the graveyard, in which there is room. */
-static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+/* Remove an entry into the graveyard, in which there is room. Its place in the quota is the caller's now. */
+static inline void core_bury_alone(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
 {
     graveyard_add(yard, core->table.slab[ref].key, core->table.slab[ref].value, cause);
-    core_take_out(core, ref, cause == CAUSE_EVICTED);
+    core_take_out_alone(core, ref, cause == CAUSE_EVICTED);
+}
+
+/* The same, and its place is given back. */
+static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
+{
+    core_bury_alone(core, ref, cause, yard);
+    quota_give(core->quota, 1);
 }
 
 /* The same for one whose time is over, and with it its timer's. */
@@ -405,14 +460,6 @@ static inline void core_shrink(core_t *core)
 static inline int core_wants_tending(core_t *core, int64_t now_ns)
 {
     return wheel_is_due(&core->wheel, now_ns) || core->table.old.slots != NULL || core_is_sparse(core);
-}
-
-/* Carry out the notes of one reader, who has the lock. Others may be reading meanwhile. */
-static inline void core_settle_notes(core_t *core, notes_t *notes)
-{
-    core->counters.hits += notes->count;
-    order_carry_out(&core->order, notes->ring, notes->count, core->table.details);
-    notes->count = 0;
 }
 
 /* What is done now and then by those who only read: carry out their notes, reclaim a little, and go on with moving. There
