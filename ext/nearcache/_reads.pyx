@@ -32,9 +32,9 @@ cdef object PENDING = object()
 cdef class Event:
     """Something that happens, and wakes the threads that wait for it: ``threading.Event`` without its lock.
 
-    That one's methods are in Python. A signal handler that raises (Ctrl-C, a time limit) can end them just when they have
-    the lock, and then whoever comes next, the listener say, waits for it for ever. Here a handler can run only while
-    :meth:`wait` blocks. Who waits does so on a lock of their own, which is known before they look for the last time.
+    That one's methods are in Python. A signal handler that raises (Ctrl-C, a time limit) can end them just when they
+    have the lock, and then whoever comes next, the listener say, waits for it for ever. Here a handler can run only
+    while :meth:`wait` blocks. Who waits does so on a lock of their own, known before they look for the last time.
     """
 
     def __cinit__(self):
