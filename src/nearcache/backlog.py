@@ -97,7 +97,6 @@ class Backlog:
         batch: Most changes that are taken at a time.
         attempts: How often one is tried; ``None``: without an end.
         chance: Returns a random number, from 0 to below 1.
-    Attributes:
     """
 
     delay_ns: int

@@ -21,7 +21,7 @@ from nearcache.writers import Writer
 from simulation.client import Client
 from simulation.flushing import ASKING
 from simulation.further import _Swap as Swap
-from simulation.handoff import Lock, here, threading_by
+from simulation.handoff import Event, here, threading_by
 from simulation.process import Process
 from simulation.promises import WriterFailed
 from simulation.resharding import Aside
@@ -215,9 +215,9 @@ class _Log:
 def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     """Within the block threads, chance and the log of writing behind are the world's, or this."""
     genuine = behind_module.threading, behind_module._chance, behind_module._log, queues_module._PAGE
-    threading = threading_by(_Thread)
-    threading.Lock = Lock
-    behind_module.threading = threading
+    event = behind_module.Event  # type: ignore[attr-defined]  # as it sees it
+    behind_module.threading = threading_by(_Thread)
+    behind_module.Event = Event  # type: ignore[attr-defined]
     behind_module._chance = chance  # type: ignore[misc]  # final
     behind_module._log = _Log()  # type: ignore[assignment, misc]  # all that it uses
     queues_module._PAGE = _PAGE  # type: ignore[misc]  # final
@@ -225,6 +225,7 @@ def writing_by(chance: Callable[[], float]) -> Iterator[None]:
         yield
     finally:
         behind_module.threading, behind_module._chance, behind_module._log = genuine[:3]  # type: ignore[misc]  # final
+        behind_module.Event = event  # type: ignore[attr-defined]
         queues_module._PAGE = genuine[3]  # type: ignore[misc]  # final
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, Final
 
 from nearcache.cache import swapping as swapping_module
@@ -74,13 +73,13 @@ class Face:
 @contextmanager
 def flushing() -> Iterator[None]:
     """Within the block those who wait for a flush pause in the world's time."""
-    genuine = swapping_module.threading, swapping_module.monotonic_ns
-    swapping_module.threading = SimpleNamespace(Event=Event)  # type: ignore[assignment]  # all that it uses
+    genuine = swapping_module.Event, swapping_module.monotonic_ns  # type: ignore[attr-defined]  # as it sees them
+    swapping_module.Event = Event  # type: ignore[attr-defined]
     swapping_module.monotonic_ns = lambda: here().client.process.clock()  # type: ignore[attr-defined]  # an Asked
     try:
         yield
     finally:
-        swapping_module.threading, swapping_module.monotonic_ns = genuine
+        swapping_module.Event, swapping_module.monotonic_ns = genuine  # type: ignore[attr-defined]
 
 
 class _Asking(Running):

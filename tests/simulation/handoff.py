@@ -142,4 +142,4 @@ class Event:
 
 def threading_by(thread: type) -> Any:
     """What a module finds as ``threading``."""
-    return SimpleNamespace(RLock=Lock, Event=Event, Thread=thread)
+    return SimpleNamespace(RLock=Lock, Thread=thread)

@@ -22,7 +22,7 @@ from nearcache.errors import CacheError, ShardListError
 from nearcache.loading import upkeep as upkeep_module
 from nearcache.rings import Shards, shards_of
 from simulation.client import Worker
-from simulation.handoff import Handoff, here, threading_by
+from simulation.handoff import Event, Handoff, here, threading_by
 from simulation.parts import Apart
 from simulation.process import Process
 from simulation.server import SHARD_NAMES
@@ -171,10 +171,12 @@ def resharding() -> Iterator[None]:
     """Within the block threads of membership and upkeep are the world's."""
     upkeep_module.threading = SimpleNamespace(Thread=Apart, Lock=threading.Lock)  # type: ignore[assignment]  # no module
     membership_module.threading = threading_by(Following)
+    event, membership_module.Event = membership_module.Event, Event  # type: ignore[attr-defined]  # as it sees it
     try:
         yield
     finally:
         upkeep_module.threading = membership_module.threading = threading
+        membership_module.Event = event  # type: ignore[attr-defined]
 
 
 class Operator:
