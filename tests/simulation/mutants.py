@@ -444,7 +444,7 @@ MUTANTS: Final = (
     Mutant("a dead letter overtakes", flush.letters_over_newer_changes, (), "W5", _FLUSHING + 1, _REPLAYING),
     Mutant("a dead letter is put back twice", flush.letters_put_back_twice, (), "W5", _FLUSHING + 1, _REPLAYING),
     Mutant("a dead letter is not marked", flush.letters_put_back_unmarked, (), "I1 I7", _FLUSHING + 1, _REPLAYING),
-    Mutant("what is overtaken waits", flush.overtaken_left_waiting, ("killed",), "W2", _FLUSHING + 5, (BEHIND,)),
+    Mutant("what is overtaken waits", flush.overtaken_left_waiting, ("killed",), "W2", _FLUSHING + 22, (BEHIND,)),
     Mutant("what is refused is queued", flush.refused_but_queued, (), "W3", _FLUSHING + 4, (BEHIND,)),
     Mutant("what is outrun is queued", flush.outrun_but_queued, (), "W3", _FLUSHING, (BEHIND, "compute_behind")),
     Mutant("who has lost a queue settles", flush.settled_by_anybody, ("paused",), "I6", _FLUSHING + 22, (BEHIND,)),

@@ -36,9 +36,9 @@ def the_long_way(script: Script) -> Script:
 def test_each_short_way_is_known_here() -> None:
     """Otherwise both sides of the comparison below would go the same way."""
     found = [sum(short in load_script(name).source for name in NAMES) for short in LONG]
-    assert found == [len(NAMES) - 5, 1, 1, 1]
+    assert found == [len(NAMES) - 6, 1, 1, 1]
     unchanged = {name for name in NAMES if the_long_way(load_script(name)).source == load_script(name).source}
-    assert unchanged == {"renew", "extend", "ring"}
+    assert unchanged == {"renew", "extend", "ring", "hurry"}
 
 
 def one_write(scripts: Scripts) -> tuple[Any, ...]:
