@@ -165,10 +165,10 @@ class Backlog:
 
     def hurry(self, lane: int, record: bytes) -> None:
         """Somebody waits for what is in the lane's queue up to this record: it is due at once, unless it has failed."""
-        last = _order(record)
+        last = order(record)
         for change in self._changes.values():
             if change.lane == lane and not change.is_urgent:
-                change.is_urgent = _order(change.ids[0]) <= last
+                change.is_urgent = order(change.ids[0]) <= last
 
     def wait_ns(self, now_ns: int) -> int | None:
         """Return in how long something is due; ``None`` if there is nothing."""
@@ -182,7 +182,7 @@ class Backlog:
         change.due_ns = now_ns + longest_ns // 2 + int(longest_ns / 2 * self.chance())
 
 
-def _order(record: bytes) -> tuple[int, int]:
-    """The number by which records of a stream are in order."""
+def order(record: bytes) -> tuple[int, int]:
+    """Return what records of a stream are sorted by, from a record's id."""
     time_ms, _, number = record.partition(b"-")
     return int(time_ms), int(number)

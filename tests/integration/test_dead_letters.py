@@ -102,6 +102,27 @@ def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Da
         cache.replay_dead_letters(["x"])
 
 
+def test_newest_of_a_keys_dead_letters_is_put_back_and_it_has_overtaken_the_others(
+    open_cache: Opener, database: Database
+) -> None:
+    """Of those that are replayed: a value is not followed by an earlier one, and no call leaves half of it behind."""
+    database.poison = {"k", "l"}
+    cache = open_cache(write_attempts=1)
+    for number in range(3):
+        cache.set_many({"k": number, "l": number})
+        cache.flush(20)
+    letters = [letter.id for letter in cache.dead_letters() if letter.key == "k"]
+    database.poison = set()
+    assert len(letters) == 3
+    assert cache.replay_dead_letters(reversed(letters[:2])) == 2
+    cache.flush(20)
+    assert database.rows == {"k": 1}
+    assert cache.replay_dead_letters() == 4
+    assert cache.dead_letters() == []
+    cache.flush(20)
+    assert database.rows == {"k": 2, "l": 2}
+
+
 def test_dead_letter_is_not_put_back_over_a_newer_change_made_under_a_hold(
     open_cache: Opener, database: Database
 ) -> None:

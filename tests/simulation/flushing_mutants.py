@@ -57,7 +57,7 @@ def letters_over_newer_changes(patch: pytest.MonkeyPatch) -> None:
 
 def letters_put_back_twice(patch: pytest.MonkeyPatch) -> None:
     """A dead letter stays where it is when it is put back."""
-    edit(patch, "requeue", b"call('XDEL', d, ARGV[4])", b"")
+    edit(patch, "requeue", b"call('XDEL', d, ARGV[i])", b"1")
 
 
 def letters_put_back_unmarked(patch: pytest.MonkeyPatch) -> None:

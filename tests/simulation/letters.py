@@ -4,7 +4,8 @@
 ``W4``  When ``flush`` has returned, what was acknowledged before it was called is in the file, or a later change of
         its key is, or it is a dead letter. After the faults it does return.
 ``W5``  What is given up becomes one dead letter, which is listed, and which nothing but ``replay`` and ``discard``
-        removes. Put back, it is one record, while no other change of its key waits, and is judged as a change again.
+        removes. Put back, it is one record, while no other change of its key waits, and is judged as a change again;
+        earlier ones of its key that were to be put back with it go.
 ======  =========================================================================================================
 
 A letter that was put back is the newest change of its key from then on: W1 says that it must be written, or become a
@@ -95,13 +96,15 @@ class Letters(Written):
 
     def _put_back(self, server: Server, queued: Moved, buried: Moved) -> None:
         self.count("W5")
-        if len(buried.went) != 1 or queued.came != buried.went or buried.came or queued.went:
+        if not buried.went or queued.came != buried.went[-1:] or buried.came or queued.went:
             self.fail("W5", f"{server.name} puts {queued.came} back, and {buried.went} are dead letters no more")
-        ((key, number),) = buried.went
+        key, number = buried.went[-1]
+        if any(each != key for each, _ in buried.went):
+            self.fail("W5", f"{server.name} puts {key}={number} back, and {buried.went} are dead letters no more")
         if sum(each == key for each, _ in self._in_queue[server].values()) > 1:
             self.fail("W5", f"{server.name} puts {key}={number} back although a newer change of its key waits")
         self.acknowledge(self.queue(key, number))
-        server.cause.put_back += 1
+        server.cause.put_back += len(buried.went)
 
     # -- those who ask
 

@@ -31,10 +31,11 @@ class Letters:
         return []
 
     def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
-        """Have dead letters written once more, as the newest changes of their keys. Returns how many.
+        """Have dead letters written once more, as the newest changes of their keys. Returns how many are none any more.
 
         Args:
-            ids: Which; ``None``: all. One whose key has a newer change waiting stays where it is.
+            ids: Which; ``None``: all. Of several of a key the newest is written, and the others go. One whose key has a
+                newer change waiting stays where it is.
         Raises:
             ShardUnavailableError: Not all of them are back in their queues.
         """

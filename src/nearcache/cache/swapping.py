@@ -24,6 +24,7 @@ from ..loading import (
     discard,
     find,
     invalidate,
+    key_of_letter,
     place_of,
     queue_ends,
     replay,
@@ -286,9 +287,15 @@ class SwappingCache(Cache[K, V]):
     def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
         """Have dead letters written once more. See :meth:`Letters.replay_dead_letters`."""
         chosen = [letter.id for letter in self.dead_letters()] if ids is None else list(ids)
+        tier = self._tier
         for name in chosen:
-            place_of(self._tier, name)  # all of them are looked at before one is put back
-        count = sum(self._run(replay(self._tier, name)) for name in chosen)
+            place_of(tier, name)  # all of them are looked at before one is put back
+        by_key: dict[tuple[int, bytes], list[str]] = {}
+        for name in dict.fromkeys(chosen):
+            key = self._run(key_of_letter(tier, name))
+            if key is not None:
+                by_key.setdefault(key, []).append(name)
+        count = sum(self._run(replay(tier, key, letters)) for key, letters in by_key.items())
         if self._scribe is not None:
             self._scribe.wake()
         return count

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .._store import Op, Store
 from ..absence import ABSENT
-from ..backlog import Backlog, Change, DeadLetter
+from ..backlog import Backlog, Change, DeadLetter, order
 from ..codecs import peek_ids, thaw
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
@@ -333,23 +333,36 @@ def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLe
     )
 
 
-def replay(tier: Tier, name: str) -> Steps[bool]:
-    """Put a dead letter back into its queue. Returns whether it is there: not if its key has a newer change waiting.
+def key_of_letter(tier: Tier, name: str) -> Steps[tuple[int, bytes] | None]:
+    """Return the lane and the encoded key of a dead letter; None if there is none of this id.
 
     Raises:
         ValueError: Not an id.
         ShardError: The lane did not answer.
     """
     lane, record = place_of(tier, name)
+    found = answer((yield [Exchange(lane, [(b"XRANGE", tier.names[lane].dead, record, record)])])[0]).values[0]
+    return (lane, found[0][1][1]) if found else None
+
+
+def replay(tier: Tier, key: tuple[int, bytes], letters: Sequence[str]) -> Steps[int]:
+    """Put the newest dead letter of a key back into its queue. The others of these go: it has overtaken them.
+
+    Args:
+        key: As :func:`key_of_letter` returned it.
+        letters: Their ids.
+    Returns:
+        How many are dead letters no more: none if the newest is gone, or its key has a newer change waiting.
+    Raises:
+        ShardError: The lane did not answer.
+    """
+    lane, encoded = key
     names = tier.names[lane]
-    found = answer((yield [Exchange(lane, [(b"XRANGE", names.dead, record, record)])])[0]).values[0]
-    if not found:
-        return False
-    encoded = found[0][1][1]
     keys = [names.value(encoded), names.lease(encoded), names.dead, names.queue, names.lane_key]
-    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), record)
-    reply = answer((yield [Exchange(lane, [command])])[0])
-    return int(reply.values[0][0]) == 1
+    records = sorted((place_of(tier, letter)[1] for letter in letters), key=order)
+    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), *records)
+    status, *rest = answer((yield [Exchange(lane, [command])])[0]).values[0]
+    return int(rest[-1]) if int(status) == 1 else 0
 
 
 def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:

@@ -1,13 +1,14 @@
--- Puts a dead letter back into the lane's queue, as its newest record.
--- KEYS v l d w L; ARGV ring nonce wid id. {0, gen} there is no such letter; {2, gen} a newer write of its key waits in the queue:
--- nothing done; {1, gen, epoch, seq}.
+-- Puts a dead letter back into the lane's queue, as its newest record. Earlier ones of its key are named in front of it: it has
+-- overtaken them, and they go.
+-- KEYS v l d w L; ARGV ring nonce wid id1..idn. {0, gen} there is no such letter; {2, gen} a newer write of its key waits in the
+-- queue: nothing done; {1, gen, epoch, seq, number of letters that are none any more}.
 -- include lane.lua
 -- include announce.lua
 -- include waiting.lua
 -- include changing.lua
 local v, l, d, w = unpack(KEYS)
 if is_changing(m[4]) or is_changing(ARGV[1]) then return redis.error_reply('NCTOPO ' .. m[4]) end -- as in set
-local found = call('XRANGE', d, ARGV[4], ARGV[4])
+local found, gone = call('XRANGE', d, ARGV[#ARGV], ARGV[#ARGV]), 0
 if not found[1] then return {0, m[3]} end
 local mark = call('GET', l)
 if waiting(mark, w) then return {2, m[3]} end
@@ -21,7 +22,9 @@ repeat
   if page[1] then from = '(' .. page[#page][1] end
 until #page < 500
 local id = call('XADD', w, '*', 'k', found[1][2][2], 'e', found[1][2][4])
-call('XDEL', d, ARGV[4])
+for i = 4, #ARGV do
+  gone = gone + call('XDEL', d, ARGV[i])
+end
 call('UNLINK', v)
 if not mark or sub(mark, 1, 1) ~= 'H' then call('SET', l, 'P' .. id) end
-return {1, m[3], m[1], announce('I', ARGV[3], v)}
+return {1, m[3], m[1], announce('I', ARGV[3], v), gone}
