@@ -6,7 +6,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-from _thread import TIMEOUT_MAX, allocate_lock
+import _thread
 
 from nearcache._store cimport Op
 
@@ -23,10 +23,13 @@ cdef extern from *:
     bint flag_is_up(const int *flag) noexcept
     void flag_put(int *flag, int up) noexcept
 
+
 #: Outcome of a flight that ended with nothing to share: the waiter has to do the work itself.
 ABANDONED = object()
 
 cdef object PENDING = object()
+cdef object make_lock = _thread.allocate_lock
+cdef double LONGEST_S = _thread.TIMEOUT_MAX
 
 
 cdef class Event:
@@ -61,12 +64,12 @@ cdef class Event:
         """Block until it happens, or for so many seconds at most; return whether it has."""
         if flag_is_up(&self.flag):
             return True
-        cdef object gate = allocate_lock()
+        cdef object gate = make_lock()
         gate.acquire()
         self.waiting.append(gate)
         try:
             if not flag_is_up(&self.flag):
-                gate.acquire(True, -1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
+                gate.acquire(True, -1 if timeout is None else min(max(timeout, 0), LONGEST_S))
             return flag_is_up(&self.flag)
         finally:
             self.waiting.remove(gate)
