@@ -183,9 +183,9 @@ def generation_of(envelope: bytes) -> bytes:
 def only_makes_records(change: Change) -> bool:
     """Whether all that a change says is that tags have records now, or that the lane has one.
 
-    A tag's record that is lost takes the values that have its tag along: nothing older comes back. A lane's, where there
-    was none, is made by whatever script comes first, before it finds that it was called for another generation and does
-    nothing else.
+    A tag's record that is lost takes the values that have its tag along: nothing older comes back. A lane's, where
+    there was none, is made by whatever script comes first, before it finds that it was called for another generation
+    and does nothing else.
     """
     told = [parse_message(payload) for _, payload in change.published]
     if not told:
