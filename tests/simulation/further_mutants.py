@@ -205,6 +205,11 @@ def paid_clears_dropped_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "cleared", lambda self, wid, now_ns, **_: real(self, wid, now_ns))
 
 
+def clears_done_twice(patch: pytest.MonkeyPatch) -> None:
+    """A clear that is sent again, because its answer was lost, is done again."""
+    edit(patch, "clear", b"if string.find(done, wid, 1, true) then", b"if false then")
+
+
 def strays_not_reclaimed(patch: pytest.MonkeyPatch) -> None:
     """A change counts that was taken in an epoch which the lane does not come from."""
     patch.setattr(Journal, "reclaim", lambda self: setattr(self, "has_strayed", False))

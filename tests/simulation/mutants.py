@@ -377,6 +377,14 @@ MUTANTS: Final = (
         (*_ORDERED, "clear"),
     ),
     Mutant(
+        "a clear that is sent again is done again",
+        more.clears_done_twice,
+        ("lost request", "lost answer"),
+        "I9",
+        _RICHER + 65,
+        ("clear", "load", "get", ORDERED),
+    ),
+    Mutant(
         "a clear that is paid leaves what was stored before",
         more.paid_clears_dropped_nothing,
         ("failover",),
