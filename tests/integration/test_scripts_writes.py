@@ -162,6 +162,20 @@ def test_clear_makes_the_wid_the_generation(lane: Lane) -> None:
     assert lane.set(b"sk", write=wid(3), gen=wid(2), mode="NX") == [1, wid(2), NONCE, b"3", b""]
 
 
+def test_clear_that_is_repeated_changes_nothing(lane: Lane) -> None:
+    """Its answer was lost. Another may have cleared since: what that has ended must not come back to life."""
+    lane.run("clear", [], wid(1))
+    lane.set(b"sk", write=wid(2), gen=wid(1))
+    lane.run("clear", [], wid(3))
+    with lane.listening() as heard:
+        assert lane.run("clear", [], wid(1)) == [1, wid(3), NONCE, b"3"]
+        for number in range(4, 18):
+            lane.run("clear", [], wid(number))
+        assert lane.run("clear", [], wid(3)) == [1, wid(17), NONCE, b"17"]
+    assert [message[4] for message in heard] == [wid(number) for number in range(4, 18)]
+    assert lane.set(b"sk", write=wid(99), gen=wid(1)) == [0, wid(17)]
+
+
 def test_messages_chain_each_names_the_wid_before(lane: Lane) -> None:
     """Sequence numbers follow each other, and each message carries the wid of the one before."""
     with lane.listening() as heard:

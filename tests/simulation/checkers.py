@@ -31,7 +31,7 @@ from nearcache.codecs import SafeCodec, ValueCodec, peek_absence, peek_ids, peek
 from nearcache.coherence import TAG_KEY, State
 from nearcache.keys import encode_key
 from simulation.everywhere import Everywhere
-from simulation.history import NAMES, History, generation_of, is_lane, lease_key, only_makes_tags, value_key
+from simulation.history import NAMES, History, generation_of, is_lane, lease_key, only_makes_records, value_key
 from simulation.promises import COUNTED, LoaderFailed, Promises
 from simulation.server import Change, Server, Shard
 from simulation.world import MS, START_NS, TICK_NS, Violation, World
@@ -222,7 +222,7 @@ class Checker(Promises, Everywhere):
         for change in lost:
             self.count("I16")
             confirmed = getattr(change.cause, "is_confirmed", False) and change.script not in change.cause.unconfirmed
-            if confirmed and not only_makes_tags(change.published):
+            if confirmed and not only_makes_records(change):
                 self.fail("I16", f"{new.name} has not heard of {change.cause}, which a replica had confirmed")
             for _, payload in change.published:
                 for key in history.unsay(payload):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from nearcache.coherence import Derived, Horizon, Journal, OrderedHorizon
+from nearcache.coherence import Derived, Horizon, Journal, Lane, OrderedHorizon
 from nearcache.l2 import Reply
 from nearcache.loading import acking, aging, bulk, filling, reading, swapping, tagging, tokens, writing
 from nearcache.loading.aging import Times
@@ -197,6 +197,17 @@ def withheld_but_vouched(patch: pytest.MonkeyPatch) -> None:
 def generations_trusted_while_behind(patch: pytest.MonkeyPatch) -> None:
     """A lane's generation is taken as it was heard, though more has been observed."""
     patch.setattr(OrderedHorizon, "is_ahead", lambda self, lane: False)
+
+
+def paid_clears_dropped_nothing(patch: pytest.MonkeyPatch) -> None:
+    """The message of a clear that was owed leaves the entries of the process that has paid it as they are."""
+    real = Lane.cleared
+    patch.setattr(Lane, "cleared", lambda self, wid, now_ns, **_: real(self, wid, now_ns))
+
+
+def clears_done_twice(patch: pytest.MonkeyPatch) -> None:
+    """A clear that is sent again, because its answer was lost, is done again."""
+    edit(patch, "clear", b"if string.find(done, wid, 1, true) then", b"if false then")
 
 
 def strays_not_reclaimed(patch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from nearcache.coherence import TAG_KEY, parse_message
 from nearcache.placement import LaneNames, lane_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from simulation.server import Change
 
 NAMES: Final = LaneNames(lane_prefix("sim"))
 _VALUE: Final = NAMES.value_prefix
@@ -180,10 +180,14 @@ def generation_of(envelope: bytes) -> bytes:
     return envelope[12:20].hex().encode()
 
 
-def only_makes_tags(published: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether all that a change says is that tags have records now.
+def only_makes_records(change: Change) -> bool:
+    """Whether all that a change says is that tags have records now, or that the lane has one.
 
-    A record that is lost takes the values that have its tag along: nothing older comes back.
+    A tag's record that is lost takes the values that have its tag along: nothing older comes back. A lane's, where
+    there was none, is made by whatever script comes first, before it finds that it was called for another generation
+    and does nothing else.
     """
-    told = [parse_message(payload) for _, payload in published]
-    return bool(told) and all(each.operation == "S" and each.keys[0].startswith(TAG_KEY) for each in told)
+    told = [parse_message(payload) for _, payload in change.published]
+    if not told:
+        return all(is_lane(name) for name, *_ in change.keys)
+    return all(each.operation == "S" and each.keys[0].startswith(TAG_KEY) for each in told)

@@ -41,6 +41,7 @@ FOUND: Final = {
     100_001_347: "a replaced primary that had lost its record began an epoch of its own, and took a payment for good",
     120_002_496: "what was written through was stored over a later one whose hold a failover had lost",
     100_001_220: "a lost record was not told again where the thread that is to do so was about something else",
+    500_003_776: "a failover behind a proxy set back what a shard was told of the list, and who came later was refused",
     400_002_132: "after an owed clear was paid, a value from before it was read until the message came",
 }
 
@@ -65,6 +66,7 @@ MISTAKEN: Final = {
     40_001_390: "a load went by a tag's generation on a primary that had just stopped, as it may for B",
     40_003_015: "a hit was judged by who took over from a primary that had just stopped, and that was heard still",
     20_001_037: "a read that was waited for was judged by another server than the one that had answered it",
+    500_004_053: "a lane's record, made anew before a tag's, counted as a change that a replica had",
     100_001_339: "what a verb pays before it does anything was taken for its own change, which a replica had confirmed",
 }
 

@@ -196,6 +196,16 @@ def test_own_clear_heard_before_its_call_has_returned_is_anybodys() -> None:
     assert lane.generation == 60
 
 
+def test_own_clear_that_has_dropped_nothing_is_anybodys() -> None:
+    """Who pays for a clear that was owed drops nothing, and L1 may hold what was stored before it was paid."""
+    lane = live_lane()
+    lane.expect_clear(60)
+    lane.cleared(60, now_ns=SECOND, has_dropped=False)
+    assert lane.generation is None
+    assert lane.message(message(6, 50, 60, op="C")) == [Suspect()]
+    assert lane.generation == 60
+
+
 def test_generation_is_not_known_while_an_own_clear_is_unheard() -> None:
     """An older clear of others, or an older heartbeat, must not bring back what the own one has ended."""
     lane = live_lane()

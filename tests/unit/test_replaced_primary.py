@@ -8,7 +8,7 @@ import pytest
 
 from nearcache._store import Store
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.coherence import DERIVED
+from nearcache.coherence import DERIVED, Suspect, pack_message
 from nearcache.keys import encode_key
 from nearcache.l2 import Reply
 from nearcache.loading import MISSING, Tier, pay, read
@@ -56,6 +56,18 @@ def test_clear_that_was_owed_and_is_paid_leaves_the_generation_to_be_asked_for(t
     tier.lanes[0].heartbeat_reply([b"%016x" % OLD, b"5", b"%016x" % 0x55, b"%016x" % CLEARED, b"1", None])
     (exchange,) = next(read(tier, store, "k"))
     assert len(exchange.commands) == 3
+
+
+def test_clear_that_was_owed_and_is_paid_ends_what_was_stored_before_it(tier: Tier) -> None:
+    """In L2 nothing of that is alive any more, and nobody else would drop it here: the message makes it suspect."""
+    tier.forked(0, OLD, {})
+    tier.owe_clear(0)
+    steps = pay(tier, 0)
+    (exchange,) = next(steps)
+    wid = int(exchange.commands[0][-1], 16)
+    with pytest.raises(StopIteration):
+        steps.send([Reply([[1, b"%016x" % wid, b"%016x" % OLD, b"6"]], HERE)])
+    assert tier.lanes[0].message(pack_message("C", OLD, 6, 0x55, wid, [])) == [Suspect()]
 
 
 @pytest.mark.parametrize(("identity", "asks"), [(HERE, False), (THERE, True)])

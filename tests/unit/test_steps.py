@@ -211,6 +211,19 @@ def test_new_epoch_of_a_lane_that_was_met_before_is_told_the_list_of_shards(worl
     assert asked == [True]
 
 
+def test_lane_that_has_lost_messages_is_told_the_list_of_shards(world: World) -> None:
+    """Behind a proxy another primary may have taken over in the same epoch, and not have what was told. Once."""
+    asked: list[bool] = []
+    world.tier.outdated = lambda: asked.append(True)
+    upkeep = Upkeep(world.tier, None)  # type: ignore[arg-type]  # nothing is paid
+    upkeep.vouched(0)
+    assert not asked
+    world.lane.counters.gaps += 1
+    upkeep.vouched(0)
+    upkeep.vouched(0)
+    assert asked == [True]
+
+
 def test_token_is_waited_for_until_it_is_applied(world: World) -> None:
     """The listener has taken its message in, and is about to drop what that names."""
 

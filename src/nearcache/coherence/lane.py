@@ -141,6 +141,13 @@ class _Mark(NamedTuple):
     seq: int
 
 
+class _Cleared(NamedTuple):
+    """A clear of our own that has returned: when, and whether that was after all entries had been dropped here."""
+
+    at_ns: int
+    has_dropped: bool
+
+
 @dataclass(slots=True)
 class Lane:
     """What this process knows about one lane.
@@ -169,7 +176,7 @@ class Lane:
     _void: int = 0
     _last: Position | None = None  # where it stood when the connection was lost
     _marks: deque[_Mark] = field(default_factory=deque)
-    _own_clears: dict[int, int | None] = field(default_factory=dict)  # wid -> when the call returned; None: not yet
+    _own_clears: dict[int, _Cleared | None] = field(default_factory=dict)  # by wid; None: it has not returned
 
     @property
     def generation(self) -> int | None:
@@ -207,16 +214,21 @@ class Lane:
         return [Detach(), Suspect()]
 
     def expect_clear(self, wid: int) -> None:
-        """This process is about to clear the lane under this id, and will drop its entries itself when that is done.
+        """This process is about to clear the lane under this id. What others say of its generation may be older.
 
-        Without this its own message, which may come later than that, would make suspect what was written since.
+        And if it drops its entries itself when that is done, its own message, which may come later, would without this
+        make suspect what was written since.
         """
         self._own_clears[wid] = None
 
-    def cleared(self, wid: int, now_ns: int) -> None:
-        """It has done so, or given up. What is written from now on is newer than the clear."""
+    def cleared(self, wid: int, now_ns: int, *, has_dropped: bool = True) -> None:
+        """It has done so, or given up. What is written from now on is newer than the clear.
+
+        Args:
+            has_dropped: Whether all of the lane was dropped here. If not, the message makes it suspect.
+        """
         if wid in self._own_clears:
-            self._own_clears[wid] = now_ns
+            self._own_clears[wid] = _Cleared(now_ns, has_dropped)
 
     def connected(self, identity: int) -> list[Action]:
         """A new connection is subscribed; ``identity`` is the server's, 0 if that is not known.
@@ -288,8 +300,8 @@ class Lane:
         self.position = there
         self.stated_generation = generation
         # What was cleared before this heartbeat was sent is in the reply, whether or not its message ever comes.
-        for wid, at_ns in list(self._own_clears.items()):  # a copy: others add to it
-            if at_ns is not None and at_ns <= sent_ns:
+        for wid, cleared in list(self._own_clears.items()):  # a copy: others add to it
+            if cleared is not None and cleared.at_ns <= sent_ns:
                 self._own_clears.pop(wid, None)
         self.last_error = ""
         if self._void:
@@ -378,8 +390,9 @@ class Lane:
         if message.operation != "C":
             return [Apply(message.wid, message.keys)]
         self.stated_generation = message.wid
-        # Once our own call has returned, it has dropped everything itself, and what L1 holds is newer. Not before.
-        return [] if self._own_clears.pop(message.wid, None) is not None else [Suspect()]
+        # Once our own call has returned and dropped everything itself, what L1 holds is newer. Not before.
+        own = self._own_clears.pop(message.wid, None)
+        return [] if own is not None and own.has_dropped else [Suspect()]
 
     def _give_up(self, reason: str) -> list[Action]:
         return [*self.lost(reason), Reconnect(reason)]

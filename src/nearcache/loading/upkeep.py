@@ -31,6 +31,7 @@ class Upkeep:
         self._paying: set[int] = set()
         self._met: set[int] = set()
         self._untold: set[int] = set()
+        self._gaps: dict[int, int] = {}  # by lane, how many it had found by its last heartbeat
         self._lock = threading.Lock()
 
     @property
@@ -66,6 +67,11 @@ class Upkeep:
             self._tier.agreed()
         if self._tier.journals[lane].has_strayed:
             self._tier.reclaim(lane)
+        if (gaps := self._tier.lanes[lane].counters.gaps) != self._gaps.get(lane, 0):
+            # Behind a proxy it may be another primary by now, in the same epoch. Scripts that come by bring the version
+            # of the list of shards along, but not the list.
+            self._gaps[lane] = gaps
+            self._untold.add(lane)
         if not self._tier.journals[lane].owes:
             if lane in self._untold:
                 self._untold.discard(lane)

@@ -305,10 +305,13 @@ def pay(tier: Tier, lane: int) -> Steps[bool]:
 
 
 def _clear_again(tier: Tier, lane: int, wid: int) -> Steps[Any]:
-    """Pay for a clear. Readers ask for the generation until the lane tells: the message may come after the reply."""
+    """Pay for a clear. Readers ask for the generation until the lane tells: the message may come after the reply.
+
+    That message makes suspect what L1 has, of which nothing is dropped here.
+    """
     tier.lanes[lane].expect_clear(wid)
     try:
         return (yield [tier.clear_exchange(lane, wid)])[0]
     finally:
         tier.lanes[lane].stated_generation = None
-        tier.lanes[lane].cleared(wid, tier.clock())
+        tier.lanes[lane].cleared(wid, tier.clock(), has_dropped=False)

@@ -28,7 +28,7 @@ STAGE_BYTES: Final = 16_384
 STAGING: Final = (STAGE_BYTES, 10_000)
 _INCLUDE: Final = re.compile(rb"^ *-- include ([a-z_]+\.lua)\n", re.MULTILINE)
 
-# What may be sent again when an answer was lost. Running `invalidate`, `clear` (its generation is the wid),
+# What may be sent again when an answer was lost. Running `invalidate`, `clear` (which finds that it was done),
 # `heartbeat`, `abort`, `renew`, `adopt`, `hurry`, `ring` and `lock` twice leaves what running them once leaves. A
 # repeated `set` would not: between the two runs another process may have written or invalidated the key, and readers
 # would see the older value come back. A repeated `fill` finds its lease gone and would report LOST for a value that
