@@ -217,7 +217,7 @@ def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     genuine = behind_module.threading, behind_module._chance, behind_module._log, queues_module._PAGE
     event = behind_module.Event  # type: ignore[attr-defined]  # as it sees it
     behind_module.threading = threading_by(_Thread)
-    behind_module.Event = Event  # type: ignore[attr-defined]
+    behind_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
     behind_module._chance = chance  # type: ignore[misc]  # final
     behind_module._log = _Log()  # type: ignore[assignment, misc]  # all that it uses
     queues_module._PAGE = _PAGE  # type: ignore[misc]  # final
@@ -225,7 +225,7 @@ def writing_by(chance: Callable[[], float]) -> Iterator[None]:
         yield
     finally:
         behind_module.threading, behind_module._chance, behind_module._log = genuine[:3]  # type: ignore[misc]  # final
-        behind_module.Event = event  # type: ignore[attr-defined]
+        behind_module.Event = event  # type: ignore[attr-defined]  # likewise
         queues_module._PAGE = genuine[3]  # type: ignore[misc]  # final
 
 

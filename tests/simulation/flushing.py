@@ -74,12 +74,12 @@ class Face:
 def flushing() -> Iterator[None]:
     """Within the block those who wait for a flush pause in the world's time."""
     genuine = swapping_module.Event, swapping_module.monotonic_ns  # type: ignore[attr-defined]  # as it sees them
-    swapping_module.Event = Event  # type: ignore[attr-defined]
+    swapping_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
     swapping_module.monotonic_ns = lambda: here().client.process.clock()  # type: ignore[attr-defined]  # an Asked
     try:
         yield
     finally:
-        swapping_module.Event, swapping_module.monotonic_ns = genuine  # type: ignore[attr-defined]
+        swapping_module.Event, swapping_module.monotonic_ns = genuine  # type: ignore[attr-defined]  # as above
 
 
 class _Asking(Running):

@@ -176,7 +176,7 @@ def resharding() -> Iterator[None]:
         yield
     finally:
         upkeep_module.threading = membership_module.threading = threading
-        membership_module.Event = event  # type: ignore[attr-defined]
+        membership_module.Event = event  # type: ignore[attr-defined]  # likewise
 
 
 class Operator:
