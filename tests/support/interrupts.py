@@ -11,19 +11,21 @@ from typing import Any, Final
 
 TIMEOUT: Final = 20.0
 _PAUSES: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+#: Where a generator may be ended by what is raised here and by no signal: in Python 3.10 without its ``finally``.
+_NOT_THERE: Final = ("return",) if sys.version_info >= (3, 11) else ("return", "call")
 
 
 def interrupted(step: int, call: Callable[[], object]) -> bool:
     """Call something, and raise KeyboardInterrupt at the instant of this number, if there is one. Returns whether.
 
-    Where a function begins or ends: there the interpreter looks for signals. But not where a generator yields: one that
-    is interrupted there would not be told.
+    Where a function begins or ends: there the interpreter looks for signals. But not where a generator yields (or, in
+    Python 3.10, goes on): one that is interrupted there would not be told.
     """
     left = step
 
     def look(frame: FrameType, event: str, _what: Any) -> None:
         nonlocal left
-        left -= event != "c_call" and not (event == "return" and frame.f_code.co_flags & _PAUSES)
+        left -= event != "c_call" and not (event in _NOT_THERE and frame.f_code.co_flags & _PAUSES)
         if left == 0:
             raise KeyboardInterrupt
 
