@@ -183,11 +183,14 @@ def generation_of(envelope: bytes) -> bytes:
 def only_makes_records(change: Change) -> bool:
     """Whether all that a change says is that tags have records now, or that the lane has one.
 
-    A tag's record that is lost takes the values that have its tag along: nothing older comes back. A lane's, where
-    there was none, is made by whatever script comes first, before it finds that it was called for another generation
-    and does nothing else.
+    A tag's record that is lost takes the values that have its tag along: nothing older comes back. While the list of
+    shards changes, whoever makes one invalidates what the other owner may have. A lane's record, where there was none,
+    is made by whatever script comes first, before it finds that it was called for another generation and does nothing
+    else. To end all that has a tag is another matter.
     """
     told = [parse_message(payload) for _, payload in change.published]
     if not told:
         return all(is_lane(name) for name, *_ in change.keys)
-    return all(each.operation == "S" and each.keys[0].startswith(TAG_KEY) for each in told)
+    if hasattr(change.cause, "tag_hash"):
+        return False
+    return all(each.operation in ("S", "I") and all(key.startswith(TAG_KEY) for key in each.keys) for each in told)

@@ -47,6 +47,7 @@ FOUND: Final = {
 
 #: Seed -> what the simulation itself took for a broken promise.
 MISTAKEN: Final = {
+    800_000_384: "what was invalidated at the other owner when a tag had got a record was to be kept by a replica",
     200_003_268: "a process had gone to fewer shards when it turned out that nobody listened at one of the old",
     200_000_287: "what a zombie had given was judged by its successor, because the zombie ended it a little later",
     120_004_171: "a tag's record, which takes its values along when it is lost, counted as a change that a replica had",
