@@ -87,6 +87,8 @@ class Everywhere:
         if any(server is not client.process.shards[lane].primary for lane, (server, _) in client.seen.items()):
             return  # by one who has been replaced, and whose word counts for nothing
         now, begun = self.world.now, running.begun_ns
+        # One that has forgotten the list may have let in somebody with another one, who then told nobody else.
+        is_told = all(self._remembers(server) for server, _ in client.seen.values())
         tag = getattr(running, "tag_hash", None)
         for key in running.ends:
             if begun < self._void_ns.get(key, 0):
@@ -95,7 +97,7 @@ class Everywhere:
                 if stored < begun and (tag is None or any(hashed == tag for hashed, _ in self.stated.get(number, ()))):
                     (self._died_ns if tag is None else self._untagged_ns).setdefault(number, now)
             version = running.versions.get(self.encoded[key])
-            if version is not None and tag is None and version > self._told.get(key, (0, 0))[0]:
+            if is_told and version is not None and tag is None and version > self._told.get(key, (0, 0))[0]:
                 self._told[key] = (version, now)
 
     def owed_everywhere(self, running: Running, client: Client) -> None:

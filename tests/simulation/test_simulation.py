@@ -47,6 +47,7 @@ FOUND: Final = {
 
 #: Seed -> what the simulation itself took for a broken promise.
 MISTAKEN: Final = {
+    900_000_904: "who had been let in by a server that had forgotten the list of shards counted as having told all",
     800_000_384: "what was invalidated at the other owner when a tag had got a record was to be kept by a replica",
     200_003_268: "a process had gone to fewer shards when it turned out that nobody listened at one of the old",
     200_000_287: "what a zombie had given was judged by its successor, because the zombie ended it a little later",
