@@ -14,8 +14,8 @@
  *
  * A hit writes one word of its entry's. No list is kept, so nothing is reordered: when somebody must go, 8 entries in two
  * groups of neighbours are looked at, the newest entry, and the best candidates that were spared the last time, for keeping
- * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001). A group is four refs
- * from a multiple of four on: four histories that lie in one line of memory, and are ranked together.
+ * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001). A group is four
+ * refs in a row, whose histories lie side by side and are ranked together.
  *
  * Ghosts remember the histories of evicted keys, two per entry, in sets of eight as in a processor's cache. In large caches
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
@@ -365,8 +365,9 @@ static inline void adaptive_recall_pool(adaptive_t *p, uint32_t spared)
 static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared)
 {
     uint32_t groups = p->top / ADAPTIVE_GROUP + 1u;
-    uint32_t first = (groups > 2u ? shadow_below(&p->random, groups) : 0) * ADAPTIVE_GROUP;
-    uint32_t second = (groups > 2u ? shadow_below(&p->random, groups) : groups - 1u) * ADAPTIVE_GROUP;
+    uint32_t starts = p->top - (ADAPTIVE_GROUP - 1u); /* from any entry on: fixed groups would know each other's worst only */
+    uint32_t first = groups > 2u ? 1u + shadow_below(&p->random, starts) : 0;
+    uint32_t second = groups > 2u ? 1u + shadow_below(&p->random, starts) : (groups - 1u) * ADAPTIVE_GROUP;
     uint32_t newest = adaptive_candidate(p, p->newest, spared);
     uint32_t history[ADAPTIVE_LOOKS];
     uint64_t rank[ADAPTIVE_LOOKS];
