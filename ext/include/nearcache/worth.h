@@ -258,24 +258,23 @@ static inline uint32_t worth_learn(worth_t *w, uint32_t history, uint32_t flags)
     return history;
 }
 
-/* What entries are worth now, so many at once (WORTH_LOT at most); of newcomers, that share
- * of it. Between the middles of buckets a straight line,
- * lest ties be broken by chance. Nothing branches on what is in a history, for that is unpredictable, and in the loops without
- * a table compilers work on four at a time. A float has an age's octave for its exponent, and then the half of it. */
+/* What entries are worth now, so many at once (WORTH_LOT at most); of newcomers, that share of it. Between the middles of
+ * buckets a straight line, lest ties be broken by chance. Nothing branches on what is in a history, for that is unpredictable,
+ * and in the loops without a table compilers work on four at a time. A float has an age's octave for its exponent, and then
+ * the half of it. */
 static inline void worth_of(const worth_t *w, const uint32_t *history, uint32_t count, float newcomers, float *worth)
 {
     int32_t place[WORTH_LOT]; /* in buckets from the middle of the first one on; 22 bits are the fraction */
     float from[WORTH_LOT], to[WORTH_LOT];
-    uint32_t clock = worth_clock(w);
 
     if (newcomers < 0.0F) {
         for (uint32_t i = 0; i < count; i++) {
-            worth[i] = -(float)(int32_t)((clock - history[i]) & HISTORY_TIME);
+            worth[i] = -(float)(int32_t)worth_age(w, history[i]);
         }
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
-        float age = (float)(int32_t)((clock - history[i]) & HISTORY_TIME);
+        float age = (float)(int32_t)worth_age(w, history[i]);
         int32_t bits;
         memcpy(&bits, &age, sizeof bits);
         bits -= ((2 * 127 - 1) << 22) + (1 << 21);
@@ -297,16 +296,14 @@ static inline void worth_of(const worth_t *w, const uint32_t *history, uint32_t 
 static inline void worth_ranks(const worth_t *w, const uint32_t *history, uint32_t count, float newcomers, uint64_t *rank)
 {
     float worth[WORTH_LOT];
-    uint32_t clock = worth_clock(w);
 
     worth_of(w, history, count, newcomers, worth);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t nobody = history_uses(history[i]) == 0 ? UINT32_MAX : 0;
-        uint32_t age = (clock - history[i]) & HISTORY_TIME;
         uint32_t bits;
         memcpy(&bits, &worth[i], sizeof bits);
         bits ^= (uint32_t)((int32_t)bits >> 31) | 0x80000000u; /* numbers in the order of floats */
-        rank[i] = (uint64_t)(bits | nobody) << 32 | age | nobody;
+        rank[i] = (uint64_t)(bits | nobody) << 32 | worth_age(w, history[i]) | nobody;
     }
 }
 
