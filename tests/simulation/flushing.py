@@ -145,10 +145,7 @@ class _Replay(_Asking):
         return face.replay_dead_letters(self.ids)
 
     def succeed(self, client: Client, value: Any) -> None:
-        checker = client.process.checker
-        checker.count("W5")
-        if value != self.put_back:
-            checker.fail("W5", f"{self} has put {self.put_back} dead letters back, and says that it was {value}")
+        client.process.checker.moved(self, self.put_back, value)
 
 
 class _Discard(_Asking):
@@ -164,10 +161,7 @@ class _Discard(_Asking):
         return face.discard_dead_letters(self.ids)
 
     def succeed(self, client: Client, value: Any) -> None:
-        checker = client.process.checker
-        checker.count("W5")
-        if value != self.discarded:
-            checker.fail("W5", f"{self} has discarded {self.discarded} dead letters, and says that it was {value}")
+        client.process.checker.moved(self, self.discarded, value)
 
 
 class Last(Aside):

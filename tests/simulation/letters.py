@@ -25,6 +25,7 @@ from simulation.written import Moved, Record, Written
 if TYPE_CHECKING:
     from simulation.client import Client
     from simulation.server import Server
+    from simulation.workload import Running
 
 Place = tuple["Server", Any]
 
@@ -129,6 +130,12 @@ class Letters(Written):
             for shard in self.shards
             for place, record in self._dead.get(shard.primary, {}).items()
         }
+
+    def moved(self, running: Running, number: int, told: int) -> None:
+        """So many are dead letters no more, by a call that says how many that were."""
+        self.count("W5")
+        if told != number:
+            self.fail("W5", f"{running} has moved {number} dead letters, and says that it was {told}")
 
     def listed(self, client: Client, before: dict[Place, Record], letters: list[Any]) -> None:
         """A process is told which dead letters there are: all that were there all the time, and as they are."""
