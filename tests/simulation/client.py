@@ -198,7 +198,8 @@ class Client:
         """An exchange has its reply, or its error."""
         if pending.turn != self.turn:
             return
-        self.seen[pending.lane] = (server, pending.sequence)
+        if not all(getattr(command[0], "name", "") == "abort" for command in pending.commands):
+            self.seen[pending.lane] = (server, pending.sequence)  # who gives something back learns nothing of its key
         self.asked.setdefault(pending.lane, []).append(server)
         if self._observing is not None and pending.place < len(self._observing.exchanges):
             reply = self._observing.heard(pending.place, reply)

@@ -307,6 +307,8 @@ class Written:
                 self.fail("I1", f"{running} is given {key}={number}, and {later.number} was queued after it")
         if change is None:
             return False
-        asked = [server for server in self._shard(key).servers if server.stopped_ns >= running.begun_ns]
+        # Whoever waited for another's load is given what had been there when that one asked.
+        asked_ns = since_ns if client.joined_load else running.begun_ns
+        asked = [server for server in self._shard(key).servers if server.stopped_ns >= asked_ns]
         waits = any((key, number) in self._in_queue.get(server, {}).values() for server in asked)
-        return waits or change.left_ns >= running.begun_ns
+        return waits or change.left_ns >= asked_ns
