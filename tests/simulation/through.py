@@ -69,7 +69,7 @@ class _WriteThrough(Running):
         for key in self.operation.keys:
             lane, encoded = process.tier.place(key)
             if process.tier.is_owed(lane, encoded):  # it is written, and readers are not known to be told yet
-                self.ends = ()
+                self.ends, self.is_confirmed = (), False
                 self.fail(client)
                 return
         for key in self.operation.keys:
