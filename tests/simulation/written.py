@@ -93,6 +93,7 @@ class Written:
         self._in_queue: dict[Server, dict[Any, Record]] = {}
         self.queued: Moved | None = None  # by the command that is looked at
         self._losses: list[tuple[Server, int]] = []
+        self._gone_ns: dict[tuple[Any, Record], int] = {}  # when a record first left a queue
 
     # What the whole checker has.
     def fail(self, rule: str, text: str) -> None:
@@ -155,6 +156,9 @@ class Written:
             there[place] = before.get(place) or self._read(fields)
         self._in_queue[server] = there
         gone = [record for place, record in before.items() if place not in there]
+        for place, record in before.items():
+            if place not in there:
+                self._gone_ns.setdefault((place, record), self.world.now)
         left = [change for _, number in gone if number is not None and (change := self._numbered.get(number))]
         for change in left:  # whoever has asked before may be given it
             change.left_ns = self.world.now
@@ -197,8 +201,15 @@ class Written:
         """A value has come into L2. One that was loaded must not, as long as a change of its key waits."""
         if server in self._in_queue and self._version(number) is not None:
             self.count("I7")
-            if self.waits(server, encoded):
+            if self._is_to_come(server, encoded):
                 self.fail("I7", f"{server.name} takes {encoded!r}={number}, which was loaded, and a change of it waits")
+
+    def _is_to_come(self, server: Server, encoded: bytes) -> bool:
+        """Whether a change of a key waits which a failover has not just brought back: no mark of the key names that."""
+        return any(
+            self.encoded[record[0]] == encoded and self._gone_ns.get((place, record), _NEVER) >= server.began_ns
+            for place, record in self._in_queue.get(server, {}).items()
+        )
 
     @property
     def is_all_written(self) -> bool:
