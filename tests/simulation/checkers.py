@@ -154,6 +154,8 @@ class Checker(Promises, Everywhere):
         if late is not None:
             self.fail("I6", f"{server.name} takes {late!r} of {server.cause}, whose lease is not in force")
         self.committed(server)
+        if self.profile.moves:
+            self.emptied(server)
 
     def _announced(self, server: Server, payload: bytes) -> None:
         history = server.history
@@ -221,6 +223,7 @@ class Checker(Promises, Everywhere):
             history.kill_all(now)
         for change in lost:
             self.count("I16")
+            self.emptied_in_vain(old, change.cause, change.script, [name for name, *_ in change.keys])
             confirmed = getattr(change.cause, "is_confirmed", False) and change.script not in change.cause.unconfirmed
             if confirmed and not only_makes_records(change):
                 self.fail("I16", f"{new.name} has not heard of {change.cause}, which a replica had confirmed")

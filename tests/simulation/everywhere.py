@@ -9,8 +9,10 @@ A failover that loses changes makes what is noted of their keys void: then only 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from simulation.history import value_key
 from simulation.world import MS
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Everywhere:
         self._owed_itself: dict[str, dict[tuple[Process, int], int]] = {}  # the same: not by a tag
         self._void_ns: dict[str, int] = {}
         self._forgetful: set[Server] = set()
+        self._brought_back: dict[Shard, tuple[Process, int]] = {}  # by whom the shard had been emptied
 
     # What the whole checker has.
     def fail(self, rule: str, text: str) -> None:
@@ -122,11 +125,44 @@ class Everywhere:
                     self._died_ns.pop(number, None)
                     self._untagged_ns.pop(number, None)
 
+    # -- shards that are emptied before they gain keys
+
+    def emptied(self, server: Server) -> None:
+        """Perhaps by the last command: where it is one of a replaced primary's, the shard has what was there before."""
+        shard = self._shard_with(server)
+        if server is not shard.primary:
+            self.emptied_in_vain(server, server.cause, server.script, server.database.dirty)
+        elif server.script == "clear":
+            self._brought_back.pop(shard, None)
+
+    def emptied_in_vain(self, server: Server, cause: Any, script: str, names: Iterable[bytes]) -> None:
+        """A server's shard does not have a change; if it was emptied by that, it will be again by the same process."""
+        client = getattr(cause, "client", None)
+        if client is not None and not client.observes and (script == "clear" or any(map(value_key, names))):
+            self._brought_back[self._shard_with(server)] = (client.process, cause.incarnation)
+
+    def _shard_with(self, server: Server) -> Shard:
+        return next(shard for shard in self.shards if server in shard.servers)
+
+    def _is_brought_back(self, server: Server) -> bool:
+        """Whether a server has, for the time being, what it was rid of."""
+        return self._shard_with(server) in self._brought_back
+
+    def _forgive_the_dead(self) -> None:
+        """What has been brought back stays, if the process that knows of it has died since, or forked."""
+        for shard, (process, incarnation) in list(self._brought_back.items()):
+            if process.incarnation != incarnation:
+                del self._brought_back[shard]
+                self.lost_somewhere(set(self.encoded.values()))
+
     # -- what is promised
 
     def current_somewhere(self, process: Process, key: str, number: int, server: Server, since_ns: int) -> None:
         """A process has been given a value, as of an instant not before B before this one."""
         if all(server is not shard.primary for shard in process.checker.shards):
+            return
+        self._forgive_the_dead()
+        if self._is_brought_back(server):
             return
         self.count("I1")
         oldest = since_ns - self.profile.bound_ns
@@ -162,6 +198,7 @@ class Everywhere:
         if len(rings) > 1 or processes[0].tier.other is not None:
             self.fail("I5", f"the processes use different lists of shards: {rings}")
         process = processes[0]
+        self._forgive_the_dead()
         for key, encoded in self.encoded.items():
             server = process.shards[process.tier.lane_of(encoded)].primary
             number = self.in_l2(server, process, encoded)

@@ -7,9 +7,10 @@ from typing import Any, Final
 import pytest
 
 from nearcache._store import Store
+from nearcache.cache.emptying import Emptying
 from nearcache.cache.membership import Membership
 from nearcache.cache.moving import Placed
-from nearcache.l2 import Script, load_script
+from nearcache.l2 import Exchange, Script, load_script
 from nearcache.loading.moving import Spread
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
@@ -68,6 +69,17 @@ def fills_of_any_version(patch: pytest.MonkeyPatch) -> None:
 def gained_unswept(patch: pytest.MonkeyPatch) -> None:
     """A shard keeps what it had, of the slots that come back to it."""
     patch.setattr(Membership, "_prepare", lambda self, ring: None)
+
+
+def emptying_unnoted(patch: pytest.MonkeyPatch) -> None:
+    """What a failover brings back to a shard that had been emptied is there to stay."""
+
+    def change(self: Emptying, exchange: Exchange, *, settles: bool) -> int:
+        reply = self._driver.execute([exchange])[0]
+        self._demand(reply)
+        return reply.identity
+
+    patch.setattr(Emptying, "_change", change)
 
 
 def any_version_admitted(patch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,16 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .._reads import Event
 from ..bus import GrowingListener
-from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError, ShardUnavailableError
-from ..keys import slot_of
+from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
 from ..rings import FIRST, Ring, Shards, moved, version_in
+from .emptying import Emptying
 from .leaving import Leaving
 from .records import Reader, Record, newest_of, unreadable
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
 MOST_LANES: Final = 128
-#: Keys of one SCAN.
-_SCANNED: Final = b"1000"
 _log: Final = logging.getLogger("nearcache")
 
 
@@ -452,36 +451,14 @@ class Membership:
         assert ring.new is not None
         gains = {after for _, after in moved(ring.old, ring.new)}
         for name in sorted(gains):
-            if name not in ring.old.names or not self._sweep(ring, name):
-                self._clear(name)
-
-    def _clear(self, name: str) -> None:
-        reply = self._alive._driver.execute([self._tier.clear_exchange(self.numbers[name], new_id())])[0]
-        self._demand(name, reply)
-
-    def _sweep(self, ring: Ring, name: str) -> bool:
-        """Remove what a shard has in the slots that it gains. Returns False if it does not let itself be scanned."""
-        assert ring.new is not None
-        number, driver = self.numbers[name], self._alive._driver
-        prefix = self._tier.names[number].value_prefix
-        gained = [ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))]
-        cursor = b"0"
-        while True:
-            command = (b"SCAN", cursor, b"MATCH", prefix + b"*", b"COUNT", _SCANNED)
-            reply = driver.execute([Exchange(number, [command])])[0]
-            if isinstance(reply, Reply) and isinstance(reply.values[0], ShardError):
-                if isinstance(reply.values[0], ShardUnavailableError):
-                    self._demand(name, reply)
-                _log.warning("%s; all that it holds of namespace %s starts cold", reply.values[0], self._namespace)
-                return False
-            cursor, keys = self._demand(name, reply)
-            doomed = [key for key in keys if gained[slot_of(key[len(prefix) :])]]
-            if doomed:
-                self._demand(name, driver.execute([Exchange(number, [(b"UNLINK", *doomed)])])[0])
-            if self._stopping.is_set():
-                raise ClosedError("the cache was closed")
-            if int(cursor) == 0:
-                return True
+            emptying = Emptying(
+                self._tier, self._alive._driver, self.numbers[name], partial(self._demand, name), self._stopping
+            )
+            gained = [
+                ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))
+            ]
+            if name not in ring.old.names or not emptying.sweep(gained):
+                emptying.clear()
 
     def _demand(self, name: str, reply: Reply | ShardError, place: int = 0) -> Any:
         said = reply if isinstance(reply, ShardError) else reply.values[place]

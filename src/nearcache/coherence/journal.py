@@ -83,11 +83,14 @@ class Journal:
 
     # -- acknowledged changes
 
-    def note(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int, since: int) -> bool:
+    def note(
+        self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int, since: int, *, settles: bool = True
+    ) -> bool:
         """A change of ``keys`` (encoded; None: a clear) is acknowledged, as this number of this epoch. O(1).
 
         Args:
             since: The serial before it was sent. What has come to be owed later is not settled by it.
+            settles: Whether what was owed for these keys is. If not, they are only owed once more when it is lost.
         Returns:
             Whether that counts. If not, it is owed.
         """
@@ -105,7 +108,7 @@ class Journal:
         self.reach(epoch, seq)
         if epoch != self._epoch and self._epoch is not None and not self._survives(epoch, seq):
             self.has_strayed = True  # a primary that has just taken over, or one that was replaced and begins anew
-        if self._owed:  # what they were owed for is out of date now
+        if self._owed and settles:  # what they were owed for is out of date now
             for key in list(self._owed) if keys is None else keys:
                 if self._owed.get(key, since + 1) <= since:
                     del self._owed[key]
