@@ -21,7 +21,7 @@ from nearcache.loading.tagging import generations, known
 from nearcache.loading.tier import TAGS_KEPT, hex_id
 from nearcache.options import Endpoint
 from nearcache.rings import Ring, shards_of
-from support.steps import EPOCH, GENERATION, IDENTITY, World
+from support.steps import BOUND, EPOCH, GENERATION, IDENTITY, World
 
 
 @pytest.fixture
@@ -118,6 +118,22 @@ def test_process_that_only_invalidates_tags_does_not_remember_all_of_them(world:
     for number in range(TAGS_KEPT + 10):
         world.run(invalidate_tag(world.tier, world.store, f"user:{number}"), world.stored(number + 1))
     assert len(world.tier.tags_since) <= TAGS_KEPT
+
+
+def test_tag_whose_record_was_lost_takes_along_what_depends_on_it_here(world: World) -> None:
+    """Who makes the record anew does not hear of it from others, who all take such values for absent."""
+    world.tier.derived.vouched(world.store, 0, world.ns + BOUND)
+    tags = tags_named(world.tier, ["red"])
+    store = write(world.tier, world.store, "k", 1, 60_000, tags=tags)
+    world.run(store, world.record(5), world.stored())
+    assert world.store.peek("k") == 1
+    world.tier.tags.drop_all()  # it does not fit any more, say
+    (found,) = world.run(
+        generations(world.tier, world.store, tags), [-2, b"", [hex_id(GENERATION), None]], world.stored(2)
+    )
+    assert found[1] not in (0, 5)
+    assert world.store.peek("k") is None
+    assert world.store.suspect("k") is not None
 
 
 def test_tag_whose_date_was_forgotten_is_dated_anew(world: World) -> None:

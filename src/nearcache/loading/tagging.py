@@ -26,7 +26,7 @@ from .acking import confirmed
 from .proof import prove, proven
 from .replies import HEADER_RANGE, REFUSED, STORED, answer
 from .steps import Steps
-from .tier import Tier, hex_id, new_id
+from .tier import TAGS_KEPT, Tier, hex_id, new_id
 
 _ATTEMPTS: Final = 5
 _NOTHING: Final = Encoded(b"", 0)
@@ -171,8 +171,10 @@ def _fetch(tier: Tier, store: Store[Any, Any], tags: list[Tag]) -> Steps[dict[Ta
             op.resolve(None, tier.lock)
     for tag, generation in found.items():
         if not generation:
+            # One that was known, and is lost, takes along what depends on it; nothing depends on one that is new.
+            is_new = tag.key not in tier.tags_since and len(tier.tags_since) < TAGS_KEPT
             found[tag] = yield from _renew(tier, tag, absent_only=True)
-            if tier.tags.peek(tag.key) == found[tag]:
+            if is_new and tier.tags.peek(tag.key) == found[tag]:
                 heard.add(tag)
     for tag in tags:
         # It was read from another server than the one that is heard, say: whoever takes over from a primary that is
