@@ -46,6 +46,11 @@ def draw_newest(rng: random.Random, length_ns: int) -> list[Fault]:
     return _some(rng, list(NEWEST), rng.choice([0, 0, 0, 1, 2]), length_ns)
 
 
+def draw_losses(rng: random.Random, length_ns: int) -> list[Fault]:
+    """Draw many answers that do not arrive."""
+    return _some(rng, ["lost answer", "lost answer", "lost request"], rng.choice([10, 20, 40]), length_ns)
+
+
 def _some(rng: random.Random, kinds: list[str], count: int, length_ns: int) -> list[Fault]:
     faults = [
         Fault(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from simulation.behind import lay_behind, writing_by
 from simulation.checkers import Checker
-from simulation.faults import Fault, draw, draw_newest, heal, inflict
+from simulation.faults import Fault, draw, draw_losses, draw_newest, heal, inflict
 from simulation.flushing import flush_at_the_end, flushing
 from simulation.further import enrich
 from simulation.gathering import fill
@@ -38,6 +38,8 @@ NEWEST_FROM: Final = 300_000_000
 #: In those from here on caches that write behind are flushed, and dead letters are put back; and in some of them leases
 #: and locks are not renewed, or not always.
 FLUSHING_FROM: Final = 500_000_000
+#: In one of four of those from here on the cache is cleared often, and many answers are lost.
+CLEARING_FROM: Final = 1_500_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
 #: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
@@ -103,6 +105,9 @@ class Plan:
             rng = world.stream("renewing")
             profile.renewing = rng.choice([1.0, 1.0, 1.0, 0.5, 0.0])
             profile.pondering = profile.pondering or (profile.renewing < 1 and rng.random() < 0.5)
+        clears = seed >= CLEARING_FROM and world.stream("clearing").random() < 0.25
+        if clears:
+            profile.weights["clear"] = 0.1 * sum(profile.weights.values())
         rng = world.stream("operations")
         operations = [
             (process, client, profile.operation(rng))
@@ -113,6 +118,8 @@ class Plan:
         faults = draw(world.stream("faults"), profile.faults, profile.length_ns, later=seed >= RICHER_FROM)
         if seed >= NEWEST_FROM and profile.faults:
             faults = sorted(faults + draw_newest(world.stream("newest faults"), profile.length_ns))
+        if clears and profile.faults:
+            faults = sorted(faults + draw_losses(world.stream("lost answers"), profile.length_ns))
         return cls(seed, profile, operations, _with_moves(seed, profile, faults))
 
     @classmethod

@@ -42,7 +42,7 @@ FOUND: Final = {
     120_002_496: "what was written through was stored over a later one whose hold a failover had lost",
     100_001_220: "a lost record was not told again where the thread that is to do so was about something else",
     500_003_776: "a failover behind a proxy set back what a shard was told of the list, and who came later was refused",
-    1_000_006_452: "a failover brought back to a shard what it had been rid of before it gained keys, and nobody knew of it",
+    1_000_006_452: "a failover brought back to a shard what it had been rid of before it gained keys, for good",
     1_000_010_806: "who made a tag's record anew went on serving what others took for absent",
     400_002_132: "after an owed clear was paid, a value from before it was read until the message came",
 }
