@@ -262,7 +262,9 @@ class DataLink(Link):
             return
         pending.done = True
         if pending.turn == client.turn:
-            client.answered(pending, ShardUnavailableError(self.shard.name, why, sent=True), self.server)
+            error = ShardUnavailableError(self.shard.name, why, sent=True)
+            error.__cause__ = None if why == "reset" else TimeoutError()
+            client.answered(pending, error, self.server)
 
 
 class BusLink(Link):

@@ -16,7 +16,7 @@ from nearcache.loading.gathering import Gathering, gather
 from nearcache.loading.steps import Call, JoinLoad
 from nearcache.loading.tier import hex_id
 from support.interrupts import interrupted
-from support.steps import GENERATION, IDENTITY, World
+from support.steps import EPOCH, GENERATION, IDENTITY, World
 
 TOKEN = b"0123456789abcdef"
 MS = 1_000_000
@@ -58,13 +58,77 @@ def test_refused_fill_gives_its_lease_up(world: World) -> None:
     assert world.store.peek("k") is None
 
 
-def test_fill_without_an_answer_is_left_alone(world: World) -> None:
+def unanswered(cause: Exception) -> ShardUnavailableError:
+    """What the driver says of a request that was sent, and not answered."""
+    error = ShardUnavailableError("a", str(cause), sent=True)
+    error.__cause__ = cause
+    return error
+
+
+def test_fill_without_an_answer_in_time_is_left_alone(world: World) -> None:
     """It may have been done, and the shard has had its time."""
     steps, _ = up_to_fill(world)
+    assert ended(steps, [unanswered(TimeoutError("no answer in time"))]) == 7
+    assert world.store.peek("k") is None
+
+
+def test_fill_that_was_cut_off_gives_its_lease_up(world: World) -> None:
+    """Perhaps it was not done, and all others would wait for the lease's end although the shard is well."""
+    steps, _ = up_to_fill(world)
+    request = steps.send([unanswered(ConnectionResetError("reset"))])
+    assert scripts_in(request) == ["abort"]
+    assert TOKEN in request[0].commands[0]
+    assert ended(steps, [Reply([0], IDENTITY)]) == 7
+    assert world.store.peek("k") is None
+
+
+def test_lease_whose_answer_was_cut_off_is_given_up_and_asked_for_anew(world: World) -> None:
+    """Perhaps it was given out, to nobody. Under another name: if the first came late, it would void nothing."""
+    steps = load(world.tier, world.store, Loading("k", "k", lambda _: 7, 60_000))
+    next(steps)
+    ((_, (first,)),) = steps.send([Reply([-2, None], IDENTITY)])
+    ((_, (abort, second)),) = steps.send([unanswered(ConnectionResetError("reset"))])
+    assert (abort[0].name, second[0].name) == ("abort", "lease")
+    token = first[2 + first[1] + 2]
+    assert token in abort
+    assert token not in second
+    assert isinstance(steps.send([Reply([1, [0, hex_id(GENERATION), TOKEN]], IDENTITY)]), Call)
+    assert scripts_in(steps.send(7)) == ["fill"]
+    assert ended(steps, filled()) == 7
+    assert world.store.peek("k") == 7
+
+
+def test_lease_that_is_cut_off_twice_leaves_the_load_without_one(world: World) -> None:
+    """What is loaded then is returned, and kept nowhere."""
+    steps = load(world.tier, world.store, Loading("k", "k", lambda _: 7, 60_000))
+    next(steps)
+    steps.send([Reply([-2, None], IDENTITY)])
+    steps.send([unanswered(ConnectionResetError("reset"))])
+    assert isinstance(steps.send([unanswered(ConnectionResetError("reset"))]), Call)
     with pytest.raises(StopIteration) as stop:
-        steps.send([ShardUnavailableError("a", "no answer", sent=True)])
+        steps.send(7)
     assert stop.value.value == 7
     assert world.store.peek("k") is None
+
+
+def test_bulk_load_gives_up_what_was_cut_off(world: World) -> None:
+    """Leases and fills, as a single load does."""
+    wanted = Gathering({"a": "a", "b": "b"}, lambda keys: dict.fromkeys(keys, 7), 60_000)
+    steps = gather(world.tier, world.store, wanted)
+    next(steps)
+    steps.send([Reply([-2, -2, [None, None], [hex_id(GENERATION), None]], IDENTITY)])
+    reset = unanswered(ConnectionResetError("reset"))
+    # One of the two was answered before the connection ended.
+    request = steps.send([Reply([[0, hex_id(GENERATION), TOKEN], reset], IDENTITY)])
+    assert scripts_in(request) == ["abort", "lease"]
+    other = TOKEN[::-1]
+    assert isinstance(steps.send([Reply([1, [0, hex_id(GENERATION), other]], IDENTITY)]), Call)
+    assert scripts_in(steps.send({"a": 7, "b": 7})) == ["fill", "fill"]
+    request = steps.send([Reply([filled()[0].values[0], reset], IDENTITY)])
+    assert scripts_in(request) == ["abort"]
+    assert other in request[0].commands[0]
+    assert ended(steps, [Reply([0], IDENTITY)]) == {"a": 7, "b": 7}
+    assert (world.store.peek("a"), world.store.peek("b")) == (7, None)
 
 
 def test_bulk_load_whose_end_is_interrupted_anywhere_leaves_nothing_under_way() -> None:
@@ -109,6 +173,11 @@ def held(world: World, age_ms: int) -> list[Reply]:
 def leased() -> list[Reply]:
     """What is answered to who is to load."""
     return [Reply([[0, hex_id(GENERATION), TOKEN]], IDENTITY)]
+
+
+def filled() -> list[Reply]:
+    """What a fill is answered that was done, and announced to nobody."""
+    return [Reply([[1, hex_id(GENERATION), hex_id(EPOCH), b"0"]], IDENTITY)]
 
 
 def ended(steps: Generator[Any, Any, Any], answer: list[Reply]) -> Any:

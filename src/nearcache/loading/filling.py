@@ -26,7 +26,7 @@ from .._store import Op, Store
 from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
-from ..errors import DecodeError, LoadCycleError, ServerReplyError, ShardError
+from ..errors import DecodeError, LoadCycleError, ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange
@@ -36,7 +36,7 @@ from .bulk_reading import read_many
 from .conditional import Shown, let_live, show
 from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
 from .reading import accept, read
-from .replies import MISSING, answer
+from .replies import MISSING, answer, is_worth_undoing
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
 
@@ -291,9 +291,13 @@ def _lease(
     # What is owed an invalidation is loaded over: it is not known to be gone.
     mode = replace_mode(old_wid) if anew or tier.is_owed(lane, encoded) else b""
     while True:
-        start_ns = tier.clock()
-        reply = answer((yield [Exchange(lane, [lease_command(tier, lane, encoded, mode)])])[0])
-        status, generation, *rest = reply.values[0]
+        start_ns, token = tier.clock(), hex_id(new_id())
+        replies = yield [Exchange(lane, [lease_command(tier, lane, encoded, mode, token)])]
+        if isinstance(replies[0], ShardUnavailableError) and is_worth_undoing(replies[0]):
+            # It may have been leased, to nobody, and be waited for by all others.
+            again = lease_command(tier, lane, encoded, mode, hex_id(new_id()))
+            replies = yield [Exchange(lane, [abort_command(tier, lane, encoded, token), again])]
+        status, generation, *rest = answer(replies[0]).values[-1]
         if int(status) == 0:
             return _Answer(token=rest[0], generation=tier.generation(generation))
         if int(status) == 2:
@@ -309,11 +313,14 @@ def _lease(
         mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
 
 
-def lease_command(tier: Tier, lane: int, encoded: bytes, mode: bytes) -> Command:
-    """The command that asks for a key's lease: if it has no value, or as :func:`replace_mode` says."""
+def lease_command(tier: Tier, lane: int, encoded: bytes, mode: bytes, token: bytes) -> Command:
+    """The command that asks for a key's lease: if it has no value, or as :func:`replace_mode` says.
+
+    Not to be sent twice with one token: one that comes late would give out anew what an invalidation has voided.
+    """
     keys = tier.write_keys(lane, [encoded])
     keys.insert(2, tier.names[lane].queue)
-    return tier.call(tier.scripts.lease, keys, hex_id(new_id()), b"%d" % tier.lease_ms_on(lane), mode)
+    return tier.call(tier.scripts.lease, keys, token, b"%d" % tier.lease_ms_on(lane), mode)
 
 
 def replace_mode(old_wid: int = 0) -> bytes:
@@ -382,7 +389,7 @@ def _fill(
         tier.count(errors=1)
         tier.loads.close(mine)
         store.abandon(op, drop=True)
-        if isinstance(error, ServerReplyError):  # no memory, say; whoever waits is to load rather than to wait on
+        if is_worth_undoing(error):  # no memory, say; whoever waits is to load rather than to wait on
             yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
     filled(tier, store, op, loaded, reply.values[-1], start_ns, size, reply.identity)

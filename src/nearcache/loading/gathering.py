@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
-from ..errors import ServerReplyError, ShardError
+from ..errors import ShardError, ShardUnavailableError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
@@ -39,9 +39,9 @@ from .filling import (
 )
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
 from .reading import accept
-from .replies import MISSING
+from .replies import MISSING, is_worth_undoing
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import LEASE_LONGEST_NS, Leased, Tier, new_id
+from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
 
 _log: Final = logging.getLogger("nearcache")
 
@@ -74,6 +74,8 @@ class _Part:
         mine: The flight.
         op: The fill, once the lease has been asked for.
         token: The lease; empty: none, and then what is loaded is kept nowhere.
+        asked: The token that it was asked for with.
+        is_doubtful: Whether nobody knows what came of that.
         is_loaded: Whether the loader is to be asked for it.
         wait_ms: For how long another process has the lease.
         mode: Of the script ``lease``.
@@ -88,6 +90,8 @@ class _Part:
     mine: Load
     op: Op | None = None
     token: bytes = b""
+    asked: bytes = b""
+    is_doubtful: bool = False
     generation: int = 0
     is_loaded: bool = False
     wait_ms: int = 0
@@ -259,12 +263,16 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
 
 
 def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list[_Part]]:
-    """Ask for the leases; returns those to ask for once more, over a value that cannot be read here."""
+    """Ask for the leases; returns those to ask for once more: a value cannot be read here, or no answer has come."""
     start_ns = tier.clock()
-    answers = yield from _ask(parts, lambda part: [lease_command(tier, part.lane, part.encoded, part.mode)])
+    answers = yield from _ask(parts, lambda part: _lease_commands(tier, part))
     again = []
     for part, reply, _ in answers:
         if isinstance(reply, ShardError):
+            if isinstance(reply, ShardUnavailableError) and is_worth_undoing(reply) and not part.is_doubtful:
+                part.is_doubtful = True
+                again.append(part)
+                continue
             tier.count(errors=1)
             part.is_loaded = True
             continue
@@ -295,6 +303,12 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
                 assert part.op is not None
                 store.abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
     return again
+
+
+def _lease_commands(tier: Tier, part: _Part) -> list[Command]:
+    before = [abort_command(tier, part.lane, part.encoded, part.asked)] if part.is_doubtful else []
+    part.asked = hex_id(new_id())
+    return [*before, lease_command(tier, part.lane, part.encoded, part.mode, part.asked)]
 
 
 def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
@@ -368,7 +382,7 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
         if isinstance(reply, ShardError):
             tier.count(errors=1)
             store.abandon(part.op, drop=True)
-            if isinstance(reply, ServerReplyError):
+            if is_worth_undoing(reply):
                 refused.append(part)
         else:
             filled(tier, store, part.op, outcomes[part], reply, start_ns, sizes[part], identity)

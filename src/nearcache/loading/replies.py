@@ -7,7 +7,7 @@ from typing import Final
 from .. import changes
 from .._asking import has_error
 from ..codecs import HEADER_SIZE
-from ..errors import ShardError
+from ..errors import ServerReplyError, ShardError, ShardUnavailableError
 from ..l2 import Reply
 from ..options import MOST_TAGS
 
@@ -36,3 +36,13 @@ def errors_in(reply: Reply | ShardError) -> list[ShardError]:
     if isinstance(reply, ShardError):
         return [reply]
     return [value for value in reply.values if isinstance(value, ShardError)]
+
+
+def is_worth_undoing(error: ShardError) -> bool:
+    """Whether a change that failed is to be undone at once: it was refused, or nobody knows, and the shard may be well.
+
+    A shard that did not answer in time has had its time.
+    """
+    if isinstance(error, ShardUnavailableError):
+        return error.sent and not isinstance(error.__cause__, TimeoutError)
+    return isinstance(error, ServerReplyError)
