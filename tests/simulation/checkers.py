@@ -238,7 +238,7 @@ class Checker(Promises, Everywhere):
             if end_ms is None:
                 history.ends.pop(number, None)
             else:  # what was lost may have given it another life
-                history.ends[number] = (end_ms + 1) * MS
+                history.gives_life(number, (end_ms + 1) * MS, now)
         self._owed_again(new, lost, there)
         if self.profile.moves and lost:
             told = [History().announce(payload, 0) for change in lost for _, payload in change.published]

@@ -111,9 +111,7 @@ class History:
         self.current[key] = value
         if end_ms is not None:
             end_ns = (end_ms + 1) * 1_000_000  # Redis lets it live through the whole of its last millisecond
-            if end_ns < self.ends.get(value, end_ns):
-                self.shortened[value] = now_ns
-            self.ends[value] = end_ns
+            self.gives_life(value, end_ns, now_ns)
             if value in self.due_for:  # given a longer life, it is due later
                 self.soft_ends[value] = max(self.soft_ends[value], end_ns - self.due_for[value])
         if value in self.alive.get(key, ()):
@@ -122,6 +120,12 @@ class History:
         self.killed.pop(value, None)
         self.alive.setdefault(key, {})[value] = None
         return True
+
+    def gives_life(self, value: int, end_ns: int, now_ns: int) -> None:
+        """A value lives until then, as of now."""
+        if end_ns < self.ends.get(value, end_ns):
+            self.shortened[value] = now_ns
+        self.ends[value] = end_ns
 
     def is_due(self, value: int, soft_ns: int, before_ns: int) -> None:
         """A value is due to be loaded anew from an instant on, which is so long before its end."""

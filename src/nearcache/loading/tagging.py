@@ -171,8 +171,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], tags: list[Tag]) -> Steps[dict[Ta
             op.resolve(None, tier.lock)
     for tag, generation in found.items():
         if not generation:
-            # One that was known, and is lost, takes along what depends on it; nothing depends on one that is new.
-            is_new = tag.key not in tier.tags_since and len(tier.tags_since) < TAGS_KEPT
+            is_new = _is_new(tier, tag)
             found[tag] = yield from _renew(tier, tag, absent_only=True)
             if is_new and tier.tags.peek(tag.key) == found[tag]:
                 heard.add(tag)
@@ -182,6 +181,11 @@ def _fetch(tier: Tier, store: Store[Any, Any], tags: list[Tag]) -> Steps[dict[Ta
         if tag not in heard:
             tier.derived.changed(store, tag.key)
     return found
+
+
+def _is_new(tier: Tier, tag: Tag) -> bool:
+    """Whether nothing in L1 can depend on a tag. One that was known, and whose record is lost, takes that along."""
+    return tag.key not in tier.tags_since and len(tier.tags_since) < TAGS_KEPT
 
 
 def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> tuple[int, bool]:
