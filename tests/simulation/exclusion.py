@@ -39,7 +39,6 @@ class Exclusion(Letters):
         super().__init__()
         self._locks: dict[tuple[Server, bytes], Lock] = {}
         self._lessees: dict[bytes, Any] = {}  # by the tokens that were given out
-        self._ends: dict[bytes, int] = {}  # until which millisecond who has this token has a lock
         self._decided: dict[str, list[tuple[int, Server]]] = {}
 
     # What the whole checker has.
@@ -64,8 +63,9 @@ class Exclusion(Letters):
         if mark is not None and mark[:1] == b"L":
             self._lessees.setdefault(mark[1:17], server.cause)
         if mark is not None and mark[:1] == b"H" and getattr(server.cause, "lock", None) is not None:
-            _, lock = server.cause.lock
-            server.cause.is_late = self._ends[lock.token] <= database.now_ms
+            there = NAMES.lock(key)  # of this server: the one that gave the lock may have been replaced
+            is_his = database.data.get(there, b"")[1:] == server.cause.lock[1].token
+            server.cause.is_late = not is_his or database.expires.get(there, 0) <= database.now_ms
 
     def filled_late(self, server: Server) -> bytes | None:
         """A loader's value is in L2, in the place of its lease. Returns its key, if that was not in force any more."""
@@ -90,7 +90,6 @@ class Exclusion(Letters):
             return
         lock = Lock(mark[1:], database.expires.get(name, 0))
         self._locks[server, name] = lock
-        self._ends[lock.token] = lock.end_ms
         self.count("I6")
         if before is not None and before.token == lock.token:
             if cause is not None and getattr(cause, "lock", None) == (server, before):
