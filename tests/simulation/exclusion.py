@@ -63,9 +63,12 @@ class Exclusion(Letters):
         if mark is not None and mark[:1] == b"L":
             self._lessees.setdefault(mark[1:17], server.cause)
         if mark is not None and mark[:1] == b"H" and getattr(server.cause, "lock", None) is not None:
-            there = NAMES.lock(key)  # of this server: the one that gave the lock may have been replaced
-            is_his = database.data.get(there, b"")[1:] == server.cause.lock[1].token
-            server.cause.is_late = not is_his or database.expires.get(there, 0) <= database.now_ms
+            giver, lock = server.cause.lock
+            if any(giver in shard.servers and server in shard.servers for shard in self.shards):
+                # Of this server: that which gave the lock may have been replaced.
+                there = NAMES.lock(key)
+                is_his = database.data.get(there, b"")[1:] == lock.token
+                server.cause.is_late = not is_his or database.expires.get(there, 0) <= database.now_ms
 
     def filled_late(self, server: Server) -> bytes | None:
         """A loader's value is in L2, in the place of its lease. Returns its key, if that was not in force any more."""
