@@ -464,9 +464,13 @@ def owed(running: Running, client: Client) -> None:
     process = client.process
     for key in running.operation.keys:
         version = running.versions.get(process.checker.encoded[key])
-        if version is not None:
-            server = process.shards[process.tier.place(key)[0]].primary
-            process.checker.invalidated(process, key, server, version)
+        if version is None:
+            continue
+        lane, encoded = process.tier.place(key)
+        server = process.shards[lane].primary
+        if not process.tier.is_owed(lane, encoded) and lane in client.seen:
+            server, _ = client.seen[lane]  # it is announced, by one who has been replaced perhaps
+        process.checker.invalidated(process, key, server, version)
 
 
 def _called_by_the_simulation(key: Any) -> Any:
