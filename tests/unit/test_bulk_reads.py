@@ -444,7 +444,7 @@ def test_read_many_what_was_answered_before_a_failure_is_no_stale_copy() -> None
     world.read(["a"])
     world.store.lane_suspect(0)
     world.store.lane_vouch(0, world.ns + BOUND)
-    world.put("b", "b", generation=GENERATION + 1)
+    world.put("b", "b", tags=((9, 1),))  # nothing is known of that tag
     steps = read_many(world.tier, world.store, ["a", "b"])
     request = next(steps)
     steps.send([world.reply(exchange) for exchange in request])

@@ -84,7 +84,7 @@ def test_generation_of_the_server_that_is_heard_says_nothing_of_another(tier: Ti
         assert end.value.value == 1
         return
     (exchange,) = steps.send([Reply([60_000, envelope], identity)])
-    assert exchange.commands == [tier.ask_generation(0)]
+    assert exchange.commands[-1] == tier.ask_generation(0)
     with pytest.raises(StopIteration) as end:
-        steps.send([Reply([[b"%016x" % CURRENT, b"1"]], identity)])
+        steps.send([Reply([60_000, envelope, [b"%016x" % CURRENT, b"1"]], identity)])
     assert end.value.value is MISSING

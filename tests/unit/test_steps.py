@@ -35,7 +35,8 @@ def world() -> World:
 
 def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world: World) -> None:
     """Nothing was changed. The copy in L1, which may be older than that value, is gone all the same."""
-    sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1000)
+    content = world.tier.codec.encode("there")
+    sealed = world.tier.codec.seal(content, wid=5, generation=GENERATION, ttl_ms=1000, tags=((9, 1),))
     refused = [[2, hex_id(GENERATION), sealed, 1000]]
     error = ShardUnavailableError("a", "no answer in time", sent=True)
     steps = write(world.tier, world.store, "key", "new", 1000, absent_only=True)
@@ -50,28 +51,26 @@ def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world
 # -- two servers
 
 
-def test_value_is_not_judged_by_another_servers_generation() -> None:
-    """A failover between the two questions: what the first server had cleared need not be alive for the second."""
-    sealed = World().tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
-    for other, value in ((IDENTITY, "there"), (IDENTITY + 1, MISSING)):
-        world = World()
-        steps = read(world.tier, world.store, "key")
-        next(steps)
-        steps.send([Reply([1_000, sealed], IDENTITY)])
-        with pytest.raises(StopIteration) as stop:
-            steps.send([Reply([[hex_id(GENERATION - 1), None]], other)])
-        assert stop.value.value == value
-
-
-def test_value_found_alive_at_the_second_question_is_replaced_under_its_own_id(world: World) -> None:
-    """A failover behind a proxy in between brings its generation back: it is there, and not nothing."""
+@pytest.mark.parametrize("is_there", [True, False])
+def test_value_of_a_generation_that_is_not_known_is_asked_for_along_with_it(world: World, is_there: bool) -> None:
+    """A failover between two questions: what the first server has cleared may be nothing that the second one has."""
     sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
-    found = world.run(
-        find(world.tier, world.store, "key"),
-        [1_000, sealed, [hex_id(GENERATION), None]],
-        [[hex_id(GENERATION - 1), None]],
-    )
-    assert (found.value, found.version, found.wid) == ("there", 5, 5)
+    steps = read(world.tier, world.store, "key")
+    next(steps)
+    (exchange,) = steps.send([Reply([1_000, sealed], IDENTITY)])
+    assert [command[0] for command in exchange.commands] == [b"PTTL", b"GET", b"HMGET"]
+    record = [hex_id(GENERATION - 1), None]
+    with pytest.raises(StopIteration) as stop:
+        steps.send([Reply([1_000, sealed, record] if is_there else [-2, None, record], IDENTITY)])
+    assert stop.value.value == ("there" if is_there else MISSING)
+    assert world.tier.counters.misses == (not is_there)
+
+
+def test_value_of_another_generation_than_was_stated_with_it_is_dead(world: World) -> None:
+    """Nothing more has to be asked: no generation comes back but with another server, which has values of its own."""
+    sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
+    found = world.run(find(world.tier, world.store, "key"), [1_000, sealed, [hex_id(GENERATION), None]])
+    assert (found.value, found.version, found.wid) == (MISSING, 0, 0)
 
 
 # -- tags

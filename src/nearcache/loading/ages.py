@@ -91,9 +91,7 @@ def _take(
 ) -> Steps[None]:
     generation = tier.generation_in(lane, reply.values[-1])
     for (op, encoded), pttl_ms, data in zip(share, reply.values[0::2], reply.values[1::2], strict=False):
-        taken = yield from accept(
-            tier, store, lane, encoded, data, pttl_ms, generation, start_ns, identity=reply.identity
-        )
+        taken = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns)
         keep(tier, store, op, taken, len(data or b""), reply.identity)
         op.due = taken.due
         op.resolve(taken.value, tier.lock)

@@ -170,9 +170,7 @@ def _settle_rest(
         suspect = share.suspect(place)
         if suspect is None:
             encoded = share.encoded[place]
-            taken = yield from accept(
-                tier, store, share.lane, encoded, body, pttl_ms, generation, start_ns, identity=reply.identity
-            )
+            taken = yield from accept(tier, store, share.lane, encoded, body, pttl_ms, generation, start_ns)
             op.due = taken.due
             keep(tier, store, op, taken, len(body or b""), reply.identity)
             if taken.value is not MISSING and not isinstance(taken.value, Absent):

@@ -45,6 +45,8 @@ class Found(NamedTuple):
 
 
 _NOTHING: Final = Found(MISSING, 0, 0, None)
+#: A value of another generation than it is believed to be in use.
+_ANOTHER: Final = Found(MISSING, 0, 0, None)
 
 
 def read(
@@ -140,20 +142,26 @@ def _fetch(
         current = yield from _revalidate(tier, store, op, shard, name, wid, is_tagged=is_tagged)
         if current:
             return value
-    start_ns = tier.clock()
     generation = tier.known_generation(shard)
-    commands = Get(names.value_prefix, encoded, names.lane_key if generation is None else None, _usual(tier))
-    exchange, proof = prove(tier, shard, commands)
-    reply = proven(tier, proof, answer((yield [exchange])[0]))
-    pttl_ms, data = reply.values[0], reply.values[1]
-    if generation is None:
-        generation = tier.generation_in(shard, reply.values[2])
-    elif reply.identity != tier.lanes[shard].identity:
-        generation = None  # another server than that whose messages are heard: it may have been cleared since
-    identity = reply.identity
-    found = yield from accept(
-        tier, store, shard, encoded, data, pttl_ms, generation, start_ns, strict=strict, identity=identity
-    )
+    is_believed = generation is not None
+    while True:
+        start_ns = tier.clock()
+        commands = Get(names.value_prefix, encoded, None if is_believed else names.lane_key, _usual(tier))
+        exchange, proof = prove(tier, shard, commands)
+        reply = proven(tier, proof, answer((yield [exchange])[0]))
+        pttl_ms, data, identity = reply.values[0], reply.values[1], reply.identity
+        if not is_believed:
+            generation = tier.generation_in(shard, reply.values[2])
+        elif identity != tier.lanes[shard].identity:
+            generation = None  # another server than that whose messages are heard: it may have been cleared since
+        found = yield from accept(
+            tier, store, shard, encoded, data, pttl_ms, generation, start_ns, strict=strict, is_believed=is_believed
+        )
+        if found is not _ANOTHER:
+            break
+        # What is believed may be older than the envelope. The value is asked for once more, along with the generation:
+        # behind a proxy two answers may be two servers', and make a value live that is dead on both.
+        is_believed = False
     op.due = found.due
     if flight is not None and found.value is MISSING:
         flight.op = None  # before this read ends: who comes now may wait for what its load begins next
@@ -186,17 +194,18 @@ def accept(
     start_ns: int,
     *,
     strict: bool = False,
-    identity: int = 0,
+    is_believed: bool = False,
 ) -> Steps[Found]:
     """Judge what a GET returned.
 
     Args:
         data: The envelope.
-        identity: Of the server that returned it; 0: unknown.
+        generation: Which the same server has stated, not before it returned that.
+        is_believed: Whether it has not, and it may be older. Of a value of another one nothing is said then.
         strict: Whether a value of which nobody can tell whether its tags are current is an error, and not absent:
             for who would put another in its place, or say why there is none. Who loads then does so.
     Raises:
-        ShardError: For that reason, or because the lane's generation could not be asked for.
+        ShardError: For that reason.
     """
     if data is None:
         tier.count(misses=1)
@@ -211,9 +220,8 @@ def accept(
     data = whole(data)
     try:
         wid, written_in, whole_ms = peek_ids(data)
-        if written_in != generation:
-            # Our view of the generation may be older than the envelope: ask once more before calling it dead.
-            generation = yield from current_generation(tier, lane, identity)
+        if written_in != generation and is_believed:
+            return _ANOTHER
         if written_in != generation:
             tier.count(misses=1)
             return _NOTHING
@@ -333,9 +341,7 @@ def contains(tier: Tier, store: Store[Any, Any], key: Any) -> Steps[bool]:
     return not tags or (yield from are_current(tier, store, tags))
 
 
-def current_generation(tier: Tier, shard: int, identity: int = 0) -> Steps[int | None]:
-    """Ask the lane record for its generation: that of this server, if one is named, for another's says nothing."""
+def current_generation(tier: Tier, shard: int) -> Steps[int | None]:
+    """Ask the lane record for its generation."""
     reply = answer((yield [Exchange(shard, [tier.ask_generation(shard)])])[0])
-    if identity not in (0, reply.identity):
-        return None
     return tier.generation_in(shard, reply.values[0])

@@ -114,9 +114,7 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
         reply = answer((yield [Exchange(lane, commands)])[0])
         pttl_ms, data, fields = reply.values
         generation, identity = tier.generation_in(lane, fields), reply.identity
-        found = yield from accept(
-            tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True, identity=identity
-        )
+        found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
         keep(tier, store, op, found, len(data or b""), identity)
         outcome = found.value
         return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
