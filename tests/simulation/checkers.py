@@ -34,6 +34,7 @@ from simulation.everywhere import Everywhere
 from simulation.history import NAMES, History, generation_of, is_lane, lease_key, only_makes_records, value_key
 from simulation.promises import COUNTED, LoaderFailed, Promises
 from simulation.server import Change, Server, Shard
+from simulation.written import SETTLING
 from simulation.world import MS, START_NS, TICK_NS, Violation, World
 
 if TYPE_CHECKING:
@@ -250,6 +251,8 @@ class Checker(Promises, Everywhere):
         for change in lost:
             process = getattr(getattr(change.cause, "client", None), "process", None)
             if process is None or process.incarnation != change.cause.incarnation:  # it has died since, or forked
+                continue
+            if change.script in SETTLING:  # lost together with what it settled, which waits again
                 continue
             for _, payload in change.published:
                 operation, keys = History().announce(payload, 0)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _CODEC: Final = ValueCodec(SafeCodec(), 1 << 20)
 _NEVER: Final = 1 << 62
 #: Scripts that take records out of a queue.
-_SETTLING: Final = frozenset({"written", "buried"})
+SETTLING: Final = frozenset({"written", "buried"})
 
 
 @dataclass(eq=False)
@@ -166,7 +166,7 @@ class Written:
             self.lose(server)
             return
         self.queued = Moved([record for place, record in there.items() if place not in before], gone)
-        if gone and server.script in _SETTLING:
+        if gone and server.script in SETTLING:
             self._is_settled_by_its_owner(server)
         for change in left:
             encoded, least = self.encoded[change.key], server.history.least
