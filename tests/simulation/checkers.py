@@ -34,8 +34,8 @@ from simulation.everywhere import Everywhere
 from simulation.history import NAMES, History, generation_of, is_lane, lease_key, only_makes_records, value_key
 from simulation.promises import COUNTED, LoaderFailed, Promises
 from simulation.server import Change, Server, Shard
-from simulation.written import SETTLING
 from simulation.world import MS, START_NS, TICK_NS, Violation, World
+from simulation.written import SETTLING
 
 if TYPE_CHECKING:
     from simulation.process import Client, Process

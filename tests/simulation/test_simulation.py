@@ -77,7 +77,7 @@ MISTAKEN: Final = {
     1_000_005_846: "a change that had left its queue, and was brought back by a failover, counted as one that waits",
     1_500_001_623: "whether a lock had ended was asked of the server that had given it, and that was replaced",
     1_500_002_259: "what a replaced primary had been told, once the writer had failed, counted as told to the next one",
-    1_500_006_645: "what a failover lost together with the burial that had ended it was to be ended by who had buried it",
+    1_500_006_645: "what a failover lost along with its burial was to be ended by who had buried it",
     500_004_053: "a lane's record, made anew before a tag's, counted as a change that a replica had",
     100_001_339: "what a verb pays before it does anything was taken for its own change, which a replica had confirmed",
 }
