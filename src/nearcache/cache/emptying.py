@@ -31,13 +31,17 @@ class Emptying:
     """What rids one shard of what it has.
 
     Args:
+        namespace: Which it is emptied of, for messages.
         tier: Which knows the lane.
         number: The lane.
         demand: Returns a reply's first value, or raises.
         stopping: Set when the cache is being closed.
     """
 
-    def __init__(self, tier: Tier, driver: Driver, number: int, demand: Demand, stopping: Event) -> None:
+    def __init__(
+        self, namespace: str, tier: Tier, driver: Driver, number: int, demand: Demand, stopping: Event
+    ) -> None:
+        self._namespace = namespace
         self._tier = tier
         self._driver = driver
         self._number = number
@@ -61,7 +65,7 @@ class Emptying:
             if isinstance(reply, Reply) and isinstance(reply.values[0], ShardError):
                 if isinstance(reply.values[0], ShardUnavailableError):
                     self._demand(reply)
-                _log.warning("%s; all that it holds of the namespace starts cold", reply.values[0])
+                _log.warning("%s; all that it holds of namespace %s starts cold", reply.values[0], self._namespace)
                 return False
             cursor, keys = self._said(reply, servers)
             found = [key for key in keys if gained[slot_of(key[len(prefix) :])]]

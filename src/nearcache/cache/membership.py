@@ -451,9 +451,8 @@ class Membership:
         assert ring.new is not None
         gains = {after for _, after in moved(ring.old, ring.new)}
         for name in sorted(gains):
-            emptying = Emptying(
-                self._tier, self._alive._driver, self.numbers[name], partial(self._demand, name), self._stopping
-            )
+            number, demand = self.numbers[name], partial(self._demand, name)
+            emptying = Emptying(self._namespace, self._tier, self._alive._driver, number, demand, self._stopping)
             gained = [
                 ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))
             ]
