@@ -65,10 +65,11 @@ class Exclusion(Letters):
         if mark is not None and mark[:1] == b"H" and getattr(server.cause, "lock", None) is not None:
             giver, lock = server.cause.lock
             if any(giver in shard.servers and server in shard.servers for shard in self.shards):
-                # Of this server: that which gave the lock may have been replaced.
+                # By this server, if it knows: that which gave the lock may have been replaced.
                 there = NAMES.lock(key)
-                is_his = database.data.get(there, b"")[1:] == lock.token
-                server.cause.is_late = not is_his or database.expires.get(there, 0) <= database.now_ms
+                is_known = database.data.get(there, b"")[1:] == lock.token
+                end_ms = database.expires.get(there, 0) if is_known else lock.end_ms
+                server.cause.is_late = end_ms <= database.now_ms
 
     def filled_late(self, server: Server) -> bytes | None:
         """A loader's value is in L2, in the place of its lease. Returns its key, if that was not in force any more."""
