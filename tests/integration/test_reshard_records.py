@@ -154,3 +154,25 @@ def writes(cache: Any, key: str) -> bool:
     except ShardError:
         return False
     return True
+
+
+@pytest.mark.parametrize(("between", "moved_back"), [("a", "b"), ("abc", "b")], ids=["cleared", "swept"])
+def test_shard_that_comes_back_as_it_was_before_it_was_emptied_is_emptied_again(
+    servers: Servers, open_at: Callable[..., Any], between: str, moved_back: str
+) -> None:
+    """A failover loses that: what it had from the time before, and was changed elsewhere meanwhile, would be read."""
+    cache = open_at("ab", timeout=0.5)
+    lanes_live(cache)
+    cache.set_many(dict.fromkeys(KEYS, "old"))
+    change(cache, servers, between)
+    lanes_live(cache)
+    cache.set_many(dict.fromkeys(KEYS, "new"))
+    servers[moved_back].save()
+    change(cache, servers, "ab")
+    lanes_live(cache)
+    servers[moved_back].kill()
+    servers[moved_back].start()
+    journal = cache._tier.journals[cache._membership.numbers[moved_back]]
+    wait_until(lambda: journal.replayed > 0 and not journal.owes, what="the shard is emptied again")
+    lanes_live(cache)
+    assert "old" not in cache.get_many(KEYS).values()
