@@ -107,7 +107,6 @@ class Checker(Promises, Everywhere):
         self._floors: dict[tuple[Process, str], Floor] = {}
         self._cleared: dict[tuple[Process, int], Floor] = {}
         self._versions: dict[tuple[Process, str], tuple[Server, int]] = {}
-        self._given_by: dict[tuple[Process, int], Server] = {}
         self._random = world.stream("loader")
         self.lost: list[tuple[Process, int, bytes, int, int]] = []
 

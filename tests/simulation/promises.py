@@ -54,6 +54,7 @@ class Promises(Exclusion):
         self._lanes: dict[tuple[Process, int], Floor] = {}
         self._made_ns: dict[int, int] = {}
         self._taken: dict[int, Server] = {}
+        self._given_by: dict[tuple[Process, int], Server] = {}  # who has answered with a value
         self._absent: dict[bytes, list[int]] = {}
 
     # What the whole checker has.
@@ -251,7 +252,8 @@ class Promises(Exclusion):
         process = client.process
         lane = process.tier.place(key)[0]
         if lane in floors and process.old_served.get(number, 0) < since_ns:
-            server = self.answerer(client, lane) or self.followed(process, lane)
+            given_by = self.answerer(client, lane) or self._given_by.get((process, number))
+            server = given_by or self.followed(process, lane)
             self.not_before(process, key, number, floors[lane], server)
 
     def not_before(self, process: Process, key: str, number: int, floor: Floor | None, server: Server) -> None:
