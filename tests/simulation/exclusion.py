@@ -73,7 +73,8 @@ class Exclusion(Letters):
 
     def filled_late(self, server: Server) -> bytes | None:
         """A loader's value is in L2, in the place of its lease. Returns its key, if that was not in force any more."""
-        for key in filter(None, map(value_key, server.database.dirty)):
+        stored = [name for name in server.database.dirty if name in server.database.data]  # others had to make room
+        for key in filter(None, map(value_key, stored)):
             mark, end_ms = server.history.marks.get(key, (b"", 0))
             self.count("I6")
             if end_ms <= server.database.now_ms or self._lessees.get(mark[1:17]) is not server.cause:

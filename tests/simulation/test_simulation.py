@@ -80,6 +80,7 @@ MISTAKEN: Final = {
     1_500_006_645: "what a failover lost along with its burial was to be ended by who had buried it",
     2_000_001_903: "a lock that was lost with the server that had given it, in the middle of one request, had ended",
     2_000_004_457: "what somebody else's reading of many had brought was judged by the server that is heard",
+    2_000_005_600: "what was evicted for a loaded value was taken for loaded without a lease",
     500_004_053: "a lane's record, made anew before a tag's, counted as a change that a replica had",
     100_001_339: "what a verb pays before it does anything was taken for its own change, which a replica had confirmed",
 }
