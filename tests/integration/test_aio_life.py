@@ -16,6 +16,7 @@ from nearcache.cache.tiered import TieredCache
 from support.leaks import holdings
 from support.redis import RedisServer
 from support.tasks import Gate, in_threads, until, waiting
+from support.waiting import wait_until
 from support.worker import Worker
 
 TIMEOUT = 20.0
@@ -80,7 +81,7 @@ def test_one_loop_per_test_leaves_nothing_behind(open_cache: Callable[..., Tiere
         cache.drop(number)
         assert loop.run_until_complete(cache.aio.get(number)) == number
         loop.close()
-    assert holdings().beyond(before) == []
+    wait_until(lambda: holdings().beyond(before) == [], what="the threads that connect have ended")
 
 
 def test_cache_that_is_dropped_is_collected_with_its_view(redis_server: RedisServer) -> None:
