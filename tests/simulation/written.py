@@ -155,10 +155,10 @@ class Written:
         for place, fields in stream.records.items() if stream is not None else ():
             there[place] = before.get(place) or self._read(fields)
         self._in_queue[server] = there
-        gone = [record for place, record in before.items() if place not in there]
-        for place, record in before.items():
-            if place not in there:
-                self._gone_ns.setdefault((place, record), self.world.now)
+        places = [(place, record) for place, record in before.items() if place not in there]
+        for each in places:
+            self._gone_ns.setdefault(each, self.world.now)
+        gone = [record for _, record in places]
         left = [change for _, number in gone if number is not None and (change := self._numbered.get(number))]
         for change in left:  # whoever has asked before may be given it
             change.left_ns = self.world.now

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .._reads import Event
-from ..errors import ClosedError, ShardError, ShardUnavailableError
+from ..errors import ClosedError, ServerReplyError, ShardError, ShardUnavailableError
 from ..keys import slot_of
 from ..l2 import Driver, Exchange, Reply
 from ..loading import new_id
@@ -98,12 +98,9 @@ class Emptying:
         reply = self._driver.execute([exchange])[0]
         *_, epoch, seq = self._demand(reply)
         try:
-            place = int(epoch, 16), int(seq)
-        except (TypeError, ValueError):
-            self._demand(tier.damaged(lane))
-        with tier.lock:
-            counts = tier.journals[lane].note(*place, None, tier.clock(), since, settles=settles)
-            tier.pass_on_debts()
+            counts = tier.acknowledge(lane, epoch, seq, None, since, settles=settles)
+        except ServerReplyError as error:
+            self._demand(error)
         if not counts:
             self._demand(ShardUnavailableError(tier.shard_names[lane], "it was replaced meanwhile"))
         assert isinstance(reply, Reply)

@@ -453,10 +453,7 @@ class Membership:
         for name in sorted(gains):
             number, demand = self.numbers[name], partial(self._demand, name)
             emptying = Emptying(self._namespace, self._tier, self._alive._driver, number, demand, self._stopping)
-            gained = [
-                ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))
-            ]
-            if name not in ring.old.names or not emptying.sweep(gained):
+            if name not in ring.old.names or not emptying.sweep(_gained(ring, name)):
                 emptying.clear()
 
     def _demand(self, name: str, reply: Reply | ShardError, place: int = 0) -> Any:
@@ -472,3 +469,9 @@ class Membership:
         """Give the others the time to follow."""
         if self._stopping.wait(seconds):
             raise ClosedError("the cache was closed")
+
+
+def _gained(ring: Ring, name: str) -> list[bool]:
+    """Whether a shard gains a slot, for each of them."""
+    assert ring.new is not None
+    return [ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))]

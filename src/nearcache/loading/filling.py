@@ -26,7 +26,7 @@ from .._store import Op, Store
 from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
-from ..errors import DecodeError, LoadCycleError, ShardError, ShardUnavailableError
+from ..errors import DecodeError, LoadCycleError, ShardError
 from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange
@@ -36,7 +36,7 @@ from .bulk_reading import read_many
 from .conditional import Shown, let_live, show
 from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
 from .reading import accept, read
-from .replies import MISSING, answer, is_worth_undoing
+from .replies import MISSING, answer, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
 
@@ -293,7 +293,7 @@ def _lease(
     while True:
         start_ns, token = tier.clock(), hex_id(new_id())
         replies = yield [Exchange(lane, [lease_command(tier, lane, encoded, mode, token)])]
-        if isinstance(replies[0], ShardUnavailableError) and is_worth_undoing(replies[0]):
+        if isinstance(replies[0], ShardError) and was_cut_off(replies[0]):
             # It may have been leased, to nobody, and be waited for by all others.
             again = lease_command(tier, lane, encoded, mode, hex_id(new_id()))
             replies = yield [Exchange(lane, [abort_command(tier, lane, encoded, token), again])]

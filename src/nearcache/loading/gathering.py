@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
-from ..errors import ShardError, ShardUnavailableError
+from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
@@ -39,7 +39,7 @@ from .filling import (
 )
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
 from .reading import accept
-from .replies import MISSING, is_worth_undoing
+from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
 
@@ -269,7 +269,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
     again = []
     for part, reply, _ in answers:
         if isinstance(reply, ShardError):
-            if isinstance(reply, ShardUnavailableError) and is_worth_undoing(reply) and not part.is_doubtful:
+            if was_cut_off(reply) and not part.is_doubtful:
                 part.is_doubtful = True
                 again.append(part)
                 continue

@@ -220,9 +220,9 @@ def accept(
     data = whole(data)
     try:
         wid, written_in, whole_ms = peek_ids(data)
-        if written_in != generation and is_believed:
-            return _ANOTHER
         if written_in != generation:
+            if is_believed:
+                return _ANOTHER
             tier.count(misses=1)
             return _NOTHING
         value, envelope = tier.codec.loads(data, key=encoded)

@@ -38,11 +38,14 @@ def errors_in(reply: Reply | ShardError) -> list[ShardError]:
     return [value for value in reply.values if isinstance(value, ShardError)]
 
 
-def is_worth_undoing(error: ShardError) -> bool:
-    """Whether a change that failed is to be undone at once: it was refused, or nobody knows, and the shard may be well.
+def was_cut_off(error: ShardError) -> bool:
+    """Whether nobody knows what came of a request, and the shard may be well: its connection ended before the answer.
 
     A shard that did not answer in time has had its time.
     """
-    if isinstance(error, ShardUnavailableError):
-        return error.sent and not isinstance(error.__cause__, TimeoutError)
-    return isinstance(error, ServerReplyError)
+    return isinstance(error, ShardUnavailableError) and error.sent and not isinstance(error.__cause__, TimeoutError)
+
+
+def is_worth_undoing(error: ShardError) -> bool:
+    """Whether what a change was to end is to be ended at once, now that it has failed: it was refused, or cut off."""
+    return isinstance(error, ServerReplyError) or was_cut_off(error)

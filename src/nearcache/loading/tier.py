@@ -277,30 +277,6 @@ class Tier(Versions):
         elif self.witness is not None:
             self.witness.loaded_alone(wid)
 
-    def acknowledge(
-        self, lane: int, epoch: bytes | int, seq: bytes | int, encoded: Sequence[bytes] | None, since: int
-    ) -> bool:
-        """A change of these keys (None: a clear) is in the server, as this number of this epoch.
-
-        Args:
-            since: The journal's serial (:meth:`serial`) before the change was sent.
-        Returns:
-            Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
-        Raises:
-            ServerReplyError: These are no numbers: see :meth:`damaged`.
-        """
-        try:
-            place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
-        except (TypeError, ValueError) as error:
-            raise self.damaged(lane) from error
-        if self.observed is not None:
-            self.observed.observe(lane, place)
-        with self.lock:
-            counts = self.journals[lane].note(*place, encoded, self.clock(), since)
-            if not counts:
-                self.pass_on_debts()
-            return counts
-
     def stored(self, lane: int, said: Said, encoded: bytes, since: int, size_bytes: int) -> None:
         """A value of so many bytes is in the server: :meth:`count_write` and :meth:`acknowledge` in one."""
         if self.observed is not None:

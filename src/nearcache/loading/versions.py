@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ..clocks import Clock
+    from ..coherence import OrderedHorizon
+
 
 class Newest:
     """Which tier is in use now. Shared by all versions."""
@@ -63,7 +66,9 @@ class Versions:
     judged: list[Judged]
     adopted: dict[int, int]
     bound_ns: int
+    clock: Clock
     lock: threading.RLock
+    observed: OrderedHorizon | None
 
     def __init__(
         self, shard_names: Sequence[str], placement: Placement | ClusterPlacement, most_lanes: int | None
@@ -210,6 +215,38 @@ class Versions:
         with self.lock:
             for journal in self.journals:
                 journal.doubt()
+
+    def acknowledge(
+        self,
+        lane: int,
+        epoch: bytes | int,
+        seq: bytes | int,
+        encoded: Sequence[bytes] | None,
+        since: int,
+        *,
+        settles: bool = True,
+    ) -> bool:
+        """A change of these keys (None: a clear) is in the server, as this number of this epoch.
+
+        Args:
+            since: The journal's serial (:meth:`serial`) before the change was sent.
+            settles: Whether what was owed for these keys is paid by it: see :meth:`Journal.note`.
+        Returns:
+            Whether that counts: not if the server is known to have been replaced by one that has not heard of it.
+        Raises:
+            ServerReplyError: These are no numbers: see :meth:`damaged`.
+        """
+        try:
+            place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
+        except (TypeError, ValueError) as error:
+            raise self.damaged(lane) from error
+        if self.observed is not None:
+            self.observed.observe(lane, place)
+        with self.lock:
+            counts = self.journals[lane].note(*place, encoded, self.clock(), since, settles=settles)
+            if not counts:
+                self.pass_on_debts()
+            return counts
 
     def pass_on_debts(self) -> None:
         """Something has come to be owed: where this version is over, let it be owed where the others look now.
