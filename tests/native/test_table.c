@@ -300,6 +300,45 @@ static void test_sequential_and_high_bit_hashes_spread(void)
     }
 }
 
+/* How many steps from home entries would lie on average, in a table of this many slots. */
+static double steps_from_home(const table_t *t, int64_t first, int64_t distance, uint32_t entries, uint32_t slots)
+{
+    static uint8_t taken[16384];
+    uint64_t steps = 0;
+
+    memset(taken, 0, slots);
+    for (uint32_t i = 0; i < entries; i++) {
+        uint32_t at = table_tag(t, (int64_t)((uint64_t)first + (uint64_t)distance * i)) & (slots - 1);
+        for (; taken[at]; at = (at + 1) & (slots - 1)) {
+            steps++;
+        }
+        taken[at] = 1;
+    }
+    return (double)steps / entries;
+}
+
+/* With two thirds of the slots taken, hashes by chance lie one step from home. */
+static void test_equal_distances_between_hashes_spread_whatever_the_secret(void)
+{
+    const int64_t firsts[] = {0, 1000000000, -5000};
+    uint64_t random = 88172645463325252u;
+
+    for (uint32_t round = 0; round < 300; round++) {
+        uint64_t seed[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            seed[i] = random * 0x2545f4914f6cdd1du;
+        }
+        table_init(&table, seed[0], seed[1]);
+        for (uint32_t shift = 0; shift < 50; shift += 7) {
+            CHECK(steps_from_home(&table, firsts[round % 3], (int64_t)1 << shift, 1000, 2048) < 2.0);
+            CHECK(steps_from_home(&table, firsts[round % 3], ((int64_t)1 << shift) - 1 + 2 * (shift == 0), 10000, 16384) < 2.0);
+        }
+    }
+}
+
 static void test_tag_depends_on_the_secret(void)
 {
     table_t one, other;
@@ -379,6 +418,7 @@ int main(void)
     test_free_set_is_the_power_of_two_that_a_ref_needs();
     test_relocation_in_the_old_index_is_found();
     test_sequential_and_high_bit_hashes_spread();
+    test_equal_distances_between_hashes_spread_whatever_the_secret();
     test_tag_depends_on_the_secret();
     test_index_leaves_room_and_fits_its_refs();
     test_glance_finds_whoever_is_near_home_and_not_beyond_the_last_slot();
