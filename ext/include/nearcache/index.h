@@ -50,7 +50,8 @@ typedef struct {
     uint32_t tags; /* those that are the tag's */
     uint32_t step; /* one step from home, 1 << shift; the greatest number of steps means "or more" */
     uint32_t shift;
-    uint32_t steps[INDEX_GLANCE]; /* 0, 1, ... steps */
+    uint32_t steps[INDEX_GLANCE]; /* what tells 0, 1, ... steps */
+    uint32_t tells[INDEX_GLANCE]; /* the bits that are not the ref, for each of the slots that are looked at together */
 } index_t;
 
 /* The index of a table that owns no memory: one slot, always empty, never written to. */
@@ -90,7 +91,8 @@ static inline index_t index_shape(uint32_t capacity)
     index.step = (uint32_t)1 << shift;
     index.shift = shift;
     for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
-        index.steps[i] = i << shift;
+        index.steps[i] = (i + 1) << shift;
+        index.tells[i] = ~index.refs;
     }
     return index;
 }
@@ -140,12 +142,12 @@ static inline uint32_t index_pattern_at(const index_t *index, uint32_t tag, uint
 static inline uint32_t index_glance(const index_t *index, uint32_t tag)
 {
     const uint32_t *home = &index->slots[tag & index->mask];
-    uint32_t pattern = index_pattern(index, tag);
+    uint32_t part = tag >> INDEX_STEPS & index->tags;
     uint32_t found = 0;
 
     for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
-        uint32_t differ = home[i] ^ (pattern + index->steps[i]);
-        found |= differ <= index->refs ? differ : 0;
+        uint32_t differ = home[i] ^ (part + index->steps[i]);
+        found |= (differ & index->tells[i]) == 0 ? differ : 0;
     }
     return found;
 }
@@ -157,12 +159,12 @@ static inline int index_lacks(const index_t *index, uint32_t tag)
 {
     uint32_t at = tag & index->mask;
     const uint32_t *home = &index->slots[at];
-    uint32_t pattern = index_pattern(index, tag);
+    uint32_t part = tag >> INDEX_STEPS & index->tags;
     uint32_t matches = 0;
     uint32_t is_last = 0;
 
     for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
-        matches |= (home[i] ^ (pattern + index->steps[i])) <= index->refs;
+        matches |= ((home[i] ^ (part + index->steps[i])) & index->tells[i]) == 0;
         is_last |= home[i] == 0;
     }
     return (is_last > matches) & (index->mask - at >= INDEX_GLANCE - 1) & (index->shift <= 32 - INDEX_STEPS);
