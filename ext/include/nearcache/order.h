@@ -5,8 +5,8 @@
  * A hit does not move its entry. It notes the entry's ref in a ring that fits into the first-level cache, and the
  * notes are carried out in order, all at once, before anybody looks at the order or changes it, and when the ring is
  * full. The order is exact all the same, but no hit waits for the memory that moving needs, three links all over the
- * place in a large cache: the entry's own are asked for with the note, its neighbours' some notes ahead. Threads that read
- * at the same time have rings of their own: notes.h.
+ * place in a large cache: the entry's own are asked for with the note where they lie far, or else those of all notes before they
+ * are carried out, its neighbours' some notes ahead. Threads that read at the same time have rings of their own: notes.h.
  */
 #ifndef NEARCACHE_ORDER_H
 #define NEARCACHE_ORDER_H
@@ -18,13 +18,15 @@
 enum {
     ORDER_RING = 128,
     ORDER_AHEAD = 12,            /* notes */
-    ORDER_NEAR_BYTES = 16 * 1024 /* what the first-level cache keeps needs no asking ahead */
+    ORDER_NEAR_BYTES = 16 * 1024, /* what the first-level cache keeps needs no asking ahead, */
+    ORDER_FAR_BYTES = 256 * 1024  /* and what the second keeps can be asked for when the notes are carried out */
 };
 
 typedef struct {
     uint32_t touches;     /* notes in the ring */
     uint32_t shift;       /* of what a note will need, the size of an element, and the array: links, or histories */
     const char *needed;
+    size_t needed_bytes;
     adaptive_t *adaptive; /* NULL: LRU */
     link_t *links;        /* of LRU; parallel to the slab */
     size_t links_bytes;
@@ -55,6 +57,7 @@ static inline void order_init(order_t *o)
     o->touches = 0;
     o->shift = 0;
     o->needed = NULL;
+    o->needed_bytes = 0;
     o->adaptive = NULL;
     o->links = NULL;
     o->links_bytes = 0;
@@ -106,8 +109,9 @@ static inline void order_aim(order_t *o)
 {
     o->shift = o->adaptive != NULL ? 2 : 3;
     o->needed = o->adaptive != NULL ? (const char *)o->adaptive->history : (const char *)o->links;
+    o->needed_bytes = o->adaptive != NULL ? o->adaptive->history_bytes : o->links_bytes;
 #if defined(NEARCACHE_THREADS) && NEARCACHE_THREADS
-    o->readers.is_far = (o->adaptive != NULL ? o->adaptive->history_bytes : o->links_bytes) > ORDER_NEAR_BYTES;
+    o->readers.is_far = o->needed_bytes > ORDER_NEAR_BYTES;
 #endif
 }
 
@@ -194,7 +198,7 @@ static inline void order_promote(order_t *o, uint32_t ref)
 
 /* -- hits ------------------------------------------------------------------------------------------------- */
 
-/* Ask for the links of an entry's neighbours before they are needed. Its own were asked for when the hit was noted. */
+/* Ask for the links of an entry's neighbours before they are needed. Its own were asked for before. */
 static inline void order_prefetch(const order_t *o, uint32_t ref)
 {
     link_t link = o->links[ref];
@@ -207,6 +211,13 @@ static inline void order_prefetch(const order_t *o, uint32_t ref)
 static inline void order_ask(const order_t *o, uint32_t ref)
 {
     __builtin_prefetch(o->needed + ((size_t)ref << o->shift), 1);
+}
+
+static inline void order_ask_all(const order_t *o, const uint32_t *ring, uint32_t touches)
+{
+    for (uint32_t i = 0; i < touches; i++) {
+        order_ask(o, ring[i]);
+    }
 }
 
 static inline void order_carry_out(order_t *o, const uint32_t *ring, uint32_t touches, const detail_t *details)
@@ -228,9 +239,7 @@ static inline void order_carry_out(order_t *o, const uint32_t *ring, uint32_t to
 /* Carry out a reader's notes. What another processor has changed last is asked for all at once, not waited for one by one. */
 static inline void order_carry_out_notes(order_t *o, const notes_t *notes, const detail_t *details)
 {
-    for (uint32_t i = 0; i < notes->count; i++) {
-        order_ask(o, notes->ring[i]);
-    }
+    order_ask_all(o, notes->ring, notes->count);
     order_carry_out(o, notes->ring, notes->count, details);
 }
 
@@ -240,6 +249,9 @@ static inline void order_settle(order_t *o, const detail_t *details)
     uint32_t at = 0;
     const notes_t *notes;
 
+    if (o->needed_bytes > ORDER_NEAR_BYTES && o->needed_bytes <= ORDER_FAR_BYTES) {
+        order_ask_all(o, o->ring, o->touches);
+    }
     order_carry_out(o, o->ring, o->touches, details);
     while ((notes = readers_next(order_readers(o), &at)) != NULL) {
         order_carry_out_notes(o, notes, details);
@@ -264,11 +276,13 @@ static inline int order_wants_settling(const order_t *o)
     return order_is_full(o) || readers_are_full(order_readers(o));
 }
 
-/* Note a hit, and ask for what carrying the note out will need. The ring has room: whoever fills it settles. */
+/* Note a hit, and ask for what carrying the note out will need if it lies far. The ring has room: whoever fills it settles. */
 static inline void order_touch(order_t *o, uint32_t ref)
 {
     o->ring[o->touches++] = ref;
-    order_ask(o, ref);
+    if (o->needed_bytes > ORDER_FAR_BYTES) {
+        order_ask(o, ref);
+    }
 }
 
 /* The same in notes of the reader's own. What is near another processor has changed last, as often as not; to get hold of it
