@@ -38,7 +38,8 @@ cdef extern from "Python.h":
     Py_ssize_t data_length "PyBytes_GET_SIZE"(PyObject *obj) noexcept
     const void *data_start "PyBytes_AS_STRING"(PyObject *obj) noexcept
     long long int_value "PyLong_AsLongLongAndOverflow"(PyObject *obj, int *overflow) noexcept
-    Py_hash_t ask_hash "PyObject_Hash"(PyObject *obj) except -1
+    bint is_tuple "PyTuple_CheckExact"(PyObject *obj) noexcept
+    Py_hash_t object_hash "PyObject_Hash"(PyObject *obj) except -1
     int ask_equal "PyObject_RichCompareBool"(PyObject *a, PyObject *b, int op) except -1
     void hold "Py_INCREF"(PyObject *obj) noexcept
     void release "Py_DECREF"(PyObject *obj) noexcept
@@ -68,9 +69,46 @@ cdef extern from *:
         }
         return size == 2 ? (int64_t)digits[0] | (int64_t)digits[1] << PyLong_SHIFT : -1;
     }
+    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of ints and of strings that
+     * were hashed before is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8), but without a
+     * call for each member. */
+    #if PY_VERSION_HEX >= 0x030E0000
+    #define TUPLES_KEEP_HASHES 1
+    static inline int64_t tuple_hash(PyObject *obj) {
+        return __atomic_load_n(&((PyTupleObject *)obj)->ob_hash, __ATOMIC_RELAXED);
+    }
+    #elif SIZEOF_SIZE_T == 8
+    #define TUPLES_KEEP_HASHES 0
+    static inline int64_t tuple_hash(PyObject *obj) {
+        const uint64_t prime_1 = 11400714785074694791u, prime_2 = 14029467366897019727u;
+        const uint64_t prime_5 = 2870177450012600261u;
+        Py_ssize_t size = PyTuple_GET_SIZE(obj);
+        uint64_t hash = prime_5;
+        for (Py_ssize_t i = 0; i < size; i++) {
+            PyObject *item = PyTuple_GET_ITEM(obj, i);
+            int64_t known = -1;
+            if (PyUnicode_CheckExact(item)) {
+                known = text_hash(item);
+            } else if (PyLong_CheckExact(item)) {
+                known = plain_value(item);
+            }
+            if (known == -1) {
+                return -1;
+            }
+            hash += (uint64_t)known * prime_2;
+            hash = (hash << 31 | hash >> 33) * prime_1;
+        }
+        return (int64_t)(hash + ((uint64_t)size ^ prime_5 ^ 3527539u));
+    }
+    #else
+    #define TUPLES_KEEP_HASHES 0
+    #define tuple_hash(obj) (-1)
+    #endif
     """
+    const bint TUPLES_KEEP_HASHES
     Py_hash_t text_hash(PyObject *obj) noexcept
     int64_t plain_value(PyObject *obj) noexcept
+    int64_t tuple_hash(PyObject *obj) noexcept
 
 
 cdef enum verdict_t:
@@ -93,10 +131,18 @@ cdef extern from *:
 
 
 cdef inline int64_t known_hash(PyObject *key) noexcept:
-    """The key's hash, if it can be had without a call: of a str that was hashed before, or of most ints; else -1."""
+    """The key's hash, if it can be read off, else -1: of a str that was hashed before, most ints, a tuple that keeps it."""
     if likely(is_text(key)):
         return text_hash(key)
-    return plain_value(key) if is_int(key) else -1
+    if is_int(key):
+        return plain_value(key)
+    return tuple_hash(key) if TUPLES_KEEP_HASHES and is_tuple(key) else -1
+
+
+cdef inline int64_t ask_hash(PyObject *key) except -1:
+    """The hash of a key that it cannot be read off."""
+    cdef int64_t hash = tuple_hash(key) if not TUPLES_KEEP_HASHES and is_tuple(key) else -1
+    return hash if hash != -1 else object_hash(key)
 
 
 cdef inline int64_t hash_of(PyObject *key) except -1:

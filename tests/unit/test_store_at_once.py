@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nearcache._store import Store
 from support.store_kit import Value, attached_store, fill, local_store, opened
@@ -209,3 +211,34 @@ def test_many_deletions_and_changes_agree_with_a_dict() -> None:
         assert (key in store) == (key in model)
     store.check_invariants()
     assert dict(store.snapshot()) == model
+
+
+# -- tuples, whose hash is not always asked for
+
+
+class Whole(int):
+    """No exact int."""
+
+
+ITEMS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.integers(-3, 3),
+    st.text(max_size=5),
+    st.sampled_from([None, True, 2.5, b"b", Whole(9)]),
+)
+TUPLES = st.lists(st.one_of(ITEMS, st.tuples(ITEMS, ITEMS)), max_size=5).map(tuple)
+
+
+@given(st.lists(TUPLES, min_size=1, max_size=20))
+def test_tuples_have_the_hash_that_python_gives_them(keys: list[tuple[Any, ...]]) -> None:
+    """What `hit_dict` enters under the store's hash is found under Python's, and equal tuples are one key."""
+    store: Store[Any, Any] = local_store(100)
+    for key in keys:
+        store[key] = key
+    copies = [(*key,) for key in keys]
+    found = store.hit_dict(copies, [])
+    for copy in copies:
+        assert found[copy] == store[copy] == copy
+        assert copy in found
+    assert len(store) == len(found) == len(set(keys))
+    store.check_invariants()
