@@ -230,6 +230,9 @@ cdef extern from "nearcache/core.h" nogil:
     PyObject *core_overwrite(
         core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns, notes_t *notes
     )
+    uint32_t core_exchange(
+        core_t *core, void **key, void **value, uint32_t tag, int64_t deadline_ns, int64_t now_ns
+    )
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,
         int64_t now_ns, graveyard_t *yard,

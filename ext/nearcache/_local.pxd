@@ -19,6 +19,7 @@ from nearcache._core cimport (
     clock_deadline,
     clock_now,
     core_bury,
+    core_exchange,
     core_fits,
     core_is_valid,
     core_overwrite,
@@ -230,6 +231,7 @@ cdef inline int put(
     cdef uint32_t ref
     cdef int status = NOT_STORED
     cdef PyObject *old
+    cdef PyObject *old_key = key
     if unlikely(size > core.max_bytes):
         from nearcache.errors import ValueTooLargeError
         raise ValueTooLargeError(size, core.max_bytes, "maxbytes")
@@ -247,6 +249,17 @@ cdef inline int put(
             hold(value)
             core_unlock(core)
             release(old)
+            return 1
+    if likely(ref == 0 and size == 0 and core.listener == NULL):
+        old = value
+        if likely(core_exchange(
+            core, <void **>&old_key, <void **>&old, table_tag(&core.table, hash), item.deadline_ns, now_ns
+        ) != 0):
+            hold(key)
+            hold(value)
+            core_unlock(core)
+            release(old)
+            release(old_key)
             return 1
     if likely(core_fits(core, size)):  # maxsize 0: nothing is ever kept
         status = core_store(core, ref, key, value, table_tag(&core.table, hash), &item, now_ns, &yard)

@@ -210,10 +210,37 @@ static inline int rig_overwrite(rig_t *rig, uint32_t key, int64_t deadline_ns)
     return 1;
 }
 
-/* Put a value without size, by the short way if that is open. Returns what core_store does. */
+/* Put a value without size under a new key in place of another's by the short way, if that is open. Returns whether it was. */
+static inline int rig_exchange(rig_t *rig, uint32_t key, int64_t deadline_ns)
+{
+    int64_t now_ns = clock_now(&rig->core.source);
+    uint32_t tag = table_tag(&rig->core.table, hash_of(rig->kind, key));
+    held_t held = {key_of(rig->values + 1), deadline_ns, 0, 0};
+    void *old_key = key_of(key);
+    void *old_value = held.value;
+    uint32_t ref = rig_find(rig, key);
+    graveyard_t yard;
+
+    ref = ref == 0 ? core_exchange(&rig->core, &old_key, &old_value, tag, deadline_ns, now_ns) : 0;
+    if (ref == 0) {
+        return 0;
+    }
+    CHECK(rig_find(rig, key) == ref);
+    rig->values++;
+    graveyard_init(&yard);
+    graveyard_add(&yard, old_key, old_value, CAUSE_EVICTED);
+    rig_bury(rig, &yard, now_ns, MODEL_KEYS, NULL);
+    model_hold(rig, key, &held);
+    return 1;
+}
+
+/* Put a value without size, by a short way if one is open. Returns what core_store does. */
 static inline int rig_put(rig_t *rig, uint32_t key, int64_t deadline_ns)
 {
-    return rig_overwrite(rig, key, deadline_ns) ? STORED_OVER : rig_store(rig, key, 0, deadline_ns);
+    if (rig_overwrite(rig, key, deadline_ns)) {
+        return STORED_OVER;
+    }
+    return rig_exchange(rig, key, deadline_ns) ? STORED_NEW : rig_store(rig, key, 0, deadline_ns);
 }
 
 /* Read, as the store does: note a hit, or reclaim what has expired. Returns whether it was one. */

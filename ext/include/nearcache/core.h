@@ -132,6 +132,45 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
     return old;
 }
 
+/* Put a value without size or origin under a new key in place of whoever is to be evicted, if nothing else has to change: the
+ * cache is full, its tables are as they shall be, and nothing is due. That is so as a rule, and the outcome is that of
+ * core_store. Returns the ref, whose key and value before are `*key` and `*value` now, references of the caller's; or 0, and
+ * then nothing was done but what was noted. */
+static inline uint32_t core_exchange(core_t *core, void **key, void **value, uint32_t tag, int64_t deadline_ns,
+                                     int64_t now_ns)
+{
+    table_t *t = &core->table;
+    wheel_t *wheel = &core->wheel;
+    entry_t *entry;
+    entry_t old;
+    uint32_t ref;
+
+    if (!core->is_grown || !quota_is_used_up(core->quota) || t->free_sets != 0 || t->old.slots != NULL ||
+        core_is_sparse(core) || (wheel->timers == NULL && deadline_ns != CLOCK_NEVER_NS) || wheel_is_due(wheel, now_ns)) {
+        return 0;
+    }
+    core_settle(core);
+    ref = order_victim(&core->order, 0);
+    if (ref == 0) {
+        return 0;
+    }
+    entry = &t->slab[ref];
+    old = *entry;
+    order_evict(&core->order, ref, t->details[ref].tag);
+    table_exchange(t, ref, *key, *value, tag);
+    order_insert(&core->order, ref, tag);
+    entry->deadline_ns = deadline_ns;
+    entry->stamp = lane_stamp(&core->lanes->lane[0]);
+    entry->lane = 0;
+    entry->flags = ENTRY_PLAIN;
+    wheel_schedule(wheel, ref, old.deadline_ns, deadline_ns);
+    core->counters.evictions++;
+    core->counters.stored++;
+    *key = old.key;
+    *value = old.value;
+    return ref;
+}
+
 /* Move an entry between a lane and its probation. What is suspect stays so; the stamp there is read before that is looked
  * at, for see lanes_suspect. */
 static inline void core_move(core_t *core, uint32_t ref, uint32_t to)

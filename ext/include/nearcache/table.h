@@ -346,6 +346,20 @@ static inline void table_remove_at(table_t *t, uint32_t ref, uint32_t at)
     table_vacate(t, ref);
 }
 
+/* Put another key in place of entry `ref`'s, of which the caller knows as for an insertion that no equal one is there. The
+ * references to the old key and value are his now; what he has to fill in is what it is there. There is no old index. */
+static inline void table_exchange(table_t *t, uint32_t ref, void *key, void *value, uint32_t tag)
+{
+    NC_ASSERT(key != NULL && t->slab[ref].key != NULL && t->old.slots == NULL);
+    table_erase_slot(t, ref);
+    index_place(&t->index, tag, ref);
+    t->bytes -= table_size_of(t, ref);
+    t->details[ref] = (detail_t){.tag = tag};
+    t->slab[ref].key = key;
+    t->slab[ref].value = value;
+    t->version++;
+}
+
 /* -- shrinking ------------------------------------------------------------------------------------------- */
 
 /* Give the entry `from` another, lower ref, and return it. Its parallel data are the caller's to move. There is a free
