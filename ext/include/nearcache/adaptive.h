@@ -67,6 +67,7 @@ typedef struct {
     int warm; /* something has been evicted, so newcomers are on probation */
     worth_t worth;
     shadows_t shadows;
+    size_t shadows_bytes;
 } adaptive_t;
 
 static inline void adaptive_init(adaptive_t *p, uint32_t seed)
@@ -96,25 +97,33 @@ static inline void adaptive_clear(adaptive_t *p)
     p->warm = 0;
 }
 
-/* -- ghosts; one is 32 bits: part of the tag 11, uses 3, half the gap 6, a quarter of the time 12 --------------- */
-
-static inline int adaptive_teaches(const adaptive_t *p, uint32_t tag)
+/* The same, for good. */
+static inline void adaptive_free_memory(adaptive_t *p)
 {
-    return p->entries < ADAPTIVE_LARGE || (shadow_mix(tag, 0x77u) & 3u) == 0;
+    adaptive_clear(p);
+    memory_free(p->shadows.block, p->shadows_bytes);
+    p->shadows.block = NULL;
 }
 
-static inline uint32_t *adaptive_ghost_set(const adaptive_t *p, uint32_t tag)
+/* -- ghosts; one is 32 bits: part of the tag 11, uses 3, half the gap 6, a quarter of the time 12 --------------- */
+
+static inline int adaptive_teaches(const adaptive_t *p, uint32_t choice)
+{
+    return p->entries < ADAPTIVE_LARGE || (choice & 3u) == 0;
+}
+
+/* By the upper bits of the tag; the lowest tell one ghost of a set from another. */
+static inline uint32_t *adaptive_ghost_set(const adaptive_t *p, uint32_t tag, int teaches)
 {
     uint32_t half = p->ghost_sets / 2u;
-    uint64_t at = shadow_mix(tag, 0x51u);
-    uint64_t set = p->entries < ADAPTIVE_LARGE ? at * p->ghost_sets >> 32
-                                               : (at * half >> 32) + (adaptive_teaches(p, tag) ? half : 0);
+    uint64_t set = p->entries < ADAPTIVE_LARGE ? (uint64_t)tag * p->ghost_sets >> 32
+                                               : ((uint64_t)tag * half >> 32) + (teaches ? half : 0);
     return p->ghosts + (size_t)set * ADAPTIVE_WAYS;
 }
 
 static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t history)
 {
-    uint32_t *set = adaptive_ghost_set(p, tag);
+    uint32_t *set = adaptive_ghost_set(p, tag, (history & HISTORY_TEACHES) != 0);
     uint32_t stamp = worth_clock(&p->worth) >> 2;
     uint32_t oldest = 0; /* age and way */
     uint32_t way;
@@ -126,14 +135,14 @@ static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t histo
     }
     way = oldest % ADAPTIVE_WAYS;
     set[way] = ((history & HISTORY_TIME) >> 2 & 0xfffu) | (history_gap(history) >> 1) << 12 |
-               history_uses(history) << 18 | shadow_mix(tag, 0x99u) >> 21 << 21;
+               history_uses(history) << 18 | tag << 21;
 }
 
 /* The history that a returning key had, 0 if it is not known. It is forgotten here, being resident again. */
-static inline uint32_t adaptive_recall(adaptive_t *p, uint32_t tag)
+static inline uint32_t adaptive_recall(adaptive_t *p, uint32_t tag, int teaches)
 {
-    uint32_t *set = adaptive_ghost_set(p, tag);
-    uint32_t print = shadow_mix(tag, 0x99u) >> 21;
+    uint32_t *set = adaptive_ghost_set(p, tag, teaches);
+    uint32_t print = tag & 0x7ffu;
 
     uint32_t found = 0; /* a bit for each way */
     uint32_t clock = worth_clock(&p->worth);
@@ -181,15 +190,19 @@ static inline int adaptive_reserve(adaptive_t *p, uint32_t capacity, uint32_t li
     size_t bytes = (size_t)sets * ADAPTIVE_WAYS * sizeof(uint32_t);
     uint32_t entries = limit < TABLE_MAX_ENTRIES ? limit : capacity;
     uint32_t was = worth_clock(&p->worth);
-    uint32_t *made;
+    size_t shadows = entries != p->entries ? shadows_bytes(entries) : 0;
+    uint32_t *made, *block;
 
     if (capacity == p->capacity) {
         return 0;
     }
     made = memory_new(bytes);
-    if (made == NULL || memory_fit((void **)&p->history, &p->history_bytes,
-                                   ((size_t)(capacity | (ADAPTIVE_GROUP - 1u)) + 1) * sizeof(uint32_t)) < 0) {
+    block = shadows != 0 ? memory_new(shadows) : NULL;
+    if (made == NULL || (block == NULL && shadows != 0) ||
+        memory_fit((void **)&p->history, &p->history_bytes,
+                   ((size_t)(capacity | (ADAPTIVE_GROUP - 1u)) + 1) * sizeof(uint32_t)) < 0) {
         memory_free(made, bytes);
+        memory_free(block, shadows);
         return -1;
     }
     memory_free(p->ghosts, p->ghosts_bytes);
@@ -198,10 +211,11 @@ static inline int adaptive_reserve(adaptive_t *p, uint32_t capacity, uint32_t li
     p->ghost_sets = sets;
     p->capacity = capacity;
     p->top = p->top < capacity ? p->top : capacity;
-    if (entries != p->entries) {
+    if (block != NULL) {
         uint32_t longer = worth_scale(&p->worth, entries);
+        memory_free(shadows_scale(&p->shadows, entries, block), p->shadows_bytes);
+        p->shadows_bytes = shadows;
         p->entries = entries;
-        shadows_scale(&p->shadows, entries);
         if (longer != 0) {
             adaptive_stretch(p, was, longer);
         }
@@ -213,10 +227,11 @@ static inline int adaptive_reserve(adaptive_t *p, uint32_t capacity, uint32_t li
 
 static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
 {
-    int teaches = adaptive_teaches(p, tag);
+    uint32_t choice = shadow_mix(tag);
+    int teaches = adaptive_teaches(p, choice);
     uint32_t flags = (p->warm ? HISTORY_NEW : 0) | (teaches ? HISTORY_TEACHES : 0) |
-                     (shadows_see(&p->shadows, tag) ? HISTORY_SHADOWED : 0);
-    uint32_t history = adaptive_recall(p, tag);
+                     (shadows_see(&p->shadows, choice) ? HISTORY_SHADOWED : 0);
+    uint32_t history = adaptive_recall(p, tag, teaches);
 
     history = teaches ? worth_learn(&p->worth, history, flags) : worth_use(&p->worth, history, flags);
     for (uint32_t i = (p->top | (ADAPTIVE_GROUP - 1u)) + 1u; i <= (ref | (ADAPTIVE_GROUP - 1u)); i++) {

@@ -132,6 +132,9 @@ static inline void order_free_memory(order_t *o)
 {
     order_clear(o);
     readers_free(order_readers(o));
+    if (o->adaptive != NULL) {
+        adaptive_free_memory(o->adaptive);
+    }
     memory_free(o->adaptive, sizeof(adaptive_t));
     o->adaptive = NULL;
 }
@@ -140,7 +143,7 @@ static inline size_t order_memory(const order_t *o)
 {
     const adaptive_t *p = o->adaptive;
     return o->links_bytes + readers_memory(order_readers(o)) +
-           (p != NULL ? sizeof *p + p->history_bytes + p->ghosts_bytes : 0);
+           (p != NULL ? sizeof *p + p->history_bytes + p->ghosts_bytes + p->shadows_bytes : 0);
 }
 
 /* Room for refs up to `capacity`; there will never be more than `limit` entries. */

@@ -6,8 +6,10 @@
  * hash (Waldspurger, Saemundsson, Ahmad and Park, ATC 2017), and differ in nothing but this share: 0.3; 0.004; and plain LRU,
  * for what only the order of use can tell. The cache follows the one that has had the most hits lately.
  *
- * Histograms are shared, so that a shadow is no more than 64 tags, their histories, and chains to find them by. The sample
- * is as thin as it must be for so many entries to stand for the whole cache.
+ * Histograms are shared, so that a shadow is no more than tags, their histories, and chains to find them by. A cache of up to
+ * 64 entries is shadowed whole, one of 1,024 by 64. From there on the shadows grow as the square root of the cache, to 1,024
+ * entries, and the sample gets thinner as fast: choices are the surer the more a shadow holds (one of 64 chooses by chance where
+ * policies are a point apart), while an insertion is the slower the more keys are in the sample.
  */
 #ifndef NEARCACHE_SHADOW_H
 #define NEARCACHE_SHADOW_H
@@ -15,7 +17,8 @@
 #include "worth.h"
 
 enum {
-    SHADOW_ENTRIES = 64,
+    SHADOW_SMALL = 6, /* entries of a shadow, as powers of two: at first, ... */
+    SHADOW_LARGE = 10, /* ... and at most */
     SHADOW_LOOKS = 8, /* candidates for each eviction */
     SHADOW_COUNT = 3,
     SHADOW_MEMORY = 8 /* how long hits count, in fillings of a shadow */
@@ -26,26 +29,28 @@ enum {
 static const float shadow_shares[SHADOW_COUNT] = {0.3F, 0.004F, WORTH_LRU};
 
 typedef struct {
-    uint32_t tag[SHADOW_ENTRIES];
-    uint32_t history[SHADOW_ENTRIES];
-    uint16_t head[SHADOW_ENTRIES]; /* chains by tag; index + 1, 0 is the end */
-    uint16_t next[SHADOW_ENTRIES];
+    uint32_t *tag;
+    uint32_t *history;
+    uint16_t *head; /* chains by tag; index + 1, 0 is the end */
+    uint16_t *next;
     uint32_t count;
     float score;
 } shadow_t;
 
 typedef struct {
     shadow_t shadow[SHADOW_COUNT];
+    uint32_t *block;    /* what they consist of */
     uint32_t entries;   /* of each shadow at most */
+    uint32_t chains;    /* of each shadow, a power of two */
     uint32_t bits;      /* one key in 2**bits is in the sample */
     uint32_t followed;  /* which shadow leads */
     float keep;         /* what is left of a score after one request */
 } shadows_t;
 
-/* Tags place entries in the table; a multiplication makes other choices independent of that. */
-static inline uint32_t shadow_mix(uint32_t tag, uint32_t salt)
+/* By this number, in which each bit depends on all of a tag's, keys are chosen: its uppermost bits tell who is in the sample. */
+static inline uint32_t shadow_mix(uint32_t tag)
 {
-    uint32_t x = (tag ^ salt) * 0x9e3779b1u;
+    uint32_t x = (tag ^ 0xb3u) * 0x9e3779b1u;
 
     x ^= x >> 15;
     x *= 0x85ebca77u;
@@ -69,23 +74,55 @@ static inline uint32_t shadow_below(uint32_t *state, uint32_t bound)
 }
 
 /* Is this key in the sample? */
-static inline int shadows_see(const shadows_t *s, uint32_t tag)
+static inline int shadows_see(const shadows_t *s, uint32_t choice)
 {
-    return shadow_mix(tag, 0xb3u) >> 1 >> (31u - s->bits) == 0;
+    return choice >> 1 >> (31u - s->bits) == 0;
 }
 
-/* Begin anew, for a cache of so many entries. */
-static inline void shadows_scale(shadows_t *s, uint32_t entries)
+/* One key in 2 to the power of what is in the sample for a cache of so many entries? */
+static inline uint32_t shadows_bits(uint32_t entries)
 {
-    memset(s->shadow, 0, sizeof s->shadow);
-    s->bits = entries > SHADOW_ENTRIES ? worth_log2((entries - 1u) / SHADOW_ENTRIES) + 1u : 0;
+    uint32_t octave = entries > 1u ? worth_log2(entries - 1u) + 1u : 0;
+    uint32_t least = octave > SHADOW_LARGE ? octave - SHADOW_LARGE : 0;
+    uint32_t root = octave > 10u ? (octave - 1u) / 2u : octave > SHADOW_SMALL ? octave - SHADOW_SMALL : 0;
+
+    return root > least ? root : least;
+}
+
+static inline uint32_t shadows_chains(uint32_t entries)
+{
+    uint32_t most = entries >> shadows_bits(entries);
+    return most > 1u ? 2u << worth_log2(most - 1u) : 1u;
+}
+
+/* The memory of the shadows of a cache of so many entries. */
+static inline size_t shadows_bytes(uint32_t entries)
+{
+    return (size_t)SHADOW_COUNT * shadows_chains(entries) * (2 * sizeof(uint32_t) + 2 * sizeof(uint16_t));
+}
+
+/* Begin anew, for a cache of so many entries, with a block of zeros, of which the shadows get as many bytes as they need. Returns
+ * the block before, which is the caller's. */
+static inline uint32_t *shadows_scale(shadows_t *s, uint32_t entries, uint32_t *block)
+{
+    uint32_t *before = s->block;
+
+    s->block = block;
+    s->bits = shadows_bits(entries);
     s->entries = entries >> s->bits;
+    s->chains = shadows_chains(entries);
     s->keep = 1.0F - 1.0F / ((float)SHADOW_MEMORY * (float)s->entries + 64.0F);
+    for (uint32_t i = 0; i < SHADOW_COUNT; i++) {
+        uint32_t *own = block + (size_t)i * s->chains * 3u;
+        uint16_t *links = (uint16_t *)(own + 2u * s->chains);
+        s->shadow[i] = (shadow_t){own, own + s->chains, links, links + s->chains, 0, 0.0F};
+    }
+    return before;
 }
 
-static inline void shadow_unlink(shadow_t *s, uint32_t i)
+static inline void shadow_unlink(const shadows_t *all, shadow_t *s, uint32_t i)
 {
-    uint16_t *at = &s->head[shadow_mix(s->tag[i], 3u) % SHADOW_ENTRIES];
+    uint16_t *at = &s->head[s->tag[i] & (all->chains - 1u)];
 
     while (*at != i + 1u) {
         at = &s->next[*at - 1u];
@@ -117,7 +154,7 @@ static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float 
 static inline int shadow_use(shadows_t *all, shadow_t *s, const worth_t *w, uint32_t tag, uint32_t history, float share,
                              uint32_t *random)
 {
-    uint16_t *head = &s->head[shadow_mix(tag, 3u) % SHADOW_ENTRIES];
+    uint16_t *head = &s->head[tag & (all->chains - 1u)];
     uint32_t i;
 
     for (uint32_t at = *head; at != 0; at = s->next[at - 1u]) {
@@ -131,7 +168,7 @@ static inline int shadow_use(shadows_t *all, shadow_t *s, const worth_t *w, uint
         history &= ~HISTORY_NEW;
     } else {
         i = shadow_victim(s, w, share, random);
-        shadow_unlink(s, i);
+        shadow_unlink(all, s, i);
         history |= HISTORY_NEW;
     }
     s->tag[i] = tag;
@@ -163,10 +200,10 @@ static inline const char *shadows_check(const shadows_t *s)
 {
     for (uint32_t k = 0; k < SHADOW_COUNT; k++) {
         uint32_t linked = 0;
-        if (s->shadow[k].count > s->entries) {
+        if (s->shadow[k].count > s->entries || s->entries > s->chains) {
             return "a shadow is too large";
         }
-        for (uint32_t i = 0; i < SHADOW_ENTRIES; i++) {
+        for (uint32_t i = 0; i < s->chains; i++) {
             for (uint32_t at = s->shadow[k].head[i]; at != 0; at = s->shadow[k].next[at - 1u]) {
                 if (++linked > s->shadow[k].count) {
                     return "a shadow's chains are damaged";
