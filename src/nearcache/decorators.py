@@ -89,7 +89,7 @@ def _remember(
     shown: Any = ...,
 ) -> Any:
     if not callable(function):
-        raise TypeError(f"cannot decorate {function!r}: it is not callable")
+        raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
     if inspect.iscoroutinefunction(function):
         raise TypeError(
             f"cannot decorate {function.__qualname__}: a coroutine can be awaited once only; use cache.cached, which "

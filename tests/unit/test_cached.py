@@ -38,6 +38,15 @@ class Counted:
 # -- arguments -------------------------------------------------------------------------------------------------------
 
 
+def test_annotations_are_those_of_the_function(cache: Cache[Any, Any]) -> None:
+    """Not those of the object in its place."""
+
+    def load(x: int) -> str:
+        return str(x)
+
+    assert inspect.get_annotations(cache.cached(load)) == inspect.get_annotations(load) == {"x": "int", "return": "str"}
+
+
 def test_cached_arguments_given_in_any_way_are_one_key(cache: Cache[Any, Any]) -> None:
     """By position or by name, defaults given or left out."""
     calls = []

@@ -173,12 +173,12 @@ class Cached:
     Called as a method it names its instance in the key; ``obj.method.invalidate(x)`` and the others know it too.
     """
 
-    __wrapped__: Callable[..., Any]
-    __name__: str
-    __qualname__: str
-
     def __init__(self, plan: Plan, function: Callable[..., Any]) -> None:
         functools.update_wrapper(cast("Any", self), function)
+        if TYPE_CHECKING:  # annotations of the class would hide those of the function, from Python 3.14 on
+            self.__wrapped__: Callable[..., Any]
+            self.__name__: str
+            self.__qualname__: str
         self._plan = plan
         self._function = function
         self._in_class = False
@@ -402,7 +402,7 @@ def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> 
         kind: Any = type(function)
         return kind(decorate(cache, function.__func__, options))
     if not callable(function):
-        raise TypeError(f"cannot decorate {function!r}: it is not callable")
+        raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
     plan = Plan(cache, function, **options)
     if inspect.iscoroutinefunction(function):
         from .awaited import CachedCoroutine

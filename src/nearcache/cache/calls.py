@@ -8,6 +8,7 @@ default. What ``**keywords`` collects keeps its order, as a function can see tha
 from __future__ import annotations
 
 import inspect
+import sys
 import weakref
 from collections.abc import Callable
 from itertools import count
@@ -53,6 +54,15 @@ def name_of(function: Any, version: Any, *, is_shared: bool) -> str:
 # -- arguments ---------------------------------------------------------------------------------------------------
 
 
+#: From Python 3.14 on annotations are evaluated when somebody asks for them. Only the parameters are of interest, and a
+#: name that is not defined, or not yet, is none of our business.
+_UNJUDGED: dict[str, Any] = {}
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    _UNJUDGED = {"annotation_format": annotationlib.Format.STRING}
+
+
 class Arguments:
     """The signature of one function, as something that turns a call into a tuple.
 
@@ -63,7 +73,7 @@ class Arguments:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         try:
             # Not that of what it wraps: a wrapper may take other arguments.
-            signature = inspect.signature(function, follow_wrapped=False)
+            signature = inspect.signature(function, follow_wrapped=False, **_UNJUDGED)
         except (TypeError, ValueError):  # some builtins have none
             signature = inspect.signature(_anything)
         self.function_name = name
