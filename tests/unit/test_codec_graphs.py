@@ -3,6 +3,7 @@ could not come back is refused when it is written."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -189,9 +190,13 @@ def test_hash_of_a_stand_in_nests_as_deep_as_that_of_the_class() -> None:
 def test_value_that_takes_forever_to_hash_is_refused_when_it_is_written() -> None:
     """Its own members were hashed when they held less; the error says what it is and what to do."""
     ASKED[0] = 0
-    with pytest.raises(UnencodableValueError, match="hash") as caught:
-        CODEC.encode(bomb())
-    assert "list" in str(caught.value)
+    if sys.version_info >= (3, 14):  # tuples keep their hashes, so that it takes no time
+        nodes, _members = CODEC.decode(*CODEC.encode(bomb()))
+        assert isinstance(nodes, Link)
+    else:
+        with pytest.raises(UnencodableValueError, match="hash") as caught:
+            CODEC.encode(bomb())
+        assert "list" in str(caught.value)
     assert ASKED[0] < 1_000_000
 
 
