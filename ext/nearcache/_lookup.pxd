@@ -69,9 +69,9 @@ cdef extern from *:
         }
         return size == 2 ? (int64_t)digits[0] | (int64_t)digits[1] << PyLong_SHIFT : -1;
     }
-    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of ints and of strings that
-     * were hashed before is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8), but without a
-     * call for each member. */
+    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of ints and of
+     * strings that were hashed before is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8),
+     * but without a call for each member. */
     #if PY_VERSION_HEX >= 0x030E0000
     #define TUPLES_KEEP_HASHES 1
     static inline int64_t tuple_hash(PyObject *obj) {
@@ -131,7 +131,7 @@ cdef extern from *:
 
 
 cdef inline int64_t known_hash(PyObject *key) noexcept:
-    """The key's hash, if it can be read off, else -1: of a str that was hashed before, most ints, a tuple that keeps it."""
+    """The key's hash, if it can be read off, of a str hashed before, most ints, a tuple that keeps it; else -1."""
     if likely(is_text(key)):
         return text_hash(key)
     if is_int(key):
