@@ -321,17 +321,9 @@ static double steps_from_home(const table_t *t, int64_t first, int64_t distance,
 static void test_equal_distances_between_hashes_spread_whatever_the_secret(void)
 {
     const int64_t firsts[] = {0, 1000000000, -5000};
-    uint64_t random = 88172645463325252u;
 
     for (uint32_t round = 0; round < 300; round++) {
-        uint64_t seed[2];
-        for (uint32_t i = 0; i < 2; i++) {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            seed[i] = random * 0x2545f4914f6cdd1du;
-        }
-        table_init(&table, seed[0], seed[1]);
+        table_init(&table, random_bits(), random_bits());
         for (uint32_t shift = 0; shift < 50; shift += 7) {
             CHECK(steps_from_home(&table, firsts[round % 3], (int64_t)1 << shift, 1000, 2048) < 2.0);
             CHECK(steps_from_home(&table, firsts[round % 3], ((int64_t)1 << shift) - 1 + 2 * (shift == 0), 10000, 16384) < 2.0);

@@ -106,6 +106,15 @@ static inline int core_evict_one(core_t *core, graveyard_t *yard)
     return 1;
 }
 
+/* Write into an entry that has neither size nor origin what it holds beside its key and value. */
+static inline void core_fill_plain(const core_t *core, entry_t *entry, int64_t deadline_ns)
+{
+    entry->deadline_ns = deadline_ns;
+    entry->stamp = lane_stamp(&core->lanes->lane[0]);
+    entry->lane = 0;
+    entry->flags = ENTRY_PLAIN;
+}
+
 /* Put a value without size or origin over another such one, that of entry `ref`, if nothing else has to change than what
  * lies in the entry, which is so as a rule. Returns the old value, or NULL, and then nothing was done. `notes`: the caller's,
  * if he has any; then nobody else's are looked at. */
@@ -122,10 +131,7 @@ static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int6
         return NULL;
     }
     entry->value = value;
-    entry->deadline_ns = deadline_ns;
-    entry->stamp = lane_stamp(&core->lanes->lane[0]);
-    entry->lane = 0;
-    entry->flags = ENTRY_PLAIN;
+    core_fill_plain(core, entry, deadline_ns);
     core_use(core, ref, notes);
     core->counters.hits--; /* the note is not about a hit */
     core->counters.stored++;
@@ -159,10 +165,7 @@ static inline uint32_t core_exchange(core_t *core, void **key, void **value, uin
     order_evict(&core->order, ref, t->details[ref].tag);
     table_exchange(t, ref, *key, *value, tag);
     order_insert(&core->order, ref, tag);
-    entry->deadline_ns = deadline_ns;
-    entry->stamp = lane_stamp(&core->lanes->lane[0]);
-    entry->lane = 0;
-    entry->flags = ENTRY_PLAIN;
+    core_fill_plain(core, entry, deadline_ns);
     wheel_schedule(wheel, ref, old.deadline_ns, deadline_ns);
     core->counters.evictions++;
     core->counters.stored++;

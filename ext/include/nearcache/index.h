@@ -114,11 +114,16 @@ static inline uint64_t weight_size(uint32_t weight)
 
 /* -- slots ------------------------------------------------------------------------------------------------ */
 
-/* What the slot of an entry with this tag holds at its home, save the ref. The part of the tag is none that tells the
- * home. */
+/* The part of a tag that slots hold, in its place. It is none that tells the home. */
+static inline uint32_t index_part(const index_t *index, uint32_t tag)
+{
+    return tag >> INDEX_STEPS & index->tags;
+}
+
+/* What the slot of an entry with this tag holds at its home, save the ref. */
 static inline uint32_t index_pattern(const index_t *index, uint32_t tag)
 {
-    return (tag >> INDEX_STEPS & index->tags) + index->step;
+    return index_part(index, tag) + index->step;
 }
 
 /* The same one step farther. */
@@ -142,7 +147,7 @@ static inline uint32_t index_pattern_at(const index_t *index, uint32_t tag, uint
 static inline uint32_t index_glance(const index_t *index, uint32_t tag)
 {
     const uint32_t *home = &index->slots[tag & index->mask];
-    uint32_t part = tag >> INDEX_STEPS & index->tags;
+    uint32_t part = index_part(index, tag);
     uint32_t found = 0;
 
     for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
@@ -159,7 +164,7 @@ static inline int index_lacks(const index_t *index, uint32_t tag)
 {
     uint32_t at = tag & index->mask;
     const uint32_t *home = &index->slots[at];
-    uint32_t part = tag >> INDEX_STEPS & index->tags;
+    uint32_t part = index_part(index, tag);
     uint32_t matches = 0;
     uint32_t is_last = 0;
 
