@@ -7,6 +7,7 @@ hold them already.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from nearcache.codecs import SafeCodec
 from nearcache.codecs.envelope import varint
 from nearcache.codecs.schema import combine
 
+#: Whether what is shared by way of tuples is hashed once, as from Python 3.14 on, and is no bomb.
+TUPLES_KEEP_HASHES = sys.version_info >= (3, 14)
 #: How often the classes here have been hashed or compared.
 ASKED = [0]
 

@@ -3,7 +3,6 @@ after others hold them already. They are refused at a bounded number of calls, c
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +14,7 @@ from support.bombs import (
     CODEC,
     NUMBERS,
     REBUILD,
+    TUPLES_KEEP_HASHES,
     Alike,
     Called,
     Kept,
@@ -32,7 +32,6 @@ from support.bombs import (
 
 #: More than any machine gets through.
 LEVELS = 60
-TUPLES_KEEP_HASHES = sys.version_info >= (3, 14)
 HARMLESS = "read within the budget: in spite of its looks not out of proportion"
 
 State = Callable[[bytes], bytes]
