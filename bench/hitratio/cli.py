@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from . import jobs, pictures, reference, replay, synthetic, tables, textplot
+from . import jobs, mixtures, peers, pictures, reference, replay, synthetic, tables, textplot
 from .reference import LRU, MIN, Row
-from .summary import summarize
+from .summary import standing, summarize
 
 OUTPUT = Path(__file__).resolve().parents[2] / "build" / "hitratio"
 #: Together they take seconds, and have a loop, a scan, popularity and a trap for those who distrust newcomers.
@@ -28,6 +28,7 @@ QUICK = (
 P3 = "arc_P3"
 CLOUD = "cloudphysics_io"
 REQUESTS = 1_000_000
+MIXTURES = 30
 Percent = dict[str, dict[tuple[str, int], float]]
 
 
@@ -41,11 +42,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--policies", default="", help="of those the store has; all by default")
     parser.add_argument("--curve-points", type=int, default=0, help="as many more sizes, for the curves")
     parser.add_argument("--no-synthetic", action="store_true", help="recorded traces only")
+    parser.add_argument("--mixtures", type=int, help=f"as many of each kind; {MIXTURES} by default, 0 for none")
+    parser.add_argument("--first-mixture", type=int, default=1, help="the number of the first one")
     parser.add_argument("--no-exact", action="store_true", help="without the exact counts on arc_P3 and by bytes")
     parser.add_argument("--no-plots", action="store_true", help="tables only")
     parser.add_argument("--processes", type=int, default=jobs.PROCESSES)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the pictures go")
     options = parser.parse_args(arguments)
+    if options.mixtures is None:
+        options.mixtures = MIXTURES // 5 if options.quick else MIXTURES
     options.policies = [name for name in options.policies.split(",") if name] or list(replay.policies())
     if unknown := set(options.policies) - set(replay.policies()):
         parser.error(f"--policies {', '.join(sorted(unknown))}: this store has {', '.join(replay.policies())}")
@@ -182,6 +187,32 @@ def recorded(options: argparse.Namespace) -> tuple[list[Row], Percent]:
     return rows, found
 
 
+def unseen(kind: str, options: argparse.Namespace) -> list[str]:
+    """Return how the policies of this store and the installed peers stand to each other on mixtures of one kind."""
+    first, others = options.first_mixture, peers.installed()
+    names = [f"{kind} {number}" for number in range(first, first + options.mixtures)]
+    work = [
+        jobs.Job(name, size, policy)
+        for name in names
+        for size in mixtures.sizes(mixtures.requests(name))
+        for policy in (*options.policies, jobs.REFERENCE_LRU, *others)
+    ]
+    found = _percent(work, options.processes)
+    theirs = {LRU: found.pop(jobs.REFERENCE_LRU), **{name: found.pop(name) for name in others}}
+    rows = [Row(*at, {name: by_row[at] for name, by_row in theirs.items()}) for at in theirs[LRU]]
+    contestants = {**{f"{name} (ours)": by_row for name, by_row in found.items()}, **theirs}
+    return tables.standings_table({name: standing(rows, by_row) for name, by_row in contestants.items()})
+
+
+def show_unseen(options: argparse.Namespace) -> None:
+    """Replay the mixtures, and name the peers that are not here."""
+    if absent := [name for name in peers.NAMES if name not in peers.installed()]:
+        show(["", f"ABSENT from the mixtures: {', '.join(absent)} (pip install 'nearcache[bench]')"])
+    for kind in (mixtures.MADE_UP, mixtures.PIECES) if reference.traces_folder() else (mixtures.MADE_UP,):
+        show(["", f"== mixtures: {kind}, {options.mixtures} from {options.first_mixture} on =="])
+        show(unseen(kind, options))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay what the command line asks for; 0 whether the figures please or not."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
@@ -193,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(["", "== synthetic ==", *tables.rows_table(made, ours), *tables.lru_lines(made, ours.get(replay.LRU, {}))])
         rows = [*rows, *made]
         found = {policy: {**found.get(policy, {}), **by_row} for policy, by_row in ours.items()}
+    if options.mixtures:
+        show_unseen(options)
     if not options.no_plots and rows:
         plots(rows, found, options.output)
     return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from demo import traces
 
-from . import belady, replay, synthetic
+from . import belady, mixtures, peers, replay, synthetic
 
 PROCESSES = 2
 MIN = "min"
@@ -28,9 +28,9 @@ class Job:
     """One replay.
 
     Attributes:
-        workload: The path of a trace, or the name of a synthetic workload.
+        workload: The path of a trace, or the name of a synthetic workload or a mixture.
         size: Entries; or bytes, if ``weighted``.
-        policy: One of the store's, or ``MIN`` or ``REFERENCE_LRU``.
+        policy: One of the store's or a peer's, or ``MIN`` or ``REFERENCE_LRU``.
         requests: How many of a synthetic workload; 0 for a trace, which is replayed whole.
         weighted: Whether entries have the trace's own sizes.
     """
@@ -48,6 +48,8 @@ def _keys(workload: str, requests: int) -> list[Any]:
     if requests:
         objects: dict[int, int] = {}
         return [objects.setdefault(key, key) for key in synthetic.requests(workload, requests)]
+    if workload.startswith((mixtures.MADE_UP, mixtures.PIECES)):
+        return mixtures.requests(workload)
     trace = traces.read(workload, _WHOLE)
     return [trace.keys[number] for number in trace.sequence]
 
@@ -73,6 +75,8 @@ def run(job: Job) -> tuple[int, int]:
         return belady.belady_hits(keys, _next_uses(job.workload, job.requests), job.size), len(keys)
     if job.policy == REFERENCE_LRU:
         return belady.lru_hits(keys, job.size), len(keys)
+    if job.policy in peers.NAMES:
+        return peers.hits(keys, job.size, job.policy), len(keys)
     return replay.hits(keys, job.size, job.policy), len(keys)
 
 

@@ -33,6 +33,41 @@ class Summary:
     better_than_all: int
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A policy, ours or another's, among all others over the same rows, in points (percent of all requests).
+
+    Attributes:
+        mean_regret: How far behind the best of the others, rows where it is ahead counting as 0.
+        worst_regret: The most of that.
+        mean_to_lru: How far ahead of LRU.
+        worst_to_lru: How far behind LRU where it is farthest.
+        below_lru: In how many rows it is more than a point behind LRU.
+        rows: Lines compared.
+    """
+
+    mean_regret: float
+    worst_regret: float
+    mean_to_lru: float
+    worst_to_lru: float
+    below_lru: int
+    rows: int
+
+
+def standing(rows: Sequence[Row], measured: Measured) -> Standing:
+    """Return how a policy stands to the columns of these rows, all of which it has been measured on."""
+    regrets = [max(0.0, regret(row, measured[row.trace, row.size])) for row in rows]
+    gains = [measured[row.trace, row.size] - row.percent[LRU] for row in rows]
+    return Standing(
+        mean_regret=statistics.fmean(regrets),
+        worst_regret=max(regrets),
+        mean_to_lru=statistics.fmean(gains),
+        worst_to_lru=max(0.0, -min(gains)),
+        below_lru=sum(gain < -1.0 for gain in gains),
+        rows=len(rows),
+    )
+
+
 def best_peer(row: Row) -> tuple[str, float]:
     """Return the best column but MIN, the leftmost of equal ones."""
     return max(row.peers.items(), key=lambda item: item[1])

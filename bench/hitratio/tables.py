@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from demo.wording import NOTHING, columns
 
 from .reference import MIN, Row
-from .summary import Measured, Summary, best_peer, differing, regret
+from .summary import Measured, Standing, Summary, best_peer, differing, regret
 
 
 def _cell(percent: float | None) -> str:
@@ -42,6 +42,17 @@ def summary_lines(policy: str, summary: Summary | None) -> list[str]:
         f"  worst loss to LRU  {place(*summary.worst_to_lru)}",
         f"  ahead of every column but {MIN} in {summary.better_than_all} rows",
     ]
+
+
+def standings_table(standings: Mapping[str, Standing]) -> list[str]:
+    """Return how policies stand to each other, the least regret first."""
+    head = ("policy", "mean regret", "worst", "mean to LRU", "worst loss to LRU", "rows > 1 behind LRU", "of")
+    table = [head]
+    for name, one in sorted(standings.items(), key=lambda item: item[1].mean_regret):
+        regrets = f"{one.mean_regret:.2f}", f"{one.worst_regret:.1f}"
+        to_lru = f"{one.mean_to_lru:+.2f}", f"{one.worst_to_lru:.1f}", str(one.below_lru)
+        table.append((name, *regrets, *to_lru, str(one.rows)))
+    return columns(table)
 
 
 def lru_lines(rows: Sequence[Row], measured: Measured) -> list[str]:

@@ -351,6 +351,36 @@ static void test_requests_made_for_lru_lose_no_more_than_a_point_to_it(void)
     }
 }
 
+/* Of keys that never come again the cache gives up the newest, and so must the shadow that says what this brings. */
+static void test_a_shadow_gives_up_its_newest_as_the_cache_does(void)
+{
+    enum { SIZE = 64 };
+    const shadow_t *shadow;
+    uint32_t tags[SIZE];
+    uint32_t kept = 0;
+
+    begin(SIZE, 1, 3);
+    shadow = &order.adaptive->shadows.shadow[1];
+    for (uint32_t i = 0; i < 4 * SIZE; i++) {
+        (void)request(i % SIZE);
+    }
+    settle();
+    CHECK(order.adaptive->shadows.entries == SIZE && shadow->count == SIZE);
+    for (uint32_t key = 0; key < SIZE; key++) {
+        tags[key] = table.details[refs[key]].tag;
+    }
+    for (uint32_t key = SIZE; key < 4 * SIZE; key++) {
+        CHECK(request(key) == 0);
+    }
+    for (uint32_t key = 0; key < SIZE; key++) {
+        for (uint32_t i = 0; i < SIZE; i++) {
+            kept += shadow->tag[i] == tags[key];
+        }
+    }
+    CHECK(kept >= SIZE - 2);
+    end();
+}
+
 /* After twice as many hits in a row as there are entries they are only noted, yet the entries count as used. */
 static void test_hits_alone_are_noted_and_still_count(void)
 {
@@ -384,6 +414,7 @@ int main(void)
     test_same_seed_gives_the_same_choices();
     test_loop_twice_as_long_as_the_cache_hits_where_lru_does_not();
     test_requests_made_for_lru_lose_no_more_than_a_point_to_it();
+    test_a_shadow_gives_up_its_newest_as_the_cache_does();
     test_hits_alone_are_noted_and_still_count();
     return check_done("test_adaptive");
 }

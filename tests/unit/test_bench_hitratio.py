@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
+import sys
 from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from hitratio import reference, replay, summary, synthetic, tables, textplot
+from hitratio import mixtures, peers, reference, replay, summary, synthetic, tables, textplot
 from hitratio.belady import belady_hits, lru_hits, next_uses
 from hitratio.cli import between
 from hitratio.reference import MissingTableError, Row
@@ -118,6 +123,117 @@ def test_synthetic_workload_is_the_same_each_time(name: str) -> None:
     assert len(keys) == 40_000
     assert keys == synthetic.requests(name, 40_000)
     assert synthetic.sizes(keys) == sorted(synthetic.sizes(keys))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_mixture_is_its_number_s_own(number: int) -> None:
+    """The same each time, another for the next number, in keys that all peers take and sizes that they stand."""
+    keys = mixtures.requests(f"{mixtures.MADE_UP} {number}")
+    assert keys == mixtures.requests(f"{mixtures.MADE_UP} {number}")
+    assert keys != mixtures.requests(f"{mixtures.MADE_UP} {number + 1}")
+    assert set(keys) == set(range(max(keys) + 1))
+    assert min(mixtures.sizes(keys)) >= mixtures.LEAST_SIZE
+
+
+@pytest.mark.parametrize("part", mixtures.KINDS, ids=lambda part: part.__name__)
+def test_mixture_parts_give_as_many_keys_as_asked_for(part: mixtures.Part) -> None:
+    """And those of one part keep clear of the next one's."""
+    keys = part(np.random.default_rng(1), 3_000)
+    assert keys.shape == (3_000,)
+    assert 0 < len(set(keys.tolist())) <= 3_000
+    assert keys.max() - keys.min() < 1 << 40
+
+
+def test_mixtures_of_pieces_come_from_recorded_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from the folder of the traces; a trace that is shorter than a piece is one."""
+    (tmp_path / "README.md").write_text(README)
+    for name, first in (("one", 0), ("two-b", 500)):
+        numbers = np.arange(first, first + 400, dtype="<u8")
+        (tmp_path / f"{name}.keys.u64.xz").write_bytes(lzma.compress(np.tile(numbers, 3).tobytes()))
+    monkeypatch.setenv("NEARCACHE_TRACES", str(tmp_path))
+    mixtures._recorded.cache_clear()
+    try:
+        lengths = {len(set(mixtures.requests(f"{mixtures.PIECES} {number}"))) for number in range(8)}
+    finally:
+        mixtures._recorded.cache_clear()
+    assert 400 in lengths
+    assert 400 < max(lengths) <= 1_600
+
+
+class PeerThatKeepsAll:
+    """What the peers' classes have in common with theirs, in all three spellings of asking."""
+
+    def __init__(self, size: int = 0, *, cache_size: int = 0) -> None:
+        self.room = size or cache_size
+        self.held: dict[int, bool] = {}
+
+    def set(self, key: int, value: bool) -> None:
+        assert len(self.held) < self.room
+        self.held[key] = value
+
+    def close(self) -> None:
+        self.room = 0
+
+
+class Simulated(PeerThatKeepsAll):
+    """As libCacheSim: a request is stored on a miss."""
+
+    def get(self, request: SimpleNamespace) -> bool:
+        assert request.obj_size == 1
+        found = request.obj_id in self.held
+        self.set(request.obj_id, True)
+        return found
+
+
+class LikeTheine(PeerThatKeepsAll):
+    """As theine: the value, and whether there was one."""
+
+    def get(self, key: int) -> tuple[bool | None, bool]:
+        return self.held.get(key), key in self.held
+
+
+class LikeMoka(PeerThatKeepsAll):
+    """As moka-py: None for what is not there."""
+
+    def get(self, key: int) -> bool | None:
+        return self.held.get(key)
+
+
+@pytest.mark.parametrize("name", peers.NAMES)
+def test_peers_are_asked_as_the_store_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Get, then put on a miss, in a cache of so many entries."""
+    policies = dict.fromkeys(("ARC", "LIRS", "S3FIFO", "Sieve", "TwoQ"), Simulated)
+    monkeypatch.setitem(sys.modules, "libcachesim", SimpleNamespace(Request=SimpleNamespace, **policies))
+    monkeypatch.setitem(sys.modules, "theine", SimpleNamespace(Cache=LikeTheine))
+    monkeypatch.setitem(sys.modules, "moka_py", SimpleNamespace(Moka=LikeMoka))
+    assert peers.hits([*range(20)] * 2 + [3], 42, name) == 21
+
+
+def test_peers_that_are_not_installed_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One module stands for several policies."""
+    monkeypatch.setattr(peers, "find_spec", lambda module: module if module == "theine" else None)
+    assert peers.installed() == ("theine",)
+    monkeypatch.setattr(peers, "find_spec", lambda module: module)
+    assert peers.installed() == peers.NAMES
+
+
+def test_standing_is_against_the_best_of_the_others() -> None:
+    """Behind by 10 in one row and ahead by 5 in the other; 2 behind LRU in the second."""
+    rows = [Row("a", 1, {"LRU": 10.0, "ARC": 20.0}), Row("b", 2, {"LRU": 10.0, "ARC": 3.0})]
+    found = summary.standing(rows, {("a", 1): 10.0, ("b", 2): 15.0})
+    assert found == summary.Standing(5.0, 10.0, 2.5, 0.0, 0, 2)
+    assert summary.standing(rows, {("a", 1): 25.0, ("b", 2): 8.0}) == summary.Standing(1.0, 2.0, 6.5, 2.0, 1, 2)
+
+
+def test_standings_begin_with_the_least_regret() -> None:
+    """One line for each policy."""
+    lines = tables.standings_table(
+        {"x": summary.Standing(2.0, 3.0, -1.0, 4.0, 1, 2), "y": summary.Standing(0.5, 1.0, 2.0, 0.0, 0, 2)}
+    )
+    assert [line.split() for line in lines[1:]] == [
+        ["y", "0.50", "1.0", "+2.00", "0.0", "0", "2"],
+        ["x", "2.00", "3.0", "-1.00", "4.0", "1", "2"],
+    ]
 
 
 def test_summary_counts_regret_losses_and_victories() -> None:

@@ -34,6 +34,7 @@ typedef struct {
     uint16_t *head; /* chains by tag; index + 1, 0 is the end */
     uint16_t *next;
     uint32_t count;
+    uint32_t newest;
     float score;
 } shadow_t;
 
@@ -115,7 +116,7 @@ static inline uint32_t *shadows_scale(shadows_t *s, uint32_t entries, uint32_t *
     for (uint32_t i = 0; i < SHADOW_COUNT; i++) {
         uint32_t *own = block + (size_t)i * s->chains * 3u;
         uint16_t *links = (uint16_t *)(own + 2u * s->chains);
-        s->shadow[i] = (shadow_t){own, own + s->chains, links, links + s->chains, 0, 0.0F};
+        s->shadow[i] = (shadow_t){own, own + s->chains, links, links + s->chains, 0, 0, 0.0F};
     }
     return before;
 }
@@ -130,7 +131,8 @@ static inline void shadow_unlink(const shadows_t *all, shadow_t *s, uint32_t i)
     *at = s->next[i];
 }
 
-/* The least worth of some neighbours, from a random one on; in a small shadow some are looked at twice. */
+/* The least worth of the newest, as in the cache itself, and some neighbours, from a random one on; in a small shadow some are
+ * looked at twice. Without the newest a shadow would spare newcomers that the cache does not, and promise what it cannot keep. */
 static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float share, uint32_t *random)
 {
     uint32_t at = shadow_below(random, s->count);
@@ -139,8 +141,8 @@ static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float 
     uint32_t victim = 0;
 
     for (uint32_t i = 0; i < SHADOW_LOOKS; i++) {
-        look[i] = at;
-        history[i] = s->history[at];
+        look[i] = i != 0 ? at : s->newest;
+        history[i] = s->history[look[i]];
         at = at + 1u < s->count ? at + 1u : 0;
     }
     worth_ranks(w, history, SHADOW_LOOKS, share, rank);
@@ -171,6 +173,7 @@ static inline int shadow_use(shadows_t *all, shadow_t *s, const worth_t *w, uint
         shadow_unlink(all, s, i);
         history |= HISTORY_NEW;
     }
+    s->newest = i;
     s->tag[i] = tag;
     s->history[i] = history;
     s->next[i] = *head;
