@@ -326,7 +326,15 @@ static void test_new_memory_is_zero_and_on_its_own_line(void)
         }
         memset(block, 255, bytes);
         memory_free(block, bytes);
+        block = memory_new_sparse(bytes);
+        CHECK(block != NULL && (uintptr_t)block % MEMORY_LINE == 0);
+        for (size_t i = 0; i < bytes; i++) {
+            CHECK(block[i] == 0);
+        }
+        memset(block, 255, bytes);
+        memory_free_sparse(block, bytes);
     }
+    memory_free_sparse(NULL, 0);
     CHECK(alloc_live == 0);
 }
 

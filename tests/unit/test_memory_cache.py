@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -30,6 +31,20 @@ def test_memory_cache_takes_any_hashable_key_and_any_value() -> None:
         cache[[]]
     with pytest.raises(TypeError, match="unhashable"):
         cache.get([], "default")
+
+
+def test_memory_cache_without_entries_takes_little() -> None:
+    """What is for tags is made when there are some; a program may have a cache for each of its functions."""
+    MemoryCache().close()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        caches: list[MemoryCache[str, int]] = [MemoryCache() for _ in range(20)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(caches) == 20
+    assert (after - before) / 20 < 20_000
 
 
 def test_memory_cache_evicts_the_least_recently_used() -> None:

@@ -66,6 +66,9 @@
 #ifndef MEMORY_MAPPED
 #define MEMORY_MAPPED ((size_t)512 << 10) /* from here on a block is a mapping of its own; tests set it lower */
 #endif
+#ifndef MEMORY_SPARSE
+#define MEMORY_SPARSE ((size_t)16 << 10) /* the same for a block of which most may never be used */
+#endif
 #define MEMORY_HUGE ((size_t)8 << 20) /* from here on huge pages are worth asking for */
 
 /* What a block of so many bytes really takes. */
@@ -186,6 +189,21 @@ static inline void memory_free(void *block, size_t bytes)
         memory_unmap(block, bytes);
     } else {
         NEARCACHE_FREE(block);
+    }
+}
+
+/* A block of zeros of which most may never be touched, or NULL: where there are mappings a page of it takes memory when it is. */
+static inline void *memory_new_sparse(size_t bytes)
+{
+    return NEARCACHE_MAPPED && bytes >= MEMORY_SPARSE ? memory_map(bytes) : memory_new(bytes);
+}
+
+static inline void memory_free_sparse(void *block, size_t bytes)
+{
+    if (NEARCACHE_MAPPED && bytes >= MEMORY_SPARSE) {
+        memory_unmap(block, bytes);
+    } else {
+        memory_free(block, bytes);
     }
 }
 

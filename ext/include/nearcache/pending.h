@@ -103,9 +103,10 @@ static inline size_t lanes_bytes(uint32_t count)
     return sizeof(lanes_t) + 2 * (size_t)count * sizeof(lane_t);
 }
 
+/* A cache that tells a thousand sets of tags apart may never see one. */
 static inline lanes_t *lanes_new(uint32_t count)
 {
-    lanes_t *lanes = memory_new(lanes_bytes(count));
+    lanes_t *lanes = memory_new_sparse(lanes_bytes(count));
 
     if (lanes != NULL) {
         lanes->holders = 1;
@@ -144,7 +145,7 @@ static inline void lanes_hold(lanes_t *lanes)
 static inline void lanes_release(lanes_t *lanes)
 {
     if (lanes != NULL && __atomic_sub_fetch(&lanes->holders, 1, __ATOMIC_ACQ_REL) == 0) {
-        memory_free(lanes, lanes_bytes(lanes->count));
+        memory_free_sparse(lanes, lanes_bytes(lanes->count));
     }
 }
 

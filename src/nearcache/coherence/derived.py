@@ -22,6 +22,7 @@ store of the tags' generations, and to the derived lanes.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class Derived:
         self.count = count
         self._most_tags = tags
         self._until_ns = [0] * lanes
-        self._below: list[set[int]] = [set() for _ in range(count)]
+        self._below: defaultdict[int, set[int]] = defaultdict(set)  # of those that are in use
         self._above: list[set[int]] = [set() for _ in range(lanes)]
         self._by_tag: dict[bytes, set[int]] = {}
         self._numbers: dict[tuple[int, tuple[bytes, ...]], int] = {}  # of those that came first
