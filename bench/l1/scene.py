@@ -37,6 +37,10 @@ def full_chunks(sequence: list[Any], length: int) -> list[list[Any]]:
     return pieces[:-1] if len(pieces) > 1 and len(pieces[-1]) < length else pieces
 
 
+#: Turns of keys that pass through; with more rounds than that they come again, long after.
+PASSING_TURNS = 12
+
+
 @dataclass
 class Scene:
     """What is measured once: so many entries under such keys.
@@ -100,10 +104,16 @@ class Scene:
 
     @cached_property
     def passing(self) -> list[list[Any]]:
-        """The turns of inserting into a full cache: as many other keys as there are entries, then the stored
-        ones, always in the same order, so that under LRU each one has been evicted when its turn comes."""
-        order = self._shuffled(self.others) + self._shuffled(self.stored)
-        return chunks(order * max(1, self.most // len(order)), self.most)
+        """The turns of inserting into a full cache: keys that were never stored before.
+
+        A ring of few keys would do for LRU only: of one twice as long as the cache, a policy that turns newcomers away
+        holds half, and what is timed is overwriting.
+        """
+        first = 2 * self.size
+        keys = self._shuffled(make_keys(self.kind, first, first + PASSING_TURNS * self.most))
+        for key in keys:
+            hash(key)  # or the first contestant would pay for all
+        return chunks(keys, self.most)
 
     @cached_property
     def halves(self) -> list[list[Any]]:

@@ -68,7 +68,6 @@ class Operation:
         turns: The attribute of a scene that holds its keys; one turn a round, then from the start again.
         loop: Which loop a contestant runs, ``None`` if it has no such operation.
         restores: Whether the keys of a turn are stored again after it, off the clock.
-        refills: Whether the cache has to hold the scene's keys in the order of the turns.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Operation:
     turns: str
     loop: Callable[[Contestant, Any], loops.Loop | None]
     restores: bool = False
-    refills: bool = False
 
 
 def _insert(one: Contestant, cache: Any) -> loops.Loop | None:
@@ -94,7 +92,7 @@ OPERATIONS = (
     Operation("many", f"{BATCH} resident keys: get_many, or a list comprehension over cache[key]", "batches", _many),
     Operation("overwrite", "cache[key] = value, a key that is there", "resident", lambda one, _: one.write),
     Operation("delete", "del cache[key]", "halves", lambda one, _: one.delete, restores=True),
-    Operation("insert", "cache[key] = value, a new key into a full cache", "passing", _insert, refills=True),
+    Operation("insert", "cache[key] = value, a new key into a full cache", "passing", _insert),
 )  # fmt: skip
 
 
@@ -152,9 +150,6 @@ def _run(
 ) -> None:
     turns = getattr(scene, operation.turns)
     players = _players(operation, crew)
-    if operation.refills:
-        for player in players[1:]:
-            player.loop(player.cache, turns[-1] if len(turns) == 1 else [key for turn in turns for key in turn], None)
     gc.collect()
     for number in range(rounds):
         keys = turns[number % len(turns)]

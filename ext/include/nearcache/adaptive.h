@@ -17,7 +17,7 @@
  * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001). A group is four
  * refs in a row, whose histories lie side by side and are ranked together.
  *
- * Ghosts remember the histories of evicted keys, two per entry, in sets of eight as in a processor's cache. In large caches
+ * Ghosts remember the histories of evicted keys, two per entry, in sets of four as in a processor's cache. In large caches
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
  * longer.
  *
@@ -32,8 +32,8 @@
 enum {
     ADAPTIVE_GROUP = 4,   /* neighbours looked at together */
     ADAPTIVE_LOOKS = 2 * ADAPTIVE_GROUP,
-    ADAPTIVE_POOL = 8,    /* the victim, and the runners-up for the next time */
-    ADAPTIVE_WAYS = 8,    /* ghosts in a set */
+    ADAPTIVE_POOL = 4,    /* the victim, and the runners-up for the next time */
+    ADAPTIVE_WAYS = 4,    /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
     ADAPTIVE_LARGE = 1024 /* entries from which on one key in four teaches */
 };
@@ -367,10 +367,11 @@ static inline void adaptive_recall_pool(adaptive_t *p, uint32_t spared)
     p->pool_followed = p->shadows.followed;
     for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
         uint32_t history = adaptive_candidate(p, pool->ref[i], spared);
-        if (!is_same || pool->history[i] != history) {
-            pool->history[i] = history;
-            pool->rank[i] = adaptive_rank(p, history);
-        }
+        is_same &= pool->history[i] == history;
+        pool->history[i] = history;
+    }
+    if (!is_same) { /* all, since four are ranked as fast as one */
+        worth_ranks(&p->worth, pool->history, ADAPTIVE_POOL, shadow_shares[p->shadows.followed], pool->rank);
     }
     choice_find_last(pool);
 }
