@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="hitratio", description="Hit ratios of the store, beside what others reached."
     )
-    parser.add_argument("--quick", action="store_true", help="some traces only, in half a minute")
+    parser.add_argument("--quick", action="store_true", help="some traces and mixtures only, in a minute")
     parser.add_argument("--traces", default="", help="beginnings of names; all of the reference table by default")
     parser.add_argument("--policies", default="", help="of those the store has; all by default")
     parser.add_argument("--curve-points", type=int, default=0, help="as many more sizes, for the curves")
@@ -51,6 +51,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.mixtures is None:
         options.mixtures = MIXTURES // 5 if options.quick else MIXTURES
+    if options.mixtures < 0 or options.first_mixture < 0:
+        parser.error("--mixtures and --first-mixture: must be 0 or more")
     options.policies = [name for name in options.policies.split(",") if name] or list(replay.policies())
     if unknown := set(options.policies) - set(replay.policies()):
         parser.error(f"--policies {', '.join(sorted(unknown))}: this store has {', '.join(replay.policies())}")

@@ -334,7 +334,7 @@ static void test_new_memory_is_zero_and_on_its_own_line(void)
         memset(block, 255, bytes);
         memory_free_sparse(block, bytes);
     }
-    memory_free_sparse(NULL, 0);
+    memory_free_sparse(NULL, MEMORY_SPARSE);
     CHECK(alloc_live == 0);
 }
 

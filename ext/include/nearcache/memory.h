@@ -200,10 +200,10 @@ static inline void *memory_new_sparse(size_t bytes)
 
 static inline void memory_free_sparse(void *block, size_t bytes)
 {
-    if (NEARCACHE_MAPPED && bytes >= MEMORY_SPARSE) {
-        memory_unmap(block, bytes);
-    } else {
+    if (block == NULL || !NEARCACHE_MAPPED || bytes < MEMORY_SPARSE) {
         memory_free(block, bytes);
+    } else {
+        memory_unmap(block, bytes);
     }
 }
 
