@@ -14,13 +14,11 @@ from typing import Any
 
 from demo import traces
 
-from . import belady, mixtures, peers, replay, synthetic
+from . import belady, mixtures, peers, reference, replay, synthetic
 
 PROCESSES = 2
 MIN = "min"
 REFERENCE_LRU = "lru, independent"
-#: More requests than any trace has; the reader sets aside room for as many.
-_WHOLE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def _keys(workload: str, requests: int) -> list[Any]:
         return [objects.setdefault(key, key) for key in synthetic.requests(workload, requests)]
     if workload.startswith((mixtures.MADE_UP, mixtures.PIECES)):
         return mixtures.requests(workload)
-    trace = traces.read(workload, _WHOLE)
+    trace = reference.trace(workload)
     return [trace.keys[number] for number in trace.sequence]
 
 

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from demo import traces
-
-from . import reference
+from . import reference, synthetic
 
 MADE_UP = "made up"
 PIECES = "pieces"
-#: Cache sizes, as parts of the number of keys; not less than what the simulator of the peers stands.
-PARTS = (0.01, 0.05, 0.2)
+#: The simulator of the peers stands no smaller cache.
 LEAST_SIZE = 30
 _FEWEST, _MOST = 20_000, 200_000
 _FAR = 1 << 40  #: so far apart are the keys of two parts
-_LONGEST_TRACE = 10_000_000
 
 Keys = np.ndarray
 Part = Callable[[np.random.Generator, int], Keys]
@@ -38,8 +33,8 @@ def _between(random: np.random.Generator, least: float, most: float) -> int:
 def popular(random: np.random.Generator, count: int) -> Keys:
     """Return keys of which a few are asked for often (Zipf)."""
     keys = _between(random, 100, 50_000)
-    weights = np.cumsum(np.arange(1, keys + 1, dtype=float) ** -random.uniform(0.4, 1.3))
-    return random.permutation(keys)[np.searchsorted(weights / weights[-1], random.random(count))]
+    exponent = random.uniform(0.4, 1.3)
+    return random.permutation(keys)[synthetic.zipf(random, count, exponent, keys)]
 
 
 def passing(random: np.random.Generator, count: int) -> Keys:
@@ -110,11 +105,7 @@ def _recorded() -> tuple[Keys, ...]:
         return ()
     rows = reference.parse_rows((folder / "README.md").read_text(encoding="utf-8"))
     names = dict.fromkeys(row.trace for row in rows)
-    return tuple(np.asarray(_sequence(folder / name), dtype=np.int64) for name in names)
-
-
-def _sequence(path: Path) -> list[int]:
-    return list(traces.read(str(path), _LONGEST_TRACE).sequence)
+    return tuple(np.asarray(reference.trace(str(folder / name)).sequence, dtype=np.int64) for name in names)
 
 
 def _piece(random: np.random.Generator, count: int) -> Keys:
@@ -167,4 +158,4 @@ def requests(name: str) -> list[int]:
 def sizes(keys: list[int]) -> list[int]:
     """Return cache sizes that say something about these requests."""
     unique = len(set(keys))
-    return sorted({max(LEAST_SIZE, round(unique * part)) for part in PARTS})
+    return sorted({max(LEAST_SIZE, round(unique * part)) for part in synthetic.PARTS})

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo import traces
+
 _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "traces"
+#: More requests than any trace has; the reader sets aside room for as many.
+_WHOLE = 10_000_000
 LRU = "LRU"
 MIN = "MIN"
 _COUNTS = re.compile(r"(\d+): (\d+) / (\d+)")
@@ -22,6 +26,11 @@ def traces_folder() -> Path | None:
     """Return ``NEARCACHE_TRACES``, or ``../shared/traces`` of the checkout, or None if there is no README in it."""
     folder = Path(os.environ.get("NEARCACHE_TRACES", _BESIDE))
     return folder if (folder / "README.md").is_file() else None
+
+
+def trace(path: str) -> traces.Trace:
+    """Return a recorded trace, whole."""
+    return traces.read(path, _WHOLE)
 
 
 @dataclass(frozen=True)

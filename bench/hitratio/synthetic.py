@@ -12,25 +12,25 @@ KEYS = 50_000
 PARTS = (0.01, 0.05, 0.2)
 
 
-def _zipf(random: np.random.Generator, count: int, exponent: float) -> np.ndarray:
-    """Return keys of which the n-th is asked for n ** -exponent times as often as the first."""
-    weights = np.cumsum(np.arange(1, KEYS + 1, dtype=float) ** -exponent)
+def zipf(random: np.random.Generator, count: int, exponent: float, keys: int = KEYS) -> np.ndarray:
+    """Return some of so many keys, of which the n-th is asked for n ** -exponent times as often as the first."""
+    weights = np.cumsum(np.arange(1, keys + 1, dtype=float) ** -exponent)
     return np.searchsorted(weights / weights[-1], random.random(count)).astype(np.int64)
 
 
 def zipf_07(random: np.random.Generator, count: int) -> np.ndarray:
     """A flat popularity."""
-    return _zipf(random, count, 0.7)
+    return zipf(random, count, 0.7)
 
 
 def zipf_10(random: np.random.Generator, count: int) -> np.ndarray:
     """A steep popularity."""
-    return _zipf(random, count, 1.0)
+    return zipf(random, count, 1.0)
 
 
 def zipf_scans(random: np.random.Generator, count: int) -> np.ndarray:
     """A steep popularity, and every 20,000 requests a scan of 10,000 keys that never come again."""
-    asked = _zipf(random, count, 1.0)
+    asked = zipf(random, count, 1.0)
     for number, start in enumerate(range(20_000, count, 30_000)):
         stop = min(start + 10_000, count)
         asked[start:stop] = KEYS + 10_000 * number + np.arange(stop - start)
@@ -44,7 +44,7 @@ def loop(random: np.random.Generator, count: int) -> np.ndarray:
 
 def zipf_shifting(random: np.random.Generator, count: int) -> np.ndarray:
     """A steep popularity whose favourites are others after each 100,000 requests."""
-    asked = _zipf(random, count, 1.0)
+    asked = zipf(random, count, 1.0)
     for number, start in enumerate(range(0, count, 100_000)):
         part = asked[start : start + 100_000]
         part[:] = (part + 7_919 * number) % KEYS
