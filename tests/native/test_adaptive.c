@@ -381,6 +381,40 @@ static void test_a_shadow_gives_up_its_newest_as_the_cache_does(void)
     end();
 }
 
+/* Newcomers of a scan go one by one; those who looked around for each would take another random number each time. What stays is
+ * what was there before, and a working set that comes afterwards, while nothing that is there is asked for, gets in. */
+static void test_a_scan_passes_and_leaves_room_for_who_comes_after(void)
+{
+    enum { SIZE = 200 };
+    uint32_t looks = 0;
+    uint32_t kept = 0;
+    uint32_t hits = 0;
+
+    begin(SIZE, 1, 3);
+    for (uint32_t i = 0; i < 4 * SIZE; i++) {
+        (void)request(i % SIZE);
+    }
+    for (uint32_t key = SIZE; key < 11 * SIZE; key++) {
+        CHECK(request(key) == 0);
+        looks += order.adaptive->spell.left == order.adaptive->spell.length;
+    }
+    for (uint32_t key = 0; key < SIZE; key++) {
+        kept += refs[key] != 0;
+    }
+    CHECK(looks < 10 * SIZE / 4);
+    CHECK(kept >= SIZE - 4);
+    for (uint32_t key = 11 * SIZE; key < 21 * SIZE; key++) {
+        CHECK(request(key) == 0);
+    }
+    for (uint32_t i = 0; i < 3 * SIZE / 2; i++) { /* three times: they come, are known, are there */
+        uint32_t was_hit = request(21 * SIZE + i % (SIZE / 2));
+        hits += i >= SIZE ? was_hit : 0;
+    }
+    CHECK(hits >= SIZE / 2 * 9 / 10);
+    check();
+    end();
+}
+
 /* After twice as many hits in a row as there are entries they are only noted, yet the entries count as used. */
 static void test_hits_alone_are_noted_and_still_count(void)
 {
@@ -415,6 +449,7 @@ int main(void)
     test_loop_twice_as_long_as_the_cache_hits_where_lru_does_not();
     test_requests_made_for_lru_lose_no_more_than_a_point_to_it();
     test_a_shadow_gives_up_its_newest_as_the_cache_does();
+    test_a_scan_passes_and_leaves_room_for_who_comes_after();
     test_hits_alone_are_noted_and_still_count();
     return check_done("test_adaptive");
 }

@@ -22,29 +22,27 @@ static uint32_t history_of(uint32_t age, uint32_t uses, uint32_t gap, uint32_t f
 
 static float worth_of_one(uint32_t history, float newcomers)
 {
-    float found;
-
-    worth_of(&worth, &history, 1, newcomers, &found);
-    return found;
+    return worth_of(&worth, (ints_t){(int32_t)history}, newcomers)[0];
 }
 
-static uint64_t rank_of_one(uint32_t history, float newcomers)
+static int32_t rank_of_one(uint32_t history, float newcomers)
 {
-    uint64_t found;
-
-    worth_ranks(&worth, &history, 1, newcomers, &found);
-    return found;
+    return worth_ranks(&worth, (ints_t){(int32_t)history}, newcomers)[0];
 }
 
-/* Ranks put histories in the order of their worths, and where these are the same the younger first. */
+/* Ranks put histories in the order of their worths, and where these are the same the younger first. (Numbers as different as
+ * floats can tell; what is less than a trifle is nothing.) */
 static void check_order(uint32_t a, uint32_t b, float newcomers)
 {
     float of_a = worth_of_one(a, newcomers);
     float of_b = worth_of_one(b, newcomers);
-    int comes_first = of_a < of_b || (!(of_b < of_a) && worth_age(&worth, a) < worth_age(&worth, b));
+    int is_younger = worth_age(&worth, a) < worth_age(&worth, b);
+    int32_t rank_of_a = rank_of_one(a, newcomers);
+    int32_t rank_of_b = rank_of_one(b, newcomers);
 
-    CHECK((rank_of_one(a, newcomers) < rank_of_one(b, newcomers)) == comes_first);
-    CHECK(rank_of_one(a & ~(7u << HISTORY_USES), newcomers) == UINT64_MAX);
+    CHECK(!(of_a + 1e-18F < of_b) || rank_of_a < rank_of_b);
+    CHECK(of_a != 0.0F || of_b != 0.0F || (rank_of_a < rank_of_b) == is_younger);
+    CHECK(rank_of_one(a & ~(7u << HISTORY_USES), newcomers) == WORTH_NOBODY);
 }
 
 static void check_numbers(void)
@@ -58,8 +56,8 @@ static void check_numbers(void)
                 CHECK(worth_class(old) < WORTH_CLASSES && worth_age(&worth, old) == edges[i]);
                 CHECK(of_old >= 0.0F && of_old < 1e9F);
                 CHECK(of_new == of_old * 0.3F);
-                CHECK(worth_of_one(old, WORTH_LRU) == -(float)edges[i]);
-                CHECK(rank_of_one(old, 0.3F) != UINT64_MAX);
+                CHECK(worth_of_one(old, WORTH_LRU) == (float)HISTORY_TIME - (float)edges[i]);
+                CHECK(rank_of_one(old, 0.3F) >= 0 && rank_of_one(old, 0.3F) != WORTH_NOBODY);
                 check_order(old, history_of(edges[(i + 7) % (sizeof edges / sizeof *edges)], 1 + uses % 7, gap, 0), 0.3F);
                 check_order(old, history_of(edges[(i + 3) % (sizeof edges / sizeof *edges)], uses, gap, 0), WORTH_LRU);
             }
@@ -85,18 +83,18 @@ static void test_every_age_lies_within_its_bucket(void)
 
 static void test_histories_saturate(void)
 {
-    uint32_t history = 0;
+    uint32_t history;
 
     begin(1);
-    for (uint32_t i = 1; i < 100; i++) {
+    history = worth_meet(&worth, HISTORY_NEW | HISTORY_TEACHES | HISTORY_SHADOWED, 1);
+    CHECK(history_uses(history) == 1 && history_gap(history) == 0 && worth_age(&worth, history) == 1);
+    for (uint32_t i = 2; i < 100; i++) {
         history = worth_learn(&worth, history, HISTORY_NEW | HISTORY_TEACHES | HISTORY_SHADOWED);
         CHECK(history_uses(history) == (i < 7 ? i : 7));
         CHECK(history_gap(history) < 128 && worth_class(history) < WORTH_CLASSES);
         CHECK((history & ~(HISTORY_TIME | 127u << HISTORY_GAP | 7u << HISTORY_USES)) >> 29 == 7);
         worth.now += i % 3 == 0 ? HISTORY_TIME - 1u : 0; /* as late as can be told */
     }
-    history = worth_use(&worth, 0, 0);
-    CHECK(history_uses(history) == 1 && history_gap(history) == 0 && worth_age(&worth, history) == 1);
 }
 
 static void test_worth_of_any_history_is_a_number(void)
@@ -129,18 +127,16 @@ static void test_ranks_do_not_depend_on_who_is_ranked_beside(void)
 
     begin(5000);
     for (uint32_t n = 0; n < 100000; n++) {
-        uint32_t history[WORTH_LOT];
-        uint64_t rank[WORTH_LOT];
-        uint32_t count = 1 + random_below(WORTH_LOT);
-        for (uint32_t i = 0; i < count; i++) {
-            history[i] = history_of(random_below(1u << random_below(20)), random_below(8), random_below(128),
-                                    random_below(2) != 0 ? HISTORY_NEW : 0);
+        ints_t history, rank;
+        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+            history[i] = (int32_t)history_of(random_below(1u << random_below(20)), random_below(8), random_below(128),
+                                             random_below(2) != 0 ? HISTORY_NEW : 0);
         }
-        history[random_below(count)] = worth_learn(&worth, history[0], 0);
+        history[random_below(WORTH_LOT)] = (int32_t)worth_learn(&worth, (uint32_t)history[0], 0);
         worth_refresh(&worth);
-        worth_ranks(&worth, history, count, newcomers[n % 3], rank);
-        for (uint32_t i = 0; i < count; i++) {
-            CHECK(rank[i] == rank_of_one(history[i], newcomers[n % 3]));
+        rank = worth_ranks(&worth, history, newcomers[n % 3]);
+        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+            CHECK(rank[i] == rank_of_one((uint32_t)history[i], newcomers[n % 3]));
         }
     }
 }

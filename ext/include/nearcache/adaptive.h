@@ -14,8 +14,8 @@
  *
  * A hit writes one word of its entry's. No list is kept, so nothing is reordered: when somebody must go, 8 entries in two
  * groups of neighbours are looked at, the newest entry, and the best candidates that were spared the last time, for keeping
- * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001). A group is four
- * refs in a row, whose histories lie side by side and are ranked together.
+ * runners-up makes a small sample as good as one many times larger (Psounis and Prabhakar, INFOCOM 2001). They are three rows of
+ * four, of which each is ranked at once; the least worth of each column is a runner-up, and the least of these goes.
  *
  * Ghosts remember the histories of evicted keys, two per entry, in sets of four as in a processor's cache. In large caches
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
@@ -30,22 +30,27 @@
 #include "table.h"
 
 enum {
-    ADAPTIVE_GROUP = 4,   /* neighbours looked at together */
-    ADAPTIVE_LOOKS = 2 * ADAPTIVE_GROUP,
-    ADAPTIVE_POOL = 4,    /* the victim, and the runners-up for the next time */
-    ADAPTIVE_WAYS = 4,    /* ghosts in a set */
+    ADAPTIVE_GROUP = WORTH_LOT, /* neighbours looked at together */
+    ADAPTIVE_SPELL = 7,   /* newcomers that go without a look around, at most */
+    ADAPTIVE_WAYS = WORTH_LOT, /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
     ADAPTIVE_LARGE = 1024 /* entries from which on one key in four teaches */
 };
 
-/* The best victims seen, in no order. */
+#define COLUMNS ((ints_t){0, 1, 2, 3})
+
+/* The best victims seen, each of its column. */
 typedef struct {
-    uint32_t ref[ADAPTIVE_POOL];     /* 0: nobody */
-    uint32_t history[ADAPTIVE_POOL]; /* with which they were ranked */
-    uint64_t rank[ADAPTIVE_POOL];
-    uint32_t last;                   /* which of them is the one to give up for a better one */
-    uint64_t worst;                  /* its rank */
+    ints_t ref; /* 0: nobody */
+    ints_t rank;
 } choice_t;
+
+/* Newcomers that go as soon as the next one comes. */
+typedef struct {
+    uint32_t class;  /* of the last one for which others were looked at */
+    uint32_t length; /* so many of its class go without a look; 0: it was worth more than others */
+    uint32_t left;   /* of these */
+} spell_t;
 
 typedef struct {
     uint32_t *history; /* parallel to the slab, in whole groups; no uses: not resident */
@@ -58,12 +63,12 @@ typedef struct {
     uint32_t count;
     uint32_t top;    /* no resident has a higher ref */
     uint32_t newest; /* 0: it has gone */
-    choice_t pool;   /* the runners-up of the last choice */
-    uint32_t pool_clock; /* at which time, by what knowledge, and for which shadow they were ranked */
-    uint32_t pool_version;
-    uint32_t pool_followed;
+    uint32_t pool[WORTH_LOT]; /* the runners-up of the last choice */
+    uint32_t hole;            /* where its victim was, a place that is free */
+    spell_t spell;
     uint32_t random;
-    uint64_t run; /* hits since the last insertion */
+    uint64_t run;  /* hits since the last insertion */
+    uint64_t scan; /* insertions since the last hit */
     int warm; /* something has been evicted, so newcomers are on probation */
     worth_t worth;
     shadows_t shadows;
@@ -73,7 +78,6 @@ typedef struct {
 static inline void adaptive_init(adaptive_t *p, uint32_t seed)
 {
     memset(p, 0, sizeof *p);
-    p->pool_clock = UINT32_MAX; /* no clock's: nobody has been ranked */
     p->random = seed | 1u;
     p->shadows.followed = 1; /* a wrong start there costs little, and a thrashing cache cannot find out otherwise */
 }
@@ -92,8 +96,7 @@ static inline void adaptive_clear(adaptive_t *p)
     p->count = 0;
     p->top = 0;
     p->newest = 0;
-    memset(&p->pool, 0, sizeof p->pool);
-    p->pool_clock = UINT32_MAX;
+    memset(p->pool, 0, sizeof p->pool);
     p->warm = 0;
 }
 
@@ -121,43 +124,49 @@ static inline uint32_t *adaptive_ghost_set(const adaptive_t *p, uint32_t tag, in
     return p->ghosts + (size_t)set * ADAPTIVE_WAYS;
 }
 
+/* What tells one ghost of a set from another; none is 0, which is nobody's. */
+static inline uint32_t adaptive_print(uint32_t tag)
+{
+    uint32_t print = tag & 0x7ffu;
+
+    return print != 0 ? print : 1u;
+}
+
 static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t history)
 {
     uint32_t *set = adaptive_ghost_set(p, tag, (history & HISTORY_TEACHES) != 0);
     uint32_t stamp = worth_clock(&p->worth) >> 2;
-    uint32_t oldest = 0; /* age and way */
-    uint32_t way;
+    uint32_t way = 0;
+    ints_t age;
 
-    for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
-        uint32_t age = set[i] != 0 ? (stamp - set[i]) & 0xfffu : 0x1000u;
-        uint32_t old = age * ADAPTIVE_WAYS + i;
-        oldest = old > oldest ? old : oldest;
+    memcpy(&age, set, sizeof age);
+    age = (((int32_t)stamp - age) & 0xfff) | ((age == 0) & 0x1000);
+    for (uint32_t i = 1; i < ADAPTIVE_WAYS; i++) {
+        way = age[i] > age[way] ? i : way;
     }
-    way = oldest % ADAPTIVE_WAYS;
     set[way] = ((history & HISTORY_TIME) >> 2 & 0xfffu) | (history_gap(history) >> 1) << 12 |
-               history_uses(history) << 18 | tag << 21;
+               history_uses(history) << 18 | adaptive_print(tag) << 21;
 }
 
 /* The history that a returning key had, 0 if it is not known. It is forgotten here, being resident again. */
 static inline uint32_t adaptive_recall(adaptive_t *p, uint32_t tag, int teaches)
 {
     uint32_t *set = adaptive_ghost_set(p, tag, teaches);
-    uint32_t print = tag & 0x7ffu;
-
-    uint32_t found = 0; /* a bit for each way */
+    uint32_t print = adaptive_print(tag);
     uint32_t clock = worth_clock(&p->worth);
-    uint32_t ghost, age;
+    uint32_t ghost = 0;
+    uint32_t age;
 
     for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
-        found |= (uint32_t)((set[i] != 0) & (set[i] >> 21 == print)) << i;
+        ghost = set[i] >> 21 == print ? set[i] : ghost;
     }
-    if (found == 0) {
+    if (ghost == 0) {
         return 0;
     }
-    set += __builtin_ctz(found);
-    ghost = *set;
+    for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
+        set[i] = set[i] != ghost ? set[i] : 0;
+    }
     age = (((clock >> 2) - ghost) & 0xfffu) << 2;
-    *set = 0;
     return ((clock - age) & HISTORY_TIME) | (ghost >> 12 & 63u) << (HISTORY_GAP + 1u) |
            (ghost >> 18 & 7u) << HISTORY_USES;
 }
@@ -233,7 +242,11 @@ static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
                      (shadows_see(&p->shadows, choice) ? HISTORY_SHADOWED : 0);
     uint32_t history = adaptive_recall(p, tag, teaches);
 
-    history = teaches ? worth_learn(&p->worth, history, flags) : worth_use(&p->worth, history, flags);
+    if (history == 0) {
+        history = worth_meet(&p->worth, flags, teaches);
+    } else {
+        history = teaches ? worth_learn(&p->worth, history, flags) : worth_use(&p->worth, history, flags);
+    }
     for (uint32_t i = (p->top | (ADAPTIVE_GROUP - 1u)) + 1u; i <= (ref | (ADAPTIVE_GROUP - 1u)); i++) {
         p->history[i] = 0;
     }
@@ -241,6 +254,7 @@ static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
     p->history[ref] = history;
     p->newest = ref;
     p->run = 0;
+    p->scan++;
     p->count++;
     if ((history & HISTORY_SHADOWED) != 0) {
         shadows_use(&p->shadows, &p->worth, tag, history, &p->random);
@@ -279,6 +293,7 @@ static inline void adaptive_touch_run(adaptive_t *p, const uint32_t *refs, uint3
     int is_learned = p->run < 2u * (uint64_t)p->count;
 
     p->run += count;
+    p->scan = 0;
     for (uint32_t i = 0; i < count; i++) {
         if (is_learned) {
             adaptive_touch(p, refs[i], details);
@@ -303,49 +318,23 @@ static inline void adaptive_relocate(adaptive_t *p, uint32_t from, uint32_t to)
     p->history[to] = p->history[from];
     p->history[from] = 0;
     p->newest = p->newest == from ? to : p->newest;
-    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
-        p->pool.ref[i] = p->pool.ref[i] == from ? to : p->pool.ref[i];
+    for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        p->pool[i] = p->pool[i] == from ? to : p->pool[i];
     }
 }
 
 /* -- choosing ----------------------------------------------------------------------------------------------- */
 
-static inline void choice_find_last(choice_t *choice)
+/* Neighbours take the places of those who are worth more. */
+static inline void choice_offer(choice_t *choice, uint32_t first, ints_t rank, uint32_t spared)
 {
-    uint32_t last = 0;
+    ints_t ref = (int32_t)first + COLUMNS;
+    ints_t is_better;
 
-    for (uint32_t i = 1; i < ADAPTIVE_POOL; i++) {
-        last = choice->rank[i] > choice->rank[last] ? i : last;
-    }
-    choice->last = last;
-    choice->worst = choice->rank[last];
-}
-
-/* Few are better than the runners-up of all choices before, so this mostly ends at the first question. */
-static inline void choice_offer(choice_t *choice, uint32_t ref, uint32_t history, uint64_t rank)
-{
-    uint32_t is_there = 0;
-
-    if (__builtin_expect(rank >= choice->worst, 1)) {
-        return;
-    }
-    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
-        is_there |= choice->ref[i] == ref;
-    }
-    if (!is_there) {
-        choice->ref[choice->last] = ref;
-        choice->history[choice->last] = history;
-        choice->rank[choice->last] = rank;
-        choice_find_last(choice);
-    }
-}
-
-static inline uint64_t adaptive_rank(const adaptive_t *p, uint32_t history)
-{
-    uint64_t rank;
-
-    worth_ranks(&p->worth, &history, 1, shadow_shares[p->shadows.followed], &rank);
-    return rank;
+    rank |= (ref == (int32_t)spared) & WORTH_NOBODY;
+    is_better = rank < choice->rank;
+    choice->ref = ints_pick(is_better, ref, choice->ref);
+    choice->rank = ints_pick(is_better, rank, choice->rank);
 }
 
 /* What is known of whoever may be chosen; 0 of all others. */
@@ -354,57 +343,92 @@ static inline uint32_t adaptive_candidate(const adaptive_t *p, uint32_t ref, uin
     return ref != spared && ref <= p->top ? p->history[ref] : 0;
 }
 
-/* Begin with the runners-up of the last time. A rank lasts as long as a tick does, unless the entry is used. */
-static inline void adaptive_recall_pool(adaptive_t *p, uint32_t spared)
+static inline ints_t adaptive_ranks(const adaptive_t *p, ints_t history)
 {
-    choice_t *pool = &p->pool;
-    uint32_t clock = worth_clock(&p->worth);
-    int is_same = p->pool_clock == clock && p->pool_version == p->worth.version &&
-                  p->pool_followed == p->shadows.followed;
-
-    p->pool_clock = clock;
-    p->pool_version = p->worth.version;
-    p->pool_followed = p->shadows.followed;
-    for (uint32_t i = 0; i < ADAPTIVE_POOL; i++) {
-        uint32_t history = adaptive_candidate(p, pool->ref[i], spared);
-        is_same &= pool->history[i] == history;
-        pool->history[i] = history;
-    }
-    if (!is_same) { /* all, since four are ranked as fast as one */
-        worth_ranks(&p->worth, pool->history, ADAPTIVE_POOL, shadow_shares[p->shadows.followed], pool->rank);
-    }
-    choice_find_last(pool);
+    return worth_ranks(&p->worth, history, shadow_shares[p->shadows.followed]);
 }
 
-/* Offer whoever is in two groups of neighbours, and the newest. All are ranked before any are compared, so that the memory of
- * all is waited for at once. Returns where to go on looking. */
-static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared)
+static inline int32_t adaptive_rank(const adaptive_t *p, uint32_t history)
+{
+    return adaptive_ranks(p, (ints_t){(int32_t)history})[0];
+}
+
+/* Begin with the runners-up of the last time, and the newest in the place of their victim. (Not by writing it into its column: a
+ * read of all columns would wait until every write before it, some of them to far memory, has reached the cache.) */
+static inline ints_t adaptive_recall_pool(const adaptive_t *p, uint32_t spared, choice_t *choice)
+{
+    uint32_t is_there = 0;
+    ints_t ref, history;
+
+    for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        is_there |= p->pool[i] == p->newest;
+    }
+    memcpy(&ref, p->pool, sizeof ref);
+    ref |= (COLUMNS == (int32_t)p->hole) & (is_there ? 0 : (int32_t)p->newest);
+    for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        history[i] = (int32_t)adaptive_candidate(p, (uint32_t)ref[i], spared);
+    }
+    choice->ref = ref;
+    return history;
+}
+
+/* Look at them, and at two groups of neighbours. All are ranked before any are compared, so that the memory of all is waited
+ * for at once. Returns where to go on looking. */
+static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared, choice_t *choice)
 {
     uint32_t groups = p->top / ADAPTIVE_GROUP + 1u;
     uint32_t starts = p->top - (ADAPTIVE_GROUP - 1u); /* from any entry on: fixed groups would know each other's worst only */
     uint32_t first = groups > 2u ? 1u + shadow_below(&p->random, starts) : 0;
     uint32_t second = groups > 2u ? 1u + shadow_below(&p->random, starts) : (groups - 1u) * ADAPTIVE_GROUP;
-    uint32_t newest = adaptive_candidate(p, p->newest, spared);
-    uint32_t history[ADAPTIVE_LOOKS];
-    uint64_t rank[ADAPTIVE_LOOKS];
+    ints_t here, there, known;
 
-    memcpy(history, p->history + first, sizeof history / 2);
-    memcpy(history + ADAPTIVE_GROUP, p->history + second, sizeof history / 2);
-    worth_ranks(&p->worth, history, ADAPTIVE_LOOKS, shadow_shares[p->shadows.followed], rank);
-    adaptive_recall_pool(p, spared);
-    choice_offer(&p->pool, p->newest, newest, adaptive_rank(p, newest));
-    for (uint32_t i = 0; i < ADAPTIVE_LOOKS; i++) {
-        uint32_t ref = (i < ADAPTIVE_GROUP ? first : second - ADAPTIVE_GROUP) + i;
-        choice_offer(&p->pool, ref, history[i], ref != spared ? rank[i] : UINT64_MAX);
+    memcpy(&here, p->history + first, sizeof here);
+    memcpy(&there, p->history + second, sizeof there);
+    known = adaptive_recall_pool(p, spared, choice);
+    here = adaptive_ranks(p, here);
+    there = adaptive_ranks(p, there);
+    choice->rank = adaptive_ranks(p, known);
+    choice_offer(choice, first, here, spared);
+    choice_offer(choice, second, there, spared);
+    return second + (ADAPTIVE_GROUP - 1u);
+}
+
+/* A scan is many newcomers that nobody will ask for again. While each look finds them to be worth least, or nothing that is
+ * there has been asked for in two fillings of the cache, it need not be taken for each: once, then for one in two, in four, in
+ * eight. (Newcomers that are known come from a loop or a new working set; they belong to other classes, and are looked at.) */
+static inline int adaptive_is_spell(adaptive_t *p, uint32_t spared)
+{
+    uint32_t newest;
+
+    if (p->spell.left == 0) {
+        return 0;
     }
-    return second;
+    newest = adaptive_candidate(p, p->newest, spared);
+    if ((newest & HISTORY_NEW) == 0 || worth_class(newest) != p->spell.class) {
+        return 0;
+    }
+    p->spell.left--;
+    return 1;
+}
+
+/* A look around has found this one. */
+static inline void adaptive_note_spell(adaptive_t *p, uint32_t victim)
+{
+    spell_t *spell = &p->spell;
+    uint32_t newest = p->history[p->newest];
+    int is_scan = victim == p->newest || (p->scan > 2u * (uint64_t)p->count && worth_class(newest) == 0);
+
+    spell->class = worth_class(newest);
+    spell->length = is_scan && (newest & HISTORY_NEW) != 0 ? spell->length * 2u + 1u : 0;
+    spell->length = spell->length < ADAPTIVE_SPELL ? spell->length : ADAPTIVE_SPELL;
+    spell->left = spell->length;
 }
 
 /* Who should go, `spared` excepted; 0 when there is nobody else. Where the slab is sparse more of it is looked at, until
  * somebody is found. */
 static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
 {
-    choice_t *pool = &p->pool;
+    choice_t choice;
     uint32_t best = 0;
     uint32_t ref, victim;
 
@@ -412,19 +436,23 @@ static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
         return 0;
     }
     worth_refresh(&p->worth);
-    ref = adaptive_look(p, spared);
-    for (uint32_t i = 1; i < ADAPTIVE_POOL; i++) {
-        best = pool->rank[i] < pool->rank[best] ? i : best;
+    if (adaptive_is_spell(p, spared)) {
+        return p->newest;
     }
-    victim = pool->ref[best];
-    for (uint64_t rank = pool->rank[best]; rank == UINT64_MAX;) {
+    ref = adaptive_look(p, spared, &choice);
+    for (uint32_t i = 1; i < WORTH_LOT; i++) {
+        best = choice.rank[i] < choice.rank[best] ? i : best;
+    }
+    victim = (uint32_t)choice.ref[best];
+    for (int32_t rank = choice.rank[best]; rank == WORTH_NOBODY;) {
         ref = ref < p->top ? ref + 1u : 1u;
         victim = ref;
         rank = adaptive_rank(p, adaptive_candidate(p, ref, spared));
     }
-    pool->ref[best] = 0;
-    pool->history[best] = 0;
-    pool->rank[best] = UINT64_MAX;
+    choice.ref &= COLUMNS != (int32_t)best;
+    memcpy(p->pool, &choice.ref, sizeof p->pool);
+    p->hole = best;
+    adaptive_note_spell(p, victim);
     return victim;
 }
 

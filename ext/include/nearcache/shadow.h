@@ -136,20 +136,24 @@ static inline void shadow_unlink(const shadows_t *all, shadow_t *s, uint32_t i)
 static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float share, uint32_t *random)
 {
     uint32_t at = shadow_below(random, s->count);
-    uint32_t look[SHADOW_LOOKS], history[SHADOW_LOOKS];
-    uint64_t rank[SHADOW_LOOKS];
-    uint32_t victim = 0;
+    uint32_t victim = s->newest;
+    int32_t least = WORTH_NOBODY;
 
-    for (uint32_t i = 0; i < SHADOW_LOOKS; i++) {
-        look[i] = i != 0 ? at : s->newest;
-        history[i] = s->history[look[i]];
-        at = at + 1u < s->count ? at + 1u : 0;
+    for (uint32_t lot = 0; lot < SHADOW_LOOKS / WORTH_LOT; lot++) {
+        uint32_t look[WORTH_LOT];
+        ints_t history, rank;
+        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+            look[i] = lot + i != 0 ? at : s->newest;
+            history[i] = (int32_t)s->history[look[i]];
+            at = at + 1u < s->count ? at + 1u : 0;
+        }
+        rank = worth_ranks(w, history, share);
+        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+            victim = rank[i] < least ? look[i] : victim;
+            least = rank[i] < least ? rank[i] : least;
+        }
     }
-    worth_ranks(w, history, SHADOW_LOOKS, share, rank);
-    for (uint32_t i = 1; i < SHADOW_LOOKS; i++) {
-        victim = rank[i] < rank[victim] ? i : victim;
-    }
-    return look[victim];
+    return victim;
 }
 
 /* A key is used: does this shadow hold it? It does from now on. */

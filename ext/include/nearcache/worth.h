@@ -32,10 +32,12 @@ enum {
     WORTH_GAPS = 16,
     WORTH_LEVELS = 3,
     WORTH_CLASSES = 1 + WORTH_GAPS * WORTH_LEVELS,
-    WORTH_LOT = 8 /* entries that are ranked at once, at most */
+    WORTH_LOT = 4, /* entries that are ranked at once */
+    WORTH_NOBODY = 0x7fffffff /* the rank of no entry */
 };
 
 #define WORTH_DOUBT 0.3F /* share of the belief that no data wash out */
+#define WORTH_TRIFLE 1e-25F /* for each tick of age: of those that are worth the same the youngest goes (see the belief) */
 #define WORTH_LRU (-1.0F) /* in place of a newcomer's share: the oldest is worth least, whatever was learned */
 
 #define HISTORY_TIME 0x7ffffu /* 19 bits */
@@ -44,6 +46,10 @@ enum {
 #define HISTORY_NEW (1u << 29)     /* not used since it came in: on probation */
 #define HISTORY_TEACHES (1u << 30) /* its key is one of those that the histograms learn from */
 #define HISTORY_SHADOWED (1u << 31) /* its key is in the sample that the shadows see (shadow.h) */
+
+/* Of so many entries at once, which takes little longer than of one. */
+typedef int32_t ints_t __attribute__((vector_size(WORTH_LOT * sizeof(int32_t))));
+typedef float floats_t __attribute__((vector_size(WORTH_LOT * sizeof(float))));
 
 typedef struct {
     uint64_t now;    /* requests */
@@ -58,6 +64,11 @@ typedef struct {
     float hits[WORTH_CLASSES][WORTH_AGES];
     float worth[WORTH_CLASSES][WORTH_AGES + 1];
 } worth_t;
+
+static inline ints_t ints_pick(ints_t is, ints_t yes, ints_t no)
+{
+    return (is & yes) | (~is & no);
+}
 
 static inline uint32_t worth_log2(uint32_t x)
 {
@@ -232,13 +243,30 @@ static inline void worth_refresh(worth_t *w)
 
 /* -- using ------------------------------------------------------------------------------------------------ */
 
-/* A key is used: history in, history out. `history` 0: nothing is known of it. */
+/* The class has been led into. */
+static inline void worth_count(worth_t *w, uint32_t class, int teaches)
+{
+    w->fresh[class] += (float)teaches;
+    w->dirty |= (uint64_t)(w->fresh[class] > w->limit[class]) << class;
+}
+
+/* A key of which nothing is known is used; its history. */
+static inline uint32_t worth_meet(worth_t *w, uint32_t flags, int teaches)
+{
+    uint32_t history = worth_clock(w) | 1u << HISTORY_USES | flags;
+
+    worth_count(w, 0, teaches);
+    w->now++;
+    return history;
+}
+
+/* A key is used: history in, history out. */
 static inline uint32_t worth_use(worth_t *w, uint32_t history, uint32_t flags)
 {
     uint32_t uses = history_uses(history);
     uint32_t gap = worth_log_gap(worth_age(w, history));
 
-    gap = uses > 1u ? (gap + history_gap(history) + 1u) / 2u : uses != 0 ? gap : 0;
+    gap = uses > 1u ? (gap + history_gap(history) + 1u) / 2u : gap;
     history = worth_clock(w) | gap << HISTORY_GAP | (uses < 7u ? uses + 1u : 7u) << HISTORY_USES | flags;
     w->now++;
     return history;
@@ -250,61 +278,45 @@ static inline uint32_t worth_learn(worth_t *w, uint32_t history, uint32_t flags)
     uint32_t class = worth_class(history);
     uint32_t bucket = worth_bucket(worth_age(w, history));
 
-    w->hits[class][bucket] += (float)(history_uses(history) != 0);
+    w->hits[class][bucket] += 1.0F;
     history = worth_use(w, history, flags);
-    class = worth_class(history);
-    w->fresh[class] += 1.0F;
-    w->dirty |= (uint64_t)(w->fresh[class] > w->limit[class]) << class;
+    worth_count(w, worth_class(history), 1);
     return history;
 }
 
-/* What entries are worth now, so many at once (WORTH_LOT at most); of newcomers, that share of it. Between the middles of
- * buckets a straight line, lest ties be broken by chance. Nothing branches on what is in a history, for that is unpredictable,
- * and in the loops without a table compilers work on four at a time. A float has an age's octave for its exponent, and then
- * the half of it. */
-static inline void worth_of(const worth_t *w, const uint32_t *history, uint32_t count, float newcomers, float *worth)
+/* What four entries are worth now; of newcomers, that share of it. Between the middles of buckets a straight line, lest ties
+ * be broken by chance. Nothing branches on what is in a history, for that is unpredictable. A float has an age's octave for its
+ * exponent, and then the half of it. */
+static inline floats_t worth_of(const worth_t *w, ints_t history, float newcomers)
 {
-    int32_t place[WORTH_LOT]; /* in buckets from the middle of the first one on; 22 bits are the fraction */
-    float from[WORTH_LOT], to[WORTH_LOT];
+    ints_t age = ((int32_t)worth_clock(w) - history) & (int32_t)HISTORY_TIME;
+    floats_t ticks = __builtin_convertvector(age, floats_t);
+    ints_t place = (ints_t)ticks - (((2 * 127 - 1) << 22) + (1 << 21)); /* in buckets from the middle of the first one on; */
+    ints_t is_new = (history & (int32_t)HISTORY_NEW) != 0;             /* 22 bits are the fraction */
+    floats_t from, to, way;
 
     if (newcomers < 0.0F) {
-        for (uint32_t i = 0; i < count; i++) {
-            worth[i] = -(float)(int32_t)worth_age(w, history[i]);
-        }
-        return;
+        return (float)HISTORY_TIME - ticks;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        float age = (float)(int32_t)worth_age(w, history[i]);
-        int32_t bits;
-        memcpy(&bits, &age, sizeof bits);
-        bits -= ((2 * 127 - 1) << 22) + (1 << 21);
-        place[i] = bits > 0 ? bits : 0;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        const float *middle = w->worth[worth_class(history[i])] + (place[i] >> 22);
+    place &= place > 0;
+    for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        const float *middle = w->worth[worth_class((uint32_t)history[i])] + (place[i] >> 22);
         from[i] = middle[0];
         to[i] = middle[1];
     }
-    for (uint32_t i = 0; i < count; i++) {
-        float way = (float)(place[i] & 0x3fffff) * (1.0F / 4194304.0F);
-        worth[i] = (from[i] + (to[i] - from[i]) * way) * ((history[i] & HISTORY_NEW) != 0 ? newcomers : 1.0F);
-    }
+    way = __builtin_convertvector(place & 0x3fffff, floats_t) * (1.0F / 4194304.0F);
+    way = from + (to - from) * way;
+    return (floats_t)ints_pick(is_new, (ints_t)(way * newcomers), (ints_t)way);
 }
 
-/* The same as numbers by which victims are put in order: who is worth less comes first, and of those that are worth the
- * same the younger (see the belief). The greatest one: nobody is there. */
-static inline void worth_ranks(const worth_t *w, const uint32_t *history, uint32_t count, float newcomers, uint64_t *rank)
+/* The same as numbers by which victims are put in order, who is worth less first: the bits of floats that are not negative. */
+static inline ints_t worth_ranks(const worth_t *w, ints_t history, float newcomers)
 {
-    float worth[WORTH_LOT];
+    ints_t age = ((int32_t)worth_clock(w) - history) & (int32_t)HISTORY_TIME;
+    ints_t nobody = (history & (int32_t)(7u << HISTORY_USES)) == 0;
+    floats_t worth = worth_of(w, history, newcomers) + __builtin_convertvector(age, floats_t) * WORTH_TRIFLE;
 
-    worth_of(w, history, count, newcomers, worth);
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t nobody = history_uses(history[i]) == 0 ? UINT32_MAX : 0;
-        uint32_t bits;
-        memcpy(&bits, &worth[i], sizeof bits);
-        bits ^= (uint32_t)((int32_t)bits >> 31) | 0x80000000u; /* numbers in the order of floats */
-        rank[i] = (uint64_t)(bits | nobody) << 32 | worth_age(w, history[i]) | nobody;
-    }
+    return (ints_t)worth | (nobody & WORTH_NOBODY);
 }
 
 /* Set the clock for a cache of so many entries. What was learned on another clock is void. Returns by how many bits a tick
