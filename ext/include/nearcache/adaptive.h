@@ -394,7 +394,7 @@ static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared, choice_t *c
 }
 
 /* A scan is many newcomers that nobody will ask for again. While each look finds them to be worth least, or nothing that is
- * there has been asked for in two fillings of the cache, it need not be taken for each: once, then for one in two, in four, in
+ * there has been asked for in two fillings of the cache, it need not be taken for each: for one in two, in four, then in
  * eight. (Newcomers that are known come from a loop or a new working set; they belong to other classes, and are looked at.) */
 static inline int adaptive_is_spell(adaptive_t *p, uint32_t spared)
 {
@@ -424,22 +424,15 @@ static inline void adaptive_note_spell(adaptive_t *p, uint32_t victim)
     spell->left = spell->length;
 }
 
-/* Who should go, `spared` excepted; 0 when there is nobody else. Where the slab is sparse more of it is looked at, until
- * somebody is found. */
-static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
+/* Look around. Where the slab is sparse more of it is looked at, until somebody is found. (Not inlined, so that newcomers who go
+ * unseen need not save what this wants to be saved.) */
+static __attribute__((noinline, unused)) uint32_t adaptive_choose(adaptive_t *p, uint32_t spared)
 {
     choice_t choice;
+    uint32_t ref = adaptive_look(p, spared, &choice);
     uint32_t best = 0;
-    uint32_t ref, victim;
+    uint32_t victim;
 
-    if (p->count <= (spared != 0)) {
-        return 0;
-    }
-    worth_refresh(&p->worth);
-    if (adaptive_is_spell(p, spared)) {
-        return p->newest;
-    }
-    ref = adaptive_look(p, spared, &choice);
     for (uint32_t i = 1; i < WORTH_LOT; i++) {
         best = choice.rank[i] < choice.rank[best] ? i : best;
     }
@@ -454,6 +447,16 @@ static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
     p->hole = best;
     adaptive_note_spell(p, victim);
     return victim;
+}
+
+/* Who should go, `spared` excepted; 0 when there is nobody else. */
+static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
+{
+    if (p->count <= (spared != 0)) {
+        return 0;
+    }
+    worth_refresh(&p->worth);
+    return adaptive_is_spell(p, spared) ? p->newest : adaptive_choose(p, spared);
 }
 
 static inline void adaptive_evict(adaptive_t *p, uint32_t ref, uint32_t tag)
