@@ -22,26 +22,25 @@ static uint32_t history_of(uint32_t age, uint32_t uses, uint32_t gap, uint32_t f
 
 static float worth_of_one(uint32_t history, float newcomers)
 {
-    return worth_of(&worth, (ints_t){(int32_t)history}, newcomers)[0];
+    return worth_of(&worth, (words_t){history}, newcomers)[0];
 }
 
 static int32_t rank_of_one(uint32_t history, float newcomers)
 {
-    return worth_ranks(&worth, (ints_t){(int32_t)history}, newcomers)[0];
+    return worth_ranks(&worth, (words_t){history}, newcomers)[0];
 }
 
-/* Ranks put histories in the order of their worths, and where these are the same the younger first. (Numbers as different as
- * floats can tell; what is less than a trifle is nothing.) */
+/* Ranks put histories in the order of their worths, and of those that are worth nothing the younger first. */
 static void check_order(uint32_t a, uint32_t b, float newcomers)
 {
     float of_a = worth_of_one(a, newcomers);
     float of_b = worth_of_one(b, newcomers);
-    int is_younger = worth_age(&worth, a) < worth_age(&worth, b);
-    int32_t rank_of_a = rank_of_one(a, newcomers);
-    int32_t rank_of_b = rank_of_one(b, newcomers);
+    int comes_first = of_a < of_b;
 
-    CHECK(!(of_a + 1e-18F < of_b) || rank_of_a < rank_of_b);
-    CHECK(of_a != 0.0F || of_b != 0.0F || (rank_of_a < rank_of_b) == is_younger);
+    CHECK((rank_of_one(a, newcomers) < rank_of_one(b, newcomers)) == comes_first);
+    if (of_a == (float)worth_age(&worth, a) * WORTH_TRIFLE && of_b == (float)worth_age(&worth, b) * WORTH_TRIFLE) {
+        CHECK(comes_first == (worth_age(&worth, a) < worth_age(&worth, b)));
+    }
     CHECK(rank_of_one(a & ~(7u << HISTORY_USES), newcomers) == WORTH_NOBODY);
 }
 
@@ -55,7 +54,7 @@ static void check_numbers(void)
                 float of_new = worth_of_one(old | HISTORY_NEW, 0.3F);
                 CHECK(worth_class(old) < WORTH_CLASSES && worth_age(&worth, old) == edges[i]);
                 CHECK(of_old >= 0.0F && of_old < 1e9F);
-                CHECK(of_new == of_old * 0.3F);
+                CHECK(of_new <= of_old * 0.300001F + 1e-19F && of_new >= of_old * 0.299999F);
                 CHECK(worth_of_one(old, WORTH_LRU) == (float)HISTORY_TIME - (float)edges[i]);
                 CHECK(rank_of_one(old, 0.3F) >= 0 && rank_of_one(old, 0.3F) != WORTH_NOBODY);
                 check_order(old, history_of(edges[(i + 7) % (sizeof edges / sizeof *edges)], 1 + uses % 7, gap, 0), 0.3F);
@@ -88,6 +87,9 @@ static void test_histories_saturate(void)
     begin(1);
     history = worth_meet(&worth, HISTORY_NEW | HISTORY_TEACHES | HISTORY_SHADOWED, 1);
     CHECK(history_uses(history) == 1 && history_gap(history) == 0 && worth_age(&worth, history) == 1);
+    CHECK(worth.fresh[0] == 1.0F);
+    CHECK(worth_meet(&worth, 0, 0) != 0 && worth.fresh[0] == 1.0F); /* one that does not teach */
+    history = worth_meet(&worth, HISTORY_NEW | HISTORY_TEACHES | HISTORY_SHADOWED, 1);
     for (uint32_t i = 2; i < 100; i++) {
         history = worth_learn(&worth, history, HISTORY_NEW | HISTORY_TEACHES | HISTORY_SHADOWED);
         CHECK(history_uses(history) == (i < 7 ? i : 7));
@@ -107,7 +109,7 @@ static void test_worth_of_any_history_is_a_number(void)
         check_numbers();
         for (uint32_t n = 0; n < 20000; n++) {
             uint32_t which = random_below(1 + random_below(64));
-            history[which] = worth_learn(&worth, history[which], 0);
+            history[which] = history[which] != 0 ? worth_learn(&worth, history[which], 0) : worth_meet(&worth, 0, 1);
             worth.now += (uint64_t)random_span(random_below(20) == 0 ? 40 : 1 + worth.shift);
             worth_refresh(&worth);
         }
@@ -127,16 +129,17 @@ static void test_ranks_do_not_depend_on_who_is_ranked_beside(void)
 
     begin(5000);
     for (uint32_t n = 0; n < 100000; n++) {
-        ints_t history, rank;
+        words_t history;
+        ints_t rank;
         for (uint32_t i = 0; i < WORTH_LOT; i++) {
-            history[i] = (int32_t)history_of(random_below(1u << random_below(20)), random_below(8), random_below(128),
-                                             random_below(2) != 0 ? HISTORY_NEW : 0);
+            history[i] = history_of(random_below(1u << random_below(20)), random_below(8), random_below(128),
+                                    random_below(2) != 0 ? HISTORY_NEW : 0);
         }
-        history[random_below(WORTH_LOT)] = (int32_t)worth_learn(&worth, (uint32_t)history[0], 0);
+        history[random_below(WORTH_LOT)] = worth_learn(&worth, history_of(random_below(100), 1, 0, 0), 0);
         worth_refresh(&worth);
         rank = worth_ranks(&worth, history, newcomers[n % 3]);
         for (uint32_t i = 0; i < WORTH_LOT; i++) {
-            CHECK(rank[i] == rank_of_one((uint32_t)history[i], newcomers[n % 3]));
+            CHECK(rank[i] == rank_of_one(history[i], newcomers[n % 3]));
         }
     }
 }

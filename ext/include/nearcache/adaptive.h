@@ -31,26 +31,23 @@
 
 enum {
     ADAPTIVE_GROUP = WORTH_LOT, /* neighbours looked at together */
-    ADAPTIVE_SPELL = 7,   /* newcomers that go without a look around, at most */
+    ADAPTIVE_SPELL = 7,   /* strangers that go without a look around, at most */
+    ADAPTIVE_ALIKE = 1 << 22, /* between two ranks: who is worth half as much again at most (a float's octave is 1 << 23) */
     ADAPTIVE_WAYS = WORTH_LOT, /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
     ADAPTIVE_LARGE = 1024 /* entries from which on one key in four teaches */
 };
 
-#define COLUMNS ((ints_t){0, 1, 2, 3})
+#define ADAPTIVE_COLUMNS ((words_t){0, 1, 2, 3})
+
+_Static_assert(WORTH_LOT == 4, "there are so many columns");
 
 /* The best victims seen, each of its column. */
 typedef struct {
-    ints_t ref; /* 0: nobody */
+    words_t ref; /* 0: nobody */
     ints_t rank;
+    int32_t newest; /* the rank of the newest entry */
 } choice_t;
-
-/* Newcomers that go as soon as the next one comes. */
-typedef struct {
-    uint32_t class;  /* of the last one for which others were looked at */
-    uint32_t length; /* so many of its class go without a look; 0: it was worth more than others */
-    uint32_t left;   /* of these */
-} spell_t;
 
 typedef struct {
     uint32_t *history; /* parallel to the slab, in whole groups; no uses: not resident */
@@ -65,10 +62,10 @@ typedef struct {
     uint32_t newest; /* 0: it has gone */
     uint32_t pool[WORTH_LOT]; /* the runners-up of the last choice */
     uint32_t hole;            /* where its victim was, a place that is free */
-    spell_t spell;
+    uint32_t spell;   /* how many strangers could go without a look after the last one that was looked at, */
+    uint32_t unseen;  /* and how many still can */
     uint32_t random;
-    uint64_t run;  /* hits since the last insertion */
-    uint64_t scan; /* insertions since the last hit */
+    uint64_t run; /* hits since the last insertion */
     int warm; /* something has been evicted, so newcomers are on probation */
     worth_t worth;
     shadows_t shadows;
@@ -97,6 +94,8 @@ static inline void adaptive_clear(adaptive_t *p)
     p->top = 0;
     p->newest = 0;
     memset(p->pool, 0, sizeof p->pool);
+    p->spell = 0;
+    p->unseen = 0;
     p->warm = 0;
 }
 
@@ -137,10 +136,10 @@ static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t histo
     uint32_t *set = adaptive_ghost_set(p, tag, (history & HISTORY_TEACHES) != 0);
     uint32_t stamp = worth_clock(&p->worth) >> 2;
     uint32_t way = 0;
-    ints_t age;
+    words_t age;
 
     memcpy(&age, set, sizeof age);
-    age = (((int32_t)stamp - age) & 0xfff) | ((age == 0) & 0x1000);
+    age = ((stamp - age) & 0xfffu) | ((words_t)(age == 0) & 0x1000u);
     for (uint32_t i = 1; i < ADAPTIVE_WAYS; i++) {
         way = age[i] > age[way] ? i : way;
     }
@@ -254,7 +253,6 @@ static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
     p->history[ref] = history;
     p->newest = ref;
     p->run = 0;
-    p->scan++;
     p->count++;
     if ((history & HISTORY_SHADOWED) != 0) {
         shadows_use(&p->shadows, &p->worth, tag, history, &p->random);
@@ -293,7 +291,6 @@ static inline void adaptive_touch_run(adaptive_t *p, const uint32_t *refs, uint3
     int is_learned = p->run < 2u * (uint64_t)p->count;
 
     p->run += count;
-    p->scan = 0;
     for (uint32_t i = 0; i < count; i++) {
         if (is_learned) {
             adaptive_touch(p, refs[i], details);
@@ -328,12 +325,12 @@ static inline void adaptive_relocate(adaptive_t *p, uint32_t from, uint32_t to)
 /* Neighbours take the places of those who are worth more. */
 static inline void choice_offer(choice_t *choice, uint32_t first, ints_t rank, uint32_t spared)
 {
-    ints_t ref = (int32_t)first + COLUMNS;
+    words_t ref = first + ADAPTIVE_COLUMNS;
     ints_t is_better;
 
-    rank |= (ref == (int32_t)spared) & WORTH_NOBODY;
+    rank |= (ints_t)(ref == spared) & WORTH_NOBODY;
     is_better = rank < choice->rank;
-    choice->ref = ints_pick(is_better, ref, choice->ref);
+    choice->ref = (words_t)ints_pick(is_better, (ints_t)ref, (ints_t)choice->ref);
     choice->rank = ints_pick(is_better, rank, choice->rank);
 }
 
@@ -343,30 +340,25 @@ static inline uint32_t adaptive_candidate(const adaptive_t *p, uint32_t ref, uin
     return ref != spared && ref <= p->top ? p->history[ref] : 0;
 }
 
-static inline ints_t adaptive_ranks(const adaptive_t *p, ints_t history)
+static inline ints_t adaptive_ranks(const adaptive_t *p, words_t history)
 {
     return worth_ranks(&p->worth, history, shadow_shares[p->shadows.followed]);
 }
 
-static inline int32_t adaptive_rank(const adaptive_t *p, uint32_t history)
-{
-    return adaptive_ranks(p, (ints_t){(int32_t)history})[0];
-}
-
 /* Begin with the runners-up of the last time, and the newest in the place of their victim. (Not by writing it into its column: a
  * read of all columns would wait until every write before it, some of them to far memory, has reached the cache.) */
-static inline ints_t adaptive_recall_pool(const adaptive_t *p, uint32_t spared, choice_t *choice)
+static inline words_t adaptive_recall_pool(const adaptive_t *p, uint32_t spared, choice_t *choice)
 {
     uint32_t is_there = 0;
-    ints_t ref, history;
+    words_t ref, history;
 
     for (uint32_t i = 0; i < WORTH_LOT; i++) {
         is_there |= p->pool[i] == p->newest;
     }
     memcpy(&ref, p->pool, sizeof ref);
-    ref |= (COLUMNS == (int32_t)p->hole) & (is_there ? 0 : (int32_t)p->newest);
+    ref |= (words_t)(ADAPTIVE_COLUMNS == p->hole) & (is_there ? 0 : p->newest);
     for (uint32_t i = 0; i < WORTH_LOT; i++) {
-        history[i] = (int32_t)adaptive_candidate(p, (uint32_t)ref[i], spared);
+        history[i] = adaptive_candidate(p, ref[i], spared);
     }
     choice->ref = ref;
     return history;
@@ -380,48 +372,50 @@ static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared, choice_t *c
     uint32_t starts = p->top - (ADAPTIVE_GROUP - 1u); /* from any entry on: fixed groups would know each other's worst only */
     uint32_t first = groups > 2u ? 1u + shadow_below(&p->random, starts) : 0;
     uint32_t second = groups > 2u ? 1u + shadow_below(&p->random, starts) : (groups - 1u) * ADAPTIVE_GROUP;
-    ints_t here, there, known;
+    words_t here, there, known;
+    ints_t rank_here, rank_there;
 
     memcpy(&here, p->history + first, sizeof here);
     memcpy(&there, p->history + second, sizeof there);
     known = adaptive_recall_pool(p, spared, choice);
-    here = adaptive_ranks(p, here);
-    there = adaptive_ranks(p, there);
+    rank_here = adaptive_ranks(p, here);
+    rank_there = adaptive_ranks(p, there);
     choice->rank = adaptive_ranks(p, known);
-    choice_offer(choice, first, here, spared);
-    choice_offer(choice, second, there, spared);
+    choice->newest = choice->rank[p->hole];
+    choice_offer(choice, first, rank_here, spared);
+    choice_offer(choice, second, rank_there, spared);
     return second + (ADAPTIVE_GROUP - 1u);
 }
 
-/* A scan is many newcomers that nobody will ask for again. While each look finds them to be worth least, or nothing that is
- * there has been asked for in two fillings of the cache, it need not be taken for each: for one in two, in four, then in
- * eight. (Newcomers that are known come from a loop or a new working set; they belong to other classes, and are looked at.) */
-static inline int adaptive_is_spell(adaptive_t *p, uint32_t spared)
+/* A newcomer that no ghost knows, and that has not been used again. */
+static inline int history_is_strange(uint32_t history)
 {
-    uint32_t newest;
+    return (history & HISTORY_NEW) != 0 && history_uses(history) == 1u;
+}
 
-    if (p->spell.left == 0) {
+/* A scan is many strangers that nobody will ask for again. While each look finds them to be worth least, it need not be taken
+ * for each: for one in two, in four, then in eight. Whom a ghost knows is of a loop or of a new working set, and looked at. */
+static inline int adaptive_goes_unseen(adaptive_t *p, uint32_t spared)
+{
+    if (p->unseen == 0 || !history_is_strange(adaptive_candidate(p, p->newest, spared))) {
         return 0;
     }
-    newest = adaptive_candidate(p, p->newest, spared);
-    if ((newest & HISTORY_NEW) == 0 || worth_class(newest) != p->spell.class) {
-        return 0;
-    }
-    p->spell.left--;
+    p->unseen--;
     return 1;
 }
 
-/* A look around has found this one. */
-static inline void adaptive_note_spell(adaptive_t *p, uint32_t victim)
+/* A look around has found this one. Where it had no stranger to look at, it says nothing of them; where another stranger goes
+ * that is worth about as much, it was chance (unless they are told apart by age alone). */
+static inline void adaptive_note_scan(adaptive_t *p, const choice_t *choice, uint32_t victim, int32_t rank, uint32_t spared)
 {
-    spell_t *spell = &p->spell;
-    uint32_t newest = p->history[p->newest];
-    int is_scan = victim == p->newest || (p->scan > 2u * (uint64_t)p->count && worth_class(newest) == 0);
+    int is_alike = history_is_strange(p->history[victim]) && choice->newest - rank < ADAPTIVE_ALIKE &&
+                   shadow_shares[p->shadows.followed] >= 0.0F;
 
-    spell->class = worth_class(newest);
-    spell->length = is_scan && (newest & HISTORY_NEW) != 0 ? spell->length * 2u + 1u : 0;
-    spell->length = spell->length < ADAPTIVE_SPELL ? spell->length : ADAPTIVE_SPELL;
-    spell->left = spell->length;
+    if (history_is_strange(adaptive_candidate(p, p->newest, spared))) {
+        p->spell = victim == p->newest || is_alike ? p->spell * 2u + 1u : 0;
+        p->spell = p->spell < ADAPTIVE_SPELL ? p->spell : ADAPTIVE_SPELL;
+        p->unseen = p->spell;
+    }
 }
 
 /* Look around. Where the slab is sparse more of it is looked at, until somebody is found. (Not inlined, so that newcomers who go
@@ -436,16 +430,15 @@ static __attribute__((noinline, unused)) uint32_t adaptive_choose(adaptive_t *p,
     for (uint32_t i = 1; i < WORTH_LOT; i++) {
         best = choice.rank[i] < choice.rank[best] ? i : best;
     }
-    victim = (uint32_t)choice.ref[best];
-    for (int32_t rank = choice.rank[best]; rank == WORTH_NOBODY;) {
+    victim = choice.rank[best] != WORTH_NOBODY ? choice.ref[best] : 0;
+    while (adaptive_candidate(p, victim, spared) == 0) {
         ref = ref < p->top ? ref + 1u : 1u;
         victim = ref;
-        rank = adaptive_rank(p, adaptive_candidate(p, ref, spared));
     }
-    choice.ref &= COLUMNS != (int32_t)best;
+    choice.ref &= (words_t)(choice.ref != victim) & (words_t)(ADAPTIVE_COLUMNS != best);
     memcpy(p->pool, &choice.ref, sizeof p->pool);
     p->hole = best;
-    adaptive_note_spell(p, victim);
+    adaptive_note_scan(p, &choice, victim, choice.rank[best], spared);
     return victim;
 }
 
@@ -456,7 +449,7 @@ static inline uint32_t adaptive_victim(adaptive_t *p, uint32_t spared)
         return 0;
     }
     worth_refresh(&p->worth);
-    return adaptive_is_spell(p, spared) ? p->newest : adaptive_choose(p, spared);
+    return adaptive_goes_unseen(p, spared) ? p->newest : adaptive_choose(p, spared);
 }
 
 static inline void adaptive_evict(adaptive_t *p, uint32_t ref, uint32_t tag)
@@ -484,6 +477,9 @@ static inline const char *adaptive_check(const adaptive_t *p, const table_t *t)
     }
     if (p->newest != 0 && history_uses(p->history[p->newest]) == 0) {
         return "the newest entry has gone";
+    }
+    if (p->hole >= WORTH_LOT || p->pool[p->hole] != 0) {
+        return "there is no place for the newest entry among the runners-up";
     }
     for (uint32_t class = 0; class < WORTH_CLASSES; class++) {
         for (uint32_t b = 0; b < WORTH_AGES; b++) {

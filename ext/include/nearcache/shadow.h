@@ -141,10 +141,11 @@ static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float 
 
     for (uint32_t lot = 0; lot < SHADOW_LOOKS / WORTH_LOT; lot++) {
         uint32_t look[WORTH_LOT];
-        ints_t history, rank;
+        words_t history;
+        ints_t rank;
         for (uint32_t i = 0; i < WORTH_LOT; i++) {
             look[i] = lot + i != 0 ? at : s->newest;
-            history[i] = (int32_t)s->history[look[i]];
+            history[i] = s->history[look[i]];
             at = at + 1u < s->count ? at + 1u : 0;
         }
         rank = worth_ranks(w, history, share);

@@ -37,7 +37,7 @@ enum {
 };
 
 #define WORTH_DOUBT 0.3F /* share of the belief that no data wash out */
-#define WORTH_TRIFLE 1e-25F /* for each tick of age: of those that are worth the same the youngest goes (see the belief) */
+#define WORTH_TRIFLE 1e-25F /* for each tick of age: of those that are worth nothing the youngest goes (see the belief) */
 #define WORTH_LRU (-1.0F) /* in place of a newcomer's share: the oldest is worth least, whatever was learned */
 
 #define HISTORY_TIME 0x7ffffu /* 19 bits */
@@ -48,6 +48,7 @@ enum {
 #define HISTORY_SHADOWED (1u << 31) /* its key is in the sample that the shadows see (shadow.h) */
 
 /* Of so many entries at once, which takes little longer than of one. */
+typedef uint32_t words_t __attribute__((vector_size(WORTH_LOT * sizeof(uint32_t))));
 typedef int32_t ints_t __attribute__((vector_size(WORTH_LOT * sizeof(int32_t))));
 typedef float floats_t __attribute__((vector_size(WORTH_LOT * sizeof(float))));
 
@@ -55,7 +56,6 @@ typedef struct {
     uint64_t now;    /* requests */
     uint64_t dirty;  /* classes whose worth is out of date */
     uint32_t shift;  /* a tick is 2**shift requests */
-    uint32_t version; /* moves with every appraisal */
     float half_life; /* requests */
     float seen[WORTH_CLASSES];  /* uses that led into the class */
     float fresh[WORTH_CLASSES]; /* those since it was last appraised */
@@ -230,7 +230,6 @@ static inline void worth_appraise(worth_t *w, uint32_t class)
     }
     worth_index(w->worth[class], mass, cost);
     w->dirty &= ~((uint64_t)1 << class);
-    w->version++;
 }
 
 /* Bring one class up to date, if one is out of date: no step takes longer than that. */
@@ -287,12 +286,11 @@ static inline uint32_t worth_learn(worth_t *w, uint32_t history, uint32_t flags)
 /* What four entries are worth now; of newcomers, that share of it. Between the middles of buckets a straight line, lest ties
  * be broken by chance. Nothing branches on what is in a history, for that is unpredictable. A float has an age's octave for its
  * exponent, and then the half of it. */
-static inline floats_t worth_of(const worth_t *w, ints_t history, float newcomers)
+static inline floats_t worth_of(const worth_t *w, words_t history, float newcomers)
 {
-    ints_t age = ((int32_t)worth_clock(w) - history) & (int32_t)HISTORY_TIME;
-    floats_t ticks = __builtin_convertvector(age, floats_t);
+    floats_t ticks = __builtin_convertvector((ints_t)((worth_clock(w) - history) & HISTORY_TIME), floats_t);
     ints_t place = (ints_t)ticks - (((2 * 127 - 1) << 22) + (1 << 21)); /* in buckets from the middle of the first one on; */
-    ints_t is_new = (history & (int32_t)HISTORY_NEW) != 0;             /* 22 bits are the fraction */
+    ints_t is_new = (ints_t)((history & HISTORY_NEW) != 0);            /* 22 bits are the fraction */
     floats_t from, to, way;
 
     if (newcomers < 0.0F) {
@@ -300,23 +298,21 @@ static inline floats_t worth_of(const worth_t *w, ints_t history, float newcomer
     }
     place &= place > 0;
     for (uint32_t i = 0; i < WORTH_LOT; i++) {
-        const float *middle = w->worth[worth_class((uint32_t)history[i])] + (place[i] >> 22);
+        const float *middle = w->worth[worth_class(history[i])] + (place[i] >> 22);
         from[i] = middle[0];
         to[i] = middle[1];
     }
     way = __builtin_convertvector(place & 0x3fffff, floats_t) * (1.0F / 4194304.0F);
     way = from + (to - from) * way;
-    return (floats_t)ints_pick(is_new, (ints_t)(way * newcomers), (ints_t)way);
+    return (floats_t)ints_pick(is_new, (ints_t)(way * newcomers), (ints_t)way) + ticks * WORTH_TRIFLE;
 }
 
 /* The same as numbers by which victims are put in order, who is worth less first: the bits of floats that are not negative. */
-static inline ints_t worth_ranks(const worth_t *w, ints_t history, float newcomers)
+static inline ints_t worth_ranks(const worth_t *w, words_t history, float newcomers)
 {
-    ints_t age = ((int32_t)worth_clock(w) - history) & (int32_t)HISTORY_TIME;
-    ints_t nobody = (history & (int32_t)(7u << HISTORY_USES)) == 0;
-    floats_t worth = worth_of(w, history, newcomers) + __builtin_convertvector(age, floats_t) * WORTH_TRIFLE;
+    ints_t nobody = (ints_t)((history & 7u << HISTORY_USES) == 0);
 
-    return (ints_t)worth | (nobody & WORTH_NOBODY);
+    return (ints_t)worth_of(w, history, newcomers) | (nobody & WORTH_NOBODY);
 }
 
 /* Set the clock for a cache of so many entries. What was learned on another clock is void. Returns by how many bits a tick
