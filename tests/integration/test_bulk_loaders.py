@@ -25,7 +25,7 @@ import nearcache, redis
 def start(url, **options):
     global cache, client
     cache = nearcache.open(url, timeout=10.0, **options)
-    client = redis.Redis(unix_socket_path=url.removeprefix("unix://"))
+    client = redis.Redis(unix_socket_path=url.removeprefix("unix://"), socket_timeout=30)  # BLPOP waits for 20
 def load_many(keys):
     client.rpush("loading", ",".join(keys))
     word = client.blpop("go", 20)[1].decode()
@@ -354,7 +354,7 @@ def test_killed_bulk_loader_is_replaced(redis_server: RedisServer, make_worker: 
     """Its keys are loaded by who waits for them, when the leases run out."""
     one, two = make_worker(LOADER, timeout=60.0), make_worker(LOADER, timeout=60.0)
     for worker in (one, two):
-        worker.call("start", redis_server.url, lease=0.3)
+        worker.call("start", redis_server.url, lease=1.0)  # long enough to be renewed on a busy machine
     one.send("get", ["a", "b"])
     wait_until(lambda: int(redis_server.cli("LLEN", "loading")) == 1, TIMEOUT)
     two.send("get", ["a", "b"])

@@ -19,7 +19,7 @@ import nearcache, redis
 def start(url, **options):
     global cache, client
     cache = nearcache.open(url, timeout=10.0, **options)
-    client = redis.Redis(unix_socket_path=url.removeprefix("unix://"))
+    client = redis.Redis(unix_socket_path=url.removeprefix("unix://"), socket_timeout=30)  # BLPOP waits for 20
     call = cache._tier.call
     def counted(script, keys, *arguments):
         if script.name == "lease":
