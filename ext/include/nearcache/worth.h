@@ -283,12 +283,18 @@ static inline uint32_t worth_learn(worth_t *w, uint32_t history, uint32_t flags)
     return history;
 }
 
+/* Their ages. */
+static inline floats_t worth_ticks(const worth_t *w, words_t history)
+{
+    return __builtin_convertvector((ints_t)((worth_clock(w) - history) & HISTORY_TIME), floats_t);
+}
+
 /* What four entries are worth now; of newcomers, that share of it. Between the middles of buckets a straight line, lest ties
  * be broken by chance. Nothing branches on what is in a history, for that is unpredictable. A float has an age's octave for its
  * exponent, and then the half of it. */
 static inline floats_t worth_of(const worth_t *w, words_t history, float newcomers)
 {
-    floats_t ticks = __builtin_convertvector((ints_t)((worth_clock(w) - history) & HISTORY_TIME), floats_t);
+    floats_t ticks = worth_ticks(w, history);
     ints_t place = (ints_t)ticks - (((2 * 127 - 1) << 22) + (1 << 21)); /* in buckets from the middle of the first one on; */
     ints_t is_new = (ints_t)((history & HISTORY_NEW) != 0);            /* 22 bits are the fraction */
     floats_t from, to, way;
@@ -304,15 +310,16 @@ static inline floats_t worth_of(const worth_t *w, words_t history, float newcome
     }
     way = __builtin_convertvector(place & 0x3fffff, floats_t) * (1.0F / 4194304.0F);
     way = from + (to - from) * way;
-    return (floats_t)ints_pick(is_new, (ints_t)(way * newcomers), (ints_t)way) + ticks * WORTH_TRIFLE;
+    return (floats_t)ints_pick(is_new, (ints_t)(way * newcomers), (ints_t)way);
 }
 
 /* The same as numbers by which victims are put in order, who is worth less first: the bits of floats that are not negative. */
 static inline ints_t worth_ranks(const worth_t *w, words_t history, float newcomers)
 {
     ints_t nobody = (ints_t)((history & 7u << HISTORY_USES) == 0);
+    floats_t worth = worth_of(w, history, newcomers) + worth_ticks(w, history) * WORTH_TRIFLE;
 
-    return (ints_t)worth_of(w, history, newcomers) | (nobody & WORTH_NOBODY);
+    return (ints_t)worth | (nobody & WORTH_NOBODY);
 }
 
 /* Set the clock for a cache of so many entries. What was learned on another clock is void. Returns by how many bits a tick
