@@ -15,11 +15,12 @@ from nearcache._core cimport (
     core_overwrite,
     core_t,
     core_take_out_at,
-    index_next,
+    index_glance_at,
     table_t,
     table_tag,
 )
-from nearcache._lookup cimport hold, release, unlikely
+from nearcache._holding cimport hold_instead
+from nearcache._lookup cimport release, release_or_null, unlikely
 
 
 cdef inline bint is_watched(const core_t *core) noexcept:
@@ -37,17 +38,15 @@ cdef inline bint put_at_once(core_t *core, uint32_t ref, PyObject *value, int64_
     old = core_overwrite(core, ref, value, clock_deadline(now_ns, ttl_ns), now_ns, NULL)
     if unlikely(old == NULL):
         return False
-    hold(value)
-    release(old)  # last, for it may run any code
+    release_or_null(hold_instead(value, old))  # last, for it may run any code
     return True
 
 
 cdef inline bint remove_at_once(core_t *core, PyObject *key, int64_t hash) noexcept:
-    """Remove the entry of this very key, if it may be served. The probe that finds it also tells its slot."""
+    """Remove the entry of this very key, if it may be served."""
     cdef table_t *t = &core.table
-    cdef uint32_t tag = table_tag(t, hash)
-    cdef uint32_t at = tag
-    cdef uint32_t ref = index_next(&t.index, tag, &at)
+    cdef uint32_t at
+    cdef uint32_t ref = index_glance_at(&t.index, table_tag(t, hash), &at)
     cdef PyObject *old_value
     if unlikely(ref == 0):
         return False
@@ -57,7 +56,7 @@ cdef inline bint remove_at_once(core_t *core, PyObject *key, int64_t hash) noexc
     if unlikely(not core_is_valid(core, &t.slab[ref], clock_now(&core.source))):
         return False
     old_value = t.slab[ref].value
-    core_take_out_at(core, ref, (at - 1) & t.index.mask)
+    core_take_out_at(core, ref, at)
     release(old_value)
     release(key)  # the entry's; the caller has one, too
     return True

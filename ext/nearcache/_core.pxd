@@ -83,8 +83,8 @@ cdef extern from "nearcache/table.h" nogil:
         uint64_t version
         uint64_t bytes
 
-    uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *at)
     uint32_t index_glance(const index_t *index, uint32_t tag)
+    uint32_t index_glance_at(const index_t *index, uint32_t tag, uint32_t *at)
     uint32_t table_tag(const table_t *t, int64_t hash)
     bint table_lacks(const table_t *t, uint32_t tag)
     uint32_t table_next(const table_t *t, uint32_t tag, uint64_t *position)

@@ -45,6 +45,17 @@ cdef extern from "Python.h":
     ctypedef int (*visit_t "visitproc")(PyObject *obj, void *arg) noexcept
 
 
+cdef inline PyObject *hold_instead(PyObject *value, PyObject *before) noexcept:
+    """Hold what has come in place of another. Returns what is to be released: the other; NULL, if it is the same.
+
+    Then its count stays as it is. Small numbers and None are often stored over themselves.
+    """
+    if value == before:
+        return NULL
+    hold(value)
+    return before
+
+
 # -- letting go; the caller does not hold the lock -----------------------------------------------------------
 
 

@@ -46,9 +46,9 @@ from nearcache._core cimport (
     table_lacks,
     table_tag,
 )
-from nearcache._holding cimport bury
+from nearcache._holding cimport bury, hold_instead
 from nearcache._locking cimport core_enter, core_leave, core_lock, core_own_notes, core_unburden, core_unlock
-from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, release, unlikely
+from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, release, release_or_null, unlikely
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -246,9 +246,9 @@ cdef inline int put(
     if likely(ref != 0 and size == 0 and core.listener == NULL):
         old = core_overwrite(core, ref, value, item.deadline_ns, now_ns, core_own_notes(core))
         if likely(old != NULL):
-            hold(value)
+            old = hold_instead(value, old)
             core_unlock(core)
-            release(old)
+            release_or_null(old)
             return 1
     if likely(ref == 0 and size == 0 and core.listener == NULL):
         old = value
@@ -256,9 +256,9 @@ cdef inline int put(
             core, <void **>&old_key, <void **>&old, table_tag(&core.table, hash), item.deadline_ns, now_ns
         ) != 0):
             hold(key)
-            hold(value)
+            old = hold_instead(value, old)
             core_unlock(core)
-            release(old)
+            release_or_null(old)
             release(old_key)
             return 1
     if likely(core_fits(core, size)):  # maxsize 0: nothing is ever kept

@@ -413,7 +413,12 @@ static void test_a_scan_passes_and_leaves_room_for_who_comes_after(void)
     end();
 }
 
-/* Who was the best of the last look but for its victim is looked at again, under its new ref if it has one. */
+static int is_looked_at_again(uint32_t ref)
+{
+    return lot_bits(lot_read(order.adaptive->pool) == ref) != 0;
+}
+
+/* Who was the best of the last look but for its victim is looked at again, under its new ref if it has one; and the newest. */
 static void test_runners_up_are_looked_at_again(void)
 {
     enum { SIZE = 1000, TIMES = 200 };
@@ -433,17 +438,18 @@ static void test_runners_up_are_looked_at_again(void)
         }
         settle();
         order.adaptive->shadows.followed = 2;
-        at = (order.adaptive->hole + 1) % WORTH_LOT;
+        at = (order.adaptive->hole + 1) % LOT;
         order.adaptive->pool[at] = refs[key];
         if (n % 2 != 0) {
             forget(refs[0], 0);
             adaptive_relocate(order.adaptive, refs[key], 1);
             found += order_victim(&order, 0) == 1;
+            CHECK(!is_looked_at_again(1));
             adaptive_relocate(order.adaptive, 1, refs[key]);
         } else {
             found += order_victim(&order, 0) == refs[key];
         }
-        CHECK(order.adaptive->pool[at] == 0);
+        CHECK(!is_looked_at_again(refs[key]) && is_looked_at_again(order.adaptive->newest));
         end();
     }
     CHECK(found == TIMES);

@@ -129,14 +129,14 @@ static void test_ranks_do_not_depend_on_who_is_ranked_beside(void)
     for (uint32_t n = 0; n < 100000; n++) {
         words_t history;
         ints_t rank;
-        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        for (uint32_t i = 0; i < LOT; i++) {
             history[i] = history_of(random_below(1u << random_below(20)), random_below(8), random_below(128),
                                     random_below(2) != 0 ? HISTORY_NEW : 0);
         }
-        history[random_below(WORTH_LOT)] = worth_learn(&worth, history_of(random_below(100), 1, 0, 0), 0);
+        history[random_below(LOT)] = worth_learn(&worth, history_of(random_below(100), 1, 0, 0), 0);
         worth_refresh(&worth);
         rank = worth_ranks(&worth, history, newcomers[n % 3]);
-        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        for (uint32_t i = 0; i < LOT; i++) {
             CHECK(rank[i] == rank_of_one(history[i], newcomers[n % 3]));
         }
     }

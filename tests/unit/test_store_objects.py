@@ -54,6 +54,26 @@ def references_unchanged(*objects: object) -> Iterator[None]:
     assert [sys.getrefcount(obj) for obj in objects] == before
 
 
+@pytest.mark.parametrize("policy", ["lru", "adaptive"])
+def test_value_stored_over_itself_is_counted_once_per_entry(policy: str) -> None:
+    """By the same key, by an equal one, and under the key that takes an evicted one's place."""
+    value, other = object(), object()
+    keys = [f"key {number}" for number in range(40)]
+    with references_unchanged(value, other):
+        cache = Store[str, object](4, policy=policy)
+        for key in keys[:4]:
+            cache[key] = value
+        held = sys.getrefcount(value)
+        for key in [*keys[:4], *("".join(key) for key in keys[:4]), *keys]:
+            cache[key] = value
+        assert len(cache) == 4
+        assert sys.getrefcount(value) == held
+        for key in keys:
+            cache[key] = other
+        assert sys.getrefcount(value) == held - 4
+        del cache
+
+
 # -- slots
 
 

@@ -30,17 +30,13 @@
 #include "table.h"
 
 enum {
-    ADAPTIVE_GROUP = WORTH_LOT, /* neighbours looked at together */
+    ADAPTIVE_GROUP = LOT, /* neighbours looked at together */
     ADAPTIVE_SPELL = 7,   /* strangers that go without a look around, at most */
     ADAPTIVE_ALIKE = 1 << 22, /* between two ranks: who is worth half as much again at most (a float's octave is 1 << 23) */
-    ADAPTIVE_WAYS = WORTH_LOT, /* ghosts in a set */
+    ADAPTIVE_WAYS = LOT, /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
     ADAPTIVE_LARGE = 1024 /* entries from which on one key in four teaches */
 };
-
-#define ADAPTIVE_COLUMNS ((words_t){0, 1, 2, 3})
-
-_Static_assert(WORTH_LOT == 4, "there are so many columns");
 
 /* The best victims seen, each of its column. */
 typedef struct {
@@ -60,8 +56,8 @@ typedef struct {
     uint32_t count;
     uint32_t top;    /* no resident has a higher ref */
     uint32_t newest; /* 0: it has gone */
-    uint32_t pool[WORTH_LOT]; /* the runners-up of the last choice */
-    uint32_t hole;            /* where its victim was, a place that is free */
+    uint32_t pool[LOT]; /* the runners-up of the last choice, and the newest */
+    uint32_t hole;      /* where its victim was, the newest's place */
     uint32_t spell;   /* how many strangers could go without a look after the last one that was looked at, */
     uint32_t unseen;  /* and how many still can */
     uint32_t random;
@@ -135,15 +131,10 @@ static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t histo
 {
     uint32_t *set = adaptive_ghost_set(p, tag, (history & HISTORY_TEACHES) != 0);
     uint32_t stamp = worth_clock(&p->worth) >> 2;
-    uint32_t way = 0;
-    words_t age;
+    words_t ghost = lot_read(set);
+    words_t age = ((stamp - ghost) & 0xfffu) | ((words_t)(ghost == 0) & 0x1000u);
 
-    memcpy(&age, set, sizeof age);
-    age = ((stamp - age) & 0xfffu) | ((words_t)(age == 0) & 0x1000u);
-    for (uint32_t i = 1; i < ADAPTIVE_WAYS; i++) {
-        way = age[i] > age[way] ? i : way;
-    }
-    set[way] = ((history & HISTORY_TIME) >> 2 & 0xfffu) | (history_gap(history) >> 1) << 12 |
+    set[lot_least(-(ints_t)age)] = ((history & HISTORY_TIME) >> 2 & 0xfffu) | (history_gap(history) >> 1) << 12 |
                history_uses(history) << 18 | adaptive_print(tag) << 21;
 }
 
@@ -151,20 +142,15 @@ static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t histo
 static inline uint32_t adaptive_recall(adaptive_t *p, uint32_t tag, int teaches)
 {
     uint32_t *set = adaptive_ghost_set(p, tag, teaches);
-    uint32_t print = adaptive_print(tag);
     uint32_t clock = worth_clock(&p->worth);
-    uint32_t ghost = 0;
-    uint32_t age;
+    uint32_t way = lot_first(lot_read(set) >> 21 == adaptive_print(tag));
+    uint32_t ghost, age;
 
-    for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
-        ghost = set[i] >> 21 == print ? set[i] : ghost;
-    }
-    if (ghost == 0) {
+    if (way == LOT) {
         return 0;
     }
-    for (uint32_t i = 0; i < ADAPTIVE_WAYS; i++) {
-        set[i] = set[i] != ghost ? set[i] : 0;
-    }
+    ghost = set[way];
+    set[way] = 0;
     age = (((clock >> 2) - ghost) & 0xfffu) << 2;
     return ((clock - age) & HISTORY_TIME) | (ghost >> 12 & 63u) << (HISTORY_GAP + 1u) |
            (ghost >> 18 & 7u) << HISTORY_USES;
@@ -252,6 +238,7 @@ static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
     p->top = p->top > ref ? p->top : ref;
     p->history[ref] = history;
     p->newest = ref;
+    p->pool[p->hole] = ref;
     p->run = 0;
     p->count++;
     if ((history & HISTORY_SHADOWED) != 0) {
@@ -315,7 +302,7 @@ static inline void adaptive_relocate(adaptive_t *p, uint32_t from, uint32_t to)
     p->history[to] = p->history[from];
     p->history[from] = 0;
     p->newest = p->newest == from ? to : p->newest;
-    for (uint32_t i = 0; i < WORTH_LOT; i++) {
+    for (uint32_t i = 0; i < LOT; i++) {
         p->pool[i] = p->pool[i] == from ? to : p->pool[i];
     }
 }
@@ -325,7 +312,7 @@ static inline void adaptive_relocate(adaptive_t *p, uint32_t from, uint32_t to)
 /* Neighbours take the places of those who are worth more. */
 static inline void choice_offer(choice_t *choice, uint32_t first, ints_t rank, uint32_t spared)
 {
-    words_t ref = first + ADAPTIVE_COLUMNS;
+    words_t ref = first + LOT_COLUMNS;
     ints_t is_better;
 
     rank |= (ints_t)(ref == spared) & WORTH_NOBODY;
@@ -345,20 +332,15 @@ static inline ints_t adaptive_ranks(const adaptive_t *p, words_t history)
     return worth_ranks(&p->worth, history, shadow_shares[p->shadows.followed]);
 }
 
-/* Begin with the runners-up of the last time, and the newest in the place of their victim. (Not by writing it into its column: a
- * read of all columns would wait until every write before it, some of them to far memory, has reached the cache.) */
+/* Begin with the runners-up of the last time, and the newest in the place of their victim. */
 static inline words_t adaptive_recall_pool(const adaptive_t *p, uint32_t spared, choice_t *choice)
 {
-    uint32_t is_there = 0;
-    words_t ref, history;
+    words_t ref = lot_read(p->pool);
+    words_t known = ref & (words_t)(ref != spared) & (words_t)((ints_t)ref <= (int32_t)p->top);
+    words_t history;
 
-    for (uint32_t i = 0; i < WORTH_LOT; i++) {
-        is_there |= p->pool[i] == p->newest;
-    }
-    memcpy(&ref, p->pool, sizeof ref);
-    ref |= (words_t)(ADAPTIVE_COLUMNS == p->hole) & (is_there ? 0 : p->newest);
-    for (uint32_t i = 0; i < WORTH_LOT; i++) {
-        history[i] = adaptive_candidate(p, ref[i], spared);
+    for (uint32_t i = 0; i < LOT; i++) {
+        history[i] = p->history[known[i]];
     }
     choice->ref = ref;
     return history;
@@ -375,8 +357,8 @@ static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared, choice_t *c
     words_t here, there, known;
     ints_t rank_here, rank_there;
 
-    memcpy(&here, p->history + first, sizeof here);
-    memcpy(&there, p->history + second, sizeof there);
+    here = lot_read(p->history + first);
+    there = lot_read(p->history + second);
     known = adaptive_recall_pool(p, spared, choice);
     rank_here = adaptive_ranks(p, here);
     rank_there = adaptive_ranks(p, there);
@@ -424,19 +406,15 @@ static __attribute__((noinline, unused)) uint32_t adaptive_choose(adaptive_t *p,
 {
     choice_t choice;
     uint32_t ref = adaptive_look(p, spared, &choice);
-    uint32_t best = 0;
-    uint32_t victim;
-
-    for (uint32_t i = 1; i < WORTH_LOT; i++) {
-        best = choice.rank[i] < choice.rank[best] ? i : best;
-    }
-    victim = choice.rank[best] != WORTH_NOBODY ? choice.ref[best] : 0;
+    uint32_t best = lot_least(choice.rank);
+    uint32_t victim = choice.rank[best] != WORTH_NOBODY ? choice.ref[best] : 0;
     while (adaptive_candidate(p, victim, spared) == 0) {
         ref = ref < p->top ? ref + 1u : 1u;
         victim = ref;
     }
-    choice.ref &= (words_t)(choice.ref != victim) & (words_t)(ADAPTIVE_COLUMNS != best);
+    choice.ref &= (words_t)(choice.ref != victim);
     memcpy(p->pool, &choice.ref, sizeof p->pool);
+    p->pool[best] = victim != p->newest ? p->newest : 0;
     p->hole = best;
     adaptive_note_scan(p, &choice, victim, choice.rank[best], spared);
     return victim;
@@ -478,8 +456,8 @@ static inline const char *adaptive_check(const adaptive_t *p, const table_t *t)
     if (p->newest != 0 && history_uses(p->history[p->newest]) == 0) {
         return "the newest entry has gone";
     }
-    if (p->hole >= WORTH_LOT || p->pool[p->hole] != 0) {
-        return "there is no place for the newest entry among the runners-up";
+    if (p->hole >= LOT || (p->newest != 0 && p->pool[p->hole] != p->newest)) {
+        return "the newest entry is not among the runners-up";
     }
     for (uint32_t class = 0; class < WORTH_CLASSES; class++) {
         for (uint32_t b = 0; b < WORTH_AGES; b++) {

@@ -27,11 +27,12 @@
 #ifndef NEARCACHE_INDEX_H
 #define NEARCACHE_INDEX_H
 
+#include "lots.h"
 #include "memory.h"
 
 enum {
     INDEX_STEPS = 4, /* bits of a slot for the steps, where refs leave so many */
-    INDEX_GLANCE = 4 /* slots that are looked at together; so many, less one, stand empty behind the last */
+    INDEX_GLANCE = LOT /* slots that are looked at together; so many, less one, stand empty behind the last */
 };
 
 /* What a hit does not read. */
@@ -157,22 +158,40 @@ static inline uint32_t index_glance(const index_t *index, uint32_t tag)
     return found;
 }
 
+/* In which bits the slots at an entry's home, and behind it, differ from what an entry with this tag would have there, the refs left
+ * out. */
+static inline words_t index_differences(const index_t *index, uint32_t tag, words_t slots)
+{
+    return (slots ^ (index_part(index, tag) + lot_read(index->steps))) & ~index->refs;
+}
+
+/* The same, and which slot it is; the first, should several match. */
+static inline uint32_t index_glance_at(const index_t *index, uint32_t tag, uint32_t *at)
+{
+    words_t home = lot_read(&index->slots[tag & index->mask]);
+    uint32_t steps = lot_first(index_differences(index, tag, home) == 0);
+
+    *at = (tag & index->mask) + steps;
+    return steps < INDEX_GLANCE ? index->slots[*at] & index->refs : 0;
+}
+
+/* May a chain be told by one look at the slots from `at` on? As a rule; not where a slot has too few bits for these steps, as in
+ * a table of hundreds of millions, nor where the chain may go on at the beginning. */
+static inline int index_is_plain(const index_t *index, uint32_t at)
+{
+    return (index->mask - at >= INDEX_GLANCE - 1) & (index->shift <= 32 - INDEX_STEPS);
+}
+
 /* Is it certain that no entry has this tag? So it is as a rule where none has it: one of the slots that are looked at together
- * is empty, and none of them matches. It is not where these few steps are too many for a slot, as in a table of hundreds of
- * millions, nor where the chain may go on at the beginning. */
+ * is empty, and none of them matches. */
 static inline int index_lacks(const index_t *index, uint32_t tag)
 {
     uint32_t at = tag & index->mask;
-    const uint32_t *home = &index->slots[at];
-    uint32_t part = index_part(index, tag);
-    uint32_t matches = 0;
-    uint32_t is_last = 0;
+    words_t home = lot_read(&index->slots[at]);
+    int matches = lot_bits(index_differences(index, tag, home) == 0) != 0;
+    int is_last = lot_bits(home == 0) != 0;
 
-    for (uint32_t i = 0; i < INDEX_GLANCE; i++) {
-        matches |= ((home[i] ^ (part + index->steps[i])) & index->tells[i]) == 0;
-        is_last |= home[i] == 0;
-    }
-    return (is_last > matches) & (index->mask - at >= INDEX_GLANCE - 1) & (index->shift <= 32 - INDEX_STEPS);
+    return (is_last > matches) & index_is_plain(index, at);
 }
 
 /* The next ref that an entry with this tag may have; 0: there is none. `*at` is `tag` at first. */
@@ -196,8 +215,13 @@ static inline uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *
 static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
 {
     uint32_t i = tag & index->mask;
+    uint32_t steps = lot_first(lot_read(&index->slots[i]) == 0);
     uint32_t pattern = index_pattern(index, tag);
 
+    if (__builtin_expect((steps < INDEX_GLANCE) & index_is_plain(index, i), 1)) {
+        index->slots[i + steps] = (pattern + (steps << index->shift)) | ref;
+        return;
+    }
     while (index->slots[i] != 0) {
         i = (i + 1) & index->mask;
         pattern = index_farther(index, pattern);
@@ -208,7 +232,14 @@ static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
 /* Which slot is entry `ref`'s? 0 and nothing in `*found` when the index does not have it. */
 static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
 {
-    for (uint32_t i = tag & index->mask; index->slots[i] != 0; i = (i + 1) & index->mask) {
+    uint32_t i = tag & index->mask;
+    uint32_t steps = lot_first((lot_read(&index->slots[i]) & index->refs) == ref);
+
+    if (__builtin_expect(steps < INDEX_GLANCE, 1)) {
+        *found = i + steps;
+        return 1;
+    }
+    for (; index->slots[i] != 0; i = (i + 1) & index->mask) {
         if ((index->slots[i] & index->refs) == ref) {
             *found = i;
             return 1;
@@ -228,31 +259,54 @@ static inline uint32_t index_moved_far(const index_t *index, const detail_t *det
     return from_home >= steps ? index_pattern_at(index, tag, from_home - steps) | ref : 0;
 }
 
-/* Empty a slot and close the gap: each slot that follows moves back unless its home lies after the gap. Who moves is
- * unpredictable, so there is no branch: each time something is written to the gap, be it what stands there. */
+/* Empty a slot and close the gap, which is `gap` before the slot `i`: it and those that follow move back unless their homes lie after
+ * the gap. */
+static __attribute__((noinline, cold, unused)) void index_erase_far(index_t *index, const detail_t *details, uint32_t hole,
+                                                                    uint32_t i, uint64_t gap)
+{
+    uint32_t *slots = index->slots;
+    uint32_t far = 0u - index->step;
+
+    for (; slots[i] != 0; i = (i + 1) & index->mask) {
+        uint32_t steps = (uint32_t)(gap >> index->shift);
+        uint32_t slot = slots[i];
+        uint32_t nearer = slot >= gap + index->step ? slot - (uint32_t)gap : 0;
+        uint32_t moved = slot >= far ? index_moved_far(index, details, i, steps) : nearer;
+        slots[hole] = moved;
+        hole = moved != 0 ? i : hole;
+        gap = moved != 0 ? index->step : gap + index->step;
+    }
+    slots[hole] = 0;
+}
+
+/* The same, without a branch on who moves, and how many follow, which is unpredictable: each time something is written to the
+ * gap, which the next who moves or the end overwrites, and several are gone through before it is asked whether there are
+ * more. Behind an empty slot nobody moves, for no home lies so far before. */
 static inline void index_erase(index_t *index, const detail_t *details, uint32_t hole)
 {
     uint32_t *slots = index->slots;
-    uint32_t mask = index->mask;
     uint32_t step = index->step;
-    uint32_t far = 0u - step;
-    uint32_t there = slots[hole];
-    uint64_t gap = step; /* how many steps `i` is behind the gap */
+    uint64_t gap = step; /* how many steps `i` is behind the gap, after the next step */
+    uint32_t i = hole;
 
-    for (uint32_t i = (hole + 1) & mask; slots[i] != 0; i = (i + 1) & mask) {
-        uint32_t slot = slots[i];
-        uint32_t moved = slot - (uint32_t)gap;
-        uint64_t moves = 0u - (uint64_t)(slot >= gap + step); /* all bits, or none */
-        if (__builtin_expect(slot >= far, 0)) {
-            moved = index_moved_far(index, details, i, (uint32_t)(gap >> index->shift));
-            moves = 0u - (uint64_t)(moved != 0);
+    while (__builtin_expect(index->mask - i >= INDEX_GLANCE, 1)) {
+        words_t lot = lot_read(&slots[i + 1]);
+        if (__builtin_expect(lot_bits((lot & (0u - step)) == 0u - step) != 0, 0)) {
+            break;
         }
-        slots[hole] = there ^ ((there ^ moved) & (uint32_t)moves);
-        there ^= (there ^ slot) & (uint32_t)moves;
-        hole ^= (hole ^ i) & (uint32_t)moves;
-        gap = (gap & ~moves) + step;
+        for (uint32_t n = 0; n < INDEX_GLANCE; n++) {
+            uint32_t slot = slots[++i];
+            uint64_t moves = 0u - (uint64_t)(slot >= gap + step); /* all bits, or none */
+            slots[hole] = slot - (uint32_t)gap;
+            hole ^= (hole ^ i) & (uint32_t)moves;
+            gap = (gap & ~moves) + step;
+        }
+        if (lot_bits(lot == 0) != 0) {
+            slots[hole] = 0;
+            return;
+        }
     }
-    slots[hole] = 0;
+    index_erase_far(index, details, hole, (i + 1) & index->mask, gap);
 }
 
 #endif

@@ -139,17 +139,17 @@ static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float 
     uint32_t victim = s->newest;
     int32_t least = WORTH_NOBODY;
 
-    for (uint32_t lot = 0; lot < SHADOW_LOOKS / WORTH_LOT; lot++) {
-        uint32_t look[WORTH_LOT];
+    for (uint32_t lot = 0; lot < SHADOW_LOOKS / LOT; lot++) {
+        uint32_t look[LOT];
         words_t history;
         ints_t rank;
-        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        for (uint32_t i = 0; i < LOT; i++) {
             look[i] = lot + i != 0 ? at : s->newest;
             history[i] = s->history[look[i]];
             at = at + 1u < s->count ? at + 1u : 0;
         }
         rank = worth_ranks(w, history, share);
-        for (uint32_t i = 0; i < WORTH_LOT; i++) {
+        for (uint32_t i = 0; i < LOT; i++) {
             victim = rank[i] < least ? look[i] : victim;
             least = rank[i] < least ? rank[i] : least;
         }

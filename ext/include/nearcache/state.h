@@ -251,8 +251,7 @@ static inline void core_ask(const core_t *core, uint32_t ref)
     order_ask(&core->order, ref);
 }
 
-/* The same, where the caller has just found its slot, at `at` of the index. The slot goes first: how many others move up
- * is unpredictable, and the sooner it is known the better. */
+/* The same, where the caller has just found its slot, at `at` of the index, so that it need not be looked for. */
 static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
 {
     core_settle(core);

@@ -21,6 +21,7 @@
 #ifndef NEARCACHE_WORTH_H
 #define NEARCACHE_WORTH_H
 
+#include "lots.h"
 #include "memory.h"
 
 enum {
@@ -32,7 +33,6 @@ enum {
     WORTH_GAPS = 16,
     WORTH_LEVELS = 3,
     WORTH_CLASSES = 1 + WORTH_GAPS * WORTH_LEVELS,
-    WORTH_LOT = 4, /* entries that are ranked at once */
     WORTH_NOBODY = 0x7fffffff /* the rank of no entry */
 };
 
@@ -47,11 +47,6 @@ enum {
 #define HISTORY_TEACHES (1u << 30) /* its key is one of those that the histograms learn from */
 #define HISTORY_SHADOWED (1u << 31) /* its key is in the sample that the shadows see (shadow.h) */
 
-/* Of so many entries at once, which takes little longer than of one. */
-typedef uint32_t words_t __attribute__((vector_size(WORTH_LOT * sizeof(uint32_t))));
-typedef int32_t ints_t __attribute__((vector_size(WORTH_LOT * sizeof(int32_t))));
-typedef float floats_t __attribute__((vector_size(WORTH_LOT * sizeof(float))));
-
 typedef struct {
     uint64_t now;    /* requests */
     uint64_t dirty;  /* classes whose worth is out of date */
@@ -64,11 +59,6 @@ typedef struct {
     float hits[WORTH_CLASSES][WORTH_AGES];
     float worth[WORTH_CLASSES][WORTH_AGES + 1];
 } worth_t;
-
-static inline ints_t ints_pick(ints_t is, ints_t yes, ints_t no)
-{
-    return (is & yes) | (~is & no);
-}
 
 static inline uint32_t worth_log2(uint32_t x)
 {
@@ -303,7 +293,7 @@ static inline floats_t worth_of(const worth_t *w, words_t history, float newcome
         return (float)HISTORY_TIME - ticks;
     }
     place &= place > 0;
-    for (uint32_t i = 0; i < WORTH_LOT; i++) {
+    for (uint32_t i = 0; i < LOT; i++) {
         const float *middle = w->worth[worth_class(history[i])] + (place[i] >> 22);
         from[i] = middle[0];
         to[i] = middle[1];
