@@ -450,6 +450,8 @@ static void test_runners_up_are_looked_at_again(void)
             found += order_victim(&order, 0) == refs[key];
         }
         CHECK(!is_looked_at_again(refs[key]) && is_looked_at_again(order.adaptive->newest));
+        order.adaptive->newest = order.adaptive->pool[order.adaptive->hole] = refs[key];
+        CHECK(order_victim(&order, 0) == refs[key] && is_looked_at_again(refs[key])); /* it need not go */
         end();
     }
     CHECK(found == TIMES);

@@ -59,7 +59,7 @@ def test_value_stored_over_itself_is_counted_once_per_entry(policy: str) -> None
     """By the same key, by an equal one, and under the key that takes an evicted one's place."""
     value, other = object(), object()
     keys = [f"key {number}" for number in range(40)]
-    with references_unchanged(value, other):
+    with references_unchanged(value, other, *keys):
         cache = Store[str, object](4, policy=policy)
         for key in keys[:4]:
             cache[key] = value
@@ -71,7 +71,7 @@ def test_value_stored_over_itself_is_counted_once_per_entry(policy: str) -> None
         for key in keys:
             cache[key] = other
         assert sys.getrefcount(value) == held - 4
-        del cache
+        del cache, key
 
 
 # -- slots

@@ -414,7 +414,7 @@ static __attribute__((noinline, unused)) uint32_t adaptive_choose(adaptive_t *p,
     }
     choice.ref &= (words_t)(choice.ref != victim);
     memcpy(p->pool, &choice.ref, sizeof p->pool);
-    p->pool[best] = victim != p->newest ? p->newest : 0;
+    p->pool[best] = p->newest;
     p->hole = best;
     adaptive_note_scan(p, &choice, victim, choice.rank[best], spared);
     return victim;

@@ -71,20 +71,12 @@ static inline void index_free(index_t *index)
     index->slots = NULL;
 }
 
-/* The index that so many entries need: at most two thirds full, and refs with just the bits that they take. */
-static inline index_t index_shape(uint32_t capacity)
+/* An index, without slots yet, of so many of them, for refs below that bound; both are powers of two. */
+static inline index_t index_of(uint64_t slots, uint64_t refs)
 {
-    uint64_t slots = 16;
-    uint64_t refs = 16;
     uint32_t shift = 32 - INDEX_STEPS;
     index_t index = {0};
 
-    while (slots * 2 < (uint64_t)capacity * 3) {
-        slots *= 2;
-    }
-    while (refs <= capacity) {
-        refs *= 2;
-    }
     shift = refs >> shift == 0 ? shift : (uint32_t)__builtin_ctzll(refs);
     index.mask = (uint32_t)(slots - 1);
     index.refs = (uint32_t)(refs - 1);
@@ -96,6 +88,32 @@ static inline index_t index_shape(uint32_t capacity)
         index.tells[i] = ~index.refs;
     }
     return index;
+}
+
+/* The index that so many entries need: at most two thirds full, and refs with just the bits that they take. */
+static inline index_t index_shape(uint32_t capacity)
+{
+    uint64_t slots = 16;
+    uint64_t refs = 16;
+
+    while (slots * 2 < (uint64_t)capacity * 3) {
+        slots *= 2;
+    }
+    while (refs <= capacity) {
+        refs *= 2;
+    }
+    return index_of(slots, refs);
+}
+
+/* Are the slots behind the last, which are looked at beside it, empty? */
+static inline int index_ends(const index_t *index)
+{
+    uint32_t behind = 0;
+
+    for (uint32_t i = 1; i < INDEX_GLANCE; i++) {
+        behind |= index->slots[index->mask + i];
+    }
+    return behind == 0;
 }
 
 /* -- sizes ------------------------------------------------------------------------------------------------ */
@@ -165,7 +183,7 @@ static inline words_t index_differences(const index_t *index, uint32_t tag, word
     return (slots ^ (index_part(index, tag) + lot_read(index->steps))) & ~index->refs;
 }
 
-/* The same, and which slot it is; the first, should several match. */
+/* As index_glance, and which slot it is; the first, should several match. */
 static inline uint32_t index_glance_at(const index_t *index, uint32_t tag, uint32_t *at)
 {
     words_t home = lot_read(&index->slots[tag & index->mask]);
@@ -212,7 +230,7 @@ static inline uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *
     }
 }
 
-static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
+static inline __attribute__((always_inline)) void index_place(index_t *index, uint32_t tag, uint32_t ref)
 {
     uint32_t i = tag & index->mask;
     uint32_t steps = lot_first(lot_read(&index->slots[i]) == 0);

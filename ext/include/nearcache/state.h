@@ -251,7 +251,7 @@ static inline void core_ask(const core_t *core, uint32_t ref)
     order_ask(&core->order, ref);
 }
 
-/* The same, where the caller has just found its slot, at `at` of the index, so that it need not be looked for. */
+/* As core_take_out, where the caller has just found the slot, at `at` of the index, so that it need not be looked for. */
 static inline void core_take_out_at(core_t *core, uint32_t ref, uint32_t at)
 {
     core_settle(core);

@@ -439,7 +439,7 @@ static inline const char *index_check(const table_t *t, const index_t *index, ui
             return "an index slot cannot be reached from its home, or stands there twice";
         }
     }
-    return NULL;
+    return !index_ends(index) ? "the slots behind the last are not empty" : NULL;
 }
 
 static inline const char *table_check_slab(const table_t *t)
