@@ -230,7 +230,7 @@ static inline uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *
     }
 }
 
-static inline __attribute__((always_inline)) void index_place(index_t *index, uint32_t tag, uint32_t ref)
+static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
 {
     uint32_t i = tag & index->mask;
     uint32_t steps = lot_first(lot_read(&index->slots[i]) == 0);
