@@ -31,7 +31,7 @@
 
 enum {
     ADAPTIVE_GROUP = LOT, /* neighbours looked at together */
-    ADAPTIVE_SPELL = 7,   /* strangers that go without a look around, at most */
+    ADAPTIVE_SPELL = 7, /* strangers that go without a look around, at most */
     ADAPTIVE_ALIKE = 1 << 22, /* between two ranks: who is worth half as much again at most (a float's octave is 1 << 23) */
     ADAPTIVE_WAYS = LOT, /* ghosts in a set */
     ADAPTIVE_GHOSTS = 2048, /* at least */
@@ -135,7 +135,7 @@ static inline void adaptive_remember(adaptive_t *p, uint32_t tag, uint32_t histo
     words_t age = ((stamp - ghost) & 0xfffu) | ((words_t)(ghost == 0) & 0x1000u);
 
     set[lot_least(-(ints_t)age)] = ((history & HISTORY_TIME) >> 2 & 0xfffu) | (history_gap(history) >> 1) << 12 |
-               history_uses(history) << 18 | adaptive_print(tag) << 21;
+                                   history_uses(history) << 18 | adaptive_print(tag) << 21;
 }
 
 /* The history that a returning key had, 0 if it is not known. It is forgotten here, being resident again. */
