@@ -143,16 +143,16 @@ static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float 
         uint32_t look[LOT];
         words_t history;
         ints_t rank;
+        uint32_t best;
         for (uint32_t i = 0; i < LOT; i++) {
             look[i] = lot + i != 0 ? at : s->newest;
             history[i] = s->history[look[i]];
             at = at + 1u < s->count ? at + 1u : 0;
         }
         rank = worth_ranks(w, history, share);
-        for (uint32_t i = 0; i < LOT; i++) {
-            victim = rank[i] < least ? look[i] : victim;
-            least = rank[i] < least ? rank[i] : least;
-        }
+        best = lot_least(rank);
+        victim = rank[best] < least ? look[best] : victim;
+        least = rank[best] < least ? rank[best] : least;
     }
     return victim;
 }
