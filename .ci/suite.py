@@ -300,6 +300,8 @@ def run_all(jobs: list[Job]) -> list[Outcome]:
 
 def main() -> int:
     """Run what the command line asks for, print the sum, return the exit status."""
+    # A shell that puts this into the background has it ignore interrupts; what the tests start must not inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
     parts, arguments = words[:split], words[split + 1 :]

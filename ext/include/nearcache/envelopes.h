@@ -175,8 +175,8 @@ static inline uint16_t key_slot(const char *data, size_t size)
 
     for (size_t i = 0; i < size; i++) {
         uint8_t byte = (uint8_t)data[i];
-        crc = (uint16_t)(crc << 4) ^ step[(crc >> 12) ^ (byte >> 4)];
-        crc = (uint16_t)(crc << 4) ^ step[(crc >> 12) ^ (byte & 15)];
+        crc = (uint16_t)((crc << 4) ^ step[(crc >> 12) ^ (byte >> 4)]);
+        crc = (uint16_t)((crc << 4) ^ step[(crc >> 12) ^ (byte & 15)]);
     }
     return crc & 16383;
 }
