@@ -1,4 +1,4 @@
-"""Find the Pythons of this machine that nearcache supports: on PATH (python3.10 to python3.14) and in pyenv.
+"""Find the Pythons of this machine that nearcache supports: on PATH (python3.10 to python3.15) and in pyenv.
 
 Free-threaded builds (``3.13t``) count as versions of their own. Besides on PATH one is looked for where the variable
 FREETHREADED says, and where freethreaded.sh builds it.
@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SUPPORTED = tuple((3, minor) for minor in range(10, 15))
+SUPPORTED = tuple((3, minor) for minor in range(10, 16))
 FREE_THREADED = ((3, 13), (3, 14))
 BUILT = Path(__file__).resolve().parent.parent / ".freethreaded" / "python" / "bin" / "python3.13t"
 

@@ -106,7 +106,8 @@ class Ordeal:
 
     def _is_settled(self) -> bool:
         cache = self._cache
-        cache[self._kept] = "kept"
+        if self._call(lambda: cache.set(self._kept, "kept")) is _FAILED:
+            return False  # by an idle connection of which nobody knew yet that it is closed
         calm = self.attempt() == [] and cache.get(self._count) == self._tried
         return calm and cache.selftest(SLACK_S).ok and bool(cache.peek(self._count) == self._tried)
 
