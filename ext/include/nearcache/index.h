@@ -32,7 +32,8 @@
 
 enum {
     INDEX_STEPS = 4, /* bits of a slot for the steps, where refs leave so many */
-    INDEX_GLANCE = LOT /* slots that are looked at together; so many, less one, stand empty behind the last */
+    INDEX_GLANCE = LOT,  /* slots that are looked at together for an entry */
+    INDEX_LOOK = 2 * LOT /* and for an empty slot, which lies farther; so many, less one, stand empty behind the last */
 };
 
 /* What a hit does not read. */
@@ -51,16 +52,17 @@ typedef struct {
     uint32_t tags; /* those that are the tag's */
     uint32_t step; /* one step from home, 1 << shift; the greatest number of steps means "or more" */
     uint32_t shift;
+    uint32_t last; /* the slot that was filled last */
     uint32_t steps[INDEX_GLANCE]; /* what tells 0, 1, ... steps */
     uint32_t tells[INDEX_GLANCE]; /* the bits that are not the ref, for each of the slots that are looked at together */
 } index_t;
 
 /* The index of a table that owns no memory: one slot, always empty, never written to. */
-static const uint32_t table_nothing[INDEX_GLANCE] = {0};
+static const uint32_t table_nothing[INDEX_LOOK] = {0};
 
 static inline size_t index_bytes(const index_t *index)
 {
-    return ((size_t)index->mask + INDEX_GLANCE) * sizeof(uint32_t);
+    return ((size_t)index->mask + INDEX_LOOK) * sizeof(uint32_t);
 }
 
 static inline void index_free(index_t *index)
@@ -110,7 +112,7 @@ static inline int index_ends(const index_t *index)
 {
     uint32_t behind = 0;
 
-    for (uint32_t i = 1; i < INDEX_GLANCE; i++) {
+    for (uint32_t i = 1; i < INDEX_LOOK; i++) {
         behind |= index->slots[index->mask + i];
     }
     return behind == 0;
@@ -176,18 +178,19 @@ static inline uint32_t index_glance(const index_t *index, uint32_t tag)
     return found;
 }
 
-/* In which bits the slots at an entry's home, and behind it, differ from what an entry with this tag would have there, the refs left
- * out. */
-static inline words_t index_differences(const index_t *index, uint32_t tag, words_t slots)
+/* In which bits a lot of slots, so many steps behind an entry's home, differ from what an entry with this tag would have there, the
+ * refs left out. */
+static inline words_t index_differences(const index_t *index, uint32_t tag, uint32_t steps, words_t slots)
 {
-    return (slots ^ (index_part(index, tag) + lot_read(index->steps))) & ~index->refs;
+    uint32_t first = index_part(index, tag) + (steps << index->shift);
+    return (slots ^ (first + lot_read(index->steps))) & ~index->refs;
 }
 
 /* As index_glance, and which slot it is; the first, should several match. */
 static inline uint32_t index_glance_at(const index_t *index, uint32_t tag, uint32_t *at)
 {
     words_t home = lot_read(&index->slots[tag & index->mask]);
-    uint32_t steps = lot_first(index_differences(index, tag, home) == 0);
+    uint32_t steps = lot_first(index_differences(index, tag, 0, home) == 0);
 
     *at = (tag & index->mask) + steps;
     return steps < INDEX_GLANCE ? index->slots[*at] & index->refs : 0;
@@ -197,7 +200,7 @@ static inline uint32_t index_glance_at(const index_t *index, uint32_t tag, uint3
  * a table of hundreds of millions, nor where the chain may go on at the beginning. */
 static inline int index_is_plain(const index_t *index, uint32_t at)
 {
-    return (index->mask - at >= INDEX_GLANCE - 1) & (index->shift <= 32 - INDEX_STEPS);
+    return (index->mask - at >= INDEX_LOOK - 1) & (index->shift <= 32 - INDEX_STEPS);
 }
 
 /* Is it certain that no entry has this tag? So it is as a rule where none has it: one of the slots that are looked at together
@@ -206,8 +209,10 @@ static inline int index_lacks(const index_t *index, uint32_t tag)
 {
     uint32_t at = tag & index->mask;
     words_t home = lot_read(&index->slots[at]);
-    int matches = lot_bits(index_differences(index, tag, home) == 0) != 0;
-    int is_last = lot_bits(home == 0) != 0;
+    words_t next = lot_read(&index->slots[at + LOT]);
+    ints_t match = (index_differences(index, tag, 0, home) == 0) | (index_differences(index, tag, LOT, next) == 0);
+    int matches = lot_bits(match) != 0;
+    int is_last = lot_bits((home == 0) | (next == 0)) != 0;
 
     return (is_last > matches) & index_is_plain(index, at);
 }
@@ -233,26 +238,35 @@ static inline uint32_t index_next(const index_t *index, uint32_t tag, uint32_t *
 static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
 {
     uint32_t i = tag & index->mask;
-    uint32_t steps = lot_first(lot_read(&index->slots[i]) == 0);
+    uint32_t empty = lot_bits(lot_read(&index->slots[i]) == 0) | lot_bits(lot_read(&index->slots[i + LOT]) == 0) << LOT;
+    uint32_t steps = (uint32_t)__builtin_ctz(empty | 1u << INDEX_LOOK);
     uint32_t pattern = index_pattern(index, tag);
 
-    if (__builtin_expect((steps < INDEX_GLANCE) & index_is_plain(index, i), 1)) {
-        index->slots[i + steps] = (pattern + (steps << index->shift)) | ref;
-        return;
+    if (__builtin_expect((steps < INDEX_LOOK) & index_is_plain(index, i), 1)) {
+        i += steps;
+        pattern += steps << index->shift;
     }
     while (index->slots[i] != 0) {
         i = (i + 1) & index->mask;
         pattern = index_farther(index, pattern);
     }
     index->slots[i] = pattern | ref;
+    index->last = i;
 }
 
-/* Which slot is entry `ref`'s? 0 and nothing in `*found` when the index does not have it. */
+/* Which slot is entry `ref`'s? 0 and nothing in `*found` when the index does not have it.
+ *
+ * In a scan it is the one filled last, and that is still on its way to memory: read as a part of a lot, it would be waited for. */
 static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
 {
     uint32_t i = tag & index->mask;
-    uint32_t steps = lot_first((lot_read(&index->slots[i]) & index->refs) == ref);
+    uint32_t steps;
 
+    if ((index->slots[index->last] & index->refs) == ref) {
+        *found = index->last;
+        return 1;
+    }
+    steps = lot_first((lot_read(&index->slots[i]) & index->refs) == ref);
     if (__builtin_expect(steps < INDEX_GLANCE, 1)) {
         *found = i + steps;
         return 1;
