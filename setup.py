@@ -5,6 +5,7 @@ Every ``ext/nearcache/*.pyx`` becomes the module of the same name in the package
 allocations that tests can make fail; ``NEARCACHE_SANITIZE=thread`` with ThreadSanitizer instead.
 """
 
+import multiprocessing
 import os
 import sysconfig
 from glob import glob
@@ -58,6 +59,15 @@ DIRECTIVES = {
 }
 
 
+def translators() -> int:
+    """Return how many modules may be translated at the same time; 0: no processes, for want of a writable /dev/shm."""
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError):
+        return 0
+    return PROCESSORS
+
+
 class Build(build_ext):
     """Translates into C when something is compiled, all modules at the same time: an sdist needs no C."""
 
@@ -65,7 +75,7 @@ class Build(build_ext):
         """Translate, then compile."""
         translated = cythonize(
             self.extensions, include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES,
-            nthreads=PROCESSORS,
+            nthreads=translators(),
         )  # fmt: skip
         sources = {each.name: each.sources for each in translated}
         for extension in self.extensions:

@@ -172,6 +172,8 @@ def test_slot_half_moved_reads_follow_ask_and_writes_wait(
         with suppress(ShardError):  # a second was not enough
             ours.set(KEYS[0], "new")
             return
+        # What makes up for it could otherwise be under way while the next one is, and come after it.
+        wait_until(lambda: not ours.stats().coherence.owed, 20, what="debts are paid")
         write()
 
     written = threading.Thread(target=write)
