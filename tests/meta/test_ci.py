@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -162,6 +163,32 @@ def test_totals_several_reports_are_added(tools: tuple[ModuleType, ModuleType], 
 def test_totals_good_run_ends_with_the_plain_sum(tools: tuple[ModuleType, ModuleType]) -> None:
     """The last line of a good run says nothing but passed and failed."""
     assert str(tools[1].Totals(passed=3)) == "3 passed, 0 failed"
+
+
+def test_suite_started_with_interrupts_ignored_does_not_pass_that_on(
+    tools: tuple[ModuleType, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a shell that has put it into the background; tests interrupt what they start."""
+    monkeypatch.setattr(tools[1], "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(sys, "argv", ["suite.py"])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert tools[1].main() == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_python_without_tests_of_its_own_runs_the_others() -> None:
+    """What borrows from them is left out, and named."""
+    code = (
+        "import sys, pytest; sys.modules['test.test_functools'] = None\n"
+        "sys.exit(pytest.main(['-q', '--collect-only', '-p', 'no:cacheprovider', 'tests/contract']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "left out test_lru.py: this Python has no test.test_functools" in done.stdout
+    assert "test_mapping.py::" in done.stdout
+    assert "test_lru.py::" not in done.stdout
 
 
 # -- commands ----------------------------------------------------------------------------------------------------
