@@ -140,7 +140,7 @@ def test_msgspec_value_of_the_type_comes_back(type_, value):
     """Structs, dataclasses, containers of them, unions."""
     back = through(MsgspecCodec(type_), value)
     assert type(back) is type(value)
-    assert repr(back) == repr(value)
+    assert back == value or repr(back) == repr(value)  # a NaN is not equal to itself, nor has a set one order
 
 
 @pytest.mark.parametrize(("type_", "value"), [(Point, {"x": 1}), (Point, 1), (list[Point], [1]), (int, "1")])
