@@ -78,7 +78,7 @@ test-all-pythons: $(VENV)/.installed $(VENV)/.tools ## unit, contract and portab
 test-freethreaded: $(VENV)/.installed ## unit, contract, stress tests without a GIL, on FREETHREADED=PYTHON or one built now
 	@$(BIN)/python .ci/suite.py free-threaded -- $(ARGS)
 
-# What a newer compiler has to say about the C that Cython wrote must not break an old checkout; about ours, it counts.
+# What may be uninitialised is the optimiser's guess, and some versions of gcc guess wrong about the C that Cython writes.
 lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C headers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,7 +86,8 @@ lint: $(VENV)/.installed $(VENV)/.tools ## ruff, mypy, stubtest, cython-lint, C 
 	$(BIN)/basedpyright
 	$(if $(STUBS),$(BIN)/stubtest --mypy-config-file pyproject.toml $(STUBS:src/nearcache/%.pyi=nearcache.%))
 	$(if $(wildcard ext/nearcache),PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext/nearcache)
-	@! grep -nE '^warning: ext/|^ext/.*: warning: ' build/log || { echo 'make: the build warns of ext/ (see build/log)' >&2; exit 1; }
+	@! grep -nE '^warning: ext/|: warning: |[a-z]Warning: ' build/log | grep -v maybe-uninitialized || \
+	    { echo 'make: the build warns (see build/log)' >&2; exit 1; }
 	@for header in $(HEADERS); do echo "cc -fsyntax-only $$header"; \
 	    echo "#include \"$$header\"" | $(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Werror -Iext/include -I. \
 	        -fsyntax-only -x c - || exit 1; done

@@ -11,6 +11,13 @@ static detail_t details[MOST];
 static entry_t slab[MOST];
 static table_t owner; /* for index_check */
 
+static void begin(uint64_t slots, uint64_t refs)
+{
+    idx = index_of(slots, refs);
+    idx.slots = calloc(1, index_bytes(&idx));
+    CHECK(idx.slots != NULL);
+}
+
 /* Equal parts of tags now and then; homes anywhere, around one slot, or around the end. */
 static uint32_t random_tag(uint32_t homes, uint32_t around)
 {
@@ -61,9 +68,7 @@ static void test_any_small_index_keeps_every_entry(uint64_t slots, uint64_t refs
     uint32_t entries = (uint32_t)slots * 2 / 3;
     uint32_t around = (uint32_t)random_bits();
 
-    idx = index_of(slots, refs);
-    idx.slots = calloc(1, index_bytes(&idx));
-    CHECK(idx.slots != NULL);
+    begin(slots, refs);
     memset(slab, 0, sizeof slab);
     owner = (table_t){.details = details, .slab = slab, .used = entries};
     for (uint32_t n = 0; n < 400; n++) {
@@ -83,9 +88,7 @@ static void test_glance_tells_the_slot(void)
 {
     uint32_t at = 0;
 
-    idx = index_of(16, 16);
-    idx.slots = calloc(1, index_bytes(&idx));
-    CHECK(idx.slots != NULL);
+    begin(16, 16);
     for (uint32_t ref = 1; ref <= 5; ref++) {
         index_place(&idx, ref << 20 | 3, ref);
     }
@@ -103,9 +106,7 @@ static void test_absence_is_told_by_an_empty_slot_near_home(void)
 {
     uint32_t at = 0;
 
-    idx = index_of(32, 16);
-    idx.slots = calloc(1, index_bytes(&idx));
-    CHECK(idx.slots != NULL);
+    begin(32, 16);
     for (uint32_t ref = 1; ref <= INDEX_LOOK + 1; ref++) {
         CHECK(index_lacks(&idx, 99 << 20 | 3) == (ref <= INDEX_LOOK));
         index_place(&idx, ref << 20 | 3, ref);

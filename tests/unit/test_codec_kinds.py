@@ -45,6 +45,13 @@ def made(**options: Any) -> ValueCodec:
     return value_codec(parse(REDIS, **options))
 
 
+def shown(value: Any) -> str:
+    """The repr, since a NaN is not equal to itself. A Point's set has no order: its members are sorted."""
+    if isinstance(value, Point):
+        return f"{type(value)} {value.x!r} {type(value.tags)} {sorted(value.tags)}"
+    return repr(value)
+
+
 def through(codec, value):
     return codec.decode(*codec.encode(value))
 
@@ -140,7 +147,7 @@ def test_msgspec_value_of_the_type_comes_back(type_, value):
     """Structs, dataclasses, containers of them, unions."""
     back = through(MsgspecCodec(type_), value)
     assert type(back) is type(value)
-    assert back == value or repr(back) == repr(value)  # a NaN is not equal to itself, nor has a set one order
+    assert shown(back) == shown(value)
 
 
 @pytest.mark.parametrize(("type_", "value"), [(Point, {"x": 1}), (Point, 1), (list[Point], [1]), (int, "1")])

@@ -178,8 +178,8 @@ static inline uint32_t index_glance(const index_t *index, uint32_t tag)
     return found;
 }
 
-/* In which bits a lot of slots, so many steps behind an entry's home, differ from what an entry with this tag would have there, the
- * refs left out. */
+/* In which bits a lot of slots, so many steps behind an entry's home, differ from what an entry with this tag would have
+ * there, the refs left out. */
 static inline words_t index_differences(const index_t *index, uint32_t tag, uint32_t steps, words_t slots)
 {
     uint32_t first = index_part(index, tag) + (steps << index->shift);
@@ -256,7 +256,8 @@ static inline void index_place(index_t *index, uint32_t tag, uint32_t ref)
 
 /* Which slot is entry `ref`'s? 0 and nothing in `*found` when the index does not have it.
  *
- * In a scan it is the one filled last, and that is still on its way to memory: read as a part of a lot, it would be waited for. */
+ * In a scan it is the one filled last, and that is still on its way to memory: read as a part of a lot, it would be waited
+ * for. */
 static inline int index_find(const index_t *index, uint32_t tag, uint32_t ref, uint32_t *found)
 {
     uint32_t i = tag & index->mask;
