@@ -15,6 +15,7 @@ from nearcache._core cimport (
     core_overwrite,
     core_t,
     core_take_out_at,
+    entry_t,
     index_glance_at,
     table_t,
     table_tag,
@@ -28,15 +29,17 @@ cdef inline bint is_watched(const core_t *core) noexcept:
     return core.pending.count != 0 or core.listener != NULL
 
 
-cdef inline bint put_at_once(core_t *core, uint32_t ref, PyObject *value, int64_t ttl_ns) noexcept:
-    """Put a value without a size over that of an entry."""
+cdef inline bint put_at_once(core_t *core, entry_t *entry, PyObject *value, const int64_t *ttl_ns) noexcept:
+    """Put a value without a size over that of an entry.
+
+    ``ttl_ns`` is read after the clock: what is held while that is asked has to be put aside first.
+    """
     cdef int64_t now_ns
-    cdef PyObject *old
+    cdef PyObject *old = value
     if unlikely(is_watched(core)):
         return False
     now_ns = clock_now(&core.source)
-    old = core_overwrite(core, ref, value, clock_deadline(now_ns, ttl_ns), now_ns, NULL)
-    if unlikely(old == NULL):
+    if unlikely(not core_overwrite(core, entry, <void **>&old, clock_deadline(now_ns, ttl_ns[0]), now_ns, NULL)):
         return False
     release_or_null(hold_instead(value, old))  # last, for it may run any code
     return True

@@ -227,8 +227,8 @@ cdef extern from "nearcache/core.h" nogil:
     void core_hear(core_t *core, uint32_t ref)
     void core_spare(core_t *core, uint32_t ref)
     void core_await(const core_t *core, const op_t *op, item_t *item)
-    PyObject *core_overwrite(
-        core_t *core, uint32_t ref, PyObject *value, int64_t deadline_ns, int64_t now_ns, notes_t *notes
+    bint core_overwrite(
+        core_t *core, entry_t *entry, void **value, int64_t deadline_ns, int64_t now_ns, notes_t *notes
     )
     uint32_t core_exchange(
         core_t *core, void **key, void **value, uint32_t tag, int64_t deadline_ns, int64_t now_ns

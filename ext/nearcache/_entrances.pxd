@@ -16,8 +16,8 @@ from nearcache._keyed cimport contains_hashed, subscript_hashed
 from nearcache._local cimport hit_at, hit_fast, put
 from nearcache._lookup cimport ask_hash, find_same, hash_of, hold, known_hash, likely, unlikely
 from nearcache._slots cimport (
-    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_t, contains_t, default_t, delete_t, found_or_t, found_t,
-    method_def_t, method_descr_t, method_t, put_once_t, rewrap, subscript_t, type_t,
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_hashed_t, assign_t, contains_t, default_t, delete_t,
+    found_or_t, found_t, method_def_t, method_descr_t, method_t, put_once_t, rewrap, subscript_t, type_t,
 )
 from nearcache._store cimport Store, core_at
 
@@ -35,8 +35,9 @@ cdef extern from *:
     static PyObject *(*subscript_entry)(PyObject *, const entry_t *);
     static int (*put_once)(core_t *, PyObject *, PyObject *, int64_t, uint64_t, int64_t);
     static objobjargproc assign_other;
-    static int (*assign_entry)(PyObject *, PyObject *, PyObject *, uint32_t, int64_t);
-    static int (*assign_new)(PyObject *, PyObject *, PyObject *, uint32_t, int64_t);
+    static int (*assign_entry)(PyObject *, PyObject *, entry_t *);
+    static objobjargproc assign_again;
+    static int (*assign_new)(PyObject *, PyObject *, PyObject *, int64_t);
     static int (*delete_entry)(PyObject *, PyObject *, int64_t);
     static PyObject *(*get_entry)(PyObject *, const entry_t *, PyObject *);
     static PyObject *(*get_nothing)(PyObject *, PyObject *, PyObject *);
@@ -52,7 +53,8 @@ cdef extern from *:
     put_once_t put_once
     assign_t assign_other
     assign_found_t assign_entry
-    assign_found_t assign_new
+    assign_t assign_again
+    assign_hashed_t assign_new
     delete_t delete_entry
     found_or_t get_entry
     default_t get_nothing
@@ -121,8 +123,8 @@ cdef inline int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) no
             return delete_entry(obj, key, hash)
         ref = find_same(&(<Store>obj).core.table, key, hash)
         if ref != 0:
-            return assign_entry(obj, key, value, ref, hash)
-        return assign_new(obj, key, value, 0, hash)
+            return assign_entry(obj, value, &(<Store>obj).core.table.slab[ref])
+        return assign_new(obj, key, value, hash)
     return assign_in_full(obj, key, value)
 
 
@@ -133,18 +135,25 @@ cdef inline int assign_asking(PyObject *obj, PyObject *key, PyObject *value) exc
     if value == NULL:
         return delete_entry(obj, key, hash)
     ref = find_same(&(<Store>obj).core.table, key, hash)
-    if likely(ref != 0):
-        return assign_entry(obj, key, value, ref, hash)
-    return assign_new(obj, key, value, 0, hash)
-
-
-cdef inline int assign_found(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
-    if likely(put_at_once(&(<Store>obj).core, ref, value, (<Store>obj).ttl_ns)):
+    if likely(ref != 0 and put_at_once(
+        &(<Store>obj).core, &(<Store>obj).core.table.slab[ref], value, &(<Store>obj).ttl_ns
+    )):
         return 0
-    return assign_new(obj, key, value, 0, hash)
+    return assign_new(obj, key, value, hash)
 
 
-cdef inline int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept:
+cdef inline int assign_found(PyObject *obj, PyObject *value, entry_t *entry) noexcept:
+    if likely(put_at_once(&(<Store>obj).core, entry, value, &(<Store>obj).ttl_ns)):
+        return 0
+    return assign_again(obj, <PyObject *>entry.key, value)
+
+
+cdef inline int assign_unfit(PyObject *obj, PyObject *key, PyObject *value) noexcept:
+    """For an entry that needs a closer look. Its key is the very object that was asked for, whose hash is known."""
+    return assign_new(obj, key, value, known_hash(key))
+
+
+cdef inline int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, int64_t hash) noexcept:
     cdef int done = put_once(&(<Store>obj).core, key, value, hash, 0, (<Store>obj).ttl_ns)
     if likely(done == 1):
         return 0
@@ -248,11 +257,12 @@ cdef inline int patch_contains(type_t *store, object cls) except -1:
 
 
 cdef inline int patch_assign(type_t *store, object cls) except -1:
-    global assign_in_full, put_once, assign_other, assign_entry, assign_new, delete_entry
+    global assign_in_full, put_once, assign_other, assign_entry, assign_again, assign_new, delete_entry
     assign_in_full = store.tp_as_mapping.mp_ass_subscript
     put_once = <put_once_t>put
     assign_other = <assign_t>assign_asking
     assign_entry = assign_found
+    assign_again = assign_unfit
     assign_new = assign_hashed
     delete_entry = delete_hashed
     store.tp_as_mapping.mp_ass_subscript = assign_at_once

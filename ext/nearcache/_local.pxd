@@ -244,8 +244,10 @@ cdef inline int put(
         stamp=lane_stamp(&core.lanes.lane[0]), lane=0, flags=0,
     )
     if likely(ref != 0 and size == 0 and core.listener == NULL):
-        old = core_overwrite(core, ref, value, item.deadline_ns, now_ns, core_own_notes(core))
-        if likely(old != NULL):
+        old = value
+        if likely(core_overwrite(
+            core, &core.table.slab[ref], <void **>&old, item.deadline_ns, now_ns, core_own_notes(core)
+        )):
             old = hold_instead(value, old)
             core_unlock(core)
             release_or_null(old)

@@ -37,7 +37,8 @@ cdef extern from "Python.h":
 
 ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
 ctypedef int (*clear_t)(PyObject *obj) noexcept
-ctypedef int (*assign_found_t)(PyObject *obj, PyObject *key, PyObject *value, uint32_t ref, int64_t hash) noexcept
+ctypedef int (*assign_found_t)(PyObject *obj, PyObject *value, entry_t *entry) noexcept
+ctypedef int (*assign_hashed_t)(PyObject *obj, PyObject *key, PyObject *value, int64_t hash) noexcept
 ctypedef int (*put_once_t)(
     core_t *core, PyObject *key, PyObject *value, int64_t hash, uint64_t size, int64_t ttl_ns
 ) noexcept

@@ -196,12 +196,10 @@ static inline int rig_overwrite(rig_t *rig, uint32_t key, int64_t deadline_ns)
     uint32_t ref = rig_find(rig, key);
     held_t *held = &rig->held[key];
     void *value = key_of(rig->values + 1);
-    void *old = NULL;
+    void *old = value;
 
-    if (ref != 0) {
-        old = core_overwrite(&rig->core, ref, value, deadline_ns, clock_now(&rig->core.source), NULL);
-    }
-    if (old == NULL) {
+    if (ref == 0 ||
+        !core_overwrite(&rig->core, &rig->core.table.slab[ref], &old, deadline_ns, clock_now(&rig->core.source), NULL)) {
         return 0;
     }
     CHECK(old == held->value && held->size == 0 && deadline_ns >= held->deadline_ns);

@@ -185,6 +185,7 @@ static void test_overwriting_is_noted_where_the_writer_notes_and_is_no_hit(void)
     core_t *core = &rig.core;
     uint64_t misses = 0;
     notes_t *notes, *others;
+    void *value;
     uint32_t ref;
 
     CHECK(rig_init(&rig, NULL, UINT64_MAX, 0) == 0);
@@ -194,12 +195,13 @@ static void test_overwriting_is_noted_where_the_writer_notes_and_is_no_hit(void)
     notes = notes_of(&core->order.readers, 1);
     others = notes_of(&core->order.readers, 2);
     order_note(&core->order, others, ref);
-    CHECK(core_overwrite(core, ref, key_of(1), CLOCK_NEVER_NS, 1000, notes) == rig.held[1].value);
+    value = key_of(1);
+    CHECK(core_overwrite(core, &core->table.slab[ref], &value, CLOCK_NEVER_NS, 1000, notes) && value == rig.held[1].value);
     CHECK(notes->count == 1 && others->count == 1 && core->order.touches == 0);
     while (!notes_are_full(notes)) {
         order_note(&core->order, notes, ref);
     }
-    CHECK(core_overwrite(core, ref, rig.held[1].value, CLOCK_NEVER_NS, 1000, notes) == key_of(1));
+    CHECK(core_overwrite(core, &core->table.slab[ref], &value, CLOCK_NEVER_NS, 1000, notes) && value == key_of(1));
     CHECK(notes->count == 1 && others->count == 1);
     CHECK(core->counters.hits + order_noted(&core->order, &misses) == NOTES_RING);
     rig_free(&rig);

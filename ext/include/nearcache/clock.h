@@ -70,10 +70,9 @@ static inline int64_t clock_now(const source_t *source)
 /* The instant `ttl_ns` after `now_ns`; 0 means never. Saturates instead of wrapping round into the past. */
 static inline int64_t clock_deadline(int64_t now_ns, int64_t ttl_ns)
 {
-    if (ttl_ns == 0 || now_ns > CLOCK_NEVER_NS - ttl_ns) {
-        return CLOCK_NEVER_NS;
-    }
-    return now_ns + ttl_ns;
+    int64_t deadline_ns;
+
+    return ttl_ns == 0 || __builtin_add_overflow(now_ns, ttl_ns, &deadline_ns) ? CLOCK_NEVER_NS : deadline_ns;
 }
 
 #endif

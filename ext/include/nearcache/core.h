@@ -115,27 +115,29 @@ static inline void core_fill_plain(const core_t *core, entry_t *entry, int64_t d
     entry->flags = ENTRY_PLAIN;
 }
 
-/* Put a value without size or origin over another such one, that of entry `ref`, if nothing else has to change than what
- * lies in the entry, which is so as a rule. Returns the old value, or NULL, and then nothing was done. `notes`: the caller's,
+/* Put a value without size or origin over another such one, that of an entry, if nothing else has to change than what
+ * lies in the entry, which is so as a rule. Then `*value` is the one before now; otherwise nothing was done. `notes`: the caller's,
  * if he has any; then nobody else's are looked at. */
-static inline void *core_overwrite(core_t *core, uint32_t ref, void *value, int64_t deadline_ns, int64_t now_ns,
-                                   notes_t *notes)
+static inline int core_overwrite(core_t *core, entry_t *entry, void **value, int64_t deadline_ns, int64_t now_ns,
+                                 notes_t *notes)
 {
-    entry_t *entry = &core->table.slab[ref];
-    void *old = entry->value;
-    int is_later = deadline_ns >= entry->deadline_ns && (deadline_ns != CLOCK_NEVER_NS ||
-                                                         entry->deadline_ns == CLOCK_NEVER_NS);
+    void *old;
+    int has_timer = deadline_ns == entry->deadline_ns || /* or has none, and needs none */
+                    (deadline_ns > entry->deadline_ns && deadline_ns != CLOCK_NEVER_NS);
 
-    if (!is_later || (entry->flags & ENTRY_PLAIN) == 0 || order_is_full(&core->order) || core_is_sparse(core) ||
-        core->table.old.slots != NULL || core->quota->limit == 0 || wheel_is_due(&core->wheel, now_ns)) {
-        return NULL;
+    NC_ASSERT(core->quota->limit != 0);
+    if (!has_timer || (entry->flags & ENTRY_PLAIN) == 0 || order_is_full(&core->order) || core_is_sparse(core) ||
+        core->table.old.slots != NULL || wheel_may_be_due(&core->wheel, now_ns)) {
+        return 0;
     }
-    entry->value = value;
+    old = entry->value;
+    entry->value = *value;
+    *value = old;
     core_fill_plain(core, entry, deadline_ns);
-    core_use(core, ref, notes);
+    core_use(core, (uint32_t)(entry - core->table.slab), notes);
     core->counters.hits--; /* the note is not about a hit */
     core->counters.stored++;
-    return old;
+    return 1;
 }
 
 /* Put a value without size or origin under a new key in place of whoever is to be evicted, if nothing else has to change: the

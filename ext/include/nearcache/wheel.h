@@ -228,12 +228,16 @@ static __attribute__((noinline, cold, unused)) int wheel_look_ahead(wheel_t *w, 
     return now >= w->next;
 }
 
-/* Can anything be found by a walk at this instant? If not, time has moved on by nothing but empty slots. */
+/* Can anything be found by a walk at this instant, as far as is known without looking? */
+static inline int wheel_may_be_due(const wheel_t *w, int64_t now_ns)
+{
+    return w->timers != NULL && wheel_unit_of(now_ns) >= w->next;
+}
+
+/* The same, for certain. If nothing can, time has moved on by nothing but empty slots. */
 static inline int wheel_is_due(wheel_t *w, int64_t now_ns)
 {
-    uint64_t now = wheel_unit_of(now_ns);
-
-    return w->timers != NULL && now >= w->next && wheel_look_ahead(w, now);
+    return wheel_may_be_due(w, now_ns) && wheel_look_ahead(w, wheel_unit_of(now_ns));
 }
 
 /* After a walk at this instant: has it ended before its time, for want of steps? */
