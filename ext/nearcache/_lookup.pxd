@@ -43,7 +43,6 @@ cdef extern from "Python.h":
     int ask_equal "PyObject_RichCompareBool"(PyObject *a, PyObject *b, int op) except -1
     void hold "Py_INCREF"(PyObject *obj) noexcept
     void release "Py_DECREF"(PyObject *obj) noexcept
-    void release_or_null "Py_XDECREF"(PyObject *obj) noexcept
 
 
 cdef extern from *:
@@ -51,6 +50,12 @@ cdef extern from *:
     #if PY_VERSION_HEX < 0x030B0000
     #include "longintrepr.h"
     #endif
+    /* As Py_XDECREF, which compilers leave as a call. */
+    static inline __attribute__((always_inline)) void release_or_null(PyObject *obj) {
+        if (obj != NULL) {
+            Py_DECREF(obj);
+        }
+    }
     /* A str's hash, or -1. Another thread may be storing it, where threads run at the same time. */
     #define text_hash(obj) __atomic_load_n(&((PyASCIIObject *)(obj))->hash, __ATOMIC_RELAXED)
     /* The value of an int of one or two digits, as every number from 1 to 2**60 is on all usual builds, and its hash,
@@ -105,6 +110,7 @@ cdef extern from *:
     #define tuple_hash(obj) (-1)
     #endif
     """
+    void release_or_null(PyObject *obj) noexcept
     const bint TUPLES_KEEP_HASHES
     Py_hash_t text_hash(PyObject *obj) noexcept
     int64_t plain_value(PyObject *obj) noexcept
