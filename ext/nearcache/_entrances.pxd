@@ -14,10 +14,11 @@ from nearcache._core cimport clock_now, core_is_valid, core_t, entry_t, table_la
 from nearcache._cores cimport MOST_CORES
 from nearcache._keyed cimport contains_hashed, subscript_hashed
 from nearcache._local cimport hit_at, hit_fast, put
-from nearcache._lookup cimport ask_hash, find_same, hash_of, hold, known_hash, likely, unlikely
+from nearcache._lookup cimport ask_hash, find_same, hold, known_hash, likely, unlikely
 from nearcache._slots cimport (
-    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_hashed_t, assign_t, contains_t, default_t, delete_t,
-    found_or_t, found_t, method_def_t, method_descr_t, method_t, put_once_t, rewrap, subscript_t, type_t,
+    METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_hashed_t, assign_t, contains_found_t, contains_t,
+    default_t, delete_t, found_or_t, found_t, method_def_t, method_descr_t, method_t, put_once_t, rewrap, subscript_t,
+    type_t,
 )
 from nearcache._store cimport Store, core_at
 
@@ -32,6 +33,8 @@ cdef extern from *:
     static PyObject *(*get_in_full)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
     /* What is called by address, so that the compiler keeps it apart from its caller. */
     static binaryfunc subscript_other;
+    static objobjproc contains_other;
+    static int (*contains_entry)(PyObject *, const entry_t *);
     static PyObject *(*subscript_entry)(PyObject *, const entry_t *);
     static int (*put_once)(core_t *, PyObject *, PyObject *, int64_t, uint64_t, int64_t);
     static objobjargproc assign_other;
@@ -50,6 +53,8 @@ cdef extern from *:
     method_t get_in_full
     subscript_t subscript_other
     found_t subscript_entry
+    contains_t contains_other
+    contains_found_t contains_entry
     put_once_t put_once
     assign_t assign_other
     assign_found_t assign_entry
@@ -97,19 +102,39 @@ cdef inline PyObject *subscript_asking(PyObject *obj, PyObject *key) except NULL
 # -- in, assignment, del ------------------------------------------------------------------------------------------
 
 
-cdef inline int contains_at_once(PyObject *obj, PyObject *key) except -1:
-    cdef core_t *core = &(<Store>obj).core
+cdef inline int contains_found(PyObject *obj, const entry_t *entry) noexcept:
+    if likely(core_is_valid(&(<Store>obj).core, entry, clock_now(&(<Store>obj).core.source))):
+        return 1
+    return contains_in_full(obj, <PyObject *>entry.key)
+
+
+cdef inline int contains_at_once(PyObject *obj, PyObject *key) noexcept:
     cdef int64_t hash
     cdef uint32_t ref
     if likely(MOST_CORES == 1 and (<Store>obj).keyfunc is None):
-        hash = hash_of(key)
-        ref = find_same(&core.table, key, hash)
-        if likely(ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
-            return 1
-        if ref == 0 and table_lacks(&core.table, table_tag(&core.table, hash)) and not (<Store>obj).hooked_in:
+        hash = known_hash(key)
+        if unlikely(hash == -1):
+            return contains_other(obj, key)
+        ref = find_same(&(<Store>obj).core.table, key, hash)
+        if likely(ref != 0):
+            return contains_entry(obj, &(<Store>obj).core.table.slab[ref])
+        if likely(not (<Store>obj).hooked_in) and table_lacks(
+            &(<Store>obj).core.table, table_tag(&(<Store>obj).core.table, hash)
+        ):
             return 0
-        return contains_hashed(<Store>obj, <object>key, <object>key, hash)
     return contains_in_full(obj, key)
+
+
+cdef inline int contains_asking(PyObject *obj, PyObject *key) except -1:
+    """The same for a key that is neither str nor int, or was not hashed before."""
+    cdef core_t *core = &(<Store>obj).core
+    cdef int64_t hash = ask_hash(key)
+    cdef uint32_t ref = find_same(&core.table, key, hash)
+    if likely(ref != 0 and core_is_valid(core, &core.table.slab[ref], clock_now(&core.source))):
+        return 1
+    if ref == 0 and table_lacks(&core.table, table_tag(&core.table, hash)) and not (<Store>obj).hooked_in:
+        return 0
+    return contains_hashed(<Store>obj, <object>key, <object>key, hash)
 
 
 cdef inline int assign_at_once(PyObject *obj, PyObject *key, PyObject *value) noexcept:
@@ -250,9 +275,11 @@ cdef inline int patch_subscript(type_t *store, object cls) except -1:
 
 
 cdef inline int patch_contains(type_t *store, object cls) except -1:
-    global contains_in_full
+    global contains_in_full, contains_other, contains_entry
     contains_in_full = store.tp_as_sequence.sq_contains
-    store.tp_as_sequence.sq_contains = <contains_t>contains_at_once
+    contains_other = <contains_t>contains_asking
+    contains_entry = contains_found
+    store.tp_as_sequence.sq_contains = contains_at_once
     return rewrap(cls, "__contains__", <void *>contains_at_once)
 
 

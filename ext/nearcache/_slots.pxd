@@ -37,6 +37,7 @@ cdef extern from "Python.h":
 
 ctypedef int (*traverse_t)(PyObject *obj, visit_t visit, void *arg) noexcept
 ctypedef int (*clear_t)(PyObject *obj) noexcept
+ctypedef int (*contains_found_t)(PyObject *obj, const entry_t *entry) noexcept
 ctypedef int (*assign_found_t)(PyObject *obj, PyObject *value, entry_t *entry) noexcept
 ctypedef int (*assign_hashed_t)(PyObject *obj, PyObject *key, PyObject *value, int64_t hash) noexcept
 ctypedef int (*put_once_t)(
