@@ -200,3 +200,13 @@ def test_open_refuses_what_it_does_not_know() -> None:
         nearcache.open(5)  # type: ignore[arg-type]  # a wrong type is what is tested
     with pytest.raises(nearcache.ConfigError, match=r"nearcache\.open"):
         MemoryCache("redis://a")
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 60, "soft_ttl": 30}], ids=["plain", "aging"])
+def test_memory_cache_popitem_removes_what_it_returns_whatever_key_does(options: dict[str, Any]) -> None:
+    """It returns the key as it is held, to which ``key=`` is not applied once more."""
+    cache = nearcache.open("memory://", key=lambda number: number + 1, policy="lru", **options)
+    cache[1], cache[2], cache[3] = "a", "b", "c"
+    assert cache.popitem() == (2, "a")
+    assert list(cache.items()) == [(3, "b"), (4, "c")]
+    assert (cache.get(1), cache.get(2), cache.get(3)) == (None, "b", "c")

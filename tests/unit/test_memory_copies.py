@@ -12,6 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import MemoryCache, RemovalCause
+from nearcache.clocks import monotonic_ns
 
 Copy = Callable[[Any], Any]
 
@@ -259,3 +260,43 @@ def test_setstate_of_a_cache_in_use_is_refused() -> None:
     with pytest.raises(ValueError, match="already"):
         cache.__setstate__(cache.__getstate__())
     assert cache["k"] == 1
+
+
+@every_way
+def test_copy_takes_tags_along(way: Copy) -> None:
+    """What ends a value ends its copy, in the copy."""
+    cache: MemoryCache[str, int] = MemoryCache()
+    cache.set("red", 1, tags=["red"])
+    cache.set("both", 2, tags=["red", "blue"])
+    cache["plain"] = 3
+    copied = way(cache)
+    copied.invalidate_tag("blue")
+    assert dict(copied.items()) == {"red": 1, "plain": 3}
+    copied.invalidate_tag("red")
+    assert dict(copied.items()) == {"plain": 3}
+    assert dict(cache.items()) == {"red": 1, "both": 2, "plain": 3}
+
+
+@every_way
+def test_copy_takes_views_along(way: Copy) -> None:
+    """Clearing one in the copy empties it there."""
+    cache: MemoryCache[Any, int] = MemoryCache()
+    cache.view("u")["k"] = 1
+    copied = way(cache)
+    copied.view("u").clear()
+    assert ("k" in copied.view("u"), "k" in cache.view("u")) == (False, True)
+
+
+@every_way
+def test_copy_takes_what_is_old_along(way: Copy) -> None:
+    """A value that has grown old is served until its hard end, by the copy too."""
+    cache = nearcache.open("memory://", ttl=60, soft_ttl=30, ages=True)
+    cache["new"], cache["old"] = 1, 2
+    cache.set_clock(monotonic_ns() + 31_000_000_000)
+    cache["new"] = 3
+    copied = way(cache)
+    assert (copied.get("new"), copied.get("old")) == (3, 2)
+    copied._old.set_clock(monotonic_ns() + 45_000_000_000)
+    assert (cache.get("old"), copied.get("old")) == (2, 2)
+    copied._old.set_clock(monotonic_ns() + 61_000_000_000)
+    assert copied.get("old") is None

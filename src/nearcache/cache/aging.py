@@ -21,6 +21,7 @@ from ..freshness import Life
 from ..options import Settings, check_tags
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
+from .copying import remaining, restore
 from .exchanging import NOTHING, deadline_ns
 from .listening import MemoryHub
 from .memory import MemoryCache
@@ -53,10 +54,18 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old: Store[Any, V] = Store(settings.maxsize, maxbytes=settings.maxbytes)
         self._old.lane_vouch(0, NEVER_NS)
         self._old.lane_attach(0, _IDENTITY)
-        self._workers = Workers()
         self._births: Store[Any, int] = Store(settings.maxsize)
         self._births.lane_vouch(0, NEVER_NS)
         super()._begin(settings)
+
+    def _begin_alone(self) -> None:
+        super()._begin_alone()
+        self._workers = Workers()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._old.reset_pending()
+        self._births.reset_pending()
 
     def _begin_telling(self, hub: MemoryHub) -> None:
         super()._begin_telling(hub)
@@ -173,6 +182,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
         was_new = super().erase(key)
         return self._old.erase(self._held(key)) or was_new
 
+    def _remove_held(self, name: Any) -> None:
+        self._old.erase(name)
+
     def drop(self, key: K) -> bool:
         """The same: there are no other processes."""
         was_new = super().drop(key)
@@ -211,6 +223,23 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Let go of everything held. Idempotent."""
         self._workers.close()
         super().close()
+
+    # -- copies: what is old, or will be, has the rest of its time there, too
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what ``copy`` and ``pickle`` take along."""
+        now_ns = monotonic_ns()
+        old = [each for each in remaining(self._old) if not isinstance(each[1], Absent)]
+        ages = {name: now_ns - born_ns for name, born_ns, _ in remaining(self._births)}
+        return super().__getstate__() | {"old": old, "ages": ages}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the cache that ``__getstate__`` has described."""
+        super().__setstate__(state)
+        for name, value, left_ns in state["old"]:
+            restore(self._old, name, value, left_ns, self._size_of(value))
+        for name, age_ns in state["ages"].items():
+            self._births[name] = monotonic_ns() - age_ns
 
     # -- the verbs: what is old is there all the same, until something else is stored
 

@@ -140,9 +140,13 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         Raises:
             KeyError: L1 is empty.
         """
-        key, value = self.pop_next()
-        self._remove(key)
-        return key, value
+        name, value = self.pop_next()
+        self._remove_held(name)
+        return name, value
+
+    def _remove_held(self, name: Any) -> None:
+        """Remove a key that is given as it is held: after ``key=``."""
+        raise NotImplementedError
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from ..answers import bare
 from ..choices import lifetime
 from ..errors import ConfigError, UnencodableKeyError
+from ..forks import tell_of_forks
 from ..keys import encode_key
 from ..options import check_tags
-from .calls import Arguments, Identities, explained, name_of, too_long
+from .calls import Arguments, Identities, defined_in, explained, is_method, name_of, too_long
 from .report import CacheInfo
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ class Plan:
         """
         if self.key is not None:
             return (self.key(*args, **keywords),)
+        if is_method and not args and self.arguments.names and self.arguments.names[0] in keywords:
+            keywords = dict(keywords)
+            args = (keywords.pop(self.arguments.names[0]),)
         if args and (is_method or isinstance(args[0], type)):
             args = (self.identities.of(args[0]), *args[1:])
         arranged = self.arguments.arrange(*args, **keywords)
@@ -181,15 +185,17 @@ class Cached:
             self.__qualname__: str
         self._plan = plan
         self._function = function
-        self._in_class = False
-        self._counting = threading.Lock()
+        self._in_class = is_method(function, plan.arguments)
         self._hits = self._misses = 0
+        self._begin_counting()
+        tell_of_forks(self, Cached._begin_counting)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._call(args, kwargs, self._in_class)
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._in_class = True
+        if defined_in(self._function) == owner.__qualname__:  # else it has got another name there, and is what it was
+            self._in_class = True
 
     def __get__(self, instance: Any, owner: Any = None, /) -> Any:
         return self if instance is None else Bound(self, instance)
@@ -331,6 +337,9 @@ class Cached:
     def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
         key = self._key(args, kwargs, is_method)
         self._plan.cache._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
+
+    def _begin_counting(self) -> None:
+        self._counting = threading.Lock()
 
     def _count(self, *, hit: bool) -> None:
         with self._counting:

@@ -103,6 +103,17 @@ class Arguments:
         return None
 
 
+def defined_in(function: Any) -> str:
+    """Return the qualified name of the class that a function is defined in; '' if it is in none."""
+    outer = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return "" if outer.endswith("<locals>") else outer
+
+
+def is_method(function: Any, arguments: Arguments) -> bool:
+    """Whether its first argument is an instance, whoever calls it: a property does not say that it is one."""
+    return bool(defined_in(function)) and arguments.names[:1] == ("self",)
+
+
 def _anything(*args: Any, **keywords: Any) -> None:
     """Has the signature of what has none."""
 

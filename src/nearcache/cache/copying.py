@@ -2,20 +2,123 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import copy
+import copyreg
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .._store import Store
+from .._store import Op, Store
+from ..clocks import NEVER_NS, monotonic_ns
+from ..coherence.derived import Derived
+from ..options import Settings, memory_options, parse
+from .answering import AnsweringCache
+from .base import K, V
+from .exchanging import IDENTITY, LOADED
 
-K = TypeVar("K")
-V = TypeVar("V")
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: A key as it is held, its value, and the nanoseconds that it has left (``None``: no end).
+Remaining: TypeAlias = tuple[K, V, int | None]
+
+#: Attributes that belong to one object and its running loads.
+_OWN: Final = frozenset(
+    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
+    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_answers", "_births", "_hub", "_idle", "_next"}
+    | {"_turns", "_crowded"}
+)
 
 
-def remaining(cache: Store[K, V]) -> list[tuple[K, V, int | None]]:
+class CopyingCache(AnsweringCache[K, V]):
+    """What :class:`MemoryCache` is made from: copying and pickling."""
+
+    settings: Settings
+    _derived: Derived
+
+    def copy(self) -> Self:
+        """Return a cache of its own with the same class, settings and attributes, and the same entries for the rest of
+        their time. What the entries are is shared, as by ``dict.copy``.
+
+        Raises:
+            ClosedError: This one is closed.
+        """
+        return copy.copy(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What object.__reduce_ex__ gives for a class of Python's own; so __getstate__ and __setstate__ may be extended.
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]  # not in the stub
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what ``copy`` and ``pickle`` take along. Subclasses may add to it.
+
+        Raises:
+            ClosedError: There is nothing to copy.
+        """
+        self._use()
+        entries = remaining(self)
+        return {
+            "options": memory_options(self.settings),
+            "entries": entries,
+            "tags": self._tags_of(key for key, _, _ in entries),
+            "attributes": {name: value for name, value in _attributes(self) if name not in _OWN},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the cache that ``__getstate__`` has described: the other half, for a new object only."""
+        self._begin(parse("memory://", **state["options"]))
+        for name, value in state["attributes"].items():
+            object.__setattr__(self, name, value)
+        self._restore(state["entries"], state["tags"])
+
+    def _restore(self, entries: Iterable[Remaining[K, V]], tags: Mapping[K, Sequence[str]] | None = None) -> None:
+        """Store pairs under the keys held (after ``key=``), each for some nanoseconds; ``None``: without an end."""
+        for held, value, left_ns in entries:
+            restore(self, held, value, left_ns, self._size_of(value), self._depend((tags or {}).get(held, ())))
+
+    def _tags_of(self, keys: Iterable[K]) -> dict[K, list[str]]:
+        """Return the tags of those keys whose entries have any; more than those, where too many are in use to tell."""
+        known = self._derived.tags()
+        found = {}
+        for key in keys:
+            terms = self.terms(key)
+            if terms is not None and (tags := known.get(terms[1][0])):
+                found[key] = [tag.decode("utf-8", "surrogatepass") for tag in tags]
+        return found
+
+    # -- for the subclasses
+
+    def _begin(self, settings: Settings) -> None:
+        raise NotImplementedError
+
+
+def remaining(cache: Store[K, V]) -> list[Remaining[K, V]]:
     """Return the valid pairs of L1, in its order, under the keys held, with nanoseconds left (``None``: no end)."""
-    found: list[tuple[K, V, int | None]] = []
+    found: list[Remaining[K, V]] = []
     for key, value in cache.snapshot():
         try:
             found.append((key, value, cache.remaining_ns(key)))
         except KeyError:  # it has gone meanwhile
             continue
     return found
+
+
+def restore(
+    cache: Store[Any, Any], held: Any, value: Any, left_ns: int | None, size: int, under: tuple[int, int] | None = None
+) -> None:
+    """Store what :func:`remaining` gave."""
+    op = Op(held, 0, wid=LOADED, write=True)
+    cache.open(op)
+    until_ns = NEVER_NS if left_ns is None else monotonic_ns() + left_ns
+    cache.finish(op, value, LOADED, until_ns, size, IDENTITY, under)
+
+
+def _attributes(cache: CopyingCache[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """What an instance holds in its dictionary and in slots of subclasses, as pickling a plain object takes it."""
+    yield from vars(cache).items()
+    for cls in type(cache).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
+            if slot not in ("__dict__", "__weakref__") and hasattr(cache, name):
+                yield name, getattr(cache, name)

@@ -44,9 +44,13 @@ class ExchangingCache(SpeakingCache[K, V]):
     _freshness: Freshness
 
     def _begin_exchanges(self) -> None:
+        self._wids = itertools.count(LOADED + 1)
+        self._free_exchanges()
+
+    def _free_exchanges(self) -> None:
+        """Nobody is making a change."""
         # Re-entrant: ``on_removal`` may be called under it, and may use the cache.
         self._changing = threading.RLock()
-        self._wids = itertools.count(LOADED + 1)
         self._turns = threading.RLock()
         self._crowded = False  # whether somebody has his turn
 
@@ -138,7 +142,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         if turns.acquire(timeout=PATIENCE_S):
             self._crowded = True
             return turns
-        # Whoever has it waits for others, or was interrupted at a bad moment, or is not here after a fork.
+        # Whoever has it waits for others, or was interrupted at a bad moment.
         self._turns = threading.RLock()
         return None
 

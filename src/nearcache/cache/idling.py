@@ -89,7 +89,8 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
             if whole_ms := state["idle"].get(name):
                 op = self._operation(name)
                 self.open(op)
-                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self._size_of(value), None)
+                under = self._depend(state["tags"].get(name, ()))
+                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self._size_of(value), under)
 
     # -- the verbs
 

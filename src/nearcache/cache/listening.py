@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from ..absence import ABSENT
 from ..codecs import thaw
 from ..errors import ConfigError
 from ..events import EntryEvent, EventCause, EventKind, EventOrigin, check_kinds
+from ..forks import tell_of_forks
 from ..options import RemovalCause
 from .subscriptions import Subscription
 
@@ -43,8 +42,8 @@ _EXCHANGING: Final = _COMING | {"replaced", "dropped"}
 #: Most events that wait for one listener, if nothing else is said.
 QUEUE: Final = 10_000
 
-_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
-_forks_watched = False
+#: Two threads that listen first at the same time make one hub.
+making = threading.Lock()
 
 
 class Hub:
@@ -58,8 +57,7 @@ class Hub:
         self._on_removal = on_removal
         self._subscriptions: tuple[Subscription, ...] = ()
         self._lock = threading.Lock()
-        _watch_forks()
-        _hubs.add(self)
+        tell_of_forks(self, Hub.after_fork)
 
     def add(
         self, function: Callable[[EntryEvent], object], kinds: frozenset[str], limit: int, path: tuple[Any, ...]
@@ -82,7 +80,8 @@ class Hub:
 
     def after_fork(self) -> None:
         """In the child: threads are gone, and locks may be held."""
-        self._lock = threading.Lock()
+        global making
+        making, self._lock = threading.Lock(), threading.Lock()
         for each in self._subscriptions:
             each.after_fork()
 
@@ -301,22 +300,3 @@ class Listened:
         self, function: Callable[[EntryEvent], object], kinds: frozenset[str], limit: int, path: tuple[Any, ...]
     ) -> Subscription:
         raise NotImplementedError
-
-
-#: Two threads that listen first at the same time make one hub.
-making = threading.Lock()
-
-
-def _watch_forks() -> None:
-    """Register once, when somebody first listens: importing has no side effects."""
-    global _forks_watched
-    if not _forks_watched:
-        _forks_watched = True
-        os.register_at_fork(after_in_child=_after_fork)
-
-
-def _after_fork() -> None:
-    global making
-    making = threading.Lock()
-    for hub in list(_hubs):
-        hub.after_fork()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import copyreg
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,11 +17,11 @@ from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
 from ..errors import ConfigError
 from ..flights import ABANDONED, Load, Loads, renewal_of, young_of
+from ..forks import tell_of_forks
 from ..freshness import Life, Ttl, freshness_of, ttl_for
-from ..options import Settings, check_tags, memory_options, parse
-from .answering import AnsweringCache
+from ..options import Settings, check_tags, parse
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
-from .copying import remaining
+from .copying import CopyingCache
 from .exchanging import IDENTITY as _IDENTITY
 from .exchanging import LOADED as _LOADED
 from .exchanging import NOTHING, deadline_ns
@@ -33,19 +31,11 @@ from .readthrough import Single, with_single
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from .aio import AsyncCache
 
 _NS_PER_MS: Final = 1_000_000
 #: Sets of tags that are told apart; beyond them, some values go along with others'.
 _DERIVED: Final = 1023
-#: Attributes that belong to one object and its running loads.
-_OWN: Final = frozenset(
-    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_wids", "_changing", "_answers", "_births", "_hub", "_idle", "_next"}
-    | {"_turns", "_crowded"}
-)
 
 
 @dataclass(slots=True)
@@ -63,7 +53,7 @@ class _Terms:
     shown: Loaded[Any] | None = None
 
 
-class MemoryCache(AnsweringCache[K, V]):
+class MemoryCache(CopyingCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 
     Args:
@@ -106,12 +96,24 @@ class MemoryCache(AnsweringCache[K, V]):
         self._derived.vouched(self, 0, NEVER_NS)
         self._tag_changes = 0
         self._freshness = freshness_of(settings)
-        self._loads = Loads()
-        self._counting = threading.Lock()
         self._load_calls = [0, 0, 0, 0]
         self._begin_exchanges()
+        self._begin_alone()
         self._closed = False
+        tell_of_forks(self, lambda cache: cache._after_fork())
+
+    def _begin_alone(self) -> None:
+        """Nobody is loading anything."""
+        self._loads = Loads()
+        self._counting = threading.Lock()
         self._renewing: set[Any] = set()
+
+    def _after_fork(self) -> None:
+        """In the child: what other threads had begun goes on in the parent only."""
+        self.reset_pending()
+        self._derived.after_fork()
+        self._free_exchanges()
+        self._begin_alone()
 
     # -- hooks of the store
 
@@ -321,6 +323,9 @@ class MemoryCache(AnsweringCache[K, V]):
     def _remove(self, key: Any) -> bool:
         return self.invalidate(key)
 
+    def _remove_held(self, name: Any) -> None:
+        """It has been removed from this store already."""
+
     def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
         self.set(key, value, **options)
 
@@ -387,50 +392,6 @@ class MemoryCache(AnsweringCache[K, V]):
         self._use()
         parse_token(token)
 
-    # -- copies
-
-    def copy(self) -> Self:
-        """Return a cache of its own with the same class, settings and attributes, and the same entries for the rest of
-        their time. What the entries are is shared, as by ``dict.copy``.
-
-        Raises:
-            ClosedError: This one is closed.
-        """
-        return copy.copy(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # What object.__reduce_ex__ gives for a class of Python's own; so __getstate__ and __setstate__ may be extended.
-        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]  # not in the stub
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what ``copy`` and ``pickle`` take along. Subclasses may add to it.
-
-        Raises:
-            ClosedError: There is nothing to copy.
-        """
-        self._use()
-        return {
-            "options": memory_options(self.settings),
-            "entries": remaining(self),
-            "attributes": {name: value for name, value in _attributes(self) if name not in _OWN},
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become the cache that ``__getstate__`` has described: the other half, for a new object only."""
-        self._begin(parse("memory://", **state["options"]))
-        for name, value in state["attributes"].items():
-            object.__setattr__(self, name, value)
-        self._restore(state["entries"])
-
-    def _restore(self, entries: Iterable[tuple[K, V, int | None]]) -> None:
-        """Store pairs under the keys held (after ``key=``), each for some nanoseconds; ``None``: without an end."""
-        now_ns = monotonic_ns()
-        for held, value, left_ns in entries:
-            op = Op(held, 0, wid=_LOADED, write=True)
-            size = self._size_of(value)
-            self.open(op)
-            self.finish(op, value, _LOADED, NEVER_NS if left_ns is None else now_ns + left_ns, size, _IDENTITY)
-
     # -- observation and life
 
     def stats(self) -> Stats:
@@ -467,18 +428,6 @@ class MemoryCache(AnsweringCache[K, V]):
     def _use(self) -> None:
         if self._closed:
             raise closed(repr(self))
-
-
-def _attributes(cache: MemoryCache[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """What an instance holds in its dictionary and in slots of subclasses, as pickling a plain object takes it."""
-    yield from vars(cache).items()
-    for cls in type(cache).__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            private = slot.startswith("__") and not slot.endswith("__")
-            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
-            if slot not in ("__dict__", "__weakref__") and hasattr(cache, name):
-                yield name, getattr(cache, name)
 
 
 def _lasting(ttl_ms: int) -> int:

@@ -183,6 +183,9 @@ class SwappingCache(Cache[K, V]):
     def _remove(self, key: Any) -> bool:
         return self._change(self._removing(key))
 
+    def _remove_held(self, name: Any) -> None:
+        self._change(self._changing.remove(self, name, name))
+
     def _removing(self, key: Any) -> Steps[bool]:
         return self._changing.remove(self, key, self._name(key))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from ..codecs import value_codec
 from ..coherence import DERIVED
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
+from ..forks import tell_no_more, tell_of_forks
 from ..l2 import Driver
 from ..loading import (
     ENDLESS_MS,
@@ -79,9 +79,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log: Final = logging.getLogger("nearcache")
 
-#: Open caches, by identity: what a fork has to tell. They hash by no value, so a WeakSet cannot hold them.
-_open: dict[int, weakref.ref[TieredCache[Any, Any]]] = {}
-
 
 class TieredCache(MovingCache[K, V]):
     """L1 in front of Redis.
@@ -129,8 +126,7 @@ class TieredCache(MovingCache[K, V]):
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
         self._exit = weakref.finalize(self, _leave, self._listener, self._servers, helpers)
-        _open[id(self)] = weakref.ref(self)
-        _watch_forks()
+        tell_of_forks(self, TieredCache._after_fork)
         try:
             self._check_shards()
         except BaseException:
@@ -426,7 +422,7 @@ def _end(
     key: int,
 ) -> None:
     """Close a cache's parts: at ``close()``, or when the cache is collected."""
-    _open.pop(key, None)
+    tell_no_more(key)
     runner.close()
     _leave(listener, servers, helpers)
     driver.close()
@@ -440,21 +436,3 @@ def _leave(listener: Listener, servers: EmbeddedServers | None, helpers: Sequenc
     if servers is not None:
         with suppress(OSError):
             servers.leave()
-
-
-_forks_watched = False
-
-
-def _watch_forks() -> None:
-    """Register once, at the first cache: importing has no side effects."""
-    global _forks_watched
-    if not _forks_watched:
-        _forks_watched = True
-        os.register_at_fork(after_in_child=_after_fork)
-
-
-def _after_fork() -> None:
-    for reference in list(_open.values()):
-        cache = reference()
-        if cache is not None:
-            cache._after_fork()

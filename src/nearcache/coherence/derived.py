@@ -147,6 +147,15 @@ class Derived:
         with self._lock:
             self._suspect(store, self._by_tag.get(tag, ()))
 
+    def tags(self) -> dict[int, list[bytes]]:
+        """Return for each derived lane that is in use the tags it depends on."""
+        found: defaultdict[int, list[bytes]] = defaultdict(list)
+        with self._lock:
+            for tag, lanes in self._by_tag.items():
+                for lane in lanes:
+                    found[lane].append(tag)
+        return dict(found)
+
     def after_fork(self) -> None:
         """In the child: the lock may have been held."""
         self._lock = threading.RLock()

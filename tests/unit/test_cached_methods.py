@@ -1,0 +1,83 @@
+"""``cache.cached`` within classes: what tells an instance, however the method is called."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import nearcache
+from nearcache import Cache
+
+cache: Cache[Any, Any] = nearcache.open("memory://")
+
+
+@dataclass(unsafe_hash=True)
+class Account:
+    """Equal to others that hold another secret."""
+
+    number: int
+    secret: int = field(compare=False, default=0)
+
+    @property
+    @cache.cached
+    def shown(self) -> int:
+        """A property, which does not say that it is one."""
+        return self.secret
+
+    @functools.cached_property
+    @cache.cached
+    def kept(self) -> int:
+        """The same."""
+        return self.secret
+
+    @cache.cached
+    def times(self, factor: int = 1) -> int:
+        """A method."""
+        return self.secret * factor
+
+
+def test_cached_property_keeps_instances_apart() -> None:
+    """Equal instances are still two."""
+    first, second = Account(1, 10), Account(1, 20)
+    assert (first.shown, second.shown, first.shown) == (10, 20, 10)
+    assert (first.kept, second.kept) == (10, 20)
+
+
+def test_cached_method_takes_its_instance_by_keyword() -> None:
+    """It is the same call."""
+    first, second = Account(1, 10), Account(1, 20)
+    before = Account.times.cache_info()
+    assert [Account.times(self=first), Account.times(factor=2, self=second)] == [10, 40]
+    assert [Account.times(first), first.times(), second.times(2), Account.times(second, factor=2)] == [10, 10, 40, 40]
+    after = Account.times.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (4, 2)
+
+
+def test_cached_property_and_keyword_hold_no_instance() -> None:
+    """A key never does."""
+    account = Account(1, 10)
+    assert (account.shown, Account.times(self=account)) == (10, 10)
+    gone = weakref.ref(account)
+    del account
+    gc.collect()
+    assert gone() is None
+
+
+def test_cached_function_with_another_name_in_a_class_stays_a_function() -> None:
+    """There it is a static function for those who call it by the class; elsewhere nothing has changed."""
+
+    @cache.cached
+    def price(product: str) -> str:
+        return product * 2
+
+    class Shop:
+        """Has a function of somebody else's."""
+
+        price_of = price
+
+    assert [price("x"), price("x"), Shop.price_of("x")] == ["xx"] * 3
+    assert price.cache_info()[:2] == (2, 1)
+    assert price.peek("x") == "xx"
