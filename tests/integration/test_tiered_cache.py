@@ -147,6 +147,17 @@ def test_pop_and_popitem_remove_everywhere(open_cache: Callable[..., Cache[Any, 
         a.popitem()
 
 
+def test_popitem_with_a_key_function_removes_what_it_returns(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """It returns the key as it is held, to which ``key=`` is not applied once more."""
+    a = open_cache(key=lambda number: f"p{number}", policy="lru")
+    b = open_cache(key=lambda number: f"p{number}")
+    a[1], a[2] = "one", "two"
+    assert (b[1], b[2]) == ("one", "two")
+    assert a.popitem() == ("p1", "one")
+    wait_until(lambda: b.peek(1) is None)
+    assert (a.get(1), b.get(1), a[2], b[2]) == (None, None, "two", "two")
+
+
 def test_setdefault_of_two_processes_stores_once(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """The second gets the first one's value."""
     a, b = open_cache(), open_cache()

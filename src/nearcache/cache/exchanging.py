@@ -123,7 +123,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         new = make(old, 0 if old is MISSING else version)
         if new is SKIP:
             return old, new, version
-        size = 0 if new is GONE else self._size_of(new)
+        size = 0 if new is GONE else self._fitting_size_of(new)
         with self._changing:
             op = Op(name, 0, wid=next(self._wids), write=True)
             self.open(op)
@@ -187,6 +187,11 @@ class ExchangingCache(SpeakingCache[K, V]):
         """Another value comes in the place of one that has grown old."""
 
     def _size_of(self, value: V) -> int:
+        """The size that a value counts with. Raises TypeError or ValueError if that is none."""
+        raise NotImplementedError
+
+    def _fitting_size_of(self, value: V) -> int:
+        """The same for a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""
         raise NotImplementedError
 
     def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:

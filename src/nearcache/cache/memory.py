@@ -15,7 +15,7 @@ from ..choices import Idle
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..coherence.token import pack_token, parse_token
-from ..errors import ConfigError
+from ..errors import ConfigError, ValueTooLargeError
 from ..flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ..forks import tell_of_forks
 from ..freshness import Life, Ttl, freshness_of, ttl_for
@@ -278,7 +278,7 @@ class MemoryCache(CopyingCache[K, V]):
     def _put(self, key: K, value: V, ttl: Lifetime, tags: Sequence[str]) -> None:
         life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
-        size = self._size_of(value)
+        size = self._fitting_size_of(value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
         with self._telling(None, existed=existed):
             self.drop(key)  # before: it would overtake the operation
@@ -295,7 +295,20 @@ class MemoryCache(CopyingCache[K, V]):
         return _lasting(chosen)
 
     def _size_of(self, value: V) -> int:
-        return 0 if self.settings.getsizeof is None else self.settings.getsizeof(value)
+        if self.settings.getsizeof is None:
+            return 0
+        size = self.settings.getsizeof(value)
+        if not isinstance(size, int):
+            raise TypeError(f"getsizeof gave {size!r}: a size must be an int")
+        if not 0 <= size < 2**63:
+            raise ValueError(f"getsizeof gave {size}: a size must be 0 or more, below 2**63")
+        return size
+
+    def _fitting_size_of(self, value: V) -> int:
+        size, most = self._size_of(value), self.settings.maxbytes
+        if most is not None and size > most:
+            raise ValueTooLargeError(size, most, "maxbytes")
+        return size
 
     def _count_load(self, which: int) -> None:
         with self._counting:
@@ -344,8 +357,11 @@ class MemoryCache(CopyingCache[K, V]):
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
-        """Store many values."""
-        for key, value in dict(_pairs(values)).items():
+        """Store many values, or, if one of them is refused, none."""
+        wanted = dict(_pairs(values))
+        for value in wanted.values() if self.settings.getsizeof is not None else ():
+            self._fitting_size_of(value)
+        for key, value in wanted.items():
             self.set(key, value, ttl=ttl, tags=tags)
 
     def delete_many(self, keys: Iterable[K]) -> None:
