@@ -62,8 +62,17 @@ async def call_loader(loader: Callable[[Any], Any], key: Any) -> Any:
     """Return a loader's value. A coroutine function runs in this task; any other callable in a worker thread."""
     if is_coroutine_loader(loader):
         return await loader(key)
-    value = await asyncio.to_thread(loader, key)
+    value = await asyncio.to_thread(carried, loader, key)
     return await value if inspect.isawaitable(value) else value
+
+
+def carried(call: Callable[..., Any], *args: Any) -> Any:
+    """Call it. No future carries a StopIteration, so who awaits one would wait for ever: it becomes what the interpreter
+    makes of one that leaves a coroutine."""
+    try:
+        return call(*args)
+    except StopIteration as error:
+        raise RuntimeError(f"{call!r} raised StopIteration") from error
 
 
 class LoadTasks:

@@ -241,6 +241,23 @@ def test_loader_that_raises_reaches_every_task(error: Exception) -> None:
     assert reported == []
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_loader_that_raises_stop_iteration_ends_its_load(many: bool) -> None:
+    """No future can carry that one, and who waits must not wait for ever."""
+
+    def stop(_key: Any) -> Any:
+        raise StopIteration
+
+    async def main() -> None:
+        cache: Cache[str, int] = nearcache.open("memory://")
+        asked = cache.aio.get_or_load_many(["k"], stop) if many else cache.aio.get_or_load("k", stop)
+        with pytest.raises(RuntimeError, match="stop.* raised StopIteration"):
+            await asyncio.wait_for(asked, TIMEOUT)
+        assert await cache.aio.get_or_load("k", lambda _key: 1) == 1
+
+    asyncio.run(main())
+
+
 def test_loader_that_is_cancelled_itself_raises_it_where_it_was_asked_for() -> None:
     """And the others load for themselves."""
 

@@ -232,3 +232,21 @@ def test_coroutine_keeps_its_context(cache: Cache[Any, Any]) -> None:
         assert await f() == "mine"
 
     run(main)
+
+
+def test_cached_coroutine_function_whose_unless_raises_stop_iteration_ends() -> None:
+    """No future can carry that one, and who waits must not wait for ever."""
+    cache: Cache[Any, Any] = nearcache.open("memory://")
+
+    def stop(_value: Any) -> bool:
+        raise StopIteration
+
+    @cache.cached(unless=stop)
+    async def answer() -> int:
+        return 42
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="raised StopIteration"):
+            await asyncio.wait_for(answer(), 20.0)
+
+    asyncio.run(main())

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
 from ..answers import bare
+from ..awaiting import carried
 from ..errors import LoadCycleError
 from .cached import ABSENT, Cached, Plan
 
@@ -38,7 +39,7 @@ class Apart:
 
         def work() -> None:
             try:
-                value = context.run(call)
+                value = context.run(carried, call)
             except concurrent.futures.CancelledError:
                 _tell(loop, outcome, outcome.cancel)
             except BaseException as error:  # noqa: BLE001  it is raised where the outcome is awaited
