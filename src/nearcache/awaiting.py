@@ -67,8 +67,10 @@ async def call_loader(loader: Callable[[Any], Any], key: Any) -> Any:
 
 
 def carried(call: Callable[..., Any], *args: Any) -> Any:
-    """Call it. No future carries a StopIteration, so who awaits one would wait for ever: it becomes what the interpreter
-    makes of one that leaves a coroutine."""
+    """Call it, and make of a StopIteration what the interpreter makes of one that leaves a coroutine.
+
+    No future carries one: who awaits it would wait for ever.
+    """
     try:
         return call(*args)
     except StopIteration as error:

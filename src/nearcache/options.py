@@ -227,6 +227,11 @@ def check_tags(value: Any) -> tuple[str, ...]:
     raise ConfigError("tags", value, f"give at most {MOST_TAGS} texts, as in tags=('catalogue',)")
 
 
+def tags_told(tags: Any, key: Any, value: Any) -> tuple[str, ...]:
+    """Return what a function given as ``tags`` says of a value; nothing if it is none. Raises as :func:`check_tags`."""
+    return check_tags(tags(key, value)) if callable(tags) else ()
+
+
 def _tags(_option: str, value: Any) -> Any:
     return value if callable(value) else check_tags(value)
 

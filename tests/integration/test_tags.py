@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache import Cache, wire
+from nearcache import Cache, ConfigError, wire
 from nearcache._store import Op
 from nearcache.clocks import NEVER_NS
 from nearcache.loading import tags_named
@@ -170,6 +170,14 @@ def test_tags_of_a_function_are_known_from_the_second_load_on(open_cache: Callab
     assert cache.peek("a") is None
     assert cache["a"] == {"colour": "red"}
     assert calls == ["a", "a", "b", "a"]
+
+
+def test_function_for_tags_that_gives_a_text_is_refused(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """It is a sequence of letters, and by the tag that was meant nothing would ever be removed."""
+    cache = open_cache(tags=lambda _key, _value: "shirts")
+    with pytest.raises(ConfigError, match="tags='shirts'"):
+        cache.get_or_load("a", str.upper)
+    assert cache.get("a") is None
 
 
 def test_suspect_with_tags_is_found_good_by_its_header(

@@ -249,9 +249,9 @@ def test_loader_that_raises_stop_iteration_ends_its_load(many: bool) -> None:
         raise StopIteration
 
     async def main() -> None:
-        cache: Cache[str, int] = nearcache.open("memory://")
+        cache = nearcache.open("memory://")
         asked = cache.aio.get_or_load_many(["k"], stop) if many else cache.aio.get_or_load("k", stop)
-        with pytest.raises(RuntimeError, match="stop.* raised StopIteration"):
+        with pytest.raises(RuntimeError, match=r"stop.* raised StopIteration"):
             await asyncio.wait_for(asked, TIMEOUT)
         assert await cache.aio.get_or_load("k", lambda _key: 1) == 1
 

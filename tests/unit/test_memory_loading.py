@@ -6,6 +6,7 @@ import asyncio
 import copy
 import itertools
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -365,3 +366,14 @@ def test_bulk_load_interrupted_anywhere_keeps_nobody_waiting() -> None:
         assert cache.get_or_load_many("abc", doubled).keys() == set("abc")
         if not was_interrupted:
             return
+
+
+@pytest.mark.parametrize("told", ["shirts", None, 7, ["a", 1]], ids=repr)
+@pytest.mark.parametrize("where", ["option", "call"])
+def test_function_for_tags_that_gives_none_is_refused(where: str, told: Any) -> None:
+    """A text is a sequence of letters, and by the tag that was meant nothing would ever be removed."""
+    tags = {"tags": lambda _key, _value: told}
+    cache = opened(**(tags if where == "option" else {}))
+    with pytest.raises(ConfigError, match=f"tags={re.escape(repr(told))}.*texts"):
+        cache.get_or_load("k", str.upper, **({} if where == "option" else tags))
+    assert "k" not in cache

@@ -19,7 +19,7 @@ from ..errors import ConfigError, ValueTooLargeError
 from ..flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ..forks import tell_of_forks
 from ..freshness import Life, Ttl, freshness_of, ttl_for
-from ..options import Settings, check_tags, parse
+from ..options import Settings, check_tags, parse, tags_told
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
 from .copying import CopyingCache
 from .exchanging import IDENTITY as _IDENTITY
@@ -241,7 +241,7 @@ class MemoryCache(CopyingCache[K, V]):
         value = loaded.value
         cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
         under, labels = terms.under, terms.labels
-        told = (*(labels(terms.key, value) if callable(labels) else ()), *loaded.tags)
+        told = (*tags_told(labels, terms.key, value), *loaded.tags)
         if told:
             under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
         size = self._size_of(value)

@@ -14,7 +14,7 @@ from ..codecs import NO_VALUE, Encoded
 from ..errors import DecodeError, ShardError, UnencodableValueError, ValueTooLargeError
 from ..freshness import ENDLESS_MS, Life, Ttl, checked_ttl, ttl_for
 from ..l2 import Command, stage
-from ..options import check_tags
+from ..options import check_tags, tags_told
 from .absences import note
 from .aging import Times, judge
 from .steps import Steps
@@ -109,7 +109,7 @@ def outcome_of(
     value, ttl = loaded.value, asked.ttl_ms if loaded.ttl is UNSET else checked_ttl(loaded.ttl, ENDLESS_MS)
     content = tier.codec.encode(value)
     life = tier.freshness.life(ttl_for(ttl, asked.key, value))
-    told = (*(asked.tags(asked.key, value) if callable(asked.tags) else ()), *loaded.tags)
+    told = (*tags_told(asked.tags, asked.key, value), *loaded.tags)
     if told:
         under, stated = yield from _tell(tier, store, lane, captured, check_tags(told))
     return Outcome(value, content, stated, under, life, cost_ms, loaded.validator)
