@@ -42,6 +42,11 @@ from nearcache._lookup cimport hold, release, release_or_null, unlikely
 
 
 cdef extern from "Python.h":
+    PyObject *call_objects "PyObject_CallFunctionObjArgs"(PyObject *callable, ...) noexcept
+    void report_unraisable "PyErr_WriteUnraisable"(PyObject *where) noexcept
+
+
+cdef extern from "Python.h":
     ctypedef int (*visit_t "visitproc")(PyObject *obj, void *arg) noexcept
 
 
@@ -74,9 +79,16 @@ cdef inline str cause_name(cause_t cause):
 
 
 cdef inline void tell(PyObject *listener, PyObject *key, PyObject *value, cause_t cause) noexcept:
-    """Call the listener. What it raises concerns nobody here, so it is reported as an error in a ``__del__`` is:
-    that is what ``noexcept`` does."""
-    (<object>listener)(<object>key, <object>value, cause_name(cause))
+    """Call the listener. What it raises concerns nobody here, so it is reported as an error in a ``__del__`` is.
+
+    That is not left to ``noexcept``, which prints it besides; and to print a SystemExit is to end the process.
+    """
+    cdef str name = cause_name(cause)
+    cdef PyObject *answer = call_objects(listener, key, value, <PyObject *>name, NULL)
+    if unlikely(answer == NULL):
+        report_unraisable(listener)
+    else:
+        release(answer)
 
 
 cdef inline void bury(core_t *core, graveyard_t *yard) noexcept:
@@ -85,7 +97,7 @@ cdef inline void bury(core_t *core, graveyard_t *yard) noexcept:
     cdef grave_t *grave
     for i in range(yard.count):
         grave = &yard.graves[i]
-        if unlikely(core.listener != NULL):
+        if unlikely(core.listener != NULL and grave.key != NULL):
             tell(core.listener, grave.key, grave.value, grave.cause)
         release_or_null(grave.value)
         release_or_null(grave.key)

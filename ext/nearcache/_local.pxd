@@ -194,7 +194,10 @@ cdef inline int find_to_change(core_t *core, PyObject *key, int64_t hash, uint32
 cdef inline void hold_stored(
     core_t *core, int status, PyObject *key, PyObject *value, graveyard_t *yard
 ) noexcept:
-    """Count the references that ``core_store`` took over. A listener hears of a replaced value under this key."""
+    """Count the references that ``core_store`` took over. A listener hears of a replaced value under this key.
+
+    One that was stored over itself has not gone, and nobody hears of it.
+    """
     cdef size_t i
     if status == STORED_NEW:
         hold(key)
@@ -203,7 +206,7 @@ cdef inline void hold_stored(
         hold(value)
         if unlikely(core.listener != NULL):
             for i in range(yard.count):
-                if yard.graves[i].key == NULL:
+                if yard.graves[i].key == NULL and yard.graves[i].value != value:
                     yard.graves[i].key = key
                     hold(key)
 

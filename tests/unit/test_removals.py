@@ -23,6 +23,13 @@ def told_cache(**options: Any) -> tuple[MemoryCache[Any, Any], Told]:
     return MemoryCache(on_removal=lambda *removal: told.append(removal), **options), told
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "aging": {"ttl": 60, "soft_ttl": 30},
+    "idle": {"ttl": nearcache.Idle(60)},
+    "function": {"ttl": lambda _key, _value: 5},
+}
+
 # -- on_removal ----------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +153,43 @@ def test_removal_listener_that_raises_does_not_undo_the_change(monkeypatch: pyte
     assert cache.invalidate("k")
     assert [type(each.exc_value) for each in raised] == [ZeroDivisionError]
     assert "k" not in cache
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ValueError("no")], ids=repr)
+def test_removal_listener_that_raises_goes_to_the_hook_alone(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is not printed besides; and a SystemExit, which ends the process where it is printed, does not end it."""
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_value))
+
+    def note(*_removal: Any) -> None:
+        raise error
+
+    cache: MemoryCache[str, int] = MemoryCache(on_removal=note)
+    cache["k"] = 1
+    cache["k"] = 2
+    assert cache["k"] == 2
+    assert reported == [error]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_removal_is_not_told_of_a_value_that_stays(options: dict[str, Any]) -> None:
+    """Who closes what has been replaced would close what is in use."""
+    told: Told = []
+    cache = nearcache.open("memory://", on_removal=lambda *removal: told.append(removal), **options)
+    value = ["in use"]
+    cache["k"] = value
+    cache.gets("k")
+    cache.touch("k", ttl=50)
+    assert cache.get_and_touch("k", ttl=50) is value
+    cache["k"] = value
+    cache.set("k", value, tags=["t"])
+    assert cache.cas("k", value, cache.gets("k")[1])
+    assert told == []
+    cache.set("k", 2, tags=["t"])
+    assert told == [("k", value, "replaced")]
 
 
 def test_removal_of_a_loaded_value_is_told_as_any_other() -> None:

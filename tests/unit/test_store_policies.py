@@ -108,7 +108,7 @@ def test_counting_under_either_policy_is_the_same(policy: str) -> None:
         if request(store, key):
             hits += 1
             if rng.random() < 0.1:
-                store[key] = key
+                store[key] = [key]  # another object each time: what is stored over itself has not gone
                 stored += 1
                 replaced += 1
         else:

@@ -280,8 +280,6 @@ class MemoryCache(CopyingCache[K, V]):
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._fitting_size_of(value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
-        with self._telling(None, existed=existed):
-            self.drop(key)  # before: it would overtake the operation
         self.open(op)
         with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
             self._keep(op, value, life, 0, size, self._depend(tags))
