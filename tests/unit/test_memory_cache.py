@@ -10,6 +10,7 @@ import pytest
 
 import nearcache
 from nearcache import MemoryCache
+from support.threads import together
 
 TIMEOUT = 20.0
 
@@ -210,3 +211,31 @@ def test_memory_cache_popitem_removes_what_it_returns_whatever_key_does(options:
     assert cache.popitem() == (2, "a")
     assert list(cache.items()) == [(3, "b"), (4, "c")]
     assert (cache.get(1), cache.get(2), cache.get(3)) == (None, "b", "c")
+
+
+class _Together(MemoryCache[str, Any]):
+    """Two threads look before either of them changes anything."""
+
+    barrier = threading.Barrier(2)
+
+    def get(self, key: str, default: Any = None, *, max_age: float | None = None) -> Any:
+        found = super().get(key, default, max_age=max_age)
+        self.barrier.wait(TIMEOUT)
+        return found
+
+
+def test_memory_cache_setdefault_of_two_threads_is_one_value() -> None:
+    """As in a dict: the second gets what the first has stored."""
+    cache = _Together()
+    given: list[Any] = []
+    together(lambda _number: given.append(cache.setdefault("k", object())), 2)
+    assert given[0] is given[1] is cache["k"]
+
+
+def test_memory_cache_pop_of_two_threads_gives_the_value_to_one() -> None:
+    """As in a dict: to the other one there is none."""
+    cache = _Together()
+    cache["k"] = 1
+    given: list[Any] = []
+    together(lambda _number: given.append(cache.pop("k", 0)), 2)
+    assert sorted(given) == [0, 1]

@@ -130,8 +130,8 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
         """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
         value = self.get(key, DEFAULT)
-        if value is not DEFAULT:
-            self._remove(key)
+        if value is not DEFAULT and not self._remove(key):
+            value = DEFAULT  # somebody else was quicker, and has it
         return value, None
 
     def popitem(self) -> tuple[K, V]:

@@ -343,10 +343,7 @@ class MemoryCache(CopyingCache[K, V]):
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
         found = self.get(key, NOTHING)
-        if found is not NOTHING:
-            return cast("V", found)
-        self[key] = cast("V", default)
-        return default
+        return cast("V | None", self._defaulted(key, default, ()) if found is NOTHING else found)
 
     def set_many(
         self,
