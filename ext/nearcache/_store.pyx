@@ -648,6 +648,13 @@ cdef class Store:
         self.teller = listener
         redirect(&self.cores, <PyObject *>listener, stored)
 
+    def refuse(self, keyfunc not None):
+        """Use this as ``keyfunc`` from now on: it raises why nothing is served or kept under any key any more.
+
+        The caller keeps the one before, which another thread may be calling.
+        """
+        self.keyfunc = keyfunc
+
     def tend(self):
         """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import MemoryCache
+from nearcache import Cache, MemoryCache
 from support.threads import together
 
 TIMEOUT = 20.0
@@ -183,6 +184,40 @@ def test_memory_cache_closed_holds_nothing_and_says_so() -> None:
         cache["k"]
     with pytest.raises(nearcache.ClosedError):
         cache.set("k", 1)
+
+
+USES: dict[str, Callable[[Cache[Any, Any]], object]] = {
+    "[]": lambda cache: cache["k"],
+    "[] =": lambda cache: cache.__setitem__("k", 1),
+    "del": lambda cache: cache.__delitem__("k"),
+    "in": lambda cache: "k" in cache,
+    "get": lambda cache: cache.get("k", 0),
+    "peek": lambda cache: cache.peek("k"),
+    "set": lambda cache: cache.set("k", 1),
+    "setdefault": lambda cache: cache.setdefault("k", 1),
+    "update": lambda cache: cache.update(k=1),
+    "pop": lambda cache: cache.pop("k", 0),
+    "get_or_load": lambda cache: cache.get_or_load("k", str.upper),
+    "get_many": lambda cache: cache.get_many(["k"]),
+    "delete_many": lambda cache: cache.delete_many(["k"]),
+    "invalidate": lambda cache: cache.invalidate("k"),
+    "incr": lambda cache: cache.incr("k"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 60, "soft_ttl": 30}, {"key": str}], ids=["plain", "aging", "key"])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_memory_cache_closed_says_so_however_it_is_used(
+    use: Callable[[Cache[Any, Any]], object], options: dict[str, Any]
+) -> None:
+    """What is compiled knows it, too: nothing is kept that nobody would ever let go of."""
+    cache = nearcache.open("memory://", **options)
+    cache["k"] = 1
+    cache.close()
+    with pytest.raises(nearcache.ClosedError, match="open a new one"):
+        use(cache)
+    assert len(cache) == 0
 
 
 def test_memory_cache_has_nothing_to_test_and_is_well() -> None:

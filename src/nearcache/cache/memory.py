@@ -426,6 +426,12 @@ class MemoryCache(CopyingCache[K, V]):
     def close(self) -> None:
         """Let go of everything held. Idempotent."""
         self._closed = True
+        name = repr(self)
+
+        def refuse(_key: Any) -> Any:
+            raise closed(name)
+
+        self.refuse(refuse)  # no look at ``_closed`` lies on the way of a hit, nor of an assignment
         if self._hub is not None:
             self._hub.close()
         self.drop_all()
