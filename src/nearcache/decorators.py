@@ -92,8 +92,8 @@ def _remember(
         raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
     if inspect.iscoroutinefunction(function):
         raise TypeError(
-            f"cannot decorate {function.__qualname__}: a coroutine can be awaited once only; use cache.cached, which "
-            "keeps what it returns"
+            f"cannot decorate {getattr(function, '__qualname__', function)}: a coroutine can be awaited once only; use "
+            "cache.cached, which keeps what it returns"
         )
     memo: Any = Memo(function, maxsize, typed, ttl_ns, timer, _CacheInfo)
     limit = maxsize if shown is ... else shown
@@ -117,4 +117,6 @@ def _checked_ttl(ttl: float | None) -> int:
         raise TypeError(f"ttl={ttl!r}: give seconds, or None for no end")
     if not ttl >= 0:
         raise ValueError(f"ttl={ttl!r}: give seconds, 0 or more, or None for no end")
-    return 0 if ttl > _LONGEST_TTL_S else round(ttl * 1e9)
+    if ttl > _LONGEST_TTL_S:
+        return 0
+    return max(1, round(ttl * 1e9))  # 0 would be without an end; and what is not to be kept at all has no room

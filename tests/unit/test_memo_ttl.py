@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def test_ttl_cache_zero_or_none_is_never_or_for_ever() -> None:
     assert calls == [1, 1, 2]
 
 
+def test_ttl_cache_time_too_short_to_count_still_ends() -> None:
+    """Less than half a nanosecond is not without an end."""
+    clock, calls = Clock(), []
+
+    @nearcache.ttl_cache(ttl=1e-10, timer=clock)
+    def f(x: str) -> int:
+        calls.append(x)
+        return len(calls)
+
+    assert f("a") == 1
+    clock.now += 0.001
+    assert f("a") == 2
+
+
 def test_ttl_cache_bare_and_typed_are_as_expected() -> None:
     """Without parentheses the defaults hold."""
     assert nearcache.ttl_cache(lambda x: x).cache_parameters() == {"maxsize": 128, "typed": False}
@@ -120,6 +135,16 @@ def test_memo_of_a_coroutine_function_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"use cache\.cached"):
         nearcache.lru_cache(f)
+
+
+def test_memo_of_a_partial_coroutine_function_is_refused() -> None:
+    """It has no name of its own, but can be told all the same."""
+
+    async def f(x: int) -> int:
+        return x
+
+    with pytest.raises(TypeError, match=r"cannot decorate functools\.partial.*use cache\.cached"):
+        nearcache.lru_cache(functools.partial(f, 1))
 
 
 def test_memo_alone_needs_neither_redis_nor_threads() -> None:

@@ -21,6 +21,7 @@ from ..answers import bare
 from ..choices import lifetime
 from ..errors import ConfigError, UnencodableKeyError
 from ..forks import tell_of_forks
+from ..freshness import Freshness, freshness_of
 from ..keys import encode_key
 from ..options import check_tags
 from .calls import Arguments, Identities, defined_in, explained, is_method, name_of, too_long
@@ -49,13 +50,15 @@ class _Raised(NamedTuple):
     error: KeyError
 
 
-def _no_absence(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function's KeyError is its own, and no word about the key: it goes past the loading."""
+def _no_absence(function: Callable[[Any], Any], known: Freshness) -> Callable[[Any], Any]:
+    """A function's KeyError is its own, and no word about the key: it goes past a loading that would take it for one."""
 
     def call(key: Any) -> Any:
         try:
             return function(key)
         except KeyError as error:
+            if not known.means_absence(error):
+                raise
             raise Unkept(_Raised(error)) from None
 
     return call
@@ -87,6 +90,7 @@ class Plan:
         self.name = name_of(function, self.version, is_shared=self.is_shared)
         self.arguments = Arguments(function, self.name)
         self.identities = Identities(self.name, is_shared=self.is_shared)
+        self._known = freshness_of(cache.settings)
         self._generation = 0
 
     def generation(self) -> Any:
@@ -152,7 +156,7 @@ class Plan:
 
     def load(self, key: tuple[Any, ...], loader: Callable[[Any], Any]) -> Any:
         """Read through the cache. What ``unless`` turns away is returned, and not kept."""
-        calling = loader if self.cache.settings.negative_ttl is None else _no_absence(loader)
+        calling = loader if self.cache.settings.negative_ttl is None else _no_absence(loader, self._known)
         try:
             return self.cache.get_or_load(key, calling, tags=self.tags, **self.ttl)
         except Unkept as unkept:
