@@ -16,8 +16,8 @@ def tell_of_forks(one: Any, call: Callable[[Any], object]) -> None:
     """Have it called with this object in every child, as long as the object lives."""
     global _watched
     of = id(one)
-    # As a default, because at interpreter exit the module may have lost its names.
-    _told[of] = (weakref.ref(one, lambda _gone, told=_told: told.pop(of, None)), call)  # type: ignore[misc]
+    forget = _told.pop  # at interpreter exit the module may have lost its names
+    _told[of] = (weakref.ref(one, lambda _gone: forget(of, None)), call)
     if not _watched:  # at the first: importing has no side effects
         _watched = True
         os.register_at_fork(after_in_child=_after_fork)

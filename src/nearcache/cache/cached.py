@@ -51,7 +51,7 @@ class _Raised(NamedTuple):
 
 
 def _no_absence(function: Callable[[Any], Any], known: Freshness) -> Callable[[Any], Any]:
-    """A function's KeyError is its own, and no word about the key: it goes past loading, which would take it for one."""
+    """A function's KeyError is its own, and no word about the key: it goes past what would take it for one."""
 
     def call(key: Any) -> Any:
         try:
