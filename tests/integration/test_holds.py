@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -218,6 +219,69 @@ def test_hold_that_cannot_begin_does_not_enter_the_block(
         assert caught.value.stored
         assert caught.value.failed or caught.value.unknown
         second.start()
+
+
+@pytest.mark.parametrize("kind", ["thread", "task"])
+def test_hold_that_a_stopped_server_begins_too_late_is_let_go_of(redis_server: RedisServer, kind: str) -> None:
+    """The block was not entered, so nobody needs it: it ends when the server is back, and not by its time."""
+    with nearcache.open(redis_server.url, timeout=0.3, max_staleness=0.6) as cache:
+
+        async def enter() -> None:
+            await cache.aio.set("k", 1)  # the loop has a connection from now on
+            redis_server.pause()
+            await cache.aio.hold(["k"], 60).__aenter__()
+
+        cache["k"] = 1
+        with pytest.raises(nearcache.BulkError) as caught:
+            if kind == "task":
+                asyncio.run(enter())
+            else:
+                redis_server.pause()
+                cache.hold(["k"], 60).__enter__()
+        assert set(caught.value.unknown) == {"k"}
+        assert cache.stats().coherence.owed == 1
+        redis_server.resume()
+        wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed, what="the debt is paid")
+        assert not exists(redis_server, "k", "l")
+        assert cache.get_or_load("k", lambda _key: 2) == 2
+        assert exists(redis_server, "k")
+
+
+def test_hold_that_is_let_go_of_late_leaves_that_of_another_alone(redis_server: RedisServer) -> None:
+    """Who was luckier with the same key holds it as long as he needs it."""
+    url = redis_server.url
+    with nearcache.open(url, timeout=0.3, max_staleness=0.6) as cache, nearcache.open(url, timeout=5.0) as other:
+        with other.hold(["k"], 60):
+            redis_server.pause()
+            with pytest.raises(nearcache.BulkError):
+                cache.hold(["k"], 60).__enter__()
+            redis_server.resume()
+            wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed, what="the debt is paid")
+            assert exists(redis_server, "k", "l")
+        assert cache.selftest().ok
+
+
+def test_hold_whose_end_fails_is_ended_when_the_shard_is_back(redis_server: RedisServer) -> None:
+    """And lingers from then on, if it was to."""
+    with nearcache.open(redis_server.url, timeout=0.3, max_staleness=0.6) as cache:
+        for linger in (0.0, 60.0):
+            cache["k"] = 1
+            with pytest.raises(nearcache.BulkError), cache.hold(["k"], 600, linger=linger):
+                redis_server.save()
+                redis_server.kill()
+            assert cache.stats().coherence.owed == 1
+            redis_server.start()
+            wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed, what="the debt is paid")
+            left_ms = redis_server.cli("PTTL", "nc:{default:0}:l:sk")
+            assert left_ms == -2 if not linger else 0 < left_ms <= 60_000
+
+
+def test_hold_of_one_text_is_refused_with_the_remedy(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """It would hold its characters."""
+    cache = open_cache()
+    for hold in (cache.hold, cache.aio.hold):
+        with pytest.raises(TypeError, match=r"hold\('sku:1'\): give a list of keys, as in hold\(\['sku:1'\]\)"):
+            hold("sku:1")
 
 
 def test_hold_of_a_cache_that_queues_goes_on_in_an_outage_and_is_made_up_for(

@@ -302,6 +302,25 @@ def test_shard_that_goes_down_meanwhile_is_no_error(
     assert cache.stats().coherence.owed == 1
 
 
+def test_hold_of_a_write_whose_shard_goes_down_is_ended_when_it_is_back(
+    cache: Cache[Any, Any], database: Database, redis_server: RedisServer
+) -> None:
+    """The writer is back, so nobody needs it any more."""
+
+    def lose() -> None:
+        redis_server.save()
+        redis_server.kill()
+
+    for change in (lambda: cache.set("k", "new"), lambda: cache.delete_many(["k"])):
+        database.after_commit = lose
+        change()
+        database.after_commit = lambda: None
+        redis_server.start()
+        with redis_server.client() as client:
+            wait_until(lambda: cache.health().ok and not cache.stats().coherence.owed)
+            assert not client.exists("nc:{default:0}:l:sk")
+
+
 def test_aio_takes_coroutine_functions_and_threads_refuse_them(open_cache: Opener) -> None:
     """The same steps; a thread could not await."""
     rows: dict[Any, Any] = {}

@@ -284,8 +284,9 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         Raises:
             ValueError: ``seconds`` or ``linger`` is out of range.
             ShardUnavailableError, BulkError: At the beginning: do not commit. At the end: the invalidation is not
-                known to be done; it is owed. With ``on_error="queue"`` neither is raised: the block is entered, keys
-                of a shard that is away are not on hold, and both invalidations are owed.
+                known to be done; it is owed, with the end of the hold. With ``on_error="queue"`` neither is raised: the
+                block is entered, keys of a shard that is away are not on hold, and both invalidations are owed.
+            TypeError: ``keys`` is one text or bytes.
         Cost: two round trips per shard.
         """
         raise NotImplementedError

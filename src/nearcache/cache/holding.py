@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,17 @@ from ..errors import CacheError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+def keys_to_hold(keys: Iterable[Any]) -> list[Any]:
+    """Return the keys of a hold as a list.
+
+    Raises:
+        TypeError: It is one text or bytes, whose characters nobody means.
+    """
+    if isinstance(keys, (str, bytes, bytearray)):
+        raise TypeError(f"hold({keys!r:.80}): give a list of keys, as in hold([{keys!r:.80}])")
+    return list(keys)
 
 
 def hold_to_ms(seconds: float) -> int:
@@ -42,16 +53,27 @@ class Hold:
     Args:
         begin: Invalidates the keys and holds them, under the token that it is given.
         end: Invalidates them again and ends what is held under the token.
+        let_go: Ends what is held of a hold that could not be begun; None: as ``end``.
+        owe: Has that done later; asks no server.
 
-    ``with`` begins and ends it. If ``begin`` fails, the block is not entered; if ``end`` fails, the hold ends by its
-    time, and the invalidation is owed. One that is entered again begins anew, its time too, and ends when the last
-    block is left. A forked child that leaves a block which its parent has entered invalidates the keys, and leaves the
-    hold to the parent.
+    ``with`` begins and ends it. If ``begin`` fails, the block is not entered, and what may be held all the same is let
+    go of, now or as soon as its shard answers; if ``end`` fails, hold and invalidation are owed likewise. One that is
+    entered again begins anew, its time too, and ends when the last block is left. A forked child that leaves a block
+    which its parent has entered invalidates the keys, and leaves the hold to the parent.
     """
 
-    def __init__(self, begin: Callable[[bytes], Any], end: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self,
+        begin: Callable[[bytes], Any],
+        end: Callable[[bytes], Any],
+        *,
+        let_go: Callable[[bytes], Any] | None = None,
+        owe: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._begin = begin
         self._end = end
+        self._let_go = end if let_go is None else let_go
+        self._owe = owe
         self._depth = Depth()
 
     def __enter__(self) -> Hold:
@@ -59,9 +81,12 @@ class Hold:
         try:
             self._begin(token)
         except BaseException as failure:
-            if self._depth.leave() and isinstance(failure, CacheError):
-                with suppress(CacheError):  # what is held by now would be held to the end of its time
-                    self._end(token)
+            if self._depth.leave():
+                if isinstance(failure, CacheError):
+                    with suppress(CacheError):  # what is held by now would be held to the end of its time
+                        self._let_go(token)
+                elif self._owe is not None:  # an interrupt is to wait for no server
+                    self._owe(token)
             raise
         return self
 

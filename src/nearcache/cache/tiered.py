@@ -29,7 +29,6 @@ from ..loading import (
     catch_up,
     clear,
     contains,
-    invalidate_many,
     invalidate_tag,
     load,
     look,
@@ -42,7 +41,8 @@ from ..rings import shards_of
 from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
 from .behind import check_servers
 from .copying import remaining
-from .holding import Hold, hold_to_ms, linger_to_ms
+from .holding import Hold
+from .holds import Holding
 from .membership import Membership
 from .memory import MemoryCache
 from .moving import MovingCache
@@ -251,11 +251,12 @@ class TieredCache(MovingCache[K, V]):
 
     def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
-        names = [self._name(key) for key in keys]
-        hold_ms, linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
+        held = Holding(self, keys, seconds, linger)
         return Hold(
-            lambda token: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % hold_ms, token))),
-            lambda token: self._run(invalidate_many(self._tier, self, names, hold=(b"%d" % linger_ms, token))),
+            lambda token: self._run(held.begin(token)),
+            lambda token: self._run(held.end(token)),
+            let_go=lambda token: self._run(held.let_go(token)),
+            owe=held.owe,
         )
 
     def token(self) -> str:

@@ -2,7 +2,7 @@
 
 from .ahead import NOWHERE, OrderedHorizon
 from .derived import DERIVED, Derived, Horizon
-from .journal import KEEP_NS, Debt, Journal
+from .journal import KEEP_NS, Debt, HoldEnd, Journal
 from .lane import (
     CHAINED,
     Action,
@@ -38,6 +38,7 @@ __all__ = [
     "Detach",
     "Forked",
     "Histogram",
+    "HoldEnd",
     "Horizon",
     "Journal",
     "Lane",

@@ -9,8 +9,12 @@ The same goes for a change whose answer never came. It may have happened or not,
 invalidation, until one is acknowledged. Meanwhile this process takes nothing from L2 for them: whatever is there may be
 what it meant to be rid of.
 
+A hold that could not be begun, or not be ended, may be there too, for as long as it was to last at most. Its end is
+owed under its token, which is nobody else's.
+
 Bounded in both ways. Acknowledged changes are forgotten after a minute, the oldest first when there are too many; what
-is owed is never forgotten: where it would be too much, the lane as a whole is owed a clear.
+is owed is never forgotten: where it would be too much, the lane as a whole is owed a clear. Only of holds the oldest
+are then left to end by their time.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ _BATCH_BYTES: Final = 60_000
 #: Epoch, number, instant, keys. A bare tuple of what the collector need not look at is not looked at either.
 _Change = tuple[int, int, int, Sequence[bytes] | None]
 
+#: How an invalidation ends a hold: for how many milliseconds it goes on (0: not at all), and its token.
+HoldEnd = tuple[bytes, bytes]
+
 
 class Debt(NamedTuple):
     """What is to be invalidated together.
@@ -39,10 +46,12 @@ class Debt(NamedTuple):
     Attributes:
         keys: Encoded; ``None``: the whole lane is to be cleared.
         serial: When it was asked for: what has come to be owed since then is another debt.
+        hold: The hold of these keys that is to be ended with it; empty: none.
     """
 
     keys: list[bytes] | None
     serial: int
+    hold: HoldEnd | tuple[()] = ()
 
 
 class Journal:
@@ -58,8 +67,8 @@ class Journal:
     """
 
     __slots__ = (
-        "_buried", "_burier", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_limit",
-        "_over", "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
+        "_buried", "_burier", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_held",
+        "_limit", "_over", "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -67,6 +76,7 @@ class Journal:
         self._changes: deque[_Change] = deque()
         self._size = 0  # how many keys they have
         self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
+        self._held: dict[HoldEnd, dict[bytes, None]] = {}  # hold to be ended -> its keys, each owed an invalidation too
         self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
         self.serial = 1
         self._doubted = 0  # what was sent before this serial counts for nothing
@@ -211,12 +221,12 @@ class Journal:
     @property
     def owes(self) -> bool:
         """Whether anything is owed."""
-        return bool(self._owed) or bool(self._clear_owed)
+        return bool(self._owed) or bool(self._clear_owed) or bool(self._held)
 
     @property
     def owed_count(self) -> int:
-        """How many keys are owed an invalidation; one more for a clear."""
-        return len(self._owed) + bool(self._clear_owed)
+        """How many keys are owed an invalidation, or the end of a hold; one more for a clear."""
+        return len(self._owed.keys() | {key for keys in self._held.values() for key in keys}) + bool(self._clear_owed)
 
     @property
     def owes_clear(self) -> bool:
@@ -227,13 +237,21 @@ class Journal:
         """Return the keys that are owed an invalidation each."""
         return list(self._owed)
 
+    def owed_holds(self) -> dict[HoldEnd, list[bytes]]:
+        """Return the holds that are to be ended, each with its keys."""
+        return {hold: list(keys) for hold, keys in self._held.items()}
+
     def is_owed(self, key: bytes) -> bool:
         """Whether what L2 holds for this key must not be believed."""
         return bool(self._clear_owed) or key in self._owed
 
-    def owe(self, keys: Iterable[bytes]) -> None:
-        """These keys are owed an invalidation."""
+    def owe(self, keys: Sequence[bytes], hold: HoldEnd | tuple[()] = ()) -> None:
+        """These keys are owed an invalidation, and the end of this hold, if one is given."""
         self.serial += 1
+        if hold:
+            self._held.setdefault(hold, {}).update(dict.fromkeys(keys))
+            while len(self._held) > 1 and sum(map(len, self._held.values())) > self._limit:
+                del self._held[next(iter(self._held))]
         if not self._clear_owed:
             self._owed.update(dict.fromkeys(keys, self.serial))
         if self._clear_owed or len(self._owed) > self._limit:
@@ -249,14 +267,9 @@ class Journal:
         """Return what to invalidate next, to be handed to :meth:`paid` when that is acknowledged."""
         if self._clear_owed:
             return Debt(None, self.serial)
-        batch: list[bytes] = []
-        size = 0
-        for key in self._owed:
-            size += len(key) + 8
-            if batch and (size > _BATCH_BYTES or len(batch) == BATCH_KEYS):
-                break
-            batch.append(key)
-        return Debt(batch, self.serial) if batch else None
+        for hold, keys in self._held.items():
+            return Debt(_batch(keys), self.serial, hold)
+        return Debt(_batch(self._owed), self.serial) if self._owed else None
 
     def paid(self, debt: Debt) -> None:
         """It has been acknowledged. A key that has come to be owed anew meanwhile still is: the older request says
@@ -268,6 +281,16 @@ class Journal:
         for key in debt.keys:
             if self._owed.get(key, debt.serial + 1) <= debt.serial:
                 del self._owed[key]
+        if debt.hold:
+            self.ended(debt.hold, debt.keys)
+
+    def ended(self, hold: HoldEnd, keys: Sequence[bytes]) -> None:
+        """The end of a hold has been acknowledged. Nothing is ever held again under its token."""
+        held = self._held.get(hold, {})
+        for key in keys:
+            held.pop(key, None)
+        if not held:
+            self._held.pop(hold, None)
 
     def after_fork(self) -> None:
         """In the child: the parent goes on remembering its own changes.
@@ -277,6 +300,18 @@ class Journal:
         """
         self._changes.clear()
         self._size = 0
+
+
+def _batch(keys: Iterable[bytes]) -> list[bytes]:
+    """The first of these keys, as many as one message takes."""
+    batch: list[bytes] = []
+    size = 0
+    for key in keys:
+        size += len(key) + 8
+        if batch and (size > _BATCH_BYTES or len(batch) == BATCH_KEYS):
+            break
+        batch.append(key)
+    return batch
 
 
 def _size(keys: Sequence[bytes] | None) -> int:

@@ -16,7 +16,7 @@ from .behind import (
     still_waiting,
     take_behind,
 )
-from .bulk import delete_many_behind, invalidate_many, write_many
+from .bulk import delete_many_behind, invalidate_many, owe_hold_end, write_many
 from .bulk_reading import read_many
 from .deciding import Source, swap_through, take_through
 from .filling import Loading, load, load_young, look, look_many, refresh
@@ -74,6 +74,7 @@ __all__ = [
     "look",
     "look_many",
     "new_id",
+    "owe_hold_end",
     "pay",
     "place_of",
     "queue_ends",

@@ -7,12 +7,21 @@ id and one uninterrupted piece of work for the server.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._store import Op, Store
 from ..codecs import Encoded
-from ..errors import BacklogFullError, BulkError, CacheError, ServerReplyError, ShardError, ShardUnavailableError
+from ..errors import (
+    BacklogFullError,
+    BulkError,
+    CacheError,
+    ServerReplyError,
+    ShardError,
+    ShardUnavailableError,
+    UnencodableKeyError,
+)
 from ..freshness import Life, Ttl, ttl_for
 from ..l2 import Command, Exchange, Reply
 from .acking import confirmed
@@ -246,12 +255,19 @@ def _seal(tier: Tier, chunk: _Chunk) -> None:
 
 @confirmed
 def invalidate_many(
-    tier: Tier, store: Store[Any, Any], names: Iterable[Any], *, hold: tuple[bytes, bytes] | tuple[()] = ()
+    tier: Tier,
+    store: Store[Any, Any],
+    names: Iterable[Any],
+    *,
+    hold: tuple[bytes, bytes] | tuple[()] = (),
+    is_end: bool = False,
 ) -> Steps[int]:
     """Drop every copy of these keys, in every process. Returns how many of them L2 held.
 
     Args:
         hold: For how many milliseconds to hold them, and the token under which; 0 ms ends such a hold.
+        is_end: Whether nothing comes after it under that token. Then it is owed as a whole if it fails, while of a hold
+            that begins only the invalidation is.
 
     Raises:
         BulkError: It is not known to be done for some keys; this process has dropped its copies of all.
@@ -273,16 +289,29 @@ def invalidate_many(
                 outcome.fail(chunk, result)
                 continue
             tier.count(invalidations=len(chunk.names))
-            tier.acknowledge(chunk.shard, result[3], result[4], chunk.encoded, chunk.since)
+            counts = tier.acknowledge(chunk.shard, result[3], result[4], chunk.encoded, chunk.since)
+            if counts and hold and is_end:
+                tier.hold_ended(chunk.shard, chunk.encoded, hold)
             outcome.stored.extend(chunk.names)
             held += int(result[2])
             for op in chunk.ops:
                 store.finish(op, None, 0, 0)
             chunk.ops.clear()
     finally:
-        _close(tier, store, chunks)
+        _close(tier, store, chunks, hold if is_end else ())
     outcome.raise_if_partial(tier)
     return held
+
+
+def owe_hold_end(tier: Tier, names: Iterable[Any], token: bytes) -> None:
+    """Keys may be on hold under this token, and nobody needs it: let go of them as soon as their shards answer."""
+    by_lane: dict[int, list[bytes]] = {}
+    for name in names:
+        with suppress(UnencodableKeyError):  # of which nothing has been sent
+            lane, encoded = tier.place(name)
+            by_lane.setdefault(lane, []).append(encoded)
+    for lane, keys in by_lane.items():
+        tier.owe(lane, keys, (b"0", token))
 
 
 def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None, int]]) -> Iterator[_Chunk]:
@@ -337,11 +366,16 @@ def _open(tier: Tier, store: Store[Any, Any], chunk: _Chunk) -> None:
         store.open(op)
 
 
-def _close(tier: Tier, store: Store[Any, Any], chunks: list[_Chunk]) -> None:
-    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay, and an invalidation is owed."""
+def _close(
+    tier: Tier, store: Store[Any, Any], chunks: list[_Chunk], hold: tuple[bytes, bytes] | tuple[()] = ()
+) -> None:
+    """Give up what is not finished: its outcome is unknown, so no L1 copy may stay, and an invalidation is owed.
+
+    ``hold``: the end of a hold that is owed with it.
+    """
     for chunk in chunks:
         if chunk.ops:
-            tier.owe(chunk.shard, chunk.encoded)
+            tier.owe(chunk.shard, chunk.encoded, hold)
         for op in chunk.ops:
             store.abandon(op, drop=True)
 

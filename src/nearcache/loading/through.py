@@ -17,7 +17,7 @@ from ..codecs import thaw
 from ..errors import BulkError, NotReplicatedError, ShardError
 from ..freshness import Ttl
 from ..writers import Writer
-from .bulk import invalidate_many, write_many
+from .bulk import invalidate_many, owe_hold_end, write_many
 from .reading import current_generation
 from .steps import Call, Steps
 from .tagging import Tag, depend, generations
@@ -68,8 +68,11 @@ def write_through(
             yield from write_many(tier, store, named, ttl_ms, tags, held(token, known))
     except NotReplicatedError:
         raise
-    except (ShardError, BulkError):
-        pass  # it is written; and an invalidation is owed
+    except (ShardError, BulkError):  # it is written; and an invalidation is owed
+        owe_hold_end(tier, names.values(), token)
+    except BaseException:  # an interrupt too: the writer is back, so nobody needs the hold
+        owe_hold_end(tier, names.values(), token)
+        raise
 
 
 def delete_through(tier: Tier, store: Store[Any, Any], writer: Writer, names: Mapping[Any, Any]) -> Steps[int]:
@@ -132,6 +135,9 @@ def _under_hold(
         if len(names) == 1:  # as for every change of one key
             raise next(iter([*error.failed.values(), *error.unknown.values()])) from None
         raise
+    except BaseException:  # interrupted before the writer was called
+        owe_hold_end(tier, names, token)
+        raise
     try:
         for call in calls:  # noqa: UP028  a list takes no answers
             yield call
@@ -145,13 +151,13 @@ def _under_hold(
 def _end(
     tier: Tier, store: Store[Any, Any], names: Sequence[Any], token: bytes, *, is_change: bool = False
 ) -> Steps[None]:
-    """End a hold without a value. If that fails, it ends by its time, and the invalidation is owed.
+    """End a hold without a value. If that fails, it is owed, with the invalidation.
 
     Args:
         is_change: Whether this is what the caller wants to have confirmed by a replica.
     """
     try:
-        yield from invalidate_many(tier, store, names, hold=(b"0", token))
+        yield from invalidate_many(tier, store, names, hold=(b"0", token), is_end=True)
     except NotReplicatedError:
         if is_change:
             raise

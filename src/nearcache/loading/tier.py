@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ from .._envelopes import placed
 from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
-from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, Journal, Lane, OrderedHorizon, State
+from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Journal, Lane, OrderedHorizon, State
 from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
 from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
@@ -291,11 +291,20 @@ class Tier(Versions):
         """What comes to be owed on a lane from now on has a higher serial."""
         return self.journals[lane].serial
 
-    def owe(self, lane: int, encoded: Iterable[bytes]) -> None:
-        """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged."""
+    def owe(self, lane: int, encoded: Sequence[bytes], hold: HoldEnd | tuple[()] = ()) -> None:
+        """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged.
+
+        Args:
+            hold: The hold that is to be ended with it.
+        """
         with self.lock:
-            self.journals[lane].owe(encoded)
+            self.journals[lane].owe(encoded, hold)
             self.pass_on_debts()
+
+    def hold_ended(self, lane: int, encoded: Sequence[bytes], hold: HoldEnd) -> None:
+        """The end of a hold of these keys is acknowledged: see :meth:`Journal.ended`."""
+        with self.lock:
+            self.journals[lane].ended(hold, encoded)
 
     def give_up(self, store: Store[Any, Any], op: Op, encoded: bytes, error: BaseException) -> bool:
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""

@@ -204,8 +204,18 @@ class Versions:
                 for table in (self.table, self.other):
                     if table is not None and not self.journals[table[slot]].is_owed(key):
                         self.journals[table[slot]].owe([key])
+            self._owe_holds()
             for lane in lanes if has_clear else ():
                 self.journals[lane].owe_clear()
+
+    def _owe_holds(self) -> None:
+        """The same for the ends of holds: what is on hold stays so where a key moves to, until its time ends."""
+        for number, journal in enumerate(self.journals):
+            for hold, keys in journal.owed_holds().items():
+                for key in keys:
+                    for table in (self.table, self.other):
+                        if table is not None and table[slot_of(key)] != number:
+                            self.journals[table[slot_of(key)]].owe([key], hold)
 
     def doubt(self) -> None:
         """Owe again what shards may have taken although this version was over: see :meth:`Journal.doubt`.

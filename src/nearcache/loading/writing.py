@@ -285,13 +285,13 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
 
 
 def pay(tier: Tier, lane: int) -> Steps[bool]:
-    """Make the invalidations that are owed on a lane. Returns whether nothing is owed any more."""
+    """Make the invalidations that are owed on a lane, and end holds by them. Returns whether nothing is owed now."""
     while (debt := tier.due(lane)) is not None:
         wid = new_id()
         if debt.keys is None:
             reply = yield from _clear_again(tier, lane, wid)
         else:
-            reply = (yield [tier.invalidate_exchange(lane, debt.keys, wid)])[0]
+            reply = (yield [tier.invalidate_exchange(lane, debt.keys, wid, *debt.hold)])[0]
         if errors_in(reply):
             return False
         # A payment is a change like others: a failover may lose it too.

@@ -35,9 +35,18 @@ Tags: TypeAlias = Sequence[str] | Callable[[K, V], Iterable[str]]
 class AsyncHold:
     """What :meth:`AsyncCache.hold` returns. See :class:`Hold`."""
 
-    def __init__(self, begin: Callable[[bytes], Awaitable[Any]], end: Callable[[bytes], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        begin: Callable[[bytes], Awaitable[Any]],
+        end: Callable[[bytes], Awaitable[Any]],
+        *,
+        let_go: Callable[[bytes], Awaitable[Any]] | None = None,
+        owe: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._begin = begin
         self._end = end
+        self._let_go = end if let_go is None else let_go
+        self._owe = owe
         self._depth = Depth()
 
     async def __aenter__(self) -> Self:
@@ -45,9 +54,12 @@ class AsyncHold:
         try:
             await self._begin(token)
         except BaseException as failure:
-            if self._depth.leave() and isinstance(failure, CacheError):
-                with suppress(CacheError):  # as Hold does
-                    await self._end(token)
+            if self._depth.leave():  # as Hold does
+                if isinstance(failure, CacheError):
+                    with suppress(CacheError):
+                        await self._let_go(token)
+                elif self._owe is not None:  # who is cancelled is to wait for no server
+                    self._owe(token)
             raise
         return self
 

@@ -23,14 +23,13 @@ from ...loading import (
     contains,
     find,
     invalidate,
-    invalidate_many,
     invalidate_tag,
     scan,
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
 from ..base import DEFAULT, K, Lifetime, V
-from ..holding import hold_to_ms, linger_to_ms
+from ..holds import Holding
 from ..scanning import beginning, beginning_under
 from ..tiered import TieredCache
 from .base import AsyncCache, AsyncHold
@@ -143,11 +142,12 @@ class AsyncTieredCache(AsyncCache[K, V]):
         await self._run(invalidate_tag(self._tier, self.cache, *check_tags([tag])))
 
     def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
-        cache, hold_ms, linger_ms = self.cache, hold_to_ms(seconds), linger_to_ms(linger)
-        names = [cache._name(key) for key in keys]
+        held = Holding(self.cache, keys, seconds, linger)
         return AsyncHold(
-            lambda token: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % hold_ms, token))),
-            lambda token: self._run(invalidate_many(self._tier, cache, names, hold=(b"%d" % linger_ms, token))),
+            lambda token: self._run(held.begin(token)),
+            lambda token: self._run(held.end(token)),
+            let_go=lambda token: self._run(held.let_go(token)),
+            owe=held.owe,
         )
 
     async def wait_for(self, token: str, timeout: float = 1.0) -> None:
