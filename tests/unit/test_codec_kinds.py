@@ -6,7 +6,7 @@ import enum
 import math
 import pickle
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,10 +106,67 @@ def test_json_value_that_would_change_is_refused(value):
         JsonCodec().encode(value)
 
 
-def test_json_subclasses_of_plain_types_are_plain_data():
-    """They compare equal to what comes back."""
-    level = enum.IntEnum("Level", "LOW HIGH")
-    assert through(JsonCodec(), OrderedDict(a=level.HIGH)) == {"a": 2}
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Name(str, enum.Enum):
+    RED = "red"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Row(list):
+    pass
+
+
+SUBCLASSES = [
+    (Level.LOW, "Level", r"value\.value"),
+    (Name.RED, "Name", r"value\.value"),
+    (Text("x"), "Text", r"str\(value\)"),
+    (Number(3), "Number", r"int\(value\)"),
+    (Real(2.5), "Real", r"float\(value\)"),
+    (Row([1]), "Row", r"list\(value\)"),
+    (Counter("a"), "collections.Counter", r"dict\(value\)"),
+    (OrderedDict(a=1), "collections.OrderedDict", r"dict\(value\)"),
+    (defaultdict(int, a=1), "collections.defaultdict", r"dict\(value\)"),
+]
+
+
+@pytest.mark.parametrize("wrap", [lambda part: part, lambda part: [0, part], lambda part: {"k": {"l": [part]}}])
+@pytest.mark.parametrize(("value", "name", "remedy"), SUBCLASSES, ids=lambda part: part if type(part) is str else "")
+def test_subclass_of_a_plain_type_is_refused_with_the_remedy(value, name, remedy, wrap):
+    """It may compare equal to what comes back, and still do something else: a Counter has no KeyError."""
+    with pytest.raises(UnencodableValueError, match=f"{remedy}.*, or use codec='safe'") as caught:
+        JsonCodec().encode(wrap(value))
+    assert name in caught.value.type_name
+    with pytest.raises(UnencodableValueError, match="msgspec"):
+        MsgspecCodec().encode(wrap(value))
+
+
+@pytest.mark.parametrize("key", [Text("x"), Name.RED])
+def test_key_of_a_subclass_of_text_is_refused(key):
+    """As a value is."""
+    for codec in (JsonCodec(), MsgspecCodec()):
+        with pytest.raises(UnencodableValueError):
+            codec.encode({"a": 1, key: 2})
+
+
+@pytest.mark.parametrize("value", [[bytearray(b"x")], [memoryview(b"x")], [b"x", Level.LOW], ["\u0104", Level.LOW]])
+def test_msgspec_what_passes_for_bytes_is_refused(value):
+    """And what stands beside bytes, or text with the bytes that bytes begin with, is looked at as well."""
+    with pytest.raises(UnencodableValueError):
+        MsgspecCodec().encode(value)
 
 
 def test_json_value_in_itself_is_refused():

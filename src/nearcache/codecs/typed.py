@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from nearcache.codecs.envelope import CODEC_MSGSPEC, Payload
-from nearcache.codecs.plain import same_plain, type_name
+from nearcache.codecs.plain import is_plain, same_plain, type_name
 from nearcache.codecs.schema import type_fingerprint
 from nearcache.errors import ConfigError, DecodeError, UnencodableValueError
+
+#: The bytes that bytes begin with in MessagePack.
+_BINARY: Final = re.compile(rb"[\xc4-\xc6]")
 
 
 class MsgspecCodec:
@@ -46,7 +50,7 @@ class MsgspecCodec:
         try:
             payload: bytes = self._encoder.encode(value)
             back = self._decoder.decode(payload)
-            same = type(back) is type(value) and (bool(back == value) or self._is_same(value, back, payload))
+            same = type(back) is type(value) and self._is_same(value, back, payload)
         except Exception as cause:
             raise UnencodableValueError(type_name(value), f"codec='msgspec' does not store it: {cause}") from cause
         if not same:
@@ -70,8 +74,11 @@ class MsgspecCodec:
             raise DecodeError(f"a payload of {len(payload):,} bytes is damaged: {cause}") from cause
 
     def _is_same(self, value: Any, back: Any, payload: bytes) -> bool:
-        """Whether two values are the same though they do not compare equal: NaN, and classes without ``__eq__``.
+        """Whether two values are the same: also NaN, and objects without ``__eq__``, which do not compare equal.
 
         The type says which classes there are, so that equal bytes are equal values; without one there is plain data.
         """
-        return bool(self._encoder.encode(back) == payload) if self._is_typed else same_plain(value, back)
+        if self._is_typed:
+            return bool(back == value) or bool(self._encoder.encode(back) == payload)
+        is_sure = not _BINARY.search(payload) and is_plain(value)  # something else with a buffer may equal bytes
+        return (is_sure and bool(back == value)) or same_plain(value, back)
