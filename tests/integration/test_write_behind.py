@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -185,6 +186,32 @@ def test_one_process_writes_at_a_time_and_the_next_goes_on_in_order(
     written = [values["k"] for _, values in database.calls if "k" in values]
     assert written == sorted(written)
     assert database.rows == {"k": 99, "last": 1}
+
+
+def test_close_waits_for_the_call_under_way_and_begins_no_other(open_cache: Opener, database: Database) -> None:
+    """What it writes is settled, so nobody writes it again; the rest is another process's at once."""
+    calls: list[Any] = []
+    begun, gate = threading.Event(), threading.Event()
+
+    def write(key: Any, _value: Any) -> None:
+        calls.append(key)
+        begun.set()
+        gate.wait(20)
+
+    first: Any = open_cache(writer=write, write_delay=0.05)
+    first.set_many({number: number for number in range(5)})
+    assert begun.wait(20)
+    closing = threading.Thread(target=first.close)
+    closing.start()
+    try:
+        wait_until(first._scribe._stopping.is_set)
+        assert closing.is_alive()
+    finally:
+        gate.set()
+        closing.join()
+    assert len(calls) == 1
+    open_cache().flush(20)
+    assert database.rows == {number: number for number in range(5) if number not in calls}
 
 
 def test_lost_lock_leaves_the_settling_to_the_new_owner(

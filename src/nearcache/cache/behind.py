@@ -32,7 +32,8 @@ _LOOK_S: Final = 0.25
 _IDLE_S: Final = 2.0
 #: So many pages of a queue are read at most before something is written.
 _LOOKS: Final = 10
-#: So long ``close`` waits for the writer to come back with what it has begun.
+#: So long ``close``, and the end of the interpreter, wait for the writer to come back from the call that it is in. If
+#: it does, that is settled and the lock is free at once; else the next owner has it written again, when the lock ends.
 _CLOSE_S: Final = 5.0
 #: So many single changes may fail one after the other before the rest of a batch is taken to fail as well.
 _ENOUGH: Final = 3
@@ -94,7 +95,7 @@ class Scribe:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, when the writer has come back; the rest is left to other processes. Idempotent."""
+        """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
         self._stopping.set()
         self._woken.set()
         thread = self._thread
@@ -221,12 +222,18 @@ class Scribe:
         """Have changes of one kind written."""
         if not changes:
             return
+        if self._stopping.is_set():  # begin nothing that ``stop`` would have to wait for
+            self._queues.backlog.postpone(changes, self._clock())
+            return
         self.counters.batches += 1
         if together is not None and len(changes) > 1 and self._try(together) is None:
             self._settle(changes)
             return
         failures = 0
         for place, (change, call) in enumerate(zip(changes, single, strict=True)):
+            if self._stopping.is_set():
+                self._queues.backlog.postpone(changes[place:], self._clock())
+                return
             if not self._queues.owns(self._tier, change.lane):
                 continue
             error = self._try(call)
@@ -237,7 +244,7 @@ class Scribe:
             failures += 1
             if self._queues.backlog.fail(change, self._clock()):
                 self._bury(change, error)
-            if failures == _ENOUGH or self._stopping.is_set():
+            if failures == _ENOUGH:
                 self._queues.backlog.postpone(changes[place + 1 :], self._clock())
                 return
 
