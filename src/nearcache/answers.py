@@ -147,6 +147,13 @@ class _Given:
         return self._function(key, self._old)
 
 
+def require_callable(argument: str, loader: object) -> None:
+    """Raise TypeError for what was given as a loader and cannot be called. Before anything is asked of a server."""
+    if not callable(loader):
+        calls = "a list of keys, and returns a mapping" if argument == "load_many" else "the key, and returns the value"
+        raise TypeError(f"{argument}={loader!r:.80} cannot be called: give a function that takes {calls}")
+
+
 def is_coroutine_loader(loader: Callable[..., Any]) -> bool:
     """Whether only an event loop can call a loader."""
     if isinstance(loader, _Given):
@@ -219,7 +226,11 @@ def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
     """Return a loader that is called with this key, whatever it is asked for.
 
     A conditional one stays one, and one that only an event loop can call stays one.
+
+    Raises:
+        TypeError: It cannot be called.
     """
+    require_callable("loader", loader)
     function = getattr(loader, _MARK, None)
     if function is not None:
         if not inspect.iscoroutinefunction(function):

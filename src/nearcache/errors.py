@@ -167,11 +167,11 @@ class ServerReplyError(ShardError):
         reply: All of it.
     """
 
-    def __init__(self, shard: str, reply: str) -> None:
+    def __init__(self, shard: str, reply: str, advice: str = "") -> None:
         self.code: str = reply.split(" ", 1)[0]
         self.reply = reply
         hint = "NOPERM" if any(text in reply for text in _NO_RIGHTS) else self.code
-        super().__init__(shard, f"the server replied {reply!r}{_HINTS.get(hint, '')}")
+        super().__init__(shard, f"the server replied {reply!r}{advice or _HINTS.get(hint, '')}")
 
     @property
     def is_halfway(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -194,3 +196,21 @@ def test_full_server_refuses_values_but_not_invalidations(make_redis: Callable[.
         assert cache.invalidate("k") is True
         assert cache.selftest().ok
         assert cache.health().ok
+
+
+@pytest.mark.parametrize("kind", ["cache", "view"])
+def test_loader_that_cannot_be_called_is_refused_with_the_remedy(redis_server: RedisServer, kind: str) -> None:
+    """By name and value, for threads and tasks; nothing is asked before."""
+    whole = nearcache.open(redis_server.url)
+    cache: Any = whole if kind == "cache" else whole.view("part")
+    for call in ("get_or_load", "refresh"):
+        for options in ({}, {"max_age": 5.0}) if call == "get_or_load" else ({},):
+            with pytest.raises(TypeError, match=r"loader=5 cannot be called: give a function that takes the key"):
+                getattr(cache, call)("x", 5, **options)
+            with pytest.raises(TypeError, match=r"loader=5 cannot be called: give a function that takes the key"):
+                asyncio.run(getattr(cache.aio, call)("x", 5, **options))
+    with pytest.raises(TypeError, match=r"load_many=5 cannot be called: give a function that takes a list"):
+        cache.get_or_load_many(["x"], 5)
+    with pytest.raises(TypeError, match=r"load_many=5 cannot be called: give a function that takes a list"):
+        asyncio.run(cache.aio.get_or_load_many(["x"], 5))
+    whole.close()

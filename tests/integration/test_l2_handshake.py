@@ -220,6 +220,8 @@ def test_database_out_of_range_is_the_servers_error(redis_server: RedisServer) -
     error = first_answer(endpoint_of(redis_server, db=99))
     assert isinstance(error, ServerReplyError)
     assert "DB index" in str(error)
+    assert "db=99: give one below its number of databases" in str(error)
+    assert error.reply == "ERR DB index is out of range"
 
 
 def test_host_names_that_do_not_exist_are_unavailable() -> None:

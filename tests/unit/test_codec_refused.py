@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
+from nearcache import ABSENT
 from nearcache._pickle_scan import MAX_HASH_DEPTH
 from nearcache.codecs import SafeCodec, safe
 from nearcache.errors import ConfigError, DecodeError, UnencodableValueError
@@ -87,6 +88,7 @@ def _with_attribute(container):
         (np.recarray((1,), [("a", "i4")]), "recarray", "classes="),
         (np.dtype("i4"), "ype", "classes="),
         (safe.rebuild, "function", "written"),
+        (ABSENT, "nearcache.absence.Absent", r"what a loader returns where there is none.* del cache\[key\]"),
     ],
     ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar, cas
 from .. import freshness
 from .._store import Store
 from ..absence import Absent
-from ..answers import is_coroutine_loader
+from ..answers import is_coroutine_loader, require_callable
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
@@ -447,6 +447,7 @@ def _sparing(settings: Settings) -> Any:
 
 def refuse_coroutines(loader: Callable[..., Any]) -> None:
     """Raise TypeError for a loader that a thread cannot call."""
+    require_callable("loader", loader)
     if is_coroutine_loader(loader):
         raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..answers import for_key
+from ..answers import for_key, require_callable
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
 from .cached import ABSENT
@@ -208,6 +208,8 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         See :meth:`Cache.get_or_load_many`. The cache's own ``load_many=`` is called with the cache's keys.
         """
         named = {self._key(key): key for key in keys}
+        if load_many is not None:
+            require_callable("load_many", load_many)
 
         def load(missed: list[Any]) -> Any:
             assert load_many is not None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from ..absence import ABSENT as NO_VALUE
-from ..answers import Answer, is_coroutine_loader
+from ..answers import Answer, is_coroutine_loader, require_callable
 from ..errors import ConfigError
 from ..freshness import Lifetime
 from ..options import Settings
@@ -141,6 +141,7 @@ class ReadThrough(Generic[K, V]):
         chosen = load_many if load_many is not None else self.settings.load_many
         if chosen is None:
             raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
+        require_callable("load_many", chosen)
         if is_coroutine_loader(chosen):
             raise TypeError(
                 f"load_many={chosen!r} is a coroutine function: await cache.aio.get_or_load_many(keys) instead"

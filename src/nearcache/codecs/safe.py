@@ -26,6 +26,7 @@ from typing import Any, Final, NoReturn
 
 from nearcache._envelopes import text_payload
 from nearcache._pickle_scan import MAX_DEPTH, MAX_HASH_DEPTH, scan
+from nearcache.absence import Absent
 from nearcache.codecs import arrays
 from nearcache.codecs.envelope import CODEC_SAFE, Payload, payload_offset, read_varint, varint
 from nearcache.codecs.reading import Pickled, load, rehearse
@@ -345,6 +346,8 @@ def _name(kind: type) -> str:
 def _remedy(obj: Any) -> str:
     """Return what to do with an object that the codec does not take."""
     kind = type(obj)
+    if isinstance(obj, Absent):
+        return "it is no value, but what a loader returns where there is none; to remove one, del cache[key]"
     if isinstance(obj, type):
         return f"the class {_name(obj)} itself cannot be stored; store its name"
     if isinstance(obj, (FunctionType, BuiltinFunctionType, MethodType, ModuleType)) or callable(obj):

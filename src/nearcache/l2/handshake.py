@@ -184,6 +184,9 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
             raise UnsupportedServerError(
                 endpoint.name, f"{endpoint.address} does not speak RESP3 ({text}); {_NEEDS}"
             ) from answer
+        if step == "select" and "out of range" in text:
+            remedy = f" to db={endpoint.db}: give one below its number of databases (CONFIG GET databases), or db=0"
+            raise ServerReplyError(endpoint.name, answer.reply, f"{remedy} and a namespace= of its own") from answer
         if step == "select":
             raise answer
 

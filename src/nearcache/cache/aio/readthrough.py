@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from ...answers import Answer
+from ...answers import Answer, require_callable
 from ...errors import LoadTimeoutError
 from ...freshness import Lifetime
 from ..readthrough import DEFAULT, age_to_ns
@@ -45,6 +45,7 @@ class AsyncReadThrough(Generic[K, V]):
         chosen = loader if loader is not None else self.cache.settings.loader
         if chosen is None:
             raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
+        require_callable("loader", chosen)
         return cast("V", await self._refresh(key, chosen, ttl, tags))
 
     async def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
@@ -73,6 +74,7 @@ class AsyncReadThrough(Generic[K, V]):
         chosen = load_many if load_many is not None else self.cache.settings.load_many
         if chosen is None:
             raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
+        require_callable("load_many", chosen)
         limit_ns = None if max_age is None else age_to_ns(max_age)
         found, missed = self.cache._hits(keys, limit_ns)
         if missed:
@@ -91,6 +93,8 @@ class AsyncReadThrough(Generic[K, V]):
         max_age: float | None = None,
     ) -> V:
         chosen = loader if loader is not None else self.cache.settings.loader
+        if chosen is not None:
+            require_callable("loader", chosen)
         if max_age is not None:
             return await self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
         if chosen is not None:

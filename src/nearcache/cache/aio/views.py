@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from ...answers import for_key, is_coroutine_loader
+from ...answers import for_key, is_coroutine_loader, require_callable
 from ...changes import Change, Swapped
 from ...events import EntryEvent
 from ...freshness import Lifetime
@@ -165,6 +165,7 @@ class AsyncView(AsyncVerbs[K, V]):
 
     def _for_keys(self, load_many: Any, named: Mapping[Any, K]) -> Any:
         """Return a bulk loader that is called with the view's keys, of the same kind: one that awaits, or may block."""
+        require_callable("load_many", load_many)
 
         def renamed(answers: Any) -> Any:
             return {self.plain._key(key): value for key, value in checked_answers(answers).items()}
