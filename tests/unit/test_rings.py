@@ -278,6 +278,16 @@ def test_debts_are_owed_wherever_the_version_invalidates() -> None:
     assert tier.journals[2].owes_clear
 
 
+def test_hold_that_is_to_be_ended_is_ended_wherever_its_keys_are_now() -> None:
+    """Both owners may have it."""
+    tier = tier_at(1)
+    later = tier.under(versions()[1], NUMBERS)
+    assert later.other is not None
+    key = next(key for key in map(encode_key, range(99)) if later.other[slot_of(key)] == 2 != later.lane_of(key))
+    tier.owe(tier.lane_of(key), [key], (b"0", b"token"))
+    assert later.journals[2].owed_holds() == {(b"0", b"token"): [key]}
+
+
 def test_debt_of_an_operation_that_fails_after_its_version_is_owed_where_keys_are_now() -> None:
     """It began before the change and was refused after it: on the lane that it named nobody pays any more."""
     tier = tier_at(1)
