@@ -88,7 +88,7 @@ from nearcache._keyed cimport contains_hashed, held_key, put_local, read_object,
 from nearcache._lanes cimport depend_on, lane_at, lane_number, lanes_wanted
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid
 from nearcache._locking cimport core_unlock
-from nearcache._lookup cimport hash_of, hold, likely, owned, unlikely
+from nearcache._lookup cimport MOST_RESTARTS, hash_of, hold, likely, owned, unlikely
 from nearcache._slots cimport clear_t, give_method, traverse_t, type_t
 
 
@@ -142,6 +142,21 @@ cdef bint confirm_op(Store self, Op op, const item_t *item, uint64_t identity) e
 cdef int give_up_op(Store self, Op op, bint drop) except -1:
     if op.op.lanes != NULL:
         abandon_op(opened_here(self, op), &op.op, drop)
+    return 0
+
+
+cdef int forget_past(Store self) except -1:
+    """Let go of what came before ``__init__``, and of the tables too: an empty one has an order, which is made anew.
+
+    Whoever dies of it may bring more, or initialise the store; then nothing is left to do.
+    """
+    cdef uint32_t rounds = 0
+    while not self.ready and (self.core.table.capacity != 0 or self.core.pending.capacity != 0):
+        if rounds == MOST_RESTARTS:
+            raise RuntimeError(f"the store was filled again {rounds} times while __init__ emptied it")
+        rounds += 1
+        forget_pending(&self.core)
+        forget_entries(&self.core, NULL, CAUSE_DROPPED)
     return 0
 
 
@@ -264,9 +279,7 @@ cdef class Store:
         self.hooked_get = type(self)._missing_get is not Store._missing_get
         self.hooked_in = type(self)._missing_in is not Store._missing_in
         give_method(type(self), Store.get)
-        while not self.ready and (self.core.table.count != 0 or self.core.pending.count != 0):
-            forget_pending(&self.core)  # of what came before __init__
-            forget_entries(&self.core, NULL, CAUSE_DROPPED)
+        forget_past(self)
         if self.ready:
             raise ValueError("the store was initialised already")
         made = lanes_new(lane_count)

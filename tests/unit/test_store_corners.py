@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nearcache._store import Store
-from support.store_kit import Key, local_store
+from nearcache._store import Op, Store
+from support.store_kit import Key, Value, local_store
 
 
 class Token:
@@ -69,6 +69,51 @@ def test_what_is_stored_before_init_is_gone_after_it(policy: str) -> None:
     for number in range(100):
         store[number] = number
     assert len(store) == 10
+    store.check_invariants()
+
+
+@pytest.mark.parametrize("policy", ["lru", "adaptive"])
+def test_store_initialised_after_an_entry_came_and_went_is_whole(policy: str) -> None:
+    """No entry is left of before, but a table is, and its order is made anew."""
+    store: Store[Any, Any] = Store.__new__(Store)
+    store["early"] = 1
+    with pytest.raises(KeyError):  # no lane is vouched for
+        del store["early"]
+    store.__init__(10, policy=policy)  # type: ignore[misc]  # that is what is tested
+    store.lane_vouch(0, 2**62)
+    for number in range(20):
+        store[number] = number
+        store.check_invariants()
+    assert len(store) == 10
+
+
+def test_store_initialised_after_an_operation_came_and_went_has_no_memory_of_it() -> None:
+    """Nobody gives the first core's tables back once others have taken its place."""
+    store: Store[Any, Any] = Store.__new__(Store)
+    empty = store.__sizeof__()
+    op = Op("k")
+    store.open(op)
+    store.abandon(op, drop=False)
+    assert store.__sizeof__() > empty
+    store.__init__(10)  # type: ignore[misc]  # that is what is tested
+    assert store.__sizeof__() == empty
+
+
+def test_values_that_come_again_as_often_as_they_go_do_not_keep_init_for_ever() -> None:
+    """It says so, instead; a store that is left alone again can be initialised."""
+    store: Store[Any, Any] = Store.__new__(Store)
+    going_on = [True]
+
+    def come_again() -> None:
+        if going_on:
+            store["k"] = Value(come_again)
+
+    store["k"] = Value(come_again)
+    with pytest.raises(RuntimeError, match="filled again"):
+        store.__init__(10)  # type: ignore[misc]  # that is what is tested
+    going_on.clear()
+    store.__init__(10)  # type: ignore[misc]  # that is what is tested
+    assert len(store) == 0
     store.check_invariants()
 
 
