@@ -148,6 +148,7 @@ cdef extern from "nearcache/pending.h" nogil:
     lanes_t *lanes_new(uint32_t count)
     void lanes_release(lanes_t *lanes)
     uint32_t lane_stamp(const lane_t *lane)
+    uint32_t stamp_of_nobody(uint32_t present)
     int64_t lane_fresh_until(const lane_t *lane)
     void lane_suspect(lane_t *lane)
     void lanes_vouch(lanes_t *lanes, uint32_t lane, int64_t until_ns)

@@ -41,6 +41,7 @@ from nearcache._core cimport (
     pending_poison,
     op_poison,
     pending_remove,
+    stamp_of_nobody,
     table_next,
     table_reserve,
     table_tag,
@@ -89,7 +90,7 @@ cdef inline void distrust(core_t *core, int64_t hash, graveyard_t *yard) noexcep
             core_bury(core, ref, CAUSE_INVALIDATED, yard)
             position = tag  # what came behind it has moved
         else:  # then it stays, but as a suspect
-            core.table.slab[ref].stamp = lane_stamp(&core.lanes.lane[core.table.slab[ref].lane]) - 1
+            core.table.slab[ref].stamp = stamp_of_nobody(lane_stamp(&core.lanes.lane[core.table.slab[ref].lane]))
         ref = table_next(&core.table, tag, &position)
 
 
@@ -276,7 +277,10 @@ cdef inline int abandon_op(core_t *core, op_t *op, bint drop) except -1:
 
 
 cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
-    """``(lane, stamp, wid, value)`` of an entry whose own time is not over but which may not be served now, or None."""
+    """``(lane, stamp, wid, value)`` of an entry whose own time is not over but which may not be served now, or None.
+
+    Of one on probation the lane is its probation, whose stamps are not the lane's.
+    """
     cdef PyObject *value = NULL
     cdef uint64_t wid = 0
     cdef uint32_t lane = 0
@@ -290,7 +294,7 @@ cdef inline tuple suspect_at(core_t *core, PyObject *key, int64_t hash):
         now_ns = clock_now(&core.source)
         entry = &core.table.slab[ref]
         if now_ns < entry.deadline_ns and not core_is_valid(core, entry, now_ns):
-            wid, lane, stamp = core.table.details[ref].wid, entry.lane % core.lanes.count, entry.stamp
+            wid, lane, stamp = core.table.details[ref].wid, entry.lane, entry.stamp
             value = entry.value
             hold(value)
     core_unlock(core)

@@ -604,13 +604,17 @@ cdef class Store:
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
-        return None if found is None else (found[2], found[3], found[0])
+        return None if found is None else (found[2], found[3], found[0] % self.core.lanes.count)
 
     def suspect_since(self, key):
-        """``(lane, stamp, value)`` of such an entry; else None. It was vouched for while the lane had that stamp."""
+        """``(lane, stamp, value)`` of such an entry; else None. It was vouched for while the lane had that stamp.
+
+        Also None for an own write that a message of others has spared, and whose own has not come: it may be older than
+        what that one told of, and no stamp of the lane says so.
+        """
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
-        return None if found is None else (found[0], found[1], found[3])
+        return None if found is None or found[0] >= self.core.lanes.count else (found[0], found[1], found[3])
 
     def apply(self, lane, wid, list keys not None, is_clear=False):
         """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.

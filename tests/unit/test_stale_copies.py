@@ -51,6 +51,12 @@ class World:
         self.store.open(op)
         assert self.store.finish(op, f"value of {key}", 5, self.ns + life, 1, 7)
 
+    def write(self, key: str, wid: int) -> None:
+        """A write of our own, whose message is still to come."""
+        op = Op(key, 0, wid=wid, write=True, announced=True)
+        self.store.open(op)
+        assert self.store.finish(op, f"value of {key}", wid, self.ns + 1_000_000, 1, 7)
+
     def find(self, key: str, lane: int = 0) -> Any:
         return self.stale.find(self.store, key, lane, self.ns, MISSING)
 
@@ -158,6 +164,57 @@ def test_copy_that_a_lost_connection_left_behind_is_forgotten_and_not_what_is_vo
     world.stale.forget(0)
     world.suspect(0, State.DOWN)
     assert world.find("k") == "value of k"
+
+
+@pytest.mark.parametrize("vouchings", range(6))
+def test_copy_that_a_message_spared_before_a_clear_is_never_found(vouchings: int) -> None:
+    """Heartbeats move the stamp of its probation, which says nothing of the lane's."""
+    world = World()
+    for _ in range(vouchings):
+        world.live(0)
+    world.write("k", 11)
+    world.store.apply(0, 55, ["k"])
+    assert world.store.get("k") == "value of k"
+    for _ in range(3):
+        world.store.apply(0, 99, [], True)
+        world.stale.forget(0)
+        assert world.store.get("k") is None
+        assert world.find("k") is MISSING
+    world.suspect(0, State.DOWN)
+    assert world.find("k") is MISSING
+    assert world.store.suspect("k") == (11, "value of k", 0)
+
+
+@pytest.mark.parametrize("losses", range(4))
+def test_copy_that_its_own_message_made_good_after_a_gap_is_never_found(losses: int) -> None:
+    """It went back to its lane as a suspect, under no stamp that the lane has had, or will have."""
+    world = World()
+    world.write("k", 11)
+    world.store.apply(0, 55, ["k"])
+    world.suspect(0, State.SYNC)
+    for _ in range(losses):
+        world.live(0)
+        world.suspect(0, State.DOWN)
+        assert world.find("k") is MISSING
+    world.live(0)
+    world.store.apply(0, 11, ["k"])
+    assert world.store.get("k") is None
+    assert world.find("k") is MISSING
+    for _ in range(3):
+        world.suspect(0, State.DOWN)
+        assert world.find("k") is MISSING
+        world.live(0)
+
+
+def test_copy_of_an_own_write_is_found_like_any_other_when_its_message_has_come() -> None:
+    """Also if a message of others came first, and if nothing came at all."""
+    world = World()
+    for key, heard in {"k": [55, 11], "j": [11], "i": []}.items():
+        world.write(key, 11)
+        for wid in heard:
+            world.store.apply(0, wid, [key])
+    world.suspect(0, State.DOWN)
+    assert [world.find(key) for key in "kji"] == ["value of k", "value of j", "value of i"]
 
 
 @pytest.mark.parametrize("seq", [3, 9])

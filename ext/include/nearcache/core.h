@@ -176,15 +176,15 @@ static inline uint32_t core_exchange(core_t *core, void **key, void **value, uin
     return ref;
 }
 
-/* Move an entry between a lane and its probation. What is suspect stays so; the stamp there is read before that is looked
- * at, for see lanes_suspect. */
+/* Move an entry between a lane and its probation. What is suspect stays so, and of no stamp that the lane had: the stamps of
+ * the two have nothing in common. The stamp there is read before it is looked whether it is suspect, for see lanes_suspect. */
 static inline void core_move(core_t *core, uint32_t ref, uint32_t to)
 {
     entry_t *entry = &core->table.slab[ref];
     const lane_t *lane = core->lanes->lane;
     uint32_t stamp = lane_stamp_first(&lane[to]);
 
-    entry->stamp = stamp - (entry->stamp == lane_stamp(&lane[entry->lane]) ? 0 : 1);
+    entry->stamp = entry->stamp == lane_stamp(&lane[entry->lane]) ? stamp : stamp_of_nobody(stamp);
     entry->lane = (uint16_t)to;
 }
 
@@ -223,7 +223,7 @@ static inline void core_await(const core_t *core, const op_t *op, item_t *item)
     item->flags = ENTRY_UNHEARD;
     if (op->spared) {
         item->lane = (uint16_t)(item->lane + count);
-        item->stamp = probation - (is_current ? 0 : 1);
+        item->stamp = is_current ? probation : stamp_of_nobody(probation);
     }
 }
 

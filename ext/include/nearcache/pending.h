@@ -73,6 +73,13 @@ static inline uint32_t lane_stamp_first(const lane_t *lane)
     return __atomic_load_n(&lane->stamp, __ATOMIC_ACQUIRE);
 }
 
+/* A stamp for what is suspect although it was of a lane's present one, or never of any. Who remembers until when a stamp was
+ * vouched for remembers those that the lane has had lately, so it is one half way round. */
+static inline uint32_t stamp_of_nobody(uint32_t present)
+{
+    return present ^ 0x80000000u;
+}
+
 static inline int64_t lane_fresh_until(const lane_t *lane)
 {
     return __atomic_load_n(&lane->fresh_until_ns, __ATOMIC_RELAXED);
