@@ -12,8 +12,9 @@ that misses the key finds it there and waits for its end instead of calling the 
 it as overtaken, so that a result of before is not kept after it.
 
 Who may wait is decided without running Python. A thread does not wait for a call of its own (recursion), nor for one
-whose thread waits, through others, for this one: it calls the function, as functools would. So nobody can wait for
-ever that did not with functools, but for locks that this module cannot see.
+whose thread waits, through others, for this one, nor in a signal's handler that has come while it waits: it calls the
+function, as functools would. So nobody can wait for ever that did not with functools, but for locks that this module
+cannot see.
 """
 
 cimport cython
@@ -134,7 +135,7 @@ cdef Call new_call(object key, int64_t hash):
 
 
 cdef bint wait_for(Call other, Call mine) except -1:
-    """Wait until a call has ended. False at once if that would be for ever."""
+    """Wait until a call has ended. False at once if that would be for ever, or might come to be."""
     cdef bint may_wait
     mine.waiter.thread = mine.thread
     mine.waiter.awaited = other.thread

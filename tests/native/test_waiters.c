@@ -30,6 +30,23 @@ static void test_circle_of_any_length_is_refused(void)
     }
 }
 
+/* It would be followed along one of its links, and the other could close a circle. */
+static void test_thread_that_waits_already_is_refused_until_it_does_not(void)
+{
+    waiters_t list = {NULL, 1};
+    waiter_t again = {.thread = 1, .awaited = 3};
+
+    CHECK(waiters_add(&list, waiter(1, 2), 1));
+    CHECK(!waiters_add(&list, &again, 1));
+    CHECK(!waiters_add(&list, waiter(2, 1), 1));
+    CHECK(waiters_add(&list, waiter(3, 1), 1));
+    waiters_remove(&list, &again); /* not there */
+    waiters_remove(&list, &made[3]);
+    CHECK(list.first == &made[1] && made[1].next == NULL);
+    waiters_remove(&list, &made[1]);
+    CHECK(waiters_add(&list, &again, 1) && waiters_add(&list, waiter(2, 1), 1));
+}
+
 static void test_fork_forgets_the_threads_of_the_parent(void)
 {
     waiters_t list = {NULL, 1};
@@ -75,6 +92,7 @@ static void test_random_waits_agree_with_a_model(void)
 int main(void)
 {
     test_circle_of_any_length_is_refused();
+    test_thread_that_waits_already_is_refused_until_it_does_not();
     test_fork_forgets_the_threads_of_the_parent();
     test_random_waits_agree_with_a_model();
     return 0;
