@@ -21,7 +21,8 @@
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
  * longer.
  *
- * While hits are all there is, nothing is learned from them (adaptive_touch_run).
+ * While hits are all there is, nothing is learned from them (adaptive_touch_run). Overwriting is no hit: it is always learned
+ * from, and in no run.
  */
 #ifndef NEARCACHE_ADAPTIVE_H
 #define NEARCACHE_ADAPTIVE_H
