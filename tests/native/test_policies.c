@@ -226,6 +226,26 @@ static void test_overwriting_while_the_table_is_sparse_shrinks_it(int is_adaptiv
     end(&rig);
 }
 
+/* And bring what is left in the old index over after it has grown. Too few for their notes to be in the way of the short one. */
+static void test_overwriting_after_the_table_has_grown_empties_its_old_index(int is_adaptive)
+{
+    uint32_t key = 0;
+
+    begin(&rig, UINT64_MAX, is_adaptive);
+    while (rig.core.table.capacity < 128 || rig.core.table.old.slots == NULL) {
+        CHECK(rig_put(&rig, key++, CLOCK_NEVER_NS) == STORED_NEW);
+    }
+    core_settle(&rig.core);
+    CHECK(!rig_overwrite(&rig, 0, CLOCK_NEVER_NS));
+    for (uint32_t i = 0; i < ORDER_RING / 2; i++) {
+        CHECK(rig_put(&rig, i % 3, CLOCK_NEVER_NS) == STORED_OVER);
+    }
+    CHECK(rig.core.table.old.slots == NULL);
+    CHECK(rig_overwrite(&rig, 0, CLOCK_NEVER_NS));
+    rig_compare(&rig);
+    end(&rig);
+}
+
 int main(void)
 {
     for (int is_adaptive = 0; is_adaptive < 2; is_adaptive++) {
@@ -238,6 +258,7 @@ int main(void)
         test_overwriting_the_short_way_equals_a_store(is_adaptive);
         test_short_way_is_closed_where_more_would_have_to_change(is_adaptive);
         test_overwriting_while_the_table_is_sparse_shrinks_it(is_adaptive);
+        test_overwriting_after_the_table_has_grown_empties_its_old_index(is_adaptive);
     }
     return check_done("test_policies");
 }

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearcache._store import Store
-from support.store_kit import Value, attached_store, fill, local_store, opened
+from nearcache._store import Op, Store
+from support.store_kit import Key, Value, attached_store, fill, local_store, opened
 
 
 class Counted:
@@ -74,6 +74,24 @@ def test_hash_of_a_key_that_does_not_keep_it_is_asked_for_once(same: bool) -> No
     assert key.asked == 2
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["the very object", "an equal one"])
+@pytest.mark.parametrize("hindrance", ["none", "absent", "a size", "an operation", "a listener", "a lifetime"])
+def test_hash_of_a_key_that_does_not_keep_it_is_asked_for_once_by_assignment(hindrance: str, same: bool) -> None:
+    """However closely the entry has to be looked at."""
+    store = attached_store(listener=(lambda *what: None) if hindrance == "a listener" else None)
+    key = Counted("k")
+    if hindrance != "absent":
+        store.put(key, 1, size=10 if hindrance == "a size" else 0, ttl_ns=100 if hindrance == "a lifetime" else 0)
+    if hindrance == "an operation":
+        store.open(Op("other"))
+    key = key if same else Counted("k")
+    key.asked = 0
+    store[key] = 2
+    assert key.asked == 1
+    assert store[key] == 2
+    store.check_invariants()
+
+
 def test_hash_that_raises_is_heard_of() -> None:
     """What ``__hash__`` raises comes out of ``[]`` and ``in``."""
 
@@ -109,6 +127,43 @@ def test_overwriting_puts_the_deadline_off() -> None:
     assert store["k"] == 2
     store.set_clock(1150)
     assert "k" not in store
+
+
+def test_overwriting_what_has_no_end_gives_it_the_lifetime_of_the_store() -> None:
+    """What it was put with went with the value."""
+    store = local_store(ttl_ns=100)
+    for key in KEYS:
+        store.put(key, 1, ttl_ns=0)
+        assert store.remaining_ns(key) is None
+        store[key] = 2
+        assert store.remaining_ns(key) == 100
+    store.check_invariants()
+
+
+def test_overwriting_what_has_an_end_gives_it_none_in_a_store_without_lifetimes() -> None:
+    """The same the other way round."""
+    store = local_store()
+    for key in KEYS:
+        store.put(key, 1, ttl_ns=100)
+        store[key] = 2
+        assert store.remaining_ns(key) is None
+    store.check_invariants()
+
+
+@pytest.mark.parametrize("key", KEYS, ids=[type(key).__name__ + str(i) for i, key in enumerate(KEYS)])
+def test_comparison_that_raises_while_overwriting_is_heard_of(key: Any) -> None:
+    """An operation in flight may be on the same key; that cannot be found out, so nothing is changed."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    store = attached_store()
+    store[key] = 1
+    store.open(Op(Key("other", hash(key), on_eq=fail)))
+    with pytest.raises(ZeroDivisionError):
+        store[key] = 2
+    assert store.peek(key) == 1
+    store.check_invariants()
 
 
 def test_overwriting_what_an_operation_brought_leaves_no_origin() -> None:
