@@ -10,10 +10,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._at_once cimport put_at_once, remove_at_once
-from nearcache._core cimport clock_now, core_is_valid, core_t, entry_t, table_lacks, table_tag
+from nearcache._core cimport CAUSE_INVALIDATED, clock_now, core_is_valid, core_t, entry_t, table_lacks, table_tag
 from nearcache._cores cimport MOST_CORES
 from nearcache._keyed cimport contains_hashed, subscript_hashed
-from nearcache._local cimport hit_at, hit_fast, put
+from nearcache._local cimport hit_at, hit_fast, put, remove
 from nearcache._lookup cimport ask_hash, find_same, hold, known_hash, likely, unlikely
 from nearcache._slots cimport (
     METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_hashed_t, assign_t, contains_found_t, contains_t,
@@ -42,6 +42,7 @@ cdef extern from *:
     static objobjargproc assign_again;
     static int (*assign_new)(PyObject *, PyObject *, PyObject *, int64_t);
     static int (*delete_entry)(PyObject *, PyObject *, int64_t);
+    static int (*delete_again)(PyObject *, PyObject *, int64_t);
     static PyObject *(*get_entry)(PyObject *, const entry_t *, PyObject *);
     static PyObject *(*get_nothing)(PyObject *, PyObject *, PyObject *);
     static PyObject *(*get_again)(PyObject *, PyObject *, PyObject *);
@@ -61,6 +62,7 @@ cdef extern from *:
     assign_t assign_again
     assign_hashed_t assign_new
     delete_t delete_entry
+    delete_t delete_again
     found_or_t get_entry
     default_t get_nothing
     default_t get_again
@@ -186,7 +188,16 @@ cdef inline int assign_hashed(PyObject *obj, PyObject *key, PyObject *value, int
 
 
 cdef inline int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexcept:
-    return 0 if likely(remove_at_once(&(<Store>obj).core, key, hash)) else assign_in_full(obj, key, NULL)
+    return 0 if likely(remove_at_once(&(<Store>obj).core, key, hash)) else delete_again(obj, key, hash)
+
+
+cdef inline int delete_unfit(PyObject *obj, PyObject *key, int64_t hash) except -1:
+    """For a key that is another object than the entry's, or whose entry needs a closer look."""
+    cdef bint was_valid
+    remove(&(<Store>obj).core, key, hash, CAUSE_INVALIDATED, &was_valid)
+    if not was_valid:
+        raise KeyError(<object>key)
+    return 0
 
 
 # -- get: to unpack the arguments as Cython does costs half as much as a hit, so a hit is tried first -----------------
@@ -284,7 +295,7 @@ cdef inline int patch_contains(type_t *store, object cls) except -1:
 
 
 cdef inline int patch_assign(type_t *store, object cls) except -1:
-    global assign_in_full, put_once, assign_other, assign_entry, assign_again, assign_new, delete_entry
+    global assign_in_full, put_once, assign_other, assign_entry, assign_again, assign_new, delete_entry, delete_again
     assign_in_full = store.tp_as_mapping.mp_ass_subscript
     put_once = <put_once_t>put
     assign_other = <assign_t>assign_asking
@@ -292,6 +303,7 @@ cdef inline int patch_assign(type_t *store, object cls) except -1:
     assign_again = assign_unfit
     assign_new = assign_hashed
     delete_entry = delete_hashed
+    delete_again = <delete_t>delete_unfit
     store.tp_as_mapping.mp_ass_subscript = assign_at_once
     rewrap(cls, "__setitem__", <void *>assign_at_once)
     return rewrap(cls, "__delitem__", <void *>assign_at_once)

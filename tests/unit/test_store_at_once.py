@@ -92,6 +92,25 @@ def test_hash_of_a_key_that_does_not_keep_it_is_asked_for_once_by_assignment(hin
     store.check_invariants()
 
 
+@pytest.mark.parametrize("hindrance", ["none", "listener", "another key"])
+def test_hash_of_a_key_that_does_not_keep_it_is_asked_for_once_by_deletion(hindrance: str) -> None:
+    """Also where the entry needs a closer look, and where there is none."""
+    gone: list[Any] = []
+    listening = {"listener": lambda *removal: gone.append(removal)} if hindrance == "listener" else {}
+    store = local_store(**listening)
+    key = Counted(7)
+    store[key if hindrance != "another key" else Counted(7)] = 1
+    key.asked = 0
+    del store[key]
+    assert key.asked == 1
+    assert len(gone) == (hindrance == "listener")
+    with pytest.raises(KeyError):
+        del store[key]
+    assert key.asked == 2
+    assert len(store) == 0
+    store.check_invariants()
+
+
 def test_hash_that_raises_is_heard_of() -> None:
     """What ``__hash__`` raises comes out of ``[]`` and ``in``."""
 
