@@ -14,7 +14,7 @@ from support.worker import Worker, WorkerError
 
 #: Processes that load. They tell what they do by lists in Redis, and their loaders wait there for leave to go on.
 LOADER = """
-import asyncio, os, threading
+import asyncio, os, threading, time
 import nearcache, redis
 def start(url, **options):
     global cache, client
@@ -50,6 +50,8 @@ def storm(threads, tasks):
     if tasks:
         crowd.append(threading.Thread(target=lambda: asyncio.run(many())))
     for each in crowd: each.start()
+    while cache._tier.loads.waiting < threads - 1 and any(each.is_alive() for each in crowd): time.sleep(0.001)
+    client.rpush("crowded", os.getpid())  # all but one wait for that one, or have done so
     for each in crowd: each.join()
     return results
 def counted():
@@ -131,6 +133,7 @@ def test_loader_that_raises_tells_its_own_process_and_another_tries(
     holder = loading(redis_server, workers)
     (other,) = (worker for worker in workers if worker is not holder)
     wait_until(lambda: length(redis_server, "asked") == 2)
+    wait_until(lambda: length(redis_server, "crowded") == 2)  # who comes later has a load of their own
     wait_until(lambda: str(redis_server.cli("GET", "nc:{default:0}:l:sk"))[2:3] == "W")
     redis_server.cli("RPUSH", "go", "fail")
     assert holder.receive() == ["the loader says no"] * 8
