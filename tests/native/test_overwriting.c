@@ -1,4 +1,4 @@
-/* Tests of what a learning policy is told of: the short way to overwrite teaches what a store does, and hits stay hits. */
+/* Tests of what a learning policy is told of: the short way to overwrite teaches what a store does. */
 
 #include "model.h"
 
@@ -62,7 +62,7 @@ static void compare_choices(void)
     compare();
 }
 
-static void test_overwriting_alone_is_learned_from_for_as_long_as_it_lasts(uint32_t times)
+static void test_overwriting_alone_teaches_what_stores_do(uint32_t times)
 {
     uint32_t short_ways = 0;
 
@@ -83,8 +83,8 @@ static void test_overwriting_alone_is_learned_from_for_as_long_as_it_lasts(uint3
     end();
 }
 
-/* A row of hits is as long as in a store that carries its notes out with each change. */
-static void test_overwriting_between_hits_leaves_their_rows_alone(uint64_t limit)
+/* A row is as long as in a store that carries its notes out with each change. */
+static void test_overwriting_between_hits_makes_the_row_longer_as_a_store_does(uint64_t limit)
 {
     uint32_t noted = 0;
 
@@ -108,34 +108,15 @@ static void test_overwriting_between_hits_leaves_their_rows_alone(uint64_t limit
     end();
 }
 
-/* LRU makes no difference between the two, so there is none between their notes. */
-static void test_only_notes_for_the_learning_policy_are_marked(void)
-{
-    rig_t *lru = &careful;
-
-    CHECK(rig_init(lru, NULL, 60, 0) == 0 && rig_init(&quick, NULL, 60, 0) == 0 && rig_adapt(&quick, 5) == 0);
-    store_both(1);
-    store_both(2);
-    CHECK(rig_overwrite(lru, 1, CLOCK_NEVER_NS) && rig_overwrite(&quick, 1, CLOCK_NEVER_NS));
-    CHECK(rig_hit(lru, 2) && rig_hit(&quick, 2));
-    CHECK(lru->core.order.ring[0] == 1 && lru->core.order.ring[1] == 2);
-    CHECK(quick.core.order.ring[0] == (1 | ORDER_NO_HIT) && quick.core.order.ring[1] == 2);
-    WHOLE(core_check(&quick.core));
-    core_settle(&quick.core);
-    CHECK(quick.core.order.adaptive->run == 1 && quick.core.counters.hits == 1 && quick.core.counters.stored == 3);
-    end();
-}
-
 int main(void)
 {
     static const uint32_t times[] = {1, 50, 120, 500, 3000};
 
     for (uint32_t i = 0; i < 5; i++) {
-        test_overwriting_alone_is_learned_from_for_as_long_as_it_lasts(times[i]);
+        test_overwriting_alone_teaches_what_stores_do(times[i]);
     }
     for (uint64_t limit = 5; limit <= 59; limit += 18) {
-        test_overwriting_between_hits_leaves_their_rows_alone(limit);
+        test_overwriting_between_hits_makes_the_row_longer_as_a_store_does(limit);
     }
-    test_only_notes_for_the_learning_policy_are_marked();
     return check_done("test_overwriting");
 }

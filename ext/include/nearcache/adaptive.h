@@ -21,8 +21,7 @@
  * one key in four teaches the histograms, and these have half of the ghosts to themselves, so that they are remembered for
  * longer.
  *
- * While hits are all there is, nothing is learned from them (adaptive_touch_run). Overwriting is no hit: it is always learned
- * from, and in no run.
+ * While hits are all there is, nothing is learned from them (adaptive_touch_run).
  */
 #ifndef NEARCACHE_ADAPTIVE_H
 #define NEARCACHE_ADAPTIVE_H
@@ -62,7 +61,7 @@ typedef struct {
     uint32_t spell;   /* how many strangers could go without a look after the last one that was looked at, */
     uint32_t unseen;  /* and how many still can */
     uint32_t random;
-    uint64_t run; /* hits since the last insertion */
+    uint64_t run; /* hits and other uses since the last insertion */
     int warm; /* something has been evicted, so newcomers are on probation */
     worth_t worth;
     shadows_t shadows;
@@ -271,16 +270,17 @@ static inline void adaptive_touch(adaptive_t *p, uint32_t ref, const detail_t *d
     }
 }
 
-/* Hits without a miss between them. When there have been twice as many in a row as there are entries, nothing is being
- * missed that could be learned to keep, and they are only noted: learning from them costs more than serving them. (Loops
- * around more than the cache holds miss sooner than that.) */
+/* Hits, and other uses, without a miss between them. When there have been twice as many in a row as there are entries, nothing
+ * is being missed that could be learned to keep, and they are only noted: learning from them costs more than serving them.
+ * (Loops around more than the cache holds miss sooner than that.) It makes no difference how many are told of at a time. */
 static inline void adaptive_touch_run(adaptive_t *p, const uint32_t *refs, uint32_t count, const detail_t *details)
 {
-    int is_learned = p->run < 2u * (uint64_t)p->count;
+    uint64_t most = 2u * (uint64_t)p->count;
+    uint64_t learned = p->run < most ? most - p->run : 0;
 
     p->run += count;
     for (uint32_t i = 0; i < count; i++) {
-        if (is_learned) {
+        if (i < learned) {
             adaptive_touch(p, refs[i], details);
         } else {
             adaptive_note(p, refs[i]);

@@ -7,8 +7,6 @@
  * full. The order is exact all the same, but no hit waits for the memory that moving needs, three links all over the
  * place in a large cache: the entry's own are asked for with the note where they lie far, or else those of all notes before they
  * are carried out, its neighbours' some notes ahead. Threads that read at the same time have rings of their own: notes.h.
- *
- * Overwriting is noted in the same ring, but is no hit: the learning policy, which counts hits in a row, finds it marked.
  */
 #ifndef NEARCACHE_ORDER_H
 #define NEARCACHE_ORDER_H
@@ -23,8 +21,6 @@ enum {
     ORDER_NEAR_BYTES = 16 * 1024, /* what the first-level cache keeps needs no asking ahead, */
     ORDER_FAR_BYTES = 256 * 1024  /* and what the second keeps can be asked for when the notes are carried out */
 };
-
-#define ORDER_NO_HIT 0x80000000u /* above all refs: the note is of another use. LRU makes no difference, and has no marks */
 
 typedef struct {
     uint32_t touches;     /* notes in the ring */
@@ -223,44 +219,7 @@ static inline void order_ask(const order_t *o, uint32_t ref)
 static inline void order_ask_all(const order_t *o, const uint32_t *ring, uint32_t touches)
 {
     for (uint32_t i = 0; i < touches; i++) {
-        order_ask(o, ring[i] & ~ORDER_NO_HIT);
-    }
-}
-
-/* Is any of them marked? Four at a time, and what is left one by one: nearly always none is. */
-static inline int order_is_mixed(const uint32_t *ring, uint32_t touches)
-{
-    words_t lot = {0, 0, 0, 0};
-    uint32_t all = 0;
-    uint32_t i = 0;
-
-    for (; i + LOT <= touches; i += LOT) {
-        lot |= lot_read(ring + i);
-    }
-    for (; i < touches; i++) {
-        all |= ring[i];
-    }
-    return ((all | lot[0] | lot[1] | lot[2] | lot[3]) & ORDER_NO_HIT) != 0;
-}
-
-/* Tell the learning policy of hits in a row together, of other uses as order_use would have done at the time. (Not inlined, so
- * that for hits alone there is one loop.) */
-static __attribute__((noinline, unused)) void order_tell_mixed(order_t *o, const uint32_t *ring, uint32_t touches,
-                                                               const detail_t *details)
-{
-    uint32_t from = 0;
-
-    for (uint32_t i = 0; i < touches; i++) {
-        if ((ring[i] & ORDER_NO_HIT) != 0) {
-            if (i != from) {
-                adaptive_touch_run(o->adaptive, ring + from, i - from, details);
-            }
-            adaptive_touch(o->adaptive, ring[i] & ~ORDER_NO_HIT, details);
-            from = i + 1;
-        }
-    }
-    if (touches != from) {
-        adaptive_touch_run(o->adaptive, ring + from, touches - from, details);
+        order_ask(o, ring[i]);
     }
 }
 
@@ -269,11 +228,7 @@ static inline void order_carry_out(order_t *o, const uint32_t *ring, uint32_t to
     uint32_t asked = o->links_bytes > ORDER_NEAR_BYTES ? 0 : touches;
 
     if (touches != 0 && o->adaptive != NULL) {
-        if (order_is_mixed(ring, touches)) {
-            order_tell_mixed(o, ring, touches, details);
-        } else {
-            adaptive_touch_run(o->adaptive, ring, touches, details);
-        }
+        adaptive_touch_run(o->adaptive, ring, touches, details);
         touches = 0;
     }
     for (uint32_t i = 0; i < touches; i++) {
@@ -343,14 +298,6 @@ static inline void order_note(const order_t *o, notes_t *notes, uint32_t ref)
     }
 }
 
-/* The note that has just been made is not of a hit. */
-static inline void order_mark(const order_t *o, uint32_t *note)
-{
-    if (o->adaptive != NULL) {
-        *note |= ORDER_NO_HIT;
-    }
-}
-
 /* -- changes; the caller has settled ---------------------------------------------------------------------- */
 
 static inline void order_insert(order_t *o, uint32_t ref, uint32_t tag)
@@ -368,7 +315,7 @@ static inline void order_use(order_t *o, uint32_t ref, const detail_t *details)
 {
     NC_ASSERT(o->touches == 0);
     if (o->adaptive != NULL) {
-        adaptive_touch(o->adaptive, ref, details);
+        adaptive_touch_run(o->adaptive, &ref, 1, details);
     } else {
         order_promote(o, ref);
     }
@@ -448,8 +395,7 @@ static inline uint32_t order_first(const order_t *o)
 static inline int order_holds(const uint32_t *ring, uint32_t touches, const table_t *t)
 {
     for (uint32_t i = 0; i < touches; i++) {
-        uint32_t ref = ring[i] & ~ORDER_NO_HIT;
-        if (ref == 0 || ref > t->used || t->slab[ref].key == NULL) {
+        if (ring[i] == 0 || ring[i] > t->used || t->slab[ring[i]].key == NULL) {
             return 0;
         }
     }

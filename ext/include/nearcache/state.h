@@ -208,21 +208,17 @@ static inline void core_settle_notes(core_t *core, notes_t *notes)
     notes->count = 0;
 }
 
-/* Note a use that is no hit, of somebody who may have notes of his own all the same. */
+/* Note a use that is none of a reader, who may have notes of his own all the same. */
 static inline void core_use(core_t *core, uint32_t ref, notes_t *notes)
 {
-    order_t *order = &core->order;
-
     if (notes == NULL) {
         core_touch(core, ref);
-        order_mark(order, &order->ring[order->touches - 1]);
         return;
     }
     if (notes_are_full(notes)) {
         core_settle_notes(core, notes);
     }
-    order_note(order, notes, ref);
-    order_mark(order, &notes->ring[notes->count - 1]);
+    order_note(&core->order, notes, ref);
 }
 
 /* -- removing --------------------------------------------------------------------------------------------- */
