@@ -10,10 +10,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._at_once cimport put_at_once, remove_at_once
-from nearcache._core cimport CAUSE_INVALIDATED, clock_now, core_is_valid, core_t, entry_t, table_lacks, table_tag
+from nearcache._core cimport clock_now, core_is_valid, core_t, entry_t, table_lacks, table_tag
 from nearcache._cores cimport MOST_CORES
-from nearcache._keyed cimport contains_hashed, subscript_hashed
-from nearcache._local cimport hit_at, hit_fast, put, remove
+from nearcache._keyed cimport contains_hashed, remove_hashed, subscript_hashed
+from nearcache._local cimport hit_at, hit_fast, put
 from nearcache._lookup cimport ask_hash, find_same, hold, known_hash, likely, unlikely
 from nearcache._slots cimport (
     METH_FASTCALL, METH_KEYWORDS, assign_found_t, assign_hashed_t, assign_t, contains_found_t, contains_t,
@@ -193,11 +193,7 @@ cdef inline int delete_hashed(PyObject *obj, PyObject *key, int64_t hash) noexce
 
 cdef inline int delete_unfit(PyObject *obj, PyObject *key, int64_t hash) except -1:
     """For a key that is another object than the entry's, or whose entry needs a closer look."""
-    cdef bint was_valid
-    remove(&(<Store>obj).core, key, hash, CAUSE_INVALIDATED, &was_valid)
-    if not was_valid:
-        raise KeyError(<object>key)
-    return 0
+    return remove_hashed(<Store>obj, <object>key, <object>key, hash)
 
 
 # -- get: to unpack the arguments as Cython does costs half as much as a hit, so a hit is tried first -----------------

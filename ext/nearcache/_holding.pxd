@@ -44,9 +44,6 @@ from nearcache._lookup cimport hold, release, release_or_null, unlikely
 cdef extern from "Python.h":
     PyObject *call_objects "PyObject_CallFunctionObjArgs"(PyObject *callable, ...) noexcept
     void report_unraisable "PyErr_WriteUnraisable"(PyObject *where) noexcept
-
-
-cdef extern from "Python.h":
     ctypedef int (*visit_t "visitproc")(PyObject *obj, void *arg) noexcept
 
 

@@ -6,7 +6,7 @@ All of it is part of ``_store.pyx``, and nobody else's.
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from nearcache._core cimport cause_t, clock_now, core_is_valid, core_t, notes_t
+from nearcache._core cimport CAUSE_INVALIDATED, cause_t, clock_now, core_is_valid, core_t, notes_t
 from nearcache._cores cimport evict_any
 from nearcache._local cimport checked_size, find_valid, hit_fast, put, read, remove
 from nearcache._locking cimport core_enter, core_leave, core_unlock
@@ -67,11 +67,16 @@ cdef inline object read_or(Store self, object key, object default):
     return owned(value) if value != NULL else default
 
 
+cdef inline uint64_t measured(Store self, object value) except? 0xffffffffffffffff:
+    """What ``getsizeof`` gives for a value."""
+    return checked_size("getsizeof", self.sizeof(value))
+
+
 cdef inline int put_local(Store self, object key, object value, int64_t ttl_ns, uint64_t size) except -1:
     cdef object held = key if likely(self.keyfunc is None) else held_key(self, key)
     cdef int64_t hash = hash_of(<PyObject *>held)
     if unlikely(self.sizeof is not None):
-        size = checked_size("getsizeof", self.sizeof(value))
+        size = measured(self, value)
     return put_hashed(self, <PyObject *>held, <PyObject *>value, hash, ttl_ns, size)
 
 
@@ -81,6 +86,15 @@ cdef inline int put_hashed(
     cdef core_t *core = core_at(self, hash)
     while unlikely(not put(core, held, value, hash, size, ttl_ns)):
         evict_any(&self.cores, <uint32_t>(core - self.cores.core) + 1)
+    return 0
+
+
+cdef inline int remove_hashed(Store self, object key, object held, int64_t hash) except -1:
+    """Remove a valid entry, or raise KeyError with the caller's key."""
+    cdef bint was_valid
+    remove(core_at(self, hash), <PyObject *>held, hash, CAUSE_INVALIDATED, &was_valid)
+    if not was_valid:
+        raise KeyError(key)
     return 0
 
 

@@ -84,7 +84,9 @@ from nearcache._flights cimport (
     suspect_at,
 )
 from nearcache._holding cimport bury, forget_entries, forget_pending, visit_t
-from nearcache._keyed cimport contains_hashed, held_key, put_local, read_object, read_or, remove_local, subscript_hashed
+from nearcache._keyed cimport (
+    contains_hashed, held_key, measured, put_local, read_object, read_or, remove_hashed, remove_local, subscript_hashed,
+)
 from nearcache._lanes cimport depend_on, lane_at, lane_number, lanes_wanted
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid
 from nearcache._locking cimport core_unlock
@@ -364,10 +366,8 @@ cdef class Store:
         put_local(self, key, value, self.ttl_ns, 0)
 
     def __delitem__(self, key):
-        cdef bint was_valid
-        remove_local(self, key, CAUSE_INVALIDATED, &was_valid)
-        if not was_valid:
-            raise KeyError(key)
+        cdef object held = held_key(self, key)
+        remove_hashed(self, key, held, hash_of(<PyObject *>held))
 
     def put(self, key, value, ttl_ns=None, size=0):
         """Store locally, with a lifetime of its own (0: no end) and a size (unless there is ``getsizeof``).
@@ -379,6 +379,10 @@ cdef class Store:
         """
         cdef int64_t lifetime = self.ttl_ns if ttl_ns is None else checked_ttl(ttl_ns)
         put_local(self, key, value, lifetime, checked_size("size=", size))
+
+    def measure(self, value):
+        """The size that a value put locally counts with: what ``getsizeof`` gives, 0 without it."""
+        return 0 if self.sizeof is None else measured(self, value)
 
     def pop_next(self):
         """Remove and return the valid pair that would be evicted next, the least recently used; expired entries on

@@ -1,10 +1,13 @@
-"""Caches that are closed when a test has ended, however many it opens."""
+"""Caches that are closed when a test has ended, however many it opens; and what all kinds of them refuse alike."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 import nearcache
 from nearcache import Cache
@@ -31,3 +34,17 @@ def opening(url: str, **usual: Any) -> Iterator[Opener]:
     finally:
         for cache in opened:
             cache.close()
+
+
+def refuse_loaders_that_cannot_be_called(cache: Any) -> None:
+    """Require of a cache, or a view, that it says what cannot be called, to threads and to tasks."""
+    for call in ("get_or_load", "refresh"):
+        for options in ({}, {"max_age": 5.0}) if call == "get_or_load" else ({},):
+            with pytest.raises(TypeError, match=r"loader=5 cannot be called: give a function that takes the key"):
+                getattr(cache, call)("x", 5, **options)
+            with pytest.raises(TypeError, match=r"loader=5 cannot be called: give a function that takes the key"):
+                asyncio.run(getattr(cache.aio, call)("x", 5, **options))
+    with pytest.raises(TypeError, match=r"load_many=5 cannot be called: give a function that takes a list"):
+        cache.get_or_load_many(["x"], 5)
+    with pytest.raises(TypeError, match=r"load_many=5 cannot be called: give a function that takes a list"):
+        asyncio.run(cache.aio.get_or_load_many(["x"], 5))

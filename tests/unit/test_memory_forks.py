@@ -38,15 +38,39 @@ def in_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+class Gate:
+    """Where a thread of the parent stands still while the child does its work."""
+
+    def __init__(self) -> None:
+        self.inside = threading.Event()
+        self.go_on = threading.Event()
+
+    def wait(self) -> None:
+        """Stand still until the gate is opened."""
+        self.inside.set()
+        assert self.go_on.wait(PATIENCE)
+
+
+def forked_meanwhile(gate: Gate, work: Callable[[], object], child: Callable[[], object]) -> int:
+    """Fork while a thread that does this work stands at the gate, then let it go on. Returns as :func:`in_child`."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert gate.inside.wait(PATIENCE)
+        return in_child(child)
+    finally:
+        gate.go_on.set()
+        thread.join()
+
+
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_fork_during_a_load_of_another_thread_leaves_the_child_to_load_itself(options: dict[str, Any]) -> None:
     """The parent's load ends in the parent."""
     cache: Cache[str, int] = nearcache.open("memory://", **options)
-    inside, go_on = threading.Event(), threading.Event()
+    gate = Gate()
 
     def slow(_key: str) -> int:
-        inside.set()
-        assert go_on.wait(PATIENCE)
+        gate.wait()
         return 1
 
     def child() -> None:
@@ -55,65 +79,42 @@ def test_fork_during_a_load_of_another_thread_leaves_the_child_to_load_itself(op
         assert cache.incr("k") == 3
         assert cache.stats().loader.running == 0
 
-    thread = threading.Thread(target=cache.get_or_load, args=("k", slow))
-    thread.start()
-    try:
-        assert inside.wait(PATIENCE)
-        assert in_child(child) == 0
-    finally:
-        go_on.set()
-        thread.join()
+    assert forked_meanwhile(gate, lambda: cache.get_or_load("k", slow), child) == 0
     assert cache["k"] == 1
 
 
 def test_fork_during_a_call_of_a_cached_function_leaves_the_child_to_call_it() -> None:
     """As for any load."""
     cache: Cache[Any, Any] = nearcache.open("memory://")
-    inside, go_on = threading.Event(), threading.Event()
+    gate = Gate()
 
     @cache.cached
     def squared(number: int) -> int:
-        inside.set()
-        assert go_on.wait(PATIENCE)
+        gate.wait()
         return number**2
 
     def child() -> None:
-        go_on.set()
+        gate.go_on.set()
         assert squared(3) == 9
 
-    thread = threading.Thread(target=squared, args=(3,))
-    thread.start()
-    try:
-        assert inside.wait(PATIENCE)
-        assert in_child(child) == 0
-    finally:
-        go_on.set()
-        thread.join()
+    assert forked_meanwhile(gate, lambda: squared(3), child) == 0
 
 
 def test_fork_in_the_middle_of_a_change_leaves_the_child_free_to_change() -> None:
     """Locks that other threads hold are not here."""
     cache: Any = nearcache.open("memory://")
     held = [cache._changing, cache._turns, cache._counting]
-    inside, go_on = threading.Event(), threading.Event()
+    gate = Gate()
 
     def hold() -> None:
         with held[0], held[1], held[2]:
-            inside.set()
-            assert go_on.wait(PATIENCE)
+            gate.wait()
 
     def child() -> None:
         assert cache.incr("n") == 1
         assert cache.get_or_load("k", lambda _key: 2) == 2
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert inside.wait(PATIENCE)
-        assert in_child(child) == 0
-    finally:
-        go_on.set()
-        thread.join()
+    assert forked_meanwhile(gate, hold, child) == 0
 
 
 def test_fork_within_a_loader_ends_the_load_in_both() -> None:

@@ -237,7 +237,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Become the cache that ``__getstate__`` has described."""
         super().__setstate__(state)
         for name, value, left_ns in state["old"]:
-            restore(self._old, name, value, left_ns, self._size_of(value))
+            restore(self._old, name, value, left_ns, self.measure(value))
         for name, age_ns in state["ages"].items():
             self._births[name] = monotonic_ns() - age_ns
 

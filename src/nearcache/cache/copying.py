@@ -73,7 +73,7 @@ class CopyingCache(AnsweringCache[K, V]):
     def _restore(self, entries: Iterable[Remaining[K, V]], tags: Mapping[K, Sequence[str]] | None = None) -> None:
         """Store pairs under the keys held (after ``key=``), each for some nanoseconds; ``None``: without an end."""
         for held, value, left_ns in entries:
-            restore(self, held, value, left_ns, self._size_of(value), self._depend((tags or {}).get(held, ())))
+            restore(self, held, value, left_ns, self.measure(value), self._depend((tags or {}).get(held, ())))
 
     def _tags_of(self, keys: Iterable[K]) -> dict[K, list[str]]:
         """Return the tags of those keys whose entries have any; more than those, where too many are in use to tell."""

@@ -186,12 +186,8 @@ class ExchangingCache(SpeakingCache[K, V]):
     def _outdate(self, name: Any) -> None:
         """Another value comes in the place of one that has grown old."""
 
-    def _size_of(self, value: V) -> int:
-        """The size that a value counts with. Raises TypeError or ValueError if that is none."""
-        raise NotImplementedError
-
     def _fitting_size_of(self, value: V) -> int:
-        """The same for a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""
+        """The size of a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""
         raise NotImplementedError
 
     def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:

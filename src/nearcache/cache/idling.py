@@ -60,7 +60,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
             if value is not NOTHING and whole_ms and wid:
                 self._old.confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
                 until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
-                self.finish(copy, value, wid, until_ns, self._size_of(value), IDENTITY, under)
+                self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under)
             return value
         finally:
             self._old.abandon(twin, drop=False)
@@ -90,7 +90,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
                 op = self._operation(name)
                 self.open(op)
                 under = self._depend(state["tags"].get(name, ()))
-                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self._size_of(value), under)
+                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self.measure(value), under)
 
     # -- the verbs
 

@@ -244,7 +244,7 @@ class MemoryCache(CopyingCache[K, V]):
         told = (*tags_told(labels, terms.key, value), *loaded.tags)
         if told:
             under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
-        size = self._size_of(value)
+        size = self.measure(value)
         mine.value = value
         if terms.limit_ns is not None:  # who asks from now on may find it stored longer ago
             self._loads.close(mine)
@@ -292,18 +292,8 @@ class MemoryCache(CopyingCache[K, V]):
             return lambda key, value: _lasting(chosen(key, value))
         return _lasting(chosen)
 
-    def _size_of(self, value: V) -> int:
-        if self.settings.getsizeof is None:
-            return 0
-        size = self.settings.getsizeof(value)
-        if not isinstance(size, int):
-            raise TypeError(f"getsizeof gave {size!r}: a size must be an int")
-        if not 0 <= size < 2**63:
-            raise ValueError(f"getsizeof gave {size}: a size must be 0 or more, below 2**63")
-        return size
-
     def _fitting_size_of(self, value: V) -> int:
-        size, most = self._size_of(value), self.settings.maxbytes
+        size, most = self.measure(value), self.settings.maxbytes
         if most is not None and size > most:
             raise ValueTooLargeError(size, most, "maxbytes")
         return size
@@ -342,8 +332,7 @@ class MemoryCache(CopyingCache[K, V]):
 
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key, or store the default."""
-        found = self.get(key, NOTHING)
-        return cast("V | None", self._defaulted(key, default, ()) if found is NOTHING else found)
+        return cast("V | None", self._defaulted(key, default, ()))
 
     def set_many(
         self,
