@@ -200,6 +200,18 @@ def test_cached_recursion_works_and_a_circle_is_an_error(cache: Cache[Any, Any])
         circle(0)
 
 
+def test_cached_recursion_of_eighty_levels_fits_the_usual_limit(cache: Cache[Any, Any]) -> None:
+    """A level takes eleven frames."""
+
+    @cache.cached
+    def count(n: int) -> int:
+        return 1 + count(n - 1) if n else 0
+
+    found: list[int] = []
+    together(lambda _number: found.append(count(80)), 1)  # in a thread, whose stack begins there
+    assert found == [80]
+
+
 def test_cached_many_threads_one_call(cache: Cache[Any, Any]) -> None:
     """Whoever misses while the function runs gets its result."""
     calls = []

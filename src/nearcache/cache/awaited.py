@@ -162,10 +162,10 @@ class CachedCoroutine(Cached):
         async def call() -> Any:
             return await self._function(*args, **kwargs)
 
-        def ask() -> tuple[Any, bool]:
-            return self._read_through_with(key, lambda: asyncio.run_coroutine_threadsafe(call(), loop).result())
+        def call_there() -> Any:
+            return asyncio.run_coroutine_threadsafe(call(), loop).result()
 
-        return cast("tuple[Any, bool]", await Apart.run(ask))
+        return cast("tuple[Any, bool]", await Apart.run(lambda: self._read_through(key, call_there, (), {})))
 
     def _ended(self, place: tuple[Any, ...], task: asyncio.Task[Any]) -> None:
         del self._pending[place]

@@ -298,19 +298,18 @@ class Cached:
             found, key = self._hit(args, kwargs, is_method)
         except ConnectionError:  # not even the generation can be read: so nothing that is kept can be told from older
             return bare(self._function(*args, **kwargs))
-        return found if found is not ABSENT else self._read_through(key, args, kwargs)[0]
+        return found if found is not ABSENT else self._read_through(key, self._function, args, kwargs)[0]
 
-    def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> tuple[Any, bool]:
-        return self._read_through_with(key, lambda: self._function(*args, **kwargs))
-
-    def _read_through_with(self, key: tuple[Any, ...], call: Callable[[], Any]) -> tuple[Any, bool]:
+    def _read_through(
+        self, key: tuple[Any, ...], function: Callable[..., Any], args: Any, kwargs: Any
+    ) -> tuple[Any, bool]:
         """Return the value, and whether it is this call of ours that has made it."""
         called = False
 
         def load(_key: Any) -> Any:
             nonlocal called
             called = True
-            return self._plan.sifted(call())
+            return self._plan.sifted(function(*args, **kwargs))
 
         try:
             value = self._plan.load(key, load)
@@ -325,7 +324,7 @@ class Cached:
         key = self._key(args, kwargs, is_method)
         while True:  # a load that was under way before brings something older: then once more
             self._plan.cache.invalidate(key)
-            value, is_new = self._read_through(key, args, kwargs)
+            value, is_new = self._read_through(key, self._function, args, kwargs)
             if is_new:
                 return value
 

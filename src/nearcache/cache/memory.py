@@ -123,7 +123,7 @@ class MemoryCache(CopyingCache[K, V]):
         if self.settings.loader is None:
             raise KeyError(key)
         loader = self.settings.loader
-        return cast("V", self._in_time(key, lambda: self._load(key, loader, DEFAULT)))
+        return cast("V", self._in_time(key, self._load, key, loader, DEFAULT))
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)

@@ -74,7 +74,7 @@ class ReadThrough(Generic[K, V]):
             return self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
         if chosen is None:
             return self._missing(key)
-        return cast("V", self._in_time(key, lambda: self._load(key, chosen, ttl, tags)))
+        return cast("V", self._in_time(key, self._load, key, chosen, ttl, tags))
 
     def refresh(
         self,
@@ -149,8 +149,7 @@ class ReadThrough(Generic[K, V]):
         limit_ns = None if max_age is None else age_to_ns(max_age)
         found, missed = self._hits(keys, limit_ns)
         if missed:
-            work = lambda: self._gather(missed, chosen, ttl, tags, limit_ns)  # noqa: E731
-            found.update(self._in_time(tuple(missed), work))
+            found.update(self._in_time(tuple(missed), self._gather, missed, chosen, ttl, tags, limit_ns))
         return found
 
     # -- with max_age
@@ -173,7 +172,7 @@ class ReadThrough(Generic[K, V]):
 
     def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         if loader is not None:
-            return cast("V", self._in_time(key, lambda: self._load_young(key, loader, ttl, tags, limit_ns)))
+            return cast("V", self._in_time(key, self._load_young, key, loader, ttl, tags, limit_ns))
         found, cause = self._held_young(key, limit_ns)
         if found is DEFAULT:
             raise KeyError(key) from cause
@@ -181,9 +180,9 @@ class ReadThrough(Generic[K, V]):
 
     # -- for the subclasses
 
-    def _in_time(self, key: Any, work: Callable[[], Any]) -> Any:
+    def _in_time(self, key: Any, load: Callable[..., Any], *args: Any) -> Any:
         seconds = self.settings.loader_timeout
-        return work() if seconds is None else in_time(work, key, seconds)
+        return load(*args) if seconds is None else in_time(lambda: load(*args), key, seconds)
 
     def _missing(self, key: K) -> V:
         raise NotImplementedError

@@ -154,7 +154,7 @@ class TieredCache(MovingCache[K, V]):
     def _missing(self, key: K) -> V:
         if self.settings.loader is not None:
             loader = self.settings.loader
-            return cast("V", self._in_time(key, lambda: self._load(key, loader, DEFAULT)))
+            return cast("V", self._in_time(key, self._load, key, loader, DEFAULT))
         found, cause = self._read(key)
         if found is MISSING:
             raise KeyError(key) from cause
