@@ -255,3 +255,14 @@ def test_coroutine_blocking_network_leaves_the_loop_free(redis_server: RedisServ
             assert (await call)[0] == 1
 
         asyncio.run(main())
+
+
+def test_coroutine_function_is_refused_where_tasks_would_share_a_value(redis_server: RedisServer) -> None:
+    """``isolation="copy"`` has no ``aio``."""
+    with (
+        nearcache.open(redis_server.url, isolation="copy") as cache,
+        pytest.raises(nearcache.ConfigError, match="isolation"),
+    ):
+
+        @cache.cached(version=1)
+        async def f() -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import threading
 from typing import Any
 
 import pytest
@@ -250,3 +251,83 @@ def test_cached_coroutine_function_whose_unless_raises_stop_iteration_ends() -> 
             await asyncio.wait_for(answer(), 20.0)
 
     asyncio.run(main())
+
+
+def test_coroutine_whose_loop_ends_in_the_middle_is_called_anew(cache: Cache[Any, Any]) -> None:
+    """Closed without a word, or cancelled by ``asyncio.run``: who asks next, or waits already, takes over."""
+    begun = threading.Event()
+    calls: list[int] = []
+
+    @cache.cached
+    async def f(x: int) -> int:
+        calls.append(x)
+        if len(calls) == 1:
+            begun.set()
+            await asyncio.sleep(PATIENCE)
+        return x
+
+    async def begin() -> None:
+        task = asyncio.ensure_future(f(1))
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what this is about
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        assert not task.done()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    assert run(lambda: f(1)) == 1
+
+    begun.clear()
+    calls.clear()
+    cache.clear()
+    asyncio.run(begin())  # cancels the task
+    assert run(lambda: f(1)) == 1
+    assert calls == [1, 1]
+
+
+def test_coroutine_cancelled_with_its_loop_is_taken_over_by_a_waiter_of_another(cache: Cache[Any, Any]) -> None:
+    """No task is cancelled for what happened to somebody else's."""
+    begun, ending = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    @cache.cached
+    async def f(x: int) -> int:
+        calls.append(x)
+        if len(calls) == 1:
+            begun.set()
+            await asyncio.sleep(PATIENCE)
+        return x
+
+    async def first() -> None:
+        task = asyncio.ensure_future(f(1))
+        while not ending.is_set():
+            await asyncio.sleep(0.001)
+        assert not task.done()
+
+    async def second() -> int:
+        task = asyncio.ensure_future(f(1))
+        (load,) = cache._loads._by_key.values()  # type: ignore[attr-defined]  # of memory://
+        while len(load.callbacks) < 2:
+            await asyncio.sleep(0.001)
+        ending.set()
+        return await task
+
+    thread = threading.Thread(target=lambda: asyncio.run(first()))
+    thread.start()
+    assert begun.wait(PATIENCE)
+    assert run(second) == 1
+    thread.join(PATIENCE)
+    assert calls == [1, 1]
+
+
+def test_coroutine_call_is_a_coroutine_function(cache: Cache[Any, Any]) -> None:
+    """Frameworks ask that of ``__call__`` too; and as a loader it is told for what it is."""
+
+    @cache.cached
+    async def f(x: int) -> int:
+        return x
+
+    assert inspect.iscoroutinefunction(f.__call__)
+    with pytest.raises(TypeError, match="coroutine function"):
+        cache.get_or_load(1, f)

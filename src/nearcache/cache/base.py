@@ -144,6 +144,10 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         self._remove_held(name)
         return name, value
 
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        """Store what is the cache's own business, as ``set`` does but without the writer."""
+        raise NotImplementedError
+
     def _remove_held(self, name: Any) -> None:
         """Remove a key that is given as it is held: after ``key=``."""
         raise NotImplementedError

@@ -14,14 +14,15 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..answers import bare
 from ..choices import lifetime
 from ..errors import ConfigError, UnencodableKeyError
 from ..forks import tell_of_forks
-from ..freshness import Freshness, freshness_of
+from ..freshness import freshness_of
 from ..keys import encode_key
 from ..options import check_tags
 from .calls import Arguments, Identities, defined_in, explained, is_method, name_of, too_long
@@ -37,31 +38,28 @@ ABSENT: Final[Any] = object()
 
 
 class Unkept(BaseException):
-    """Carries a result that ``unless`` keeps out of the cache past the loading, which has to end without one."""
+    """Carries what is not to be kept past the loading, which has to end without a value.
 
-    def __init__(self, value: Any) -> None:
+    Args:
+        value: A result that ``unless`` turned away.
+        error: What the function raised, instead.
+    """
+
+    def __init__(self, value: Any, error: KeyError | None = None) -> None:
         super().__init__("not kept")
-        self.value = value
+        self._value = value
+        self._error = error
+
+    def outcome(self) -> Any:
+        """Return or raise what became of the call."""
+        if self._error is not None:
+            raise self._error from None
+        return self._value
 
 
-class _Raised(NamedTuple):
-    """What a function raised."""
-
-    error: KeyError
-
-
-def _no_absence(function: Callable[[Any], Any], known: Freshness) -> Callable[[Any], Any]:
-    """A function's KeyError is its own, and no word about the key: it goes past what would take it for one."""
-
-    def call(key: Any) -> Any:
-        try:
-            return function(key)
-        except KeyError as error:
-            if not known.means_absence(error):
-                raise
-            raise Unkept(_Raised(error)) from None
-
-    return call
+def new_generation() -> str:
+    """Return what no generation was and none will be."""
+    return os.urandom(8).hex()
 
 
 class Plan:
@@ -95,21 +93,23 @@ class Plan:
 
     def generation(self) -> Any:
         """Return what changes with every ``cache_clear``."""
-        if not self.is_shared:
-            return self._generation
-        known = self.cache.hit((self.name,), ABSENT)
-        if known is ABSENT:
-            known = self.cache.get_or_load((self.name,), lambda _key: os.urandom(8).hex(), ttl=None, tags=())
-        return known
+        held = self.held_generation()
+        if held is ABSENT:
+            held = self.cache.get_or_load((self.name,), lambda _key: new_generation(), ttl=None, tags=())
+        return held
+
+    def held_generation(self) -> Any:
+        """Return the generation if this process knows it, else ABSENT; it is used."""
+        return self.cache.hit((self.name,), ABSENT) if self.is_shared else self._generation
 
     def known_generation(self) -> Any:
-        """Return the generation if this process knows it, else ``None``."""
+        """Return the generation if this process knows it, else ``None``; that is no use of it."""
         return self.cache.peek((self.name,)) if self.is_shared else self._generation
 
     def clear(self) -> None:
         """Make every entry of the function unreachable, in every process."""
         if self.is_shared:
-            self.cache._set_unwritten((self.name,), os.urandom(8).hex(), ttl=None)
+            self.cache._set_unwritten((self.name,), new_generation(), ttl=None)
         else:
             self._generation += 1
 
@@ -154,15 +154,17 @@ class Plan:
             ) from error
         return part
 
-    def load(self, key: tuple[Any, ...], loader: Callable[[Any], Any]) -> Any:
-        """Read through the cache. What ``unless`` turns away is returned, and not kept."""
-        calling = loader if self.cache.settings.negative_ttl is None else _no_absence(loader, self._known)
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Where the function is called. Its KeyError is its own, and no word about the key: it goes past what would
+        take it for one.
+        """
         try:
-            return self.cache.get_or_load(key, calling, tags=self.tags, **self.ttl)
-        except Unkept as unkept:
-            if isinstance(unkept.value, _Raised):
-                raise unkept.value.error from None
-            return unkept.value
+            yield
+        except KeyError as error:
+            if self.cache.settings.negative_ttl is None or not self._known.means_absence(error):
+                raise
+            raise Unkept(None, error) from None
 
     def sifted(self, value: Any) -> Any:
         """Return a value that is to be kept.
@@ -273,15 +275,17 @@ class Cached:
     # -- how; ``is_method``: the first argument is an instance
 
     def _key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
-        plan = self._plan
-        part = plan.checked(plan.part(args, kwargs, is_method=is_method))
-        return (plan.name, plan.generation(), *part)
+        part = self._checked_part(args, kwargs, is_method)
+        return (self._plan.name, self._plan.generation(), *part)
 
-    def _hit(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, tuple[Any, ...]]:
-        """Return what L1 holds, or ABSENT, and the key. Without I/O, unless L1 does not know the generation."""
+    def _checked_part(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
+        return self._plan.checked(self._plan.part(args, kwargs, is_method=is_method))
+
+    def _hit(self, generation: Any, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, tuple[Any, ...]]:
+        """Return what L1 holds, or ABSENT, and the key. Without I/O."""
         plan = self._plan
         part = plan.part(args, kwargs, is_method=is_method)
-        key = (plan.name, plan.generation(), *part)
+        key = (plan.name, generation, *part)
         try:
             found = plan.cache.hit(key, ABSENT)
         except TypeError:  # it cannot be hashed; or its __eq__ raised, and then it is an error of the caller's
@@ -295,24 +299,26 @@ class Cached:
 
     def _call(self, args: Any, kwargs: Any, is_method: bool) -> Any:
         try:
-            found, key = self._hit(args, kwargs, is_method)
-        except ConnectionError:  # not even the generation can be read: so nothing that is kept can be told from older
+            generation = self._plan.generation()
+        except ConnectionError:  # nothing that is kept can be told from older
             return bare(self._function(*args, **kwargs))
-        return found if found is not ABSENT else self._read_through(key, self._function, args, kwargs)[0]
+        found, key = self._hit(generation, args, kwargs, is_method)
+        return found if found is not ABSENT else self._read_through(key, args, kwargs)[0]
 
-    def _read_through(
-        self, key: tuple[Any, ...], function: Callable[..., Any], args: Any, kwargs: Any
-    ) -> tuple[Any, bool]:
+    def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> Any:
         """Return the value, and whether it is this call of ours that has made it."""
-        called = False
+        plan, called = self._plan, False
 
         def load(_key: Any) -> Any:
             nonlocal called
             called = True
-            return self._plan.sifted(function(*args, **kwargs))
+            with plan.calling():
+                return plan.sifted(self._function(*args, **kwargs))
 
         try:
-            value = self._plan.load(key, load)
+            value = plan.cache.get_or_load(key, load, tags=plan.tags, **plan.ttl)
+        except Unkept as unkept:
+            value = unkept.outcome()
         finally:
             self._count(hit=not called)
         return value, called
@@ -324,15 +330,14 @@ class Cached:
         key = self._key(args, kwargs, is_method)
         while True:  # a load that was under way before brings something older: then once more
             self._plan.cache.invalidate(key)
-            value, is_new = self._read_through(key, self._function, args, kwargs)
+            value, is_new = self._read_through(key, args, kwargs)
             if is_new:
                 return value
 
     def _peek(self, args: Any, kwargs: Any, is_method: bool) -> Any:
-        plan = self._plan
-        part = plan.checked(plan.part(args, kwargs, is_method=is_method))
-        key = (plan.name, plan.known_generation(), *part)
-        found = plan.cache.peek(key, ABSENT)
+        part = self._checked_part(args, kwargs, is_method)
+        key = (self._plan.name, self._plan.known_generation(), *part)
+        found = self._plan.cache.peek(key, ABSENT)
         if found is ABSENT:
             raise KeyError(key)
         return found

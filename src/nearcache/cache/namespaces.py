@@ -259,9 +259,6 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
     def _remove(self, key: Any) -> bool:
         return self.cache._remove(self._key(key))
 
-    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
-        self.cache._set_unwritten(self._key(key), value, **options)
-
     def _take(self, key: Any) -> Any:
         return self.cache._take(self._key(key))
 

@@ -143,9 +143,14 @@ class SwappingCache(Cache[K, V]):
         return self._run(steps)
 
     def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
-        ttl_ms = self._value_ttl_ms(key, value, options.get("ttl", DEFAULT))
-        named = tags_named(self._tier, check_tags(options.get("tags", ())))
-        self._run(write(self._tier, self, self._name(key), value, ttl_ms, tags=named))
+        self._run(self._setting_unwritten(key, value, **options))
+
+    def _setting_unwritten(
+        self, key: Any, value: Any, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
+    ) -> Steps[Any]:
+        ttl_ms = self._value_ttl_ms(key, value, ttl)
+        named = tags_named(self._tier, check_tags(tags))
+        return write(self._tier, self, self._name(key), value, ttl_ms, tags=named)
 
     def _setting(
         self, key: Any, value: Any, ttl: Lifetime, tags: Sequence[str], *, absent_only: bool = False

@@ -55,10 +55,6 @@ class Verbs(Reshardable, Scannable, Generic[K, V]):
         """Remove a key from every tier, and behind the cache where there is a writer. Returns whether it was there."""
         raise NotImplementedError
 
-    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
-        """Store what is the cache's own business, as ``set`` does but without the writer."""
-        raise NotImplementedError
-
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version, for :meth:`cas`; ``(default, 0)`` if there is none. One round trip."""
         raise NotImplementedError

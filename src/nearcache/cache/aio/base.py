@@ -122,6 +122,10 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         """Store a value in every tier. See :meth:`Cache.set`."""
         raise NotImplementedError
 
+    async def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        """Store what is the cache's own business, as ``set`` does but without the writer."""
+        raise NotImplementedError
+
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
         raise NotImplementedError

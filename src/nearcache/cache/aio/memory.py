@@ -34,6 +34,9 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         self.cache.set(key, value, ttl=ttl, tags=tags)
 
+    async def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.cache._set_unwritten(key, value, **options)
+
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         return self.cache.setdefault(key, default)
 

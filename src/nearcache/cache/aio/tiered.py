@@ -66,6 +66,9 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         await self._run(self.cache._setting(key, value, ttl, tags))
 
+    async def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        await self._run(self.cache._setting_unwritten(key, value, **options))
+
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         return cast("V | None", await self._defaulted(key, default, ()))
 
