@@ -62,6 +62,44 @@ def test_pop_of_a_shard_that_is_out_raises_and_is_made_up_for(
 
 
 @each_side
+def test_pop_of_what_is_owed_already_raises_as_the_first_did(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], side: str
+) -> None:
+    """Trying again is no success either."""
+    _, call = _filled(open_cache, redis_server, side)
+    for _ in range(2):
+        with pytest.raises(ShardUnavailableError):
+            call("pop", "k", None)
+    with pytest.raises(ShardUnavailableError):
+        call("set", "m", 1)
+    with pytest.raises(ShardUnavailableError):
+        call("pop", "m")
+
+
+@each_side
+def test_pop_of_what_l2_has_not_reaches_those_who_hold_or_load_it(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], side: str
+) -> None:
+    """As ``del`` does: a copy of a value that L2 has given up goes, and what was loaded before is not kept."""
+    cache, other = open_cache(), open_cache()
+    call = SIDES[side]
+    key: Any = "k" if "view" not in side else ("v", "k")
+    other[key] = 1
+    (stored,) = redis_server.cli("KEYS", "nc:*:v:*")
+    redis_server.cli("UNLINK", stored)
+    assert other.peek(key) == 1
+    assert call(cache, "pop", "k", None) is None
+    wait_until(lambda: other.peek(key) is None)
+
+    def load(_key: Any) -> str:
+        assert call(cache, "pop", "k", None) is None
+        return "old"
+
+    assert other.get_or_load(key, load) == "old"
+    assert (other.get(key), cache.get(key)) == (None, None)
+
+
+@each_side
 def test_pop_that_is_queued_counts_as_absent_and_says_why(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], side: str
 ) -> None:

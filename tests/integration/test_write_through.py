@@ -245,6 +245,23 @@ def test_deletions_reach_the_data_and_invalidations_do_not(cache: Cache[Any, Any
     assert set(database.rows) == {"e"}
 
 
+@pytest.mark.parametrize("write_delay", [None, 0.01])
+@pytest.mark.parametrize("side", ["thread", "task"])
+def test_pop_deletes_data_that_the_cache_does_not_hold(
+    open_cache: Opener, database: Database, write_delay: float | None, side: str
+) -> None:
+    """The default says only that no tier knew a value."""
+    more = {} if write_delay is None else {"write_delay": write_delay}
+    cache = open_cache(loader=database.load, writer=database, **more)
+    database.rows.update(a=1, b=2)
+    pop: Any = cache.pop if side == "thread" else lambda *args: asyncio.run(cache.aio.pop(*args))
+    assert pop("a", None) is None
+    with pytest.raises(KeyError, match=r"^'b'$"):
+        pop("b")
+    wait_until(lambda: database.rows == {})
+    assert cache.get("a") is None
+
+
 def test_writer_that_cannot_delete_says_so_and_nothing_happens(open_cache: Opener, database: Database) -> None:
     """A function of key and value; what drops copies only still works."""
     cache = open_cache(writer=database.write)

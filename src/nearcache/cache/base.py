@@ -115,8 +115,11 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
     def pop(self, key: K, default: Any = DEFAULT) -> Any:
         """Remove a key everywhere and return its value. Never calls the loader.
 
+        On Redis two callers at once may both be given it; of those of :meth:`get_and_delete` one is.
+
         Raises:
-            KeyError: There is none, and no default was given.
+            KeyError: There is none, and no default was given. The key is removed all the same, as by ``del``: where
+                there is a ``writer`` the data may have it, and another process may be about to load it.
             ShardUnavailableError: Nobody knows whether there is one, or whether it is removed; an invalidation is owed.
                 With ``on_error="queue"`` that is no error: it counts as absent.
         """
@@ -129,10 +132,7 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
 
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
         """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
-        value = self.get(key, DEFAULT)
-        if value is not DEFAULT and not self._remove(key):
-            value = DEFAULT  # somebody else was quicker, and has it
-        return value, None
+        raise NotImplementedError
 
     def popitem(self) -> tuple[K, V]:
         """Remove the L1 entry that would make room next (``lru``: the least recently used) everywhere; return it.

@@ -13,7 +13,7 @@ from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..errors import ContentionError
 from ..freshness import Freshness, Life, Lifetime, ttl_for
 from ..options import check_tags
-from .base import K, V
+from .base import DEFAULT, K, V
 from .speaking import SpeakingCache
 
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
@@ -77,6 +77,10 @@ class ExchangingCache(SpeakingCache[K, V]):
 
     def _take(self, key: Any) -> Any:
         return self._exchange(key, lambda old, _: SKIP if old is MISSING else GONE, self._same_terms)[0]
+
+    def _pop(self, key: Any) -> tuple[Any, Exception | None]:
+        taken = self._take(key)
+        return DEFAULT if taken is MISSING else taken, None
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:  # noqa: ARG002  costs nothing here
         chosen = self._ttl(ttl, 0)

@@ -110,12 +110,13 @@ class SwappingCache(Cache[K, V]):
         return value, None
 
     def _popping(self, key: Any, *, is_sync: bool = True) -> Steps[tuple[Any, Exception | None]]:
-        """Read, and remove what is there, or may be there: nothing that was to go must be found again later."""
+        """Read, and remove even what was not found: the data may have it, a load may bring it, and another process may
+        hold what L2 has given up.
+        """
+        if is_sync:
+            self._changing.check_sync()
         found, cause = yield from self._reading_or_why(key)
-        if found is not DEFAULT or cause is not None:
-            if is_sync:
-                self._changing.check_sync()
-            yield from self._removing(key)
+        yield from self._removing(key)
         return found, cause
 
     def _reading_or_why(self, key: Any) -> Steps[tuple[Any, ShardError | None]]:

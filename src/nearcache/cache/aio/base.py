@@ -132,12 +132,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
     async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         """The same; what is stored gets tags."""
-        found: Any = await self.get(key, DEFAULT)
-        while found is DEFAULT:
-            if await self.add(key, default, tags=tags):
-                return default
-            found, _ = await self.gets(key, DEFAULT)
-        return found
+        raise NotImplementedError
 
     async def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
@@ -272,10 +267,4 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
     async def _pop(self, key: K) -> tuple[Any, Exception | None]:
         """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
-        value = await self.get(key, DEFAULT)
-        if value is not DEFAULT:
-            await self._remove(key)
-        return value, None
-
-    async def _remove(self, key: K) -> bool:
         raise NotImplementedError

@@ -40,11 +40,14 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
         return self.cache.setdefault(key, default)
 
+    async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        return self.cache._defaulted(key, default, tags)
+
     async def invalidate(self, key: K) -> bool:
         return self.cache.invalidate(key)
 
-    async def _remove(self, key: K) -> bool:
-        return self.cache.invalidate(key)
+    async def _pop(self, key: K) -> tuple[Any, Exception | None]:
+        return self.cache._pop(key)
 
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         return self.cache.gets(key, default)
