@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache import Cache, MemoryCache
+from nearcache import Cache, ConfigError, MemoryCache
 from support.threads import together
 
 TIMEOUT = 20.0
@@ -301,3 +301,23 @@ def test_memory_cache_pop_returns_what_it_removes(side: str) -> None:
         left = cache.pop(Key(), None)
         assert (popped, left) in ([("new", None), ("old", "new")] if at in stored else [("old", None)])
     assert len(stored) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"soft_ttl": 0.5, "ttl": 5}], ids=["plain", "aging"])
+def test_memory_cache_set_many_that_is_refused_stores_nothing(options: dict[str, Any]) -> None:
+    """A lifetime or a key that is wrong is found before the first is stored."""
+
+    def no_list(key: str) -> Any:
+        return [] if key == "z" else key
+
+    cache: Cache[Any, Any] = nearcache.open("memory://", key=no_list, **options)
+    with pytest.raises(ConfigError, match="ttl=-1"):
+        cache.set_many({"a": 1, "b": 2}, ttl=lambda key, _value: -1 if key == "b" else 1)
+    with pytest.raises(TypeError, match="unhashable"):
+        cache.set_many({"a": 1, "z": 2})
+    assert len(cache) == 0
+    calls: list[str] = []
+    cache.set_many({"a": 1, "b": 2}, ttl=lambda key, _value: calls.append(key) or 3, tags=["t"])  # type: ignore[func-returns-value]  # None
+    assert (cache["a"], cache["b"], calls) == (1, 2, ["a", "b"])
+    cache.invalidate_tag("t")
+    assert cache.get_many("ab") == {}

@@ -18,7 +18,7 @@ from ..changes import MISSING
 from ..clocks import NEVER_NS, monotonic_ns
 from ..flights import Load, renewal_of
 from ..freshness import Life
-from ..options import Settings, check_tags
+from ..options import Settings
 from ..workers import Workers
 from .base import DEFAULT, K, Lifetime, V
 from .copying import remaining, restore
@@ -163,10 +163,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self.set(key, value)
 
-    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
-        """Store a value. See :meth:`Cache.set`."""
-        self._use()
-        self._put(key, value, ttl, check_tags(tags))
+    def _set_for(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
+        self._put(key, value, ttl_ms, tags)
 
     def invalidate_tag(self, tag: str) -> None:
         """Remove every value that has this tag, and all that is old. See :meth:`Cache.invalidate_tag`."""

@@ -275,8 +275,8 @@ class MemoryCache(CopyingCache[K, V]):
             return None
         return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
 
-    def _put(self, key: K, value: V, ttl: Lifetime, tags: Sequence[str]) -> None:
-        life = self._freshness.life(ttl_for(self._ttl(ttl, 0), key, value))
+    def _put(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
+        life = self._freshness.life(ttl_ms)
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._fitting_size_of(value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
@@ -311,10 +311,13 @@ class MemoryCache(CopyingCache[K, V]):
     def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value. See :meth:`Cache.set`."""
         self._use()
+        self._set_for(key, value, ttl_for(self._ttl(ttl, 0), key, value), check_tags(tags))
+
+    def _set_for(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
         if tags:
-            self._put(key, value, ttl, check_tags(tags))
+            self._put(key, value, ttl_ms, tags)
         else:
-            self.put(key, value, ttl_ns=ttl_for(self._ttl(ttl, 0), key, value) * _NS_PER_MS)
+            self.put(key, value, ttl_ns=ttl_ms * _NS_PER_MS)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
@@ -342,11 +345,15 @@ class MemoryCache(CopyingCache[K, V]):
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values, or, if one of them is refused, none."""
-        wanted = dict(_pairs(values))
-        for value in wanted.values() if self.settings.getsizeof is not None else ():
-            self._fitting_size_of(value)
+        self._use()
+        wanted, chosen, labels = dict(_pairs(values)), self._ttl(ttl, 0), check_tags(tags)
+        lives = [ttl_for(chosen, key, value) for key, value in wanted.items()]
         for key, value in wanted.items():
-            self.set(key, value, ttl=ttl, tags=tags)
+            self._fitting_size_of(value)
+            if self.settings.key is not None:
+                hash(self.settings.key(key))
+        for (key, value), ttl_ms in zip(wanted.items(), lives, strict=True):
+            self._set_for(key, value, ttl_ms, labels)
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Remove many keys."""
