@@ -420,6 +420,10 @@ def _refuse_contradictions(settings: Settings, checked: Mapping[str, Any]) -> No
     """Check what options say together. ``checked``: those that were given."""
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
+    if settings.scheme == "memory" and settings.maxbytes is not None and settings.getsizeof is None:
+        raise ConfigError(
+            "maxbytes", settings.maxbytes, "memory:// encodes nothing: say by getsizeof= how many bytes a value has"
+        )
     weights = tuple(endpoint.weight for endpoint in settings.endpoints)
     if settings.placement == "modulo" and max(weights, default=1) > 1:
         raise ConfigError("shard_weights", weights, 'placement="modulo" has none; "round_robin" has')

@@ -321,3 +321,19 @@ def test_memory_cache_set_many_that_is_refused_stores_nothing(options: dict[str,
     assert (cache["a"], cache["b"], calls) == (1, 2, ["a", "b"])
     cache.invalidate_tag("t")
     assert cache.get_many("ab") == {}
+
+
+@pytest.mark.parametrize("keys", ["ab", b"ab"])
+def test_memory_cache_delete_many_of_one_text_is_refused(keys: Any) -> None:
+    """Its letters are no keys, and the key itself would stay. Through views and in tasks too."""
+    cache: Cache[Any, Any] = nearcache.open("memory://")
+    view = cache.view("v")
+    for each in (cache, view):
+        each[keys] = 1
+        with pytest.raises(TypeError, match=r"delete_many\(b?'ab'\): give a list of keys, as in delete_many\(\[b?'ab'"):
+            each.delete_many(keys)
+    for each in (cache.aio, cache.aio.view("v")):
+        with pytest.raises(TypeError, match="give a list"):
+            asyncio.run(each.delete_many(keys))
+    cache.delete_many([keys])
+    assert len(cache) == len(view) == 1

@@ -344,6 +344,12 @@ def test_parse_getsizeof_without_maxbytes_is_refused() -> None:
     assert parse("memory://", getsizeof=len, maxbytes=10).getsizeof is len
 
 
+def test_parse_maxbytes_of_memory_without_getsizeof_is_refused() -> None:
+    """Nobody would count; on Redis the encoded size is known."""
+    assert "getsizeof" in message_of("memory://", maxbytes=10)
+    assert parse("redis://a", maxbytes=10).maxbytes == 10
+
+
 # -- secrets -----------------------------------------------------------------------------------------------------
 
 

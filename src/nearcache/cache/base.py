@@ -186,6 +186,7 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         """Drop every copy of many keys in every process. One round trip per shard, in parallel.
 
         Raises:
+            TypeError: It is one text, whose letters would be taken for keys.
             BulkError: It is not known to be done for some keys: it says for which.
         """
         raise NotImplementedError

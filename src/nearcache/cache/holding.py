@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-def keys_to_hold(keys: Iterable[Any]) -> list[Any]:
-    """Return the keys of a hold as a list.
+def several(verb: str, keys: Iterable[Any]) -> list[Any]:
+    """Return the keys that a verb was given as a list.
 
     Raises:
-        TypeError: It is one text or bytes, whose characters nobody means.
+        TypeError: It is one text or bytes, whose characters nobody means: the key itself would stay as it is.
     """
     if isinstance(keys, (str, bytes, bytearray)):
-        raise TypeError(f"hold({keys!r:.80}): give a list of keys, as in hold([{keys!r:.80}])")
+        raise TypeError(f"{verb}({keys!r:.80}): give a list of keys, as in {verb}([{keys!r:.80}])")
     return list(keys)
 
 

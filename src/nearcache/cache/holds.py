@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..loading import Steps, invalidate_many, owe_hold_end
-from .holding import hold_to_ms, keys_to_hold, linger_to_ms
+from .holding import hold_to_ms, linger_to_ms, several
 
 if TYPE_CHECKING:
     from .tiered import TieredCache
@@ -22,7 +22,7 @@ class Holding:
     def __init__(self, cache: TieredCache[Any, Any], keys: Iterable[Any], seconds: float, linger: float) -> None:
         self._cache = cache
         self._hold_ms, self._linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
-        self._names = [cache._name(key) for key in keys_to_hold(keys)]
+        self._names = [cache._name(key) for key in several("hold", keys)]
 
     def begin(self, token: bytes) -> Steps[int]:
         """Invalidate the keys and hold them."""

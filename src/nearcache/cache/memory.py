@@ -25,7 +25,7 @@ from .copying import CopyingCache
 from .exchanging import IDENTITY as _IDENTITY
 from .exchanging import LOADED as _LOADED
 from .exchanging import NOTHING, deadline_ns
-from .holding import Hold, hold_to_ms, keys_to_hold, linger_to_ms
+from .holding import Hold, hold_to_ms, linger_to_ms, several
 from .memory_gathering import gathering, in_this_thread
 from .readthrough import Single, with_single
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
@@ -357,7 +357,7 @@ class MemoryCache(CopyingCache[K, V]):
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Remove many keys."""
-        for key in keys:
+        for key in several("delete_many", keys):
             self.invalidate(key)
 
     def clear(self) -> None:
@@ -378,7 +378,7 @@ class MemoryCache(CopyingCache[K, V]):
         What is loaded or stored meanwhile goes at its end, or once more after ``linger``.
         """
         hold_to_ms(seconds)
-        held, linger_ms = keys_to_hold(keys), linger_to_ms(linger)
+        held, linger_ms = several("hold", keys), linger_to_ms(linger)
 
         def end(_token: bytes) -> None:
             self.delete_many(held)

@@ -9,6 +9,7 @@ from ..answers import for_key, require_callable
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
 from .cached import ABSENT
+from .holding import several
 from .listening import Listened
 from .readthrough import checked_answers
 from .scanning import under
@@ -234,7 +235,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
 
     def delete_many(self, keys: Iterable[K]) -> None:
         """Drop every copy of many keys in every process. See :meth:`Cache.delete_many`."""
-        self.cache.delete_many([self._key(key) for key in keys])
+        self.cache.delete_many([self._key(key) for key in several("delete_many", keys)])
 
     def clear(self) -> None:
         """Drop everything that was stored through this view and its views, in every process. One round trip.

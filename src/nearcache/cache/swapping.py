@@ -38,6 +38,7 @@ from . import listening
 from .base import DEFAULT, Cache, K, Lifetime, V, _pairs
 from .behind import Scribe
 from .changing import Changing
+from .holding import several
 from .listening import TieredHub
 from .subscriptions import Subscription
 
@@ -184,7 +185,7 @@ class SwappingCache(Cache[K, V]):
         self._change(self._removing_many(keys))
 
     def _removing_many(self, keys: Iterable[K]) -> Steps[Any]:
-        return self._changing.remove_many(self, {key: self._name(key) for key in keys})
+        return self._changing.remove_many(self, {key: self._name(key) for key in several("delete_many", keys)})
 
     def _remove(self, key: Any) -> bool:
         return self._change(self._removing(key))

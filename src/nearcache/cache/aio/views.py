@@ -11,6 +11,7 @@ from ...changes import Change, Swapped
 from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V, _pairs
+from ..holding import several
 from ..listening import QUEUE
 from ..namespaces import D, View, is_of
 from ..readthrough import checked_answers
@@ -199,7 +200,7 @@ class AsyncView(AsyncVerbs[K, V]):
 
     async def delete_many(self, keys: Iterable[K]) -> None:
         """Drop every copy of many keys in every process. See :meth:`Cache.delete_many`."""
-        await self.cache.delete_many([self.plain._key(key) for key in keys])
+        await self.cache.delete_many([self.plain._key(key) for key in several("delete_many", keys)])
 
     async def clear(self) -> None:
         """Drop everything that was stored through this view and its views. See :meth:`View.clear`."""
