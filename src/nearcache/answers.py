@@ -170,7 +170,19 @@ def opened(answer: Any) -> Loaded[Any]:
             "the loader answered UNCHANGED without having been given an old value: decorate it with "
             "nearcache.conditional, and return a value where old is None"
         )
-    return Loaded(answer)
+    return Loaded(no_coroutine("the loader", answer))
+
+
+def no_coroutine(who: str, value: V) -> V:
+    """Return what a function returned that was called in a thread.
+
+    Raises:
+        TypeError: It is a coroutine: the first who reads it could await it, and nobody else.
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"{who} returned a coroutine: give a coroutine function (async def) itself, and use cache.aio")
+    return value
 
 
 def bare(answer: Any) -> Any:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from .answers import no_coroutine
+
 #: There is no value. Not ``None``, which is one.
 MISSING: Final[Any] = object()
 
@@ -68,11 +70,15 @@ def computing(function: Callable[[Any], Any], default: Any) -> Change:
     """What a function makes of it, or of the default.
 
     Raises:
-        TypeError: It is a coroutine function.
+        TypeError: It is a coroutine function; when it is called: it returns a coroutine.
     """
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"compute(..., {function!r}): it is a coroutine function, and is called between read and write")
-    return Change(lambda there, _: function(default if there is MISSING else there))
+
+    def compute(there: Any, _: int) -> Any:
+        return no_coroutine("the function", function(default if there is MISSING else there))
+
+    return Change(compute)
 
 
 def counting(delta: int, initial: int) -> Change:

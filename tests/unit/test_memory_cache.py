@@ -337,3 +337,25 @@ def test_memory_cache_delete_many_of_one_text_is_refused(keys: Any) -> None:
             asyncio.run(each.delete_many(keys))
     cache.delete_many([keys])
     assert len(cache) == len(view) == 1
+
+
+async def _later(_key: Any) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda cache: cache.get_or_load("k", lambda key: _later(key)),
+        lambda cache: cache.get_or_load("k", cache.cached(_later)),
+        lambda cache: cache.get_or_load_many(["k"], lambda keys: {key: _later(key) for key in keys}),
+        lambda cache: cache.cached(lambda: _later("k"))(),
+        lambda cache: cache.compute("k", lambda _value: _later("k")),
+    ],
+)
+def test_memory_cache_keeps_no_coroutine(store: Callable[[Cache[Any, Any]], Any]) -> None:
+    """The first who reads it could await it, and nobody else."""
+    cache: Cache[Any, Any] = nearcache.open("memory://")
+    with pytest.raises(TypeError, match=r"coroutine.*cache\.aio"):
+        store(cache)
+    assert len(cache) == 0
