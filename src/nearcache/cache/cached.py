@@ -14,6 +14,7 @@ import functools
 import inspect
 import os
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -368,6 +369,11 @@ class Bound:
         self.__func__ = method
         self.__self__ = instance
         self.__doc__ = method.__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Of the method as it is called here, for what would find that of the function by ``__wrapped__``."""
+        return inspect.signature(types.MethodType(self.__func__.__wrapped__, self.__self__))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)

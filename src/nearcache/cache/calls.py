@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any, Final, cast
 
 from ..errors import ConfigError, UnencodableKeyError
@@ -40,7 +41,7 @@ def name_of(function: Any, version: Any, *, is_shared: bool) -> str:
         return f"{module or type(function).__module__}.{qualname or type(function).__qualname__}#{next(_numbers)}"
     if not isinstance(module, str) or not isinstance(qualname, str):
         raise ConfigError("cached", function, "it has no __module__ and __qualname__: decorate a function (def)")
-    name = f"{module}.{qualname}" if version is None else f"{module}.{qualname}@{version}"
+    name = f"{importable(module)}.{qualname}" + ("" if version is None else f"@{version}")
     if version is None and ("<lambda>" in qualname or getattr(function, "__closure__", None)):
         raise ConfigError(
             "cached",
@@ -49,6 +50,21 @@ def name_of(function: Any, version: Any, *, is_shared: bool) -> str:
             "might be mixed up with another one's; define it at the top of a module, or give a version= that names it",
         )
     return name
+
+
+def importable(module: str) -> str:
+    """Return the name that a module has for those who import it.
+
+    What is run as a script is called ``__main__``, and ``__mp_main__`` in a process spawned from it: two scripts would
+    share their functions' results, and a script none with those who import it. Without a file there is no better name.
+    """
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules.get(module)
+    spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return cast("str", spec.name)
+    return "__main__" if path is None else Path(path).stem
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------
@@ -91,7 +107,7 @@ class Arguments:
                 values.extend(item for _, item in value)
             else:
                 values.append(value)
-        return tuple(f"{type(value).__module__}.{type(value).__qualname__}" for value in values)
+        return tuple(f"{importable(type(value).__module__)}.{type(value).__qualname__}" for value in values)
 
     def culprit(self, arranged: tuple[Any, ...], check: Callable[[Any], object]) -> tuple[str, Any, Exception] | None:
         """Return name and value of the first argument that ``check`` raises for, and what it raised."""
@@ -131,7 +147,7 @@ def _arranger(signature: inspect.Signature, name: str) -> Callable[..., tuple[An
         parts.append(f"(*{own}.items(),)" if parameter.kind is parameter.VAR_KEYWORD else own)
     source = f"lambda {_parameters(heads)}: ({''.join(f'{part}, ' for part in parts)})"
     made: Any = eval(compile(source, "<arguments>", "eval"), scope)  # noqa: S307  names of parameters are identifiers
-    made.__name__ = made.__qualname__ = name.rpartition(".")[2]
+    made.__name__ = made.__qualname__ = name.rpartition(".")[2].partition("#")[0]  # in errors about the arguments
     return cast("Callable[..., tuple[Any, ...]]", made)
 
 
@@ -213,7 +229,7 @@ class Identities:
             return self._of_class(target) if self._is_shared else target
         own = getattr(type(target), "__cache_key__", None)
         if own is not None:
-            return (f"{type(target).__module__}.{type(target).__qualname__}", own(target))
+            return (f"{importable(type(target).__module__)}.{type(target).__qualname__}", own(target))
         if self._is_shared:
             raise UnencodableKeyError(
                 target,
@@ -234,7 +250,7 @@ class Identities:
             raise UnencodableKeyError(
                 cls, f"{self._name} is called with a class made in a function, which has no name of its own{_REMEDY}"
             )
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return f"{importable(cls.__module__)}.{cls.__qualname__}"
 
 
 # -- errors ------------------------------------------------------------------------------------------------------
