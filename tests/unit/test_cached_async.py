@@ -263,7 +263,7 @@ def test_coroutine_whose_loop_ends_in_the_middle_is_called_anew(cache: Cache[Any
         calls.append(x)
         if len(calls) == 1:
             begun.set()
-            await asyncio.sleep(PATIENCE)
+            await asyncio.Event().wait()
         return x
 
     async def begin() -> None:
@@ -296,20 +296,20 @@ def test_coroutine_cancelled_with_its_loop_is_taken_over_by_a_waiter_of_another(
         calls.append(x)
         if len(calls) == 1:
             begun.set()
-            await asyncio.sleep(PATIENCE)
+            await asyncio.Event().wait()
         return x
 
     async def first() -> None:
         task = asyncio.ensure_future(f(1))
         while not ending.is_set():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         assert not task.done()
 
     async def second() -> int:
         task = asyncio.ensure_future(f(1))
         (load,) = cache._loads._by_key.values()  # type: ignore[attr-defined]  # of memory://
         while len(load.callbacks) < 2:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         ending.set()
         return await task
 
