@@ -13,13 +13,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from .absence import Absent
 from .choices import Idle
+from .coroutines import is_coroutine_function, no_coroutine
 from .errors import ConfigError
 from .options import check_tags, seconds_to_ttl
 
@@ -108,7 +108,7 @@ def conditional(function: Callable[[Any, Old | None], Any], /) -> Callable[[Any]
             :data:`UNCHANGED` if it was given something. A coroutine function stays one.
     Cost: one more round trip before each load that replaces a value.
     """
-    if inspect.iscoroutinefunction(function):
+    if is_coroutine_function(function):
 
         @functools.wraps(function)
         async def load_later(key: Any) -> Any:
@@ -156,9 +156,7 @@ def require_callable(argument: str, loader: object) -> None:
 
 def is_coroutine_loader(loader: Callable[..., Any]) -> bool:
     """Whether only an event loop can call a loader."""
-    if isinstance(loader, _Given):
-        return inspect.iscoroutinefunction(loader._function)
-    return inspect.iscoroutinefunction(loader) or inspect.iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
+    return is_coroutine_function(loader._function if isinstance(loader, _Given) else loader)
 
 
 def opened(answer: Any) -> Loaded[Any]:
@@ -171,18 +169,6 @@ def opened(answer: Any) -> Loaded[Any]:
             "nearcache.conditional, and return a value where old is None"
         )
     return Loaded(no_coroutine("the loader", answer))
-
-
-def no_coroutine(who: str, value: V) -> V:
-    """Return what a function returned that was called in a thread.
-
-    Raises:
-        TypeError: It is a coroutine: the first who reads it could await it, and nobody else.
-    """
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError(f"{who} returned a coroutine: give a coroutine function (async def) itself, and use cache.aio")
-    return value
 
 
 def bare(answer: Any) -> Any:
@@ -245,7 +231,7 @@ def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
     require_callable("loader", loader)
     function = getattr(loader, _MARK, None)
     if function is not None:
-        if not inspect.iscoroutinefunction(function):
+        if not is_coroutine_function(function):
             return cast("Callable[[Any], Any]", conditional(lambda _, old: function(key, old)))
 
         async def load_given(_: Any, old: Old | None) -> Any:

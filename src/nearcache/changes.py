@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from .answers import no_coroutine
+from .coroutines import is_coroutine_function, no_coroutine
 
 #: There is no value. Not ``None``, which is one.
 MISSING: Final[Any] = object()
@@ -72,7 +71,7 @@ def computing(function: Callable[[Any], Any], default: Any) -> Change:
     Raises:
         TypeError: It is a coroutine function; when it is called: it returns a coroutine.
     """
-    if inspect.iscoroutinefunction(function):
+    if is_coroutine_function(function):
         raise TypeError(f"compute(..., {function!r}): it is a coroutine function, and is called between read and write")
 
     def compute(there: Any, _: int) -> Any:

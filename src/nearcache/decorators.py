@@ -7,12 +7,12 @@ shares results between processes is ``cache.cached``.
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._memo import Memo
+from .coroutines import is_coroutine_function
 
 __all__ = ["Memo", "lru_cache", "ttl_cache"]
 
@@ -90,7 +90,7 @@ def _remember(
 ) -> Any:
     if not callable(function):
         raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
-    if inspect.iscoroutinefunction(function):
+    if is_coroutine_function(function):
         raise TypeError(
             f"cannot decorate {getattr(function, '__qualname__', function)}: a coroutine can be awaited once only; use "
             "cache.cached, which keeps what it returns"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -72,8 +71,3 @@ def writer_of(option: str, given: Any) -> Writer | None:
         option, given, "give a function of key and value, or an object with a method write(key, value) or "
         "write_many(mapping), and delete(key) or delete_many(keys) if it can",
     )  # fmt: skip
-
-
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Return whether calling it gives something to await."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nearcache import ConfigError, Writer
+from nearcache.coroutines import is_coroutine_function
 from nearcache.options import parse
-from nearcache.writers import is_coroutine_function
 
 REDIS = "redis://a"
 

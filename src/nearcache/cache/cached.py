@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..answers import bare
 from ..choices import lifetime
+from ..coroutines import is_coroutine_function
 from ..errors import ConfigError, UnencodableKeyError
 from ..forks import tell_of_forks
 from ..freshness import freshness_of
@@ -427,7 +428,7 @@ def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> 
     if not callable(function):
         raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
     plan = Plan(cache, function, **options)
-    if inspect.iscoroutinefunction(function):
+    if is_coroutine_function(function):
         from .awaited import CachedCoroutine
 
         return CachedCoroutine(plan, function)

@@ -8,6 +8,7 @@ from typing import Any
 from .._store import Store
 from ..answers import is_coroutine_loader
 from ..changes import Change, Swapped, adding
+from ..coroutines import is_coroutine_function
 from ..freshness import Ttl
 from ..loading import (
     DIRECT,
@@ -33,7 +34,7 @@ from ..loading import (
     write_many,
     write_through,
 )
-from ..writers import Writer, is_coroutine_function
+from ..writers import Writer
 
 
 class Changing:

@@ -1,0 +1,26 @@
+"""What is to be awaited: told before a thread calls it, or keeps it for a value."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+V = TypeVar("V")
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Return whether calling it gives something to await."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def no_coroutine(who: str, value: V) -> V:
+    """Return what a function returned that was called in a thread.
+
+    Raises:
+        TypeError: It is a coroutine: the first who reads it could await it, and nobody else.
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"{who} returned a coroutine: give a coroutine function (async def) itself, and use cache.aio")
+    return value
