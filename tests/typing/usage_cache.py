@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from typing import Any
 
 from typing_extensions import assert_type
@@ -98,10 +98,27 @@ def use_verbs() -> None:
     prices.get_and_set("a", 1)
     prices.get_and_delete("a", None)
     prices.get_and_touch("a", 5, default=0)
-    assert_type(prices.setdefault("a", 1), int | None)
+    assert_type(prices.setdefault("a", 1), int)
     prices.add("a", "1")  # type: ignore[arg-type]  # a wrong value
     prices.compute("a", repr)  # type: ignore[arg-type]  # it makes a value of another type
     prices.append("a", 1)  # type: ignore[arg-type]  # no text
+
+
+def total(of: Mapping[str, int]) -> int:
+    """Takes what is read."""
+    return sum(of.values())
+
+
+def raise_all(of: MutableMapping[str, int]) -> None:
+    """Takes what is changed."""
+    of.update({key: value + 1 for key, value in of.items()})
+
+
+def use_as_a_mapping(memory: MemoryCache[str, int]) -> None:
+    """What takes a mapping takes a cache."""
+    assert_type(total(prices) + total(memory), int)
+    raise_all(prices)
+    raise_all(memory)
 
 
 def use_groups() -> None:

@@ -16,7 +16,7 @@ from collections.abc import (
     ValuesView,
 )
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from .. import freshness
 from .._store import Store
@@ -59,7 +59,13 @@ DEFAULT: Final = ABSENT
 _LATEST_S: Final = 2.0**33
 
 
-class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
+if TYPE_CHECKING:
+    _Mapping = MutableMapping
+else:
+    _Mapping = Generic  # it is registered as one below: whatever a dict takes is compiled, or written here
+
+
+class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened, _Mapping[K, V]):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -152,9 +158,16 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened):
         """Remove a key that is given as it is held: after ``key=``."""
         raise NotImplementedError
 
-    def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
-        raise NotImplementedError
+    @overload
+    def setdefault(self: Cache[K, D | None], key: K, default: None = None) -> D | None: ...
+    @overload
+    def setdefault(self, key: K, default: V) -> V: ...
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value for a key; if there is none, store the default and return it. Never calls the loader.
+
+        Of several callers at once, in all processes, one stores.
+        """
+        return self._defaulted(key, default, ())
 
     def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         """The same; what is stored gets tags."""

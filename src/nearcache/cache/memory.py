@@ -333,10 +333,6 @@ class MemoryCache(CopyingCache[K, V]):
     def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
         self.set(key, value, **options)
 
-    def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key, or store the default."""
-        return cast("V | None", self._defaulted(key, default, ()))
-
     def set_many(
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from .._reads import Event
 from ..absence import Absent
@@ -83,10 +83,6 @@ class SwappingCache(Cache[K, V]):
         if ttl is DEFAULT and isinstance(own_ms, int):  # what nearly all values have, found without a further call
             return own_ms
         return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
-
-    def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key, or store the default. Of several processes at once, one stores."""
-        return cast("V | None", self._defaulted(key, default, ()))
 
     def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         found = self.hit(key, DEFAULT)

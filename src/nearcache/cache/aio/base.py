@@ -127,8 +127,9 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         raise NotImplementedError
 
     async def setdefault(self, key: K, default: V | None = None) -> V | None:
-        """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
-        raise NotImplementedError
+        """Return the value for a key, or store the default and return it. See :meth:`Cache.setdefault`."""
+        found: V | None = await self._defaulted(key, default, ())
+        return found
 
     async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         """The same; what is stored gets tags."""

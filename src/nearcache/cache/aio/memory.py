@@ -37,9 +37,6 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     async def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
         self.cache._set_unwritten(key, value, **options)
 
-    async def setdefault(self, key: K, default: V | None = None) -> V | None:
-        return self.cache.setdefault(key, default)
-
     async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         return self.cache._defaulted(key, default, tags)
 

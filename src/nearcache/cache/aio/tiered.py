@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ...absence import Absent
 from ...changes import Change, Swapped
@@ -68,9 +68,6 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
         await self._run(self.cache._setting_unwritten(key, value, **options))
-
-    async def setdefault(self, key: K, default: V | None = None) -> V | None:
-        return cast("V | None", await self._defaulted(key, default, ()))
 
     async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         found: Any = self.cache.hit(key, DEFAULT)
