@@ -69,8 +69,10 @@ def computing(function: Callable[[Any], Any], default: Any) -> Change:
     """What a function makes of it, or of the default.
 
     Raises:
-        TypeError: It is a coroutine function; when it is called: it returns a coroutine.
+        TypeError: It cannot be called, or is a coroutine function; when it is called: it returns a coroutine.
     """
+    if not callable(function):
+        raise TypeError(f"compute(..., {function!r:.80}): give a function of the value")
     if is_coroutine_function(function):
         raise TypeError(f"compute(..., {function!r}): it is a coroutine function, and is called between read and write")
 

@@ -152,7 +152,12 @@ ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
 
 def lifetime(option: str, value: Any) -> Any:
     """Check that a value is a lifetime, or a function that returns one."""
-    return value if callable(value) or isinstance(value, Idle) else ttl_seconds(option, value)
+    return value if is_function(value) or isinstance(value, Idle) else ttl_seconds(option, value)
+
+
+def is_function(ttl: Any) -> bool:
+    """Whether a lifetime is a function that returns one. A class is none: ``Idle`` itself says no seconds."""
+    return callable(ttl) and not isinstance(ttl, type)
 
 
 _error_seconds: Final = seconds(0.001, MAX_TTL_S)

@@ -129,6 +129,8 @@ def _authority(text: str, location: str, connection: dict[str, Any], port: int) 
     if "@" in path:
         raise ConfigError("url", redact(text), "write / in a user name or password as %2F")
     userinfo, at, hosts = hosts.rpartition("@")
+    if "," in userinfo.partition("@")[2]:
+        raise ConfigError("url", redact(text), "write user and password once, before all hosts; @ in a password as %40")
     if at:
         user, colon, password = userinfo.partition(":")
         given = {"username": unquote(user) or None, "password": unquote(password) if colon else None}

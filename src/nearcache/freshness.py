@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from .choices import Idle
+from .choices import Idle, is_function
 from .options import Settings, seconds_to_ttl
 
 #: A lifetime in milliseconds that means "longer than an envelope can say".
@@ -152,7 +152,7 @@ def checked_ttl(ttl: Any, endless_ms: int) -> Ttl:
     Raises:
         ConfigError: It is out of range; for a function, when its result is.
     """
-    if callable(ttl):
+    if is_function(ttl):
         return lambda key, value: _milliseconds(ttl(key, value), endless_ms)
     return _milliseconds(ttl, endless_ms)
 

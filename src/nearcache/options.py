@@ -368,7 +368,8 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
         )
     scheme, marker, rest = text.partition("://")
     if not marker or scheme not in SCHEMES:
-        raise ConfigError("url", redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
+        given_as = ENVIRONMENT if url is None else "url"
+        raise ConfigError(given_as, redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
     location, _, query = rest.partition("?")
     if "#" in rest or "@" in query:
         raise ConfigError(

@@ -25,3 +25,13 @@ def test_address_of_an_ipv6_endpoint_is_what_a_url_takes() -> None:
     assert endpoint.address == "[::1]:7000"
     assert parse(f"redis://{endpoint.address}").endpoints == (endpoint,)
     assert Endpoint("a", "10.0.0.1", 1).address == "10.0.0.1:1"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss+sentinel", "redis+cluster"])
+def test_parse_user_and_password_before_each_host_says_where_they_stand(scheme: str) -> None:
+    """Else all but the last host would be part of the password."""
+    with pytest.raises(ConfigError, match="once, before all hosts") as caught:
+        parse(f"{scheme}://user:secret@a,user:secret@b/0")
+    assert "secret" not in str(caught.value)
+    (endpoint,) = parse("redis://user:s,e@cret@a").endpoints
+    assert endpoint.password == "s,e@cret"

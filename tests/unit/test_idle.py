@@ -47,6 +47,14 @@ def test_idle_is_a_value() -> None:
     assert Idle(2) != 2
 
 
+def test_idle_itself_is_no_lifetime() -> None:
+    """A class is called to make an object, not to tell a lifetime: said at the door, not by the first store."""
+    with pytest.raises(ConfigError, match="ttl=<class"):
+        nearcache.open("memory://", ttl=Idle)
+    with pytest.raises(ConfigError, match="ttl=<class"):
+        nearcache.open("memory://").set("k", 1, ttl=Idle)  # type: ignore[arg-type]  # a class
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, float], None]:
     """A function that lets time pass for caches: it sets the time, in seconds from the start of the test."""

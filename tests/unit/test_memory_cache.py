@@ -359,3 +359,11 @@ def test_memory_cache_keeps_no_coroutine(store: Callable[[Cache[Any, Any]], Any]
     with pytest.raises(TypeError, match=r"coroutine.*cache\.aio"):
         store(cache)
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize("function", [3, None, _later])
+def test_memory_cache_compute_of_what_is_no_function_of_the_value_is_refused(function: Any) -> None:
+    """Before anything is read."""
+    cache: Cache[Any, Any] = nearcache.open("memory://")
+    with pytest.raises(TypeError, match=r"compute\(\.\.\., "):
+        cache.compute("k", function)

@@ -158,7 +158,7 @@ def test_parse_without_url_reads_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_parse_bad_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad URL in the environment is refused as one in the call is."""
     monkeypatch.setenv(options.ENVIRONMENT, "nonsense")
-    assert "nonsense" in message_of()
+    assert "option NEARCACHE_URL='nonsense'" in message_of()
 
 
 @pytest.mark.parametrize(
