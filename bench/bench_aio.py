@@ -1,17 +1,20 @@
 """What ``await`` costs: hits of ``cache.aio`` against the synchronous hit, a coroutine over a dict, and cashews.
 
-``python bench/bench_aio.py`` prints nanoseconds per hit: minima over the rounds, with the loop around the call taken
-off, and their ratio to the synchronous hit of the same rounds. Then the same for hits of L2 and batches of them, where
-redis-py's asyncio client stands beside. Who is not installed is left out.
+    python bench/bench_aio.py [--rounds 30]
+
+prints nanoseconds per hit: minima over the rounds, with the loop around the call taken off, and their ratio to the
+synchronous hit of the same rounds. Then the same for hits of L2 and batches of them, of keys that L1 does not hold
+(dropped before, off the clock), where redis-py's asyncio client stands beside. Who is not installed is left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,9 @@ import redis.asyncio
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import nearcache
+from common.turns import in_turns, uncollected
 from support.redis import RedisServer, find_binaries
 
-ROUNDS = 30
 KEYS = [f"product:{number:016}" for number in range(1000)]
 #: The most that an awaited hit may cost, in synchronous hits.
 WANTED = 5.0
@@ -30,13 +33,13 @@ WANTED = 5.0
 Turn = Callable[[], Awaitable[None]]
 
 
-async def main() -> None:
+async def main(rounds: int) -> None:
     """Print both tables."""
     with contextlib.closing(nearcache.open("memory://")) as cache:
         cache.set_many({key: [key] for key in KEYS})
         turns = hits(cache)
         turns |= await cashews_hits()
-        spent = await best(turns, ROUNDS)
+        spent = await best(turns, rounds)
     loop_ns = spent.pop("loop")
     base_ns = spent["cache.get, synchronous"] - loop_ns
     print(f"{'one hit in memory':34}{'ns':>10}{'x sync':>10}")
@@ -47,7 +50,7 @@ async def main() -> None:
         f"an awaited hit: {ratio:.2f} synchronous ones, wanted at most {WANTED}: {'yes' if ratio <= WANTED else 'no'}\n"
     )
     with RedisServer(find_binaries()[0]) as server:
-        await redis_hits(server)
+        await redis_hits(server, rounds)
 
 
 def hits(cache: nearcache.Cache[str, Any]) -> dict[str, Turn]:
@@ -114,7 +117,7 @@ async def cashews_hits() -> dict[str, Turn]:
     return {"await cashews.Cache.get, mem://": awaited}
 
 
-async def redis_hits(server: RedisServer) -> None:
+async def redis_hits(server: RedisServer, rounds: int) -> None:
     """Print what L2 costs by await."""
     client = redis.asyncio.Redis(unix_socket_path=server.path)
     with contextlib.closing(nearcache.open(server.url)) as cache:
@@ -125,12 +128,10 @@ async def redis_hits(server: RedisServer) -> None:
 
         async def sync_each() -> None:
             for key in some:
-                cache.drop(key)
                 cache.get(key)
 
         async def each() -> None:
             for key in some:
-                cache.drop(key)
                 await cache.aio.get(key)
 
         async def client_each() -> None:
@@ -138,14 +139,12 @@ async def redis_hits(server: RedisServer) -> None:
                 await client.get(key)
 
         async def together() -> None:
-            cache.drop_all()
             await asyncio.gather(*map(cache.aio.get, some))
 
         async def client_together() -> None:
             await asyncio.gather(*map(client.get, some))
 
         async def many() -> None:
-            cache.drop_all()
             await cache.aio.get_many(some)
 
         async def client_many() -> None:
@@ -159,27 +158,27 @@ async def redis_hits(server: RedisServer) -> None:
         }
         print(f"{'microseconds per key':34}{'redis-py':>10}{'nearcache':>11}{'ratio':>8}")
         for title, (theirs, ours) in pairs.items():
-            spent = await best({"theirs": theirs, "ours": ours}, 10, len(some))
+            spent = await best({"theirs": theirs, "ours": ours}, rounds, len(some), cache.drop_all)
             first, second = spent["theirs"] / 1e3, spent["ours"] / 1e3
             print(f"{title:34}{first:10.1f}{second:11.1f}{second / first:8.2f}", flush=True)
     await client.aclose()
 
 
-async def best(turns: dict[str, Turn], rounds: int, each: int = len(KEYS)) -> dict[str, float]:
-    """Return nanoseconds per key, minima over rounds in which all take turns."""
-    spent: dict[str, float] = {}
-    for name, turn in in_turn(turns, rounds):
-        start = time.perf_counter_ns()
-        await turn()
-        spent[name] = min(spent.get(name, float("inf")), (time.perf_counter_ns() - start) / each)
+async def best(
+    turns: dict[str, Turn], rounds: int, each: int = len(KEYS), before: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Return nanoseconds per key, minima over rounds in which all take turns; ``before`` each, off the clock."""
+    spent = dict.fromkeys(turns, float("inf"))
+    with uncollected():
+        for name, turn in in_turns(turns, rounds):
+            before()
+            start = time.perf_counter_ns()
+            await turn()
+            spent[name] = min(spent[name], (time.perf_counter_ns() - start) / each)
     return spent
 
 
-def in_turn(turns: dict[str, Turn], rounds: int) -> Iterator[tuple[str, Turn]]:
-    """Yield everybody's turn, round by round."""
-    for _ in range(rounds):
-        yield from turns.items()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    asyncio.run(main(parser.parse_args().rounds))

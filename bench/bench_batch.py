@@ -29,6 +29,7 @@ from uuid import uuid4
 import redis
 
 import nearcache
+from common.turns import in_turns, uncollected
 from nearcache.embedded import EmbeddedServers
 
 SHARDS = 4
@@ -117,14 +118,16 @@ def measure(
     ours: Callable[[], None], others: list[Callable[[], None]], rounds: int, before: Callable[[], Any]
 ) -> tuple[float, list[float]]:
     """Return the milliseconds that each side takes at least; ``before`` each, off the clock, something is prepared."""
-    best = [float("inf")] * (1 + len(others))
-    for _ in range(rounds):
-        for number, side in enumerate((ours, *others)):
+    sides = {str(number): side for number, side in enumerate((ours, *others))}
+    best = dict.fromkeys(sides, float("inf"))
+    with uncollected():
+        for name, side in in_turns(sides, rounds):
             before()
             start = time.perf_counter()
             side()
-            best[number] = min(best[number], (time.perf_counter() - start) * 1e3)
-    return best[0], best[1:]
+            best[name] = min(best[name], (time.perf_counter() - start) * 1e3)
+    first, *rest = best.values()
+    return first, rest
 
 
 def slow_shard(cache: Any, clients: list[Any]) -> None:

@@ -25,6 +25,7 @@ from uuid import uuid4
 import redis
 
 import nearcache
+from common.turns import in_turns, uncollected
 from nearcache.embedded import EmbeddedServers
 
 CALLS = 50
@@ -42,10 +43,14 @@ def timed(call: Callable[[Any], Any], arguments: list[Any]) -> float:
 def compare(title: str, theirs: Callable[[], float], ours: Callable[[], float], rounds: int) -> None:
     """Let both sides take turns; print the medians and their ratio, and the same of the minima."""
     theirs(), ours()
-    sides = list(zip(*[(theirs(), ours()) for _ in range(rounds)], strict=True))
+    sides = {"theirs": theirs, "ours": ours}
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    with uncollected():
+        for name, side in in_turns(sides, rounds):
+            spent[name].append(side())
     line = f"{title:20}"
     for pick in (statistics.median, min):
-        bare, cached = map(pick, sides)
+        bare, cached = map(pick, spent.values())
         line += f"{bare:12.1f}{cached:12.1f}{cached / bare:8.2f}"
     print(line, flush=True)
 

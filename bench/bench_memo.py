@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import importlib
 import random
 import sys
@@ -19,9 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import nearcache
+from common.turns import in_turns, uncollected
 
 #: At most this, of functools' time, on a hit of a function of one argument.
 WANTED = 0.9
+#: The turn that asks nobody.
+LOOP = "loop"
 
 
 def identity(key: Any) -> Any:
@@ -77,20 +79,15 @@ def _time_loop(keys: list[Any]) -> float:
 def measure(keys: list[Any], rounds: int) -> dict[str, float]:
     """Return nanoseconds per hit, by name: minima, without the loop."""
     contestants = {name: decorate(identity) for name, decorate in decorators(len(keys)).items()}
-    best = dict.fromkeys(contestants, float("inf"))
-    loop = float("inf")
-    order = list(contestants)
     for function in contestants.values():
         _time(function, keys)  # fills it
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            loop = min(loop, _time_loop(keys))
-            for name in order:
-                best[name] = min(best[name], _time(contestants[name], keys))
-            order = [*order[1:], order[0]]
-    finally:
-        gc.enable()
+    turns: dict[str, Callable[[list[Any]], float]] = {LOOP: _time_loop}
+    turns |= {name: functools.partial(_time, function) for name, function in contestants.items()}
+    best = dict.fromkeys(turns, float("inf"))
+    with uncollected():
+        for name, turn in in_turns(turns, rounds):
+            best[name] = min(best[name], turn(keys))
+    loop = best.pop(LOOP)
     return {name: value - loop for name, value in best.items()}
 
 
