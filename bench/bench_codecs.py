@@ -1,19 +1,21 @@
 """Codecs against plain pickle, in one run: real documents there and back.
 
-``python bench/bench_codecs.py [DOCUMENTS]`` prints for each codec what writing and reading one document takes, and the
-ratio to pickle protocol 5: minima of short rounds in which the sides take turns, so that whatever else the machine does
-falls on all of them. DOCUMENTS is a file of JSON documents, one a line, plain or ``.xz`` (``NEARCACHE_DOCUMENTS`` names
-it too); without one, documents of the same kind are made up.
+    python bench/bench_codecs.py [--rounds 25] [DOCUMENTS]
+
+prints for each codec what writing and reading one document takes, and the ratio to pickle protocol 5: minima of short
+rounds in which the sides take turns, so that whatever else the machine does falls on all of them. DOCUMENTS is a file
+of JSON documents, one a line, plain or ``.xz`` (``NEARCACHE_DOCUMENTS`` names it too); without one, documents of the
+same kind are made up.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import lzma
 import os
 import pickle
 import random
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,6 @@ from nearcache.codecs.plain import JsonCodec
 from nearcache.codecs.sealing import Encrypter, Signer
 from nearcache.codecs.typed import MsgspecCodec
 
-ROUNDS = 25
 #: So few documents are timed at once that now and then nothing comes in between.
 PART = 10
 KEY = bytes(range(32))
@@ -38,7 +39,11 @@ Side = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 def main() -> None:
     """Print the table, and the ratio that is promised."""
-    path = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("NEARCACHE_DOCUMENTS")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("documents", nargs="?", default=os.environ.get("NEARCACHE_DOCUMENTS"))
+    options = parser.parse_args()
+    path = options.documents
     documents = read_documents(path) if path else made_up(250)
     every = sides()
     for name, (write, read) in every.items():
@@ -46,7 +51,7 @@ def main() -> None:
     size = sum(len(pickle.dumps(document, 5)) for document in documents) // len(documents)
     print(f"{len(documents)} documents of {path or 'our own making'}, {size:,} bytes as a pickle; microseconds, minima")
     print(f"{'':26}{'write':>9}{'read':>9}{'both':>9}{'ratio':>8}{'bytes':>9}")
-    best = measure(every, documents)
+    best = measure(every, documents, options.rounds)
     base = sum(best["pickle 5"])
     for name, (writing, reading) in best.items():
         stored = sum(length(every[name][0](document)) for document in documents) // len(documents)
@@ -75,11 +80,11 @@ def sides() -> dict[str, Side]:
     return found
 
 
-def measure(every: dict[str, Side], documents: list[Any]) -> dict[str, tuple[float, float]]:
+def measure(every: dict[str, Side], documents: list[Any], rounds: int) -> dict[str, tuple[float, float]]:
     """Return the microseconds that writing and reading a document took, by side: of each few documents the least."""
     parts = [documents[start : start + PART] for start in range(0, len(documents), PART)]
     best = {name: [[float("inf")] * len(parts), [float("inf")] * len(parts)] for name in every}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for number, part in enumerate(parts):
             for name, (write, read) in every.items():
                 start = time.perf_counter()

@@ -61,19 +61,21 @@ def used_s(client: redis.Redis) -> float:
     return float(cpu["used_cpu_sys"] + cpu["used_cpu_user"])
 
 
-def least_us(client: redis.Redis, write: Callable[[], None]) -> float:
+def least_us(client: redis.Redis, write: Callable[[], None], rounds: int) -> float:
     """The server's microseconds for each write, minimum of the rounds."""
     found = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         before = used_s(client)
         write()
         found.append((used_s(client) - before) / WRITES * 1e6)
     return min(found)
 
 
-def test_write_by_listeners(one_socket: str, listeners: int, report: Callable[[str], None]) -> None:
+def test_write_by_listeners(
+    one_socket: str, listeners: int, rounds_of: Callable[[int], int], report: Callable[[str], None]
+) -> None:
     """Each subscriber costs a system call for each message, unless several go together."""
-    client = redis.Redis(unix_socket_path=one_socket)
+    client, rounds = redis.Redis(unix_socket_path=one_socket), rounds_of(ROUNDS)
 
     def single() -> None:
         for number in range(WRITES):
@@ -87,7 +89,7 @@ def test_write_by_listeners(one_socket: str, listeners: int, report: Callable[[s
             messages.execute()
 
     with nearcache.open(f"unix://{one_socket}", max_staleness=60.0) as cache:
-        one = least_us(client, single)
-    many = least_us(client, together)
+        one = least_us(client, single, rounds)
+    many = least_us(client, together, rounds)
     client.close()
     report(f"{listeners:>3} listeners: {one:.1f} us of the server for a write alone, {many:.1f} for one of 16 messages")

@@ -1,11 +1,14 @@
 """L2 against bare redis-py, in one run: the driver's reads, writes and batches.
 
-``python bench/bench_l2.py`` starts two servers and prints one line per comparison: medians of both sides and their
-ratio. The sides take turns in short rounds, so that whatever else the machine does falls on both.
+    python bench/bench_l2.py [--rounds 15]
+
+starts two servers and prints one line per comparison: medians of both sides and their ratio. The sides take turns in
+short rounds, so that whatever else the machine does falls on both.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import statistics
 import sys
@@ -18,12 +21,14 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from nearcache.l2 import Driver, Exchange, load_script, stage
+from common.turns import in_turns, uncollected
+from nearcache.errors import ShardError
+from nearcache.l2 import Driver, Exchange, Reply, load_script, stage
+from nearcache.loading.replies import STORED, answer
 from nearcache.options import Endpoint
 from nearcache.placement import lane_prefix
 from support.redis import RedisServer, find_binaries
 
-ROUNDS = 15
 PREFIX = lane_prefix("bench")
 NONCE = b"%016x" % 1
 SIZES = (100, 1_000, 100_000)
@@ -32,6 +37,9 @@ TTL_MS = 3_600_000
 
 def main() -> None:
     """Run all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(RedisServer(find_binaries()[0])) for _ in range(2)]
         clients = [redis.Redis(unix_socket_path=server.path) for server in servers]
@@ -43,27 +51,28 @@ def main() -> None:
         print(f"{servers[0].binary.label}, redis-py {redis.__version__}, unix sockets, microseconds per call (median)")
         print(f"{'':34}{'redis-py':>10}{'nearcache':>11}{'ratio':>8}")
         for title, count, theirs, ours in comparisons(clients, driver):
-            compare(title, count, theirs, ours)
+            compare(title, count, theirs, ours, rounds)
 
 
 def comparisons(
     clients: list[redis.Redis], driver: Driver
 ) -> Iterator[tuple[str, int, Callable[[], Any], Callable[[], Any]]]:
     """Yield title, calls per round, and the two sides; each side is checked once."""
+    key = PREFIX + b"v:sread"
     for size in SIZES:
         value = envelope(size)
         count = 400 if size < 100_000 else 150
-        clients[0].set(PREFIX + b"v:sread", value, px=TTL_MS)
-        read = [Exchange(0, [("PTTL", PREFIX + b"v:sread"), ("GET", PREFIX + b"v:sread")])]
-        assert driver.execute(read)[0].values[1] == clients[0].get(PREFIX + b"v:sread") == value
+        clients[0].set(key, value, px=TTL_MS)
+        read = [Exchange(0, [("PTTL", key), ("GET", key)])]
+        assert answer(driver.execute(read)[0]).values[1] == clients[0].get(key) == value
         yield (
             f"GET / PTTL+GET, {size} B",
             count,
-            lambda: clients[0].get(PREFIX + b"v:sread"),
+            lambda: clients[0].get(key),
             lambda r=read: driver.execute(r),
         )
         write = [Exchange(0, store([b"swrite"], value))]
-        assert driver.execute(write)[0].values[-1] == [1, NONCE]
+        assert is_stored(driver.execute(write)[0])
         yield (
             f"SET PX / set script, {size} B",
             count,
@@ -99,23 +108,29 @@ def batches(
 
         names = [key[len(PREFIX) + 2 :] for key in keys]
         stores = [Exchange(shard, store(names, value)) for shard in range(2)]
-        assert [reply.values for reply in driver.execute(stores)] == [[[1, NONCE]]] * 2
+        assert all(map(is_stored, driver.execute(stores)))
         yield f"get {total} keys, 2 shards", max(2, 4000 // total), pipelines, lambda r=reads: driver.execute(r)
         yield f"set {total} keys, 2 shards", max(2, 4000 // total), writes, lambda s=stores: driver.execute(s)
 
 
-def compare(title: str, count: int, theirs: Callable[[], Any], ours: Callable[[], Any]) -> None:
+def is_stored(reply: Reply | ShardError) -> bool:
+    """Whether the script of a write says so: its text begins with the status."""
+    return int(answer(reply).values[-1].partition(b" ")[0]) == STORED
+
+
+def compare(title: str, count: int, theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> None:
     """Print one line."""
-    timings: tuple[list[float], list[float]] = ([], [])
-    for side in (theirs, ours):
+    sides = {"theirs": theirs, "ours": ours}
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
         side()
-    for _ in range(ROUNDS):
-        for side, spent in zip((theirs, ours), timings, strict=True):
+    with uncollected():
+        for name, side in in_turns(sides, rounds):
             start = time.perf_counter()
             for _ in range(count):
                 side()
-            spent.append((time.perf_counter() - start) / count * 1e6)
-    first, second = map(statistics.median, timings)
+            spent[name].append((time.perf_counter() - start) / count * 1e6)
+    first, second = map(statistics.median, spent.values())
     print(f"{title:34}{first:10.1f}{second:11.1f}{second / first:8.2f}", flush=True)
 
 

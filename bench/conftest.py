@@ -10,6 +10,18 @@ import pytest
 _lines: list[str] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """As the programs beside have it."""
+    parser.addoption("--rounds", type=int, help="how often the sides take turns; by default what each needs")
+
+
+@pytest.fixture(scope="session")
+def rounds_of(pytestconfig: pytest.Config) -> Callable[[int], int]:
+    """What the command line says instead of the usual number of rounds."""
+    asked = pytestconfig.getoption("--rounds")
+    return lambda usual: usual if asked is None else asked
+
+
 @pytest.fixture(scope="session")
 def shard_url() -> Iterator[str]:
     """Two embedded servers that nobody else uses, as a URL of client-side shards."""
@@ -35,7 +47,7 @@ def report() -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures, whatever pytest-benchmark's table shows."""
+    """Print the figures."""
     terminalreporter.section("nearcache")
     for line in _lines:
         terminalreporter.write_line(line)

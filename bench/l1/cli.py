@@ -19,7 +19,6 @@ from .wanted import Verdict, judge
 
 NAMES = tuple(operation.name for operation in OPERATIONS)
 SECTIONS = ("time", "memory", "growth")
-GROWTH_SIZE = 2_000_000
 GROWTH_RUNS = 3
 #: (entries, keys, copies, operations) of a run of a few minutes, and what ``--full`` measures beside it.
 USUAL = (
@@ -64,6 +63,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--most", type=_number, help="keys in one turn; by default 100,000, or 400,000 for large caches"
     )
+    parser.add_argument("--growth", type=_number, default=2_000_000, help="entries up to which growing is watched")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args(arguments)
@@ -121,9 +121,9 @@ def watch_all(options: argparse.Namespace, present: list[Contestant], found: dic
     figures: dict[str, list[growth.Insertion]] = {}
     for one in present:
         if one.name != TIERED and (everybody or one.name.startswith(USUAL_GROWTH)):
-            runs = [in_fresh_process(growth.longest_insertions, one, GROWTH_SIZE, "str") for _ in range(GROWTH_RUNS)]
+            runs = [in_fresh_process(growth.longest_insertions, one, options.growth, "str") for _ in range(GROWTH_RUNS)]
             figures[one.name] = growth.calmest(runs)
-    show(report.growth(figures, GROWTH_SIZE))
+    show(report.growth(figures, options.growth))
     found["longest insertions, ns"] = {name: longest[: growth.SHOWN] for name, longest in figures.items()}
     return report.growth_verdicts(figures, OURS)
 
