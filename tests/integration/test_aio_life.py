@@ -133,14 +133,20 @@ def between_loops():
 
 async def inside():
     # The loop of the parent does not run in the child, which makes another; the parent's has to stay as it was.
+    global begun, may_end
+    begun, may_end = asyncio.Event(), asyncio.Event()
     before = await use("k", 1)
     load = asyncio.ensure_future(cache.aio.get_or_load("slow", slow))
-    await asyncio.sleep(0.05)
+    await begun.wait()
     child = in_child(fresh_loop)
-    return [before, child, await use("k", 3), await load]
+    found = [before, child, await use("k", 3)]
+    may_end.set()
+    return [*found, await load]
 
 async def slow(key):
-    await asyncio.sleep(0.2)
+    if key == "slow":
+        begun.set()
+        await may_end.wait()
     return "slow"
 
 def fresh_loop():

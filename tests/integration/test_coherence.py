@@ -260,8 +260,10 @@ def test_paused_server_makes_l1_dark_within_the_bound(
     redis_server.pause()
     stopped = time.monotonic()
     try:
-        wait_until(lambda: cache.peek("k") is None, 5 * BOUND)
-        assert time.monotonic() - stopped < 2 * BOUND
+        asked = stopped
+        while cache.peek("k") is not None:
+            assert asked < stopped + BOUND  # no heartbeat was sent later than that and answered
+            asked = time.monotonic()
         assert cache.get("k") is None
     finally:
         redis_server.resume()

@@ -270,14 +270,24 @@ def test_join_server_that_does_not_start_is_error_with_log(runtime_dir, tmp_path
     wait_until(lambda: gone(runtime_dir / "nearcache" / "shop"))
 
 
-def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, make_worker, gated):
+def test_join_starter_killed_while_it_waits_hands_over_to_the_next(runtime_dir, tmp_path, make_worker, gated):
     """A process killed during the start disturbs nobody: another one gets the servers it had begun."""
-    first, second = make_worker(USER, env=gated.env), make_worker(USER, env=gated.env).ready()
+    entered = tmp_path / "entered"
+    telling = (
+        "from nearcache.embedded import servers as module\n"
+        "enter = module._enter\n"
+        "def telling(*arguments):\n"
+        "    users = enter(*arguments)\n"
+        f"    Path({str(entered)!r}).touch()\n"
+        "    return users\n"
+        "module._enter = telling\n"
+    )
+    first, second = make_worker(USER, env=gated.env), make_worker(USER + telling, env=gated.env)
     directory = runtime_dir / "nearcache" / "shop"
     first.send("join", shards=1)
     wait_until(lambda: (directory / "0.pid").exists())
     second.send("join", shards=1)
-    time.sleep(0.05)
+    wait_until(entered.exists)
     first.kill()
     gated.open()
     state = second.receive()

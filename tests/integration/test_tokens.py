@@ -12,6 +12,7 @@ import nearcache
 from nearcache import wire
 from support.proxy import Proxy
 from support.redis import RedisServer
+from support.threads import PATIENCE
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -107,7 +108,7 @@ def test_reader_cut_off_silently_gives_nothing_rather_than_the_old_value(redis_s
             reader.wait_for(writer.token(), timeout=0.05)
             assert reader.get("k") is None
             proxy.mend()
-            wait_until(lambda: reader.get("k") == "new", 10.0)
+            wait_until(lambda: reader.get("k") == "new")
 
 
 def test_reader_whose_messages_are_held_up_looks_at_redis(
@@ -126,7 +127,7 @@ def test_reader_whose_messages_are_held_up_looks_at_redis(
         def stuck(self: Any, now_ns: int) -> None:
             if self in _followers(listener):
                 heard.set()
-                held.wait(20)
+                held.wait(PATIENCE)
             digest(self, now_ns)
 
         for follower in _followers(listener):
@@ -134,7 +135,7 @@ def test_reader_whose_messages_are_held_up_looks_at_redis(
         monkeypatch.setattr(follower_type, "digest", stuck)
         try:
             writer["k"] = "new"
-            assert heard.wait(10)
+            assert heard.wait(PATIENCE)
             assert reader["k"] == "old"  # within the bound, and nobody has asked for more
             reader.wait_for(writer.token(), timeout=0.05)
             assert reader["k"] == "new"

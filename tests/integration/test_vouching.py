@@ -147,12 +147,11 @@ def test_statistics_of_lanes_are_filled(two_shards: tuple[RedisServer, RedisServ
             assert (lane.resyncs, lane.gaps, lane.bad_frames, lane.owed, lane.replayed, lane.forgotten) == (1,) + (
                 0,
             ) * 5
-            assert lane.horizon_age_s is not None
-            assert lane.horizon_age_s < 0.4
             assert lane.heartbeat.p50_ms is not None
             assert lane.heartbeat.p99_ms is not None
             assert lane.heartbeat.longest_ms is not None
             assert 0 < lane.heartbeat.p50_ms <= lane.heartbeat.p99_ms <= lane.heartbeat.longest_ms
+        wait_until(lambda: all(0 <= (lane.horizon_age_s or 60) < 0.4 for lane in cache.stats().coherence.lanes))
         assert sum(lane.lag.count for lane in stats.lanes) >= 1
         two_shards[0].cli("CLIENT", "KILL", "TYPE", "pubsub")
         wait_until(lambda: cache.stats().coherence.resyncs == 3)

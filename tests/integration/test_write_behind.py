@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -319,15 +318,20 @@ def test_memory_cache_and_cache_without_queue_have_nothing_to_flush(open_cache: 
         cache.close()
 
 
-def test_writer_slower_than_its_lock_stays_the_owner(open_cache: Opener, database: Database) -> None:
+def test_writer_slower_than_its_lock_stays_the_owner(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
     """The listener renews it: nobody else begins the same."""
-    cache, other = open_cache(lease=0.2), open_cache(lease=0.2)
+    lease_s = 2.0
+    cache, other = open_cache(lease=lease_s), open_cache(lease=lease_s)
     database.gate.clear()
     cache["k"] = 1
     wait_until(lambda: database.calls)
-    time.sleep(0.6)
+    for _ in range(2):
+        assert redis_server.cli("PEXPIRE", OWNER, 60_000) == 1
+        wait_until(lambda: redis_server.cli("PTTL", OWNER) <= lease_s * 1000, what="renewed")
     other["j"] = 2
-    time.sleep(0.2)
+    wait_until(lambda: other.stats().writing.backlog == 2, what="told how many wait, hence not the owner")
     assert len(database.calls) == 1
     database.gate.set()
     cache.flush(20)
