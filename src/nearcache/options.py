@@ -59,7 +59,6 @@ RemovalCause = Literal["evicted", "expired", "replaced", "invalidated", "dropped
 #: Most tags of one value.
 MOST_TAGS: Final = 16
 
-_UNSET: Final[Any] = object()
 _Class = type  # Settings has an attribute of that name
 
 

@@ -101,7 +101,6 @@ class Process(Turns):
             placement=self.placement,
             most_lanes=most,
             codec=ValueCodec(SafeCodec(), 1 << 20),
-            ttl_ms=profile.ttl_ms,
             bound_ns=profile.bound_ns,
             lease_ms=profile.lease_ms,
             ack_ms=profile.ack_ms,

@@ -368,13 +368,13 @@ class _HeldUpdate(_Update):
         self.steps = self._phases(client)
 
     def _phases(self, client: Client) -> Any:
-        process, (key,) = client.process, self.operation.keys
+        process, keys = client.process, self.operation.keys
         token = b"%016x" % (self.operation.think_ns ^ process.number << 32 ^ client.number << 40 ^ client.turn)
         hold_ms = process.profile.bound_ns // MS
-        yield from invalidate(process.tier, process.store, key, hold_ms=hold_ms, token=token)
+        yield from invalidate_many(process.tier, process.store, keys, hold=(b"%d" % hold_ms, token))
         client.tier = process.tier
-        change_source(self, client, self.operation.keys)
-        yield from invalidate(process.tier, process.store, key, hold_ms=0, token=token)
+        change_source(self, client, keys)
+        yield from invalidate_many(process.tier, process.store, keys, hold=(b"0", token), is_end=True)
 
 
 class _UpdateMany(_Update):

@@ -54,13 +54,6 @@ class GrowingListener(Listener):
         self._changes.append(lambda: self._leave(number))
         self._hasten()
 
-    def is_settled(self, number: int) -> bool:
-        """Whether a lane is being followed, or could not be reached."""
-        for connection in list(self._connections):
-            if connection.place == number:
-                return connection.follower.is_live or bool(connection.failures)
-        return False
-
     def _hasten(self) -> None:
         self._due_ns = 0
         self.wake()

@@ -118,7 +118,6 @@ class Tier(Versions):
         db: Number of the Redis database.
         clustered: Whether it is a Redis Cluster: then there are no shards, and lanes of a fixed number.
         codec: Values to envelopes and back.
-        ttl_ms: Lifetime that writes get by default.
         l1_ttl_ms: Longest life of an L1 copy.
         bound_ns: The staleness bound B.
         lease_ms: Life of a lease on a key, unless it is renewed.
@@ -155,7 +154,6 @@ class Tier(Versions):
         db: int = 0,
         clustered: bool = False,
         codec: ValueCodec,
-        ttl_ms: int = ENDLESS_MS,
         l1_ttl_ms: int = ENDLESS_MS,
         bound_ns: int = 2_000_000_000,
         lease_ms: int = LEASE_MS,
@@ -170,8 +168,7 @@ class Tier(Versions):
         super().__init__(placed.names, placement or placed, most_lanes)
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
-        self.codec = codec
-        self.ttl_ms, self.l1_ttl_ms = ttl_ms, l1_ttl_ms
+        self.codec, self.l1_ttl_ms = codec, l1_ttl_ms
         self.bound_ns, self.freshness, self.clock = bound_ns, freshness, clock
         self.scripts = Scripts()
         self.loads = Loads()

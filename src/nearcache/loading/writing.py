@@ -218,26 +218,20 @@ def set_commands(
 
 
 @confirmed
-def invalidate(
-    tier: Tier, store: Store[Any, Any], name: Any, *, hold_ms: int | None = None, token: bytes = b""
-) -> Steps[bool]:
+def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
     """Drop every copy of a key, in every process. Returns whether L2 or this L1 held a live one.
 
-    Args:
-        hold_ms: If given and above 0, nothing can be stored under the key for so long, or until it is called again
-            with 0 and the same token.
     Raises:
         ShardError: It is not known to be done; this process has dropped its copy all the same. An invalidation is owed,
             and will be made up for; where the tier forgives, that is all.
     """
     shard, encoded = tier.place(name)
     op = Op(name, shard, wid=new_id(), write=True)
-    hold = () if hold_ms is None else (b"%d" % hold_ms, token)
     held, since = False, tier.serial(shard)
     try:
         store.open(op)
         held = store.erase(name)
-        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid, *hold)])[0])
+        reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid)])[0])
         _, _, existed, epoch, seq = reply.values[0]
         tier.acknowledge(shard, epoch, seq, (encoded,), since)
         store.finish(op, None, 0, 0)
