@@ -4,6 +4,8 @@
 """Watching: the connections of a listener, and when what they bring is heard. One thread uses a ``Watch``."""
 
 cimport cython
+from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 
 from nearcache._hearing cimport Inbox, box_t
@@ -115,16 +117,22 @@ cdef class Watch:
         """Return the descriptors that others have to see to, within the time; none: it is over.
 
         Raises:
+            OSError: The system does not let it wait.
             What ``__eq__`` of a key raises, or MemoryError: see :meth:`Inbox.hear`.
         """
         cdef int64_t until_ns = now_ns() + longest_ms * 1000000
         cdef list concerned = []
+        cdef int ready
         cdef int i
         while True:
             for i in range(self.count):
                 self.places[i].box = box_of(self.inboxes[i])
             with nogil:
-                idle(self, until_ns)
+                ready = idle(self, until_ns)
+            if ready < 0:  # what it says of the connections is of the turn before
+                if errno != EINTR:
+                    PyErr_SetFromErrno(OSError)
+                continue
             for i in range(self.count):
                 if (self.watched[i].revents != 0 or self.places[i].is_filled) and not attend(self, i):
                     concerned.append(self.watched[i].fd)
@@ -145,23 +153,25 @@ cdef int place_of(Watch self, int descriptor) except -1:
     raise ValueError(f"descriptor {descriptor} is not watched")
 
 
-cdef void idle(Watch self, int64_t until_ns) noexcept nogil:
-    """Wait until there is something to do for the interpreter, or the time is over."""
+cdef int idle(Watch self, int64_t until_ns) noexcept nogil:
+    """Wait until there is something to do for the interpreter, or the time is over. Returns what ``poll`` did last."""
     cdef int64_t left_ns = until_ns - now_ns()
     cdef int longest_ms
+    cdef int ready
     while True:
         longest_ms = <int>max(0, min((left_ns + 999999) // 1000000, 3600000))
-        if poll(self.watched, <unsigned long>self.count, longest_ms) <= 0:
-            return
+        ready = poll(self.watched, <unsigned long>self.count, longest_ms)
+        if ready <= 0:
+            return ready
         gather(self)
         self.echoed = has_echoes_only(self)
         if not self.echoed:
-            return
+            return ready
         # The first of them says until when; what comes after it is heard with it.
         until_ns = min(until_ns, self.woken_ns + HOLD_NS)
         left_ns = until_ns - self.woken_ns
         if left_ns <= 0:
-            return
+            return ready
 
 
 cdef bint has_echoes_only(Watch self) noexcept nogil:

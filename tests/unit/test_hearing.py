@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import resource
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -477,6 +480,23 @@ def test_watch_with_more_writes_than_it_remembers_hears_all_of_them() -> None:
             theirs.sendall(message(number))
         assert heard.watch.wait(20) == []
         assert sum(each[2] for each in heard.noted) == 200
+
+
+def test_watch_that_cannot_wait_says_so_and_believes_nothing_of_the_turn_before() -> None:
+    """Whoever asks tries again, instead of being told of what was seen to long ago."""
+    ours, theirs = socket.socketpair()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs:
+        heard = Watched(ours)
+        theirs.sendall(b"*1\r\n:1\r\n")
+        assert heard.watch.wait(10_000) == [ours.fileno()]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # no descriptor may be waited for
+        try:
+            with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+                heard.watch.wait(10_000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert heard.watch.wait(0) == []
 
 
 def message(number: int) -> bytes:
