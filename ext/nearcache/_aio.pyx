@@ -22,7 +22,6 @@ cdef extern from *:
     """
     ctypedef enum PySendResult:
         PYGEN_RETURN
-        PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *ready, PyObject *value, PyObject **result) noexcept
     void ready_send(object type, sendfunc send)
 

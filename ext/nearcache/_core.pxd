@@ -176,6 +176,7 @@ cdef extern from "nearcache/core.h" nogil:
         uint64_t suspects
         uint64_t stored
 
+    const uint64_t NO_BOUND
     ctypedef struct quota_t:
         uint64_t limit
         uint64_t taken

@@ -57,8 +57,13 @@ cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
     #define MOST_CORES 32
+    /* A store of many entries has many cores, so that threads seldom meet. Which one is a key's is told by bits of its
+       hash that the table, which mixes them with a secret of its own, does not depend on. */
+    #define core_at(store, hash) \\
+        (&(store)->cores.core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((store)->cores.count - 1)])
     #else
     #define MOST_CORES 1
+    #define core_at(store, hash) ((void)(hash), &(store)->core)
     #endif
     """
     const uint32_t MOST_CORES

@@ -11,6 +11,7 @@ from nearcache._core cimport (
     CAUSE_EXPIRED,
     CAUSE_UPDATED,
     CLOCK_NEVER_NS,
+    NO_BOUND,
     STORED_NEW,
     STORED_OVER,
     STORE_FULL,
@@ -151,7 +152,7 @@ cdef inline uint32_t find_valid(core_t *core, PyObject *key, int64_t hash) excep
 cdef inline uint64_t bound(str name, object limit) except? 0xffffffffffffffff:
     """A bound as the core wants it. None is none; 0 is taken at its word: nothing is kept."""
     if limit is None:
-        return 0xffffffffffffffff
+        return NO_BOUND
     if not isinstance(limit, int):
         raise TypeError(f"{name}={limit!r}: it must be an int or None")
     if limit < 0:

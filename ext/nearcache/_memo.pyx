@@ -30,10 +30,10 @@ from nearcache._calls cimport join_or_list, key_of, store_result, unlist
 from nearcache._core cimport (
     CAUSE_DROPPED,
     CLOCK_NEVER_NS,
+    NO_BOUND,
     STORE_FULL,
     clock_shorten,
     core_init,
-    core_memory,
     core_settle,
     core_t,
     lane_vouch,
@@ -48,8 +48,10 @@ from nearcache._cores cimport (
     drop_everything,
     evict_any,
     first_wrong,
+    fix_clock,
     forget_cores,
     memory_free,
+    memory_of,
     spread,
     sum_counters,
     take_expired,
@@ -81,27 +83,24 @@ from nearcache._slots cimport (
 cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
-    /* As in a store: many entries are spread over many cores, by bits of the hash that the tables do not depend on. */
-    #define core_among(cores, hash) \\
-        (&(cores)->core[((uint64_t)(hash) * 0x9e3779b97f4a7c15u >> 32) & ((cores)->count - 1)])
     static PyMutex waiters_mutex;
     #define waiters_lock() PyMutex_Lock(&waiters_mutex)
     #define waiters_unlock() PyMutex_Unlock(&waiters_mutex)
     #else
-    #define core_among(cores, hash) ((void)(hash), (cores)->core)
     #define waiters_lock() ((void)0)
     #define waiters_unlock() ((void)0)
     #endif
+    /* A refusal is 1 in some versions of CPython and -1 in others. */
+    #define enter_recursion(where) (Py_EnterRecursiveCall(where) != 0 ? -1 : 0)
     """
-    core_t *core_among(cores_t *cores, int64_t hash) noexcept
+    core_t *core_at(Memo memo, int64_t hash) noexcept  # of _cores.pxd
     void waiters_lock() noexcept
     void waiters_unlock() noexcept
-    const uint64_t NO_BOUND "UINT64_MAX"
+    int enter_recursion(const char *where) except -1
 
 
 cdef extern from "Python.h":
     object PyMethod_New(object function, object instance)
-    int enter_recursion "Py_EnterRecursiveCall"(const char *where) except -1
     void leave_recursion "Py_LeaveRecursiveCall"() noexcept
     uint64_t this_thread "PyThread_get_thread_ident"() noexcept
 
@@ -220,15 +219,7 @@ cdef class Memo:
         return self
 
     def __sizeof__(self):
-        cdef uint32_t i
-        cdef size_t size = object.__sizeof__(self)
-        if self.cores.core != &self.core:
-            size += self.cores.count * sizeof(core_t)
-        for i in range(self.cores.count):
-            core_lock(&self.cores.core[i])
-            size += core_memory(&self.cores.core[i])
-            core_unlock(&self.cores.core[i])
-        return size
+        return object.__sizeof__(self) + memory_of(&self.cores, &self.core)
 
     def cache_info(self):
         """Report cache statistics: hits, misses, maxsize and currsize."""
@@ -260,19 +251,12 @@ cdef class Memo:
 
 cdef int set_time(Memo self) except -1:
     """Ask the timer, if there is one, and make its instant the store's."""
-    cdef uint32_t i
-    cdef int64_t now_ns
     if self.timer is None:
         return 0
     seconds = self.timer()
     if not 0 <= seconds < 9e9:
         raise ValueError(f"timer() gave {seconds!r}: it must give seconds, 0 or more, as time.monotonic does")
-    now_ns = <int64_t>(<double>seconds * 1e9)
-    for i in range(self.cores.count):
-        core_lock(&self.cores.core[i])
-        self.cores.core[i].source.fixed_ns = now_ns
-        self.cores.core[i].source.is_fixed = True
-        core_unlock(&self.cores.core[i])
+    fix_clock(&self.cores, True, <int64_t>(<double>seconds * 1e9))
     return 0
 
 
@@ -341,7 +325,7 @@ cdef PyObject *call_in_full(PyObject *obj, PyObject *const *args, size_t flagged
     cdef PyObject *value
     if self.timer is not None:
         set_time(self)
-    value = look_up(core_among(&self.cores, hash), <PyObject *>key, hash)
+    value = look_up(core_at(self, hash), <PyObject *>key, hash)
     if likely(value != NULL):
         return value
     result = compute(self, key, hash, args, flagged, names)
@@ -373,7 +357,7 @@ cdef object compute(
     Memo self, object key, int64_t hash, PyObject *const *args, size_t flagged, PyObject *names
 ):
     """What the function returns, of which another thread may be finding out just now."""
-    cdef core_t *core = core_among(&self.cores, hash)
+    cdef core_t *core = core_at(self, hash)
     cdef Call mine = new_call(key, hash)
     cdef Call other
     cdef PyObject *found

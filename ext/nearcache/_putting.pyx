@@ -51,7 +51,7 @@ cdef class Put(Pieces):
         plain: Of a codec that does nothing to a payload: its number, what encodes a value (to payload and schema; it
             may raise), and the most bytes of a payload.
     Attributes:
-        size: Of the envelope, in bytes.
+        size_bytes: Of the envelope, once it is sealed.
     """
 
     cdef int codec_id

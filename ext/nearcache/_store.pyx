@@ -27,6 +27,7 @@ from nearcache._core cimport (
     CAUSE_DROPPED,
     CAUSE_INVALIDATED,
     CLOCK_NEVER_NS,
+    NO_BOUND,
     clock_now,
     clock_shorten,
     core_await,
@@ -100,11 +101,7 @@ cdef extern from "nearcache/memory.h" nogil:
 
 
 cdef extern from *:
-    """
-    #define NO_BOUND UINT64_MAX
-    """
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t entries)
-    const uint64_t NO_BOUND
 
 
 cdef object NOTHING = object()  # what hit_dict cannot find in the store

@@ -455,3 +455,26 @@ def test_memo_endless_recursion_is_a_recursion_error() -> None:
     with pytest.raises(RecursionError):
         memo(1)
     memo.check_invariants()
+
+
+def test_memo_recursion_errors_leave_the_limit_where_it_is() -> None:
+    """A level that was refused is not given back: a program could otherwise recurse until its stack ends."""
+
+    @nearcache.lru_cache(maxsize=0)
+    def memo(x: int) -> int:
+        return memo(x + 1)
+
+    def from_deeper(levels: int) -> int:
+        return from_deeper(levels - 1) if levels else memo(0)
+
+    def reached(depth: int) -> int:
+        try:
+            return reached(depth + 1)
+        except RecursionError:
+            return depth
+
+    before = reached(0)
+    for levels in range(50):  # the limit is met in the function, or just before it is called
+        with pytest.raises(RecursionError):
+            from_deeper(levels)
+    assert reached(0) == before

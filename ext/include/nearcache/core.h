@@ -319,7 +319,7 @@ static inline const char *core_check(core_t *core)
     if (t->count > core->quota->taken || core->quota->taken > core->quota->limit) {
         return "more entries than maxsize, or than the quota knows of";
     }
-    return core->max_bytes != UINT64_MAX && t->bytes > core->max_bytes ? "more bytes than maxbytes" : NULL;
+    return core->max_bytes != NO_BOUND && t->bytes > core->max_bytes ? "more bytes than maxbytes" : NULL;
 }
 
 #endif

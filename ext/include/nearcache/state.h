@@ -23,9 +23,12 @@ typedef struct {
     uint64_t stored;
 } counters_t;
 
+/* As many entries, or bytes, as come. */
+#define NO_BOUND UINT64_MAX
+
 /* How many entries there may be, and how many there are, in all cores of a store together. */
 typedef struct {
-    uint64_t limit; /* UINT64_MAX: unbounded */
+    uint64_t limit; /* or NO_BOUND */
     NOTES_APART(apart)
     uint64_t taken;
     NOTES_APART(apart_too)
@@ -47,7 +50,7 @@ typedef struct {
     NOTES_APART(apart_too)
     void *listener; /* the caller's: whom to tell of what is buried; NULL: nobody */
     quota_t *quota;
-    uint64_t max_bytes; /* UINT64_MAX: unbounded */
+    uint64_t max_bytes; /* or NO_BOUND */
     table_t pending;
     wheel_t wheel;
 } core_t;
@@ -135,7 +138,7 @@ static inline void core_init(core_t *core, quota_t *quota, const uint64_t seed[2
 {
     memset(core, 0, sizeof *core);
     core->quota = quota;
-    core->max_bytes = UINT64_MAX;
+    core->max_bytes = NO_BOUND;
     table_init(&core->table, seed[0], seed[1]);
     table_init(&core->pending, seed[0], seed[1]);
     order_init(&core->order);
@@ -362,7 +365,7 @@ static inline uint32_t core_share(const core_t *core)
     uint64_t share = core->quota->limit / core->quota->cores;
 
     share = share != 0 ? share : 1;
-    return share < TABLE_MAX_ENTRIES && core->max_bytes == UINT64_MAX ? (uint32_t)share : TABLE_MAX_ENTRIES;
+    return share < TABLE_MAX_ENTRIES && core->max_bytes == NO_BOUND ? (uint32_t)share : TABLE_MAX_ENTRIES;
 }
 
 /* Make sure that the entries have timers, if this deadline is one that comes. */
