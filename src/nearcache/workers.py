@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from .logs import Recurring
+
 #: Most threads of one cache, and most pieces of work that wait for one.
 MOST_THREADS: Final = 4
 MOST_WAITING: Final = 1000
-
-_log: Final = logging.getLogger("nearcache")
 
 
 class Workers:
@@ -24,6 +24,7 @@ class Workers:
         self._waiting: deque[Callable[[], Any]] = deque()
         self._lock = threading.RLock()  # a collection may close them in the middle
         self._closed = False
+        self._failures = Recurring()
 
     def submit(self, work: Callable[[], Any]) -> bool:
         """Have it called, some time. False if that is not going to happen: closed, or too much waits already."""
@@ -60,4 +61,4 @@ class Workers:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001  nobody else is there to be told
-                _log.warning("a value was not loaded anew, and the old one stays: %r", error)
+                self._failures.log(logging.WARNING, "a value was not loaded anew, and the old one stays: %r", error)

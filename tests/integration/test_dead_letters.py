@@ -10,6 +10,7 @@ import pytest
 
 import nearcache
 from nearcache import ABSENT, BacklogFullError, Cache, FlushTimeoutError
+from support.logs import full_disk
 from support.redis import Binary, RedisServer
 from support.rows import Database, writing_behind
 from support.waiting import wait_until
@@ -72,6 +73,19 @@ def test_poison_becomes_a_dead_letter_and_dooms_nobody(open_cache: Opener, datab
     stats = cache.health().writing
     assert (stats.written, stats.dead, stats.retried, stats.backlog) == (2, 1, 1, 0)
     assert stats.last_error == "ValueError: refused: ['bad']"
+
+
+def test_log_that_cannot_be_written_ends_no_writer(open_cache: Opener, database: Database) -> None:
+    """A dead letter is logged; what comes after it is written all the same."""
+    database.poison.add("bad")
+    cache = open_cache(write_attempts=1)
+    with full_disk() as handler:
+        cache["bad"] = 1
+        cache.flush(10)
+        cache["good"] = 2
+        cache.flush(10)
+    assert len(handler.refused) == 1
+    assert database.rows == {"good": 2}
 
 
 def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Database) -> None:

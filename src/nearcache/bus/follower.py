@@ -39,11 +39,11 @@ from ..coherence import (
 )
 from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
+from ..logs import log
 from ..placement import LaneNames
 from .keeping import NO_KEEPER, Keeper, Script
 from .observing import Observer, report
 
-_log: Final = logging.getLogger("nearcache")
 _MORE: Final = object()
 #: Of the messages' operations, those that say no more than which keys to drop.
 _DROPPING: Final = bytes(ord(operation) for operation in sorted(OPERATIONS & set("SFIA")))
@@ -478,5 +478,5 @@ def _call(callback: Callable[..., None], *arguments: Any) -> None:
     """Call what others gave. Its failure is not the lane's."""
     try:
         callback(*arguments)
-    except Exception:  # noqa: BLE001  it is somebody else's code
-        _log.exception("a callback failed in the listener's thread: %r", callback)
+    except Exception as error:  # noqa: BLE001  it is somebody else's code
+        log(logging.ERROR, "a callback failed in the listener's thread: %r", callback, error=error)

@@ -21,11 +21,10 @@ from ..clocks import Clock, monotonic_ns
 from ..errors import CacheError, ConfigError, DecodeError, ShardError
 from ..l2 import Driver, Exchange
 from ..loading import Queues, Room, ThreadRunner, Tier, read_change
+from ..logs import log
 from ..options import Settings
 from ..writers import Writer
 from .report import WritingStats
-
-_log: Final = logging.getLogger("nearcache")
 
 #: How often an owner looks for records of other processes, and how often others look whether there is one, in seconds.
 _LOOK_S: Final = 0.25
@@ -130,8 +129,8 @@ class Scribe:
                 except CacheError as error:  # L2 did not answer, or the cache is being closed
                     self.counters.last_error = str(error)
                     pause_s = _IDLE_S / 2
-                except Exception:  # noqa: BLE001  a mistake here must not stop what nobody else does
-                    _log.exception("writing behind the cache went wrong; it goes on")
+                except Exception as error:  # noqa: BLE001  a mistake here must not stop what nobody else does
+                    log(logging.ERROR, "writing behind the cache went wrong; it goes on", error=error)
                     pause_s = _IDLE_S
                 self._is_idle = pause_s > _LOOK_S  # first this, then the look, or a record could be overlooked
                 self._woken.wait(min(pause_s, self._look_s) if self._is_noted else pause_s)
@@ -257,7 +256,11 @@ class Scribe:
     def _bury(self, change: Change, error: str) -> None:
         if self._runner.run(self._queues.bury(self._tier, change, error)):
             self.counters.buried += 1
-            _log.error("a change could not be written and is a dead letter now (cache.dead_letters()): %s", error)
+            log(
+                logging.ERROR,
+                "a change could not be written and is a dead letter now (cache.dead_letters()): %s",
+                error,
+            )
 
     def _try(self, call: Callable[[], object]) -> str | None:
         """Call the writer. Returns what went wrong."""
@@ -308,7 +311,12 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
     known: set[int] = set()
     for lane, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
         if isinstance(reply, ShardError) or any(isinstance(value, ShardError) for value in reply.values):
-            _log.warning("lane %d: its server does not tell whether it keeps what waits to be written: %s", lane, reply)
+            log(
+                logging.WARNING,
+                "lane %d: its server does not tell whether it keeps what waits to be written: %s",
+                lane,
+                reply,
+            )
             continue
         if reply.identity in known:
             continue
@@ -324,7 +332,8 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
                 "volatile-lru or noeviction",
             )
         if told.get("aof_enabled") == "0":
-            _log.warning(
+            log(
+                logging.WARNING,
                 "lane %d: its server has no append-only file (appendonly no), and loses the changes that wait to be "
                 "written when it is restarted (docs/writing.md)",
                 lane,

@@ -20,10 +20,10 @@ from ..codecs import thaw
 from ..errors import ConfigError
 from ..events import EntryEvent, EventCause, EventKind, EventOrigin, check_kinds
 from ..forks import tell_of_forks
+from ..logs import Recurring
 from ..options import RemovalCause
 from .subscriptions import Subscription
 
-_log: Final = logging.getLogger("nearcache")
 #: The value is not known.
 _UNSEEN: Final[Any] = object()
 #: Changes of this process whose messages are waited for. Some come without any.
@@ -184,6 +184,7 @@ class TieredHub(Hub):
         self._knows = knows
         self._scripts = scripts
         self._own: dict[int, _Own] = {}
+        self._losses = Recurring()
 
     # -- what the store says
 
@@ -236,8 +237,8 @@ class TieredHub(Hub):
             if own is None or not own.is_silent:
                 for key in keys if operation in "SFI" else ():
                     self._tell_of(operation, key, own)
-        except Exception:  # noqa: BLE001  the lane goes on
-            _log.exception("an event was lost")
+        except Exception as error:  # noqa: BLE001  the lane goes on
+            self._losses.log(logging.ERROR, "an event was lost", error=error)
 
     def _tell_of(self, operation: str, key: Any, own: _Own | None) -> None:
         origin: EventOrigin = "remote" if own is None else "local"

@@ -6,14 +6,13 @@ import hashlib
 import logging
 import threading
 import weakref
-from typing import Any, Final
+from typing import Any
 
 from .._reads import Event
 from .._store import Store
 from ..errors import CacheError
 from ..loading import Sampler, ThreadRunner, Tier
-
-_log: Final = logging.getLogger("nearcache")
+from ..logs import Recurring, log
 
 
 class SamplerThread:
@@ -32,6 +31,7 @@ class SamplerThread:
         self._tier = tier
         self._runner = runner
         self._pause_s = 1 / rate
+        self._failures = Recurring()
         self._stopping = Event()
         self._thread: threading.Thread | None = None
 
@@ -57,8 +57,14 @@ class SamplerThread:
             try:
                 for name in self._runner.run(self._sampler.check(self._tier.now, store)):
                     digest = hashlib.blake2b(repr(name).encode("utf-8", "replace"), digest_size=8).hexdigest()
-                    _log.error("a key was served from memory past the staleness bound (digest of its repr: %s)", digest)
+                    log(
+                        logging.ERROR,
+                        "a key was served from memory past the staleness bound (digest of its repr: %s)",
+                        digest,
+                    )
             except CacheError:
                 continue  # L2 did not answer, or the cache is being closed
+            except Exception as error:  # noqa: BLE001  a key's own repr, say: it is somebody else's code
+                self._failures.log(logging.ERROR, "a key could not be sampled", error=error)
             finally:
                 del store

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._reads import Event
 from ..events import WHOLE, EntryEvent
+from ..logs import Recurring, log
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-_log: Final = logging.getLogger("nearcache")
 _numbers = itertools.count(1)
 #: Ends the thread that takes it from the queue.
 _END: Final = None
@@ -63,6 +63,7 @@ class Subscription:
         self._dropped = 0
         self._delivered = 0
         self._errors = 0
+        self._failures = Recurring()
         self._begin()
 
     def _begin(self) -> None:
@@ -97,7 +98,7 @@ class Subscription:
 
     @property
     def errors(self) -> int:
-        """Calls that raised. Each is logged, and nothing else comes of it."""
+        """Calls that raised. That is logged, once a second at most, and nothing else comes of it."""
         return self._errors
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -157,7 +158,12 @@ class Subscription:
             self._has_gap = True
             is_first = self._dropped == 1
         if is_first:
-            _log.warning("a listener is too slow for its queue of %d events: %r", self.limit, self._function)
+            log(
+                logging.WARNING,
+                "a listener is too slow for its queue of %d events: %r",
+                self.limit,
+                self._function,
+            )
 
     def take(self, event: EntryEvent) -> bool:
         """Call the function with an event. Returns whether it is to be called again."""
@@ -168,9 +174,9 @@ class Subscription:
         except Over:
             self.close()
             return False
-        except BaseException:  # noqa: BLE001  a thread has nobody else to tell
+        except BaseException as error:  # noqa: BLE001  a thread has nobody else to tell
             self._errors += 1
-            _log.exception("a listener failed: %r", self._function)
+            self._failures.log(logging.ERROR, "a listener failed: %r", self._function, error=error)
         self._delivered += 1
         return not self._closed
 
