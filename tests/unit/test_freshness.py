@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
 import random
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +19,8 @@ from nearcache.errors import ConfigError
 from nearcache.freshness import ENDLESS_MS, Freshness, Life
 from nearcache.options import parse
 from nearcache.workers import Workers
+from support.threads import together
+from support.waiting import wait_until
 
 SECOND = 10**9
 TIMEOUT = 20.0
@@ -183,7 +188,7 @@ def test_every_way_of_removing_removes_old_values(how: str) -> None:
 
 
 def test_failed_renewal_keeps_the_old_value_and_is_tried_again() -> None:
-    """At the next read."""
+    """After the time of a lease: until then no read calls the loader."""
     failed = threading.Event()
 
     def loader(_key: str) -> str:
@@ -200,12 +205,87 @@ def test_failed_renewal_keeps_the_old_value_and_is_tried_again() -> None:
     cache = aged(loader)
     assert cache["k"] == "k1"
     assert failed.wait(TIMEOUT)
-    for _ in range(2000):
-        if cache["k"] == "k2":
-            break
-        threading.Event().wait(0.005)
-    assert cache["k"] == "k2"
+    wait_until(lambda: not cache._renewing, TIMEOUT)
+    assert [cache["k"] for _ in range(10)] == ["k1"] * 10
+    assert (len(state), cache._renewing) == (2, {})
+    cache._resting.set_clock(time.monotonic_ns() + 3 * SECOND)
+    assert cache["k"] == "k1"
+    settle(cache, 2)
+    assert len(state) == 3
     cache.close()
+
+
+def test_failed_renewal_by_a_task_is_tried_again_after_the_time_of_a_lease() -> None:
+    """As for threads; one that is cancelled has not failed."""
+    outcomes: list[Any] = ["k1", OSError("down"), asyncio.CancelledError(), "k2"]
+    calls: list[str] = []
+
+    async def load(key: str) -> Any:
+        calls.append(key)
+        outcome = outcomes[len(calls) - 1]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def read_until(cache: Any, count: int) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while len(calls) < count or cache._renewing:
+                assert await cache.aio.get_or_load("k", load) == "k1"
+                await asyncio.sleep(0)
+
+    async def main(cache: Any) -> None:
+        assert await cache.aio.get_or_load("k", load) == "k1"
+        cache.expire(time.monotonic() + 20)
+        await read_until(cache, 2)
+        for _ in range(10):
+            assert await cache.aio.get_or_load("k", load) == "k1"
+            await asyncio.sleep(0)
+        assert len(calls) == 2
+        cache._resting.set_clock(time.monotonic_ns() + 3 * SECOND)
+        await read_until(cache, 3)
+        async with asyncio.timeout(TIMEOUT):
+            while await cache.aio.get_or_load("k", load) != "k2":
+                await asyncio.sleep(0)
+
+    with nearcache.open("memory://", ttl=100, soft_ttl=0.1) as cache:
+        asyncio.run(main(cache))
+    assert len(calls) == 4
+
+
+class Asking:
+    """A key whose comparison uses the cache."""
+
+    def __init__(self, number: int, ask: Callable[[], object]) -> None:
+        self.number = number
+        self.ask = ask
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        self.ask()
+        return isinstance(other, Asking) and self.number == other.number
+
+
+def test_comparing_keys_may_use_a_cache_whose_values_are_being_renewed() -> None:
+    """No lock is held meanwhile."""
+    units = itertools.count()
+
+    def ask() -> None:
+        if not source.may_go.is_set():
+            with pytest.raises(LookupError):  # what is stored each time, no comparison would come to an end with
+                cache.get_or_load(f"unit {next(units)}", {}.__getitem__)
+
+    source = Source()
+    with nearcache.open("memory://", ttl=100, soft_ttl=0.1, loader=source) as cache:
+        keys = [Asking(number, ask) for number in range(2)]
+        for key in keys:
+            _ = cache[key]
+        cache.expire(time.monotonic() + 20)
+        source.may_go.clear()
+        together(lambda _: [cache[key] for key in keys], 1)
+        assert next(units)
+        source.may_go.set()
 
 
 def test_refresh_loads_whatever_is_there() -> None:

@@ -8,7 +8,8 @@ written or removed during a load is newer in both.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from .._store import Op, Store
@@ -56,6 +57,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.lane_attach(0, _IDENTITY)
         self._births: Store[Any, int] = Store(settings.maxsize)
         self._births.lane_vouch(0, NEVER_NS)
+        self._resting: Store[Any, bool] = Store(settings.maxsize)  # names whose loader has just failed
+        self._resting.lane_vouch(0, NEVER_NS)
         super()._begin(settings)
 
     def _begin_alone(self) -> None:
@@ -66,6 +69,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         super()._after_fork()
         self._old.reset_pending()
         self._births.reset_pending()
+        self._resting.reset_pending()
 
     def _begin_telling(self, hub: MemoryHub) -> None:
         super()._begin_telling(hub)
@@ -140,23 +144,31 @@ class AgingMemoryCache(MemoryCache[K, V]):
         if not is_coroutine_loader(loader) and self._begin_renewal(terms.name):
             taken = self._workers.submit(lambda: self._renew(terms, loader))
             if not taken:
-                self._renewing.discard(terms.name)
+                self._renewing.pop(terms.name, None)
         return old
 
     # -- loading anew
 
     def _begin_renewal(self, name: Any) -> bool:
-        with self._counting:
-            if name in self._renewing:
-                return False
-            self._renewing.add(name)
-            return True
+        if name in self._resting:
+            return False
+        mine = object()
+        return self._renewing.setdefault(name, mine) is mine  # no lock: comparing names may run any code
 
     def _renew(self, terms: Any, loader: Callable[[Any], V]) -> None:
-        try:
+        with self._renewal(terms.name):
             self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+
+    @contextmanager
+    def _renewal(self, name: Any) -> Iterator[None]:
+        """What :meth:`_begin_renewal` has begun. If it fails, none begins for the time of a lease, as on Redis."""
+        try:
+            yield
+        except Exception:
+            self._resting.put(name, True, round(self.settings.lease * 1e9))
+            raise
         finally:
-            self._renewing.discard(terms.name)
+            self._renewing.pop(name, None)
 
     # -- writing: in both stores
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -106,7 +107,7 @@ class MemoryCache(CopyingCache[K, V]):
         """Nobody is loading anything."""
         self._loads = Loads()
         self._counting = threading.Lock()
-        self._renewing: set[Any] = set()
+        self._renewing: dict[Any, object] = {}
 
     def _after_fork(self) -> None:
         """In the child: what other threads had begun goes on in the parent only."""
@@ -138,6 +139,9 @@ class MemoryCache(CopyingCache[K, V]):
 
     def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
         return False
+
+    def _renewal(self, name: Any) -> AbstractContextManager[None]:
+        raise NotImplementedError
 
     def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
         self._use()

@@ -166,10 +166,8 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         return await self._carry_out(renewal_of(terms.name), terms, loader)
 
     async def _renew(self, terms: Any, loader: Loader[K, V]) -> None:
-        try:
+        with self.cache._renewal(terms.name):
             await self._carry_out(renewal_of(terms.name), terms, loader)
-        finally:
-            self.cache._renewing.discard(terms.name)
 
     async def _carry_out(self, name: Any, terms: Any, loader: Loader[K, V]) -> Any:
         cache = self.cache
