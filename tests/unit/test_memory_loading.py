@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import itertools
 import pickle
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -308,6 +310,89 @@ def test_conditional_loader_is_given_what_is_there() -> None:
     assert load("other") == Loaded(["other"], ttl=50, validator="v1")
     with pytest.raises(TypeError, match="UNCHANGED"):
         cache.get_or_load("j", lambda _: UNCHANGED)
+
+
+class Thing:
+    """A value that says when it is gone."""
+
+
+@pytest.mark.parametrize("terms", [{"ttl": 60}, {"tags": ["t"]}, {"validator": "v1"}])
+@pytest.mark.parametrize("loader_kind", [conditional, lambda load: lambda key: load(key, None)])
+def test_value_that_came_with_terms_is_gone_when_it_is_removed(loader_kind: Any, terms: dict[str, Any]) -> None:
+    """Nothing but the store holds it; what it came with is for its successor alone."""
+    cache = opened(loader=loader_kind(lambda _key, _old: Loaded(Thing(), **terms)))
+    thing = weakref.ref(cache["k"])
+    assert thing() is not None
+    del cache["k"]
+    gc.collect()
+    assert thing() is None
+    cache.close()
+    assert cache._answers is None or len(cache._answers) == 0
+
+
+def test_terms_are_kept_for_as_long_as_the_value_is_to_live() -> None:
+    """And not of more values than the cache has room for."""
+
+    @conditional
+    def load(key: str, old: Old | None) -> Any:
+        return Loaded(key, ttl=50, validator="v1") if old is None or old.validator is None else UNCHANGED
+
+    with opened(loader=load, maxsize=10) as cache:
+        for number in range(100):
+            assert cache[str(number)] == str(number)
+        known = cache._answers
+        assert known is not None
+        assert 0 < len(known) <= 10
+        known.set_clock(monotonic_ns() + 51_000_000_000)
+        known.expire()
+        assert len(known) == 0
+        assert cache.refresh("99") == "99"
+        assert cache.stats().loader.unchanged == 0
+        assert len(known) == 1
+        cache.clear()
+        assert len(known) == 0
+
+
+def test_terms_are_of_the_value_that_they_came_with() -> None:
+    """An equal one that was stored since, even the same object, came without; one whose life was changed keeps them."""
+    validators: list[str | None] = []
+
+    @conditional
+    def load(key: str, old: Old | None) -> Any:
+        validators.append(old.validator if old is not None else None)
+        return Loaded(key, ttl=50, validator="v1")
+
+    with opened(loader=load) as cache:
+        value = cache["k"]
+        cache["k"] = value
+        cache.refresh("k")
+        cache.touch("k", 100)
+        assert cache.gets("k")[0] is value
+        cache.refresh("k")
+    assert validators == [None, None, "v1"]
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 60, "soft_ttl": 30}, {"ttl": nearcache.Idle(60)}])
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        (lambda cache: cache.add("k", 5), 5),
+        (lambda cache: [cache.set("k", 5), cache.incr("k")], 6),
+        (lambda cache: [cache.set("k", 5), cache.gets("k")], 5),
+        (lambda cache: cache.set("k", 5, tags=["t"]), 5),
+        (lambda cache: [cache.set("k", 5), cache.invalidate("k")], None),
+    ],
+)
+def test_load_that_ends_after_a_change_leaves_what_the_change_made(options: Any, change: Any, value: Any) -> None:
+    """Whichever verb it was: it is newer."""
+    with opened(**options) as cache:
+
+        def load(_key: str) -> str:
+            change(cache)
+            return "loaded"
+
+        assert cache.get_or_load("k", load) == "loaded"
+        assert cache.get("k") == value
 
 
 def test_tags_of_a_loaded_value_are_added_to_the_others() -> None:

@@ -27,7 +27,6 @@ from .exchanging import NOTHING, deadline_ns
 from .listening import MemoryHub
 from .memory import MemoryCache
 
-_WRITTEN: Final = 1
 _IDENTITY: Final = 1
 
 
@@ -36,9 +35,9 @@ class _Twins(Op):
 
     __slots__ = ("other",)
 
-    def __init__(self, name: Any) -> None:
-        super().__init__(name, 0, wid=_WRITTEN, write=True)
-        self.other = Op(name, 0, wid=_WRITTEN, write=True)
+    def __init__(self, name: Any, wid: int) -> None:
+        super().__init__(name, 0, wid=wid, write=True)
+        self.other = Op(name, 0, wid=wid, write=True)
 
 
 class AgingMemoryCache(MemoryCache[K, V]):
@@ -266,26 +265,25 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.erase(name)
 
     def _operation(self, name: Any) -> Op:
-        return _Twins(name)
+        return _Twins(name, next(self._wids))
 
-    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
         assert isinstance(op, _Twins)
         if self.settings.ages:
             self._births[op.key] = monotonic_ns()
         if isinstance(value, Absent):
             kept: Any = value.remembered() if isinstance(value, Failure) else value
-            self._old.finish(op.other, kept, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
-            self.finish(op, None, 0, 0)
-            return
+            self._old.finish(op.other, kept, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY)
+            return self.finish(op, None, 0, 0)
         due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0
         if due_ms != life.ttl_ms:
-            self._old.finish(op.other, value, _WRITTEN, deadline_ns(life.ttl_ms), size, _IDENTITY)
+            self._old.finish(op.other, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY)
             life = Life(max(1, due_ms))
             if self._hub is not None:
                 self._hub.twins.add(op.key)
         else:
             self._old.abandon(op.other, drop=True)
-        super()._keep(op, value, life, cost_ms, size, under)
+        return super()._keep(op, value, life, cost_ms, size, under)
 
     def _held(self, key: Any) -> Any:
         return key if self.settings.key is None else self.settings.key(key)

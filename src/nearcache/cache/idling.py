@@ -53,28 +53,29 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         """Return the value, and let it live on; NOTHING if it is gone. What is written meanwhile is newer."""
         whole_ms, under = self._idle.get(name, (0, None))
         copy, twin = Op(name, 0), Op(name, 0)
-        self._old.open(twin)
-        self.open(copy)
-        try:
-            value, wid = self._old.get(name, NOTHING), self._old.wid(name)
-            if value is not NOTHING and whole_ms and wid:
-                self._old.confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
-                until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
-                self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under)
-            return value
-        finally:
-            self._old.abandon(twin, drop=False)
-            self.abandon(copy, drop=False)
+        with self._changing:  # what is read may not speak against what another thread is storing
+            self._old.open(twin)
+            self.open(copy)
+            try:
+                value, wid = self._old.get(name, NOTHING), self._old.wid(name)
+                if value is not NOTHING and whole_ms and wid:
+                    self._old.confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
+                    until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
+                    self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under)
+                return value
+            finally:
+                self._old.abandon(twin, drop=False)
+                self.abandon(copy, drop=False)
 
     # -- writing
 
-    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
         if life.soft_ms == IDLE_MS:
             self._note(op.key, life.ttl_ms, under)
             life, cost_ms = Life(life.ttl_ms, idle_copy_ms(life.ttl_ms, life.ttl_ms)), 0
         else:
             self._idle.pop(op.key, None)
-        super()._keep(op, value, life, cost_ms, size, under)
+        return super()._keep(op, value, life, cost_ms, size, under)
 
     # -- copies: what is in use begins its time anew in them
 

@@ -24,7 +24,6 @@ from ..options import Settings, check_tags, parse, tags_told
 from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
 from .copying import CopyingCache
 from .exchanging import IDENTITY as _IDENTITY
-from .exchanging import LOADED as _LOADED
 from .exchanging import NOTHING, deadline_ns
 from .holding import Hold, hold_to_ms, linger_to_ms, several
 from .memory_gathering import gathering, in_this_thread
@@ -52,6 +51,7 @@ class _Terms:
     under: tuple[int, int] | None = None
     limit_ns: int | None = None
     shown: Loaded[Any] | None = None
+    is_conditional: bool = False
 
 
 class MemoryCache(CopyingCache[K, V]):
@@ -236,7 +236,7 @@ class MemoryCache(CopyingCache[K, V]):
             mine.value = answer
             known = self._freshness
             life = known.failure(answer.error()) if isinstance(answer, Failure) else known.absence()
-            self._keep(op, cast("V", answer), life, 0, 0, None)
+            self._settle(op, cast("V", answer), life, 0, 0, None)
             return
         if answer is UNCHANGED and terms.shown is not None:
             answer = terms.shown
@@ -254,20 +254,28 @@ class MemoryCache(CopyingCache[K, V]):
             self._loads.close(mine)
         if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
-        else:
-            ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
-            life = self._freshness.life(ttl_for(ttl, terms.key, value))
-            existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
-            with self._telling("loaded", existed=existed):
-                self._keep(op, value, life, cost_ms, size, under)
-        if isinstance(answer, Loaded) and (answer.validator is not None or answer.ttl is not UNSET or answer.tags):
-            self._remember(terms.name, answer)
+            return
+        ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
+        life = self._freshness.life(ttl_for(ttl, terms.key, value))
+        existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
+        with self._telling("loaded", existed=existed):
+            is_kept = self._settle(op, value, life, cost_ms, size, under)
+        if is_kept and (loaded.validator is not None or (terms.is_conditional and isinstance(answer, Loaded))):
+            self._remember(op, loaded, life.ttl_ms)
 
     def _operation(self, name: Any) -> Op:
-        return Op(name, 0, wid=_LOADED, write=True)
+        return Op(name, 0, wid=next(self._wids), write=True)
 
-    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> None:  # noqa: ARG002
-        self.finish(op, value, _LOADED, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
+    def _settle(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
+        """Store what a load has brought. Returns whether it is kept: nothing has been written meanwhile."""
+        with self._changing:  # to the store two writes that it knows by their ids would speak against one another
+            if op.storable:
+                return self._keep(op, value, life, cost_ms, size, under)
+            self.abandon(op, drop=False)
+        return False
+
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:  # noqa: ARG002
+        return self.finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:
         self.abandon(op, drop=False)
@@ -284,8 +292,8 @@ class MemoryCache(CopyingCache[K, V]):
         op = self._operation(key if self.settings.key is None else self.settings.key(key))
         size = self._fitting_size_of(value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
-        self.open(op)
         with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
+            self.open(op)
             self._keep(op, value, life, 0, size, self._depend(tags))
 
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
