@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import asyncio
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import pytest
@@ -115,3 +116,51 @@ def test_view_never_loads_where_the_cache_does_not() -> None:
     other["k"] = 1
     view.update(other, more=2)
     assert (view.pop("k"), view.pop("more"), calls) == (1, 2, [("v", "a")])
+
+
+def test_view_items_and_values_are_pairs_of_a_snapshot() -> None:
+    """What goes meanwhile was there; none of it is a hit, none of it loads."""
+    calls: list[Any] = []
+    cache: MemoryCache[Any, Any] = MemoryCache(loader=lambda key: calls.append(key) or key)
+    view = cache.view("v")
+    view.update(a=1, b=2)
+    cache["a"] = "not in it"
+    pairs, values, keys = iter(view.items()), iter(view.values()), iter(view)
+    found = [next(pairs)], [next(values)], [next(keys)]
+    view.clear()
+    assert (dict([*found[0], *pairs]), sorted([*found[1], *values])) == ({"a": 1, "b": 2}, [1, 2])
+    assert sorted([*found[2], *keys]) == ["a", "b"]
+    view["a"] = 1
+    assert (("a", 1) in view.items(), ("a", 2) in view.items(), ("b", 2) in view.items()) == (True, False, False)
+    assert (1 in view.values(), 2 in view.values(), len(view.items()), view == {"a": 1}) == (True, False, 1, True)
+    assert view.popitem() == ("a", 1)
+    with pytest.raises(KeyError, match="L1 holds nothing of this view"):
+        view.popitem()
+    assert (calls, cache.cache_info().hits, dict(cache.items())) == ([], 0, {"a": "not in it"})
+
+
+WAYS_TO_STORE: dict[str, Callable[[MemoryCache[Any, Any], Any], object]] = {
+    "cache.update": lambda cache, other: cache.update(other),
+    "cache.set_many": lambda cache, other: cache.set_many(other),
+    "cache.aio.update": lambda cache, other: asyncio.run(cache.aio.update(other)),
+    "cache.aio.set_many": lambda cache, other: asyncio.run(cache.aio.set_many(other)),
+    "view.update": lambda cache, other: cache.view("w").update(other),
+    "view.set_many": lambda cache, other: cache.view("w").set_many(other),
+    "view.aio.update": lambda cache, other: asyncio.run(cache.aio.view("w").update(other)),
+    "view.aio.set_many": lambda cache, other: asyncio.run(cache.aio.view("w").set_many(other)),
+    "cache == view": lambda cache, other: cache == other,
+}
+
+
+@pytest.mark.parametrize("kind", ["cache", "view"])
+@pytest.mark.parametrize("way", list(WAYS_TO_STORE))
+def test_what_a_cache_or_view_holds_is_stored_without_reading_it_through(way: str, kind: str) -> None:
+    """Its L1 is looked at once: not one key is counted as a hit, or loaded because it has gone meanwhile."""
+    calls: list[Any] = []
+    source: MemoryCache[Any, Any] = MemoryCache(loader=lambda key: calls.append(key) or key)
+    other: Any = source if kind == "cache" else source.view("v")
+    other.update(a=1, b=2)
+    target: MemoryCache[Any, Any] = MemoryCache()
+    WAYS_TO_STORE[way](target, other)
+    assert (calls, source.cache_info().hits) == ([], 0)
+    assert dict(target.view("w") if way.startswith("view") else target) == ({} if "==" in way else {"a": 1, "b": 2})

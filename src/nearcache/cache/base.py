@@ -6,14 +6,12 @@ import math
 from collections.abc import (
     Callable,
     Coroutine,
-    ItemsView,
     Iterable,
     Iterator,
     KeysView,
     Mapping,
     MutableMapping,
     Sequence,
-    ValuesView,
 )
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
@@ -35,7 +33,7 @@ from .readthrough import ReadThrough
 from .report import CacheInfo, Health, SelfTest, Stats
 from .surface import CachedCoroutine, CachedFunction, Decorator
 from .verbs import Verbs
-from .views import Items, Values
+from .views import Enumerable, pairs_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -65,7 +63,7 @@ else:
     _Mapping = Generic  # it is registered as one below: whatever a dict takes is compiled, or written here
 
 
-class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened, _Mapping[K, V]):
+class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Letters, Listened, _Mapping[K, V]):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes
@@ -204,14 +202,6 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened, _Map
         """
         raise NotImplementedError
 
-    def update(self, other: Any = (), /, **more: V) -> None:
-        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
-        values: dict[Any, Any] = {}
-        values.update(_pairs(other))
-        values.update(more)
-        if values:
-            self.set_many(values)
-
     # -- functions
 
     @overload
@@ -347,14 +337,6 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened, _Map
         """The keys in L1, who makes room next first (``lru``: the least recently used)."""
         return KeysView(cast("Mapping[K, V]", self))
 
-    def items(self) -> ItemsView[K, V]:
-        """The pairs in L1, in the order of :meth:`keys`."""
-        return Items(cast("Mapping[K, V]", self))
-
-    def values(self) -> ValuesView[V]:
-        """The values in L1, in the order of :meth:`keys`."""
-        return Values(cast("Mapping[K, V]", self))
-
     def copy(self) -> Cache[K, V]:
         """Return a ``memory://`` cache of its own that holds what L1 holds now, each entry for the rest of its time."""
         raise NotImplementedError
@@ -394,9 +376,7 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Letters, Listened, _Map
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if isinstance(other, Cache):
-            return dict(self.snapshot()) == dict(other.snapshot())
-        return dict(self.snapshot()) == dict(other) if isinstance(other, Mapping) else NotImplemented
+        return dict(self.snapshot()) == dict(pairs_of(other)) if isinstance(other, Mapping) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # as for every mutable mapping
 
@@ -473,11 +453,6 @@ def refuse_coroutines(loader: Callable[..., Any]) -> None:
 def closed(name: str) -> ClosedError:
     """The error of a call on a closed cache."""
     return ClosedError(f"{name}: this cache is closed; open a new one")
-
-
-def _pairs(other: Any) -> Any:
-    """What ``dict.update`` may be given, as something that it takes as pairs: never through the loader."""
-    return other.snapshot() if isinstance(other, Cache) else other
 
 
 MutableMapping.register(Cache)

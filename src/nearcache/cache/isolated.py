@@ -17,8 +17,9 @@ from ..codecs import FreezingCodec, thaw
 from ..errors import ConfigError
 from ..freshness import Ttl
 from ..loading import Gathering, Loading, Steps
-from .base import DEFAULT, D, K, Lifetime, V, _pairs
+from .base import DEFAULT, D, K, Lifetime, V
 from .tiered import TieredCache
+from .views import pairs_of
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ class IsolatedCache(TieredCache[K, V]):
 
     def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]], **more: Any) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
-        super().set_many({key: self._freeze(value) for key, value in dict(_pairs(values)).items()}, **more)
+        super().set_many({key: self._freeze(value) for key, value in dict(pairs_of(values)).items()}, **more)
 
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version."""

@@ -21,7 +21,7 @@ from ..flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ..forks import tell_of_forks
 from ..freshness import Life, Ttl, freshness_of, ttl_for
 from ..options import Settings, check_tags, parse, tags_told
-from .base import DEFAULT, K, Lifetime, V, _pairs, closed, refuse_coroutines, store_options
+from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
 from .copying import CopyingCache
 from .exchanging import IDENTITY as _IDENTITY
 from .exchanging import NOTHING, deadline_ns
@@ -29,6 +29,7 @@ from .holding import Hold, hold_to_ms, linger_to_ms, several
 from .memory_gathering import gathering, in_this_thread
 from .readthrough import Single, with_single
 from .report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
+from .views import pairs_of
 
 if TYPE_CHECKING:
     from .aio import AsyncCache
@@ -354,7 +355,7 @@ class MemoryCache(CopyingCache[K, V]):
     ) -> None:
         """Store many values, or, if one of them is refused, none."""
         self._use()
-        wanted, chosen, labels = dict(_pairs(values)), self._ttl(ttl, 0), check_tags(tags)
+        wanted, chosen, labels = dict(pairs_of(values)), self._ttl(ttl, 0), check_tags(tags)
         lives = [ttl_for(chosen, key, value) for key, value in wanted.items()]
         for key, value in wanted.items():
             self._fitting_size_of(value)

@@ -14,6 +14,7 @@ from .listening import Listened
 from .readthrough import checked_answers
 from .scanning import under
 from .verbs import K, V, Verbs
+from .views import Enumerable, pairs_of
 
 if TYPE_CHECKING:
     from .aio import AsyncView
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 D = TypeVar("D")
 
 
-class View(Verbs[K, V], Listened, MutableMapping[K, V]):
+class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
     """What :meth:`Cache.view` returns.
 
     The key ``k`` of the view ``name`` is the key ``(name, k)`` of the cache, in the same L1 and the same L2. What is
@@ -86,13 +87,19 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         return self._key(key) in self.cache
 
     def __iter__(self) -> Iterator[K]:
-        depth = len(self.path)
-        for key, _ in self.cache.snapshot():
-            if isinstance(key, tuple) and len(key) == depth + 1 and key[:depth] == self.path:
-                yield key[depth]
+        return iter([key for key, _ in self.snapshot()])
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self.snapshot())
+
+    def snapshot(self) -> list[tuple[K, V]]:
+        """Return the pairs of the view that L1 holds. Moves no recency."""
+        depth = len(self.path)
+        return [
+            (key[depth], value)
+            for key, value in self.cache.snapshot()
+            if isinstance(key, tuple) and len(key) == depth + 1 and key[:depth] == self.path
+        ]
 
     @overload
     def get(self, key: K, default: None = None, *, max_age: float | None = None) -> V | None: ...
@@ -119,17 +126,20 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
             raise KeyError(key) from cause
         return default
 
+    def popitem(self) -> tuple[K, V]:
+        """Remove a pair that L1 holds everywhere, who makes room next first, and return it. Never calls the loader.
+
+        Raises:
+            KeyError: L1 holds none.
+        """
+        for key, value in self.snapshot():
+            if self._remove(key):  # else somebody else was quicker, and has it
+                return key, value
+        raise KeyError("popitem(): L1 holds nothing of this view")
+
     def setdefault(self, key: K, default: Any = None) -> Any:
         """Return the value for a key; if there is none, store the default and return it. Never calls the loader."""
         return self.cache._defaulted(self._key(key), default, self._tags)
-
-    def update(self, other: Any = (), /, **more: V) -> None:
-        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
-        values: dict[Any, Any] = {}
-        values.update(other.items() if isinstance(other, View) else other)
-        values.update(more)
-        if values:
-            self.set_many(values)
 
     # -- as of the cache
 
@@ -230,7 +240,7 @@ class View(Verbs[K, V], Listened, MutableMapping[K, V]):
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
-        named = {self._key(key): value for key, value in dict(values).items()}
+        named = {self._key(key): value for key, value in dict(pairs_of(values)).items()}
         self.cache.set_many(named, ttl=ttl, tags=(*self._tags, *tags))
 
     def delete_many(self, keys: Iterable[K]) -> None:

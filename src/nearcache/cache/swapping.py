@@ -35,12 +35,13 @@ from ..loading import (
 )
 from ..options import check_tags
 from . import listening
-from .base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from .base import DEFAULT, Cache, K, Lifetime, V
 from .behind import Scribe
 from .changing import Changing
 from .holding import several
 from .listening import TieredHub
 from .subscriptions import Subscription
+from .views import pairs_of
 
 T = TypeVar("T")
 
@@ -168,7 +169,7 @@ class SwappingCache(Cache[K, V]):
         self._change(self._setting_many(values, ttl, tags))
 
     def _setting_many(self, values: Any, ttl: Lifetime, tags: Sequence[str]) -> Steps[None]:
-        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(_pairs(values))
+        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(pairs_of(values))
         labels = tags_named(self._tier, check_tags(tags))
         names = {key: self._name(key) for key in given}
         if not callable(chosen):

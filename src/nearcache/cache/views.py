@@ -1,12 +1,9 @@
-"""What ``items`` and ``values`` of a cache return."""
+"""What caches and views are as mappings of what this process's L1 holds: by snapshots."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, ValuesView
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from .base import Cache
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -14,10 +11,35 @@ V = TypeVar("V")
 _NOTHING: Final[Any] = object()
 
 
+class Enumerable(Generic[K, V]):
+    """What caches and views have in common as mappings. Nothing here counts hits or calls the loader."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def snapshot(self) -> list[tuple[K, V]]: ...
+        def peek(self, key: K, default: Any = None) -> Any: ...
+        def set_many(self, values: Mapping[K, V]) -> None: ...
+
+    def items(self) -> ItemsView[K, V]:
+        """The pairs in L1, who makes room next first (``lru``: the least recently used)."""
+        return Items(cast("Mapping[K, V]", self))
+
+    def values(self) -> ValuesView[V]:
+        """The values in L1, in the order of :meth:`items`."""
+        return Values(cast("Mapping[Any, V]", self))
+
+    def update(self, other: Any = (), /, **more: V) -> None:
+        """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
+        if values := merged(other, more):
+            self.set_many(values)
+
+
 class Items(ItemsView[K, V]):
     """Pairs of a snapshot: a view that went through ``cache[key]`` would count hits, and might load."""
 
-    _mapping: Cache[K, V]
+    _mapping: Enumerable[K, V]
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return iter(self._mapping.snapshot())
@@ -32,10 +54,20 @@ class Items(ItemsView[K, V]):
 class Values(ValuesView[V]):
     """Values of a snapshot, for the same reason."""
 
-    _mapping: Cache[Any, V]
+    _mapping: Enumerable[Any, V]
 
     def __iter__(self) -> Iterator[V]:
         return iter([value for _, value in self._mapping.snapshot()])
 
     def __contains__(self, wanted: object) -> bool:
         return any(value is wanted or value == wanted for _, value in self._mapping.snapshot())
+
+
+def pairs_of(other: Any) -> Any:
+    """What ``dict`` may be given, as something that it takes as pairs: never through the loader."""
+    return other.snapshot() if isinstance(other, Enumerable) else other
+
+
+def merged(other: Any, more: dict[str, Any]) -> dict[Any, Any]:
+    """Return what ``dict.update`` would store of these arguments."""
+    return dict(pairs_of(other)) | more

@@ -12,11 +12,12 @@ from ...answers import Answer
 from ...backlog import DeadLetter
 from ...errors import CacheError
 from ...events import EntryEvent
-from ..base import DEFAULT, Cache, K, Lifetime, V, _pairs
+from ..base import DEFAULT, Cache, K, Lifetime, V
 from ..holding import Depth
 from ..listening import QUEUE
 from ..report import SelfTest
 from ..subscriptions import Subscription
+from ..views import merged
 from .calling import in_loop
 from .readthrough import AsyncReadThrough
 from .verbs import AsyncVerbs
@@ -174,10 +175,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
     async def update(self, other: Any = (), /, **more: V) -> None:
         """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
-        values: dict[Any, Any] = {}
-        values.update(_pairs(other))
-        values.update(more)
-        if values:
+        if values := merged(other, more):
             await self.set_many(values)
 
     async def clear(self) -> None:

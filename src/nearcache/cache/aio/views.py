@@ -10,13 +10,14 @@ from ...answers import for_key, is_coroutine_loader, require_callable
 from ...changes import Change, Swapped
 from ...events import EntryEvent
 from ...freshness import Lifetime
-from ..base import DEFAULT, K, V, _pairs
+from ..base import DEFAULT, K, V
 from ..holding import several
 from ..listening import QUEUE
 from ..namespaces import D, View, is_of
 from ..readthrough import checked_answers
 from ..scanning import under
 from ..subscriptions import Subscription
+from ..views import merged, pairs_of
 from .calling import in_loop
 from .verbs import AsyncVerbs
 
@@ -187,15 +188,12 @@ class AsyncView(AsyncVerbs[K, V]):
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""
-        named = {self.plain._key(key): value for key, value in dict(values).items()}
+        named = {self.plain._key(key): value for key, value in dict(pairs_of(values)).items()}
         await self.cache.set_many(named, ttl=ttl, tags=(*self.plain._tags, *tags))
 
     async def update(self, other: Any = (), /, **more: V) -> None:
         """Store what a mapping, an iterable of pairs, or keywords hold, as ``dict.update`` takes them."""
-        values: dict[Any, Any] = {}
-        values.update(_pairs(other))
-        values.update(more)
-        if values:
+        if values := merged(other, more):
             await self.set_many(values)
 
     async def delete_many(self, keys: Iterable[K]) -> None:
