@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import nearcache
 from nearcache import MemoryCache
 
 
@@ -164,3 +165,41 @@ def test_what_a_cache_or_view_holds_is_stored_without_reading_it_through(way: st
     WAYS_TO_STORE[way](target, other)
     assert (calls, source.cache_info().hits) == ([], 0)
     assert dict(target.view("w") if way.startswith("view") else target) == ({} if "==" in way else {"a": 1, "b": 2})
+
+
+READS: dict[str, Callable[..., object]] = {
+    "get_or_load": lambda view, *loader: view.get_or_load("a", *loader),
+    "get_or_load, young": lambda view, *loader: view.get_or_load("a", *loader, max_age=60),
+    "refresh": lambda view, *loader: view.refresh("a", *loader),
+    "await get_or_load": lambda view, *loader: asyncio.run(awaited(view.aio.get_or_load, "a", *loader)),
+    "await get_or_load, young": lambda view, *loader: asyncio.run(
+        awaited(view.aio.get_or_load, "a", *loader, max_age=60)
+    ),
+    "await refresh": lambda view, *loader: asyncio.run(awaited(view.aio.refresh, "a", *loader)),
+}
+
+
+async def awaited(method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a method in the loop that awaits it."""
+    return await method(*arguments, **options)
+
+
+@pytest.mark.parametrize("whose", ["the cache's", "the call's"])
+@pytest.mark.parametrize("way", list(READS))
+def test_view_says_of_its_own_key_that_a_loader_has_no_value(way: str, whose: str) -> None:
+    """Whoever's loader, and however it was asked; an error of the loader's stays the object it is."""
+    failure: KeyError | None = None
+
+    def loader(_key: Any) -> Any:
+        if failure is None:
+            return nearcache.ABSENT
+        raise failure
+
+    cache = nearcache.open("memory://", ages=True, loader=loader if whose == "the cache's" else None)
+    view, given = cache.view("v"), () if whose == "the cache's" else (loader,)
+    with pytest.raises(KeyError, match=r"^'a'$"):
+        READS[way](view, *given)
+    failure = KeyError("a row")
+    with pytest.raises(KeyError) as caught:
+        READS[way](view, *given)
+    assert caught.value is failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from ..answers import for_key, require_callable
 from ..changes import Change, Swapped
@@ -70,9 +70,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
             try:
                 found: V = self.cache[named]
             except KeyError as error:
-                if not is_of(named, error):
-                    raise
-                raise KeyError(key) from error.__cause__
+                raise_of(key, named, error)
             return found
         return self.get_or_load(key)
 
@@ -173,9 +171,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         try:
             value: V = self.cache.get_or_load(named, chosen, ttl=ttl, tags=labels, max_age=max_age)
         except KeyError as error:
-            if not is_of(named, error):
-                raise
-            raise KeyError(key) from error.__cause__
+            raise_of(key, named, error)
         return value
 
     def refresh(
@@ -187,8 +183,12 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         tags: Sequence[str] = (),
     ) -> V:
         """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
+        named, labels = self._key(key), (*self._tags, *tags)
         chosen = None if loader is None else for_key(loader, key)
-        value: V = self.cache.refresh(self._key(key), chosen, ttl=ttl, tags=(*self._tags, *tags))
+        try:
+            value: V = self.cache.refresh(named, chosen, ttl=ttl, tags=labels)
+        except KeyError as error:
+            raise_of(key, named, error)
         return value
 
     def invalidate(self, key: K) -> bool:
@@ -283,9 +283,14 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         return (*self.path, key)
 
 
-def is_of(named: tuple[Any, ...], error: KeyError) -> bool:
-    """Whether it is the cache's word that there is no value, and not a loader's or a ``key=`` function's own error."""
-    return type(error) is KeyError and error.args == (named,)
+def raise_of(key: Any, named: tuple[Any, ...], error: KeyError) -> NoReturn:
+    """Raise an error anew: the cache's word that there is no value is said of the view's key.
+
+    A loader's or a ``key=`` function's own error stays as it is.
+    """
+    if type(error) is KeyError and error.args == (named,):
+        raise KeyError(key) from error.__cause__
+    raise error
 
 
 def _tag_of(path: tuple[str, ...]) -> str:

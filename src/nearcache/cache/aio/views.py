@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, overload
 
+from ..._aio import Ready
 from ...answers import for_key, is_coroutine_loader, require_callable
 from ...changes import Change, Swapped
 from ...events import EntryEvent
@@ -13,7 +14,7 @@ from ...freshness import Lifetime
 from ..base import DEFAULT, K, V
 from ..holding import several
 from ..listening import QUEUE
-from ..namespaces import D, View, is_of
+from ..namespaces import D, View, raise_of
 from ..readthrough import checked_answers
 from ..scanning import under
 from ..subscriptions import Subscription
@@ -77,18 +78,14 @@ class AsyncView(AsyncVerbs[K, V]):
         load: Any = self.cache.get_or_load  # its stub takes one kind of loader at a time
         chosen = None if loader is None else for_key(loader, key)
         loaded = load(self.plain._key(key), chosen, ttl=ttl, tags=labels, max_age=max_age)
-        if chosen is None and self.plain.cache.settings.loader is None:
-            loaded = self._there(key, loaded)
-        return cast("Coroutine[Any, Any, V]", loaded)
+        return cast("Coroutine[Any, Any, V]", loaded if type(loaded) is Ready else self._there(key, loaded))
 
     async def _there(self, key: K, read: Any) -> Any:
         """Await a read by the cache's key; that there is no value is said of the view's."""
         try:
             return await read
         except KeyError as error:
-            if not is_of(self.plain._key(key), error):
-                raise
-            raise KeyError(key) from error.__cause__
+            raise_of(key, self.plain._key(key), error)
 
     async def refresh(
         self, key: K, loader: Loader[K, V] | None = None, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
@@ -96,7 +93,7 @@ class AsyncView(AsyncVerbs[K, V]):
         """Load the value for a key anew, whatever is there, and return it. See :meth:`View.refresh`."""
         labels = (*self.plain._tags, *tags)
         chosen: Any = None if loader is None else for_key(loader, key)
-        value: V = await self.cache.refresh(self.plain._key(key), chosen, ttl=ttl, tags=labels)
+        value: V = await self._there(key, self.cache.refresh(self.plain._key(key), chosen, ttl=ttl, tags=labels))
         return value
 
     async def contains(self, key: object) -> bool:
