@@ -25,6 +25,7 @@ cdef class Call:
     cdef object lock           # held until the call has ended
     cdef object value
     cdef object error          # an Exception, which concerns every waiter, or None
+    cdef object trace          # its traceback, to which no waiter is to add those of the others
 
 
 cdef class Memo:

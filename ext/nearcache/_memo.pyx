@@ -370,7 +370,7 @@ cdef object compute(
             join_or_list(core, &mine.op, True)
             return carry_out(self, core, mine, args, flagged, names)
         if other.error is not None:
-            raise other.error
+            raise other.error.with_traceback(other.trace)
         if other.is_done:
             return other.value
 
@@ -383,6 +383,7 @@ cdef object carry_out(
         try:
             mine.value = owned(call_function(self, args, flagged, names))
         except Exception as error:
+            mine.trace = error.__traceback__
             mine.error = error
             raise
         mine.is_done = True

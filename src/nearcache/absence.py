@@ -28,13 +28,17 @@ class Failure(Absent):
     Args:
         make: Makes the error anew: what is raised twice would grow a traceback of both.
         original: The error itself, in the process whose loader raised it.
+
+    Attributes:
+        trace: The traceback that the original has when it is raised: its own, and not of all who raised it before.
     """
 
-    __slots__ = ("_make", "_original")
+    __slots__ = ("_make", "_original", "trace")
 
     def __init__(self, make: Callable[[], Exception], original: Exception | None = None) -> None:
         self._make = make
         self._original = original
+        self.trace = None if original is None else original.__traceback__
 
     def __repr__(self) -> str:
         return f"<remembered {self.error()!r}>"
@@ -67,5 +71,5 @@ class Noted(Absent):
 def raise_absent(key: Any, answer: Absent) -> None:
     """Raise what an answer without a value means: what was remembered, or KeyError."""
     if isinstance(answer, Failure):
-        raise answer.error()
+        raise answer.error().with_traceback(answer.trace)
     raise KeyError(key)

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Final
 
 from ._reads import ABANDONED, Event, Read
@@ -132,6 +133,7 @@ class Load:
         done: Set at the end.
         value: At the end, or :data:`ABANDONED`.
         error: What the loader raised.
+        trace: Its traceback as it was at the end: everybody raises the same object, and is not to add to the others'.
         beside: What it has in common with the others of one bulk load; None: it is alone.
         due: The write id of the value that was found, if it is to be loaded anew in the background; else 0.
         is_shared: Whether somebody has come to wait for it.
@@ -140,7 +142,7 @@ class Load:
 
     __slots__ = (
         "beside", "callbacks", "carrier", "done", "due", "error",
-        "is_shared", "key", "op", "owner", "since_ns", "value",
+        "is_shared", "key", "op", "owner", "since_ns", "trace", "value",
     )  # fmt: skip
 
     def __init__(self, key: Hashable) -> None:
@@ -152,6 +154,7 @@ class Load:
         self.callbacks: list[Callback] = []
         self.value: Any = ABANDONED
         self.error: Exception | None = None
+        self.trace: TracebackType | None = None
         self.due = 0
         self.since_ns = 0
         self.beside: object = None
@@ -170,7 +173,7 @@ class Load:
     def outcome(self) -> Any:
         """Return the value, or :data:`ABANDONED`, or raise what the loader raised. After the end."""
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(self.trace)
         return self.value
 
 
@@ -295,6 +298,8 @@ class Loads:
         with self._lock:
             if self._by_key.get(mine.key) is mine:
                 del self._by_key[mine.key]
+            if mine.error is not None and not mine.done.is_set():
+                mine.trace = mine.error.__traceback__
             mine.done.set()
             callbacks = tuple(mine.callbacks)
         for callback in callbacks:

@@ -11,6 +11,7 @@ import pytest
 
 import nearcache
 from nearcache import ABSENT
+from nearcache.absence import Failure, raise_absent
 
 
 class Source:
@@ -46,6 +47,17 @@ def test_absence_is_kept_and_read_as_a_miss(how: str) -> None:
     del cache["k"]
     source.values["k"] = 6
     assert cache["k"] == 6
+
+
+def test_remembered_error_has_the_frames_of_one_who_raises_it() -> None:
+    """In the process whose loader raised it, it is one object for all who waited."""
+    failure = Failure(lambda: ValueError("anew"), ValueError("of the loader"))
+    depths = []
+    for _ in range(3):
+        with pytest.raises(ValueError, match="of the loader") as caught:
+            raise_absent("k", failure)
+        depths.append(len(caught.traceback))
+    assert depths == [2, 2, 2]
 
 
 def test_absence_ends_with_its_own_time_or_an_invalidation() -> None:

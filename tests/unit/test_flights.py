@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import traceback
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
@@ -90,6 +91,32 @@ def test_load_that_raises_reaches_every_waiter() -> None:
     crowd.run(loader)
     assert crowd.calls == 1
     assert crowd.outcomes == [error] * 8
+
+
+def test_error_of_a_load_has_the_frames_of_one_who_waited() -> None:
+    """It is one object for all: each would else show the ways of those before, the ten-thousandth all of them."""
+    loads, load = Loads(), Load("k")
+    error = ValueError("no such row")
+
+    def loader() -> object:
+        raise error
+
+    with pytest.raises(ValueError, match="no such row"):
+        try:
+            loads.begin(load)
+            loader()
+        except ValueError as raised:
+            load.error = raised
+            raise
+        finally:
+            loads.end(load)
+    ways = []
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no such row") as caught:
+            load.outcome()
+        assert caught.value is error
+        ways.append([frame.name for frame in traceback.extract_tb(caught.tb)][1:])
+    assert ways == [["outcome", ways[0][1], "loader"]] * 3
 
 
 def test_load_interrupted_frees_the_waiters() -> None:

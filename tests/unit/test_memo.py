@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import threading
+import traceback
 import weakref
 from typing import Any
 
@@ -248,6 +249,8 @@ def test_memo_function_raises_every_waiter_gets_it_and_nothing_is_kept() -> None
     for thread, _ in threads:
         thread.join(PATIENCE)
     assert all(outcome[0] is failure for _, outcome in threads)
+    ways = [frame.name for frame in traceback.extract_tb(failure.__traceback__)]
+    assert 1 <= ways.count("run") < 4, "each adds to those of the others"
     assert calls == [1]
     with pytest.raises(ValueError, match="no"):
         memo(1)
