@@ -249,8 +249,23 @@ class Loads:
         with self._lock:
             return self._by_key.get(key)
 
+    def joinable(self, key: Hashable) -> Load | None:
+        """Return the load of a key that who comes now may wait for, if there is one."""
+        with self._lock:
+            load = self._by_key.get(key)
+            return load if load is not None and self._suits(load) else None
+
     def wait(self, load: Load) -> Any:
         """Block until another load is over; return its value, :data:`ABANDONED`, or raise what its loader raised.
+
+        Raises:
+            LoadCycleError: As for :meth:`outlast`.
+        """
+        self.outlast(load)
+        return load.outcome()
+
+    def outlast(self, load: Load, timeout_s: float | None = None) -> bool:
+        """Block until another load is over, or for so many seconds; return whether it is over.
 
         Raises:
             LoadCycleError: Waiting would be for ever, because that load waits, through others, for this thread.
@@ -259,10 +274,9 @@ class Loads:
         tokens = {me, strand.get(me)}
         self._enlist(load, tokens)
         try:
-            load.done.wait()
+            return load.done.wait(timeout_s)
         finally:
             self._dismiss(load, tokens)
-        return load.outcome()
 
     def join(self, load: Load, callback: Callback) -> None:
         """Wait without blocking: have the callback called, in whatever thread, when the load is over, or is already.

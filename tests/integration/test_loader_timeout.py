@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import Cache, LoadCycleError, LoadTimeoutError
+from nearcache import Cache, CacheError, LoadCycleError, LoadTimeoutError
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -24,7 +25,9 @@ def open_cache(request: pytest.FixtureRequest, redis_server: RedisServer) -> Ite
     opened: list[Cache[Any, Any]] = []
     url = "memory://" if request.param == "memory" else redis_server.url
 
-    def opener(**options: Any) -> Cache[Any, Any]:
+    def opener(*, aged: bool = False, **options: Any) -> Cache[Any, Any]:
+        if aged and request.param == "memory":  # others know ages in any case
+            options["ages"] = True
         opened.append(nearcache.open(url, **options))
         return opened[-1]
 
@@ -52,6 +55,109 @@ def test_slow_load_goes_on_and_fills(open_cache: Callable[..., Cache[Any, Any]])
     wait_until(lambda: cache.peek("k") == "K")
     assert cache["k"] == "K"
     assert calls == ["k"]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_age": 60}])
+def test_loader_that_hangs_has_one_thread_however_many_ask(
+    open_cache: Callable[..., Cache[Any, Any]], options: dict[str, float]
+) -> None:
+    """Who finds a load under way waits in his own thread, which is there already."""
+    may_end, running, calls = threading.Event(), threading.Event(), []
+
+    def loader(key: str) -> list[str]:
+        calls.append(key)
+        running.set()
+        assert may_end.wait(TIMEOUT)
+        return [key]
+
+    cache = open_cache(loader=loader, loader_timeout=0.002, aged=bool(options))
+    with pytest.raises(LoadTimeoutError):
+        cache.get_or_load("k", **options)
+    assert running.wait(TIMEOUT)
+    for _ in range(20):
+        with pytest.raises(LoadTimeoutError, match=r"'k'.*0\.002"):
+            cache.get_or_load("k", **options)
+        assert [thread.name for thread in threading.enumerate()].count("nearcache-load") == 1
+    may_end.set()
+    wait_until(lambda: cache.peek("k") == ["k"])
+    assert calls == ["k"]
+
+
+class Asked:
+    """Four threads that ask for one key: the first one's loader answers when the others have come to wait.
+
+    Attributes:
+        outcomes: What they got.
+    """
+
+    def __init__(self, opener: Callable[..., Cache[Any, Any]], answer: Any, **options: Any) -> None:
+        self.outcomes: list[Any] = []
+        self._answer = answer
+        self._may_end, self._running = threading.Event(), threading.Event()
+        self._cache = opener(loader=self._load, loader_timeout=TIMEOUT, **options)
+        threads = [threading.Thread(target=self._ask) for _ in range(4)]
+        threads[0].start()
+        assert self._running.wait(TIMEOUT)
+        for thread in threads[1:]:
+            thread.start()
+        wait_until(lambda: self._cache._flights("k")[0].waiting == 3)
+        self._may_end.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+
+    def _load(self, key: str) -> Any:
+        self._running.set()
+        assert self._may_end.wait(TIMEOUT)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+    def _ask(self) -> None:
+        try:
+            self.outcomes.append(self._cache["k"])
+        except (KeyError, ValueError) as error:
+            self.outcomes.append(error)
+
+
+@pytest.mark.parametrize("answer", ["value", nearcache.ABSENT, ValueError("of the source")])
+def test_load_under_way_brings_the_others_what_it_brings_its_own(
+    open_cache: Callable[..., Cache[Any, Any]], answer: Any
+) -> None:
+    """A value, a word that there is none, an error."""
+    wanted = KeyError("k") if answer is nearcache.ABSENT else answer
+    assert [repr(outcome) for outcome in Asked(open_cache, answer).outcomes] == [repr(wanted)] * 4
+
+
+def test_load_under_way_brings_each_a_copy_of_his_own(redis_server: RedisServer) -> None:
+    """Where a cache gives copies."""
+    with ExitStack() as ending:
+
+        def opener(**options: Any) -> Cache[Any, Any]:
+            return ending.enter_context(nearcache.open(redis_server.url, **options))
+
+        outcomes = Asked(opener, ["value"], isolation="copy").outcomes
+    assert outcomes == [["value"]] * 4
+    assert len(set(map(id, outcomes))) == 4
+
+
+def test_thread_that_cannot_be_had_is_said_to_be_the_reason(
+    open_cache: Callable[..., Cache[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader is not called: in the caller's own thread nothing would end the wait."""
+    calls: list[str] = []
+    cache = open_cache(loader=calls.append, loader_timeout=TIMEOUT)
+
+    usual = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "nearcache-load":
+            raise RuntimeError("can't start new thread")
+        usual(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(CacheError, match=r"'k' was not loaded: loader_timeout= needs a thread"):
+        cache["k"]
+    assert calls == []
 
 
 def test_load_in_time_is_as_ever(open_cache: Callable[..., Cache[Any, Any]]) -> None:

@@ -125,7 +125,14 @@ class MemoryCache(CopyingCache[K, V]):
         if self.settings.loader is None:
             raise KeyError(key)
         loader = self.settings.loader
-        return cast("V", self._in_time(key, self._load, key, loader, DEFAULT))
+        return cast("V", self._loaded(key, None, self._load, key, loader, DEFAULT))
+
+    def _flights(self, key: Any) -> tuple[Loads, Any]:
+        self._use()
+        return self._loads, key if self.settings.key is None else self.settings.key(key)
+
+    def _landed(self, key: Any, value: Any) -> V:
+        return self._present(key, value)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from ..absence import ABSENT as NO_VALUE
 from ..answers import Answer, is_coroutine_loader, require_callable
+from ..changes import MISSING
 from ..errors import ConfigError
+from ..flights import Loads, young_of
 from ..freshness import Lifetime
 from ..options import Settings
 from .cached import ABSENT
-from .timed import in_time
+from .timed import Limit, in_time, joined
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -74,7 +76,7 @@ class ReadThrough(Generic[K, V]):
             return self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
         if chosen is None:
             return self._missing(key)
-        return cast("V", self._in_time(key, self._load, key, chosen, ttl, tags))
+        return cast("V", self._loaded(key, None, self._load, key, chosen, ttl, tags))
 
     def refresh(
         self,
@@ -149,7 +151,7 @@ class ReadThrough(Generic[K, V]):
         limit_ns = None if max_age is None else age_to_ns(max_age)
         found, missed = self._hits(keys, limit_ns)
         if missed:
-            found.update(self._in_time(tuple(missed), self._gather, missed, chosen, ttl, tags, limit_ns))
+            found.update(self._gathered(missed, chosen, ttl, tags, limit_ns))
         return found
 
     # -- with max_age
@@ -172,7 +174,7 @@ class ReadThrough(Generic[K, V]):
 
     def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         if loader is not None:
-            return cast("V", self._in_time(key, self._load_young, key, loader, ttl, tags, limit_ns))
+            return cast("V", self._loaded(key, limit_ns, self._load_young, key, loader, ttl, tags, limit_ns))
         found, cause = self._held_young(key, limit_ns)
         if found is DEFAULT:
             raise KeyError(key) from cause
@@ -180,9 +182,31 @@ class ReadThrough(Generic[K, V]):
 
     # -- for the subclasses
 
-    def _in_time(self, key: Any, load: Callable[..., Any], *args: Any) -> Any:
+    def _loaded(self, key: Any, limit_ns: int | None, load: Callable[..., Any], *args: Any) -> Any:
+        """Return what a load of one key brings, in time; ``limit_ns``: the greatest age that it is asked for with."""
         seconds = self.settings.loader_timeout
-        return load(*args) if seconds is None else in_time(lambda: load(*args), key, seconds)
+        if seconds is None:
+            return load(*args)
+        limit = Limit(key, seconds)
+        loads, name = self._flights(key)
+        # Who finds a load under way needs no thread: a loader that hangs would else have one for each caller.
+        flight = loads.joinable(name if limit_ns is None else young_of(name, limit_ns))
+        value = MISSING if flight is None else joined(loads, flight, limit)
+        return in_time(lambda: load(*args), limit) if value is MISSING else self._landed(key, value)
+
+    def _gathered(self, keys: list[K], *args: Any) -> dict[K, V]:
+        seconds = self.settings.loader_timeout
+        if seconds is None:
+            return self._gather(keys, *args)
+        return cast("dict[K, V]", in_time(lambda: self._gather(keys, *args), Limit(tuple(keys), seconds)))
+
+    def _flights(self, key: K) -> tuple[Loads, Any]:
+        """Return the loads under way, and by what name they know a key."""
+        raise NotImplementedError
+
+    def _landed(self, key: K, value: Any) -> V:
+        """Return what another caller's load has brought, or raise what it means."""
+        raise NotImplementedError
 
     def _missing(self, key: K) -> V:
         raise NotImplementedError

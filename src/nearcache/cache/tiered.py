@@ -16,6 +16,7 @@ from ..codecs import value_codec
 from ..coherence import DERIVED
 from ..embedded import EmbeddedServers
 from ..errors import ConfigError, ShardError, ShardUnavailableError
+from ..flights import Loads
 from ..forks import tell_no_more, tell_of_forks
 from ..l2 import Driver
 from ..loading import (
@@ -154,7 +155,7 @@ class TieredCache(MovingCache[K, V]):
     def _missing(self, key: K) -> V:
         if self.settings.loader is not None:
             loader = self.settings.loader
-            return cast("V", self._in_time(key, self._load, key, loader, DEFAULT))
+            return cast("V", self._loaded(key, None, self._load, key, loader, DEFAULT))
         found, cause = self._read(key)
         if found is MISSING:
             raise KeyError(key) from cause
@@ -191,6 +192,13 @@ class TieredCache(MovingCache[K, V]):
         if isinstance(value, Absent):
             raise_absent(key, value)
         return cast("V", value)
+
+    def _flights(self, key: K) -> tuple[Loads, Any]:
+        self._use()
+        return self._tier.loads, self._name(key)
+
+    def _landed(self, key: K, value: Any) -> V:
+        return self._present(key, self._given(value))
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         refuse_coroutines(loader)
