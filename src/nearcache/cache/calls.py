@@ -12,7 +12,6 @@ import sys
 import weakref
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any, Final, cast
 
 from ..errors import ConfigError, UnencodableKeyError
@@ -64,7 +63,7 @@ def importable(module: str) -> str:
     spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None:
         return cast("str", spec.name)
-    return "__main__" if path is None else Path(path).stem
+    return (None if path is None else inspect.getmodulename(path)) or "__main__"
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------
