@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import random
-import resource
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nearcache._hearing import Ear, Inbox
+from nearcache._hearing import Inbox
 from nearcache._store import Op, Store
-from nearcache._watching import Echoes, Watch
 from nearcache.bus import Followed, Follower
 from nearcache.coherence import OPERATIONS, Lane, pack_message
 from nearcache.keys import decode_key, encode_key
 from nearcache.placement import LaneNames
+from support.hearsay import EPOCH, bulk, ear_of, push
 
 START, BOUND, FAR = 10_000_000_000, 2_000_000_000, 2**62
-EPOCH, GENERATION = 0xE, 0x9
+GENERATION = 0x9
 KEYS: list[Any] = [
     "",
     "k",
@@ -41,16 +38,6 @@ KEYS: list[Any] = [
     "x" * 2000,
 ]
 DROPPING = sorted(OPERATIONS & set("SFIA"))
-
-
-def bulk(*words: bytes) -> bytes:
-    """Words as RESP carries them."""
-    return b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
-
-
-def push(channel: bytes, payload: bytes) -> bytes:
-    """A message as RESP3 carries it."""
-    return b">3\r\n" + bulk(b"message", channel, payload)
 
 
 def standing(seq: int, wid: int) -> bytes:
@@ -242,13 +229,6 @@ def mutate(chance: random.Random, data: bytes) -> bytes:
 # -- the short way alone
 
 
-def ear_of(awaited: dict[bytes, Any] | None = None) -> Ear:
-    """An ear for lane 0, which stands at message 4 with write id 0x10."""
-    ear = Ear(0, b"nc:{t:0}:i", {} if awaited is None else awaited)
-    ear.aim(EPOCH, 4, 0x10)
-    return ear
-
-
 def test_hear_applies_a_run_of_messages_in_one_call() -> None:
     """And says where the lane stands then, how many they were, and how many entries they dropped."""
     store: Store[Any, Any] = Store(10)
@@ -412,97 +392,6 @@ def test_fill_takes_what_the_socket_has_and_never_waits() -> None:
     ours.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         inbox.fill(descriptor)
-
-
-# -- messages about writes of one's own
-
-
-class Watched:
-    """A connection that a :class:`Watch` hears, and what it noted."""
-
-    def __init__(self, ours: socket.socket) -> None:
-        self.store: Store[Any, Any] = Store(10)
-        self.echoes = Echoes()
-        self.watch = Watch(lambda: self.store, self.echoes)
-        self.ear = ear_of()
-        self.inbox = Inbox([self.ear], b"SFI", decode_key, {})
-        self.noted: list[tuple[int, int, int, int]] = []
-        self.inbox.feed(b":1\r\n")  # it has had something, so there is room in it
-        assert self.inbox.take() == b":1\r\n"
-        self.watch.add(ours.fileno(), self.inbox, lambda ears: self.noted.extend(ear.take() for ear in ears))
-
-
-def test_watch_hears_echoes_without_anything_else_coming() -> None:
-    """They wait for each other, not for ever: all of them are heard within one call."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        heard = Watched(ours)
-        for number in range(3):
-            heard.echoes.expect(0x11 + number)
-            theirs.sendall(message(number))
-        assert heard.watch.wait(20) == []
-        assert heard.noted == [(7, 0x13, 3, 0)]
-
-
-def test_watch_hears_an_echo_before_the_message_behind_it() -> None:
-    """In the order in which they came, and both at once."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        heard = Watched(ours)
-        heard.echoes.expect(0x11)
-        theirs.sendall(message(0) + message(1))
-        assert heard.watch.wait(20) == []
-        assert heard.noted == [(6, 0x12, 2, 0)]
-
-
-def test_watch_gives_others_what_follows_an_echo_and_is_for_them() -> None:
-    """A reply, half a message, the end of the stream: the echo before it has been heard."""
-    for rest in (b"*1\r\n:1\r\n", message(1)[:20], b""):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            heard = Watched(ours)
-            heard.echoes.expect(0x11)
-            theirs.sendall(message(0) + rest)
-            theirs.shutdown(socket.SHUT_WR)
-            assert heard.watch.wait(10_000) == [ours.fileno()]
-            assert heard.noted == [(5, 0x11, 1, 0)]
-            assert len(heard.inbox) == len(rest)
-
-
-def test_watch_with_more_writes_than_it_remembers_hears_all_of_them() -> None:
-    """An echo that is not known as one is a message like others."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        heard = Watched(ours)
-        for number in range(200):
-            heard.echoes.expect(0x11 + number)
-        for number in range(200):
-            theirs.sendall(message(number))
-        assert heard.watch.wait(20) == []
-        assert sum(each[2] for each in heard.noted) == 200
-
-
-def test_watch_that_cannot_wait_says_so_and_believes_nothing_of_the_turn_before() -> None:
-    """Whoever asks tries again, instead of being told of what was seen to long ago."""
-    ours, theirs = socket.socketpair()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ours, theirs:
-        heard = Watched(ours)
-        theirs.sendall(b"*1\r\n:1\r\n")
-        assert heard.watch.wait(10_000) == [ours.fileno()]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # no descriptor may be waited for
-        try:
-            with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
-                heard.watch.wait(10_000)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert heard.watch.wait(0) == []
-
-
-def message(number: int) -> bytes:
-    """The messages that follow where :func:`ear_of` stands, one by one."""
-    payload = pack_message("S", EPOCH, 5 + number, 0x10 + number, 0x11 + number, [b"sa"])
-    return push(b"nc:{t:0}:i", payload)
 
 
 def test_inbox_that_never_had_anything_hears_and_hands_out_nothing() -> None:
