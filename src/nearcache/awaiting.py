@@ -9,37 +9,39 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, Final
 
 from .answers import is_coroutine_loader
 from .errors import ClosedError
 from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
-from .loops import PerLoop, wake
+from .loops import NEVER_S, PerLoop, wake
 
 _log: Final = logging.getLogger("nearcache")
 
 
 async def wait_for_read(read: Read, lock: AnyLock, timeout_s: float) -> Any:
     """Return the outcome of another's read, or ABANDONED if it is not there within the time."""
-    future, tell = _promise()
-    read.add_done_callback(tell, lock)
-    try:
-        await asyncio.wait((future,), timeout=timeout_s)
-    finally:
-        read.remove_done_callback(tell, lock)
+    with _promise() as (future, tell):
+        read.add_done_callback(tell, lock)
+        try:
+            await asyncio.wait((future,), timeout=timeout_s)
+        finally:
+            read.remove_done_callback(tell, lock)
     return read.outcome
 
 
 async def wait_for_signal(signal: Signal, timeout_s: float) -> bool:
     """Return whether it happened within the time."""
-    future, tell = _promise()
-    signal.add_done_callback(tell)
-    try:
-        await asyncio.wait((future,), timeout=timeout_s)
-    finally:
-        signal.remove_done_callback(tell)
+    with _promise() as (future, tell):
+        signal.add_done_callback(tell)
+        try:
+            await asyncio.wait((future,), timeout=timeout_s)
+        finally:
+            signal.remove_done_callback(tell)
     return signal.is_set()
 
 
@@ -49,12 +51,12 @@ async def wait_for_load(loads: Loads, load: Load) -> Any:
     Raises:
         LoadCycleError: See :meth:`Loads.wait`.
     """
-    future, tell = _promise()
-    loads.join(load, tell)
-    try:
-        await future
-    finally:
-        loads.leave(load, tell)
+    with _promise() as (future, tell):
+        loads.join(load, tell)
+        try:
+            await future
+        finally:
+            loads.leave(load, tell)
     return load.outcome()
 
 
@@ -201,16 +203,29 @@ class _Crew:
                 _log.warning("a value was not loaded anew, and the old one stays: %r", error)
 
 
-def _promise() -> tuple[asyncio.Future[None], Callback]:
-    """A future of this loop, and what sets it from any thread."""
+@contextmanager
+def _promise() -> Iterator[tuple[asyncio.Future[None], Callback]]:
+    """A future of this loop, and what sets it from any thread.
+
+    Whoever is waited for keeps the latter, which must not keep a loop that is left behind: its own loads end only when
+    it is closed or collected. So it is the loop that holds the future, and who waits for it, by a timer.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(NEVER_S, future.done)
+    its_loop, promised = weakref.ref(loop), weakref.ref(future)
 
     def settle() -> None:
-        if not future.done():
-            future.set_result(None)
+        held = promised()
+        if held is not None and not held.done():
+            held.set_result(None)
 
     def tell() -> None:
-        wake(loop, settle)  # a closed loop has nobody who waits
+        held = its_loop()
+        if held is not None:
+            wake(held, settle)  # a closed loop has nobody who waits
 
-    return future, tell
+    try:
+        yield future, tell
+    finally:
+        timer.cancel()

@@ -13,8 +13,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-#: Seconds until a guard's timer is due, and set again: longer than nearly every loop lives.
-_NEVER_S: Final = 1e8
+#: Seconds until a timer is due that is only to hold something: longer than nearly every loop lives.
+NEVER_S: Final = 1e8
 
 
 class Kept(Protocol):
@@ -101,7 +101,7 @@ class _Guard:
 
 
 def _remain(guard: _Guard) -> None:
-    guard.kept.loop.call_later(_NEVER_S, _remain, guard)
+    guard.kept.loop.call_later(NEVER_S, _remain, guard)
 
 
 def _tell(kept: Kept) -> None:

@@ -421,6 +421,87 @@ def test_loop_that_ends_in_the_middle_leaves_the_load_to_others(how: str) -> Non
     cache.close()
 
 
+class Forgotten(asyncio.SelectorEventLoop):
+    """One that says nothing when it is collected, though nobody has closed it."""
+
+    sockets: tuple[Any, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sockets = self._ssock, self._csock  # type: ignore[attr-defined]  # to be closed by hand
+
+    def __del__(self) -> None:
+        """Do not warn."""
+
+
+def test_loop_that_is_left_behind_leaves_the_load_to_others() -> None:
+    """Nobody closes it, and its thread ends: it is collected although a load that others wait for is its own."""
+    cache = nearcache.open("memory://")
+    sockets: list[Any] = []
+    results: list[Any] = []
+
+    async def begin() -> None:
+        gate = Gate()
+        task = asyncio.ensure_future(cache.aio.get_or_load("k", gate))
+        await gate.entered.wait()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # this one is the test's own
+
+    def leave_behind() -> None:
+        loop = Forgotten()
+        sockets.extend(loop.sockets)
+        loop.run_until_complete(begin())
+
+    first = threading.Thread(target=leave_behind)
+    first.start()
+    first.join(TIMEOUT)
+    load = cache._loads.under_way("k")
+    assert load is not None
+    load.carrier = 0  # a new thread may have the number of the one that is gone
+    waiter = threading.Thread(target=lambda: results.append(cache.get_or_load("k", str.upper)))
+    waiter.start()
+    while not cache._loads._waiting.get(waiter.ident):
+        threading.Event().wait(0.001)
+    del load
+    gc.collect()
+    waiter.join(TIMEOUT)
+    for each in sockets:
+        each.close()
+    assert results == ["K"]
+    cache.close()
+
+
+def test_task_that_nobody_holds_gets_what_it_waits_for() -> None:
+    """Its loop does not keep it from being collected, and the load of a thread knows it but weakly."""
+    cache = nearcache.open("memory://")
+    entered, gate = threading.Event(), threading.Event()
+    results: list[Any] = []
+
+    def load(key: str) -> str:
+        entered.set()
+        assert gate.wait(TIMEOUT)
+        return key.upper()
+
+    async def main() -> None:
+        async def ask() -> None:
+            results.append(await cache.aio.get_or_load("k", str.lower))
+
+        assert await asyncio.to_thread(entered.wait, TIMEOUT)
+        asyncio.ensure_future(ask())  # noqa: RUF006  that is the point
+        while len(cache._loads.under_way("k").callbacks) < 1:  # type: ignore[union-attr]  # the thread's
+            await asyncio.sleep(0)
+        gc.collect()
+        gate.set()
+        while not results:
+            await asyncio.sleep(0)
+
+    thread = threading.Thread(target=cache.get_or_load, args=("k", load))
+    thread.start()
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+    thread.join(TIMEOUT)
+    assert results == ["K"]
+    cache.close()
+
+
 def test_load_begun_just_before_its_loop_ends_is_given_up() -> None:
     """Its task has not taken its first step."""
     cache = nearcache.open("memory://")
