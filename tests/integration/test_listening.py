@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,6 +113,43 @@ def test_copies_that_end_are_told_with_their_values(opened: Opener) -> None:
     assert ear.take() == [("expired", "b", [2], "expired", "local")]
 
 
+def test_flush_waits_for_the_messages_that_are_still_to_come(opened: Opener) -> None:
+    """Own ones come from the server as all do. Afterwards everything has been told, by one shard and the others."""
+    ours, theirs = opened(), opened()
+    ours["k"] = [1]
+    here, there = [], []
+    heard = ours.listen(lambda event: here.append(event.kind)), theirs.listen(lambda event: there.append(event.kind))
+    for round_ in range(20):
+        ours["k"] = round_
+        ours["k"] = round_
+        del ours["k"]
+        assert all(each.flush(PATIENCE) for each in heard)
+        assert (here.count("removed"), there.count("removed")) == (round_ + 1, round_ + 1)
+        assert (len(here), len(there)) == (3 * round_ + 3, 3 * round_ + 3)
+
+
+def test_flush_waits_for_no_shard_that_is_lost(opened: Opener, redis_server: RedisServer) -> None:
+    """What its messages would have said is told as missed."""
+    cache = opened(max_staleness=0.2)
+    ear = Ear(cache)
+    redis_server.kill()
+    wait_until(lambda: not cache.health().ok, what="the loss is noticed")
+    assert ear.subscription.flush(PATIENCE)
+    assert [event.kind for event in ear.events] == ["missed"]
+
+
+def test_flush_in_the_thread_that_hears_waits_for_nothing_to_hear(opened: Opener) -> None:
+    """As a function for ``on_removal`` may: nothing comes while that thread waits for it."""
+    flushed: list[bool] = []
+    cache = opened(on_removal=lambda *_: flushed.append(subscription.flush()))
+    subscription = cache.listen(lambda _: None)
+    other = opened()
+    cache["k"] = 1
+    other["k"] = 2
+    wait_until(lambda: flushed, what="the copy has gone")
+    assert flushed == [True]
+
+
 def test_lost_connection_is_told_as_missed_events(opened: Opener, redis_server: RedisServer) -> None:
     """Anything may have changed meanwhile; once for each loss."""
     cache = opened(max_staleness=0.2)
@@ -147,10 +186,37 @@ def test_waiting_readers_get_their_value_while_somebody_listens(opened: Opener) 
     assert there.take() == [("created", "k", "?", "loaded", "remote")]
 
 
+@pytest.mark.usefixtures("no_leaks")
+def test_listener_that_refers_to_the_cache_keeps_nothing_alive(redis_server: RedisServer) -> None:
+    """Neither the thread that hears the messages nor what ends it is a root for the collector."""
+
+    class Watcher:
+        def __init__(self) -> None:
+            self.cache = nearcache.open(redis_server.url, namespace="events")
+            self.subscription = self.cache.listen(self.heard)
+
+        def heard(self, event: EntryEvent) -> None:
+            pass
+
+    watcher = Watcher()
+    watcher.cache["k"] = 1
+    assert watcher.cache.selftest(PATIENCE).ok
+    assert watcher.subscription.flush(PATIENCE)
+    gone, delivering = weakref.ref(watcher), watcher.subscription._thread
+    hearing = watcher.cache._listener.thread
+    del watcher
+    gc.collect()
+    assert gone() is None
+    for thread in (delivering, hearing):
+        assert thread is not None
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
 def test_caches_nobody_listens_to_do_what_they_always_did(opened: Opener) -> None:
     """No hub, no witness, and the store tells nobody."""
     cache = opened()
     cache["k"] = 1
     assert (cache._hub, cache._tier.witness) == (None, None)
     assert cache.listen(print).pending == 0
-    assert cache._tier.witness is cache._hub
+    assert cache._tier.witness._hub() is cache._hub

@@ -15,6 +15,7 @@ import pytest
 
 import nearcache
 from nearcache import ABSENT, ConfigError, EntryEvent, MemoryCache
+from nearcache.cache import listening
 from support.threads import PATIENCE
 
 Told = list[tuple[Any, ...]]
@@ -280,6 +281,39 @@ def test_listener_that_refers_to_the_cache_keeps_nothing_alive(options: Any) -> 
     assert gone() is None
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("lock", ["making", "of the hub"])
+def test_what_comes_in_the_middle_may_listen_and_cease_to(lock: str) -> None:
+    """A destructor, say: a collection may begin anywhere, a signal come at any time."""
+    with nearcache.open("memory://") as cache:
+        first = cache.listen(print)
+
+        def in_the_middle() -> None:
+            with listening.making if lock == "making" else cache._hub._lock:
+                first.close()
+                cache.listen(print).close()
+
+        thread = threading.Thread(target=in_the_middle, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_change_in_the_middle_of_another_is_not_undone_by_it() -> None:
+    """Who has been left meanwhile stays left, and who has come is told."""
+    with nearcache.open("memory://") as cache:
+        first, second, hub = cache.listen(print), cache.listen(print), cache._hub
+        came: list[Any] = []
+
+        def slowly(known: Any) -> Any:
+            if not came:
+                first.close()
+                came.append(cache.listen(print))
+            return tuple(each for each in known if each is not second)
+
+        hub._change(slowly)
+        assert hub._subscriptions == (came[0],)
 
 
 def test_listener_may_use_the_cache_and_wait() -> None:

@@ -3,6 +3,13 @@
 Nothing here exists before somebody listens; then a hub does. In ``memory://`` the compiled store tells it of whatever
 comes and goes. On Redis only the server knows the order of changes, so it is told of them by the lane's messages, also
 those of this process, whose write ids were noted when they were sent. What L1 gave up or outlived, the store tells.
+
+::
+
+    cache --> hub --> subscriptions --> the user's functions --> perhaps the cache: for the collector to find
+               ^
+               : weak
+    tier, the listener's thread --> reporter
 """
 
 from __future__ import annotations
@@ -10,11 +17,13 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .._reads import Event
 from ..absence import ABSENT
 from ..codecs import thaw
 from ..errors import ConfigError
@@ -22,7 +31,11 @@ from ..events import EntryEvent, EventCause, EventKind, EventOrigin, check_kinds
 from ..forks import tell_of_forks
 from ..logs import Recurring
 from ..options import RemovalCause
-from .subscriptions import Subscription
+from .subscriptions import Subscription, await_thread
+
+if TYPE_CHECKING:
+    from ..bus import Listener
+    from ..loading import Tier
 
 #: The value is not known.
 _UNSEEN: Final[Any] = object()
@@ -42,8 +55,9 @@ _EXCHANGING: Final = _COMING | {"replaced", "dropped"}
 #: Most events that wait for one listener, if nothing else is said.
 QUEUE: Final = 10_000
 
-#: Two threads that listen first at the same time make one hub.
-making = threading.Lock()
+#: Two threads that listen first at the same time make one hub. Re-entrant, as every lock here: a destructor, or a
+#: signal's handler, may begin to listen, or cease to, in the middle.
+making = threading.RLock()
 
 
 class Hub:
@@ -56,22 +70,32 @@ class Hub:
     def __init__(self, on_removal: Callable[[Any, Any, RemovalCause], object] | None) -> None:
         self._on_removal = on_removal
         self._subscriptions: tuple[Subscription, ...] = ()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         tell_of_forks(self, Hub.after_fork)
 
     def add(
         self, function: Callable[[EntryEvent], object], kinds: frozenset[str], limit: int, path: tuple[Any, ...]
     ) -> Subscription:
         """Begin to tell a function of events."""
-        made = Subscription(function, kinds, limit, path, self.leave)
-        with self._lock:
-            self._subscriptions = (*self._subscriptions, made)
+        made = Subscription(function, kinds, limit, path, self)
+        self._change(lambda known: (*known, made))
         return made
 
     def leave(self, subscription: Subscription) -> None:
         """Tell it nothing more."""
+        self._change(lambda known: tuple(each for each in known if each is not subscription))
+
+    def _change(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> None:
         with self._lock:
-            self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
+            known = None
+            while known is not self._subscriptions:  # else there was another change in the middle
+                known = self._subscriptions
+                changed = change(known)
+            self._subscriptions = changed
+
+    def catch_up(self, until: float | None) -> bool:  # noqa: ARG002  there is nothing to wait for
+        """Wait until what has been changed so far is known here; False: it is not, by then (``time.monotonic``)."""
+        return True
 
     def close(self) -> None:
         """Tell nobody anything more."""
@@ -81,7 +105,7 @@ class Hub:
     def after_fork(self) -> None:
         """In the child: threads are gone, and locks may be held."""
         global making
-        making, self._lock = threading.Lock(), threading.Lock()
+        making, self._lock = threading.RLock(), threading.RLock()
         for each in self._subscriptions:
             each.after_fork()
 
@@ -175,24 +199,53 @@ class _Own:
 
 
 class TieredHub(Hub):
-    """Of a cache on Redis: lanes tell of changes, in the order in which the server made them."""
+    """Of a cache on Redis: the store tells of L1 only, and a :class:`Reporter` of changes."""
 
     def __init__(
-        self, on_removal: Callable[[Any, Any, RemovalCause], object] | None, knows: Callable[[Any], bool], scripts: Any
+        self, on_removal: Callable[[Any, Any, RemovalCause], object] | None, tier: Tier, listener: Listener
     ) -> None:
         super().__init__(on_removal)
-        self._knows = knows
-        self._scripts = scripts
-        self._own: dict[int, _Own] = {}
-        self._losses = Recurring()
-
-    # -- what the store says
+        self._tier = tier
+        self._listener = listener
 
     def told(self, key: Any, value: Any, cause: Any) -> None:
         """An entry has gone from L1. What others did to it is told by messages."""
         if cause in ("expired", "evicted"):
             self.tell(cause, key, cause, value)
         self.went(key, value, cause)
+
+    def catch_up(self, until: float | None) -> bool:
+        """Wait until all messages that are in the servers by now have come; those of a lost lane are ``missed``."""
+        thread = self._listener.thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        fences = [(lane, Event()) for lane in self._tier.now.active]
+        asked = [reached for lane, reached in fences if self._listener.fence(lane, reached.set)]
+        return all(await_thread(thread, reached, until) for reached in asked)
+
+
+class Reporter:
+    """Tells a hub of the changes on Redis: of what the lanes say, in the order in which the server made them.
+
+    Args:
+        hub: Held weakly, for the tier and the listener's thread, which have the reporter, do not go with the cache.
+        knows: Whether L1 has a value under a name.
+        scripts: The tier's.
+    """
+
+    def __init__(self, hub: TieredHub, knows: Callable[[Any], bool], scripts: Any) -> None:
+        self._hub = weakref.ref(hub)
+        self._knows = knows
+        self._scripts = scripts
+        self._own: dict[int, _Own] = {}
+        self._losses = Recurring()
+
+    def _tell(
+        self, kind: EventKind, key: Any, cause: EventCause, value: Any = _UNSEEN, origin: EventOrigin = "local"
+    ) -> None:
+        hub = self._hub()
+        if hub is not None:
+            hub.tell(kind, key, cause, value, origin)
 
     # -- what this process sends
 
@@ -218,7 +271,7 @@ class TieredHub(Hub):
         """A loaded value was stored, and no message says so: there was none before, and nobody waited."""
         for name, (value, _) in self._own.pop(wid, _Own()).values.items():
             if value is not ABSENT:
-                self.tell("created", name, "loaded", value)
+                self._tell("created", name, "loaded", value)
 
     def _sent(self, wid: int) -> _Own:
         own = self._own.get(wid)
@@ -243,27 +296,27 @@ class TieredHub(Hub):
     def _tell_of(self, operation: str, key: Any, own: _Own | None) -> None:
         origin: EventOrigin = "remote" if own is None else "local"
         if operation == "I":
-            self.tell("removed", key, "invalidated", origin=origin)
+            self._tell("removed", key, "invalidated", origin=origin)
             return
         cause: EventCause = "stored" if operation == "S" else "loaded"
         if own is None:
-            self.tell("updated" if self._knows(key) else "created", key, cause, origin=origin)
+            self._tell("updated" if self._knows(key) else "created", key, cause, origin=origin)
             return
         value, known = own.values.get(key, (_UNSEEN, False))
         if value is ABSENT:  # the loader found that there is none
-            self.tell("removed", key, cause)
+            self._tell("removed", key, cause)
             return
         known = known if own.existed is None else own.existed
-        self.tell("updated" if known else "created", key, cause, value)
+        self._tell("updated" if known else "created", key, cause, value)
 
     def cleared(self, wid: int) -> None:
         """A message says that everything in a lane is gone."""
         own = self._own.pop(wid, None)
-        self.tell("cleared", None, "cleared", origin="remote" if own is None else "local")
+        self._tell("cleared", None, "cleared", origin="remote" if own is None else "local")
 
     def missed(self) -> None:
         """Messages may have been lost."""
-        self.tell("missed", None, "lost")
+        self._tell("missed", None, "lost")
 
 
 class Listened:

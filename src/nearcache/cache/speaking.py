@@ -24,9 +24,10 @@ class SpeakingCache(Cache[K, V]):
         with listening.making:
             hub = self._hub
             if hub is None:
-                hub = MemoryHub(self.settings.on_removal)
-                self._begin_telling(hub)
-                self._hub = hub
+                made = MemoryHub(self.settings.on_removal)
+                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
+                if hub is made:
+                    self._begin_telling(hub)
         return hub.add(function, kinds, limit, path)
 
     def _begin_telling(self, hub: MemoryHub) -> None:

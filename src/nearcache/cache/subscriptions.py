@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._reads import Event
 from ..events import WHOLE, EntryEvent
@@ -23,8 +23,18 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 #: Ends the thread that takes it from the queue.
 _END: Final = None
-#: How often somebody who waits for the thread looks whether it is still there.
+#: How often somebody who waits for a thread looks whether it is still there.
 _LOOK_S: Final = 0.5
+
+
+class Hub(Protocol):
+    """What a subscription belongs to. See :mod:`.listening`."""
+
+    def leave(self, subscription: Subscription) -> None:
+        """Tell it nothing more."""
+
+    def catch_up(self, until: float | None) -> bool:
+        """Wait until what has been changed so far is known here."""
 
 
 class Over(Exception):
@@ -49,13 +59,13 @@ class Subscription:
         kinds: frozenset[str],
         limit: int,
         path: tuple[Any, ...] = (),
-        leave: Callable[[Subscription], None] = lambda _: None,
+        hub: Hub | None = None,
     ) -> None:
         self.kinds = kinds
         self.limit = limit
         self._function = function
         self._path = path
-        self._leave = leave
+        self._hub = hub
         self._closed = False
         self._has_gap = False
         # Re-entrant: an event may come from within a collection, which may begin anywhere.
@@ -102,28 +112,27 @@ class Subscription:
         return self._errors
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the function has returned from all that has come so far; False: it has not, in so many seconds.
+        """Wait until the function has returned from all that was changed before; False: not in so many seconds.
 
-        An event has come when this process knows of it: that of another process when its message is here.
+        On Redis each shard is asked first whether a message is still to come, of this process or another. One that
+        does not answer is not waited for any more when its lane is lost, which is told as ``missed``.
         """
         if self._closed or threading.current_thread() is self._thread:
             return True
+        until = None if timeout is None else time.monotonic() + timeout
+        if self._hub is not None and not self._hub.catch_up(until):
+            return False
         reached = Event()
         self._queue.put(reached)
-        until = None if timeout is None else time.monotonic() + timeout
-        while not reached.wait(_LOOK_S if until is None else min(_LOOK_S, max(0.0, until - time.monotonic()))):
-            if not self._thread.is_alive():  # closed, just before the queue was put to
-                return True
-            if until is not None and time.monotonic() >= until:
-                return False
-        return True
+        return await_thread(self._thread, reached, until)
 
     # -- life
 
     def close(self) -> None:
         """Call the function no more; what waits is let go of. A call that is under way goes on. Idempotent."""
         self._closed = True
-        self._leave(self)
+        if self._hub is not None:
+            self._hub.leave(self)
         self._queue.put(_END)
 
     def __enter__(self) -> Self:
@@ -185,6 +194,16 @@ class Subscription:
         self._lock = threading.RLock()
         if not self._closed:
             self._begin()
+
+
+def await_thread(thread: threading.Thread, reached: Event, until: float | None) -> bool:
+    """Wait until a thread has set an event, or has ended. False: neither, by then (``time.monotonic``)."""
+    while not reached.wait(_LOOK_S if until is None else min(_LOOK_S, max(0.0, until - time.monotonic()))):
+        if not thread.is_alive():
+            break
+        if until is not None and time.monotonic() >= until:
+            return False
+    return True
 
 
 def _deliver(events: queue.SimpleQueue[Any], subscription: weakref.ref[Subscription]) -> None:

@@ -39,7 +39,7 @@ from .base import DEFAULT, Cache, K, Lifetime, V
 from .behind import Scribe
 from .changing import Changing
 from .holding import several
-from .listening import TieredHub
+from .listening import Reporter, TieredHub
 from .subscriptions import Subscription
 from .views import pairs_of
 
@@ -247,18 +247,24 @@ class SwappingCache(Cache[K, V]):
         with listening.making:
             hub = self._hub
             if hub is None:
-                this = weakref.ref(self)
-
-                def knows(name: Any) -> bool:
-                    cache = this()
-                    return cache is not None and cache.terms(name) is not None
-
-                hub = TieredHub(self.settings.on_removal, knows, self._tier.scripts)
-                self.tell(hub.told)
-                self._tier.share(witness=hub)  # steps under an older version tell, too
-                self._listener.report_to(hub)
-                self._hub = hub
+                made = TieredHub(self.settings.on_removal, self._tier, self._listener)
+                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
+                if hub is made:
+                    self._begin_telling(hub)
         return hub.add(function, kinds, limit, path)
+
+    def _begin_telling(self, hub: TieredHub) -> None:
+        """Have the hub told of everything from now on."""
+        this = weakref.ref(self)
+
+        def knows(name: Any) -> bool:
+            cache = this()
+            return cache is not None and cache.terms(name) is not None
+
+        reporter = Reporter(hub, knows, self._tier.scripts)
+        self.tell(hub.told)
+        self._tier.share(witness=reporter)  # steps under an older version tell, too
+        self._listener.report_to(reporter)
 
     # -- what is written behind the cache
 
