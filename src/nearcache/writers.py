@@ -9,7 +9,7 @@ from typing import Any
 from .errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which leave no room for weak references in Python 3.10
 class Writer:
     """Functions that change the data behind a cache, for ``writer=``. All of them may be called again with the same.
 

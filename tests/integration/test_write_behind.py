@@ -15,6 +15,7 @@ import nearcache
 from nearcache import ABSENT, Cache, ConfigError, ShardUnavailableError, Writer
 from support.redis import RedisServer
 from support.rows import Database, writing_behind
+from support.threads import PATIENCE
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -360,6 +361,29 @@ def test_dropped_cache_ends_its_writer(open_cache: Opener, redis_server: RedisSe
     assert gone() is None
     open_cache().flush(20)
     assert database.rows == {"k": 1}
+
+
+def test_writer_that_refers_to_the_cache_keeps_nothing_alive(open_cache: Opener, redis_server: RedisServer) -> None:
+    """As a method of what owns the cache does. What waits is the next one's."""
+
+    class Shop:
+        def __init__(self) -> None:
+            self.written: dict[Any, Any] = {}
+            self.cache = nearcache.open(redis_server.url, writer=self.write, write_delay=0.02)
+
+        def write(self, key: Any, value: Any) -> None:
+            self.written[key] = value
+
+    shop = Shop()
+    shop.cache["k"] = 1
+    shop.cache.flush(10)
+    assert shop.written == {"k": 1}
+    gone, thread = weakref.ref(shop), shop.cache._scribe._thread
+    del shop
+    gc.collect()
+    assert gone() is None
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_listeners_are_told_of_queued_changes_as_of_others(open_cache: Opener) -> None:

@@ -9,6 +9,7 @@ import logging
 import random
 import re
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,7 @@ class Scribe:
 
     Args:
         runner: Carries out exchanges.
+        writer: Held weakly, for its functions may refer to the cache, which holds it.
         clock: Monotonic nanoseconds.
 
     It has a thread, which does not hold the cache. Coroutine functions run in an event loop of that thread.
@@ -66,7 +68,7 @@ class Scribe:
         assert settings.write_delay is not None
         self._any_tier = tier
         self._runner = runner
-        self._writer = writer
+        self._writer = weakref.ref(writer)
         self._clock = clock
         self._limits = (round(settings.write_delay * 1e9), settings.write_batch, settings.write_attempts)
         self._look_s = min(_LOOK_S, max(settings.write_delay / 2, 0.02))
@@ -165,6 +167,10 @@ class Scribe:
 
     def _write(self, changes: list[Change]) -> None:
         """Have changes written: at once where that can be, one by one where it fails."""
+        writer = self._writer()
+        if writer is None:  # it has gone with the cache, and this thread is about to be told
+            self._queues.backlog.postpone(changes, self._clock())
+            return
         values: dict[Any, tuple[Change, Any]] = {}
         deletions: dict[Any, tuple[Change, Any]] = {}
         for change in changes:
@@ -180,17 +186,17 @@ class Scribe:
             else:
                 (deletions if value is ABSENT else values)[key] = (change, value)
         values = self._owned(values)
-        write_many, delete_many = self._writer.write_many, self._writer.delete_many
+        write_many, delete_many = writer.write_many, writer.delete_many
         self._part(
             [change for change, _ in values.values()],
             None if write_many is None else partial(write_many, {key: value for key, (_, value) in values.items()}),
-            [self._one_value(key, value) for key, (_, value) in values.items()],
+            [_one_value(writer, key, value) for key, (_, value) in values.items()],
         )
         deletions = self._owned(deletions)
         self._part(
             [change for change, _ in deletions.values()],
             None if delete_many is None else partial(delete_many, list(deletions)),
-            [self._one_deletion(key) for key in deletions],
+            [_one_deletion(writer, key) for key in deletions],
         )
 
     def _owned(self, part: dict[Any, tuple[Change, Any]]) -> dict[Any, tuple[Change, Any]]:
@@ -199,21 +205,6 @@ class Scribe:
         Then its new owner may have written later changes of the same keys by now.
         """
         return {key: each for key, each in part.items() if self._queues.owns(self._tier, each[0].lane)}
-
-    def _one_value(self, key: Any, value: Any) -> Callable[[], object]:
-        writer = self._writer
-        if writer.write is not None:
-            return partial(writer.write, key, value)
-        assert writer.write_many is not None
-        return partial(writer.write_many, {key: value})
-
-    def _one_deletion(self, key: Any) -> Callable[[], object]:
-        writer = self._writer
-        if writer.delete is not None:
-            return partial(writer.delete, key)
-        if writer.delete_many is not None:
-            return partial(writer.delete_many, [key])
-        return writer.require_deletes  # of a process whose writer could
 
     def _part(
         self, changes: list[Change], together: Callable[[], object] | None, single: Sequence[Callable[[], object]]
@@ -294,6 +285,21 @@ class Scribe:
             owned=len(self._tier.queues),
             last_error=counters.last_error,
         )
+
+
+def _one_value(writer: Writer, key: Any, value: Any) -> Callable[[], object]:
+    if writer.write is not None:
+        return partial(writer.write, key, value)
+    assert writer.write_many is not None
+    return partial(writer.write_many, {key: value})
+
+
+def _one_deletion(writer: Writer, key: Any) -> Callable[[], object]:
+    if writer.delete is not None:
+        return partial(writer.delete, key)
+    if writer.delete_many is not None:
+        return partial(writer.delete_many, [key])
+    return writer.require_deletes  # of a process whose writer could
 
 
 async def _wait_for(result: Any) -> None:
