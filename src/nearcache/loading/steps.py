@@ -1,23 +1,23 @@
 """What steps ask for, and how a thread carries it out.
 
 The logic of reads, writes and loads stands in generators ("steps") that do no I/O: they yield a :data:`Request` and
-are sent its answer. One loop here performs the requests for threads; another driver can perform the same steps for
-an event loop.
+are sent its answer. :func:`course` decides what has to be sent and how long it may take; a driver for threads, here,
+and one for event loops perform that, and nothing else.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 from ..answers import is_coroutine_loader
 from ..errors import ShardError
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
 from ..workers import Workers
-from .exchanges import Exchanges
+from .exchanges import Exchanges, OnReply
 from .moving import Spread, heed
 from .observing import Observing
 from .tier import Tier
@@ -72,6 +72,63 @@ class Spawn:
 Request = list[Exchange] | Call | JoinRead | JoinLoad | Await | Spawn
 Steps = Generator[Request, Any, T]
 
+#: The requests whose time is the network's.
+_ON_NETWORK: Final = (list, JoinRead)
+
+#: What a driver is to perform: a request, who hears of each of its replies at once, and how long the network may take.
+Stage = tuple[Request, OnReply | None, float]
+
+
+def course(tier: Tier, steps: Steps[T], timeout_s: float) -> Generator[Stage, Any, T]:
+    """Carry out steps: yield all that is to be performed, and return what the steps return. No I/O here either.
+
+    Args:
+        timeout_s: One deadline for all network steps. What else there is to wait for has its time to itself.
+    """
+    left_s = timeout_s
+    try:
+        request = next(steps)
+        while True:
+            start = monotonic()
+            try:
+                if not isinstance(request, list):
+                    answer = yield request, None, left_s
+                elif tier.observed is None and not tier.is_changing:  # nearly every request
+                    answer = yield request, request.on_reply if isinstance(request, Exchanges) else None, left_s
+                    heed(tier, answer)
+                else:
+                    answer = yield from _extended(tier, request, left_s)
+            except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
+                request = steps.throw(error)
+            else:
+                if isinstance(request, _ON_NETWORK):
+                    rest_s = left_s - (monotonic() - start)
+                    left_s = rest_s if rest_s > 0.0 else 0.0
+                request = steps.send(answer)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _extended(
+    tier: Tier, request: list[Exchange], left_s: float
+) -> Generator[Stage, list[Reply | ShardError], list[Reply | ShardError]]:
+    """A request where lanes are observed, or where a change has two owners: more is sent than the steps know of."""
+    observing = None if tier.observed is None else Observing(tier, request)
+    asked = request if observing is None else observing.exchanges
+    on_reply = asked.on_reply if isinstance(asked, Exchanges) else None
+    if not tier.is_changing:
+        replies = yield asked, on_reply, left_s
+    else:
+        spread = Spread(tier, asked)
+        try:  # what one owner says of a change means nothing yet
+            replies = spread.gathered((yield spread.exchanges, None if spread.adds else on_reply, left_s))
+        except BaseException:
+            spread.interrupted()
+            raise
+    heed(tier, replies)
+    return replies if observing is None else observing.taken(replies)
+
 
 class ThreadRunner:
     """Carries out steps in the calling thread.
@@ -97,30 +154,22 @@ class ThreadRunner:
 
     def run(self, steps: Steps[T]) -> T:
         """Return what the steps return; raise what they raise."""
-        left_s = self._timeout_s
+        todo = course(self._tier, steps, self._timeout_s)
         try:
-            request = next(steps)
+            request, on_reply, left_s = next(todo)
             while True:
-                start = time.monotonic()
                 try:
-                    if isinstance(request, list):  # nearly every request
-                        exchange = self._exchange if self._tier.observed is None else self._observe
-                        answer = exchange(request, left_s)
+                    if isinstance(request, list):
+                        answer: Any = self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
                     else:
                         answer = self._perform(request, left_s)
-                except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
-                    request = steps.throw(error)
+                except BaseException as error:  # noqa: BLE001  whatever it is, it is for the steps
+                    request, on_reply, left_s = todo.throw(error)
                 else:
-                    if isinstance(request, (list, JoinRead)):
-                        left_s = max(0.0, left_s - (time.monotonic() - start))
-                    request = steps.send(answer)
+                    request, on_reply, left_s = todo.send(answer)
         except StopIteration as stop:
             value: T = stop.value
             return value
-
-    def _observe(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
-        observing = Observing(self._tier, request)
-        return observing.taken(self._exchange(observing.exchanges, left_s))
 
     def _perform(self, request: Call | JoinRead | JoinLoad | Await | Spawn, left_s: float) -> Any:
         if isinstance(request, Call):
@@ -134,20 +183,3 @@ class ThreadRunner:
                 return False
             return self._workers.submit(lambda: self.run(request.make()))
         return self._tier.loads.wait(request.load)
-
-    def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
-        on_reply = request.on_reply if isinstance(request, Exchanges) else None
-        if not self._tier.is_changing:
-            replies = self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
-        else:
-            spread = Spread(self._tier, request)
-            if spread.adds:  # what one owner says of a change means nothing yet
-                on_reply = None
-            try:
-                given = self._driver.execute(spread.exchanges, timeout_s=left_s, on_reply=on_reply)
-                replies = spread.gathered(given)
-            except BaseException:
-                spread.interrupted()
-                raise
-        heed(self._tier, replies)
-        return replies

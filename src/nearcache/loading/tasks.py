@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from .._store import Store
 from ..awaiting import LoadTasks, call_loader, wait_for_load, wait_for_read, wait_for_signal
-from ..errors import ShardError
 from ..flights import Load, Many, renewal_of, strand, young_of
-from ..l2 import Exchange, Reply
 from ..l2.aio import AsyncDriver
-from .exchanges import Exchanges
 from .filling import Loading, carry_out, carry_out_anew
 from .gathering import Gathering, gather
-from .moving import Spread, heed
-from .observing import Observing
 from .replies import MISSING
-from .steps import Await, Call, JoinRead, Request, Spawn, Steps, T
+from .steps import Await, Call, JoinLoad, JoinRead, Spawn, Steps, T, course
 from .tier import Tier
 
 
@@ -37,19 +31,19 @@ class AsyncRunner:
 
     async def run(self, steps: Steps[T]) -> T:
         """Return what the steps return; raise what they raise."""
-        left_s = self._timeout_s
+        todo = course(self._tier, steps, self._timeout_s)
         try:
-            request = next(steps)
+            request, on_reply, left_s = next(todo)
             while True:
-                start = time.monotonic()
                 try:
-                    answer = await self._perform(request, left_s)
-                except BaseException as error:  # noqa: BLE001  a cancellation too: the steps have something to undo
-                    request = steps.throw(error)
+                    if isinstance(request, list):
+                        answer: Any = await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
+                    else:
+                        answer = await self._perform(request, left_s)
+                except BaseException as error:  # noqa: BLE001  a cancellation too: it is for the steps
+                    request, on_reply, left_s = todo.throw(error)
                 else:
-                    if isinstance(request, (list, JoinRead)):
-                        left_s = max(0.0, left_s - (time.monotonic() - start))
-                    request = steps.send(answer)
+                    request, on_reply, left_s = todo.send(answer)
         except StopIteration as stop:
             value: T = stop.value
             return value
@@ -120,12 +114,7 @@ class AsyncRunner:
         self._tasks.forget()
         self._driver.after_fork()
 
-    async def _perform(self, request: Request, left_s: float) -> Any:
-        if isinstance(request, list):
-            if self._tier.observed is None:
-                return await self._exchange(request, left_s)
-            observing = Observing(self._tier, request)
-            return observing.taken(await self._exchange(observing.exchanges, left_s))
+    async def _perform(self, request: Call | JoinRead | JoinLoad | Await | Spawn, left_s: float) -> Any:
         if isinstance(request, Call):
             return await call_loader(request.loader, request.key)
         if isinstance(request, JoinRead):
@@ -136,20 +125,3 @@ class AsyncRunner:
             self._tasks.spawn(lambda: self.run(request.make()))
             return True
         return await wait_for_load(self._tier.loads, request.load)
-
-    async def _exchange(self, request: list[Exchange], left_s: float) -> list[Reply | ShardError]:
-        on_reply = request.on_reply if isinstance(request, Exchanges) else None
-        if not self._tier.is_changing:
-            replies = await self._driver.execute(request, timeout_s=left_s, on_reply=on_reply)
-        else:
-            spread = Spread(self._tier, request)
-            if spread.adds:  # what one owner says of a change means nothing yet
-                on_reply = None
-            try:
-                given = await self._driver.execute(spread.exchanges, timeout_s=left_s, on_reply=on_reply)
-                replies = spread.gathered(given)
-            except BaseException:
-                spread.interrupted()
-                raise
-        heed(self._tier, replies)
-        return replies
