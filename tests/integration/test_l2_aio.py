@@ -16,6 +16,7 @@ from nearcache.errors import ClosedError, NotRedisError, ServerReplyError, Shard
 from nearcache.l2 import Driver, Exchange, Reply, load_script
 from nearcache.l2.aio import AsyncDriver
 from nearcache.l2.breaker import BreakerSettings
+from nearcache.l2.connection import Connection
 from nearcache.options import Endpoint
 from support.fake import FakeServer, bulk
 from support.lanes import endpoint_of
@@ -390,6 +391,48 @@ def test_close_ends_what_waits_in_every_loop(drive: Drivers, redis_server: Redis
     thread.join(20)
     assert not thread.is_alive()
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ClosedError", "ShardUnavailableError"]
+
+
+@pytest.mark.parametrize("which", ["in use", "being made"])
+def test_connection_of_an_earlier_term_is_not_given_to_who_waits(
+    drive: Drivers, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """What is sent from now on goes over a new one, whether the only one is put back or finished meanwhile."""
+    driver = drive(endpoint_of(redis_server), pool_size=1)
+    shard = driver._driver.shard(0)
+    made: list[Connection] = []
+    ready, go_on = threading.Event(), threading.Event()
+    connect = shard.connect
+
+    def connect_slowly(deadline_ns: int) -> Connection:
+        made.append(connect(deadline_ns))
+        ready.set()
+        assert go_on.wait(20)
+        return made[-1]
+
+    async def work() -> None:
+        if which == "in use":
+            go_on.set()
+        before = asyncio.create_task(one(driver, ("BLPOP", "gate", 20), timeout_s=30))
+        while not (ready.is_set() and (busy(driver) or which == "being made")):
+            await asyncio.sleep(0.001)
+        shard.demoted()
+        if which == "being made":
+            before.cancel()
+            await asyncio.wait([before])
+        later = asyncio.create_task(one(driver, ("CLIENT", "ID")))
+        await asyncio.sleep(0)  # so far it goes by itself
+        go_on.set()
+        redis_server.cli("LPUSH", "gate", 1)
+        (number,) = await later
+        await asyncio.wait([before])
+        first, second = (connection.client for connection in made)
+        assert first is not None
+        assert second == (first[0], number)
+        assert second != first
+
+    monkeypatch.setattr(shard, "connect", connect_slowly)
+    run(work)
 
 
 def tls_context() -> ssl.SSLContext:

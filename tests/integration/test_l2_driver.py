@@ -306,6 +306,28 @@ def read_items(link: ListenerLink, count: int) -> list[object]:
     return items
 
 
+def test_connection_of_an_earlier_term_is_not_given_to_who_waits(redis_server: RedisServer) -> None:
+    """What is sent from now on goes over a new one, also if the only one is put back meanwhile."""
+    driver = Driver([endpoint_of(redis_server)], timeout_s=30, pool_size=1)
+    shard, ids = driver.shard(0), [("CLIENT", "ID")]
+    seen: list[int] = []
+
+    def ask(*more: tuple[object, ...]) -> None:
+        seen.append(values(driver.execute([Exchange(0, [*ids, *more])])[0])[0])
+
+    threads = [threading.Thread(target=ask, args=(("BLPOP", "gate", 20),)), threading.Thread(target=ask)]
+    threads[0].start()
+    wait_until(lambda: "cmd=blpop" in str(redis_server.cli("CLIENT", "LIST")).lower())
+    shard.demoted()
+    threads[1].start()
+    wait_until(lambda: shard.pool._waiters == 1)
+    redis_server.cli("LPUSH", "gate", 1)
+    for thread in threads:
+        thread.join(30)
+    assert len(set(seen)) == 2
+    driver.close()
+
+
 def test_database_of_the_endpoint_is_selected(redis_server: RedisServer) -> None:
     """On pooled connections and the listener's alike."""
     driver = Driver([endpoint_of(redis_server, db=3)])

@@ -46,7 +46,9 @@ class Proxy:
         self._reset: set[socket.socket] = set()
         self._late = b""
         self._released = threading.Event()
+        self._late_kind = "answers"
         self.held = threading.Event()
+        self.passed = threading.Event()
         self._start(self._accept)
 
     @property
@@ -70,14 +72,16 @@ class Proxy:
         """Let nothing through one way, ``"requests"`` or ``"answers"``; connections stay as they are."""
         self._harm = _Harm(swallow=what)
 
-    def hold(self, part: bytes) -> None:
-        """Keep back answers from one that contains ``part`` on, on its connection; all others pass and overtake it.
+    def hold(self, part: bytes, what: str = "answers") -> None:
+        """Keep back ``what`` from one that contains ``part`` on, on its connection; all else passes and overtakes it.
 
-        ``held`` is set when it has come; :meth:`mend` lets it go.
+        ``held`` is set when it has come; :meth:`mend` lets it go. Requests then reach the server even if who sent them
+        has closed the connection, as if the kernel had had them; ``passed`` is set when they have.
         """
         self._released.clear()
         self.held.clear()
-        self._late = part
+        self.passed.clear()
+        self._late, self._late_kind = part, what
 
     def mend(self) -> None:
         """Pass everything on again."""
@@ -127,14 +131,15 @@ class Proxy:
             self._start(self._pass_on, server, client, "answers")
 
     def _pass_on(self, source: socket.socket, target: socket.socket, what: str) -> None:
-        harm, left = self._harm, self._harm.allowed
+        harm, left, late = self._harm, self._harm.allowed, False
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if self._harm is not harm:
                     harm, left = self._harm, self._harm.allowed
                 if harm.swallow == what:
                     continue
-                if self._late and what == "answers" and self._late in data:
+                if self._late and what == self._late_kind and self._late in data:
+                    late = True
                     self.held.set()
                     self._released.wait()
                 allowed = min(left, len(data)) if what == "answers" and left >= 0 else len(data)
@@ -142,6 +147,8 @@ class Proxy:
                 self._send(target, data[:allowed], harm if what == "answers" else _Harm())
                 if allowed < len(data):
                     break
+        if late:
+            self.passed.set()
         if harm.reset and what == "answers":
             self._reset.add(target)
             with contextlib.suppress(OSError):

@@ -246,6 +246,9 @@ class LoopPool:
         """Take back a connection on which nothing is due, and hand it to who has waited longest."""
         if connection not in self._watched:
             return  # it was closed meanwhile
+        if self._waiters and not self.shard.is_current(connection):
+            self.discard(connection)  # and another is made for them
+            return
         while self._waiters:
             _, waiter = self._waiters.popleft()
             if not waiter.done():

@@ -39,6 +39,7 @@ class Connection:
         sock: The socket.
         reader: The hiredis parser; error replies come out of it as :class:`ServerReplyError`.
         errors: The error replies parsed since the list was last cleared.
+        client: The ``run_id`` of the server process, and the number that it gave this connection; None: unknown.
         identity: 64-bit number of the server process and its replication history; 0: unknown.
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
@@ -48,7 +49,8 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "errors", "identity", "line", "reader", "seconds", "sock", "term", "used_ns", "wants_write"
+        "__weakref__", "client", "errors", "identity", "line", "reader", "seconds", "sock", "term", "used_ns",
+        "wants_write",
     )  # fmt: skip
 
     once: int = 2**62
@@ -59,6 +61,7 @@ class Connection:
 
         self.errors: list[ServerReplyError] = []
         self.reader = hiredis.Reader(replyError=_collector(shard, self.errors), notEnoughData=MORE)
+        self.client: tuple[str, int] | None = None
         self.identity = 0
         self.seconds = -1.0
         self.used_ns = 0

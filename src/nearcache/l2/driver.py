@@ -26,7 +26,7 @@ from .connection import MORE, Connection, TlsConnection
 from .introduction import Introducing
 from .opening import open_each
 from .shard import Shard, ShardStatus
-from .task import Command, Exchange, Reply, Task, laid_out, pack
+from .task import Command, Exchange, Reply, Task, laid_out, pack, repeatable
 from .transfer import ask, run
 
 #: Half of what the C library is to keep of the memory that values have had, for those that come next.
@@ -259,6 +259,8 @@ class Driver:
                     task = Task(shard, commands, pack(commands), answer)
             except BaseException:
                 if connection is not None:
+                    if not repeatable(commands):
+                        shard.doom(connection)
                     shard.pool.discard(connection)
                 raise
         task = task or Task(shard, commands, pack(commands), None)
@@ -318,6 +320,6 @@ class Driver:
                 full.append(task)
         if full and not any(task.flow is not None for task in pending):
             try:
-                full[0].start(full[0].shard.pool.wait(deadline_ns))
+                full[0].start(full[0].shard.wait(deadline_ns))
             except ShardError as error:
                 full[0].reject(error)

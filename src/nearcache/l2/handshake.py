@@ -74,6 +74,7 @@ def connect(endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool =
         connection.close()
         raise
     connection.identity = peer.identity
+    connection.client = _client(answers, endpoint)
     return connection, peer
 
 
@@ -158,6 +159,8 @@ def _steps(endpoint: Endpoint, *, resp3: bool) -> dict[str, tuple[Any, ...]]:
     if resp3:
         # Where clients are evicted to save memory, let it be another one. Not every server has it.
         steps["no-evict"] = ("CLIENT", "NO-EVICT", "on")
+    else:
+        steps["client"] = ("CLIENT", "ID")
     steps["server"] = ("INFO", "server")
     steps["replication"] = ("INFO", "replication")
     if endpoint.master:
@@ -167,7 +170,7 @@ def _steps(endpoint: Endpoint, *, resp3: bool) -> dict[str, tuple[Any, ...]]:
 
 
 def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
-    """Raise for an error reply that rules this server out. A refused INFO or NO-EVICT does not."""
+    """Raise for an error reply that rules this server out. A refused INFO or CLIENT does not."""
     for step, answer in answers.items():
         if not isinstance(answer, ServerReplyError):
             continue
@@ -222,6 +225,12 @@ def _peer(answers: dict[str, Any], endpoint: Endpoint) -> Peer:
     if run_id and history:
         identity = identity_of(run_id, history)
     return Peer(identity, version, endpoint.address, "min_slaves_good_slaves" in replication)
+
+
+def _client(answers: dict[str, Any], endpoint: Endpoint) -> tuple[str, int] | None:
+    """Return by what the server knows the connection, if it tells."""
+    run_id, number = _info(answers["server"], endpoint).get("run_id"), answers.get("client")
+    return (run_id, number) if run_id and isinstance(number, int) else None
 
 
 def _said_role(hello: Any) -> str:

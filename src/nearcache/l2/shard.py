@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import weakref
@@ -53,6 +54,11 @@ class Shard:
     A shard's *term* is counted up when another server is met, or the one there was turns out to be no master any more;
     connections of an older term are closed when they are next looked at. The identity alone would not do, for it may be
     unknown.
+
+    A new term begins, too, when a change is given up that has been sent and not been answered. To close its connection
+    does not take it back: what the kernel has, the server still reads, in its own time, and a later change would
+    overtake it on another connection. So the connection is *doomed*: before anything is sent in the new term, the
+    server is told to end it.
     """
 
     def __init__(
@@ -79,7 +85,9 @@ class Shard:
         self._introduction = introduction
         self._on_reached = on_reached
         self._sentinels = Sentinels(endpoint, clock) if endpoint.master else None
+        self._terms = itertools.count(1)  # none is ever given twice, however many threads begin one
         self._term = 0
+        self._doomed: set[tuple[str, int]] = set()
         self._verifying = threading.Lock()
         self._verify_ns = 0
         self._link: weakref.ref[Connection] | None = None
@@ -161,12 +169,11 @@ class Shard:
         if resp3 and not peer.identity:
             news = True  # nobody can say whether it is another server; whatever leads to the one before is let go
         if news:
-            self._term += 1
+            self._term = next(self._terms)
         self._peer = peer
         connection.term = self._term
         connection.used_ns = self._clock()
-        if self._introduction is not None:
-            self._introduce(self._introduction, connection, soonest)
+        self._introduce(connection, soonest)
         if resp3:
             self._link = weakref.ref(connection)
         news = news or not self.breaker.quiet
@@ -175,14 +182,27 @@ class Shard:
             self._on_reached(self._number)
         return connection
 
-    def _introduce(self, introduction: Introducing, connection: Connection, deadline_ns: int) -> None:
+    def _introduce(self, connection: Connection, deadline_ns: int) -> None:
         try:
-            introduction.make(self._number, connection, deadline_ns, self._clock)
+            self._kill_doomed(connection, deadline_ns)
+            if self._introduction is not None:
+                self._introduction.make(self._number, connection, deadline_ns, self._clock)
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError):
                 raise ShardUnavailableError(self.name, str(error)) from error
             raise
+
+    def _kill_doomed(self, connection: Connection, deadline_ns: int) -> None:
+        """Have the server end the doomed connections that are its own. Where it refuses, nothing can be done."""
+        doomed = self._doomed.copy()  # after the term was read: who dooms one does so before he begins another term
+        if not doomed or connection.client is None:
+            return
+        here = connection.client[0]
+        steps = {f"kill {number}": ("CLIENT", "KILL", "ID", number) for run_id, number in doomed if run_id == here}
+        if steps:
+            handshake.exchange(connection, steps, self._endpoint, deadline_ns, self._clock)
+        self._doomed.difference_update(doomed)  # not before: another may be made meanwhile, and must not be earlier
 
     def note_alive(self) -> None:
         """The listener has had an answer from it. Does not block."""
@@ -241,8 +261,24 @@ class Shard:
 
     def demoted(self) -> None:
         """What the connections lead to takes no writes any more: let the next one be made anew, wherever that leads."""
-        self._term += 1
+        self._term = next(self._terms)
         self.pool.flush()
+
+    def doom(self, connection: Connection) -> None:
+        """A change was sent over it, and is given up: it must not be carried out after what is sent from now on."""
+        if connection.client is not None:
+            self._doomed.add(connection.client)
+            self.demoted()
+
+    def is_current(self, connection: Connection) -> bool:
+        """Whether a call that begins now may use it: it is of this term."""
+        return connection.term == self._term
+
+    def wait(self, deadline_ns: int) -> Connection:
+        """Return a connection of this term, as soon as there is one. Raises as ``Pool.wait``."""
+        while not self.is_current(connection := self.pool.wait(deadline_ns)):
+            self.pool.discard(connection)
+        return connection
 
     def refusal(self, longest_ns: int) -> ShardUnavailableError | None:
         """Return the error of a call that the breaker refuses; None: go on."""

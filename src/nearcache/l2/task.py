@@ -140,8 +140,11 @@ class Task:
 
     def abandon(self) -> None:
         """Give up in the middle: the state of the connection is not known."""
-        if self.flow is not None:
-            self.pool.discard(self.flow.connection)
+        flow = self.flow
+        if flow is not None:
+            if flow.sent and len(flow.values) < flow.count and not repeatable(self.commands):
+                self.shard.doom(flow.connection)
+            self.pool.discard(flow.connection)
             self.flow = None
 
     def settle(self, *, time_left: bool) -> None:
