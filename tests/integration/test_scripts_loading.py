@@ -254,7 +254,7 @@ def test_hold_removes_the_value_and_lets_nothing_in(lane: Lane) -> None:
         assert lane.set(b"sk", write=wid(2)) == [1, NONCE, NONCE, b"3", b"1,"]
     assert [message.op for message in heard] == ["I", "S"]
     assert not lane.client.exists(lane.value(b"sk"))
-    assert lane.client.get(lane.lease(b"sk")) == b"H" + TOKEN
+    assert lane.client.get(lane.lease(b"sk")) == b"H" + TOKEN + b"!"
 
 
 def test_set_of_many_stores_what_is_not_on_hold(lane: Lane) -> None:

@@ -120,6 +120,28 @@ def test_held_set_stores_nothing_where_somebody_else_has_announced_a_change(lane
     assert lane.client.get(lane.lease(b"slonger")) == b"H*"
 
 
+@pytest.mark.parametrize("change", ["set", "set of many", "NX", "queued", "take"])
+def test_held_set_stores_nothing_where_somebody_else_has_changed_the_key(lane: Lane, change: str) -> None:
+    """Whatever the change is made by; the hold goes on for its time, and is its holder's to end."""
+    lane.run("invalidate", [b"sk"], wid(1), 60_000, A)
+    for number in (2, 3):
+        if change == "take":
+            lane.run("take", [b"sk"], wid(number))
+        elif change == "queued":
+            assert put(lane, b"sk", write=number)[4] == b"1,"
+        else:
+            keys = [b"sk", b"sj"] if change == "set of many" else [b"sk"]
+            assert lane.set(*keys, write=wid(number), mode="NX" if change == "NX" else "")[4] == b"1,"
+        assert lane.client.get(lane.lease(b"sk")) == b"H" + A + b"!"
+        assert lane.client.pttl(lane.lease(b"sk")) > 50_000
+    assert lane.set(b"sk", write=wid(4), mode="HELD" + A.decode())[4] == b"1,"
+    assert lane.client.exists(lane.value(b"sk"), lane.lease(b"sk")) == 0
+    lane.run("invalidate", [b"sk"], wid(5), 60_000, A)
+    lane.run("invalidate", [b"sk"], wid(6), 60_000, B)
+    lane.run("take", [b"sk"], wid(7))
+    assert lane.client.get(lane.lease(b"sk")) == b"H*"
+
+
 def test_mark_of_a_waiting_record_outlasts_invalidations_and_holds(lane: Lane) -> None:
     """Whatever they announce, the record is going to be written over it."""
     put(lane, b"sa")

@@ -320,9 +320,9 @@ def test_take_returns_the_value_once_and_voids_leases(lane: Lane) -> None:
     with lane.listening() as heard:
         assert lane.run("take", [b"sk"], wid(2)) == [1, NONCE, envelope(NONCE, b"sk", wid(1)), NONCE, b"2"]
         assert not lane.client.exists(lane.value(b"sk"), lane.lease(b"sk"))
-        lane.client.set(lane.lease(b"sk"), b"H" + wid(9))
+        lane.client.set(lane.lease(b"sk"), b"H" + wid(9), px=60_000)
         assert lane.run("take", [b"sk"], wid(3)) == [1, NONCE, None, NONCE, b"3"]
-    assert lane.client.exists(lane.lease(b"sk"))
+    assert lane.client.get(lane.lease(b"sk")) == b"H" + wid(9) + b"!"
     assert heard == [("I", NONCE, 2, wid(1), wid(2), [b"sk"]), ("I", NONCE, 3, wid(2), wid(3), [b"sk"])]
 
 

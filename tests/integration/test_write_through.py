@@ -67,6 +67,27 @@ def test_reader_within_the_window_cannot_put_the_old_value_back(
     assert cache["k"] == "new"
 
 
+@pytest.mark.parametrize("change", ["set", "set_many", "incr", "get_and_set", "add", "get_and_delete", "invalidate"])
+def test_change_by_a_cache_without_a_writer_is_not_overwritten(
+    cache: Cache[Any, Any], open_cache: Opener, database: Database, change: str
+) -> None:
+    """It comes before the writer has returned, and may be the later one: the next reader loads."""
+    other = open_cache()
+    arguments: dict[str, tuple[Any, ...]] = {
+        "set": ("k", 2), "set_many": ({"k": 2, "j": 3},), "get_and_set": ("k", 2), "add": ("k", 2),
+    }  # fmt: skip
+
+    def overtake() -> None:
+        database.rows["k"] = 2
+        getattr(other, change)(*arguments.get(change, ("k",)))
+
+    database.after_commit = overtake
+    cache["k"] = 1
+    assert cache.peek("k") is None
+    assert other.get("k") is None
+    assert cache["k"] == 2
+
+
 def test_load_from_before_the_write_is_not_stored_after_it(
     cache: Cache[Any, Any], open_cache: Opener, database: Database
 ) -> None:

@@ -77,8 +77,8 @@ for i = 1, n do
     if there then call('UNLINK', KEYS[s]) end
     if mark and letter ~= 'H' and letter ~= 'P' or own and (mark == own or mark == own .. '!') then
       call('UNLINK', KEYS[n + i])
-    elseif own and letter == 'H' and mark ~= 'H*' and sub(mark, -1) ~= '!' then
-      -- This call's hold was lost with a primary, and whose hold this is has not heard of it: his value may be the older.
+    elseif letter == 'H' and mark ~= 'H*' and sub(mark, -1) ~= '!' then
+      -- As in invalidate: what he has written who holds the key may be the older value.
       call('SET', KEYS[n + i], mark .. '!', 'PX', math.max(1, call('PTTL', KEYS[n + i])))
     end
     held = held .. i .. ','

@@ -9,6 +9,10 @@ local envelope = id_in(v, 12) == m[3] and call('GET', v)
 call('UNLINK', v)
 local mark = call('GET', l)
 local letter = mark and sub(mark, 1, 1)
-if letter ~= 'H' and letter ~= 'P' then call('UNLINK', l) end
+if letter == 'H' and mark ~= 'H*' and sub(mark, -1) ~= '!' then
+  call('SET', l, mark .. '!', 'PX', math.max(1, call('PTTL', l))) -- as in invalidate
+elseif letter ~= 'H' and letter ~= 'P' then
+  call('UNLINK', l)
+end
 local seq = announce('I', ARGV[3], v)
 return {1, m[3], envelope, m[1], seq}
