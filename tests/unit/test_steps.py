@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,15 +14,18 @@ from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
+from nearcache.flights import Signal
 from nearcache.l2 import Reply
 from nearcache.loading import MISSING, Tier, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
 from nearcache.loading.ears import Deaf
 from nearcache.loading.steps import Await
 from nearcache.loading.tagging import generations, known
+from nearcache.loading.tasks import AsyncRunner
 from nearcache.loading.tier import TAGS_KEPT, hex_id
 from nearcache.options import Endpoint
 from nearcache.rings import Ring, shards_of
 from support.steps import BOUND, EPOCH, GENERATION, IDENTITY, World
+from support.threads import PATIENCE
 
 
 @pytest.fixture
@@ -336,3 +340,25 @@ def test_change_of_a_tag_is_no_secret_between_versions_of_the_shard_list(world: 
     newer = world.tier.under(Ring(2, shards_of("rendezvous", (endpoint,))), {"a": 0})
     world.run(invalidate_tag(world.tier, world.store, "t"), world.stored())
     assert newer.overtaken_ns == world.tier.overtaken_ns == world.ns
+
+
+# -- carried out by a task
+
+
+def test_task_unwound_after_the_end_of_its_loop_ends_in_silence() -> None:
+    """Its context is gone: what closes it, the collector say, has another one."""
+    runner = AsyncRunner(cast("Any", None), cast("Any", None), 1.0)
+    loop = asyncio.new_event_loop()
+
+    def steps() -> Any:
+        yield Await(Signal(), PATIENCE)
+
+    async def begin() -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(runner.run_alone(steps()))
+        await asyncio.sleep(0)
+        return task
+
+    task: Any = loop.run_until_complete(begin())
+    task._log_destroy_pending = False
+    loop.close()
+    task.get_coro().close()

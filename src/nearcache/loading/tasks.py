@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from .._store import Store
@@ -56,7 +57,8 @@ class AsyncRunner:
         try:
             return await self.run(steps)
         finally:
-            strand.reset(mine)
+            with suppress(ValueError):  # its loop has ended, and what unwinds it has another context
+                strand.reset(mine)
 
     async def load(self, store: Store[Any, Any], wanted: Loading) -> Any:
         """The same as running ``load``, in a task of its own. See :meth:`LoadTasks.load`."""
