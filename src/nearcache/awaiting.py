@@ -10,10 +10,10 @@ import asyncio
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .answers import is_coroutine_loader
 from .errors import ClosedError
@@ -124,11 +124,11 @@ class LoadTasks:
         self._crews.end_all()
 
     async def end_here(self) -> None:
-        """Cancel the loads of this loop, and wait until they have ended."""
+        """Cancel the loads of this loop, and wait until they have ended; but not one that this is called in."""
         crew = self._crews.known()
         if crew is None:
             return
-        tasks = list(crew.tasks)
+        tasks = crew.others()
         crew.end(closed=False)
         if tasks:
             await asyncio.wait(tasks)
@@ -138,30 +138,47 @@ class LoadTasks:
         self._crews.forget()
 
 
+class _Work(NamedTuple):
+    """What a task does: on behalf of whom (see ``strand``), and the load that ends with it, if it is one."""
+
+    token: Hashable
+    loads: Loads | None = None
+    load: Load | None = None
+
+    def end(self) -> None:
+        """End the load. Harmless if it has ended."""
+        if self.loads is not None and self.load is not None:
+            self.loads.end(self.load)
+
+
 class _Crew:
     """The load tasks of one loop. The loop itself does not keep a task from being collected, so this does."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.tasks: dict[asyncio.Task[Any], tuple[Loads, Load] | None] = {}
+        self.tasks: dict[asyncio.Task[Any], _Work] = {}
         self._ended = False
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have work carried out that is no load, or sees to its own."""
-        context = copy_context()
-        context.run(strand.set, object())
-        task: asyncio.Task[Any] = context.run(self.loop.create_task, work)
-        self.tasks[task] = None
-        task.add_done_callback(self._over)
+        self._begin(work, _Work(object()))
 
     def start(self, loads: Loads, load: Load, work: Callable[[Load], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
         """Let a load that has begun be carried out in a task, whose context tells it from others."""
+        return self._begin(work(load), _Work(load.owner, loads, load))
+
+    def _begin(self, steps: Coroutine[Any, Any, Any], work: _Work) -> asyncio.Task[Any]:
         context = copy_context()
-        context.run(strand.set, load.owner)
-        task: asyncio.Task[Any] = context.run(self.loop.create_task, work(load))
-        self.tasks[task] = loads, load
+        context.run(strand.set, work.token)
+        task: asyncio.Task[Any] = context.run(self.loop.create_task, steps)
+        self.tasks[task] = work
         task.add_done_callback(self._over)
         return task
+
+    def others(self) -> list[asyncio.Task[Any]]:
+        """The tasks but the one on whose behalf this is called: a loader that closes the cache comes to its own end."""
+        mine = strand.get(None)
+        return [task for task, work in self.tasks.items() if work.token is not mine]
 
     async def result(self, task: asyncio.Task[Any]) -> Any:
         """Return or raise what became of a task."""
@@ -174,11 +191,11 @@ class _Crew:
         """Cancel the tasks; in a loop that is closed already, unwind them here, for nobody else will."""
         if not closed:
             self._ended = True
-            for task in list(self.tasks):
+            for task in self.others():
                 task.cancel()
             return
         while self.tasks:
-            task, known = self.tasks.popitem()
+            task, work = self.tasks.popitem()
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio.gather does
             try:
                 task.get_coro().close()
@@ -187,19 +204,17 @@ class _Crew:
                     "message": "a loader did not end with its event loop", "exception": error, "task": task,
                 })  # fmt: skip
             finally:
-                if known is not None:
-                    known[0].end(known[1])
+                work.end()
 
     def forget(self) -> None:
         """In a forked child: the tasks stay as they are, for unwinding them here would run their owners' code twice."""
 
     def _over(self, task: asyncio.Task[Any]) -> None:
-        known = self.tasks.pop(task)
-        if known is not None:
-            known[0].end(known[1])  # for a task that was cancelled before it had begun
+        work = self.tasks.pop(task)
+        work.end()  # for a task that was cancelled before it had begun
         if not task.cancelled():
             error = task.exception()  # those who wait have it; if nobody does any more, that is no event to report
-            if error is not None and known is None:
+            if error is not None and work.load is None:
                 _log.warning("a value was not loaded anew, and the old one stays: %r", error)
 
 

@@ -71,6 +71,32 @@ def test_loop_that_ends_in_the_middle_of_a_load_leaves_it_to_others(
     gc.collect()
 
 
+@pytest.mark.parametrize("indirectly", [False, True])
+def test_loader_that_closes_the_cache_comes_to_its_own_end(
+    open_cache: Callable[..., TieredCache[Any, Any]], indirectly: bool
+) -> None:
+    """Other loads are cancelled, and awaited; its own, by itself or by a task of its own, would wait for itself."""
+    ends: list[str] = []
+
+    async def main() -> None:
+        c, gate = open_cache().aio, Gate()
+
+        async def closing(key: str) -> str:
+            await (asyncio.create_task(c.close()) if indirectly else c.close())
+            ends.append(key)
+            return key
+
+        other = asyncio.create_task(c.get_or_load("other", gate))
+        await until(gate.entered.is_set)
+        with pytest.raises(nearcache.ClosedError):  # L2 is closed to what it brings
+            await c.get_or_load("k", closing)
+        with pytest.raises(nearcache.ClosedError):
+            await other
+
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+    assert ends == ["k"]
+
+
 def test_one_loop_per_test_leaves_nothing_behind(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
     """As pytest's plugins do it: a loop each, one cache."""
     cache = open_cache()

@@ -532,6 +532,29 @@ def test_close_cancels_the_loads_of_the_loop() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("indirectly", [False, True])
+def test_loader_that_closes_the_cache_comes_to_its_own_end(indirectly: bool) -> None:
+    """Other loads are cancelled, and awaited; its own, by itself or by a task of its own, would wait for itself."""
+    ends: list[str] = []
+
+    async def main() -> None:
+        c, gate = nearcache.open("memory://").aio, Gate()
+
+        async def closing(key: str) -> str:
+            await (asyncio.create_task(c.close()) if indirectly else c.close())
+            ends.append(key)
+            return key
+
+        other = asyncio.create_task(c.get_or_load("other", gate))
+        await gate.entered.wait()
+        assert await c.get_or_load("k", closing) == "k"
+        with pytest.raises(nearcache.ClosedError):
+            await other
+
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+    assert ends == ["k"]
+
+
 def test_value_written_during_a_load_wins() -> None:
     """The write is newer than what was loaded."""
 

@@ -247,7 +247,10 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         return await asyncio.to_thread(self.cache.selftest, timeout)
 
     async def close(self) -> None:
-        """Close the cache itself, for threads too. Loads of this loop are cancelled and have ended. Idempotent."""
+        """Close the cache itself, for threads too. Loads of this loop are cancelled and have ended. Idempotent.
+
+        The load whose loader calls this is not cancelled: it comes to its own end.
+        """
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
