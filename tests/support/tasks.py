@@ -27,6 +27,21 @@ class Gate:
         return [key, len(self.calls)]
 
 
+class LoopGate:
+    """The same for one loop, which waits without asking again and again."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.entered = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, key: Any) -> Any:
+        self.calls.append(key)
+        self.entered.set()
+        await self.open.wait()
+        return [key, len(self.calls)]
+
+
 async def until(true: Callable[[], object]) -> None:
     """Let the loop go on until something holds."""
     async with asyncio.timeout(TIMEOUT) if hasattr(asyncio, "timeout") else _Forever():
