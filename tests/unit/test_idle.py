@@ -6,6 +6,7 @@ import asyncio
 import copy
 import operator
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -210,7 +211,29 @@ def test_names_of_values_that_are_gone_are_forgotten() -> None:
     with nearcache.open("memory://", ttl=Idle(10), maxsize=100) as cache:
         for number in range(5000):
             cache[number] = number
-        assert len(cache._idle) <= 1024 + 2 * 100 + 1  # type: ignore[attr-defined]  # of this kind of cache
+        names: dict[Any, Any] = cache._idle  # type: ignore[attr-defined]  # of this kind of cache
+        assert names.keys() == set(cache)
+        cache.expire(time.monotonic() + 16)
+        assert names == {}
+        cache.update({"a": 1, "b": 2, "c": 3})
+        del cache["a"]
+        cache.drop("b")
+        assert list(names) == ["c"]
+        cache.clear()
+        assert names == {}
+
+
+def test_value_in_use_stays_where_others_make_room(clock: Clock) -> None:
+    """The store that knows of its hits decides, however often the copy has ended and lived on."""
+    with nearcache.open("memory://", ttl=Idle(10), maxsize=10, policy="lru") as cache:
+        clock(cache, 0)
+        cache["hot"] = 1
+        for step in range(100):
+            clock(cache, step)
+            for number in range(9):
+                cache[step, number] = number
+                assert cache.get("hot") == 1
+        assert len(cache) == len(cache._old) == 10  # type: ignore[attr-defined]  # of this kind of cache
 
 
 def test_plain_memory_cache_refuses_an_idle_time_and_says_what_to_do() -> None:

@@ -12,7 +12,7 @@ from ..changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..errors import ContentionError
 from ..freshness import Freshness, Life, Lifetime, ttl_for
-from ..options import check_tags
+from ..options import RemovalCause, check_tags
 from .base import DEFAULT, K, V
 from .speaking import SpeakingCache
 
@@ -162,7 +162,7 @@ class ExchangingCache(SpeakingCache[K, V]):
     def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> None:
         store, wid, until_ns, under = chosen
         if store is self:
-            self._outdate(op.key)
+            self._outdate(op.key, "invalidated" if new is GONE else "replaced")
         else:  # it has grown old, and so it stays
             op = Op(op.key, 0, wid=op.wid, write=True)
             store.open(op)
@@ -187,8 +187,8 @@ class ExchangingCache(SpeakingCache[K, V]):
         """When an entry with this lifetime is to end."""
         return deadline_ns(life.ttl_ms)
 
-    def _outdate(self, name: Any) -> None:
-        """Another value comes in the place of one that has grown old."""
+    def _outdate(self, name: Any, cause: RemovalCause) -> None:
+        """Another value, or none, comes in the place of one that has grown old."""
 
     def _fitting_size_of(self, value: V) -> int:
         """The size of a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""

@@ -17,9 +17,6 @@ from .aging import AgingMemoryCache
 from .base import K, V
 from .exchanging import GONE, IDENTITY, NOTHING, Terms, deadline_ns
 
-#: Below this, names of values that are gone are not worth looking for.
-_FEW = 1024
-
 
 class IdlingMemoryCache(AgingMemoryCache[K, V]):
     """A cache of one process, with whatever :class:`AgingMemoryCache` has, and values that live by being read."""
@@ -27,15 +24,14 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
     _takes_idle = True
 
     def _begin(self, settings: Settings) -> None:
-        # By name: the whole lifetime, and what the entry depends on. Names of what is gone stay for a while.
+        # By name: the whole lifetime, and what the entry depends on. Changed under the lock of the verbs.
         self._idle: dict[Any, tuple[int, tuple[int, int] | None]] = {}
         self._next: Life | None = None  # of what a verb is about to put in place, under its lock
         super()._begin(settings)
 
-    def _note(self, name: Any, whole_ms: int, under: tuple[int, int] | None) -> None:
-        self._idle[name] = (whole_ms, under)
-        if len(self._idle) > _FEW + 2 * len(self._old):
-            self._idle = {name: terms for name, terms in list(self._idle.items()) if name in self._old}
+    def _let_go(self, name: Any) -> None:
+        super()._let_go(name)
+        self._idle.pop(name, None)
 
     # -- reading
 
@@ -61,7 +57,8 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
                 if value is not NOTHING and whole_ms and wid:
                     self._old.confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
                     until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
-                    self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under)
+                    if self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under):
+                        self._lapsed.drop(name)
                 return value
             finally:
                 self._old.abandon(twin, drop=False)
@@ -71,7 +68,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
         if life.soft_ms == IDLE_MS:
-            self._note(op.key, life.ttl_ms, under)
+            self._idle[op.key] = (life.ttl_ms, under)
             life, cost_ms = Life(life.ttl_ms, idle_copy_ms(life.ttl_ms, life.ttl_ms)), 0
         else:
             self._idle.pop(op.key, None)
@@ -122,6 +119,4 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         twin = Op(op.key, 0, wid=wid, write=True)
         self._old.open(twin)
         self._old.finish(twin, new, wid, deadline_ns(life.ttl_ms), size, IDENTITY)
-        self._note(op.key, life.ttl_ms, under)
-        if self._hub is not None:
-            self._hub.twins.add(op.key)
+        self._idle[op.key] = (life.ttl_ms, under)

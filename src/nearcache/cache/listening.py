@@ -135,16 +135,11 @@ class _Manner(NamedTuple):
 
 
 class MemoryHub(Hub):
-    """Of a ``memory://`` cache: the store tells of everything, except that a method may know better what it means.
-
-    Attributes:
-        twins: Names of entries that a second store keeps for longer: they have gone when they have gone from there.
-    """
+    """Of a ``memory://`` cache: the store tells of everything, except that a method may know better what it means."""
 
     def __init__(self, on_removal: Callable[[Any, Any, RemovalCause], object] | None) -> None:
         super().__init__(on_removal)
         self._manners: dict[int, _Manner] = {}
-        self.twins: set[Any] = set()
 
     def told(self, key: Any, value: Any, cause: Any) -> None:
         """The store says that an entry has come or gone."""
@@ -155,7 +150,7 @@ class MemoryHub(Hub):
                 self.tell("updated" if manner.existed else "created", key, manner.cause, value)
         elif cause in _COMING:
             self.tell(cause, key, "stored", value)
-        elif cause in _FATES and not (self.twins and key in self.twins):
+        elif cause in _FATES:
             self.tell(_FATES[cause], key, cause, value)
         if self._on_removal is not None and cause not in _COMING:
             self._manners.pop(speaker, None)  # what it does with the cache is told as ever
@@ -164,13 +159,6 @@ class MemoryHub(Hub):
             finally:
                 if manner is not None:
                     self._manners[speaker] = manner
-
-    def twin_told(self, key: Any, value: Any, cause: Any, *, is_there: bool) -> None:
-        """The second store says that an entry has gone. ``is_there``: the first still has the value."""
-        if cause in _FATES and key in self.twins:
-            self.twins.discard(key)
-            if not is_there and threading.get_ident() not in self._manners:
-                self.tell(_FATES[cause], key, cause, value)
 
     @contextmanager
     def telling(self, cause: EventCause | None, *, existed: bool) -> Iterator[None]:

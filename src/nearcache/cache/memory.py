@@ -90,7 +90,7 @@ class MemoryCache(CopyingCache[K, V]):
             lanes=1 + _DERIVED,
             ttl_ns=round(settings.ttl * 1e9) if isinstance(settings.ttl, (int, float)) else 0,
             getsizeof=settings.getsizeof,
-            **store_options(settings),
+            **self._store_options(settings),
         )
         self.lane_vouch(0, NEVER_NS)
         self.lane_attach(0, _IDENTITY)
@@ -103,6 +103,9 @@ class MemoryCache(CopyingCache[K, V]):
         self._begin_alone()
         self._closed = False
         tell_of_forks(self, lambda cache: cache._after_fork())
+
+    def _store_options(self, settings: Settings) -> dict[str, Any]:
+        return store_options(settings)
 
     def _begin_alone(self) -> None:
         """Nobody is loading anything."""
@@ -277,10 +280,13 @@ class MemoryCache(CopyingCache[K, V]):
     def _settle(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
         """Store what a load has brought. Returns whether it is kept: nothing has been written meanwhile."""
         with self._changing:  # to the store two writes that it knows by their ids would speak against one another
-            if op.storable:
+            if self._may_keep(op):
                 return self._keep(op, value, life, cost_ms, size, under)
             self.abandon(op, drop=False)
         return False
+
+    def _may_keep(self, op: Op) -> bool:
+        return op.storable
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:  # noqa: ARG002
         return self.finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
