@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import time
 import weakref
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import nearcache
+from support.threads import together
 
 TIMEOUT = 20.0
 
@@ -169,3 +171,44 @@ def test_absence_that_takes_the_place_of_a_value_is_told_as_its_removal() -> Non
         assert told == [("k", 1, "invalidated")]
         assert heard()[1:] == [("removed", "k", 1)]
         cache.close()
+
+
+@pytest.mark.parametrize("options", [{"ttl": 0.2, "soft_ttl": 0.01}, {"ttl": nearcache.Idle(0.02)}, {"ttl": 0.02}])
+def test_threads_that_change_the_same_keys_leave_nothing_behind(options: dict[str, Any]) -> None:
+    """Whatever is old has lapsed or is new as well; what was noted is of values that are there."""
+    cache: Any = nearcache.open("memory://", maxsize=20, ages=True, **options)
+
+    def work(seed: int) -> None:
+        draws = random.Random(seed)
+        changes: list[Callable[[int], object]] = [
+            lambda key: cache.set(key, object(), tags=["t"] if draws.random() < 0.2 else ()),
+            lambda key: cache.refresh(key, lambda _: nearcache.Loaded(object(), validator="v")),
+            lambda key: cache.get_or_load(key, lambda _: object()),
+            lambda key: cache.compute(key, lambda _: object()),
+            lambda key: cache.touch(key, 0.01),
+            cache.gets,
+            cache.get,
+            cache.invalidate,
+            cache.drop,
+        ]
+        for number in range(3000):
+            try:
+                draws.choice(changes)(draws.randrange(40))
+            except nearcache.ContentionError:
+                continue
+            if number % 1000 == seed:
+                cache.invalidate_tag("t")
+
+    together(work, 3)
+    cache.expire()
+    for store in (cache, cache._old, cache._lapsed):
+        store.check_invariants()
+    new = {name for name in range(40) if cache.hit(name, None) is not None}  # of the others none is left in it
+    old = {name for name, _ in cache._old.snapshot()}
+    lapsed = set(cache._lapsed)
+    assert len(lapsed) <= 20
+    assert not new & lapsed
+    assert old <= new | lapsed
+    cache.clear()
+    assert [len(kept) for kept in (cache, cache._old, cache._lapsed, cache._idle, cache._births)] == [0] * 5
+    assert cache._answers is None or len(cache._answers) == 0

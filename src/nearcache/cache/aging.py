@@ -49,7 +49,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
     Args:
         url, options: As for :class:`MemoryCache`.
 
-    Cost: hits are those of any cache; a write runs Python code, and an entry takes twice the place.
+    Cost: hits are those of any cache; a write runs Python code, and so does a removal, that of each entry by ``clear``
+    too. An entry takes twice the place, and old values have ``maxsize`` and ``maxbytes`` for themselves once more.
     """
 
     def _begin(self, settings: Settings) -> None:
@@ -85,17 +86,20 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _young_told(self, name: Any, value: Any, cause: Any) -> None:
         """The first store says that an entry has come or gone."""
-        if cause in _GOING:
-            with self._changing:
-                old, is_back = self._old.peek(name, NOTHING), self.terms(name) is not None
-                if cause == "expired" and old is not NOTHING and not is_back:
+        if cause not in _GOING or not self._has_grown_old(name, value, cause):
+            self._say(name, value, cause)
+
+    def _has_grown_old(self, name: Any, value: Any, cause: Any) -> bool:
+        """See to what the second store has of a name that the first has no more; return whether that is the value."""
+        with self._changing:
+            old = self._old.peek(name, NOTHING)
+            if self.terms(name) is None:  # else it has been stored anew
+                if cause == "expired" and old is not NOTHING:
                     self._lapse(name, old)
-                if cause == "expired" and old is value:  # it has merely grown old
-                    return
-                if old is value and not is_back:
+                elif old is NOTHING or old is value:
                     self._old.drop(name)
-                self._forget(name)
-        self._say(name, value, cause)
+                    self._let_go(name)
+        return cause == "expired" and old is value
 
     def _old_told(self, name: Any, value: Any, cause: Any) -> None:
         """The second store says that an entry has gone."""
@@ -354,7 +358,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
             is_kept = self._lapse(name, value)
         if is_kept and self.settings.ages:
             self._births[name] = monotonic_ns()
-        self._forget(name)
+        if not is_kept:
+            self._forget(name)
         return is_kept
 
     def _keep_old(self, name: Any, value: Any, wid: int, ttl_ms: int, size: int) -> bool:
