@@ -407,12 +407,10 @@ def test_connection_of_an_earlier_term_is_not_given_to_who_waits(
     def connect_slowly(deadline_ns: int) -> Connection:
         made.append(connect(deadline_ns))
         ready.set()
-        assert go_on.wait(20)
+        assert which == "in use" or go_on.wait(20)
         return made[-1]
 
     async def work() -> None:
-        if which == "in use":
-            go_on.set()
         before = asyncio.create_task(one(driver, ("BLPOP", "gate", 20), timeout_s=30))
         while not (ready.is_set() and (busy(driver) or which == "being made")):
             await asyncio.sleep(0.001)
@@ -428,10 +426,37 @@ def test_connection_of_an_earlier_term_is_not_given_to_who_waits(
         await asyncio.wait([before])
         first, second = (connection.client for connection in made)
         assert first is not None
-        assert second == (first[0], number)
-        assert second != first
+        assert first != second == (first[0], number)
 
     monkeypatch.setattr(shard, "connect", connect_slowly)
+    run(work)
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("can't start new thread"), MemoryError()], ids=["thread", "memory"])
+def test_connection_that_no_thread_can_make_is_an_error_and_others_serve(
+    drive: Drivers, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    """Who finds no connection hears why, at once; who finds one at work waits for it; and nothing is lost."""
+    driver = drive(endpoint_of(redis_server), pool_size=2)
+    start = threading.Thread.start
+
+    def start_none(thread: threading.Thread) -> None:
+        if thread.name == "nearcache-dial":
+            raise trouble
+        start(thread)
+
+    async def work() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_none)
+            for _ in range(3):
+                error = await one(driver, ("PING",))
+                assert isinstance(error, ShardUnavailableError)
+                assert str(trouble) in str(error)
+        assert await one(driver, ("PING",)) == [b"PONG"]
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_none)
+            assert await asyncio.gather(*[one(driver, ("PING",)) for _ in range(4)]) == [[b"PONG"]] * 4
+
     run(work)
 
 

@@ -229,8 +229,8 @@ class LoopPool:
         future: asyncio.Future[Connection] = self._loop.create_future()
         self._came += 1
         self._waiters.append((self._came, future))
-        self._dial()
         try:
+            self._dial()
             await asyncio.wait((future,), timeout=max(0.0, (deadline_ns - self._clock()) / 1e9))
         except BaseException:
             if future.done() and future.exception() is None:
@@ -302,9 +302,13 @@ class LoopPool:
                     target=self._dial_here, args=(self._came,), name="nearcache-dial", daemon=True
                 )
                 thread.start()
-            except BaseException:
+            except BaseException as error:
                 self._dialling -= 1
-                raise
+                if not isinstance(error, (RuntimeError, MemoryError)):
+                    raise
+                if not self._watched and not self._dialling:  # else those who wait are served by what there is
+                    self._refuse(ShardUnavailableError(self.shard.name, f"cannot connect: {error}"), self._came)
+                return
 
     def _dial_here(self, last: int) -> None:
         """Make one, in a thread for that. It may take its time, whatever time its takers have.
@@ -333,7 +337,7 @@ class LoopPool:
             self._dial()
 
     def _why_late(self) -> str:
-        if self._dialling:
+        if self._dialling or len(self._watched) < self._size:
             return "no connection could be made in time"
         return f"all {self._size} connections stayed busy; raise pool_size"
 
