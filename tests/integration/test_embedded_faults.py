@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -133,6 +135,27 @@ def test_supervisor_terminated_and_no_ensure_last_leaver_cleans_up(no_leaks, run
             wait_until(lambda here=servers.directory: not running(here))
         servers.leave()
         wait_until(lambda here=servers.directory: not here.exists() and not running(here))
+
+
+ON_A_FULL_DISK = """
+import resource
+from nearcache import EmbeddedError
+from nearcache.embedded import EmbeddedServers
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    EmbeddedServers.join("shop", 1)
+except EmbeddedError as error:
+    print(error)
+"""
+
+
+def test_supervisor_on_a_full_disk_says_what_it_could_not_do(no_leaks, runtime_dir):
+    """In the error: nothing can be added to its log."""
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_FULL_DISK], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert f"did not start: [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}" in done.stdout
 
 
 def test_ensure_all_well_changes_nothing(servers):

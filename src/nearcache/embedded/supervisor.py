@@ -110,6 +110,7 @@ class Supervisor:
             report(trouble)
             return 1
         try:
+            _write_pid(self.lock)
             self._watch()
             trouble = self._start(start_seconds)
             report(trouble or READY)
@@ -152,7 +153,6 @@ class Supervisor:
             time.sleep(0.002)
         if not is_current(self.users, paths[0]) or not is_current(self.lock, paths[1]):
             return f"{FAILED} the directory was removed"
-        _write_pid(self.lock)
         return ""
 
     def _watch(self) -> None:
@@ -399,4 +399,8 @@ def main(arguments: list[str]) -> int:
     if os.fork():
         return 0
     settings = Settings(int(shards), int(maxmemory_mb), version)
-    return Supervisor(directory, settings, program).run(float(seconds))
+    try:
+        return Supervisor(directory, settings, program).run(float(seconds))
+    except OSError as error:  # on a full disk the log cannot tell
+        report(f"{FAILED} {error}")
+        raise
