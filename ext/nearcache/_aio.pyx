@@ -1,5 +1,4 @@
-# cython: language_level=3, auto_pickle=False, autotestdict=False, binding=False
-# cython: embedsignature=True, embedsignature.format=clinic
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """What makes an L1 hit through ``await`` cheap: an answer that is ready, and the method that gives it.
 
 ``await`` asks an object for its iterator and that for its next step. A coroutine answers by running a frame, and an

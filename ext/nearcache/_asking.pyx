@@ -1,6 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: auto_pickle=False, autotestdict=False, binding=False
-# cython: embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """Asking: one request and its replies, on a connection of which nothing else is expected.
 
 Nearly every exchange goes as usual: the request is taken in one piece, the replies come in time, and none of them is an

@@ -1,6 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: auto_pickle=False, autotestdict=False, binding=False
-# cython: embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """One key and its envelope, in the usual case: where it lies, what is sent, what came.
 
 Whatever is not usual, to the letter (tags, compression, protection, a soft end), is said to be so, and left to those

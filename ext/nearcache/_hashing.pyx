@@ -1,4 +1,3 @@
-# cython: autotestdict=False
 """What hashes and comparisons cost, counted while they are made (see ``codecs/rehearsal.py``).
 
 A *stand-in* is a subclass of a registered class that lives as long as one rehearsal. Its ``__hash__`` and ``__eq__``

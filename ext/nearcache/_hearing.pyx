@@ -1,6 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: auto_pickle=False, autotestdict=False, binding=False
-# cython: embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """Hearing: from the bytes of a connection to entries that are gone, without a Python object for each message.
 
 What comes off a connection is nearly always the next message of a lane that it was known to carry. Those are applied

@@ -1,6 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: auto_pickle=False, autotestdict=False, binding=False
-# cython: embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """A function that remembers its results in L1's core: ``lru_cache`` and ``ttl_cache``, in place of functools' own.
 
 A hit is one C function: CPython calls it through the vectorcall protocol, the arguments lie where the caller has put

@@ -1,4 +1,3 @@
-# cython: autotestdict=False
 """The verifier of the ``safe`` codec's pickle dialect (see ``include/nearcache/pickle_scan.h``)."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

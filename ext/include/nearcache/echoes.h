@@ -9,7 +9,7 @@
 #ifndef NEARCACHE_ECHOES_H
 #define NEARCACHE_ECHOES_H
 
-#include "nearcache/frames.h"
+#include "frames.h"
 
 #define ECHOES 64u
 
