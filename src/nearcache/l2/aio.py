@@ -140,15 +140,10 @@ class AsyncDriver:
             raise
 
     async def _start(self, task: Task, deadline_ns: int) -> None:
-        now = self._clock()
-        pool = _pool_of(task)
-        if not task.admitted:
-            task.result = task.shard.refusal(deadline_ns - now)
-            task.admitted = task.result is None
-        if not task.admitted or (not task.again and task.start(task.shard.take(now, task.commands, pool))):
+        if not task.begin(self._clock(), deadline_ns):
             return
         try:
-            task.start(await pool.connection(deadline_ns))
+            task.start(await _pool_of(task).connection(deadline_ns))
         except ShardError as error:
             task.reject(error)
 

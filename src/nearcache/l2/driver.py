@@ -306,10 +306,7 @@ class Driver:
         for task in pending:
             if task.flow is not None:
                 continue  # begun by the short way, or a script to be sent in full
-            if not task.admitted:
-                task.result = task.shard.refusal(deadline_ns - now)
-                task.admitted = task.result is None
-            if task.admitted and not task.start(None if task.again else task.shard.take(now, task.commands)):
+            if task.begin(now, deadline_ns):
                 cold.append(task)
         full = []
         opened = open_each([task.shard.pool for task in cold], deadline_ns, self._clock) if cold else []

@@ -117,6 +117,18 @@ class Task:
         self._values: list[Any] = []  # of the first pass, while scripts the server did not know are sent in full
         self._places: list[int] = []  # where the replies of that second pass belong
 
+    def begin(self, now: int, deadline_ns: int) -> bool:
+        """Send on an idle connection what can be sent at once; return whether a connection has to be made first.
+
+        If the breaker refuses, that is the result.
+        """
+        if not self.admitted:
+            self.result = self.shard.refusal(deadline_ns - now)
+            self.admitted = self.result is None
+            if not self.admitted:
+                return False
+        return self.again or not self.start(self.shard.take(now, self.commands, self.pool))
+
     def start(self, connection: Connection | None) -> bool:
         """Send on this connection what can be sent at once; return False if there is none."""
         if connection is None:
