@@ -19,6 +19,7 @@ from nearcache.errors import ConfigError
 from nearcache.freshness import ENDLESS_MS, Freshness, Life
 from nearcache.options import parse
 from nearcache.workers import Workers
+from support.tasks import until
 from support.threads import together
 from support.waiting import wait_until
 
@@ -227,29 +228,22 @@ def test_failed_renewal_by_a_task_is_tried_again_after_the_time_of_a_lease() -> 
             raise outcome
         return outcome
 
-    async def read_until(cache: Any, count: int) -> None:
-        async with asyncio.timeout(TIMEOUT):
-            while len(calls) < count or cache._renewing:
-                assert await cache.aio.get_or_load("k", load) == "k1"
-                await asyncio.sleep(0)
-
     async def main(cache: Any) -> None:
+        async def read(count: int) -> None:
+            assert await cache.aio.get_or_load("k", load) == "k1"
+            await until(lambda: len(calls) == count and not cache._renewing)
+
         assert await cache.aio.get_or_load("k", load) == "k1"
         cache.expire(time.monotonic() + 20)
-        await read_until(cache, 2)
         for _ in range(10):
-            assert await cache.aio.get_or_load("k", load) == "k1"
-            await asyncio.sleep(0)
-        assert len(calls) == 2
+            await read(2)
         cache._resting.set_clock(time.monotonic_ns() + 3 * SECOND)
-        await read_until(cache, 3)
-        async with asyncio.timeout(TIMEOUT):
-            while await cache.aio.get_or_load("k", load) != "k2":
-                await asyncio.sleep(0)
+        await read(3)
+        await read(4)
+        assert await cache.aio.get_or_load("k", load) == "k2"
 
     with nearcache.open("memory://", ttl=100, soft_ttl=0.1) as cache:
         asyncio.run(main(cache))
-    assert len(calls) == 4
 
 
 class Asking:
