@@ -214,6 +214,7 @@ def test_failed_renewal_keeps_the_old_value_and_is_tried_again() -> None:
     settle(cache, 2)
     assert len(state) == 3
     cache.close()
+    assert len(cache._resting) == 0
 
 
 def test_failed_renewal_by_a_task_is_tried_again_after_the_time_of_a_lease() -> None:

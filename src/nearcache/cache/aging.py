@@ -138,6 +138,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _let_go(self, name: Any) -> None:
         self._births.pop(name, None)
+        self._resting.drop(name)
         if self._answers is not None:
             self._answers.drop(name)
 
