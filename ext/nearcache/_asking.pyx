@@ -20,7 +20,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcpy, memmove
 
-from nearcache._envelopes cimport HEAD_BYTES, Opened, begin_opened, end_opened
+from nearcache._envelopes cimport Opened, begin_opened, end_opened
 from nearcache._lookup cimport is_data, is_int
 from nearcache._polling cimport (
     MSG_DONTWAIT,
@@ -33,6 +33,7 @@ from nearcache._polling cimport (
     recvmsg,
     sendmsg,
 )
+from nearcache._single cimport HEAD_BYTES
 
 
 cdef extern from *:

@@ -1,13 +1,9 @@
-from nearcache._single cimport plain_t
-
-
-cdef enum:
-    HEAD_BYTES = 64  # more than what stands before the body of a usual envelope
+from nearcache._single cimport HEAD_BYTES, plain_t
 
 
 cdef class Opened:
     cdef plain_t plain
-    cdef char[64] head
+    cdef char[HEAD_BYTES] head
     cdef size_t ahead    # how many of these bytes there are
     cdef bint is_text
     cdef object value

@@ -17,6 +17,8 @@ from nearcache._lookup cimport likely
 from nearcache._single cimport (
     CODEC_RAW,
     CODEC_SAFE,
+    HEAD_BYTES,
+    SLOTS,
     decoded,
     encoded_key,
     envelope_plain,
@@ -36,10 +38,6 @@ cdef extern from "nearcache/envelopes.h" nogil:
     size_t envelope_head(char *start, int codec_id, const plain_t *plain, uint32_t soft_ms, uint64_t size)
     bint envelope_begins(const char *data, size_t have, size_t size, int codec_id, plain_t *plain)
     bint is_all_ascii(const char *data, size_t size)
-
-
-cdef enum:
-    SLOTS = 16384
 
 
 def placed(key, bytes table not None, encode):
@@ -65,7 +63,7 @@ def sealed(
         OverflowError: A number is out of its range.
     """
     cdef plain_t plain = plain_t(wid=wid, generation=generation, ttl_ms=ttl_ms, schema=schema, payload=0)
-    cdef char[64] head  # which is shorter
+    cdef char[HEAD_BYTES] head
     cdef size_t first = envelope_head(head, codec_id, &plain, soft_ms, <uint64_t>PyBytes_GET_SIZE(payload))
     cdef bytes envelope = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>first + PyBytes_GET_SIZE(payload))
     memcpy(PyBytes_AS_STRING(envelope), head, first)

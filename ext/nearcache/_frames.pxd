@@ -4,6 +4,8 @@ from libc.stdint cimport int64_t, uint64_t
 
 
 cdef extern from "nearcache/frames.h" nogil:
+    const size_t ID_DIGITS
+
     ctypedef enum frame_t:
         FRAME_OTHER
         FRAME_PARTIAL
@@ -21,6 +23,8 @@ cdef extern from "nearcache/frames.h" nogil:
         uint64_t wid
         slice_t keys
 
+    bint read_id(const char *at, uint64_t *value)
+    void write_id(char *at, uint64_t value)
     void chain_set(chain_t *chain, uint64_t epoch, uint64_t seq, uint64_t wid)
     void chain_follow(chain_t *chain, const message_t *message)
     frame_t frame_push(const char *data, size_t size, slice_t *channel, slice_t *payload, size_t *used)

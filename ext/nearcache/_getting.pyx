@@ -6,11 +6,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from nearcache._asking cimport Pieces
-from nearcache._single cimport put_name, put_words
-
-
-cdef enum:
-    COUNT_BYTES = 24  # more than any count takes with its letter and the end of its line
+from nearcache._single cimport COUNT_BYTES, put_name, put_words
 
 
 @cython.final

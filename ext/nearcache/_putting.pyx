@@ -13,9 +13,12 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nearcache._asking cimport Pieces
+from nearcache._frames cimport ID_DIGITS, read_id, write_id
 from nearcache._lookup cimport is_data, is_text, likely
 from nearcache._single cimport (
     CODEC_SAFE,
+    COUNT_BYTES,
+    HEAD_BYTES,
     is_ascii,
     plain_t,
     put_name,
@@ -32,9 +35,6 @@ cdef extern from "nearcache/envelopes.h" nogil:
 
 
 cdef enum:
-    WORD_BYTES = 24  # more than any count takes with its letter and the end of its line
-    ID_BYTES = 16    # of an id as Redis holds it: hexadecimal digits
-    HEAD_BYTES = 64  # more than what stands before the payload of a plain envelope
     NUMBER_BYTES = 20
 
 
@@ -171,7 +171,7 @@ cdef bint is_staged(Put self) except -1:
 cdef size_t bound_of(Put self) except 0:
     """More bytes than what stands in front of the value takes, or behind it."""
     cdef bytes name
-    cdef size_t size = 24 * WORD_BYTES + 8 * ID_BYTES + 2 * HEAD_BYTES + 4 * NUMBER_BYTES
+    cdef size_t size = 24 * COUNT_BYTES + 8 * ID_DIGITS + 2 * HEAD_BYTES + 4 * NUMBER_BYTES
     for name in (self.names.value_prefix, self.names.lease_prefix, self.names.lane_key, self.names.prefix):
         size += <size_t>PyBytes_GET_SIZE(name)
     for name in (self.script.head, self.ring, self.mode):
@@ -203,7 +203,7 @@ cdef char *put_call(Put self, char *at) except NULL:
 cdef char *put_staging(Put self, char *at) except NULL:
     """The name under which the value is staged."""
     cdef bytes prefix = self.names.prefix
-    at += write_count(at, c"$", <size_t>PyBytes_GET_SIZE(prefix) + 2 + ID_BYTES + 2)
+    at += write_count(at, c"$", <size_t>PyBytes_GET_SIZE(prefix) + 2 + ID_DIGITS + 2)
     at = put_words(at, PyBytes_AS_STRING(prefix), <size_t>PyBytes_GET_SIZE(prefix))
     at = put_words(at, b"s:", 2)
     at = put_digits(at, self.plain.wid)
@@ -217,16 +217,13 @@ cdef char *put_id(char *at, uint64_t number) noexcept:
 
 
 cdef char *put_digits(char *at, uint64_t number) noexcept:
-    """An id as Redis holds it: 16 hexadecimal digits."""
-    cdef const char *digits = b"0123456789abcdef"
-    cdef int place
-    for place in range(ID_BYTES):
-        at[place] = digits[number >> (60 - 4 * place) & 15]
-    return at + ID_BYTES
+    """An id as Redis holds it."""
+    write_id(at, number)
+    return at + ID_DIGITS
 
 
 cdef char *put_number(char *at, uint64_t number) noexcept:
-    cdef char[WORD_BYTES] digits
+    cdef char[COUNT_BYTES] digits
     cdef size_t size = write_count(digits, c":", number)  # its letter and the end of the line are three bytes
     return put_word(at, digits + 1, size - 3)
 
@@ -328,11 +325,11 @@ cdef bint read_stored(const char *at, size_t size, Said heard) noexcept:
     """Whether it is the usual answer, which is then understood: ``1 generation epoch seq`` and a blank."""
     cdef const char *stop = at + size
     cdef uint64_t seq = 0
-    if size < 2 + 2 * (ID_BYTES + 1) + 2 or size > 2 + 2 * (ID_BYTES + 1) + 19 or at[0] != c"1" or at[1] != c" ":
+    if size < 2 + 2 * (ID_DIGITS + 1) + 2 or size > 2 + 2 * (ID_DIGITS + 1) + 19 or at[0] != c"1" or at[1] != c" ":
         return False
-    if not read_id(at + 2, &heard.generation) or not read_id(at + 3 + ID_BYTES, &heard.epoch):
+    if not read_word(at + 2, &heard.generation) or not read_word(at + 3 + ID_DIGITS, &heard.epoch):
         return False
-    at += 2 + 2 * (ID_BYTES + 1)
+    at += 2 + 2 * (ID_DIGITS + 1)
     while at[0] != c" ":
         if not c"0" <= at[0] <= c"9":
             return False
@@ -345,15 +342,6 @@ cdef bint read_stored(const char *at, size_t size, Said heard) noexcept:
     return at + 1 == stop
 
 
-cdef bint read_id(const char *at, uint64_t *number) noexcept:
+cdef bint read_word(const char *at, uint64_t *number) noexcept:
     """An id as Redis holds it, and the blank behind it."""
-    cdef int place
-    number[0] = 0
-    for place in range(ID_BYTES):
-        if c"0" <= at[place] <= c"9":
-            number[0] = number[0] << 4 | <uint64_t>(at[place] - c"0")
-        elif c"a" <= at[place] <= c"f":
-            number[0] = number[0] << 4 | <uint64_t>(at[place] - c"a" + 10)
-        else:
-            return False
-    return at[ID_BYTES] == c" "
+    return read_id(at, number) and at[ID_DIGITS] == c" "

@@ -19,6 +19,8 @@ from nearcache._flights cimport suspect_at
 from nearcache._lookup cimport hash_of, is_data, is_int, unlikely
 from nearcache._reads cimport Read, conclude, new_read
 from nearcache._single cimport (
+    COUNT_BYTES,
+    SLOTS,
     deadline_of,
     decoded,
     encoded_key,
@@ -40,10 +42,6 @@ from nearcache._reads import ABANDONED as _ABANDONED
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) noexcept
 
-
-cdef enum:
-    SLOTS = 16384
-    COUNT_BYTES = 24  # more than any count takes with its letter and the end of its line
 
 cdef object PENDING = object()
 

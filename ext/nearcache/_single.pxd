@@ -31,7 +31,10 @@ cdef extern from "nearcache/envelopes.h" nogil:
 
 
 cdef enum:
-    LONG_KEY = 1024  # whether longer ones are too long is for others to say
+    SLOTS = 16384
+    LONG_KEY = 1024   # whether longer ones are too long is for others to say
+    COUNT_BYTES = 24  # more than any count takes with its letter and the end of its line
+    HEAD_BYTES = 64   # more than what stands before the body of a usual envelope
     CODEC_SAFE = 1
     CODEC_RAW = 0
 
