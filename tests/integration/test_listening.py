@@ -116,7 +116,6 @@ def test_copies_that_end_are_told_with_their_values(opened: Opener) -> None:
 def test_flush_waits_for_the_messages_that_are_still_to_come(opened: Opener) -> None:
     """Own ones come from the server as all do. Afterwards everything has been told, by one shard and the others."""
     ours, theirs = opened(), opened()
-    ours["k"] = [1]
     here, there = [], []
     heard = ours.listen(lambda event: here.append(event.kind)), theirs.listen(lambda event: there.append(event.kind))
     for round_ in range(20):
