@@ -61,7 +61,8 @@ def test_server_too_old_is_refused() -> None:
 
     def reply(data: bytes) -> bytes:
         info = b"redis_version:5.0.7\r\nrole:master\r\nrun_id:x\r\nmaster_replid:y\r\n"
-        return b"$%d\r\n%s\r\n" % (len(info), info) * data.upper().count(b"INFO")
+        asked = data.upper()
+        return b":1\r\n" * asked.count(b"CLIENT") + b"$%d\r\n%s\r\n" % (len(info), info) * asked.count(b"INFO")
 
     with answering(reply) as port, pytest.raises(nearcache.UnsupportedServerError, match=r"5\.0\.7.*6\.2"):
         nearcache.open(f"redis://127.0.0.1:{port}")
