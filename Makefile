@@ -122,5 +122,5 @@ soak: $(VENV)/.installed $(VENV)/.tools ## the models for long (SOAK_MINUTES=30)
 
 clean: ## remove everything that make made
 	rm -rf .venv .venv-* .freethreaded build dist src/nearcache.egg-info
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -47,7 +47,7 @@ def report() -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures."""
+    """Print the figures, whatever pytest-benchmark's table shows."""
     terminalreporter.section("nearcache")
     for line in _lines:
         terminalreporter.write_line(line)
