@@ -13,14 +13,13 @@ import weakref
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from .answers import is_coroutine_loader
 from .errors import ClosedError
 from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
+from .logs import Recurring
 from .loops import NEVER_S, PerLoop, wake
-
-_log: Final = logging.getLogger("nearcache")
 
 
 async def wait_for_read(read: Read, lock: AnyLock, timeout_s: float) -> Any:
@@ -158,6 +157,7 @@ class _Crew:
         self.loop = loop
         self.tasks: dict[asyncio.Task[Any], _Work] = {}
         self._ended = False
+        self._failures = Recurring()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have work carried out that is no load, or sees to its own."""
@@ -215,7 +215,7 @@ class _Crew:
         if not task.cancelled():
             error = task.exception()  # those who wait have it; if nobody does any more, that is no event to report
             if error is not None and work.load is None:
-                _log.warning("a value was not loaded anew, and the old one stays: %r", error)
+                self._failures.log(logging.WARNING, "a value was not loaded anew, and the old one stays: %r", error)
 
 
 @contextmanager

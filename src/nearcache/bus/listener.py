@@ -26,14 +26,13 @@ from .._store import Store
 from .._watching import Echoes, Watch
 from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
+from ..logs import log
 from ..placement import LaneNames
 from .connection import Connection
 from .follower import Followed, Follower
 from .keeping import NO_KEEPER, Keeper, Script
 from .links import Link, Source
 from .observing import Observer
-
-_log: Final = logging.getLogger("nearcache")
 
 #: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
 _MUCH_BYTES: Final = 32_768
@@ -265,8 +264,7 @@ class Listener:
         for connection in self._connections:
             connection.follower.lost(f"the listener failed: {error!r}")
             self._drop_link(connection)
-        with contextlib.suppress(Exception):  # a handler of the user's that raises is no reason to end either
-            _log.error("the listener begins anew", exc_info=error)
+        log(logging.ERROR, "the listener begins anew", error=error)
         self._stopping.wait(_BACKOFF_FIRST_S)
 
     def _notice_sleep(self) -> None:

@@ -15,13 +15,13 @@ from ..errors import ClosedError, ServerReplyError, ShardError, ShardUnavailable
 from ..keys import slot_of
 from ..l2 import Driver, Exchange, Reply
 from ..loading import new_id
+from ..logs import log
 
 if TYPE_CHECKING:
     from ..loading import Tier
 
 #: Keys of one SCAN.
 _SCANNED: Final = b"1000"
-_log: Final = logging.getLogger("nearcache")
 
 #: Takes a reply, and raises if it is an error.
 Demand = Callable[["Reply | ShardError"], Any]
@@ -65,7 +65,12 @@ class Emptying:
             if isinstance(reply, Reply) and isinstance(reply.values[0], ShardError):
                 if isinstance(reply.values[0], ShardUnavailableError):
                     self._demand(reply)
-                _log.warning("%s; all that it holds of namespace %s starts cold", reply.values[0], self._namespace)
+                log(
+                    logging.WARNING,
+                    "%s; all that it holds of namespace %s starts cold",
+                    reply.values[0],
+                    self._namespace,
+                )
                 return False
             cursor, keys = self._said(reply, servers)
             found = [key for key in keys if gained[slot_of(key[len(prefix) :])]]

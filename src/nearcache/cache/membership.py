@@ -20,6 +20,7 @@ from ..bus import GrowingListener
 from ..errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ..l2 import Exchange, Reply, load_script
 from ..loading import hex_id, new_id
+from ..logs import log
 from ..rings import FIRST, Ring, Shards, moved, version_in
 from .emptying import Emptying
 from .leaving import Leaving
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
 MOST_LANES: Final = 128
-_log: Final = logging.getLogger("nearcache")
 
 
 class Membership:
@@ -263,7 +263,7 @@ class Membership:
         """Log what keeps this process from agreeing with the others, once."""
         if text != self._complaint:
             self._complaint = text
-            _log.error("%s", text)
+            log(logging.ERROR, "%s", text)
 
     def _catch_up(self) -> None:
         """Come to where the lanes are, in one step: in between nothing is done by this process."""

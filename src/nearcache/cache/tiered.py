@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..absence import Absent, raise_absent
 from ..bus import Listener
@@ -37,6 +37,7 @@ from ..loading import (
     refresh,
     token_of,
 )
+from ..logs import log
 from ..options import check_tags, parse
 from ..rings import shards_of
 from .base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
@@ -78,7 +79,6 @@ if TYPE_CHECKING:
     from .aio import AsyncCache
 
 T = TypeVar("T")
-_log: Final = logging.getLogger("nearcache")
 
 
 class TieredCache(MovingCache[K, V]):
@@ -381,7 +381,7 @@ class TieredCache(MovingCache[K, V]):
             replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
         for reply in replies:
             if isinstance(reply, ShardUnavailableError):
-                _log.warning("%s; starting without it", reply)
+                log(logging.WARNING, "%s; starting without it", reply)
             elif isinstance(reply, ShardError):
                 raise reply
         if membership is not None:
@@ -392,7 +392,8 @@ class TieredCache(MovingCache[K, V]):
         for shard, endpoint in masters:
             status = self._driver.status(shard)
             if status.version and not status.guarded:
-                _log.warning(
+                log(
+                    logging.WARNING,
                     "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
                     "writes and vouching for copies after another one was promoted (docs/failure.md)",
                     endpoint.name, status.address,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
@@ -24,6 +24,7 @@ from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Ttl
 from ..l2 import Command, Exchange, Reply
+from ..logs import log
 from .ages import read_young
 from .aging import renew_many_later
 from .bulk_reading import read_many
@@ -42,8 +43,6 @@ from .reading import accept
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
-
-_log: Final = logging.getLogger("nearcache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +356,8 @@ def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, 
         # There is no lease for them, so nobody could tell whether they are still right when they arrive.
         tier.count(surplus=surplus)
         if tier.counters.surplus == surplus:
-            _log.warning(
+            log(
+                logging.WARNING,
                 "load_many=%r returned %d keys that it was not asked for; they are left out (from now on only counted: "
                 "stats().loader.surplus)", wanted.loader, surplus,
             )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._store import Op, Store
 from ..absence import Absent, Failure
@@ -14,6 +14,7 @@ from ..codecs import NO_VALUE, Encoded
 from ..errors import DecodeError, ShardError, UnencodableValueError, ValueTooLargeError
 from ..freshness import ENDLESS_MS, Life, Ttl, checked_ttl, ttl_for
 from ..l2 import Command, stage
+from ..logs import log
 from ..options import check_tags, tags_told
 from .absences import note
 from .aging import Times, judge
@@ -23,8 +24,6 @@ from .tier import Tier, hex_id
 
 #: Names of tags, or a function that tells them from key and value.
 Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
-
-_log: Final = logging.getLogger("nearcache")
 
 
 class Asked(Protocol):
@@ -149,8 +148,10 @@ def failure_of(tier: Tier, error: BaseException) -> Failure | None:
     except (UnencodableValueError, ValueTooLargeError, DecodeError) as cause:
         tier.count(unremembered=1)
         if tier.counters.unremembered == 1:
-            _log.warning(
-                "an error in error_ttl= cannot be remembered, and from now on that is not said again: %s", cause
+            log(
+                logging.WARNING,
+                "an error in error_ttl= cannot be remembered, and from now on that is not said again: %s",
+                cause,
             )
         return None
     return Failure(failure.error, error)

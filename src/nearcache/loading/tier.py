@@ -20,6 +20,7 @@ from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
+from ..logs import log
 from ..placement import Placement, layout
 from .births import Births
 from .counters import Judged, L2Counters
@@ -45,7 +46,6 @@ _LAG_EVERY_NS: Final = 100_000_000
 _LAGS_TIMED: Final = 64
 
 _MS: Final = 1_000_000
-_log: Final = logging.getLogger("nearcache")
 
 
 def new_id() -> int:
@@ -257,7 +257,9 @@ class Tier(Versions):
             count = getattr(self.counters, kind) + 1
             setattr(self.counters, kind, count)
         if count == 1:
-            _log.warning("key %.80r: %s (a miss; from now on only counted: stats().l2.%s)", encoded, error, kind)
+            log(
+                logging.WARNING, "key %.80r: %s (a miss; from now on only counted: stats().l2.%s)", encoded, error, kind
+            )
 
     def count_write(self, size_bytes: int) -> None:
         """The same for what is counted most often."""
