@@ -118,8 +118,11 @@ def test_change_that_was_given_up_does_not_come_after_a_later_one(
     give_up(cache, proxy, lambda side: getattr(side, change)(*arguments[change]))
     let_through(proxy)
     with nearcache.open(redis_server.url) as other:
-        assert other.get("k") == ("later" if change == "set" else None)
-        assert cache.get("k") == other.get("k")
+        # None also after a set: the invalidation that is owed for the first may come last, and then it is a miss.
+        allowed = ("later", None) if change == "set" else (None,)
+        assert other.get("k") in allowed
+        wait_until(lambda: cache.get("k") == other.get("k"))
+        assert cache.get("k") in allowed
 
 
 @WAYS

@@ -200,31 +200,26 @@ class _Thread:
         writing.begin(writing.handoff.steps)
 
 
-class _Log:
-    """Nobody reads it; but that something went wrong is a failure."""
-
-    def error(self, *_: Any) -> None:
-        """A dead letter."""
-
-    def exception(self, *_: Any) -> None:
-        """Called where it was caught."""
-        raise  # noqa: PLE0704  what is being handled there
+def _log(*_: Any, error: BaseException | None = None) -> None:
+    """Nobody reads it, not of dead letters either; but that something went wrong is a failure."""
+    if error is not None:
+        raise error
 
 
 @contextmanager
 def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     """Within the block threads, chance and the log of writing behind are the world's, or this."""
-    genuine = behind_module.threading, behind_module._chance, behind_module._log, queues_module._PAGE
+    genuine = behind_module.threading, behind_module._chance, behind_module.log, queues_module._PAGE
     event = behind_module.Event  # type: ignore[attr-defined]  # as it sees it
     behind_module.threading = threading_by(_Thread)
     behind_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
     behind_module._chance = chance  # type: ignore[misc]  # final
-    behind_module._log = _Log()  # type: ignore[assignment, misc]  # all that it uses
+    behind_module.log = _log  # type: ignore[attr-defined]  # as it sees it
     queues_module._PAGE = _PAGE  # type: ignore[misc]  # final
     try:
         yield
     finally:
-        behind_module.threading, behind_module._chance, behind_module._log = genuine[:3]  # type: ignore[misc]  # final
+        behind_module.threading, behind_module._chance, behind_module.log = genuine[:3]  # type: ignore[misc]  # final
         behind_module.Event = event  # type: ignore[attr-defined]  # likewise
         queues_module._PAGE = genuine[3]  # type: ignore[misc]  # final
 
