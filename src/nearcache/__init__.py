@@ -29,7 +29,7 @@ from .cache import (
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
-from .cache.subscriptions import Subscription
+from .cache.events.subscriptions import Subscription
 from .choices import Idle
 from .decorators import lru_cache, ttl_cache
 from .errors import (

@@ -11,7 +11,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, LoadCycleError, ShardUnavailableError
-from nearcache.cache.tiered import TieredCache
+from nearcache.cache.tiered.cache import TieredCache
 from support.redis import RedisServer
 from support.tasks import Gate, in_threads, until, waiting
 from support.waiting import wait_until

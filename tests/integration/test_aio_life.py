@@ -12,7 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache
-from nearcache.cache.tiered import TieredCache
+from nearcache.cache.tiered.cache import TieredCache
 from support.leaks import holdings
 from support.redis import RedisServer
 from support.tasks import Gate, in_threads, until, waiting

@@ -333,7 +333,9 @@ def test_reshard_of_two_at_once_one_is_taken(servers: Servers, open_at: Callable
     freeze(one), freeze(other)
     ring = other._membership.ring
     step(one, servers, "abc", 2)
-    target = nearcache.cache.moving._target(other.settings, ring.old, url(servers, "b"), None, {"shard_names": ["b"]})
+    target = nearcache.cache.shards.moving._target(
+        other.settings, ring.old, url(servers, "b"), None, {"shard_names": ["b"]}
+    )
     with pytest.raises(
         ReshardError, match=r"is refused, for shard a has version 2, a change from \[a, b\] to \[a, b, c\]"
     ):

@@ -12,7 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ConfigError
-from nearcache.cache.tiered import TieredCache
+from nearcache.cache.tiered.cache import TieredCache
 from nearcache.codecs import pack, peek_ids
 from nearcache.keys import encode_key
 from support.caches import opening

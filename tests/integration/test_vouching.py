@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache.cache.selftest import require
-from nearcache.cache.tiered import TieredCache
+from nearcache.cache.tiered.cache import TieredCache
+from nearcache.cache.tiered.selftest import require
 from support.redis import RedisServer
 from support.switchboard import Switchboard
 from support.waiting import wait_until

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from nearcache.absence import ABSENT
-from nearcache.cache import behind as behind_module
-from nearcache.cache.behind import Scribe
+from nearcache.cache.tiered import behind as behind_module
+from nearcache.cache.tiered.behind import Scribe
 from nearcache.changes import MISSING
 from nearcache.errors import BacklogFullError, BulkError, ContentionError, ShardError, ShardUnavailableError
 from nearcache.freshness import PLAIN

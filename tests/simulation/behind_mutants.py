@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nearcache.backlog import Backlog
-from nearcache.cache.behind import Scribe
+from nearcache.cache.tiered.behind import Scribe
 from nearcache.loading import Queues
 from simulation.edited_scripts import edit
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from nearcache.cache import swapping as swapping_module
-from nearcache.cache.swapping import SwappingCache
+from nearcache.cache.tiered import swapping as swapping_module
+from nearcache.cache.tiered.swapping import SwappingCache
 from nearcache.errors import FlushTimeoutError, ShardError
 from nearcache.flights import Signal
 from nearcache.loading.steps import Await

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nearcache.backlog import Backlog, Change
-from nearcache.cache import swapping as swapping_module
+from nearcache.cache.tiered import swapping as swapping_module
 from nearcache.loading import Queues, Tier, deciding
 from simulation.edited_scripts import edit
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 
 from nearcache._store import Store
-from nearcache.cache.emptying import Emptying
-from nearcache.cache.membership import Membership
-from nearcache.cache.moving import Placed
+from nearcache.cache.shards.emptying import Emptying
+from nearcache.cache.shards.membership import Membership
+from nearcache.cache.shards.moving import Placed
 from nearcache.l2 import Exchange, Script, load_script
 from nearcache.loading.moving import Spread
 from nearcache.loading.tier import Tier

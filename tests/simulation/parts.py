@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nearcache._store import Store
-from nearcache.cache.moving import Placed
+from nearcache.cache.shards.moving import Placed
 from nearcache.flights import Read, strand
 from nearcache.loading import Tier, Upkeep
 from nearcache.loading.stale import StaleCopies

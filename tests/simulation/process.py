@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.bus.follower import Followed, Follower
-from nearcache.cache.tiered import TieredCache
+from nearcache.cache.tiered.cache import TieredCache
 from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, Horizon, OrderedHorizon
 from nearcache.l2 import load_script

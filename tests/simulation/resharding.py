@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.bus import GrowingListener
-from nearcache.cache import membership as membership_module
-from nearcache.cache.membership import Membership
+from nearcache.cache.shards import membership as membership_module
+from nearcache.cache.shards.membership import Membership
 from nearcache.endpoints import Endpoint
 from nearcache.errors import CacheError, ShardListError
 from nearcache.loading import upkeep as upkeep_module

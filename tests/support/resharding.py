@@ -62,7 +62,7 @@ def step(cache: Any, servers: Servers, names: str, to: int) -> None:
     """Bring a cache alone to a version, by steps of its own."""
     freeze(cache)
     membership = cache._membership
-    target = nearcache.cache.moving._target(cache.settings, membership.ring.old, url(servers, names), None, {
+    target = nearcache.cache.shards.moving._target(cache.settings, membership.ring.old, url(servers, names), None, {
         "shard_names": list(names),
     })  # fmt: skip
     while version(cache) < to:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from nearcache.cache.tiered import TieredCache
+from nearcache.cache.tiered.cache import TieredCache
 
 TIMEOUT = 20.0
 

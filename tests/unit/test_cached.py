@@ -13,7 +13,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ConfigError, LoadCycleError, MemoryCache, UnencodableKeyError
-from nearcache.cache.calls import Instances
+from nearcache.cache.functions.calls import Instances
 from support.threads import together
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache
-from nearcache.cache.calls import Identities, name_of
+from nearcache.cache.functions.calls import Identities, name_of
 
 
 @pytest.fixture

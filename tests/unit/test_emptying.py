@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nearcache._reads import Event
-from nearcache.cache.emptying import Emptying
+from nearcache.cache.shards.emptying import Emptying
 from nearcache.errors import ClosedError, ServerReplyError, ShardUnavailableError
 from nearcache.keys import SLOTS, encode_key
 from nearcache.l2 import Exchange, Reply

@@ -14,7 +14,7 @@ import pytest
 
 import nearcache
 from nearcache import ConfigError, Idle, MemoryCache
-from nearcache.cache import exchanging
+from nearcache.cache.memory import exchanging
 from nearcache.clocks import monotonic_ns
 from nearcache.freshness import IDLE_MS, Freshness, checked_ttl, idle_copy_ms, is_worn
 from support.threads import PATIENCE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearcache.cache.leaving import Leaving
+from nearcache.cache.shards.leaving import Leaving
 from nearcache.coherence import KEEP_NS
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import nearcache
 from nearcache import ABSENT, ConfigError, EntryEvent, MemoryCache
-from nearcache.cache import listening
+from nearcache.cache.events import listening
 from support.threads import PATIENCE
 
 Told = list[tuple[Any, ...]]

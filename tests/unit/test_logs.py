@@ -13,7 +13,7 @@ import pytest
 import nearcache
 from nearcache._store import Store
 from nearcache.bus.follower import _call
-from nearcache.cache.sampler import SamplerThread
+from nearcache.cache.tiered.sampler import SamplerThread
 from nearcache.logs import Recurring, log
 from nearcache.workers import Workers
 from support.logs import full_disk

@@ -246,8 +246,8 @@ def test_errors_of_nearcache_itself_cannot_be_remembered() -> None:
 def test_ages_are_kept_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what is set, loaded, counted and touched; without the option it is an error that names it."""
     now_ns = [monotonic_ns()]
-    for module in ("aging", "exchanging", "memory"):
-        monkeypatch.setattr(f"nearcache.cache.{module}.monotonic_ns", lambda: now_ns[0])
+    for module in ("aging", "exchanging", "cache"):
+        monkeypatch.setattr(f"nearcache.cache.memory.{module}.monotonic_ns", lambda: now_ns[0])
     cache = opened(ages=True, loader=str.upper)
     cache["a"] = 1
     cache.incr("n")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from nearcache.cache.selftest import run_selftest
+from nearcache.cache.tiered.selftest import run_selftest
 from nearcache.coherence import State
 from nearcache.errors import ServerReplyError
 from nearcache.l2 import Reply

@@ -12,7 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ContentionError, MemoryCache
-from nearcache.cache import exchanging
+from nearcache.cache.memory import exchanging
 
 TIMEOUT = 30.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from nearcache import Writer
 from nearcache.backlog import Backlog
-from nearcache.cache.behind import Scribe
+from nearcache.cache.tiered.behind import Scribe
 from nearcache.l2 import Reply
 from nearcache.loading import Queues, Room, queued, write_many
 from nearcache.loading.steps import Await

@@ -7,7 +7,7 @@ from typing import Any
 from ..backlog import DeadLetter
 from ..options import chosen_url, parse
 from .base import Cache
-from .memory import MemoryCache, is_aging
+from .memory.cache import MemoryCache, is_aging
 from .report import (
     CacheInfo,
     CoherenceStats,
@@ -70,12 +70,12 @@ def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa:
     url = chosen_url(url)
     if isinstance(url, str) and url.startswith("memory:"):
         if is_aging(parse(url, **options)):
-            from .idling import IdlingMemoryCache
+            from .memory.idling import IdlingMemoryCache
 
             return IdlingMemoryCache(url, **options)
         return MemoryCache(url, **options)
-    from .isolated import IsolatedCache
-    from .tiered import TieredCache
+    from .tiered.cache import TieredCache
+    from .tiered.isolated import IsolatedCache
 
     if parse(url, **options).isolation == "copy":
         return IsolatedCache(url, **options)

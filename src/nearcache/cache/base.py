@@ -24,14 +24,14 @@ from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
 from ..options import Settings
-from .cached import ABSENT, decorate
+from .events.listening import Listened
+from .functions.cached import ABSENT, decorate
+from .functions.surface import CachedCoroutine, CachedFunction, Decorator
 from .holding import Hold
 from .letters import Letters
-from .listening import Listened
 from .namespaces import View
 from .readthrough import ReadThrough
 from .report import CacheInfo, Health, SelfTest, Stats
-from .surface import CachedCoroutine, CachedFunction, Decorator
 from .verbs import Verbs
 from .views import Enumerable, pairs_of
 

@@ -11,9 +11,9 @@ from .._store import Op, Store
 from ..clocks import NEVER_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..options import Settings, memory_options, parse
-from .answering import AnsweringCache
 from .base import K, V
-from .exchanging import IDENTITY, LOADED
+from .memory.answering import AnsweringCache
+from .memory.exchanging import IDENTITY, LOADED
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from ..answers import for_key, require_callable
 from ..changes import Change, Swapped
 from ..freshness import Lifetime
-from .cached import ABSENT
+from .events.listening import Listened
+from .functions.cached import ABSENT
 from .holding import several
-from .listening import Listened
 from .readthrough import checked_answers
 from .scanning import under
 from .verbs import K, V, Verbs
@@ -19,7 +19,7 @@ from .views import Enumerable, pairs_of
 if TYPE_CHECKING:
     from .aio import AsyncView
     from .base import Cache
-    from .subscriptions import Subscription
+    from .events.subscriptions import Subscription
 
 D = TypeVar("D")
 

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..flights import Loads, young_of
 from ..freshness import Lifetime
 from ..options import Settings
-from .cached import ABSENT
+from .functions.cached import ABSENT
 from .timed import Limit, in_time, joined
 
 K = TypeVar("K")

@@ -18,9 +18,9 @@ from ..changes import (
     setting,
 )
 from ..freshness import Lifetime
-from .cached import ABSENT
-from .resharding import Reshardable
+from .functions.cached import ABSENT
 from .scanning import Scannable
+from .shards.resharding import Reshardable
 
 K = TypeVar("K")
 V = TypeVar("V")

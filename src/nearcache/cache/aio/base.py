@@ -13,10 +13,10 @@ from ...backlog import DeadLetter
 from ...errors import CacheError
 from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V
+from ..events.listening import QUEUE
+from ..events.subscriptions import Subscription
 from ..holding import Depth
-from ..listening import QUEUE
 from ..report import SelfTest
-from ..subscriptions import Subscription
 from ..views import merged
 from .calling import in_loop
 from .readthrough import AsyncReadThrough

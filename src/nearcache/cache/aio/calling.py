@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
 from ...events import EntryEvent
-from ..subscriptions import Over
+from ..events.subscriptions import Over
 
 #: How often the thread looks whether the loop is still there.
 _LOOK_S: Final = 0.5

@@ -11,9 +11,9 @@ from ...awaiting import LoadTasks, call_loader, wait_for_load
 from ...changes import Change, Swapped
 from ...flights import Load, Many, renewal_of, young_of
 from ..base import DEFAULT, K, Lifetime, V
-from ..exchanging import NOTHING
-from ..memory import MemoryCache
-from ..memory_gathering import Request, gathering
+from ..memory.cache import MemoryCache
+from ..memory.exchanging import NOTHING
+from ..memory.gathering import Request, gathering
 from ..readthrough import AsyncSingle, Single
 from .base import AsyncCache, AsyncHold
 from .readthrough import Loader

@@ -29,9 +29,9 @@ from ...loading import (
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
 from ..base import DEFAULT, K, Lifetime, V
-from ..holds import Holding
 from ..scanning import beginning, beginning_under
-from ..tiered import TieredCache
+from ..tiered.cache import TieredCache
+from ..tiered.holding import Holding
 from .base import AsyncCache, AsyncHold
 from .readthrough import Loader
 

@@ -18,7 +18,7 @@ from ...changes import (
     setting,
 )
 from ...freshness import Lifetime
-from ..cached import ABSENT
+from ..functions.cached import ABSENT
 from ..scanning import checked
 from .resharding import AsyncReshardable
 

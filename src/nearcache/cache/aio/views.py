@@ -12,12 +12,12 @@ from ...changes import Change, Swapped
 from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V
+from ..events.listening import QUEUE
+from ..events.subscriptions import Subscription
 from ..holding import several
-from ..listening import QUEUE
 from ..namespaces import D, View, raise_of
 from ..readthrough import checked_answers
 from ..scanning import under
-from ..subscriptions import Subscription
 from ..views import merged, pairs_of
 from .calling import in_loop
 from .verbs import AsyncVerbs

@@ -1,0 +1,1 @@
+"""``cache.cached``: functions whose results are kept in a cache."""

@@ -1,0 +1,458 @@
+"""``cache.cached``: functions whose results are kept in a cache.
+
+A decorated function is an object with the surface of ``functools.lru_cache`` and more. It holds the cache, never an
+instance: a method's key names the instance (``calls.Identities``), and what binds a method is made for each access.
+
+``cache_clear`` takes O(1): each function has a generation, which is part of every key, and a clear replaces it. In a
+cache that other processes share it is an ordinary entry, so that it is as coherent as the others; random, so that one
+which was lost never comes back.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ...answers import bare
+from ...choices import lifetime
+from ...coroutines import is_coroutine_function
+from ...errors import ConfigError, UnencodableKeyError
+from ...forks import tell_of_forks
+from ...freshness import freshness_of
+from ...keys import encode_key
+from ...options import check_tags
+from ..report import CacheInfo
+from .calls import Arguments, Identities, defined_in, explained, is_method, name_of, too_long
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..base import Cache
+
+#: "Not given", or "not there", where None means something.
+ABSENT: Final[Any] = object()
+
+
+class Unkept(BaseException):
+    """Carries what is not to be kept past the loading, which has to end without a value.
+
+    Args:
+        value: A result that ``unless`` turned away.
+        error: What the function raised, instead.
+    """
+
+    def __init__(self, value: Any, error: KeyError | None = None) -> None:
+        super().__init__("not kept")
+        self._value = value
+        self._error = error
+
+    def outcome(self) -> Any:
+        """Return or raise what became of the call."""
+        if self._error is not None:
+            raise self._error from None
+        return self._value
+
+
+def new_generation() -> str:
+    """Return what no generation was and none will be."""
+    return os.urandom(8).hex()
+
+
+class Plan:
+    """What ``cached`` was told about one function, and its keys.
+
+    Attributes:
+        is_shared: Whether other processes see the entries.
+    """
+
+    def __init__(
+        self, cache: Cache[Any, Any], function: Callable[..., Any], key: Any, typed: bool, ttl: Any, tags: Any,
+        unless: Any, version: Any,
+    ) -> None:  # fmt: skip
+        if cache.settings.key is not None:
+            raise ConfigError(
+                "key", cache.settings.key, "a cache that was opened with key= has no room for cached's keys"
+            )
+        self.cache = cache
+        self.is_shared = cache.settings.scheme != "memory"
+        self.ttl = {} if ttl is ABSENT else {"ttl": lifetime("ttl", ttl)}
+        self.tags = check_tags(tags)
+        self.key = _checked_callable("key", key)
+        self.unless = _checked_callable("unless", unless)
+        self.version = _checked_version(version)
+        self.typed = _checked_flag("typed", typed)
+        self.name = name_of(function, self.version, is_shared=self.is_shared)
+        self.arguments = Arguments(function, self.name)
+        self.identities = Identities(self.name, is_shared=self.is_shared)
+        self._known = freshness_of(cache.settings)
+        self._generation = 0
+
+    def generation(self) -> Any:
+        """Return what changes with every ``cache_clear``."""
+        held = self.held_generation()
+        if held is ABSENT:
+            held = self.cache.get_or_load((self.name,), lambda _key: new_generation(), ttl=None, tags=())
+        return held
+
+    def held_generation(self) -> Any:
+        """Return the generation if this process knows it, else ABSENT; it is used."""
+        return self.cache.hit((self.name,), ABSENT) if self.is_shared else self._generation
+
+    def known_generation(self) -> Any:
+        """Return the generation if this process knows it, else ``None``; that is no use of it."""
+        return self.cache.peek((self.name,)) if self.is_shared else self._generation
+
+    def clear(self) -> None:
+        """Make every entry of the function unreachable, in every process."""
+        if self.is_shared:
+            self.cache._set_unwritten((self.name,), new_generation(), ttl=None)
+        else:
+            self._generation += 1
+
+    def part(self, args: tuple[Any, ...], keywords: dict[str, Any], *, is_method: bool) -> tuple[Any, ...]:
+        """Return what the arguments add to a key.
+
+        Raises:
+            TypeError: The function does not take such arguments.
+            UnencodableKeyError: One of them cannot be part of a key.
+        """
+        if self.key is not None:
+            return (self.key(*args, **keywords),)
+        if is_method and not args and self.arguments.names and self.arguments.names[0] in keywords:
+            keywords = dict(keywords)
+            args = (keywords.pop(self.arguments.names[0]),)
+        if args and (is_method or isinstance(args[0], type)):
+            args = (self.identities.of(args[0]), *args[1:])
+        arranged = self.arguments.arrange(*args, **keywords)
+        if self.typed:
+            return (*arranged, self.arguments.type_names(arranged))
+        return arranged
+
+    def checked(self, part: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a part that can stand in a key.
+
+        Raises:
+            UnencodableKeyError: It cannot; which argument it is, and what helps.
+        """
+        try:
+            if self.is_shared:
+                encode_key((self.name, "0123456789abcdef", *part))
+            else:
+                hash(part)
+        except (UnencodableKeyError, TypeError) as error:
+            if self.key is not None:
+                raise UnencodableKeyError(
+                    part[0], f"what key= of {self.name} returned cannot be a key: {error}"
+                ) from error
+            arranged = part[:-1] if self.typed else part
+            raise (
+                explained(self.arguments, arranged, is_shared=self.is_shared) or too_long(self.arguments, arranged)
+            ) from error
+        return part
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Where the function is called. Its KeyError is its own, and no word about the key: it goes past what would
+        take it for one.
+        """
+        try:
+            yield
+        except KeyError as error:
+            if self.cache.settings.negative_ttl is None or not self._known.means_absence(error):
+                raise
+            raise Unkept(None, error) from None
+
+    def sifted(self, value: Any) -> Any:
+        """Return a value that is to be kept.
+
+        Raises:
+            Unkept: It is not.
+        """
+        if self.unless is not None and self.unless(bare(value)):
+            raise Unkept(bare(value))
+        return value
+
+
+class Cached:
+    """A function whose results are kept in a cache. Made by :meth:`Cache.cached`.
+
+    Called as a method it names its instance in the key; ``obj.method.invalidate(x)`` and the others know it too.
+    """
+
+    def __init__(self, plan: Plan, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(cast("Any", self), function)
+        if TYPE_CHECKING:  # annotations of the class would hide those of the function, from Python 3.14 on
+            self.__wrapped__: Callable[..., Any]
+            self.__name__: str
+            self.__qualname__: str
+        self._plan = plan
+        self._function = function
+        self._in_class = is_method(function, plan.arguments)
+        self._hits = self._misses = 0
+        self._begin_counting()
+        tell_of_forks(self, Cached._begin_counting)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._call(args, kwargs, self._in_class)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if defined_in(self._function) == owner.__qualname__:  # else it has got another name there, and is what it was
+            self._in_class = True
+
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        return self if instance is None else Bound(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<cached {self._plan.name}>"
+
+    # Copied and pickled by name, as functions are.
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    # -- the surface of functools.lru_cache
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses of this function in this process, the cache's ``maxsize``, and how many results of
+        the function L1 holds. Cost: O(entries of L1), for the last one.
+        """
+        plan = self._plan
+        begin = (plan.name, plan.known_generation())
+        mine = sum(1 for key in plan.cache if type(key) is tuple and key[:2] == begin)
+        return CacheInfo(self._hits, self._misses, plan.cache.settings.maxsize, mine)
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return what the function was decorated with."""
+        plan = self._plan
+        return {
+            "maxsize": plan.cache.settings.maxsize,
+            "typed": plan.typed,
+            "ttl": plan.ttl.get("ttl", plan.cache.settings.ttl),
+            "tags": plan.tags,
+            "version": plan.version,
+        }
+
+    def cache_clear(self) -> Any:
+        """Forget every result of this function, in every process, and the counts of this one. Cost: one write.
+
+        Raises:
+            ShardUnavailableError: It is not known to be done.
+        """
+        self._plan.clear()
+        self._forget_counts()
+
+    # -- single results
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Forget the result for these arguments, in every process. Returns whether there was one."""
+        return self._invalidate(args, kwargs, self._in_class)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function now, keep its result and return it. What was kept is forgotten first, in every process."""
+        return self._refresh(args, kwargs, self._in_class)
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result that this process's memory holds. Calls nothing and moves no recency.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self._peek(args, kwargs, self._in_class)
+
+    def set(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Keep a value as the result for these arguments."""
+        return self._set(value, args, kwargs, self._in_class)
+
+    # -- how; ``is_method``: the first argument is an instance
+
+    def _key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
+        part = self._checked_part(args, kwargs, is_method)
+        return (self._plan.name, self._plan.generation(), *part)
+
+    def _checked_part(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
+        return self._plan.checked(self._plan.part(args, kwargs, is_method=is_method))
+
+    def _hit(self, generation: Any, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, tuple[Any, ...]]:
+        """Return what L1 holds, or ABSENT, and the key. Without I/O."""
+        plan = self._plan
+        part = plan.part(args, kwargs, is_method=is_method)
+        key = (plan.name, generation, *part)
+        try:
+            found = plan.cache.hit(key, ABSENT)
+        except TypeError:  # it cannot be hashed; or its __eq__ raised, and then it is an error of the caller's
+            plan.checked(part)
+            raise
+        if found is ABSENT:
+            plan.checked(part)
+        else:
+            self._count(hit=True)
+        return found, key
+
+    def _call(self, args: Any, kwargs: Any, is_method: bool) -> Any:
+        try:
+            generation = self._plan.generation()
+        except ConnectionError:  # nothing that is kept can be told from older
+            return bare(self._function(*args, **kwargs))
+        found, key = self._hit(generation, args, kwargs, is_method)
+        return found if found is not ABSENT else self._read_through(key, args, kwargs)[0]
+
+    def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> Any:
+        """Return the value, and whether it is this call of ours that has made it."""
+        plan, called = self._plan, False
+
+        def load(_key: Any) -> Any:
+            nonlocal called
+            called = True
+            with plan.calling():
+                return plan.sifted(self._function(*args, **kwargs))
+
+        try:
+            value = plan.cache.get_or_load(key, load, tags=plan.tags, **plan.ttl)
+        except Unkept as unkept:
+            value = unkept.outcome()
+        finally:
+            self._count(hit=not called)
+        return value, called
+
+    def _invalidate(self, args: Any, kwargs: Any, is_method: bool) -> Any:
+        return self._plan.cache.invalidate(self._key(args, kwargs, is_method))
+
+    def _refresh(self, args: Any, kwargs: Any, is_method: bool) -> Any:
+        key = self._key(args, kwargs, is_method)
+        while True:  # a load that was under way before brings something older: then once more
+            self._plan.cache.invalidate(key)
+            value, is_new = self._read_through(key, args, kwargs)
+            if is_new:
+                return value
+
+    def _peek(self, args: Any, kwargs: Any, is_method: bool) -> Any:
+        part = self._checked_part(args, kwargs, is_method)
+        key = (self._plan.name, self._plan.known_generation(), *part)
+        found = self._plan.cache.peek(key, ABSENT)
+        if found is ABSENT:
+            raise KeyError(key)
+        return found
+
+    def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
+        key = self._key(args, kwargs, is_method)
+        self._plan.cache._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
+
+    def _begin_counting(self) -> None:
+        self._counting = threading.Lock()
+
+    def _count(self, *, hit: bool) -> None:
+        with self._counting:
+            if hit:
+                self._hits += 1
+            else:
+                self._misses += 1
+
+    def _forget_counts(self) -> None:
+        with self._counting:
+            self._hits = self._misses = 0
+
+
+class Bound:
+    """A cached method together with its instance. Made for each access, and held by nobody but the caller."""
+
+    def __init__(self, method: Cached, instance: Any) -> None:
+        self.__func__ = method
+        self.__self__ = instance
+        self.__doc__ = method.__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Of the method as it is called here, for what would find that of the function by ``__wrapped__``."""
+        return inspect.signature(types.MethodType(self.__func__.__wrapped__, self.__self__))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__._call((self.__self__, *args), kwargs, True)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.invalidate`."""
+        return self.__func__._invalidate((self.__self__, *args), kwargs, True)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.refresh`."""
+        return self.__func__._refresh((self.__self__, *args), kwargs, True)
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.peek`."""
+        return self.__func__._peek((self.__self__, *args), kwargs, True)
+
+    def set(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.set`."""
+        return self.__func__._set(value, (self.__self__, *args), kwargs, True)
+
+    def cache_info(self) -> CacheInfo:
+        """See :meth:`Cached.cache_info`."""
+        return self.__func__.cache_info()
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """See :meth:`Cached.cache_parameters`."""
+        return self.__func__.cache_parameters()
+
+    def cache_clear(self) -> Any:
+        """See :meth:`Cached.cache_clear`: of all instances."""
+        return self.__func__.cache_clear()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bound) and self.__func__ is other.__func__ and self.__self__ is other.__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__func__), id(self.__self__)))
+
+    def __repr__(self) -> str:
+        return f"<bound {self.__func__!r} of {type(self.__self__).__qualname__}>"
+
+
+def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> Any:
+    """Return a function, method, class method, static method or coroutine function, cached."""
+    if isinstance(function, (staticmethod, classmethod)):
+        kind: Any = type(function)
+        return kind(decorate(cache, function.__func__, options))
+    if not callable(function):
+        raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
+    plan = Plan(cache, function, **options)
+    if is_coroutine_function(function):
+        from .awaited import CachedCoroutine
+
+        return CachedCoroutine(plan, function)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"cannot cache {plan.name}: a generator can be read once only; return a list")
+    return Cached(plan, function)
+
+
+# -- checks ------------------------------------------------------------------------------------------------------
+
+
+def _checked_callable(option: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ConfigError(option, value, "give a function, or None")
+    return value
+
+
+def _checked_flag(option: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(option, value, "give True or False")
+    return value
+
+
+def _checked_version(version: Any) -> str | int | None:
+    if version is not None and (isinstance(version, bool) or not isinstance(version, (str, int))):
+        raise ConfigError("version", version, "give a str or an int, or None")
+    return version

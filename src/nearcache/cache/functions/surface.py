@@ -1,0 +1,113 @@
+"""What a type checker sees of functions that ``cache.cached`` has decorated: their own signature, and the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from ..report import CacheInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+P = ParamSpec("P")
+Rest = ParamSpec("Rest")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+
+class Observed(Protocol):
+    """What does not depend on the function's signature."""
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses of the function in this process, the cache's ``maxsize``, and how many results of the
+        function L1 holds."""
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return what the function was decorated with."""
+
+
+class BoundFunction(Observed, Protocol[P, R_co]):
+    """A cached method of an instance, or of a class."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result for these arguments, in every process. Returns whether there was one."""
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function now, keep its result and return it."""
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Return the result that this process's memory holds, or raise KeyError."""
+
+    def set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Keep a value as the result for these arguments."""
+
+    def cache_clear(self) -> None:
+        """Forget every result of the function, in every process."""
+
+
+class CachedFunction(BoundFunction[P, R], Protocol[P, R]):
+    """A cached function."""
+
+    __wrapped__: Callable[P, R]
+    __name__: str
+    __qualname__: str
+
+    @overload
+    def __get__(self, instance: None, owner: Any, /) -> Self: ...
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[T, Rest], R], instance: T, owner: type[T] | None = None, /
+    ) -> BoundFunction[Rest, R]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None, /) -> Self: ...  # a static method: nothing is bound
+
+
+class BoundCoroutine(Observed, Protocol[P, R_co]):
+    """A cached coroutine method of an instance, or of a class."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """See :meth:`BoundFunction.invalidate`."""
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """See :meth:`BoundFunction.refresh`."""
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """See :meth:`BoundFunction.peek`."""
+
+    async def set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """See :meth:`BoundFunction.set`."""
+
+    async def cache_clear(self) -> None:
+        """See :meth:`BoundFunction.cache_clear`."""
+
+
+class CachedCoroutine(BoundCoroutine[P, R], Protocol[P, R]):
+    """A cached coroutine function."""
+
+    __wrapped__: Callable[P, Coroutine[Any, Any, R]]
+    __name__: str
+    __qualname__: str
+
+    @overload
+    def __get__(self, instance: None, owner: Any, /) -> Self: ...
+    @overload
+    def __get__(
+        self: CachedCoroutine[Concatenate[T, Rest], R], instance: T, owner: type[T] | None = None, /
+    ) -> BoundCoroutine[Rest, R]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None, /) -> Self: ...
+
+
+class Decorator(Protocol):
+    """What ``cache.cached(...)`` returns."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine function is a function too: the first that fits counts
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> CachedCoroutine[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...

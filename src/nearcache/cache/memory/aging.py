@@ -1,0 +1,384 @@
+"""``memory://`` whose values grow old, or have lifetimes that are not all alike, or whose absence is kept.
+
+The compiled store knows one end of an entry. Here it is the soft one; a second store keeps the same values until their
+hard end, and gives them out when the first has nothing any more::
+
+    first   [ young ]      bounded; hits know nothing of the second
+                |  its soft end: the name has lapsed
+    old     [ twins of the young | lapsed ]      without bounds of its own
+                                     |
+    lapsed                       [ names ]       bounded as the first is, the one read last goes last
+
+So the first store decides who makes room while a value is young, and the names that have lapsed do so afterwards. What
+they give up goes from the second store. Whoever has a value alone says when it goes: the first store of what is young,
+the second of what has lapsed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..._store import Op, Store
+from ...absence import ABSENT, Absent, Failure
+from ...answers import is_coroutine_loader
+from ...changes import MISSING
+from ...clocks import NEVER_NS, monotonic_ns
+from ...errors import ValueTooLargeError
+from ...flights import Load, renewal_of
+from ...freshness import Life
+from ...options import RemovalCause, Settings
+from ...workers import Workers
+from ..base import DEFAULT, K, Lifetime, V
+from ..copying import remaining, restore
+from ..events.listening import MemoryHub
+from .cache import MemoryCache
+from .exchanging import NOTHING, deadline_ns
+
+_IDENTITY: Final = 1
+#: Causes of which a value goes without another one in its place.
+_GOING: Final = frozenset({"expired", "evicted", "invalidated", "dropped"})
+
+
+class AgingMemoryCache(MemoryCache[K, V]):
+    """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter``, ``negative_ttl``, ``error_ttl``, ``ages`` or a
+    function for ``ttl``.
+
+    Args:
+        url, options: As for :class:`MemoryCache`.
+
+    Cost: hits are those of any cache; a write runs Python code, and so does a removal, that of each entry by ``clear``
+    too. An entry takes twice the place, and old values have ``maxsize`` and ``maxbytes`` for themselves once more.
+    """
+
+    def _begin(self, settings: Settings) -> None:
+        self._old: Store[Any, V] = Store(None, listener=_weakly(self._old_told))
+        self._old.lane_attach(0, _IDENTITY)
+        self._lapsed: Store[Any, V] = Store(
+            settings.maxsize, maxbytes=settings.maxbytes, listener=_weakly(self._lapsed_told)
+        )
+        self._resting: Store[Any, bool] = Store(settings.maxsize)  # names whose loader has just failed
+        for store in (self._old, self._lapsed, self._resting):
+            store.lane_vouch(0, NEVER_NS)
+        self._births: dict[Any, int] = {}
+        self._teller: Callable[[Any, Any, Any], object] | None = settings.on_removal
+        super()._begin(settings)
+
+    def _store_options(self, settings: Settings) -> dict[str, Any]:
+        return super()._store_options(settings) | {"listener": _weakly(self._young_told)}
+
+    def _begin_alone(self) -> None:
+        super()._begin_alone()
+        self._workers = Workers()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        for store in (self._old, self._lapsed, self._resting):
+            store.reset_pending()
+
+    # -- what has gone
+
+    def _begin_telling(self, hub: MemoryHub) -> None:
+        self._teller = hub.told
+        self.tell(_weakly(self._young_told), stored=True)
+
+    def _young_told(self, name: Any, value: Any, cause: Any) -> None:
+        """The first store says that an entry has come or gone."""
+        if cause not in _GOING or not self._has_grown_old(name, value, cause):
+            self._say(name, value, cause)
+
+    def _has_grown_old(self, name: Any, value: Any, cause: Any) -> bool:
+        """See to what the second store has of a name that the first has no more; return whether that is the value."""
+        with self._changing:
+            old = self._old.peek(name, NOTHING)
+            if self.terms(name) is None:  # else it has been stored anew
+                if cause == "expired" and old is not NOTHING:
+                    self._lapse(name, old)
+                elif old is NOTHING or old is value:
+                    self._old.drop(name)
+                    self._let_go(name)
+        return cause == "expired" and old is value
+
+    def _old_told(self, name: Any, value: Any, cause: Any) -> None:
+        """The second store says that an entry has gone."""
+        if cause == "replaced":
+            if name in self._lapsed:
+                self._say(name, value, cause)
+        elif self._lapsed.drop(name):
+            self._forget(name)
+            self._say(name, value, cause)
+
+    def _lapsed_told(self, name: Any, value: Any, cause: Any) -> None:
+        """A name has gone from those of old values."""
+        if cause == "evicted":
+            self._old.drop(name)
+            self._forget(name)
+            self._say(name, value, cause)
+
+    def _say(self, name: Any, value: Any, cause: Any) -> None:
+        if self._teller is not None and not isinstance(value, Absent):
+            self._teller(name, value, cause)
+
+    def _lapse(self, name: Any, value: Any) -> bool:
+        """Only the second store has it from now on. Returns whether it is of a size to be kept."""
+        try:
+            self._lapsed.put(name, value, size=0 if isinstance(value, Absent) else self.measure(value))
+        except ValueTooLargeError:
+            self._old.drop(name)
+            return False
+        return True
+
+    def _forget(self, name: Any) -> None:
+        """Let go of what is noted of a name, if there is no value any more."""
+        with self._changing:
+            if self.terms(name) is None and self._old.terms(name) is None:
+                self._let_go(name)
+
+    def _let_go(self, name: Any) -> None:
+        self._births.pop(name, None)
+        self._resting.drop(name)
+        if self._answers is not None:
+            self._answers.drop(name)
+
+    # -- reading: what the first store does not hold
+
+    def _missing_get(self, key: K, default: Any) -> Any:
+        self._use()
+        old = self._found_old(key)
+        return default if old is NOTHING or isinstance(old, Absent) else old
+
+    def _missing_in(self, key: object) -> bool:
+        old = self._old.peek(self._held(key), NOTHING)
+        return old is not NOTHING and not isinstance(old, Absent)
+
+    def _missing(self, key: K) -> V:
+        if self.settings.loader is None:
+            old: V = self._missing_get(key, NOTHING)
+            if old is not NOTHING:
+                return old
+        return super()._missing(key)
+
+    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        wanted = list(keys)
+        found = super()._held_many(wanted, limit_ns)
+        for key in wanted if limit_ns is None else ():
+            if key not in found and (old := self._missing_get(key, NOTHING)) is not NOTHING:
+                found[key] = old
+        return found
+
+    def _hit_young(self, key: K, limit_ns: int) -> Any:
+        if not self.settings.ages:
+            return super()._hit_young(key, limit_ns)
+        name = self._held(key)
+        born_ns = self._births.get(name)
+        if born_ns is None or born_ns < monotonic_ns() - limit_ns:
+            return DEFAULT
+        found = self.hit(key, DEFAULT)
+        if found is DEFAULT:
+            found = self._old.hit(name, DEFAULT)
+        return DEFAULT if isinstance(found, Absent) else found
+
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        name = self._held(key)
+        born_ns = self._births.get(name)
+        touched = super()._touch(key, ttl, whole=whole)
+        if born_ns is not None:
+            self._births[name] = born_ns  # it is as old as it was
+            self._forget(name)
+        return touched
+
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Any) -> None:
+        super()._put_changed(op, old, new, size, chosen)
+        if self.settings.ages:
+            self._births[op.key] = monotonic_ns()
+        self._forget(op.key)
+
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: Any) -> None:
+        super()._put_silently(op, new, size, chosen)
+        if chosen[0] is self._old and op.key in self._lapsed:
+            self._lapse(op.key, new)
+
+    def _found_old(self, key: Any) -> Any:
+        loader = self.settings.loader
+        if loader is None:
+            return self._read_old(self._held(key))
+        return self._old_value(self._terms(key, DEFAULT, DEFAULT), loader)
+
+    def _read_old(self, name: Any) -> Any:
+        self._lapsed.hit(name, None)  # who reads it keeps it
+        return self._old.get(name, NOTHING)
+
+    def _old_value(self, terms: Any, loader: Any) -> Any:
+        old = self._read_old(terms.name)
+        if old is NOTHING or isinstance(old, Absent):
+            return old
+        if not is_coroutine_loader(loader) and self._begin_renewal(terms.name):
+            taken = self._workers.submit(lambda: self._renew(terms, loader))
+            if not taken:
+                self._renewing.pop(terms.name, None)
+        return old
+
+    # -- loading anew
+
+    def _begin_renewal(self, name: Any) -> bool:
+        if name in self._resting:
+            return False
+        mine = object()
+        return self._renewing.setdefault(name, mine) is mine  # no lock: comparing names may run any code
+
+    def _renew(self, terms: Any, loader: Callable[[Any], V]) -> None:
+        with self._renewal(terms.name):
+            self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+
+    @contextmanager
+    def _renewal(self, name: Any) -> Iterator[None]:
+        """What :meth:`_begin_renewal` has begun. If it fails, none begins for the time of a lease, as on Redis."""
+        try:
+            yield
+        except Exception:
+            self._resting.put(name, True, round(self.settings.lease * 1e9))
+            raise
+        finally:
+            self._renewing.pop(name, None)
+
+    # -- writing: in both stores
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self.set(key, value)
+
+    def _set_for(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
+        self._put(key, value, ttl_ms, tags)
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Remove every value that has this tag, and all that is old. See :meth:`Cache.invalidate_tag`."""
+        with self._changing:
+            super().invalidate_tag(tag)
+            self._old.drop_all(invalidated=True)
+
+    def __delitem__(self, key: K) -> None:
+        if not self.erase(key):
+            raise KeyError(key)
+
+    def erase(self, key: K) -> bool:
+        """Remove a key. Returns whether it was there."""
+        name = self._held(key)
+        with self._changing:  # nothing is stored in one and not in the other
+            was_old = self._old.erase(name)
+            return super().erase(key) or was_old
+
+    def _remove_held(self, name: Any) -> None:
+        self._old.erase(name)
+
+    def drop(self, key: K) -> bool:
+        """The same: there are no other processes."""
+        name = self._held(key)
+        with self._changing:
+            was_old = self._old.drop(name)
+            return super().drop(key) or was_old
+
+    def drop_all(self, *, invalidated: bool = False) -> int:
+        """Remove everything. Returns how many entries there were that were not old."""
+        with self._changing:
+            self._old.drop_all(invalidated=invalidated)
+            return super().drop_all(invalidated=invalidated)
+
+    def _expire(self, now_ns: int | None) -> list[tuple[K, V]]:
+        """What is merely old is there all the same: a value has gone when neither store has it."""
+        left = dict(super()._expire(now_ns))
+        for name, value in self._old.expire(now_ns):
+            left.pop(name, None)
+            if not isinstance(value, Absent):
+                left[name] = value
+        return [(name, value) for name, value in left.items() if name not in self._old]
+
+    def close(self) -> None:
+        """Let go of everything held. Idempotent."""
+        self._workers.close()
+        super().close()
+
+    # -- copies: what is old, or will be, has the rest of its time there, too
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what ``copy`` and ``pickle`` take along."""
+        now_ns = monotonic_ns()
+        old = [each for each in remaining(self._old) if not isinstance(each[1], Absent)]
+        ages = {name: now_ns - born_ns for name, born_ns in list(self._births.items())}
+        return super().__getstate__() | {"old": old, "ages": ages}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the cache that ``__getstate__`` has described."""
+        super().__setstate__(state)
+        for name, value, left_ns in state["old"]:
+            restore(self._old, name, value, left_ns, self.measure(value))
+            if self.terms(name) is None:
+                self._lapse(name, value)
+        for name, age_ns in state["ages"].items():
+            self._births[name] = monotonic_ns() - age_ns
+
+    # -- the verbs: what is old is there all the same, until something else is stored
+
+    def _holder(self, name: Any) -> Store[Any, Any]:
+        return self if self.terms(name) is not None else self._old
+
+    def _whole(self, key: Any, name: Any) -> Any:
+        value = self.peek(key, NOTHING)
+        if value is NOTHING:
+            value = self._old.peek(name, ABSENT)
+            if value is not ABSENT:
+                self.hit(key, NOTHING)  # what the first store has of it is over, and goes
+        return MISSING if isinstance(value, Absent) else value
+
+    def _outdate(self, name: Any, cause: RemovalCause) -> None:
+        old = self._lapsed.peek(name, ABSENT)
+        if self._lapsed.drop(name):
+            self._say(name, old, cause)
+        self._old.erase(name)
+
+    def _may_keep(self, op: Op) -> bool:
+        return super()._may_keep(op) and self._old.wid(op.key) < op.wid
+
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
+        name = op.key
+        if isinstance(value, Absent):
+            self._outdate(name, "invalidated")
+            kept: Any = value.remembered() if isinstance(value, Failure) else value
+            if self._keep_old(name, kept, op.wid, life.ttl_ms, size):
+                self._lapse(name, kept)
+            return self.finish(op, None, 0, 0)
+        due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0
+        if due_ms != life.ttl_ms:
+            self._keep_old(name, value, op.wid, life.ttl_ms, size)
+            self._lapsed.drop(name)
+            life = Life(max(1, due_ms))
+        else:
+            self._outdate(name, "replaced")
+        is_kept = super()._keep(op, value, life, cost_ms, size, under)
+        if not is_kept and self._old.peek(name, NOTHING) is value:  # it was not to be young for as long as a tick
+            is_kept = self._lapse(name, value)
+        if is_kept and self.settings.ages:
+            self._births[name] = monotonic_ns()
+        if not is_kept:
+            self._forget(name)
+        return is_kept
+
+    def _keep_old(self, name: Any, value: Any, wid: int, ttl_ms: int, size: int) -> bool:
+        twin = Op(name, 0, wid=wid, write=True)
+        self._old.open(twin)
+        return self._old.finish(twin, value, wid, deadline_ns(ttl_ms), size, _IDENTITY)
+
+    def _held(self, key: Any) -> Any:
+        return key if self.settings.key is None else self.settings.key(key)
+
+
+def _weakly(method: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
+    """The same, for a store that the cache has, or is: without a cycle of references."""
+    known = weakref.WeakMethod(method)
+
+    def told(name: Any, value: Any, cause: Any) -> None:
+        alive = known()
+        if alive is not None:
+            alive(name, value, cause)
+
+    return told

@@ -1,0 +1,479 @@
+"""``memory://``: L1 alone. A bounded mapping with expiry and a loader, and any hashable for a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ..._store import Op
+from ...absence import ABSENT, Absent, Failure, raise_absent
+from ...answers import UNCHANGED, UNSET, Loaded, opened
+from ...changes import MISSING
+from ...choices import Idle
+from ...clocks import NEVER_NS, monotonic_ns
+from ...coherence.derived import Derived
+from ...coherence.token import pack_token, parse_token
+from ...errors import ConfigError, ValueTooLargeError
+from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
+from ...forks import tell_of_forks
+from ...freshness import Life, Ttl, freshness_of, ttl_for
+from ...options import Settings, check_tags, parse, tags_told
+from ..base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
+from ..copying import CopyingCache
+from ..holding import Hold, hold_to_ms, linger_to_ms, several
+from ..readthrough import Single, with_single
+from ..report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
+from ..views import pairs_of
+from .exchanging import IDENTITY as _IDENTITY
+from .exchanging import NOTHING, deadline_ns
+from .gathering import gathering, in_this_thread
+
+if TYPE_CHECKING:
+    from ..aio import AsyncCache
+
+_NS_PER_MS: Final = 1_000_000
+#: Sets of tags that are told apart; beyond them, some values go along with others'.
+_DERIVED: Final = 1023
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What a load is carried out with."""
+
+    key: Any
+    name: Any
+    ttl_ms: Ttl
+    labels: Any
+    begun_ns: int = 0
+    changes: int = 0
+    under: tuple[int, int] | None = None
+    limit_ns: int | None = None
+    shown: Loaded[Any] | None = None
+    is_conditional: bool = False
+
+
+class MemoryCache(CopyingCache[K, V]):
+    """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
+
+    Args:
+        url: ``memory://`` with options, or nothing.
+        options: ``maxsize``, ``maxbytes``, ``getsizeof``, ``policy``, ``ttl``, ``loader``, ``key``, ``on_removal``.
+    Raises:
+        ConfigError: An option is unknown or out of range.
+
+    It can be copied (:meth:`copy`, ``copy.copy``, ``copy.deepcopy``) and pickled: settings, valid entries with the rest
+    of their time, and attributes of subclasses; not counters, nor loads under way. ``__init__`` is not called again.
+    """
+
+    _takes_idle = False
+
+    def __init__(self, url: str = "memory://", /, **options: Any) -> None:
+        settings = parse(url, **options)
+        if settings.scheme != "memory":
+            raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
+        if type(self)._keep is MemoryCache._keep and is_aging(settings):
+            raise ConfigError(
+                "url",
+                url,
+                "with options about age or absence, or an Idle or a function as ttl, open it by nearcache.open",
+            )
+        self._begin(settings)
+
+    def _begin(self, settings: Settings) -> None:
+        self.settings: Settings = with_single(settings)
+        settings = self.settings
+        super().__init__(
+            settings.maxsize,
+            lanes=1 + _DERIVED,
+            ttl_ns=round(settings.ttl * 1e9) if isinstance(settings.ttl, (int, float)) else 0,
+            getsizeof=settings.getsizeof,
+            **self._store_options(settings),
+        )
+        self.lane_vouch(0, NEVER_NS)
+        self.lane_attach(0, _IDENTITY)
+        self._derived = Derived(1, _DERIVED)
+        self._derived.vouched(self, 0, NEVER_NS)
+        self._tag_changes = 0
+        self._freshness = freshness_of(settings)
+        self._load_calls = [0, 0, 0, 0]
+        self._begin_exchanges()
+        self._begin_alone()
+        self._closed = False
+        tell_of_forks(self, lambda cache: cache._after_fork())
+
+    def _store_options(self, settings: Settings) -> dict[str, Any]:
+        return store_options(settings)
+
+    def _begin_alone(self) -> None:
+        """Nobody is loading anything."""
+        self._loads = Loads()
+        self._counting = threading.Lock()
+        self._renewing: dict[Any, object] = {}
+
+    def _after_fork(self) -> None:
+        """In the child: what other threads had begun goes on in the parent only."""
+        self.reset_pending()
+        self._derived.after_fork()
+        self._free_exchanges()
+        self._begin_alone()
+
+    # -- hooks of the store
+
+    def _missing(self, key: K) -> V:
+        if self._closed:
+            raise closed(repr(self))
+        if self.settings.loader is None:
+            raise KeyError(key)
+        loader = self.settings.loader
+        return cast("V", self._loaded(key, None, self._load, key, loader, DEFAULT))
+
+    def _flights(self, key: Any) -> tuple[Loads, Any]:
+        self._use()
+        return self._loads, key if self.settings.key is None else self.settings.key(key)
+
+    def _landed(self, key: Any, value: Any) -> V:
+        return self._present(key, value)
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags)
+        old = self._old_value(terms, loader)
+        if old is NOTHING:
+            return self._carry_out(Load(terms.name), terms, loader)
+        return self._present(key, old)
+
+    def _old_value(self, terms: _Terms, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
+        return NOTHING
+
+    def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
+        return False
+
+    def _renewal(self, name: Any) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        self._use()
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags)
+        return self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+
+    def _load_young(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any, limit_ns: int) -> V:
+        self._use()
+        refuse_coroutines(loader)
+        terms = self._terms(key, ttl, tags, limit_ns)
+        return self._carry_out(Load(young_of(terms.name, limit_ns)), terms, loader)
+
+    def _gather(
+        self, keys: list[K], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
+    ) -> dict[K, V]:
+        self._use()
+        steps = gathering(self, keys, Single(load_many), ttl, tags, limit_ns)
+        return cast("dict[K, V]", in_this_thread(self, steps, load_many))
+
+    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+        self._use()
+        return self._hits(keys, limit_ns)[0]
+
+    def _hit_young(self, key: K, limit_ns: int) -> Any:  # noqa: ARG002  for the subclass
+        raise ConfigError("max_age", limit_ns / 1e9, "this memory:// cache keeps no ages: open it with ages=True")
+
+    def _carry_out(self, mine: Load, terms: _Terms, loader: Callable[[K], V]) -> V:
+        try:
+            while (flight := self._loads.begin(mine)) is not mine:
+                value = self._loads.wait(flight)
+                if value is not ABANDONED:
+                    return self._present(terms.key, value)
+            op = self._begin_load(mine, terms)
+            if op is not None:
+                self._count_load(0)
+                try:
+                    self._finish_load(mine, op, terms, self._call(loader, mine, terms))
+                except BaseException:
+                    self._fail_load(op)
+                    raise
+        except Exception as error:
+            mine.error = error
+            raise
+        finally:
+            try:
+                self._loads.end(mine)
+            finally:  # an interrupt in the middle of it must not leave others waiting
+                self._loads.end(mine)
+        return self._present(terms.key, mine.value)
+
+    def _call(self, loader: Callable[[Any], Any], mine: Load, terms: _Terms) -> Any:
+        try:
+            return self._shown(loader, mine, terms)(terms.key)
+        except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
+            return self._failed(error, mine, terms)
+
+    def _present(self, key: Any, value: Any) -> V:
+        if isinstance(value, Absent):
+            raise_absent(key, value)
+        return cast("V", value)
+
+    # What is written or deleted during a load is newer, and stays as it is.
+
+    def _terms(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Terms:
+        """Check what a load was asked for with."""
+        labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
+        name = key if self.settings.key is None else self.settings.key(key)
+        return _Terms(key, name, self._ttl(ttl, 0), labels, limit_ns=limit_ns)
+
+    def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
+        """Register a load; None, with the value in ``mine``, if somebody was quicker."""
+        found: Any = NOTHING
+        if terms.limit_ns is not None:
+            found = self._hit_young(terms.key, terms.limit_ns)
+        elif mine.key is terms.name:  # else whatever is there is to be loaded anew
+            found = self.peek(terms.key, NOTHING)
+        if found is not NOTHING and found is not DEFAULT:
+            mine.value = found
+            return None
+        terms.changes = self._tag_changes
+        terms.under = None if callable(terms.labels) else self._depend(terms.labels)
+        op = self._operation(terms.name)
+        self.open(op)
+        terms.begun_ns = monotonic_ns()
+        return op
+
+    def _finish_load(self, mine: Load, op: Op, terms: _Terms, answer: Any) -> None:
+        if isinstance(answer, Absent):
+            if answer is ABSENT and not self._freshness.negative_ms:
+                raise KeyError(terms.key)
+            mine.value = answer
+            known = self._freshness
+            life = known.failure(answer.error()) if isinstance(answer, Failure) else known.absence()
+            self._settle(op, cast("V", answer), life, 0, 0, None)
+            return
+        if answer is UNCHANGED and terms.shown is not None:
+            answer = terms.shown
+            self._count_load(2)
+        loaded = opened(answer)
+        value = loaded.value
+        cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
+        under, labels = terms.under, terms.labels
+        told = (*tags_told(labels, terms.key, value), *loaded.tags)
+        if told:
+            under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
+        size = self.measure(value)
+        mine.value = value
+        if terms.limit_ns is not None:  # who asks from now on may find it stored longer ago
+            self._loads.close(mine)
+        if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
+            self.abandon(op, drop=False)
+            return
+        ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
+        life = self._freshness.life(ttl_for(ttl, terms.key, value))
+        existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
+        with self._telling("loaded", existed=existed):
+            is_kept = self._settle(op, value, life, cost_ms, size, under)
+        if is_kept and (loaded.validator is not None or (terms.is_conditional and isinstance(answer, Loaded))):
+            self._remember(op, loaded, life.ttl_ms)
+
+    def _operation(self, name: Any) -> Op:
+        return Op(name, 0, wid=next(self._wids), write=True)
+
+    def _settle(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
+        """Store what a load has brought. Returns whether it is kept: nothing has been written meanwhile."""
+        with self._changing:  # to the store two writes that it knows by their ids would speak against one another
+            if self._may_keep(op):
+                return self._keep(op, value, life, cost_ms, size, under)
+            self.abandon(op, drop=False)
+        return False
+
+    def _may_keep(self, op: Op) -> bool:
+        return op.storable
+
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:  # noqa: ARG002
+        return self.finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
+
+    def _fail_load(self, op: Op) -> None:
+        self.abandon(op, drop=False)
+        self._count_load(1)
+
+    def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
+        """Return what an entry with these tags is to be entered under."""
+        if not tags:
+            return None
+        return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
+
+    def _put(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
+        life = self._freshness.life(ttl_ms)
+        op = self._operation(key if self.settings.key is None else self.settings.key(key))
+        size = self._fitting_size_of(value)
+        existed = self._hub is not None and self._whole(key, op.key) is not MISSING
+        with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
+            self.open(op)
+            self._keep(op, value, life, 0, size, self._depend(tags))
+
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        chosen = super()._ttl(ttl, endless_ms)
+        if self._takes_idle:
+            return chosen
+        if callable(chosen):
+            return lambda key, value: _lasting(chosen(key, value))
+        return _lasting(chosen)
+
+    def _fitting_size_of(self, value: V) -> int:
+        size, most = self.measure(value), self.settings.maxbytes
+        if most is not None and size > most:
+            raise ValueTooLargeError(size, most, "maxbytes")
+        return size
+
+    def _count_load(self, which: int) -> None:
+        with self._counting:
+            self._load_calls[which] += 1
+
+    def _count_surplus(self, count: int) -> None:
+        with self._counting:
+            self._load_calls[3] += count
+
+    # -- writing
+
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
+        """Store a value. See :meth:`Cache.set`."""
+        self._use()
+        self._set_for(key, value, ttl_for(self._ttl(ttl, 0), key, value), check_tags(tags))
+
+    def _set_for(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
+        if tags:
+            self._put(key, value, ttl_ms, tags)
+        else:
+            self.put(key, value, ttl_ns=ttl_ms * _NS_PER_MS)
+
+    def invalidate(self, key: K) -> bool:
+        """Remove a key. Returns whether it was there."""
+        self._use()
+        return self.erase(key)
+
+    def _remove(self, key: Any) -> bool:
+        return self.invalidate(key)
+
+    def _remove_held(self, name: Any) -> None:
+        """It has been removed from this store already."""
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self.set(key, value, **options)
+
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values, or, if one of them is refused, none."""
+        self._use()
+        wanted, chosen, labels = dict(pairs_of(values)), self._ttl(ttl, 0), check_tags(tags)
+        lives = [ttl_for(chosen, key, value) for key, value in wanted.items()]
+        for key, value in wanted.items():
+            self._fitting_size_of(value)
+            if self.settings.key is not None:
+                hash(self.settings.key(key))
+        for (key, value), ttl_ms in zip(wanted.items(), lives, strict=True):
+            self._set_for(key, value, ttl_ms, labels)
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Remove many keys."""
+        for key in several("delete_many", keys):
+            self.invalidate(key)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._use()
+        self.drop_all(invalidated=True)
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Remove every value that has this tag. See :meth:`Cache.invalidate_tag`."""
+        self._use()
+        (name,) = check_tags([tag])
+        self._tag_changes += 1
+        self._derived.changed(self, name.encode("utf-8", "surrogatepass"))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
+        """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`.
+
+        What is loaded or stored meanwhile goes at its end, or once more after ``linger``.
+        """
+        hold_to_ms(seconds)
+        held, linger_ms = several("hold", keys), linger_to_ms(linger)
+
+        def end(_token: bytes) -> None:
+            self.delete_many(held)
+            if linger_ms:
+                again = threading.Timer(linger_ms / 1000, lambda: [self.erase(key) for key in held])
+                again.daemon = True
+                again.start()
+
+        return Hold(lambda _token: self.delete_many(held), end)
+
+    def token(self) -> str:
+        """Return a token. There are no other processes, so it says nothing."""
+        self._use()
+        return pack_token({})
+
+    def wait_for(self, token: str, timeout: float = 1.0) -> None:  # noqa: ARG002  the same call as for a tiered cache
+        """There is nothing to wait for."""
+        self._use()
+        parse_token(token)
+
+    # -- observation and life
+
+    def stats(self) -> Stats:
+        """Return what was counted since the cache was opened; zeros for the tiers that it does not have."""
+        loads, errors, unchanged, surplus = self._load_calls
+        return Stats(
+            l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
+            l2=L2Stats(*[0] * len(L2Stats.__slots__)),
+            loader=LoaderStats(loads, errors, len(self._loads), unchanged, surplus),
+            coherence=CoherenceStats(),
+        )
+
+    def health(self) -> Health:
+        """There is nothing that could be ill."""
+        return Health()
+
+    def selftest(self, timeout: float = 2.0) -> SelfTest:  # noqa: ARG002  the same call as for a tiered cache
+        """There is nothing to test."""
+        return SelfTest()
+
+    def close(self) -> None:
+        """Let go of everything held. Idempotent."""
+        self._closed = True
+        name = repr(self)
+
+        def refuse(_key: Any) -> Any:
+            raise closed(name)
+
+        self.refuse(refuse)  # no look at ``_closed`` lies on the way of a hit, nor of an assignment
+        if self._hub is not None:
+            self._hub.close()
+        self.drop_all()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        from ..aio.memory import AsyncMemoryCache
+
+        self._use()
+        return AsyncMemoryCache(self)
+
+    def _use(self) -> None:
+        if self._closed:
+            raise closed(repr(self))
+
+
+def _lasting(ttl_ms: int) -> int:
+    """Return a lifetime that is no idle time."""
+    if ttl_ms < 0:
+        remedy = "open the memory:// cache with ttl=nearcache.Idle(...), and give values that differ a ttl of their own"
+        raise ConfigError("ttl", Idle(-ttl_ms / 1000), remedy)
+    return ttl_ms
+
+
+def is_aging(settings: Settings) -> bool:
+    """Whether what the compiled store knows of lifetimes is not enough."""
+    is_plain = freshness_of(settings).is_plain and not settings.ages
+    return callable(settings.ttl) or isinstance(settings.ttl, Idle) or not is_plain

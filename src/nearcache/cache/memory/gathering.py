@@ -1,0 +1,141 @@
+"""Loading many keys of a ``memory://`` cache by one call: one generator, carried out by a thread or by a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..._store import Op
+from ...absence import ABSENT, Absent
+from ...flights import ABANDONED, Load
+from ..readthrough import checked_answers
+from .exchanging import NOTHING
+
+if TYPE_CHECKING:
+    from .cache import MemoryCache
+
+#: A list of keys to call the bulk loader with, or a load of another caller to wait for.
+Request = list[Any] | Load
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One key: its load, what was asked for, and the operation, if the loader is to be asked."""
+
+    mine: Load
+    terms: Any
+    op: Op | None = None
+
+
+def gathering(
+    cache: MemoryCache[Any, Any], keys: list[Any], loader: Any, ttl: Any, tags: Any, limit_ns: int | None
+) -> Generator[Request, Any, dict[Any, Any]]:
+    """Return the values of many keys; those that have none are left out. Who is answered may be any thread or task.
+
+    Args:
+        loader: Of single keys, for values that have grown old.
+
+    A load is over before another one is waited for: two that want the same keys do not wait for each other.
+    """
+    terms = {key: cache._terms(key, ttl, tags, limit_ns) for key in keys}
+    found: dict[Any, Any] = {}
+    todo: dict[Any, Any] = {}
+    for each in terms.values():
+        old = NOTHING if limit_ns is not None else cache._old_value(each, loader)
+        if old is NOTHING:
+            todo.setdefault(each.name, each)
+        else:
+            found[each.name] = old
+    while todo:
+        again = yield from _round(cache, list(todo.values()), found, limit_ns)
+        todo = {name: todo[name] for name in again}
+    wanted = {key: found[each.name] for key, each in terms.items()}
+    return {key: value for key, value in wanted.items() if not isinstance(value, Absent)}
+
+
+def _end_each(cache: MemoryCache[Any, Any], parts: list[_Part]) -> None:
+    while parts:
+        part = parts[-1]
+        if part.op is not None:
+            cache.abandon(part.op, drop=False)  # unless it is finished
+        cache._loads.end(part.mine)
+        parts.pop()
+
+
+def _round(
+    cache: MemoryCache[Any, Any], todo: list[Any], found: dict[Any, Any], limit_ns: int | None
+) -> Generator[Request, Any, list[Any]]:
+    parts: list[_Part] = []
+    others: list[Load] = []
+    try:
+        for terms in todo:
+            part = _Part(Load(terms.name), terms)
+            part.mine.beside = parts
+            parts.append(part)
+            flight = cache._loads.begin(part.mine)
+            if flight is not part.mine:
+                parts.pop()
+                others.append(flight)
+            else:
+                part.op = cache._begin_load(part.mine, terms)
+        asked = [part for part in parts if part.op is not None]
+        if asked:
+            yield from _load(cache, asked)
+        found.update((part.terms.name, part.mine.value) for part in parts)
+    except Exception as error:
+        for part in parts:
+            if part.mine.value is ABANDONED:
+                part.mine.error = error
+        raise
+    finally:
+        try:
+            _end_each(cache, parts)
+        finally:  # an interrupt in the middle of it ends them all the same
+            _end_each(cache, parts)
+    again = []
+    for flight in others:
+        try:
+            value = yield flight
+        except KeyError:  # a loader's word that there is none
+            value = ABSENT
+        if value is ABANDONED or limit_ns is not None:  # it may be any age
+            again.append(flight.key)
+        else:
+            found[flight.key] = value
+    return again
+
+
+def _load(cache: MemoryCache[Any, Any], asked: list[_Part]) -> Generator[Request, Any, None]:
+    keys = [part.terms.key for part in asked]
+    cache._count_load(0)
+    try:
+        answers = checked_answers((yield keys))
+        cache._count_surplus(len(answers.keys() - set(keys)))
+        for part in asked:
+            answer = answers.get(part.terms.key, ABSENT)
+            assert part.op is not None
+            if answer is ABSENT and not cache._freshness.negative_ms:
+                part.mine.value = answer
+            else:
+                cache._finish_load(part.mine, part.op, part.terms, answer)
+    except BaseException:
+        cache._count_load(1)
+        raise
+
+
+def in_this_thread(
+    cache: MemoryCache[Any, Any], steps: Generator[Request, Any, Any], load_many: Callable[[list[Any]], Any]
+) -> Any:
+    """Carry the generator out here."""
+    try:
+        request = next(steps)
+        while True:
+            try:
+                answer = cache._loads.wait(request) if isinstance(request, Load) else load_many(list(request))
+            except BaseException as error:  # noqa: BLE001  an interrupt too: there is something to undo
+                request = steps.throw(error)
+            else:
+                request = steps.send(answer)
+    except StopIteration as stop:
+        return stop.value

@@ -1,0 +1,53 @@
+"""A cache of one process that can be listened to: how its methods say what they do better than the store knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from ...events import EventCause
+from ..base import Cache, K, V
+from ..events import listening
+from ..events.listening import MemoryHub
+from ..events.subscriptions import Subscription
+from ..scanning import begins
+
+
+class SpeakingCache(Cache[K, V]):
+    """What :class:`MemoryCache` is made from: a hub, once there is a listener."""
+
+    _hub: MemoryHub | None = None
+
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        self._use()
+        with listening.making:
+            hub = self._hub
+            if hub is None:
+                made = MemoryHub(self.settings.on_removal)
+                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
+                if hub is made:
+                    self._begin_telling(hub)
+        return hub.add(function, kinds, limit, path)
+
+    def _begin_telling(self, hub: MemoryHub) -> None:
+        """Have the hub told of everything from now on."""
+        self.tell(hub.told, stored=True)
+
+    def _telling(self, cause: EventCause | None, *, existed: bool) -> AbstractContextManager[None]:
+        """A context in which what the calling thread stores is told of in this way; None: not at all."""
+        return _SILENT if self._hub is None else self._hub.telling(cause, existed=existed)
+
+    def _scan(self, prefix: str | bytes | None) -> Iterator[Any]:
+        self._use()
+        return (key for key, _ in self.snapshot() if begins(key, prefix))
+
+    def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:  # noqa: ARG002  the view looks for itself
+        return self._scan(None)
+
+    def _use(self) -> None:
+        """Raise ClosedError if the cache was closed."""
+        raise NotImplementedError
+
+
+_SILENT = nullcontext()

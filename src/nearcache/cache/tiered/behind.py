@@ -1,0 +1,346 @@
+"""The thread that writes behind a cache, and what its cache offers besides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import random
+import re
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from ..._reads import Event
+from ...absence import ABSENT
+from ...backlog import Backlog, Change
+from ...clocks import Clock, monotonic_ns
+from ...errors import CacheError, ConfigError, DecodeError, ShardError
+from ...l2 import Driver, Exchange
+from ...loading import Queues, Room, ThreadRunner, Tier, read_change
+from ...logs import log
+from ...options import Settings
+from ...writers import Writer
+from ..report import WritingStats
+
+#: How often an owner looks for records of other processes, and how often others look whether there is one, in seconds.
+_LOOK_S: Final = 0.25
+_IDLE_S: Final = 2.0
+#: So many pages of a queue are read at most before something is written.
+_LOOKS: Final = 10
+#: So long ``close``, and the end of the interpreter, wait for the writer to come back from the call that it is in. If
+#: it does, that is settled and the lock is free at once; else the next owner has it written again, when the lock ends.
+_CLOSE_S: Final = 5.0
+#: So many single changes may fail one after the other before the rest of a batch is taken to fail as well.
+_ENOUGH: Final = 3
+
+_chance: Final = random.SystemRandom().random
+
+
+@dataclass(slots=True)
+class _Counters:
+    written: int = 0
+    deleted: int = 0
+    batches: int = 0
+    errors: int = 0
+    buried: int = 0
+    last_error: str = ""
+
+
+class Scribe:
+    """Calls the writer for what waits in the queues, as long as they are this process's.
+
+    Args:
+        runner: Carries out exchanges.
+        writer: Held weakly, for its functions may refer to the cache, which holds it.
+        clock: Monotonic nanoseconds.
+
+    It has a thread, which does not hold the cache. Coroutine functions run in an event loop of that thread.
+    """
+
+    def __init__(
+        self, tier: Tier, runner: ThreadRunner, writer: Writer, settings: Settings, clock: Clock = monotonic_ns
+    ) -> None:
+        assert settings.write_delay is not None
+        self._any_tier = tier
+        self._runner = runner
+        self._writer = weakref.ref(writer)
+        self._clock = clock
+        self._limits = (round(settings.write_delay * 1e9), settings.write_batch, settings.write_attempts)
+        self._look_s = min(_LOOK_S, max(settings.write_delay / 2, 0.02))
+        self.room = Room(settings.max_backlog, round(settings.timeout * 1e9), self.note)
+        self.counters = _Counters()
+        self._reset()
+
+    @property
+    def _tier(self) -> Tier:
+        return self._any_tier.now
+
+    def _reset(self) -> None:
+        self._queues = Queues(len(self._tier.lanes), Backlog(*self._limits, _chance))
+        self._woken = Event()
+        self._stopping = Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_idle = self._is_noted = False
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._run, name="nearcache-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
+        self._stopping.set()
+        self._woken.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(_CLOSE_S)
+
+    def after_fork(self) -> None:
+        """In the child: the parent's queues are the parent's."""
+        self._reset()
+        self.start()
+
+    def wake(self) -> None:
+        """There is something to do at once."""
+        self._woken.set()
+
+    def note(self) -> None:
+        """There is a record. Who does not rest looks soon anyway: it is not to look at every record."""
+        self._is_noted = True
+        if self._is_idle:
+            self._woken.set()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        stopping = self._stopping
+        try:
+            while not stopping.is_set():
+                self._woken.clear()
+                self._is_noted = False
+                try:
+                    pause_s = self._turn()
+                except CacheError as error:  # L2 did not answer, or the cache is being closed
+                    self.counters.last_error = str(error)
+                    pause_s = _IDLE_S / 2
+                except Exception as error:  # noqa: BLE001  a mistake here must not stop what nobody else does
+                    log(logging.ERROR, "writing behind the cache went wrong; it goes on", error=error)
+                    pause_s = _IDLE_S
+                self._is_idle = pause_s > _LOOK_S  # first this, then the look, or a record could be overlooked
+                self._woken.wait(min(pause_s, self._look_s) if self._is_noted else pause_s)
+                self._is_idle = False
+            with contextlib.suppress(CacheError):
+                self._runner.run(self._queues.release(self._tier))
+        finally:
+            if self._loop is not None:
+                self._loop.close()
+
+    def _turn(self) -> float:
+        """Do what there is to do. Returns for how many seconds there is nothing."""
+        queues, backlog = self._queues, self._queues.backlog
+        for _ in range(_LOOKS):
+            failed = self._runner.run(queues.fetch(self._tier))
+            if failed:
+                self.counters.last_error = str(failed[0])
+            if not queues.has_more(self._tier):
+                break
+        if queues.is_catching_up(self._tier):
+            return 0.0
+        changes = backlog.take(self._clock())
+        if changes:
+            self._write(changes)
+            return 0.0
+        wait_ns = backlog.wait_ns(self._clock())
+        if wait_ns is not None:
+            return min(wait_ns / 1e9, self._look_s)
+        if any(queues.lengths):
+            return self._look_s if self._tier.queues else _LOOK_S
+        return _IDLE_S * (0.75 + _chance() / 2)
+
+    def _write(self, changes: list[Change]) -> None:
+        """Have changes written: at once where that can be, one by one where it fails."""
+        writer = self._writer()
+        if writer is None:  # it has gone with the cache, and this thread is about to be told
+            self._queues.backlog.postpone(changes, self._clock())
+            return
+        values: dict[Any, tuple[Change, Any]] = {}
+        deletions: dict[Any, tuple[Change, Any]] = {}
+        for change in changes:
+            try:
+                key, value = read_change(self._tier, change)
+            except DecodeError as error:
+                self._bury(change, f"{type(error).__name__}: {error}")
+                continue
+            if self._queues.backlog.is_hopeless(change):
+                self._bury(
+                    change, f"given to {change.deliveries} owners of the queue and never settled: it may end processes"
+                )
+            else:
+                (deletions if value is ABSENT else values)[key] = (change, value)
+        values = self._owned(values)
+        write_many, delete_many = writer.write_many, writer.delete_many
+        self._part(
+            [change for change, _ in values.values()],
+            None if write_many is None else partial(write_many, {key: value for key, (_, value) in values.items()}),
+            [_one_value(writer, key, value) for key, (_, value) in values.items()],
+        )
+        deletions = self._owned(deletions)
+        self._part(
+            [change for change, _ in deletions.values()],
+            None if delete_many is None else partial(delete_many, list(deletions)),
+            [_one_deletion(writer, key) for key in deletions],
+        )
+
+    def _owned(self, part: dict[Any, tuple[Change, Any]]) -> dict[Any, tuple[Change, Any]]:
+        """Return what is still this process's to write: the answer to what came before may say that a queue is not.
+
+        Then its new owner may have written later changes of the same keys by now.
+        """
+        return {key: each for key, each in part.items() if self._queues.owns(self._tier, each[0].lane)}
+
+    def _part(
+        self, changes: list[Change], together: Callable[[], object] | None, single: Sequence[Callable[[], object]]
+    ) -> None:
+        """Have changes of one kind written."""
+        if not changes:
+            return
+        if self._stopping.is_set():  # begin nothing that ``stop`` would have to wait for
+            self._queues.backlog.postpone(changes, self._clock())
+            return
+        self.counters.batches += 1
+        if together is not None and len(changes) > 1 and self._try(together) is None:
+            self._settle(changes)
+            return
+        failures = 0
+        for place, (change, call) in enumerate(zip(changes, single, strict=True)):
+            if self._stopping.is_set():
+                self._queues.backlog.postpone(changes[place:], self._clock())
+                return
+            if not self._queues.owns(self._tier, change.lane):
+                continue
+            error = self._try(call)
+            if error is None:
+                failures = -len(changes)
+                self._settle([change])
+                continue
+            failures += 1
+            if self._queues.backlog.fail(change, self._clock()):
+                self._bury(change, error)
+            if failures == _ENOUGH:
+                self._queues.backlog.postpone(changes[place + 1 :], self._clock())
+                return
+
+    def _settle(self, changes: list[Change]) -> None:
+        deleted = sum(not change.envelope for change in changes)
+        self.counters.written += len(changes) - deleted
+        self.counters.deleted += deleted
+        self._runner.run(self._queues.written(self._tier, changes))
+
+    def _bury(self, change: Change, error: str) -> None:
+        if self._runner.run(self._queues.bury(self._tier, change, error)):
+            self.counters.buried += 1
+            log(
+                logging.ERROR,
+                "a change could not be written and is a dead letter now (cache.dead_letters()): %s",
+                error,
+            )
+
+    def _try(self, call: Callable[[], object]) -> str | None:
+        """Call the writer. Returns what went wrong."""
+        self._queues.touch(self._tier)
+        try:
+            result = call()
+            if inspect.isawaitable(result):
+                if self._loop is None:
+                    self._loop = asyncio.new_event_loop()
+                self._loop.run_until_complete(_wait_for(result))
+        except BaseException as error:  # noqa: BLE001  whatever it is, the thread has to go on
+            self.counters.errors += 1
+            self.counters.last_error = f"{type(error).__name__}: {error}"
+            return self.counters.last_error
+        return None
+
+    # -- observation
+
+    def stats(self) -> WritingStats:
+        """Return what was counted."""
+        counters, backlog = self.counters, self._queues.backlog
+        return WritingStats(
+            written=counters.written,
+            deleted=counters.deleted,
+            batches=counters.batches,
+            coalesced=backlog.counters.coalesced,
+            retried=backlog.counters.retried,
+            errors=counters.errors,
+            dead=counters.buried,
+            backlog=sum(self._queues.lengths),
+            owned=len(self._tier.queues),
+            last_error=counters.last_error,
+        )
+
+
+def _one_value(writer: Writer, key: Any, value: Any) -> Callable[[], object]:
+    if writer.write is not None:
+        return partial(writer.write, key, value)
+    assert writer.write_many is not None
+    return partial(writer.write_many, {key: value})
+
+
+def _one_deletion(writer: Writer, key: Any) -> Callable[[], object]:
+    if writer.delete is not None:
+        return partial(writer.delete, key)
+    if writer.delete_many is not None:
+        return partial(writer.delete_many, [key])
+    return writer.require_deletes  # of a process whose writer could
+
+
+async def _wait_for(result: Any) -> None:
+    await result
+
+
+def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
+    """Look whether the servers keep what is in the queues, as far as they say.
+
+    Raises:
+        ConfigError: One may evict it.
+    """
+    sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
+    exchanges = [Exchange(lane, sections) for lane in range(count)]
+    known: set[int] = set()
+    for lane, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
+        if isinstance(reply, ShardError) or any(isinstance(value, ShardError) for value in reply.values):
+            log(
+                logging.WARNING,
+                "lane %d: its server does not tell whether it keeps what waits to be written: %s",
+                lane,
+                reply,
+            )
+            continue
+        if reply.identity in known:
+            continue
+        known.add(reply.identity)
+        text = b"\n".join(reply.values).decode("utf-8", "replace")
+        told = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
+        policy = told.get("maxmemory_policy", "")
+        if told.get("maxmemory", "0") != "0" and policy.startswith("allkeys"):
+            raise ConfigError(
+                "write_delay",
+                policy,
+                "with this maxmemory-policy the server may evict changes that wait to be written: set it to "
+                "volatile-lru or noeviction",
+            )
+        if told.get("aof_enabled") == "0":
+            log(
+                logging.WARNING,
+                "lane %d: its server has no append-only file (appendonly no), and loses the changes that wait to be "
+                "written when it is restarted (docs/writing.md)",
+                lane,
+            )

@@ -1,0 +1,448 @@
+"""The cache with all its tiers: L1 in this process, L2 in Redis, the loader behind. Wiring and lifecycle."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from ...absence import Absent, raise_absent
+from ...bus import Listener
+from ...clocks import monotonic_ns
+from ...codecs import value_codec
+from ...coherence import DERIVED
+from ...embedded import EmbeddedServers
+from ...errors import ConfigError, ShardError, ShardUnavailableError
+from ...flights import Loads
+from ...forks import tell_no_more, tell_of_forks
+from ...l2 import Driver
+from ...loading import (
+    ENDLESS_MS,
+    MISSING,
+    Loading,
+    Sampler,
+    Steps,
+    ThreadRunner,
+    Upkeep,
+    catch_up,
+    clear,
+    contains,
+    invalidate_tag,
+    load,
+    look,
+    read,
+    refresh,
+    token_of,
+)
+from ...logs import log
+from ...options import check_tags, parse
+from ...rings import shards_of
+from ..base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
+from ..copying import remaining
+from ..holding import Hold
+from ..memory.cache import MemoryCache
+from ..readthrough import with_single
+from ..report import (
+    Health,
+    LaneStats,
+    SelfTest,
+    Stats,
+    WritingStats,
+    coherence_stats,
+    durations,
+    l1_stats,
+    l2_stats,
+    loader_stats,
+)
+from ..shards.membership import Membership
+from ..shards.moving import MovingCache
+from .behind import check_servers
+from .holding import Holding
+from .parts import (
+    Helper,
+    changing_of,
+    driver_for,
+    health_of,
+    horizon_for,
+    lanes_of,
+    listener_for,
+    servers_of,
+    tier_for,
+)
+from .sampler import SamplerThread
+from .selftest import require, run_selftest
+
+if TYPE_CHECKING:
+    from ..aio import AsyncCache
+
+T = TypeVar("T")
+
+
+class TieredCache(MovingCache[K, V]):
+    """L1 in front of Redis.
+
+    Args:
+        url: As :func:`nearcache.options.parse` takes it; ``None``: ``NEARCACHE_URL`` or the embedded default.
+        options: As the attributes of :class:`nearcache.options.Settings`.
+    Raises:
+        ConfigError: An option is unknown or out of range.
+        AuthenticationFailedError, NotRedisError, UnsupportedServerError: What answers cannot be used.
+        EmbeddedError: The embedded servers could not be started.
+
+    A shard that does not answer is no error here: a service must be able to start while its Redis is down. It is
+    logged, and ``health()`` shows it.
+    """
+
+    _closed = False
+    isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
+
+    def __init__(self, url: str | None = None, /, **options: Any) -> None:
+        self.settings = settings = with_single(parse(url, **options))
+        if settings.isolation != self.isolation:
+            raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
+        codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
+        self._servers, endpoints = servers_of(settings)
+        lanes = lanes_of(endpoints)
+        super().__init__(settings.maxsize, lanes=lanes + DERIVED, **store_options(settings))
+        shards = shards_of(settings.placement, endpoints)
+        self._endpoints = dict(enumerate(endpoints))
+        self._tier = tier_for(settings, shards, codec, lanes)
+        self._membership = None if endpoints[0].clustered else Membership(self, shards, self._tier)
+        self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
+        self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
+        self._upkeep = Upkeep(self._tier, self._runner)
+        self._horizon = horizon_for(weakref.ref(self), self._tier, settings)
+        self._listener = self._tier.ears = listener_for(
+            weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
+        )
+        self._sampling = self._sampler_thread(settings.sample_rate)
+        self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
+        helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
+        self._end = weakref.finalize(
+            self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
+        )
+        # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
+        self._end.atexit = False
+        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, helpers)
+        tell_of_forks(self, TieredCache._after_fork)
+        try:
+            self._check_shards()
+        except BaseException:
+            self.close()
+            raise
+        self._listener.start()
+        self._listener.wait_settled(settings.connect_timeout)
+        if settings.require_coherence:
+            try:
+                require(self.selftest())
+            except BaseException:
+                self.close()
+                raise
+        for helper in helpers:
+            helper.start()
+
+    def _sampler_thread(self, rate: float) -> SamplerThread | None:
+        if not rate:
+            return None
+        self._tier.sampler = Sampler()
+        return SamplerThread(weakref.ref(self), self._tier.sampler, self._tier, self._runner, rate)
+
+    # -- hooks of the store: what L1 does not hold
+
+    def _missing(self, key: K) -> V:
+        if self.settings.loader is not None:
+            loader = self.settings.loader
+            return cast("V", self._loaded(key, None, self._load, key, loader, DEFAULT))
+        found, cause = self._read(key)
+        if found is MISSING:
+            raise KeyError(key) from cause
+        return cast("V", found)
+
+    def _missing_get(self, key: K, default: Any) -> Any:
+        found, _ = self._read(key)
+        return default if found is MISSING else found
+
+    def _missing_in(self, key: object) -> bool:
+        try:
+            return self._run(contains(self._tier, self, self._name(key)))
+        except ShardError:
+            return False
+
+    def _read(self, key: Any) -> tuple[Any, ShardError | None]:
+        try:
+            found = self._run(self._reading(key))
+            return MISSING if isinstance(found, Absent) else found, None
+        except ShardError as error:
+            return MISSING, error
+
+    def _reading(self, key: Any) -> Steps[Any]:
+        loader = self.settings.loader
+        if loader is None or not self._tier.freshness.renews:
+            return read(self._tier, self, self._name(key))
+        return look(self._tier, self, self._wanted(key, loader, DEFAULT, DEFAULT))
+
+    def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
+        refuse_coroutines(loader)
+        return self._present(key, self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
+
+    def _present(self, key: K, value: Any) -> V:
+        if isinstance(value, Absent):
+            raise_absent(key, value)
+        return cast("V", value)
+
+    def _flights(self, key: K) -> tuple[Loads, Any]:
+        self._use()
+        return self._tier.loads, self._name(key)
+
+    def _landed(self, key: K, value: Any) -> V:
+        return self._present(key, self._given(value))
+
+    def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
+        refuse_coroutines(loader)
+        wanted = self._wanted(key, loader, ttl, tags)
+        return self._present(key, self._run(load(self._tier, self, wanted)))
+
+    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
+        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), self._labels(tags))
+
+    # -- hooks of the listener, which tells the store what may be served
+
+    def lane_vouch(self, lane: int, until_ns: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.vouched(lane, until_ns)
+        super().lane_vouch(lane, until_ns)
+
+    def lane_suspect(self, lane: int) -> None:
+        """See :class:`Store`."""
+        if self._tier.stale is not None:
+            self._tier.stale.suspected(lane, self.lane_stamp(lane), monotonic_ns())
+        super().lane_suspect(lane)
+
+    # -- single keys
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[K], value: Any = None) -> Any:  # noqa: ARG003
+        """Not offered: a "new" cache would be the same namespace on the same servers as any other.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
+
+    def put(self, key: K, value: V, ttl_ns: int | None = None, size: int = 0) -> None:  # noqa: ARG002
+        """Not offered: this process would have a value that neither Redis nor anybody else has heard of.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a cache on Redis has no put(); store with cache[key] = value, or set()")
+
+    # -- many keys
+
+    def clear(self) -> None:
+        """Empty the namespace in every tier and every process. O(shards).
+
+        Raises:
+            ShardUnavailableError: Of the first shard that could not be told; the others have been cleared.
+        """
+        self._run(clear(self._tier, self))
+
+    # -- groups, and changes elsewhere
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
+        self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
+
+    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
+        """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
+        held = Holding(self, keys, seconds, linger)
+        return Hold(
+            lambda token: self._run(held.begin(token)),
+            lambda token: self._run(held.end(token)),
+            let_go=lambda token: self._run(held.let_go(token)),
+            owe=held.owe,
+        )
+
+    def token(self) -> str:
+        """Return a token of all that this process has changed and seen. See :meth:`Cache.token`."""
+        self._use()
+        return token_of(self._tier)
+
+    def wait_for(self, token: str, timeout: float = 1.0) -> None:
+        """Serve nothing older than the token of another process. See :meth:`Cache.wait_for`."""
+        self._run(catch_up(self._tier, self, token, timeout))
+
+    # -- observation
+
+    def stats(self) -> Stats:
+        """Return what happened in each tier since the cache was opened."""
+        counted = self._tier.counted()
+        return Stats(
+            l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
+            l2=l2_stats(counted),
+            loader=loader_stats(counted, len(self._tier.loads)),
+            coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in self._tier.active]),
+            writing=WritingStats() if self._scribe is None else self._scribe.stats(),
+        )
+
+    def _lane_stats(self, number: int) -> LaneStats:
+        lane, journal = self._tier.lanes[number], self._tier.journals[number]
+        until_ns, ordered = lane.fresh_until_ns, self._tier.observed
+        return LaneStats(
+            name=self._tier.shard_names[number],
+            applied=self._listener.dropped(number),
+            horizon_age_s=(monotonic_ns() - until_ns + lane.bound_ns) / 1e9 if until_ns else None,
+            dark_s=self._horizon.dark_ns(number) / 1e9,
+            withheld=0 if ordered is None else ordered.times(number),
+            withheld_s=0.0 if ordered is None else ordered.withheld_ns(number) / 1e9,
+            owed=journal.owed_count,
+            replayed=journal.replayed,
+            forgotten=journal.forgotten,
+            heartbeat=durations(lane.round_trips),
+            lag=durations(self._tier.lags[number]),
+            **asdict(lane.counters),
+            **asdict(self._tier.judged[number]),
+        )
+
+    def health(self) -> Health:
+        """Return the state of every shard, and whether L1 may serve its keys."""
+        writing = WritingStats() if self._scribe is None else self._scribe.stats()
+        return Health(tuple(health_of(self._driver, self._tier, self._endpoints)), writing)
+
+    def selftest(self, timeout: float = 2.0) -> SelfTest:
+        """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
+        self._use()
+        return run_selftest(self._tier, self._driver, self._listener, timeout)
+
+    # -- life
+
+    def copy(self) -> MemoryCache[K, V]:
+        """Return a ``memory://`` cache of what L1 holds now, each entry for the rest of its time.
+
+        It has the same ``maxsize``, ``policy`` and ``key``. It hears of no invalidation and has neither loader nor
+        ``on_removal``; what is stored in it stays until it is evicted.
+        """
+        same = self.settings
+        copied: MemoryCache[K, V] = MemoryCache(maxsize=same.maxsize, policy=same.policy, key=same.key)
+        copied._restore(remaining(self))
+        return copied
+
+    def __reduce__(self) -> Any:
+        """Neither pickled nor copied: connections, a thread and a place in a namespace cannot be.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"a cache on Redis cannot be pickled or copied: open another with the same URL and "
+            f"namespace={self.settings.namespace!r}, or call copy() for a memory:// cache of what L1 holds"
+        )
+
+    def close(self) -> None:
+        """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
+        if self._membership is not None:
+            self._membership.stop()
+        if self._hub is not None:
+            self._hub.close()
+        self._closed = True
+        self._end()
+        self.drop_all()
+
+    def _async_view(self) -> AsyncCache[K, V]:
+        from ..aio.tiered import AsyncTieredCache
+
+        self._use()
+        return AsyncTieredCache(self)
+
+    def _use(self) -> None:
+        if self._closed:
+            raise closed(repr(self))
+        if self._listener.thread is None:  # a forked child has none until it needs one
+            self._listener.start()
+
+    def _run(self, steps: Steps[T]) -> T:
+        self._use()
+        return self._given(self._runner.run(steps))
+
+    def _given(self, result: T) -> T:
+        return result  # to the caller, by any runner: subclasses may give something else
+
+    def _check_shards(self) -> None:
+        """Meet every server once: what can never work is an error at the door."""
+        membership = self._membership
+        if membership is None:
+            replies = self._driver.meet(self.settings.connect_timeout)
+        else:
+            exchanges = [membership.question(shard) for shard in self._endpoints]
+            replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
+        for reply in replies:
+            if isinstance(reply, ShardUnavailableError):
+                log(logging.WARNING, "%s; starting without it", reply)
+            elif isinstance(reply, ShardError):
+                raise reply
+        if membership is not None:
+            membership.join(replies)
+        if self._scribe is not None:
+            check_servers(self._driver, len(self._tier.lanes), self.settings.connect_timeout)
+        masters = [(shard, endpoint) for shard, endpoint in self._endpoints.items() if endpoint.master]
+        for shard, endpoint in masters:
+            status = self._driver.status(shard)
+            if status.version and not status.guarded:
+                log(
+                    logging.WARNING,
+                    "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
+                    "writes and vouching for copies after another one was promoted (docs/failure.md)",
+                    endpoint.name, status.address,
+                )  # fmt: skip
+
+    def _after_fork(self) -> None:
+        """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""
+        self._driver.after_fork()
+        self._tier.after_fork()
+        self._horizon.after_fork()
+        self._upkeep.after_fork()
+        self._runner.after_fork()
+        if self._membership is not None:
+            self._membership.after_fork()
+        self.reset_pending()
+        for shard in self._tier.active:
+            self._horizon.lane_attach(shard, 0)
+            self._horizon.lane_dark(shard)
+            self._horizon.lane_suspect(shard)
+        self._listener.after_fork()
+        if self._sampling is not None:
+            self._sampling.start()
+        if self._scribe is not None:
+            self._scribe.after_fork()
+
+
+# -- parts -------------------------------------------------------------------------------------------------------
+
+
+def _end(
+    runner: ThreadRunner,
+    listener: Listener,
+    driver: Driver,
+    servers: EmbeddedServers | None,
+    helpers: Sequence[Helper],
+    key: int,
+) -> None:
+    """Close a cache's parts: at ``close()``, or when the cache is collected."""
+    tell_no_more(key)
+    runner.close()
+    _leave(listener, servers, helpers)
+    driver.close()
+
+
+def _leave(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper]) -> None:
+    """Stop taking part; also at interpreter exit. Idempotent."""
+    for helper in helpers:
+        helper.stop()
+    listener.stop()
+    if servers is not None:
+        with suppress(OSError):
+            servers.leave()

@@ -1,0 +1,70 @@
+"""The thread that samples a cache, if its owner wants that."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import weakref
+from typing import Any
+
+from ..._reads import Event
+from ..._store import Store
+from ...errors import CacheError
+from ...loading import Sampler, ThreadRunner, Tier
+from ...logs import Recurring, log
+
+
+class SamplerThread:
+    """Checks some keys a second, until stopped or until the cache is gone.
+
+    Args:
+        store: Weak reference to the cache.
+        rate: Checks per second, above 0.
+    """
+
+    def __init__(
+        self, store: weakref.ref[Store[Any, Any]], sampler: Sampler, tier: Tier, runner: ThreadRunner, rate: float
+    ) -> None:
+        self._store = store
+        self._sampler = sampler
+        self._tier = tier
+        self._runner = runner
+        self._pause_s = 1 / rate
+        self._failures = Recurring()
+        self._stopping = Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; again in a forked child."""
+        self._stopping = Event()
+        self._thread = threading.Thread(target=self._run, name="nearcache-sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Idempotent."""
+        self._stopping.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join()
+
+    def _run(self) -> None:
+        stopping = self._stopping
+        while not stopping.wait(self._pause_s):
+            store = self._store()
+            if store is None:
+                return
+            try:
+                for name in self._runner.run(self._sampler.check(self._tier.now, store)):
+                    digest = hashlib.blake2b(repr(name).encode("utf-8", "replace"), digest_size=8).hexdigest()
+                    log(
+                        logging.ERROR,
+                        "a key was served from memory past the staleness bound (digest of its repr: %s)",
+                        digest,
+                    )
+            except CacheError:
+                continue  # L2 did not answer, or the cache is being closed
+            except Exception as error:  # noqa: BLE001  a key's own repr, say: it is somebody else's code
+                self._failures.log(logging.ERROR, "a key could not be sampled", error=error)
+            finally:
+                del store

@@ -1,0 +1,318 @@
+"""What changes a single key of a cache on Redis: which steps carry it out."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from ..._reads import Event
+from ...absence import Absent
+from ...bus import Listener
+from ...changes import MISSING, Change, Swapped
+from ...choices import Idle
+from ...clocks import monotonic_ns
+from ...errors import ConfigError, FlushTimeoutError, ShardError
+from ...freshness import Ttl, checked_ttl, ttl_for
+from ...loading import (
+    ENDLESS_MS,
+    DeadLetter,
+    Steps,
+    Tier,
+    dead_letters,
+    discard,
+    find,
+    invalidate,
+    key_of_letter,
+    place_of,
+    queue_ends,
+    replay,
+    still_waiting,
+    tags_named,
+    touch,
+    write,
+)
+from ...options import check_tags
+from ..base import DEFAULT, Cache, K, Lifetime, V
+from ..events import listening
+from ..events.listening import Reporter, TieredHub
+from ..events.subscriptions import Subscription
+from ..holding import several
+from ..views import pairs_of
+from .behind import Scribe
+from .changing import Changing
+
+T = TypeVar("T")
+
+#: Pauses of who waits until the queues are empty: the first and the longest, in seconds.
+_LOOK_FIRST_S: Final = 0.005
+_LOOK_LONGEST_S: Final = 0.1
+
+
+class SwappingCache(Cache[K, V]):
+    """What :class:`TieredCache` is made from: changes of single keys, given a tier and a way to run steps."""
+
+    _tier: Tier
+    _listener: Listener
+    _hub: TieredHub | None = None
+    _changing: Changing
+    _scribe: Scribe | None
+    _own_ttl: Ttl | None = None
+
+    def _use(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, steps: Steps[T]) -> T:
+        raise NotImplementedError
+
+    def _reading(self, key: Any) -> Steps[Any]:
+        raise NotImplementedError
+
+    def _name(self, key: Any) -> Any:
+        return key if self.settings.key is None else self.settings.key(key)
+
+    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
+        if ttl is not DEFAULT:
+            return checked_ttl(ttl, endless_ms)
+        if self._own_ttl is None:
+            self._own_ttl = super()._ttl(ttl, endless_ms)  # with one ``endless_ms`` always
+        return self._own_ttl
+
+    def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
+        own_ms = self._own_ttl
+        if ttl is DEFAULT and isinstance(own_ms, int):  # what nearly all values have, found without a further call
+            return own_ms
+        return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
+
+    def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
+        found = self.hit(key, DEFAULT)
+        if found is DEFAULT:
+            found = self._run(self._defaulting(key, default, tags))
+        return default if found is MISSING else found
+
+    def _defaulting(self, key: Any, default: Any, tags: Sequence[str], *, is_sync: bool = True) -> Steps[Any]:
+        """Read, and store the default if there is nothing: one call, with one deadline for both."""
+        found, _ = yield from self._reading_or_why(key)
+        if found is DEFAULT:
+            if is_sync:
+                self._changing.check_sync(decides=True)
+            found = yield from self._setting(key, default, DEFAULT, tags, absent_only=True)
+        return found
+
+    def _pop(self, key: Any) -> tuple[Any, Exception | None]:
+        value = self.hit(key, DEFAULT)
+        if value is DEFAULT:
+            return self._run(self._popping(key))
+        self._remove(key)
+        return value, None
+
+    def _popping(self, key: Any, *, is_sync: bool = True) -> Steps[tuple[Any, Exception | None]]:
+        """Read, and remove even what was not found: the data may have it, a load may bring it, and another process may
+        hold what L2 has given up.
+        """
+        if is_sync:
+            self._changing.check_sync()
+        found, cause = yield from self._reading_or_why(key)
+        yield from self._removing(key)
+        return found, cause
+
+    def _reading_or_why(self, key: Any) -> Steps[tuple[Any, ShardError | None]]:
+        """Return the value of some tier; or DEFAULT and why it is not known that there is none."""
+        try:
+            found = yield from self._reading(key)
+        except ShardError as error:
+            return DEFAULT, error
+        return DEFAULT if found is MISSING or isinstance(found, Absent) else found, None
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._change(self._setting(key, value, DEFAULT, ()))
+
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
+        """Store a value in every tier. See :meth:`Cache.set`."""
+        self._change(self._setting(key, value, ttl, tags))
+
+    def __delitem__(self, key: K) -> None:
+        if not self._remove(key):
+            raise KeyError(key)
+
+    def _change(self, steps: Steps[T]) -> T:
+        """Carry out steps that may call the writer, in a thread."""
+        self._changing.check_sync()
+        return self._run(steps)
+
+    def _set_unwritten(self, key: Any, value: Any, **options: Any) -> None:
+        self._run(self._setting_unwritten(key, value, **options))
+
+    def _setting_unwritten(
+        self, key: Any, value: Any, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
+    ) -> Steps[Any]:
+        ttl_ms = self._value_ttl_ms(key, value, ttl)
+        named = tags_named(self._tier, check_tags(tags))
+        return write(self._tier, self, self._name(key), value, ttl_ms, tags=named)
+
+    def _setting(
+        self, key: Any, value: Any, ttl: Lifetime, tags: Sequence[str], *, absent_only: bool = False
+    ) -> Steps[Any]:
+        ttl_ms = self._value_ttl_ms(key, value, ttl)
+        named = tags_named(self._tier, check_tags(tags)) if tags else ()
+        return self._changing.set(self, key, self._name(key), value, ttl_ms, named, absent_only=absent_only)
+
+    def set_many(
+        self,
+        values: Mapping[K, V] | Iterable[tuple[K, V]],
+        *,
+        ttl: Lifetime = DEFAULT,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store many values. See :meth:`Cache.set_many`."""
+        self._change(self._setting_many(values, ttl, tags))
+
+    def _setting_many(self, values: Any, ttl: Lifetime, tags: Sequence[str]) -> Steps[None]:
+        chosen, given = self._ttl(ttl, ENDLESS_MS), dict(pairs_of(values))
+        labels = tags_named(self._tier, check_tags(tags))
+        names = {key: self._name(key) for key in given}
+        if not callable(chosen):
+            return self._changing.set_many(self, names, given, chosen, labels)
+        keys = {name: key for key, name in names.items()}
+        return self._changing.set_many(self, names, given, lambda name, value: chosen(keys[name], value), labels)
+
+    def delete_many(self, keys: Iterable[K]) -> None:
+        """Drop every copy of many keys. See :meth:`Cache.delete_many`."""
+        self._change(self._removing_many(keys))
+
+    def _removing_many(self, keys: Iterable[K]) -> Steps[Any]:
+        return self._changing.remove_many(self, {key: self._name(key) for key in several("delete_many", keys)})
+
+    def _remove(self, key: Any) -> bool:
+        return self._change(self._removing(key))
+
+    def _remove_held(self, name: Any) -> None:
+        self._change(self._changing.remove(self, name, name))
+
+    def _removing(self, key: Any) -> Steps[bool]:
+        return self._changing.remove(self, key, self._name(key))
+
+    def invalidate(self, key: K) -> bool:
+        """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
+        return self._run(invalidate(self._tier, self, self._name(key)))
+
+    # -- the hooks of the verbs
+
+    def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
+        """Return the value and its version. See :meth:`Verbs.gets`."""
+        there = self._run(find(self._tier, self, self._name(key)))
+        if there.value is MISSING and self._changing.gets_loads:
+            with suppress(KeyError):
+                default = self.get_or_load(key)  # where it is not kept, it has no version either
+                there = self._run(find(self._tier, self, self._name(key)))
+        return (default if there.value is MISSING else there.value), there.version
+
+    def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
+        self._changing.check_sync(decides=True)
+        return self._run(self._swapping(key, change, ttl, tags))
+
+    def _swapping(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Steps[Swapped]:
+        chosen, named = self._ttl(ttl, ENDLESS_MS), tags_named(self._tier, check_tags(tags))
+        return self._changing.swap(self, key, self._name(key), change, lambda value: ttl_for(chosen, key, value), named)
+
+    def _take(self, key: Any) -> Any:
+        self._changing.check_sync(decides=True)
+        return self._run(self._taking(key))
+
+    def _taking(self, key: Any) -> Steps[Any]:
+        return self._changing.take(self, key, self._name(key))
+
+    def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
+        return self._run(self._touching(key, ttl, whole=whole))
+
+    def _touching(self, key: Any, ttl: Lifetime, *, whole: bool) -> Steps[tuple[bool, Any]]:
+        if isinstance(ttl, Idle):
+            raise ConfigError(
+                "ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use"
+            )
+        chosen, name = self._ttl(ttl, ENDLESS_MS), self._name(key)
+        if callable(chosen):  # it has to be shown the value
+            there = yield from find(self._tier, self, name)
+            if there.value is MISSING:
+                return False, MISSING
+            chosen = chosen(key, there.value)
+        ttl_ms = self._tier.freshness.life(chosen).ttl_ms
+        return (yield from touch(self._tier, self, name, ttl_ms, whole=whole))
+
+    # -- listening
+
+    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
+        self._use()
+        with listening.making:
+            hub = self._hub
+            if hub is None:
+                made = TieredHub(self.settings.on_removal, self._tier, self._listener)
+                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
+                if hub is made:
+                    self._begin_telling(hub)
+        return hub.add(function, kinds, limit, path)
+
+    def _begin_telling(self, hub: TieredHub) -> None:
+        """Have the hub told of everything from now on."""
+        this = weakref.ref(self)
+
+        def knows(name: Any) -> bool:
+            cache = this()
+            return cache is not None and cache.terms(name) is not None
+
+        reporter = Reporter(hub, knows, self._tier.scripts)
+        self.tell(hub.told)
+        self._tier.share(witness=reporter)  # steps under an older version tell, too
+        self._listener.report_to(reporter)
+
+    # -- what is written behind the cache
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until every change in the queues has been written or given up. See :meth:`Letters.flush`."""
+        if self._scribe is None:
+            return
+        until_ns = monotonic_ns() + round(timeout * 1e9)
+        pause_s = _LOOK_FIRST_S
+        # Each look is a call of its own: all together may take longer than one may.
+        left = self._run(still_waiting(self._tier, self._run(queue_ends(self._tier))))
+        self._scribe.wake()
+        never = Event()
+        while left:
+            if monotonic_ns() > until_ns:
+                raise FlushTimeoutError(timeout)
+            never.wait(pause_s)
+            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
+            left = self._run(still_waiting(self._tier, left))
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
+        found: list[DeadLetter] = []
+        tier = self._tier
+        for lane in tier.active:
+            page, after = self._run(dead_letters(tier, lane))
+            found += page
+            while after:
+                page, after = self._run(dead_letters(tier, lane, after))
+                found += page
+        return found
+
+    def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        """Have dead letters written once more. See :meth:`Letters.replay_dead_letters`."""
+        chosen = [letter.id for letter in self.dead_letters()] if ids is None else list(ids)
+        tier = self._tier
+        for name in chosen:
+            place_of(tier, name)  # all of them are looked at before one is put back
+        by_key: dict[tuple[int, bytes], list[str]] = {}
+        for name in dict.fromkeys(chosen):
+            key = self._run(key_of_letter(tier, name))
+            if key is not None:
+                by_key.setdefault(key, []).append(name)
+        count = sum(self._run(replay(tier, key, letters)) for key, letters in by_key.items())
+        if self._scribe is not None:
+            self._scribe.wake()
+        return count
+
+    def discard_dead_letters(self, ids: Iterable[str]) -> int:
+        """Forget dead letters. See :meth:`Letters.discard_dead_letters`."""
+        return self._run(discard(self._tier, ids))
