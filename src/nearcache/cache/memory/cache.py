@@ -337,7 +337,7 @@ class MemoryCache(CopyingCache[K, V]):
     def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value. See :meth:`Cache.set`."""
         self._use()
-        self._set_for(key, value, ttl_for(self._ttl(ttl, 0), key, value), check_tags(tags))
+        self._set_for(key, value, ttl_for(self._ttl(ttl, 0), key, value), check_tags(tags) if tags else ())
 
     def _set_for(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
         if tags:
