@@ -18,6 +18,8 @@ _COARSE = 6 if sys.platform == "linux" else None
 #: Resolution of the clock that L1 reads, in nanoseconds: on Linux 1 to 10 ms, as the kernel was built.
 TICK_NS: int = 1_000_000 if _COARSE is None else max(1_000_000, round(time.clock_getres(_COARSE) * 1e9))
 
+NS_PER_MS: int = 1_000_000
+
 #: "Never": the largest instant the store can hold.
 NEVER_NS: int = 2**63 - 1
 

@@ -100,7 +100,7 @@ class Asked:
         assert self._running.wait(TIMEOUT)
         for thread in threads[1:]:
             thread.start()
-        wait_until(lambda: self._cache._flights("k")[0].waiting == 3)
+        wait_until(lambda: self._cache._flights().waiting == 3)
         self._may_end.set()
         for thread in threads:
             thread.join(TIMEOUT)

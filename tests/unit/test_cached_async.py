@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -253,18 +254,24 @@ def test_cached_coroutine_function_whose_unless_raises_stop_iteration_ends() -> 
     asyncio.run(main())
 
 
-def test_coroutine_whose_loop_ends_in_the_middle_is_called_anew(cache: Cache[Any, Any]) -> None:
-    """Closed without a word, or cancelled by ``asyncio.run``: who asks next, or waits already, takes over."""
-    begun = threading.Event()
-    calls: list[int] = []
+def stuck_at_first(begun: threading.Event, calls: list[int]) -> Callable[[int], Coroutine[Any, Any, int]]:
+    """A function whose first call, as ``calls`` counts them, goes no further than to say that it has begun."""
 
-    @cache.cached
     async def f(x: int) -> int:
         calls.append(x)
         if len(calls) == 1:
             begun.set()
             await asyncio.Event().wait()
         return x
+
+    return f
+
+
+def test_coroutine_whose_loop_ends_in_the_middle_is_called_anew(cache: Cache[Any, Any]) -> None:
+    """Closed without a word, or cancelled by ``asyncio.run``: who asks next, or waits already, takes over."""
+    begun = threading.Event()
+    calls: list[int] = []
+    f = cache.cached(stuck_at_first(begun, calls))
 
     async def begin() -> None:
         task = asyncio.ensure_future(f(1))
@@ -290,14 +297,7 @@ def test_coroutine_cancelled_with_its_loop_is_taken_over_by_a_waiter_of_another(
     """No task is cancelled for what happened to somebody else's."""
     begun, ending = threading.Event(), threading.Event()
     calls: list[int] = []
-
-    @cache.cached
-    async def f(x: int) -> int:
-        calls.append(x)
-        if len(calls) == 1:
-            begun.set()
-            await asyncio.Event().wait()
-        return x
+    f = cache.cached(stuck_at_first(begun, calls))
 
     async def first() -> None:
         task = asyncio.ensure_future(f(1))

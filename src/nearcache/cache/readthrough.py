@@ -188,7 +188,7 @@ class ReadThrough(Generic[K, V]):
         if seconds is None:
             return load(*args)
         limit = Limit(key, seconds)
-        loads, name = self._flights(key)
+        loads, name = self._flights(), self._name(key)
         # Who finds a load under way needs no thread: a loader that hangs would else have one for each caller.
         flight = loads.joinable(name if limit_ns is None else young_of(name, limit_ns))
         value = MISSING if flight is None else joined(loads, flight, limit)
@@ -200,8 +200,12 @@ class ReadThrough(Generic[K, V]):
             return self._gather(keys, *args)
         return cast("dict[K, V]", in_time(lambda: self._gather(keys, *args), Limit(tuple(keys), seconds)))
 
-    def _flights(self, key: K) -> tuple[Loads, Any]:
-        """Return the loads under way, and by what name they know a key."""
+    def _name(self, key: Any) -> Any:
+        """Return what stands for a key in the store, in messages, and among the loads under way."""
+        return key if self.settings.key is None else self.settings.key(key)
+
+    def _flights(self) -> Loads:
+        """Return the loads under way."""
         raise NotImplementedError
 
     def _landed(self, key: K, value: Any) -> V:

@@ -150,7 +150,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return default if old is NOTHING or isinstance(old, Absent) else old
 
     def _missing_in(self, key: object) -> bool:
-        old = self._old.peek(self._held(key), NOTHING)
+        old = self._old.peek(self._name(key), NOTHING)
         return old is not NOTHING and not isinstance(old, Absent)
 
     def _missing(self, key: K) -> V:
@@ -171,7 +171,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         if not self.settings.ages:
             return super()._hit_young(key, limit_ns)
-        name = self._held(key)
+        name = self._name(key)
         born_ns = self._births.get(name)
         if born_ns is None or born_ns < monotonic_ns() - limit_ns:
             return DEFAULT
@@ -181,7 +181,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return DEFAULT if isinstance(found, Absent) else found
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
-        name = self._held(key)
+        name = self._name(key)
         born_ns = self._births.get(name)
         touched = super()._touch(key, ttl, whole=whole)
         if born_ns is not None:
@@ -203,7 +203,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _found_old(self, key: Any) -> Any:
         loader = self.settings.loader
         if loader is None:
-            return self._read_old(self._held(key))
+            return self._read_old(self._name(key))
         return self._old_value(self._terms(key, DEFAULT, DEFAULT), loader)
 
     def _read_old(self, name: Any) -> Any:
@@ -263,7 +263,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def erase(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
-        name = self._held(key)
+        name = self._name(key)
         with self._changing:  # nothing is stored in one and not in the other
             was_old = self._old.erase(name)
             return super().erase(key) or was_old
@@ -273,7 +273,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def drop(self, key: K) -> bool:
         """The same: there are no other processes."""
-        name = self._held(key)
+        name = self._name(key)
         with self._changing:
             was_old = self._old.drop(name)
             return super().drop(key) or was_old
@@ -367,9 +367,6 @@ class AgingMemoryCache(MemoryCache[K, V]):
         twin = Op(name, 0, wid=wid, write=True)
         self._old.open(twin)
         return self._old.finish(twin, value, wid, deadline_ns(ttl_ms), size, _IDENTITY)
-
-    def _held(self, key: Any) -> Any:
-        return key if self.settings.key is None else self.settings.key(key)
 
 
 def _weakly(method: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:

@@ -11,12 +11,11 @@ from ..._store import Op, Store
 from ...absence import ABSENT, Absent, Failure
 from ...answers import Loaded, Old, given, is_conditional
 from ...changes import MISSING
-from ...clocks import NEVER_NS
+from ...clocks import NEVER_NS, NS_PER_MS
 from ...flights import Load
 from ..base import K, V
 from .exchanging import ExchangingCache
 
-_NS_PER_MS: Final = 1_000_000
 #: Terms that are kept of the values of a cache without bounds.
 _MOST_TERMS: Final = 100_000
 
@@ -59,7 +58,7 @@ class AnsweringCache(ExchangingCache[K, V]):
         if self._answers is None:
             self._answers = Store(self.settings.maxsize or _MOST_TERMS)
             self._answers.lane_vouch(0, NEVER_NS)
-        self._answers.put(op.key, (op.wid, replace(answer, value=None)), ttl_ms * _NS_PER_MS)
+        self._answers.put(op.key, (op.wid, replace(answer, value=None)), ttl_ms * NS_PER_MS)
 
     def drop_all(self, *, invalidated: bool = False) -> int:
         """See :class:`Store`."""

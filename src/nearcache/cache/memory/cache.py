@@ -13,7 +13,7 @@ from ...absence import ABSENT, Absent, Failure, raise_absent
 from ...answers import UNCHANGED, UNSET, Loaded, opened
 from ...changes import MISSING
 from ...choices import Idle
-from ...clocks import NEVER_NS, monotonic_ns
+from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
 from ...errors import ConfigError, ValueTooLargeError
@@ -34,7 +34,6 @@ from .gathering import gathering, in_this_thread
 if TYPE_CHECKING:
     from ..aio import AsyncCache
 
-_NS_PER_MS: Final = 1_000_000
 #: Sets of tags that are told apart; beyond them, some values go along with others'.
 _DERIVED: Final = 1023
 
@@ -130,9 +129,9 @@ class MemoryCache(CopyingCache[K, V]):
         loader = self.settings.loader
         return cast("V", self._loaded(key, None, self._load, key, loader, DEFAULT))
 
-    def _flights(self, key: Any) -> tuple[Loads, Any]:
+    def _flights(self) -> Loads:
         self._use()
-        return self._loads, key if self.settings.key is None else self.settings.key(key)
+        return self._loads
 
     def _landed(self, key: Any, value: Any) -> V:
         return self._present(key, value)
@@ -220,7 +219,7 @@ class MemoryCache(CopyingCache[K, V]):
     def _terms(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Terms:
         """Check what a load was asked for with."""
         labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        name = key if self.settings.key is None else self.settings.key(key)
+        name = self._name(key)
         return _Terms(key, name, self._ttl(ttl, 0), labels, limit_ns=limit_ns)
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
@@ -254,7 +253,7 @@ class MemoryCache(CopyingCache[K, V]):
             self._count_load(2)
         loaded = opened(answer)
         value = loaded.value
-        cost_ms = (monotonic_ns() - terms.begun_ns) // _NS_PER_MS + 1
+        cost_ms = (monotonic_ns() - terms.begun_ns) // NS_PER_MS + 1
         under, labels = terms.under, terms.labels
         told = (*tags_told(labels, terms.key, value), *loaded.tags)
         if told:
@@ -303,7 +302,7 @@ class MemoryCache(CopyingCache[K, V]):
 
     def _put(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
         life = self._freshness.life(ttl_ms)
-        op = self._operation(key if self.settings.key is None else self.settings.key(key))
+        op = self._operation(self._name(key))
         size = self._fitting_size_of(value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
         with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
@@ -343,7 +342,7 @@ class MemoryCache(CopyingCache[K, V]):
         if tags:
             self._put(key, value, ttl_ms, tags)
         else:
-            self.put(key, value, ttl_ns=ttl_ms * _NS_PER_MS)
+            self.put(key, value, ttl_ns=ttl_ms * NS_PER_MS)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
@@ -372,8 +371,7 @@ class MemoryCache(CopyingCache[K, V]):
         lives = [ttl_for(chosen, key, value) for key, value in wanted.items()]
         for key, value in wanted.items():
             self._fitting_size_of(value)
-            if self.settings.key is not None:
-                hash(self.settings.key(key))
+            hash(self._name(key))
         for (key, value), ttl_ms in zip(wanted.items(), lives, strict=True):
             self._set_for(key, value, ttl_ms, labels)
 

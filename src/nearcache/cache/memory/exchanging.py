@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from ..._store import Op, Store
 from ...changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
-from ...clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ...clocks import NEVER_NS, NS_PER_MS, TICK_NS, monotonic_ns
 from ...errors import ContentionError
 from ...freshness import Freshness, Life, Lifetime, ttl_for
 from ...options import RemovalCause, check_tags
@@ -105,7 +105,7 @@ class ExchangingCache(SpeakingCache[K, V]):
     ) -> tuple[Any, Any, int]:
         """Put what is made of a value in its place. Returns the value before, the one after, and its version."""
         self._use()
-        name = key if self.settings.key is None else self.settings.key(key)
+        name = self._name(key)
         turns = self._take_turn() if self._crowded else None
         try:
             for _ in range(ATTEMPTS):
@@ -200,4 +200,4 @@ class ExchangingCache(SpeakingCache[K, V]):
 
 def deadline_ns(ttl_ms: int) -> int:
     """When what is stored now is to end; 0 ms: never."""
-    return monotonic_ns() + ttl_ms * 1_000_000 - TICK_NS if ttl_ms else NEVER_NS
+    return monotonic_ns() + ttl_ms * NS_PER_MS - TICK_NS if ttl_ms else NEVER_NS

@@ -36,7 +36,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
     # -- reading
 
     def _found_old(self, key: Any) -> Any:
-        name = self._held(key)
+        name = self._name(key)
         return self._live_on(name) if name in self._idle else super()._found_old(key)
 
     def _old_value(self, terms: Any, loader: Any) -> Any:
@@ -95,7 +95,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version. See :meth:`Verbs.gets`."""
         found = super().gets(key, default)
-        if found[1] and (name := self._held(key)) in self._idle:
+        if found[1] and (name := self._name(key)) in self._idle:
             self._live_on(name)
         return found
 

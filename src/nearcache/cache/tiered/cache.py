@@ -193,9 +193,9 @@ class TieredCache(MovingCache[K, V]):
             raise_absent(key, value)
         return cast("V", value)
 
-    def _flights(self, key: K) -> tuple[Loads, Any]:
+    def _flights(self) -> Loads:
         self._use()
-        return self._tier.loads, self._name(key)
+        return self._tier.loads
 
     def _landed(self, key: K, value: Any) -> V:
         return self._present(key, self._given(value))

@@ -69,9 +69,6 @@ class SwappingCache(Cache[K, V]):
     def _reading(self, key: Any) -> Steps[Any]:
         raise NotImplementedError
 
-    def _name(self, key: Any) -> Any:
-        return key if self.settings.key is None else self.settings.key(key)
-
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
         if ttl is not DEFAULT:
             return checked_ttl(ttl, endless_ms)
