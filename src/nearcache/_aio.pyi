@@ -1,4 +1,5 @@
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from datetime import timedelta
 from types import GenericAlias
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final, overload, type_check_only
 
@@ -30,9 +31,13 @@ class Hits(Generic[_K, _V]):
     def __init__(self, hit: Callable[[_K, Any], Any]) -> None: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @overload
-    def get(self, key: _K, default: None = None, *, max_age: float | None = None) -> Coroutine[Any, Any, _V | None]: ...
+    def get(
+        self, key: _K, default: None = None, *, max_age: float | timedelta | None = None
+    ) -> Coroutine[Any, Any, _V | None]: ...
     @overload
-    def get(self, key: _K, default: _D, *, max_age: float | None = None) -> Coroutine[Any, Any, _V | _D]: ...
+    def get(
+        self, key: _K, default: _D, *, max_age: float | timedelta | None = None
+    ) -> Coroutine[Any, Any, _V | _D]: ...
     @overload
     def get_or_load(
         self,
@@ -41,7 +46,7 @@ class Hits(Generic[_K, _V]):
         *,
         ttl: _Lifetime[_K, _V] = ...,
         tags: _Tags[_K, _V] = ...,
-        max_age: float | None = None,
+        max_age: float | timedelta | None = None,
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
@@ -51,7 +56,7 @@ class Hits(Generic[_K, _V]):
         *,
         ttl: _Lifetime[_K, _V] = ...,
         tags: _Tags[_K, _V] = ...,
-        max_age: float | None = None,
+        max_age: float | timedelta | None = None,
     ) -> Coroutine[Any, Any, _V]: ...
     @overload
     def get_or_load(
@@ -61,5 +66,5 @@ class Hits(Generic[_K, _V]):
         *,
         ttl: _Lifetime[_K, _V] = ...,
         tags: _Tags[_K, _V] = ...,
-        max_age: float | None = None,
+        max_age: float | timedelta | None = None,
     ) -> Coroutine[Any, Any, _V]: ...

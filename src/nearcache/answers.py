@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from .absence import Absent
-from .choices import Idle
+from .choices import Idle, Seconds
 from .coroutines import is_coroutine_function, no_coroutine
 from .errors import ConfigError
 from .options import check_tags, seconds_to_ttl
@@ -47,7 +47,7 @@ class Loaded(Generic[V]):
     """
 
     value: V
-    ttl: float | Idle | None = UNSET
+    ttl: Seconds | Idle | None = UNSET
     tags: Sequence[str] = ()
     validator: str | None = None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, get_args
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from .errors import CacheError, ConfigError
+
+T = TypeVar("T")
 
 #: How values become bytes, by name; an object with ``codec_id``, ``encode`` and ``decode`` does as well.
 CodecName = Literal["safe", "json", "raw", "msgspec", "pickle"]
@@ -16,6 +19,8 @@ DEFAULT_COMPRESS_ABOVE: Final = 1024
 Consistency = Literal["key", "lane"]
 #: How keys are given to client-side shards.
 Strategy = Literal["rendezvous", "ring", "modulo", "round_robin"]
+#: A time span: a number of seconds, or a ``timedelta``.
+Seconds: TypeAlias = float | timedelta
 #: What the envelope's 32 bits of milliseconds can say: 49.7 days.
 MAX_TTL_S: Final = 4_294_967.0
 #: Whether readers share the object that L1 holds, or each get their own.
@@ -28,12 +33,12 @@ class Idle:
     Args:
         seconds: A value lives for so long after it was last read, and at most half as long again.
     Raises:
-        ConfigError: Not 0.001 to 2,000,000 seconds.
+        ConfigError: Not 0.001 to 2,000,000 seconds, as a number or a ``timedelta``.
     """
 
     __slots__ = ("seconds",)
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: Seconds) -> None:
         self.seconds: float = _idle_seconds("idle", seconds)
 
     def __repr__(self) -> str:
@@ -100,24 +105,51 @@ def integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], 
     return check
 
 
-def seconds(low: float, high: float, *, none: str = "", kind: str = "seconds") -> Callable[[str, Any], Any]:
+def plain_seconds(value: T | timedelta) -> T | float:
+    """Return a ``timedelta`` in seconds, and anything else as it is."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
+    """Return a check that admits seconds of this range, and ``None`` if it is said what for."""
+    check = number(low, high, none=none, kind="seconds")
+
+    def checked(option: str, value: Any) -> Any:
+        return check(option, value.total_seconds() if isinstance(value, timedelta) else value)
+
+    return checked
+
+
+def seconds_or_part(low: float, high: float, *, none: str = "") -> Callable[[str, Any], Any]:
+    """Return a check that admits seconds of this range, or a fraction, which below 1 a number is taken for."""
+    check = seconds(low, high, none=none)
+
+    def checked(option: str, value: Any) -> Any:
+        if isinstance(value, timedelta) and 0 < value.total_seconds() < 1:
+            raise ConfigError(option, value, "give a second or more, or a fraction as a number")
+        return check(option, value)
+
+    return checked
+
+
+def number(low: float, high: float, *, none: str = "", kind: str = "a number") -> Callable[[str, Any], Any]:
     """Return a check that admits numbers of this range, as numbers or text, and ``None`` if it is said what for."""
     allowed = f"give {kind} from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
 
     def check(option: str, value: Any) -> Any:
         if none and is_none(value):
             return None
-        number = value
+        given = value
         if isinstance(value, str):
             try:
-                number = float(value)
+                given = float(value)
             except ValueError:
                 raise ConfigError(option, value, allowed) from None
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
+        if not isinstance(given, (int, float)) or isinstance(given, bool):
             raise ConfigError(option, value, allowed)
-        if not low <= number <= high:  # NaN is in no range
+        if not low <= given <= high:  # NaN is in no range
             raise ConfigError(option, value, allowed)
-        return float(number)
+        return float(given)
 
     return check
 
@@ -188,9 +220,9 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "placement": one_of(get_args(Strategy)),
     "consistency": one_of(get_args(Consistency)),
     "ttl": lifetime,
-    "jitter": seconds(0.0, MAX_TTL_S),
-    "soft_ttl": seconds(0.001, MAX_TTL_S, none="never"),
-    "beta": seconds(0.0, 100.0, kind="a number"),
+    "jitter": seconds_or_part(0.0, MAX_TTL_S),
+    "soft_ttl": seconds_or_part(0.001, MAX_TTL_S, none="never"),
+    "beta": number(0.0, 100.0),
     "negative_ttl": seconds(0.001, MAX_TTL_S, none="absence is not kept"),
     "error_ttl": error_lifetimes,
     "loader_timeout": seconds(0.001, MAX_TTL_S, none="as long as it takes"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._memo import Memo
+from .choices import Seconds, plain_seconds
 from .coroutines import is_coroutine_function
 
 __all__ = ["Memo", "lru_cache", "ttl_cache"]
@@ -53,30 +54,31 @@ def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
 
 @overload
 def ttl_cache(
-    maxsize: Callable[P, R], ttl: float | None = 600, timer: Callable[[], float] = ..., typed: bool = False
+    maxsize: Callable[P, R], ttl: Seconds | None = 600, timer: Callable[[], float] = ..., typed: bool = False
 ) -> Memo[P, R]: ...
 @overload
 def ttl_cache(
-    maxsize: int | None = 128, ttl: float | None = 600, timer: Callable[[], float] = ..., typed: bool = False
+    maxsize: int | None = 128, ttl: Seconds | None = 600, timer: Callable[[], float] = ..., typed: bool = False
 ) -> Callable[[Callable[P, R]], Memo[P, R]]: ...
 def ttl_cache(
-    maxsize: Any = 128, ttl: float | None = 600, timer: Callable[[], float] = time.monotonic, typed: bool = False
+    maxsize: Any = 128, ttl: Seconds | None = 600, timer: Callable[[], float] = time.monotonic, typed: bool = False
 ) -> Any:
     """Return a function that remembers its last results for some time, as ``cachetools.func.ttl_cache`` does.
 
     Args:
         maxsize, typed: As for :func:`lru_cache`.
-        ttl: How long a result is kept, in seconds; ``None``: without an end; 0: not at all.
+        ttl: How long a result is kept, in seconds or as a ``timedelta``; ``None``: without an end; 0: not at all.
         timer: The clock, in seconds. ``time.monotonic`` stands for the same clock read in C, to the millisecond or so;
             any other function is called, and must give 0 or more.
     Returns, Raises: As :func:`lru_cache`; ``ValueError`` for a ``ttl`` that is negative or no number.
     """
-    ttl_ns = _checked_ttl(ttl)
+    lifetime = plain_seconds(ttl)
+    ttl_ns = _checked_ttl(lifetime)
     clock = None if timer is time.monotonic else timer
     if callable(maxsize):
-        return _remember(maxsize, 128 if ttl != 0 else 0, typed, ttl_ns, clock, shown=128)
+        return _remember(maxsize, 128 if lifetime != 0 else 0, typed, ttl_ns, clock, shown=128)
     limit = _checked_maxsize(maxsize)
-    return lambda function: _remember(function, limit if ttl != 0 else 0, typed, ttl_ns, clock, shown=limit)
+    return lambda function: _remember(function, limit if lifetime != 0 else 0, typed, ttl_ns, clock, shown=limit)
 
 
 def _remember(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from .choices import Idle, is_function
+from .choices import Idle, Seconds, is_function
 from .options import Settings, seconds_to_ttl
 
 #: A lifetime in milliseconds that means "longer than an envelope can say".
@@ -24,7 +24,7 @@ ENDLESS_MS: Final = 0xFFFF_FFFF
 IDLE_MS: Final = 0xFFFF_FFFF
 
 #: A lifetime in seconds (``None``: no end), or what returns it for the user's key and the value.
-Lifetime: TypeAlias = float | Idle | Callable[[Any, Any], float | Idle | None] | None
+Lifetime: TypeAlias = Seconds | Idle | Callable[[Any, Any], Seconds | Idle | None] | None
 #: A lifetime in milliseconds (below 0: an idle time), or what tells it from the user's key and the value.
 Ttl = int | Callable[[Any, Any], int]
 

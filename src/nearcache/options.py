@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 from . import choices
 from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secrets, Strategy, one_of, ttl_seconds
 from .choices import integer as _integer
+from .choices import number as _number
 from .choices import seconds as _seconds
 from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
 from .errors import ConfigError
@@ -64,7 +65,8 @@ _Class = type  # Settings has an attribute of that name
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be chosen about one cache. Sizes in entries or bytes, times in seconds.
+    """Everything that can be chosen about one cache. Sizes in entries or bytes, times in seconds; a
+    ``timedelta`` is taken for one too.
 
     Attributes:
         scheme: One of :data:`SCHEMES`.
@@ -284,7 +286,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "on_error": one_of(get_args(OnError)),
     "ack": one_of(get_args(Ack)),
     "require_coherence": _boolean,
-    "sample_rate": _seconds(0.0, 1000.0),
+    "sample_rate": _number(0.0, 1000.0),
     "stale_if_error": _seconds(0.001, MAX_TTL_S, none="never"),
     "classes": _classes,
     "compress_above": _integer(0, 512 * 1024 * 1024),

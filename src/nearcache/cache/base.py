@@ -20,6 +20,7 @@ from .. import freshness
 from .._store import Store
 from ..absence import Absent
 from ..answers import is_coroutine_loader, require_callable
+from ..choices import Seconds
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
@@ -273,7 +274,7 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Lette
         """
         raise NotImplementedError
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely.
 
         ::

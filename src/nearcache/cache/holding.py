@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..choices import Seconds, plain_seconds
 from ..errors import CacheError
 
 if TYPE_CHECKING:
@@ -25,26 +26,28 @@ def several(verb: str, keys: Iterable[Any]) -> list[Any]:
     return list(keys)
 
 
-def hold_to_ms(seconds: float) -> int:
+def hold_to_ms(seconds: Seconds) -> int:
     """Check how long a hold may last; return milliseconds.
 
     Raises:
         ValueError: It is out of range.
     """
-    if not 0.001 <= seconds <= 3600.0:
+    held = plain_seconds(seconds)
+    if not 0.001 <= held <= 3600.0:
         raise ValueError(f"seconds={seconds!r}: give 0.001 to 3600, the longest that the change will take")
-    return round(seconds * 1000)
+    return round(held * 1000)
 
 
-def linger_to_ms(seconds: float) -> int:
+def linger_to_ms(seconds: Seconds) -> int:
     """Check for how long a hold goes on after its end; return milliseconds.
 
     Raises:
         ValueError: It is out of range.
     """
-    if not 0 <= seconds <= 3600.0:
+    lingering = plain_seconds(seconds)
+    if not 0 <= lingering <= 3600.0:
         raise ValueError(f"linger={seconds!r}: give 0 to 3600, as long as loaders may still read the old state")
-    return round(seconds * 1000)
+    return round(lingering * 1000)
 
 
 class Hold:

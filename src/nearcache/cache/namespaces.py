@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from ..answers import for_key, require_callable
 from ..changes import Change, Swapped
+from ..choices import Seconds
 from ..freshness import Lifetime
 from .events.listening import Listened
 from .functions.cached import ABSENT
@@ -100,10 +101,10 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         ]
 
     @overload
-    def get(self, key: K, default: None = None, *, max_age: float | None = None) -> V | None: ...
+    def get(self, key: K, default: None = None, *, max_age: Seconds | None = None) -> V | None: ...
     @overload
-    def get(self, key: K, default: V | D, *, max_age: float | None = None) -> V | D: ...
-    def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Any:
+    def get(self, key: K, default: V | D, *, max_age: Seconds | None = None) -> V | D: ...
+    def get(self, key: K, default: Any = None, *, max_age: Seconds | None = None) -> Any:
         """Return the value for a key, or the default. Never calls the loader."""
         return self.cache.get(self._key(key), default, max_age=max_age)
 
@@ -160,7 +161,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         *,
         ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> V:
         """Return the value for a key; on a miss call the loader, with the view's key. See :meth:`Cache.get_or_load`.
 
@@ -195,7 +196,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
         return self.cache.invalidate(self._key(key))
 
-    def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+    def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. See :meth:`Cache.get_many`.
 
         The cache's own ``load_many=`` is called with the cache's keys, ``(name, key)``.
@@ -212,7 +213,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         *,
         ttl: Lifetime = ABSENT,
         tags: Sequence[str] = (),
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> dict[K, V]:
         """Return the values for many keys; call the bulk loader once for all misses, with the view's keys.
 

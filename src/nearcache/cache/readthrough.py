@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from ..absence import ABSENT as NO_VALUE
 from ..answers import Answer, is_coroutine_loader, require_callable
 from ..changes import MISSING
-from ..errors import ConfigError
+from ..choices import Seconds, seconds
 from ..flights import Loads, young_of
 from ..freshness import Lifetime
 from ..options import Settings
@@ -21,8 +21,8 @@ V = TypeVar("V")
 
 #: "Not given", where None means something.
 DEFAULT: Final = ABSENT
-#: The greatest age that can be asked for, in seconds.
-_LATEST_S: Final = 4_294_967.0
+#: An age that can be asked for.
+_age_seconds: Final = seconds(0.0, 4_294_967.0, none="any age")
 
 
 class ReadThrough(Generic[K, V]):
@@ -43,7 +43,7 @@ class ReadThrough(Generic[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> V:
         """Return the value for a key; on a miss call the loader and keep its value.
 
@@ -102,7 +102,7 @@ class ReadThrough(Generic[K, V]):
             raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
         return self._refresh(key, chosen, ttl, tags)
 
-    def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+    def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. One round trip per shard, in parallel.
 
         It calls no loader, unless the cache has a bulk loader (``load_many=``): that is called once for all misses.
@@ -124,7 +124,7 @@ class ReadThrough(Generic[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> dict[K, V]:
         """Return the values for many keys; call the bulk loader once for all misses, and keep what it brings.
 
@@ -287,13 +287,10 @@ def with_single(settings: Settings) -> Settings:
     return replace(settings, loader=kind(settings.load_many))
 
 
-def age_to_ns(seconds: Any) -> int:
+def age_to_ns(max_age: Any) -> int:
     """Return a greatest age in nanoseconds.
 
     Raises:
         ConfigError: It is out of range.
     """
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not is_number or not 0 <= seconds <= _LATEST_S:
-        raise ConfigError("max_age", seconds, f"give seconds from 0 to {_LATEST_S:g}, or None for any age")
-    return int(seconds * 1e9)
+    return int(_age_seconds("max_age", max_age) * 1e9)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from ..._aio import Hits
 from ...answers import Answer
 from ...backlog import DeadLetter
+from ...choices import Seconds
 from ...errors import CacheError
 from ...events import EntryEvent
 from ..base import DEFAULT, Cache, K, Lifetime, V
@@ -100,17 +101,17 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         @overload  # type: ignore[override]  # loaders may answer more than the stub of floor 1 can say
         def get_or_load(
             self, key: K, loader: None = None, *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
-            max_age: float | None = ...,
+            max_age: Seconds | None = ...,
         ) -> Coroutine[Any, Any, V]: ...
         @overload
         def get_or_load(
             self, key: K, loader: Callable[[K], Awaitable[Answer[V]]], *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
-            max_age: float | None = ...,
+            max_age: Seconds | None = ...,
         ) -> Coroutine[Any, Any, V]: ...
         @overload
         def get_or_load(
             self, key: K, loader: Callable[[K], Answer[V]], *, ttl: Lifetime = ..., tags: Tags[K, V] = ...,
-            max_age: float | None = ...,
+            max_age: Seconds | None = ...,
         ) -> Coroutine[Any, Any, V]: ...
         # fmt: on
         def get_or_load(self, *_: Any, **__: Any) -> Any: ...
@@ -188,7 +189,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         raise NotImplementedError
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
+    def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> AsyncHold:
         """Return a context, for ``async with``, in which the data behind these keys can be changed safely.
 
         See :meth:`Cache.hold`. When the task is cancelled within, the hold ends as well.

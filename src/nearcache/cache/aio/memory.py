@@ -9,6 +9,7 @@ from ...absence import Absent
 from ...answers import is_coroutine_loader
 from ...awaiting import LoadTasks, call_loader, wait_for_load
 from ...changes import Change, Swapped
+from ...choices import Seconds
 from ...flights import Load, Many, renewal_of, young_of
 from ..base import DEFAULT, K, Lifetime, V
 from ..memory.cache import MemoryCache
@@ -83,7 +84,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     def _scan_under(self, path: Sequence[str]) -> AsyncIterator[Any]:  # noqa: ARG002  as for threads
         return self._scan(None)
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
+    def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> AsyncHold:
         held = self.cache.hold(keys, seconds, linger=linger)
 
         async def begin(_token: bytes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from ...answers import Answer, require_callable
+from ...choices import Seconds
 from ...errors import LoadTimeoutError
 from ...freshness import Lifetime
 from ..readthrough import DEFAULT, age_to_ns
@@ -48,7 +49,7 @@ class AsyncReadThrough(Generic[K, V]):
         require_callable("loader", chosen)
         return cast("V", await self._refresh(key, chosen, ttl, tags))
 
-    async def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+    async def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. See :meth:`Cache.get_many`."""
         if self.cache.settings.load_many is None:
             return await self._held_many(keys, None if max_age is None else age_to_ns(max_age))
@@ -61,7 +62,7 @@ class AsyncReadThrough(Generic[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] | Callable[[K, V], Iterable[str]] = DEFAULT,
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> dict[K, V]:
         """Return the values for many keys; call the bulk loader once for all misses.
 
@@ -90,7 +91,7 @@ class AsyncReadThrough(Generic[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Any = DEFAULT,
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> V:
         chosen = loader if loader is not None else self.cache.settings.loader
         if chosen is not None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ...absence import Absent
 from ...changes import Change, Swapped
+from ...choices import Seconds
 from ...errors import ShardError
 from ...l2 import ClusterDriver, Driver
 from ...l2.aio import AsyncDriver
@@ -141,7 +142,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
     async def invalidate_tag(self, tag: str) -> None:
         await self._run(invalidate_tag(self._tier, self.cache, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> AsyncHold:
+    def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> AsyncHold:
         held = Holding(self.cache, keys, seconds, linger)
         return AsyncHold(
             lambda token: self._run(held.begin(token)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from ..._aio import Ready
 from ...answers import for_key, is_coroutine_loader, require_callable
 from ...changes import Change, Swapped
+from ...choices import Seconds
 from ...events import EntryEvent
 from ...freshness import Lifetime
 from ..base import DEFAULT, K, V
@@ -54,10 +55,10 @@ class AsyncView(AsyncVerbs[K, V]):
     # -- single keys
 
     @overload
-    def get(self, key: K, default: None = None, *, max_age: float | None = None) -> Coroutine[Any, Any, V | None]: ...
+    def get(self, key: K, default: None = None, *, max_age: Seconds | None = None) -> Coroutine[Any, Any, V | None]: ...
     @overload
-    def get(self, key: K, default: V | D, *, max_age: float | None = None) -> Coroutine[Any, Any, V | D]: ...
-    def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Coroutine[Any, Any, Any]:
+    def get(self, key: K, default: V | D, *, max_age: Seconds | None = None) -> Coroutine[Any, Any, V | D]: ...
+    def get(self, key: K, default: Any = None, *, max_age: Seconds | None = None) -> Coroutine[Any, Any, Any]:
         """Return, when awaited, the value for a key, or the default. Never calls the loader."""
         return self.cache.get(self.plain._key(key), default, max_age=max_age)
 
@@ -68,7 +69,7 @@ class AsyncView(AsyncVerbs[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> Coroutine[Any, Any, V]:
         """Return, when awaited, the value for a key; on a miss call the loader, with the view's key.
 
@@ -136,7 +137,7 @@ class AsyncView(AsyncVerbs[K, V]):
 
     # -- many keys
 
-    async def get_many(self, keys: Iterable[K], *, max_age: float | None = None) -> dict[K, V]:
+    async def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. See :meth:`View.get_many`."""
         if self.plain.cache.settings.load_many is not None:
             return await self.get_or_load_many(keys, max_age=max_age)
@@ -150,7 +151,7 @@ class AsyncView(AsyncVerbs[K, V]):
         *,
         ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
-        max_age: float | None = None,
+        max_age: Seconds | None = None,
     ) -> dict[K, V]:
         """Return the values for many keys; call the bulk loader once for all misses, with the view's keys.
 

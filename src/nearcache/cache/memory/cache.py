@@ -12,7 +12,7 @@ from ..._store import Op
 from ...absence import ABSENT, Absent, Failure, raise_absent
 from ...answers import UNCHANGED, UNSET, Loaded, opened
 from ...changes import MISSING
-from ...choices import Idle
+from ...choices import Idle, Seconds
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
@@ -392,7 +392,7 @@ class MemoryCache(CopyingCache[K, V]):
         self._tag_changes += 1
         self._derived.changed(self, name.encode("utf-8", "surrogatepass"))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`.
 
         What is loaded or stored meanwhile goes at its end, or once more after ``linger``.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...absence import Absent, raise_absent
 from ...bus import Listener
+from ...choices import Seconds
 from ...clocks import monotonic_ns
 from ...codecs import value_codec
 from ...coherence import DERIVED
@@ -257,7 +258,7 @@ class TieredCache(MovingCache[K, V]):
         """Drop every copy of every value that has this tag, in every process. See :meth:`Cache.invalidate_tag`."""
         self._run(invalidate_tag(self._tier, self, *check_tags([tag])))
 
-    def hold(self, keys: Iterable[K], seconds: float = 5.0, *, linger: float = 0.0) -> Hold:
+    def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> Hold:
         """Return a context in which the data behind these keys can be changed safely. See :meth:`Cache.hold`."""
         held = Holding(self, keys, seconds, linger)
         return Hold(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ...choices import Seconds
 from ...loading import Steps, invalidate_many, owe_hold_end
 from ..holding import hold_to_ms, linger_to_ms, several
 
@@ -19,7 +20,7 @@ class Holding:
         TypeError, ValueError: The keys are no list, or a time is out of range.
     """
 
-    def __init__(self, cache: TieredCache[Any, Any], keys: Iterable[Any], seconds: float, linger: float) -> None:
+    def __init__(self, cache: TieredCache[Any, Any], keys: Iterable[Any], seconds: Seconds, linger: Seconds) -> None:
         self._cache = cache
         self._hold_ms, self._linger_ms = hold_to_ms(seconds), linger_to_ms(linger)
         self._names = [cache._name(key) for key in several("hold", keys)]

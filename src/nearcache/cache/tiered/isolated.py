@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from ...absence import Absent
 from ...answers import is_coroutine_loader, mapped, mapped_many
 from ...changes import SKIP, Change, Swapped
+from ...choices import Seconds
 from ...codecs import FreezingCodec, thaw
 from ...errors import ConfigError
 from ...freshness import Ttl
@@ -47,7 +48,7 @@ class IsolatedCache(TieredCache[K, V]):
     def __getitem__(self, key: K, /) -> V:
         return cast("V", thaw(super().__getitem__(key)))
 
-    def get(self, key: K, default: Any = None, *, max_age: float | None = None) -> Any:
+    def get(self, key: K, default: Any = None, *, max_age: Seconds | None = None) -> Any:
         """Return the value for a key, or the default."""
         return thaw(super().get(key, default, max_age=max_age))
 
