@@ -63,6 +63,7 @@ from .errors import (
     WrongTopologyError,
 )
 from .events import EntryEvent
+from .keywords import Options
 from .options import RemovalCause
 from .writers import Writer
 
@@ -102,6 +103,7 @@ __all__ = [
     "NotRedisError",
     "NotReplicatedError",
     "Old",
+    "Options",
     "RemovalCause",
     "ReshardError",
     "Resharded",

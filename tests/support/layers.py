@@ -22,6 +22,7 @@ FLOORS = {
     "writers": 2,
     "keys": 3, "forks": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3,
     "changes": 3, "events": 3, "freshness": 3, "workers": 3, "backlog": 3, "answers": 3,
+    "keywords": 3,
     "l2": 4, "rings": 4, "bus": 4, "embedded": 4, "awaiting": 4,
     "loading": 5,
     "cache": 6, "decorators": 6,

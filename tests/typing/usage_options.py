@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from typing_extensions import assert_type
+from typing_extensions import Unpack, assert_type
 
+import nearcache
 from nearcache import errors, options
 
 settings = options.parse("redis://localhost:6379", maxsize=10)
@@ -14,6 +16,23 @@ assert_type(settings.endpoints, tuple[options.Endpoint, ...])
 assert_type(settings.jitter, float)
 assert_type(settings.policy, options.Policy)
 assert_type(options.seconds_to_ttl("ttl", 1.5), float | None)
+
+
+nearcache.open("memory://", maxsize="10")  # type: ignore[arg-type]  # a text that is no number
+nearcache.open("memory://", max_size=10)  # type: ignore[call-arg]  # a misspelt option
+nearcache.open("redis://a", policy="lfu")  # type: ignore[arg-type]  # a policy that there is not
+nearcache.open("redis://a", ttl=timedelta(hours=1), loader=str.upper, error_ttl={OSError: 5}, codec="json", tags=["a"])
+nearcache.open("redis://a,b", classes=[Exception], shard_weights=(1, 2), writer=print, write_delay=1, isolation="copy")
+
+
+def open_mine(**mine: Unpack[nearcache.Options]) -> nearcache.Cache[str, int]:
+    """A program's own way to open caches hands its options on."""
+    return nearcache.open("redis://a", **mine)
+
+
+def open_read(given: dict[str, Any]) -> nearcache.Cache[str, int]:
+    """Options may come from a file as well."""
+    return nearcache.open("redis://a", **given)
 
 
 def describe(error: errors.BulkError) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backlog import DeadLetter
 from ..options import chosen_url, parse
@@ -24,6 +24,11 @@ from .report import (
     Stats,
     WritingStats,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..keywords import Options
 
 __all__ = [
     "Cache",
@@ -47,7 +52,7 @@ __all__ = [
 ]
 
 
-def open(url: str | None = None, /, **options: Any) -> Cache[Any, Any]:  # noqa: A001  nearcache.open, as io.open
+def open(url: str | None = None, /, **options: Unpack[Options]) -> Cache[Any, Any]:  # noqa: A001  nearcache.open, as io.open
     """Open a cache.
 
     Args:

@@ -32,6 +32,9 @@ from .exchanging import NOTHING, deadline_ns
 from .gathering import gathering, in_this_thread
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ...keywords import Options
     from ..aio import AsyncCache
 
 #: Sets of tags that are told apart; beyond them, some values go along with others'.
@@ -69,7 +72,7 @@ class MemoryCache(CopyingCache[K, V]):
 
     _takes_idle = False
 
-    def __init__(self, url: str = "memory://", /, **options: Any) -> None:
+    def __init__(self, url: str = "memory://", /, **options: Unpack[Options]) -> None:
         settings = parse(url, **options)
         if settings.scheme != "memory":
             raise ConfigError("url", url, "a MemoryCache is memory://; use nearcache.open for the others")
