@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import weakref
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from .answers import is_coroutine_loader
 from .errors import ClosedError
 from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
-from .logs import Recurring
+from .logs import Recurring, log_not_renewed
 from .loops import NEVER_S, PerLoop, wake
 
 
@@ -114,9 +113,9 @@ class LoadTasks:
             if task is not None and crew is not None:
                 return await crew.result(task)
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Carry out work that nobody waits for, in a task of its own."""
-        self._crews.here().spawn(work())
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]], keys: Any) -> None:
+        """Have values of keys loaded anew, in a task of its own that nobody waits for."""
+        self._crews.here().spawn(work(), keys)
 
     def end_all(self) -> None:
         """Cancel all loads."""
@@ -138,11 +137,12 @@ class LoadTasks:
 
 
 class _Work(NamedTuple):
-    """What a task does: on behalf of whom (see ``strand``), and the load that ends with it, if it is one."""
+    """What a task does: on behalf of whom (see ``strand``), and the load that ends with it, or what it loads anew."""
 
     token: Hashable
     loads: Loads | None = None
     load: Load | None = None
+    keys: Any = None
 
     def end(self) -> None:
         """End the load. Harmless if it has ended."""
@@ -159,9 +159,9 @@ class _Crew:
         self._ended = False
         self._failures = Recurring()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Have work carried out that is no load, or sees to its own."""
-        self._begin(work, _Work(object()))
+    def spawn(self, work: Coroutine[Any, Any, Any], keys: Any) -> None:
+        """Have values of keys loaded anew by work that sees to its own loads."""
+        self._begin(work, _Work(object(), keys=keys))
 
     def start(self, loads: Loads, load: Load, work: Callable[[Load], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
         """Let a load that has begun be carried out in a task, whose context tells it from others."""
@@ -215,7 +215,7 @@ class _Crew:
         if not task.cancelled():
             error = task.exception()  # those who wait have it; if nobody does any more, that is no event to report
             if error is not None and work.load is None:
-                self._failures.log(logging.WARNING, "a value was not loaded anew, and the old one stays: %r", error)
+                log_not_renewed(self._failures, work.keys, error)
 
 
 @contextmanager

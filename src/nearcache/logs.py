@@ -52,6 +52,11 @@ class Recurring:
         _write(level, text, arguments, error)
 
 
+def log_not_renewed(failures: Recurring, keys: object, error: BaseException) -> None:
+    """Log that what was to replace old values in the background has failed. ``keys``: one, or a list of them."""
+    failures.log(logging.WARNING, "%.200r was not loaded anew, and the old value stays: %r", keys, error)
+
+
 def _write(level: int, text: str, arguments: tuple[object, ...], error: BaseException | None) -> None:
     with suppress(Exception):
         _log.log(level, text, *arguments, exc_info=error, stacklevel=3)

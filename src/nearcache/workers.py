@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from .logs import Recurring
+from .logs import Recurring, log_not_renewed
 
 #: Most threads of one cache, and most pieces of work that wait for one.
 MOST_THREADS: Final = 4
@@ -21,17 +20,23 @@ class Workers:
     def __init__(self, threads: int = MOST_THREADS) -> None:
         self._most = threads
         self._running = 0
-        self._waiting: deque[Callable[[], Any]] = deque()
+        self._waiting: deque[tuple[Callable[[], Any], Any]] = deque()
         self._lock = threading.RLock()  # a collection may close them in the middle
         self._closed = False
         self._failures = Recurring()
 
-    def submit(self, work: Callable[[], Any]) -> bool:
-        """Have it called, some time. False if that is not going to happen: closed, or too much waits already."""
+    def submit(self, work: Callable[[], Any], keys: Any) -> bool:
+        """Have it called, some time. False if that is not going to happen: closed, or too much waits already.
+
+        Args:
+            work: Loads values anew.
+            keys: Whose, for the log.
+        """
+        mine = (work, keys)
         with self._lock:
             if self._closed or len(self._waiting) >= MOST_WAITING:
                 return False
-            self._waiting.append(work)
+            self._waiting.append(mine)
             if self._running >= self._most:
                 return True
             self._running += 1
@@ -40,8 +45,8 @@ class Workers:
         except RuntimeError:  # the system has no more threads, or the interpreter ends
             with self._lock:
                 self._running -= 1
-                if work in self._waiting:
-                    self._waiting.remove(work)
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
                     return False
         return True
 
@@ -57,8 +62,8 @@ class Workers:
                 if not self._waiting:
                     self._running -= 1
                     return
-                work = self._waiting.popleft()
+                work, keys = self._waiting.popleft()
             try:
                 work()
             except BaseException as error:  # noqa: BLE001  nobody else is there to be told
-                self._failures.log(logging.WARNING, "a value was not loaded anew, and the old one stays: %r", error)
+                log_not_renewed(self._failures, keys, error)

@@ -74,7 +74,7 @@ def test_renewal_that_begins_late_leaves_what_another_process_has_loaded_meanwhi
     grow_old(redis_server, a)
     late: list[Callable[[], Any]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(b._runner._workers, "submit", lambda work: not late.append(work))
+        patch.setattr(b._runner._workers, "submit", lambda work, _keys: not late.append(work))
         assert b["k"] == "k1"
     assert a["k"] == "k1"
     wait_until(lambda: a["k"] == "k2")
@@ -207,6 +207,39 @@ def test_failed_renewal_keeps_the_old_value(
     assert cache["k"] == "k1"
     wait_until(lambda: cache.stats().loader.errors == 1)
     wait_until(lambda: cache["k"] == "k3")
+
+
+def test_failed_renewals_name_their_keys_in_the_log(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a single value as the loader was given it, of several together, in threads and in tasks."""
+
+    def fail(_keys: Any) -> Any:
+        raise OSError("down")
+
+    async def fail_too(_keys: Any) -> Any:
+        raise OSError("down")
+
+    def logged(cache: Cache[Any, Any], read: Callable[[], Any], line: str) -> None:
+        cache.set_many({"a": 1, "b": 2})
+        grow_old(redis_server, cache)
+        caplog.clear()
+        read()
+        wait_until(lambda: caplog.messages == [f"{line} was not loaded anew, and the old value stays: OSError('down')"])
+
+    options: dict[str, Any] = {"ttl": 100, "soft_ttl": 10, "key": str.lower}
+    single = open_cache(**options, loader=fail, namespace="single")
+    logged(single, lambda: single["A"], "'A'")
+    many = open_cache(**options, load_many=fail, namespace="many")
+    logged(many, lambda: many.get_many(["A", "B"]), "['A', 'B']")
+
+    async def main(cache: Cache[Any, Any]) -> None:
+        assert await cache.aio.get_or_load("A", fail_too) == 1
+        await until(lambda: bool(caplog.messages))
+        await cache.aio.close()
+
+    tasks = open_cache(**options, namespace="tasks")
+    logged(tasks, lambda: asyncio.run(main(tasks)), "'A'")
 
 
 def test_tasks_are_served_at_once_too(redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]) -> None:

@@ -298,7 +298,7 @@ def test_workers_end_when_nothing_is_left_and_refuse_when_closed() -> None:
     """No thread while idle."""
     workers, done = Workers(threads=2), threading.Semaphore(0)
     for _ in range(10):
-        assert workers.submit(done.release)
+        assert workers.submit(done.release, "k")
     for _ in range(10):
         assert done.acquire(timeout=TIMEOUT)
     for thread in threading.enumerate():
@@ -306,7 +306,7 @@ def test_workers_end_when_nothing_is_left_and_refuse_when_closed() -> None:
             thread.join(TIMEOUT)
             assert not thread.is_alive()
     workers.close()
-    assert not workers.submit(done.release)
+    assert not workers.submit(done.release, "k")
 
 
 def test_expire_returns_old_values_when_they_are_gone_and_only_then() -> None:

@@ -53,9 +53,9 @@ def test_workers_go_on_when_neither_the_work_nor_the_log_does() -> None:
     """Four that ended so would be all that there may be."""
     workers, done = Workers(threads=1), threading.Event()
     with full_disk() as handler:
-        assert workers.submit(fail)
-        assert workers.submit(fail)
-        assert workers.submit(done.set)
+        assert workers.submit(fail, "k")
+        assert workers.submit(fail, "k")
+        assert workers.submit(done.set, "k")
         assert done.wait(PATIENCE)
     assert len(handler.refused) == 1
     workers.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from .._store import Store
@@ -96,7 +97,7 @@ def renew_later(
         tier.renewing.add(wanted.name)
     taken = False
     try:
-        taken = yield Spawn(lambda: renewal(tier, store, wanted, wid), wanted.loader)
+        taken = yield Spawn(lambda: renewal(tier, store, wanted, wid), wanted.loader, wanted.key)
     finally:
         if not taken:
             tier.renewed(wanted.name)
@@ -122,7 +123,8 @@ def renew_many_later(
         return
     taken = False
     try:
-        taken = yield Spawn(lambda: renewal(tier, store, replace(wanted, keys=ours), due), wanted.loader)
+        make = partial(renewal, tier, store, replace(wanted, keys=ours), due)
+        taken = yield Spawn(make, wanted.loader, list(ours.values()))
     finally:
         if not taken:
             for name in ours:

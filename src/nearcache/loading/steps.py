@@ -62,10 +62,12 @@ class Spawn:
     Attributes:
         make: Makes the steps, when their time has come.
         loader: What they will call.
+        keys: What it will be called with, for the log.
     """
 
     make: Callable[[], Steps[Any]]
     loader: Callable[..., Any]
+    keys: Any
 
 
 #: A list of exchanges is answered by a list of the same length: a Reply each, or the ShardError that came instead.
@@ -181,5 +183,5 @@ class ThreadRunner:
         if isinstance(request, Spawn):
             if is_coroutine_loader(request.loader):  # no thread can call it
                 return False
-            return self._workers.submit(lambda: self.run(request.make()))
+            return self._workers.submit(lambda: self.run(request.make()), request.keys)
         return self._tier.loads.wait(request.load)

@@ -124,6 +124,6 @@ class AsyncRunner:
         if isinstance(request, Await):
             return await wait_for_signal(request.signal, request.seconds)
         if isinstance(request, Spawn):
-            self._tasks.spawn(lambda: self.run(request.make()))
+            self._tasks.spawn(lambda: self.run(request.make()), request.keys)
             return True
         return await wait_for_load(self._tier.loads, request.load)

@@ -113,7 +113,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         if old is not NOTHING:
             is_value = not isinstance(old, Absent)
             if is_value and is_coroutine_loader(loader) and self.cache._begin_renewal(terms.name):
-                self._tasks.spawn(lambda: self._renew(terms, loader))
+                self._tasks.spawn(lambda: self._renew(terms, loader), terms.key)
             return self.cache._present(key, old)
         return await self._carry_out(terms.name, terms, loader)
 

@@ -215,7 +215,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         if old is NOTHING or isinstance(old, Absent):
             return old
         if not is_coroutine_loader(loader) and self._begin_renewal(terms.name):
-            taken = self._workers.submit(lambda: self._renew(terms, loader))
+            taken = self._workers.submit(lambda: self._renew(terms, loader), terms.key)
             if not taken:
                 self._renewing.pop(terms.name, None)
         return old
