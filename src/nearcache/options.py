@@ -314,14 +314,16 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "sentinel_username": _text,
     "sentinel_password": _text,
 }
-#: Options that make sense for some schemes only; everything else in _SETTINGS goes with all.
+#: Options that concern L2. ``memory://`` takes them, so that tests of a program need another URL and nothing else,
+#: and they have no effect there: without L2 what they promise is so anyway.
 _L2_ONLY: Final = frozenset({
-    "namespace", "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "lease",
-    "on_error", "ack", "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress",
-    "compress_above", "signing_keys", "encryption_keys", "isolation", "placement", "writer", "write_delay",
-    "write_batch", "write_attempts", "max_backlog",
+    "l1_ttl", "max_staleness", "max_value", "timeout", "connect_timeout", "pool_size", "classes", "on_error", "ack",
+    "require_coherence", "sample_rate", "stale_if_error", "codec", "type", "compress", "compress_above",
+    "signing_keys", "encryption_keys", "isolation", "placement", "writer", "write_delay", "write_batch",
+    "write_attempts", "max_backlog",
 })  # fmt: skip
-_MEMORY_ONLY: Final = frozenset({"getsizeof", "ages"})
+#: But for these promises, which ``memory://`` does not keep: it takes no other value.
+_UNKEPT: Final = {"ack": "primary", "isolation": "shared", "writer": None}
 #: Options of writing behind the cache, which need ``write_delay``.
 _BEHIND: Final = ("write_batch", "write_attempts", "max_backlog")
 #: Options that are Python objects, which no URL can hold.
@@ -389,7 +391,7 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
 
 def memory_options(settings: Settings) -> dict[str, Any]:
     """Return the options with which ``parse("memory://", ...)`` gives the same settings, as far as they concern L1."""
-    return {option: getattr(settings, option) for option in _allowed("memory")}
+    return {option: getattr(settings, option) for option in _SETTINGS if option not in _L2_ONLY}
 
 
 def _check(scheme: str, allowed: Mapping[str, Callable[[str, Any], Any]], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -421,6 +423,10 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
 
 def _refuse_contradictions(settings: Settings, checked: Mapping[str, Any]) -> None:
     """Check what options say together. ``checked``: those that were given."""
+    for option, kept in _UNKEPT.items() if settings.scheme == "memory" else ():
+        if getattr(settings, option) != kept:
+            remedy = f"memory:// takes {kept!r} alone, for it keeps no such promise; embedded:// and Redis do"
+            raise ConfigError(option, checked[option], remedy)
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
     if settings.scheme == "memory" and settings.maxbytes is not None and settings.getsizeof is None:
@@ -444,8 +450,8 @@ def _refuse_contradictions(settings: Settings, checked: Mapping[str, Any]) -> No
 
 def _allowed(scheme: str) -> Mapping[str, Callable[[str, Any], Any]]:
     if scheme == "memory":
-        return {option: check for option, check in _SETTINGS.items() if option not in _L2_ONLY}
-    common = {option: check for option, check in _SETTINGS.items() if option not in _MEMORY_ONLY}
+        return _SETTINGS | _EMBEDDED | _ENDPOINT
+    common = {option: check for option, check in _SETTINGS.items() if option != "getsizeof"}  # L2 knows sizes
     if scheme == "embedded":
         return common | _EMBEDDED
     return common | {option: check for option, check in _ENDPOINT.items() if _concerns(option, scheme)}

@@ -355,13 +355,6 @@ def test_missing_package_is_refused_with_the_extra_that_brings_it(monkeypatch, m
     assert extra in str(caught.value)
 
 
-@pytest.mark.parametrize("option", ["codec", "compress", "signing_keys", "isolation", "type"])
-def test_options_about_bytes_are_not_for_a_cache_without_them(option):
-    """memory:// stores objects."""
-    with pytest.raises(ConfigError, match="no such option"):
-        parse("memory://", **{option: "safe"})
-
-
 def test_pickle_codec_is_refused_without_keys_even_when_it_is_put_together_by_hand():
     """Nothing unpickles what nobody signed."""
     with pytest.raises(ConfigError, match="signing_keys="):

@@ -300,9 +300,6 @@ def test_parse_unknown_option_lists_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("url", "option"),
     [
-        ("memory://", "namespace"),
-        ("memory://", "max_staleness"),
-        ("memory://", "password"),
         ("redis://a", "shards"),
         ("redis://a", "getsizeof"),
         ("redis://a", "ssl_ca_certs"),
@@ -386,7 +383,7 @@ def everything_said(error: BaseException) -> str:
         f"http://user:{SECRET}@a",
         f"user:{SECRET}@a",
         f"memory://user:{SECRET}@a",
-        f"memory://?password={SECRET}",
+        f"memory://?password={SECRET}&ack=replica",
         f"embedded://user:{SECRET}@a",
         f"embedded://:{SECRET}@",
         f"unix://:{SECRET}@/run/a.sock",
@@ -412,7 +409,7 @@ def test_parse_bad_url_with_password_never_shows_it(url: Any) -> None:
         ("redis://u:p@a", {"password": SECRET}),
         (f"redis://a?password={SECRET}", {"password": "p"}),
         ("redis://a:b", {"password": SECRET}),
-        ("memory://", {"password": SECRET}),
+        ("memory://", {"password": SECRET, "ack": "replica"}),
         ("redis://a", {"password": SECRET.encode()}),
         ("redis://a", {"password": [SECRET]}),
         ("redis://a", {"password": SECRET, "maxsize": 0}),

@@ -95,7 +95,7 @@ def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
 
 def test_memory_caches_have_no_writer() -> None:
     """Their queue would keep no promise."""
-    with pytest.raises(ConfigError, match="memory:// has no such option"):
+    with pytest.raises(ConfigError, match="memory:// takes None alone"):
         parse("memory://", writer=write)
 
 
