@@ -80,8 +80,11 @@ cdef inline void tell(PyObject *listener, PyObject *key, PyObject *value, cause_
 
     That is not left to ``noexcept``, which prints it besides; and to print a SystemExit is to end the process.
     """
-    cdef str name = cause_name(cause)
-    cdef PyObject *answer = call_objects(listener, key, value, <PyObject *>name, NULL)
+    tell_named(listener, key, value, cause_name(cause))
+
+
+cdef inline void tell_named(PyObject *listener, PyObject *key, PyObject *value, str cause) noexcept:
+    cdef PyObject *answer = call_objects(listener, key, value, <PyObject *>cause, NULL)
     if unlikely(answer == NULL):
         report_unraisable(listener)
     else:

@@ -83,7 +83,7 @@ from nearcache._flights cimport (
     settle,
     suspect_at,
 )
-from nearcache._holding cimport bury, forget_entries, forget_pending, visit_t
+from nearcache._holding cimport bury, forget_entries, forget_pending, tell_named, visit_t
 from nearcache._keyed cimport (
     contains_hashed, held_key, measured, put_local, read_object, read_or, remove_hashed, remove_local, subscript_hashed,
 )
@@ -706,6 +706,11 @@ cdef class Store:
     def maxbytes(self):
         """Largest sum of sizes; None: no bound."""
         return None if self.core.max_bytes == NO_BOUND else self.core.max_bytes
+
+
+def tell_listener(listener, key, value, str cause):
+    """Call a listener as a store does: what it raises goes to ``sys.unraisablehook``."""
+    tell_named(<PyObject *>listener, <PyObject *>key, <PyObject *>value, cause)
 
 
 if NEARCACHE_FAULTS:  # debug builds only

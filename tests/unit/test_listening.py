@@ -166,8 +166,8 @@ def test_on_removal_goes_on_beside_listeners() -> None:
     assert gone == [("a", 1, "replaced"), ("a", 2, "replaced"), ("a", 3, "invalidated")]
     assert ear.take() == [
         ("updated", "a", 2, "stored"),
-        ("created", "from within", 1, "stored"),
         ("updated", "a", 3, "stored"),
+        ("created", "from within", 1, "stored"),
         ("removed", "a", 3, "invalidated"),
     ]
     cache.close()

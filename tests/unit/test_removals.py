@@ -6,12 +6,14 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
 
 import nearcache
 from nearcache import MemoryCache, RemovalCause, options
+from support.threads import PATIENCE
 
 SECOND = 10**9
 Told = list[tuple[Any, Any, RemovalCause]]
@@ -302,3 +304,78 @@ def test_policy_may_stand_in_the_url_and_in_no_other_spelling() -> None:
     assert nearcache.open("memory://?policy=lru").settings.policy == "lru"
     with pytest.raises(nearcache.ConfigError, match=r"policy='LRU': give one of 'lru', 'adaptive'"):
         nearcache.open("memory://", policy="LRU")
+
+
+# -- no lock of the cache is held while the listener is told ------------------------------------------------------
+
+WAYS: dict[str, Callable[[Any, int], Any]] = {
+    "load": lambda cache, key: cache.get_or_load(key, str),
+    "set": lambda cache, key: cache.set(key, key, tags=["t"]),
+    "add": lambda cache, key: cache.add(key, key),
+    "incr": lambda cache, key: cache.incr(key),
+    "drop": lambda cache, key: (cache.set(key, key), cache.drop(key)),
+    "pop": lambda cache, key: (cache.set(key, key), cache.pop(key)),
+    "clear": lambda cache, key: (cache.set(key, key), cache.clear()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("heard", [False, True])
+def test_removal_listener_may_wait_for_a_lock_that_another_thread_has_which_uses_the_cache(
+    heard: bool, kind: str, way: str
+) -> None:
+    """As a program's own lock around what it does with the cache and with what goes from it."""
+    lock, begun, done = threading.RLock(), threading.Event(), threading.Event()
+
+    def gone(_key: Any, _value: Any, _cause: RemovalCause) -> None:
+        begun.set()
+        with lock:
+            pass
+
+    cache: Any = nearcache.open("memory://", maxsize=1, on_removal=gone, **KINDS[kind])
+    if heard:
+        cache.listen(lambda _: None)
+
+    def use(key: int) -> None:
+        WAYS[way](cache, key)
+        WAYS[way](cache, key + 1)
+
+    def use_under_lock() -> None:
+        with lock:
+            ready.set()
+            if begun.wait(PATIENCE):
+                use(5)
+        done.set()
+
+    ready = threading.Event()
+    threads = [threading.Thread(target=work, daemon=True) for work in (use_under_lock, lambda: use(1))]
+    threads[0].start()
+    assert ready.wait(PATIENCE)
+    threads[1].start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert done.is_set()
+    assert not threads[1].is_alive()
+    cache.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_removal_listener_told_late_is_told_in_order_and_what_it_raises_goes_to_the_hook(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``clear`` under the lock of several; each is told, whatever the one before has raised."""
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_value.args))
+
+    def note(key: Any, value: Any, cause: RemovalCause) -> None:
+        raise ValueError(key, value, cause)
+
+    cache: Any = nearcache.open("memory://", on_removal=note, **KINDS[kind])
+    for key in range(3):
+        cache.set(key, key, tags=["t"])
+    cache.set(0, "new", tags=["t"])
+    cache.incr(1)
+    cache.clear()
+    assert reported[:2] == [(0, 0, "replaced"), (1, 1, "replaced")]
+    assert sorted(reported[2:], key=str) == [(0, "new", "invalidated"), (1, 2, "invalidated"), (2, 2, "invalidated")]

@@ -426,19 +426,18 @@ class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Lette
         return checked_ttl(self.settings.ttl if ttl is DEFAULT else ttl, endless_ms)
 
 
-def store_options(settings: Settings) -> dict[str, Any]:
+def store_options(settings: Settings, on_removal: Any) -> dict[str, Any]:
     """What the store is told, by the names of its own arguments, whatever the kind of cache."""
     return {
         "maxbytes": settings.maxbytes,
         "keyfunc": settings.key,
-        "listener": _sparing(settings),
+        "listener": _sparing(settings, on_removal),
         "policy": settings.policy,
     }
 
 
-def _sparing(settings: Settings) -> Any:
+def _sparing(settings: Settings, listener: Any) -> Any:
     """Return ``on_removal``, not to be told of what is noted of keys that have no value."""
-    listener = settings.on_removal
     if listener is None or not settings.error_ttl:
         return listener
     return lambda key, value, cause: None if isinstance(value, Absent) else listener(key, value, cause)

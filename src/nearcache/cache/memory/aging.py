@@ -63,10 +63,10 @@ class AgingMemoryCache(MemoryCache[K, V]):
         for store in (self._old, self._lapsed, self._resting):
             store.lane_vouch(0, NEVER_NS)
         self._births: dict[Any, int] = {}
-        self._teller: Callable[[Any, Any, Any], object] | None = settings.on_removal
         super()._begin(settings)
 
     def _store_options(self, settings: Settings) -> dict[str, Any]:
+        self._teller: Callable[[Any, Any, Any], object] | None = self._on_removal
         return super()._store_options(settings) | {"listener": _weakly(self._young_told)}
 
     def _begin_alone(self) -> None:
@@ -91,7 +91,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _has_grown_old(self, name: Any, value: Any, cause: Any) -> bool:
         """See to what the second store has of a name that the first has no more; return whether that is the value."""
-        with self._changing:
+        with self._later, self._changing:
             old = self._old.peek(name, NOTHING)
             if self.terms(name) is None:  # else it has been stored anew
                 if cause == "expired" and old is not NOTHING:
@@ -253,7 +253,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def invalidate_tag(self, tag: str) -> None:
         """Remove every value that has this tag, and all that is old. See :meth:`Cache.invalidate_tag`."""
-        with self._changing:
+        with self._later, self._changing:
             super().invalidate_tag(tag)
             self._old.drop_all(invalidated=True)
 
@@ -264,7 +264,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def erase(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
         name = self._name(key)
-        with self._changing:  # nothing is stored in one and not in the other
+        with self._later, self._changing:  # nothing is stored in one and not in the other
             was_old = self._old.erase(name)
             return super().erase(key) or was_old
 
@@ -274,13 +274,13 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def drop(self, key: K) -> bool:
         """The same: there are no other processes."""
         name = self._name(key)
-        with self._changing:
+        with self._later, self._changing:
             was_old = self._old.drop(name)
             return super().drop(key) or was_old
 
     def drop_all(self, *, invalidated: bool = False) -> int:
         """Remove everything. Returns how many entries there were that were not old."""
-        with self._changing:
+        with self._later, self._changing:
             self._old.drop_all(invalidated=invalidated)
             return super().drop_all(invalidated=invalidated)
 

@@ -87,6 +87,7 @@ class MemoryCache(CopyingCache[K, V]):
     def _begin(self, settings: Settings) -> None:
         self.settings: Settings = with_single(settings)
         settings = self.settings
+        self._begin_removals()
         super().__init__(
             settings.maxsize,
             lanes=1 + _DERIVED,
@@ -107,7 +108,7 @@ class MemoryCache(CopyingCache[K, V]):
         tell_of_forks(self, lambda cache: cache._after_fork())
 
     def _store_options(self, settings: Settings) -> dict[str, Any]:
-        return store_options(settings)
+        return store_options(settings, self._on_removal)
 
     def _begin_alone(self) -> None:
         """Nobody is loading anything."""
@@ -249,7 +250,8 @@ class MemoryCache(CopyingCache[K, V]):
             mine.value = answer
             known = self._freshness
             life = known.failure(answer.error()) if isinstance(answer, Failure) else known.absence()
-            self._settle(op, cast("V", answer), life, 0, 0, None)
+            with self._later:
+                self._settle(op, cast("V", answer), life, 0, 0, None)
             return
         if answer is UNCHANGED and terms.shown is not None:
             answer = terms.shown
@@ -271,7 +273,7 @@ class MemoryCache(CopyingCache[K, V]):
         ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
         life = self._freshness.life(ttl_for(ttl, terms.key, value))
         existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
-        with self._telling("loaded", existed=existed):
+        with self._later, self._telling("loaded", existed=existed):
             is_kept = self._settle(op, value, life, cost_ms, size, under)
         if is_kept and (loaded.validator is not None or (terms.is_conditional and isinstance(answer, Loaded))):
             self._remember(op, loaded, life.ttl_ms)
@@ -308,7 +310,8 @@ class MemoryCache(CopyingCache[K, V]):
         op = self._operation(self._name(key))
         size = self._fitting_size_of(value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
-        with self._changing, self._telling("stored", existed=existed):  # no verb is between looking and storing
+        # Under the lock no verb is between looking and storing.
+        with self._later, self._changing, self._telling("stored", existed=existed):
             self.open(op)
             self._keep(op, value, life, 0, size, self._depend(tags))
 

@@ -49,8 +49,10 @@ class ExchangingCache(SpeakingCache[K, V]):
 
     def _free_exchanges(self) -> None:
         """Nobody is making a change."""
-        # Re-entrant: ``on_removal`` may be called under it, and may use the cache.
+        # Re-entrant: hashing and comparing keys, and letting go of values, may use the cache.
         self._changing = threading.RLock()
+        if self._on_removal is not None:
+            self._on_removal.begin(self._changing)
         self._turns = threading.RLock()
         self._crowded = False  # whether somebody has his turn
 
@@ -128,7 +130,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         if new is SKIP:
             return old, new, version
         size = 0 if new is GONE else self._fitting_size_of(new)
-        with self._changing:
+        with self._later, self._changing:
             op = Op(name, 0, wid=next(self._wids), write=True)
             self.open(op)
             try:

@@ -49,7 +49,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         """Return the value, and let it live on; NOTHING if it is gone. What is written meanwhile is newer."""
         whole_ms, under = self._idle.get(name, (0, None))
         copy, twin = Op(name, 0), Op(name, 0)
-        with self._changing:  # what is read may not speak against what another thread is storing
+        with self._later, self._changing:  # what is read may not speak against what another thread is storing
             self._old.open(twin)
             self.open(copy)
             try:

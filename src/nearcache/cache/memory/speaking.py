@@ -12,19 +12,29 @@ from ..events import listening
 from ..events.listening import MemoryHub
 from ..events.subscriptions import Subscription
 from ..scanning import begins
+from .telling import Removals
 
 
 class SpeakingCache(Cache[K, V]):
     """What :class:`MemoryCache` is made from: a hub, once there is a listener."""
 
     _hub: MemoryHub | None = None
+    #: What is called of what goes: ``on_removal``, or what calls it in time.
+    _on_removal: Removals | None
+    #: In which the lock is taken.
+    _later: Removals | AbstractContextManager[None]
+
+    def _begin_removals(self) -> None:
+        on_removal = self.settings.on_removal
+        self._on_removal = None if on_removal is None else Removals(on_removal)
+        self._later = self._on_removal or _SILENT
 
     def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
         self._use()
         with listening.making:
             hub = self._hub
             if hub is None:
-                made = MemoryHub(self.settings.on_removal)
+                made = MemoryHub(self._on_removal)
                 hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
                 if hub is made:
                     self._begin_telling(hub)

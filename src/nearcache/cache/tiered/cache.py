@@ -107,7 +107,7 @@ class TieredCache(MovingCache[K, V]):
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
         lanes = lanes_of(endpoints)
-        super().__init__(settings.maxsize, lanes=lanes + DERIVED, **store_options(settings))
+        super().__init__(settings.maxsize, lanes=lanes + DERIVED, **store_options(settings, settings.on_removal))
         shards = shards_of(settings.placement, endpoints)
         self._endpoints = dict(enumerate(endpoints))
         self._tier = tier_for(settings, shards, codec, lanes)
