@@ -93,6 +93,14 @@ def test_view_verbs_answer_as_those_of_the_cache() -> None:
     assert repr(view).endswith(".view('v')")
 
 
+def test_view_leaves_the_list_of_shards_to_the_cache() -> None:
+    """It is a part of the keys; which shards there are is the whole namespace's."""
+    cache: MemoryCache[Any, Any] = MemoryCache()
+    for whole, part in ((cache, cache.view("v")), (cache.aio, cache.aio.view("v"))):
+        assert hasattr(whole, "reshard")
+        assert not hasattr(part, "reshard")
+
+
 @pytest.mark.parametrize("name", ["", 1, None])
 def test_view_of_no_name_is_refused(name: Any) -> None:
     """A view's name is a text."""

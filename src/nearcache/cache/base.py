@@ -33,6 +33,7 @@ from .letters import Letters
 from .namespaces import View
 from .readthrough import ReadThrough
 from .report import CacheInfo, Health, SelfTest, Stats
+from .shards.resharding import Reshardable
 from .verbs import Verbs
 from .views import Enumerable, pairs_of
 
@@ -64,7 +65,9 @@ else:
     _Mapping = Generic  # it is registered as one below: whatever a dict takes is compiled, or written here
 
 
-class Cache(Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Letters, Listened, _Mapping[K, V]):
+class Cache(
+    Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Letters, Listened, Reshardable, _Mapping[K, V]
+):
     """The common base of the caches that :func:`nearcache.open` returns.
 
     ``cache[key]``, ``get`` and ``in`` are the store's own: a hit runs no Python code. What L1 does not hold goes

@@ -20,13 +20,12 @@ from ..changes import (
 from ..freshness import Lifetime
 from .functions.cached import ABSENT
 from .scanning import Scannable
-from .shards.resharding import Reshardable
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Verbs(Reshardable, Scannable, Generic[K, V]):
+class Verbs(Scannable, Generic[K, V]):
     """What caches and views have in common. Hooks do the work: ``_swap``, ``_take``, ``_touch`` and ``_remove``.
 
     All verbs look at the value in L2, never at a copy in L1, and never call the loader; with ``writer=`` and no

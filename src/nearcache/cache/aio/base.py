@@ -17,7 +17,7 @@ from ..base import DEFAULT, Cache, K, Lifetime, V
 from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import Depth
-from ..report import SelfTest
+from ..report import Resharded, SelfTest
 from ..views import merged
 from .calling import in_loop
 from .readthrough import AsyncReadThrough
@@ -222,6 +222,13 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         :meth:`Cache.listen`.
         """
         return self.cache.listen(in_loop(function, asyncio.get_running_loop()), events, queue=queue)
+
+    async def reshard(self, url: str, **options: Any) -> Resharded:
+        """Change the list of shards of the namespace, for all processes. See :meth:`Cache.reshard`.
+
+        A thread does it; cancelling the caller does not end it.
+        """
+        return await asyncio.to_thread(self.cache.reshard, url, **options)
 
     # -- what is written behind the cache
 

@@ -20,13 +20,12 @@ from ...changes import (
 from ...freshness import Lifetime
 from ..functions.cached import ABSENT
 from ..scanning import checked
-from .resharding import AsyncReshardable
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class AsyncVerbs(AsyncReshardable, Generic[K, V]):
+class AsyncVerbs(Generic[K, V]):
     """See :class:`Verbs`: the same names, arguments, results and errors."""
 
     __slots__ = ()
