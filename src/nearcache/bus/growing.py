@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..coherence import Lane
 from ..placement import LaneNames
 from .connection import Connection
-from .follower import Followed, Follower
-from .listener import Listener, _nonce
-from .observing import Observer
+from .follower import Followed
+from .listener import Listener
 
 
 class GrowingListener(Listener):
     """See the module. One connection for each lane; arguments as for :class:`Listener`."""
 
-    def __init__(self, store: Any, source: Any, lanes: Any, names: Any, heartbeat: Any, **options: Any) -> None:
-        super().__init__(store, source, lanes, names, heartbeat, **options)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._changes: deque[Callable[[], None]] = deque()  # to be made in the listener's thread
-        self._observer: Observer | None = None
-        self._make_follower = partial(
-            Follower,
-            store,
-            heartbeat=heartbeat,
-            uniform=random.uniform,
-            nonce=_nonce,
-            watched=self._watched,
-            keeper=self._keeper,
-            horizon=options.get("horizon"),
-            ring=options["ring"],
-        )
-
-    def report_to(self, observer: Observer) -> None:
-        """See :class:`Listener`. Of lanes that come later too."""
-        self._observer = observer
-        super().report_to(observer)
 
     def follow(self, number: int, lane: Lane, names: LaneNames) -> None:
         """Follow one more lane, or another one of a number that is not followed any more."""

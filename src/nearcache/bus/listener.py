@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from .._reads import Event
@@ -72,6 +73,8 @@ class Listener:
         expect: See :class:`Echoes`.
     """
 
+    _follower_type: Callable[..., Follower] = Follower
+
     def __init__(
         self,
         store: weakref.ref[Store[Any, Any]],
@@ -93,6 +96,11 @@ class Listener:
         self._slept = slept
         self._keeper = keeper
         self._watched: dict[int, Callable[[], None]] = {}
+        self._make_follower = partial(
+            self._follower_type, store, heartbeat=heartbeat, uniform=random.uniform, nonce=_nonce,
+            watched=self._watched, keeper=keeper, horizon=horizon, ring=ring,
+        )  # fmt: skip
+        self._observer: Observer | None = None
         self._echoes = Echoes()
         self.expect: Callable[[int], None] = self._echoes.expect
         self._connections: list[Connection] = []
@@ -100,17 +108,7 @@ class Listener:
         at = range(len(lanes)) if places is None else places
         for place in sorted(set(at)):
             followed = [Followed(n, lanes[n], names[n]) for n in range(len(lanes)) if at[n] == place]
-            follower = Follower(
-                store,
-                followed,
-                heartbeat,
-                uniform=random.uniform,
-                nonce=_nonce,
-                watched=self._watched,
-                keeper=keeper,
-                horizon=horizon,
-                ring=ring,
-            )
+            follower = self._make_follower(followed)
             self._connections.append(Connection(place, follower))
             self._followers |= {each.number: follower for each in followed}
         self._tend_every_ns = lanes[0].heartbeat_ns
@@ -209,6 +207,7 @@ class Listener:
 
     def report_to(self, observer: Observer) -> None:
         """Tell somebody from now on what the messages say. See :class:`~nearcache.bus.observing.Observer`."""
+        self._observer = observer  # of lanes that come later, too
         for connection in self._connections:
             connection.follower.report_to(observer)
 

@@ -31,8 +31,7 @@ from .connection import Connection
 from .follower import Followed, Follower, _call, pack
 from .keeping import NO_KEEPER, Keeper, Script
 from .links import ClusterSource
-from .listener import Listener, _nonce
-from .observing import Observer
+from .listener import Listener
 
 #: Answers that say that a slot is not, or not wholly, there.
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
@@ -240,6 +239,7 @@ class RoamingListener(Listener):
     """See the module, and :class:`Listener`: places come and go here, and lanes move between them."""
 
     _source: ClusterSource
+    _follower_type = RoamingFollower
 
     def __init__(
         self,
@@ -256,12 +256,9 @@ class RoamingListener(Listener):
     ) -> None:
         self._lanes = tuple(lanes)
         self._names = tuple(names)
-        self._heartbeat = heartbeat
-        self._horizon = horizon
         self._dropped = dict.fromkeys(range(len(lanes)), 0)
         self._failed = dict.fromkeys(range(len(lanes)), 0)  # lane -> how often in a row
         self._homeless = dict.fromkeys(range(len(lanes)), 0)  # lane -> when to look for its place
-        self._reports_to: Observer | None = None
         self._was_at = [-1] * len(lanes)  # lane -> where it is no use to look again at once
         self._urged: deque[int] = deque()  # lanes that need not wait any longer
         self._seeking = threading.Lock()
@@ -276,10 +273,6 @@ class RoamingListener(Listener):
         """Somebody has just reached a place: whoever has none yet may belong there."""
         self._urged.extend(lane for lane in range(len(self._lanes)) if self._source.place_of(lane) == place)
         self.wake()
-
-    def report_to(self, observer: Observer) -> None:
-        self._reports_to = observer
-        super().report_to(observer)
 
     def dropped(self, lane: int) -> int:
         return self._dropped[lane]
@@ -320,15 +313,12 @@ class RoamingListener(Listener):
         """Put a lane on the connection to a place."""
         connection = next((known for known in self._connections if known.place == place), None)
         if connection is None:
-            follower = RoamingFollower(
-                self._store, [each], self._heartbeat, uniform=random.uniform, nonce=_nonce, watched=self._watched,
-                keeper=self._keeper, horizon=self._horizon,
-            )  # fmt: skip
+            follower = self._make_follower([each])
             follower.dropped = self._dropped
             connection = Connection(place, follower)
             self._connections = [*self._connections, connection]
-            if self._reports_to is not None:  # asked for after it is listed: who comes meanwhile sees one of the two
-                follower.report_to(self._reports_to)
+            if self._observer is not None:  # asked for after it is listed: who comes meanwhile sees one of the two
+                follower.report_to(self._observer)
             self._followers[each.number] = follower
             return
         follower = self._follower_at(connection)
