@@ -30,7 +30,7 @@ V = TypeVar("V")
 MOST_VALIDATOR_BYTES: Final = 255
 
 #: "Not given", where None means something.
-UNSET: Final[Any] = object()
+DEFAULT: Final[Any] = object()
 _MARK: Final = "_nearcache_conditional"
 
 
@@ -47,12 +47,12 @@ class Loaded(Generic[V]):
     """
 
     value: V
-    ttl: Seconds | Idle | None = UNSET
+    ttl: Seconds | Idle | None = DEFAULT
     tags: Sequence[str] = ()
     validator: str | None = None
 
     def __post_init__(self) -> None:
-        if self.ttl is not UNSET and not isinstance(self.ttl, Idle):
+        if self.ttl is not DEFAULT and not isinstance(self.ttl, Idle):
             seconds_to_ttl("ttl", self.ttl)
         object.__setattr__(self, "tags", check_tags(self.tags))
         if self.validator is not None and not _is_validator(self.validator):

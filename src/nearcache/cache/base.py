@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, Typ
 from .. import freshness
 from .._store import Store
 from ..absence import Absent
-from ..answers import is_coroutine_loader, require_callable
+from ..answers import DEFAULT, is_coroutine_loader, require_callable
+from ..changes import MISSING
 from ..choices import Seconds
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
 from ..options import Settings
 from .events.listening import Listened
-from .functions.cached import ABSENT, decorate
+from .functions.cached import decorate
 from .functions.surface import CachedCoroutine, CachedFunction, Decorator
 from .holding import Hold
 from .letters import Letters
@@ -53,8 +54,6 @@ D = TypeVar("D")
 #: Seconds, None for no expiry, or a function that returns one of them for key and value.
 Lifetime: TypeAlias = freshness.Lifetime
 
-#: "Not given", where None means something.
-DEFAULT: Final = ABSENT
 #: An instant, in seconds, that is later than any.
 _LATEST_S: Final = 2.0**33
 
@@ -132,14 +131,14 @@ class Cache(
                 With ``on_error="queue"`` that is no error: it counts as absent.
         """
         value, cause = self._pop(key)
-        if value is DEFAULT:
+        if value is MISSING:
             if default is DEFAULT:
                 raise KeyError(key) from cause
             return default
         return value
 
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
-        """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
+        """Remove a key. Returns its value, or MISSING and why it is not known that there was none."""
         raise NotImplementedError
 
     def popitem(self) -> tuple[K, V]:
@@ -173,11 +172,11 @@ class Cache(
 
     def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
         """The same; what is stored gets tags."""
-        found = self.get(key, DEFAULT)
-        while found is DEFAULT:
+        found = self.get(key, MISSING)
+        while found is MISSING:
             if self.add(key, default, tags=tags):
                 return default
-            found, _ = self.gets(key, DEFAULT)
+            found, _ = self.gets(key, MISSING)
         return found
 
     # -- many keys

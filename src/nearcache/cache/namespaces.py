@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from ..answers import for_key, require_callable
-from ..changes import Change, Swapped
+from ..answers import DEFAULT, for_key, require_callable
+from ..changes import MISSING, Change, Swapped
 from ..choices import Seconds
 from ..freshness import Lifetime
 from .events.listening import Listened
-from .functions.cached import ABSENT
 from .holding import several
 from .readthrough import checked_answers
 from .scanning import under
@@ -112,16 +111,16 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
     def pop(self, key: K) -> V: ...
     @overload
     def pop(self, key: K, default: V | D) -> V | D: ...
-    def pop(self, key: K, default: Any = ABSENT) -> Any:
+    def pop(self, key: K, default: Any = DEFAULT) -> Any:
         """Remove a key everywhere and return its value. Never calls the loader.
 
         Raises:
             KeyError: There is none, and no default was given.
         """
         value, cause = self.cache._pop(self._key(key))
-        if value is not ABSENT:
+        if value is not MISSING:
             return value
-        if default is ABSENT:
+        if default is DEFAULT:
             raise KeyError(key) from cause
         return default
 
@@ -150,7 +149,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         """Drop this process's copy of a key. Returns whether there was one."""
         return self.cache.drop(self._key(key))
 
-    def set(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> None:
+    def set(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> None:
         """Store a value in every tier. See :meth:`Cache.set`."""
         self.cache.set(self._key(key), value, ttl=ttl, tags=(*self._tags, *tags))
 
@@ -159,7 +158,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         key: K,
         loader: Callable[[Any], V] | None = None,
         *,
-        ttl: Lifetime = ABSENT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
         max_age: Seconds | None = None,
     ) -> V:
@@ -180,7 +179,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         key: K,
         loader: Callable[[Any], V] | None = None,
         *,
-        ttl: Lifetime = ABSENT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> V:
         """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
@@ -211,7 +210,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         keys: Iterable[K],
         load_many: Callable[[list[Any]], Mapping[Any, V]] | None = None,
         *,
-        ttl: Lifetime = ABSENT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
         max_age: Seconds | None = None,
     ) -> dict[K, V]:
@@ -237,7 +236,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         self,
         values: Mapping[K, V] | Iterable[tuple[K, V]],
         *,
-        ttl: Lifetime = ABSENT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> None:
         """Store many values. See :meth:`Cache.set_many`."""

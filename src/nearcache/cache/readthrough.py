@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from ..absence import ABSENT as NO_VALUE
-from ..answers import Answer, is_coroutine_loader, require_callable
+from ..absence import ABSENT
+from ..answers import DEFAULT, Answer, is_coroutine_loader, require_callable
 from ..changes import MISSING
 from ..choices import Seconds, seconds
 from ..flights import Loads, young_of
 from ..freshness import Lifetime
 from ..options import Settings
-from .functions.cached import ABSENT
 from .timed import Limit, in_time, joined
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: "Not given", where None means something.
-DEFAULT: Final = ABSENT
 #: An age that can be asked for.
 _age_seconds: Final = seconds(0.0, 4_294_967.0, none="any age")
 
@@ -68,8 +65,8 @@ class ReadThrough(Generic[K, V]):
         Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader. With ``max_age`` the first read
             of a value that this process has not loaded costs one round trip.
         """
-        found = self.hit(key, DEFAULT) if max_age is None else self._hit_young(key, age_to_ns(max_age))
-        if found is not DEFAULT:
+        found = self.hit(key, MISSING) if max_age is None else self._hit_young(key, age_to_ns(max_age))
+        if found is not MISSING:
             return cast("V", found)
         chosen = loader if loader is not None else self.settings.loader
         if max_age is not None:
@@ -163,20 +160,20 @@ class ReadThrough(Generic[K, V]):
             found: dict[K, V] = self.hit_dict(keys, missed)
         else:
             held = {key: self._hit_young(key, limit_ns) for key in keys}
-            found = {key: value for key, value in held.items() if value is not DEFAULT}
+            found = {key: value for key, value in held.items() if value is not MISSING}
             missed = [key for key in held if key not in found]
         return found, list(dict.fromkeys(missed)) if missed else missed
 
     def _get_young(self, key: K, default: Any, max_age: Any) -> Any:
         limit_ns = age_to_ns(max_age)
         found = self._hit_young(key, limit_ns)
-        return self._held_many([key], limit_ns).get(key, default) if found is DEFAULT else found
+        return self._held_many([key], limit_ns).get(key, default) if found is MISSING else found
 
     def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         if loader is not None:
             return cast("V", self._loaded(key, limit_ns, self._load_young, key, loader, ttl, tags, limit_ns))
         found, cause = self._held_young(key, limit_ns)
-        if found is DEFAULT:
+        if found is MISSING:
             raise KeyError(key) from cause
         return cast("V", found)
 
@@ -235,11 +232,11 @@ class ReadThrough(Generic[K, V]):
         raise NotImplementedError
 
     def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
-        """Return the value that some tier holds, or DEFAULT and why it is not known that there is none."""
-        return self._held_many([key], limit_ns).get(key, DEFAULT), None
+        """Return the value that some tier holds, or MISSING and why it is not known that there is none."""
+        return self._held_many([key], limit_ns).get(key, MISSING), None
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
-        """Return the value in L1 if it is known to be so young, else DEFAULT."""
+        """Return the value in L1 if it is known to be so young, else MISSING."""
         raise NotImplementedError
 
 
@@ -269,7 +266,7 @@ def one_of(answers: Any, key: Any) -> Any:
     Raises:
         TypeError: It returned no mapping.
     """
-    return checked_answers(answers).get(key, NO_VALUE)
+    return checked_answers(answers).get(key, ABSENT)
 
 
 def checked_answers(answers: Any) -> Mapping[Any, Any]:

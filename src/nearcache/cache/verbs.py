@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from ..answers import DEFAULT
 from ..changes import (
     MISSING,
     Change,
@@ -18,7 +19,6 @@ from ..changes import (
     setting,
 )
 from ..freshness import Lifetime
-from .functions.cached import ABSENT
 from .scanning import Scannable
 
 K = TypeVar("K")
@@ -58,15 +58,15 @@ class Verbs(Scannable, Generic[K, V]):
         """Return the value and its version, for :meth:`cas`; ``(default, 0)`` if there is none. One round trip."""
         raise NotImplementedError
 
-    def add(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
+    def add(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> bool:
         """Store a value if there is none. Returns whether it was stored. One round trip."""
         return self._swap(key, adding(value), ttl, tags).stored
 
-    def replace(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
+    def replace(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> bool:
         """Store a value if there is one already. Returns whether it was stored. Two round trips."""
         return self._swap(key, replacing(value), ttl, tags).stored
 
-    def cas(self, key: K, value: V, version: int, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
+    def cas(self, key: K, value: V, version: int, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> bool:
         """Store a value if what is there still has the version that :meth:`gets` returned; 0: if there is none.
 
         Returns whether it was stored. One round trip.
@@ -74,7 +74,7 @@ class Verbs(Scannable, Generic[K, V]):
         return self._swap(key, at_version(value, version), ttl, tags).stored
 
     def get_and_set(
-        self, key: K, value: V, default: Any = None, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
+        self, key: K, value: V, default: Any = None, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
     ) -> Any:
         """Store a value and return the one before, or the default. Two round trips."""
         old = self._swap(key, setting(value), ttl, tags).old
@@ -88,14 +88,14 @@ class Verbs(Scannable, Generic[K, V]):
         found = self._take(key)
         return default if found is MISSING else found
 
-    def touch(self, key: K, ttl: Lifetime = ABSENT) -> bool:
+    def touch(self, key: K, ttl: Lifetime = DEFAULT) -> bool:
         """Give a value another lifetime, from now on. Returns whether there is one. One round trip, without the value.
 
         Copies in other processes' L1 go if their lifetime gets shorter; otherwise they stay for the time they had.
         """
         return self._touch(key, ttl, whole=False)[0]
 
-    def get_and_touch(self, key: K, ttl: Lifetime = ABSENT, default: Any = None) -> Any:
+    def get_and_touch(self, key: K, ttl: Lifetime = DEFAULT, default: Any = None) -> Any:
         """Give a value another lifetime and return it, or the default if there is none. One round trip."""
         found = self._touch(key, ttl, whole=True)[1]
         return default if found is MISSING else found
@@ -106,7 +106,7 @@ class Verbs(Scannable, Generic[K, V]):
         function: Callable[[Any], V],
         default: Any = None,
         *,
-        ttl: Lifetime = ABSENT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> V:
         """Store what a function makes of the value, or of the default, and return it. Two round trips.
@@ -121,7 +121,7 @@ class Verbs(Scannable, Generic[K, V]):
         return new
 
     def incr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
     ) -> int:
         """Add to an integer and return the sum; where there is none, to ``initial``. Two round trips.
 
@@ -134,7 +134,7 @@ class Verbs(Scannable, Generic[K, V]):
         return count
 
     def decr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
     ) -> int:
         """Subtract from an integer, also below 0. See :meth:`incr`."""
         count: int = self._swap(key, counting(-delta, initial), ttl, tags).new
@@ -146,8 +146,8 @@ class Verbs(Scannable, Generic[K, V]):
         Raises:
             TypeError: The value is not of the piece's type.
         """
-        return self._swap(key, joining(piece, in_front=False), ABSENT, ()).stored
+        return self._swap(key, joining(piece, in_front=False), DEFAULT, ()).stored
 
     def prepend(self, key: K, piece: str | bytes) -> bool:
         """The same at the beginning."""
-        return self._swap(key, joining(piece, in_front=True), ABSENT, ()).stored
+        return self._swap(key, joining(piece, in_front=True), DEFAULT, ()).stored

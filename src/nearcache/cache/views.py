@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from ..changes import MISSING
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-_NOTHING: Final[Any] = object()
 
 
 class Enumerable(Generic[K, V]):
@@ -47,8 +47,8 @@ class Items(ItemsView[K, V]):
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, tuple) or len(item) != 2:
             return False
-        value = self._mapping.peek(item[0], _NOTHING)
-        return value is not _NOTHING and (value is item[1] or value == item[1])
+        value = self._mapping.peek(item[0], MISSING)
+        return value is not MISSING and (value is item[1] or value == item[1])
 
 
 class Values(ValuesView[V]):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .._store import Op, Store
 from ..absence import Absent, Failure
-from ..answers import UNSET, opened
+from ..answers import DEFAULT, opened
 from ..codecs import NO_VALUE, Encoded
 from ..errors import DecodeError, ShardError, UnencodableValueError, ValueTooLargeError
 from ..freshness import ENDLESS_MS, Life, Ttl, checked_ttl, ttl_for
@@ -105,7 +105,7 @@ def outcome_of(
     if isinstance(answered, Absent):
         return Outcome(answered, NO_VALUE, stated, under, tier.freshness.absence(), 0)
     loaded = opened(answered)
-    value, ttl = loaded.value, asked.ttl_ms if loaded.ttl is UNSET else checked_ttl(loaded.ttl, ENDLESS_MS)
+    value, ttl = loaded.value, asked.ttl_ms if loaded.ttl is DEFAULT else checked_ttl(loaded.ttl, ENDLESS_MS)
     content = tier.codec.encode(value)
     life = tier.freshness.life(ttl_for(ttl, asked.key, value))
     told = (*tags_told(asked.tags, asked.key, value), *loaded.tags)

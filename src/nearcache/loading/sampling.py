@@ -18,13 +18,12 @@ from .._store import Store
 from ..codecs import peek_ids, thaw
 from ..errors import DecodeError
 from ..l2 import Exchange
-from .replies import HEADER_RANGE, answer
+from .replies import HEADER_RANGE, MISSING, answer
 from .steps import Steps
 from .tier import Tier
 
 #: Keys remembered, to choose from.
 REMEMBERED: Final = 1024
-_NOTHING: Final[Any] = object()
 
 
 class Sampler:
@@ -99,8 +98,8 @@ def _is_equal(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
     """Whether the values of a key in L1 and L2 are equal, whoever wrote them."""
     lane, encoded = tier.place(name)
     reply = answer((yield [Exchange(lane, [(b"GET", tier.names[lane].value(encoded))])])[0])
-    data, mine = reply.values[0], store.peek(name, _NOTHING)
-    if data is None or mine is _NOTHING:
+    data, mine = reply.values[0], store.peek(name, MISSING)
+    if data is None or mine is MISSING:
         return False
     try:
         return bool(thaw(tier.codec.loads(data, key=encoded)[0]) == thaw(mine))

@@ -8,12 +8,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ..._aio import Hits
-from ...answers import Answer
+from ...answers import DEFAULT, Answer
 from ...backlog import DeadLetter
+from ...changes import MISSING
 from ...choices import Seconds
 from ...errors import CacheError
 from ...events import EntryEvent
-from ..base import DEFAULT, Cache, K, Lifetime, V
+from ..base import Cache, K, Lifetime, V
 from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import Depth
@@ -152,7 +153,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
             KeyError, ShardUnavailableError: As :meth:`Cache.pop`.
         """
         value, cause = await self._pop(key)
-        if value is DEFAULT:
+        if value is MISSING:
             if default is DEFAULT:
                 raise KeyError(key) from cause
             return default
@@ -273,8 +274,8 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
     async def _missing_get(self, key: K, default: Any) -> Any:
         found, _ = await self._read(key)
-        return default if found is DEFAULT else found
+        return default if found is MISSING else found
 
     async def _pop(self, key: K) -> tuple[Any, Exception | None]:
-        """Remove a key. Returns its value, or DEFAULT and why it is not known that there was none."""
+        """Remove a key. Returns its value, or MISSING and why it is not known that there was none."""
         raise NotImplementedError

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequenc
 from typing import Any
 
 from ...absence import Absent
-from ...answers import is_coroutine_loader
+from ...answers import DEFAULT, is_coroutine_loader
 from ...awaiting import LoadTasks, call_loader, wait_for_load
-from ...changes import Change, Swapped
+from ...changes import MISSING, Change, Swapped
 from ...choices import Seconds
 from ...flights import Load, Many, renewal_of, young_of
-from ..base import DEFAULT, K, Lifetime, V
+from ..base import K, Lifetime, V
 from ..memory.cache import MemoryCache
-from ..memory.exchanging import NOTHING
 from ..memory.gathering import Request, gathering
 from ..readthrough import AsyncSingle, Single
 from .base import AsyncCache, AsyncHold
@@ -104,13 +103,13 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def _read(self, key: K) -> tuple[Any, Exception | None]:
         self.cache._use()
-        return self.cache._missing_get(key, DEFAULT), None
+        return self.cache._missing_get(key, MISSING), None
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
         terms = self.cache._terms(key, ttl, tags)
         old = self.cache._old_value(terms, loader)
-        if old is not NOTHING:
+        if old is not MISSING:
             is_value = not isinstance(old, Absent)
             if is_value and is_coroutine_loader(loader) and self.cache._begin_renewal(terms.name):
                 self._tasks.spawn(lambda: self._renew(terms, loader), terms.key)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from ...answers import Answer, require_callable
+from ...answers import DEFAULT, Answer, require_callable
+from ...changes import MISSING
 from ...choices import Seconds
 from ...errors import LoadTimeoutError
 from ...freshness import Lifetime
-from ..readthrough import DEFAULT, age_to_ns
+from ..readthrough import age_to_ns
 
 if TYPE_CHECKING:
     from ..base import Cache
@@ -101,23 +102,23 @@ class AsyncReadThrough(Generic[K, V]):
         if chosen is not None:
             return cast("V", await self._in_time(key, self._load(key, chosen, ttl, tags)))
         found, cause = await self._read(key)
-        if found is DEFAULT:
+        if found is MISSING:
             raise KeyError(key) from cause
         return cast("V", found)
 
     async def _missing_aged(self, key: K, default: Any, max_age: Any) -> Any:
         limit_ns = age_to_ns(max_age)
         found = self.cache._hit_young(key, limit_ns)
-        return (await self._held_many([key], limit_ns)).get(key, default) if found is DEFAULT else found
+        return (await self._held_many([key], limit_ns)).get(key, default) if found is MISSING else found
 
     async def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         found = self.cache._hit_young(key, limit_ns)
-        if found is not DEFAULT:
+        if found is not MISSING:
             return cast("V", found)
         if loader is not None:
             return cast("V", await self._in_time(key, self._load_young(key, loader, ttl, tags, limit_ns)))
         found, cause = await self._held_young(key, limit_ns)
-        if found is DEFAULT:
+        if found is MISSING:
             raise KeyError(key) from cause
         return cast("V", found)
 
@@ -138,7 +139,7 @@ class AsyncReadThrough(Generic[K, V]):
     # -- for the subclasses
 
     async def _read(self, key: K) -> tuple[Any, Exception | None]:
-        """Return the value of some tier, or DEFAULT and why it is not known that there is none."""
+        """Return the value of some tier, or MISSING and why it is not known that there is none."""
         raise NotImplementedError
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
@@ -161,5 +162,5 @@ class AsyncReadThrough(Generic[K, V]):
         raise NotImplementedError
 
     async def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
-        """Return the value that some tier holds, or DEFAULT and why it is not known that there is none."""
-        return (await self._held_many([key], limit_ns)).get(key, DEFAULT), None
+        """Return the value that some tier holds, or MISSING and why it is not known that there is none."""
+        return (await self._held_many([key], limit_ns)).get(key, MISSING), None

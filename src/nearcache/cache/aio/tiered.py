@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ...absence import Absent
+from ...answers import DEFAULT
 from ...changes import Change, Swapped
 from ...choices import Seconds
 from ...errors import ShardError
@@ -29,7 +30,7 @@ from ...loading import (
 )
 from ...loading.tasks import AsyncRunner
 from ...options import check_tags
-from ..base import DEFAULT, K, Lifetime, V
+from ..base import K, Lifetime, V
 from ..scanning import beginning, beginning_under
 from ..tiered.cache import TieredCache
 from ..tiered.holding import Holding
@@ -57,7 +58,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
 
     async def contains(self, key: object) -> bool:
         cache = self.cache
-        if cache.peek(key, DEFAULT) is not DEFAULT:  # type: ignore[arg-type]  # a key of another type is not there
+        if cache.peek(key, MISSING) is not MISSING:  # type: ignore[arg-type]  # a key of another type is not there
             return True
         try:
             return await self._run(contains(self._tier, cache, cache._name(key)))
@@ -71,8 +72,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
         await self._run(self.cache._setting_unwritten(key, value, **options))
 
     async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
-        found: Any = self.cache.hit(key, DEFAULT)
-        if found is DEFAULT:
+        found: Any = self.cache.hit(key, MISSING)
+        if found is MISSING:
             found = await self._run_alone(self.cache._defaulting(key, default, tags, is_sync=False))
         return default if found is MISSING else found
 
@@ -80,8 +81,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
 
     async def _pop(self, key: K) -> tuple[Any, Exception | None]:
-        value: Any = self.cache.hit(key, DEFAULT)
-        if value is DEFAULT:
+        value: Any = self.cache.hit(key, MISSING)
+        if value is MISSING:
             return await self._run(self.cache._popping(key, is_sync=False))
         await self._remove(key)
         return value, None
@@ -166,8 +167,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
         try:
             found = await self._run(self.cache._reading(key))
         except ShardError as error:
-            return DEFAULT, error
-        return DEFAULT if found is MISSING or isinstance(found, Absent) else found, None
+            return MISSING, error
+        return MISSING if isinstance(found, Absent) else found, None
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from ...answers import DEFAULT
 from ...changes import (
     MISSING,
     Change,
@@ -18,7 +19,6 @@ from ...changes import (
     setting,
 )
 from ...freshness import Lifetime
-from ..functions.cached import ABSENT
 from ..scanning import checked
 
 K = TypeVar("K")
@@ -50,20 +50,20 @@ class AsyncVerbs(Generic[K, V]):
     def _scan(self, prefix: str | bytes | None) -> AsyncIterator[Any]:
         raise NotImplementedError
 
-    async def add(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
+    async def add(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> bool:
         """See :meth:`Verbs.add`."""
         return (await self._swap(key, adding(value), ttl, tags)).stored
 
-    async def replace(self, key: K, value: V, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
+    async def replace(self, key: K, value: V, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> bool:
         """See :meth:`Verbs.replace`."""
         return (await self._swap(key, replacing(value), ttl, tags)).stored
 
-    async def cas(self, key: K, value: V, version: int, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()) -> bool:
+    async def cas(self, key: K, value: V, version: int, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()) -> bool:
         """See :meth:`Verbs.cas`."""
         return (await self._swap(key, at_version(value, version), ttl, tags)).stored
 
     async def get_and_set(
-        self, key: K, value: V, default: Any = None, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
+        self, key: K, value: V, default: Any = None, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
     ) -> Any:
         """See :meth:`Verbs.get_and_set`."""
         old = (await self._swap(key, setting(value), ttl, tags)).old
@@ -74,11 +74,11 @@ class AsyncVerbs(Generic[K, V]):
         found = await self._take(key)
         return default if found is MISSING else found
 
-    async def touch(self, key: K, ttl: Lifetime = ABSENT) -> bool:
+    async def touch(self, key: K, ttl: Lifetime = DEFAULT) -> bool:
         """See :meth:`Verbs.touch`."""
         return (await self._touch(key, ttl, whole=False))[0]
 
-    async def get_and_touch(self, key: K, ttl: Lifetime = ABSENT, default: Any = None) -> Any:
+    async def get_and_touch(self, key: K, ttl: Lifetime = DEFAULT, default: Any = None) -> Any:
         """See :meth:`Verbs.get_and_touch`."""
         found = (await self._touch(key, ttl, whole=True))[1]
         return default if found is MISSING else found
@@ -89,7 +89,7 @@ class AsyncVerbs(Generic[K, V]):
         function: Callable[[Any], V],
         default: Any = None,
         *,
-        ttl: Lifetime = ABSENT,
+        ttl: Lifetime = DEFAULT,
         tags: Sequence[str] = (),
     ) -> V:
         """See :meth:`Verbs.compute`."""
@@ -97,14 +97,14 @@ class AsyncVerbs(Generic[K, V]):
         return new
 
     async def incr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
     ) -> int:
         """See :meth:`Verbs.incr`."""
         count: int = (await self._swap(key, counting(delta, initial), ttl, tags)).new
         return count
 
     async def decr(
-        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = ABSENT, tags: Sequence[str] = ()
+        self, key: K, delta: int = 1, initial: int = 0, *, ttl: Lifetime = DEFAULT, tags: Sequence[str] = ()
     ) -> int:
         """See :meth:`Verbs.decr`."""
         count: int = (await self._swap(key, counting(-delta, initial), ttl, tags)).new
@@ -112,8 +112,8 @@ class AsyncVerbs(Generic[K, V]):
 
     async def append(self, key: K, piece: str | bytes) -> bool:
         """See :meth:`Verbs.append`."""
-        return (await self._swap(key, joining(piece, in_front=False), ABSENT, ())).stored
+        return (await self._swap(key, joining(piece, in_front=False), DEFAULT, ())).stored
 
     async def prepend(self, key: K, piece: str | bytes) -> bool:
         """See :meth:`Verbs.prepend`."""
-        return (await self._swap(key, joining(piece, in_front=True), ABSENT, ())).stored
+        return (await self._swap(key, joining(piece, in_front=True), DEFAULT, ())).stored

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from ..._aio import Ready
-from ...answers import for_key, is_coroutine_loader, require_callable
-from ...changes import Change, Swapped
+from ...answers import DEFAULT, for_key, is_coroutine_loader, require_callable
+from ...changes import MISSING, Change, Swapped
 from ...choices import Seconds
 from ...events import EntryEvent
 from ...freshness import Lifetime
-from ..base import DEFAULT, K, V
+from ..base import K, V
 from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import several
@@ -121,7 +121,7 @@ class AsyncView(AsyncVerbs[K, V]):
             KeyError: There is none, and no default was given.
         """
         value, cause = await self.cache._pop(self.plain._key(key))
-        if value is not DEFAULT:
+        if value is not MISSING:
             return value
         if default is DEFAULT:
             raise KeyError(key) from cause

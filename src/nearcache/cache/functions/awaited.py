@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ...answers import bare
-from .cached import ABSENT, Cached, Plan, Unkept, new_generation
+from ...changes import MISSING
+from .cached import Cached, Plan, Unkept, new_generation
 
 
 class CachedCoroutine(Cached):
@@ -47,7 +48,7 @@ class CachedCoroutine(Cached):
 
     async def _generation(self) -> Any:
         held = self._plan.held_generation()
-        if held is ABSENT:
+        if held is MISSING:
             held = await self._aio.get_or_load((self._plan.name,), _drawn, ttl=None, tags=())
         return held
 
@@ -61,7 +62,7 @@ class CachedCoroutine(Cached):
         except ConnectionError:
             return bare(await self._function(*args, **kwargs))
         found, key = self._hit(generation, args, kwargs, is_method)
-        return found if found is not ABSENT else (await self._read_through(key, args, kwargs))[0]
+        return found if found is not MISSING else (await self._read_through(key, args, kwargs))[0]
 
     async def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> tuple[Any, bool]:
         plan, called = self._plan, False

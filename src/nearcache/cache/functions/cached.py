@@ -17,9 +17,10 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from ...answers import bare
+from ...answers import DEFAULT, bare
+from ...changes import MISSING
 from ...choices import lifetime
 from ...coroutines import is_coroutine_function
 from ...errors import ConfigError, UnencodableKeyError
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..base import Cache
-
-#: "Not given", or "not there", where None means something.
-ABSENT: Final[Any] = object()
 
 
 class Unkept(BaseException):
@@ -81,7 +79,7 @@ class Plan:
             )
         self.cache = cache
         self.is_shared = cache.settings.scheme != "memory"
-        self.ttl = {} if ttl is ABSENT else {"ttl": lifetime("ttl", ttl)}
+        self.ttl = {} if ttl is DEFAULT else {"ttl": lifetime("ttl", ttl)}
         self.tags = check_tags(tags)
         self.key = _checked_callable("key", key)
         self.unless = _checked_callable("unless", unless)
@@ -96,13 +94,13 @@ class Plan:
     def generation(self) -> Any:
         """Return what changes with every ``cache_clear``."""
         held = self.held_generation()
-        if held is ABSENT:
+        if held is MISSING:
             held = self.cache.get_or_load((self.name,), lambda _key: new_generation(), ttl=None, tags=())
         return held
 
     def held_generation(self) -> Any:
-        """Return the generation if this process knows it, else ABSENT; it is used."""
-        return self.cache.hit((self.name,), ABSENT) if self.is_shared else self._generation
+        """Return the generation if this process knows it, else MISSING; it is used."""
+        return self.cache.hit((self.name,), MISSING) if self.is_shared else self._generation
 
     def known_generation(self) -> Any:
         """Return the generation if this process knows it, else ``None``; that is no use of it."""
@@ -284,16 +282,16 @@ class Cached:
         return self._plan.checked(self._plan.part(args, kwargs, is_method=is_method))
 
     def _hit(self, generation: Any, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, tuple[Any, ...]]:
-        """Return what L1 holds, or ABSENT, and the key. Without I/O."""
+        """Return what L1 holds, or MISSING, and the key. Without I/O."""
         plan = self._plan
         part = plan.part(args, kwargs, is_method=is_method)
         key = (plan.name, generation, *part)
         try:
-            found = plan.cache.hit(key, ABSENT)
+            found = plan.cache.hit(key, MISSING)
         except TypeError:  # it cannot be hashed; or its __eq__ raised, and then it is an error of the caller's
             plan.checked(part)
             raise
-        if found is ABSENT:
+        if found is MISSING:
             plan.checked(part)
         else:
             self._count(hit=True)
@@ -305,7 +303,7 @@ class Cached:
         except ConnectionError:  # nothing that is kept can be told from older
             return bare(self._function(*args, **kwargs))
         found, key = self._hit(generation, args, kwargs, is_method)
-        return found if found is not ABSENT else self._read_through(key, args, kwargs)[0]
+        return found if found is not MISSING else self._read_through(key, args, kwargs)[0]
 
     def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> Any:
         """Return the value, and whether it is this call of ours that has made it."""
@@ -339,8 +337,8 @@ class Cached:
     def _peek(self, args: Any, kwargs: Any, is_method: bool) -> Any:
         part = self._checked_part(args, kwargs, is_method)
         key = (self._plan.name, self._plan.known_generation(), *part)
-        found = self._plan.cache.peek(key, ABSENT)
-        if found is ABSENT:
+        found = self._plan.cache.peek(key, MISSING)
+        if found is MISSING:
             raise KeyError(key)
         return found
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from ..._store import Op, Store
 from ...absence import ABSENT, Absent, Failure
-from ...answers import is_coroutine_loader
+from ...answers import DEFAULT, is_coroutine_loader
 from ...changes import MISSING
 from ...clocks import NEVER_NS, monotonic_ns
 from ...errors import ValueTooLargeError
@@ -31,11 +31,11 @@ from ...flights import Load, renewal_of
 from ...freshness import Life
 from ...options import RemovalCause, Settings
 from ...workers import Workers
-from ..base import DEFAULT, K, Lifetime, V
+from ..base import K, Lifetime, V
 from ..copying import remaining, restore
 from ..events.listening import MemoryHub
 from .cache import MemoryCache
-from .exchanging import NOTHING, deadline_ns
+from .exchanging import deadline_ns
 
 _IDENTITY: Final = 1
 #: Causes of which a value goes without another one in its place.
@@ -92,11 +92,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _has_grown_old(self, name: Any, value: Any, cause: Any) -> bool:
         """See to what the second store has of a name that the first has no more; return whether that is the value."""
         with self._later, self._changing:
-            old = self._old.peek(name, NOTHING)
+            old = self._old.peek(name, MISSING)
             if self.terms(name) is None:  # else it has been stored anew
-                if cause == "expired" and old is not NOTHING:
+                if cause == "expired" and old is not MISSING:
                     self._lapse(name, old)
-                elif old is NOTHING or old is value:
+                elif old is MISSING or old is value:
                     self._old.drop(name)
                     self._let_go(name)
         return cause == "expired" and old is value
@@ -147,16 +147,16 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _missing_get(self, key: K, default: Any) -> Any:
         self._use()
         old = self._found_old(key)
-        return default if old is NOTHING or isinstance(old, Absent) else old
+        return default if old is MISSING or isinstance(old, Absent) else old
 
     def _missing_in(self, key: object) -> bool:
-        old = self._old.peek(self._name(key), NOTHING)
-        return old is not NOTHING and not isinstance(old, Absent)
+        old = self._old.peek(self._name(key), MISSING)
+        return old is not MISSING and not isinstance(old, Absent)
 
     def _missing(self, key: K) -> V:
         if self.settings.loader is None:
-            old: V = self._missing_get(key, NOTHING)
-            if old is not NOTHING:
+            old: V = self._missing_get(key, MISSING)
+            if old is not MISSING:
                 return old
         return super()._missing(key)
 
@@ -164,7 +164,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         wanted = list(keys)
         found = super()._held_many(wanted, limit_ns)
         for key in wanted if limit_ns is None else ():
-            if key not in found and (old := self._missing_get(key, NOTHING)) is not NOTHING:
+            if key not in found and (old := self._missing_get(key, MISSING)) is not MISSING:
                 found[key] = old
         return found
 
@@ -174,11 +174,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
         name = self._name(key)
         born_ns = self._births.get(name)
         if born_ns is None or born_ns < monotonic_ns() - limit_ns:
-            return DEFAULT
-        found = self.hit(key, DEFAULT)
-        if found is DEFAULT:
-            found = self._old.hit(name, DEFAULT)
-        return DEFAULT if isinstance(found, Absent) else found
+            return MISSING
+        found = self.hit(key, MISSING)
+        if found is MISSING:
+            found = self._old.hit(name, MISSING)
+        return MISSING if isinstance(found, Absent) else found
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         name = self._name(key)
@@ -208,11 +208,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _read_old(self, name: Any) -> Any:
         self._lapsed.hit(name, None)  # who reads it keeps it
-        return self._old.get(name, NOTHING)
+        return self._old.get(name, MISSING)
 
     def _old_value(self, terms: Any, loader: Any) -> Any:
         old = self._read_old(terms.name)
-        if old is NOTHING or isinstance(old, Absent):
+        if old is MISSING or isinstance(old, Absent):
             return old
         if not is_coroutine_loader(loader) and self._begin_renewal(terms.name):
             taken = self._workers.submit(lambda: self._renew(terms, loader), terms.key)
@@ -323,11 +323,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return self if self.terms(name) is not None else self._old
 
     def _whole(self, key: Any, name: Any) -> Any:
-        value = self.peek(key, NOTHING)
-        if value is NOTHING:
+        value = self.peek(key, MISSING)
+        if value is MISSING:
             value = self._old.peek(name, ABSENT)
             if value is not ABSENT:
-                self.hit(key, NOTHING)  # what the first store has of it is over, and goes
+                self.hit(key, MISSING)  # what the first store has of it is over, and goes
         return MISSING if isinstance(value, Absent) else value
 
     def _outdate(self, name: Any, cause: RemovalCause) -> None:
@@ -355,7 +355,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         else:
             self._outdate(name, "replaced")
         is_kept = super()._keep(op, value, life, cost_ms, size, under)
-        if not is_kept and self._old.peek(name, NOTHING) is value:  # it was not to be young for as long as a tick
+        if not is_kept and self._old.peek(name, MISSING) is value:  # it was not to be young for as long as a tick
             is_kept = self._lapse(name, value)
         if is_kept and self.settings.ages:
             self._births[name] = monotonic_ns()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..._store import Op
 from ...absence import ABSENT, Absent, Failure, raise_absent
-from ...answers import UNCHANGED, UNSET, Loaded, opened
+from ...answers import DEFAULT, UNCHANGED, Loaded, opened
 from ...changes import MISSING
 from ...choices import Idle, Seconds
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
@@ -21,14 +21,14 @@ from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ...forks import tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
 from ...options import Settings, check_tags, parse, tags_told
-from ..base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
+from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..copying import CopyingCache
 from ..holding import Hold, hold_to_ms, linger_to_ms, several
 from ..readthrough import Single, with_single
 from ..report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
 from ..views import pairs_of
 from .exchanging import IDENTITY as _IDENTITY
-from .exchanging import NOTHING, deadline_ns
+from .exchanging import deadline_ns
 from .gathering import gathering, in_this_thread
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ class MemoryCache(CopyingCache[K, V]):
         refuse_coroutines(loader)
         terms = self._terms(key, ttl, tags)
         old = self._old_value(terms, loader)
-        if old is NOTHING:
+        if old is MISSING:
             return self._carry_out(Load(terms.name), terms, loader)
         return self._present(key, old)
 
     def _old_value(self, terms: _Terms, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
-        return NOTHING
+        return MISSING
 
     def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
         return False
@@ -228,12 +228,12 @@ class MemoryCache(CopyingCache[K, V]):
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
-        found: Any = NOTHING
+        found: Any = MISSING
         if terms.limit_ns is not None:
             found = self._hit_young(terms.key, terms.limit_ns)
         elif mine.key is terms.name:  # else whatever is there is to be loaded anew
-            found = self.peek(terms.key, NOTHING)
-        if found is not NOTHING and found is not DEFAULT:
+            found = self.peek(terms.key, MISSING)
+        if found is not MISSING:
             mine.value = found
             return None
         terms.changes = self._tag_changes
@@ -270,7 +270,7 @@ class MemoryCache(CopyingCache[K, V]):
         if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.abandon(op, drop=False)
             return
-        ttl = terms.ttl_ms if loaded.ttl is UNSET else self._ttl(loaded.ttl, 0)
+        ttl = terms.ttl_ms if loaded.ttl is DEFAULT else self._ttl(loaded.ttl, 0)
         life = self._freshness.life(ttl_for(ttl, terms.key, value))
         existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
         with self._later, self._telling("loaded", existed=existed):

@@ -13,15 +13,12 @@ from ...clocks import NEVER_NS, NS_PER_MS, TICK_NS, monotonic_ns
 from ...errors import ContentionError
 from ...freshness import Freshness, Life, Lifetime, ttl_for
 from ...options import RemovalCause, check_tags
-from ..base import DEFAULT, K, V
+from ..base import K, V
 from .speaking import SpeakingCache
 
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
 LOADED: Final = 1
 IDENTITY: Final = 1
-
-#: There is no value.
-NOTHING: Final[Any] = object()
 
 #: What a change makes of a value that is to go.
 GONE: Final[Any] = object()
@@ -82,7 +79,7 @@ class ExchangingCache(SpeakingCache[K, V]):
 
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
         taken = self._take(key)
-        return DEFAULT if taken is MISSING else taken, None
+        return taken, None
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:  # noqa: ARG002  costs nothing here
         chosen = self._ttl(ttl, 0)

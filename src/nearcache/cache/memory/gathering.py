@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..._store import Op
 from ...absence import ABSENT, Absent
+from ...changes import MISSING
 from ...flights import ABANDONED, Load
 from ..readthrough import checked_answers
-from .exchanging import NOTHING
 
 if TYPE_CHECKING:
     from .cache import MemoryCache
@@ -42,8 +42,8 @@ def gathering(
     found: dict[Any, Any] = {}
     todo: dict[Any, Any] = {}
     for each in terms.values():
-        old = NOTHING if limit_ns is not None else cache._old_value(each, loader)
-        if old is NOTHING:
+        old = MISSING if limit_ns is not None else cache._old_value(each, loader)
+        if old is MISSING:
             todo.setdefault(each.name, each)
         else:
             found[each.name] = old

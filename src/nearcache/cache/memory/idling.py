@@ -15,7 +15,7 @@ from ...freshness import IDLE_MS, Life, idle_copy_ms
 from ...options import Settings
 from ..base import K, V
 from .aging import AgingMemoryCache
-from .exchanging import GONE, IDENTITY, NOTHING, Terms, deadline_ns
+from .exchanging import GONE, IDENTITY, Terms, deadline_ns
 
 
 class IdlingMemoryCache(AgingMemoryCache[K, V]):
@@ -46,15 +46,15 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         return name not in self._idle and super()._begin_renewal(name)
 
     def _live_on(self, name: Any) -> Any:
-        """Return the value, and let it live on; NOTHING if it is gone. What is written meanwhile is newer."""
+        """Return the value, and let it live on; MISSING if it is gone. What is written meanwhile is newer."""
         whole_ms, under = self._idle.get(name, (0, None))
         copy, twin = Op(name, 0), Op(name, 0)
         with self._later, self._changing:  # what is read may not speak against what another thread is storing
             self._old.open(twin)
             self.open(copy)
             try:
-                value, wid = self._old.get(name, NOTHING), self._old.wid(name)
-                if value is not NOTHING and whole_ms and wid:
+                value, wid = self._old.get(name, MISSING), self._old.wid(name)
+                if value is not MISSING and whole_ms and wid:
                     self._old.confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
                     until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
                     if self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under):

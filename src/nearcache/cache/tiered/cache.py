@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...absence import Absent, raise_absent
+from ...answers import DEFAULT
 from ...bus import Listener
 from ...choices import Seconds
 from ...clocks import monotonic_ns
@@ -41,7 +42,7 @@ from ...loading import (
 from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
-from ..base import DEFAULT, K, Lifetime, V, closed, refuse_coroutines, store_options
+from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..copying import remaining
 from ..holding import Hold
 from ..memory.cache import MemoryCache

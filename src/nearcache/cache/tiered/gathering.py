@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...absence import Absent
+from ...answers import DEFAULT
+from ...changes import MISSING
 from ...clocks import monotonic_ns
 from ...errors import ShardError
 from ...loading import (
@@ -22,7 +24,7 @@ from ...loading import (
     scan,
 )
 from ...options import check_tags
-from ..base import DEFAULT, K, Lifetime, V, refuse_coroutines
+from ..base import K, Lifetime, V, refuse_coroutines
 from ..scanning import beginning, beginning_under
 from .swapping import SwappingCache
 
@@ -71,8 +73,8 @@ class GatheringCache(SwappingCache[K, V]):
     def _reading_young(self, key: K, limit_ns: int) -> Steps[tuple[Any, ShardError | None]]:
         errors: list[ShardError] = []
         found = yield from read_young(self._tier, self, [self._name(key)], limit_ns, errors=errors)
-        value = next(iter(found.values()), DEFAULT)
-        return (DEFAULT if isinstance(value, Absent) else value), next(iter(errors), None)
+        value = next(iter(found.values()), MISSING)
+        return (MISSING if isinstance(value, Absent) else value), next(iter(errors), None)
 
     def _reading_many(self, keys: Iterable[K], limit_ns: int | None) -> Steps[dict[K, V]]:
         """Steps that return what L2 holds, by the keys as the user gave them."""
@@ -116,5 +118,5 @@ class GatheringCache(SwappingCache[K, V]):
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         name = self._name(key)
         if self._tier.births.is_young(name, self.wid(name), monotonic_ns() - limit_ns):
-            return self.hit(key, DEFAULT)
-        return DEFAULT
+            return self.hit(key, MISSING)
+        return MISSING

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ...absence import Absent
-from ...answers import is_coroutine_loader, mapped, mapped_many
+from ...answers import DEFAULT, is_coroutine_loader, mapped, mapped_many
 from ...changes import SKIP, Change, Swapped
 from ...choices import Seconds
 from ...codecs import FreezingCodec, thaw
 from ...errors import ConfigError
 from ...freshness import Ttl
 from ...loading import Gathering, Loading, Steps
-from ..base import DEFAULT, D, K, Lifetime, V
+from ..base import D, K, Lifetime, V
 from ..views import pairs_of
 from .cache import TieredCache
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from ..._reads import Event
 from ...absence import Absent
+from ...answers import DEFAULT
 from ...bus import Listener
 from ...changes import MISSING, Change, Swapped
 from ...choices import Idle
@@ -34,7 +35,7 @@ from ...loading import (
     write,
 )
 from ...options import check_tags
-from ..base import DEFAULT, Cache, K, Lifetime, V
+from ..base import Cache, K, Lifetime, V
 from ..events import listening
 from ..events.listening import Reporter, TieredHub
 from ..events.subscriptions import Subscription
@@ -83,23 +84,23 @@ class SwappingCache(Cache[K, V]):
         return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
 
     def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
-        found = self.hit(key, DEFAULT)
-        if found is DEFAULT:
+        found = self.hit(key, MISSING)
+        if found is MISSING:
             found = self._run(self._defaulting(key, default, tags))
         return default if found is MISSING else found
 
     def _defaulting(self, key: Any, default: Any, tags: Sequence[str], *, is_sync: bool = True) -> Steps[Any]:
         """Read, and store the default if there is nothing: one call, with one deadline for both."""
         found, _ = yield from self._reading_or_why(key)
-        if found is DEFAULT:
+        if found is MISSING:
             if is_sync:
                 self._changing.check_sync(decides=True)
             found = yield from self._setting(key, default, DEFAULT, tags, absent_only=True)
         return found
 
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
-        value = self.hit(key, DEFAULT)
-        if value is DEFAULT:
+        value = self.hit(key, MISSING)
+        if value is MISSING:
             return self._run(self._popping(key))
         self._remove(key)
         return value, None
@@ -115,12 +116,12 @@ class SwappingCache(Cache[K, V]):
         return found, cause
 
     def _reading_or_why(self, key: Any) -> Steps[tuple[Any, ShardError | None]]:
-        """Return the value of some tier; or DEFAULT and why it is not known that there is none."""
+        """Return the value of some tier; or MISSING and why it is not known that there is none."""
         try:
             found = yield from self._reading(key)
         except ShardError as error:
-            return DEFAULT, error
-        return DEFAULT if found is MISSING or isinstance(found, Absent) else found, None
+            return MISSING, error
+        return MISSING if isinstance(found, Absent) else found, None
 
     def __setitem__(self, key: K, value: V) -> None:
         self._change(self._setting(key, value, DEFAULT, ()))
