@@ -40,16 +40,17 @@ class Recurring:
         self._numbers = itertools.count(1)
         self._told = 0
 
-    def log(self, level: int, text: str, *arguments: object, error: BaseException | None = None) -> None:
-        """Log it, if it is time; see :func:`log`."""
+    def log(self, level: int, text: str, *arguments: object, error: BaseException | None = None) -> bool:
+        """Log it, if it is time; see :func:`log`. Returns whether it was."""
         number, now_ns = next(self._numbers), self._clock()
         if now_ns < self._due_ns:
-            return
+            return False
         left_out = number - self._told - 1
         self._due_ns, self._told = now_ns + _APART_NS, number
         if left_out > 0:
             text, arguments = text + " (and %d more of the kind since the last line)", (*arguments, left_out)
         _write(level, text, arguments, error)
+        return True
 
 
 def log_not_renewed(failures: Recurring, keys: object, error: BaseException) -> None:

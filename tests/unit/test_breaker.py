@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nearcache.bus import listener
+from nearcache.bus import connection
 from nearcache.l2.breaker import Breaker, BreakerSettings
 from nearcache.options import parse
 
@@ -110,7 +110,7 @@ def test_longest_pause_and_one_attempt_are_over_in_two_seconds() -> None:
     """At worst a fault ends when an attempt has just been lost to it; the next one comes after that one and a pause."""
     attempt = parse("redis://a").connect_timeout
     assert attempt + BreakerSettings().longest_delay_ns / 1e9 < 2.0
-    assert attempt + listener._BACKOFF_MOST_S < 2.0
+    assert attempt + connection._BACKOFF_MOST_S < 2.0
 
 
 def test_breaker_delay_is_jittered_downwards(bench: Bench) -> None:

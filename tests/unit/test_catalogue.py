@@ -162,7 +162,7 @@ def test_connections_are_tried_again_after_pauses_that_grow_to_less_than_a_secon
     (connection,) = listener._connections
     pauses = []
     for _ in range(9):
-        listener._back_off(connection)
+        connection.back_off(0)
         pauses.append(connection.retry_ns / 1e9)
     longest = [min(0.8, 0.05 * 2**n) for n in range(9)]
     assert all(most / 2 <= pause <= most for pause, most in zip(pauses, longest, strict=True))

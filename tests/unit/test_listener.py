@@ -90,6 +90,9 @@ class Source:
     def note_alive(self, shard: int) -> None:
         self.alive.release()
 
+    def name_of(self, shard: int) -> str:
+        return f"number {shard}"
+
 
 @pytest.fixture
 def scene() -> Any:

@@ -249,6 +249,9 @@ class Nodes:
     def connect_listener(self, place: int) -> Any:
         raise ConnectionRefusedError
 
+    def name_of(self, place: int) -> str:
+        return f"node {place}"
+
     def search(self) -> None:
         """There is nothing to find out."""
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from typing import Final
 
 from .follower import Follower
 from .links import Link
+
+BACKOFF_FIRST_S: Final = 0.05
+#: With the second that connecting may take by itself it is less than two seconds: see ``l2.breaker``.
+_BACKOFF_MOST_S: Final = 0.8
 
 
 @dataclass(slots=True, eq=False)
@@ -19,3 +25,19 @@ class Connection:
     blocked: bool = False
     retry_ns: int = 0
     failures: int = 0
+
+    def back_off(self, now_ns: int) -> None:
+        """Count a failure, and try again after a pause that grows with them and is in step with nobody's."""
+        self.failures += 1
+        pause_s = min(_BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self.failures - 1, 10))
+        self.retry_ns = now_ns + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+
+    def after_fork(self) -> None:
+        """In the child: forget the parent's socket without a word on it, and be due."""
+        if self.link is not None:
+            self.link.sock.close()
+        self.link = None
+        self.connecting = False
+        self.blocked = False
+        self.retry_ns = 0
+        self.follower.after_fork()

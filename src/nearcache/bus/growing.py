@@ -47,6 +47,7 @@ class GrowingListener(Listener):
             connection.follower.lost("no shard any more")
             self._drop_link(connection)
             self._connections.remove(connection)
+            self._outages.forget(number)
 
     def _take_arrivals(self) -> None:
         super()._take_arrivals()

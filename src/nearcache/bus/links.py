@@ -34,6 +34,9 @@ class Source(Protocol):
     def note_alive(self, shard: int) -> None:
         """The shard has answered."""
 
+    def name_of(self, shard: int) -> str:
+        """Return its name, for people."""
+
 
 class ClusterSource(Source, Protocol):
     """The same where lanes move between places."""

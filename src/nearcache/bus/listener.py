@@ -29,18 +29,16 @@ from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..logs import log
 from ..placement import LaneNames
-from .connection import Connection
+from .connection import BACKOFF_FIRST_S, Connection
 from .follower import Followed, Follower
 from .keeping import NO_KEEPER, Keeper, Script
 from .links import Link, Source
 from .observing import Observer
+from .outages import Outages
 
 #: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
 _MUCH_BYTES: Final = 32_768
 _MOST_CHUNKS: Final = 16
-_BACKOFF_FIRST_S: Final = 0.05
-#: With the second that connecting may take by itself it is less than two seconds: see ``l2.breaker``.
-_BACKOFF_MOST_S: Final = 0.8
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
 _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
@@ -130,6 +128,7 @@ class Listener:
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = Event()
         self._settled = Event()
+        self._outages = Outages(self._source, self._clock)
         self._started = threading.Lock()
         self.thread: threading.Thread | None = None
 
@@ -220,13 +219,7 @@ class Listener:
         self._wake_in.close()
         self._wake_out.close()
         for connection in self._connections:
-            if connection.link is not None:
-                connection.link.sock.close()
-            connection.link = None
-            connection.connecting = False
-            connection.blocked = False
-            connection.retry_ns = 0
-            connection.follower.after_fork()
+            connection.after_fork()
         self._watched.clear()
         self._renew()
 
@@ -264,7 +257,7 @@ class Listener:
             connection.follower.lost(f"the listener failed: {error!r}")
             self._drop_link(connection)
         log(logging.ERROR, "the listener begins anew", error=error)
-        self._stopping.wait(_BACKOFF_FIRST_S)
+        self._stopping.wait(BACKOFF_FIRST_S)
 
     def _notice_sleep(self) -> None:
         """Vouch for nothing after the machine slept: L1 reads a clock that stood still while others wrote."""
@@ -355,7 +348,8 @@ class Listener:
         connection.connecting = False
         for each in connection.follower.followed:
             each.lane.last_error = str(error)
-        self._back_off(connection)
+        self._lose(connection, str(error) or repr(error))
+        connection.back_off(self._clock())
 
     def _subscribe(self, connection: Connection, link: Link) -> None:
         connection.link = link
@@ -369,10 +363,9 @@ class Listener:
         connection.follower.connected(link.identity, self._clock(), link.reader, link.more)
         self._follow_up(connection)
 
-    def _back_off(self, connection: Connection) -> None:
-        connection.failures += 1
-        pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(connection.failures - 1, 10))
-        connection.retry_ns = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+    def _lose(self, connection: Connection, reason: str) -> None:
+        lanes = {each.number: each.lane for each in connection.follower.followed}
+        self._outages.begin(connection.place, lanes, reason)
 
     def _renew_leases(self, now_ns: int) -> None:
         """Keep alive what the loaders of this process hold: a lease lasts only a little longer than a dead holder."""
@@ -445,6 +438,7 @@ class Listener:
         except OSError as error:
             follower.lost(f"cannot send: {error}")
         if follower.gave_up is not None:
+            self._lose(connection, follower.gave_up)
             self._drop_link(connection)
             return
         if bool(follower.outgoing) != connection.blocked:
@@ -453,6 +447,7 @@ class Listener:
         if follower.answered:
             follower.answered = False
             connection.failures = 0
+            self._outages.end()
             self._source.note_alive(connection.place)
 
     # -- ending
@@ -465,7 +460,7 @@ class Listener:
             self._by_descriptor.pop(link.sock.fileno(), None)
             link.close()
             connection.blocked = False
-            self._back_off(connection)
+            connection.back_off(self._clock())
             self._due_ns = 0
 
     def _drain_wake(self) -> None:

@@ -338,6 +338,8 @@ class RoamingListener(Listener):
         for number, reason in left:
             if isinstance(reason, ServerReplyError):
                 self._source.heed(connection.place, reason.reply)
+                if reason.code not in _ELSEWHERE:
+                    self._outages.begin(connection.place, {number: self._lanes[number]}, str(reason))
             self._turn_away(number, str(reason), connection.place)
         if follower.answered:
             self._failed.update((each.number, 0) for each in follower.followed if each.lane.state is State.LIVE)

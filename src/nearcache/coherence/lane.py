@@ -271,8 +271,8 @@ class Lane:
             self.ring = reply[4] if len(reply) > 4 else None
             ends = parse_ends(reply[5] if len(reply) > 5 else None)
         except (TypeError, ValueError, IndexError, KeyError):
-            said = "the listener was refused" if isinstance(reply, Exception) else "heartbeat not understood"
-            return self._give_up(f"{said}: {reply!r}")
+            said = "the listener was refused: {}" if isinstance(reply, Exception) else "heartbeat not understood: {!r}"
+            return self._give_up(said.format(reply))
         self.counters.heartbeats += 1
         if now_ns:
             self.round_trips.add(now_ns - sent_ns)

@@ -222,6 +222,10 @@ class Driver:
         """Close the shard's breaker: somebody has had an answer from it."""
         self._shards[shard].note_alive()
 
+    def name_of(self, shard: int) -> str:
+        """Return the shard's name."""
+        return self._shards[shard].name
+
     def status(self, shard: int) -> ShardStatus:
         """Return how the shard is doing, from what is known; nothing is sent."""
         return self._shards[shard].status()
