@@ -88,6 +88,28 @@ def test_log_that_cannot_be_written_ends_no_writer(open_cache: Opener, database:
     assert database.rows == {"good": 2}
 
 
+def test_writer_that_fails_is_logged_before_there_are_dead_letters_and_these_by_their_keys(
+    open_cache: Opener, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what it raised, how many changes wait for it, and the key of the first; one line a second of each kind."""
+    database.poison = {f"k{number}" for number in range(20)}
+    cache = open_cache(namespace="shop", write_attempts=2, shard_names=["left"])
+    assert [line for line in caplog.messages if "shard left has no append-only file" in line]
+    cache.set_many(dict.fromkeys(database.poison, 1))
+    wait_until(lambda: cache.stats().writing.errors)
+    wait_until(lambda: "namespace shop: the writer failed" in caplog.text)
+    assert not cache.dead_letters()
+    cache.flush(20)
+    warned, buried = ([record.getMessage() for record in caplog.records if record.levelname == level]
+                      for level in ("WARNING", "ERROR"))  # fmt: skip
+    (first, *_) = [line for line in warned if "the writer failed" in line]
+    assert "for 20 changes, the first of key 'k" in first
+    assert "ValueError: refused: ['k0'" in first
+    assert buried[0].startswith("namespace shop: a change of key 'k")
+    assert "dead_letters()): ValueError: refused" in buried[0]
+    assert len(buried) < 20
+
+
 def test_dead_letters_are_replayed_or_discarded(open_cache: Opener, database: Database) -> None:
     """All or some; never over a newer change that waits."""
     database.poison = {"a", "b", "c", "gone"}

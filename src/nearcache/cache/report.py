@@ -293,7 +293,8 @@ class Health:
     """All shards. ``memory://`` has none, and is well.
 
     Attributes:
-        writing: As in :class:`Stats`: ``backlog`` and ``last_error`` tell whether writing behind the cache keeps up.
+        writing: As in :class:`Stats`: ``backlog`` and ``last_error`` tell whether writing behind the cache keeps up. A
+            writer that fails does not make a process unwell: the others would fail as well, and its reads are good.
     """
 
     shards: tuple[ShardHealth, ...] = field(default=())

@@ -20,9 +20,10 @@ from ...absence import ABSENT
 from ...backlog import Backlog, Change
 from ...clocks import Clock, monotonic_ns
 from ...errors import CacheError, ConfigError, DecodeError, ShardError
+from ...keys import decode_key
 from ...l2 import Driver, Exchange
 from ...loading import Queues, Room, ThreadRunner, Tier, read_change
-from ...logs import log
+from ...logs import Recurring, log
 from ...options import Settings
 from ...writers import Writer
 from ..report import WritingStats
@@ -74,6 +75,9 @@ class Scribe:
         self._look_s = min(_LOOK_S, max(settings.write_delay / 2, 0.02))
         self.room = Room(settings.max_backlog, round(settings.timeout * 1e9), self.note)
         self.counters = _Counters()
+        self._failures = Recurring(clock)
+        self._burials = Recurring(clock)
+        self._namespace = settings.namespace
         self._reset()
 
     @property
@@ -216,9 +220,12 @@ class Scribe:
             self._queues.backlog.postpone(changes, self._clock())
             return
         self.counters.batches += 1
-        if together is not None and len(changes) > 1 and self._try(together) is None:
-            self._settle(changes)
-            return
+        if together is not None and len(changes) > 1:
+            error = self._try(together)
+            if error is None:
+                self._settle(changes)
+                return
+            self._complain(changes, error)
         failures = 0
         for place, (change, call) in enumerate(zip(changes, single, strict=True)):
             if self._stopping.is_set():
@@ -234,6 +241,8 @@ class Scribe:
             failures += 1
             if self._queues.backlog.fail(change, self._clock()):
                 self._bury(change, error)
+            else:
+                self._complain([change], error)
             if failures == _ENOUGH:
                 self._queues.backlog.postpone(changes[place + 1 :], self._clock())
                 return
@@ -247,11 +256,17 @@ class Scribe:
     def _bury(self, change: Change, error: str) -> None:
         if self._runner.run(self._queues.bury(self._tier, change, error)):
             self.counters.buried += 1
-            log(
+            self._burials.log(
                 logging.ERROR,
-                "a change could not be written and is a dead letter now (cache.dead_letters()): %s",
-                error,
-            )
+                "namespace %s: a change of key %.80r could not be written and is a dead letter now "
+                "(cache.dead_letters()): %s",
+                self._namespace, _key_of(change), error,
+            )  # fmt: skip
+
+    def _complain(self, changes: list[Change], error: str) -> None:
+        """Say that the writer fails, long before there are dead letters."""
+        text = "namespace %s: the writer failed and is called again for %d changes, the first of key %.80r: %s"
+        self._failures.log(logging.WARNING, text, self._namespace, len(changes), _key_of(changes[0]), error)
 
     def _try(self, call: Callable[[], object]) -> str | None:
         """Call the writer. Returns what went wrong."""
@@ -287,6 +302,14 @@ class Scribe:
         )
 
 
+def _key_of(change: Change) -> Any:
+    """Return what a message calls a change's key: as it is in Redis if nobody can read it."""
+    try:
+        return decode_key(change.encoded)
+    except DecodeError:
+        return change.encoded
+
+
 def _one_value(writer: Writer, key: Any, value: Any) -> Callable[[], object]:
     if writer.write is not None:
         return partial(writer.write, key, value)
@@ -306,24 +329,25 @@ async def _wait_for(result: Any) -> None:
     await result
 
 
-def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
+def check_servers(driver: Driver, names: Sequence[str], timeout_s: float) -> None:
     """Look whether the servers keep what is in the queues, as far as they say.
 
+    Args:
+        names: Of the shards, by lane.
     Raises:
         ConfigError: One may evict it.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(lane, sections) for lane in range(count)]
+    exchanges = [Exchange(lane, sections) for lane in range(len(names))]
     known: set[int] = set()
-    for lane, reply in enumerate(driver.execute(exchanges, timeout_s=timeout_s)):
-        if isinstance(reply, ShardError) or any(isinstance(value, ShardError) for value in reply.values):
-            log(
-                logging.WARNING,
-                "lane %d: its server does not tell whether it keeps what waits to be written: %s",
-                lane,
-                reply,
-            )
+    for name, reply in zip(names, driver.execute(exchanges, timeout_s=timeout_s), strict=True):
+        answers = [reply] if isinstance(reply, ShardError) else reply.values
+        error = next((answer for answer in answers if isinstance(answer, ShardError)), None)
+        if error is not None:
+            text = "shard %s does not tell whether it keeps what waits to be written: %s"
+            log(logging.WARNING, text, name, str(error).removeprefix(f"shard {name}: "))
             continue
+        assert not isinstance(reply, ShardError)
         if reply.identity in known:
             continue
         known.add(reply.identity)
@@ -340,7 +364,7 @@ def check_servers(driver: Driver, count: int, timeout_s: float) -> None:
         if told.get("aof_enabled") == "0":
             log(
                 logging.WARNING,
-                "lane %d: its server has no append-only file (appendonly no), and loses the changes that wait to be "
-                "written when it is restarted (docs/writing.md)",
-                lane,
+                "shard %s has no append-only file (appendonly no), and loses the changes that wait to be written "
+                "when it is restarted (docs/writing.md)",
+                name,
             )

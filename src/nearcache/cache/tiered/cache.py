@@ -389,7 +389,7 @@ class TieredCache(MovingCache[K, V]):
         if membership is not None:
             membership.join(replies)
         if self._scribe is not None:
-            check_servers(self._driver, len(self._tier.lanes), self.settings.connect_timeout)
+            check_servers(self._driver, self._tier.shard_names, self.settings.connect_timeout)
         masters = [(shard, endpoint) for shard, endpoint in self._endpoints.items() if endpoint.master]
         for shard, endpoint in masters:
             status = self._driver.status(shard)
