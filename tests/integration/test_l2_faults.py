@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nearcache.errors import EmbeddedError, ShardUnavailableError
-from nearcache.l2 import Driver, Exchange, Reply, load_script
+from nearcache.errors import AuthenticationFailedError, EmbeddedError, ShardUnavailableError
+from nearcache.l2 import BreakerSettings, Driver, Exchange, Reply, load_script
 from nearcache.options import Endpoint
 from support.fake import FakeServer, bulk
 from support.lanes import NONCE, endpoint_of, envelope, wid
@@ -91,6 +91,21 @@ def test_server_killed_refuses_and_the_breaker_opens(driver: Driver, redis_serve
     wait_until(lambda: isinstance(driver.execute(READ)[0], Reply), timeout=2.0)
     assert driver.status(0).breaker == "closed"
     assert driver.status(0).retry_in_ns == 0
+
+
+def test_calls_while_the_breaker_is_open_say_all_the_same_and_keep_the_cause(redis_server: RedisServer) -> None:
+    """Who collects errors by their text sees one; who looks for the reason finds its class, without any frames."""
+    endpoint = endpoint_of(redis_server, username="nobody", password="wrong")
+    driver = Driver([endpoint], breaker=BreakerSettings(first_delay_ns=60 * 10**9, longest_delay_ns=60 * 10**9))
+    first = driver.execute(READ)[0]
+    assert isinstance(first, AuthenticationFailedError)
+    second, third = (unavailable(driver.execute(READ)[0]) for _ in range(2))
+    assert str(second) == str(third)
+    assert str(second).count("refused user 'nobody'") == 1
+    assert isinstance(second.__cause__, AuthenticationFailedError)
+    assert str(second.__cause__) == str(first) == driver.status(0).last_error
+    assert second.__cause__.__traceback__ is None
+    driver.close()
 
 
 def test_server_killed_in_a_call_reports_it_as_sent(driver: Driver, redis_server: RedisServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import socket
 import threading
@@ -93,7 +94,7 @@ class Shard:
         self._link: weakref.ref[Connection] | None = None
         self._parted = (0, 0)
         self._part_ns = 0
-        self._last_error = ""  # a text: an exception would keep its frames alive
+        self._failure: ShardError | None = None  # a copy: what was raised would keep its frames alive
         self._peer = handshake.Peer(0, "")
 
     @property
@@ -284,19 +285,20 @@ class Shard:
         """Return the error of a call that the breaker refuses; None: go on."""
         if self.breaker.quiet or self.breaker.admit(longest_ns):
             return None
-        wait_ms = self.breaker.retry_in_ns() / 1e6
-        reason = self._last_error.removeprefix(f"shard {self.name}: ")
-        return ShardUnavailableError(self.name, f"not asked again for {wait_ms:.0f} ms, because: {reason}")
+        reason = str(self._failure).removeprefix(f"shard {self.name}: ")
+        error = ShardUnavailableError(self.name, f"not asked again yet, because: {reason}")
+        error.__cause__ = self._failure
+        return error
 
     def fail(self, error: ShardError, *, certain: bool) -> None:
         """Count a failure."""
-        self._last_error = str(error)
+        self._failure = copy.copy(error)
         self.breaker.fail(certain=certain)
 
     def status(self) -> ShardStatus:
         """Return what is known."""
         return ShardStatus(
-            self.name, self.breaker.state, self.breaker.retry_in_ns(), self._last_error, len(self.pool),
+            self.name, self.breaker.state, self.breaker.retry_in_ns(), str(self._failure or ""), len(self.pool),
             self.pool.in_use, *self._peer,
         )  # fmt: skip
 
