@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -289,3 +290,60 @@ def test_loaded_value_of_an_unregistered_class_is_refused(open_cache: Callable[.
     cache = open_cache()
     with pytest.raises(nearcache.UnencodableValueError, match="object"):
         cache.get_or_load("k", lambda key: object())
+
+
+@pytest.mark.parametrize("isolation", ["shared", "copy"])
+def test_loaded_value_over_max_value_is_returned_and_kept_nowhere(
+    open_cache: Callable[..., Cache[Any, Any]],
+    redis_server: RedisServer,
+    isolation: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A cache that has no room for a value costs the caching, no value, nor those beside it; writes are refused."""
+    large = ["x" * 2000]
+
+    def load_many(keys: list[str]) -> dict[str, Any]:
+        return {key: large if key == "large" else [key] for key in keys}
+
+    cache = open_cache(loader=lambda key: large, load_many=load_many, max_value=1000, isolation=isolation)
+    assert cache.get_many(["a", "large", "b"]) == {"a": ["a"], "large": large, "b": ["b"]}
+    assert cache["large"] == cache.get_or_load("large", lambda key: large) == large
+    assert cache.cached(version=1)(lambda key: large)("large") == large
+    assert "'large' is not kept: value of 20" in caplog.text
+    assert (cache.peek("a"), cache.peek("large"), "large" in cache) == (["a"], None, False)
+    assert cache.stats().l2.fills_too_large == 4
+    assert not redis_server.cli("KEYS", "nc:*:l:*")
+    for write in (lambda: cache.set("a", large), lambda: cache.set_many({"a": large})):
+        with pytest.raises(nearcache.ValueTooLargeError, match="max_value=1000"):
+            write()
+    assert cache["a"] == ["a"]
+
+
+def test_loaded_value_over_max_value_ends_the_older_one(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Nobody is given what was there before, in place of what is known to have followed it."""
+    cache = open_cache(max_value=1000)
+    large = "x" * 2000
+    cache.set_many({"a": 1, "b": 2})
+    assert cache.refresh("a", lambda key: large) == large
+    assert cache.get_or_load_many(["b"], lambda keys: {"b": large}, max_age=0) == {"b": large}
+    assert cache.get_many(["a", "b"]) == {}
+
+
+def test_loaded_value_over_max_value_is_returned_to_tasks(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """As to threads."""
+    cache = open_cache(max_value=1000)
+    large = "x" * 2000
+
+    async def load(key: str) -> str:
+        return large
+
+    async def load_many(keys: list[str]) -> dict[str, str]:
+        return {key: large if key == "a" else key for key in keys}
+
+    async def main() -> None:
+        async with cache.aio as tasks:
+            assert await tasks.get_or_load("k", load) == large
+            assert await tasks.get_or_load_many(["a", "b"], load_many) == {"a": large, "b": "b"}
+            assert cache.peek("k") is None
+
+    asyncio.run(main())

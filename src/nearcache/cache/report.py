@@ -83,6 +83,7 @@ class L2Stats:
         forged: Values found that nobody with a key of this cache wrote there: changed, moved from another key or
             namespace, unprotected, or under a key that this cache does not have.
         fills_refused: Loaded values that were not stored, because the key was invalidated meanwhile.
+        fills_too_large: Loaded values that were not stored, because they are over ``max_value``.
         unreplicated: Changes that no replica has confirmed in time (``ack="replica"``).
         bytes_read, bytes_written: Envelopes.
     """
@@ -97,6 +98,7 @@ class L2Stats:
     undecodable: int
     forged: int
     fills_refused: int
+    fills_too_large: int
     unreplicated: int
     bytes_read: int
     bytes_written: int

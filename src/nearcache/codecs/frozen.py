@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from nearcache.codecs.envelope import FLAG_NEGATIVE, Codec, Envelope, Payload
 from nearcache.codecs.plain import type_name
-from nearcache.codecs.values import Encoded, ValueCodec
+from nearcache.codecs.values import Encoded, ValueCodec, check_size
 from nearcache.errors import DecodeError, UnencodableValueError
 
 _UNCHANGEABLE: Final = frozenset({str, bytes, int, float, complex, bool, type(None)})
@@ -38,6 +38,11 @@ class Frozen:
             return self._codec.decode(self._payload, self._schema)
 
     @property
+    def size(self) -> int:
+        """Bytes of the payload, before it is compressed."""
+        return len(self._payload)
+
+    @property
     def encoded(self) -> Encoded:
         """What is to be written, for a value that comes from this process."""
         if self._encoded is None:
@@ -60,7 +65,7 @@ class FreezingCodec(ValueCodec):
         """Return a value as it may be kept. It is decoded once, so that a reader does not meet what cannot be.
 
         Raises:
-            UnencodableValueError, ValueTooLargeError: As :meth:`encode`.
+            UnencodableValueError: As :meth:`encode`. How large it is matters when it is written.
         """
         if type(value) in _UNCHANGEABLE or type(value) is Frozen:
             return value
@@ -73,8 +78,11 @@ class FreezingCodec(ValueCodec):
         return Frozen(self._codec, payload, schema, encoded, spare)
 
     def encode(self, value: Any) -> Encoded:
-        """Return ``value`` encoded; a frozen one is."""
-        return value.encoded if type(value) is Frozen else super().encode(value)
+        """Return ``value`` encoded; a frozen one is. Raises as :meth:`ValueCodec.encode`."""
+        if type(value) is not Frozen:
+            return super().encode(value)
+        check_size(value.size, self.max_value)
+        return value.encoded
 
     def loads(self, data: bytes, *, key: bytes = b"") -> tuple[Any, Envelope]:
         """Return the value in an envelope, frozen, and the envelope. Raises as :meth:`ValueCodec.loads`."""

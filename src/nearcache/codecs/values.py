@@ -231,6 +231,11 @@ class ValueCodec:
 def _payload(codec: Codec | FailureCodec, most: int, value: Any) -> tuple[bytes, int]:
     """Return the payload of a value, and its schema. Raises as :meth:`ValueCodec.encode`."""
     payload, schema = codec.encode(value)
-    if len(payload) > most:
-        raise ValueTooLargeError(len(payload), most, "max_value")
+    check_size(len(payload), most)
     return payload, schema
+
+
+def check_size(size_bytes: int, most: int) -> None:
+    """Raise ValueTooLargeError if a payload is longer than ``max_value``."""
+    if size_bytes > most:
+        raise ValueTooLargeError(size_bytes, most, "max_value")

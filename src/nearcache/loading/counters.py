@@ -39,6 +39,7 @@ class L2Counters(Judged):
     withheld: int = 0
     unremembered: int = 0
     fills_refused: int = 0
+    fills_too_large: int = 0
     repaid: int = 0
     unreplicated: int = 0
     bytes_read: int = 0

@@ -34,7 +34,7 @@ from .ages import read_young
 from .aging import renew_later
 from .bulk_reading import read_many
 from .conditional import Shown, let_live, show
-from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of
+from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of, outdate
 from .reading import accept, read
 from .replies import MISSING, answer, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
@@ -380,6 +380,8 @@ def _fill(
     if loaded.tags is None:
         tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
+        if anew and loaded.content is None:
+            yield from outdate(tier, store, [op])
         return loaded.value
     commands, size = fill_commands(tier, op, encoded, given.token, given.generation, loaded)
     start_ns = tier.clock()

@@ -38,7 +38,7 @@ from .filling import (
     replace_mode,
     waiting_value,
 )
-from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of
+from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of, outdate
 from .reading import accept
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
@@ -326,6 +326,7 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     fills = [(part, outcome) for part, outcome in outcomes if part.token and _is_kept(tier, outcome)]
     kept = {part for part, _ in fills}
     yield from _abort(tier, [part for part in parts if part.token and part not in kept])
+    yield from outdate(tier, store, [p.op for p, loaded in outcomes if loaded.content is None and p.mode and p.op])
     yield from _fill(tier, store, fills)
 
 

@@ -21,6 +21,7 @@ from .aging import Times, judge
 from .steps import Steps
 from .tagging import Tag, depend, generations, known, tags_named
 from .tier import Tier, hex_id
+from .writing import invalidate
 
 #: Names of tags, or a function that tells them from key and value.
 Tags = Sequence[str] | Callable[[Any, Any], Iterable[str]]
@@ -46,11 +47,11 @@ class Outcome(NamedTuple):
     """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
 
     ``cost_ms`` is what the loader took, at least 1. ``tags`` is None if a tag was not known before; the value may be
-    older than that tag's last change then.
+    older than that tag's last change then. ``content`` is None, and so are the tags, if it is over ``max_value``.
     """
 
     value: Any
-    content: Encoded
+    content: Encoded | None
     tags: tuple[tuple[int, int], ...] | None
     under: tuple[int, int] | None
     life: Life
@@ -94,7 +95,7 @@ def outcome_of(
     """Return what becomes of a loader's answer.
 
     Raises:
-        UnencodableValueError, ValueTooLargeError: It cannot be stored.
+        UnencodableValueError: The codec does not take it.
         ConfigError: The lifetime or the tags that were told for it are wrong.
         TypeError: It is no answer.
     """
@@ -106,12 +107,24 @@ def outcome_of(
         return Outcome(answered, NO_VALUE, stated, under, tier.freshness.absence(), 0)
     loaded = opened(answered)
     value, ttl = loaded.value, asked.ttl_ms if loaded.ttl is DEFAULT else checked_ttl(loaded.ttl, ENDLESS_MS)
-    content = tier.codec.encode(value)
+    try:
+        content = tier.codec.encode(value)
+    except ValueTooLargeError as error:
+        tier.count_too_large(asked.key, error)
+        return Outcome(value, None, None, under, Life(0), cost_ms)
     life = tier.freshness.life(ttl_for(ttl, asked.key, value))
     told = (*tags_told(asked.tags, asked.key, value), *loaded.tags)
     if told:
         under, stated = yield from _tell(tier, store, lane, captured, check_tags(told))
     return Outcome(value, content, stated, under, life, cost_ms, loaded.validator)
+
+
+def outdate(tier: Tier, store: Store[Any, Any], ops: Iterable[Op]) -> Steps[None]:
+    """Remove what is there of keys whose newer value is too large to take its place."""
+    for op in ops:
+        store.abandon(op, drop=True)
+        with suppress(ShardError):  # an invalidation is owed
+            yield from invalidate(tier, store, op.key)
 
 
 def _tell(
@@ -167,6 +180,7 @@ def fill_commands(
 ) -> tuple[list[Command], int]:
     """Return the commands that store what a load brought, of which the last one's answer counts, and its size."""
     assert outcome.tags is not None
+    assert outcome.content is not None
     ttl_ms, soft_ms = outcome.life
     sealed = tier.codec.seal(
         outcome.content,

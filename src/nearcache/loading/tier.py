@@ -15,12 +15,12 @@ from .._store import Op, Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Journal, Lane, OrderedHorizon, State
-from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError
+from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError, ValueTooLargeError
 from ..flights import Load, Loads
 from ..freshness import ENDLESS_MS, PLAIN, Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
-from ..logs import log
+from ..logs import Recurring, log
 from ..placement import Placement, layout
 from .births import Births
 from .counters import Judged, L2Counters
@@ -188,6 +188,7 @@ class Tier(Versions):
         self.overtaken_ns = 0
         self.derived = Derived(self.most_lanes)
         self.sampler: Sampler | None = None
+        self._too_large = Recurring()
         self.lags, self.judged = [Histogram() for _ in range(lanes)], [Judged() for _ in range(lanes)]
         self._lag_due_ns = 0
         self._timed: deque[int] = deque()
@@ -463,6 +464,11 @@ class Tier(Versions):
     def lease_ms_on(self, lane: int) -> int:
         """How long a lease is to last: where nobody listens, nobody renews it."""
         return self.lease_ms if self.lanes[lane].state is State.LIVE else max(self.lease_ms, LEASE_UNHEARD_MS)
+
+    def count_too_large(self, key: Any, error: ValueTooLargeError) -> None:
+        """What was loaded for a key is returned, and not kept."""
+        self.count(fills_too_large=1)
+        self._too_large.log(logging.WARNING, "what was loaded for %.200r is not kept: %s", key, error)
 
     def renewed(self, name: Any) -> None:
         """A value is not to be loaded anew any more."""
