@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,3 +165,20 @@ def test_sentinels_and_servers_over_tls(no_leaks: None, tls_binary: Binary) -> N
         guarded.await_other_than(guarded.kill_master())
         ordeal.recover()
         assert cache.health().shards[0].address == guarded.master.address
+
+
+@pytest.mark.parametrize("option", [*CLIENT_TLS])
+def test_file_that_cannot_be_used_is_refused_when_a_cache_is_opened(option: str, tmp_path: Path) -> None:
+    """No outage: it would not pass. Missing, no file at all, not a certificate."""
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    for path in (tmp_path / "nowhere.pem", tmp_path, empty):
+        with pytest.raises(nearcache.ConfigError, match="give a PEM file") as caught:
+            nearcache.open("rediss://localhost:1", **CLIENT_TLS | {option: str(path)})
+        assert caught.value.value == str(path) or (option, path) == ("ssl_keyfile", empty)
+
+
+def test_key_without_its_certificate_is_refused() -> None:
+    """It says nothing alone."""
+    with pytest.raises(nearcache.ConfigError, match="give ssl_certfile"):
+        nearcache.open("rediss://localhost:1", ssl_keyfile=CLIENT_TLS["ssl_keyfile"])

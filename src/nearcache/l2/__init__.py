@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .breaker import BreakerSettings
+from .certificates import check_certificates
 from .clustering import ClusterDriver
 from .clustermap import NOWHERE
 from .driver import Driver, ListenerLink
@@ -28,6 +29,7 @@ __all__ = [
     "Reply",
     "Script",
     "ShardStatus",
+    "check_certificates",
     "load_script",
     "stage",
 ]

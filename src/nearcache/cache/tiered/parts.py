@@ -12,7 +12,7 @@ from ...codecs import ValueCodec
 from ...coherence import Horizon, Lane, OrderedHorizon, State
 from ...embedded import EmbeddedServers
 from ...freshness import freshness_of
-from ...l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, load_script
+from ...l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, check_certificates, load_script
 from ...loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
 from ...options import Endpoint, Settings
 from ...placement import CLUSTER_LANES, slot_of_lane
@@ -44,9 +44,14 @@ def changing_of(tier: Tier, runner: ThreadRunner, settings: Settings) -> tuple[C
 
 
 def servers_of(settings: Settings) -> tuple[EmbeddedServers | None, tuple[Endpoint, ...]]:
-    """Return the servers to be looked after, if they are embedded ones, and where the shards are."""
+    """Return the servers to be looked after, if they are embedded ones, and where the shards are.
 
+    Raises:
+        ConfigError: A file that is named for TLS cannot be used.
+    """
     if settings.scheme != "embedded":
+        if settings.endpoints[0].tls:
+            check_certificates(settings.endpoints[0])  # the others have the same
         return None, settings.endpoints
     servers = EmbeddedServers.join(settings.embedded_name, settings.shards, maxmemory_mb=settings.maxmemory_mb)
     pairs = zip(servers.names, servers.sockets, strict=True)
