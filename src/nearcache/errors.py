@@ -6,9 +6,13 @@ A miss is never one of these: it is ``KeyError`` or the caller's default, as wit
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+#: What stands before the hosts of a URL, up to the last @.
+_USERINFO: Final = re.compile("://.*@", re.DOTALL)
 
 
 class CacheError(Exception):
@@ -24,13 +28,18 @@ class ConfigError(CacheError, ValueError):
 
     Attributes:
         option: Name of the option.
-        value: What was given. Never a password: secrets are replaced by ``'***'`` before they get here.
+        value: What was given. Never a password: secrets are replaced by ``'***'`` before they get here, and here what
+            stands before the hosts of a URL that was given for something else.
+        remedy: What to do.
     """
 
     def __init__(self, option: str, value: object, remedy: str) -> None:
+        if isinstance(value, str):
+            value = _USERINFO.sub("://***@", value)
         super().__init__(f"option {option}={_short(value, 200)}: {remedy}")
         self.option = option
         self.value = value
+        self.remedy = remedy
 
 
 class ClosedError(CacheError, RuntimeError):

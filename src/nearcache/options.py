@@ -365,15 +365,22 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
     Raises:
         ConfigError: As the module says.
     """
-    text = chosen_url(url)
+    try:
+        return _parse(chosen_url(url), keywords)
+    except ConfigError as error:
+        if url is None and error.option == "url" and "url" not in keywords:
+            raise ConfigError(ENVIRONMENT, error.value, error.remedy) from None
+        raise
+
+
+def _parse(text: str, keywords: Mapping[str, Any]) -> Settings:
     if not isinstance(text, str):
         raise ConfigError(
             "url", redact(repr(text)), f"give a text that begins with one of {', '.join(SCHEMES)}, then ://"
         )
     scheme, marker, rest = text.partition("://")
     if not marker or scheme not in SCHEMES:
-        given_as = ENVIRONMENT if url is None else "url"
-        raise ConfigError(given_as, redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
+        raise ConfigError("url", redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
     location, _, query = rest.partition("?")
     if "#" in rest or "@" in query:
         raise ConfigError(
@@ -467,6 +474,8 @@ def _concerns(option: str, scheme: str) -> bool:
 
 
 def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:
+    if option == "url":
+        return "the URL is the first argument, without a name"
     if option in _SETTINGS or option in _EMBEDDED or option in _ENDPOINT:
         return f"{scheme}:// has no such option; it takes {', '.join(sorted(allowed))}"
     return f"there is no such option; {scheme}:// takes {', '.join(sorted(allowed))}"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import nearcache
 from nearcache import options
 from nearcache.errors import ConfigError
 from nearcache.options import Endpoint, Settings, parse
@@ -157,8 +158,16 @@ def test_parse_without_url_reads_the_environment(monkeypatch: pytest.MonkeyPatch
 
 def test_parse_bad_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad URL in the environment is refused as one in the call is."""
-    monkeypatch.setenv(options.ENVIRONMENT, "nonsense")
-    assert "option NEARCACHE_URL='nonsense'" in message_of()
+    for url in ("nonsense", "", "memory://name", "redis://a:port", "redis://a#b", "redis://a?b"):
+        monkeypatch.setenv(options.ENVIRONMENT, url)
+        assert f"option NEARCACHE_URL={url!r}" in message_of()
+        with pytest.raises(ConfigError, match="option NEARCACHE_URL="):
+            nearcache.open()
+
+
+def test_parse_url_as_a_keyword_is_told_where_it_goes() -> None:
+    """Clients of Redis take it so."""
+    assert "the URL is the first argument" in message_of(url="redis://a")
 
 
 @pytest.mark.parametrize(
@@ -410,6 +419,7 @@ def test_parse_bad_url_with_password_never_shows_it(url: Any) -> None:
         (f"redis://a?password={SECRET}", {"password": "p"}),
         ("redis://a:b", {"password": SECRET}),
         ("memory://", {"password": SECRET, "ack": "replica"}),
+        *[("redis://a", {option: f"redis://u:{SECRET}@a"}) for option in ("url", "namespace", "shard_names", "ttl")],
         ("redis://a", {"password": SECRET.encode()}),
         ("redis://a", {"password": [SECRET]}),
         ("redis://a", {"password": SECRET, "maxsize": 0}),

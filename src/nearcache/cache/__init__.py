@@ -72,16 +72,16 @@ def open(url: str | None = None, /, **options: Unpack[Options]) -> Cache[Any, An
         AuthenticationFailedError, NotRedisError, UnsupportedServerError: A server that can never be used.
         EmbeddedError, ServerNotFoundError: The embedded servers could not be started.
     """
-    url = chosen_url(url)
-    if isinstance(url, str) and url.startswith("memory:"):
+    chosen = chosen_url(url)
+    if isinstance(chosen, str) and chosen.startswith("memory:"):
         if is_aging(parse(url, **options)):
             from .memory.idling import IdlingMemoryCache
 
-            return IdlingMemoryCache(url, **options)
-        return MemoryCache(url, **options)
+            return IdlingMemoryCache(chosen, **options)
+        return MemoryCache(chosen, **options)
     from .tiered.cache import TieredCache
     from .tiered.isolated import IsolatedCache
 
     if parse(url, **options).isolation == "copy":
-        return IsolatedCache(url, **options)
-    return TieredCache(url, **options)
+        return IsolatedCache(chosen, **options)
+    return TieredCache(chosen, **options)
