@@ -232,12 +232,12 @@ def test_lifetimes_and_tags_are_each_values_own(open_cache: Callable[..., Cache[
     for key, seconds in {"a": 10, "b": 20, "c": 50}.items():
         assert seconds * 0.9e9 < cache.remaining_ns(key) <= seconds * 1e9 + TICK_NS
     cache.invalidate_tag("own")
-    assert cache.get_many("abc") == {"a": "a", "b": "b"}
+    assert cache.get_many([*"abc"]) == {"a": "a", "b": "b"}
     cache.clear()
     cache.get_or_load_many(["a", "b"], lambda keys: dict.fromkeys(keys, 1), tags=["t:a"])
-    assert cache.get_many("ab") == {"a": 1, "b": 1}
+    assert cache.get_many([*"ab"]) == {"a": 1, "b": 1}
     cache.invalidate_tag("t:a")
-    assert cache.get_many("ab") == {}
+    assert cache.get_many([*"ab"]) == {}
 
 
 def test_surplus_keys_are_left_out_and_counted(

@@ -137,18 +137,18 @@ def test_bulk_loader_is_called_once_for_all_that_has_grown_old(
     options = {"ttl": 100, "soft_ttl": 10, "load_many": load_many}
     a, b = open_cache(**options, lease=0.1), open_cache(**options, lease=0.1)
     old = {"a": "a1", "b": "b1", "c": "c1"}
-    assert a.get_many("abc") == old
+    assert a.get_many([*"abc"]) == old
     grow_old(redis_server, a)
-    assert a.get_many("abc") == old
+    assert a.get_many([*"abc"]) == old
     wait_until(lambda: len(calls) == 2)
-    assert b.get_many("abc") == old
+    assert b.get_many([*"abc"]) == old
     may_fail.set()
     wait_until(lambda: a.stats().loader.errors == 1)
-    assert a.get_many("abc") == b.get_many("abc") == old
+    assert a.get_many([*"abc"]) == b.get_many([*"abc"]) == old
     may_go.set()
 
     def is_new() -> bool:
-        found = [cache.get_many("abc") for cache in (a, b)]
+        found = [cache.get_many([*"abc"]) for cache in (a, b)]
         return found[0] == found[1] and found[0]["a"] > "a2" and found[0]["b"] > "b2" and found[0]["c"] == "c1"
 
     wait_until(is_new)
@@ -173,14 +173,14 @@ def test_tasks_renew_many_by_coroutine_functions(
     single = open_cache(ttl=100, soft_ttl=10, loader=load, namespace="single")
 
     async def main() -> None:
-        assert await many.aio.get_many("ab") == {"a": 1, "b": 1}
+        assert await many.aio.get_many([*"ab"]) == {"a": 1, "b": 1}
         assert await single.aio.get_or_load("a") == 2
         grow_old(redis_server, many, single)
-        assert single.get_many("a") == {"a": 2}
+        assert single.get_many([*"a"]) == {"a": 2}
         single.drop("a")
         assert calls == [["a", "b"], "a"]
-        assert await many.aio.get_many("ab") == {"a": 1, "b": 1}
-        assert await single.aio.get_many("ab") == {"a": 2}
+        assert await many.aio.get_many([*"ab"]) == {"a": 1, "b": 1}
+        assert await single.aio.get_many([*"ab"]) == {"a": 2}
         await until(lambda: many.peek("a") == many.peek("b") in (3, 4) and single.peek("a") in (3, 4))
         assert sorted(map(str, calls[2:])) == ["['a', 'b']", "a"]
         await many.aio.close()

@@ -276,7 +276,7 @@ def test_hold_whose_end_fails_is_ended_when_the_shard_is_back(redis_server: Redi
             assert left_ms == -2 if not linger else 0 < left_ms <= 60_000
 
 
-def test_hold_or_delete_many_of_one_text_is_refused_with_the_remedy(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+def test_hold_or_bulk_verb_of_one_text_is_refused_with_the_remedy(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """It would be of its characters."""
     cache = open_cache()
     for hold in (cache.hold, cache.aio.hold):
@@ -285,6 +285,8 @@ def test_hold_or_delete_many_of_one_text_is_refused_with_the_remedy(open_cache: 
     for each in (cache, cache.view("v")):
         with pytest.raises(TypeError, match=r"delete_many\('sku:1'\): give a list"):
             each.delete_many("sku:1")
+        with pytest.raises(TypeError, match=r"get_many\('sku:1'\): give a list"):
+            each.get_many("sku:1")
     with pytest.raises(TypeError, match=r"delete_many\('sku:1'\): give a list"):
         asyncio.run(cache.aio.delete_many("sku:1"))
 

@@ -186,7 +186,7 @@ def test_update_takes_what_dict_update_takes(cache: Cache[Any, Any]) -> None:
     """A mapping, pairs, keywords."""
     cache.update({"a": 1})
     cache.update([("b", 2)], c=3)
-    assert cache.get_many("abc") == {"a": 1, "b": 2, "c": 3}
+    assert cache.get_many([*"abc"]) == {"a": 1, "b": 2, "c": 3}
 
 
 def test_clear_empties_every_process(open_cache: Callable[..., Cache[Any, Any]]) -> None:

@@ -70,9 +70,9 @@ def test_memory_cache_expires_entries() -> None:
     cache.set("b", 2, ttl=100)
     cache.set("c", 3, ttl=None)
     cache.set_clock(11 * 10**9)
-    assert cache.get_many("abc") == {"b": 2, "c": 3}
+    assert cache.get_many([*"abc"]) == {"b": 2, "c": 3}
     cache.set_clock(101 * 10**9)
-    assert cache.get_many("abc") == {"c": 3}
+    assert cache.get_many([*"abc"]) == {"c": 3}
     cache.set_clock(None)
 
 
@@ -320,7 +320,7 @@ def test_memory_cache_set_many_that_is_refused_stores_nothing(options: dict[str,
     cache.set_many({"a": 1, "b": 2}, ttl=lambda key, _value: calls.append(key) or 3, tags=["t"])  # type: ignore[func-returns-value]  # None
     assert (cache["a"], cache["b"], calls) == (1, 2, ["a", "b"])
     cache.invalidate_tag("t")
-    assert cache.get_many("ab") == {}
+    assert cache.get_many([*"ab"]) == {}
 
 
 @pytest.mark.parametrize("keys", ["ab", b"ab"])
@@ -337,6 +337,21 @@ def test_memory_cache_delete_many_of_one_text_is_refused(keys: Any) -> None:
             asyncio.run(each.delete_many(keys))
     cache.delete_many([keys])
     assert len(cache) == len(view) == 1
+
+
+@pytest.mark.parametrize("keys", ["ab", b"ab"])
+def test_memory_cache_bulk_reads_of_one_text_are_refused(keys: Any) -> None:
+    """They would find nothing of what was meant. Through views and in tasks too."""
+    cache: Cache[Any, Any] = nearcache.open("memory://", load_many=lambda keys: dict.fromkeys(keys, 1))
+    plain: Cache[Any, Any] = nearcache.open("memory://")
+    for each in (cache, cache.view("v"), plain, plain.view("v")):
+        for read in (each.get_many, each.get_or_load_many):
+            with pytest.raises(TypeError, match=r"many\(b?'ab'\): give a list of keys, as in get_"):
+                read(keys)
+    for task in (cache.aio, cache.aio.view("v"), plain.aio, plain.aio.view("v")):
+        for ask in (task.get_many, task.get_or_load_many):
+            with pytest.raises(TypeError, match="give a list of keys"):
+                asyncio.run(ask(keys))
 
 
 async def _later(_key: Any) -> int:

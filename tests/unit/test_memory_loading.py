@@ -445,11 +445,11 @@ def test_bulk_load_interrupted_anywhere_keeps_nobody_waiting() -> None:
             sys.setprofile(look)
             return doubled(keys)
 
-        was_interrupted = interrupted(step, lambda cache=cache, load=load: cache.get_or_load_many("abc", load))
+        was_interrupted = interrupted(step, lambda cache=cache, load=load: cache.get_or_load_many([*"abc"], load))
         for waiter in waiters:
             waiter.join(TIMEOUT)
             assert not waiter.is_alive(), step
-        assert cache.get_or_load_many("abc", doubled).keys() == set("abc")
+        assert cache.get_or_load_many([*"abc"], doubled).keys() == set("abc")
         if not was_interrupted:
             return
 

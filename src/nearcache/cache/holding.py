@@ -21,9 +21,14 @@ def several(verb: str, keys: Iterable[Any]) -> list[Any]:
     Raises:
         TypeError: It is one text or bytes, whose characters nobody means: the key itself would stay as it is.
     """
+    refuse_text(verb, keys)
+    return list(keys)
+
+
+def refuse_text(verb: str, keys: Iterable[Any]) -> None:
+    """Raise as :func:`several` does, and leave the keys to whoever walks through them."""
     if isinstance(keys, (str, bytes, bytearray)):
         raise TypeError(f"{verb}({keys!r:.80}): give a list of keys, as in {verb}([{keys!r:.80}])")
-    return list(keys)
 
 
 def hold_to_ms(seconds: Seconds) -> int:

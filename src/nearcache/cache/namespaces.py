@@ -202,7 +202,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         """
         if self.cache.settings.load_many is not None:
             return self.get_or_load_many(keys, max_age=max_age)
-        named = {self._key(key): key for key in keys}
+        named = {self._key(key): key for key in several("get_many", keys)}
         return {named[key]: value for key, value in self.cache.get_many(named, max_age=max_age).items()}
 
     def get_or_load_many(
@@ -218,7 +218,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
 
         See :meth:`Cache.get_or_load_many`. The cache's own ``load_many=`` is called with the cache's keys.
         """
-        named = {self._key(key): key for key in keys}
+        named = {self._key(key): key for key in several("get_or_load_many", keys)}
         if load_many is not None:
             require_callable("load_many", load_many)
 

@@ -13,6 +13,7 @@ from ..choices import Seconds, seconds
 from ..flights import Loads, young_of
 from ..freshness import Lifetime
 from ..options import Settings
+from .holding import refuse_text
 from .timed import Limit, in_time, joined
 
 K = TypeVar("K")
@@ -108,8 +109,10 @@ class ReadThrough(Generic[K, V]):
             keys: Encodable (``memory://``: hashable).
             max_age: Values that were stored longer ago, in seconds, count as missing.
         Raises:
+            TypeError: The keys are one text or bytes.
             Anything the bulk loader raises.
         """
+        refuse_text("get_many", keys)
         if self.settings.load_many is None:
             return self._held_many(keys, None if max_age is None else age_to_ns(max_age))
         return self.get_or_load_many(keys, max_age=max_age)
@@ -133,10 +136,11 @@ class ReadThrough(Generic[K, V]):
                 left out. Default: the cache's own.
             ttl, tags, max_age: As for :meth:`get_or_load`; functions are called for each value.
         Raises:
-            TypeError: There is no bulk loader.
+            TypeError: There is no bulk loader, or the keys are one text or bytes.
             Anything it raises, in every thread that waits for one of its keys; nothing is kept then.
         Cost: what L1 misses, one round trip per shard; what L2 misses, two more and the loader.
         """
+        refuse_text("get_or_load_many", keys)
         chosen = load_many if load_many is not None else self.settings.load_many
         if chosen is None:
             raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")

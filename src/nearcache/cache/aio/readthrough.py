@@ -11,6 +11,7 @@ from ...changes import MISSING
 from ...choices import Seconds
 from ...errors import LoadTimeoutError
 from ...freshness import Lifetime
+from ..holding import refuse_text
 from ..readthrough import age_to_ns
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class AsyncReadThrough(Generic[K, V]):
 
     async def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. See :meth:`Cache.get_many`."""
+        refuse_text("get_many", keys)
         if self.cache.settings.load_many is None:
             return await self._held_many(keys, None if max_age is None else age_to_ns(max_age))
         return await self.get_or_load_many(keys, max_age=max_age)
@@ -73,6 +75,7 @@ class AsyncReadThrough(Generic[K, V]):
             load_many: A coroutine function, which runs in this event loop, or a function that may block, which runs in
                 a worker thread.
         """
+        refuse_text("get_or_load_many", keys)
         chosen = load_many if load_many is not None else self.cache.settings.load_many
         if chosen is None:
             raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")

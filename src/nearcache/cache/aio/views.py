@@ -141,7 +141,7 @@ class AsyncView(AsyncVerbs[K, V]):
         """Return the values that are there, by key. See :meth:`View.get_many`."""
         if self.plain.cache.settings.load_many is not None:
             return await self.get_or_load_many(keys, max_age=max_age)
-        named = {self.plain._key(key): key for key in keys}
+        named = {self.plain._key(key): key for key in several("get_many", keys)}
         return {named[key]: value for key, value in (await self.cache.get_many(named, max_age=max_age)).items()}
 
     async def get_or_load_many(
@@ -157,7 +157,7 @@ class AsyncView(AsyncVerbs[K, V]):
 
         See :meth:`View.get_or_load_many`.
         """
-        named = {self.plain._key(key): key for key in keys}
+        named = {self.plain._key(key): key for key in several("get_or_load_many", keys)}
         chosen = None if load_many is None else self._for_keys(load_many, named)
         labels = (*self.plain._tags, *tags)
         found = await self.cache.get_or_load_many(named, chosen, ttl=ttl, tags=labels, max_age=max_age)
