@@ -134,7 +134,8 @@ def seconds_or_part(low: float, high: float, *, none: str = "") -> Callable[[str
 
 def number(low: float, high: float, *, none: str = "", kind: str = "a number") -> Callable[[str, Any], Any]:
     """Return a check that admits numbers of this range, as numbers or text, and ``None`` if it is said what for."""
-    allowed = f"give {kind} from {low:g} to {high:g}" + (f", or None for {none}" if none else "")
+    highest = f"{high:.0f} ({high / 86_400:.1f} days)" if kind == "seconds" and high > 86_400 else f"{high:g}"
+    allowed = f"give {kind} from {low:g} to {highest}" + (f", or None for {none}" if none else "")
 
     def check(option: str, value: Any) -> Any:
         if none and is_none(value):

@@ -89,3 +89,9 @@ def test_ttl_cache_takes_a_timedelta() -> None:
         remembered = nearcache.ttl_cache(ttl=ttl)(str)
         assert remembered(1) == remembered(1) == "1"
         assert remembered.cache_info().hits == hits
+
+
+def test_lifetime_that_is_too_long_is_told_the_longest_in_days() -> None:
+    """Nobody reads an exponent."""
+    with pytest.raises(ConfigError, match=r"from 0\.001 to 4294967 \(49\.7 days\), or None for no expiry"):
+        parse("redis://a", ttl=90 * 86_400)
