@@ -143,6 +143,9 @@ def test_verbs_keep_a_value_alive_and_make_values_that_live_by_use(clock: Clock)
         assert cache.touch("n")
         clock(cache, 36)
         assert cache["n"] == 4
+        for touch in (cache.touch, cache.get_and_touch):
+            with pytest.raises(ConfigError, match="touch"):
+                touch("n", Idle(5))
         assert cache.touch("n", 5)
         clock(cache, 40)
         assert cache["n"] == 4

@@ -18,6 +18,8 @@ from ..changes import (
     replacing,
     setting,
 )
+from ..choices import Idle
+from ..errors import ConfigError
 from ..freshness import Lifetime
 from .scanning import Scannable
 
@@ -92,11 +94,14 @@ class Verbs(Scannable, Generic[K, V]):
         """Give a value another lifetime, from now on. Returns whether there is one. One round trip, without the value.
 
         Copies in other processes' L1 go if their lifetime gets shorter; otherwise they stay for the time they had.
+
+        Raises:
+            ConfigError: An :class:`Idle` is given: that a value lives by use stands in it, and it does not travel.
         """
         return self._touch(key, ttl, whole=False)[0]
 
     def get_and_touch(self, key: K, ttl: Lifetime = DEFAULT, default: Any = None) -> Any:
-        """Give a value another lifetime and return it, or the default if there is none. One round trip."""
+        """Give a value another lifetime and return it, or the default if there is none. Raises as :meth:`touch`."""
         found = self._touch(key, ttl, whole=True)[1]
         return default if found is MISSING else found
 
@@ -150,4 +155,5 @@ class Verbs(Scannable, Generic[K, V]):
 
     def prepend(self, key: K, piece: str | bytes) -> bool:
         """The same at the beginning."""
-        return self._swap(key, joining(piece, in_front=True), DEFAULT, ()).stored
+    def get_and_touch(self, key: K, ttl: Lifetime = DEFAULT, default: Any = None) -> Any:
+        """Give a value another lifetime and return it, or the default if there is none. Raises as :meth:`touch`."""

@@ -14,6 +14,7 @@ from ...errors import ContentionError
 from ...freshness import Freshness, Life, Lifetime, ttl_for
 from ...options import RemovalCause, check_tags
 from ..base import K, V
+from ..verbs import refuse_idle
 from .speaking import SpeakingCache
 
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
@@ -82,6 +83,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         return taken, None
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:  # noqa: ARG002  costs nothing here
+        refuse_idle(ttl)
         chosen = self._ttl(ttl, 0)
 
         def terms(op: Op, old: Any, new: Any, version: int) -> Terms:

@@ -12,9 +12,8 @@ from ...absence import Absent
 from ...answers import DEFAULT
 from ...bus import Listener
 from ...changes import MISSING, Change, Swapped
-from ...choices import Idle
 from ...clocks import monotonic_ns
-from ...errors import ConfigError, FlushTimeoutError, ShardError
+from ...errors import FlushTimeoutError, ShardError
 from ...freshness import Ttl, checked_ttl, ttl_for
 from ...loading import (
     ENDLESS_MS,
@@ -40,6 +39,7 @@ from ..events import listening
 from ..events.listening import Reporter, TieredHub
 from ..events.subscriptions import Subscription
 from ..holding import several
+from ..verbs import refuse_idle
 from ..views import pairs_of
 from .behind import Scribe
 from .changing import Changing
@@ -225,10 +225,7 @@ class SwappingCache(Cache[K, V]):
         return self._run(self._touching(key, ttl, whole=whole))
 
     def _touching(self, key: Any, ttl: Lifetime, *, whole: bool) -> Steps[tuple[bool, Any]]:
-        if isinstance(ttl, Idle):
-            raise ConfigError(
-                "ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use"
-            )
+        refuse_idle(ttl)
         chosen, name = self._ttl(ttl, ENDLESS_MS), self._name(key)
         if callable(chosen):  # it has to be shown the value
             there = yield from find(self._tier, self, name)
