@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import nearcache
 from nearcache.errors import ConfigError
 from nearcache.options import Endpoint, parse
 
@@ -35,3 +36,17 @@ def test_parse_user_and_password_before_each_host_says_where_they_stand(scheme: 
     assert "secret" not in str(caught.value)
     (endpoint,) = parse("redis://user:s,e@cret@a").endpoints
     assert endpoint.password == "s,e@cret"
+
+
+def test_url_as_a_keyword_is_told_where_it_goes() -> None:
+    """Clients of Redis take it so."""
+    with pytest.raises(ConfigError, match="the URL is the first argument"):
+        parse(url="redis://a")
+
+
+@pytest.mark.parametrize("url", ["", "memory://name", "redis://a:port"])
+def test_url_of_the_environment_is_named_when_a_cache_is_opened(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """It is not the caller's, who gave none."""
+    monkeypatch.setenv("NEARCACHE_URL", url)
+    with pytest.raises(ConfigError, match="option NEARCACHE_URL="):
+        nearcache.open()

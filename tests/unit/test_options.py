@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import nearcache
 from nearcache import options
 from nearcache.errors import ConfigError
 from nearcache.options import Endpoint, Settings, parse
@@ -161,13 +160,6 @@ def test_parse_bad_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyP
     for url in ("nonsense", "", "memory://name", "redis://a:port", "redis://a#b", "redis://a?b"):
         monkeypatch.setenv(options.ENVIRONMENT, url)
         assert f"option NEARCACHE_URL={url!r}" in message_of()
-        with pytest.raises(ConfigError, match="option NEARCACHE_URL="):
-            nearcache.open()
-
-
-def test_parse_url_as_a_keyword_is_told_where_it_goes() -> None:
-    """Clients of Redis take it so."""
-    assert "the URL is the first argument" in message_of(url="redis://a")
 
 
 @pytest.mark.parametrize(
