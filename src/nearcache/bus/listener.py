@@ -25,7 +25,7 @@ from typing import Any, Final
 from .._reads import Event
 from .._store import Store
 from .._watching import Echoes, Watch
-from ..clocks import Clock, monotonic_ns, suspended_ns
+from ..clocks import NS_PER_MS, Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..logs import log
 from ..placement import LaneNames
@@ -237,7 +237,7 @@ class Listener:
             self._close()
 
     def _turn(self) -> None:
-        pause_ms = max(0, -((self._clock() - self._due_ns) // 1_000_000))
+        pause_ms = max(0, -((self._clock() - self._due_ns) // NS_PER_MS))
         ready = self._watch.wait(pause_ms)
         self._notice_sleep()
         for descriptor in ready:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import hiredis
 
 from .._asking import Line, Pieces
-from ..clocks import Clock
+from ..clocks import NS_PER_MS, Clock
 from .connection import CHUNK, Connection
 
 #: What a parser raises at what is no answer. MemoryError: it believes in any length; or there really is no memory.
@@ -224,7 +224,7 @@ def run(flows: list[Flow], deadline_ns: int, clock: Clock) -> Iterator[Flow]:
             waiting[flow.connection.sock.fileno()] = flow
             poller.register(flow.connection.sock, flow.events)
     while waiting:
-        remaining_ms = max(0, -((clock() - deadline_ns) // 1_000_000))
+        remaining_ms = max(0, -((clock() - deadline_ns) // NS_PER_MS))
         ready = poller.poll(remaining_ms)
         for descriptor, events in ready:
             flow = waiting[descriptor]

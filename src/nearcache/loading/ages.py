@@ -13,6 +13,7 @@ from typing import Any
 
 from .._store import Store
 from ..absence import Absent
+from ..clocks import NS_PER_MS
 from ..codecs import peek_ids, peek_touched
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Read
@@ -23,8 +24,6 @@ from .reading import accept, keep
 from .replies import MISSING, answer
 from .steps import Steps
 from .tier import Tier
-
-_MS = 1_000_000
 
 
 def read_young(
@@ -101,7 +100,7 @@ def _take(
         is_moved = peek_touched(data) or times_in(data).soft_ms == IDLE_MS  # what is read lives on
         if pttl_ms < 0 or pttl_ms > whole_ms or is_moved:
             continue
-        born_ns = start_ns - (whole_ms - pttl_ms + 1) * _MS  # rounded: it may be older by almost one
+        born_ns = start_ns - (whole_ms - pttl_ms + 1) * NS_PER_MS  # rounded: it may be older by almost one
         if not isinstance(taken.value, Absent):
             tier.births.note(op.key, wid, born_ns, start_ns)
         if born_ns >= start_ns - limit_ns and _suits_all_when_closed(

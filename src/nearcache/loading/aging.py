@@ -14,15 +14,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .._store import Store
-from ..clocks import TICK_NS
+from ..clocks import NS_PER_MS, TICK_NS
 from ..codecs import peek_times
 from ..freshness import ENDLESS_MS, IDLE_MS, Life, idle_copy_ms, is_worn
 from ..l2 import Exchange
 from .replies import errors_in
 from .steps import Spawn, Steps
 from .tier import Tier, hex_id
-
-_MS = 1_000_000
 
 
 class Times(NamedTuple):
@@ -49,7 +47,7 @@ def judge(tier: Tier, start_ns: int, pttl_ms: int, times: Times) -> tuple[int, b
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, times.whole_ms)
     if times.soft_ms == IDLE_MS:
         copy_ms = idle_copy_ms(times.whole_ms if pttl_ms == -1 else pttl_ms, times.whole_ms)
-        return (0 if copy_ms <= 0 else min(deadline_ns, start_ns + copy_ms * _MS - TICK_NS)), False
+        return (0 if copy_ms <= 0 else min(deadline_ns, start_ns + copy_ms * NS_PER_MS - TICK_NS)), False
     if not deadline_ns or not (times.soft_ms or tier.freshness.beta):
         return deadline_ns, False
     left_ms = times.whole_ms if pttl_ms == -1 else min(pttl_ms, times.whole_ms)
@@ -59,7 +57,7 @@ def judge(tier: Tier, start_ns: int, pttl_ms: int, times: Times) -> tuple[int, b
     is_due = due_ms <= 0
     if is_due:
         due_ms = tier.lease_ms
-    return min(deadline_ns, start_ns + due_ms * _MS - TICK_NS), is_due
+    return min(deadline_ns, start_ns + due_ms * NS_PER_MS - TICK_NS), is_due
 
 
 def live_on(tier: Tier, lane: int, encoded: bytes, wid: int, pttl_ms: int, times: Times) -> Steps[int]:

@@ -26,6 +26,7 @@ from .._store import Op, Store
 from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
+from ..clocks import NS_PER_MS
 from ..errors import DecodeError, LoadCycleError, ShardError
 from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
 from ..freshness import Ttl
@@ -408,7 +409,7 @@ def _loaded(
     if value is UNCHANGED and shown is not None:
         tier.count(unchanged=1)
         return None
-    cost_ms = (tier.clock() - begun_ns) // 1_000_000 + 1
+    cost_ms = (tier.clock() - begun_ns) // NS_PER_MS + 1
     outcome = yield from outcome_of(tier, store, op.lane, wanted, value, captured, cost_ms)
     tier.writing(op.wid, op.key, ABSENT if isinstance(outcome.value, Absent) else outcome.value)
     return outcome

@@ -20,6 +20,7 @@ from typing import Any
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
+from ..clocks import NS_PER_MS
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Ttl
@@ -315,7 +316,7 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     captured = yield from capture(tier, store, {part.lane for part in parts}, wanted.tags)
     begun_ns = tier.clock()
     answers = yield from _call(tier, wanted, [part.key for part in parts])
-    cost_ms = (tier.clock() - begun_ns) // 1_000_000 // len(parts) + 1
+    cost_ms = (tier.clock() - begun_ns) // NS_PER_MS // len(parts) + 1
     outcomes: list[tuple[_Part, Outcome]] = []
     for part in parts:
         outcome = yield from _outcome(tier, store, part, answers, captured, cost_ms)

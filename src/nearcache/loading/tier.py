@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._envelopes import placed
 from .._store import Op, Store
-from ..clocks import TICK_NS, Clock, monotonic_ns
+from ..clocks import NS_PER_MS, TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Journal, Lane, OrderedHorizon, State
 from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError, ValueTooLargeError
@@ -44,8 +44,6 @@ TAGS_KEPT: Final = 10_000
 _LAG_EVERY_NS: Final = 100_000_000
 #: Writes whose messages are waited for in order to time them. Of some none will come.
 _LAGS_TIMED: Final = 64
-
-_MS: Final = 1_000_000
 
 
 def new_id() -> int:
@@ -234,7 +232,7 @@ class Tier(Versions):
         if pttl_ms < -1:
             return 0
         life_ms = min(whole_ms, self.l1_ttl_ms) if pttl_ms == -1 else min(pttl_ms, whole_ms, self.l1_ttl_ms)
-        return start_ns + life_ms * _MS - TICK_NS
+        return start_ns + life_ms * NS_PER_MS - TICK_NS
 
     def count(self, **amounts: int) -> None:
         """Add to the counters. ``+=`` on an attribute is not atomic between threads, so it takes the lock."""
