@@ -38,8 +38,6 @@ class Guard(Protocol):
     """Protects bodies, and opens what the same keys have protected."""
 
     flag: int
-    #: Bytes that protection adds.
-    overhead: int
 
     @property
     def key_id(self) -> int:
@@ -92,7 +90,6 @@ class Signer:
     __slots__ = ("_ring",)
 
     flag = FLAG_MAC
-    overhead = MAC_SIZE
 
     def __init__(self, keys: Iterable[bytes]) -> None:
         self._ring = _Ring(keys, b"nearcache 1 sign")
@@ -133,7 +130,6 @@ class Encrypter:
     __slots__ = ("_aes", "_invalid", "_nonce", "_ring")
 
     flag = FLAG_ENCRYPTED
-    overhead = NONCE_SIZE + TAG_SIZE
 
     def __init__(self, keys: Iterable[bytes], nonce: Callable[[int], bytes] = os.urandom) -> None:
         try:
