@@ -616,12 +616,12 @@ cdef class Store:
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
         return None if found is None or found[0] >= self.core.lanes.count else (found[0], found[1], found[3])
 
-    def apply(self, lane, wid, list keys not None, is_clear=False):
-        """Apply one message, of a write or a clear somewhere. Returns the number of entries dropped.
+    def apply(self, lane, wid, list keys not None):
+        """Apply one message of a write somewhere. Returns the number of entries dropped.
 
         Operations on the keys lose their marks, except the very write that the message announces (R2);
         entries of other writes are dropped (R7). Both spare a write of this store's own whose message is still
-        to come. A clear makes the whole lane suspect.
+        to come.
 
         Raises what ``__hash__`` or ``__eq__`` of a key raises, after the other keys are dealt with and
         everything that such a key might mean is dropped.
@@ -632,9 +632,7 @@ cdef class Store:
         cdef uint64_t write = wid
         cdef int64_t hash
         cdef Py_ssize_t dropped = 0
-        cdef lane_t *concerned = lane_at(self.core.lanes, lane)
-        if is_clear:
-            lanes_suspect(self.core.lanes, <uint32_t>(concerned - self.core.lanes.lane))
+        lane_at(self.core.lanes, lane)  # raises if there is none
         graveyard_init(&yard)
         graveyard_reserve(&yard, len(keys))
         for key in keys:

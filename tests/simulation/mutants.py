@@ -104,13 +104,13 @@ def _trust_after_reconnect(patch: pytest.MonkeyPatch) -> None:
 class _Hearing(L1):
     """A store that heeds messages in a way of its own."""
 
-    def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
-        return super().apply(lane, wid, [], is_clear)
+    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+        return super().apply(lane, wid, [])
 
 
 class _Overlooking(_Hearing):
-    def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
-        return L1.apply(self, lane, wid, [key for key in keys if key != "k0"], is_clear)
+    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+        return L1.apply(self, lane, wid, [key for key in keys if key != "k0"])
 
 
 def _apply_nothing(patch: pytest.MonkeyPatch) -> None:

@@ -332,14 +332,16 @@ class World:
 
     def message(self, name: int) -> None:
         wid, lane, clear = self.rng.randrange(6), self.rng.randrange(LANES), self.rng.random() < 0.02
-        self.model.lanes[lane].stamp += clear
+        if clear:
+            self.store.lane_suspect(lane)
+            self.model.lanes[lane].stamp += 1
         if self.rng.random() < 0.5:
             names = [self.rng.randrange(NAMES) for _ in range(self.rng.randrange(12))]
-            found = self.store.apply(lane, wid, [self.key(other) for other in names], clear)
+            found = self.store.apply(lane, wid, [self.key(other) for other in names])
         else:
             names = [name]
             key = self.key(name)
-            found = self.attempt(lambda: self.store.apply(lane, wid, [key], clear), mourning=False)
+            found = self.attempt(lambda: self.store.apply(lane, wid, [key]), mourning=False)
         if found is not Boom:
             expect(self.model.apply(wid, names), found)
         elif not self.raised_in_hash:  # a key whose hash is unknown has dropped nothing

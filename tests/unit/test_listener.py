@@ -34,10 +34,10 @@ class FragileStore(Store[Any, Any]):
 
     fails = False
 
-    def apply(self, lane: int, wid: int, keys: list[Any], is_clear: bool = False) -> int:
+    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
         if self.fails:
             raise MemoryError
-        return super().apply(lane, wid, keys, is_clear)
+        return super().apply(lane, wid, keys)
 
 
 class OneLink:

@@ -176,7 +176,7 @@ def test_copy_that_a_message_spared_before_a_clear_is_never_found(vouchings: int
     world.store.apply(0, 55, ["k"])
     assert world.store.get("k") == "value of k"
     for _ in range(3):
-        world.store.apply(0, 99, [], True)
+        world.store.lane_suspect(0)
         world.stale.forget(0)
         assert world.store.get("k") is None
         assert world.find("k") is MISSING

