@@ -38,12 +38,12 @@ from nearcache._frames cimport (
 from nearcache._holding cimport bury
 from nearcache._lookup cimport hash_of, likely, unlikely
 from nearcache._polling cimport MSG_DONTWAIT, recv
+from nearcache._single cimport LONG_KEY
 from nearcache._store cimport Store, core_at
 
 
 cdef enum:
     CHUNK_BYTES = 262144  # asked of the kernel at a time, and what an empty inbox keeps
-    LONG_KEY = 1024  # whether longer ones are too long is for others to say
 
 CHUNK = CHUNK_BYTES
 
