@@ -6,7 +6,7 @@ forked child does not wait for a thread that it does not have.
 
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_New
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from nearcache._core cimport (
     STORE_NO_MEMORY,

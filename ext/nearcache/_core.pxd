@@ -68,9 +68,7 @@ cdef extern from "nearcache/table.h" nogil:
         uint32_t *slots
         uint32_t mask
         uint32_t refs
-        uint32_t tags
         uint32_t step
-        uint32_t shift
 
     ctypedef struct table_t:
         index_t index
@@ -132,7 +130,6 @@ cdef extern from "nearcache/pending.h" nogil:
         int64_t hash
         lanes_t *lanes
         uint64_t wid
-        uint64_t identity0
         uint32_t stamp0
         uint32_t ref
         uint16_t lane
@@ -143,7 +140,6 @@ cdef extern from "nearcache/pending.h" nogil:
         uint8_t announced
         uint8_t heard
         uint8_t spared
-        uint32_t stamp1
 
     lanes_t *lanes_new(uint32_t count)
     void lanes_release(lanes_t *lanes)
@@ -207,7 +203,6 @@ cdef extern from "nearcache/core.h" nogil:
     const int STORED_OVER
     const int STORE_NO_MEMORY
     const int STORE_FULL
-    const uint32_t EXPIRE_PER_TEND
 
     void core_init(core_t *core, quota_t *quota, const uint64_t *seed)
     void core_detach(core_t *core, table_t *gone)

@@ -10,7 +10,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nearcache._core cimport (
     CAUSE_DROPPED,
     CAUSE_INVALIDATED,
-    EXPIRE_PER_TEND,
     cause_t,
     clock_now,
     core_bury,

@@ -49,7 +49,7 @@ from nearcache._core cimport (
 from nearcache._holding cimport bury
 from nearcache._local cimport hold_stored, tell_stored
 from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport find, find_both, hash_of, hold, release, release_or_null
+from nearcache._lookup cimport find, find_both, hold, release, release_or_null
 
 
 # What ending an operation sets free, beside what is in the graveyard.

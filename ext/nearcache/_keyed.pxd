@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nearcache._core cimport CAUSE_INVALIDATED, cause_t, clock_now, core_is_valid, core_t, notes_t
 from nearcache._cores cimport evict_any
 from nearcache._local cimport checked_size, find_valid, hit_fast, put, read, remove
-from nearcache._locking cimport core_enter, core_leave, core_unlock
+from nearcache._locking cimport core_enter, core_leave
 from nearcache._lookup cimport UNDECIDED, find_fast, hash_of, lent, likely, owned, unlikely
 from nearcache._store cimport Store, core_at
 

@@ -1,4 +1,3 @@
-from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 from nearcache._core cimport core_t, op_t, quota_t

@@ -1,7 +1,7 @@
 """What ``_store.pyx`` and ``_memo.pyx`` patch of their types: the parts of CPython's structures that are concerned."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from nearcache._core cimport core_t, entry_t
 from nearcache._holding cimport visit_t
