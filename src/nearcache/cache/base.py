@@ -25,7 +25,7 @@ from ..choices import Seconds
 from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
-from ..options import Settings
+from ..options import Settings, check_tags
 from .events.listening import Listened
 from .functions.cached import decorate
 from .functions.surface import CachedCoroutine, CachedFunction, Decorator
@@ -426,6 +426,10 @@ class Cache(
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
         """Check a lifetime given with a call; return milliseconds, or a function that does."""
         return checked_ttl(self.settings.ttl if ttl is DEFAULT else ttl, endless_ms)
+
+    def _labels(self, tags: Any) -> Any:
+        """Check the tags given with a load; return them, or the function that tells them."""
+        return self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
 
 
 def store_options(settings: Settings, on_removal: Any) -> dict[str, Any]:

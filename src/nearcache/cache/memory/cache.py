@@ -222,8 +222,7 @@ class MemoryCache(CopyingCache[K, V]):
 
     def _terms(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Terms:
         """Check what a load was asked for with."""
-        labels = self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
-        name = self._name(key)
+        name, labels = self._name(key), self._labels(tags)
         return _Terms(key, name, self._ttl(ttl, 0), labels, limit_ns=limit_ns)
 
     def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:

@@ -23,7 +23,6 @@ from ...loading import (
     read_young,
     scan,
 )
-from ...options import check_tags
 from ..base import K, Lifetime, V, refuse_coroutines
 from ..scanning import beginning, beginning_under
 from .swapping import SwappingCache
@@ -57,9 +56,6 @@ class GatheringCache(SwappingCache[K, V]):
         keys = {name: key for key, name in reversed(named.items())}
         wanted = {name: keys[name] for name in named.values()}
         return Gathering(wanted, load_many, self._ttl(ttl, ENDLESS_MS), self._labels(tags), limit_ns)
-
-    def _labels(self, tags: Any) -> Any:
-        return self.settings.tags if tags is DEFAULT else tags if callable(tags) else check_tags(tags)
 
     def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
         found, missed = self._hits(keys, limit_ns)

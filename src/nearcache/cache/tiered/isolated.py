@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ...absence import Absent
-from ...answers import DEFAULT, is_coroutine_loader, mapped, mapped_many
+from ...answers import is_coroutine_loader, mapped, mapped_many
 from ...changes import SKIP, Change, Swapped
 from ...choices import Seconds
 from ...codecs import FreezingCodec, thaw
@@ -136,9 +136,6 @@ class IsolatedCache(TieredCache[K, V]):
         return alive, thaw(value)
 
     def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
-        labels = self.settings.tags if tags is DEFAULT else tags
-        if callable(labels):
-            tags = _thawing_labels(labels)
         if not is_coroutine_loader(loader):  # else it is not called
             loader = mapped(loader, self._freeze, thaw)
         return super()._wanted(key, loader, ttl, tags)
@@ -146,10 +143,11 @@ class IsolatedCache(TieredCache[K, V]):
     def _gathering(
         self, named: dict[K, Any], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
     ) -> Gathering:
-        labels = self.settings.tags if tags is DEFAULT else tags
-        if callable(labels):
-            tags = _thawing_labels(labels)
         return super()._gathering(named, mapped_many(load_many, self._freeze), ttl, tags, limit_ns)
+
+    def _labels(self, tags: Any) -> Any:
+        labels = super()._labels(tags)
+        return _thawing_labels(labels) if callable(labels) else labels
 
     def _ttl(self, ttl: Lifetime, endless_ms: int) -> Ttl:
         chosen = super()._ttl(ttl, endless_ms)
