@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from .absence import Absent
-from .choices import Idle, Seconds
+from .choices import Idle, Seconds, ttl_seconds
 from .coroutines import is_coroutine_function, no_coroutine
 from .errors import ConfigError
-from .options import check_tags, seconds_to_ttl
+from .options import check_tags
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -53,7 +53,7 @@ class Loaded(Generic[V]):
 
     def __post_init__(self) -> None:
         if self.ttl is not DEFAULT and not isinstance(self.ttl, Idle):
-            seconds_to_ttl("ttl", self.ttl)
+            ttl_seconds("ttl", self.ttl)
         object.__setattr__(self, "tags", check_tags(self.tags))
         if self.validator is not None and not _is_validator(self.validator):
             remedy = f"give a text of 1 to {MOST_VALIDATOR_BYTES} bytes in UTF-8, or None"

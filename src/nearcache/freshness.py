@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from .choices import Idle, Seconds, is_function
-from .options import Settings, seconds_to_ttl
+from .choices import Idle, Seconds, is_function, ttl_seconds
+from .options import Settings
 
 #: A lifetime in milliseconds that means "longer than an envelope can say".
 ENDLESS_MS: Final = 0xFFFF_FFFF
@@ -165,5 +165,5 @@ def ttl_for(ttl: Ttl, key: Any, value: Any) -> int:
 def _milliseconds(ttl: Any, endless_ms: int) -> int:
     if isinstance(ttl, Idle):
         return -max(1, round(ttl.seconds * 1000))
-    seconds = seconds_to_ttl("ttl", ttl)
+    seconds = ttl_seconds("ttl", ttl)
     return endless_ms if seconds is None else max(1, round(seconds * 1000))

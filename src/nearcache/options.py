@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 from . import choices
-from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secrets, Strategy, one_of, ttl_seconds
+from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secrets, Strategy, one_of
 from .choices import integer as _integer
 from .choices import number as _number
 from .choices import seconds as _seconds
@@ -39,7 +39,6 @@ __all__ = [
     "chosen_url",
     "memory_options",
     "parse",
-    "seconds_to_ttl",
 ]
 
 #: Where to look when no URL is given.
@@ -332,12 +331,6 @@ _OBJECTS: Final = frozenset({
 })  # fmt: skip
 #: Options that a URL should not hold, because URLs end in logs.
 _SECRETS: Final = frozenset({"signing_keys", "encryption_keys"})
-
-
-def seconds_to_ttl(option: str, value: Any) -> float | None:
-    """Check a lifetime given with a single call, in seconds; ``None`` means no expiry."""
-    checked: float | None = ttl_seconds(option, value)
-    return checked
 
 
 # -- URLs --------------------------------------------------------------------------------------------------------

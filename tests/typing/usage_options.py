@@ -15,7 +15,6 @@ assert_type(settings, options.Settings)
 assert_type(settings.endpoints, tuple[options.Endpoint, ...])
 assert_type(settings.jitter, float)
 assert_type(settings.policy, options.Policy)
-assert_type(options.seconds_to_ttl("ttl", 1.5), float | None)
 
 
 nearcache.open("memory://", maxsize="10")  # type: ignore[arg-type]  # a text that is no number

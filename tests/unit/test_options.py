@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nearcache import options
+from nearcache import choices, options
 from nearcache.errors import ConfigError
 from nearcache.options import Endpoint, Settings, parse
 
@@ -222,16 +222,16 @@ def test_parse_memory_without_ttl_never_expires() -> None:
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(1, 1.0), (0.001, 0.001), (4_294_967, 4_294_967.0), (None, None)])
-def test_seconds_to_ttl_good_value_is_seconds(value: Any, seconds: float | None) -> None:
+def test_ttl_seconds_good_value_is_seconds(value: Any, seconds: float | None) -> None:
     """A lifetime given with one call is checked as the option is."""
-    assert options.seconds_to_ttl("ttl", value) == seconds
+    assert choices.ttl_seconds("ttl", value) == seconds
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1, 0, True, "x", 4_294_968])
-def test_seconds_to_ttl_bad_value_is_refused(value: Any) -> None:
+def test_ttl_seconds_bad_value_is_refused(value: Any) -> None:
     """A lifetime given with one call cannot be what the option cannot be."""
     with pytest.raises(ConfigError):
-        options.seconds_to_ttl("ttl", value)
+        choices.ttl_seconds("ttl", value)
 
 
 def test_settings_assignment_is_refused() -> None:
