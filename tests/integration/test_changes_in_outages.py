@@ -114,6 +114,17 @@ def test_pop_that_is_queued_counts_as_absent_and_says_why(
     assert call("get", "k") is None
 
 
+def test_get_and_delete_of_a_value_whose_removal_is_owed_returns_nothing(
+    open_cache: Callable[..., Cache[Any, Any]],
+) -> None:
+    """It is gone already for this process, though the shard that is back has it still."""
+    cache: Any = open_cache()
+    cache["k"] = 1
+    lane, encoded = cache._tier.place("k")
+    cache._tier.owe(lane, [encoded])
+    assert cache.get_and_delete("k") is None
+
+
 @pytest.mark.parametrize("isolation", ["shared", "copy"])
 def test_pop_and_setdefault_return_what_is_there(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], isolation: str

@@ -124,6 +124,15 @@ def test_suspect_whose_value_is_worn_is_read_anew(shop: Shop) -> None:
     assert shop.ours.get_many(["k"]) == {"k": 1}
 
 
+def test_suspect_that_its_header_finds_good_lives_on(shop: Shop) -> None:
+    """What is only a little worn need not be sent again, and is used all the same."""
+    shop.ours["k"] = 1
+    assert shop.client.pexpire("nc:{idle:0}:v:sk", 70_000)
+    shop.ours.lane_suspect(0)
+    assert shop.ours["k"] == 1
+    assert shop.left_ms("k") > WHOLE_MS - 5_000
+
+
 def test_loaded_value_with_tags_lives_by_use_and_ends_with_its_tag(shop: Shop) -> None:
     """As any other."""
     assert shop.ours.get_or_load("k", lambda _: 1, tags=["t"]) == 1

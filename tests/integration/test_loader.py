@@ -167,6 +167,15 @@ def test_loader_may_use_the_cache_but_not_wait_for_itself(open_cache: Callable[.
         cache["self"]
 
 
+def test_refresh_whose_loader_asks_for_the_same_key_anew_is_a_cycle(
+    open_cache: Callable[..., Cache[Any, Any]],
+) -> None:
+    """The lease that the inner load waits for is that of its own process, and of its own thread."""
+    cache = open_cache()
+    with pytest.raises(nearcache.LoadCycleError):
+        cache.refresh("k", lambda key: cache.get_or_load(key, lambda _key: "inner", max_age=0))
+
+
 def test_value_loaded_before_an_invalidation_is_not_stored_after_it(
     open_cache: Callable[..., Cache[Any, Any]],
 ) -> None:

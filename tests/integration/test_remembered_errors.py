@@ -200,6 +200,26 @@ def test_tags_invalidate_remembered_errors(open_cache: Callable[..., Cache[Any, 
     assert cache["k"] == "k2"
 
 
+def test_error_whose_class_shares_its_name_with_another_is_not_remembered(
+    open_cache: Callable[..., Cache[Any, Any]],
+) -> None:
+    """By its name alone nobody could tell which of the two to raise."""
+
+    def namesake() -> type[NotFoundError]:
+        class Same(NotFoundError):
+            pass
+
+        return Same
+
+    error, _other = namesake(), namesake()
+    source = Source(error)
+    cache = open_cache(error_ttl={NotFoundError: 60}, loader=source)
+    for _ in range(2):
+        with pytest.raises(error):
+            cache["k"]
+    assert source.calls == 2
+
+
 def test_listener_hears_of_no_remembered_error(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """It is told of values."""
     told: list[Any] = []

@@ -172,6 +172,23 @@ def test_tags_of_a_function_are_known_from_the_second_load_on(open_cache: Callab
     assert calls == ["a", "a", "b", "a"]
 
 
+def test_tag_that_a_process_met_during_the_load_says_nothing_of_the_time_before(
+    open_cache: Callable[..., Cache[Any, Any]],
+) -> None:
+    """A function tells the tags when the value is there, and the tag may have changed since it was read."""
+    cache, other = open_cache(), open_cache()
+
+    def loader(_key: str) -> str:
+        other.invalidate_tag("red")
+        cache.wait_for(other.token())
+        cache.set("another", 1, tags=["red"])
+        return "old"
+
+    assert cache.get_or_load("k", loader, tags=lambda _key, _value: ["red"]) == "old"
+    assert cache.peek("k") is None
+    assert other.get("k") is None
+
+
 def test_function_for_tags_that_gives_a_text_is_refused(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """It is a sequence of letters, and by the tag that was meant nothing would ever be removed."""
     cache = open_cache(tags=lambda _key, _value: "shirts")
