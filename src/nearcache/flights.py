@@ -27,7 +27,10 @@ from ._reads import ABANDONED, Event, Read
 from ._store import Op
 from .errors import LoadCycleError
 
-__all__ = ["ABANDONED", "AnyLock", "Callback", "Load", "Loads", "Read", "Signal", "renewal_of", "strand"]
+__all__ = [
+    "ABANDONED", "AnyLock", "Callback", "Load", "Loads", "Many", "Read", "Signal", "change_of", "is_young",
+    "renewal_of", "strand", "young_of",
+]  # fmt: skip
 
 #: The token of the load on whose behalf this context runs. Unset: the thread is its own token.
 strand: Final[ContextVar[Hashable]] = ContextVar("nearcache_strand")

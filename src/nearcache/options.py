@@ -45,8 +45,8 @@ __all__ = [
 ENVIRONMENT: Final = "NEARCACHE_URL"
 DEFAULT_URL: Final = "embedded://default"
 
-#: What decides which L1 entry makes room: ``lru`` (the one used least recently), or ``adaptive`` (among those used
-#: little, so that a scan does not push out what is in use).
+#: What decides which L1 entry makes room: ``lru`` (the one used least recently), or ``adaptive`` (of a few, the one
+#: that will hardly be used again, by what has become of others that were used as often and as long ago).
 Policy = Literal["lru", "adaptive"]
 DEFAULT_POLICY: Final[Policy] = "adaptive"
 #: What a change does when its shard does not answer.
@@ -352,9 +352,15 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
             ``redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`` (``rediss+cluster://`` over TLS; some nodes,
             from which the others are found), each with ``?option=value&...``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
-        keywords: Options, as the attributes of :class:`Settings`, and ``db``, ``username``, ``password``,
-            ``shard_names``, ``shard_weights``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-            ``ssl_check_hostname``, ``sentinel_username``, ``sentinel_password``.
+        keywords: Options, as the attributes of :class:`Settings`, and those of connections:
+        db: Number of the database on every server.
+        username, password: The servers' own, the same on all.
+        shard_names: A name for each shard, in the order of the URL, which keeps its place when its address changes.
+        shard_weights: A whole number for each shard, for its part of the keys.
+        ssl_ca_certs: File with the authorities that may have signed the servers' certificates; without, the system's.
+        ssl_certfile, ssl_keyfile: This client's own certificate and its key.
+        ssl_check_hostname: Whether the certificate has to name the host; true unless it is said otherwise.
+        sentinel_username, sentinel_password: The sentinels' own.
     Raises:
         ConfigError: As the module says.
     """

@@ -261,13 +261,13 @@ class Tier(Versions):
             )
 
     def count_write(self, size_bytes: int) -> None:
-        """The same for what is counted most often."""
+        """Count a write, without the dictionary of :meth:`count`."""
         with self.lock:
             self.counters.writes += 1
             self.counters.bytes_written += size_bytes
 
     def filled(self, size_bytes: int, wid: int, lane: int, epoch: int, seq: int) -> None:
-        """The same for a loaded value, which is that number of the lane; 0 if the lane says nothing of it."""
+        """Count a loaded value as written; it is that number of the lane, or 0 if the lane says nothing of it."""
         self.count_write(size_bytes)
         if seq:
             with self.lock:
@@ -315,7 +315,7 @@ class Tier(Versions):
         return self.forgives
 
     def owe_clear(self, lane: int) -> None:
-        """The same for a change of everything."""
+        """Owe a lane a clear: a change of everything failed, or nobody knows."""
         with self.lock:
             self.journals[lane].owe_clear()
             self.pass_on_debts()
@@ -389,7 +389,7 @@ class Tier(Versions):
             self.sampler.note(name)
 
     def count_hit(self, size_bytes: int) -> None:
-        """The same for what is counted most often."""
+        """Count a hit, without the dictionary of :meth:`count`."""
         with self.lock:
             self.counters.hits += 1
             self.counters.bytes_read += size_bytes

@@ -272,7 +272,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         self._old.erase(name)
 
     def drop(self, key: K) -> bool:
-        """The same: there are no other processes."""
+        """Remove a value, old or not. Returns whether there was one; there are no other processes."""
         name = self._name(key)
         with self._later, self._changing:
             was_old = self._old.drop(name)

@@ -33,9 +33,9 @@ _INCLUDE: Final = re.compile(rb"^ *-- include ([a-z_]+\.lua)\n", re.MULTILINE)
 # repeated `set` would not: between the two runs another process may have written or invalidated the key, and readers
 # would see the older value come back. A repeated `fill` finds its lease gone and would report LOST for a value that
 # it has stored; a repeated `lease` would wait for itself; a repeated `take` would find nothing, a repeated
-# `unchanged` no lease, and a repeated `touch` might find another's value. A repeated `dequeue` would pass over what
-# the first was given, and a repeated `buried` or `requeue` finds the record gone; a repeated `written` finds nothing
-# left to do.
+# `unchanged` no lease, and a repeated `touch` or `extend` might find another's value. A repeated `dequeue` would pass
+# over what the first was given, and a repeated `buried` or `requeue` finds the record gone; a repeated `written`
+# finds nothing left to do.
 _REPEATABLE: Final = frozenset(
     {"invalidate", "clear", "heartbeat", "abort", "renew", "adopt", "written", "hurry", "ring", "lock"}
 )
