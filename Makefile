@@ -17,8 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 # Directories are listed too, so that a file which was taken away is noticed.
-SOURCES := pyproject.toml setup.py LICENSE $(wildcard README.md) \
-    $(shell find ext src/nearcache ! -path '*/__pycache__*' ! -name '*.so')
+SOURCES := pyproject.toml setup.py MANIFEST.in LICENSE CHANGELOG.md $(wildcard README.md) \
+    $(wildcard tests/data/*.json) $(shell find docs ext src/nearcache ! -path '*/__pycache__*' ! -name '*.so')
 STUBS := $(wildcard src/nearcache/_*.pyi)
 HEADERS := $(wildcard ext/include/nearcache/*.h)
 WHEEL = $$(ls dist/nearcache-*.whl)

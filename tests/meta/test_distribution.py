@@ -119,11 +119,15 @@ def test_wheel_files_are_exactly_the_package(wheel: dict[str, bytes]) -> None:
 
 
 def test_sdist_files_are_the_sources_and_nothing_else(sdist: dict[str, bytes]) -> None:
-    """What is needed to build is there; tests, traces, benchmarks and generated C are not."""
+    """What is needed to build is there, the documentation and the vectors that it sends implementers to; tests, traces,
+    benchmarks and generated C are not.
+    """
     sources = names_under(SOURCE, ".py", ".pyi", ".lua", "py.typed")
     needed = {f"src/{name}" for name in sources}
     needed |= names_under(ROOT / "ext", ".pyx", ".pxd", ".h")
     needed |= {"pyproject.toml", "setup.py", "setup.cfg", "README.md", "LICENSE", "PKG-INFO"}
+    needed |= {"CHANGELOG.md", "MANIFEST.in", *names_under(ROOT / "docs", ".md")}
+    needed |= {f"tests/{name}" for name in names_under(ROOT / "tests" / "data", ".json")}
     shipped = {name for name in sdist if not name.startswith("src/nearcache.egg-info/")}
     assert shipped == needed
 
