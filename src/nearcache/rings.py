@@ -72,6 +72,12 @@ class Shards:
         """The same, and all names are."""
         return self.agrees(other) and set(self.names) == set(other.names)
 
+    def named_as(self, other: Shards) -> Shards:
+        """The same list; of one shard, by the name that the other list has for its address."""
+        here = self.endpoints[0]
+        name = next((each.name for each in other.endpoints if each.address == here.address), here.name)
+        return self if len(self.endpoints) > 1 else shards_of(self.strategy, (replace(here, name=name),))
+
     def owner(self, slot: int) -> str:
         """Name of the shard that has a slot."""
         return self.names[self.placement.table[slot]]
@@ -147,8 +153,8 @@ class Ring:
         return f"version {self.version}, a change from {self.old} to {self.new}"
 
     def begin(self, new: Shards) -> Ring:
-        """Return the first step of a change to another list."""
-        return Ring(self.version + 1, self.old, new)
+        """Return the first step of a change to another list. A shard that was alone takes its name there."""
+        return Ring(self.version + 1, self.old.named_as(new), new)
 
     def following(self) -> Ring:
         """Return the next step of the change that is under way."""

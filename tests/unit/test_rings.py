@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,6 +72,17 @@ def test_list_of_one_shard_agrees_with_any_other_of_one() -> None:
     assert not one.is_same(other)
     assert not shards("ab").agrees(shards("ac"))
     assert shards("ab").is_same(shards("ba"))
+
+
+def test_shard_that_was_alone_takes_the_name_that_the_next_list_has_for_its_address() -> None:
+    """Of one shard the name decides nothing; of several it does."""
+    named = tuple(replace(endpoint, name=endpoint.name.upper()) for endpoint in shards("ab").endpoints)
+    target = shards_of("rendezvous", named)
+    alone = Ring(4, shards("a"))
+    first = alone.begin(target)
+    assert (first.old.names, first.before()) == (("A",), alone.text)
+    assert Ring(4, shards("ab")).begin(target).old.names == ("a", "b")
+    assert Ring(4, shards("c")).begin(target).old.names == ("c",)
 
 
 @pytest.mark.parametrize("ring", versions(), ids=lambda ring: str(ring.version))

@@ -322,9 +322,9 @@ class Membership:
         try:
             if before.new is None and ring.step == 1 and not seen:
                 # A change to a list with a shard that nobody can reach could neither be finished nor taken back.
-                self._meet(ring, {name for name in staying if name not in before.old.names})
+                self._meet(ring, staying)
                 # Of two who begin a change at the same time one has to find out: both begin at the same lane.
-                self._tell(ring, [min(before.old.names)], strict=True)
+                self._tell(ring, [min(ring.old.names)], strict=True)
             self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)
             self._tell(ring, staying, strict=True)
         except BaseException:
@@ -371,14 +371,22 @@ class Membership:
         return Exchange(number, [(self._script, 1, self._tier.names[number].lane_key, *arguments)])
 
     def _meet(self, ring: Ring, names: Iterable[str]) -> None:
-        """Look whether shards answer, before anybody is told anything."""
+        """Look whether shards answer, and are as many servers, before anybody is told anything."""
         chosen = sorted(names)
-        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in chosen]) if chosen else []
+        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in chosen])
         said = {
             name: reply if isinstance(reply, ShardError) else reply.values[0]
             for name, reply in zip(chosen, replies, strict=True)
         }
         self._check_silent(ring, {name: each for name, each in said.items() if isinstance(each, Exception)})
+        servers: dict[int, str] = {}
+        for name, reply in zip(chosen, replies, strict=True):
+            identity = reply.identity if isinstance(reply, Reply) else 0
+            if identity and servers.setdefault(identity, name) != name:
+                raise ReshardError(
+                    f"namespace {self._namespace}: {ring} cannot be begun, because {servers[identity]} and {name} are "
+                    "one server: leave every server that stays its name, and list each once"
+                )
 
     def _check_silent(self, ring: Ring, silent: dict[str, Exception]) -> None:
         if silent:

@@ -72,7 +72,7 @@ class MovingCache(Placed[K, V], GatheringCache[K, V]):
         wait_s = self.settings.max_staleness if pause is None else pause
         if not 0 <= wait_s <= 3600:
             raise ConfigError("pause", pause, "give seconds from 0 to 3600, or None for max_staleness")
-        before = membership.ring.old
+        before = membership.ring.old.named_as(target)
         version = membership.change(target, wait_s)
         return Resharded(version, target.names, sum(moved(before, target).values()) / SLOTS)
 

@@ -40,7 +40,8 @@ redis.call('PERSIST', KEYS[#KEYS])
 -- The beginning of nearly every script: L, and m = {e, w, g, r, s} of the lane record, for a caller that may go on.
 -- Names: L is `nc:{ns:0}:L`; `nc:{ns:0}:` in front of it is common to the lane's values (v:), leases and holds (l:) and channel (i).
 -- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement seen (`version-fingerprint`),
--- q the one before it, c what that is in full (`ring`), u the newest record of its queue that somebody has waited for (`hurry`),
+-- q the one before it, c what that is in full (`ring`), m r as it was when that last said that the shard is one of the list,
+-- u the newest record of its queue that somebody has waited for (`hurry`),
 -- f fork (which primary adopted the lane last), h where earlier epochs ended: `epoch:seq,...`, newest first,
 -- k wids of the last clears: `wid,...,`, newest first.
 -- A mark under l is one of: `L` token generation (a lease: its holder loads), `W` token generation (the same, and somebody
@@ -68,8 +69,9 @@ local function lane(L, ring, nonce)
   local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen or '', '^%d+'))
   if not newest then return nil, redis.error_reply('NCRECORD no version of a list of shards: ' .. (seen or '')) end
   local strict = string.find(ring, '-', 1, true) and string.find(seen, '-', 1, true)
-  -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list.
-  local left = string.sub(ring, -17) == '-0000000000000000'
+  -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list,
+  -- but not against one who has told it in full that it stays (`ring`): its server has two names then.
+  local left = string.sub(ring, -17) == '-0000000000000000' and call('HGET', L, 'm') ~= seen
   local refused = mine < newest - 1 or (mine == newest and strict and not left)
   if mine == newest - 1 then
     local before = call('HGET', L, 'q')

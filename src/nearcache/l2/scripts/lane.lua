@@ -1,7 +1,8 @@
 -- The beginning of nearly every script: L, and m = {e, w, g, r, s} of the lane record, for a caller that may go on.
 -- Names: L is `nc:{ns:0}:L`; `nc:{ns:0}:` in front of it is common to the lane's values (v:), leases and holds (l:) and channel (i).
 -- L is a hash: e epoch, s sequence, w wid of the last mutation, g generation, r newest placement seen (`version-fingerprint`),
--- q the one before it, c what that is in full (`ring`), u the newest record of its queue that somebody has waited for (`hurry`),
+-- q the one before it, c what that is in full (`ring`), m r as it was when that last said that the shard is one of the list,
+-- u the newest record of its queue that somebody has waited for (`hurry`),
 -- f fork (which primary adopted the lane last), h where earlier epochs ended: `epoch:seq,...`, newest first,
 -- k wids of the last clears: `wid,...,`, newest first.
 -- A mark under l is one of: `L` token generation (a lease: its holder loads), `W` token generation (the same, and somebody

@@ -15,8 +15,9 @@ local function lane(L, ring, nonce)
   local mine, newest = tonumber(string.match(ring, '^%d+')), tonumber(string.match(seen or '', '^%d+'))
   if not newest then return nil, redis.error_reply('NCRECORD no version of a list of shards: ' .. (seen or '')) end
   local strict = string.find(ring, '-', 1, true) and string.find(seen, '-', 1, true)
-  -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list.
-  local left = string.sub(ring, -17) == '-0000000000000000'
+  -- Whoever knows that this shard is none any more is right against one who has not noticed that it is gone from his list,
+  -- but not against one who has told it in full that it stays (`ring`): its server has two names then.
+  local left = string.sub(ring, -17) == '-0000000000000000' and call('HGET', L, 'm') ~= seen
   local refused = mine < newest - 1 or (mine == newest and strict and not left)
   if mine == newest - 1 then
     local before = call('HGET', L, 'q')

@@ -6,14 +6,18 @@ call('PERSIST', L) -- as in invalidate: passes on a full server, refused where w
 local seen = call('HGET', L, 'r')
 local follows = seen and tonumber(string.match(ring, '^%d+')) == tonumber(string.match(seen, '^%d+')) + 1
 -- A shard that was taken out last time has no fingerprint of that list, and may be taken in again.
-local told = seen and string.find(seen, '-', 1, true) and string.sub(seen, -17) ~= '-0000000000000000'
+local left = '-0000000000000000'
+local told, stays = seen and string.find(seen, '-', 1, true) and sub(seen, -17) ~= left, sub(ring, -17) ~= left
 if follows and before ~= '' and told and seen ~= before then
   return call('HMGET', L, 'r', 'c')
 end
+-- Of a server that has two names somebody may say that it stays and that it is left. It stays, whichever comes first.
+if stays and seen == string.match(ring, '^%d+') .. left then call('HSET', L, 'r', ring) end
 -- include record.lua
 local m = lane(L, ring, ARGV[2])
 if m and call('HGET', L, 'r') == ring then
   call('HSET', L, 'c', ARGV[5])
+  if stays then call('HSET', L, 'm', ring) end
   if before ~= '' then call('HSET', L, 'q', before) end
 end
 return call('HMGET', L, 'r', 'c')
