@@ -212,7 +212,7 @@ def clears_done_twice(patch: pytest.MonkeyPatch) -> None:
 
 def strays_not_reclaimed(patch: pytest.MonkeyPatch) -> None:
     """A change counts that was taken in an epoch which the lane does not come from."""
-    patch.setattr(Journal, "reclaim", lambda self: setattr(self, "has_strayed", False))
+    patch.setattr(Journal, "reclaim", lambda self, _: setattr(self, "has_strayed", False))
 
 
 def burials_for_good(patch: pytest.MonkeyPatch) -> None:

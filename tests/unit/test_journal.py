@@ -459,11 +459,25 @@ def test_reclaimed_change_of_an_epoch_that_the_lane_does_not_come_from_is_owed()
     assert journal.note(OTHER, 9, [b"c"], 0, journal.serial)
     assert journal.has_strayed
     assert not journal.owes
-    journal.reclaim()
+    journal.reclaim(1)
     assert pay_all(journal) == [b"c"]
     assert not journal.has_strayed
     assert journal.forked(0xD, {NEW: 0, OLD: 5}) == 1
     assert pay_all(journal) == [b"a"]
+
+
+def test_strayed_change_that_was_acknowledged_after_the_lane_was_asked_is_not_reclaimed_yet() -> None:
+    """The answer may be of before the lane passed on, and the change of its new primary; the next one tells."""
+    journal = Journal()
+    journal.forked(OLD, {})
+    journal.note(NEW, 1, [b"a"], 1, journal.serial)
+    journal.note(NEW, 2, [b"b"], 2, journal.serial)
+    journal.reclaim(2)
+    assert pay_all(journal) == [b"a"]
+    assert journal.has_strayed
+    journal.reclaim(3)
+    assert pay_all(journal) == [b"b"]
+    assert not journal.has_strayed
 
 
 def test_strayed_change_of_the_epoch_to_come_is_kept() -> None:
@@ -491,7 +505,7 @@ def test_reclaiming_leaves_what_died_with_a_record() -> None:
     journal.note(OLD, 1, [b"a"], 0, journal.serial)
     journal.forked(NEW, None)
     journal.note(OTHER, 1, None, 0, journal.serial)
-    journal.reclaim()
+    journal.reclaim(1)
     assert journal.owes_clear
     assert pay_all(journal) is None
     assert journal.forked(OLD, {OLD: 0}) == 1

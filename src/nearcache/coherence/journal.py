@@ -188,18 +188,24 @@ class Journal:
         self._size = sum(_size(keys) for *_, keys in self._changes)
         return self.replayed - replayed
 
-    def reclaim(self) -> None:
+    def reclaim(self, before_ns: int) -> None:
         """The lane is still in its epoch. Changes of one that it does not come from are owed again.
 
         Their server was perhaps replaced, lost its record, and began another: of that epoch no lane ever tells the end.
-        If it is the one to come instead, to invalidate once more does no harm.
+        If it is the one to come instead, to invalidate once more costs a value that was acknowledged, but does no harm.
+
+        Args:
+            before_ns: When the lane was asked. It may have passed on since, to where a later change was acknowledged.
         """
         self.has_strayed = False
         changes, self._changes = self._changes, deque()
         for change in changes:
-            made, seq, _, keys = change
+            made, seq, at_ns, keys = change
             if made == self._epoch or made in self._buried or self._survives(made, seq):
                 self._changes.append(change)
+            elif at_ns >= before_ns:
+                self._changes.append(change)
+                self.has_strayed = True
             else:
                 self._lose(keys)
         self._size = sum(_size(keys) for *_, keys in self._changes)

@@ -187,6 +187,11 @@ class Lane:
         return None if self._own_clears else self.stated_generation
 
     @property
+    def asked_ns(self) -> int:
+        """When the heartbeat was sent that vouches for L1; before all time: none does."""
+        return self.fresh_until_ns - self.bound_ns + TICK_NS
+
+    @property
     def heartbeat_ns(self) -> int:
         """Time between heartbeats: a quarter of the bound, so that three may be lost before L1 goes dark."""
         return self.bound_ns // 4

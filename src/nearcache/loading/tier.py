@@ -379,9 +379,9 @@ class Tier(Versions):
             self.journals[lane].forked(epoch, ends)
 
     def reclaim(self, lane: int) -> None:
-        """The lane is still in its epoch: owe again what another one has taken."""
+        """The lane is still in its epoch: owe again what another one had taken when it was asked."""
         with self.lock:
-            self.journals[lane].reclaim()
+            self.journals[lane].reclaim(self.lanes[lane].asked_ns)
 
     def sample(self, name: Any) -> None:
         """A key has been read from L2, or written: L1 may serve it from now on."""
