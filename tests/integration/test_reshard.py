@@ -165,6 +165,8 @@ WRITES: dict[str, Callable[[Any], Any]] = {
     "compute": lambda cache: [cache.compute(key, lambda _: "new") for key in KEYS],
     "invalidate_tag": lambda cache: cache.invalidate_tag("all"),
     "clear": lambda cache: cache.clear(),
+    "load anew": lambda cache: [cache.get_or_load(key, lambda _: "new", max_age=0) for key in KEYS],
+    "load many anew": lambda cache: cache.get_or_load_many(KEYS, lambda keys: dict.fromkeys(keys, "new"), max_age=0),
 }
 
 

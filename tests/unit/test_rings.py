@@ -261,7 +261,18 @@ def asked_for(tier: Tier, exchange: Exchange) -> Steps[Any]:
     return (yield [exchange])
 
 
-def test_reads_and_fills_are_spread_to_nobody() -> None:
+def test_fill_is_spread_as_what_it_may_replace_can_be_at_the_other_owner() -> None:
+    """A loader has brought something newer than what somebody keeps there; the copy of its own id is spared."""
+    tier = tier_at(2)
+    lane, encoded = next(place for place in map(tier.place, range(99)) if tier.other[slot_of(place[1])] != place[0])
+    arguments = (b"%016x" % 7, b"1", b"f" * 16, b"1000", b"envelope")
+    fill = tier.call(tier.scripts.fill, tier.write_keys(lane, [encoded]), *arguments)
+    _, extra = Spread(tier, [Exchange(lane, [fill])]).exchanges
+    invalidate = tier.call(tier.scripts.invalidate, tier.write_keys(2, [encoded]), arguments[0])
+    assert extra == Exchange(2, [invalidate])
+
+
+def test_reads_and_leases_are_spread_to_nobody() -> None:
     """What does not make a copy old concerns its own lane only."""
     tier = tier_at(2)
     names = tier.names[0]

@@ -18,7 +18,8 @@ from ..l2 import WAIT, Command, Exchange, Reply, Script
 from .tier import Tier
 
 #: The scripts after which an old copy is not to be read any more, and where in their arguments the write's id stands.
-_CHANGING: Final = frozenset({"set", "invalidate", "take", "touch"})
+#: What a loader brings may be newer than what somebody a step away keeps at the other owner.
+_CHANGING: Final = frozenset({"set", "invalidate", "take", "touch", "fill"})
 _WID: Final = 2
 
 
