@@ -417,3 +417,15 @@ def test_changes_are_written_through_and_behind_on_every_lane(open_cache: Opener
     through.set_many(dict.fromkeys(keys, 3))
     assert rows == dict.fromkeys(keys, 3)
     assert through.get_many(keys) == rows
+
+
+def test_seed_that_was_taken_out_of_the_cluster_is_passed_over(
+    redis_cluster: RedisCluster, make_redis: Callable[..., RedisServer]
+) -> None:
+    """It answers, and knows of nobody; the other seed does."""
+    left = make_redis(transport="tcp", options={"cluster-enabled": "yes"})
+    url = redis_cluster.url().replace("://", f"://{left.address},")
+    with nearcache.open(url, namespace="left", timeout=PATIENCE) as cache:
+        for key in range(100):
+            cache[key] = key
+        assert cache.get_many(range(100)) == dict(zip(range(100), range(100), strict=True))

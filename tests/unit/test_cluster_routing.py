@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from nearcache.errors import ServerReplyError, ShardError, ShardUnavailableError
-from nearcache.l2 import Exchange, Introduction, Reply, load_script
+from nearcache.l2 import Exchange, Introduction, Reply, clustermap, load_script
 from nearcache.l2.clustermap import NOWHERE, ClusterMap, _address
 from nearcache.l2.routing import Batch, OnReply, Pause, Refresh, Router, Send
 from nearcache.options import Endpoint
@@ -472,6 +473,41 @@ def test_map_takes_over_ranges_and_forgets_slots_that_nobody_has() -> None:
     assert nodes == [("x", 1), ("y", 2), ("y", 2)]
     assert [place if place == NOWHERE else scene.nodes[place].host for place in scene.map.places] == ["x", "y", NOWHERE]
     assert scene.map.lanes_at(scene.map.place_at("y", 2)) == [1]
+
+
+def test_map_does_not_believe_a_node_that_knows_of_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken out of the cluster, or has not come in yet. Others are asked, and it comes last from then on."""
+    said: dict[str, list[Any]] = {"seed": [], "a": [[0, 1, [b"a", 7000], [b"b", 7000]]]}
+    asked: list[str] = []
+
+    def converse(endpoint: Endpoint, *_: Any) -> tuple[Any, dict[str, Any]]:
+        asked.append(endpoint.host)
+        return SimpleNamespace(close=lambda: None), {"slots": said[endpoint.host]}
+
+    monkeypatch.setattr(clustermap, "converse", converse)
+    scene = Scene(["b", "b"], lambda host, command: b"v")
+    places = scene.map.places.copy()
+    error = scene.map.refresh(SECOND)
+    assert isinstance(error, ShardUnavailableError)
+    assert "seed:1 knows of nobody who has slots" in str(error)
+    assert scene.map.places == places
+    scene.map._known = (("seed", 1), ("a", 7000))
+    for _ in range(2):
+        scene.now += SECOND
+        assert scene.map.refresh(scene.now + SECOND) is None
+        assert scene.map.places == [scene.map.place_at("a", 7000)] * 2
+        said["b"] = said["a"]
+    assert asked == ["seed", "seed", "a", "b"]
+
+
+def test_redirection_to_a_node_without_a_name_has_the_nodes_asked() -> None:
+    """A cluster that prefers names, and a node that has none: MOVED and ASK say a question mark then."""
+    scene = Scene(["a"], lambda host, command: "MOVED 0 ?:7000" if host == "a" else host.encode())
+    scene.after_refresh = ["b"]
+    assert replies(scene.run(Exchange(0, READ)))[0].values == [b"b", b"b"]
+    assert (scene.refreshed, [node.host for node in scene.nodes]) == (1, ["a", "b"])
+    assert scene.map.heed("ASK 0 ?:7000", "a") == NOWHERE
+    assert scene.nodes[scene.map.places[0]].host == "b"
 
 
 def test_wait_is_sent_again_with_the_command_that_it_stands_behind() -> None:

@@ -68,7 +68,7 @@ class ClusterMap:
             return number
 
     def heed(self, reply: str, host: str) -> int:
-        """Take note of MOVED; return the place that this or ASK names, or :data:`NOWHERE`.
+        """Take note of MOVED; return the place that this or ASK names, or :data:`NOWHERE` if that is none.
 
         Args:
             reply: An error reply.
@@ -78,6 +78,8 @@ class ClusterMap:
         if words[0] not in ("MOVED", "ASK") or len(words) < 3:
             return NOWHERE
         there, _, port = words[2].rpartition(":")
+        if there == "?":  # it has no name, which the cluster prefers: only CLUSTER SLOTS says where it is
+            return NOWHERE
         place = self.place_at(there or host, int(port))
         lane = self._lane_in.get(int(words[1]))
         if lane is not None and words[0] == "MOVED":
@@ -139,6 +141,8 @@ class ClusterMap:
                 text = f"{endpoint.address} is not a node of a Redis Cluster: open it as {scheme}://{endpoint.address}"
                 raise WrongTopologyError(endpoint.name, text)
             raise ranges
+        if not ranges:  # it was taken out of the cluster, or has not come in yet: others know more
+            raise ShardUnavailableError(endpoint.name, f"{endpoint.address} knows of nobody who has slots")
         try:
             return self._take(ranges, address[0])
         except (TypeError, ValueError, IndexError, AttributeError):
