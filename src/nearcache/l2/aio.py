@@ -166,7 +166,7 @@ class _Pools:
         """Return the pool of a shard."""
         pool = self._by_shard.get(number)
         if pool is not None and pool.shard is not shard:  # the number is another shard's now
-            pool.close(watched=True)
+            pool.retire()
             pool = None
         if pool is None:
             pool = self._by_shard[number] = LoopPool(self.loop, shard, self._size, self._clock)
@@ -201,7 +201,7 @@ class LoopPool:
         self._dialling = 0
         self._waiters: deque[tuple[int, asyncio.Future[Connection]]] = deque()  # numbered as they came
         self._came = 0
-        self._closed = False
+        self._closed = self._retired = False
 
     async def transfer(self, flow: Flow, deadline_ns: int) -> None:
         """Carry out a flow on one of the pool's connections: until it is finished or has failed, or the deadline."""
@@ -250,6 +250,8 @@ class LoopPool:
                 waiter.set_result(connection)
                 return
         self.idle.append(connection)
+        if self._retired:
+            self.flush()
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that has failed, or whose state is not known."""
@@ -260,6 +262,11 @@ class LoopPool:
         """Close the idle connections: the server they led to is gone."""
         while self.idle:
             self.discard(self.idle[-1])
+
+    def retire(self) -> None:
+        """Close the idle connections now and the others when they are put back. Who waits for one still gets it."""
+        self._retired = True
+        self.flush()
 
     def close(self, *, watched: bool) -> None:
         """Close all connections. ``watched``: the loop still watches them."""

@@ -196,7 +196,7 @@ class Driver:
             self._shards.append(shard)
         else:
             before, self._shards[number] = self._shards[number], shard
-            before.close()
+            before.retire()
         if self._closed:
             shard.close()
 

@@ -66,7 +66,7 @@ class Pool:
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._connecting: weakref.WeakSet[_Place] = weakref.WeakSet()
         self._waiters = 0
-        self._closed = False
+        self._closed = self._retired = False
 
     def _renew_lock(self) -> None:
         # Re-entrant: a cache that nobody holds any more is closed by a collection, which may come in the middle of
@@ -79,9 +79,9 @@ class Pool:
         return len(self._all)
 
     @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
+    def retired(self) -> bool:
+        """Whether :meth:`retire` or :meth:`close` was called."""
+        return self._retired
 
     @property
     def in_use(self) -> int:
@@ -143,7 +143,7 @@ class Pool:
         if self._waiters:
             with self._lock:
                 self._free.notify()
-        if self._closed:
+        if self._retired:
             self.flush()
 
     def discard(self, connection: Connection) -> None:
@@ -158,12 +158,17 @@ class Pool:
         while (connection := self.take_idle()) is not None:
             self.discard(connection)
 
+    def retire(self) -> None:
+        """Close the idle connections now and the others when they are put back. Who is about to take one still may."""
+        self._retired = True
+        self.flush()
+
     def close(self) -> None:
-        """Close the idle connections now and the others when they are put back; wake the waiters. Idempotent."""
+        """The same, and let nobody take one any more; wake the waiters. Idempotent."""
         with self._lock:
             self._closed = True
             self._free.notify_all()
-        self.flush()
+        self.retire()
 
     def after_fork(self) -> None:
         """Forget everything in a forked child: the connections are the parent's, and so was the lock's state."""

@@ -240,7 +240,7 @@ class Shard:
                 link = None if self._link is None else self._link()
                 if link is not None:
                     _hang_up(link)
-            if self.pool.closed:
+            if self.pool.retired:
                 self._sentinels.close()
         finally:
             mine.release()
@@ -248,6 +248,11 @@ class Shard:
     def close(self) -> None:
         """Close all connections; those in use when they are put back."""
         self.pool.close()
+        self.retire()
+
+    def retire(self) -> None:
+        """It is in no use any more, but for calls under way: what they have is closed when it is put back."""
+        self.pool.retire()
         if self._sentinels is not None and self._verifying.acquire(blocking=False):
             self._sentinels.close()  # else the thread that holds the lock does it
             self._verifying.release()
