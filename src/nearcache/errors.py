@@ -351,6 +351,14 @@ def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
     return error
 
 
+def words_of(error: BaseException) -> str:
+    """What an error says. The user's may raise when they are asked, which is no reason to raise that instead."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  as in _short
+        return f"<its str() raised {type(failure).__name__}>"
+
+
 # A plain repr() of nested tuples that share their parts can be longer than memory.
 _REPR = reprlib.Repr()
 _REPR.maxlevel = _REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 4

@@ -21,6 +21,7 @@ from nearcache.codecs.plain import JsonCodec, RawCodec
 from nearcache.codecs.typed import MsgspecCodec
 from nearcache.errors import ConfigError, DecodeError, UnencodableValueError
 from nearcache.options import parse
+from support.errors import WordlessError
 
 KEY = bytes(range(32))
 REDIS = "redis://a"
@@ -393,6 +394,23 @@ def test_custom_codec_whatever_it_raises_in_reading_is_a_miss(isolation, error):
         assert reader.usual[0] == 201
         with pytest.raises(DecodeError, match="no"):
             reader.usual[1](b"1", 0)
+
+
+class Unwritable:
+    """What cannot be pickled, nor can it be said why."""
+
+    def __reduce__(self) -> Any:
+        raise WordlessError
+
+
+def test_errors_that_cannot_be_told_are_what_others_are_in_reading_and_writing():
+    """Else who reads would have whatever their ``str()`` raises instead of a miss."""
+    codec = Picky()
+    codec.error = WordlessError()
+    with pytest.raises(DecodeError, match=r"WordlessError: <its str\(\) raised AttributeError>"):
+        made(codec=codec).usual[1](b"1", 0)
+    with pytest.raises(UnencodableValueError, match=r"cannot be pickled: <its str\(\) raised AttributeError>"):
+        PickleCodec().encode(Unwritable())
 
 
 @pytest.mark.parametrize("error", [MemoryError("no"), KeyboardInterrupt("no")])

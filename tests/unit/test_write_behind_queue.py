@@ -14,6 +14,7 @@ from nearcache.loading import Queues, Room, queued, write_many
 from nearcache.loading.steps import Await
 from nearcache.loading.tier import hex_id
 from nearcache.options import parse
+from support.errors import WordlessError
 from support.steps import GENERATION, IDENTITY, World
 
 
@@ -86,6 +87,28 @@ def test_queue_found_to_be_anothers_in_the_middle_of_a_batch_nothing_more_of_it_
     runner._answers["dequeue"] = [1, 4, 0, [], [], b"4-0"]
     scribe._turn()
     assert called == [["a", "b"]]
+
+
+def test_writer_whose_error_cannot_be_told_is_called_again_and_others_are_written() -> None:
+    """What it says is not worth the thread that writes."""
+    world = World()
+    called: list[Any] = []
+
+    def write(key: Any, _value: Any) -> None:
+        called.append(key)
+        if key == "a":
+            raise WordlessError
+
+    records = [[b"%d-0" % at, [b"k", b"s%c" % key, b"e", sealed(world, chr(key))]] for at, key in enumerate(b"ab", 1)]
+    runner: Any = Answering(dequeue=[1, 2, 1, records, [1, 1], b"2-0"], written=[1, hex_id(GENERATION), b"1", 0, 1])
+    writer = Writer(write=write)
+    scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
+    for _ in range(2):
+        scribe._turn()
+        runner._answers["dequeue"] = [1, 2, 0, [], [], b"2-0"]
+    assert called == ["a", "b"]
+    assert scribe.stats().retried == 1
+    assert scribe.stats().last_error == "WordlessError: <its str() raised AttributeError>"
 
 
 def sealed(world: World, key: str) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nearcache.codecs.envelope import Codec, Payload
 from nearcache.codecs.plain import type_name
-from nearcache.errors import DecodeError, UnencodableValueError
+from nearcache.errors import DecodeError, UnencodableValueError, words_of
 
 
 class CustomCodec:
@@ -46,5 +46,5 @@ class CustomCodec:
         except Exception as cause:
             raise DecodeError(
                 f"codec {self.codec_id} cannot read a payload of {len(payload):,} bytes: "
-                f"{type(cause).__name__}: {cause}"
+                f"{type(cause).__name__}: {words_of(cause)}"
             ) from cause

@@ -15,7 +15,7 @@ from typing import Any
 from nearcache.absence import Failure
 from nearcache.codecs.envelope import Payload
 from nearcache.codecs.safe import SafeCodec
-from nearcache.errors import DecodeError, UnencodableValueError
+from nearcache.errors import DecodeError, UnencodableValueError, words_of
 
 
 class FailureCodec:
@@ -71,7 +71,7 @@ class FailureCodec:
         try:
             make()
         except Exception as cause:
-            raise DecodeError(f"a remembered {name} cannot be made again: {cause}") from cause
+            raise DecodeError(f"a remembered {name} cannot be made again: {words_of(cause)}") from cause
         return Failure(make)
 
     def _takes(self, value: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from nearcache.codecs.envelope import CODEC_PICKLE, Payload, read_varint, varint
 from nearcache.codecs.plain import type_name
 from nearcache.codecs.schema import combine, fingerprint, has_shape
-from nearcache.errors import DecodeError, UnencodableValueError
+from nearcache.errors import DecodeError, UnencodableValueError, words_of
 
 #: Types that say nothing about anybody's classes, and come by the thousand.
 _SHAPELESS: Final = 0
@@ -50,7 +50,7 @@ class PickleCodec:
         except MemoryError:
             raise
         except Exception as cause:  # whatever a __reduce__ of the user's raises
-            raise UnencodableValueError(type_name(value), f"it cannot be pickled: {cause}") from cause
+            raise UnencodableValueError(type_name(value), f"it cannot be pickled: {words_of(cause)}") from cause
         head = [varint(len(pickler.found))]
         for kind in pickler.found:
             for name in (kind.__module__, kind.__qualname__):
@@ -77,7 +77,7 @@ class PickleCodec:
             raise
         except Exception as cause:
             raise DecodeError(
-                f"a pickle of {len(payload):,} bytes cannot be read: {type(cause).__name__}: {cause}"
+                f"a pickle of {len(payload):,} bytes cannot be read: {type(cause).__name__}: {words_of(cause)}"
             ) from cause
 
     def _read_classes(self, view: memoryview) -> tuple[list[type], int]:

@@ -33,7 +33,7 @@ from nearcache.codecs.reading import Pickled, load, rehearse
 from nearcache.codecs.registered import RegisteredClass, register
 from nearcache.codecs.schema import combine
 from nearcache.codecs.stdlib import DUMPS, Dump, Dumped, Unfit, find_dump
-from nearcache.errors import DecodeError, UnencodableValueError
+from nearcache.errors import DecodeError, UnencodableValueError, words_of
 
 _ALIGNMENT: Final = 16
 #: A stream of plain data up to this length cannot nest deeper than the verifier allows.
@@ -96,7 +96,7 @@ class SafeCodec:
             raise
         except Exception as cause:
             raise DecodeError(
-                f"a payload of {len(payload):,} bytes is damaged: {type(cause).__name__}: {cause}"
+                f"a payload of {len(payload):,} bytes is damaged: {type(cause).__name__}: {words_of(cause)}"
             ) from cause
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class SafeCodec:
             raise UnencodableValueError(_name(type(value)), "it is nested too deeply; store it in flat form") from cause
         except Exception as cause:
             raise UnencodableValueError(
-                _name(type(value)), f"it could not be written, or not read back: {cause}"
+                _name(type(value)), f"it could not be written, or not read back: {words_of(cause)}"
             ) from cause
         if not pickler.classes and not pickler.buffers:
             return payload, 0

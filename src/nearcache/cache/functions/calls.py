@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, Final, cast
 
-from ...errors import ConfigError, UnencodableKeyError
+from ...errors import ConfigError, UnencodableKeyError, words_of
 from ...keys import MAX_KEY_BYTES, encode_key
 
 #: Makes the names of functions unique in this process.
@@ -261,7 +261,7 @@ def explained(arguments: Arguments, arranged: tuple[Any, ...], *, is_shared: boo
     found = arguments.culprit(arranged, check)
     if found is not None:
         name, value, error = found
-        reason = str(error) if not is_shared else f"{type(value).__module__}.{type(value).__qualname__}"
+        reason = words_of(error) if not is_shared else f"{type(value).__module__}.{type(value).__qualname__}"
         if is_shared and _is_long(value):
             reason = f"it is over {MAX_KEY_BYTES:,} bytes"
         return UnencodableKeyError(

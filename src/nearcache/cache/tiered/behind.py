@@ -19,7 +19,7 @@ from ..._reads import Event
 from ...absence import ABSENT
 from ...backlog import Backlog, Change
 from ...clocks import Clock, monotonic_ns
-from ...errors import CacheError, ConfigError, DecodeError, ShardError
+from ...errors import CacheError, ConfigError, DecodeError, ShardError, words_of
 from ...keys import decode_key
 from ...l2 import Driver, Exchange
 from ...loading import Queues, Room, ThreadRunner, Tier, read_change
@@ -279,7 +279,7 @@ class Scribe:
                 self._loop.run_until_complete(_wait_for(result))
         except BaseException as error:  # noqa: BLE001  whatever it is, the thread has to go on
             self.counters.errors += 1
-            self.counters.last_error = f"{type(error).__name__}: {error}"
+            self.counters.last_error = f"{type(error).__name__}: {words_of(error)}"
             return self.counters.last_error
         return None
 
