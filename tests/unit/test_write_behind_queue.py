@@ -9,6 +9,7 @@ import pytest
 from nearcache import Writer
 from nearcache.backlog import Backlog
 from nearcache.cache.tiered.behind import Scribe
+from nearcache.coherence import State
 from nearcache.l2 import Reply
 from nearcache.loading import Queues, Room, queued, write_many
 from nearcache.loading.steps import Await
@@ -50,27 +51,36 @@ def test_owner_whose_server_was_replaced_reads_its_queue_from_the_beginning() ->
     assert fetch(IDENTITY, []) == b"1-0"  # and now everything is known that was given out before
     assert fetch(IDENTITY, []) == b">"
     assert fetch(0, []) == b">"  # by a server that does not say who it is
-    assert queues.owns(world.tier, 0)
+    assert 0 in world.tier.queues
     queues.backlog.settle(queues.backlog.take(world.ns))
     assert fetch(IDENTITY + 1, []) == b">"
-    assert not queues.owns(world.tier, 0)
+    assert 0 not in world.tier.queues
     assert fetch(IDENTITY + 1, record) == b"0"
     assert [change.encoded for change in queues.backlog.take(world.ns)] == [b"a"]
 
 
 class Answering:
-    """Carries out steps with an answer to each script that they run."""
+    """Carries out steps with an answer to each script that they run.
+
+    Attributes:
+        ran: The scripts' names and arguments.
+    """
 
     def __init__(self, **answers: Any) -> None:
         self._answers = answers
+        self.ran: list[tuple[str, Any]] = []
 
     def run(self, steps: Any) -> Any:
         try:
             request = next(steps)
             while True:
-                request = steps.send([Reply([self._answers[e.commands[0][0].name]], IDENTITY) for e in request])
+                request = steps.send([self._reply(exchange.commands[0]) for exchange in request])
         except StopIteration as stop:
             return stop.value
+
+    def _reply(self, command: Any) -> Reply:
+        self.ran.append((command[0].name, command[1:]))
+        return Reply([self._answers[command[0].name]], IDENTITY)
 
 
 def test_queue_found_to_be_anothers_in_the_middle_of_a_batch_nothing_more_of_it_is_written() -> None:
@@ -87,6 +97,41 @@ def test_queue_found_to_be_anothers_in_the_middle_of_a_batch_nothing_more_of_it_
     runner._answers["dequeue"] = [1, 4, 0, [], [], b"4-0"]
     scribe._turn()
     assert called == [["a", "b"]]
+
+
+@pytest.mark.parametrize(("stood_still_s", "state", "is_owner", "expected"), [
+    (0.9, State.LIVE, False, ["abc", "a", "b", "c"]),
+    (1.1, State.LIVE, False, ["abc"]),
+    (1.1, State.LIVE, True, ["abc", "a", "b", "c"]),
+    (1.1, State.DOWN, True, ["abc", "a", "b", "c"]),
+], ids=["a moment", "another's since", "prolonged", "prolonged by itself"])  # fmt: skip
+def test_owner_that_stood_still_in_the_writer_prolongs_its_lock_before_it_begins_anything_else(
+    stood_still_s: float, state: State, is_owner: bool, expected: list[str]
+) -> None:
+    """A call that raises after half of the lock's time, and after which every key would be tried alone."""
+    world = World(lease_ms=2000)
+    called: list[str] = []
+
+    def write_many(values: Any) -> None:
+        called.append("".join(sorted(values)))
+        if len(values) > 1:
+            world.ns += round(stood_still_s * 1e9)
+            world.lane.state = state
+            raise OSError("the connection was lost")
+
+    writer = Writer(write_many=write_many)
+    records = [[b"%d-0" % at, [b"k", b"s%c" % key, b"e", sealed(world, chr(key))]] for at, key in enumerate(b"abc", 1)]
+    runner: Any = Answering(
+        dequeue=[1, 3, 1, records, [1, 1, 1], b"3-0"], written=[1, hex_id(GENERATION), b"1", 0, 1], renew=int(is_owner)
+    )
+    scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
+    scribe._turn()
+    runner._answers["dequeue"] = [1, 3, 0, [], [], b"3-0"]
+    scribe._turn()
+    assert called == expected
+    lasting = {State.LIVE: b"2000", State.DOWN: b"10000"}[state]
+    renewals = [arguments[-1] for name, arguments in runner.ran if name == "renew"]
+    assert renewals == [lasting] * (stood_still_s > 1)  # once: then its end is far off again
 
 
 def test_writer_whose_error_cannot_be_told_is_called_again_and_others_are_written() -> None:

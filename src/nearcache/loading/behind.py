@@ -105,6 +105,7 @@ class Queues:
         self._from = [b"0"] * lanes
         self._is_page_full = [False] * lanes
         self._identities = [0] * lanes  # of who answered last
+        self._locked_ns = [0] * lanes  # when the lock that is held was last asked for, or prolonged, by this
 
     def fetch(self, tier: Tier) -> Steps[list[ShardError]]:
         """Ask for what there is to do on every lane, and keep what is owned. Returns what failed."""
@@ -149,6 +150,7 @@ class Queues:
         if int(fresh):
             self.lose(tier, lane)
         tier.queues[lane] = Owned(self.token, now_ns)
+        self._locked_ns[lane] = now_ns
         records, deliveries, urgent = rest
         self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
@@ -173,9 +175,25 @@ class Queues:
             not self.backlog.is_full and any(self._is_page_full[lane] for lane in tier.queues)
         )
 
-    def owns(self, tier: Tier, lane: int) -> bool:
-        """Whether the lane's queue was this process's when it was last asked."""
-        return lane in tier.queues
+    def owned(self, tier: Tier, lanes: Iterable[int]) -> Steps[set[int]]:
+        """Return those of the lanes whose queue is this process's, to begin something now.
+
+        A lock whose end may be near is prolonged first: the process may have stood still, and the listener with it,
+        until another one had the queue and wrote later changes.
+        """
+        owned, now_ns = {lane for lane in lanes if lane in tier.queues}, tier.clock()
+        asked = [lane for lane in owned if now_ns - self._locked_ns[lane] > tier.lease_ms * 500_000]
+        if asked:
+            replies = yield [Exchange(lane, [self._renew(tier, lane)]) for lane in asked]
+            for lane, reply in zip(asked, replies, strict=True):
+                if errors_in(reply) or not int(reply.values[0]):
+                    self.lose(tier, lane)
+                else:
+                    self._locked_ns[lane] = now_ns
+        return owned & tier.queues.keys()
+
+    def _renew(self, tier: Tier, lane: int) -> Any:
+        return (tier.scripts.renew, 1, tier.names[lane].owner, self.token, b"%d" % tier.lease_ms_on(lane))
 
     def touch(self, tier: Tier) -> None:
         """The writer has got so far: it does not hang."""

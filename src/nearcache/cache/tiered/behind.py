@@ -208,7 +208,8 @@ class Scribe:
 
         Then its new owner may have written later changes of the same keys by now.
         """
-        return {key: each for key, each in part.items() if self._queues.owns(self._tier, each[0].lane)}
+        lanes = self._runner.run(self._queues.owned(self._tier, {change.lane for change, _ in part.values()}))
+        return {key: each for key, each in part.items() if each[0].lane in lanes}
 
     def _part(
         self, changes: list[Change], together: Callable[[], object] | None, single: Sequence[Callable[[], object]]
@@ -231,7 +232,8 @@ class Scribe:
             if self._stopping.is_set():
                 self._queues.backlog.postpone(changes[place:], self._clock())
                 return
-            if not self._queues.owns(self._tier, change.lane):
+            # The call before may have taken long.
+            if not self._runner.run(self._queues.owned(self._tier, [change.lane])):
                 continue
             error = self._try(call)
             if error is None:
