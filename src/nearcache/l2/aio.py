@@ -15,6 +15,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from ..clocks import Clock
@@ -295,9 +296,12 @@ class LoopPool:
 
     def _dial(self) -> None:
         """Make connections for those who wait, but not as many at once as there are of them."""
-        room = self._size - len(self._watched)
-        wanted = sum(not waiter.done() for _, waiter in self._waiters)
-        while self._dialling < min(room, wanted, _DIALS) and not self._closed:
+        most = min(self._size - len(self._watched), _DIALS)
+        if self._dialling >= most:
+            return
+        waiting = (waiter for _, waiter in self._waiters if not waiter.done())
+        wanted = sum(1 for _ in islice(waiting, most))  # not all: thousands may wait, and each of them comes by here
+        while self._dialling < wanted and not self._closed:
             self._dialling += 1
             try:
                 thread = threading.Thread(
