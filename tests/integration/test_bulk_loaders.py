@@ -13,6 +13,7 @@ import nearcache
 from nearcache import Cache
 from nearcache.clocks import TICK_NS
 from support.redis import RedisServer
+from support.tasks import until
 from support.threads import PATIENCE
 from support.waiting import wait_until
 from support.worker import Worker
@@ -137,8 +138,9 @@ def test_single_key_goes_to_the_bulk_loader_if_there_is_no_other(open_cache: Cal
     assert source.asked == [["a"], ["b"], ["a"]]
 
 
+@pytest.mark.parametrize("kind", [ValueError, KeyError])
 def test_error_reaches_all_waiters_and_gives_up_all_leases(
-    open_cache: Callable[..., Cache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
+    open_cache: Callable[..., Cache[Any, Any]], two_shards: tuple[RedisServer, RedisServer], kind: type[Exception]
 ) -> None:
     """Who waits for one of the keys, alone or with others, gets the error; nothing is kept."""
     failing = threading.Event()
@@ -147,7 +149,7 @@ def test_error_reaches_all_waiters_and_gives_up_all_leases(
         if not failing.is_set():
             failing.set()
             wait_until(lambda: cache._tier.loads.waiting >= 2, TIMEOUT)
-            raise ValueError("the source is down")
+            raise kind("the source is down")
         return dict.fromkeys(keys, 1)
 
     cache = open_cache(load_many=load_many, lease=30.0)
@@ -156,8 +158,8 @@ def test_error_reaches_all_waiters_and_gives_up_all_leases(
     def read(work: Callable[[], Any]) -> None:
         try:
             work()
-        except ValueError as error:
-            errors.append(str(error))
+        except kind as error:
+            errors.append(error.args[0])
         except BaseException as error:
             errors.append(repr(error))
 
@@ -285,6 +287,26 @@ def test_loader_that_asks_for_its_own_keys_is_told_the_chain(open_cache: Callabl
             cache.get_many(["a", "b"])
         assert caught.value.chain[0] == caught.value.chain[-1]
         assert caught.value.chain[0] in {"a", "z"}
+
+
+def test_key_error_of_a_bulk_loader_is_an_error_to_tasks_that_joined_as_well(
+    open_cache: Callable[..., Cache[Any, Any]],
+) -> None:
+    """It says nothing of the keys: those that have no value, a bulk loader leaves out."""
+
+    async def load_many(_keys: list[str]) -> dict[str, Any]:
+        asked.set()
+        await until(lambda: cache._tier.loads.under_way("a").is_shared)
+        raise KeyError("a column")
+
+    async def main() -> list[Any]:
+        first = asyncio.ensure_future(cache.aio.get_many(["a", "b"]))
+        await until(asked.is_set)
+        return await asyncio.gather(first, cache.aio.get_many(["a"]), return_exceptions=True)
+
+    asked = threading.Event()
+    cache: Any = open_cache(load_many=load_many)
+    assert list(map(repr, asyncio.run(main()))) == ["KeyError('a column')"] * 2
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "function"])

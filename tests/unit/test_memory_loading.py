@@ -21,6 +21,7 @@ from nearcache import UNCHANGED, Cache, ConfigError, LoadCycleError, Loaded, Old
 from nearcache.clocks import monotonic_ns
 from support.caches import refuse_loaders_that_cannot_be_called
 from support.interrupts import interrupted
+from support.tasks import until
 from support.waiting import wait_until
 
 TIMEOUT = 20.0
@@ -104,6 +105,28 @@ def test_bulk_and_single_loads_share_their_keys() -> None:
         thread.join(TIMEOUT)
     assert asked[:3] == [["a", "b"], ["c"], ["bad"]]
     assert sorted(map(str, results)) == ["bad", "bad", "{'a': 'aa', 'b': 'bb'}", "{'b': 'bb', 'c': 'cc'}"]
+
+
+@pytest.mark.parametrize("by_tasks", [False, True], ids=["threads", "tasks"])
+def test_key_error_of_a_bulk_loader_is_an_error_to_who_joined_as_well(by_tasks: bool) -> None:
+    """It says nothing of the keys: those that have no value, a bulk loader leaves out."""
+    asked = threading.Event()
+
+    def load_many(keys: list[str]) -> dict[str, str]:
+        asked.set()
+        wait_until(lambda: cache._loads.under_way("a").is_shared, TIMEOUT)
+        raise KeyError("a column")
+
+    async def read(keys: list[str]) -> Any:
+        return await (cache.aio.get_many(keys) if by_tasks else asyncio.to_thread(cache.get_many, keys))
+
+    async def main() -> list[Any]:
+        first = asyncio.ensure_future(read(["a", "b"]))
+        await until(asked.is_set)
+        return await asyncio.gather(first, read(["a"]), return_exceptions=True)
+
+    cache: Any = opened(load_many=load_many)
+    assert list(map(repr, asyncio.run(main()))) == ["KeyError('a column')"] * 2
 
 
 def test_loader_that_asks_for_its_own_keys_is_told_the_chain() -> None:

@@ -205,7 +205,9 @@ def _round(
     for flight in others:
         try:
             value = yield JoinLoad(flight)
-        except KeyError:  # a loader's word that there is none
+        except KeyError:  # a loader's word that there is none, but a bulk loader has another for that
+            if flight.beside is not None:
+                raise
             value = ABSENT
         if value is ABANDONED or value is MISSING or wanted.limit_ns is not None:  # it may be any age
             again.append(flight.key)
