@@ -155,5 +155,10 @@ class Verbs(Scannable, Generic[K, V]):
 
     def prepend(self, key: K, piece: str | bytes) -> bool:
         """The same at the beginning."""
-    def get_and_touch(self, key: K, ttl: Lifetime = DEFAULT, default: Any = None) -> Any:
-        """Give a value another lifetime and return it, or the default if there is none. Raises as :meth:`touch`."""
+        return self._swap(key, joining(piece, in_front=True), DEFAULT, ()).stored
+
+
+def refuse_idle(ttl: Lifetime) -> None:
+    """Raise ConfigError if a value that is there is to be given an idle time."""
+    if isinstance(ttl, Idle):
+        raise ConfigError("ttl", ttl, "touch() gives a lifetime in seconds; store a value anew to let it live by use")
