@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from nearcache.errors import ServerReplyError, ShardError, ShardUnavailableError
-from nearcache.l2 import Exchange, Introduction, Reply, clustermap, load_script
-from nearcache.l2.clustermap import NOWHERE, ClusterMap, _address
+from nearcache.l2 import Exchange, Introduction, Reply, load_script
+from nearcache.l2.clustermap import NOWHERE, ClusterMap
 from nearcache.l2.routing import Batch, OnReply, Pause, Refresh, Router, Send
 from nearcache.options import Endpoint
 
@@ -449,55 +448,6 @@ def test_lane_whose_introduction_failed_is_introduced_again() -> None:
     assert scene.heard == []
     replies(scene.run(Exchange(0, WRITE)))
     assert len(scene.sent[1][1]) == 2
-
-
-@pytest.mark.parametrize(
-    ("server", "address"),
-    [
-        ([b"10.0.0.1", 7000, b"id", []], ("10.0.0.1", 7000)),
-        ([b"", 7000, b"id"], ("asked", 7000)),
-        ([None, 7000, b"id", []], ("asked", 7000)),
-        ([b"?", 7000, b"id", [b"ip", b"10.0.0.2"]], ("10.0.0.2", 7000)),
-        ([b"host.name", 7000, b"id", [b"ip", b"10.0.0.2"]], ("host.name", 7000)),
-    ],
-)
-def test_addresses_of_nodes_as_servers_write_them(server: list[Any], address: tuple[str, int]) -> None:
-    """A node may have a name, an address, or neither that it knows of."""
-    assert _address(server, "asked") == address
-
-
-def test_map_takes_over_ranges_and_forgets_slots_that_nobody_has() -> None:
-    """The first of the servers of a range is its primary."""
-    scene = Scene(["a", "b", "c"], lambda host, command: b"v")
-    nodes = scene.map._take([[0, 0, [b"x", 1, b"id"], [b"y", 2, b"id"]], [1, 1, [b"y", 2, b"id"]]], "asked")
-    assert nodes == [("x", 1), ("y", 2), ("y", 2)]
-    assert [place if place == NOWHERE else scene.nodes[place].host for place in scene.map.places] == ["x", "y", NOWHERE]
-    assert scene.map.lanes_at(scene.map.place_at("y", 2)) == [1]
-
-
-def test_map_does_not_believe_a_node_that_knows_of_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was taken out of the cluster, or has not come in yet. Others are asked, and it comes last from then on."""
-    said: dict[str, list[Any]] = {"seed": [], "a": [[0, 1, [b"a", 7000], [b"b", 7000]]]}
-    asked: list[str] = []
-
-    def converse(endpoint: Endpoint, *_: Any) -> tuple[Any, dict[str, Any]]:
-        asked.append(endpoint.host)
-        return SimpleNamespace(close=lambda: None), {"slots": said[endpoint.host]}
-
-    monkeypatch.setattr(clustermap, "converse", converse)
-    scene = Scene(["b", "b"], lambda host, command: b"v")
-    places = scene.map.places.copy()
-    error = scene.map.refresh(SECOND)
-    assert isinstance(error, ShardUnavailableError)
-    assert "seed:1 knows of nobody who has slots" in str(error)
-    assert scene.map.places == places
-    scene.map._known = (("seed", 1), ("a", 7000))
-    for _ in range(2):
-        scene.now += SECOND
-        assert scene.map.refresh(scene.now + SECOND) is None
-        assert scene.map.places == [scene.map.place_at("a", 7000)] * 2
-        said["b"] = said["a"]
-    assert asked == ["seed", "seed", "a", "b"]
 
 
 def test_redirection_to_a_node_without_a_name_has_the_nodes_asked() -> None:

@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 #: Changed keys remembered, and for how long: replication that lags by more has other troubles.
 LIMIT: Final = 65_536
 KEEP_NS: Final = 60_000_000_000
-#: Epochs that are remembered to be over.
+#: Epochs that are remembered to be over, and to have ended where.
 _EPOCHS: Final = 64
 #: What one message invalidates at most.
 BATCH_KEYS: Final = 128
@@ -158,6 +158,10 @@ class Journal:
         if self.newest is not None and (self.newest[0] != epoch or epoch in (ends or ())):
             self.newest = None  # whatever is heard from now on comes later
         replayed = self.replayed
+        if ends and self._ends and self._epoch in ends:
+            # It comes from there, with all that was there. The record itself tells of the newest few ends only.
+            ends = {old: end for old, end in self._ends.items() if old != epoch} | dict(ends)
+            ends = dict(list(ends.items())[-_EPOCHS:])
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
