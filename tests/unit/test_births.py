@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from nearcache.loading import births as module
 from nearcache.loading.births import Births
 
 
@@ -25,3 +28,12 @@ def test_birth_is_forgotten_when_the_machine_has_slept() -> None:
     assert not births.is_young("k", 7, 0)
     births.note("k", 7, 1000, 1200)
     assert births.is_young("k", 7, 1000)
+
+
+def test_births_are_remembered_of_so_many_keys_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of L2, of which there may be more than a process has room for."""
+    monkeypatch.setattr(module, "KEPT", 10)
+    births = Births()
+    for number in range(30):
+        births.note(number, 7, 1000, 1000)
+    assert sum(births.is_young(number, 7, 1000) for number in range(30)) == 10

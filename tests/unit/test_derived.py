@@ -209,3 +209,14 @@ def test_entry_whose_tag_changed_since_is_never_served(events: list, tags_of: li
             good = {e for e in good if number not in ({e % 3} | {tag % 3 for tag in tags_of[e]})}
         for entry in set(range(10)) - good:
             assert store.peek(entry) is None
+
+
+def test_lane_that_leaves_ends_what_depended_on_it_and_holds_up_nothing_after() -> None:
+    """Its shard is in the list no more: nobody will vouch for it again, and nobody need."""
+    store, derived, horizon = made()
+    under = enter(store, derived, "k", 0, (b"!t:1", 1))
+    derived.leave(store, 1)
+    assert store.peek("k") is None
+    horizon.lane_vouch(0, monotonic_ns() + FAR)
+    assert enter(store, derived, "k", 0, (b"!t:1", 0)) == under
+    assert store.peek("k") == "K"

@@ -20,7 +20,7 @@ from nearcache.freshness import ENDLESS_MS, Freshness, Life
 from nearcache.options import parse
 from nearcache.workers import Workers
 from support.tasks import until
-from support.threads import together
+from support.threads import PATIENCE, together
 from support.waiting import wait_until
 
 SECOND = 10**9
@@ -307,6 +307,30 @@ def test_workers_end_when_nothing_is_left_and_refuse_when_closed() -> None:
             assert not thread.is_alive()
     workers.close()
     assert not workers.submit(done.release, "k")
+
+
+def test_workers_refuse_what_would_wait_behind_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked serves the old value, and asks again later."""
+    monkeypatch.setattr("nearcache.workers.MOST_WAITING", 3)
+    workers, begun, done = Workers(threads=1), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        done.wait(PATIENCE)
+
+    try:
+        assert workers.submit(work, "k")
+        assert begun.wait(PATIENCE)
+        assert [workers.submit(int, "k") for _ in range(4)] == [True, True, True, False]
+    finally:
+        done.set()
+
+
+def test_deleting_what_is_not_there_raises_with_old_values_too() -> None:
+    """Neither store has it."""
+    cache = nearcache.open("memory://", ttl=60, soft_ttl=30)
+    with pytest.raises(KeyError, match="'k'"):
+        del cache["k"]
 
 
 def test_expire_returns_old_values_when_they_are_gone_and_only_then() -> None:

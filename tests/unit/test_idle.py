@@ -31,6 +31,7 @@ def test_idle_lifetime_leaves_the_idle_time_after_the_last_reading_of_a_copy() -
             assert left_ms - idle_copy_ms(left_ms, whole_ms) >= idle_ms
             assert idle_ms < 4 or idle_copy_ms(left_ms, whole_ms) > 0
     assert not is_worn(-1, 90)
+    assert [is_worn(left_ms, 90) for left_ms in (0, 1, 74, 75)] == [False, True, True, False]
     assert checked_ttl(Idle(1.5), 0) == -1500
 
 

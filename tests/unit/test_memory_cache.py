@@ -13,6 +13,7 @@ import pytest
 import nearcache
 from nearcache import Cache, ConfigError, MemoryCache
 from support.threads import together
+from support.waiting import wait_until
 
 TIMEOUT = 20.0
 
@@ -382,3 +383,21 @@ def test_memory_cache_compute_of_what_is_no_function_of_the_value_is_refused(fun
     cache: Cache[Any, Any] = nearcache.open("memory://")
     with pytest.raises(TypeError, match=r"compute\(\.\.\., "):
         cache.compute("k", function)
+
+
+def test_hit_ratio_is_hits_by_requests() -> None:
+    """And 0 before the first one."""
+    cache: MemoryCache[str, int] = MemoryCache()
+    assert cache.stats().l1.hit_ratio == 0.0
+    cache["k"] = 1
+    found = [cache.get(key) for key in ("k", "k", "k", "other")]
+    assert (found, cache.stats().l1.hit_ratio) == ([1, 1, 1, None], 0.75)
+
+
+def test_hold_that_lingers_invalidates_once_more() -> None:
+    """What was stored after its end, from a source that had not heard of the change, goes."""
+    cache: MemoryCache[str, int] = MemoryCache()
+    with cache.hold(["k"], linger=0.05):
+        pass
+    cache["k"] = 1
+    wait_until(lambda: "k" not in cache)

@@ -211,3 +211,19 @@ def test_view_says_of_its_own_key_that_a_loader_has_no_value(way: str, whose: st
     with pytest.raises(KeyError) as caught:
         READS[way](view, *given)
     assert caught.value is failure
+
+
+def test_view_bulk_loads_and_invalidates_by_its_own_keys() -> None:
+    """The bulk loader is given them, and what is not there any more is loaded anew."""
+    asked: list[list[Any]] = []
+    cache: MemoryCache[Any, Any] = MemoryCache()
+    view = cache.view("v")
+
+    def load_many(keys: list[Any]) -> dict[Any, Any]:
+        asked.append(keys)
+        return {key: f"{key}{len(asked)}" for key in keys}
+
+    assert view.get_or_load_many(["a", "b"], load_many) == {"a": "a1", "b": "b1"}
+    assert (view.invalidate("a"), view.invalidate("a"), cache["v", "b"]) == (True, False, "b1")
+    assert view.get_or_load_many(["a", "b"], load_many) == {"a": "a2", "b": "b1"}
+    assert asked == [["a", "b"], ["a"]]
