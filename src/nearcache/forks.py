@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
+
+from .logs import log
 
 #: Whom, by ``id``, and what to call with him. They hash by no value, so a WeakSet cannot hold them.
 _told: Final[dict[int, tuple[weakref.ref[Any], Callable[[Any], object]]]] = {}
@@ -28,8 +32,19 @@ def tell_no_more(of: int) -> None:
     _told.pop(of, None)
 
 
+def tell(call: Callable[[], object]) -> None:
+    """Call something in the child, and log what it raises: the others have still to be told.
+
+    Who is not would go on with the parent's sockets. And nobody could catch it: the interpreter prints it and goes on.
+    """
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001  whatever it is, see above
+        log(logging.ERROR, "a part of a cache could not begin anew in a forked child", error=error)
+
+
 def _after_fork() -> None:
     for reference, call in list(_told.values()):
         one = reference()
         if one is not None:
-            call(one)
+            tell(partial(call, one))

@@ -23,9 +23,10 @@ KEYS = 7
 #: Writes numbers under a few keys, and notes each that was acknowledged. What is behind its cache is a file.
 CODE = """
 import os
+import threading
 import nearcache
 
-def open_cache(url, rows):
+def open_cache(url, rows, **options):
     out = os.open(rows, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write_many(values):
@@ -33,7 +34,7 @@ def open_cache(url, rows):
             os.write(out, f"{key} {value}\\n".encode())
 
     writer = nearcache.Writer(write_many=write_many)
-    return nearcache.open(url, writer=writer, write_delay=0.01, write_batch=5, lease=0.3)
+    return nearcache.open(url, writer=writer, write_delay=0.01, write_batch=5, lease=0.3, **options)
 
 def endlessly(url, rows, acks, number, keys):
     out = os.open(acks, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -57,6 +58,24 @@ def fork_and_write(url, rows):
     status = os.waitpid(child, 0)[1]
     cache["parent"] = 3
     cache.flush(20)
+    cache.close()
+    return status
+
+def fork_where_nothing_can_be_sampled(url, rows):
+    cache = open_cache(url, rows, sample_rate=1.0)
+    start, parent = threading.Thread.start, os.getpid()
+
+    def refuse(thread):
+        if os.getpid() != parent and thread.name == "nearcache-sampler":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    threading.Thread.start = refuse
+    child = os.fork()
+    if not child:
+        os._exit(0 if cache._scribe._thread.is_alive() else 1)
+    threading.Thread.start = start
+    status = os.waitpid(child, 0)[1]
     cache.close()
     return status
 """
@@ -147,3 +166,11 @@ def test_forked_child_writes_what_it_changes(
     rows = tmp_path / "rows"
     assert make_worker(CODE).call("fork_and_write", redis_server.url, str(rows)) == 0
     assert dict(lines(rows)) == {"parent": 3, "child": 2}
+
+
+def test_forked_child_writes_though_another_thread_of_the_cache_could_not_begin(
+    redis_server: RedisServer, make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """One that fails keeps none of the others from beginning."""
+    worker = make_worker(CODE)
+    assert worker.call("fork_where_nothing_can_be_sampled", redis_server.url, str(tmp_path / "rows")) == 0

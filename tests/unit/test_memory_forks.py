@@ -12,7 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache
-from nearcache.forks import _told
+from nearcache.forks import _told, tell_of_forks
 
 PATIENCE = 20.0
 
@@ -131,6 +131,32 @@ def test_fork_within_a_loader_ends_the_load_in_both() -> None:
         os._exit(0 if value == 1 and cache.get_or_load("k", lambda _key: 2) == 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pids[-1], 0)[1]) == 0
     assert cache["k"] == value == 1
+
+
+def test_one_that_fails_in_the_child_keeps_no_other_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Who is not told goes on with what is the parent's. The log says what went wrong."""
+
+    class Part:
+        was_told = False
+
+        def after_fork(self) -> None:
+            """Begin anew, or fail."""
+            self.was_told = True
+            if self is first:
+                raise RuntimeError("can't start new thread")
+
+    first, second = Part(), Part()
+    for part in (first, second):
+        tell_of_forks(part, Part.after_fork)
+
+    def child() -> None:
+        assert first.was_told
+        assert second.was_told
+        assert "could not begin anew in a forked child" in caplog.text
+        assert "can't start new thread" in caplog.text
+
+    assert in_child(child) == 0
+    assert not first.was_told
 
 
 def test_caches_that_are_gone_are_told_of_no_fork() -> None:

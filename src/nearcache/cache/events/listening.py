@@ -28,7 +28,7 @@ from ...absence import ABSENT
 from ...codecs import thaw
 from ...errors import ConfigError
 from ...events import EntryEvent, EventCause, EventKind, EventOrigin, check_kinds
-from ...forks import tell_of_forks
+from ...forks import tell, tell_of_forks
 from ...logs import Recurring
 from ...options import RemovalCause
 from .subscriptions import Subscription, await_thread
@@ -107,7 +107,7 @@ class Hub:
         global making
         making, self._lock = threading.RLock(), threading.RLock()
         for each in self._subscriptions:
-            each.after_fork()
+            tell(each.after_fork)
 
     def tell(
         self, kind: EventKind, key: Any, cause: EventCause, value: Any = _UNSEEN, origin: EventOrigin = "local"

@@ -19,7 +19,7 @@ from ...coherence import DERIVED
 from ...embedded import EmbeddedServers
 from ...errors import ConfigError, ShardError, ShardUnavailableError
 from ...flights import Loads
-from ...forks import tell_no_more, tell_of_forks
+from ...forks import tell, tell_no_more, tell_of_forks
 from ...l2 import Driver
 from ...loading import (
     ENDLESS_MS,
@@ -415,11 +415,9 @@ class TieredCache(MovingCache[K, V]):
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)
-        self._listener.after_fork()
-        if self._sampling is not None:
-            self._sampling.start()
-        if self._scribe is not None:
-            self._scribe.after_fork()
+        for part in (self._listener, self._sampling, self._scribe):
+            if part is not None:
+                tell(part.after_fork)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------

@@ -36,10 +36,12 @@ class SamplerThread:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; again in a forked child."""
+        """Begin."""
         self._stopping = Event()
         self._thread = threading.Thread(target=self._run, name="nearcache-sampler", daemon=True)
         self._thread.start()
+
+    after_fork = start  # in the child it begins anew
 
     def stop(self) -> None:
         """End the thread. Idempotent."""
