@@ -117,6 +117,25 @@ def test_fork_in_the_middle_of_a_change_leaves_the_child_free_to_change() -> Non
     assert forked_meanwhile(gate, hold, child) == 0
 
 
+def test_fork_while_a_view_for_asyncio_is_made_leaves_the_child_to_make_its_own() -> None:
+    """Of the same cache, and of others."""
+    cache, other = nearcache.open("memory://"), nearcache.open("memory://")
+    gate, make = Gate(), cache._async_view
+
+    def slowly() -> Any:
+        gate.wait()
+        return make()
+
+    def child() -> None:
+        gate.go_on.set()
+        assert cache.aio.cache is cache
+        assert other.aio.cache is other
+
+    cache._async_view = slowly  # type: ignore[method-assign]  # where the other thread is to stand still
+    assert forked_meanwhile(gate, lambda: cache.aio, child) == 0
+    assert cache.aio is cache.aio
+
+
 def test_fork_within_a_loader_ends_the_load_in_both() -> None:
     """In the child it is the same thread that goes on; what it brings is returned, and not kept."""
     cache: Cache[str, int] = nearcache.open("memory://")

@@ -13,7 +13,6 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from .. import freshness
@@ -64,6 +63,33 @@ else:
     _Mapping = Generic  # it is registered as one below: whatever a dict takes is compiled, or written here
 
 
+class _Made(Generic[R]):
+    """An attribute that is made when it is first asked for, as by ``functools.cached_property``.
+
+    Up to Python 3.11 that holds one lock for all instances meanwhile, which the child of a fork in this moment would
+    wait for. Here each of two threads may make one, of which the first is kept.
+    """
+
+    def __init__(self, make: Callable[[Any], R]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> R: ...
+
+    def __get__(self, instance: object, owner: type) -> Self | R:
+        if instance is None:
+            return self
+        made: R = instance.__dict__.setdefault(self._name, self._make(instance))
+        return made
+
+
 class Cache(
     Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Letters, Listened, Reshardable, _Mapping[K, V]
 ):
@@ -77,7 +103,7 @@ class Cache(
 
     settings: Settings
 
-    @cached_property
+    @_Made
     def aio(self) -> AsyncCache[K, V]:
         """The same cache for asyncio: its methods as coroutines, in any event loop. See :class:`AsyncCache`.
 
