@@ -18,7 +18,7 @@ TOKEN = wid(0x70)
 #: The least that a user of the cache needs, here in the namespace ``t``.
 ACL = (
     "user nc on >secret ~nc:{t:* resetchannels &nc:{t:* "
-    "+auth +hello +select +info +client|no-evict +ping +evalsha +eval "
+    "+auth +hello +select +info +client|no-evict +ping +time +evalsha +eval "
     "+get +getrange +mget +pttl +exists +set +rename +unlink +persist +pexpire +hget +hmget +hset +publish "
     "+subscribe +unsubscribe"
 )

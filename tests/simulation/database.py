@@ -293,6 +293,10 @@ def _publish(db: Database, words: Words) -> int:
     return 0
 
 
+def _time(db: Database, _words: Words) -> list[bytes]:
+    return [b"%d" % (db.now_ms // 1000), b"%d" % (db.now_ms % 1000 * 1000)]
+
+
 def _ping(db: Database, words: Words) -> bytes:
     return words[0] if words else b"PONG"
 
@@ -324,5 +328,6 @@ COMMANDS: Final[dict[bytes, tuple[Callable[[Database, Words], Any], int, int, in
     b"SPUBLISH": (_publish, 2, 2, _READS),
     b"SCAN": (_scan, 3, 5, _READS),
     b"PING": (_ping, 0, 1, _READS),
+    b"TIME": (_time, 0, 0, _READS),
     **STREAMS,
 }

@@ -130,7 +130,7 @@ class Written:
         if stream is not None:
             self._in_queue[server] = {place: self._read(fields) for place, fields in stream.records.items()}
         if mark is not None:
-            self._owners[server] = (mark[1:], database.expires.get(NAMES.owner, 0))
+            self._owners[server] = _owner(mark)
 
     def queue_changed(self, server: Server, name: bytes) -> None:
         """Something about a queue has changed, perhaps."""
@@ -144,9 +144,9 @@ class Written:
         mark, before = database.data.get(NAMES.owner), self._owners.pop(server, None)
         if mark is None:
             return
-        self._owners[server] = (mark[1:], database.expires.get(NAMES.owner, 0))
+        self._owners[server] = _owner(mark)
         self.count("I6")
-        if before is not None and before[0] != mark[1:] and before[1] > database.now_ms:
+        if before is not None and before[0] != self._owners[server][0] and before[1] > database.now_ms:
             self.fail("I6", f"{server.name} gives its queue away although it is somebody's")
 
     def _records_changed(self, server: Server) -> None:
@@ -323,3 +323,9 @@ class Written:
         asked = [server for server in self._shard(key).servers if server.stopped_ns >= asked_ns]
         waits = any((key, number) in self._in_queue.get(server, {}).values() for server in asked)
         return waits or change.left_ns >= asked_ns
+
+
+def _owner(mark: bytes) -> tuple[bytes, int]:
+    """Whose a queue is, and until when, in milliseconds."""
+    token, end_ms = mark[1:].split(b" ")
+    return token, int(end_ms)

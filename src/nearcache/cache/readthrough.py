@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from ..absence import ABSENT
 from ..answers import DEFAULT, Answer, is_coroutine_loader, require_callable
 from ..changes import MISSING
-from ..choices import Seconds, seconds
+from ..choices import MAX_TTL_S, Seconds, plain_seconds
+from ..errors import ConfigError
 from ..flights import Loads, young_of
 from ..freshness import Lifetime
 from ..options import Settings
@@ -19,8 +20,6 @@ from .timed import Limit, in_time, joined
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: An age that can be asked for.
-_age_seconds: Final = seconds(0.0, 4_294_967.0, none="any age")
 
 
 class ReadThrough(Generic[K, V]):
@@ -294,4 +293,8 @@ def age_to_ns(max_age: Any) -> int:
     Raises:
         ConfigError: It is out of range.
     """
-    return int(_age_seconds("max_age", max_age) * 1e9)
+    seconds = plain_seconds(max_age)
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= MAX_TTL_S:
+        raise ConfigError("max_age", max_age, f"give seconds from 0 to {MAX_TTL_S:g}, or None for any age")
+    return int(seconds * 1e9)

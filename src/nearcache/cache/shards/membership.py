@@ -19,7 +19,7 @@ from ..._reads import Event
 from ...bus import GrowingListener
 from ...errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ...l2 import Exchange, Reply, load_script
-from ...loading import hex_id, new_id
+from ...loading import hex_id, is_owned, new_id
 from ...logs import log
 from ...rings import FIRST, Ring, Shards, moved, version_in
 from .emptying import Emptying
@@ -142,11 +142,12 @@ class Membership:
         names = self._tier.names
         # A queue that has run empty is still there: its readers' group is.
         exchanges = [
-            Exchange(number, [(b"XLEN", names[number].queue), (b"EXISTS", names[number].owner)])
+            Exchange(number, [(b"XLEN", names[number].queue), (b"GET", names[number].owner), (b"TIME",)])
             for number in self.numbers.values()
         ]
         for name, reply in zip(self.numbers, self._alive._driver.execute(exchanges), strict=True):
-            if int(self._demand(name, reply)) or int(self._demand(name, reply, 1)):
+            length, mark, time = (self._demand(name, reply, place) for place in range(3))
+            if int(length) or is_owned(mark, time):
                 raise ReshardError(
                     f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
                     "cache; end the processes that have write_delay=, and let the queue run empty"

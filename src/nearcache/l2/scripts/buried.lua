@@ -5,7 +5,7 @@ redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate
 -- include lane.lua
 -- include announce.lua
 local v, l, w, o, d = unpack(KEYS)
-if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end
+if sub(call('GET', o) or '', 1, 17) ~= 'L' .. ARGV[4] then return {0, m[3]} end
 -- If a failover has lost the last one, the one before is the newest that there is: it has been written by nobody.
 local id = ARGV[#ARGV]
 for i = #ARGV, 7, -1 do

@@ -1,19 +1,24 @@
 -- Gives the oldest records of the lane's queue to the one process at a time that owns it, and lets it own it for so long.
 -- KEYS w o L; ARGV ring nonce token lease_ms count bytes from. from: '>' what nobody has been given yet, or the id after which
--- to repeat what a former owner was given and has not settled ('0': all of it). {0, length, pttl} another process owns it;
+-- to repeat what a former owner was given and has not settled ('0': all of it). {0, length, ms} another process owns it, for so long;
 -- {1, length, fresh, records, deliveries, urgent}: fresh 1 if the caller did not own it before; then from was '0', whatever it
 -- said. urgent: somebody waits until all up to this record has been written, or has waited; '' nobody ever has.
+redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: only what is written leaves room on a full server
 local call, w, o, token = redis.call, KEYS[1], KEYS[2], ARGV[3]
-local owner = call('GET', o)
-local mine = owner == 'L' .. token
+-- The end stands in the value: a key with a lifetime may be evicted, and there would be two owners.
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local owner, till = string.match(call('GET', o) or '', '^L(%x+) (%d+)$')
+if owner and tonumber(till) <= now then owner = nil end
+local mine = owner == token
 local length = call('XLEN', w)
-if owner and not mine then return {0, length, call('PTTL', o)} end
+if owner and not mine then return {0, length, till - now} end
 if length == 0 then
-  if mine then call('UNLINK', o) end
+  call('UNLINK', o)
   return {1, 0, mine and 0 or 1, {}, {}}
 end
 -- include lane.lua
-call('SET', o, 'L' .. token, 'PX', ARGV[4])
+call('SET', o, string.format('L%s %.0f', token, now + ARGV[4]))
 local from, most, records, deliveries, size = ARGV[7], tonumber(ARGV[5]), {}, {}, 0
 if not mine then from = '0' end
 local function add(record, given)

@@ -6,7 +6,7 @@ redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: passes on a full server,
 -- include lane.lua
 -- include envelope.lua
 local o, w, n = KEYS[#KEYS - 1], KEYS[#KEYS - 2], (#KEYS - 3) / 2
-if call('GET', o) ~= 'L' .. ARGV[4] then return {0, m[3]} end
+if sub(call('GET', o) or '', 1, 17) ~= 'L' .. ARGV[4] then return {0, m[3]} end
 local seq, lost = 0, false
 for i = 1, n do
   local v, l, id, wid = KEYS[i], KEYS[n + i], ARGV[3 + 2 * i], ARGV[4 + 2 * i]
