@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from nearcache.clocks import monotonic_ns
+from nearcache.clocks import NEVER_NS, monotonic_ns
+from nearcache.errors import ShardUnavailableError
 from nearcache.l2.connection import Connection
 from nearcache.l2.pool import Pool
 from nearcache.workers import Workers
+from support.waiting import wait_until
 
 TIMEOUT = 20.0
 
@@ -104,3 +106,33 @@ def test_interrupt_at_any_point_costs_nobody_else_a_connection(way: str) -> None
         was_interrupted = interrupted(partial(use, pool, way, deadline_ns), after)
         assert len(taken_by_another_thread(pool, deadline_ns)) == 2, f"interrupted after {after} calls"
     assert after > 10
+
+
+def test_connection_that_cannot_be_made_leaves_its_place_to_who_waits() -> None:
+    """However long he would have had the patience to wait for one that is put back."""
+    refuse = threading.Event()
+
+    def fail(_deadline_ns: int) -> Connection:
+        refuse.wait(TIMEOUT)
+        raise ShardUnavailableError("a", "it refuses")
+
+    def wait_for_room() -> None:
+        wait_until(lambda: pool._waiters == 1, TIMEOUT)
+        refuse.set()
+
+    outcomes = [connect, fail]  # the last one first
+    pool = Pool("a", 1, lambda deadline_ns: outcomes.pop()(deadline_ns), monotonic_ns)
+    taken: list[Connection] = []
+
+    def take() -> None:
+        wait_until(lambda: len(outcomes) == 1, TIMEOUT)
+        taken.append(pool.wait(monotonic_ns() + int(10 * TIMEOUT * 1e9)))
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (take, wait_for_room)]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(ShardUnavailableError):
+        pool.open(NEVER_NS)
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert len(taken) == 1
