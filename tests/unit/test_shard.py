@@ -62,3 +62,23 @@ def test_subscription_at_another_server_is_cut_and_seldom_again_if_that_is_no_us
     now[0] += 60 * SECOND
     assert cut(subscribed=2, requests=3)
     assert not cut(subscribed=2, requests=3)
+
+
+def test_idle_connection_to_another_identity_is_not_taken() -> None:
+    """The server has become a replica and a primary again: what comes over the old connection could never be kept."""
+    shard: Any = Shard(
+        0,
+        Endpoint("a", host="127.0.0.1", port=1),
+        connect_timeout_ns=SECOND,
+        pool_size=1,
+        breaker=BreakerSettings(3, SECOND, SECOND),
+        clock=lambda: SECOND,
+        on_unreachable=None,
+    )
+    shard._peer = Peer(2, "")
+    for identity in (1, 2):
+        idle = Subscription(identity)
+        idle.connection.term = shard._term
+        shard.pool.put(idle.connection)
+        assert (shard.take(idle.connection.used_ns, [(b"GET", b"k")]) is idle.connection) is (identity == 2)
+        idle.close()
