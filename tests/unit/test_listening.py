@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import nearcache
 from nearcache import ABSENT, ConfigError, EntryEvent, MemoryCache
 from nearcache.cache.events import listening
+from nearcache.cache.events.listening import Reporter, _Own
 from support.threads import PATIENCE
 
 Told = list[tuple[Any, ...]]
@@ -405,3 +407,25 @@ def test_asyncio_listener_is_called_in_its_loop_one_event_after_the_other() -> N
         assert subscription.flush(PATIENCE)
         assert told == [1, -1, 2, -2]
         assert "closed" in repr(subscription)
+
+
+def test_change_made_in_the_middle_of_another_does_not_stop_it() -> None:
+    """By another thread: on Redis, where more changes have been made than their messages are waited for."""
+    hub: Any = threading.Event()  # whatever can be referred to weakly
+    reporter = Reporter(hub, lambda _name: False, None)
+    for wid in range(listening._OWN):
+        reporter.writing(wid, "k", 1)
+    others = iter(range(-10, 0))
+
+    def meanwhile(_frame: Any, event: str, _what: Any) -> None:
+        if event == "c_return" and (wid := next(others, None)) is not None:
+            reporter._own[wid] = _Own()  # and the other thread gets no further for now
+
+    sys.setprofile(meanwhile)
+    try:
+        reporter.writing(listening._OWN, "k", 2)
+    finally:
+        sys.setprofile(None)
+    assert list(others) == []
+    assert len(reporter._own) <= listening._OWN
+    assert reporter._own[listening._OWN].values == {"k": (2, False)}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: The value is not known.
 _UNSEEN: Final[Any] = object()
-#: Changes of this process whose messages are waited for. Some come without any.
+#: Most changes of this process whose messages are waited for. Some come without any.
 _OWN: Final = 16_384
 #: What the store says of entries -> what listeners are told.
 _FATES: Final[dict[str, EventKind]] = {
@@ -265,8 +265,9 @@ class Reporter:
         own = self._own.get(wid)
         if own is None:
             own = self._own[wid] = _Own()
-            while len(self._own) > _OWN:
-                self._own.pop(next(iter(self._own)), None)
+            if len(self._own) > _OWN:
+                for oldest in list(self._own)[: _OWN // 2]:  # at one go: other threads change it, and an iterator minds
+                    self._own.pop(oldest, None)
         return own
 
     # -- what the lanes say; none of it may raise
