@@ -7,12 +7,13 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import ABSENT, Cache, ConfigError, ShardUnavailableError, Writer
+from nearcache import ABSENT, Cache, ConfigError, ServerReplyError, ShardUnavailableError, Writer
 from support.redis import RedisServer
 from support.rows import Database, writing_behind
 from support.threads import PATIENCE
@@ -355,6 +356,32 @@ def test_server_that_may_evict_the_queue_is_refused(open_cache: Opener, redis_se
     open_cache(write_delay=None)["k"] = 1
     redis_server.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     open_cache()
+
+
+def test_server_that_evicts_locks_first_is_refused_with_a_writer(open_cache: Opener, redis_server: RedisServer) -> None:
+    """Two processes would write at once, behind the cache or through it. Without a writer it only loads twice."""
+    redis_server.cli("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    open_cache()  # without a limit nothing is evicted
+    redis_server.cli("CONFIG", "SET", "maxmemory", "100mb")
+    with pytest.raises(ConfigError, match=r"write_delay='volatile-ttl'.*evicts locks first"):
+        open_cache()
+    with pytest.raises(ConfigError, match=r"writer='volatile-ttl'.*evicts locks first"):
+        open_cache(write_delay=None)
+    open_cache(write_delay=None, writer=None)["k"] = 1
+
+
+def test_full_server_still_lets_the_queue_be_written(
+    open_cache: Opener, redis_server: RedisServer, database: Database
+) -> None:
+    """Nothing else would make room: taken, settled, given up and waited for without more memory."""
+    cache = open_cache(write_delay=60.0)
+    cache.set_many({f"k{number}": "x" * 1000 for number in range(50)})
+    redis_server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    redis_server.cli("CONFIG", "SET", "maxmemory", "1mb")
+    with pytest.raises(ServerReplyError, match="OOM"):
+        cache["more"] = 1
+    cache.flush(20)
+    assert len(database.rows) == 50
 
 
 def test_dropped_cache_ends_its_writer(open_cache: Opener, redis_server: RedisServer, database: Database) -> None:

@@ -348,7 +348,7 @@ MUTANTS: Final = (
         moving.debts_not_passed_on,
         ("lost request", "half-open data", "slow data"),
         "I1 I8",
-        2_000_049,
+        2_001_010,
         ("reshard", "update", "load", "get", HASTY, WIDE, TARDY),
     ),
     Mutant(

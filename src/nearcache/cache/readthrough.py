@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..absence import ABSENT
 from ..answers import DEFAULT, Answer, is_coroutine_loader, require_callable
@@ -19,7 +19,6 @@ from .timed import Limit, in_time, joined
 
 K = TypeVar("K")
 V = TypeVar("V")
-
 
 
 class ReadThrough(Generic[K, V]):

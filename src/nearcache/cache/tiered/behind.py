@@ -331,13 +331,14 @@ async def _wait_for(result: Any) -> None:
     await result
 
 
-def check_servers(driver: Driver, names: Sequence[str], timeout_s: float) -> None:
-    """Look whether the servers keep what is in the queues, as far as they say.
+def check_servers(driver: Driver, names: Sequence[str], timeout_s: float, *, delayed: bool) -> None:
+    """Look whether the servers keep locks, and what is in the queues, as far as they say.
 
     Args:
         names: Of the shards, by lane.
+        delayed: Whether there are queues.
     Raises:
-        ConfigError: One may evict it.
+        ConfigError: One may evict them.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
     exchanges = [Exchange(lane, sections) for lane in range(len(names))]
@@ -346,6 +347,8 @@ def check_servers(driver: Driver, names: Sequence[str], timeout_s: float) -> Non
         answers = [reply] if isinstance(reply, ShardError) else reply.values
         error = next((answer for answer in answers if isinstance(answer, ShardError)), None)
         if error is not None:
+            if not delayed:
+                continue
             text = "shard %s does not tell whether it keeps what waits to be written: %s"
             log(logging.WARNING, text, name, str(error).removeprefix(f"shard {name}: "))
             continue
@@ -355,18 +358,21 @@ def check_servers(driver: Driver, names: Sequence[str], timeout_s: float) -> Non
         known.add(reply.identity)
         text = b"\n".join(reply.values).decode("utf-8", "replace")
         told = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
-        policy = told.get("maxmemory_policy", "")
-        if told.get("maxmemory", "0") != "0" and policy.startswith("allkeys"):
-            raise ConfigError(
-                "write_delay",
-                policy,
-                "with this maxmemory-policy the server may evict changes that wait to be written: set it to "
-                "volatile-lru or noeviction",
-            )
-        if told.get("aof_enabled") == "0":
+        _check_policy(told.get("maxmemory_policy", "") if told.get("maxmemory", "0") != "0" else "", delayed=delayed)
+        if delayed and told.get("aof_enabled") == "0":
             log(
                 logging.WARNING,
                 "shard %s has no append-only file (appendonly no), and loses the changes that wait to be written "
                 "when it is restarted (docs/writing.md)",
                 name,
             )
+
+
+def _check_policy(policy: str, *, delayed: bool) -> None:
+    option, remedy = "write_delay" if delayed else "writer", "set it to volatile-lru or noeviction"
+    if delayed and policy.startswith("allkeys"):
+        what = "with this maxmemory-policy the server may evict changes that wait to be written"
+        raise ConfigError(option, policy, f"{what}: {remedy}")
+    if policy == "volatile-ttl":  # the shortest lifetimes are those of locks
+        what = "with this maxmemory-policy a full server evicts locks first, so that two processes write at once"
+        raise ConfigError(option, policy, f"{what}: {remedy}")

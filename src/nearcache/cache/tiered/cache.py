@@ -388,8 +388,9 @@ class TieredCache(MovingCache[K, V]):
                 raise reply
         if membership is not None:
             membership.join(replies)
-        if self._scribe is not None:
-            check_servers(self._driver, self._tier.shard_names, self.settings.connect_timeout)
+        if self.settings.writer is not None:
+            delayed = self._scribe is not None
+            check_servers(self._driver, self._tier.shard_names, self.settings.connect_timeout, delayed=delayed)
         masters = [(shard, endpoint) for shard, endpoint in self._endpoints.items() if endpoint.master]
         for shard, endpoint in masters:
             status = self._driver.status(shard)
