@@ -78,12 +78,13 @@ def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
     """Return the value in L2, or else the loader's, which L2 and L1 then keep.
 
     However many threads, tasks and processes ask for one key at the same time, one of them does the work. A shard that
-    does not answer costs the caching, not the value.
+    does not answer costs the caching, not the value; but see :meth:`Tier.go_without`.
 
     Where absence is kept, that is ABSENT if the loader says so; where its error is, a Failure.
 
     Raises:
         Whatever the loader raises, to everybody who waits in this process; in other processes one of them tries again.
+        ShardError: With a queue, as :meth:`Tier.go_without`.
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     mine = Load(wanted.name)
@@ -228,7 +229,8 @@ def _load(
                 value = held.get(wanted.name, MISSING)
             else:
                 value = MISSING if anew else (yield from read(tier, store, wanted.name, mine, strict=False))
-        except ShardError:
+        except ShardError as error:
+            tier.go_without(error)
             return (yield from _load_only(tier, store, wanted, mine))
         if value is not MISSING:
             return value
@@ -274,7 +276,8 @@ def _attempt(
         mine.rests_on(op, tier.clock())
         try:
             given = yield from _lease(tier, store, lane, encoded, anew=anew, old_wid=old_wid)
-        except ShardError:
+        except ShardError as error:
+            tier.go_without(error)
             return _Answer()
         if not given.token:
             # L1 may hold a value older than this one, and after this one it must not be read (R4).

@@ -104,10 +104,12 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
     """Return the values of many keys, by the keys as the cache holds them; those that have none are left out.
 
     L2 is asked first, in one round trip per shard. What it does not hold is loaded by one call; what others are loading
-    is waited for, in this process and in others. What a shard that does not answer may hold is loaded, and not kept.
+    is waited for, in this process and in others. What a shard that does not answer may hold is loaded, and not kept;
+    but see :meth:`Tier.go_without`.
 
     Raises:
         Whatever the loader raises; whoever waits for one of its keys in this process gets that too.
+        ShardError: With a queue, as :meth:`Tier.go_without`.
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     found: dict[Any, Any] = {}
@@ -276,6 +278,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
                 again.append(part)
                 continue
             tier.count(errors=1)
+            tier.go_without(reply)
             part.is_loaded = True
             continue
         status, generation, *rest = reply

@@ -120,6 +120,7 @@ class Tier(Versions):
         bound_ns: The staleness bound B.
         lease_ms: Life of a lease on a key, unless it is renewed.
         forgives: Whether a change that fails is no error to the caller, but owed.
+        has_queue: Whether changes wait in a queue to be written behind the cache.
         ack_ms: How long a change waits for a replica to confirm it; 0: not at all.
         stale_ns: ``stale_if_error``; 0: off.
         freshness: When values end, and when they are loaded anew.
@@ -156,6 +157,7 @@ class Tier(Versions):
         bound_ns: int = 2_000_000_000,
         lease_ms: int = LEASE_MS,
         forgives: bool = False,
+        has_queue: bool = False,
         ack_ms: int = 0,
         stale_ns: int = 0,
         freshness: Freshness = PLAIN,
@@ -173,7 +175,7 @@ class Tier(Versions):
         # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
         self.lock = threading.RLock()
         self.counters = L2Counters()
-        self.lease_ms, self.ack_ms, self.forgives = lease_ms, ack_ms, forgives
+        self.lease_ms, self.ack_ms, self.forgives, self.has_queue = lease_ms, ack_ms, forgives, has_queue
         self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
@@ -462,6 +464,15 @@ class Tier(Versions):
     def lease_ms_on(self, lane: int) -> int:
         """How long a lease is to last: where nobody listens, nobody renews it."""
         return self.lease_ms if self.lanes[lane].state is State.LIVE else max(self.lease_ms, LEASE_UNHEARD_MS)
+
+    def go_without(self, error: ShardError) -> None:
+        """A loader is about to be asked, because a shard does not answer.
+
+        Raises:
+            ShardError: The same: the newest value may wait in the queue there, and the loader would give an older one.
+        """
+        if self.has_queue:
+            raise error
 
     def count_too_large(self, key: Any, error: ValueTooLargeError) -> None:
         """What was loaded for a key is returned, and not kept."""

@@ -191,6 +191,7 @@ def tier_for(settings: Settings, shards: Shards, codec: ValueCodec, most_lanes: 
         l1_ttl_ms=milliseconds(settings.l1_ttl),
         lease_ms=milliseconds(settings.lease),
         forgives=settings.on_error == "queue",
+        has_queue=settings.write_delay is not None,
         ack_ms=milliseconds(settings.timeout / 4) if settings.ack == "replica" else 0,
         bound_ns=round(settings.max_staleness * 1e9),
         freshness=freshness_of(settings),
