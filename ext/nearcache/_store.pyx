@@ -276,7 +276,6 @@ cdef class Store:
             raise ValueError(f"policy={policy!r}: it must be 'lru' or 'adaptive'")
         self.hooked_get = type(self)._missing_get is not Store._missing_get
         self.hooked_in = type(self)._missing_in is not Store._missing_in
-        give_method(type(self), Store.get)
         forget_past(self)
         if self.ready:
             raise ValueError("the store was initialised already")
@@ -709,6 +708,16 @@ cdef class Store:
 def tell_listener(listener, key, value, str cause):
     """Call a listener as a store does: what it raises goes to ``sys.unraisablehook``."""
     tell_named(<PyObject *>listener, <PyObject *>key, <PyObject *>value, cause)
+
+
+def own_get(cls, /):
+    """Give a class that inherits the store's ``get`` a descriptor of its own for it; a class decorator.
+
+    That is for the classes that caches are made of. Derived ones do without, for in the ``__mro__`` of others it would
+    stand before what their further bases define.
+    """
+    give_method(cls, Store.get)
+    return cls
 
 
 if NEARCACHE_FAULTS:  # debug builds only

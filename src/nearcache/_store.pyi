@@ -10,6 +10,7 @@ __pyx_capi__: dict[str, object]
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
+_C = TypeVar("_C", bound=type)
 
 @disjoint_base
 class Op:
@@ -123,3 +124,4 @@ class Store(Generic[_K, _V]):
     def maxbytes(self) -> int | None: ...
 
 def tell_listener(listener: Callable[[Any, Any, Any], object], key: Any, value: Any, cause: str) -> None: ...
+def own_get(cls: _C, /) -> _C: ...

@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from nearcache import MemoryCache
 from nearcache._store import Op, Store
+from nearcache.cache.memory.aging import AgingMemoryCache
+from nearcache.cache.memory.idling import IdlingMemoryCache
+from nearcache.cache.tiered.cache import TieredCache
 from nearcache.errors import ValueTooLargeError
 from support.store_kit import NEVER, SERVER, Key, Value, attached_store, fill, local_store, opened
 
@@ -102,6 +106,34 @@ def test_subclass_that_overrides_getitem_is_called() -> None:
     store.lane_vouch(0, NEVER)
     store["k"] = 4
     assert store["k"] == 8
+
+
+def test_instance_of_one_class_changes_no_other_class() -> None:
+    """Whose ``get`` a class has, its bases say, whichever of them have instances."""
+
+    class Plain(MemoryCache[Any, Any]):
+        pass
+
+    class Mixin(MemoryCache[Any, Any]):
+        def get(self, key: Any, default: Any = None, **options: Any) -> Any:
+            return "mixed in"
+
+    class Both(Plain, Mixin):
+        pass
+
+    assert Both().get("k") == "mixed in"
+    plain = Plain()
+    assert plain.get("k", 1) == 1
+    assert Both().get("k") == "mixed in"
+    plain["k"] = 2
+    assert plain.get("k") == 2
+
+
+@pytest.mark.parametrize("cls", [MemoryCache, AgingMemoryCache, IdlingMemoryCache, TieredCache])
+def test_class_that_caches_are_made_of_has_a_get_of_its_own(cls: Any) -> None:
+    """CPython calls it directly then. It is the store's all the same."""
+    assert cls.get.__objclass__ is cls
+    assert cls.get.__doc__ == Store.get.__doc__
 
 
 def test_mutable_mapping_mixins_work_on_a_subclass() -> None:

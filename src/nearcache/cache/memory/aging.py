@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ..._store import Op, Store
+from ..._store import Op, Store, own_get
 from ...absence import ABSENT, Absent, Failure
 from ...answers import DEFAULT, is_coroutine_loader
 from ...changes import MISSING
@@ -42,6 +42,7 @@ _IDENTITY: Final = 1
 _GOING: Final = frozenset({"expired", "evicted", "invalidated", "dropped"})
 
 
+@own_get
 class AgingMemoryCache(MemoryCache[K, V]):
     """A cache of one process, with ``soft_ttl``, ``beta``, ``jitter``, ``negative_ttl``, ``error_ttl``, ``ages`` or a
     function for ``ttl``.

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..._store import Op
+from ..._store import Op, own_get
 from ...absence import ABSENT, Absent, Failure, raise_absent
 from ...answers import DEFAULT, UNCHANGED, Loaded, opened
 from ...changes import MISSING
@@ -57,6 +57,7 @@ class _Terms:
     is_conditional: bool = False
 
 
+@own_get
 class MemoryCache(CopyingCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 

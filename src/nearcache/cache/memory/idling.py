@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._store import Op
+from ..._store import Op, own_get
 from ...changes import MISSING
 from ...freshness import IDLE_MS, Life, idle_copy_ms
 from ...options import Settings
@@ -18,6 +18,7 @@ from .aging import AgingMemoryCache
 from .exchanging import GONE, IDENTITY, Terms, deadline_ns
 
 
+@own_get
 class IdlingMemoryCache(AgingMemoryCache[K, V]):
     """A cache of one process, with whatever :class:`AgingMemoryCache` has, and values that live by being read."""
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ..._store import own_get
 from ...absence import Absent, raise_absent
 from ...answers import DEFAULT
 from ...bus import Listener
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@own_get
 class TieredCache(MovingCache[K, V]):
     """L1 in front of Redis.
 
