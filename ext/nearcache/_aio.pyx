@@ -102,7 +102,7 @@ cdef class Hits:
             return self._missing_get(key, default)
         return Ready(found)
 
-    def get_or_load(self, key, loader=None, **options):
+    def get_or_load(self, key, loader=None, *, ttl=..., tags=..., max_age=None):
         """Return, when awaited, the value of a key, loading it on a miss. See :meth:`Cache.get_or_load`.
 
         Args:
@@ -113,9 +113,15 @@ cdef class Hits:
             tags: Of a loaded value; as in :meth:`Cache.get_or_load`.
             max_age: A value that was stored longer ago, in seconds, is loaded anew.
         """
-        if options and options.get("max_age") is not None:
-            return self._missing_load(key, loader, **options)
-        found = self._hit(key, NOTHING)
-        if found is NOTHING:
-            return self._missing_load(key, loader, **options)
-        return Ready(found)
+        if max_age is None:
+            found = self._hit(key, NOTHING)
+            if found is not NOTHING:
+                return Ready(found)
+        options = {}  # the defaults are the hook's
+        if ttl is not ...:
+            options["ttl"] = ttl
+        if tags is not ...:
+            options["tags"] = tags
+        if max_age is not None:
+            options["max_age"] = max_age
+        return self._missing_load(key, loader, **options)

@@ -74,6 +74,26 @@ def test_miss_goes_to_the_hooks(view: View) -> None:
     ]
 
 
+def test_option_that_is_unknown_is_refused_by_a_hit_as_by_a_miss(view: View) -> None:
+    """Else a misspelt one would be noticed when the value has gone, by whoever asks then."""
+    for key in ("k", "x"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'tll'"):
+            view.get_or_load(key, None, tll=2)  # type: ignore[call-overload]  # that is what is tested
+
+
+def test_options_that_are_known_reach_the_hook_of_a_miss_as_they_are(view: View) -> None:
+    """A hit needs none of them, but for a greatest age, which it does not know to judge."""
+    options: Any = {"ttl": None, "tags": [], "max_age": 1}
+
+    async def ask() -> list[Any]:
+        return [
+            await view.get_or_load("k", ttl=2, tags=["t"], max_age=None),
+            await view.get_or_load("k", str.upper, **options),
+        ]
+
+    assert asyncio.run(ask()) == [["value"], ("load", "k", str.upper, options)]
+
+
 def test_hit_that_raises_raises_at_the_call(view: View) -> None:
     """As the synchronous get does for a key that cannot be hashed."""
     with pytest.raises(TypeError, match="unhashable"):
