@@ -384,6 +384,15 @@ def test_memory_bomb_is_refused():
     refuse(PROTO + b"Nr\xff\xff\xff\x7f.")
 
 
+def test_deques_that_are_never_filled_are_refused_in_masses():
+    """Seven bytes are a kilobyte each. Those that our writer makes go through, empty or not."""
+    many = 20_000
+    bomb = PROTO + REBUILD + b"\x940](" + b"h\x00K\x10N\x86R" * many + b"e."
+    assert "out of proportion" in str(refuse(bomb))
+    for honest in ([deque() for _ in range(many)], [deque([1]) for _ in range(many)]):
+        assert CODEC.decode(*CODEC.encode(honest)) == honest
+
+
 def test_copies_of_a_large_part_are_refused():
     """A few bytes each must not copy a long list, or a long text, again and again."""
     items = b"](" + b"N" * 30_000 + b"e\x940"

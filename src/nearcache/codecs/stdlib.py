@@ -290,6 +290,7 @@ def _dump_deque(value: deque[Any]) -> Dumped:
 
 
 def _load_deque(state: object, reading: Reading) -> deque[Any]:
+    reading.charge(16)  # even an empty one has a block of 64 places; an honest payload has some twenty bytes for it
     items: deque[Any] = deque(maxlen=None if state is None else _all(int, (state,))[0])
     reading.expect(items, lambda obj, later: obj.extend(_nested(list, later, reading)))
     return items
