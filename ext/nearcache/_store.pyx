@@ -711,10 +711,9 @@ def tell_listener(listener, key, value, str cause):
 
 
 def own_get(cls, /):
-    """Give a class that inherits the store's ``get`` a descriptor of its own for it; a class decorator.
+    """Class decorator that gives the classes which caches are made of a descriptor of their own for ``get``.
 
-    That is for the classes that caches are made of. Derived ones do without, for in the ``__mro__`` of others it would
-    stand before what their further bases define.
+    A derived class's would stand, in the ``__mro__`` of others, before what their further bases define.
     """
     give_method(cls, Store.get)
     return cls
@@ -723,8 +722,7 @@ def own_get(cls, /):
 if NEARCACHE_FAULTS:  # debug builds only
 
     def _fail_allocation_after(n):
-        """Let ``n`` allocations of the C core succeed and no more; -1: all. Returns how many have failed since the last
-        call."""
+        """Let ``n`` allocations of the C core succeed; -1: all. Returns how many have failed since the last call."""
         return faults_after(n)
 
 
