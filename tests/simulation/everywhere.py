@@ -59,6 +59,9 @@ class Everywhere:
     def in_l2(self, server: Server, process: Process, encoded: bytes) -> int | None:
         raise NotImplementedError
 
+    def tag_dead(self, process: Process, tier: Any, number: int) -> bool:
+        raise NotImplementedError
+
     # -- what happens
 
     def stored_somewhere(self, key: str, number: int, server: Server) -> None:
@@ -212,6 +215,10 @@ class Everywhere:
                 continue
             if version < self._told.get(key, (0, 0))[0]:
                 self.fail("I8", f"{server.name} holds {key}={number} of version {version}: newer ones were told")
+            itself = self._owed_itself.get(key, {})
             for (owner, incarnation), owed in self._owed.get(key, {}).items():
-                if owner.incarnation == incarnation and version < owed:
+                if owner.incarnation != incarnation or version >= owed:
+                    continue
+                # By a tag it is over where it stands, for the tag has another generation.
+                if version < itself.get((owner, incarnation), 0) or not self.tag_dead(process, process.tier, number):
                     self.fail("I8", f"{server.name} holds {key}={number} of {version}, for {owner} owed {owed}")
