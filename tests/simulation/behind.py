@@ -172,7 +172,7 @@ class Pen(Scribe):
 
     def __init__(self, process: Process, settings: Behind) -> None:
         given = SimpleNamespace(
-            write_delay=settings.delay_s, write_batch=settings.batch, write_attempts=settings.attempts,
+            namespace="sim", write_delay=settings.delay_s, write_batch=settings.batch, write_attempts=settings.attempts,
             max_backlog=settings.most, timeout=process.profile.timeout_ns / 1e9,
         )  # fmt: skip
         self.process = process
