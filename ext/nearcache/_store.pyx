@@ -40,7 +40,6 @@ from nearcache._core cimport (
     lane_attach,
     lane_fresh_until,
     lane_stamp,
-    lane_t,
     lanes_new,
     lanes_suspect,
     lanes_vouch,
