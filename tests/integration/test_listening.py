@@ -50,6 +50,18 @@ def opened(redis_server: RedisServer) -> Iterator[Opener]:
         cache.close()
 
 
+def test_value_that_a_hold_keeps_out_is_told_as_a_removal(opened: Opener) -> None:
+    """Nothing is created by it, in any process."""
+    holder, writer = opened(), opened()
+    writer["a"] = 1
+    ears = [Ear(holder), Ear(writer)]
+    with holder.hold(["a"]):
+        for ear in ears:
+            ear.take()
+        writer["a"] = 2
+        assert [[kind for kind, *_ in ear.take()] for ear in ears] == [["removed"], ["removed"]]
+
+
 def test_changes_are_told_here_with_values_and_elsewhere_without(opened: Opener) -> None:
     """One event for each change in each process, in the server's order, by every way of writing."""
     ours, theirs = opened(), opened()

@@ -252,7 +252,7 @@ def test_hold_removes_the_value_and_lets_nothing_in(lane: Lane) -> None:
         assert hold(lane) == [1, NONCE, 1, NONCE, b"2"]
         assert take_lease(lane)[:2] == [3, NONCE]
         assert lane.set(b"sk", write=wid(2)) == [1, NONCE, NONCE, b"3", b"1,"]
-    assert [message.op for message in heard] == ["I", "S"]
+    assert [message.op for message in heard] == ["I", "I"]
     assert not lane.client.exists(lane.value(b"sk"))
     assert lane.client.get(lane.lease(b"sk")) == b"H" + TOKEN + b"!"
 

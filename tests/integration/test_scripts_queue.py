@@ -142,6 +142,18 @@ def test_held_set_stores_nothing_where_somebody_else_has_changed_the_key(lane: L
     assert lane.client.get(lane.lease(b"sk")) == b"H*"
 
 
+def test_held_set_of_which_nothing_is_stored_is_announced_as_an_invalidation(lane: Lane) -> None:
+    """Who hears of a value is to find one."""
+    lane.run("invalidate", [b"sk"], wid(1), 60_000, A)
+    with lane.listening() as heard:
+        lane.set(b"sk", write=wid(2))
+        put(lane, b"sk", write=3)
+        lane.set(b"sk", write=wid(4), mode="HELD" + A.decode())
+        lane.run("invalidate", [b"sk"], wid(5), 60_000, A)
+        lane.set(b"sk", b"sj", write=wid(6))
+    assert [message.op for message in heard] == ["I", "I", "I", "I", "S"]
+
+
 def test_mark_of_a_waiting_record_outlasts_invalidations_and_holds(lane: Lane) -> None:
     """Whatever they announce, the record is going to be written over it."""
     put(lane, b"sa")

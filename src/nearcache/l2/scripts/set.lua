@@ -64,7 +64,7 @@ if n > 1 then
   end
 end
 -- This comes before the message: where memory is short the first SET is refused, and then nothing has been announced.
-local s, held, existed = 2 * n, '', 0
+local s, held, existed, stores = 2 * n, '', 0, false
 for i = 1, n do
   local there = ARGV[6 + i] == '' and not w
   if there then s = s + 1 end
@@ -87,6 +87,7 @@ for i = 1, n do
       existed = existed + call('UNLINK', KEYS[i])
     else
       store(KEYS[i], ARGV[6 + i], KEYS[s], ttl)
+      stores = true
     end
     if id then
       call('SET', KEYS[n + i], 'P' .. id)
@@ -95,6 +96,5 @@ for i = 1, n do
     end
   end
 end
--- A queued call has either values or deletions.
-local seq = announce_keys(w and ARGV[7] == '' and 'I' or 'S', wid, n)
+local seq = announce_keys(stores and 'S' or 'I', wid, n)
 return '1 ' .. m[3] .. ' ' .. m[1] .. ' ' .. seq .. ' ' .. held .. (w and ' ' .. existed or '')
