@@ -87,3 +87,19 @@ def test_without_a_queue_the_loader_is_asked_in_an_outage(
         assert cache["k"] == "new"
     finally:
         redis_server.resume()
+
+
+def test_full_server_has_told_what_waits_and_the_loader_is_asked(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """It refuses only to keep what is loaded."""
+    cache = open_cache(**OUT)
+    cache["k"] = "new"
+    database.rows.update(k="old", j="row")
+    redis_server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    redis_server.cli("CONFIG", "SET", "maxmemory", "1mb")
+    cache.drop_all()
+    assert (cache["j"], cache["k"]) == ("row", "new")
+    assert cache.get_or_load_many(["j", "k"], lambda keys: {key: database.load(key) for key in keys}) == {
+        "j": "row", "k": "new",
+    }  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from nearcache.backlog import Backlog
 from nearcache.cache.tiered.behind import Scribe
-from nearcache.loading import Queues
+from nearcache.loading import Queues, Tier
 from simulation.edited_scripts import edit
 
 
@@ -21,6 +21,11 @@ def waiting_unread(patch: pytest.MonkeyPatch) -> None:
 def waiting_unmarked(patch: pytest.MonkeyPatch) -> None:
     """No mark is left at a key whose value waits."""
     edit(patch, "set", b"call('SET', KEYS[n + i], 'P' .. id)", b"call('UNLINK', KEYS[n + i])")
+
+
+def outages_put_up_with(patch: pytest.MonkeyPatch) -> None:
+    """What a shard that is out may have in its queue is loaded."""
+    patch.setattr(Tier, "go_without", lambda *_: None)
 
 
 def queues_of_anybody(patch: pytest.MonkeyPatch) -> None:

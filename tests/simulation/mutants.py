@@ -443,6 +443,9 @@ MUTANTS: Final = (
     Mutant("the data is read without the lock", through.locks_not_asked_for, (), "I13", _NEWEST, ("swap_through",)),
     Mutant("who asks is not given what waits", behind.waiting_unread, (), "I1 I7", _NEWEST, (BEHIND,)),
     Mutant("what waits is not marked", behind.waiting_unmarked, (), "I1 I7", _NEWEST, (BEHIND,)),
+    Mutant(
+        "a queue that is out is done without", behind.outages_put_up_with, ("paused",), "I1", _NEWEST + 36, (BEHIND,)
+    ),
     Mutant("a queue is anybody's", behind.queues_of_anybody, (), "I6", _NEWEST, (BEHIND,)),
     Mutant("the first of several is written", behind.first_of_several_written, (), "W1", _NEWEST, (BEHIND,)),
     Mutant("what fails counts as written", behind.failures_settled, (), "I1 W1", _NEWEST + 9, (BEHIND,)),

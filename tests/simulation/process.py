@@ -103,6 +103,7 @@ class Process(Turns):
             codec=ValueCodec(SafeCodec(), 1 << 20),
             bound_ns=profile.bound_ns,
             lease_ms=profile.lease_ms,
+            has_queue=profile.behind is not None,
             ack_ms=profile.ack_ms,
             stale_ns=profile.stale_ns,
             freshness=replace(profile.freshness, chance=self._chance),

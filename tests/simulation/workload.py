@@ -312,6 +312,9 @@ class _Load(_Get):
             client.process.checker.loaded(actor, key, value, self.least)
 
     def excused(self, client: Client, error: Exception) -> bool:
+        if isinstance(error, ShardError):  # which loaders make up for, unless a queue may have what is newer
+            actor = self.worker or client
+            return client.tier.has_queue and (actor.was_failed or actor.joined or actor.joined_load)
         return isinstance(error, (LoaderFailed, KeyError)) or (
             self.worker is not None and isinstance(error, LoadTimeoutError)
         )

@@ -296,7 +296,7 @@ class Written:
         """Somebody has asked L2, and is given a value. Returns whether it was one that waited.
 
         If so, it need not be in the cache any more. If it was loaded, the source must have had all that had been
-        queued; unless a server did not answer, where nothing is known of what waits.
+        queued, whatever did not answer.
         """
         since_ns, number = running.begun_ns - self.profile.bound_ns, -1 if value is ABSENT else int(value)
         if value is ABSENT:  # loaders always have a value
@@ -312,7 +312,7 @@ class Written:
             if change is not None:
                 is_old = change.last_ns < later.called_ns
             else:
-                is_known = not (client.was_failed or client.joined or client.joined_load)
+                is_known = not (client.joined or client.joined_load)
                 is_old = version is not None and is_known and not self._has(version, key, later)
             if is_old and not self._lossy(key, later.called_ns if change is None else change.called_ns):
                 self.fail("I1", f"{running} is given {key}={number}, and {later.number} was queued after it")

@@ -60,6 +60,7 @@ class ReadThrough(Generic[K, V]):
             KeyError: A miss, and there is no loader; or the loader says that there is no value.
             LoadTimeoutError: It takes longer than ``loader_timeout``. It goes on.
             LoadCycleError: The loader asks, directly or through other threads, for the key it loads.
+            ShardError: With ``write_delay=``, the key's shard is out: a newer value than the loader's may wait there.
             Anything the loader raises, in every thread that waits for it, and later, if ``error_ttl`` says so.
         Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader. With ``max_age`` the first read
             of a value that this process has not loaded costs one round trip.

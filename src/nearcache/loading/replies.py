@@ -19,6 +19,9 @@ STORED: Final = 1
 REFUSED: Final = 2
 FULL: Final = 3
 
+#: What a server says that has no room, in memory or on its disk.
+_FULL: Final = frozenset({"OOM", "MISCONF"})
+
 #: What follows the key in a GETRANGE that fetches a value's header: without and with its tags.
 HEADER_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE - 1))
 TAGGED_RANGE: Final = (b"0", b"%d" % (HEADER_SIZE + 10 + 1 + 16 * MOST_TAGS - 1))
@@ -36,6 +39,11 @@ def errors_in(reply: Reply | ShardError) -> list[ShardError]:
     if isinstance(reply, ShardError):
         return [reply]
     return [value for value in reply.values if isinstance(value, ShardError)]
+
+
+def is_full(error: ShardError) -> bool:
+    """Whether the server has no room and refused only to write: what the script was to read, it has read."""
+    return isinstance(error, ServerReplyError) and error.code in _FULL
 
 
 def was_cut_off(error: ShardError) -> bool:

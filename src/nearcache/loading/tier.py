@@ -25,6 +25,7 @@ from ..placement import Placement, layout
 from .births import Births
 from .counters import Judged, L2Counters
 from .ears import Deaf, Ears, Witness
+from .replies import is_full
 from .stale import StaleCopies
 from .versions import TagStore, Versions
 
@@ -470,8 +471,9 @@ class Tier(Versions):
 
         Raises:
             ShardError: The same: the newest value may wait in the queue there, and the loader would give an older one.
+                A full server has been asked for that.
         """
-        if self.has_queue:
+        if self.has_queue and not is_full(error):
             raise error
 
     def count_too_large(self, key: Any, error: ValueTooLargeError) -> None:
