@@ -206,9 +206,9 @@ def nosy_step(host: Host, name: int, choice: int) -> None:
 def disturb(store: Store[Any, Any], rng: random.Random, name: int, lane: int) -> None:
     """What the listener does, and what a lane goes through."""
     choice = rng.randrange(10)
-    if choice < 4:
-        store.apply(lane, rng.randrange(1, 50), [text(name), text(name + 1)], is_clear=choice == 3)
-    elif choice == 4:
+    if choice < 3:
+        store.apply(lane, rng.randrange(1, 50), [text(name), text(name + 1)])
+    elif choice < 5:  # a clear, or a lost message
         store.lane_suspect(lane)
     elif choice == 5:
         store.lane_dark(lane)
