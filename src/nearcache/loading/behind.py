@@ -89,9 +89,9 @@ def take_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, missi
 # -- the owner of a queue ----------------------------------------------------------------------------------------
 
 
-def is_owned(mark: bytes | None, time: Sequence[bytes]) -> bool:
+def is_owned(mark: bytes, time: Sequence[bytes]) -> bool:
     """Whether a process owns a queue, by the mark that says until when, and by the server's ``TIME``."""
-    return mark is not None and int(mark[18:] or 0) > int(time[0]) * 1000 + int(time[1]) // 1000
+    return int(mark[18:] or 0) > int(time[0]) * 1000 + int(time[1]) // 1000
 
 
 class Queues:

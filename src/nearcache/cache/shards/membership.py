@@ -146,8 +146,8 @@ class Membership:
             for number in self.numbers.values()
         ]
         for name, reply in zip(self.numbers, self._alive._driver.execute(exchanges), strict=True):
-            length, mark, time = (self._demand(name, reply, place) for place in range(3))
-            if int(length) or is_owned(mark, time):
+            mark = self._demand(name, reply, 1)
+            if int(self._demand(name, reply)) or (mark and is_owned(mark, self._demand(name, reply, 2))):
                 raise ReshardError(
                     f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
                     "cache; end the processes that have write_delay=, and let the queue run empty"
