@@ -25,8 +25,10 @@ from support.fixtures import (
 )
 from support.redis import NO_SERVER
 from support.resharding import open_at, servers
+from support.rows import database
 
 __all__ = [
+    "database",
     "make_redis",
     "make_worker",
     "newest_binary",

@@ -115,7 +115,7 @@ def seconds(low: float, high: float, *, none: str = "") -> Callable[[str, Any], 
     check = number(low, high, none=none, kind="seconds")
 
     def checked(option: str, value: Any) -> Any:
-        return check(option, value.total_seconds() if isinstance(value, timedelta) else value)
+        return check(option, plain_seconds(value))
 
     return checked
 

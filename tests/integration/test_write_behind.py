@@ -26,13 +26,6 @@ QUEUE, DEAD, OWNER = "nc:{default:0}:w", "nc:{default:0}:d", "nc:{default:0}:o"
 
 
 @pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.gate.set()
-
-
-@pytest.fixture
 def open_cache(redis_server: RedisServer, database: Database) -> Iterator[Opener]:
     """Open caches that write behind, and are closed at the end."""
     with writing_behind(redis_server.url, database) as opener:

@@ -26,13 +26,6 @@ READS: dict[str, Callable[[Cache[Any, Any], Database], Any]] = {
 
 
 @pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.gate.set()
-
-
-@pytest.fixture
 def open_cache(redis_server: RedisServer, database: Database) -> Iterator[Opener]:
     """Open caches that write behind, and are closed at the end."""
     with writing_behind(redis_server.url, database) as opener:

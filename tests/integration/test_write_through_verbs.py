@@ -40,11 +40,6 @@ def server_binary(newest_binary: Binary) -> Binary:
 
 
 @pytest.fixture
-def database() -> Database:
-    return Database()
-
-
-@pytest.fixture
 def cache(open_cache: Opener, database: Database) -> Cache[Any, Any]:
     return open_cache(loader=database.load, writer=database)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from nearcache import ABSENT
 from support.caches import Opener, opening
 
@@ -71,3 +73,11 @@ def writing_behind(url: str, database: Database) -> Iterator[Opener]:
     with opening(url, writer=database, loader=database.load, write_delay=0.02) as opener:
         yield opener
         database.gate.set()
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    """What is behind the caches of a test; at the end nobody waits for it any more."""
+    database = Database()
+    yield database
+    database.gate.set()

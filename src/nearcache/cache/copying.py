@@ -24,7 +24,7 @@ Remaining: TypeAlias = tuple[K, V, int | None]
 #: Attributes that belong to one object and its running loads.
 _OWN: Final = frozenset(
     {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_resting", "_lapsed", "_teller", "_wids", "_changing", "_on_removal", "_later"}
+    | {"_old", "_workers", "_renewing", "_resting", "_lapsed", "_wids", "_changing", "_on_removal", "_later"}
     | {"_answers", "_births", "_hub", "_idle", "_next", "_turns", "_crowded"}
 )
 

@@ -67,7 +67,6 @@ class AgingMemoryCache(MemoryCache[K, V]):
         super()._begin(settings)
 
     def _store_options(self, settings: Settings) -> dict[str, Any]:
-        self._teller: Callable[[Any, Any, Any], object] | None = self._on_removal
         return super()._store_options(settings) | {"listener": _weakly(self._young_told)}
 
     def _begin_alone(self) -> None:
@@ -81,8 +80,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     # -- what has gone
 
-    def _begin_telling(self, hub: MemoryHub) -> None:
-        self._teller = hub.told
+    def _begin_telling(self, hub: MemoryHub) -> None:  # noqa: ARG002  it is told by _say, of both stores
         self.tell(_weakly(self._young_told), stored=True)
 
     def _young_told(self, name: Any, value: Any, cause: Any) -> None:
@@ -119,8 +117,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._say(name, value, cause)
 
     def _say(self, name: Any, value: Any, cause: Any) -> None:
-        if self._teller is not None and not isinstance(value, Absent):
-            self._teller(name, value, cause)
+        teller = self._on_removal if self._hub is None else self._hub.told
+        if teller is not None and not isinstance(value, Absent):
+            teller(name, value, cause)
 
     def _lapse(self, name: Any, value: Any) -> bool:
         """Only the second store has it from now on. Returns whether it is of a size to be kept."""

@@ -6,8 +6,8 @@
 redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: only what is written leaves room on a full server
 local call, w, o, token = redis.call, KEYS[1], KEYS[2], ARGV[3]
 -- The end stands in the value: a key with a lifetime may be evicted, and there would be two owners.
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include now.lua
+local now = now_ms()
 local owner, till = string.match(call('GET', o) or '', '^L(%x+) (%d+)$')
 if owner and tonumber(till) <= now then owner = nil end
 local mine = owner == token

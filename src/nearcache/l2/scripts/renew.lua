@@ -6,9 +6,8 @@ local letter = mark and sub(mark, 1, 1)
 if not (letter == 'L' or letter == 'W') or sub(mark, 2, 17) ~= ARGV[1] then return 0 end
 if sub(mark, 18, 18) == ' ' then -- of a queue: see dequeue
   call('PERSIST', KEYS[1]) -- as in invalidate
-  local time = call('TIME')
-  local till = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
-  call('SET', KEYS[1], sub(mark, 1, 18) .. string.format('%.0f', till))
+  -- include now.lua
+  call('SET', KEYS[1], sub(mark, 1, 18) .. string.format('%.0f', now_ms() + ARGV[2]))
   return 1
 end
 return call('PEXPIRE', KEYS[1], ARGV[2])
