@@ -58,6 +58,6 @@ def misses_by_bytes(keys: Iterable[Any], sizes: Iterable[int], maxbytes: int, po
     misses = 0
     for key, size in zip(keys, sizes, strict=True):
         if store.get(key) is None:
-            store.put(key, True, size=size)
+            store.l1_put(key, True, size=size)
             misses += 1
     return misses

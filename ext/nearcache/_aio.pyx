@@ -79,7 +79,7 @@ cdef class Hits:
     """The part of an asynchronous cache that answers from L1.
 
     Args:
-        hit: The ``hit`` method of the store.
+        hit: The ``l1_hit`` method of the store.
     """
 
     cdef object _hit

@@ -335,7 +335,7 @@ cdef object key_of(Inbox self, slice_t key):
 
 
 cdef Py_ssize_t apply_keys(Store store, list keys, uint64_t wid, graveyard_t *yard) except -1:
-    """As ``Store.apply``: the keys that can be dealt with are, even if one cannot."""
+    """As ``Store.lane_apply``: the keys that can be dealt with are, even if one cannot."""
     cdef object key
     cdef object error = None
     cdef int64_t hash

@@ -122,7 +122,7 @@ cdef int begin_op(Store self, Op op) except -1:
 
 
 cdef bint finish_op(Store self, Op op, object value, const item_t *item, uint64_t identity) except -1:
-    """As ``Store.finish``, for a read."""
+    """As ``Store.l1_finish``, for a read."""
     cdef core_t *core = opened_here(self, op)
     cdef uint32_t ref
     find_for(core, &op.op, &ref)
@@ -213,7 +213,7 @@ cdef class Op:
 
     @property
     def storable(self):
-        """Whether nothing has happened since ``open`` that forbids L1 to keep the result."""
+        """Whether nothing has happened since ``l1_open`` that forbids L1 to keep the result."""
         return op_is_storable(&self.op)
 
     @property
@@ -231,9 +231,9 @@ cdef class Store:
         maxbytes: Largest sum of the entries' sizes; None for no bound.
         ttl_ns: Lifetime of what is put locally; 0 for no end.
         lanes: Number of lanes, 1 to 32,768. At the start none is vouched for, so that nothing is served.
-        keyfunc: From the caller's key to the key to hold. The mapping methods, ``hit``, ``hit_many``,
-            ``peek``, ``put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
-        getsizeof: From a value to its size, for what is put locally; ``finish`` is told the size.
+        keyfunc: From the caller's key to the key to hold. The mapping methods, ``l1_hit``, ``l1_hit_many``,
+            ``peek``, ``l1_put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
+        getsizeof: From a value to its size, for what is put locally; ``l1_finish`` is told the size.
         listener: Called with key, value and cause (``evicted``, ``expired``, ``replaced``, ``invalidated`` or
             ``dropped``) of each entry that went, when the change is complete. What it raises is reported through
             ``sys.unraisablehook``.
@@ -241,7 +241,8 @@ cdef class Store:
         cores: Most parts, each with a lock and an order of its own, that a store may be divided into on
             free-threaded builds; default: as many as suit its size. Elsewhere there is one.
 
-    What the mapping methods do is local and concerns lane 0. Keys compare as in a dict. All methods may be
+    What the mapping methods do is local and concerns lane 0. Keys compare as in a dict. What is for the layers above
+    only begins with ``l1_`` or ``lane_``, apart from the names that users' own subclasses choose. All methods may be
     called from any thread, and from within the ``__hash__``, ``__eq__`` and ``__del__`` of keys and values.
     """
 
@@ -363,7 +364,7 @@ cdef class Store:
         cdef object held = held_key(self, key)
         remove_hashed(self, key, held, hash_of(<PyObject *>held))
 
-    def put(self, key, value, ttl_ns=None, size=0):
+    def l1_put(self, key, value, ttl_ns=None, size=0):
         """Store locally, with a lifetime of its own (0: no end) and a size (unless there is ``getsizeof``).
 
         Operations in flight on the key lose their marks, for the value put now is newer than theirs.
@@ -374,11 +375,11 @@ cdef class Store:
         cdef int64_t lifetime = self.ttl_ns if ttl_ns is None else checked_ttl(ttl_ns)
         put_local(self, key, value, lifetime, checked_size("size=", size))
 
-    def measure(self, value):
+    def l1_measure(self, value):
         """The size that a value put locally counts with: what ``getsizeof`` gives, 0 without it."""
         return 0 if self.sizeof is None else measured(self, value)
 
-    def pop_next(self):
+    def l1_pop_next(self):
         """Remove and return the valid pair that would be evicted next, the least recently used; expired entries on
         the way are reclaimed. Of a store of many cores: of the first that has one.
 
@@ -403,11 +404,11 @@ cdef class Store:
         core_unlock(core)
         return owned(value) if ref != 0 else default
 
-    def hit(self, key, default):
+    def l1_hit(self, key, default):
         """Like ``get``, but calls no hook."""
         return read_or(self, key, default)
 
-    def hit_many(self, list keys not None, default):
+    def l1_hit_many(self, list keys not None, default):
         """``[self.hit(key, default) for key in keys]``, in one loop."""
         cdef list result = []
         cdef object key
@@ -415,7 +416,7 @@ cdef class Store:
             result.append(read_or(self, key, default))
         return result
 
-    def hit_dict(self, keys, list missed not None):
+    def l1_hit_dict(self, keys, list missed not None):
         """``{key: value}`` of the keys that hit. The others are appended to ``missed``, each as often as it comes."""
         cdef bint is_own = type(keys) is tuple or (MOST_CORES == 1 and type(keys) is list)
         cdef object listed = keys if is_own else list(keys)
@@ -437,7 +438,7 @@ cdef class Store:
         cdef bint was_valid
         return remove_local(self, key, CAUSE_DROPPED, &was_valid) != 0
 
-    def erase(self, key):
+    def l1_erase(self, key):
         """Remove the key's entry because its value was changed or removed. Returns whether there was a valid one."""
         cdef bint was_valid
         remove_local(self, key, CAUSE_INVALIDATED, &was_valid)
@@ -450,12 +451,12 @@ cdef class Store:
         """
         return drop_everything(&self.cores, CAUSE_INVALIDATED if invalidated else CAUSE_DROPPED)
 
-    def snapshot(self):
+    def l1_snapshot(self):
         """The valid pairs, the next to be evicted first: least recently used first. Of a store of many cores, one core
         after the other."""
         return collect(&self.cores, True)
 
-    def sweep(self, n):
+    def l1_sweep(self, n):
         """Look at no more than ``n`` timers of each core, which may be due. Returns how many were reclaimed."""
         return sweep_all(&self.cores, n)
 
@@ -485,7 +486,7 @@ cdef class Store:
             raise KeyError(key)
         return None if deadline_ns == CLOCK_NEVER_NS else max(left_ns, 0)
 
-    def wid(self, key):
+    def l1_wid(self, key):
         """Id of the write that an entry, named by its held key, came from; 0 if there is none that may be served."""
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef core_t *core = core_at(self, hash)
@@ -494,7 +495,7 @@ cdef class Store:
         core_unlock(core)
         return wid
 
-    def terms(self, key):
+    def l1_terms(self, key):
         """``(deadline_ns, (lane, stamp))`` of an entry, named by its held key; None if none may be served."""
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef core_t *core = core_at(self, hash)
@@ -536,17 +537,17 @@ cdef class Store:
 
     # -- operations in flight --------------------------------------------------------------------------------
 
-    def open(self, Op op not None):
+    def l1_open(self, Op op not None):
         """Register an operation, before its request is sent (R1). A write poisons others on its key (R2)."""
         begin_op(self, op)
 
-    def join(self, key):
+    def l1_join(self, key):
         """A read in flight on the key whose result a new reader may share; None if there is none."""
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef PyObject *owner = joinable_on(core_at(self, hash), <PyObject *>key, hash)
         return owned(owner) if owner != NULL else None
 
-    def finish(
+    def l1_finish(
         self, Op op not None, value, wid, deadline_ns, size=0, identity=0, under=None
     ):
         """Complete an operation with its result. Returns whether L1 keeps it.
@@ -556,9 +557,9 @@ cdef class Store:
             deadline_ns: Instant from which the value is not to be served any more.
             size: Of the value, against ``maxbytes``. What is larger is not kept.
             identity: Of the server that replied.
-            under: Lane and stamp that the entry is to depend on; default: the operation's, as of ``open``.
+            under: Lane and stamp that the entry is to depend on; default: the operation's, as of ``l1_open``.
 
-        The result is kept if nothing has spoken against it since ``open`` (R3). An entry of another write is
+        The result is kept if nothing has spoken against it since ``l1_open`` (R3). An entry of another write is
         dropped and neither is kept (R4), save that a write whose result may be kept replaces it. An
         operation that is not open any more stores nothing.
         """
@@ -574,10 +575,10 @@ cdef class Store:
             core_await(core, &op.op, &item)
         return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
 
-    def confirm(self, Op op not None, wid, deadline_ns, identity=0, under=None):
+    def l1_confirm(self, Op op not None, wid, deadline_ns, identity=0, under=None):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.
 
-        Conditions and disagreement as for ``finish``. Returns False if there is no such entry, or if the
+        Conditions and disagreement as for ``l1_finish``. Returns False if there is no such entry, or if the
         operation may not store; then the value has to be read.
         """
         cdef uint64_t server = identity
@@ -587,24 +588,24 @@ cdef class Store:
         depend_on(self.core.lanes, &item, under)
         return confirm_op(self, op, &item, server) != 0
 
-    def abandon(self, Op op not None, *, drop):
+    def l1_abandon(self, Op op not None, *, drop):
         """Complete an operation that failed. With ``drop`` its outcome is unknown and the entry goes (R6).
 
         One that is not open any more may be abandoned too: without ``drop`` that does nothing. One that was
-        never opened has nothing to complete: an interrupt may strike just before ``open``.
+        never opened has nothing to complete: an interrupt may strike just before ``l1_open``.
         """
         give_up_op(self, op, drop)
 
-    def suspect(self, key):
+    def l1_suspect(self, key):
         """``(wid, value, lane)`` of an entry whose own time is not over but which may not be served now; else None.
 
-        A reader may then ask L2 for the ``wid`` alone, and ``confirm``.
+        A reader may then ask L2 for the ``wid`` alone, and ``l1_confirm``.
         """
         cdef int64_t hash = hash_of(<PyObject *>key)
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
         return None if found is None else (found[2], found[3], found[0] % self.core.lanes.count)
 
-    def suspect_since(self, key):
+    def l1_suspect_since(self, key):
         """``(lane, stamp, value)`` of such an entry; else None. It was vouched for while the lane had that stamp.
 
         Also None for an own write that a message of others has spared, and whose own has not come: it may be older than
@@ -614,7 +615,7 @@ cdef class Store:
         cdef tuple found = suspect_at(core_at(self, hash), <PyObject *>key, hash)
         return None if found is None or found[0] >= self.core.lanes.count else (found[0], found[1], found[3])
 
-    def apply(self, lane, wid, list keys not None):
+    def lane_apply(self, lane, wid, list keys not None):
         """Apply one message of a write somewhere. Returns the number of entries dropped.
 
         Operations on the keys lose their marks, except the very write that the message announces (R2);
@@ -644,38 +645,38 @@ cdef class Store:
             raise error
         return dropped
 
-    def reset_pending(self):
+    def l1_reset_pending(self):
         """Forget every operation in flight, as a child must after a fork; none of them may store any more."""
         forget_operations(&self.cores)
 
     # -- time and observation --------------------------------------------------------------------------------
 
-    def set_clock(self, ns):
+    def l1_set_clock(self, ns):
         """Make it this instant until told otherwise; None goes back to the coarse monotonic clock."""
         fix_clock(&self.cores, ns is not None, 0 if ns is None else ns)
 
-    def tell(self, listener not None, *, stored=False):
+    def l1_tell(self, listener not None, *, stored=False):
         """Call another listener from now on, for good. ``stored``: also of values that come (created, updated)."""
         if self.teller is not None:
             raise ValueError("another listener was given before")
         self.teller = listener
         redirect(&self.cores, <PyObject *>listener, stored)
 
-    def refuse(self, keyfunc not None):
+    def l1_refuse(self, keyfunc not None):
         """Use this as ``keyfunc`` from now on: it raises why nothing is served or kept under any key any more.
 
         The caller keeps the one before, which another thread may be calling.
         """
         self.keyfunc = keyfunc
 
-    def tend(self):
+    def l1_tend(self):
         """Do a little of what is otherwise done along with writing: reclaim what has expired, give memory back.
 
         Returns whether there is more of it, for who goes on.
         """
         return tend_all(&self.cores)
 
-    def counters(self):
+    def l1_counters(self):
         """What has happened so far, and what is held. A bound of 0 is none."""
         cdef dict counted = sum_counters(&self.cores)
         counted["maxsize"] = self.maxsize or 0

@@ -122,9 +122,9 @@ class Load:
         while not self._threads.stopping.wait(0.0002):
             turn += 1
             key = self._keys[turn % len(self._keys)]
-            began, hits = time.monotonic(), self._reader.counters()["hits"]
+            began, hits = time.monotonic(), self._reader.l1_counters()["hits"]
             value = self._reader.get(key)
-            if value is not None and self._reader.counters()["hits"] > hits:
+            if value is not None and self._reader.l1_counters()["hits"] > hits:
                 self.hits[key].append((began, value))
 
     def too_old(self) -> list[tuple[str, float, int, int]]:

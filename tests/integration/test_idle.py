@@ -92,7 +92,7 @@ def test_what_others_have_written_meanwhile_keeps_its_own_lifetime(shop: Shop) -
     keys = [tier.names[0].value(b"sk"), tier.names[0].lane_key]
     assert shop.client.eval(script.source, 2, *keys, 1, "0" * 16, f"{1:016x}", 90_000) == 0
     assert shop.left_ms("k") <= 5_000
-    assert shop.client.eval(script.source, 2, *keys, 1, "0" * 16, f"{shop.ours.wid('k'):016x}", 1_000) == 1
+    assert shop.client.eval(script.source, 2, *keys, 1, "0" * 16, f"{shop.ours.l1_wid('k'):016x}", 1_000) == 1
     assert 1_000 < shop.left_ms("k") <= 5_000
 
 

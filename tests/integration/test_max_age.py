@@ -95,7 +95,7 @@ def test_age_that_l1_knows_is_forgotten_when_the_machine_has_slept(
     stamp = cache.lane_stamp(0)
     cache._listener._slept = lambda: 100_000_000_000
     wait_until(lambda: cache.lane_stamp(0) > stamp)
-    wait_until(lambda: cache.get("k") == cache.hit("k", None) == "v")  # L1 has found that it is still the same
+    wait_until(lambda: cache.get("k") == cache.l1_hit("k", None) == "v")  # L1 has found that it is still the same
     assert cache.get("k", max_age=50) is None
     assert cache.get("k", max_age=200) == "v"
 

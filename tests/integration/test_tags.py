@@ -265,8 +265,8 @@ def hear_late(cache: Cache[Any, Any], tag: str, generation: int) -> None:
     tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
     (named,) = tags_named(tier, [tag])
     op = Op(named.key, named.lane, wid=generation, write=True)
-    tier.tags.open(op)
-    assert tier.tags.finish(op, generation, generation, NEVER_NS, 0, tier.lanes[named.lane].identity)
+    tier.tags.l1_open(op)
+    assert tier.tags.l1_finish(op, generation, generation, NEVER_NS, 0, tier.lanes[named.lane].identity)
 
 
 def test_value_newer_than_what_l1_knows_of_its_tag_is_no_dead_one(open_cache: Callable[..., Cache[Any, Any]]) -> None:
@@ -276,10 +276,10 @@ def test_value_newer_than_what_l1_knows_of_its_tag_is_no_dead_one(open_cache: Ca
         each.set("n", 1, tags=["t"])
     tier: Any = other._tier  # type: ignore[attr-defined]  # of the class behind
     (named,) = tags_named(tier, ["t"])
-    before = wait_until(lambda: other.get("n") and tier.tags.hit(named.key, 0))
+    before = wait_until(lambda: other.get("n") and tier.tags.l1_hit(named.key, 0))
     cache.invalidate_tag("t")
     cache.set("n", 5, tags=["t"])
-    wait_until(lambda: tier.tags.hit(named.key, 0) != before and other.peek("n") is None)
+    wait_until(lambda: tier.tags.l1_hit(named.key, 0) != before and other.peek("n") is None)
     hear_late(other, "t", before)
     assert other.get("n") == 5
     hear_late(other, "t", before)

@@ -250,7 +250,7 @@ def test_copy_of_l1_keeps_lifetimes_and_the_key_function(open_told: Callable[...
     copied = cache.copy()
     assert isinstance(copied, MemoryCache)
     assert (copied.settings.maxsize, copied.settings.loader, copied.settings.on_removal) == (7, None, None)
-    assert copied.snapshot() == [("a", 1), ("b", 2)]
+    assert copied.l1_snapshot() == [("a", 1), ("b", 2)]
     assert copied["b"] == copied["B"] == 2
     assert copied.expire(time.monotonic() + 101) == [("a", 1)]
     assert copied.expire(time.monotonic() + 3601) == [("b", 2)]

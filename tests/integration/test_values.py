@@ -32,9 +32,9 @@ READERS: dict[str, Callable[[Cache[Any, Any], str], Any]] = {
     "values": lambda cache, key: next(iter(cache.values())),
     "get_or_load": lambda cache, key: cache.get_or_load(key, lambda _: None),
     "setdefault": lambda cache, key: cache.setdefault(key, None),
-    "hit": lambda cache, key: cache.hit(key, None),
-    "hit_many": lambda cache, key: cache.hit_many([key], None)[0],
-    "snapshot": lambda cache, key: dict(cache.snapshot())[key],
+    "hit": lambda cache, key: cache.l1_hit(key, None),
+    "hit_many": lambda cache, key: cache.l1_hit_many([key], None)[0],
+    "snapshot": lambda cache, key: dict(cache.l1_snapshot())[key],
     "copy": lambda cache, key: cache.copy()[key],
 }
 

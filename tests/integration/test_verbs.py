@@ -396,8 +396,8 @@ def test_get_and_touch_leaves_no_older_copy_behind(cache: Cache[Any, Any], other
     tier: Any = cache._tier  # type: ignore[attr-defined]  # of the class behind
     lane = tier.place("k")[0]
     op = Op("k", lane, wid=1, write=True)
-    cache.open(op)  # type: ignore[attr-defined]  # of the class behind
-    assert cache.finish(op, "old", 1, NEVER_NS, 0, tier.lanes[lane].identity)  # type: ignore[attr-defined]  # of the class behind
+    cache.l1_open(op)  # type: ignore[attr-defined]  # of the class behind
+    assert cache.l1_finish(op, "old", 1, NEVER_NS, 0, tier.lanes[lane].identity)  # type: ignore[attr-defined]  # of the class behind
     assert cache["k"] == "old"
     assert cache.get_and_touch("k", ttl=None) == "new"
     assert cache["k"] == "new"

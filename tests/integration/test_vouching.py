@@ -187,7 +187,7 @@ def test_sampler_finds_a_planted_mismatch(
 
     However the value has come into L1.
     """
-    monkeypatch.setattr(TieredCache, "apply", lambda *_arguments: 0, raising=False)
+    monkeypatch.setattr(TieredCache, "lane_apply", lambda *_arguments: 0, raising=False)
     with (
         nearcache.open(redis_server.url, sample_rate=200.0, max_staleness=0.2) as cache,
         nearcache.open(redis_server.url) as other,

@@ -41,13 +41,13 @@ class _Aged(Load):
         process, store = client.process, client.process.store
         self.leasts = {key: process.checker.version_floor(process, key) for key in self.operation.keys}
         if self.limit_ns is None:
-            for key, value in store.hit_dict(self.operation.keys, self.missed).items():
+            for key, value in store.l1_hit_dict(self.operation.keys, self.missed).items():
                 process.checker.hit(process, key, value)
             return
         for key in self.operation.keys:
             value = NOTHING
-            if process.tier.births.is_young(key, store.wid(key), process.clock() - self.limit_ns):
-                value = store.hit(key, NOTHING)
+            if process.tier.births.is_young(key, store.l1_wid(key), process.clock() - self.limit_ns):
+                value = store.l1_hit(key, NOTHING)
             if value is NOTHING:
                 self.missed.append(key)
             else:

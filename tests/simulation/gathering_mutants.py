@@ -22,7 +22,7 @@ def young_for_ever(patch: pytest.MonkeyPatch) -> None:
     """What has once been young enough for somebody is young enough for all."""
 
     def is_young(self: Births, name: Any, wid: int, since_ns: int) -> bool:
-        return wid != 0 and wid == self._known.hit(name, (0,))[0]  # type: ignore[arg-type]  # never one of three
+        return wid != 0 and wid == self._known.l1_hit(name, (0,))[0]  # type: ignore[arg-type]  # never one of three
 
     patch.setattr(Births, "is_young", is_young)
 

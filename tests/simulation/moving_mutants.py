@@ -23,8 +23,8 @@ _PASSED: Final = b"if false then return nil"
 
 def left_lanes_trusted(patch: pytest.MonkeyPatch) -> None:
     """What L1 holds of a lane goes on being served, whatever has moved from there."""
-    patch.setattr(Placed, "finish", lambda self, *rest, **more: Store.finish(self, *rest, **more))
-    patch.setattr(Placed, "confirm", lambda self, *rest, **more: Store.confirm(self, *rest, **more))
+    patch.setattr(Placed, "l1_finish", lambda self, *rest, **more: Store.l1_finish(self, *rest, **more))
+    patch.setattr(Placed, "l1_confirm", lambda self, *rest, **more: Store.l1_confirm(self, *rest, **more))
     real = Membership._switch
 
     def switch(self: Membership, ring: Any) -> None:

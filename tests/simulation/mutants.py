@@ -104,13 +104,13 @@ def _trust_after_reconnect(patch: pytest.MonkeyPatch) -> None:
 class _Hearing(L1):
     """A store that heeds messages in a way of its own."""
 
-    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
-        return super().apply(lane, wid, [])
+    def lane_apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+        return super().lane_apply(lane, wid, [])
 
 
 class _Overlooking(_Hearing):
-    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
-        return L1.apply(self, lane, wid, [key for key in keys if key != "k0"])
+    def lane_apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+        return L1.lane_apply(self, lane, wid, [key for key in keys if key != "k0"])
 
 
 def _apply_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -148,22 +148,22 @@ class _Late:
     """A store that has forgotten an operation, and registers it when it ends."""
 
     def __init__(self, store: Any, op: Any) -> None:
-        store.abandon(op, drop=False)
+        store.l1_abandon(op, drop=False)
         self._store = store
         self._op = op
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def finish(self, op: Any, *arguments: Any) -> bool:
+    def l1_finish(self, op: Any, *arguments: Any) -> bool:
         fresh = Op(op.key, op.lane)
-        self._store.open(fresh)
-        return bool(self._store.finish(fresh, *arguments))
+        self._store.l1_open(fresh)
+        return bool(self._store.l1_finish(fresh, *arguments))
 
-    def refresh(self, op: Any, *arguments: Any) -> bool:
+    def l1_confirm(self, op: Any, *arguments: Any) -> bool:
         fresh = Op(op.key, op.lane)
-        self._store.open(fresh)
-        return bool(self._store.refresh(fresh, *arguments))
+        self._store.l1_open(fresh)
+        return bool(self._store.l1_confirm(fresh, *arguments))
 
 
 def _fill_regardless(patch: pytest.MonkeyPatch) -> None:

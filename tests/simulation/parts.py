@@ -56,12 +56,12 @@ class L1(Placed[Any, Any]):
         """See :class:`Store`. It is noted whose it is."""
         if isinstance(op, Read):
             self.askers[op] = strand.get()  # type: ignore[assignment]  # all tokens are clients
-        super().open(op)
+        super().l1_open(op)
 
-    def finish(self, op: Any, *arguments: Any, **more: Any) -> bool:
+    def l1_finish(self, op: Any, *arguments: Any, **more: Any) -> bool:
         """See :class:`Store`. It is noted when."""
         self.kept_ns[op.key] = self.clock()
-        return super().finish(op, *arguments, **more)
+        return super().l1_finish(op, *arguments, **more)
 
     def lane_vouch(self, lane: int, until_ns: int) -> None:
         """See :class:`Store`."""

@@ -223,7 +223,7 @@ class Process(Turns):
         self._tick_at[lane] = None
         self._renew_leases()
         self.followers[lane].tick(self.clock())
-        self.store.tend()
+        self.store.l1_tend()
         self._follow_up(lane)
 
     def _follow_up(self, lane: int) -> None:
@@ -421,7 +421,7 @@ class Process(Turns):
             _listener=SimpleNamespace(after_fork=self._forget_watched),
             _horizon=self.horizon,
             _sampling=None,
-            reset_pending=self.store.reset_pending,
+            l1_reset_pending=self.store.l1_reset_pending,
         )
         stand_in._tier = self.tier
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says

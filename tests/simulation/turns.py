@@ -52,8 +52,8 @@ class Turns:
         """Let L1 read its coarse clock."""
         now = self.world.now - self.slept_ns
         now -= now % TICK_NS
-        self.store.set_clock(now)
-        self.tier.tags.set_clock(now)
+        self.store.l1_set_clock(now)
+        self.tier.tags.l1_set_clock(now)
 
     def pause(self, *, asleep: bool) -> int:
         """Stop; ``asleep``: with the whole machine, so that its clock stands still. Returns what to resume."""

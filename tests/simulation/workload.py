@@ -264,7 +264,7 @@ class Running:
 class _Get(Running):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
-        value = process.store.hit(key, _NOTHING)
+        value = process.store.l1_hit(key, _NOTHING)
         if value is _NOTHING and process.tier.freshness.renews:
             self.steps = look(process.tier, process.store, self.wanted(key))
         elif value is _NOTHING:
@@ -284,7 +284,7 @@ class _Load(_Get):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
         self.least = process.checker.version_floor(process, key)
-        value = process.store.hit(key, _NOTHING)
+        value = process.store.l1_hit(key, _NOTHING)
         if value is _NOTHING:
             self.steps = self.loading(lambda: load(process.tier, process.store, self.wanted(key)))
         else:
@@ -392,7 +392,7 @@ class _GetMany(Running):
     def begin(self, client: Client) -> None:
         process = client.process
         missed: list[str] = []
-        for key, value in process.store.hit_dict(self.operation.keys, missed).items():
+        for key, value in process.store.l1_hit_dict(self.operation.keys, missed).items():
             process.checker.hit(process, key, value)
         if missed:
             self.steps = read_many(process.tier, process.store, missed)

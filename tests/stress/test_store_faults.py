@@ -25,7 +25,7 @@ Action = Callable[[Store[Any, Any], Op, list[Any]], object]
 
 
 def expire(store: Store[Any, Any]) -> list[tuple[Any, Any]]:
-    store.set_clock(2000)
+    store.l1_set_clock(2000)
     return store.expire()
 
 
@@ -35,30 +35,30 @@ def shrink(store: Store[Any, Any]) -> None:
     for number in range(20_000):
         store.drop(f"burst {number}")
     for _ in range(2000):
-        store.tend()
+        store.l1_tend()
 
 
 ACTIONS: dict[str, Action] = {
     "make": lambda store, op, new: Store(10, lanes=1000),
     "make an adaptive one": lambda store, op, new: Store(10, policy="adaptive"),
-    "put": lambda store, op, new: store.put(new[0], new[1]),
-    "put the first with a lifetime": lambda store, op, new: store.put(new[0], new[1], ttl_ns=5),
-    "put over": lambda store, op, new: store.put(7, new[1], ttl_ns=5),
-    "put and evict many": lambda store, op, new: store.put(new[0], new[1], size=100),
-    "finish": lambda store, op, new: store.finish(op, new[1], 5, 1500, identity=SERVER),
+    "put": lambda store, op, new: store.l1_put(new[0], new[1]),
+    "put the first with a lifetime": lambda store, op, new: store.l1_put(new[0], new[1], ttl_ns=5),
+    "put over": lambda store, op, new: store.l1_put(7, new[1], ttl_ns=5),
+    "put and evict many": lambda store, op, new: store.l1_put(new[0], new[1], size=100),
+    "finish": lambda store, op, new: store.l1_finish(op, new[1], 5, 1500, identity=SERVER),
     "open": lambda store, op, new: opened(store, new[0]),
     "open on a pending key": lambda store, op, new: opened(store, op.key),
-    "refresh": lambda store, op, new: store.confirm(op, 5, 1500, SERVER),
-    "apply": lambda store, op, new: store.apply(0, 3, list(range(40))),
-    "apply with a key that raises": lambda store, op, new: store.apply(0, 3, [new[2], 1]),
-    "abandon": lambda store, op, new: store.abandon(op, drop=True),
-    "snapshot": lambda store, op, new: store.snapshot(),
+    "refresh": lambda store, op, new: store.l1_confirm(op, 5, 1500, SERVER),
+    "apply": lambda store, op, new: store.lane_apply(0, 3, list(range(40))),
+    "apply with a key that raises": lambda store, op, new: store.lane_apply(0, 3, [new[2], 1]),
+    "abandon": lambda store, op, new: store.l1_abandon(op, drop=True),
+    "snapshot": lambda store, op, new: store.l1_snapshot(),
     "iterate": lambda store, op, new: list(store),
-    "sweep": lambda store, op, new: store.sweep(100),
+    "sweep": lambda store, op, new: store.l1_sweep(100),
     "expire": lambda store, op, new: expire(store),
-    "grow": lambda store, op, new: [store.put(("grown", number), new[1], ttl_ns=50) for number in range(200)],
+    "grow": lambda store, op, new: [store.l1_put(("grown", number), new[1], ttl_ns=50) for number in range(200)],
     "grow and shrink": lambda store, op, new: shrink(store),
-    "pop": lambda store, op, new: store.pop_next(),
+    "pop": lambda store, op, new: store.l1_pop_next(),
     "drop all": lambda store, op, new: store.drop_all(),
 }
 
@@ -68,18 +68,18 @@ def scene(key: Any, action: str, policy: str) -> Scene:
     timed = action in {"sweep", "expire"}
     store = attached_store(None, maxbytes=100 if "evict" in action else None, policy=policy)
     for number in range(ENTRIES * 4):
-        store.put(number, [], ttl_ns=500 if timed else 0, size=3 if "evict" in action else 0)
+        store.l1_put(number, [], ttl_ns=500 if timed else 0, size=3 if "evict" in action else 0)
     for number in range(ENTRIES - 1):
         opened(store, ("pending", number))
     op = Op(key)
-    store.open(op)
+    store.l1_open(op)
     return store, op
 
 
 def attempt(action: str, policy: str, allowed: int, new: list[Any]) -> int:
     """Do it on a fresh scene with so many allocations allowed. Returns how many were refused."""
     store, op = scene(new[3], action, policy)
-    held = dict(store.snapshot())
+    held = dict(store.l1_snapshot())
     new[2].hash_ = hash(1)
     done = False
     if FAIL_AFTER is not None:
@@ -95,9 +95,9 @@ def attempt(action: str, policy: str, allowed: int, new: list[Any]) -> int:
         failed = FAIL_AFTER(-1) if FAIL_AFTER is not None else 0
     store.check_invariants()
     assert done or failed
-    for key, value in store.snapshot():
+    for key, value in store.l1_snapshot():
         assert key not in held or held[key] is value or key == 7
-    store.put("afterwards", 1, size=1)
+    store.l1_put("afterwards", 1, size=1)
     assert store["afterwards"] == 1
     return failed
 

@@ -78,7 +78,7 @@ def test_store_shared_objects_in_all_threads_get_their_counts_back(
     with balanced(keys + values):
         use(store, Supply(make_key, keys.__getitem__, values.__getitem__), maxsize or NAMES, OPERATIONS // 2)
         store.check_invariants()
-        assert store.counters()["entries"] == len(store) == len(list(store))
+        assert store.l1_counters()["entries"] == len(store) == len(list(store))
         store.drop_all()
         store.check_invariants()
 
@@ -139,7 +139,7 @@ def test_store_hits_of_threads_beside_writers_are_counted_each_once(policy: str,
 
     together(worker, threads)
     store.check_invariants()
-    counters = store.counters()
+    counters = store.l1_counters()
     wanted = threads * OPERATIONS
     assert counters["stored"] == wanted // 10 + NAMES
     assert counters["misses"] == wanted // 100
@@ -158,7 +158,7 @@ def test_store_many_threads_remove_the_same_entries_each_goes_once(way: str) -> 
     def remove(number: int, name: int) -> None:
         if way == "pop_next":
             with suppress(KeyError):
-                removed[number].append(store.pop_next()[1].name)
+                removed[number].append(store.l1_pop_next()[1].name)
         elif way == "drop":
             removed[number] += [name] * store.drop(name)
         else:
@@ -197,11 +197,11 @@ def test_store_bound_by_bytes_is_never_exceeded_in_any_thread() -> None:
                 store[name] = Token(name)
             else:
                 assert getattr(store.get(name), "name", name) == name
-            assert store.counters()["bytes"] <= 300
+            assert store.l1_counters()["bytes"] <= 300
 
     together(worker, THREADS)
     store.check_invariants()
-    assert store.counters()["bytes"] == sum(value.name for _, value in store.snapshot())
+    assert store.l1_counters()["bytes"] == sum(value.name for _, value in store.l1_snapshot())
 
 
 def test_store_clock_that_moves_expired_values_are_not_served() -> None:
@@ -215,9 +215,9 @@ def test_store_clock_that_moves_expired_values_are_not_served() -> None:
             name = rng.randrange(NAMES)
             if number == 0:
                 ahead[0] += rng.randrange(20)
-                store.set_clock(ahead[0])
+                store.l1_set_clock(ahead[0])
                 behind[0] = ahead[0]
-                store.sweep(5)
+                store.l1_sweep(5)
             elif rng.random() < 0.5:
                 latest: list[int] = []
                 store[name] = latest
@@ -228,8 +228,8 @@ def test_store_clock_that_moves_expired_values_are_not_served() -> None:
 
     together(worker, THREADS)
     store.check_invariants()
-    store.set_clock(ahead[0] + 1000)
-    assert store.snapshot() == []
+    store.l1_set_clock(ahead[0] + 1000)
+    assert store.l1_snapshot() == []
 
 
 # -- code of keys and values that calls the store -----------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_store_operations_under_messages_and_lane_changes_all_end(lanes: int) ->
     with balanced(values):
         together(worker, THREADS)
         store.check_invariants()
-        assert all(store.join(text(name)) is None for name in range(NAMES))
+        assert all(store.l1_join(text(name)) is None for name in range(NAMES))
         assert living(Flight) == 0
         store.drop_all()
         store.check_invariants()
@@ -313,13 +313,13 @@ def test_store_one_operation_in_two_threads_is_opened_and_finished_once() -> Non
         for name, op in enumerate(ops):
             meet.wait()
             with suppress(ValueError):
-                store.open(op)
+                store.l1_open(op)
                 opened[number][name] = 1
             meet.wait()
             if number and name % 3 == 0:
-                store.abandon(op, drop=False)
+                store.l1_abandon(op, drop=False)
             else:
-                stored[number][name] = store.finish(op, values[name], name + 1, NEVER, identity=SERVER)
+                stored[number][name] = store.l1_finish(op, values[name], name + 1, NEVER, identity=SERVER)
 
     with balanced(values + ops):
         together(worker, 2)
@@ -327,12 +327,12 @@ def test_store_one_operation_in_two_threads_is_opened_and_finished_once() -> Non
         assert [one + other for one, other in zip(*opened, strict=True)] == [1] * rounds
         completed = [one + other for one, other in zip(*stored, strict=True)]
         assert all(completed[name] <= 1 if name % 3 == 0 else completed[name] == 1 for name in range(rounds))
-        assert all(store.join(name) is None for name in range(rounds))
+        assert all(store.l1_join(name) is None for name in range(rounds))
         store.drop_all()
 
 
 def test_store_operations_forgotten_in_the_middle_store_nothing_and_die() -> None:
-    """``reset_pending`` from one thread, while others open and finish."""
+    """``l1_reset_pending`` from one thread, while others open and finish."""
     store = attached_store(40)
 
     def worker(number: int) -> None:
@@ -340,15 +340,15 @@ def test_store_operations_forgotten_in_the_middle_store_nothing_and_die() -> Non
         for step in range(OPERATIONS):
             name = rng.randrange(NAMES)
             if number == 0:
-                store.reset_pending()
+                store.l1_reset_pending()
                 continue
             op = Flight(name, wid=step + 1)
-            store.open(op)
-            store.finish(op, Token(name), step + 1, NEVER, identity=SERVER)
+            store.l1_open(op)
+            store.l1_finish(op, Token(name), step + 1, NEVER, identity=SERVER)
             assert getattr(store.get(name), "name", name) == name
 
     together(worker, THREADS)
-    store.reset_pending()
+    store.l1_reset_pending()
     store.check_invariants()
     assert living(Flight) == 0
     assert living(Token) == len(store)
@@ -376,7 +376,7 @@ def test_store_collector_in_one_thread_frees_the_knots_of_the_others() -> None:
             knot.lane_vouch(0, NEVER)
             knot["self"], knot["shared"], knot["token"] = knot, shared, Token(step)
             op = Flight(("key of", number, step))
-            knot.open(op)
+            knot.l1_open(op)
             shared[rng.randrange(50)] = knot
             shared[rng.randrange(50)] = shared
             found = shared.get(rng.randrange(50))

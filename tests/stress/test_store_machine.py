@@ -40,7 +40,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.now = START_NS
         self.number = 0
         self.store: Store[Any, Any] = local_store(maxsize, maxbytes=maxbytes, listener=self.hear, policy=self.policy)
-        self.store.set_clock(self.now)
+        self.store.l1_set_clock(self.now)
 
     # -- the oracle
 
@@ -75,7 +75,7 @@ class StoreMachine(RuleBasedStateMachine):
     def put(self, key: Any, ttl_ns: int, size: int) -> None:
         old = self.held.get(key)
         self.number += 1
-        self.store.put(key, self.number, ttl_ns=ttl_ns, size=size)
+        self.store.l1_put(key, self.number, ttl_ns=ttl_ns, size=size)
         if self.maxsize == 0:
             assert not self.events
             return
@@ -119,7 +119,7 @@ class StoreMachine(RuleBasedStateMachine):
         if how == "drop":
             assert self.store.drop(key) == was_held
         elif how == "erase":
-            assert self.store.erase(key) == was_alive
+            assert self.store.l1_erase(key) == was_alive
         else:
             try:
                 del self.store[key]
@@ -132,18 +132,18 @@ class StoreMachine(RuleBasedStateMachine):
     def pop_next(self) -> None:
         first = next((key for key in self.held if self.alive(key)), None)
         if first is not None and not self.exact:
-            first, value = self.store.pop_next()
+            first, value = self.store.l1_pop_next()
             assert self.alive(first)
             self.settle((first, value, "invalidated"))
             return
         if first is None:
             try:
-                self.store.pop_next()
+                self.store.l1_pop_next()
                 raise AssertionError
             except KeyError:
                 self.settle()
             return
-        assert self.store.pop_next() == (first, self.held[first][0])
+        assert self.store.l1_pop_next() == (first, self.held[first][0])
         self.settle((first, self.held[first][0], "invalidated"))
 
     # -- time
@@ -151,7 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(by_ns=spans)
     def pass_time(self, by_ns: int) -> None:
         self.now += by_ns
-        self.store.set_clock(self.now)
+        self.store.l1_set_clock(self.now)
 
     @rule()
     def expire(self) -> None:
@@ -163,13 +163,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(steps=st.integers(0, 100))
     def sweep(self, steps: int) -> None:
-        assert self.store.sweep(steps) == len(self.events) <= steps
+        assert self.store.l1_sweep(steps) == len(self.events) <= steps
         self.settle()
 
     @rule(times=st.integers(1, 40))
     def tend(self, times: int) -> None:
         for _ in range(times):
-            self.store.tend()
+            self.store.l1_tend()
             self.settle()
 
     # -- many at a time
@@ -201,9 +201,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.check_invariants()
         assert len(self.store) == len(self.held)
         alive = [(key, held[0]) for key, held in self.held.items() if self.alive(key)]
-        pairs = self.store.snapshot()
+        pairs = self.store.l1_snapshot()
         assert pairs == alive if self.exact else sorted(pairs, key=repr) == sorted(alive, key=repr)
-        assert self.store.counters()["bytes"] == sum(size for _, _, size in self.held.values())
+        assert self.store.l1_counters()["bytes"] == sum(size for _, _, size in self.held.values())
 
 
 class AdaptiveMachine(StoreMachine):

@@ -36,26 +36,26 @@ def exhaust(iterator: Any) -> None:
 def one_round(store: Store[Any, Any], keys: list[str], number: int) -> None:
     """Half a million operations: reads of all keys, of half that are there, puts with and without a lifetime, drops,
     and some flights."""
-    store.set_clock(1000 + number * 10**9)
+    store.l1_set_clock(1000 + number * 10**9)
     exhaust(map(store.get, keys))
-    exhaust(map(store.put, keys, repeat(None), repeat(3 * 10**9)))
+    exhaust(map(store.l1_put, keys, repeat(None), repeat(3 * 10**9)))
     exhaust(map(store.get, keys))
     exhaust(map(store.__contains__, keys))
     exhaust(map(store.__setitem__, keys[::2], keys))
     exhaust(map(store.drop, keys[1::2]))
-    exhaust(map(store.put, reversed(keys), repeat(None), repeat(10**8)))
-    exhaust(map(store.hit, keys, repeat(None)))
+    exhaust(map(store.l1_put, reversed(keys), repeat(None), repeat(10**8)))
+    exhaust(map(store.l1_hit, keys, repeat(None)))
     exhaust(map(store.peek, keys))
-    exhaust(map(store.erase, keys[::4]))
+    exhaust(map(store.l1_erase, keys[::4]))
     exhaust(map(store.__setitem__, keys[::4], keys))
     exhaust(map(store.get, keys[: KEYS // 2]))
-    exhaust(map(store.put, keys, repeat(number), repeat(0)))
+    exhaust(map(store.l1_put, keys, repeat(number), repeat(0)))
     for key in keys[::10]:
         op = Op(key)
-        store.open(op)
-        store.finish(op, key, number + 1, NEVER, identity=SERVER)
+        store.l1_open(op)
+        store.l1_finish(op, key, number + 1, NEVER, identity=SERVER)
     if number % 5 == 4:
-        store.set_clock(1000 + (number + 10) * 10**9)
+        store.l1_set_clock(1000 + (number + 10) * 10**9)
         store.expire()
         store.drop_all()
 
@@ -89,15 +89,15 @@ def test_memory_after_a_burst_is_given_back(way: str, policy: str) -> None:
     for number in range(1000):
         store[-number - 1] = number
     usual = sys.getsizeof(store)
-    exhaust(map(store.put, range(1_000_000), repeat(None), repeat(10**9)))
+    exhaust(map(store.l1_put, range(1_000_000), repeat(None), repeat(10**9)))
     assert sys.getsizeof(store) > 1_000_000 * 64
-    store.set_clock(10**10)
+    store.l1_set_clock(10**10)
     if way == "expire":
         pairs = store.expire()
         assert len(pairs) == 1_000_000
         del pairs
         assert sys.getsizeof(store) < 8 * usual
-    turn = store.tend if way == "tend" else lambda: store.put(-1, 0)
+    turn = store.l1_tend if way == "tend" else lambda: store.l1_put(-1, 0)
     for _ in range(500_000):
         turn()
     assert len(store) == 1000

@@ -115,7 +115,7 @@ class World:
 
     def set_clock(self, now: int) -> None:
         self.model.now = now
-        self.store.set_clock(now)
+        self.store.l1_set_clock(now)
 
     # -- hazards
 
@@ -152,7 +152,7 @@ class World:
         if choice < 0.4:
             value, ttl, size = self.value(), rng.choice((0, 5, 50)), rng.randrange(30)
             number = value.number
-            store.put(self.key(name), value, ttl, size)
+            store.l1_put(self.key(name), value, ttl, size)
             return lambda: expect(model.put(name, number, ttl, size), True)
         if choice < 0.6:
             dropped = store.drop(self.key(name))
@@ -161,16 +161,16 @@ class World:
             count = store.drop_all()
             return lambda: expect(model.drop_all(), count)
         if choice < 0.75:
-            found = number_of(store.hit(self.key(name), None))
+            found = number_of(store.l1_hit(self.key(name), None))
             return lambda: expect(model.read(name), found)
         if choice < 0.85:
-            applied = store.apply(0, 0, [self.key(name)])
+            applied = store.lane_apply(0, 0, [self.key(name)])
             return lambda: expect(model.apply(0, [name]), applied)
         if choice < 0.9:
             lane = rng.randrange(LANES)
             store.lane_suspect(lane)
             return lambda: setattr(model.lanes[lane], "stamp", model.lanes[lane].stamp + 1)
-        swept = store.sweep(7)
+        swept = store.l1_sweep(7)
         return lambda: expect(model.sweep(7), swept)
 
     # -- one step
@@ -202,8 +202,8 @@ class World:
         call = (
             lambda: store[key],
             lambda: store.get(key),
-            lambda: store.hit(key, None),
-            lambda: store.hit_many([key], None)[0],
+            lambda: store.l1_hit(key, None),
+            lambda: store.l1_hit_many([key], None)[0],
         )[how]
         found = self.attempt(call)
         if found is Boom:
@@ -231,7 +231,7 @@ class World:
             ttl = size = 0
             found = self.attempt(lambda: self.store.__setitem__(key, self.value()))
         else:
-            found = self.attempt(lambda: self.store.put(key, self.value(), ttl, size))
+            found = self.attempt(lambda: self.store.l1_put(key, self.value(), ttl, size))
         if found is not Boom:
             expect(self.model.put(name, number, ttl, size), found is None)
 
@@ -249,18 +249,18 @@ class World:
     def rarities(self, name: int) -> None:
         choice = self.rng.random()
         if choice < 0.3:
-            pair = self.attempt(self.store.pop_next, mourning=False)
+            pair = self.attempt(self.store.l1_pop_next, mourning=False)
             expected = self.model.pop_next()
             found = pair if pair is KeyError else (self.name_of(pair[0]), number_of(pair[1]))
             expect(KeyError if expected is None else expected, found)
         elif choice < 0.4:
             expect(self.model.drop_all(), self.attempt(self.store.drop_all))
         elif choice < 0.45:
-            self.store.reset_pending()
+            self.store.l1_reset_pending()
             self.model.reset_pending()
         else:
             steps = self.rng.randrange(30)
-            found = self.attempt(lambda: self.store.sweep(steps))
+            found = self.attempt(lambda: self.store.l1_sweep(steps))
             expect(self.model.sweep(steps), found)
 
     def time(self, name: int) -> None:
@@ -292,7 +292,7 @@ class World:
         op = self.attempt(lambda: Op(key, lane, wid=wid, write=write))
         if op is Boom:
             return
-        if self.attempt(lambda: self.store.open(op)) is Boom:
+        if self.attempt(lambda: self.store.l1_open(op)) is Boom:
             return
         pending = Pending(name, lane, wid, write)
         self.model.open(pending)
@@ -313,12 +313,12 @@ class World:
             wid, identity = held.wid, self.model.lanes[pending.lane].identity
         if how < 3:
             found = self.attempt(
-                lambda: self.store.finish(op, self.value(), wid, deadline, size, identity), mourning=False
+                lambda: self.store.l1_finish(op, self.value(), wid, deadline, size, identity), mourning=False
             )
         elif how < 5:
-            found = self.attempt(lambda: self.store.confirm(op, wid, deadline, identity), mourning=False)
+            found = self.attempt(lambda: self.store.l1_confirm(op, wid, deadline, identity), mourning=False)
         else:
-            found = self.attempt(lambda: self.store.abandon(op, drop=drop), mourning=False)
+            found = self.attempt(lambda: self.store.l1_abandon(op, drop=drop), mourning=False)
         if found is Boom:
             self.distrust(pending.name, pending)
         elif how < 3:
@@ -337,11 +337,11 @@ class World:
             self.model.lanes[lane].stamp += 1
         if self.rng.random() < 0.5:
             names = [self.rng.randrange(NAMES) for _ in range(self.rng.randrange(12))]
-            found = self.store.apply(lane, wid, [self.key(other) for other in names])
+            found = self.store.lane_apply(lane, wid, [self.key(other) for other in names])
         else:
             names = [name]
             key = self.key(name)
-            found = self.attempt(lambda: self.store.apply(lane, wid, [key]), mourning=False)
+            found = self.attempt(lambda: self.store.lane_apply(lane, wid, [key]), mourning=False)
         if found is not Boom:
             expect(self.model.apply(wid, names), found)
         elif not self.raised_in_hash:  # a key whose hash is unknown has dropped nothing
@@ -361,12 +361,12 @@ class World:
     def ask(self, name: int) -> None:
         key = self.key(name)
         if self.rng.random() < 0.5:
-            found = self.attempt(lambda: self.store.join(key))
+            found = self.attempt(lambda: self.store.l1_join(key))
             if found is not Boom:
                 expected = self.model.join(name)
                 expect(None if expected is None else id(expected), self.pending_of(found))
             return
-        found = self.attempt(lambda: self.store.suspect(key))
+        found = self.attempt(lambda: self.store.l1_suspect(key))
         if found is not Boom:
             expect(self.model.suspect(name), found and (found[0], number_of(found[1])))
 
@@ -378,10 +378,10 @@ class World:
     def compare(self) -> None:
         store, model = self.store, self.model
         store.check_invariants()
-        expect(model.snapshot(), [(self.name_of(key), value.number) for key, value in store.snapshot()])
+        expect(model.snapshot(), [(self.name_of(key), value.number) for key, value in store.l1_snapshot()])
         expect([name for name, _ in model.snapshot()], [self.name_of(key) for key in store])
         expected = {**vars(model.counters), "bytes": model.bytes(), "entries": len(model.entries)}
-        found = store.counters()
+        found = store.l1_counters()
         expect(expected, {name: found[name] for name in expected})
         for op, pending in self.ops:
             expect(model.marks(pending), (op.storable, op.joinable))

@@ -62,7 +62,7 @@ def test_readers_and_writers_with_eviction_leave_a_whole_store(make_key: Callabl
             elif choice < 0.95:
                 store.drop(key)
             elif choice < 0.96:
-                assert len(store.snapshot()) <= 50
+                assert len(store.l1_snapshot()) <= 50
             else:
                 assert (key in store) in {True, False}
             assert len(store) <= 50
@@ -115,9 +115,9 @@ class ModelServer:
         version: int | None = self.store.get(key)
         if version is None:
             op = Op(key)
-            self.store.open(op)
+            self.store.l1_open(op)
             version = self.versions[name]
-            self.store.finish(op, version, version, NEVER, identity=SERVER)
+            self.store.l1_finish(op, version, version, NEVER, identity=SERVER)
         return version
 
     def write(self, name: int) -> int:
@@ -125,15 +125,15 @@ class ModelServer:
         with self._lock:
             wid = max(self.versions.values()) + 1
         op = Op(self.make_key(name), wid=wid, write=True)
-        self.store.open(op)
+        self.store.l1_open(op)
         with self._lock:
             committed = max(self.versions.values()) + 1
             self.versions[name] = committed
             self._outbox.append((committed, name))
         if committed == wid:
-            self.store.finish(op, wid, wid, NEVER, identity=SERVER)
+            self.store.l1_finish(op, wid, wid, NEVER, identity=SERVER)
         else:
-            self.store.abandon(op, drop=True)
+            self.store.l1_abandon(op, drop=True)
         return committed
 
     def deliver(self) -> None:
@@ -141,7 +141,7 @@ class ModelServer:
         with self._delivering:
             while self._outbox:
                 wid, name = self._outbox[0]
-                self.store.apply(0, wid, [self.make_key(name)])
+                self.store.lane_apply(0, wid, [self.make_key(name)])
                 self._outbox.pop(0)
 
 
@@ -176,15 +176,15 @@ def test_lanes_flicker_while_readers_read() -> None:
                 store.lane_attach(lane, SERVER if step % 4 else 0)
                 store.lane_vouch(lane, NEVER)
                 continue
-            suspect = store.suspect(name)
+            suspect = store.l1_suspect(name)
             op = Op(name, lane)
-            store.open(op)
+            store.l1_open(op)
             if suspect is not None:
-                store.confirm(op, suspect[0], NEVER, SERVER)
+                store.l1_confirm(op, suspect[0], NEVER, SERVER)
             else:
-                store.finish(op, name, name + 1, NEVER, identity=SERVER)
+                store.l1_finish(op, name, name + 1, NEVER, identity=SERVER)
             assert store.get(name, name) == name
 
     run(worker)
     store.check_invariants()
-    assert all(store.join(name) is None for name in range(100))
+    assert all(store.l1_join(name) is None for name in range(100))

@@ -53,7 +53,7 @@ def message(seq: int, keys: list[str]) -> bytes:
 def attached() -> Store[Any, Any]:
     """A store whose lane is vouched for, with as many cores as the build has."""
     store: Store[Any, Any] = Store(1000, lanes=1)
-    store.set_clock(1000)
+    store.l1_set_clock(1000)
     store.lane_vouch(0, NEVER)
     store.lane_attach(0, SERVER)
     return store
@@ -189,8 +189,8 @@ def test_hear_while_others_use_what_it_tells_them_nothing_is_torn(hearing: Heari
             value = store.get(key)
             assert value is None or value == key
             read = Read(key, 0)
-            store.open(read)
-            store.finish(read, key, rng.randrange(1, 1000), NEVER, identity=SERVER)
+            store.l1_open(read)
+            store.l1_finish(read, key, rng.randrange(1, 1000), NEVER, identity=SERVER)
 
     def worker(number: int) -> None:
         rng = random.Random(number)
@@ -269,11 +269,11 @@ def test_read_many_in_many_threads_at_once_who_waits_gets_what_was_read() -> Non
             if rng.random() < 0.1:
                 store.lane_suspect(0)
                 store.lane_vouch(0, NEVER)
-            store.apply(0, rng.randrange(1, 1000), rng.sample(NAMES, 5))
+            store.lane_apply(0, rng.randrange(1, 1000), rng.sample(NAMES, 5))
 
     def join(rng: random.Random) -> None:
         name = rng.choice(NAMES)
-        read = store.join(name)
+        read = store.l1_join(name)
         if read is None:
             return
         assert isinstance(read, Read)
@@ -306,4 +306,4 @@ def test_read_many_in_many_threads_at_once_who_waits_gets_what_was_read() -> Non
     finally:
         background.end()
     store.check_invariants()
-    assert all(store.join(name) is None for name in NAMES)
+    assert all(store.l1_join(name) is None for name in NAMES)

@@ -30,7 +30,7 @@ class Scene:
 
     def __init__(self, lanes: int = 1) -> None:
         self.store: Store[Any, Any] = Store(100, lanes=lanes)
-        self.store.set_clock(START)
+        self.store.l1_set_clock(START)
         self.lanes = [Lane(BOUND) for _ in range(lanes)]
         self.names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(lanes)]
         self.watched: dict[int, Callable[[], None]] = {}
@@ -86,5 +86,5 @@ def names_of(commands: list[list[bytes]]) -> list[bytes]:
 def fill(store: Store[Any, Any], key: Any, value: Any, wid: int = 1, lane: int = 0) -> None:
     """Store a result as a reader would."""
     op = Op(key, lane)
-    store.open(op)
-    assert store.finish(op, value, wid, 2**62, identity=7)
+    store.l1_open(op)
+    assert store.l1_finish(op, value, wid, 2**62, identity=7)

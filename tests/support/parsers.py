@@ -95,7 +95,7 @@ def check_answers(data: bytes) -> None:
     said = by_hiredis(b"*2\r\n:%d\r\n%s" % (int.from_bytes(data[:9], "little", signed=True), data[9:]))
     pttl_ms, body = said[0] if said and isinstance(said[0], list) else (60_000, data)
     store: Store[Any, Any] = Store(10)
-    store.set_clock(1000)
+    store.l1_set_clock(1000)
     store.lane_attach(0, SERVER)
     store.lane_vouch(0, FAR)
     (share,) = deal(["key"], bytes(16_384), encode_key)
@@ -123,7 +123,7 @@ def check_answers(data: bytes) -> None:
 
 
 def _ends(store: Store[Any, Any]) -> list[int]:
-    terms = store.terms("key")
+    terms = store.l1_terms("key")
     return [] if terms is None else [terms[0]]
 
 
@@ -131,13 +131,13 @@ def check_heard(data: bytes) -> None:
     """Hearing: what is applied is what the slow way reads; what is not is handed out, and none of it is lost."""
     for stream in (data, b">3\r\n" + bulk(b"message", CHANNEL, data[:2] + chain_after(1, 1, 1) + data[2:])):
         store: Store[Any, Any] = Store(10)
-        store.set_clock(1000)
+        store.l1_set_clock(1000)
         store.lane_attach(0, SERVER)
         store.lane_vouch(0, FAR)
         for key in ("a", 1, b"b"):
             op = Op(key, 0)
-            store.open(op)
-            store.finish(op, key, 77, FAR, identity=SERVER)
+            store.l1_open(op)
+            store.l1_finish(op, key, 77, FAR, identity=SERVER)
         ear = Ear(0, CHANNEL, {})
         ear.aim(1, 1, 1)
         inbox = Inbox([ear], b"AFIS", decode_key, {})
@@ -167,7 +167,7 @@ def _check_applied(stream: bytes, store: Store[Any, Any]) -> None:
     message = parse_next(pushed[2], chain_after(1, 1, 1))
     assert message is not None
     for encoded in message.keys:
-        assert decode_key(encoded) not in dict(store.snapshot())
+        assert decode_key(encoded) not in dict(store.l1_snapshot())
 
 
 TARGETS = {"replies": check_replies, "received": check_received, "answers": check_answers, "heard": check_heard}

@@ -142,7 +142,7 @@ def packing() -> Play:
 def reading() -> Play:
     """Read keys together, one of them a suspect; end them whatever happened, as who reads them does."""
     store: Store[Any, Any] = Store(100)
-    store.set_clock(NOW)
+    store.l1_set_clock(NOW)
     store.lane_attach(0, SERVER)
     store.lane_vouch(0, FAR)
     keys, found, woken = ["a", b"b", "c", "absent"], dict[Any, Any](), list[object]()
@@ -173,7 +173,7 @@ def reading() -> Play:
     def after(done: bool) -> None:
         store.check_invariants()
         assert all(value == "small" for value in found.values())
-        assert all(value == "small" for _, value in store.snapshot())
+        assert all(value == "small" for _, value in store.l1_snapshot())
         assert not done or (len(found) == 3 and len(store) == 3 and len(woken) == 4)
         if not done:
             act()
@@ -192,18 +192,18 @@ def joining() -> Play:
         heard.append(None)
 
     def act() -> None:
-        store.open(read)
+        store.l1_open(read)
         try:
             read.add_done_callback(hear, LOCK)
         finally:
-            store.abandon(read, drop=False)
+            store.l1_abandon(read, drop=False)
             read.resolve("outcome", LOCK)
         assert read.wait(LOCK, 0.0) == "outcome"
 
     def after(done: bool) -> None:
         store.check_invariants()
-        store.abandon(read, drop=False)  # there may have been no memory for the call
-        assert store.join(("key", 1)) is None
+        store.l1_abandon(read, drop=False)  # there may have been no memory for the call
+        assert store.l1_join(("key", 1)) is None
         read.resolve("outcome", LOCK)
         assert not done or heard == [None]
 
@@ -215,7 +215,7 @@ def hearing() -> Play:
     store: Store[Any, Any] = Store(100)
     keys: list[Any] = ["a", b"b", 7, "\u00e9"]
     for key in keys:
-        store.put(key, "old")
+        store.l1_put(key, "old")
     ear, other = Ear(0, b"channel", {}), Ear(1, b"another", {})
     ear.aim(1, 1, 1)
     inbox = Inbox([other, ear], b"SFIA", decode_key, {})
@@ -241,7 +241,7 @@ def hearing() -> Play:
     def after(done: bool) -> None:
         store.check_invariants()
         assert not done or (len(store) == 0 and notes == [[ear]] and inbox.take() == b"+OK\r\n")
-        assert dict(store.snapshot()).items() <= dict.fromkeys(keys, "old").items()
+        assert dict(store.l1_snapshot()).items() <= dict.fromkeys(keys, "old").items()
         while inbox.take() is not None:
             pass
         watch.add(ours.fileno(), inbox, notes.append)  # it is in no list twice, or half

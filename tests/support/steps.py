@@ -33,7 +33,7 @@ class World:
         self.lane.state, self.lane.stated_generation = State.LIVE, GENERATION
         self.lane.fresh_until_ns = self.ns + BOUND
         for store in (self.store, self.tier.tags):
-            store.set_clock(self.ns)
+            store.l1_set_clock(self.ns)
             store.lane_attach(0, IDENTITY)
             store.lane_vouch(0, self.ns + BOUND)
 

@@ -75,12 +75,12 @@ def use_one(store: Store[Any, Any], supply: Supply, name: int, choice: int) -> N
         assert getattr(store.peek(key), "name", name) == name
     elif choice == 7:
         names = [each % NAMES for each in range(name, name + 5)]
-        found = store.hit_many([supply.key(each) for each in names], None)
+        found = store.l1_hit_many([supply.key(each) for each in names], None)
         assert all(value is None or value.name == each for each, value in zip(names, found, strict=True))
     elif choice < 12:
         store[key] = supply.value(name)
     elif choice == 12:
-        store.put(key, supply.value(name), ttl_ns=0, size=3)
+        store.l1_put(key, supply.value(name), ttl_ns=0, size=3)
     elif choice == 13:
         store.drop(key)
     elif choice == 14:
@@ -88,7 +88,7 @@ def use_one(store: Store[Any, Any], supply: Supply, name: int, choice: int) -> N
             del store[key]
     else:
         with suppress(KeyError):
-            supply.check(*store.pop_next())
+            supply.check(*store.l1_pop_next())
 
 
 def use_all(store: Store[Any, Any], supply: Supply, bound: int, choice: int) -> None:
@@ -96,7 +96,7 @@ def use_all(store: Store[Any, Any], supply: Supply, bound: int, choice: int) -> 
     if choice == 0:
         assert store.drop_all() >= 0
     elif choice == 1:
-        pairs = store.snapshot()
+        pairs = store.l1_snapshot()
         assert len(pairs) == len({key for key, _ in pairs}) <= bound
         for key, value in pairs:
             supply.check(key, value)
@@ -104,9 +104,9 @@ def use_all(store: Store[Any, Any], supply: Supply, bound: int, choice: int) -> 
         held = list(store)
         assert len(held) == len(set(held)) <= bound
     elif choice == 3:
-        assert store.sweep(10) == 0
+        assert store.l1_sweep(10) == 0
     elif choice == 4:
-        assert store.counters()["entries"] <= bound
+        assert store.l1_counters()["entries"] <= bound
         assert sys.getsizeof(store) > 0
     else:
         assert len(store) <= bound
@@ -128,13 +128,15 @@ class Meddling(threading.local):
         self.depth += 1
         try:
             turn = self.calls // often
-            (store.get, store.drop, store.peek, store.suspect, store.join, store.__contains__)[turn % 6](turn % 50)
+            (store.get, store.drop, store.peek, store.l1_suspect, store.l1_join, store.__contains__)[turn % 6](
+                turn % 50
+            )
             if turn % 3 == 0:
                 store[turn % 50] = Token(turn % 50)
             if turn % 50 == 0:
                 store.drop_all()
             if turn % 20 == 1:
-                store.snapshot()
+                store.l1_snapshot()
         finally:
             self.depth -= 1
 
@@ -188,15 +190,15 @@ def nosy_step(host: Host, name: int, choice: int) -> None:
     elif choice == 7:
         store.drop(key)
     elif choice == 8:
-        store.apply(0, name + 1, [key, name])
+        store.lane_apply(0, name + 1, [key, name])
     elif choice == 9:
         op = Flight(key)
-        store.open(op)
-        store.finish(op, NosyValue(host, name), name + 1, NEVER, identity=SERVER)
+        store.l1_open(op)
+        store.l1_finish(op, NosyValue(host, name), name + 1, NEVER, identity=SERVER)
     elif choice == 10:
         op = Flight(key, wid=name + 2, write=True)
-        store.open(op)
-        store.abandon(op, drop=True)
+        store.l1_open(op)
+        store.l1_abandon(op, drop=True)
     elif name == 0:
         store.drop_all()
     else:
@@ -207,7 +209,7 @@ def disturb(store: Store[Any, Any], rng: random.Random, name: int, lane: int) ->
     """What the listener does, and what a lane goes through."""
     choice = rng.randrange(10)
     if choice < 3:
-        store.apply(lane, rng.randrange(1, 50), [text(name), text(name + 1)])
+        store.lane_apply(lane, rng.randrange(1, 50), [text(name), text(name + 1)])
     elif choice < 5:  # a clear, or a lost message
         store.lane_suspect(lane)
     elif choice == 5:
@@ -225,21 +227,21 @@ def disturb(store: Store[Any, Any], rng: random.Random, name: int, lane: int) ->
 def operate(store: Store[Any, Any], rng: random.Random, values: list[Token], name: int, lane: int) -> None:
     """One operation from its start to its end, in one of the ways it may end."""
     key, choice = text(name), rng.randrange(10)
-    suspect = store.suspect(key)
+    suspect = store.l1_suspect(key)
     assert suspect is None or suspect[1].name == name
     wid = rng.randrange(1, 50)
     op = Flight(key, lane, wid=wid, write=choice < 3, announced=choice < 2)
-    store.open(op)
-    joined = store.join(key)
+    store.l1_open(op)
+    joined = store.l1_join(key)
     assert joined is None or (joined.key == key and not joined.is_write)
     if choice in {0, 3, 4, 5}:
-        store.finish(op, values[name], wid, NEVER, identity=SERVER)
+        store.l1_finish(op, values[name], wid, NEVER, identity=SERVER)
     elif choice == 6 and suspect is not None:
-        store.confirm(op, suspect[0], NEVER, SERVER)
+        store.l1_confirm(op, suspect[0], NEVER, SERVER)
     elif choice == 7:
-        assert not store.finish(op, None, 0, NEVER, identity=SERVER)
+        assert not store.l1_finish(op, None, 0, NEVER, identity=SERVER)
     elif choice == 8:
         store.drop_all()
     assert op.storable in {True, False}
-    store.abandon(op, drop=rng.random() < 0.2)
+    store.l1_abandon(op, drop=rng.random() < 0.2)
     assert getattr(store.get(key), "name", name) == name

@@ -15,14 +15,14 @@ def local_store(maxsize: int | None = 100, **options: Any) -> Store[Any, Any]:
     """A store as ``memory://`` has it: its lane is vouched for, and it is instant 1000. In one part, on every build."""
     store: Store[Any, Any] = Store(maxsize, **{"cores": 1} | options)
     store.lane_vouch(0, NEVER)
-    store.set_clock(1000)
+    store.l1_set_clock(1000)
     return store
 
 
 def attached_store(maxsize: int | None = 100, *, lanes: int = 1, **options: Any) -> Store[Any, Any]:
     """A store whose lanes all hear the messages of ``SERVER``."""
     store: Store[Any, Any] = Store(maxsize, lanes=lanes, **{"cores": 1} | options)
-    store.set_clock(1000)
+    store.l1_set_clock(1000)
     for lane in range(lanes):
         store.lane_vouch(lane, NEVER)
         store.lane_attach(lane, SERVER)
@@ -31,13 +31,13 @@ def attached_store(maxsize: int | None = 100, *, lanes: int = 1, **options: Any)
 
 def opened(store: Store[Any, Any], key: Any, lane: int = 0, *, wid: int = 0, write: bool = False) -> Op:
     op = Op(key, lane, wid=wid, write=write)
-    store.open(op)
+    store.l1_open(op)
     return op
 
 
 def fill(store: Store[Any, Any], key: Any, value: Any, wid: int, *, lane: int = 0, deadline: int = NEVER) -> None:
     """Read through: one flight that nobody disturbs."""
-    assert store.finish(opened(store, key, lane), value, wid, deadline, identity=SERVER)
+    assert store.l1_finish(opened(store, key, lane), value, wid, deadline, identity=SERVER)
 
 
 class Key:

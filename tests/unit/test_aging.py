@@ -203,8 +203,8 @@ def test_threads_that_change_the_same_keys_leave_nothing_behind(options: dict[st
     cache.expire()
     for store in (cache, cache._old, cache._lapsed):
         store.check_invariants()
-    new = {name for name in range(40) if cache.hit(name, None) is not None}  # of the others none is left in it
-    old = {name for name, _ in cache._old.snapshot()}
+    new = {name for name in range(40) if cache.l1_hit(name, None) is not None}  # of the others none is left in it
+    old = {name for name, _ in cache._old.l1_snapshot()}
     lapsed = set(cache._lapsed)
     assert len(lapsed) <= 20
     assert not new & lapsed

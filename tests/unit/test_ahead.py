@@ -33,9 +33,9 @@ class World:
     def __init__(self) -> None:
         self.now = 5 * BOUND
         self.store: Store[Any, Any] = Store(100, lanes=2 + DERIVED)
-        self.store.set_clock(self.now)
+        self.store.l1_set_clock(self.now)
         self.tags: Store[bytes, int] = Store(100, lanes=2)
-        self.tags.set_clock(self.now)
+        self.tags.l1_set_clock(self.now)
         self.lanes = [Lane(BOUND), Lane(BOUND)]
         self.derived = Derived(2)
         self.horizon = OrderedHorizon(lambda: self.store, self.tags, self.derived, lambda: self.now, lanes=self.lanes)
@@ -56,8 +56,8 @@ class World:
     def enter(self, key: str, lane: int = 0) -> None:
         """Let L1 hold a value."""
         op = Op(key, lane)
-        self.store.open(op)
-        assert self.store.finish(op, key, 3, FAR, 0, 1)
+        self.store.l1_open(op)
+        assert self.store.l1_finish(op, key, 3, FAR, 0, 1)
 
     def serves(self, key: str = "k") -> bool:
         """Whether L1 does."""
@@ -133,7 +133,7 @@ def test_heartbeat_sent_later_that_knows_nothing_of_it_makes_the_lane_suspect(
     world.now += 1
     world.heartbeat(0, 11, sent=world.now)
     assert not world.serves()
-    assert world.store.suspect("k") is not None
+    assert world.store.l1_suspect("k") is not None
     assert world.store.lane_fresh_until(0) > world.now
     world.enter("new")
     assert world.serves("new")
@@ -156,9 +156,9 @@ def test_places_of_two_epochs_are_not_compared(world: World) -> None:
 def test_derived_lanes_are_withheld_too(world: World) -> None:
     """An entry whose tag lies on the lane depends on it."""
     op = Op("tagged", 1)
-    world.store.open(op)
+    world.store.l1_open(op)
     under = world.derived.assign(world.store, 1, [(b"!t:1", 0)])
-    assert world.store.finish(op, "v", 3, FAR, 0, 1, under)
+    assert world.store.l1_finish(op, "v", 3, FAR, 0, 1, under)
     assert world.serves("tagged")
     world.horizon.observe(0, (7, 11))
     assert not world.serves("tagged")
@@ -209,7 +209,7 @@ def test_any_order_of_events_never_serves_what_is_older_than_what_was_seen(event
             here = there
             world.heartbeat(0, here, sent=sent.pop(0))
         assert world.serves() == (here >= seen)
-        assert world.store.suspect("k") is None or here < seen
+        assert world.store.l1_suspect("k") is None or here < seen
     world.now += 1
     world.heartbeat(0, there, sent=world.now)
     assert world.serves()

@@ -30,7 +30,7 @@ def view() -> View:
     """A view of a cache that holds one entry."""
     cache = nearcache.open("memory://")
     cache["k"] = ["value"]
-    return View(cache.hit)
+    return View(cache.l1_hit)
 
 
 def test_hit_is_awaited_without_suspending(view: View) -> None:

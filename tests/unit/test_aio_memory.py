@@ -380,7 +380,7 @@ def test_ttl_size_and_key_function_hold_for_loads_too() -> None:
         left_ns = cache.remaining_ns("a")
         assert left_ns is not None
         assert left_ns <= 1001 * 10**9
-        assert cache.counters()["bytes"] == 1
+        assert cache.l1_counters()["bytes"] == 1
         with pytest.raises(nearcache.ConfigError, match="ttl"):
             await cache.aio.get_or_load("b", str.upper, ttl=-1)
         await cache.aio.close()

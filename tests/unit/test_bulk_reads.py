@@ -42,7 +42,7 @@ class World:
             lane.state, lane.stated_generation = State.LIVE, GENERATION
             lane.fresh_until_ns = self.ns + BOUND
             for store in (self.store, self.tier.tags):
-                store.set_clock(self.ns)
+                store.l1_set_clock(self.ns)
                 store.lane_attach(number, IDENTITY)
                 store.lane_vouch(number, self.ns + BOUND)
         self.held: dict[bytes, bytes] = {}  # what L2 holds, by the name there
@@ -156,7 +156,7 @@ def test_read_many_each_value_is_what_was_stored(world: World) -> None:
     assert found == values
     assert all(type(found[key]) is type(value) for key, value in values.items())
     assert len(asked) == 1
-    assert world.store.hit_dict(values, []) == values
+    assert world.store.l1_hit_dict(values, []) == values
     assert (world.tier.counters.hits, world.tier.counters.misses) == (len(values), 1)
     world.store.check_invariants()
 
@@ -222,11 +222,11 @@ def test_read_many_message_in_between_keeps_a_value_out_of_l1(world: World) -> N
         world.put(key, key)
     steps = read_many(world.tier, world.store, ["heard", "quiet"])
     request = next(steps)
-    world.store.apply(0, 99, ["heard"])
+    world.store.lane_apply(0, 99, ["heard"])
     with pytest.raises(StopIteration) as stop:
         steps.send([world.reply(exchange) for exchange in request])
     assert stop.value.value == {"heard": "heard", "quiet": "quiet"}
-    assert world.store.hit_dict(["heard", "quiet"], []) == {"quiet": "quiet"}
+    assert world.store.l1_hit_dict(["heard", "quiet"], []) == {"quiet": "quiet"}
     assert world.tier.counters.poisoned == 1
 
 
@@ -254,7 +254,7 @@ def test_settle_a_lifetime_that_no_server_counts_does_nothing_at_all(world: Worl
             world.store, [-2, 2**63, [None, None], b"9"], GENERATION, IDENTITY, 1, 1000, 1, world.codec.usual, found,
             MISSING,
         )  # fmt: skip
-    assert world.store.join("a") is share.reads[0]
+    assert world.store.l1_join("a") is share.reads[0]
     share.end(world.store, world.tier.lock)
     assert not found
 
@@ -276,7 +276,7 @@ def test_read_many_command_refused_is_that_shards_failure_alone(at: int) -> None
     lost = request[0].shard
     assert stop.value.value == {key: key for key in keys if world.tier.place(key)[0] != lost}
     assert world.tier.counters.errors == 1
-    assert world.store.join(keys[0]) is None
+    assert world.store.l1_join(keys[0]) is None
     world.store.check_invariants()
 
 
@@ -293,7 +293,7 @@ def test_read_many_slow_shard_keeps_nobody_waiting_for_the_others(world: World) 
     request: Any = next(steps)
     quick = [key for key in keys if world.tier.place(key)[0] == request[1].shard]
     slow = next(key for key in keys if key not in quick)
-    waiting, still = world.store.join(quick[0]), world.store.join(slow)
+    waiting, still = world.store.l1_join(quick[0]), world.store.l1_join(slow)
     assert isinstance(waiting, Read)
     told: list[str] = []
     waiting.add_done_callback(lambda: told.append("quick"), world.tier.lock)
@@ -302,7 +302,7 @@ def test_read_many_slow_shard_keeps_nobody_waiting_for_the_others(world: World) 
     assert told == ["quick"]
     assert waiting.outcome == quick[0]
     assert still.outcome is ABANDONED
-    assert world.store.hit_dict(quick, []) == {key: key for key in quick}
+    assert world.store.l1_hit_dict(quick, []) == {key: key for key in quick}
     error = ShardUnavailableError("shard", "no answer in time", sent=True)
     with pytest.raises(StopIteration) as stop:
         steps.send([error, world.reply(request[1])])
@@ -330,9 +330,9 @@ def test_read_many_suspects_cost_a_header_and_are_served_again(world: World) -> 
     assert (first.count(b"GETRANGE"), b"MGET" in first) == (100, False)
     assert (second.count(b"PTTL"), second.count(b"MGET"), b"GETRANGE" in second) == (26, 1, False)
     # L1 held another write when the new one came (R4): it keeps neither, until somebody reads again.
-    assert world.store.hit_dict(keys, []) == {key: key for key in keys if found.get(key) == key}
+    assert world.store.l1_hit_dict(keys, []) == {key: key for key in keys if found.get(key) == key}
     assert world.read(keys)[0] == found
-    assert world.store.hit_dict(keys, []) == found
+    assert world.store.l1_hit_dict(keys, []) == found
     assert (world.tier.counters.revalidated, world.tier.counters.dropped) == (74, 26)
     world.store.check_invariants()
 
@@ -396,11 +396,11 @@ def test_read_many_given_up_leaves_nothing_under_way(world: World) -> None:
     """Who waits is told to do it himself."""
     steps = read_many(world.tier, world.store, ["a", "b"])
     next(steps)
-    waiting = world.store.join("a")
+    waiting = world.store.l1_join("a")
     steps.close()
     assert waiting.outcome is ABANDONED
     assert waiting.wait(world.tier.lock, 0) is ABANDONED
-    assert world.store.join("a") is None
+    assert world.store.l1_join("a") is None
     world.store.check_invariants()
 
 
@@ -427,7 +427,7 @@ def test_read_many_who_waits_for_a_value_that_is_due_is_told(world: World) -> No
     world.put("k", "v", soft_ttl_ms=TTL_MS // 2)
     steps = read_many(world.tier, world.store, ["k"])
     (asked,) = next(steps)
-    waiting = world.store.join("k")
+    waiting = world.store.l1_join("k")
     values = world.reply(asked).values
     with pytest.raises(StopIteration) as stop:
         steps.send([Reply([TTL_MS // 4, *values[1:]], IDENTITY)])

@@ -228,10 +228,10 @@ def test_cached_many_threads_one_call(cache: Cache[Any, Any]) -> None:
 
 def test_cached_ttl_is_that_of_the_results(cache: Cache[Any, Any]) -> None:
     """A lifetime of its own, and None for no end."""
-    cache.set_clock(10**9)
+    cache.l1_set_clock(10**9)
     f = cache.cached(ttl=5)(dict)
     first = f()
-    cache.set_clock(5 * 10**9)
+    cache.l1_set_clock(5 * 10**9)
     assert f() is first
     assert cache.cached(ttl=None)(abs).cache_parameters()["ttl"] is None
 

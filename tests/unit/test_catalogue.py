@@ -47,16 +47,16 @@ def test_invalidation_costs_the_same_however_many_entries_there_are() -> None:
     looks = []
     for size in (10, 10_000):
         store: Store[Any, Any] = Store(None)
-        store.set_clock(1)
+        store.l1_set_clock(1)
         store.lane_attach(0, 1)
         store.lane_vouch(0, 10)
         for number in range(size):
             op = Op(Counted(number), 0)
-            store.open(op)
-            store.finish(op, number, 3, 10, 0, 1)
+            store.l1_open(op)
+            store.l1_finish(op, number, 3, 10, 0, 1)
         named = Counted(7)
         Counted.looks = 0
-        assert store.apply(0, 99, [named]) == 1
+        assert store.lane_apply(0, 99, [named]) == 1
         looks.append(Counted.looks)
         store.lane_suspect(0)
         assert looks[-1] == Counted.looks
@@ -93,9 +93,9 @@ def test_l1_copy_ends_no_later_than_l2(pttl_ms: int, whole_ms: int, l1_ttl_ms: i
     world.lane.identity = IDENTITY
     assert world.run(read(world.tier, world.store, "k"), [pttl_ms, sealed(world, whole_ms)]) == "v"
     end_ns = world.ns + expected_ms * MS - TICK_NS
-    world.store.set_clock(end_ns - 1)
+    world.store.l1_set_clock(end_ns - 1)
     assert world.store.peek("k") == "v"
-    world.store.set_clock(end_ns)
+    world.store.l1_set_clock(end_ns)
     assert world.store.peek("k") is None
 
 
@@ -122,7 +122,7 @@ def test_value_with_a_tag_is_served_only_if_the_tag_was_read_where_its_changes_a
         with pytest.raises(StopIteration):
             begun.send(reply(world.stored()))
         assert (world.store.peek("k") == 1) is not elsewhere
-        assert (world.store.suspect("k") is not None) is elsewhere
+        assert (world.store.l1_suspect("k") is not None) is elsewhere
 
 
 def test_loader_interrupted_leaves_nothing_pending_and_the_lease_given_back() -> None:
@@ -138,7 +138,7 @@ def test_loader_interrupted_leaves_nothing_pending_and_the_lease_given_back() ->
         loading.send(reply([1]))
     assert not world.tier.leases
     assert len(world.tier.loads) == 0
-    assert world.store.join("k") is None
+    assert world.store.l1_join("k") is None
 
 
 def test_heartbeats_of_two_processes_fall_out_of_step() -> None:

@@ -29,9 +29,9 @@ def made(lanes: int = 2, **options: Any) -> tuple[Store[Any, Any], Derived, Hori
 def enter(store: Store[Any, Any], derived: Derived, key: str, lane: int, *tags: tuple[bytes, int]) -> int:
     """Enter a value of a lane with these tags; return its derived lane."""
     op = Op(key, lane)
-    store.open(op)
+    store.l1_open(op)
     under = derived.assign(store, lane, tags)
-    store.finish(op, key.upper(), 7, monotonic_ns() + FAR, 0, 1, under)
+    store.l1_finish(op, key.upper(), 7, monotonic_ns() + FAR, 0, 1, under)
     return under[0]
 
 
@@ -48,7 +48,7 @@ def test_entry_is_suspect_when_its_tag_changes() -> None:
     enter(store, derived, "k", 0, (b"!t:1", 1))
     horizon.apply_tags(1, 99, [b"!t:1"])
     assert store.peek("k") is None
-    assert store.suspect("k") is not None
+    assert store.l1_suspect("k") is not None
 
 
 def test_entry_stays_when_a_tag_of_another_derived_lane_changes() -> None:
@@ -114,10 +114,10 @@ def test_assign_before_a_change_makes_what_is_entered_after_it_suspect() -> None
     """The stamp is taken before the generations are looked at, so a change in between is not missed."""
     store, derived, horizon = made()
     op = Op("k", 0)
-    store.open(op)
+    store.l1_open(op)
     under = derived.assign(store, 0, [(b"!t:1", 1)])
     horizon.apply_tags(1, 99, [b"!t:1"])
-    store.finish(op, "K", 7, monotonic_ns() + FAR, 0, 1, under)
+    store.l1_finish(op, "K", 7, monotonic_ns() + FAR, 0, 1, under)
     assert store.peek("k") is None
 
 
@@ -172,7 +172,7 @@ def test_horizon_of_a_store_that_is_gone_does_nothing() -> None:
     horizon.lane_attach(0, 1)
     horizon.lane_dark(0)
     horizon.apply_tags(0, 1, [b"!t:1"])
-    assert horizon.apply(0, 1, ["k"]) == 0
+    assert horizon.lane_apply(0, 1, ["k"]) == 0
     assert horizon.dark_ns(0) == 0
 
 
@@ -197,8 +197,8 @@ def test_entry_whose_tag_changed_since_is_never_served(events: list, tags_of: li
             store.drop(number)
             tags = [(b"!t:%d" % tag, tag % 3) for tag in sorted(tags_of[number])]
             op = Op(number, number % 3)
-            store.open(op)
-            store.finish(op, "v", 7, monotonic_ns() + FAR, 0, 1, derived.assign(store, number % 3, tags))
+            store.l1_open(op)
+            store.l1_finish(op, "v", 7, monotonic_ns() + FAR, 0, 1, derived.assign(store, number % 3, tags))
             good.add(number)
             assert store.peek(number) == "v"
         elif event == "tag":

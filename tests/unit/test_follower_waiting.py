@@ -136,9 +136,9 @@ def test_lane_has_applied_a_message_when_the_entries_are_gone_not_before(blind: 
     seen: list[Any] = []
 
     class Asked(Store[Any, Any]):
-        def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+        def lane_apply(self, lane: int, wid: int, keys: list[Any]) -> int:
             seen.append(scene.lanes[0].applied)
-            return super().apply(lane, wid, keys)
+            return super().lane_apply(lane, wid, keys)
 
     if blind:
         scene.store = Asked(100)

@@ -209,7 +209,7 @@ def test_failed_renewal_keeps_the_old_value_and_is_tried_again() -> None:
     wait_until(lambda: not cache._renewing, TIMEOUT)
     assert [cache["k"] for _ in range(10)] == ["k1"] * 10
     assert (len(state), cache._renewing) == (2, {})
-    cache._resting.set_clock(time.monotonic_ns() + 3 * SECOND)
+    cache._resting.l1_set_clock(time.monotonic_ns() + 3 * SECOND)
     assert cache["k"] == "k1"
     settle(cache, 2)
     assert len(state) == 3
@@ -238,7 +238,7 @@ def test_failed_renewal_by_a_task_is_tried_again_after_the_time_of_a_lease() -> 
         cache.expire(time.monotonic() + 20)
         for _ in range(10):
             await read(2)
-        cache._resting.set_clock(time.monotonic_ns() + 3 * SECOND)
+        cache._resting.l1_set_clock(time.monotonic_ns() + 3 * SECOND)
         await read(3)
         await read(4)
         assert await cache.aio.get_or_load("k", load) == "k2"

@@ -57,7 +57,7 @@ class Side:
 
     def __init__(self, lanes: int, *, blind: bool) -> None:
         self.store: Store[Any, Any] = Store(100, lanes=lanes)
-        self.store.set_clock(START)
+        self.store.l1_set_clock(START)
         self.lanes = [Lane(BOUND) for _ in range(lanes)]
         self.names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(lanes)]
         self.calls: list[Any] = []
@@ -86,12 +86,12 @@ class Side:
             lane = chance.randrange(len(self.lanes))
             if chance.random() < 0.7:
                 op = Op(key, lane)
-                self.store.open(op)
-                self.store.finish(op, chance.random(), chance.randrange(1, 60), FAR, identity=7)
+                self.store.l1_open(op)
+                self.store.l1_finish(op, chance.random(), chance.randrange(1, 60), FAR, identity=7)
             if chance.random() < 0.3:
                 write = chance.random() < 0.5
                 op = Op(key, lane, wid=chance.randrange(1, 60) * write, write=write, announced=write)
-                self.store.open(op)
+                self.store.l1_open(op)
                 self.ops.append(op)
             if chance.random() < 0.1:
                 self.follower.await_key(lane, encode_key(key), lambda key=key: self.calls.append(key))
@@ -105,15 +105,15 @@ class Side:
             for lane in self.lanes
         ]
         numbers = range(len(self.lanes))
-        suspects = {str(key): self.store.suspect(key) for key in KEYS}
+        suspects = {str(key): self.store.l1_suspect(key) for key in KEYS}
         stamps = [(self.store.lane_stamp(n), self.store.lane_fresh_until(n)) for n in numbers]
         ops = [(op.storable, op.joinable) for op in self.ops]
-        entries = sorted(map(repr, self.store.snapshot()))
+        entries = sorted(map(repr, self.store.l1_snapshot()))
         follower = self.follower
         self.store.check_invariants()
         return (
             lanes, suspects, stamps, ops, entries, self.calls, follower.gave_up, dict(follower.dropped),
-            bytes(follower.outgoing), sorted(self.watched), self.store.counters()["invalidated"],
+            bytes(follower.outgoing), sorted(self.watched), self.store.l1_counters()["invalidated"],
         )  # fmt: skip
 
 
@@ -235,8 +235,8 @@ def test_hear_applies_a_run_of_messages_in_one_call() -> None:
     for key in ("a", b"b", 3):
         op = Op(key)
         store.lane_attach(0, 7)
-        store.open(op)
-        store.finish(op, "value", 1, FAR, identity=7)
+        store.l1_open(op)
+        store.l1_finish(op, "value", 1, FAR, identity=7)
     ear = ear_of()
     inbox = Inbox([ear], b"SFI", decode_key, {})
     for number, key in enumerate([b"sa", b"bb", b"i3", b"snone"]):
@@ -304,8 +304,8 @@ def test_hear_key_that_cannot_be_compared_raises_after_the_others() -> None:
     store.lane_attach(0, 7)
     for key in (Sour(), "b"):
         op = Op(key)
-        store.open(op)
-        store.finish(op, "value", 1, FAR, identity=7)
+        store.l1_open(op)
+        store.l1_finish(op, "value", 1, FAR, identity=7)
     inbox = Inbox([ear_of()], b"SFI", decode_key, {})
     inbox.feed(push(b"nc:{t:0}:i", pack_message("S", EPOCH, 5, 0x10, 0x11, [b"sa", b"sb"])))
     with pytest.raises(ZeroDivisionError):
@@ -320,8 +320,8 @@ def test_follower_key_that_cannot_be_compared_gives_up() -> None:
     side.connect()
     side.follower.received(standing(0, 3), START)
     op = Op(Sour())
-    side.store.open(op)
-    assert side.store.finish(op, "value", 1, FAR, identity=7)
+    side.store.l1_open(op)
+    assert side.store.l1_finish(op, "value", 1, FAR, identity=7)
     side.follower.received(push(b"nc:{t:0}:i", pack_message("S", EPOCH, 1, 3, 4, [b"sa"])), START)
     assert "ZeroDivisionError" in str(side.follower.gave_up)
     assert side.store.lane_fresh_until(0) == 0
@@ -340,8 +340,8 @@ def test_hear_a_value_that_closes_over_the_inbox_may_do_so() -> None:
             seen.append((len(store), inbox.hear(store), inbox.take(), ear.take()))
 
     op = Op("a")
-    store.open(op)
-    store.finish(op, Curious(), 1, FAR, identity=7)
+    store.l1_open(op)
+    store.l1_finish(op, Curious(), 1, FAR, identity=7)
     del op
     inbox.feed(push(b"nc:{t:0}:i", pack_message("S", EPOCH, 5, 0x10, 0x11, [b"sa"])))
     inbox.hear(store)

@@ -66,8 +66,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, float], None]:
 
     def at(cache: Any, seconds: float) -> None:
         now[0] = start_ns + round(seconds * 1e9)
-        cache.set_clock(now[0])
-        cache._old.set_clock(now[0])
+        cache.l1_set_clock(now[0])
+        cache._old.l1_set_clock(now[0])
 
     return at
 
@@ -107,7 +107,7 @@ def test_reading_the_copy_counts(clock: Clock) -> None:
         clock(cache, 0)
         cache["k"] = 1
         clock(cache, 4.9)
-        assert cache.hit("k", None) == 1
+        assert cache.l1_hit("k", None) == 1
         clock(cache, 14.8)
         assert cache["k"] == 1
 

@@ -34,10 +34,10 @@ class FragileStore(Store[Any, Any]):
 
     fails = False
 
-    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+    def lane_apply(self, lane: int, wid: int, keys: list[Any]) -> int:
         if self.fails:
             raise MemoryError
-        return super().apply(lane, wid, keys)
+        return super().lane_apply(lane, wid, keys)
 
 
 class OneLink:
@@ -308,7 +308,7 @@ def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
             done.set()
 
     store: Store[int, int] = Store(None, ttl_ns=10**9, listener=note)
-    store.set_clock(0)
+    store.l1_set_clock(0)
     source, lane = Source(), Lane(60_000_000_000)
     listener = Listener(
         weakref.ref(store),
@@ -323,7 +323,7 @@ def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
     assert listener.wait_settled(TIMEOUT)
     for n in range(3000):
         store[n] = n
-    store.set_clock(2 * 10**9)
+    store.l1_set_clock(2 * 10**9)
     ahead_ns[0] = lane.heartbeat_ns
     listener.wake()
     assert done.wait(TIMEOUT)
@@ -339,9 +339,9 @@ class Tended(Store[int, int]):
 
     done: threading.Event
 
-    def tend(self) -> bool:
+    def l1_tend(self) -> bool:
         """Tend."""
-        more = super().tend()
+        more = super().l1_tend()
         if not more and not len(self):
             self.done.set()
         return more
@@ -351,7 +351,7 @@ def test_listener_gives_the_tables_of_a_burst_back_without_waiting_for_heartbeat
     """A million entries would take minutes at some thousand steps a heartbeat."""
     store, ahead_ns = Tended(None, ttl_ns=10**9, cores=1), [0]  # a small core keeps its tables
     store.done = threading.Event()
-    store.set_clock(0)
+    store.l1_set_clock(0)
     source, lane = Source(), Lane(60_000_000_000)
     names, clock = [LaneNames(b"nc:{t:0}:")], lambda: monotonic_ns() + ahead_ns[0]
     listener = Listener(weakref.ref(store), source, [lane], names, Heartbeat(), clock=clock)
@@ -362,7 +362,7 @@ def test_listener_gives_the_tables_of_a_burst_back_without_waiting_for_heartbeat
         store[n] = n
     full = sys.getsizeof(store)
     store.done.clear()
-    store.set_clock(2 * 10**9)
+    store.l1_set_clock(2 * 10**9)
     ahead_ns[0] = lane.heartbeat_ns
     listener.wake()
     assert store.done.wait(TIMEOUT)

@@ -100,12 +100,12 @@ def test_listener_hears_loads_evictions_and_ends_of_time() -> None:
     """``evicted`` only if it was asked for; what expired is told when it is met."""
     with nearcache.open("memory://", maxsize=2, policy="lru") as cache:
         usual, every = Ear(cache), Ear(cache, [*sorted(nearcache.events.KINDS)])
-        cache.set_clock(10**9)
+        cache.l1_set_clock(10**9)
         assert cache.get_or_load("a", str.upper, ttl=5) == "A"
         assert cache.refresh("a", str.lower, ttl=5) == "a"
         cache["b"] = cache["c"] = 1
         cache.set("d", 2, ttl=5)
-        cache.set_clock(100 * 10**9)
+        cache.l1_set_clock(100 * 10**9)
         assert cache.get("d") is None
         told = every.take()
         assert told == [
@@ -126,7 +126,7 @@ def test_listener_of_a_cache_with_old_values_hears_of_their_real_end() -> None:
     with nearcache.open("memory://", ttl=100, soft_ttl=10) as cache:
         ear = Ear(cache)
         cache["k"] = 1
-        cache.set_clock(None)
+        cache.l1_set_clock(None)
         assert cache.refresh("k", lambda _: 2) == 2
         assert cache.invalidate("k")
         cache["k"] = 3

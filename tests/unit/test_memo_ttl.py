@@ -67,7 +67,7 @@ def test_ttl_cache_default_clock_keeps_and_forgets() -> None:
     forgets("a")
     until = nearcache._store.Store(1)  # the same clock: wait for its next tick
     until.lane_vouch(0, 2**62)
-    until.put("x", 1, ttl_ns=1)
+    until.l1_put("x", 1, ttl_ns=1)
     while "x" in until:
         threading.Event().wait(0.001)
     forgets("a")

@@ -66,15 +66,15 @@ def test_memory_cache_evicts_the_least_recently_used() -> None:
 def test_memory_cache_expires_entries() -> None:
     """By the cache's ttl, or one given with the call."""
     cache: MemoryCache[str, int] = MemoryCache(ttl=10)
-    cache.set_clock(0)
+    cache.l1_set_clock(0)
     cache["a"] = 1
     cache.set("b", 2, ttl=100)
     cache.set("c", 3, ttl=None)
-    cache.set_clock(11 * 10**9)
+    cache.l1_set_clock(11 * 10**9)
     assert cache.get_many([*"abc"]) == {"b": 2, "c": 3}
-    cache.set_clock(101 * 10**9)
+    cache.l1_set_clock(101 * 10**9)
     assert cache.get_many([*"abc"]) == {"c": 3}
-    cache.set_clock(None)
+    cache.l1_set_clock(None)
 
 
 def test_memory_cache_bounds_bytes_by_getsizeof() -> None:

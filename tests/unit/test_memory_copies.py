@@ -89,7 +89,7 @@ def test_copy_has_settings_and_entries_in_their_order(way: Copy) -> None:
     copied = way(cache)
     assert type(copied) is MemoryCache
     assert copied.settings == cache.settings
-    assert copied.snapshot() == cache.snapshot() == [("b", [2]), ("c", 3), ("a", 1)]
+    assert copied.l1_snapshot() == cache.l1_snapshot() == [("b", [2]), ("c", 3), ("a", 1)]
     copied["D"] = 4
     assert "b" not in copied
     assert "b" in cache
@@ -119,19 +119,19 @@ def test_copy_keeps_what_is_left_of_the_lifetimes(way: Copy) -> None:
     assert copied.expire(now + 90) == []
     assert copied.expire(now + 101) == [("a", 1)]
     assert copied.expire(now + 1001) == [("b", 2)]
-    assert copied.snapshot() == [("c", 3)]
+    assert copied.l1_snapshot() == [("c", 3)]
 
 
 @every_way
 def test_copy_leaves_out_what_has_expired(way: Copy) -> None:
     """Held or not."""
     cache: MemoryCache[str, int] = MemoryCache()
-    cache.set_clock(0)
+    cache.l1_set_clock(0)
     cache.set("a", 1, ttl=1)
     cache["b"] = 2
-    cache.set_clock(5 * 10**9)
+    cache.l1_set_clock(5 * 10**9)
     assert len(cache) == 2
-    assert way(cache).snapshot() == [("b", 2)]
+    assert way(cache).l1_snapshot() == [("b", 2)]
 
 
 @every_way
@@ -151,7 +151,7 @@ def test_copy_does_not_apply_the_key_function_again(way: Copy) -> None:
     cache: MemoryCache[Any, int] = MemoryCache(key=repr)
     cache["k"] = 1
     copied = way(cache)
-    assert copied.snapshot() == [("'k'", 1)]
+    assert copied.l1_snapshot() == [("'k'", 1)]
     assert copied["k"] == 1
 
 
@@ -292,11 +292,11 @@ def test_copy_takes_what_is_old_along(way: Copy) -> None:
     """A value that has grown old is served until its hard end, by the copy too."""
     cache = nearcache.open("memory://", ttl=60, soft_ttl=30, ages=True)
     cache["new"], cache["old"] = 1, 2
-    cache.set_clock(monotonic_ns() + 31_000_000_000)
+    cache.l1_set_clock(monotonic_ns() + 31_000_000_000)
     cache["new"] = 3
     copied = way(cache)
     assert (copied.get("new"), copied.get("old")) == (3, 2)
-    copied._old.set_clock(monotonic_ns() + 45_000_000_000)
+    copied._old.l1_set_clock(monotonic_ns() + 45_000_000_000)
     assert (cache.get("old"), copied.get("old")) == (2, 2)
-    copied._old.set_clock(monotonic_ns() + 61_000_000_000)
+    copied._old.l1_set_clock(monotonic_ns() + 61_000_000_000)
     assert copied.get("old") is None

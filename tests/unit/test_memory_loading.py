@@ -366,7 +366,7 @@ def test_terms_are_kept_for_as_long_as_the_value_is_to_live() -> None:
         known = cache._answers
         assert known is not None
         assert 0 < len(known) <= 10
-        known.set_clock(monotonic_ns() + 51_000_000_000)
+        known.l1_set_clock(monotonic_ns() + 51_000_000_000)
         known.expire()
         assert len(known) == 0
         assert cache.refresh("99") == "99"

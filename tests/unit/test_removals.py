@@ -90,9 +90,9 @@ def test_removal_of_a_mere_copy_is_dropped(how: Any) -> None:
 def test_removal_by_time_is_expired_when_it_is_met_or_reclaimed() -> None:
     """Not at the instant: nothing runs for its sake. (A small cache has one core, which every call comes to.)"""
     cache, told = told_cache(ttl=10, maxsize=10)
-    cache.set_clock(0)
+    cache.l1_set_clock(0)
     cache.update(a=1, b=2)
-    cache.set_clock(60 * SECOND)
+    cache.l1_set_clock(60 * SECOND)
     assert told == []
     assert cache.get("a") is None
     assert told == [("a", 1, "expired")]
@@ -116,7 +116,7 @@ def test_removal_is_told_after_the_change_and_may_use_the_cache() -> None:
     def look(key: str, value: int, cause: RemovalCause) -> None:
         seen.append((cause, cache.get(key)))
         if cause == "evicted":
-            cache.set_clock(None)
+            cache.l1_set_clock(None)
 
     cache: MemoryCache[str, int] = MemoryCache(maxsize=1, on_removal=look)
     cache["a"] = 1
@@ -213,12 +213,12 @@ def test_removal_causes_are_these_five() -> None:
 def test_expire_returns_what_has_expired_and_keeps_the_rest() -> None:
     """As cachetools' TTLCache.expire does; the listener is told too."""
     cache, told = told_cache()
-    cache.set_clock(0)
+    cache.l1_set_clock(0)
     cache.set("a", 1, ttl=10)
     cache.set("b", 2, ttl=100)
     cache["c"] = 3
     assert cache.expire() == []
-    cache.set_clock(60 * SECOND)
+    cache.l1_set_clock(60 * SECOND)
     assert len(cache) == 3
     assert cache.expire() == [("a", 1)]
     assert cache.expire() == []
@@ -239,7 +239,7 @@ def test_expire_at_an_instant_removes_what_ends_by_then() -> None:
     assert cache.expire(now + 101) == [("a", 1)]
     assert cache.expire(-math.inf) == cache.expire(-5) == []
     assert cache.expire(math.inf) == [("b", 2)]
-    assert cache.snapshot() == [("c", 3)]
+    assert cache.l1_snapshot() == [("c", 3)]
     cache.set("a", 4, ttl=100)  # an instant that has not come has spoilt nothing
     assert cache["a"] == 4
     assert cache.expire() == []

@@ -334,13 +334,13 @@ def test_result_of_an_owner_that_was_left_is_not_kept() -> None:
 
     def read(lane: int) -> int:
         op = Op(key, lane, wid=9)
-        tags.open(op)
-        tags.finish(op, 9, 9, 2**62, 0, 1)
-        return tags.hit(key, 0)
+        tags.l1_open(op)
+        tags.l1_finish(op, 9, 9, 2**62, 0, 1)
+        return tags.l1_hit(key, 0)
 
     assert read(tier.lane_of(key)) == 9
     later = tier.under(versions()[2], NUMBERS)
-    tags.erase(key)
+    tags.l1_erase(key)
     assert read(tier.lane_of(key)) == 0
     assert read(later.lane_of(key)) == 9
 

@@ -134,7 +134,7 @@ def test_unsubscribed_by_the_server_is_a_disconnection_of_that_lane() -> None:
     scene.hear(subscribed(1, b"sunsubscribe"))
     assert [number for number, _ in scene.left] == [1]
     assert scene.store.get("k") is None
-    assert scene.store.suspect("k") is not None
+    assert scene.store.l1_suspect("k") is not None
     assert scene.sent() == []
     scene.hear(standing(0, 3), standing(0, 3), sharded(push(1, "S", 1, 3, 4, b"sk")))
     assert scene.store.lane_fresh_until(1) == 0

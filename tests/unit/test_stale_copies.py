@@ -31,7 +31,7 @@ class World:
 
     def now(self, ns: int) -> None:
         self.ns = ns
-        self.store.set_clock(ns)
+        self.store.l1_set_clock(ns)
 
     def live(self, lane: int) -> None:
         self.lanes[lane].state = State.LIVE
@@ -48,14 +48,14 @@ class World:
 
     def keep(self, key: str, lane: int = 0, life: int = 1_000_000) -> None:
         op = Op(key, lane)
-        self.store.open(op)
-        assert self.store.finish(op, f"value of {key}", 5, self.ns + life, 1, 7)
+        self.store.l1_open(op)
+        assert self.store.l1_finish(op, f"value of {key}", 5, self.ns + life, 1, 7)
 
     def write(self, key: str, wid: int) -> None:
         """A write of our own, whose message is still to come."""
         op = Op(key, 0, wid=wid, write=True, announced=True)
-        self.store.open(op)
-        assert self.store.finish(op, f"value of {key}", wid, self.ns + 1_000_000, 1, 7)
+        self.store.l1_open(op)
+        assert self.store.l1_finish(op, f"value of {key}", wid, self.ns + 1_000_000, 1, 7)
 
     def find(self, key: str, lane: int = 0) -> Any:
         return self.stale.find(self.store, key, lane, self.ns, MISSING)
@@ -136,7 +136,7 @@ def test_copy_of_another_lane_is_not_touched(world: World) -> None:
 def test_copy_that_a_message_dropped_is_gone(world: World) -> None:
     """An invalidation that arrived is never undone."""
     world.suspect(0, State.DOWN)
-    world.store.apply(0, 99, ["k"])
+    world.store.lane_apply(0, 99, ["k"])
     assert world.find("k") is MISSING
     assert world.find("never held") is MISSING
 
@@ -173,7 +173,7 @@ def test_copy_that_a_message_spared_before_a_clear_is_never_found(vouchings: int
     for _ in range(vouchings):
         world.live(0)
     world.write("k", 11)
-    world.store.apply(0, 55, ["k"])
+    world.store.lane_apply(0, 55, ["k"])
     assert world.store.get("k") == "value of k"
     for _ in range(3):
         world.store.lane_suspect(0)
@@ -182,7 +182,7 @@ def test_copy_that_a_message_spared_before_a_clear_is_never_found(vouchings: int
         assert world.find("k") is MISSING
     world.suspect(0, State.DOWN)
     assert world.find("k") is MISSING
-    assert world.store.suspect("k") == (11, "value of k", 0)
+    assert world.store.l1_suspect("k") == (11, "value of k", 0)
 
 
 @pytest.mark.parametrize("losses", range(4))
@@ -190,14 +190,14 @@ def test_copy_that_its_own_message_made_good_after_a_gap_is_never_found(losses: 
     """It went back to its lane as a suspect, under no stamp that the lane has had, or will have."""
     world = World()
     world.write("k", 11)
-    world.store.apply(0, 55, ["k"])
+    world.store.lane_apply(0, 55, ["k"])
     world.suspect(0, State.SYNC)
     for _ in range(losses):
         world.live(0)
         world.suspect(0, State.DOWN)
         assert world.find("k") is MISSING
     world.live(0)
-    world.store.apply(0, 11, ["k"])
+    world.store.lane_apply(0, 11, ["k"])
     assert world.store.get("k") is None
     assert world.find("k") is MISSING
     for _ in range(3):
@@ -212,7 +212,7 @@ def test_copy_of_an_own_write_is_found_like_any_other_when_its_message_has_come(
     for key, heard in {"k": [55, 11], "j": [11], "i": []}.items():
         world.write(key, 11)
         for wid in heard:
-            world.store.apply(0, wid, [key])
+            world.store.lane_apply(0, wid, [key])
     world.suspect(0, State.DOWN)
     assert [world.find(key) for key in "kji"] == ["value of k", "value of j", "value of i"]
 
@@ -224,8 +224,8 @@ def test_copy_of_a_shard_that_is_out_is_not_served_after_waiting_for_a_token(seq
     tier, store = world.tier, world.store
     assert tier.stale is not None
     op = Op("k", 0)
-    store.open(op)
-    assert store.finish(op, "old", 5, world.ns + 10**12, 1, IDENTITY)
+    store.l1_open(op)
+    assert store.l1_finish(op, "old", 5, world.ns + 10**12, 1, IDENTITY)
     tier.stale.vouched(0, world.ns + BOUND)
     world.lane.state = State.DOWN
     tier.stale.suspected(0, store.lane_stamp(0), world.ns)

@@ -136,7 +136,7 @@ def test_tag_whose_record_was_lost_takes_along_what_depends_on_it_here(world: Wo
     )
     assert found[1] not in (0, 5)
     assert world.store.peek("k") is None
-    assert world.store.suspect("k") is not None
+    assert world.store.l1_suspect("k") is not None
 
 
 def test_tag_whose_date_was_forgotten_is_dated_anew(world: World) -> None:

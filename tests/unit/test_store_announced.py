@@ -13,22 +13,22 @@ MINE, BEFORE, AFTER = 7, 6, 8
 def announced(store: Store[Any, Any], wid: int = MINE) -> Op:
     """A write under way whose message will come."""
     op = Op("k", 0, wid=wid, write=True, announced=True)
-    store.open(op)
+    store.l1_open(op)
     return op
 
 
 def acknowledged(store: Store[Any, Any], op: Op) -> bool:
     """Its reply has come."""
-    return store.finish(op, f"value {op.wid}", op.wid, NEVER, identity=SERVER)
+    return store.l1_finish(op, f"value {op.wid}", op.wid, NEVER, identity=SERVER)
 
 
 def test_announced_write_is_stored_though_an_older_message_comes_first() -> None:
     """Somebody wrote before us; his message arrives while we wait for our reply."""
     store = attached_store()
     write = announced(store)
-    store.apply(0, BEFORE, ["k"])
+    store.lane_apply(0, BEFORE, ["k"])
     assert acknowledged(store, write)
-    store.apply(0, MINE, ["k"])
+    store.lane_apply(0, MINE, ["k"])
     assert store["k"] == "value 7"
 
 
@@ -36,8 +36,8 @@ def test_announced_write_is_not_stored_if_a_newer_message_follows_its_own() -> N
     """Somebody wrote after us, and we hear of both before our reply."""
     store = attached_store()
     write = announced(store)
-    store.apply(0, MINE, ["k"])
-    store.apply(0, AFTER, ["k"])
+    store.lane_apply(0, MINE, ["k"])
+    store.lane_apply(0, AFTER, ["k"])
     assert not acknowledged(store, write)
     assert len(store) == 0
 
@@ -46,8 +46,8 @@ def test_announced_write_survives_an_older_message_that_comes_after_its_reply() 
     """Reply and messages travel on two connections: the reply may overtake them."""
     store = attached_store()
     acknowledged(store, announced(store))
-    assert store.apply(0, BEFORE, ["k"]) == 0
-    assert store.apply(0, MINE, ["k"]) == 0
+    assert store.lane_apply(0, BEFORE, ["k"]) == 0
+    assert store.lane_apply(0, MINE, ["k"]) == 0
     assert store["k"] == "value 7"
 
 
@@ -55,8 +55,8 @@ def test_announced_write_is_dropped_by_a_newer_message_after_its_own() -> None:
     """From its own message on, every other one is newer."""
     store = attached_store()
     acknowledged(store, announced(store))
-    store.apply(0, MINE, ["k"])
-    assert store.apply(0, AFTER, ["k"]) == 1
+    store.lane_apply(0, MINE, ["k"])
+    assert store.lane_apply(0, AFTER, ["k"]) == 1
     assert len(store) == 0
 
 
@@ -64,9 +64,9 @@ def test_announced_write_heard_before_its_reply_is_dropped_by_the_next_message()
     """Once heard it is an entry like any other."""
     store = attached_store()
     write = announced(store)
-    store.apply(0, MINE, ["k"])
+    store.lane_apply(0, MINE, ["k"])
     assert acknowledged(store, write)
-    assert store.apply(0, AFTER, ["k"]) == 1
+    assert store.lane_apply(0, AFTER, ["k"]) == 1
 
 
 def test_announced_writes_in_a_row_keep_the_last() -> None:
@@ -75,7 +75,7 @@ def test_announced_writes_in_a_row_keep_the_last() -> None:
     for wid in (1, 2, 3):
         assert acknowledged(store, announced(store, wid))
     for wid in (1, 2, 3):
-        assert store.apply(0, wid, ["k"]) == 0
+        assert store.lane_apply(0, wid, ["k"]) == 0
     assert store["k"] == "value 3"
 
 
@@ -84,14 +84,14 @@ def test_announced_write_whose_message_is_lost_becomes_suspect_like_any_entry() 
     store = attached_store()
     acknowledged(store, announced(store))
     store.lane_suspect(0)
-    store.apply(0, AFTER, ["k"])
+    store.lane_apply(0, AFTER, ["k"])
     assert store.get("k") is None
-    assert store.suspect("k") == (MINE, "value 7", 0)
+    assert store.l1_suspect("k") == (MINE, "value 7", 0)
     read = Op("k", 0)
-    store.open(read)
-    assert store.confirm(read, MINE, NEVER, identity=SERVER)
+    store.l1_open(read)
+    assert store.l1_confirm(read, MINE, NEVER, identity=SERVER)
     assert store["k"] == "value 7"
-    assert store.apply(0, AFTER, ["k"]) == 1
+    assert store.lane_apply(0, AFTER, ["k"]) == 1
 
 
 def test_announced_write_under_way_when_a_message_is_lost_is_not_stored() -> None:
@@ -107,17 +107,17 @@ def test_announced_write_that_is_overwritten_by_a_read_is_an_ordinary_entry() ->
     store = attached_store()
     acknowledged(store, announced(store))
     read = Op("k", 0)
-    store.open(read)
-    assert store.finish(read, "value 7", MINE, NEVER, identity=SERVER)
-    assert store.apply(0, AFTER, ["k"]) == 1
+    store.l1_open(read)
+    assert store.l1_finish(read, "value 7", MINE, NEVER, identity=SERVER)
+    assert store.lane_apply(0, AFTER, ["k"]) == 1
 
 
 def test_write_that_may_go_unannounced_is_poisoned_by_any_other_message() -> None:
     """A fill over nothing publishes nothing, so there is no message to wait for."""
     store = attached_store()
     op = Op("k", 0, wid=MINE, write=True)
-    store.open(op)
-    store.apply(0, BEFORE, ["k"])
+    store.l1_open(op)
+    store.lane_apply(0, BEFORE, ["k"])
     assert not acknowledged(store, op)
 
 
@@ -125,8 +125,8 @@ def test_read_cannot_be_announced() -> None:
     """Only writes publish."""
     store = attached_store()
     op = Op("k", 0, announced=True)
-    store.open(op)
-    store.apply(0, BEFORE, ["k"])
+    store.l1_open(op)
+    store.lane_apply(0, BEFORE, ["k"])
     assert not op.storable
 
 
@@ -147,11 +147,11 @@ def test_announced_write_replaces_whether_its_message_or_its_reply_comes_first()
         store, told = told_store()
         write = announced(store)
         if message_first:
-            assert store.apply(0, MINE, ["k"]) == 1  # what is not true any more is not served till the reply comes
+            assert store.lane_apply(0, MINE, ["k"]) == 1  # what is not true any more is not served till the reply comes
             assert store.get("k") is None
         assert acknowledged(store, write)
         if not message_first:
-            store.apply(0, MINE, ["k"])
+            store.lane_apply(0, MINE, ["k"])
         assert told == [("k", "old", "replaced")]
         assert store["k"] == "value 7"
 
@@ -162,8 +162,8 @@ def test_announced_write_replaces_though_its_value_is_not_kept() -> None:
         store, told = told_store(maxbytes=100)
         write = announced(store)
         if message_first:
-            store.apply(0, MINE, ["k"])
-        assert not store.finish(write, "large", MINE, NEVER, 101, SERVER)
+            store.lane_apply(0, MINE, ["k"])
+        assert not store.l1_finish(write, "large", MINE, NEVER, 101, SERVER)
         assert told == [("k", "old", "replaced")]
 
 
@@ -171,7 +171,7 @@ def test_message_of_anothers_write_invalidates_though_a_write_is_under_way() -> 
     """Here it is the other one that has changed the value first."""
     store, told = told_store()
     write = announced(store)
-    store.apply(0, BEFORE, ["k"])
+    store.lane_apply(0, BEFORE, ["k"])
     assert told == [("k", "old", "invalidated")]
     assert acknowledged(store, write)
     assert len(told) == 1
@@ -181,15 +181,15 @@ def test_message_of_an_own_invalidation_invalidates() -> None:
     """It stores nothing, so nothing is replaced."""
     store, told = told_store()
     op = Op("k", 0, wid=MINE, write=True)
-    store.open(op)
-    store.apply(0, MINE, ["k"])
+    store.l1_open(op)
+    store.lane_apply(0, MINE, ["k"])
     assert told == [("k", "old", "invalidated")]
 
 
 def test_write_that_fails_invalidates() -> None:
     """Nobody knows what L2 holds."""
     store, told = told_store()
-    store.abandon(announced(store), drop=True)
+    store.l1_abandon(announced(store), drop=True)
     assert told == [("k", "old", "invalidated")]
 
 
@@ -200,11 +200,11 @@ def test_announced_write_that_a_message_spared_is_served_until_the_next_heartbea
     """A primary that took over without the write numbers on as if it had never been; then what it spares is newer."""
     store = attached_store()
     acknowledged(store, announced(store))
-    store.apply(0, AFTER, ["k"])
+    store.lane_apply(0, AFTER, ["k"])
     assert store["k"] == "value 7"
     store.lane_vouch(0, NEVER)
     assert store.get("k") is None
-    assert store.suspect("k") == (MINE, "value 7", 0)
+    assert store.l1_suspect("k") == (MINE, "value 7", 0)
     store.check_invariants()
 
 
@@ -216,11 +216,11 @@ def test_announced_write_of_the_last_of_all_lanes_is_on_its_own_probation() -> N
     store.lane_vouch(last, NEVER)
     for spared_first in (True, False):
         write = Op("k", last, wid=MINE, write=True, announced=True)
-        store.open(write)
+        store.l1_open(write)
         if spared_first:
-            store.apply(last, BEFORE, ["k"])
+            store.lane_apply(last, BEFORE, ["k"])
         assert acknowledged(store, write)
-        store.apply(last, BEFORE, ["k"])
+        store.lane_apply(last, BEFORE, ["k"])
         assert store["k"] == "value 7"
         store.lane_vouch(last, NEVER)
         assert store.get("k") is None
@@ -231,7 +231,7 @@ def test_announced_write_that_a_message_spared_before_its_reply_is_on_probation_
     """Whether the heartbeat is answered before the reply or after it."""
     store = attached_store()
     write = announced(store)
-    store.apply(0, AFTER, ["k"])
+    store.lane_apply(0, AFTER, ["k"])
     assert acknowledged(store, write)
     assert store["k"] == "value 7"
     store.lane_vouch(0, NEVER)
@@ -239,7 +239,7 @@ def test_announced_write_that_a_message_spared_before_its_reply_is_on_probation_
 
     other = attached_store()
     write = announced(other)
-    other.apply(0, AFTER, ["k"])
+    other.lane_apply(0, AFTER, ["k"])
     other.lane_vouch(0, NEVER)
     acknowledged(other, write)
     assert other.get("k") is None
@@ -249,8 +249,8 @@ def test_announced_write_whose_message_comes_is_an_entry_like_any_other() -> Non
     """Heartbeats do not concern it any more; the lane's stamp does."""
     store = attached_store()
     acknowledged(store, announced(store))
-    store.apply(0, BEFORE, ["k"])
-    store.apply(0, MINE, ["k"])
+    store.lane_apply(0, BEFORE, ["k"])
+    store.lane_apply(0, MINE, ["k"])
     store.lane_vouch(0, NEVER)
     assert store["k"] == "value 7"
     store.lane_suspect(0)
@@ -269,19 +269,19 @@ def test_probation_ends_with_the_lane() -> None:
     """A suspected lane makes suspect what is on probation in it, and its message does not make that good."""
     store = attached_store()
     acknowledged(store, announced(store))
-    store.apply(0, BEFORE, ["k"])
+    store.lane_apply(0, BEFORE, ["k"])
     store.lane_suspect(0)
     assert store.get("k") is None
-    store.apply(0, MINE, ["k"])
+    store.lane_apply(0, MINE, ["k"])
     assert store.get("k") is None
-    assert store.suspect("k") == (MINE, "value 7", 0)
+    assert store.l1_suspect("k") == (MINE, "value 7", 0)
 
 
 def test_probation_is_dark_when_the_lane_is() -> None:
     """What is not vouched for is not served, spared or not."""
     store = attached_store()
     acknowledged(store, announced(store))
-    store.apply(0, BEFORE, ["k"])
+    store.lane_apply(0, BEFORE, ["k"])
     store.lane_dark(0)
     assert store.get("k") is None
 
@@ -301,12 +301,12 @@ def test_announced_write_with_tags_is_spared_too_before_its_reply_or_after_it() 
         store = tagged_store()
         write, under = announced(store), (1, store.lane_stamp(1))
         if is_before:
-            store.apply(0, BEFORE, ["k"])
-        assert store.finish(write, "value", MINE, NEVER, identity=SERVER, under=under)
+            store.lane_apply(0, BEFORE, ["k"])
+        assert store.l1_finish(write, "value", MINE, NEVER, identity=SERVER, under=under)
         if not is_before:
-            assert store.apply(0, BEFORE, ["k"]) == 0
+            assert store.lane_apply(0, BEFORE, ["k"]) == 0
         assert store["k"] == "value"
-        store.apply(0, MINE, ["k"])
+        store.lane_apply(0, MINE, ["k"])
         for lane in (0, 1):
             store.lane_vouch(lane, NEVER)
         assert store["k"] == "value"
@@ -325,15 +325,15 @@ def test_announced_write_with_tags_that_was_spared_is_suspect_after_a_heartbeat_
     for name, happen in events.items():
         store = tagged_store()
         write, under = announced(store), (1, store.lane_stamp(1))
-        store.apply(0, BEFORE, ["k"])
+        store.lane_apply(0, BEFORE, ["k"])
         happen(store)
-        store.finish(write, "value", MINE, NEVER, identity=SERVER, under=under)
+        store.l1_finish(write, "value", MINE, NEVER, identity=SERVER, under=under)
         assert (name, store.get("k")) == (name, None)
-        assert store.suspect("k") == (MINE, "value", 1)
+        assert store.l1_suspect("k") == (MINE, "value", 1)
     for name in ("both", "a tag"):
         store = tagged_store()
         write = announced(store)
-        store.finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))
-        store.apply(0, BEFORE, ["k"])
+        store.l1_finish(write, "value", MINE, NEVER, identity=SERVER, under=(1, store.lane_stamp(1)))
+        store.lane_apply(0, BEFORE, ["k"])
         events[name](store)
         assert (name, store.get("k")) == (name, None)

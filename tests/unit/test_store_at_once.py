@@ -81,9 +81,9 @@ def test_hash_of_a_key_that_does_not_keep_it_is_asked_for_once_by_assignment(hin
     store = attached_store(listener=(lambda *what: None) if hindrance == "a listener" else None)
     key = Counted("k")
     if hindrance != "absent":
-        store.put(key, 1, size=10 if hindrance == "a size" else 0, ttl_ns=100 if hindrance == "a lifetime" else 0)
+        store.l1_put(key, 1, size=10 if hindrance == "a size" else 0, ttl_ns=100 if hindrance == "a lifetime" else 0)
     if hindrance == "an operation":
-        store.open(Op("other"))
+        store.l1_open(Op("other"))
     key = key if same else Counted("k")
     key.asked = 0
     store[key] = 2
@@ -128,7 +128,7 @@ def test_expired_entry_is_not_there_and_deleting_it_raises() -> None:
     """``del`` of what has expired raises KeyError, and the entry is gone."""
     store = local_store(ttl_ns=100)
     store["k"] = 1
-    store.set_clock(1100)
+    store.l1_set_clock(1100)
     assert "k" not in store
     with pytest.raises(KeyError):
         del store["k"]
@@ -140,11 +140,11 @@ def test_overwriting_puts_the_deadline_off() -> None:
     """A value written again lives from then on."""
     store = local_store(ttl_ns=100)
     store["k"] = 1
-    store.set_clock(1050)
+    store.l1_set_clock(1050)
     store["k"] = 2
-    store.set_clock(1149)
+    store.l1_set_clock(1149)
     assert store["k"] == 2
-    store.set_clock(1150)
+    store.l1_set_clock(1150)
     assert "k" not in store
 
 
@@ -152,7 +152,7 @@ def test_overwriting_what_has_no_end_gives_it_the_lifetime_of_the_store() -> Non
     """What it was put with went with the value."""
     store = local_store(ttl_ns=100)
     for key in KEYS:
-        store.put(key, 1, ttl_ns=0)
+        store.l1_put(key, 1, ttl_ns=0)
         assert store.remaining_ns(key) is None
         store[key] = 2
         assert store.remaining_ns(key) == 100
@@ -163,7 +163,7 @@ def test_overwriting_what_has_an_end_gives_it_none_in_a_store_without_lifetimes(
     """The same the other way round."""
     store = local_store()
     for key in KEYS:
-        store.put(key, 1, ttl_ns=100)
+        store.l1_put(key, 1, ttl_ns=100)
         store[key] = 2
         assert store.remaining_ns(key) is None
     store.check_invariants()
@@ -178,7 +178,7 @@ def test_comparison_that_raises_while_overwriting_is_heard_of(key: Any) -> None:
 
     store = attached_store()
     store[key] = 1
-    store.open(Op(Key("other", hash(key), on_eq=fail)))
+    store.l1_open(Op(Key("other", hash(key), on_eq=fail)))
     with pytest.raises(ZeroDivisionError):
         store[key] = 2
     assert store.peek(key) == 1
@@ -189,20 +189,20 @@ def test_overwriting_what_an_operation_brought_leaves_no_origin() -> None:
     """The id of the write that made a value goes with the value."""
     store = attached_store()
     fill(store, "k", "old", 7)
-    assert store.wid("k") == 7
+    assert store.l1_wid("k") == 7
     for value in ("new", "newer"):
         store["k"] = value
-        assert (store["k"], store.wid("k")) == (value, 0)
+        assert (store["k"], store.l1_wid("k")) == (value, 0)
         store.check_invariants()
 
 
 def test_overwriting_what_has_a_size_gives_the_bytes_back() -> None:
     """A value without a size takes none."""
     store = local_store()
-    store.put("k", "large", size=1000)
+    store.l1_put("k", "large", size=1000)
     for value in ("small", "smaller"):
         store["k"] = value
-        assert store.counters()["bytes"] == 0
+        assert store.l1_counters()["bytes"] == 0
         store.check_invariants()
 
 
@@ -232,7 +232,7 @@ def test_changes_are_counted() -> None:
     store["k"] = 1
     store["k"] = 2
     assert store["k"] == 2
-    counted = store.counters()
+    counted = store.l1_counters()
     assert (counted["stored"], counted["hits"], counted["misses"]) == (2, 1, 0)
 
 
@@ -263,9 +263,9 @@ def test_keyfunc_and_getsizeof_are_asked_all_the_same() -> None:
     weighed = local_store(getsizeof=len, maxbytes=10)
     weighed["k"] = "abc"
     weighed["k"] = "ab"
-    assert weighed.counters()["bytes"] == 2
+    assert weighed.l1_counters()["bytes"] == 2
     del weighed["k"]
-    assert weighed.counters()["bytes"] == 0
+    assert weighed.l1_counters()["bytes"] == 0
 
 
 def test_many_deletions_and_changes_agree_with_a_dict() -> None:
@@ -284,7 +284,7 @@ def test_many_deletions_and_changes_agree_with_a_dict() -> None:
             store[key] = model[key] = step
         assert (key in store) == (key in model)
     store.check_invariants()
-    assert dict(store.snapshot()) == model
+    assert dict(store.l1_snapshot()) == model
 
 
 # -- tuples, whose hash is not always asked for
@@ -305,12 +305,12 @@ TUPLES = st.lists(st.one_of(ITEMS, st.tuples(ITEMS, ITEMS)), max_size=5).map(tup
 
 @given(st.lists(TUPLES, min_size=1, max_size=20))
 def test_tuples_have_the_hash_that_python_gives_them(keys: list[tuple[Any, ...]]) -> None:
-    """What `hit_dict` enters under the store's hash is found under Python's, and equal tuples are one key."""
+    """What `l1_hit_dict` enters under the store's hash is found under Python's, and equal tuples are one key."""
     store: Store[Any, Any] = local_store(100)
     for key in keys:
         store[key] = key
     copies = [(*key,) for key in keys]
-    found = store.hit_dict(copies, [])
+    found = store.l1_hit_dict(copies, [])
     for copy in copies:
         assert found[copy] == store[copy] == copy
         assert copy in found

@@ -1,4 +1,4 @@
-"""What ``hit_dict`` serves of many keys is what they get one by one, whatever their hashing and comparing does."""
+"""What ``l1_hit_dict`` serves of many keys is what they get one by one, whatever their hashing and comparing does."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Token:
 
 
 def one_by_one(store: Store[Any, Any], keys: Any) -> tuple[dict[Any, Any], list[Any]]:
-    """What ``hit_dict`` is defined by."""
+    """What ``l1_hit_dict`` is defined by."""
     found, missed = {}, []
     for key in keys:
-        value = store.hit(key, NOTHING)
+        value = store.l1_hit(key, NOTHING)
         if value is NOTHING:
             missed.append(key)
         else:
@@ -58,17 +58,17 @@ def test_many_keys_are_served_as_they_are_one_by_one(length: int, shape: Callabl
     store, twin = local_store(600, policy=policy), local_store(600, policy=policy)
     for number in range(400):
         for each in (store, twin):
-            each.put(key_of(number), number, ttl_ns=10 if number % 9 == 0 else 0)
+            each.l1_put(key_of(number), number, ttl_ns=10 if number % 9 == 0 else 0)
     for each in (store, twin):
-        each.set_clock(20)
+        each.l1_set_clock(20)
     keys = [key_of(rng.randrange(800)) for _ in range(length)]
     missed: list[Any] = []
-    found = store.hit_dict(shape(keys), missed)
+    found = store.l1_hit_dict(shape(keys), missed)
     expected, absent = one_by_one(twin, keys)
     assert list(found.items()) == list(expected.items())
     assert missed == absent
-    assert store.snapshot() == twin.snapshot()
-    assert store.counters() == twin.counters()
+    assert store.l1_snapshot() == twin.l1_snapshot()
+    assert store.l1_counters() == twin.l1_counters()
     store.check_invariants()
 
 
@@ -77,7 +77,7 @@ def test_keyfunc_is_applied_and_results_are_under_the_callers_keys() -> None:
     store = local_store(keyfunc=str.lower)
     store["A"] = 1
     missed: list[str] = []
-    assert store.hit_dict(["a", "A", "b", "B"], missed) == {"a": 1, "A": 1}
+    assert store.l1_hit_dict(["a", "A", "b", "B"], missed) == {"a": 1, "A": 1}
     assert missed == ["b", "B"]
 
 
@@ -88,9 +88,9 @@ def test_suspects_are_no_hits_of_a_batch() -> None:
         store[number] = number
     store.lane_suspect(0)
     missed: list[int] = []
-    assert store.hit_dict(list(range(40)), missed) == {}
+    assert store.l1_hit_dict(list(range(40)), missed) == {}
     assert missed == list(range(40))
-    assert (store.counters()["misses"], store.counters()["suspects"]) == (40, 40)
+    assert (store.l1_counters()["misses"], store.l1_counters()["suspects"]) == (40, 40)
 
 
 def test_list_that_a_hash_empties_ends_there() -> None:
@@ -111,7 +111,7 @@ def test_list_that_a_hash_empties_ends_there() -> None:
     for before in (0, 3, 16, 20):
         keys[:] = ["a"] * before + [Emptying()] + [f"fresh {number}" for number in range(30)]
         missed: list[Any] = []
-        found = store.hit_dict(keys, missed)
+        found = store.l1_hit_dict(keys, missed)
         assert found == ({"a": 1} if before else {})
         kinds = [type(key) for key in missed]
         assert kinds in ([[Emptying] + 30 * [str]] if FREE_THREADED else [[], [Emptying]])
@@ -128,7 +128,7 @@ def test_hash_that_raises_leaves_no_reference_behind() -> None:
     keys: list[Any] = [Text(f"key {number}") for number in range(5)]
     seen = [weakref.ref(key) for key in keys]
     with pytest.raises(TypeError, match="unhashable"):
-        store.hit_dict([*keys, [], "x"], [])
+        store.l1_hit_dict([*keys, [], "x"], [])
     del keys
     gc.collect()
     assert [ref() for ref in seen] == [None] * 5
@@ -172,7 +172,7 @@ def test_comparison_in_the_result_that_changes_the_store_is_noticed(change: str)
         store[key] = Token()
     old = [weakref.ref(store.peek(name)) for name in names[1:]]
     missed: list[Any] = []
-    found = store.hit_dict([odd, *first, Removing(), *names], missed)
+    found = store.l1_hit_dict([odd, *first, Removing(), *names], missed)
     assert set(calls) == {"meet"}  # a dictionary may meet the same place twice while it probes
     assert list(found)[:16] == [odd, *first]
     assert [found.get(name) is store.peek(name) for name in names[1:]] == [True] * 12
@@ -206,7 +206,7 @@ def test_value_that_a_later_duplicate_replaces_may_run_code_when_it_goes() -> No
         store[f"key {number}"] = number
     keys[:] = ["twice", Replacing(), "twice", *(f"key {number}" for number in range(20))]
     missed: list[Any] = []
-    found = store.hit_dict(keys, missed)
+    found = store.l1_hit_dict(keys, missed)
     assert found.get("twice", "new") == "new"
     assert len(store) == 0
     store.check_invariants()

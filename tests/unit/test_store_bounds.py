@@ -48,7 +48,7 @@ def test_order_of_eviction_equals_that_of_an_ordereddict(maxsize: int) -> None:
             model.write(key, step)
         else:
             assert store.drop(key) == (model.entries.pop(key, None) is not None)
-        assert store.snapshot() == list(model.entries.items())
+        assert store.l1_snapshot() == list(model.entries.items())
     store.check_invariants()
 
 
@@ -57,8 +57,8 @@ def test_refresh_and_finish_move_to_the_front() -> None:
     store = attached_store()
     for number in range(4):
         fill(store, number, number, wid=number + 1)
-    assert store.confirm(opened(store, 0), 1, NEVER, SERVER)
-    assert store.finish(opened(store, 1, wid=9, write=True), 1, 9, NEVER, identity=SERVER)
+    assert store.l1_confirm(opened(store, 0), 1, NEVER, SERVER)
+    assert store.l1_finish(opened(store, 1, wid=9, write=True), 1, 9, NEVER, identity=SERVER)
     assert list(store) == [2, 3, 0, 1]
 
 
@@ -68,7 +68,7 @@ def test_maxsize_none_never_evicts() -> None:
     for number in range(20_000):
         store[number] = number
     assert len(store) == 20_000
-    assert store.counters()["evictions"] == 0
+    assert store.l1_counters()["evictions"] == 0
     assert all(store[number] == number for number in range(20_000))
     store.check_invariants()
 
@@ -78,7 +78,7 @@ def test_maxsize_zero_keeps_nothing() -> None:
     store = attached_store(0)
     store["k"] = 1
     assert len(store) == 0
-    assert store.finish(opened(store, "k"), 1, 1, NEVER, identity=SERVER) is False
+    assert store.l1_finish(opened(store, "k"), 1, 1, NEVER, identity=SERVER) is False
     store.check_invariants()
 
 
@@ -95,11 +95,11 @@ def test_maxbytes_evicts_from_the_least_recently_used_end() -> None:
     """As many as it takes, and no more."""
     store = local_store(None, maxbytes=100)
     for number in range(10):
-        store.put(number, number, size=10)
+        store.l1_put(number, number, size=10)
     store[0]
-    store.put("large", 1, size=35)
+    store.l1_put("large", 1, size=35)
     assert list(store) == [5, 6, 7, 8, 9, 0, "large"]
-    counters = store.counters()
+    counters = store.l1_counters()
     assert (counters["bytes"], counters["evictions"]) == (95, 4)
     store.check_invariants()
 
@@ -108,46 +108,46 @@ def test_maxbytes_evicts_hundreds_at_once() -> None:
     """More than a small graveyard holds."""
     store = local_store(None, maxbytes=1000)
     for number in range(1000):
-        store.put(number, object(), size=1)
-    store.put("all", 1, size=1000)
-    assert store.snapshot() == [("all", 1)]
-    assert store.counters()["evictions"] == 1000
+        store.l1_put(number, object(), size=1)
+    store.l1_put("all", 1, size=1000)
+    assert store.l1_snapshot() == [("all", 1)]
+    assert store.l1_counters()["evictions"] == 1000
     store.check_invariants()
 
 
 def test_overwrite_with_another_size_counts_the_difference() -> None:
     """Growing may evict others, never itself."""
     store = local_store(None, maxbytes=100)
-    store.put("a", 1, size=40)
-    store.put("b", 1, size=40)
-    store.put("a", 2, size=61)
-    assert store.snapshot() == [("a", 2)]
-    assert store.counters()["bytes"] == 61
-    store.put("a", 3, size=100)
-    store.put("a", 4, size=0)
-    assert store.counters()["bytes"] == 0
+    store.l1_put("a", 1, size=40)
+    store.l1_put("b", 1, size=40)
+    store.l1_put("a", 2, size=61)
+    assert store.l1_snapshot() == [("a", 2)]
+    assert store.l1_counters()["bytes"] == 61
+    store.l1_put("a", 3, size=100)
+    store.l1_put("a", 4, size=0)
+    assert store.l1_counters()["bytes"] == 0
     store.check_invariants()
 
 
 def test_put_of_a_value_above_maxbytes_raises_and_keeps_the_old_one() -> None:
     """A write that cannot be made changes nothing."""
     store = local_store(None, maxbytes=10)
-    store.put("k", "old", size=10)
+    store.l1_put("k", "old", size=10)
     with pytest.raises(ValueTooLargeError) as caught:
-        store.put("k", "new", size=11)
+        store.l1_put("k", "new", size=11)
     assert (caught.value.size_bytes, caught.value.limit_bytes) == (11, 10)
     assert store["k"] == "old"
 
 
 def test_setitem_takes_the_size_from_getsizeof() -> None:
-    """So does ``put``, whatever size it is told."""
+    """So does ``l1_put``, whatever size it is told."""
     store = local_store(None, maxbytes=10, getsizeof=len)
     store["a"] = "12345"
-    store.put("b", "123", size=9)
-    assert store.counters()["bytes"] == 8
+    store.l1_put("b", "123", size=9)
+    assert store.l1_counters()["bytes"] == 8
     with pytest.raises(ValueTooLargeError):
         store["c"] = "x" * 11
-    assert store.snapshot() == [("a", "12345"), ("b", "123")]
+    assert store.l1_snapshot() == [("a", "12345"), ("b", "123")]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_size_that_is_no_size_raises(size: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="getsizeof"):
         measured["k"] = 1
     with pytest.raises(error, match="size"):
-        local_store().put("k", 1, size=size)
+        local_store().l1_put("k", 1, size=size)
     assert len(measured) == 0
 
 
@@ -176,23 +176,23 @@ def test_getsizeof_that_raises_changes_nothing() -> None:
 def test_finish_takes_the_size_it_is_told() -> None:
     """``getsizeof`` is for local values; L2 values have an encoded size."""
     store: Store[Any, Any] = attached_store(None, maxbytes=100, getsizeof=lambda value: 1 // 0)
-    assert store.finish(opened(store, "k"), "v", 1, NEVER, 60, SERVER)
-    assert store.finish(opened(store, "l"), "v", 1, NEVER, 60, SERVER)
-    assert (list(store), store.counters()["bytes"]) == (["l"], 60)
+    assert store.l1_finish(opened(store, "k"), "v", 1, NEVER, 60, SERVER)
+    assert store.l1_finish(opened(store, "l"), "v", 1, NEVER, 60, SERVER)
+    assert (list(store), store.l1_counters()["bytes"]) == (["l"], 60)
 
 
 def test_bytes_are_given_back_by_every_way_out() -> None:
     """Deleting, dropping, expiring, popping, invalidating."""
     store = attached_store(None)
     for number in range(6):
-        store.put(number, number, size=1 << number, ttl_ns=10 if number == 5 else 0)
+        store.l1_put(number, number, size=1 << number, ttl_ns=10 if number == 5 else 0)
     del store[0]
     store.drop(1)
-    store.pop_next()
-    store.apply(0, 1, [3])
-    store.set_clock(1010)
-    store.sweep(10)
-    assert store.counters()["bytes"] == 1 << 4
+    store.l1_pop_next()
+    store.lane_apply(0, 1, [3])
+    store.l1_set_clock(1010)
+    store.l1_sweep(10)
+    assert store.l1_counters()["bytes"] == 1 << 4
     store.drop_all()
-    assert store.counters()["bytes"] == 0
+    assert store.l1_counters()["bytes"] == 0
     store.check_invariants()

@@ -29,15 +29,15 @@ class Last:
 def write(store: Store[Any, Any], key: Any) -> None:
     """Announced, and spared by a message before its own."""
     op = Op(key, 0, wid=3, write=True, announced=True)
-    store.open(op)
-    store.apply(0, 9, [key])
-    store.finish(op, ["new"], 3, NEVER, identity=SERVER)
+    store.l1_open(op)
+    store.lane_apply(0, 9, [key])
+    store.l1_finish(op, ["new"], 3, NEVER, identity=SERVER)
 
 
 def suspected(store: Store[Any, Any], key: Any) -> None:
     store.lane_suspect(0)
-    store.suspect(key)
-    store.suspect_since(key)
+    store.l1_suspect(key)
+    store.l1_suspect_since(key)
 
 
 def crowded() -> Store[Any, Any]:
@@ -57,34 +57,34 @@ CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
     "contains": lambda store, key: key in store,
     "setitem": lambda store, key: store.__setitem__(key, ["new"]),
     "delitem": lambda store, key: store.__delitem__(key),
-    "put": lambda store, key: store.put(key, ["new"], ttl_ns=5, size=3),
+    "put": lambda store, key: store.l1_put(key, ["new"], ttl_ns=5, size=3),
     "peek": lambda store, key: store.peek(key),
-    "hit_many": lambda store, key: store.hit_many([1, key, "x"] * 9, None),
-    "hit_dict": lambda store, key: store.hit_dict([1, key, "x"] * 9, []),
+    "hit_many": lambda store, key: store.l1_hit_many([1, key, "x"] * 9, None),
+    "hit_dict": lambda store, key: store.l1_hit_dict([1, key, "x"] * 9, []),
     "drop": lambda store, key: store.drop(key),
-    "erase": lambda store, key: store.erase(key),
-    "pop_next": lambda store, key: store.pop_next(),
-    "snapshot": lambda store, key: store.snapshot(),
+    "erase": lambda store, key: store.l1_erase(key),
+    "pop_next": lambda store, key: store.l1_pop_next(),
+    "snapshot": lambda store, key: store.l1_snapshot(),
     "iterate": lambda store, key: list(store),
     "expire": lambda store, key: store.expire(NEVER - 5),
-    "sweep": lambda store, key: store.sweep(100),
+    "sweep": lambda store, key: store.l1_sweep(100),
     "remaining_ns": lambda store, key: store.remaining_ns(key),
-    "wid": lambda store, key: store.wid(key),
-    "terms": lambda store, key: store.terms(key),
-    "counters": lambda store, key: store.counters(),
-    "join": lambda store, key: store.join(key),
+    "wid": lambda store, key: store.l1_wid(key),
+    "terms": lambda store, key: store.l1_terms(key),
+    "counters": lambda store, key: store.l1_counters(),
+    "join": lambda store, key: store.l1_join(key),
     "suspect": suspected,
-    "apply": lambda store, key: store.apply(0, 3, ["x", key, "y", 1]),
-    "read": lambda store, key: store.finish(opened(store, key), ["new"], 9, NEVER, identity=SERVER),
+    "apply": lambda store, key: store.lane_apply(0, 3, ["x", key, "y", 1]),
+    "read": lambda store, key: store.l1_finish(opened(store, key), ["new"], 9, NEVER, identity=SERVER),
     "write": write,
-    "refresh": lambda store, key: store.confirm(opened(store, key), 1, NEVER, SERVER),
-    "abandon": lambda store, key: store.abandon(opened(store, key), drop=True),
+    "refresh": lambda store, key: store.l1_confirm(opened(store, key), 1, NEVER, SERVER),
+    "abandon": lambda store, key: store.l1_abandon(opened(store, key), drop=True),
     "drop_all": lambda store, key: store.drop_all(),
 }
 
 ACTS: dict[str, Act] = {
-    "empty it": lambda store: (store.reset_pending(), store.drop_all()),
-    "empty and fill it": lambda store: (store.drop_all(), [store.put(number, [number]) for number in range(300)]),
+    "empty it": lambda store: (store.l1_reset_pending(), store.drop_all()),
+    "empty and fill it": lambda store: (store.drop_all(), [store.l1_put(number, [number]) for number in range(300)]),
 }
 
 #: What makes no object that the collector counts, or only one in memory that it has counted before.

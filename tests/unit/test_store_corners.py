@@ -22,7 +22,7 @@ def test_read_that_reclaims_and_then_raises_lets_go_of_what_it_reclaimed() -> No
     tokens = [Token() for _ in range(7)]
     seen = [weakref.ref(token) for token in tokens]
     for number, token in enumerate(tokens):
-        store.put(number, token, ttl_ns=10)
+        store.l1_put(number, token, ttl_ns=10)
     del tokens, token
     store["live"] = 1
 
@@ -30,7 +30,7 @@ def test_read_that_reclaims_and_then_raises_lets_go_of_what_it_reclaimed() -> No
         raise OSError("not comparable")
 
     store[Key("a", on_eq=fail)] = 2
-    store.set_clock(10**9)
+    store.l1_set_clock(10**9)
     for _ in range(128):
         assert store["live"] == 1
     with pytest.raises(OSError, match="not comparable"):
@@ -51,7 +51,7 @@ def test_get_of_an_absent_key_with_a_hook_counts_one_miss() -> None:
     store.lane_vouch(0, 2**62)
     assert store.get("x") == ("asked for", "x", None)
     assert store.get("x", 1) == ("asked for", "x", 1)
-    assert store.counters()["misses"] == 2
+    assert store.l1_counters()["misses"] == 2
 
 
 @pytest.mark.parametrize("policy", ["lru", "adaptive"])
@@ -92,8 +92,8 @@ def test_store_initialised_after_an_operation_came_and_went_has_no_memory_of_it(
     store: Store[Any, Any] = Store.__new__(Store)
     empty = store.__sizeof__()
     op = Op("k")
-    store.open(op)
-    store.abandon(op, drop=False)
+    store.l1_open(op)
+    store.l1_abandon(op, drop=False)
     assert store.__sizeof__() > empty
     store.__init__(10)  # type: ignore[misc]  # that is what is tested
     assert store.__sizeof__() == empty
@@ -121,15 +121,15 @@ def test_expire_at_a_later_instant_takes_nothing_from_the_present() -> None:
     """Afterwards what expires is reclaimed at its own time, as if nobody had looked ahead."""
     store = local_store(None)
     for number in range(50):
-        store.put(number, number, ttl_ns=10**9)
-    store.put("later", 0, ttl_ns=10**13)
+        store.l1_put(number, number, ttl_ns=10**9)
+    store.l1_put("later", 0, ttl_ns=10**13)
     assert {key for key, _ in store.expire(10**12)} == set(range(50))
     assert store.expire(10**12) == []
     for number in range(50):
-        store.put(number, number, ttl_ns=10**8)
-    store.set_clock(10**9)
+        store.l1_put(number, number, ttl_ns=10**8)
+    store.l1_set_clock(10**9)
     for number in range(100, 200):
-        store.put(number, number)
+        store.l1_put(number, number)
     assert len(store) == 101
     store.check_invariants()
 

@@ -1,4 +1,4 @@
-"""What a store tells of: its listener's five causes, the pairs that ``expire`` returns, what ``hit_dict`` found."""
+"""What a store tells of: its listener's five causes, the pairs that ``expire`` returns, what ``l1_hit_dict`` found."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_listener_hears_of_each_evicted_entry(heard: list[Event]) -> None:
     assert store[0] == 0
     store[3] = -3
     assert heard == [(1, -1, "evicted")]
-    store.put(4, -4, size=10)
+    store.l1_put(4, -4, size=10)
     assert heard[1:] == [(2, -2, "evicted")]
-    store.put(5, -5, size=1)
+    store.l1_put(5, -5, size=1)
     assert heard[2:] == [(0, 0, "evicted"), (3, -3, "evicted"), (4, -4, "evicted")]
 
 
@@ -50,14 +50,14 @@ def test_listener_hears_of_an_expired_entry_whoever_finds_it(way: str, heard: li
     """Once, when it is reclaimed."""
     store = local_store(ttl_ns=10, listener=told(heard))
     store["k"] = 1
-    store.set_clock(1010)
+    store.l1_set_clock(1010)
     ways: dict[str, Callable[[], object]] = {
         "read": lambda: store.get("k"),
-        "sweep": lambda: store.sweep(10),
+        "sweep": lambda: store.l1_sweep(10),
         "expire": store.expire,
-        "tend": store.tend,
-        "put": lambda: store.put("other", 1),
-        "pop_next": lambda: store.put("other", 1) or store.pop_next(),
+        "tend": store.l1_tend,
+        "put": lambda: store.l1_put("other", 1),
+        "pop_next": lambda: store.l1_put("other", 1) or store.l1_pop_next(),
     }
     ways[way]()
     assert [event for event in heard if event[0] == "k"] == [("k", 1, "expired")]
@@ -69,7 +69,7 @@ def test_listener_hears_of_a_replaced_value_under_its_key(heard: list[Event]) ->
     store["k"] = 1
     store["k"] = 2
     assert heard == [("k", 1, "replaced")]
-    assert store.finish(opened(store, "k", wid=9, write=True), 3, 9, NEVER, identity=SERVER)
+    assert store.l1_finish(opened(store, "k", wid=9, write=True), 3, 9, NEVER, identity=SERVER)
     assert heard[1:] == [("k", 2, "replaced")]
     assert store["k"] == 3
 
@@ -80,12 +80,12 @@ def test_listener_hears_of_an_invalidated_entry(way: str, heard: list[Event]) ->
     store = attached_store(listener=told(heard))
     fill(store, "k", 1, wid=5)
     ways: dict[str, Callable[[], object]] = {
-        "message": lambda: store.apply(0, 6, ["k"]),
-        "erase": lambda: store.erase("k"),
+        "message": lambda: store.lane_apply(0, 6, ["k"]),
+        "erase": lambda: store.l1_erase("k"),
         "del": lambda: store.__delitem__("k"),
-        "pop_next": store.pop_next,
-        "flight": lambda: store.finish(opened(store, "k"), 2, 6, NEVER, identity=SERVER),
-        "abandon": lambda: store.abandon(opened(store, "k"), drop=True),
+        "pop_next": store.l1_pop_next,
+        "flight": lambda: store.l1_finish(opened(store, "k"), 2, 6, NEVER, identity=SERVER),
+        "abandon": lambda: store.l1_abandon(opened(store, "k"), drop=True),
         "drop_all": lambda: store.drop_all(invalidated=True),
     }
     ways[way]()
@@ -110,7 +110,7 @@ def test_drop_all_invalidated_keeps_flights_from_storing() -> None:
     fill(store, "k", 1, wid=5)
     op = opened(store, "k")
     assert store.drop_all(invalidated=True) == 1
-    assert not store.finish(op, 1, 5, NEVER, identity=SERVER)
+    assert not store.l1_finish(op, 1, 5, NEVER, identity=SERVER)
 
 
 def test_listener_is_not_told_when_the_store_dies(heard: list[Event]) -> None:
@@ -160,23 +160,23 @@ def test_listener_may_use_the_store(what: str) -> None:
             store[key] = value
         elif what == "put others":
             for number in range(1000, 1040):
-                store.put(number, number, ttl_ns=len(calls))
+                store.l1_put(number, number, ttl_ns=len(calls))
         elif what == "clear":
             store.drop_all()
         elif what == "drop":
             store.drop(next(iter(store), None))
         elif what == "read":
-            store.hit_many(list(range(50)), None)
+            store.l1_hit_many(list(range(50)), None)
         else:
-            store.expire() if what == "expire" else store.tend()
+            store.expire() if what == "expire" else store.l1_tend()
 
     store = local_store(20, listener=listener)
     for number in range(60):
-        store.put(number, number, ttl_ns=number % 7)
-        store.set_clock(1000 + number)
+        store.l1_put(number, number, ttl_ns=number % 7)
+        store.l1_set_clock(1000 + number)
         assert len(store) <= 20
     store[59] = "again"
-    store.apply(0, 1, list(range(40, 60)))
+    store.lane_apply(0, 1, list(range(40, 60)))
     store.drop_all()
     assert len(calls) > 20
     store.check_invariants()
@@ -213,10 +213,10 @@ def test_expire_returns_exactly_the_pairs_whose_time_is_over() -> None:
     store = local_store(None)
     deadlines = {number: 1001 + number**7 * 7919 % 10 ** (1 + number % 17) for number in range(1, 1500)}
     for number, deadline in deadlines.items():
-        store.put(number, -number, ttl_ns=deadline - 1000)
-    store.put("ever", 1)
+        store.l1_put(number, -number, ttl_ns=deadline - 1000)
+    store.l1_put("ever", 1)
     for instant in (1000, 10**4, 10**6, 10**9, 10**9 + 1, 10**12, 10**14, 10**15, 10**18):
-        store.set_clock(instant)
+        store.l1_set_clock(instant)
         due = {number for number, deadline in deadlines.items() if deadline <= instant}
         pairs = store.expire()
         assert sorted(pairs) == sorted((number, -number) for number in due)
@@ -230,36 +230,36 @@ def test_expire_returns_exactly_the_pairs_whose_time_is_over() -> None:
 def test_expire_at_another_instant_takes_what_will_be_over_by_then() -> None:
     """The clock stays where it is."""
     store = local_store()
-    store.put("soon", 1, ttl_ns=10**9)
-    store.put("late", 2, ttl_ns=10**15)
+    store.l1_put("soon", 1, ttl_ns=10**9)
+    store.l1_put("late", 2, ttl_ns=10**15)
     assert store.expire(1000) == []
     assert store.expire(2 * 10**9) == [("soon", 1)]
     assert store["late"] == 2
-    store.put("new", 3, ttl_ns=5)
+    store.l1_put("new", 3, ttl_ns=5)
     assert store["new"] == 3
 
 
 def test_hit_dict_returns_the_hits_and_appends_the_rest() -> None:
     """As often as they come; what has expired is a miss."""
     store = local_store()
-    store.put("a", 1)
-    store.put("none", None)
-    store.put("late", 2, ttl_ns=10)
-    store.set_clock(1010)
+    store.l1_put("a", 1)
+    store.l1_put("none", None)
+    store.l1_put("late", 2, ttl_ns=10)
+    store.l1_set_clock(1010)
     missed: list[Any] = ["before"]
-    assert store.hit_dict(iter(["a", "x", "none", "late", "x", "a"]), missed) == {"a": 1, "none": None}
+    assert store.l1_hit_dict(iter(["a", "x", "none", "late", "x", "a"]), missed) == {"a": 1, "none": None}
     assert missed == ["before", "x", "late", "x"]
     with pytest.raises(TypeError):
-        store.hit_dict(["a", []], missed)
+        store.l1_hit_dict(["a", []], missed)
 
 
 def test_delete_says_whether_there_was_a_valid_entry() -> None:
     """An expired one goes as well."""
     store = local_store()
-    store.put("k", 1)
-    store.put("late", 1, ttl_ns=10)
-    store.set_clock(1010)
-    assert [store.erase("k"), store.erase("k"), store.erase("late")] == [True, False, False]
+    store.l1_put("k", 1)
+    store.l1_put("late", 1, ttl_ns=10)
+    store.l1_set_clock(1010)
+    assert [store.l1_erase("k"), store.l1_erase("k"), store.l1_erase("late")] == [True, False, False]
     assert len(store) == 0
 
 
@@ -280,7 +280,7 @@ def test_fork_from_within_a_call_leaves_both_processes_a_whole_store(moment: str
             signal.alarm(20)
             try:
                 store.check_invariants()
-                store.hit_many([1, 2], None)
+                store.l1_hit_many([1, 2], None)
                 os._exit(0)
             finally:
                 os._exit(1)
@@ -310,15 +310,15 @@ def test_another_listener_is_told_of_what_comes_and_goes_from_then_on(heard: lis
     """Puts and results of writes as created or updated, after what they took the place of; what is read is not told."""
     first: list[Event] = []
     store = attached_store(4, listener=told(first))
-    store.put("before", 1)
-    store.tell(told(heard), stored=True)
-    store.put("k", 1)
-    store.put("k", 2)
+    store.l1_put("before", 1)
+    store.l1_tell(told(heard), stored=True)
+    store.l1_put("k", 1)
+    store.l1_put("k", 2)
     write, read = Op("w", 0, wid=7, write=True), Op("r", 0)
     for op, wid in ((write, 7), (read, 8)):
-        store.open(op)
-        assert store.finish(op, op.key, wid, NEVER, 0, SERVER)
-    store.put("room", 3)
+        store.l1_open(op)
+        assert store.l1_finish(op, op.key, wid, NEVER, 0, SERVER)
+    store.l1_put("room", 3)
     assert heard == [
         ("k", 1, "created"),
         ("k", 1, "replaced"),
@@ -334,14 +334,14 @@ def test_another_listener_is_told_of_what_comes_and_goes_from_then_on(heard: lis
 def test_another_listener_is_told_of_what_comes_only_if_it_asks(heard: list[Event]) -> None:
     """As the first one, otherwise; and it can be given once, for somebody may be about to call it."""
     store = local_store(4)
-    store.tell(told(heard))
-    store.put("k", 1)
-    store.put("k", 2)
+    store.l1_tell(told(heard))
+    store.l1_put("k", 1)
+    store.l1_put("k", 2)
     assert heard == [("k", 1, "replaced")]
     with pytest.raises(ValueError, match="another listener was given before"):
-        store.tell(told(heard))
+        store.l1_tell(told(heard))
     with pytest.raises(TypeError):
-        local_store(4).tell(None)  # type: ignore[arg-type]  # not None
+        local_store(4).l1_tell(None)  # type: ignore[arg-type]  # not None
 
 
 def test_another_listener_in_a_cycle_is_collected() -> None:
@@ -350,8 +350,8 @@ def test_another_listener_in_a_cycle_is_collected() -> None:
     key = Key("k")
     gone = weakref.ref(key)
     listener = _Cycle(store)
-    store.tell(listener, stored=True)
-    store.put(key, listener)
+    store.l1_tell(listener, stored=True)
+    store.l1_put(key, listener)
     del store, key, listener
     gc.collect()
     assert gone() is None

@@ -49,16 +49,16 @@ def test_get_with_a_wrong_number_of_arguments_raises_typeerror(arguments: tuple[
         lambda s: s.get([]),
         lambda s: s.get([], "default"),
         lambda s: [] in s,
-        lambda s: s.put([], 1),
+        lambda s: s.l1_put([], 1),
         lambda s: s.__setitem__([], 1),
         lambda s: s.__delitem__([]),
         lambda s: s.peek([], 1),
-        lambda s: s.hit([], 1),
-        lambda s: s.hit_many([[]], 1),
+        lambda s: s.l1_hit([], 1),
+        lambda s: s.l1_hit_many([[]], 1),
         lambda s: s.drop([]),
-        lambda s: s.join([]),
-        lambda s: s.suspect([]),
-        lambda s: s.apply(0, 1, [[]]),
+        lambda s: s.l1_join([]),
+        lambda s: s.l1_suspect([]),
+        lambda s: s.lane_apply(0, 1, [[]]),
     ],
 )
 def test_unhashable_key_raises_typeerror_everywhere(call: Any) -> None:
@@ -68,7 +68,7 @@ def test_unhashable_key_raises_typeerror_everywhere(call: Any) -> None:
     with pytest.raises(TypeError, match="unhashable"):
         call(store)
     store.check_invariants()
-    assert store.snapshot() == [("k", 1)]
+    assert store.l1_snapshot() == [("k", 1)]
 
 
 def test_setitem_on_a_present_key_keeps_the_old_key_object() -> None:
@@ -77,7 +77,7 @@ def test_setitem_on_a_present_key_keeps_the_old_key_object() -> None:
     store[1] = "int"
     store[1.0] = "float"
     store[True] = "bool"
-    assert [(type(key), value) for key, value in store.snapshot()] == [(int, "bool")]
+    assert [(type(key), value) for key, value in store.l1_snapshot()] == [(int, "bool")]
     assert len(store) == 1
 
 
@@ -116,7 +116,7 @@ def test_ints_of_every_length_are_told_apart_and_found_by_whatever_equals_them()
         assert store[number] == store[again] == store.get(again) == str(number)
         assert again in store
         assert store.get(float(number)) == {one: str(one) for one in numbers}.get(float(number))
-    assert store.hit_dict([int(str(number)) for number in numbers], []) == {one: str(one) for one in numbers}
+    assert store.l1_hit_dict([int(str(number)) for number in numbers], []) == {one: str(one) for one in numbers}
     assert store.get(2**30 + 7) is None
     assert store[True] == "1"
     assert len(store) == len(numbers)
@@ -183,7 +183,7 @@ def test_contains_counts_nothing_and_moves_no_recency() -> None:
     assert "a" in store
     assert "z" not in store
     assert list(store) == ["a", "b"]
-    assert (store.counters()["hits"], store.counters()["misses"]) == (0, 0)
+    assert (store.l1_counters()["hits"], store.l1_counters()["misses"]) == (0, 0)
 
 
 def test_peek_counts_nothing_and_moves_no_recency() -> None:
@@ -193,19 +193,19 @@ def test_peek_counts_nothing_and_moves_no_recency() -> None:
     store["b"] = 2
     assert (store.peek("a"), store.peek("z"), store.peek("z", 9)) == (1, None, 9)
     assert list(store) == ["a", "b"]
-    assert (store.counters()["hits"], store.counters()["misses"]) == (0, 0)
+    assert (store.l1_counters()["hits"], store.l1_counters()["misses"]) == (0, 0)
 
 
-@pytest.mark.parametrize("read", ["__getitem__", "get", "hit"])
+@pytest.mark.parametrize("read", ["__getitem__", "get", "l1_hit"])
 def test_read_that_hits_counts_and_moves_to_the_front(read: str) -> None:
     """Each kind of read makes its key the most recently used."""
     store = local_store()
     for key in "abc":
         store[key] = key
-    arguments = ("a", None) if read == "hit" else ("a",)
+    arguments = ("a", None) if read == "l1_hit" else ("a",)
     assert getattr(store, read)(*arguments) == "a"
     assert list(store) == ["b", "c", "a"]
-    assert store.counters()["hits"] == 1
+    assert store.l1_counters()["hits"] == 1
 
 
 def test_hit_many_returns_values_and_defaults_in_order() -> None:
@@ -213,26 +213,26 @@ def test_hit_many_returns_values_and_defaults_in_order() -> None:
     store = local_store()
     store["a"], store["b"] = 1, 2
     nothing = object()
-    assert store.hit_many(["a", "x", "b", "a"], nothing) == [1, nothing, 2, 1]
-    assert (store.counters()["hits"], store.counters()["misses"]) == (3, 1)
-    assert store.hit_many([], nothing) == []
+    assert store.l1_hit_many(["a", "x", "b", "a"], nothing) == [1, nothing, 2, 1]
+    assert (store.l1_counters()["hits"], store.l1_counters()["misses"]) == (3, 1)
+    assert store.l1_hit_many([], nothing) == []
 
 
 def test_hit_many_of_a_tuple_raises_typeerror() -> None:
     """It takes a list."""
     with pytest.raises(TypeError):
-        local_store().hit_many(("a",), None)  # type: ignore[arg-type]  # that is what is tested
+        local_store().l1_hit_many(("a",), None)  # type: ignore[arg-type]  # that is what is tested
 
 
 def test_hit_never_calls_a_hook() -> None:
-    """``hit`` and ``peek`` do without the subclass."""
+    """``l1_hit`` and ``peek`` do without the subclass."""
 
     class Loud(Store[str, int]):
         def _missing_get(self, key: str, default: Any) -> Any:
             raise AssertionError
 
     store = Loud(3)
-    assert store.hit("k", 5) == 5
+    assert store.l1_hit("k", 5) == 5
     assert store.peek("k", 5) == 5
 
 
@@ -255,7 +255,7 @@ def test_hooks_of_a_subclass_answer_misses_with_the_callers_key() -> None:
     assert store.get("K", 4) == ("get", "K", 4)
     assert ("K" in store) is True
     store["K"] = 1
-    assert (store["k"], store.get("K"), store.snapshot()) == (1, 1, [("k", 1)])
+    assert (store["k"], store.get("K"), store.l1_snapshot()) == (1, 1, [("k", 1)])
 
 
 def test_hook_that_raises_is_heard() -> None:
@@ -291,10 +291,10 @@ def test_pop_next_takes_the_least_recently_used_pair() -> None:
     store = local_store()
     store["a"], store["b"] = 1, 2
     store["a"]
-    assert store.pop_next() == ("b", 2)
-    assert store.pop_next() == ("a", 1)
+    assert store.l1_pop_next() == ("b", 2)
+    assert store.l1_pop_next() == ("a", 1)
     with pytest.raises(KeyError):
-        store.pop_next()
+        store.l1_pop_next()
 
 
 def test_drop_says_whether_there_was_an_entry() -> None:
@@ -313,7 +313,7 @@ def test_drop_all_empties_the_store_and_says_how_many() -> None:
     for number in range(50):
         store[number] = number
     assert store.drop_all() == 50
-    assert (len(store), store.snapshot(), store.counters()["bytes"]) == (0, [], 0)
+    assert (len(store), store.l1_snapshot(), store.l1_counters()["bytes"]) == (0, [], 0)
     store.check_invariants()
     store["k"] = 1
     assert store["k"] == 1
@@ -336,11 +336,11 @@ def test_iteration_goes_over_a_snapshot_least_recent_first() -> None:
 def test_iteration_and_snapshot_leave_out_what_may_not_be_served() -> None:
     """Expired entries and suspects are held, but not shown."""
     store = local_store()
-    store.put("short", 1, ttl_ns=10)
-    store.put("long", 2)
-    store.set_clock(1010)
+    store.l1_put("short", 1, ttl_ns=10)
+    store.l1_put("long", 2)
+    store.l1_set_clock(1010)
     assert list(store) == ["long"]
-    assert store.snapshot() == [("long", 2)]
+    assert store.l1_snapshot() == [("long", 2)]
     store.lane_dark(0)
     assert list(store) == []
 
@@ -349,13 +349,13 @@ def test_put_with_a_lifetime_overrides_that_of_the_store() -> None:
     """0 means no end, and None the store's."""
     store = local_store(ttl_ns=100)
     store["default"] = 1
-    store.put("also default", 1, None)
-    store.put("short", 1, ttl_ns=10)
-    store.put("endless", 1, ttl_ns=0)
-    store.put("beyond", 1, ttl_ns=10**30)
-    store.set_clock(1050)
+    store.l1_put("also default", 1, None)
+    store.l1_put("short", 1, ttl_ns=10)
+    store.l1_put("endless", 1, ttl_ns=0)
+    store.l1_put("beyond", 1, ttl_ns=10**30)
+    store.l1_set_clock(1050)
     assert set(store) == {"default", "also default", "endless", "beyond"}
-    store.set_clock(NEVER - 1)
+    store.l1_set_clock(NEVER - 1)
     assert set(store) == {"endless", "beyond"}
 
 
@@ -363,14 +363,14 @@ def test_keyfunc_maps_in_every_mapping_method() -> None:
     """The held key is what ``keyfunc`` returns, and the KeyError tells the caller's."""
     store = local_store(keyfunc=abs)
     store[-3] = "three"
-    assert (store[3], store.get(-3), store.peek(-3), store.hit(-3, None)) == ("three",) * 4
-    assert store.hit_many([-3, 3], None) == ["three", "three"]
+    assert (store[3], store.get(-3), store.peek(-3), store.l1_hit(-3, None)) == ("three",) * 4
+    assert store.l1_hit_many([-3, 3], None) == ["three", "three"]
     assert -3 in store
     with pytest.raises(KeyError) as caught:
         store[-4]
     assert caught.value.args == (-4,)
     del store[-3]
-    store.put(-5, 5)
+    store.l1_put(-5, 5)
     assert store.drop(5) is True
     with pytest.raises(TypeError):
         store["text"]
@@ -423,20 +423,20 @@ def test_subclass_that_forgets_init_works_but_serves_nothing() -> None:
 def test_put_with_a_negative_lifetime_raises(ttl_ns: int) -> None:
     """A lifetime has no past."""
     with pytest.raises(ValueError, match="negative"):
-        local_store().put("k", 1, ttl_ns=ttl_ns)
+        local_store().l1_put("k", 1, ttl_ns=ttl_ns)
 
 
 def test_counters_tell_what_happened_and_what_is_held() -> None:
     """All of them, once each."""
     store = local_store(2, maxbytes=100)
-    store.put("a", 1, size=10)
-    store.put("b", 2, size=20)
-    store.put("c", 3, size=30, ttl_ns=5)
+    store.l1_put("a", 1, size=10)
+    store.l1_put("b", 2, size=20)
+    store.l1_put("c", 3, size=30, ttl_ns=5)
     store["b"]
     store.get("a")
-    store.set_clock(1005)
+    store.l1_set_clock(1005)
     store.get("c")
-    assert store.counters() == {
+    assert store.l1_counters() == {
         "hits": 1,
         "misses": 2,
         "evictions": 1,
@@ -450,4 +450,4 @@ def test_counters_tell_what_happened_and_what_is_held() -> None:
         "maxbytes": 100,
     }
     assert (store.currsize, store.maxsize, store.maxbytes) == (1, 2, 100)
-    assert (Store(None).maxsize, Store(None).maxbytes, Store(None).counters()["maxsize"]) == (None, None, 0)
+    assert (Store(None).maxsize, Store(None).maxbytes, Store(None).l1_counters()["maxsize"]) == (None, None, 0)

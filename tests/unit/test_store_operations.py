@@ -11,7 +11,7 @@ from support.store_kit import NEVER, SERVER, Key, attached_store, fill, local_st
 
 
 def finish(store: Store[Any, Any], op: Op, value: Any, wid: int, identity: int = SERVER) -> bool:
-    return store.finish(op, value, wid, NEVER, identity=identity)
+    return store.l1_finish(op, value, wid, NEVER, identity=identity)
 
 
 # -- refresh
@@ -23,11 +23,11 @@ def test_refresh_restamps_only_the_same_wid() -> None:
     fill(store, "k", "v", wid=1, deadline=2000)
     fill(store, "other", "v", wid=2)
     store.lane_suspect(0)
-    assert store.confirm(opened(store, "k"), 1, 3000, SERVER) is True
-    store.set_clock(2500)
+    assert store.l1_confirm(opened(store, "k"), 1, 3000, SERVER) is True
+    store.l1_set_clock(2500)
     assert store["k"] == "v"
-    assert store.counters()["hits"] == 1  # the revalidated read was counted as a miss when L1 had to ask
-    assert store.suspect("other") == (2, "v", 0)
+    assert store.l1_counters()["hits"] == 1  # the revalidated read was counted as a miss when L1 had to ask
+    assert store.l1_suspect("other") == (2, "v", 0)
     assert list(store) == ["k"]
 
 
@@ -36,15 +36,15 @@ def test_refresh_with_another_wid_drops_the_entry() -> None:
     store = attached_store()
     fill(store, "k", "v", wid=1)
     store.lane_suspect(0)
-    assert store.confirm(opened(store, "k"), 2, NEVER, SERVER) is False
+    assert store.l1_confirm(opened(store, "k"), 2, NEVER, SERVER) is False
     assert len(store) == 0
 
 
 def test_refresh_without_entry_returns_false() -> None:
     """It was evicted meanwhile; the caller has to read."""
     store = attached_store()
-    assert store.confirm(opened(store, "k"), 1, NEVER, SERVER) is False
-    assert store.join("k") is None
+    assert store.l1_confirm(opened(store, "k"), 1, NEVER, SERVER) is False
+    assert store.l1_join("k") is None
 
 
 @pytest.mark.parametrize("reason", ["message", "stamp", "identity", "detached", "deadline"])
@@ -56,7 +56,7 @@ def test_refresh_needs_what_storing_needs(reason: str) -> None:
     op = opened(store, "k")
     deadline, identity = NEVER, SERVER
     if reason == "message":
-        store.apply(0, 1, ["k"])
+        store.lane_apply(0, 1, ["k"])
     elif reason == "stamp":
         store.lane_suspect(0)
     elif reason == "identity":
@@ -65,8 +65,8 @@ def test_refresh_needs_what_storing_needs(reason: str) -> None:
         store.lane_attach(0, 0)
     else:
         deadline = 1000
-    assert store.confirm(op, 1, deadline, identity) is False
-    assert store.suspect("k") == (1, "v", 0)
+    assert store.l1_confirm(op, 1, deadline, identity) is False
+    assert store.l1_suspect("k") == (1, "v", 0)
 
 
 # -- local writes against flights
@@ -80,7 +80,7 @@ def test_local_change_poisons_flights_of_the_key(change: str) -> None:
     op, other = opened(store, "k"), opened(store, "other")
     {
         "setitem": lambda: store.__setitem__("k", 1),
-        "put": lambda: store.put("k", 1),
+        "put": lambda: store.l1_put("k", 1),
         "delitem": lambda: store.__delitem__("k"),
         "drop": lambda: store.drop("k"),
         "drop_all": store.drop_all,
@@ -94,7 +94,7 @@ def test_local_put_during_a_flight_survives_its_completion() -> None:
     for complete in (
         lambda store, op: finish(store, op, "loaded", 5),
         lambda store, op: finish(store, op, None, 0),
-        lambda store, op: store.confirm(op, 5, NEVER, SERVER),
+        lambda store, op: store.l1_confirm(op, 5, NEVER, SERVER),
     ):
         store = attached_store()
         op = opened(store, "k")
@@ -111,11 +111,11 @@ def test_join_finds_the_joinable_read_among_several() -> None:
     store = attached_store()
     first = opened(store, "k")
     second = opened(store, "k")
-    assert store.join("k") is second
-    store.abandon(second, drop=False)
-    assert store.join("k") is None
+    assert store.l1_join("k") is second
+    store.l1_abandon(second, drop=False)
+    assert store.l1_join("k") is None
     third = opened(store, "k")
-    assert store.join("k") is third
+    assert store.l1_join("k") is third
     assert not first.joinable
 
 
@@ -123,7 +123,7 @@ def test_join_does_not_find_writes() -> None:
     """A write brings no value to share."""
     store = attached_store()
     opened(store, "k", wid=1, write=True)
-    assert store.join("k") is None
+    assert store.l1_join("k") is None
 
 
 def test_op_shows_what_it_was_made_with() -> None:
@@ -160,8 +160,8 @@ def test_op_can_be_subclassed_with_its_own_constructor() -> None:
 
     store = attached_store()
     flight = Flight("k", 3)
-    store.open(flight)
-    joined = store.join("k")
+    store.l1_open(flight)
+    joined = store.l1_join("k")
     assert joined is flight
     assert isinstance(joined, Flight)
     assert joined.waiters == 3
@@ -172,10 +172,10 @@ def test_op_is_for_one_use() -> None:
     store = attached_store()
     op = opened(store, "k")
     with pytest.raises(ValueError, match="opened before"):
-        store.open(op)
+        store.l1_open(op)
     finish(store, op, "v", 1)
     with pytest.raises(ValueError, match="opened before"):
-        store.open(op)
+        store.l1_open(op)
     for known in (op, Op("never opened")):
         with pytest.raises(ValueError, match="initialised already"):
             known.__init__("other")  # type: ignore[misc]  # that is what is tested
@@ -190,7 +190,7 @@ def test_op_without_init_is_refused() -> None:
             pass
 
     with pytest.raises(ValueError, match="not initialised"):
-        attached_store().open(Forgetful())
+        attached_store().l1_open(Forgetful())
 
 
 def test_op_of_another_store_is_refused() -> None:
@@ -199,10 +199,10 @@ def test_op_of_another_store_is_refused() -> None:
     foreign, unopened = opened(other, "k"), Op("k")
     for call in (
         lambda: finish(store, foreign, 1, 1),
-        lambda: store.confirm(foreign, 1, NEVER),
-        lambda: store.abandon(foreign, drop=True),
+        lambda: store.l1_confirm(foreign, 1, NEVER),
+        lambda: store.l1_abandon(foreign, drop=True),
         lambda: finish(store, unopened, 1, 1),
-        lambda: store.confirm(unopened, 1, NEVER),
+        lambda: store.l1_confirm(unopened, 1, NEVER),
     ):
         with pytest.raises(ValueError, match="not opened in this store"):
             call()
@@ -223,11 +223,11 @@ def test_reset_pending_forgets_every_op() -> None:
     """As the child of a fork does: the parent's flights are not ours."""
     store = attached_store()
     ops = [opened(store, key) for key in (1, 2, 2, 2, 3)]
-    store.reset_pending()
+    store.l1_reset_pending()
     assert [(op.storable, op.joinable) for op in ops] == [(False, False)] * 5
-    assert store.join(2) is None
+    assert store.l1_join(2) is None
     assert finish(store, ops[1], "v", 1) is False
-    store.abandon(ops[0], drop=False)
+    store.l1_abandon(ops[0], drop=False)
     fill(store, 2, "v", wid=1)
     store.check_invariants()
 
@@ -245,9 +245,9 @@ def test_many_ops_on_many_keys_complete_in_any_order() -> None:
     store = attached_store(None)
     ops = [opened(store, number % 100) for number in range(1000)]
     for op in ops[::3] + ops[1::3] + ops[2::3]:
-        store.abandon(op, drop=False)
+        store.l1_abandon(op, drop=False)
         store.check_invariants()
-    assert all(store.join(number) is None for number in range(100))
+    assert all(store.l1_join(number) is None for number in range(100))
 
 
 def test_arguments_out_of_range_leave_the_op_open() -> None:
@@ -255,15 +255,15 @@ def test_arguments_out_of_range_leave_the_op_open() -> None:
     store = attached_store()
     op = opened(store, "k")
     for call in (
-        lambda: store.finish(op, 1, -1, NEVER),
-        lambda: store.finish(op, 1, 1, 2**63),
-        lambda: store.finish(op, 1, 1, NEVER, size=-1),
-        lambda: store.confirm(op, 2**64, NEVER),
-        lambda: store.apply(0, 2**64, ["k"]),
+        lambda: store.l1_finish(op, 1, -1, NEVER),
+        lambda: store.l1_finish(op, 1, 1, 2**63),
+        lambda: store.l1_finish(op, 1, 1, NEVER, size=-1),
+        lambda: store.l1_confirm(op, 2**64, NEVER),
+        lambda: store.lane_apply(0, 2**64, ["k"]),
     ):
         with pytest.raises(OverflowError):
             call()
-    assert store.join("k") is op
+    assert store.l1_join("k") is op
 
 
 # -- keys that cannot be compared
@@ -283,14 +283,14 @@ def test_completion_with_a_key_that_cannot_be_compared_drops_all_it_may_mean(end
     held.on_eq = broken
     complete = {
         "finish": lambda: finish(store, op, "w", 2),
-        "refresh": lambda: store.confirm(op, 2, NEVER, SERVER),
-        "abandon": lambda: store.abandon(op, drop=True),
+        "refresh": lambda: store.l1_confirm(op, 2, NEVER, SERVER),
+        "abandon": lambda: store.l1_abandon(op, drop=True),
     }[end]
     with pytest.raises(ZeroDivisionError):
         complete()
     assert len(store) == 0
     assert (op.storable, other.storable) == (False, False)
-    assert store.join(op.key) is None
+    assert store.l1_join(op.key) is None
     store.check_invariants()
 
 
@@ -302,7 +302,7 @@ def test_apply_with_a_key_that_cannot_be_compared_deals_with_the_others_first() 
     fill(store, "plain", "v", wid=1)
     held.on_eq = broken
     with pytest.raises(ZeroDivisionError):
-        store.apply(0, 2, [Key("k"), "plain"])
+        store.lane_apply(0, 2, [Key("k"), "plain"])
     assert len(store) == 0
     store.check_invariants()
 
@@ -317,5 +317,5 @@ def test_abandon_of_an_operation_that_was_never_opened_does_nothing() -> None:
     """What undoes a write must not raise in place of the interrupt that struck before it began."""
     store = attached_store()
     fill(store, "k", "v", wid=1)
-    store.abandon(Op("k", wid=2, write=True), drop=True)
+    store.l1_abandon(Op("k", wid=2, write=True), drop=True)
     assert store["k"] == "v"

@@ -54,7 +54,7 @@ def test_maxsize_under_either_policy_holds_at_every_step(policy: str, maxsize: i
         assert len(store) <= maxsize
         if step % 100 == 0:
             store.check_invariants()
-    assert dict(store.snapshot()).items() <= held.items()
+    assert dict(store.l1_snapshot()).items() <= held.items()
     for key in range(maxsize):
         store[key] = key
     assert len(store) == maxsize
@@ -68,13 +68,13 @@ def test_maxbytes_under_either_policy_holds_at_every_step(policy: str) -> None:
     for step in range(10_000):
         size = rng.randrange(3001 if step % 500 == 0 else 150)
         key = rng.randrange(200)
-        store.put(key, step, size=size)
+        store.l1_put(key, step, size=size)
         assert store[key] == step
         store.get(rng.randrange(200))
-        assert store.counters()["bytes"] <= 3000
+        assert store.l1_counters()["bytes"] <= 3000
         if step % 50 == 0:
             store.check_invariants()
-    assert store.counters()["evictions"] > 1000
+    assert store.l1_counters()["evictions"] > 1000
 
 
 @both
@@ -84,15 +84,15 @@ def test_whole_contents_under_either_policy_are_seen_everywhere(policy: str) -> 
     for number in range(800):
         store[number] = -number
         store.get(number // 2)
-    pairs = store.snapshot()
+    pairs = store.l1_snapshot()
     assert len(pairs) == len(store) == store.currsize == 500
     assert Counter(key for key, _ in pairs) == Counter(iter(store))
     assert all(key in store and value == -key for key, value in pairs)
-    popped = [store.pop_next() for _ in range(500)]
+    popped = [store.l1_pop_next() for _ in range(500)]
     assert sorted(popped) == sorted(pairs)
     assert len(store) == 0
     with pytest.raises(KeyError):
-        store.pop_next()
+        store.l1_pop_next()
     store.check_invariants()
 
 
@@ -113,7 +113,7 @@ def test_counting_under_either_policy_is_the_same(policy: str) -> None:
                 replaced += 1
         else:
             stored += 1
-    counters = store.counters()
+    counters = store.l1_counters()
     assert (counters["hits"], counters["misses"], counters["stored"]) == (hits, 5000 - hits, stored)
     assert counters["evictions"] == gone["evicted"] == stored - replaced - 50
     assert gone["replaced"] == replaced
@@ -129,28 +129,28 @@ def test_entries_that_leave_otherwise_keep_the_books(policy: str) -> None:
         key = rng.randrange(150)
         if store.get(key) is None:
             deadline = now + rng.randrange(1, 10**9) if step % 2 else NEVER
-            store.finish(opened(store, key), key, step + 1, deadline, identity=SERVER)  # not over a suspect
+            store.l1_finish(opened(store, key), key, step + 1, deadline, identity=SERVER)  # not over a suspect
         choice = rng.randrange(200)
         if choice < 10:
-            store.apply(0, 0, [rng.randrange(150) for _ in range(5)])
+            store.lane_apply(0, 0, [rng.randrange(150) for _ in range(5)])
         elif choice < 20:
             now += rng.randrange(10**8)
-            store.set_clock(now)
+            store.l1_set_clock(now)
         elif choice < 24:
             store.expire()
         elif choice < 28:
-            store.erase(key)
+            store.l1_erase(key)
         elif choice == 28:
             store.drop_all(invalidated=step % 2 == 0)
         elif choice == 29:
             store.lane_suspect(0)
         elif choice == 30:
-            store.confirm(opened(store, key), step + 1, NEVER, SERVER)
+            store.l1_confirm(opened(store, key), step + 1, NEVER, SERVER)
         else:
-            store.tend()
+            store.l1_tend()
         store.check_invariants()
         assert len(store) <= 64
-    counters = store.counters()
+    counters = store.l1_counters()
     assert min(counters[name] for name in ("hits", "invalidated", "expirations", "suspects", "evictions")) > 0
 
 
@@ -166,10 +166,10 @@ def test_store_without_a_bound_keeps_all_and_shrinks(policy: str) -> None:
     for number in range(100, 30_000):
         store.drop(number)
     for _ in range(3000):
-        store.tend()
+        store.l1_tend()
     store.check_invariants()
-    assert sorted(store.snapshot()) == [(number, number) for number in range(100)]
-    assert store.counters()["evictions"] == 0
+    assert sorted(store.l1_snapshot()) == [(number, number) for number in range(100)]
+    assert store.l1_counters()["evictions"] == 0
 
 
 # -- what it is for ------------------------------------------------------------------------------------------
@@ -199,9 +199,9 @@ def of_a_loop(policy: str, size: int) -> float:
     store = local_store(size, policy=policy)
     for step in range(40 * size):
         if step == 20 * size:
-            before = store.counters()["hits"]
+            before = store.l1_counters()["hits"]
         request(store, step % (2 * size))
-    return (store.counters()["hits"] - before) / (20 * size)
+    return (store.l1_counters()["hits"] - before) / (20 * size)
 
 
 @pytest.mark.parametrize("size", [16, 100, 1000])

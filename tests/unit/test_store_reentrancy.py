@@ -26,15 +26,15 @@ def grow(store: Store[Any, Any]) -> None:
 
 ACTIONS: dict[str, Action] = {
     "clear": lambda store: store.drop_all(),
-    "drop the key itself": lambda store: store.drop_all() or store.put(Key("a", on_eq=None), "other"),
+    "drop the key itself": lambda store: store.drop_all() or store.l1_put(Key("a", on_eq=None), "other"),
     "grow": grow,
     "read": lambda store: [store.get(number) for number in range(10)],
-    "sweep": lambda store: store.sweep(1000),
+    "sweep": lambda store: store.l1_sweep(1000),
     "suspect": lambda store: store.lane_suspect(0),
-    "forget operations": lambda store: store.reset_pending(),
-    "open an operation": lambda store: store.open(Op(1)),
-    "message": lambda store: store.apply(0, 3, list(range(10))),
-    "pop": lambda store: store.drop_all() if not len(store) else store.hit_many(list(range(9)), 0),
+    "forget operations": lambda store: store.l1_reset_pending(),
+    "open an operation": lambda store: store.l1_open(Op(1)),
+    "message": lambda store: store.lane_apply(0, 3, list(range(10))),
+    "pop": lambda store: store.drop_all() if not len(store) else store.l1_hit_many(list(range(9)), 0),
 }
 
 CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
@@ -43,18 +43,20 @@ CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
     "contains": lambda store, key: key in store,
     "setitem": lambda store, key: store.__setitem__(key, "new"),
     "delitem": lambda store, key: store.__delitem__(key),
-    "put": lambda store, key: store.put(key, "new", ttl_ns=5, size=3),
+    "put": lambda store, key: store.l1_put(key, "new", ttl_ns=5, size=3),
     "peek": lambda store, key: store.peek(key),
-    "hit": lambda store, key: store.hit(key, None),
-    "hit_many": lambda store, key: store.hit_many([1, key, 2, key], None),
+    "hit": lambda store, key: store.l1_hit(key, None),
+    "hit_many": lambda store, key: store.l1_hit_many([1, key, 2, key], None),
     "drop": lambda store, key: store.drop(key),
-    "join": lambda store, key: store.join(key),
-    "suspect": lambda store, key: store.suspect(key),
-    "apply": lambda store, key: store.apply(0, 3, ["x", key, "y", key]),
-    "open and finish": lambda store, key: store.finish(opened(store, key), "new", 9, NEVER, identity=SERVER),
-    "write": lambda store, key: store.finish(opened(store, key, wid=9, write=True), "new", 9, NEVER, identity=SERVER),
-    "refresh": lambda store, key: store.confirm(opened(store, key), 1, NEVER, SERVER),
-    "abandon": lambda store, key: store.abandon(opened(store, key), drop=True),
+    "join": lambda store, key: store.l1_join(key),
+    "suspect": lambda store, key: store.l1_suspect(key),
+    "apply": lambda store, key: store.lane_apply(0, 3, ["x", key, "y", key]),
+    "open and finish": lambda store, key: store.l1_finish(opened(store, key), "new", 9, NEVER, identity=SERVER),
+    "write": lambda store, key: store.l1_finish(
+        opened(store, key, wid=9, write=True), "new", 9, NEVER, identity=SERVER
+    ),
+    "refresh": lambda store, key: store.l1_confirm(opened(store, key), 1, NEVER, SERVER),
+    "abandon": lambda store, key: store.l1_abandon(opened(store, key), drop=True),
 }
 
 
@@ -120,7 +122,7 @@ def test_eq_that_always_changes_the_store_ends_in_an_error() -> None:
     """It would be sought for ever."""
     store = local_store(None)
     numbers = iter(range(10**9))
-    store[Key("a", on_eq=lambda: store.put(next(numbers), 1))] = 1
+    store[Key("a", on_eq=lambda: store.l1_put(next(numbers), 1))] = 1
     with pytest.raises(RuntimeError, match="each time"):
         store.get(Key("b"))
     store.check_invariants()
@@ -198,10 +200,10 @@ def test_del_that_puts_the_key_back_is_served(way: str) -> None:
     def revive() -> None:
         if not revived:
             revived.append(1)
-            store.put("k", "back", ttl_ns=0)
+            store.l1_put("k", "back", ttl_ns=0)
             store.check_invariants()
 
-    store.put("k", Value(revive), ttl_ns=10)
+    store.l1_put("k", Value(revive), ttl_ns=10)
     if way == "overwrite":
         store["k"] = 1
     elif way == "drop":
@@ -211,12 +213,12 @@ def test_del_that_puts_the_key_back_is_served(way: str) -> None:
     elif way == "drop_all":
         store.drop_all()
     elif way == "pop":
-        store.pop_next()
+        store.l1_pop_next()
     elif way == "message":
-        store.apply(0, 5, ["k"])
+        store.lane_apply(0, 5, ["k"])
     else:
-        store.set_clock(1010)
-        store.sweep(100) if way == "sweep" else store.get("k")
+        store.l1_set_clock(1010)
+        store.l1_sweep(100) if way == "sweep" else store.get("k")
     assert revived
     assert store["k"] == "back"
     store.check_invariants()
@@ -256,7 +258,7 @@ def test_getsizeof_that_acts_on_the_store_breaks_nothing() -> None:
         store["k"] = number
         assert store["k"] == number
         store.check_invariants()
-    assert store.counters()["bytes"] == 7
+    assert store.l1_counters()["bytes"] == 7
 
 
 def test_keyfunc_that_acts_on_the_store_breaks_nothing() -> None:
@@ -272,7 +274,7 @@ def test_keyfunc_that_acts_on_the_store_breaks_nothing() -> None:
 
     store[1] = 1
     store["text"] = 2
-    assert store.snapshot() == [("text", 2)]
+    assert store.l1_snapshot() == [("text", 2)]
     for call in (
         "getitem",
         "get",
@@ -339,9 +341,9 @@ def test_iteration_survives_any_change() -> None:
 
 
 def test_keys_list_that_shrinks_during_a_call_is_no_harm() -> None:
-    """``hit_many`` and ``apply`` look at the list as it is."""
+    """``l1_hit_many`` and ``lane_apply`` look at the list as it is."""
     store = crowded()
-    for call in (lambda keys: store.hit_many(keys, None), lambda keys: store.apply(0, 5, keys)):
+    for call in (lambda keys: store.l1_hit_many(keys, None), lambda keys: store.lane_apply(0, 5, keys)):
         keys: list[Any] = []
         store[Key("a", on_eq=keys.clear)] = 1
         keys += [Key("b"), *range(10)]
@@ -362,11 +364,11 @@ def test_op_that_a_comparison_initialises_anew_keeps_its_key() -> None:
         refused.append(caught.value)
 
     before = opened(store, Key("b", on_eq=renew))
-    store.open(op)
+    store.l1_open(op)
     assert refused
     assert op.key.name == "a"
-    store.abandon(before, drop=False)
-    assert store.join(Key("a")) is op
+    store.l1_abandon(before, drop=False)
+    assert store.l1_join(Key("a")) is op
     store.check_invariants()
 
 
@@ -396,7 +398,7 @@ def test_store_that_an_argument_initialises_has_the_lanes_of_the_first_to_end() 
                 store.__init__(10, lanes=5000)  # type: ignore[misc]  # that is what is tested
                 store.lane_attach(4000, SERVER)
                 store.lane_vouch(4000, NEVER)
-                store.finish(opened(store, "k", lane=4000), "v", 1, NEVER, identity=SERVER)
+                store.l1_finish(opened(store, "k", lane=4000), "v", 1, NEVER, identity=SERVER)
             return int(self) < other
 
     with pytest.raises(ValueError, match="initialised already"):
@@ -415,12 +417,12 @@ def test_op_opened_by_its_own_comparison_is_refused() -> None:
     def open_it() -> None:
         if not opening:
             opening.append(1)
-            store.open(op)
+            store.l1_open(op)
 
     opened(store, Key("b", on_eq=open_it))
     with pytest.raises(ValueError, match="opened before"):
-        store.open(op)
-    assert store.join(op.key) is op
+        store.l1_open(op)
+    assert store.l1_join(op.key) is op
     store.check_invariants()
 
 
@@ -464,6 +466,6 @@ def test_exception_in_flight_survives_the_release_of_entries() -> None:
     op = opened(store, Key("b"))
     armed.append(1)
     with pytest.raises(ZeroDivisionError):
-        store.abandon(op, drop=True)
+        store.l1_abandon(op, drop=True)
     assert sys.exc_info() == (None, None, None)
     assert len(store) == 0

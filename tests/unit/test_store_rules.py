@@ -11,7 +11,7 @@ from support.store_kit import NEVER, SERVER, attached_store, fill, opened
 
 
 def finish(store: Store[Any, Any], op: Op, value: Any, wid: int, identity: int = SERVER) -> bool:
-    return store.finish(op, value, wid, NEVER, identity=identity)
+    return store.l1_finish(op, value, wid, NEVER, identity=identity)
 
 
 # -- R1: register before sending
@@ -21,7 +21,7 @@ def test_r1_message_during_flight_prevents_store() -> None:
     """A message for the key between open and finish: the reply may be older than the message."""
     store = attached_store()
     op = opened(store, "k")
-    assert store.apply(0, 99, ["k"]) == 0
+    assert store.lane_apply(0, 99, ["k"]) == 0
     assert not op.storable
     assert finish(store, op, "old", 1) is False
     assert "k" not in store
@@ -30,7 +30,7 @@ def test_r1_message_during_flight_prevents_store() -> None:
 def test_r1_message_before_open_does_not_matter() -> None:
     """Only what happens during the flight does."""
     store = attached_store()
-    store.apply(0, 99, ["k"])
+    store.lane_apply(0, 99, ["k"])
     assert finish(store, opened(store, "k"), "new", 99) is True
     assert store["k"] == "new"
 
@@ -39,7 +39,7 @@ def test_r1_message_for_another_key_does_not_matter() -> None:
     """Poison is per key."""
     store = attached_store()
     op = opened(store, "k")
-    store.apply(0, 99, ["other"])
+    store.lane_apply(0, 99, ["other"])
     assert finish(store, op, "v", 1) is True
 
 
@@ -50,10 +50,10 @@ def test_r2_message_makes_a_flight_unjoinable() -> None:
     """A reader who comes after the message must not get an older result."""
     store = attached_store()
     op = opened(store, "k")
-    assert store.join("k") is op
-    store.apply(0, 99, ["k"])
+    assert store.l1_join("k") is op
+    store.lane_apply(0, 99, ["k"])
     assert not op.joinable
-    assert store.join("k") is None
+    assert store.l1_join("k") is None
 
 
 def test_r2_write_poisons_flights_and_joiners_at_its_start() -> None:
@@ -63,7 +63,7 @@ def test_r2_write_poisons_flights_and_joiners_at_its_start() -> None:
     write = opened(store, "k", wid=7, write=True)
     assert (read.storable, read.joinable) == (False, False)
     assert (write.storable, write.joinable) == (True, False)
-    assert store.join("k") is None
+    assert store.l1_join("k") is None
     assert finish(store, read, "old", 1) is False
 
 
@@ -95,11 +95,11 @@ def test_r2_completion_of_any_op_poisons_the_rest(end: str) -> None:
     store = attached_store()
     first, second = opened(store, "k"), opened(store, "k")
     if end == "finish":
-        store.finish(first, None, 0, NEVER)
+        store.l1_finish(first, None, 0, NEVER)
     elif end == "abandon":
-        store.abandon(first, drop=False)
+        store.l1_abandon(first, drop=False)
     else:
-        store.confirm(first, 1, NEVER)
+        store.l1_confirm(first, 1, NEVER)
     assert (second.storable, second.joinable) == (False, False)
 
 
@@ -107,7 +107,7 @@ def test_r2_own_message_does_not_poison_own_write() -> None:
     """The message that announces the write itself speaks for it."""
     store = attached_store()
     write = opened(store, "k", wid=7, write=True)
-    store.apply(0, 7, ["k"])
+    store.lane_apply(0, 7, ["k"])
     assert write.storable
     assert finish(store, write, "new", 7) is True
 
@@ -116,7 +116,7 @@ def test_r2_own_message_poisons_flights() -> None:
     """Being our own write does not make an older read newer (no filter by origin)."""
     store = attached_store()
     read = opened(store, "k")
-    store.apply(0, 7, ["k"])
+    store.lane_apply(0, 7, ["k"])
     assert not read.storable
 
 
@@ -124,7 +124,7 @@ def test_r2_read_op_with_the_messages_wid_is_poisoned() -> None:
     """Only a write can be the one that a message announces."""
     store = attached_store()
     op = opened(store, "k", wid=7)
-    store.apply(0, 7, ["k"])
+    store.lane_apply(0, 7, ["k"])
     assert not op.storable
 
 
@@ -135,8 +135,8 @@ def test_r2_stamp_change_clears_the_marks_of_the_lane_at_once() -> None:
     store.lane_suspect(0)
     assert (here.storable, here.joinable) == (False, False)
     assert (there.storable, there.joinable) == (True, True)
-    assert store.join("a") is None
-    assert store.join("b") is there
+    assert store.l1_join("a") is None
+    assert store.l1_join("b") is there
 
 
 # -- R3: conditions for storing
@@ -156,7 +156,7 @@ def test_r3_undisturbed_flight_is_stored() -> None:
     store = attached_store()
     assert finish(store, opened(store, "k"), "v", 1) is True
     assert store["k"] == "v"
-    assert store.counters()["stored"] == 1
+    assert store.l1_counters()["stored"] == 1
 
 
 def test_r3_stamp_moved_during_flight_prevents_store() -> None:
@@ -205,7 +205,7 @@ def test_r3_lane_detached_at_the_end_prevents_store() -> None:
 def test_r3_deadline_passed_prevents_store() -> None:
     """Nobody could read it."""
     store = attached_store()
-    assert store.finish(opened(store, "k"), "v", 1, 1000, identity=SERVER) is False
+    assert store.l1_finish(opened(store, "k"), "v", 1, 1000, identity=SERVER) is False
 
 
 def test_r3_value_above_maxbytes_is_not_stored() -> None:
@@ -213,7 +213,7 @@ def test_r3_value_above_maxbytes_is_not_stored() -> None:
     store = attached_store(maxbytes=10)
     fill(store, "k", "old", wid=1)
     write = opened(store, "k", wid=2, write=True)
-    assert store.finish(write, "large", 2, NEVER, 11, SERVER) is False
+    assert store.l1_finish(write, "large", 2, NEVER, 11, SERVER) is False
     assert len(store) == 0
 
 
@@ -226,7 +226,7 @@ def test_r4_two_flights_disagree_neither_is_stored() -> None:
     fill(store, "k", "one", wid=1)
     assert finish(store, opened(store, "k"), "two", 2) is False
     assert len(store) == 0
-    assert store.counters()["invalidated"] == 1
+    assert store.l1_counters()["invalidated"] == 1
 
 
 def test_r4_same_wid_is_stored_again_with_the_new_deadline() -> None:
@@ -234,7 +234,7 @@ def test_r4_same_wid_is_stored_again_with_the_new_deadline() -> None:
     store = attached_store()
     fill(store, "k", "v", wid=1, deadline=2000)
     fill(store, "k", "v again", wid=1, deadline=3000)
-    store.set_clock(2500)
+    store.l1_set_clock(2500)
     assert store["k"] == "v again"
 
 
@@ -252,7 +252,7 @@ def test_r4_poisoned_write_drops_the_old_value() -> None:
     store = attached_store()
     fill(store, "k", "old", wid=1)
     write = opened(store, "k", wid=2, write=True)
-    store.apply(0, 1, ["k"])
+    store.lane_apply(0, 1, ["k"])
     assert store["k"] == "old"
     assert finish(store, write, "new", 2) is False
     assert len(store) == 0
@@ -262,7 +262,7 @@ def test_r4_poisoned_read_leaves_an_entry_of_the_same_wid() -> None:
     """They agree, whatever the read may not do."""
     store = attached_store()
     op = opened(store, "k")
-    store.apply(0, 9, ["k"])
+    store.lane_apply(0, 9, ["k"])
     fill(store, "k", "v", wid=9)
     assert finish(store, op, "v", 9) is False
     assert store["k"] == "v"
@@ -272,7 +272,7 @@ def test_r4_wid_zero_drops_whatever_there_is() -> None:
     """There is no value, so L1 must not have one."""
     store = attached_store()
     fill(store, "k", "v", wid=1)
-    assert store.finish(opened(store, "k"), None, 0, NEVER, identity=SERVER) is False
+    assert store.l1_finish(opened(store, "k"), None, 0, NEVER, identity=SERVER) is False
     assert len(store) == 0
 
 
@@ -283,8 +283,8 @@ def test_r5_foreign_message_between_start_and_ack_prevents_storing_a_write() -> 
     """Somebody else's write may have come second."""
     store = attached_store()
     write = opened(store, "k", wid=7, write=True)
-    store.apply(0, 8, ["k"])
-    store.apply(0, 7, ["k"])
+    store.lane_apply(0, 8, ["k"])
+    store.lane_apply(0, 7, ["k"])
     assert finish(store, write, "mine", 7) is False
     assert len(store) == 0
 
@@ -297,7 +297,7 @@ def test_r6_abandon_with_drop_removes_the_entry_and_poisons() -> None:
     store = attached_store()
     fill(store, "k", "v", wid=1)
     write, read = opened(store, "k", wid=2, write=True), opened(store, "k")
-    store.abandon(write, drop=True)
+    store.l1_abandon(write, drop=True)
     assert len(store) == 0
     assert not read.storable
 
@@ -306,7 +306,7 @@ def test_r6_abandon_without_drop_keeps_the_entry() -> None:
     """A read that failed says nothing about the value."""
     store = attached_store()
     fill(store, "k", "v", wid=1)
-    store.abandon(opened(store, "k"), drop=False)
+    store.l1_abandon(opened(store, "k"), drop=False)
     assert store["k"] == "v"
 
 
@@ -316,7 +316,7 @@ def test_r6_abandon_after_completion_does_nothing() -> None:
     op = opened(store, "k")
     assert finish(store, op, "v", 1) is True
     bystander = opened(store, "k")
-    store.abandon(op, drop=False)
+    store.l1_abandon(op, drop=False)
     assert bystander.storable
     assert store["k"] == "v"
 
@@ -328,7 +328,7 @@ def test_r7_own_message_does_not_drop_own_write() -> None:
     """Same wid: this is the very value that the message announces."""
     store = attached_store()
     finish(store, opened(store, "k", wid=7, write=True), "mine", 7)
-    assert store.apply(0, 7, ["k"]) == 0
+    assert store.lane_apply(0, 7, ["k"]) == 0
     assert store["k"] == "mine"
 
 
@@ -337,9 +337,9 @@ def test_r7_message_of_another_write_drops_the_entry() -> None:
     store = attached_store()
     for number in range(20):
         fill(store, number, number, wid=number + 1)
-    assert store.apply(0, 999, [*range(20), "absent", 3]) == 20
+    assert store.lane_apply(0, 999, [*range(20), "absent", 3]) == 20
     assert len(store) == 0
-    assert store.counters()["invalidated"] == 20
+    assert store.l1_counters()["invalidated"] == 20
 
 
 def test_r7_message_without_wid_drops_everything_it_names() -> None:
@@ -347,7 +347,7 @@ def test_r7_message_without_wid_drops_everything_it_names() -> None:
     store = attached_store()
     fill(store, "k", "v", wid=1)
     store["local"] = 1
-    assert store.apply(0, 0, ["k", "local"]) == 2
+    assert store.lane_apply(0, 0, ["k", "local"]) == 2
 
 
 def test_r7_clear_makes_the_lane_suspect() -> None:

@@ -73,10 +73,10 @@ def test_touch_moves_the_end_and_keeps_version_and_tags(cache: MemoryCache[Any, 
 def test_incr_does_not_move_the_end_of_the_window(cache: MemoryCache[Any, Any]) -> None:
     """Lifetime and tags are the first call's; the end is the very same instant after any number of calls."""
     assert cache.incr("n", ttl=50, tags=["t"]) == 1
-    end = cache.terms("n")
+    end = cache.l1_terms("n")
     assert [cache.incr("n", 2, ttl=500) for _ in range(100)][-1] == 201
     assert cache.decr("n", 202) == -1
-    assert cache.terms("n") == end
+    assert cache.l1_terms("n") == end
     cache.invalidate_tag("t")
     assert cache.incr("n", 1, 10) == 11
     with pytest.raises(TypeError, match="initial is str"):
@@ -241,7 +241,7 @@ def test_verbs_find_values_that_have_grown_old() -> None:
     """Behind its soft end a value is there all the same; counting neither renews it nor takes it from its tag."""
     cache = nearcache.open("memory://", ttl=100, soft_ttl=0.001)
     cache.set("n", 1, tags=["t"])
-    cache.set_clock(time.monotonic_ns() + 5_000_000_000)
+    cache.l1_set_clock(time.monotonic_ns() + 5_000_000_000)
     assert cache.peek("n") is None
     assert not cache.add("n", 9)
     assert cache.incr("n") == 2
@@ -251,7 +251,7 @@ def test_verbs_find_values_that_have_grown_old() -> None:
     assert cache.cas("n", 3, version)
     assert cache["n"] == 3
     cache.set("n", 1, tags=["t"])
-    cache.set_clock(time.monotonic_ns() + 10_000_000_000)
+    cache.l1_set_clock(time.monotonic_ns() + 10_000_000_000)
     assert cache.incr("n") == 2
     cache.invalidate_tag("t")
     assert cache.get("n") is None

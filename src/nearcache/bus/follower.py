@@ -154,7 +154,7 @@ class Follower:
         self.inbox.clear()
         # A store that hears in a way of its own is not gone round.
         store = self._store()
-        self.inbox.blind = store is not None and type(store).apply is not Store.apply
+        self.inbox.blind = store is not None and type(store).lane_apply is not Store.lane_apply
         for each in self.followed:
             self._perform(each, each.lane.connected(identity))
         self._subscribe()
@@ -430,7 +430,7 @@ class Follower:
                 except DecodeError as error:
                     self._perform(each, each.lane.bad_frame(str(error)))
                     return
-                self.dropped[number] += target.apply(number, action.wid, keys)
+                self.dropped[number] += target.lane_apply(number, action.wid, keys)
                 if tags and isinstance(target, Horizon):
                     target.apply_tags(number, action.wid, tags)
                 if self._awaited[number]:

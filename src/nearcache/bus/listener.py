@@ -387,7 +387,7 @@ class Listener:
             return
         has_more = False
         for _ in range(_TENDS):
-            has_more = store.tend()
+            has_more = store.l1_tend()
         self._tend_ns = now_ns + (_TEND_SOON_NS if has_more else self._tend_every_ns)
 
     # -- sending and receiving

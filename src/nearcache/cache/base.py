@@ -173,7 +173,7 @@ class Cache(
         Raises:
             KeyError: L1 is empty.
         """
-        name, value = self.pop_next()
+        name, value = self.l1_pop_next()
         self._remove_held(name)
         return name, value
 
@@ -405,9 +405,13 @@ class Cache(
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return dict(self.snapshot()) == dict(pairs_of(other)) if isinstance(other, Mapping) else NotImplemented
+        return dict(self.l1_snapshot()) == dict(pairs_of(other)) if isinstance(other, Mapping) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # as for every mutable mapping
+
+    def __dir__(self) -> list[str]:
+        # The store's own verbs, which the layers below call, are nobody's to complete.
+        return [name for name in super().__dir__() if not name.startswith(("l1_", "lane_"))]
 
     def __repr__(self) -> str:
         size, limit = len(self), self.settings.maxsize
@@ -417,7 +421,7 @@ class Cache(
 
     def cache_info(self) -> CacheInfo:
         """Return hits, misses, maxsize and currsize of L1, named as ``functools.lru_cache`` names them."""
-        counters = self.counters()
+        counters = self.l1_counters()
         return CacheInfo(counters["hits"], counters["misses"], self.settings.maxsize, len(self))
 
     def stats(self) -> Stats:

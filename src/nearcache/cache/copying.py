@@ -73,14 +73,14 @@ class CopyingCache(AnsweringCache[K, V]):
     def _restore(self, entries: Iterable[Remaining[K, V]], tags: Mapping[K, Sequence[str]] | None = None) -> None:
         """Store pairs under the keys held (after ``key=``), each for some nanoseconds; ``None``: without an end."""
         for held, value, left_ns in entries:
-            restore(self, held, value, left_ns, self.measure(value), self._depend((tags or {}).get(held, ())))
+            restore(self, held, value, left_ns, self.l1_measure(value), self._depend((tags or {}).get(held, ())))
 
     def _tags_of(self, keys: Iterable[K]) -> dict[K, list[str]]:
         """Return the tags of those keys whose entries have any; more than those, where too many are in use to tell."""
         known = self._derived.tags()
         found = {}
         for key in keys:
-            terms = self.terms(key)
+            terms = self.l1_terms(key)
             if terms is not None and (tags := known.get(terms[1][0])):
                 found[key] = [tag.decode("utf-8", "surrogatepass") for tag in tags]
         return found
@@ -94,7 +94,7 @@ class CopyingCache(AnsweringCache[K, V]):
 def remaining(cache: Store[K, V]) -> list[Remaining[K, V]]:
     """Return the valid pairs of L1, in its order, under the keys held, with nanoseconds left (``None``: no end)."""
     found: list[Remaining[K, V]] = []
-    for key, value in cache.snapshot():
+    for key, value in cache.l1_snapshot():
         try:
             found.append((key, value, cache.remaining_ns(key)))
         except KeyError:  # it has gone meanwhile
@@ -107,9 +107,9 @@ def restore(
 ) -> None:
     """Store what :func:`remaining` gave."""
     op = Op(held, 0, wid=LOADED, write=True)
-    cache.open(op)
+    cache.l1_open(op)
     until_ns = NEVER_NS if left_ns is None else monotonic_ns() + left_ns
-    cache.finish(op, value, LOADED, until_ns, size, IDENTITY, under)
+    cache.l1_finish(op, value, LOADED, until_ns, size, IDENTITY, under)
 
 
 def _attributes(cache: CopyingCache[Any, Any]) -> Iterator[tuple[str, Any]]:

@@ -85,17 +85,17 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         return self._key(key) in self.cache
 
     def __iter__(self) -> Iterator[K]:
-        return iter([key for key, _ in self.snapshot()])
+        return iter([key for key, _ in self.l1_snapshot()])
 
     def __len__(self) -> int:
-        return len(self.snapshot())
+        return len(self.l1_snapshot())
 
-    def snapshot(self) -> list[tuple[K, V]]:
+    def l1_snapshot(self) -> list[tuple[K, V]]:
         """Return the pairs of the view that L1 holds. Moves no recency."""
         depth = len(self.path)
         return [
             (key[depth], value)
-            for key, value in self.cache.snapshot()
+            for key, value in self.cache.l1_snapshot()
             if isinstance(key, tuple) and len(key) == depth + 1 and key[:depth] == self.path
         ]
 
@@ -130,7 +130,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         Raises:
             KeyError: L1 holds none.
         """
-        for key, value in self.snapshot():
+        for key, value in self.l1_snapshot():
             if self._remove(key):  # else somebody else was quicker, and has it
                 return key, value
         raise KeyError("popitem(): L1 holds nothing of this view")

@@ -29,8 +29,8 @@ class ReadThrough(Generic[K, V]):
     if TYPE_CHECKING:
         settings: Settings
 
-        def hit(self, key: Any, default: Any) -> Any: ...
-        def hit_dict(self, keys: Iterable[Any], missed: list[Any]) -> dict[Any, Any]: ...
+        def l1_hit(self, key: Any, default: Any) -> Any: ...
+        def l1_hit_dict(self, keys: Iterable[Any], missed: list[Any]) -> dict[Any, Any]: ...
 
     def get_or_load(
         self,
@@ -65,7 +65,7 @@ class ReadThrough(Generic[K, V]):
         Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader. With ``max_age`` the first read
             of a value that this process has not loaded costs one round trip.
         """
-        found = self.hit(key, MISSING) if max_age is None else self._hit_young(key, age_to_ns(max_age))
+        found = self.l1_hit(key, MISSING) if max_age is None else self._hit_young(key, age_to_ns(max_age))
         if found is not MISSING:
             return cast("V", found)
         chosen = loader if loader is not None else self.settings.loader
@@ -160,7 +160,7 @@ class ReadThrough(Generic[K, V]):
         """Return what L1 holds, and the other keys, each once."""
         missed: list[K] = []
         if limit_ns is None:
-            found: dict[K, V] = self.hit_dict(keys, missed)
+            found: dict[K, V] = self.l1_hit_dict(keys, missed)
         else:
             held = {key: self._hit_young(key, limit_ns) for key in keys}
             found = {key: value for key, value in held.items() if value is not MISSING}

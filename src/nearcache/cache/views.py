@@ -18,7 +18,7 @@ class Enumerable(Generic[K, V]):
 
     if TYPE_CHECKING:
 
-        def snapshot(self) -> list[tuple[K, V]]: ...
+        def l1_snapshot(self) -> list[tuple[K, V]]: ...
         def peek(self, key: K, default: Any = None) -> Any: ...
         def set_many(self, values: Mapping[K, V]) -> None: ...
 
@@ -42,7 +42,7 @@ class Items(ItemsView[K, V]):
     _mapping: Enumerable[K, V]
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
-        return iter(self._mapping.snapshot())
+        return iter(self._mapping.l1_snapshot())
 
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, tuple) or len(item) != 2:
@@ -57,15 +57,15 @@ class Values(ValuesView[V]):
     _mapping: Enumerable[Any, V]
 
     def __iter__(self) -> Iterator[V]:
-        return iter([value for _, value in self._mapping.snapshot()])
+        return iter([value for _, value in self._mapping.l1_snapshot()])
 
     def __contains__(self, wanted: object) -> bool:
-        return any(value is wanted or value == wanted for _, value in self._mapping.snapshot())
+        return any(value is wanted or value == wanted for _, value in self._mapping.l1_snapshot())
 
 
 def pairs_of(other: Any) -> Any:
     """What ``dict`` may be given, as something that it takes as pairs: never through the loader."""
-    return other.snapshot() if isinstance(other, Enumerable) else other
+    return other.l1_snapshot() if isinstance(other, Enumerable) else other
 
 
 def merged(other: Any, more: dict[str, Any]) -> dict[Any, Any]:

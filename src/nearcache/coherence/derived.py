@@ -245,14 +245,14 @@ class Horizon:
     def after_fork(self) -> None:
         """In the child: no lock here may be held by others."""
 
-    def apply(self, lane: int, wid: int, keys: list[Any]) -> int:
+    def lane_apply(self, lane: int, wid: int, keys: list[Any]) -> int:
         """Drop what a message names. Returns how many entries that were."""
         store = self._store()
-        return 0 if store is None else store.apply(lane, wid, keys)
+        return 0 if store is None else store.lane_apply(lane, wid, keys)
 
     def apply_tags(self, lane: int, wid: int, tags: list[bytes]) -> None:
         """Tags have another generation: the write's id."""
         store = self._store()
         if store is not None:
-            self.tags.apply(lane, wid, tags)
+            self.tags.lane_apply(lane, wid, tags)
             self.derived.heard(store, wid, tags)

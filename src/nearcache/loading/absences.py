@@ -31,17 +31,17 @@ def note(
 ) -> None:
     """Finish an operation that has found, or stored, that there is no value."""
     if not isinstance(answer, Failure):  # who asks for it next asks L2: somebody may have stored a value by then
-        store.finish(op, None, 0, 0)
+        store.l1_finish(op, None, 0, 0)
         return
     # If the lane's stamp has moved since the operation began, the store does not keep its result anyway.
     lane, stamp = under or (op.lane, store.lane_stamp(op.lane))
     noted: Any = Noted(answer.remembered(), lane, stamp)
-    store.finish(op, noted, wid ^ 1 or 2, deadline_ns, size, identity, (lane, stamp - 1 & _STAMPS))
+    store.l1_finish(op, noted, wid ^ 1 or 2, deadline_ns, size, identity, (lane, stamp - 1 & _STAMPS))
 
 
 def noted(tier: Tier, store: Store[Any, Any], key: Any) -> Any:
     """Return the Failure that L1 remembers of a key, or MISSING."""
-    found = store.suspect(key)
+    found = store.l1_suspect(key)
     entry: Any = None if found is None else found[1]
     if not isinstance(entry, Noted):
         return MISSING

@@ -51,7 +51,7 @@ def read_young(
                 continue
             op = Read(name, lane, tier.clock())
             ops.append(op)
-            store.open(op)
+            store.l1_open(op)
             if flights is not None:
                 flights[name].rests_on(op, op.since_ns)
             by_lane.setdefault(lane, []).append((op, encoded))
@@ -66,7 +66,7 @@ def read_young(
                     errors.append(error)
     finally:
         for op in ops:
-            store.abandon(op, drop=False)  # unless it is finished
+            store.l1_abandon(op, drop=False)  # unless it is finished
             op.resolve(ABANDONED, tier.lock)
     return found
 

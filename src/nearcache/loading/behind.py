@@ -55,24 +55,24 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, 
     keys = tier.write_keys(lane, [encoded], [tier.names[lane].queue])
     generation = tier.lanes[lane].generation or 0
     try:
-        store.open(op)
-        was_here = store.erase(name)
+        store.l1_open(op)
+        was_here = store.l1_erase(name)
         for _ in range(_ATTEMPTS):
             command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", b"")
             heard, _ = yield from put(tier, lane, [command], way)
             if heard.status == STORED:
                 tier.acknowledge(lane, heard.epoch, heard.seq, (encoded,), since)
-                store.finish(op, None, 0, 0)
+                store.l1_finish(op, None, 0, 0)
                 tier.count(invalidations=1)
                 return was_here or heard.existed > 0
             generation = heard.generation
             if heard.status == REFUSED:
-                store.abandon(op, drop=True)
+                store.l1_abandon(op, drop=True)
                 return None
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise
-    store.abandon(op, drop=True)
+    store.l1_abandon(op, drop=True)
     raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_ATTEMPTS} times during one deletion")
 
 

@@ -34,7 +34,7 @@ class Births:
 
     def is_young(self, name: Hashable, wid: int, since_ns: int) -> bool:
         """Whether it is known of the value of a write that it was stored since."""
-        known_wid, born_ns, asked_ns = self._known.hit(name, (0, 0, 0))
+        known_wid, born_ns, asked_ns = self._known.l1_hit(name, (0, 0, 0))
         return wid != 0 and wid == known_wid and born_ns >= since_ns and self.is_told(asked_ns)
 
     def is_told(self, asked_ns: int) -> bool:

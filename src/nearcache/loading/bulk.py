@@ -178,7 +178,7 @@ def _write_round(
             except BacklogFullError as error:  # nothing was done, so nothing is owed
                 outcome.fail(chunk, error)
                 for op in chunk.ops:
-                    store.abandon(op, drop=True)
+                    store.l1_abandon(op, drop=True)
                 chunk.ops.clear()
         else:
             chunk.generation, chunk.full_since_ns = heard.generation, 0
@@ -198,17 +198,17 @@ def _finish(
     if values is None:
         tier.count(invalidations=len(chunk.names))
         for op in chunk.ops:
-            store.finish(op, None, 0, 0)
+            store.l1_finish(op, None, 0, 0)
         chunk.ops.clear()
         return
     tier.count(writes=len(chunk.names), bytes_written=sum(map(len, chunk.sealed)))
     deadline_ns, _ = judge(tier, chunk.start_ns, chunk.life.ttl_ms, Times(*chunk.life))
     for place, (name, op, sealed) in enumerate(zip(chunk.names, chunk.ops, chunk.sealed, strict=True), 1):
         if place in held:
-            store.finish(op, None, 0, 0)
+            store.l1_finish(op, None, 0, 0)
         else:
             tier.sample(name)
-            store.finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
+            store.l1_finish(op, values[name], chunk.wid, deadline_ns, len(sealed), identity, chunk.under)
     chunk.ops.clear()
 
 
@@ -227,7 +227,7 @@ def delete_many_behind(tier: Tier, store: Store[Any, Any], names: Iterable[Any],
             chunk.life = Life(1)
             _open(tier, store, chunk)
             for name in chunk.names:
-                store.erase(name)
+                store.l1_erase(name)
         yield from _write_rounds(tier, store, chunks, None, outcome, way)
     finally:
         _close(tier, store, chunks)
@@ -280,7 +280,7 @@ def invalidate_many(
         for chunk in chunks:
             _open(tier, store, chunk)
             for name in chunk.names:
-                store.erase(name)
+                store.l1_erase(name)
         commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold).commands for c in chunks]
         results = yield from _send(chunks, commands)
         for chunk, (result, _) in zip(chunks, results, strict=True):
@@ -295,7 +295,7 @@ def invalidate_many(
             outcome.stored.extend(chunk.names)
             held += int(result[2])
             for op in chunk.ops:
-                store.finish(op, None, 0, 0)
+                store.l1_finish(op, None, 0, 0)
             chunk.ops.clear()
     finally:
         _close(tier, store, chunks, hold if is_end else ())
@@ -363,7 +363,7 @@ def _open(tier: Tier, store: Store[Any, Any], chunk: _Chunk) -> None:
     for name in chunk.names:
         op = Op(name, chunk.shard, wid=chunk.wid, write=True, announced=True)
         chunk.ops.append(op)
-        store.open(op)
+        store.l1_open(op)
 
 
 def _close(
@@ -377,7 +377,7 @@ def _close(
         if chunk.ops:
             tier.owe(chunk.shard, chunk.encoded, hold)
         for op in chunk.ops:
-            store.abandon(op, drop=True)
+            store.l1_abandon(op, drop=True)
 
 
 @dataclass(slots=True)

@@ -131,7 +131,7 @@ def _settle(
         reply = answer(reply)
     reply = proven(tier, proof, reply)
     # A store that completes operations in a way of its own is not gone round, nor is a rule about renewals.
-    is_usual = getattr(store, "is_plain", True) and not tier.freshness.beta
+    is_usual = getattr(store, "l1_is_plain", True) and not tier.freshness.beta
     try:
         generation = tier.generation_in(share.lane, reply.values[-1])
         left, changed, counts = share.settle(
@@ -184,7 +184,7 @@ def _settle_rest(
                 tier.judge(share.lane, dropped=1)
                 changed.append(place)
                 continue
-            store.confirm(op, wid, deadline_ns, reply.identity, under)
+            store.l1_confirm(op, wid, deadline_ns, reply.identity, under)
             tier.count(hits=1)
             tier.judge(share.lane, revalidated=1)
             found[op.key] = value

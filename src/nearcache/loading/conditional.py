@@ -65,5 +65,5 @@ def let_live(
         return shown.old.value
     deadline_ns, _ = judge(tier, start_ns, whole_ms, times_in(shown.data))
     tier.sample(op.key)
-    store.finish(op, shown.old.value, wid, deadline_ns, len(shown.data), reply.identity, shown.under)
+    store.l1_finish(op, shown.old.value, wid, deadline_ns, len(shown.data), reply.identity, shown.under)
     return shown.old.value

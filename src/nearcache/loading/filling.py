@@ -272,7 +272,7 @@ def _attempt(
     lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
-        store.open(op)
+        store.l1_open(op)
         mine.rests_on(op, tier.clock())
         try:
             given = yield from _lease(tier, store, lane, encoded, anew=anew, old_wid=old_wid)
@@ -281,11 +281,11 @@ def _attempt(
             return _Answer()
         if not given.token:
             # L1 may hold a value older than this one, and after this one it must not be read (R4).
-            store.abandon(op, drop=given.value is not MISSING)
+            store.l1_abandon(op, drop=given.value is not MISSING)
             return given
         return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine, anew=anew)))
     finally:
-        store.abandon(op, drop=False)  # unless it is finished
+        store.l1_abandon(op, drop=False)  # unless it is finished
 
 
 def _lease(
@@ -394,7 +394,7 @@ def _fill(
     except ShardError as error:
         tier.count(errors=1)
         tier.loads.close(mine)
-        store.abandon(op, drop=True)
+        store.l1_abandon(op, drop=True)
         if is_worth_undoing(error):  # no memory, say; whoever waits is to load rather than to wait on
             yield from _abort(tier, op.lane, encoded, given.token)
         return loaded.value
@@ -422,13 +422,13 @@ def _load_only(tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load) 
     """Load, and keep the value nowhere. Who comes after a write of the key does not join, even so."""
     op = Op(wanted.name, tier.place(wanted.name)[0], write=True)
     try:
-        store.open(op)
+        store.l1_open(op)
         mine.rests_on(op, tier.clock())
         value = opened((yield from _call(tier, wanted))).value
         tier.loads.close(mine)
         return value
     finally:
-        store.abandon(op, drop=False)
+        store.l1_abandon(op, drop=False)
 
 
 def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:

@@ -169,7 +169,7 @@ def _end(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> None:
         tier.leases.pop(part.token, None)
         tier.ears.unawait(part.lane, part.encoded, part.signal.set)
         if part.op is not None:
-            store.abandon(part.op, drop=False)  # unless it is finished
+            store.l1_abandon(part.op, drop=False)  # unless it is finished
         tier.loads.end(part.mine)
         parts.pop()
 
@@ -242,7 +242,7 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
         # Before asking, so that the message that ends a wait cannot come too early.
         part.is_heard = tier.ears.await_key(part.lane, part.encoded, part.signal.set)
         part.op = Op(part.name, part.lane, wid=new_id(), write=True)
-        store.open(part.op)
+        store.l1_open(part.op)
         part.mine.rests_on(part.op, tier.clock())
         if wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded):
             part.mode = replace_mode()
@@ -295,7 +295,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
             else:
                 part.mine.value = value
                 assert part.op is not None
-                store.abandon(part.op, drop=True)
+                store.l1_abandon(part.op, drop=True)
         elif int(status) != 1:  # on hold
             part.is_loaded = True
         else:
@@ -306,7 +306,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
             else:
                 part.mine.value = taken.value
                 assert part.op is not None
-                store.abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
+                store.l1_abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
     return again
 
 
@@ -388,7 +388,7 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
         assert part.op is not None
         if isinstance(reply, ShardError):
             tier.count(errors=1)
-            store.abandon(part.op, drop=True)
+            store.l1_abandon(part.op, drop=True)
             if is_worth_undoing(reply):
                 refused.append(part)
         else:

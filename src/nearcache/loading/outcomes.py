@@ -122,7 +122,7 @@ def outcome_of(
 def outdate(tier: Tier, store: Store[Any, Any], ops: Iterable[Op]) -> Steps[None]:
     """Remove what is there of keys whose newer value is too large to take its place."""
     for op in ops:
-        store.abandon(op, drop=True)
+        store.l1_abandon(op, drop=True)
         with suppress(ShardError):  # an invalidation is owed
             yield from invalidate(tier, store, op.key)
 
@@ -146,7 +146,7 @@ def _tell(
 
 
 def _is_now(tier: Tier, tag: Tag, before: dict[int, int]) -> bool:
-    return tag.hash not in before or tier.tags.hit(tag.key, 0) == before[tag.hash]
+    return tag.hash not in before or tier.tags.l1_hit(tag.key, 0) == before[tag.hash]
 
 
 def failure_of(tier: Tier, error: BaseException) -> Failure | None:
@@ -226,4 +226,4 @@ def filled(
     tier.sample(op.key)
     if tier.births.in_use:
         tier.births.note(op.key, op.wid, start_ns, start_ns)
-    store.finish(op, outcome.value, op.wid, deadline_ns, size, identity, outcome.under)
+    store.l1_finish(op, outcome.value, op.wid, deadline_ns, size, identity, outcome.under)

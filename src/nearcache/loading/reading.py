@@ -91,7 +91,7 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None, *, 
         return MISSING
     if tier.freshness.errors and (known := noted(tier, store, key)) is not MISSING:
         return known
-    joined = store.join(key)
+    joined = store.l1_join(key)
     # Where no message would come to tell, what a read brings may be as old as the read.
     oldest_ns = max(tier.overtaken_ns, tier.clock() - tier.bound_ns)
     if tier.observed is not None:
@@ -108,14 +108,14 @@ def _read(tier: Tier, store: Store[Any, Any], key: Any, flight: Load | None, *, 
     op = Read(key, shard, tier.clock())
     outcome = ABANDONED
     try:
-        store.open(op)
+        store.l1_open(op)
         if flight is not None:
             flight.rests_on(op, op.since_ns)
         outcome = yield from _fetch(tier, store, op, shard, encoded, flight, strict=strict)
         _note_age(flight, op)
         return outcome
     except BaseException as error:
-        store.abandon(op, drop=False)
+        store.l1_abandon(op, drop=False)
         if isinstance(error, ShardError):
             outcome = error
             tier.count(errors=1)
@@ -133,7 +133,7 @@ def _fetch(
     tier: Tier, store: Store[Any, Any], op: Read, shard: int, encoded: bytes, flight: Load | None, *, strict: bool
 ) -> Steps[Any]:
     names = tier.names[shard]
-    suspect = store.suspect(op.key)
+    suspect = store.l1_suspect(op.key)
     if suspect is not None:
         wid, value, lane = suspect
         if tier.observed is not None and tier.observed.is_ahead(shard):
@@ -180,7 +180,7 @@ def keep(tier: Tier, store: Store[Any, Any], op: Read, found: Found, size: int, 
             return
         if tier.sampler is not None:
             tier.sample(op.key)
-    store.finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
+    store.l1_finish(op, found.value, found.wid, found.deadline_ns, size, identity, found.under)
 
 
 def accept(
@@ -278,7 +278,7 @@ def _revalidate(
     if not deadline_ns:
         tier.judge(lane, dropped=1)
         return False
-    store.confirm(op, wid, deadline_ns, reply.identity, under)
+    store.l1_confirm(op, wid, deadline_ns, reply.identity, under)
     tier.count(hits=1)
     tier.judge(lane, revalidated=1)
     return True

@@ -60,7 +60,7 @@ class Sampler:
         if not self._keys:
             return found
         name = self._keys[int(self._uniform() * len(self._keys))]
-        served = store.wid(name)
+        served = store.l1_wid(name)
         if not served:
             return found
         held = yield from _held(tier, name)
@@ -77,7 +77,7 @@ class Sampler:
         found = []
         for _, name, served in due:
             # A failover may have brought the first write back meanwhile.
-            if store.wid(name) == served and (yield from _held(tier, name)) != served:
+            if store.l1_wid(name) == served and (yield from _held(tier, name)) != served:
                 found.append(name)
         self.mismatches += len(found)
         return found

@@ -53,7 +53,7 @@ class StaleCopies:
 
     def find(self, store: Store[Any, Any], key: Any, lane: int, now_ns: int, default: Any) -> Any:
         """Return a copy that may be served although nobody can be asked, or the default."""
-        found = store.suspect_since(key)
+        found = store.l1_suspect_since(key)
         if found is None or found[0] != lane:
             return default
         stamp = found[1]

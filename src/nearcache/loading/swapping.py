@@ -107,7 +107,7 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
     op = Read(name, lane, tier.clock())
     outcome = ABANDONED
     try:
-        store.open(op)
+        store.l1_open(op)
         value_name = tier.names[lane].value(encoded)
         start_ns = tier.clock()
         commands = [(b"PTTL", value_name), (b"GET", value_name), tier.ask_generation(lane)]
@@ -119,7 +119,7 @@ def find(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[There]:
         outcome = found.value
         return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException:
-        store.abandon(op, drop=False)
+        store.l1_abandon(op, drop=False)
         raise
     finally:
         op.resolve(outcome, tier.lock)
@@ -160,7 +160,7 @@ def _store(
     mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
     generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
     try:
-        store.open(op)
+        store.l1_open(op)
         tier.writing(op.wid, name, value)
         stated, under = there.tags, there.under
         if not keeps:
@@ -176,18 +176,18 @@ def _store(
                 tier.stored(lane, heard, encoded, since, len(sealed))
                 tier.sample(name)
                 deadline_ns, _ = judge(tier, there.start_ns if keeps else start_ns, ttl_ms, Times(ttl_ms, soft_ms))
-                store.finish(op, value, 0 if heard.held else op.wid, deadline_ns, len(sealed), identity, under)
+                store.l1_finish(op, value, 0 if heard.held else op.wid, deadline_ns, len(sealed), identity, under)
                 return not heard.held
             generation = heard.generation
             if heard.status == REFUSED:
-                store.abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
+                store.l1_abandon(op, drop=True)  # L1 may hold an older value than the one that refused (R4)
                 data, pttl_ms = heard.envelope, heard.pttl_ms
                 found = yield from accept(tier, store, lane, encoded, data, pttl_ms, generation, start_ns, strict=True)
                 return _there(found.value, found.under, data, generation, pttl_ms, start_ns)
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise
-    store.abandon(op, drop=True)
+    store.l1_abandon(op, drop=True)
     raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_GENERATIONS} times during one write")
 
 
@@ -202,14 +202,14 @@ def take(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[Any]:
     was_owed, since = tier.is_owed(lane, encoded), tier.serial(lane)  # then what is there should have gone before
     op = Op(name, lane, wid=new_id(), write=True)
     try:
-        store.open(op)
-        store.erase(name)
+        store.l1_open(op)
+        store.l1_erase(name)
         start_ns = tier.clock()
         command = tier.call(tier.scripts.take, tier.write_keys(lane, [encoded]), hex_id(op.wid))
         reply = answer((yield [Exchange(lane, [command])])[0])
         _, generation, data, epoch, seq = reply.values[0]
         tier.acknowledge(lane, epoch, seq, (encoded,), since)
-        store.finish(op, None, 0, 0)
+        store.l1_finish(op, None, 0, 0)
         tier.count(invalidations=1)
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
@@ -233,7 +233,7 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
         yield from _pay(tier, store, name)
     op, since = Op(name, lane, wid=new_id(), write=True), tier.serial(lane)
     try:
-        store.open(op)
+        store.l1_open(op)
         start_ns = tier.clock()
         last = b"-1" if whole else TAGGED_RANGE[1]
         keys = tier.write_keys(lane, [encoded])
@@ -241,15 +241,15 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
         reply = answer((yield [Exchange(lane, [command])])[0])
         status, generation, *rest = reply.values[0]
         if int(status) == 0:
-            store.abandon(op, drop=True)
+            store.l1_abandon(op, drop=True)
             return False, MISSING
         data, epoch, seq = rest
         if int(seq):
             tier.acknowledge(lane, epoch, seq, (encoded,), since)
-            store.finish(op, None, 0, 0)
+            store.l1_finish(op, None, 0, 0)
         else:
             # Who is shown the value must not be given an older copy afterwards (R4).
-            store.abandon(op, drop=whole and store.wid(name) not in (0, peek_ids(data)[0]))
+            store.l1_abandon(op, drop=whole and store.l1_wid(name) not in (0, peek_ids(data)[0]))
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise

@@ -79,7 +79,7 @@ def generations(tier: Tier, store: Store[Any, Any], tags: Sequence[Tag]) -> Step
     """
     # A tag whose change is not known to have been made has no generation: nothing that states one is current.
     owed = {tag for tag in tags if tier.is_owed(tag.lane, tag.key)}
-    found = {tag: 0 if tag in owed else tier.tags.hit(tag.key, 0) for tag in tags}
+    found = {tag: 0 if tag in owed else tier.tags.l1_hit(tag.key, 0) for tag in tags}
     unknown = [tag for tag, generation in found.items() if not generation and tag not in owed]
     if unknown:
         found.update((yield from _fetch(tier, store, unknown)))
@@ -105,7 +105,7 @@ def known(tier: Tier, tags: Sequence[Tag], since_ns: int) -> tuple[tuple[int, in
     """
     stated = []
     for tag in tags:
-        generation = tier.tags.hit(tag.key, 0)
+        generation = tier.tags.l1_hit(tag.key, 0)
         known_ns = tier.tags_since.get(tag.key)
         if generation and known_ns is None:
             tier.remember_tag(tag.key, tier.clock())  # it was forgotten; the next load will find it
@@ -146,7 +146,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], tags: list[Tag]) -> Steps[dict[Ta
     heard: set[Tag] = set()
     try:
         for op in ops:
-            tier.tags.open(op)
+            tier.tags.l1_open(op)
         start_ns = tier.clock()
         asked = [
             prove(
@@ -167,7 +167,7 @@ def _fetch(tier: Tier, store: Store[Any, Any], tags: list[Tag]) -> Steps[dict[Ta
                 heard.add(tag)
     finally:
         for op in ops:
-            tier.tags.abandon(op, drop=False)
+            tier.tags.l1_abandon(op, drop=False)
             op.resolve(None, tier.lock)
     for tag, generation in found.items():
         if not generation:
@@ -200,10 +200,10 @@ def _take(tier: Tier, tag: Tag, op: Op, reply: Reply, start_ns: int) -> tuple[in
     deadline_ns = tier.deadline_ns(start_ns, pttl_ms, whole_ms)
     is_kept = False
     if deadline_ns:
-        if not tier.tags.hit(tag.key, 0):
+        if not tier.tags.l1_hit(tag.key, 0):
             # From now on, not since the request: what began in between may be older than what the answer tells.
             tier.remember_tag(tag.key, tier.clock())
-        is_kept = tier.tags.finish(op, wid, wid, deadline_ns, 0, reply.identity)
+        is_kept = tier.tags.l1_finish(op, wid, wid, deadline_ns, 0, reply.identity)
     return wid, is_kept
 
 
@@ -212,7 +212,7 @@ def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
     op = Op(tag.key, tag.lane, wid=new_id(), write=True, announced=True)
     tier.derived.expect(op.wid)
     try:
-        tier.tags.open(op)
+        tier.tags.l1_open(op)
         return (yield from _write(tier, tag, op, b"NX" if absent_only else b""))
     except BaseException as error:
         tier.derived.unexpect(op.wid)
@@ -226,11 +226,11 @@ def _remove(tier: Tier, tag: Tag) -> Steps[None]:
     op = Op(tag.key, tag.lane, wid=new_id(), write=True)
     since = tier.serial(tag.lane)
     try:
-        tier.tags.open(op)
+        tier.tags.l1_open(op)
         reply = answer((yield [tier.invalidate_exchange(tag.lane, [tag.key], op.wid)])[0])
         _, _, _, epoch, seq = reply.values[0]
         tier.acknowledge(tag.lane, epoch, seq, (tag.key,), since)
-        tier.tags.finish(op, None, 0, 0)
+        tier.tags.l1_finish(op, None, 0, 0)
     except BaseException as error:
         if not tier.give_up(tier.tags, op, tag.key, error):
             raise
@@ -249,10 +249,10 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
             tier.acknowledge(tag.lane, heard.epoch, heard.seq, (tag.key,), since)
             tier.remember_tag(tag.key, tier.clock())
             deadline_ns = tier.deadline_ns(start_ns, ENDLESS_MS, ENDLESS_MS)
-            tier.tags.finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
+            tier.tags.l1_finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
             return op.wid
         if heard.status == REFUSED:  # somebody else made it meanwhile
-            tier.tags.abandon(op, drop=False)
+            tier.tags.l1_abandon(op, drop=False)
             return peek_ids(heard.envelope or b"")[0]
         generation = heard.generation
     raise ServerReplyError(tier.shard_names[tag.lane], f"GENERATION changed {_ATTEMPTS} times during one write")

@@ -311,7 +311,7 @@ class Tier(Versions):
         """A change failed, or nobody knows (R6): keep no copy, owe an invalidation. Returns whether that is enough."""
         if not isinstance(error, BacklogFullError):  # of that it is known that nothing was done
             self.owe(op.lane, (encoded,))
-        store.abandon(op, drop=True)
+        store.l1_abandon(op, drop=True)
         if not isinstance(error, ShardError):
             return False
         self.count(errors=1)
@@ -491,7 +491,7 @@ class Tier(Versions):
         self.share(renewing=set(), lock=threading.RLock(), loads=Loads(self.loads.oldest))
         self.share(leases={}, locks={}, queues={})
         self.derived.after_fork()
-        self.tags.reset_pending()
+        self.tags.l1_reset_pending()
         for journal in self.journals:
             journal.after_fork()
         for lane in self.lanes:

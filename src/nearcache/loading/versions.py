@@ -274,9 +274,9 @@ class TagStore(Store[bytes, int]):
         super().__init__(maxsize, lanes=lanes)
         self._newest = newest
 
-    def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
+    def l1_finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """See :class:`Store`. What was read of an owner that has been left is not kept."""
-        return super().finish(op, value, 0 if self._newest.is_astray(op.lane, op.key) else wid, *rest, **more)
+        return super().l1_finish(op, value, 0 if self._newest.is_astray(op.lane, op.key) else wid, *rest, **more)
 
 
 def _table(shards: Shards, numbers: dict[str, int]) -> bytes:

@@ -57,7 +57,7 @@ def write(
     letter = _letter(tier, value, life, tags, way)
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     try:
-        store.open(op)
+        store.l1_open(op)
         tier.expect_message(lane, op.wid, tier.clock())
         tier.writing(op.wid, name, value)
         if isinstance(letter, _Letter) and tags:
@@ -138,7 +138,7 @@ def _write(
         if heard.status == STORED:
             tier.stored(op.lane, heard, encoded, since, letter.size_bytes)
             if heard.held:
-                store.finish(op, None, 0, 0)
+                store.l1_finish(op, None, 0, 0)
             else:
                 _keep(tier, store, op, value, letter, life, identity, start_ns)
             return MISSING
@@ -166,7 +166,7 @@ def _keep(
         deadline_ns = tier.deadline_ns(start_ns, ttl_ms, ttl_ms)
     if tier.sampler is not None:
         tier.sample(op.key)
-    store.finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)
+    store.l1_finish(op, value, op.wid, deadline_ns, letter.size_bytes, identity, under)
 
 
 def _look(tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, heard: Said, start_ns: int) -> Steps[Any]:
@@ -177,11 +177,11 @@ def _look(tier: Tier, store: Store[Any, Any], op: Op, encoded: bytes, heard: Sai
         )
     except ShardError as error:
         tier.count(errors=1)
-        store.abandon(op, drop=True)
+        store.l1_abandon(op, drop=True)
         return _Unread(error)
     if found.value is MISSING or isinstance(found.value, Absent):
         return MISSING
-    store.abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
+    store.l1_abandon(op, drop=True)  # L1 may hold an older value, and after this one it must not be read (R4)
     return found.value
 
 
@@ -229,12 +229,12 @@ def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
     op = Op(name, shard, wid=new_id(), write=True)
     held, since = False, tier.serial(shard)
     try:
-        store.open(op)
-        held = store.erase(name)
+        store.l1_open(op)
+        held = store.l1_erase(name)
         reply = answer((yield [tier.invalidate_exchange(shard, [encoded], op.wid)])[0])
         _, _, existed, epoch, seq = reply.values[0]
         tier.acknowledge(shard, epoch, seq, (encoded,), since)
-        store.finish(op, None, 0, 0)
+        store.l1_finish(op, None, 0, 0)
         tier.count(invalidations=1)
         return held or int(existed) > 0
     except BaseException as error:

@@ -89,7 +89,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
     cache: Cache[K, V]
 
     def __init__(self, cache: Cache[K, V]) -> None:
-        super().__init__(cache.hit)
+        super().__init__(cache.l1_hit)
         self.cache = cache
 
     def __repr__(self) -> str:

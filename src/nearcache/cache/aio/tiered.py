@@ -72,7 +72,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         await self._run(self.cache._setting_unwritten(key, value, **options))
 
     async def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
-        found: Any = self.cache.hit(key, MISSING)
+        found: Any = self.cache.l1_hit(key, MISSING)
         if found is MISSING:
             found = await self._run_alone(self.cache._defaulting(key, default, tags, is_sync=False))
         return default if found is MISSING else found
@@ -81,7 +81,7 @@ class AsyncTieredCache(AsyncCache[K, V]):
         return await self._run(invalidate(self._tier, self.cache, self.cache._name(key)))
 
     async def _pop(self, key: K) -> tuple[Any, Exception | None]:
-        value: Any = self.cache.hit(key, MISSING)
+        value: Any = self.cache.l1_hit(key, MISSING)
         if value is MISSING:
             return await self._run(self.cache._popping(key, is_sync=False))
         await self._remove(key)

@@ -100,7 +100,7 @@ class Plan:
 
     def held_generation(self) -> Any:
         """Return the generation if this process knows it, else MISSING; it is used."""
-        return self.cache.hit((self.name,), MISSING) if self.is_shared else self._generation
+        return self.cache.l1_hit((self.name,), MISSING) if self.is_shared else self._generation
 
     def known_generation(self) -> Any:
         """Return the generation if this process knows it, else ``None``; that is no use of it."""
@@ -287,7 +287,7 @@ class Cached:
         part = plan.part(args, kwargs, is_method=is_method)
         key = (plan.name, generation, *part)
         try:
-            found = plan.cache.hit(key, MISSING)
+            found = plan.cache.l1_hit(key, MISSING)
         except TypeError:  # it cannot be hashed; or its __eq__ raised, and then it is an error of the caller's
             plan.checked(part)
             raise

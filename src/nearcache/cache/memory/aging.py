@@ -76,12 +76,12 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _after_fork(self) -> None:
         super()._after_fork()
         for store in (self._old, self._lapsed, self._resting):
-            store.reset_pending()
+            store.l1_reset_pending()
 
     # -- what has gone
 
     def _begin_telling(self, hub: MemoryHub) -> None:  # noqa: ARG002  it is told by _say, of both stores
-        self.tell(_weakly(self._young_told), stored=True)
+        self.l1_tell(_weakly(self._young_told), stored=True)
 
     def _young_told(self, name: Any, value: Any, cause: Any) -> None:
         """The first store says that an entry has come or gone."""
@@ -92,7 +92,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """See to what the second store has of a name that the first has no more; return whether that is the value."""
         with self._later, self._changing:
             old = self._old.peek(name, MISSING)
-            if self.terms(name) is None:  # else it has been stored anew
+            if self.l1_terms(name) is None:  # else it has been stored anew
                 if cause == "expired" and old is not MISSING:
                     self._lapse(name, old)
                 elif old is MISSING or old is value:
@@ -124,7 +124,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _lapse(self, name: Any, value: Any) -> bool:
         """Only the second store has it from now on. Returns whether it is of a size to be kept."""
         try:
-            self._lapsed.put(name, value, size=0 if isinstance(value, Absent) else self.measure(value))
+            self._lapsed.l1_put(name, value, size=0 if isinstance(value, Absent) else self.l1_measure(value))
         except ValueTooLargeError:
             self._old.drop(name)
             return False
@@ -133,7 +133,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _forget(self, name: Any) -> None:
         """Let go of what is noted of a name, if there is no value any more."""
         with self._changing:
-            if self.terms(name) is None and self._old.terms(name) is None:
+            if self.l1_terms(name) is None and self._old.l1_terms(name) is None:
                 self._let_go(name)
 
     def _let_go(self, name: Any) -> None:
@@ -175,9 +175,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
         born_ns = self._births.get(name)
         if born_ns is None or born_ns < monotonic_ns() - limit_ns:
             return MISSING
-        found = self.hit(key, MISSING)
+        found = self.l1_hit(key, MISSING)
         if found is MISSING:
-            found = self._old.hit(name, MISSING)
+            found = self._old.l1_hit(name, MISSING)
         return MISSING if isinstance(found, Absent) else found
 
     def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
@@ -207,7 +207,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return self._old_value(self._terms(key, DEFAULT, DEFAULT), loader)
 
     def _read_old(self, name: Any) -> Any:
-        self._lapsed.hit(name, None)  # who reads it keeps it
+        self._lapsed.l1_hit(name, None)  # who reads it keeps it
         return self._old.get(name, MISSING)
 
     def _old_value(self, terms: Any, loader: Any) -> Any:
@@ -238,7 +238,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         try:
             yield
         except Exception:
-            self._resting.put(name, True, round(self.settings.lease * 1e9))
+            self._resting.l1_put(name, True, round(self.settings.lease * 1e9))
             raise
         finally:
             self._renewing.pop(name, None)
@@ -258,18 +258,18 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._old.drop_all(invalidated=True)
 
     def __delitem__(self, key: K) -> None:
-        if not self.erase(key):
+        if not self.l1_erase(key):
             raise KeyError(key)
 
-    def erase(self, key: K) -> bool:
+    def l1_erase(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
         name = self._name(key)
         with self._later, self._changing:  # nothing is stored in one and not in the other
-            was_old = self._old.erase(name)
-            return super().erase(key) or was_old
+            was_old = self._old.l1_erase(name)
+            return super().l1_erase(key) or was_old
 
     def _remove_held(self, name: Any) -> None:
-        self._old.erase(name)
+        self._old.l1_erase(name)
 
     def drop(self, key: K) -> bool:
         """Remove a value, old or not. Returns whether there was one; there are no other processes."""
@@ -311,8 +311,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Become the cache that ``__getstate__`` has described."""
         super().__setstate__(state)
         for name, value, left_ns in state["old"]:
-            restore(self._old, name, value, left_ns, self.measure(value))
-            if self.terms(name) is None:
+            restore(self._old, name, value, left_ns, self.l1_measure(value))
+            if self.l1_terms(name) is None:
                 self._lapse(name, value)
         for name, age_ns in state["ages"].items():
             self._births[name] = monotonic_ns() - age_ns
@@ -320,24 +320,24 @@ class AgingMemoryCache(MemoryCache[K, V]):
     # -- the verbs: what is old is there all the same, until something else is stored
 
     def _holder(self, name: Any) -> Store[Any, Any]:
-        return self if self.terms(name) is not None else self._old
+        return self if self.l1_terms(name) is not None else self._old
 
     def _whole(self, key: Any, name: Any) -> Any:
         value = self.peek(key, MISSING)
         if value is MISSING:
             value = self._old.peek(name, ABSENT)
             if value is not ABSENT:
-                self.hit(key, MISSING)  # what the first store has of it is over, and goes
+                self.l1_hit(key, MISSING)  # what the first store has of it is over, and goes
         return MISSING if isinstance(value, Absent) else value
 
     def _outdate(self, name: Any, cause: RemovalCause) -> None:
         old = self._lapsed.peek(name, ABSENT)
         if self._lapsed.drop(name):
             self._say(name, old, cause)
-        self._old.erase(name)
+        self._old.l1_erase(name)
 
     def _may_keep(self, op: Op) -> bool:
-        return super()._may_keep(op) and self._old.wid(op.key) < op.wid
+        return super()._may_keep(op) and self._old.l1_wid(op.key) < op.wid
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
         name = op.key
@@ -346,7 +346,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
             kept: Any = value.remembered() if isinstance(value, Failure) else value
             if self._keep_old(name, kept, op.wid, life.ttl_ms, size):
                 self._lapse(name, kept)
-            return self.finish(op, None, 0, 0)
+            return self.l1_finish(op, None, 0, 0)
         due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0
         if due_ms != life.ttl_ms:
             self._keep_old(name, value, op.wid, life.ttl_ms, size)
@@ -365,8 +365,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _keep_old(self, name: Any, value: Any, wid: int, ttl_ms: int, size: int) -> bool:
         twin = Op(name, 0, wid=wid, write=True)
-        self._old.open(twin)
-        return self._old.finish(twin, value, wid, deadline_ns(ttl_ms), size, _IDENTITY)
+        self._old.l1_open(twin)
+        return self._old.l1_finish(twin, value, wid, deadline_ns(ttl_ms), size, _IDENTITY)
 
 
 def _weakly(method: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:

@@ -33,7 +33,7 @@ class AnsweringCache(ExchangingCache[K, V]):
         terms.is_conditional = is_conditional(loader)
         if mine.key is terms.name or not terms.is_conditional:
             return given(loader, None)
-        wid, known = (0, None) if self._answers is None else self._answers.hit(terms.name, (0, None))
+        wid, known = (0, None) if self._answers is None else self._answers.l1_hit(terms.name, (0, None))
         was_it = wid == self._version(terms.name)
         old = self._whole(terms.key, terms.name)
         if old is MISSING:
@@ -58,7 +58,7 @@ class AnsweringCache(ExchangingCache[K, V]):
         if self._answers is None:
             self._answers = Store(self.settings.maxsize or _MOST_TERMS)
             self._answers.lane_vouch(0, NEVER_NS)
-        self._answers.put(op.key, (op.wid, replace(answer, value=None)), ttl_ms * NS_PER_MS)
+        self._answers.l1_put(op.key, (op.wid, replace(answer, value=None)), ttl_ms * NS_PER_MS)
 
     def drop_all(self, *, invalidated: bool = False) -> int:
         """See :class:`Store`."""
@@ -66,11 +66,11 @@ class AnsweringCache(ExchangingCache[K, V]):
             self._answers.drop_all()
         return super().drop_all(invalidated=invalidated)
 
-    def reset_pending(self) -> None:
+    def l1_reset_pending(self) -> None:
         """See :class:`Store`."""
         if self._answers is not None:
-            self._answers.reset_pending()
-        super().reset_pending()
+            self._answers.l1_reset_pending()
+        super().l1_reset_pending()
 
     def _count_load(self, which: int) -> None:
         raise NotImplementedError

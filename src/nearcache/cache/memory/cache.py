@@ -119,7 +119,7 @@ class MemoryCache(CopyingCache[K, V]):
 
     def _after_fork(self) -> None:
         """In the child: what other threads had begun goes on in the parent only."""
-        self.reset_pending()
+        self.l1_reset_pending()
         self._derived.after_fork()
         self._free_exchanges()
         self._begin_alone()
@@ -239,7 +239,7 @@ class MemoryCache(CopyingCache[K, V]):
         terms.changes = self._tag_changes
         terms.under = None if callable(terms.labels) else self._depend(terms.labels)
         op = self._operation(terms.name)
-        self.open(op)
+        self.l1_open(op)
         terms.begun_ns = monotonic_ns()
         return op
 
@@ -263,12 +263,12 @@ class MemoryCache(CopyingCache[K, V]):
         told = (*tags_told(labels, terms.key, value), *loaded.tags)
         if told:
             under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
-        size = self.measure(value)
+        size = self.l1_measure(value)
         mine.value = value
         if terms.limit_ns is not None:  # who asks from now on may find it stored longer ago
             self._loads.close(mine)
         if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
-            self.abandon(op, drop=False)
+            self.l1_abandon(op, drop=False)
             return
         ttl = terms.ttl_ms if loaded.ttl is DEFAULT else self._ttl(loaded.ttl, 0)
         life = self._freshness.life(ttl_for(ttl, terms.key, value))
@@ -286,17 +286,17 @@ class MemoryCache(CopyingCache[K, V]):
         with self._changing:  # to the store two writes that it knows by their ids would speak against one another
             if self._may_keep(op):
                 return self._keep(op, value, life, cost_ms, size, under)
-            self.abandon(op, drop=False)
+            self.l1_abandon(op, drop=False)
         return False
 
     def _may_keep(self, op: Op) -> bool:
         return op.storable
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:  # noqa: ARG002
-        return self.finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
+        return self.l1_finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:
-        self.abandon(op, drop=False)
+        self.l1_abandon(op, drop=False)
         self._count_load(1)
 
     def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
@@ -312,7 +312,7 @@ class MemoryCache(CopyingCache[K, V]):
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
         # Under the lock no verb is between looking and storing.
         with self._later, self._changing, self._telling("stored", existed=existed):
-            self.open(op)
+            self.l1_open(op)
             self._keep(op, value, life, 0, size, self._depend(tags))
 
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
@@ -324,7 +324,7 @@ class MemoryCache(CopyingCache[K, V]):
         return _lasting(chosen)
 
     def _fitting_size_of(self, value: V) -> int:
-        size, most = self.measure(value), self.settings.maxbytes
+        size, most = self.l1_measure(value), self.settings.maxbytes
         if most is not None and size > most:
             raise ValueTooLargeError(size, most, "maxbytes")
         return size
@@ -348,12 +348,12 @@ class MemoryCache(CopyingCache[K, V]):
         if tags:
             self._put(key, value, ttl_ms, tags)
         else:
-            self.put(key, value, ttl_ns=ttl_ms * NS_PER_MS)
+            self.l1_put(key, value, ttl_ns=ttl_ms * NS_PER_MS)
 
     def invalidate(self, key: K) -> bool:
         """Remove a key. Returns whether it was there."""
         self._use()
-        return self.erase(key)
+        return self.l1_erase(key)
 
     def _remove(self, key: Any) -> bool:
         return self.invalidate(key)
@@ -409,7 +409,7 @@ class MemoryCache(CopyingCache[K, V]):
         def end(_token: bytes) -> None:
             self.delete_many(held)
             if linger_ms:
-                again = threading.Timer(linger_ms / 1000, lambda: [self.erase(key) for key in held])
+                again = threading.Timer(linger_ms / 1000, lambda: [self.l1_erase(key) for key in held])
                 again.daemon = True
                 again.start()
 
@@ -431,7 +431,7 @@ class MemoryCache(CopyingCache[K, V]):
         """Return what was counted since the cache was opened; zeros for the tiers that it does not have."""
         loads, errors, unchanged, surplus = self._load_calls
         return Stats(
-            l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
+            l1=l1_stats(self.l1_counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=L2Stats(*[0] * len(L2Stats.__slots__)),
             loader=LoaderStats(loads, errors, len(self._loads), unchanged, surplus),
             coherence=CoherenceStats(),
@@ -453,7 +453,7 @@ class MemoryCache(CopyingCache[K, V]):
         def refuse(_key: Any) -> Any:
             raise closed(name)
 
-        self.refuse(refuse)  # no look at ``_closed`` lies on the way of a hit, nor of an assignment
+        self.l1_refuse(refuse)  # no look at ``_closed`` lies on the way of a hit, nor of an assignment
         if self._hub is not None:
             self._hub.close()
         self.drop_all()

@@ -98,7 +98,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         """The place, the lifetime and the tags that the entry has."""
         holder = self._holder(op.key)
         # None: it has just expired, and so does what is made of it.
-        until_ns, under = holder.terms(op.key) or (1, None)
+        until_ns, under = holder.l1_terms(op.key) or (1, None)
         return holder, op.wid, until_ns, under
 
     def _exchange(
@@ -131,14 +131,14 @@ class ExchangingCache(SpeakingCache[K, V]):
         size = 0 if new is GONE else self._fitting_size_of(new)
         with self._later, self._changing:
             op = Op(name, 0, wid=next(self._wids), write=True)
-            self.open(op)
+            self.l1_open(op)
             try:
                 if self._version(name) == version and self._whole(key, name) is old:
                     chosen = (self, 0, 0, None) if new is GONE else terms(op, old, new, version)
                     self._put_changed(op, old, new, size, chosen)
                     return old, new, chosen[1]
             finally:
-                self.abandon(op, drop=False)
+                self.l1_abandon(op, drop=False)
         return None
 
     def _take_turn(self) -> threading.RLock | None:
@@ -166,13 +166,13 @@ class ExchangingCache(SpeakingCache[K, V]):
             self._outdate(op.key, "invalidated" if new is GONE else "replaced")
         else:  # it has grown old, and so it stays
             op = Op(op.key, 0, wid=op.wid, write=True)
-            store.open(op)
-        store.finish(op, new, wid, until_ns, size, IDENTITY, under)
+            store.l1_open(op)
+        store.l1_finish(op, new, wid, until_ns, size, IDENTITY, under)
 
     def _version(self, name: Any) -> int:
         """The id that a verb gave an entry; 1 for an entry that came otherwise, 0 for none."""
         holder = self._holder(name)
-        return holder.wid(name) or int(holder.terms(name) is not None)
+        return holder.l1_wid(name) or int(holder.l1_terms(name) is not None)
 
     def _whole(self, key: Any, name: Any) -> Any:  # noqa: ARG002  for the subclass
         """Return the value, or MISSING."""

@@ -58,7 +58,7 @@ def _end_each(cache: MemoryCache[Any, Any], parts: list[_Part]) -> None:
     while parts:
         part = parts[-1]
         if part.op is not None:
-            cache.abandon(part.op, drop=False)  # unless it is finished
+            cache.l1_abandon(part.op, drop=False)  # unless it is finished
         cache._loads.end(part.mine)
         parts.pop()
 

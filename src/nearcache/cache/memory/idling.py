@@ -51,19 +51,19 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         whole_ms, under = self._idle.get(name, (0, None))
         copy, twin = Op(name, 0), Op(name, 0)
         with self._later, self._changing:  # what is read may not speak against what another thread is storing
-            self._old.open(twin)
-            self.open(copy)
+            self._old.l1_open(twin)
+            self.l1_open(copy)
             try:
-                value, wid = self._old.get(name, MISSING), self._old.wid(name)
+                value, wid = self._old.get(name, MISSING), self._old.l1_wid(name)
                 if value is not MISSING and whole_ms and wid:
-                    self._old.confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
+                    self._old.l1_confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
                     until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
-                    if self.finish(copy, value, wid, until_ns, self.measure(value), IDENTITY, under):
+                    if self.l1_finish(copy, value, wid, until_ns, self.l1_measure(value), IDENTITY, under):
                         self._lapsed.drop(name)
                 return value
             finally:
-                self._old.abandon(twin, drop=False)
-                self.abandon(copy, drop=False)
+                self._old.l1_abandon(twin, drop=False)
+                self.l1_abandon(copy, drop=False)
 
     # -- writing
 
@@ -87,9 +87,9 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         for name, value, _ in state["entries"]:
             if whole_ms := state["idle"].get(name):
                 op = self._operation(name)
-                self.open(op)
+                self.l1_open(op)
                 under = self._depend(state["tags"].get(name, ()))
-                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self.measure(value), under)
+                self._keep(op, value, Life(whole_ms, IDLE_MS), 0, self.l1_measure(value), under)
 
     # -- the verbs
 
@@ -118,6 +118,6 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
             self._idle.pop(op.key, None)
             return
         twin = Op(op.key, 0, wid=wid, write=True)
-        self._old.open(twin)
-        self._old.finish(twin, new, wid, deadline_ns(life.ttl_ms), size, IDENTITY)
+        self._old.l1_open(twin)
+        self._old.l1_finish(twin, new, wid, deadline_ns(life.ttl_ms), size, IDENTITY)
         self._idle[op.key] = (life.ttl_ms, under)

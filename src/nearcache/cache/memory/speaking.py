@@ -42,7 +42,7 @@ class SpeakingCache(Cache[K, V]):
 
     def _begin_telling(self, hub: MemoryHub) -> None:
         """Have the hub told of everything from now on."""
-        self.tell(hub.told, stored=True)
+        self.l1_tell(hub.told, stored=True)
 
     def _telling(self, cause: EventCause | None, *, existed: bool) -> AbstractContextManager[None]:
         """A context in which what the calling thread stores is told of in this way; None: not at all."""
@@ -50,7 +50,7 @@ class SpeakingCache(Cache[K, V]):
 
     def _scan(self, prefix: str | bytes | None) -> Iterator[Any]:
         self._use()
-        return (key for key, _ in self.snapshot() if begins(key, prefix))
+        return (key for key, _ in self.l1_snapshot() if begins(key, prefix))
 
     def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:  # noqa: ARG002  the view looks for itself
         return self._scan(None)

@@ -28,24 +28,24 @@ class Placed(Store[K, V]):
     _tier: Tier
 
     @property
-    def is_plain(self) -> bool:
-        """Whether operations may be completed without going through :meth:`finish` and :meth:`confirm`."""
+    def l1_is_plain(self) -> bool:
+        """Whether operations may be completed without going through :meth:`l1_finish` and :meth:`l1_confirm`."""
         return not self._tier.has_moved
 
-    def finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
+    def l1_finish(self, op: Op, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """See :class:`Store`. What was read of an owner that has been left is not kept."""
         tier = self._tier
         if tier.has_moved and tier.is_astray(op.lane, encode_key(op.key)):
             wid = 0
-        return super().finish(op, value, wid, *rest, **more)
+        return super().l1_finish(op, value, wid, *rest, **more)
 
-    def confirm(self, op: Op, wid: int, *rest: Any, **more: Any) -> bool:
+    def l1_confirm(self, op: Op, wid: int, *rest: Any, **more: Any) -> bool:
         """The same."""
         tier = self._tier
         if tier.has_moved and tier.is_astray(op.lane, encode_key(op.key)):
-            self.abandon(op, drop=True)
+            self.l1_abandon(op, drop=True)
             return False
-        return super().confirm(op, wid, *rest, **more)
+        return super().l1_confirm(op, wid, *rest, **more)
 
 
 class MovingCache(Placed[K, V], GatheringCache[K, V]):

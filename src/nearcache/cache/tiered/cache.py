@@ -101,11 +101,11 @@ class TieredCache(MovingCache[K, V]):
     """
 
     _closed = False
-    isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
+    _isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         self.settings = settings = with_single(parse(url, **options))
-        if settings.isolation != self.isolation:
+        if settings.isolation != self._isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
@@ -237,14 +237,6 @@ class TieredCache(MovingCache[K, V]):
         """
         raise TypeError("a cache on Redis has no fromkeys(); use set_many(dict.fromkeys(keys, value))")
 
-    def put(self, key: K, value: V, ttl_ns: int | None = None, size: int = 0) -> None:  # noqa: ARG002
-        """Not offered: this process would have a value that neither Redis nor anybody else has heard of.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError("a cache on Redis has no put(); store with cache[key] = value, or set()")
-
     # -- many keys
 
     def clear(self) -> None:
@@ -286,7 +278,7 @@ class TieredCache(MovingCache[K, V]):
         """Return what happened in each tier since the cache was opened."""
         counted = self._tier.counted()
         return Stats(
-            l1=l1_stats(self.counters(), self.settings.maxsize, self.settings.maxbytes),
+            l1=l1_stats(self.l1_counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=l2_stats(counted),
             loader=loader_stats(counted, len(self._tier.loads)),
             coherence=coherence_stats(counted, self._tier.sampler, [self._lane_stats(n) for n in self._tier.active]),
@@ -413,7 +405,7 @@ class TieredCache(MovingCache[K, V]):
         self._runner.after_fork()
         if self._membership is not None:
             self._membership.after_fork()
-        self.reset_pending()
+        self.l1_reset_pending()
         for shard in self._tier.active:
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)

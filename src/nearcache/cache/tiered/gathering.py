@@ -113,6 +113,6 @@ class GatheringCache(SwappingCache[K, V]):
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:
         name = self._name(key)
-        if self._tier.births.is_young(name, self.wid(name), monotonic_ns() - limit_ns):
-            return self.hit(key, MISSING)
+        if self._tier.births.is_young(name, self.l1_wid(name), monotonic_ns() - limit_ns):
+            return self.l1_hit(key, MISSING)
         return MISSING

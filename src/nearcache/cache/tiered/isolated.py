@@ -35,8 +35,8 @@ class IsolatedCache(TieredCache[K, V]):
     gets what it made. Arrays are read-only views of the payload, and shared as such.
     """
 
-    isolation = "copy"
-    is_plain = False
+    _isolation = "copy"
+    l1_is_plain = False
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
         if callable(listener := options.get("on_removal")):
@@ -52,29 +52,29 @@ class IsolatedCache(TieredCache[K, V]):
         """Return the value for a key, or the default."""
         return thaw(super().get(key, default, max_age=max_age))
 
-    def hit(self, key: K, default: D) -> V | D:
+    def l1_hit(self, key: K, default: D) -> V | D:
         """Return the value in L1, or the default."""
-        return cast("V | D", thaw(super().hit(key, default)))
+        return cast("V | D", thaw(super().l1_hit(key, default)))
 
-    def hit_many(self, keys: list[K], default: D) -> list[V | D]:
+    def l1_hit_many(self, keys: list[K], default: D) -> list[V | D]:
         """Return the values in L1, or the default for each that it does not hold."""
-        return [thaw(value) for value in super().hit_many(keys, default)]
+        return [thaw(value) for value in super().l1_hit_many(keys, default)]
 
-    def hit_dict(self, keys: Iterable[K], missed: list[K]) -> dict[K, V]:
+    def l1_hit_dict(self, keys: Iterable[K], missed: list[K]) -> dict[K, V]:
         """Return the values in L1 by key, and add the other keys to ``missed``."""
-        return {key: thaw(value) for key, value in super().hit_dict(keys, missed).items()}
+        return {key: thaw(value) for key, value in super().l1_hit_dict(keys, missed).items()}
 
     def peek(self, key: K, default: Any = None) -> Any:
         """Return the value in L1 without moving its recency, or the default."""
         return thaw(super().peek(key, default))
 
-    def snapshot(self) -> list[tuple[K, V]]:
+    def l1_snapshot(self) -> list[tuple[K, V]]:
         """Return the valid pairs of L1."""
-        return [(key, thaw(value)) for key, value in super().snapshot()]
+        return [(key, thaw(value)) for key, value in super().l1_snapshot()]
 
-    def pop_next(self) -> tuple[K, V]:
+    def l1_pop_next(self) -> tuple[K, V]:
         """Take the entry of L1 that would make room next."""
-        key, value = super().pop_next()
+        key, value = super().l1_pop_next()
         return key, thaw(value)
 
     def expire(self, time: float | None = None) -> list[tuple[K, V]]:
@@ -92,7 +92,9 @@ class IsolatedCache(TieredCache[K, V]):
         Raises:
             ConfigError: Always.
         """
-        raise ConfigError("isolation", self.isolation, "asyncio has isolation='shared' only: open another cache for it")
+        raise ConfigError(
+            "isolation", self._isolation, "asyncio has isolation='shared' only: open another cache for it"
+        )
 
     # -- in: what callers and loaders give
 
@@ -153,9 +155,9 @@ class IsolatedCache(TieredCache[K, V]):
         chosen = super()._ttl(ttl, endless_ms)
         return (lambda key, value: chosen(key, thaw(value))) if callable(chosen) else chosen
 
-    def finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
+    def l1_finish(self, op: Any, value: Any, wid: int, *rest: Any, **more: Any) -> bool:
         """Complete an operation. Whatever way a value came, none gets into L1 as it is."""
-        return super().finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
+        return super().l1_finish(op, self._freeze(value) if wid else value, wid, *rest, **more)
 
     def _freeze(self, value: Any) -> Any:
         if isinstance(value, Absent):

@@ -84,7 +84,7 @@ class SwappingCache(Cache[K, V]):
         return ttl_for(self._ttl(ttl, ENDLESS_MS), key, value)
 
     def _defaulted(self, key: Any, default: Any, tags: Sequence[str]) -> Any:
-        found = self.hit(key, MISSING)
+        found = self.l1_hit(key, MISSING)
         if found is MISSING:
             found = self._run(self._defaulting(key, default, tags))
         return default if found is MISSING else found
@@ -99,7 +99,7 @@ class SwappingCache(Cache[K, V]):
         return found
 
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
-        value = self.hit(key, MISSING)
+        value = self.l1_hit(key, MISSING)
         if value is MISSING:
             return self._run(self._popping(key))
         self._remove(key)
@@ -254,10 +254,10 @@ class SwappingCache(Cache[K, V]):
 
         def knows(name: Any) -> bool:
             cache = this()
-            return cache is not None and cache.terms(name) is not None
+            return cache is not None and cache.l1_terms(name) is not None
 
         reporter = Reporter(hub, knows, self._tier.scripts)
-        self.tell(hub.told)
+        self.l1_tell(hub.told)
         self._tier.share(witness=reporter)  # steps under an older version tell, too
         self._listener.report_to(reporter)
 
