@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import threading
@@ -40,6 +41,8 @@ def interrupted(step: int, call: Callable[[], object]) -> bool:
         if left == 0:
             raise KeyboardInterrupt
 
+    collects = gc.isenabled()
+    gc.disable()  # what is raised in the middle of a collection is ignored, and reported as if something were wrong
     sys.setprofile(look)
     try:
         call()
@@ -47,7 +50,9 @@ def interrupted(step: int, call: Callable[[], object]) -> bool:
         pass
     finally:
         sys.setprofile(None)
-    return left <= 0  # where it is ignored, in the middle of a collection say, the call returns
+        if collects:
+            gc.enable()
+    return left <= 0  # where it is ignored, in a ``__del__`` say, the call returns
 
 
 def finishes(call: Callable[[], object]) -> bool:
