@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 #: What stands before the hosts of a URL, up to the last @.
 _USERINFO: Final = re.compile("://.*@", re.DOTALL)
@@ -66,7 +68,10 @@ class UnencodableValueError(CacheError, TypeError):
 
     Attributes:
         type_name: Qualified name of the offending class.
+        key: What it was for; None: nothing says so.
     """
+
+    key: object = None
 
     def __init__(self, type_name: str, remedy: str) -> None:
         super().__init__(f"value of {type_name}: {remedy}")
@@ -79,7 +84,10 @@ class ValueTooLargeError(CacheError, ValueError):
     Attributes:
         size_bytes: Size of the encoded value.
         limit_bytes: The limit.
+        key: What it was for; None: nothing says so.
     """
+
+    key: object = None
 
     def __init__(self, size_bytes: int, limit_bytes: int, option: str) -> None:
         super().__init__(f"value of {size_bytes} bytes is over {option}={limit_bytes}: store less, or raise {option}")
@@ -348,6 +356,14 @@ class ServerNotFoundError(EmbeddedError):
 def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
     error = cls.__new__(cls)
     error.args = args
+    return error
+
+
+def for_key(error: E, key: object) -> E:
+    """Have an error of a value, if it is one, say which key the value was for. Returns the same error."""
+    if isinstance(error, (UnencodableValueError, ValueTooLargeError)) and error.key is None:
+        error.key = key
+        error.args = (f"{error} (key {_short(key)})",)
     return error
 
 

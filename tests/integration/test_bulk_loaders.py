@@ -269,6 +269,45 @@ def test_what_is_no_mapping_is_an_error_and_leaves_no_lease(
         cache.get_or_load_many(["a"])
 
 
+@pytest.mark.parametrize("by_tasks", [False, True])
+@pytest.mark.parametrize("fault", ["value", "lifetime"])
+def test_row_that_cannot_be_kept_costs_the_others_nothing(
+    open_cache: Callable[..., Cache[Any, Any]],
+    two_shards: tuple[RedisServer, RedisServer],
+    fault: str,
+    by_tasks: bool,
+) -> None:
+    """They are kept, in every tier; the error is that of the key, and comes again to who asks for it."""
+    keys = [f"k{n}" for n in range(6)]
+    calls: list[list[str]] = []
+
+    def load_many(keys: list[str]) -> dict[str, Any]:
+        calls.append(keys)
+        return {key: object() if fault == "value" and key == "k2" else key for key in keys}
+
+    def ttl(key: str, value: Any) -> float:
+        return -3 if key == "k2" else 60
+
+    async def load_in_tasks(keys: list[str]) -> dict[str, Any]:
+        return load_many(keys)
+
+    async def ask(cache: Cache[Any, Any], keys: list[str]) -> dict[str, Any]:
+        async with cache.aio as tasks:
+            return await tasks.get_or_load_many(keys, load_in_tasks, ttl=ttl)
+
+    cache, other = open_cache(), open_cache()
+    error = nearcache.UnencodableValueError if fault == "value" else nearcache.ConfigError
+    with pytest.raises(error) as caught:
+        asyncio.run(ask(cache, keys)) if by_tasks else cache.get_or_load_many(keys, load_many, ttl=ttl)
+    assert fault != "value" or (caught.value.key == "k2" and "(key 'k2')" in str(caught.value))  # type: ignore[attr-defined]
+    good = {key: key for key in keys if key != "k2"}
+    assert other.get_many(keys) == good
+    if not by_tasks:
+        assert {key: cache.peek(key) for key in good} == good
+    assert calls == [keys]
+    assert leases(*two_shards) == 0
+
+
 def test_loader_that_asks_for_its_own_keys_is_told_the_chain(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """Alone, among others, anew, or by age: it would wait for itself for ever."""
 

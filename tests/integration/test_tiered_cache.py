@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
@@ -306,8 +307,9 @@ def test_registered_class_travels_and_others_are_refused(open_cache: Callable[..
     cache["k"] = 1
     with pytest.raises(nearcache.UnencodableValueError, match="Opaque"):
         cache["k"] = Opaque()
-    with pytest.raises(nearcache.UnencodableValueError, match="Opaque"):
+    with pytest.raises(nearcache.UnencodableValueError, match="Opaque") as caught:
         cache.set_many({"k": 2, "m": Opaque()})
+    assert caught.value.key == "m"
     with pytest.raises(nearcache.UnencodableKeyError):
         cache[frozenset()] = 1
     with pytest.raises(nearcache.UnencodableKeyError):
@@ -327,6 +329,33 @@ def test_value_too_large_is_refused_and_changes_nothing(open_cache: Callable[...
     with pytest.raises(nearcache.ValueTooLargeError, match="max_value=1000"):
         cache["k"] = "x" * 2000
     assert cache["k"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cache, value: cache.set("sku:7", value),
+        lambda cache, value: cache.set("sku:7", value, tags=["t"]),
+        lambda cache, value: cache.set_many({"other": 1, "sku:7": value}),
+        lambda cache, value: cache.add("sku:7", value),
+        lambda cache, value: cache.get_and_set("sku:7", value),
+        lambda cache, value: cache.compute("sku:7", lambda _: value),
+        lambda cache, value: cache.get_or_load("sku:7", lambda key: value),
+    ],
+    ids=["set", "tags", "set_many", "add", "get_and_set", "compute", "get_or_load"],
+)
+@pytest.mark.parametrize("writes", [False, True])
+def test_error_of_a_value_names_its_key(
+    open_cache: Callable[..., Cache[Any, Any]], change: Callable[[Any, Any], object], writes: bool
+) -> None:
+    """Which of a thousand it was is what whoever reads the log wants to know."""
+    cache = open_cache(max_value=1000, **({"writer": {}.__setitem__, "loader": {}.__getitem__} if writes else {}))
+    with pytest.raises(nearcache.UnencodableValueError, match=r"Opaque.*\(key 'sku:7'\)") as caught:
+        change(cache, Opaque())
+    assert pickle.loads(pickle.dumps(caught.value)).key == caught.value.key == "sku:7"
+    if change(open_cache(), 1) != 1:  # what is loaded is returned and not kept
+        with pytest.raises(nearcache.ValueTooLargeError, match=r"max_value=1000.*\(key 'sku:7'\)"):
+            change(cache, "x" * 2000)
 
 
 def test_selftest_sees_its_own_message_on_every_shard(cache: Cache[Any, Any]) -> None:

@@ -29,7 +29,7 @@ from nearcache.codecs.envelope import (
 )
 from nearcache.codecs.failures import FailureCodec
 from nearcache.codecs.sealing import Guard, context_of
-from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError
+from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError, for_key
 
 _HANDLED: Final = PLAIN_FLAGS | BODY_FLAGS
 _PROTECTION: Final = FLAG_ENCRYPTED | FLAG_MAC
@@ -114,6 +114,14 @@ class ValueCodec:
             ValueTooLargeError: The payload is longer than ``max_value``, before it is compressed.
         """
         return self._shrink(*_payload(self._codec, self.max_value, value))
+
+    def encode_of(self, key: object, value: Any) -> Encoded:
+        """As :meth:`encode`; what it raises names the key that the value is for."""
+        try:
+            return self.encode(value)
+        except Exception as error:
+            for_key(error, key)
+            raise
 
     def encode_failure(self, error: Exception) -> Encoded:
         """Return an error of a loader encoded, if errors are remembered. Raises as :meth:`encode`."""

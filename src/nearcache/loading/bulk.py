@@ -79,7 +79,7 @@ def write_many(
         BulkError: Some keys are stored and others are not, or perhaps not; it says which.
     """
     items = [
-        (name, *tier.place(name), tier.codec.encode(value), ttl_for(ttl_ms, name, value))
+        (name, *tier.place(name), tier.codec.encode_of(name, value), ttl_for(ttl_ms, name, value))
         for name, value in values.items()
     ]
     chunks = list(_chunks(items))

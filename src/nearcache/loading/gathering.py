@@ -196,7 +196,7 @@ def _round(
         found.update((part.name, part.mine.value) for part in parts if part.mine.value is not ABANDONED)
     except Exception as error:
         for part in parts:
-            if part.is_loaded and part.mine.value is ABANDONED:
+            if part.is_loaded and part.mine.value is ABANDONED and part.mine.error is None:
                 part.mine.error = error
         raise
     finally:
@@ -323,8 +323,14 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     answers = yield from _call(tier, wanted, [part.key for part in parts])
     cost_ms = (tier.clock() - begun_ns) // NS_PER_MS // len(parts) + 1
     outcomes: list[tuple[_Part, Outcome]] = []
+    unfit: Exception | None = None
     for part in parts:
-        outcome = yield from _outcome(tier, store, part, answers, captured, cost_ms)
+        try:
+            outcome = yield from _outcome(tier, store, part, answers, captured, cost_ms)
+        except Exception as error:  # noqa: BLE001  of this key alone: it is raised when the others' values are kept
+            part.mine.error = error
+            unfit = unfit or error
+            continue
         part.mine.value = outcome.value
         if part.op is not None:
             tier.writing(part.op.wid, part.name, outcome.value)
@@ -334,6 +340,8 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     yield from _abort(tier, [part for part in parts if part.token and part not in kept])
     yield from outdate(tier, store, [p.op for p, loaded in outcomes if loaded.content is None and p.mode and p.op])
     yield from _fill(tier, store, fills)
+    if unfit is not None:
+        raise unfit
 
 
 def _outcome(

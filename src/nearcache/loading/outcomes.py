@@ -108,9 +108,9 @@ def outcome_of(
     loaded = opened(answered)
     value, ttl = loaded.value, asked.ttl_ms if loaded.ttl is DEFAULT else checked_ttl(loaded.ttl, ENDLESS_MS)
     try:
-        content = tier.codec.encode(value)
+        content = tier.codec.encode_of(asked.key, value)
     except ValueTooLargeError as error:
-        tier.count_too_large(asked.key, error)
+        tier.count_too_large(error)
         return Outcome(value, None, None, under, Life(0), cost_ms)
     life = tier.freshness.life(ttl_for(ttl, asked.key, value))
     told = (*tags_told(asked.tags, asked.key, value), *loaded.tags)

@@ -153,7 +153,7 @@ def _store(
 ) -> Steps[There | bool]:
     """Store a value in place of another. Returns whether it is there to stay (not on hold), or what refused it."""
     lane, encoded = tier.place(name)
-    content = tier.codec.encode(value)
+    content = tier.codec.encode_of(name, value)
     keeps = change.keeps and bool(there.version)
     ttl_ms, soft_ms = there.life if keeps else tier.freshness.life(ttl(value))
     op = Op(name, lane, wid=new_id(), write=True, announced=True)

@@ -50,8 +50,8 @@ def write_through(
         Whatever the writer raises. The keys are invalidated: it may have written all the same.
         NotReplicatedError: It is written, and stored; but no replica has confirmed that it is stored.
     """
-    for value in values.values():
-        tier.codec.encode(value)
+    for key, value in values.items():
+        tier.codec.encode_of(key, value)
     token = hex_id(new_id())
     known = yield from _know(tier, store, names.values(), tags)
     yield from _under_hold(tier, store, list(names.values()), token, _calls(writer, values))

@@ -476,10 +476,10 @@ class Tier(Versions):
         if self.has_queue and not is_full(error):
             raise error
 
-    def count_too_large(self, key: Any, error: ValueTooLargeError) -> None:
-        """What was loaded for a key is returned, and not kept."""
+    def count_too_large(self, error: ValueTooLargeError) -> None:
+        """What was loaded is returned, and not kept."""
         self.count(fills_too_large=1)
-        self._too_large.log(logging.WARNING, "what was loaded for %.200r is not kept: %s", key, error)
+        self._too_large.log(logging.WARNING, "what was loaded is not kept: %s", error)
 
     def renewed(self, name: Any) -> None:
         """A value is not to be loaded anew any more."""

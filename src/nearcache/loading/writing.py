@@ -14,7 +14,7 @@ from .._putting import Put, Said
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
-from ..errors import ServerReplyError, ShardError
+from ..errors import ServerReplyError, ShardError, for_key
 from ..freshness import ENDLESS_MS, Life
 from ..l2 import STAGE_BYTES, STAGING, Command, Exchange, stage
 from .acking import confirmed
@@ -54,7 +54,7 @@ def write(
     """
     lane, encoded = tier.place(name)
     life = tier.freshness.life(ttl_ms)
-    letter = _letter(tier, value, life, tags, way)
+    letter = _letter(tier, name, value, life, tags, way)
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
     try:
         store.l1_open(op)
@@ -97,11 +97,15 @@ class _Letter:
     size_bytes: int = 0
 
 
-def _letter(tier: Tier, value: Any, life: Life, tags: tuple[Tag, ...], way: Way) -> Put | _Letter:
+def _letter(tier: Tier, name: Any, value: Any, life: Life, tags: tuple[Tag, ...], way: Way) -> Put | _Letter:
     plain = tier.codec.plain
     if plain is None or tags or way.room is not None or tier.witness is not None or life.ttl_ms > ENDLESS_MS:
-        return _Letter(tier.codec.encode(value))
-    return Put(value, plain)
+        return _Letter(tier.codec.encode_of(name, value))
+    try:
+        return Put(value, plain)
+    except Exception as error:
+        for_key(error, name)
+        raise
 
 
 def _sealed(

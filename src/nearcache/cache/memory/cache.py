@@ -16,7 +16,7 @@ from ...choices import Idle, Seconds
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
-from ...errors import ConfigError, ValueTooLargeError
+from ...errors import ConfigError, ValueTooLargeError, for_key
 from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ...forks import tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
@@ -308,7 +308,7 @@ class MemoryCache(CopyingCache[K, V]):
     def _put(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
         life = self._freshness.life(ttl_ms)
         op = self._operation(self._name(key))
-        size = self._fitting_size_of(value)
+        size = self._fitting_size_of(key, value)
         existed = self._hub is not None and self._whole(key, op.key) is not MISSING
         # Under the lock no verb is between looking and storing.
         with self._later, self._changing, self._telling("stored", existed=existed):
@@ -323,10 +323,10 @@ class MemoryCache(CopyingCache[K, V]):
             return lambda key, value: _lasting(chosen(key, value))
         return _lasting(chosen)
 
-    def _fitting_size_of(self, value: V) -> int:
+    def _fitting_size_of(self, key: Any, value: V) -> int:
         size, most = self.l1_measure(value), self.settings.maxbytes
         if most is not None and size > most:
-            raise ValueTooLargeError(size, most, "maxbytes")
+            raise for_key(ValueTooLargeError(size, most, "maxbytes"), key)
         return size
 
     def _count_load(self, which: int) -> None:
@@ -376,7 +376,7 @@ class MemoryCache(CopyingCache[K, V]):
         wanted, chosen, labels = dict(pairs_of(values)), self._ttl(ttl, 0), check_tags(tags)
         lives = [ttl_for(chosen, key, value) for key, value in wanted.items()]
         for key, value in wanted.items():
-            self._fitting_size_of(value)
+            self._fitting_size_of(key, value)
             hash(self._name(key))
         for (key, value), ttl_ms in zip(wanted.items(), lives, strict=True):
             self._set_for(key, value, ttl_ms, labels)

@@ -128,7 +128,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         new = make(old, 0 if old is MISSING else version)
         if new is SKIP:
             return old, new, version
-        size = 0 if new is GONE else self._fitting_size_of(new)
+        size = 0 if new is GONE else self._fitting_size_of(name, new)
         with self._later, self._changing:
             op = Op(name, 0, wid=next(self._wids), write=True)
             self.l1_open(op)
@@ -191,7 +191,7 @@ class ExchangingCache(SpeakingCache[K, V]):
     def _outdate(self, name: Any, cause: RemovalCause) -> None:
         """Another value, or none, comes in the place of one that has grown old."""
 
-    def _fitting_size_of(self, value: V) -> int:
+    def _fitting_size_of(self, key: Any, value: V) -> int:
         """The size of a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""
         raise NotImplementedError
 

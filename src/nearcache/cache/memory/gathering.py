@@ -85,7 +85,7 @@ def _round(
         found.update((part.terms.name, part.mine.value) for part in parts)
     except Exception as error:
         for part in parts:
-            if part.mine.value is ABANDONED:
+            if part.mine.value is ABANDONED and part.mine.error is None:
                 part.mine.error = error
         raise
     finally:
@@ -114,13 +114,20 @@ def _load(cache: MemoryCache[Any, Any], asked: list[_Part]) -> Generator[Request
     try:
         answers = checked_answers((yield keys))
         cache._count_surplus(len(answers.keys() - set(keys)))
+        unfit: Exception | None = None
         for part in asked:
             answer = answers.get(part.terms.key, ABSENT)
             assert part.op is not None
             if answer is ABSENT and not cache._freshness.negative_ms:
                 part.mine.value = answer
-            else:
+                continue
+            try:
                 cache._finish_load(part.mine, part.op, part.terms, answer)
+            except Exception as error:  # noqa: BLE001  of this key alone: it is raised when the others' values are kept
+                part.mine.error = error
+                unfit = unfit or error
+        if unfit is not None:
+            raise unfit
     except BaseException:
         cache._count_load(1)
         raise
