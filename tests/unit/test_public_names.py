@@ -20,6 +20,7 @@ INNER = ("l1_", "lane_")
 
 @pytest.mark.parametrize("kind", [nearcache.MemoryCache, AgingMemoryCache, TieredCache])
 def test_every_public_name_of_a_cache_is_documented(kind: type) -> None:
+    """What nobody could look up is not for users, and does not look as if it were."""
     texts = [path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]]
     documented = set(re.findall(r"\b(\w+)[(`]", "\n".join(texts)))
     names = {name for name in dir(kind) if not name.startswith(("_", *INNER))}
@@ -28,6 +29,7 @@ def test_every_public_name_of_a_cache_is_documented(kind: type) -> None:
 
 
 def test_dir_of_a_cache_shows_what_is_for_users() -> None:
+    """A prompt that completes names does not offer the store's own verbs."""
     with nearcache.open("memory://") as cache:
         names = dir(cache)
         assert {"get", "set", "drop_all", "get_or_load"} <= {*names}

@@ -12,6 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ContentionError, MemoryCache
+from nearcache._store import Store
 from nearcache.cache.memory import exchanging
 
 TIMEOUT = 30.0
@@ -258,6 +259,54 @@ def test_verbs_find_values_that_have_grown_old() -> None:
     assert cache.add("n", 4)
     assert cache.get_and_delete("n") == 4
     assert "n" not in cache
+
+
+@pytest.mark.parametrize("options", [{"soft_ttl": 1}, {"soft_ttl": 1, "beta": 1}, {"soft_ttl": 1, "ages": True}])
+@pytest.mark.parametrize("verb", ["incr", "decr", "append", "prepend"])
+def test_what_is_made_of_a_value_that_is_young_lives_as_long_as_that_would_have(
+    options: dict[str, Any], verb: str
+) -> None:
+    """Not only until its soft end, which what is made of it does not have; and it keeps its tags."""
+    made = {"incr": 2, "decr": 0, "append": "xy", "prepend": "yx"}[verb]
+    for end in ("its lifetime", "its tag"):
+        with nearcache.open("memory://", ttl=100, **options) as cache:
+            cache.set("n", 1 if verb in {"incr", "decr"} else "x", tags=["t"])
+            getattr(cache, verb)("n", *(["y"] if verb in {"append", "prepend"} else []))
+            for at_s in (3, 98):
+                cache.l1_set_clock(time.monotonic_ns() + at_s * 1_000_000_000)
+                assert cache.get("n") == made
+            if end == "its tag":
+                cache.invalidate_tag("t")
+            else:
+                cache.l1_set_clock(time.monotonic_ns() + 101 * 1_000_000_000)
+            assert cache.get("n") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"soft_ttl": 30, "ttl": 60}, {"ttl": nearcache.Idle(60)}])
+@pytest.mark.parametrize("overtakes", ["drop", "assignment"])
+def test_verb_that_a_write_without_the_lock_overtakes_is_tried_anew(options: dict[str, Any], overtakes: str) -> None:
+    """Else add() would say that it has stored what nobody has ever seen, and nobody would be told of its removal."""
+    told: list[Any] = []
+    late = [True]
+    kind: Any = type(nearcache.open("memory://", **options))
+
+    class Overtaken(kind):  # type: ignore[misc]  # what open() chooses
+        def l1_finish(self, *arguments: Any, **more: Any) -> bool:
+            if late:
+                late.clear()
+                if overtakes == "drop":
+                    Store.drop(self, "k")
+                else:
+                    Store.l1_put(self, "k", "other")
+            return bool(super().l1_finish(*arguments, **more))
+
+    cache = Overtaken(on_removal=lambda _key, value, _cause: told.append(value), **options)
+    was_added = cache.add("k", "mine")
+    assert not late
+    assert was_added is (overtakes == "drop")
+    assert cache["k"] == ("mine" if was_added else "other")
+    cache.drop("k")
+    assert told.count("mine") == was_added
 
 
 def test_verbs_take_known_absence_for_no_value() -> None:

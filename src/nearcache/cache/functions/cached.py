@@ -89,7 +89,7 @@ class Plan:
         self.arguments = Arguments(function, self.name)
         self.identities = Identities(self.name, is_shared=self.is_shared)
         self._known = freshness_of(cache.settings)
-        self._generation = 0
+        self._generation: int | str = 0
 
     def generation(self) -> Any:
         """Return what changes with every ``cache_clear``."""
@@ -111,7 +111,7 @@ class Plan:
         if self.is_shared:
             self.cache._set_unwritten((self.name,), new_generation(), ttl=None)
         else:
-            self._generation += 1
+            self._generation = new_generation()  # no number: two threads at once could bring an old one back
 
     def part(self, args: tuple[Any, ...], keywords: dict[str, Any], *, is_method: bool) -> tuple[Any, ...]:
         """Return what the arguments add to a key.

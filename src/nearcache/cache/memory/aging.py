@@ -189,16 +189,24 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._forget(name)
         return touched
 
-    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Any) -> None:
-        super()._put_changed(op, old, new, size, chosen)
-        if self.settings.ages:
+    def _same_terms(self, op: Op, old: Any, new: Any, version: int) -> Any:
+        """As there. What is made of a value lives as long as that would have, and not only until its soft end."""
+        store, wid, until_ns, under = super()._same_terms(op, old, new, version)
+        whole = self._old.l1_terms(op.key)
+        return store, wid, until_ns if whole is None else max(until_ns, whole[0]), under
+
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Any) -> bool:
+        is_done = super()._put_changed(op, old, new, size, chosen)
+        if is_done and self.settings.ages:
             self._births[op.key] = monotonic_ns()
         self._forget(op.key)
+        return is_done
 
-    def _put_silently(self, op: Op, new: Any, size: int, chosen: Any) -> None:
-        super()._put_silently(op, new, size, chosen)
-        if chosen[0] is self._old and op.key in self._lapsed:
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: Any) -> bool:
+        is_done = super()._put_silently(op, new, size, chosen)
+        if is_done and chosen[0] is self._old and op.key in self._lapsed:
             self._lapse(op.key, new)
+        return is_done
 
     def _found_old(self, key: Any) -> Any:
         loader = self.settings.loader

@@ -50,7 +50,7 @@ class _Terms:
     ttl_ms: Ttl
     labels: Any
     begun_ns: int = 0
-    changes: int = 0
+    changes: object = None
     under: tuple[int, int] | None = None
     limit_ns: int | None = None
     shown: Loaded[Any] | None = None
@@ -100,7 +100,7 @@ class MemoryCache(CopyingCache[K, V]):
         self.lane_attach(0, _IDENTITY)
         self._derived = Derived(1, _DERIVED)
         self._derived.vouched(self, 0, NEVER_NS)
-        self._tag_changes = 0
+        self._tag_changes = object()
         self._freshness = freshness_of(settings)
         self._load_calls = [0, 0, 0, 0]
         self._begin_exchanges()
@@ -267,7 +267,7 @@ class MemoryCache(CopyingCache[K, V]):
         mine.value = value
         if terms.limit_ns is not None:  # who asks from now on may find it stored longer ago
             self._loads.close(mine)
-        if told and terms.changes != self._tag_changes:  # perhaps of a tag that nobody knew it would have
+        if told and terms.changes is not self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.l1_abandon(op, drop=False)
             return
         ttl = terms.ttl_ms if loaded.ttl is DEFAULT else self._ttl(loaded.ttl, 0)
@@ -395,7 +395,7 @@ class MemoryCache(CopyingCache[K, V]):
         """Remove every value that has this tag. See :meth:`Cache.invalidate_tag`."""
         self._use()
         (name,) = check_tags([tag])
-        self._tag_changes += 1
+        self._tag_changes = object()  # no number: two threads at once could bring an old one back
         self._derived.changed(self, name.encode("utf-8", "surrogatepass"))
 
     def hold(self, keys: Iterable[K], seconds: Seconds = 5.0, *, linger: Seconds = 0.0) -> Hold:

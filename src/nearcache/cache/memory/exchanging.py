@@ -135,8 +135,8 @@ class ExchangingCache(SpeakingCache[K, V]):
             try:
                 if self._version(name) == version and self._whole(key, name) is old:
                     chosen = (self, 0, 0, None) if new is GONE else terms(op, old, new, version)
-                    self._put_changed(op, old, new, size, chosen)
-                    return old, new, chosen[1]
+                    if self._put_changed(op, old, new, size, chosen):
+                        return old, new, chosen[1]
             finally:
                 self.l1_abandon(op, drop=False)
         return None
@@ -151,23 +151,25 @@ class ExchangingCache(SpeakingCache[K, V]):
         self._turns = threading.RLock()
         return None
 
-    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Terms) -> None:
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Terms) -> bool:
+        """Store what is made of a value. Returns whether that was done: a write that takes no lock may be quicker."""
         if new is GONE:
-            self._put_silently(op, new, size, chosen)
-            return
+            return self._put_silently(op, new, size, chosen)
         with self._telling(None if new is old else "stored", existed=old is not MISSING):
-            self._put_silently(op, new, size, chosen)
-        if self._hub is not None and chosen[0] is not self and new is not old:
+            is_done = self._put_silently(op, new, size, chosen)
+        if is_done and self._hub is not None and chosen[0] is not self and new is not old:
             self._hub.tell("updated", op.key, "stored", new)  # the store that has it tells of no values that come
+        return is_done
 
-    def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> None:
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> bool:
         store, wid, until_ns, under = chosen
         if store is self:
             self._outdate(op.key, "invalidated" if new is GONE else "replaced")
         else:  # it has grown old, and so it stays
             op = Op(op.key, 0, wid=op.wid, write=True)
             store.l1_open(op)
-        store.l1_finish(op, new, wid, until_ns, size, IDENTITY, under)
+        # What has no room, or ends at once, is done as well.
+        return store.l1_finish(op, new, wid, until_ns, size, IDENTITY, under) or new is GONE or op.storable
 
     def _version(self, name: Any) -> int:
         """The id that a verb gave an entry; 1 for an entry that came otherwise, 0 for none."""

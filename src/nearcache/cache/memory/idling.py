@@ -110,14 +110,15 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         whole_ms, under = self._idle[op.key]
         return self, op.wid, self._end_of(Life(whole_ms, IDLE_MS)), under
 
-    def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> None:
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> bool:
         life, self._next = self._next, None
-        super()._put_silently(op, new, size, chosen)
+        is_done = super()._put_silently(op, new, size, chosen)
         _, wid, _, under = chosen
-        if life is None:
+        if life is None or not is_done:
             self._idle.pop(op.key, None)
-            return
+            return is_done
         twin = Op(op.key, 0, wid=wid, write=True)
         self._old.l1_open(twin)
         self._old.l1_finish(twin, new, wid, deadline_ns(life.ttl_ms), size, IDENTITY)
         self._idle[op.key] = (life.ttl_ms, under)
+        return True
