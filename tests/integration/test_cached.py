@@ -55,6 +55,15 @@ class Product:
         calls.append((self.number, place))
         return len(calls)
 
+    @classmethod
+    def named(cls, name: str) -> str:
+        """Cached by the tests."""
+        return f"{cls.__name__} {name}"
+
+
+class Gift(Product):
+    """Inherits what is cached."""
+
 
 class Nobody:
     """Has no identity that another process could know."""
@@ -158,6 +167,26 @@ def test_cached_method_needs_an_identity_that_others_know(pair: tuple[Cache[Any,
     assert keyed.__get__(Nobody())() == 1
 
 
+def test_cached_bound_method_is_told_by_what_it_is_bound_to(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """A method that an instance has decorated for itself has the name of all instances' methods."""
+
+    def bound(number: int) -> tuple[Any, Any]:
+        return on_both(pair, Product(number).stock)
+
+    (one, two), (other, _) = bound(1), bound(2)
+    assert [one("x"), two("x"), other("x")] == [1, 1, 2]
+    assert one.invalidate("x") is True
+    twice, _ = on_both(pair, two)  # one that is cached already
+    assert [twice("x"), other("x")] == [3, 2]
+    with pytest.raises(UnencodableKeyError, match=r"Nobody.method is called on an instance.*__cache_key__.*key="):
+        pair[0].cached(Nobody().method)()
+
+
+def test_cached_bound_class_method_is_told_by_its_class(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """As it is when the class method is decorated."""
+    assert [pair[0].cached(kind.named)("x") for kind in (Product, Gift)] == ["Product x", "Gift x"]
+
+
 def test_cached_class_goes_by_its_name(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
     """A class at the top of a module has one; one made in a function has not."""
     one, two = on_both(pair, name_of_class)
@@ -193,7 +222,8 @@ def test_cached_arguments_too_long_together_are_refused(pair: tuple[Cache[Any, A
 def test_cached_function_without_a_name_of_its_own_is_refused(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
     """A lambda or a closure might be mixed up with another; ``version=`` may tell them apart."""
     n = 5
-    for function in (lambda x: x, lambda x: x * n):
+    partials = [functools.update_wrapper(functools.partial(price, sku), price) for sku in "ab"]
+    for function in (lambda x: x, lambda x: x * n, *partials):
         with pytest.raises(ConfigError, match="version="):
             pair[0].cached(function)
     with pytest.raises(ConfigError, match="__qualname__"):

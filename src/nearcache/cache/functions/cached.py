@@ -419,10 +419,13 @@ class Bound:
 
 
 def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> Any:
-    """Return a function, method, class method, static method or coroutine function, cached."""
+    """Return a function, method (bound or not), class method, static method or coroutine function, cached."""
     if isinstance(function, (staticmethod, classmethod)):
         kind: Any = type(function)
         return kind(decorate(cache, function.__func__, options))
+    if isinstance(function, (types.MethodType, Bound)) and cache.settings.scheme != "memory":
+        # Its name is that of all instances' methods: only a key that names the instance tells them apart.
+        return decorate(cache, function.__func__, options).__get__(function.__self__)
     if not callable(function):
         raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
     plan = Plan(cache, function, **options)

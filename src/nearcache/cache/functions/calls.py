@@ -7,6 +7,7 @@ default. What ``**keywords`` collects keeps its order, as a function can see tha
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import weakref
@@ -41,12 +42,14 @@ def name_of(function: Any, version: Any, *, is_shared: bool) -> str:
     if not isinstance(module, str) or not isinstance(qualname, str):
         raise ConfigError("cached", function, "it has no __module__ and __qualname__: decorate a function (def)")
     name = f"{importable(module)}.{qualname}" + ("" if version is None else f"@{version}")
-    if version is None and ("<lambda>" in qualname or getattr(function, "__closure__", None)):
+    is_partial = isinstance(function, functools.partial)  # which update_wrapper has named for what it calls
+    if version is None and (is_partial or "<lambda>" in qualname or getattr(function, "__closure__", None)):
         raise ConfigError(
             "cached",
             name,
-            "a lambda, or a function that uses variables of the one around it, is not told by its name, so its entries "
-            "might be mixed up with another one's; define it at the top of a module, or give a version= that names it",
+            "a lambda, a partial, or a function that uses variables of the one around it, is not told by its name, so "
+            "its entries might be mixed up with another one's; define it at the top of a module, or give a version= "
+            "that names it",
         )
     return name
 
