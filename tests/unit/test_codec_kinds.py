@@ -8,8 +8,12 @@ import pickle
 import sys
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -34,6 +38,40 @@ class Point(msgspec.Struct):
 
 class Opaque(msgspec.Struct, eq=False):
     x: float
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Anything(msgspec.Struct):
+    x: Any
+
+
+@dataclass
+class Pair:
+    a: Any
+    b: Any
+
+
+class FurtherPair(Pair):
+    pass
+
+
+@dataclass(eq=False, slots=True, frozen=True)
+class Slotted:
+    number: float
+
+
+@attrs.define(eq=False)
+class Defined:
+    number: float
+
+
+@dataclass
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise WordlessError
 
 
 @dataclass
@@ -199,6 +237,11 @@ def test_msgspec_value_that_would_change_is_refused_without_a_type(value):
         (Line | None, None),
         (Opaque, Opaque(math.nan)),
         (list[float], [math.nan]),
+        (list[Decimal], [Decimal("NaN")]),
+        (set[float], {1.0, 2.0, math.nan}),
+        (tuple[Opaque, Pair], (Opaque(math.nan), Pair(1, {"c": [math.nan]}))),
+        (list[Slotted], [Slotted(math.nan)]),
+        (list[Defined], [Defined(math.nan)]),
     ],
 )
 def test_msgspec_value_of_the_type_comes_back(type_, value):
@@ -208,11 +251,36 @@ def test_msgspec_value_of_the_type_comes_back(type_, value):
     assert shown(back) == shown(value)
 
 
-@pytest.mark.parametrize(("type_", "value"), [(Point, {"x": 1}), (Point, 1), (list[Point], [1]), (int, "1")])
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (Point, {"x": 1}),
+        (Point, 1),
+        (list[Point], [1]),
+        (int, "1"),
+        (list[str], ["a", UUID(int=1)]),
+        (list[list[int]], [[], [(1, 2)]]),
+        (list[Pair], [{"a": 1, "b": math.nan}]),
+        (list[Pair], [FurtherPair(1, math.nan)]),
+        *((dict[str, Any], {"a": [part]}) for part in ((1, 2), {3}, Decimal("1.5"), date(2026, 1, 2), Colour.RED)),
+        (Anything, Anything((1, 2))),
+        (Pair, Pair((math.nan, 1), Opaque(1))),
+        (list[Opaque], [Opaque([math.nan, (1,)])]),
+        (Pair, Pair(1, Incomparable())),
+    ],
+)
 def test_msgspec_value_of_another_type_is_refused(type_, value):
-    """When it is written, not when somebody reads it."""
+    """When it is written, not when somebody reads it: at any depth, and also where it is written as the same bytes."""
     with pytest.raises(UnencodableValueError):
         MsgspecCodec(type_).encode(value)
+
+
+def test_msgspec_value_in_itself_is_refused():
+    """By an error, not by the end of the stack."""
+    loop = Anything([])
+    loop.x.append(loop)
+    with pytest.raises(UnencodableValueError):
+        MsgspecCodec(Anything).encode(loop)
 
 
 def test_msgspec_value_of_another_schema_is_a_miss():
