@@ -329,5 +329,18 @@ def test_coroutine_call_is_a_coroutine_function(cache: Cache[Any, Any]) -> None:
         return x
 
     assert inspect.iscoroutinefunction(f.__call__)
+
+    class Service:
+        @cache.cached
+        async def find(self, name: str) -> str:
+            return name
+
+        @classmethod
+        @cache.cached
+        async def named(cls, name: str) -> str:
+            return name
+
+    for bound in (Service().find, Service.named):
+        assert inspect.iscoroutinefunction(bound.__call__)
     with pytest.raises(TypeError, match="coroutine function"):
         cache.get_or_load(1, f)

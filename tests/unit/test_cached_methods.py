@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
+import pickle
 import weakref
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +40,12 @@ class Account:
         """A method."""
         return self.secret * factor
 
+    @classmethod
+    @cache.cached
+    def opened(cls, number: int) -> int:
+        """A class method."""
+        return number
+
 
 def test_cached_property_keeps_instances_apart() -> None:
     """Equal instances are still two."""
@@ -64,6 +72,37 @@ def test_cached_property_and_keyword_hold_no_instance() -> None:
     del account
     gc.collect()
     assert gone() is None
+
+
+def test_cached_bound_method_is_pickled_and_copied_as_bound_methods_are() -> None:
+    """By its name, with what it is bound to: pools of processes do it."""
+    bound = Account(1, 10).times
+    for twin in (pickle.loads(pickle.dumps(bound)), copy.deepcopy(bound)):
+        assert twin(3) == 30
+        assert twin.__func__ is Account.times
+        assert twin.__self__ == bound.__self__
+        assert twin.__self__ is not bound.__self__
+    assert copy.copy(bound) == bound
+    for again in (pickle.loads(pickle.dumps(Account.opened)), copy.deepcopy(Account.opened)):
+        assert again == Account.opened
+
+
+def test_cached_method_of_one_instance_is_copied_with_it() -> None:
+    """What the instance holds, the copy holds: still cached, and bound to the copy."""
+
+    class Ledger:
+        """Has decorated a method for itself."""
+
+        def __init__(self) -> None:
+            self.total = cache.cached(type(self).sum_of).__get__(self)
+
+        def sum_of(self) -> list[int]:
+            return []
+
+    first = Ledger()
+    second = copy.deepcopy(first)
+    assert second.total() is second.total()
+    assert second.total() is not first.total()
 
 
 def test_cached_function_with_another_name_in_a_class_stays_a_function() -> None:

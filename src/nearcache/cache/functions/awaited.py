@@ -13,7 +13,7 @@ from typing import Any
 
 from ...answers import bare
 from ...changes import MISSING
-from .cached import Cached, Plan, Unkept, new_generation
+from .cached import Bound, Cached, Plan, Unkept, new_generation
 
 
 class CachedCoroutine(Cached):
@@ -37,6 +37,9 @@ class CachedCoroutine(Cached):
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # what frameworks go by that ask the call itself
         return await self._call(args, kwargs, self._in_class)
+
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        return self if instance is None else BoundCoroutine(self, instance)
 
     async def cache_clear(self) -> None:
         """See :meth:`Cached.cache_clear`."""
@@ -95,6 +98,13 @@ class CachedCoroutine(Cached):
     async def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
         key = await self._awaited_key(args, kwargs, is_method)
         await self._aio._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
+
+
+class BoundCoroutine(Bound):
+    """A cached coroutine method together with its instance."""
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # as in CachedCoroutine
+        return await self.__func__._call((self.__self__, *args), kwargs, True)
 
 
 async def _drawn(_key: Any) -> str:

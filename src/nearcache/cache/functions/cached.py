@@ -10,6 +10,7 @@ which was lost never comes back.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
@@ -376,6 +377,16 @@ class Bound:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)
+
+    # Copied and pickled as bound methods are.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return type(self)(self.__func__, copy.deepcopy(self.__self__, memo))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.__func__._call((self.__self__, *args), kwargs, True)
