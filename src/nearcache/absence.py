@@ -1,4 +1,4 @@
-"""The answer of a loader that there is no value, which is not ``None``: that is one. And what is kept of it."""
+"""The answer of a loader that there is no value, which is not ``None``: that is one. What is kept of it, or not."""
 
 from __future__ import annotations
 
@@ -66,6 +66,29 @@ class Noted(Absent):
         self.answer = answer
         self.lane = lane
         self.stamp = stamp
+
+
+class Unkept(BaseException):
+    """Carries what is not to be kept past the loading, which has to end without a value.
+
+    Args:
+        value: A result that ``unless`` turned away.
+        error: What the function raised, instead.
+    """
+
+    def __init__(self, value: Any, error: KeyError | None = None) -> None:
+        super().__init__()
+        self._value = value
+        self._error = error
+
+    def __repr__(self) -> str:  # the log has nothing else of a value that was to be made anew in the background
+        return "unless= has turned the result away" if self._error is None else repr(self._error)
+
+    def outcome(self) -> Any:
+        """Return or raise what became of the call."""
+        if self._error is not None:
+            raise self._error from None
+        return self._value
 
 
 def raise_absent(key: Any, answer: Absent) -> None:

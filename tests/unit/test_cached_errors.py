@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import nearcache
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("negative_ttl", [None, 60])
@@ -24,3 +27,29 @@ def test_cached_exception_is_kept_as_error_ttl_says(kept: type[Exception], negat
             f("a")
     is_kept = kept is KeyError or (kept is LookupError and negative_ttl is None)  # the nearest class decides
     assert len(asked) == (1 if is_kept else 2)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_cached_renewal_without_a_result_to_keep_rests_like_any_that_failed(
+    caplog: pytest.LogCaptureFixture, raises: bool
+) -> None:
+    """The old value stays, the log says why, and the next renewal begins when the time of a lease is over."""
+    cache = nearcache.open("memory://", ttl=1000, soft_ttl=500, negative_ttl=100, lease=60)
+    calls: list[int] = []
+
+    @cache.cached(unless=lambda found: found is None)
+    def find(number: int) -> int | None:
+        calls.append(number)
+        if len(calls) > 2 and raises:
+            raise KeyError("gone")
+        return number if len(calls) <= 2 else None
+
+    assert [find(1), find(2)] == [1, 2]
+    cache.expire(time.monotonic() + 600)
+    assert find(1) == 1
+    wait_until(lambda: bool(caplog.messages))
+    reason = "KeyError('gone')" if raises else "unless= has turned the result away"
+    assert caplog.messages[0].endswith(f"was not loaded anew, and the old value stays: {reason}")
+    assert [find(1), find(2)] == [1, 2]
+    wait_until(lambda: calls[3:] != [])
+    assert calls == [1, 2, 1, 2]

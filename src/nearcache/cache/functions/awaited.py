@@ -11,9 +11,10 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ...absence import Unkept
 from ...answers import bare
 from ...changes import MISSING
-from .cached import Bound, Cached, Plan, Unkept, new_generation
+from .cached import Bound, Cached, Plan, new_generation
 
 
 class CachedCoroutine(Cached):

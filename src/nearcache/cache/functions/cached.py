@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from ...absence import Unkept
 from ...answers import DEFAULT, bare
 from ...changes import MISSING
 from ...choices import lifetime
@@ -36,26 +37,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..base import Cache
-
-
-class Unkept(BaseException):
-    """Carries what is not to be kept past the loading, which has to end without a value.
-
-    Args:
-        value: A result that ``unless`` turned away.
-        error: What the function raised, instead.
-    """
-
-    def __init__(self, value: Any, error: KeyError | None = None) -> None:
-        super().__init__("not kept")
-        self._value = value
-        self._error = error
-
-    def outcome(self) -> Any:
-        """Return or raise what became of the call."""
-        if self._error is not None:
-            raise self._error from None
-        return self._value
 
 
 def new_generation() -> str:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from ..._store import Op, Store, own_get
-from ...absence import ABSENT, Absent, Failure
+from ...absence import ABSENT, Absent, Failure, Unkept
 from ...answers import DEFAULT, is_coroutine_loader
 from ...changes import MISSING
 from ...clocks import NEVER_NS, monotonic_ns
@@ -245,7 +245,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """What :meth:`_begin_renewal` has begun. If it fails, none begins for the time of a lease, as on Redis."""
         try:
             yield
-        except Exception:
+        except (Exception, Unkept):
             self._resting.l1_put(name, True, round(self.settings.lease * 1e9))
             raise
         finally:
