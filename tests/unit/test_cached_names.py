@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,9 +40,13 @@ class Thing:
     [
         (ModuleSpec("app.shop", None), "/somewhere/app/shop.py", "app.shop"),
         (None, "/somewhere/shop.py", "shop"),
+        (ModuleSpec("__main__", None), "/somewhere/shop/__main__.py", "shop.__main__"),
+        (ModuleSpec("__main__", None), "/somewhere/shop.pyz/__main__.pyc", "shop.pyz.__main__"),
+        (ModuleSpec("__main__", None), "__main__.py", f"{Path.cwd().name}.__main__"),
+        (None, "/somewhere/shop/__main__.py", "shop.__main__"),
         (None, None, "__main__"),
     ],
-    ids=["python -m", "script", "prompt"],
+    ids=["python -m", "script", "directory", "archive", "here", "its script", "prompt"],
 )
 def test_script_has_the_name_that_it_is_imported_by(
     monkeypatch: pytest.MonkeyPatch, module: str, spec: ModuleSpec | None, file: str | None, name: str

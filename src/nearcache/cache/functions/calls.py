@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import weakref
 from collections.abc import Callable
@@ -58,15 +59,19 @@ def importable(module: str) -> str:
     """Return the name that a module has for those who import it.
 
     What is run as a script is called ``__main__``, and ``__mp_main__`` in a process spawned from it: two scripts would
-    share their functions' results, and a script none with those who import it. Without a file there is no better name.
+    share their functions' results, and a script none with those who import it. A directory that is run, or an archive,
+    has a ``__main__`` as any other has one. Without a file there is no better name.
     """
     if module not in ("__main__", "__mp_main__"):
         return module
     main = sys.modules.get(module)
     spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    if spec is not None:
+    if spec is not None and spec.name != "__main__":
         return cast("str", spec.name)
-    return (None if path is None else inspect.getmodulename(path)) or "__main__"
+    name = (None if path is None else inspect.getmodulename(path)) or "__main__"
+    if path is not None and name == "__main__":  # of a directory or an archive, as if it were a package
+        return f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}.__main__"
+    return name
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------
