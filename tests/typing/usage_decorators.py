@@ -44,6 +44,18 @@ def stock(sku: str) -> int | None:
 
 
 @cache.cached
+def untyped(sku: str) -> Any:
+    """Of a result that may be anything, bare."""
+    return sku
+
+
+@cache.cached(ttl=5)
+def untyped_later(sku: str) -> Any:
+    """The same, called."""
+    return sku
+
+
+@cache.cached
 async def fetch(sku: str) -> bytes:
     """A coroutine function."""
     return sku.encode()
@@ -103,6 +115,10 @@ def use_cached() -> None:
     assert_type(price.invalidate("a", currency="USD"), bool)
     assert_type(price.cache_info(), CacheInfo)
     assert_type(stock("a"), int | None)
+    assert_type(untyped("a"), Any)
+    assert_type(untyped_later("a"), Any)
+    if untyped.invalidate("a") or untyped_later.invalidate("a"):  # it is nothing to be awaited
+        untyped.cache_clear()
     price.set(1.5, "a")
     price.cache_clear()
     price(1)  # type: ignore[arg-type]  # the signature is checked

@@ -13,7 +13,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from .. import freshness
 from .._store import Store
@@ -233,6 +233,10 @@ class Cache(
 
     # -- functions
 
+    @overload
+    def cached(  # type: ignore[overload-overlap]  # the result is Any: that fits every other one, a coroutine first
+        self, function: Callable[P, NoReturn], /
+    ) -> CachedFunction[P, Any]: ...
     @overload
     def cached(  # type: ignore[overload-overlap]  # a coroutine function is a function too: the first that fits counts
         self, function: Callable[P, Coroutine[Any, Any, R]], /

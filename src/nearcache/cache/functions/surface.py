@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from ..report import CacheInfo
 
@@ -105,6 +105,10 @@ class CachedCoroutine(BoundCoroutine[P, R], Protocol[P, R]):
 class Decorator(Protocol):
     """What ``cache.cached(...)`` returns."""
 
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the result is Any: that fits every other one, a coroutine first
+        self, function: Callable[P, NoReturn], /
+    ) -> CachedFunction[P, Any]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a coroutine function is a function too: the first that fits counts
         self, function: Callable[P, Coroutine[Any, Any, R]], /
