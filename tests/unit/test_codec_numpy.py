@@ -19,6 +19,7 @@ from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.codecs.arrays import load_scalar
 from nearcache.errors import DecodeError, UnencodableValueError
 
+RECORD = np.dtype((np.record, [("a", "i4")]))
 VALUES = ValueCodec(SafeCodec(), 1 << 26)
 
 dtypes = (
@@ -149,6 +150,9 @@ def test_scalar_of_bytes_that_are_none_is_refused(dtype, raw):
         (np.zeros(1, [("a", "O")]), "without objects"),
         (np.zeros(1, [((1, "a"), "i4")]), "titles"),
         (np.zeros(3, "V0"), "no size"),
+        (np.zeros(1, RECORD), "class record"),
+        (np.zeros(1, RECORD)[0], "class record"),
+        (np.zeros(1, [("r", RECORD, 2)]), "class record"),
     ],
 )
 def test_array_that_could_not_be_read_back_is_refused(array, remedy):

@@ -120,6 +120,8 @@ def _dump_dtype(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> object:
     """Return a dtype as text, as (base, shape), or as five parts of a structure."""
     if dtype.hasobject:
         raise Unfit(f"its dtype {dtype} holds Python objects; convert it to a list, or to a dtype without objects")
+    if dtype.kind == "V" and dtype.type is not sys.modules["numpy"].void:  # such as record, whose items have attributes
+        raise Unfit(f"its items are of class {dtype.type.__qualname__}, which would be lost; use a dtype without it")
     if depth == 0 or dtype.itemsize == 0:
         raise Unfit(f"its dtype {dtype} is nested too deeply or has no size; store it in another form")
     if dtype.subdtype is not None:
