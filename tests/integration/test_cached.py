@@ -41,6 +41,11 @@ def name_of_class(kind: type) -> str:
     return kind.__name__
 
 
+def kind_of(thing: object) -> str:
+    """A function of anything."""
+    return type(thing).__name__
+
+
 class Product:
     """Identified by its number."""
 
@@ -198,6 +203,15 @@ def test_cached_class_goes_by_its_name(pair: tuple[Cache[Any, Any], Cache[Any, A
 
     with pytest.raises(UnencodableKeyError, match="made in a function"):
         one(Local)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_cached_class_is_another_argument_than_the_text_of_its_name(
+    pair: tuple[Cache[Any, Any], Cache[Any, Any]], typed: bool
+) -> None:
+    """Though its name stands for it in the key."""
+    cached = pair[0].cached(typed=typed)(kind_of)
+    assert [cached(Gift), cached(f"{__name__}.Gift"), cached(Gift)] == ["type", "str", "type"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...absence import Unkept
 from ...answers import DEFAULT, bare
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..base import Cache
+
+
+#: Behind the arguments in a key: the first is a class, and not the text of its name, which stands for it.
+_IS_CLASS: Final = ("class",)
 
 
 def new_generation() -> str:
@@ -107,12 +111,14 @@ class Plan:
         if is_method and not args and self.arguments.names and self.arguments.names[0] in keywords:
             keywords = dict(keywords)
             args = (keywords.pop(self.arguments.names[0]),)
+        mark: tuple[str, ...] = ()
         if args and (is_method or isinstance(args[0], type)):
+            mark = () if is_method else _IS_CLASS
             args = (self.identities.of(args[0]), *args[1:])
         arranged = self.arguments.arrange(*args, **keywords)
         if self.typed:
-            return (*arranged, self.arguments.type_names(arranged))
-        return arranged
+            return (*arranged, *mark, self.arguments.type_names(arranged))
+        return arranged + mark
 
     def checked(self, part: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return a part that can stand in a key.
