@@ -105,6 +105,20 @@ def test_cached_method_of_one_instance_is_copied_with_it() -> None:
     assert second.total() is not first.total()
 
 
+def test_cached_function_may_take_anything_by_the_name_self() -> None:
+    """Among its keywords, in all that is called with its arguments."""
+
+    @cache.cached
+    def described(**parts: str) -> dict[str, str]:
+        return parts
+
+    first = described(self="me")
+    assert described.peek(self="me") is first
+    assert described.refresh(self="me") == first
+    described.set({}, self="me")
+    assert described.invalidate(self="me") is True
+
+
 def test_cached_function_with_another_name_in_a_class_stays_a_function() -> None:
     """There it is a static function for those who call it by the class; elsewhere nothing has changed."""
 

@@ -240,15 +240,15 @@ class Cached:
 
     # -- single results
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """Forget the result for these arguments, in every process. Returns whether there was one."""
         return self._invalidate(args, kwargs, self._in_class)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function now, keep its result and return it. What was kept is forgotten first, in every process."""
         return self._refresh(args, kwargs, self._in_class)
 
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
+    def peek(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the result that this process's memory holds. Calls nothing and moves no recency.
 
         Raises:
@@ -378,15 +378,15 @@ class Bound:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.__func__._call((self.__self__, *args), kwargs, True)
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """See :meth:`Cached.invalidate`."""
         return self.__func__._invalidate((self.__self__, *args), kwargs, True)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """See :meth:`Cached.refresh`."""
         return self.__func__._refresh((self.__self__, *args), kwargs, True)
 
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
+    def peek(self, /, *args: Any, **kwargs: Any) -> Any:
         """See :meth:`Cached.peek`."""
         return self.__func__._peek((self.__self__, *args), kwargs, True)
 

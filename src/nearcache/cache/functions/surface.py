@@ -32,13 +32,13 @@ class BoundFunction(Observed, Protocol[P, R_co]):
     """A cached method of an instance, or of a class."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result for these arguments, in every process. Returns whether there was one."""
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function now, keep its result and return it."""
 
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Return the result that this process's memory holds, or raise KeyError."""
 
     def set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -69,13 +69,13 @@ class BoundCoroutine(Observed, Protocol[P, R_co]):
     """A cached coroutine method of an instance, or of a class."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
-    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """See :meth:`BoundFunction.invalidate`."""
 
-    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """See :meth:`BoundFunction.refresh`."""
 
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """See :meth:`BoundFunction.peek`."""
 
     async def set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
