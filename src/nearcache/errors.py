@@ -56,11 +56,13 @@ class UnencodableKeyError(CacheError, TypeError):
 
     Attributes:
         key: The key.
+        remedy: What is the matter with it, and what to do.
     """
 
     def __init__(self, key: object, remedy: str) -> None:
         super().__init__(f"key {_short(key)}: {remedy}")
         self.key = key
+        self.remedy = remedy
 
 
 class UnencodableValueError(CacheError, TypeError):

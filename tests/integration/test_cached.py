@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -215,7 +216,15 @@ def test_cached_class_is_another_argument_than_the_text_of_its_name(
 
 
 @pytest.mark.parametrize(
-    ("argument", "reason"), [(object(), "builtins.object"), ([1], "builtins.list"), ("x" * 70_000, "65,536 bytes")]
+    ("argument", "reason"),
+    [
+        (object(), "object cannot be part"),
+        ([1], "list cannot be part"),
+        ((1, [1]), "list cannot be part"),
+        ("x" * 70_000, "65,536 bytes"),
+        (("x" * 70_000,), "65,536 bytes"),
+        (math.nan, "NaN is not equal to itself"),
+    ],
 )
 def test_cached_argument_that_cannot_be_encoded_is_named(
     pair: tuple[Cache[Any, Any], Cache[Any, Any]], argument: Any, reason: str

@@ -269,9 +269,7 @@ def explained(arguments: Arguments, arranged: tuple[Any, ...], *, is_shared: boo
     found = arguments.culprit(arranged, check)
     if found is not None:
         name, value, error = found
-        reason = words_of(error) if not is_shared else f"{type(value).__module__}.{type(value).__qualname__}"
-        if is_shared and _is_long(value):
-            reason = f"it is over {MAX_KEY_BYTES:,} bytes"
+        reason = error.remedy if isinstance(error, UnencodableKeyError) else words_of(error)
         return UnencodableKeyError(
             value, f"argument {name!r} of {arguments.function_name} cannot be part of a key ({reason}){_REMEDY}"
         )
@@ -287,7 +285,3 @@ def too_long(arguments: Arguments, arranged: tuple[Any, ...]) -> UnencodableKeyE
         f"the arguments of {arguments.function_name} are over {MAX_KEY_BYTES:,} bytes together, most of them "
         f"{name!r}{_REMEDY}",
     )
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, (str, bytes)) and len(value) * 3 > MAX_KEY_BYTES
