@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import inspect
@@ -448,6 +449,8 @@ def test_cached_two_functions_of_one_name_do_not_mix(cache: Cache[Any, Any]) -> 
         ({"ttl": -1}, "ttl=-1"),
         ({"key": 5}, "key=5"),
         ({"unless": 5}, "unless=5"),
+        ({"unless": asyncio.sleep}, "unless=.*nobody awaits"),
+        ({"typed": True, "key": str}, "typed=True.*key="),
         ({"typed": 1}, "typed=1"),
         ({"version": 1.5}, "version=1.5"),
         ({"tags": "one"}, "tags='one'"),

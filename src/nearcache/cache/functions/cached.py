@@ -71,6 +71,8 @@ class Plan:
         self.unless = _checked_callable("unless", unless)
         self.version = _checked_version(version)
         self.typed = _checked_flag("typed", typed)
+        if self.typed and self.key is not None:
+            raise ConfigError("typed", typed, "with key= it has no arguments to tell apart; let key= name their types")
         self.name = name_of(function, self.version, is_shared=self.is_shared)
         self.arguments = Arguments(function, self.name)
         self.identities = Identities(self.name, is_shared=self.is_shared)
@@ -442,6 +444,8 @@ def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> 
 def _checked_callable(option: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise ConfigError(option, value, "give a function, or None")
+    if value is not None and is_coroutine_function(value):
+        raise ConfigError(option, value, "nobody awaits what it returns; give a function (def)")
     return value
 
 
