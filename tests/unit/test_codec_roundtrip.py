@@ -12,8 +12,10 @@ import subprocess
 import sys
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Generic, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -27,6 +29,14 @@ from support.traces import read_trace
 
 NAUGHTY = read_trace("blns.json")
 DOCUMENTS = read_trace("nginxplus_docs_a.jsonl")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Page(Generic[T]):
+    items: list[T]
+
 
 CODEC = SafeCodec(shop.CLASSES)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -270,6 +280,16 @@ def test_frozen_dataclass_is_a_dict_key():
     """Objects are complete before they are hashed."""
     value = {shop.Article("a", (1, 2)): 1, shop.Size(1, 2): 2}
     assert through(value) == value
+
+
+def test_object_of_a_generic_class_comes_back_without_what_typing_left_in_it():
+    """The parameters that it was made with are in none of its fields, and change nothing that it does."""
+    codec = SafeCodec([Page])
+    page = Page[int]([1])
+    back = codec.decode(*codec.encode([page]))
+    assert back == [page]
+    assert vars(back[0]) == {"items": [1]}
+    assert page.__orig_class__ == Page[int]
 
 
 def test_negative_complement_of_an_intflag_comes_back():

@@ -25,6 +25,9 @@ TAG_NEW, TAG_CALL, TAG_MEMBER, TAG_FLAG = 32, 33, 34, 35
 
 _EXPECTED = "an iterable of classes is expected, such as classes=(Money, Order)"
 
+#: What typing leaves in an object that is made by ``Page[int](...)``: an annotation, and no part of the value.
+_PARAMETERS = "__orig_class__"
+
 _newobj = copyreg.__newobj__  # type: ignore[attr-defined]  # it exists, undocumented
 _newobj_ex = copyreg.__newobj_ex__  # type: ignore[attr-defined]  # it exists, undocumented
 
@@ -99,6 +102,8 @@ class RegisteredClass:
         function, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
         if setter is not None:
             raise Unfit("its __reduce__ has a state setter; give the class a __setstate__")
+        if type(state) is dict and _PARAMETERS in state:
+            state = {name: value for name, value in state.items() if name != _PARAMETERS}
         later = None
         if not (state is None and items is None and pairs is None):
             later = (state, None if items is None else list(items), None if pairs is None else list(pairs))
