@@ -238,7 +238,7 @@ def test_msgspec_value_that_would_change_is_refused_without_a_type(value):
         (Opaque, Opaque(math.nan)),
         (list[float], [math.nan]),
         (list[Decimal], [Decimal("NaN")]),
-        (set[float], {1.0, 2.0, math.nan}),
+        (set[float], {math.nan}),
         (tuple[Opaque, Pair], (Opaque(math.nan), Pair(1, {"c": [math.nan]}))),
         (list[Slotted], [Slotted(math.nan)]),
         (list[Defined], [Defined(math.nan)]),

@@ -129,22 +129,6 @@ def test_key_error_of_a_bulk_loader_is_an_error_to_who_joined_as_well(by_tasks: 
     assert list(map(repr, asyncio.run(main()))) == ["KeyError('a column')"] * 2
 
 
-def test_row_that_cannot_be_kept_costs_the_others_nothing() -> None:
-    """They are kept; the error is that of the key, and comes again to who asks for it."""
-    asked: list[list[str]] = []
-
-    def load_many(keys: list[str]) -> dict[str, Any]:
-        asked.append(keys)
-        return dict(zip(keys, keys, strict=True))
-
-    cache = opened(load_many=load_many, ttl=lambda key, value: -3 if key == "b" else 60)
-    for _ in range(2):
-        with pytest.raises(ConfigError, match="-3"):
-            cache.get_many(["a", "b", "c"])
-    assert dict(cache.items()) == {"a": "a", "c": "c"}
-    assert asked == [["a", "b", "c"], ["b"]]
-
-
 def test_loader_that_asks_for_its_own_keys_is_told_the_chain() -> None:
     """By whatever way."""
     cache = opened(load_many=lambda keys: {key: ask(key) for key in keys}, ages=True)

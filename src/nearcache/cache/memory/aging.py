@@ -35,7 +35,7 @@ from ..base import K, Lifetime, V
 from ..copying import remaining, restore
 from ..events.listening import MemoryHub
 from .cache import MemoryCache
-from .exchanging import deadline_ns
+from .exchanging import Terms, deadline_ns
 
 _IDENTITY: Final = 1
 #: Causes of which a value goes without another one in its place.
@@ -189,7 +189,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._forget(name)
         return touched
 
-    def _same_terms(self, op: Op, old: Any, new: Any, version: int) -> Any:
+    def _same_terms(self, op: Op, old: Any, new: Any, version: int) -> Terms:
         """As there. What is made of a value lives as long as that would have, and not only until its soft end."""
         store, wid, until_ns, under = super()._same_terms(op, old, new, version)
         whole = self._old.l1_terms(op.key)
