@@ -13,7 +13,7 @@ import pytest
 import nearcache
 from support.threads import together
 
-CHANGES = 3000
+CHANGES = 100_000
 
 pytestmark = pytest.mark.usefixtures("eager_switching")
 
