@@ -10,7 +10,8 @@ up. Here they are put together by key: of several records of one key the last is
                     |      \\--failed too often--> the record becomes a dead letter
                     \\--postponed (others failed: so would this one)
 
-A key is due so long after its first record, not after its last: one that is written all the time is written, too.
+A key is due so long after its first record was made, however late that is read, and by whom. It is not after its last:
+one that is written all the time is written, too.
 """
 
 from __future__ import annotations
@@ -114,11 +115,11 @@ class Backlog:
         """Whether no more is to be fetched before something has been written: the rest is as well kept in Redis."""
         return len(self._changes) >= 10 * self.batch
 
-    def add(self, lane: int, encoded: bytes, record: bytes, envelope: bytes, now_ns: int, deliveries: int = 1) -> None:
-        """Take a record over. One that is here already changes nothing."""
+    def add(self, lane: int, encoded: bytes, record: bytes, envelope: bytes, made_ns: int, deliveries: int = 1) -> None:
+        """Take a record over, of a change made then. One that is here already changes nothing."""
         there = self._changes.get((lane, encoded))
         if there is None:
-            due_ns = now_ns + self.delay_ns
+            due_ns = made_ns + self.delay_ns
             self._changes[lane, encoded] = Change(lane, encoded, envelope, [record], due_ns, 0, deliveries)
         elif record not in there.ids:
             # What has failed is not to be written any more, and this one has not failed yet. Its turn does not come

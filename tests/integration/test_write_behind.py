@@ -156,6 +156,22 @@ def test_flush_does_not_wait_for_the_delay_of_whichever_process_writes(open_cach
     assert database.rows == {"a": 3, "b": 2}
 
 
+def test_change_that_has_waited_long_enough_is_written_by_the_next_owner_at_once(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Its delay begins when it is made, not when a process takes over the queue."""
+    with open_cache(write_delay=3600) as cache:
+        cache["old"] = 1
+    with redis_server.client() as client:
+        ((_, fields),) = client.xrange(QUEUE)
+        client.delete(QUEUE)
+        client.xadd(QUEUE, fields, id=f"{now_ms(client) - 3_600_000}-0")
+    later = open_cache(write_delay=3600)
+    later["new"] = 2
+    wait_until(lambda: database.rows)
+    assert database.rows == {"old": 1}
+
+
 def test_large_values_and_odd_keys_are_written_as_they_are(open_cache: Opener, database: Database) -> None:
     """Through the queue and back: bytes, tuples, numbers, a megabyte, under encryption."""
     cache = open_cache(encryption_keys=b"k" * 32, isolation="copy")

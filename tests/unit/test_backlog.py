@@ -41,6 +41,15 @@ def test_later_changes_of_a_key_overtake_earlier_ones_without_delaying_them() ->
     assert waiting.counters.coalesced == 9
 
 
+def test_change_that_was_made_longer_ago_is_due_earlier() -> None:
+    """Of two that are taken over together, in the order in which they are due."""
+    waiting = backlog()
+    waiting.add(0, b"a", b"2-0", b"v", 0)
+    waiting.add(0, b"b", b"1-0", b"v", -5 * SECOND)
+    assert [change.encoded for change in waiting.take(0)] == [b"b"]
+    assert [change.encoded for change in waiting.take(SECOND)] == [b"b", b"a"]
+
+
 def test_record_that_is_given_out_again_changes_nothing() -> None:
     """An owner that reads its queue anew gets what it has."""
     waiting = backlog()

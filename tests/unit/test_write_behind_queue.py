@@ -28,7 +28,7 @@ def test_record_that_somebody_has_deleted_is_passed_over() -> None:
     steps = queues.fetch(world.tier)
     next(steps)
     with pytest.raises(StopIteration) as stop:
-        steps.send([Reply([[1, 3, 0, records, [5], b""]], IDENTITY)])
+        steps.send([Reply([[1, 3, 0, records, [5], b"", 9]], IDENTITY)])
     assert stop.value.value == []
     taken = {change.encoded: change.deliveries for change in backlog.take(world.ns)}
     assert taken == {b"a": 5, b"b": 1}
@@ -43,7 +43,7 @@ def test_owner_whose_server_was_replaced_reads_its_queue_from_the_beginning() ->
         steps = queues.fetch(world.tier)
         ((_, [command]),) = next(steps)
         with pytest.raises(StopIteration):
-            steps.send([Reply([[1, 1, 0, records, [1] * len(records), b""]], identity)])
+            steps.send([Reply([[1, 1, 0, records, [1] * len(records), b"", 9]], identity)])
         return bytes(command[-1])
 
     record = [[b"1-0", [b"k", b"a", b"e", b"x"]]]
@@ -57,6 +57,18 @@ def test_owner_whose_server_was_replaced_reads_its_queue_from_the_beginning() ->
     assert 0 not in world.tier.queues
     assert fetch(IDENTITY + 1, record) == b"0"
     assert [change.encoded for change in queues.backlog.take(world.ns)] == [b"a"]
+
+
+@pytest.mark.parametrize(("told_ms", "left_ms"), [
+    (1_000, 60_000), (1_400, 59_600), (61_000, 0), (10**12, 0), (500, 60_000),
+], ids=["at once", "soon", "as late as it is due", "for years", "made later than now"])  # fmt: skip
+def test_change_is_due_its_delay_after_it_was_made_whenever_it_is_fetched(told_ms: int, left_ms: int) -> None:
+    """By the server's clock, which the record's id tells; if that was set back, the delay begins now."""
+    world = World()
+    backlog = Backlog(delay_ns=60_000_000_000, batch=10, attempts=3, chance=lambda: 0.0)
+    records = [[b"1000-0", [b"k", b"a", b"e", b"x"]]]
+    world.run(Queues(1, backlog).fetch(world.tier), [[1, 1, 1, records, [1], b"", told_ms]])
+    assert backlog.wait_ns(world.ns) == left_ms * 1_000_000
 
 
 class Answering:
@@ -91,10 +103,10 @@ def test_queue_found_to_be_anothers_in_the_middle_of_a_batch_nothing_more_of_it_
     given = {b"sa": sealed(world, "a"), b"sb": sealed(world, "b"), b"sc": b"", b"sd": b""}
     records = [[b"%d-0" % place, [b"k", key, b"e", env]] for place, (key, env) in enumerate(given.items(), 1)]
     lost = [0, hex_id(GENERATION)]
-    runner: Any = Answering(dequeue=[1, 4, 1, records, [1, 1, 1, 1], b"4-0"], written=lost)
+    runner: Any = Answering(dequeue=[1, 4, 1, records, [1, 1, 1, 1], b"4-0", 9], written=lost)
     scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
     scribe._turn()
-    runner._answers["dequeue"] = [1, 4, 0, [], [], b"4-0"]
+    runner._answers["dequeue"] = [1, 4, 0, [], [], b"4-0", 9]
     scribe._turn()
     assert called == [["a", "b"]]
 
@@ -122,16 +134,55 @@ def test_owner_that_stood_still_in_the_writer_prolongs_its_lock_before_it_begins
     writer = Writer(write_many=write_many)
     records = [[b"%d-0" % at, [b"k", b"s%c" % key, b"e", sealed(world, chr(key))]] for at, key in enumerate(b"abc", 1)]
     runner: Any = Answering(
-        dequeue=[1, 3, 1, records, [1, 1, 1], b"3-0"], written=[1, hex_id(GENERATION), b"1", 0, 1], renew=int(is_owner)
+        dequeue=[1, 3, 1, records, [1, 1, 1], b"3-0", 9],
+        written=[1, hex_id(GENERATION), b"1", 0, 1],
+        renew=int(is_owner),
     )
     scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
     scribe._turn()
-    runner._answers["dequeue"] = [1, 3, 0, [], [], b"3-0"]
+    runner._answers["dequeue"] = [1, 3, 0, [], [], b"3-0", 9]
     scribe._turn()
     assert called == expected
     lasting = {State.LIVE: b"2000", State.DOWN: b"10000"}[state]
     renewals = [arguments[-1] for name, arguments in runner.ran if name == "renew"]
     assert renewals == [lasting] * (stood_still_s > 1)  # once: then its end is far off again
+
+
+class Serving(Answering):
+    """Has a queue as well: gives out what was not given out, and takes what was written."""
+
+    def __init__(self, world: World, records: list[Any]) -> None:
+        super().__init__()
+        self._world, self._left, self._length, self._start_ns = world, records, len(records), world.ns
+
+    def _reply(self, command: Any) -> Reply:
+        script, keys, *words = command
+        _ring, _nonce, _token, *arguments = words[keys:]
+        if script.name == "written":
+            self._length -= len(arguments) // 3  # of each a pair, and the one record that it stands for
+            return Reply([[1, hex_id(GENERATION), b"1", 0, self._length]], IDENTITY)
+        most = int(arguments[1])
+        page, self._left = self._left[:most], self._left[most:]
+        told_ms = (self._world.ns - self._start_ns) // 1_000_000
+        return Reply([[1, self._length, 0, page, [1] * len(page), b"", told_ms]], IDENTITY)
+
+
+def test_more_changes_than_are_held_are_all_written_one_delay_after_they_were_made() -> None:
+    """What could not be fetched before has waited as long as the rest."""
+    world = World(lease_ms=10_000_000)
+    sizes: list[int] = []
+    writer = Writer(write_many=lambda values: sizes.append(len(values)))
+    names = [str(number) for number in range(1200)]
+    given = [[b"1-%d" % at, [b"k", b"s" + name.encode(), b"e", sealed(world, name)]] for at, name in enumerate(names)]
+    settings = parse("redis://a", namespace="t", writer=writer, write_delay=60, write_batch=10)
+    runner: Any = Serving(world, given)
+    scribe = Scribe(world.tier, runner, writer, settings, lambda: world.ns)
+    scribe._turn()
+    assert sizes == []
+    world.ns += 60_001_000_000
+    for _ in range(120):
+        scribe._turn()
+    assert sizes == [10] * 120
 
 
 def test_writer_whose_error_cannot_be_told_is_called_again_and_others_are_written() -> None:
@@ -145,12 +196,12 @@ def test_writer_whose_error_cannot_be_told_is_called_again_and_others_are_writte
             raise WordlessError
 
     records = [[b"%d-0" % at, [b"k", b"s%c" % key, b"e", sealed(world, chr(key))]] for at, key in enumerate(b"ab", 1)]
-    runner: Any = Answering(dequeue=[1, 2, 1, records, [1, 1], b"2-0"], written=[1, hex_id(GENERATION), b"1", 0, 1])
+    runner: Any = Answering(dequeue=[1, 2, 1, records, [1, 1], b"2-0", 9], written=[1, hex_id(GENERATION), b"1", 0, 1])
     writer = Writer(write=write)
     scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
     for _ in range(2):
         scribe._turn()
-        runner._answers["dequeue"] = [1, 2, 0, [], [], b"2-0"]
+        runner._answers["dequeue"] = [1, 2, 0, [], [], b"2-0", 9]
     assert called == ["a", "b"]
     assert scribe.stats().retried == 1
     assert scribe.stats().last_error == "WordlessError: <its str() raised AttributeError>"

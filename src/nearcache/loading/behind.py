@@ -16,6 +16,7 @@ from typing import Any, Final
 from .._store import Op, Store
 from ..absence import ABSENT
 from ..backlog import Backlog, Change, DeadLetter, order
+from ..clocks import NS_PER_MS
 from ..codecs import peek_ids, thaw
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
@@ -156,7 +157,7 @@ class Queues:
             self.lose(tier, lane)
         tier.queues[lane] = Owned(self.token, now_ns)
         self._locked_ns[lane] = now_ns
-        records, deliveries, urgent = rest
+        records, deliveries, urgent, told_ms = rest
         self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
         for place, (record, fields) in enumerate(records):
@@ -164,7 +165,9 @@ class Queues:
                 continue
             _, encoded, _, envelope = fields
             given = int(deliveries[place]) if place < len(deliveries) else 1
-            self.backlog.add(lane, encoded, record, envelope, now_ns, given)
+            # Both by the server's clock. It may have been set back meanwhile; what is not made yet is made now.
+            age_ms = max(0, int(told_ms) - order(record)[0])
+            self.backlog.add(lane, encoded, record, envelope, now_ns - age_ms * NS_PER_MS, given)
         if urgent:
             self.backlog.hurry(lane, urgent)
         if asked_for_old and not self.backlog.is_full:

@@ -1,8 +1,9 @@
 -- Gives the oldest records of the lane's queue to the one process at a time that owns it, and lets it own it for so long.
 -- KEYS w o L; ARGV ring nonce token lease_ms count bytes from. from: '>' what nobody has been given yet, or the id after which
 -- to repeat what a former owner was given and has not settled ('0': all of it). {0, length, ms} another process owns it, for so long;
--- {1, length, fresh, records, deliveries, urgent}: fresh 1 if the caller did not own it before; then from was '0', whatever it
--- said. urgent: somebody waits until all up to this record has been written, or has waited; '' nobody ever has.
+-- {1, length, fresh, records, deliveries, urgent, now}: fresh 1 if the caller did not own it before; then from was '0', whatever it
+-- said. urgent: somebody waits until all up to this record has been written, or has waited; '' nobody ever has. now: the
+-- server's clock in milliseconds, by which the ids of records say when they were made.
 redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: only what is written leaves room on a full server
 local call, w, o, token = redis.call, KEYS[1], KEYS[2], ARGV[3]
 -- The end stands in the value: a key with a lifetime may be evicted, and there would be two owners.
@@ -48,4 +49,4 @@ else
     end
   end
 end
-return {1, length, mine and 0 or 1, records, deliveries, call('HGET', KEYS[3], 'u') or ''}
+return {1, length, mine and 0 or 1, records, deliveries, call('HGET', KEYS[3], 'u') or '', now}
