@@ -193,6 +193,19 @@ def test_queue_has_one_owner_until_the_lock_ends(lane: Lane) -> None:
     assert take(lane, A, b"0", count=0) == [1, 1, 0, [], []]
 
 
+def test_owner_whose_time_would_outlast_any_is_left_a_minute(lane: Lane) -> None:
+    """The server's clock was set back, and he may be dead. Looking again does not give him another one."""
+    put(lane, b"sa")
+    take(lane, A)
+    seconds, _ = lane.client.time()
+    lane.client.set(lane.prefix + b"o", b"L%s %d" % (A, (seconds + 3600) * 1000))
+    assert take(lane, B) == [0, 1, 60_000]
+    mark = lane.client.get(lane.prefix + b"o")
+    status, _, left = take(lane, B)
+    assert (status, left <= 60_000, lane.client.get(lane.prefix + b"o")) == (0, True, mark)
+    assert take(lane, A)[0] == 1
+
+
 def test_queue_that_is_empty_has_no_owner(lane: Lane) -> None:
     """Nobody's lock is in the way of who has the next record."""
     assert take(lane, A) == [1, 0, 1, [], []]

@@ -13,7 +13,13 @@ local owner, till = string.match(call('GET', o) or '', '^L(%x+) (%d+)$')
 if owner and tonumber(till) <= now then owner = nil end
 local mine = owner == token
 local length = call('XLEN', w)
-if owner and not mine then return {0, length, till - now} end
+if owner and not mine then
+  if till - now > 60000 then -- as in lease; but he who may own it for a minute is to own it still
+    till = now + 60000
+    call('SET', o, string.format('L%s %.0f', owner, till))
+  end
+  return {0, length, till - now}
+end
 if length == 0 then
   call('UNLINK', o)
   return {1, 0, mine and 0 or 1, {}, {}}

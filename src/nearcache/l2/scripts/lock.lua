@@ -6,6 +6,7 @@ local x = KEYS[1]
 local mark = call('GET', x)
 if mark and sub(mark, 2) ~= ARGV[3] then
   local pttl = math.max(call('PTTL', x), 1)
+  if pttl > 60000 then pttl = tonumber(ARGV[4]) end -- as in lease
   call('SET', x, 'W' .. sub(mark, 2), 'PX', pttl)
   return {0, m[3], pttl}
 end
