@@ -206,22 +206,31 @@ def _log(*_: Any, error: BaseException | None = None) -> None:
         raise error
 
 
+def _lasting_ns(tier: Any) -> int:
+    """What time it is for a machine that has slept, too."""
+    now_ns: int = tier.clock.__self__.world.now  # a method of the process
+    return now_ns
+
+
 @contextmanager
 def writing_by(chance: Callable[[], float]) -> Iterator[None]:
-    """Within the block threads, chance and the log of writing behind are the world's, or this."""
+    """Within the block threads, time, chance and the log of writing behind are the world's, or this."""
     genuine = behind_module.threading, behind_module._chance, behind_module.log, queues_module._PAGE
+    lasting_ns = queues_module._lasting_ns
     event = behind_module.Event  # type: ignore[attr-defined]  # as it sees it
     behind_module.threading = threading_by(_Thread)
     behind_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
     behind_module._chance = chance  # type: ignore[misc]  # final
     behind_module.log = _log  # type: ignore[attr-defined]  # as it sees it
     queues_module._PAGE = _PAGE  # type: ignore[misc]  # final
+    queues_module._lasting_ns = _lasting_ns
     try:
         yield
     finally:
         behind_module.threading, behind_module._chance, behind_module.log = genuine[:3]  # type: ignore[misc]  # final
         behind_module.Event = event  # type: ignore[attr-defined]  # likewise
         queues_module._PAGE = genuine[3]  # type: ignore[misc]  # final
+        queues_module._lasting_ns = lasting_ns
 
 
 # -- who changes

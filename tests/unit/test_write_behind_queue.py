@@ -11,7 +11,7 @@ from nearcache.backlog import Backlog
 from nearcache.cache.tiered.behind import Scribe
 from nearcache.coherence import State
 from nearcache.l2 import Reply
-from nearcache.loading import Queues, Room, queued, write_many
+from nearcache.loading import Queues, Room, behind, queued, write_many
 from nearcache.loading.steps import Await
 from nearcache.loading.tier import hex_id
 from nearcache.options import parse
@@ -146,6 +146,20 @@ def test_owner_that_stood_still_in_the_writer_prolongs_its_lock_before_it_begins
     lasting = {State.LIVE: b"2000", State.DOWN: b"10000"}[state]
     renewals = [arguments[-1] for name, arguments in runner.ran if name == "renew"]
     assert renewals == [lasting] * (stood_still_s > 1)  # once: then its end is far off again
+
+
+@pytest.mark.parametrize(("slept_s", "is_asked"), [(0.9, False), (1.1, True)])
+def test_owner_whose_machine_slept_asks_for_its_lock_before_it_begins_anything(
+    monkeypatch: pytest.MonkeyPatch, slept_s: float, *, is_asked: bool
+) -> None:
+    """The monotonic clock stood still meanwhile, and the server's did not: another one may have the queue."""
+    world = World(lease_ms=2000)
+    queues = Queues(1, Backlog(delay_ns=0, batch=10, attempts=3, chance=lambda: 0.0))
+    monkeypatch.setattr(behind, "suspended_ns", lambda: 5_000_000_000)
+    world.run(queues.fetch(world.tier), [[1, 1, 1, [], [], b"", 9]])
+    monkeypatch.setattr(behind, "suspended_ns", lambda: 5_000_000_000 + round(slept_s * 1e9))
+    owned = world.run(queues.owned(world.tier, [0]), *([[0]] if is_asked else []))
+    assert owned == (set() if is_asked else {0})
 
 
 class Serving(Answering):

@@ -16,7 +16,7 @@ from typing import Any, Final
 from .._store import Op, Store
 from ..absence import ABSENT
 from ..backlog import Backlog, Change, DeadLetter, order
-from ..clocks import NS_PER_MS
+from ..clocks import NS_PER_MS, suspended_ns
 from ..codecs import peek_ids, thaw
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
@@ -111,11 +111,12 @@ class Queues:
         self._from = [b"0"] * lanes
         self._is_page_full = [False] * lanes
         self._identities = [0] * lanes  # of who answered last
-        self._locked_ns = [0] * lanes  # when the lock that is held was last asked for, or prolonged, by this
+        self._locked_ns = [0] * lanes  # when the lock that is held was last asked for, or prolonged
 
     def fetch(self, tier: Tier) -> Steps[list[ShardError]]:
         """Ask for what there is to do on every lane, and keep what is owned. Returns what failed."""
         now_ns = tier.clock()
+        self._locked_ns = [_lasting_ns(tier)] * len(self.lengths)
         exchanges = [Exchange(lane, [self._command(tier, lane)]) for lane in range(len(self.lengths))]
         replies = yield exchanges
         failed = []
@@ -156,7 +157,6 @@ class Queues:
         if int(fresh):
             self.lose(tier, lane)
         tier.queues[lane] = Owned(self.token, now_ns)
-        self._locked_ns[lane] = now_ns
         records, deliveries, urgent, told_ms = rest
         self._is_page_full[lane] = len(records) == _PAGE
         asked_for_old = self._from[lane] != b">"
@@ -187,9 +187,9 @@ class Queues:
         """Return those of the lanes whose queue is this process's, to begin something now.
 
         A lock whose end may be near is prolonged first: the process may have stood still, and the listener with it,
-        until another one had the queue and wrote later changes.
+        or the machine have slept, until another one had the queue and wrote later changes.
         """
-        owned, now_ns = {lane for lane in lanes if lane in tier.queues}, tier.clock()
+        owned, now_ns = {lane for lane in lanes if lane in tier.queues}, _lasting_ns(tier)
         asked = [lane for lane in owned if now_ns - self._locked_ns[lane] > tier.lease_ms * 500_000]
         if asked:
             replies = yield [Exchange(lane, [self._renew(tier, lane)]) for lane in asked]
@@ -290,6 +290,11 @@ def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:
     if not change.envelope:
         return key, ABSENT
     return key, thaw(tier.codec.loads(change.envelope, key=change.encoded)[0])
+
+
+def _lasting_ns(tier: Tier) -> int:
+    """What time it is by a clock that goes on while the machine sleeps, as that of the server does."""
+    return tier.clock() + suspended_ns()
 
 
 def _as_lease(names: LaneNames) -> list[bytes]:
