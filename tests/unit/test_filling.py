@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from nearcache.errors import ServerReplyError, ShardUnavailableError
+from nearcache import Writer
+from nearcache.errors import ContentionError, ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Loading, load, load_young
+from nearcache.loading.deciding import Source, take_through
+from nearcache.loading.ears import Deaf
 from nearcache.loading.gathering import Gathering, gather
-from nearcache.loading.steps import Call, JoinLoad
+from nearcache.loading.steps import Await, Call, JoinLoad
 from nearcache.loading.tier import hex_id
 from support.interrupts import interrupted
 from support.steps import EPOCH, GENERATION, IDENTITY, World
@@ -154,6 +157,57 @@ def test_bulk_load_whose_end_is_interrupted_anywhere_leaves_nothing_under_way() 
         assert len(world.tier.loads) == len(world.tier.leases) == 0, step
         if not was_interrupted:
             return
+
+
+# -- how long somebody else is waited for
+
+
+class Hearing(Deaf):
+    """Whoever waits for a key hears of it."""
+
+    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:
+        """It will be heard."""
+        return True
+
+
+def load_one(world: World) -> Any:
+    """Load a key."""
+    return load(world.tier, world.store, Loading("k", "k", lambda _: 7, 60_000))
+
+
+def load_several(world: World) -> Any:
+    """Load a key with others, though there are none."""
+    return gather(world.tier, world.store, Gathering({"k": "k"}, lambda keys: dict.fromkeys(keys, 7), 60_000))
+
+
+def take_one(world: World) -> Any:
+    """Remove a key behind the cache by what it is."""
+    source = Source(lambda _: 7, Writer(write=lambda _key, _value: None, delete=lambda _: None))
+    return take_through(world.tier, world.store, source, "k", "k")
+
+
+@pytest.mark.parametrize("ask", [load_one, load_several, take_one])
+def test_wait_for_somebody_else_is_over_after_a_minute_however_long_he_may_go_on(
+    world: World, ask: Callable[[World], Any]
+) -> None:
+    """Of what is left of his lease, or his lock, only what is left of the minute is waited for."""
+    world.tier.ears = Hearing()
+    answers = {
+        b"PTTL": -2, b"GET": None, b"MGET": [None], b"HMGET": [hex_id(GENERATION), None],
+        "lease": [2, hex_id(GENERATION), b"60000"], "lock": [0, hex_id(GENERATION), b"60000"], "abort": 0,
+    }  # fmt: skip
+    steps = ask(world)
+    waits: list[float] = []
+    request = next(steps)
+    with suppress(ContentionError):
+        while not isinstance(request, Call) and len(waits) < 5:
+            if isinstance(request, Await):
+                waits.append(request.seconds)
+                world.ns += 59_500_000_000 if len(waits) == 1 else round(request.seconds * 1e9)
+                request = steps.send(False)
+            else:
+                request = steps.send([Reply([answers[name] for name in scripts_in(request)], IDENTITY)])
+    assert waits == [60, 0.5]
 
 
 # -- who asks for a greatest age while another such load is under way

@@ -31,13 +31,13 @@ from ..errors import ContentionError
 from ..flights import Load, Signal, change_of
 from ..l2 import Command, Exchange, Reply
 from ..writers import Writer
-from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, outlast
+from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, outlast, patience_ms
 from .replies import answer
 from .steps import Await, Call, Steps
 from .swapping import find
 from .tagging import Tag
 from .through import delete_through, write_through
-from .tier import LEASE_LONGEST_NS, Locked, Tier, hex_id, new_id
+from .tier import Locked, Tier, hex_id, new_id
 from .writing import invalidate
 
 T = TypeVar("T")
@@ -187,9 +187,10 @@ def _lock(tier: Tier, name: Any, lane: int, encoded: bytes, token: bytes) -> Ste
             if int(status) == 1:
                 tier.locks[token] = Locked(lane, encoded, tier.clock())
                 return
-            if tier.clock() - since_ns > LEASE_LONGEST_NS:
+            wait_ms = patience_ms(tier, since_ns, max(1, int(rest[0])))
+            if not wait_ms:
                 raise ContentionError(name, attempts)
-            seconds = max(1, int(rest[0])) / 1000
+            seconds = wait_ms / 1000
             yield Await(signal, seconds if is_heard else min(pause_s, seconds))
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
         finally:

@@ -242,10 +242,11 @@ def _load(
             given = yield from _attempt(tier, store, wanted, encoded, mine, anew=anew)
             if given.value is not MISSING:
                 return given.value
-            if not given.wait_ms or tier.clock() - since_ns > LEASE_LONGEST_NS:
+            wait_ms = patience_ms(tier, since_ns, given.wait_ms)
+            if not wait_ms:
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
                 return (yield from _load_only(tier, store, wanted, mine))
-            seconds = given.wait_ms / 1000
+            seconds = wait_ms / 1000
             anew = anew and limit_ns is not None  # somebody has loaded anew
             mine.op = None  # whatever happens now, it will read again
             holder = holder_of(tier, encoded)
@@ -256,6 +257,15 @@ def _load(
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
         finally:
             tier.ears.unawait(lane, encoded, signal.set)
+
+
+def patience_ms(tier: Tier, since_ns: int, left_ms: int) -> int:
+    """Return how long to go on waiting for somebody else's lease or lock, of which so much is left; 0: no longer.
+
+    Args:
+        since_ns: When the wait began. Who keeps others waiting for longer than any lease is renewed is taken to hang.
+    """
+    return min(left_ms, max(0, since_ns + LEASE_LONGEST_NS - tier.clock()) // NS_PER_MS)
 
 
 def _attempt(

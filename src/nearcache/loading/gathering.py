@@ -36,6 +36,7 @@ from .filling import (
     holder_of,
     lease_command,
     outlast,
+    patience_ms,
     replace_mode,
     waiting_value,
 )
@@ -43,7 +44,7 @@ from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, o
 from .reading import accept
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
+from .tier import Leased, Tier, hex_id, new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +252,9 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
         while asked:
             asked = yield from _lease(tier, store, asked)
         for part in parts:
-            if part.wait_ms and tier.clock() - since_ns > LEASE_LONGEST_NS:  # somebody's loader hangs; ours may not
-                part.wait_ms, part.is_loaded = 0, True
+            if part.wait_ms:
+                part.wait_ms = patience_ms(tier, since_ns, part.wait_ms)
+                part.is_loaded = not part.wait_ms  # somebody's loader hangs; ours may not
         loaded = [part for part in parts if part.is_loaded]
         if loaded:
             yield from _load(tier, store, wanted, loaded)
