@@ -179,6 +179,7 @@ def weights(option: str, value: Any) -> tuple[int, ...] | None:
 
 
 _idle_seconds: Final = seconds(0.001, 2_000_000.0)
+_timeout: Final = seconds(0.0, MAX_TTL_S)
 #: A lifetime in seconds; None: no expiry.
 ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
 
@@ -191,6 +192,16 @@ def lifetime(option: str, value: Any) -> Any:
 def is_function(ttl: Any) -> bool:
     """Whether a lifetime is a function that returns one. A class is none: ``Idle`` itself says no seconds."""
     return callable(ttl) and not isinstance(ttl, type)
+
+
+def timeout_to_s(timeout: Seconds) -> float:
+    """Check how long a call may wait; return seconds.
+
+    Raises:
+        ConfigError: It is no time, or out of range.
+    """
+    checked: float = _timeout("timeout", timeout)
+    return checked
 
 
 _error_seconds: Final = seconds(0.001, MAX_TTL_S)

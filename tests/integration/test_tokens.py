@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import wire
+from nearcache import Cache, ConfigError, wire
 from support.proxy import Proxy
 from support.redis import RedisServer
 from support.threads import PATIENCE
@@ -35,6 +37,30 @@ def read(key):
 def wait(token, timeout=5.0):
     cache.wait_for(token, timeout)
 """
+
+
+def test_times_to_wait_may_be_timedeltas(redis_server: RedisServer) -> None:
+    """For tokens, messages and writers, of the cache and of its coroutines; ``inf`` is no time to wait."""
+    longest = timedelta(seconds=PATIENCE)
+
+    async def wait(cache: Cache[Any, Any], token: str) -> None:
+        await cache.aio.wait_for(token, longest)
+        await cache.aio.flush(longest)
+        assert (await cache.aio.selftest(longest)).ok
+        await cache.aio.close()
+
+    other = nearcache.open(redis_server.url)
+    with other, nearcache.open(redis_server.url, writer=print, write_delay=0.01) as cache, cache.listen(print) as heard:
+        other["k"] = 1
+        cache.wait_for(other.token(), longest)
+        assert cache.get("k") == 1
+        assert cache.selftest(longest).ok
+        assert heard.flush(longest)
+        cache.flush(longest)
+        for call in (cache.flush, cache.selftest, heard.flush):
+            with pytest.raises(ConfigError, match="timeout=inf"):
+                call(float("inf"))
+        asyncio.run(wait(cache, other.token()))
 
 
 @pytest.mark.every_server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from datetime import timedelta
 from typing import Any
 
 from typing_extensions import assert_type
@@ -139,6 +140,7 @@ def use_groups() -> None:
         pass
     assert_type(prices.token(), str)
     prices.wait_for(prices.token(), timeout=1)
+    prices.selftest(timeout=timedelta(seconds=1))
     prices.set("a", 1, ttl=nearcache.Idle(5))
     prices.set("a", 1, ttl=lambda key, value: nearcache.Idle(len(key) + value))
 
@@ -189,7 +191,7 @@ def observe() -> None:
 def write_behind() -> None:
     """What writes takes any function of key and value; what could not be written is typed."""
     own = nearcache.open("redis://a", writer=nearcache.Writer(write=note_row, delete=print), write_delay=1)
-    own.flush(timeout=5)
+    own.flush(timeout=timedelta(minutes=5))
     assert_type(own.dead_letters(), list[nearcache.DeadLetter])
     assert_type(own.dead_letters()[0].id, str)
     assert_type(own.replay_dead_letters(), int)

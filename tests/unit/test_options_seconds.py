@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import nearcache
+from nearcache import Cache
 from nearcache.errors import ConfigError
 from nearcache.options import parse
 
@@ -29,6 +32,26 @@ def test_spans_of_remembered_errors_and_of_write_delay_may_be_timedeltas() -> No
     """Those that stand in a dict, and those that need another option."""
     assert parse(REDIS, error_ttl={OSError: SPAN}).error_ttl == {OSError: 1.5}
     assert parse(REDIS, writer=print, write_delay=SPAN).write_delay == 1.5
+
+
+WAITS: dict[str, Callable[[Cache[Any, Any], Any], object]] = {
+    "wait_for": lambda cache, timeout: cache.wait_for(cache.token(), timeout),
+    "wait_for of aio": lambda cache, timeout: asyncio.run(cache.aio.wait_for(cache.token(), timeout)),
+    "selftest": lambda cache, timeout: cache.selftest(timeout),
+    "flush": lambda cache, timeout: cache.flush(timeout),
+    "flush of a subscription": lambda cache, timeout: cache.listen(print).flush(timeout),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_time_that_a_call_may_wait_is_a_number_or_a_timedelta(wait: Callable[[Cache[Any, Any], Any], object]) -> None:
+    """Whether there is anything to wait for or not; what is out of range is said, as of an option."""
+    with nearcache.open("memory://") as cache:
+        for right in (0, 1.5, SPAN):
+            wait(cache, right)
+        for wrong in (float("inf"), float("nan"), -1, timedelta(days=60), "soon", True):
+            with pytest.raises(ConfigError, match="timeout="):
+                wait(cache, wrong)
 
 
 @pytest.mark.parametrize("option", ["maxsize", "beta", "sample_rate", "max_value"])

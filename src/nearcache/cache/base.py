@@ -343,7 +343,7 @@ class Cache(
         """
         raise NotImplementedError
 
-    def wait_for(self, token: str, timeout: float = 1.0) -> None:
+    def wait_for(self, token: str, timeout: Seconds = 1.0) -> None:
         """Serve nothing older than the token of another process from now on.
 
         As a rule its messages have arrived and nothing happens. Else the shards concerned are asked where they stand,
@@ -436,7 +436,7 @@ class Cache(
         """Return the state of every shard, and whether L1 may serve its keys."""
         raise NotImplementedError
 
-    def selftest(self, timeout: float = 2.0) -> SelfTest:
+    def selftest(self, timeout: Seconds = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back, up to ``timeout`` seconds."""
         raise NotImplementedError
 

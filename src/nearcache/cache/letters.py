@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..backlog import DeadLetter
+from ..choices import Seconds, timeout_to_s
 
 
 class Letters:
@@ -12,7 +13,7 @@ class Letters:
 
     __slots__ = ()
 
-    def flush(self, timeout: float = 30.0) -> None:
+    def flush(self, timeout: Seconds = 30.0) -> None:
         """Wait until every change in the queues, of any process, has been written or given up. Later ones do not count.
 
         Nothing of it waits for the end of its delay: its writer is told, whichever process that is.
@@ -21,6 +22,7 @@ class Letters:
             FlushTimeoutError: It takes longer. Nothing is lost by that.
             ShardUnavailableError: It is not known.
         """
+        timeout_to_s(timeout)
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the changes that could not be written, the oldest of each shard first.

@@ -200,7 +200,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
     def _scan_under(self, path: Sequence[str]) -> AsyncIterator[Any]:
         raise NotImplementedError
 
-    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+    async def wait_for(self, token: str, timeout: Seconds = 1.0) -> None:
         """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
         raise NotImplementedError
 
@@ -233,7 +233,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
     # -- what is written behind the cache
 
-    async def flush(self, timeout: float = 30.0) -> None:
+    async def flush(self, timeout: Seconds = 30.0) -> None:
         """Wait until every change in the queues has been written or given up. See :meth:`Cache.flush`."""
         await asyncio.to_thread(self.cache.flush, timeout)
 
@@ -251,7 +251,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
 
     # -- life and observation
 
-    async def selftest(self, timeout: float = 2.0) -> SelfTest:
+    async def selftest(self, timeout: Seconds = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         return await asyncio.to_thread(self.cache.selftest, timeout)
 

@@ -94,7 +94,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
         return AsyncHold(begin, end)
 
-    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
+    async def wait_for(self, token: str, timeout: Seconds = 1.0) -> None:
         self.cache.wait_for(token, timeout)
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ...absence import Absent
 from ...answers import DEFAULT
 from ...changes import Change, Swapped
-from ...choices import Seconds
+from ...choices import Seconds, timeout_to_s
 from ...errors import ShardError
 from ...l2 import ClusterDriver, Driver
 from ...l2.aio import AsyncDriver
@@ -152,8 +152,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
             owe=held.owe,
         )
 
-    async def wait_for(self, token: str, timeout: float = 1.0) -> None:
-        await self._run(catch_up(self._tier, self.cache, token, timeout))
+    async def wait_for(self, token: str, timeout: Seconds = 1.0) -> None:
+        await self._run(catch_up(self._tier, self.cache, token, timeout_to_s(timeout)))
 
     # -- life
 

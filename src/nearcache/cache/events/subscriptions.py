@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..._reads import Event
+from ...choices import Seconds, timeout_to_s
 from ...events import WHOLE, EntryEvent
 from ...logs import Recurring, log
 
@@ -111,15 +112,15 @@ class Subscription:
         """Calls that raised. That is logged, once a second at most, and nothing else comes of it."""
         return self._errors
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: Seconds | None = None) -> bool:
         """Wait until the function has returned from all that was changed before; False: not in so many seconds.
 
         On Redis each shard is asked first whether a message is still to come, of this process or another. One that
         does not answer is not waited for any more when its lane is lost, which is told as ``missed``.
         """
+        until = None if timeout is None else time.monotonic() + timeout_to_s(timeout)
         if self._closed or threading.current_thread() is self._thread:
             return True
-        until = None if timeout is None else time.monotonic() + timeout
         if self._hub is not None and not self._hub.catch_up(until):
             return False
         reached = Event()

@@ -12,7 +12,7 @@ from ..._store import Op, own_get
 from ...absence import ABSENT, Absent, Failure, raise_absent
 from ...answers import DEFAULT, UNCHANGED, Loaded, opened
 from ...changes import MISSING
-from ...choices import Idle, Seconds
+from ...choices import Idle, Seconds, timeout_to_s
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
@@ -420,10 +420,11 @@ class MemoryCache(CopyingCache[K, V]):
         self._use()
         return pack_token({})
 
-    def wait_for(self, token: str, timeout: float = 1.0) -> None:  # noqa: ARG002  the same call as for a tiered cache
+    def wait_for(self, token: str, timeout: Seconds = 1.0) -> None:
         """There is nothing to wait for."""
         self._use()
         parse_token(token)
+        timeout_to_s(timeout)
 
     # -- observation and life
 
@@ -441,8 +442,9 @@ class MemoryCache(CopyingCache[K, V]):
         """There is nothing that could be ill."""
         return Health()
 
-    def selftest(self, timeout: float = 2.0) -> SelfTest:  # noqa: ARG002  the same call as for a tiered cache
+    def selftest(self, timeout: Seconds = 2.0) -> SelfTest:
         """There is nothing to test."""
+        timeout_to_s(timeout)
         return SelfTest()
 
     def close(self) -> None:

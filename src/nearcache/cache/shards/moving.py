@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..._store import Op, Store
+from ...choices import Seconds, plain_seconds
 from ...errors import ConfigError
 from ...keys import encode_key
 from ...options import Endpoint, Settings, parse
@@ -60,7 +61,7 @@ class MovingCache(Placed[K, V], GatheringCache[K, V]):
         shard_names: Sequence[str] | None = None,
         shard_weights: Sequence[int] | None = None,
         placement: str | None = None,
-        pause: float | None = None,
+        pause: Seconds | None = None,
     ) -> Resharded:
         """Change the list of shards of the namespace, for all processes, while they work. See :meth:`Cache.reshard`."""
         self._use()
@@ -69,7 +70,7 @@ class MovingCache(Placed[K, V], GatheringCache[K, V]):
             raise ConfigError("url", url, "a Redis Cluster moves its keys itself, with its own tools")
         given = {"shard_names": shard_names, "shard_weights": shard_weights}
         target = _target(self.settings, membership.ring.reads, url, placement, given)
-        wait_s = self.settings.max_staleness if pause is None else pause
+        wait_s = self.settings.max_staleness if pause is None else plain_seconds(pause)
         if not 0 <= wait_s <= 3600:
             raise ConfigError("pause", pause, "give seconds from 0 to 3600, or None for max_staleness")
         before = membership.ring.old.named_as(target)

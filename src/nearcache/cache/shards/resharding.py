@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...choices import Seconds
 from ...errors import ConfigError
 from ..report import Resharded
 
@@ -20,7 +21,7 @@ class Reshardable:
         shard_names: Sequence[str] | None = None,  # noqa: ARG002
         shard_weights: Sequence[int] | None = None,  # noqa: ARG002
         placement: str | None = None,  # noqa: ARG002
-        pause: float | None = None,  # noqa: ARG002
+        pause: Seconds | None = None,  # noqa: ARG002
     ) -> Resharded:
         """Change the list of shards of the namespace, for all processes, while they work.
 

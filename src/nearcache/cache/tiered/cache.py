@@ -13,7 +13,7 @@ from ..._store import own_get
 from ...absence import Absent, raise_absent
 from ...answers import DEFAULT
 from ...bus import Listener
-from ...choices import Seconds
+from ...choices import Seconds, timeout_to_s
 from ...clocks import monotonic_ns
 from ...codecs import value_codec
 from ...coherence import DERIVED
@@ -268,9 +268,9 @@ class TieredCache(MovingCache[K, V]):
         self._use()
         return token_of(self._tier)
 
-    def wait_for(self, token: str, timeout: float = 1.0) -> None:
+    def wait_for(self, token: str, timeout: Seconds = 1.0) -> None:
         """Serve nothing older than the token of another process. See :meth:`Cache.wait_for`."""
-        self._run(catch_up(self._tier, self, token, timeout))
+        self._run(catch_up(self._tier, self, token, timeout_to_s(timeout)))
 
     # -- observation
 
@@ -309,10 +309,10 @@ class TieredCache(MovingCache[K, V]):
         writing = WritingStats() if self._scribe is None else self._scribe.stats()
         return Health(tuple(health_of(self._driver, self._tier, self._endpoints)), writing)
 
-    def selftest(self, timeout: float = 2.0) -> SelfTest:
+    def selftest(self, timeout: Seconds = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
         self._use()
-        return run_selftest(self._tier, self._driver, self._listener, timeout)
+        return run_selftest(self._tier, self._driver, self._listener, timeout_to_s(timeout))
 
     # -- life
 

@@ -12,6 +12,7 @@ from ...absence import Absent
 from ...answers import DEFAULT
 from ...bus import Listener
 from ...changes import MISSING, Change, Swapped
+from ...choices import Seconds, timeout_to_s
 from ...clocks import monotonic_ns
 from ...errors import FlushTimeoutError, ShardError
 from ...freshness import Ttl, checked_ttl, ttl_for
@@ -263,11 +264,12 @@ class SwappingCache(Cache[K, V]):
 
     # -- what is written behind the cache
 
-    def flush(self, timeout: float = 30.0) -> None:
+    def flush(self, timeout: Seconds = 30.0) -> None:
         """Wait until every change in the queues has been written or given up. See :meth:`Letters.flush`."""
+        timeout_s = timeout_to_s(timeout)
         if self._scribe is None:
             return
-        until_ns = monotonic_ns() + round(timeout * 1e9)
+        until_ns = monotonic_ns() + round(timeout_s * 1e9)
         pause_s = _LOOK_FIRST_S
         # Each look is a call of its own: all together may take longer than one may.
         left = self._run(still_waiting(self._tier, self._run(queue_ends(self._tier))))
@@ -275,7 +277,7 @@ class SwappingCache(Cache[K, V]):
         never = Event()
         while left:
             if monotonic_ns() > until_ns:
-                raise FlushTimeoutError(timeout)
+                raise FlushTimeoutError(timeout_s)
             never.wait(pause_s)
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
             left = self._run(still_waiting(self._tier, left))
