@@ -12,7 +12,8 @@ import pytest
 
 import nearcache
 from nearcache import MemoryCache, RemovalCause
-from nearcache.clocks import monotonic_ns
+from nearcache.cache import copying
+from nearcache.clocks import TICK_NS, monotonic_ns
 
 Copy = Callable[[Any], Any]
 
@@ -120,6 +121,19 @@ def test_copy_keeps_what_is_left_of_the_lifetimes(way: Copy) -> None:
     assert copied.expire(now + 101) == [("a", 1)]
     assert copied.expire(now + 1001) == [("b", 2)]
     assert copied.l1_snapshot() == [("c", 3)]
+
+
+@every_way
+def test_copy_lives_no_tick_longer_than_what_it_was_made_of(way: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is told by the clock of L1, which is behind by up to a tick."""
+    now_ns = monotonic_ns()
+    cache: MemoryCache[str, int] = MemoryCache()
+    cache.set("a", 1, ttl=100)
+    cache.l1_set_clock(now_ns)
+    monkeypatch.setattr(copying, "monotonic_ns", lambda: now_ns + TICK_NS)
+    copied = way(cache)
+    copied.l1_set_clock(now_ns)
+    assert copied.remaining_ns("a") == cache.remaining_ns("a")
 
 
 @every_way

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._store import Op, Store
-from ..clocks import NEVER_NS, monotonic_ns
+from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ..coherence.derived import Derived
 from ..options import Settings, memory_options, parse
 from .base import K, V
@@ -108,7 +108,7 @@ def restore(
     """Store what :func:`remaining` gave."""
     op = Op(held, 0, wid=LOADED, write=True)
     cache.l1_open(op)
-    until_ns = NEVER_NS if left_ns is None else monotonic_ns() + left_ns
+    until_ns = NEVER_NS if left_ns is None else monotonic_ns() + left_ns - TICK_NS
     cache.l1_finish(op, value, LOADED, until_ns, size, IDENTITY, under)
 
 
