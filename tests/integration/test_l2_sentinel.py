@@ -20,6 +20,7 @@ from nearcache.errors import (
     UnknownMasterError,
 )
 from nearcache.l2 import Driver, Exchange, Reply, load_script
+from nearcache.l2.sentinel import Sentinels
 from nearcache.options import parse
 from support.fake import FakeServer, bulk
 from support.redis import RedisServer
@@ -376,6 +377,19 @@ def test_master_is_left_only_if_two_sentinels_say_so(
     wait_until(lambda: not verifying(driver))
     assert driver.status(0).connections == (1 if others else 0)
     driver.close()
+
+
+def test_replaced_master_is_left_though_the_first_sentinel_is_silent(
+    no_leaks: None, started: Callable[..., FakeServer], pair: tuple[RedisServer, RedisServer]
+) -> None:
+    """Its host is gone, perhaps with the master's: the others are asked in the same time."""
+    silent, living = started(None, raw=b""), [started(Says(pair[1])) for _ in range(2)]
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in (silent, *living))
+    (endpoint,) = parse(f"redis+sentinel://{hosts}/m1").endpoints
+    sentinels = Sentinels(endpoint, time.monotonic_ns)
+    assert sentinels.has_moved(pair[0].address, time.monotonic_ns() + 2_000_000_000)
+    assert silent.connections == 1
+    sentinels.close()
 
 
 def verifying(driver: Driver) -> bool:

@@ -47,11 +47,8 @@ class Sentinels:
         order = self._order
         enough = min(2, len(order))
         for sentinel in order:
-            # One that does not answer must leave time for the others, and for the master.
-            now = self._clock()
-            share = now + (deadline_ns - now) // 2
             try:
-                address = self._ask(sentinel, share)
+                address = self._ask(sentinel, deadline_ns)
             except ShardError as error:
                 errors.append(error)
                 self._ask_last(sentinel)
@@ -107,7 +104,12 @@ class Sentinels:
     def _ask(
         self, sentinel: Address, deadline_ns: int, connection: Connection | None = None, *, keep: bool = False
     ) -> Address:
-        """Return where this sentinel says that the master is; on a new connection where there is none."""
+        """Return where this sentinel says that the master is; on a new connection where there is none.
+
+        One that does not answer takes half the time at most: it must leave some for the others, and for the master.
+        """
+        now = self._clock()
+        deadline_ns = now + (deadline_ns - now) // 2
         whole = self._endpoint
         endpoint = replace(
             whole, host=sentinel[0], port=sentinel[1], db=0, master="",
