@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache.errors import ShardError, ShardListError
+from nearcache.errors import ReshardError, ShardError, ShardListError
 from nearcache.rings import Ring
 from support.redis import RedisServer
 from support.resharding import (
@@ -114,6 +114,42 @@ def test_records_that_were_removed_let_a_namespace_begin_anew(servers: Servers, 
     assert second.get_many(KEYS) == {}
     second.set_many(dict.fromkeys(KEYS, "new"))
     assert open_at("ca").get_many(KEYS) == dict.fromkeys(KEYS, "new")
+
+
+@pytest.mark.parametrize("list_of", ["c", "cx"])
+def test_reshard_with_a_server_of_another_list_is_refused_before_anybody_is_told(
+    servers: Servers, open_at: Callable[..., Any], make_redis: Callable[..., RedisServer], list_of: str
+) -> None:
+    """Somebody has tried it alone, or it is in use elsewhere and further there: either would stop the change half-way,
+    or lead everybody into that list. The error says what to do."""
+    cache, other = open_at("ab"), open_at("ab")
+    servers["x"] = make_redis(transport="unix")
+    trial = open_at("c")
+    trial["k"] = "old"
+    if list_of != "c":
+        change(trial, servers, list_of)
+    trial.close()
+    with pytest.raises(ReshardError, match=r"shard c has recorded .*: .* remove the record .*DEL 'nc:{default:0}:L'"):
+        change(cache, servers, "abc")
+    assert version(cache) == version(other) == 1
+    assert [servers[name].cli("HGET", "nc:{default:0}:L", "r")[:2] for name in "ab"] == [b"1-", b"1-"]
+    cache.set_many(dict.fromkeys(KEYS, "new"))
+    servers["c"].cli("DEL", "nc:{default:0}:L")
+    assert change(cache, servers, "abc").version == 4
+    wait_until(lambda: version(other) == 4)
+    assert "old" not in cache.get_many(["k", *KEYS]).values()
+
+
+def test_reshard_takes_in_a_server_that_was_left_or_met_by_a_process_that_was_refused(
+    servers: Servers, open_at: Callable[..., Any]
+) -> None:
+    """The new list was given to a process too early, and it could not be opened."""
+    cache = open_at("ab")
+    with pytest.raises(ShardListError):
+        open_at("abc")
+    assert change(cache, servers, "abc").version == 4
+    assert change(cache, servers, "ab").version == 7
+    assert change(cache, servers, "abc").version == 10
 
 
 def test_one_shard_may_have_many_addresses(make_redis: Callable[..., RedisServer]) -> None:

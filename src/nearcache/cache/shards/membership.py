@@ -57,7 +57,7 @@ class Membership:
         self._outrun = False  # whether others were further ahead than this process was to be let
         self.ring = Ring(FIRST, shards)
         self.numbers = {name: number for number, name in enumerate(shards.names)}
-        tier.ring, tier.outdated, tier.agreed = self.ring.text, self.outdated, self.agree
+        tier.outdated, tier.agreed = self.outdated, self.agree
 
     # -- for the cache
 
@@ -69,6 +69,7 @@ class Membership:
         """
         records = self._records(zip(self.numbers, replies, strict=True))
         with self._lock:
+            self._tier.ring = self.ring.text  # until now nothing of a list was said, which may be wrong
             self._agree(records)
             if not all(record.says(self.ring) for record in records):
                 self._tell(self.ring, self.numbers, strict=False)
@@ -372,7 +373,7 @@ class Membership:
         return Exchange(number, [(self._script, 1, self._tier.names[number].lane_key, *arguments)])
 
     def _meet(self, ring: Ring, names: Iterable[str]) -> None:
-        """Look whether shards answer, and are as many servers, before anybody is told anything."""
+        """Look whether shards answer, are as many servers, and free to come, before anybody is told anything."""
         chosen = sorted(names)
         replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in chosen])
         said = {
@@ -387,6 +388,13 @@ class Membership:
                 raise ReshardError(
                     f"namespace {self._namespace}: {ring} cannot be begun, because {servers[identity]} and {name} are "
                     "one server: leave every server that stays its name, and list each once"
+                )
+        for record in self._records(zip(chosen, replies, strict=True)):
+            if record.shard not in ring.old.names and record.bars(ring):
+                lane_key = self._tier.names[self.numbers[record.shard]].lane_key.decode()
+                raise ReshardError(
+                    f"namespace {self._namespace}: {ring} cannot be begun, because shard {record.shard} has recorded "
+                    f"{record.described}: if nobody uses that any more, remove the record there (DEL {lane_key!r})"
                 )
 
     def _check_silent(self, ring: Ring, silent: dict[str, Exception]) -> None:

@@ -60,6 +60,19 @@ class Record(NamedTuple):
         """What people read in errors."""
         return str(self.whole) if self.whole else f"version {self.text.decode(errors='replace')} of some other list"
 
+    def bars(self, ring: Ring) -> bool:
+        """Whether a shard that a change's first step takes in is in another list, which it would hold against this.
+
+        Older versions are no hindrance, nor is one that it was left by, or that nobody has told.
+        """
+        version, fingerprint = version_in(self.text)
+        if version < ring.version - 1 or self.text in (ring.before(), ring.text):
+            return False
+        if version < ring.version:
+            return bool(fingerprint.strip(b"0"))
+        theirs = self.whole  # of those who are further with the same change, perhaps
+        return theirs is None or ring.new is None or not ring.new.is_same(theirs.new or theirs.old)
+
     def says(self, ring: Ring) -> bool:
         """Whether it says, in full, that this one is in use."""
         return self.text == ring.text and self.ring is not None and self.ring.text == ring.text
