@@ -387,6 +387,35 @@ def test_reshard_that_somebody_else_finishes_meanwhile_is_finished(
     assert version(one) == version(other) == 4
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_reshard_that_stalls_removes_nothing_that_was_stored_since_another_has_led(
+    servers: Servers, open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, names: str, steps: int
+) -> None:
+    """Just before it rids a shard of old values the process is stopped; it goes on when the new owner is in use."""
+    slow, other = open_at("ab"), open_at("ab")
+    if names == "ab":  # what leaves the third shard again is swept out of the two, else the third is cleared
+        slow.set_many(dict.fromkeys(KEYS, "old"))
+        change(slow, servers, "abc")
+        wait_until(lambda: version(other) == 4)
+    freeze(slow)
+    before, real, done = version(other), slow._driver.execute, list[str]()
+
+    def execute(exchanges: Any, *arguments: Any) -> Any:
+        ((command, *_), *_) = (exchange.commands for exchange in exchanges)
+        what = getattr(command[0], "name", command[0])
+        if what in ("clear", "invalidate", b"UNLINK") and not done:
+            done.append(what)
+            step(other, servers, names, before + steps)
+            other.set_many(dict.fromkeys(KEYS, "new"))
+        return real(exchanges, *arguments)
+
+    monkeypatch.setattr(slow._driver, "execute", execute)
+    assert change(slow, servers, names).version == before + 3
+    assert done
+    assert open_at(names).get_many(KEYS) == dict.fromkeys(KEYS, "new")
+
+
 @pytest.mark.parametrize(
     ("given", "options", "named"),
     [

@@ -163,6 +163,12 @@ class Versions:
         self._newest.tier = tier
         return tier
 
+    def as_of(self, ring: bytes) -> Self:
+        """Return a tier that differs in nothing but the version that scripts are told."""
+        tier = copy.copy(self)
+        tier.ring = ring
+        return tier
+
     def is_astray(self, lane: int, encoded: bytes) -> bool:
         """Whether a key is not read at this lane any more. Cheap if none has ever moved."""
         return self._newest.is_astray(lane, encoded)

@@ -32,7 +32,8 @@ class Emptying:
 
     Args:
         namespace: Which it is emptied of, for messages.
-        tier: Which knows the lane.
+        tier: Which knows the lane, as of the version before the change: nobody has led on while that is admitted, and
+            what is stored there by those who have may not be removed.
         number: The lane.
         demand: Returns a reply's first value, or raises.
         stopping: Set when the cache is being closed.
@@ -59,7 +60,7 @@ class Emptying:
         what the one before was rid of.
         """
         prefix = self._tier.names[self._number].value_prefix
-        cursor, doomed, servers = b"0", list[bytes](), set[int]()
+        cursor, servers = b"0", set[int]()
         while True:
             reply = self._ask((b"SCAN", cursor, b"MATCH", prefix + b"*", b"COUNT", _SCANNED))
             if isinstance(reply, Reply) and isinstance(reply.values[0], ShardError):
@@ -74,17 +75,14 @@ class Emptying:
                 return False
             cursor, keys = self._said(reply, servers)
             found = [key for key in keys if gained[slot_of(key[len(prefix) :])]]
-            if found:
-                doomed = found
-                self._said(self._ask((b"UNLINK", *doomed)), servers)
+            if found:  # by a script, since a plain UNLINK would be carried out after the change is over, too
+                encoded = [key[len(prefix) :] for key in found]
+                removal = self._tier.invalidate_exchange(self._number, encoded, new_id())
+                servers.add(self._change(removal, settles=False))
             if self._stopping.is_set():
                 raise ClosedError("the cache was closed")
             if int(cursor) == 0:
                 break
-        if doomed:  # a change that has a number stands for all of them: replicas have them in this order
-            encoded = doomed[-1][len(prefix) :]
-            bump = self._tier.invalidate_exchange(self._number, [encoded], new_id())
-            servers.add(self._change(bump, settles=False))
         return len(servers) == 1
 
     def _ask(self, command: tuple[Any, ...]) -> Reply | ShardError:

@@ -129,7 +129,12 @@ class Membership:
                     continue  # somebody else has led: look anew where that is, it may be another change
                 if ring.step == 1:
                     self._check_queues()  # once more: since all lanes have been told, nothing comes into one
-                    self._prepare(ring)
+                    try:
+                        self._prepare(ring)
+                    except ReshardError:
+                        if not self._is_behind():
+                            raise
+                        continue  # it was refused for that, as it has to be
                     if self._is_behind():
                         continue
                 self._advance(ring.following())
@@ -466,10 +471,10 @@ class Membership:
         Nothing of these slots is stored there now, for all lanes have been told, and refuse those who would.
         """
         assert ring.new is not None
-        gains = {after for _, after in moved(ring.old, ring.new)}
+        gains, tier = {after for _, after in moved(ring.old, ring.new)}, self._tier.as_of(ring.before())
         for name in sorted(gains):
             number, demand = self.numbers[name], partial(self._demand, name)
-            emptying = Emptying(self._namespace, self._tier, self._alive._driver, number, demand, self._stopping)
+            emptying = Emptying(self._namespace, tier, self._alive._driver, number, demand, self._stopping)
             if name not in ring.old.names or not emptying.sweep(_gained(ring, name)):
                 emptying.clear()
 
