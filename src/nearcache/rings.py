@@ -26,7 +26,7 @@ from ._placement import fnv1a64
 from .options import Endpoint
 from .placement import SLOTS, Placement
 
-__all__ = ["FIRST", "SLOTS", "Ring", "Shards", "admits", "moved", "shards_of", "version_in"]
+__all__ = ["FIRST", "SLOTS", "Ring", "Shards", "admits", "gained", "moved", "shards_of", "version_in"]
 
 #: Version of the first list.
 FIRST: Final = 1
@@ -240,6 +240,11 @@ def moved(before: Shards, after: Shards) -> dict[tuple[str, str], int]:
         if pair[0] != pair[1]:
             found[pair] = found.get(pair, 0) + 1
     return found
+
+
+def gained(before: Shards, after: Shards, name: str) -> list[bool]:
+    """Return of each slot whether a shard gains it."""
+    return [after.owner(slot) == name != before.owner(slot) for slot in range(SLOTS)]
 
 
 def _dump(shards: Shards) -> dict[str, Any]:

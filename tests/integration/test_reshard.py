@@ -220,6 +220,48 @@ def test_hold_of_a_neighbouring_step_keeps_old_loads_out(servers: Servers, open_
         assert loading.get_many(KEYS) == holding.get_many(KEYS) == {}
 
 
+@pytest.mark.parametrize("ahead", [2, 3])
+def test_hold_from_before_a_change_goes_on_at_the_new_owner(
+    servers: Servers, open_at: Callable[..., Any], ahead: int
+) -> None:
+    """Until its end, or until its time ends: its process may be killed, and nobody else knows of it."""
+    loading, holding = open_at("ab"), open_at("ab")
+    with holding.hold(KEYS, 60):
+        step(holding, servers, "abc", 2)
+        step(loading, servers, "abc", ahead)
+        for key in KEYS:
+            assert loading.get_or_load(key, lambda _: "old") == "old"
+        assert loading.get_many(KEYS) == {}
+    for key in KEYS:
+        assert loading.get_or_load(key, lambda _: "new") == "new"
+    assert loading.get_many(KEYS) == dict.fromkeys(KEYS, "new")
+
+
+def test_hold_that_ends_while_it_is_repeated_at_the_new_owner_ends_there_too(
+    servers: Servers, open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever comes first there: else nothing could be stored for a minute."""
+    cache = open_at("ab")
+    hold = cache.hold(KEYS, 60)
+    hold.__enter__()
+    real, repeated = cache._driver.execute, list[Any]()
+
+    def execute(exchanges: Any, **options: Any) -> Any:
+        if not repeated and getattr(exchanges[0].commands[0][0], "name", "") == "invalidate":
+            repeated.extend(exchanges)
+            hold.__exit__(None, None, None)
+        return real(exchanges, **options)
+
+    monkeypatch.setattr(cache._driver, "execute", execute)
+    step(cache, servers, "abc", 3)
+    assert repeated
+    keys = [key for key in KEYS if cache._tier.place(key)[0] == 2]
+    wait_until(lambda: not cache.stats().coherence.owed, what="its end is made up for")
+    for key in keys:
+        cache.get_or_load(key, lambda _: "new")
+    assert cache.get_many(keys) == dict.fromkeys(keys, "new")
+
+
 def test_load_that_lasts_through_a_change_is_kept_nowhere(servers: Servers, open_at: Callable[..., Any]) -> None:
     """It began when the old owners were read; by now nobody invalidates there."""
     one = open_at("ab")

@@ -33,6 +33,7 @@ from .through import delete_through, write_through
 from .tier import Tier, hex_id, new_id
 from .tokens import catch_up, token_of
 from .upkeep import Upkeep
+from .versions import Held
 from .ways import DIRECT, Room, Way, queued
 from .writing import clear, invalidate, pay, write
 
@@ -42,6 +43,7 @@ __all__ = [
     "MISSING",
     "DeadLetter",
     "Gathering",
+    "Held",
     "Loading",
     "Queues",
     "Request",

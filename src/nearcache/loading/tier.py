@@ -489,7 +489,7 @@ class Tier(Versions):
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
         self.share(renewing=set(), lock=threading.RLock(), loads=Loads(self.loads.oldest))
-        self.share(leases={}, locks={}, queues={})
+        self.share(leases={}, locks={}, queues={}, held={})
         self.derived.after_fork()
         self.tags.l1_reset_pending()
         for journal in self.journals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._putting import Said, said
 from .._store import Op, Store
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 
     from ..clocks import Clock
     from ..coherence import OrderedHorizon
+
+
+class Held(NamedTuple):
+    """A hold.
+
+    Attributes:
+        names: Of the keys.
+        until_ns: When it ends if nobody ends it.
+        linger_ms: How long it goes on after its end, as scripts are told it.
+    """
+
+    names: Sequence[Any]
+    until_ns: int
+    linger_ms: bytes
 
 
 class Newest:
@@ -51,6 +65,7 @@ class Versions:
         active: The lanes of this version.
         left: What shards that are none any more are told instead of ``ring``.
         resting: The lanes of those. Shared by all versions.
+        held: The holds that this process has begun and not ended, by their tokens.
         changing: Of each version in the middle of a change that an operation still goes on with, its tier, by ``ring``.
         outdated: Called when a lane is found to be ahead of this process.
         agreed: Called when a lane is found to have what this process has.
@@ -82,6 +97,7 @@ class Versions:
         self.active: tuple[int, ...] = tuple(range(lanes))
         self.left = b"1"
         self.resting: set[int] = set()
+        self.held: dict[bytes, Held] = {}
         self.changing: weakref.WeakValueDictionary[bytes, Self] = weakref.WeakValueDictionary()
         self.outdated: Callable[[], None] = _nothing
         self.agreed: Callable[[], None] = _nothing

@@ -21,8 +21,9 @@ from ...errors import CacheError, ClosedError, ReshardError, ShardError, ShardLi
 from ...l2 import Exchange, Reply, load_script
 from ...loading import hex_id, is_owned, new_id
 from ...logs import log
-from ...rings import FIRST, Ring, Shards, moved, version_in
+from ...rings import FIRST, Ring, Shards, gained, moved, version_in
 from .emptying import Emptying
+from .holds import repeat_holds
 from .leaving import Leaving
 from .records import Reader, Record, newest_of, unreadable
 
@@ -337,7 +338,9 @@ class Membership:
         except BaseException:
             self._rest([name for name in self.numbers if name not in {each.name for each in before.endpoints}])
             raise
+        tier = self._tier
         self._switch(ring)
+        repeat_holds(tier, self._tier, self._alive._driver)
 
     def _refuse_queues(self, ring: Ring) -> None:
         if self._alive.settings.write_delay is not None:
@@ -475,7 +478,7 @@ class Membership:
         for name in sorted(gains):
             number, demand = self.numbers[name], partial(self._demand, name)
             emptying = Emptying(self._namespace, tier, self._alive._driver, number, demand, self._stopping)
-            if name not in ring.old.names or not emptying.sweep(_gained(ring, name)):
+            if name not in ring.old.names or not emptying.sweep(gained(ring.old, ring.new, name)):
                 emptying.clear()
 
     def _demand(self, name: str, reply: Reply | ShardError, place: int = 0) -> Any:
@@ -491,9 +494,3 @@ class Membership:
         """Give the others the time to follow."""
         if self._stopping.wait(seconds):
             raise ClosedError("the cache was closed")
-
-
-def _gained(ring: Ring, name: str) -> list[bool]:
-    """Whether a shard gains a slot, for each of them."""
-    assert ring.new is not None
-    return [ring.new.owner(slot) == name != ring.old.owner(slot) for slot in range(len(ring.old.placement.table))]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...choices import Seconds
-from ...loading import Steps, invalidate_many, owe_hold_end
+from ...loading import Held, Steps, invalidate_many, owe_hold_end
 from ..holding import hold_to_ms, linger_to_ms, several
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Holding:
 
     def begin(self, token: bytes) -> Steps[int]:
         """Invalidate the keys and hold them."""
+        tier = self._cache._tier
+        tier.held[token] = Held(self._names, tier.clock() + self._hold_ms * 1_000_000, b"%d" % self._linger_ms)
         return invalidate_many(self._cache._tier, self._cache, self._names, hold=(b"%d" % self._hold_ms, token))
 
     def end(self, token: bytes) -> Steps[int]:
@@ -39,7 +41,9 @@ class Holding:
 
     def owe(self, token: bytes) -> None:
         """The same as soon as the shards answer, without asking them now."""
+        self._cache._tier.held.pop(token, None)
         owe_hold_end(self._cache._tier, self._names, token)
 
     def _ending(self, linger_ms: bytes, token: bytes) -> Steps[int]:
+        self._cache._tier.held.pop(token, None)  # before anything is sent: see shards.holds
         return invalidate_many(self._cache._tier, self._cache, self._names, hold=(linger_ms, token), is_end=True)
