@@ -83,3 +83,27 @@ def test_map_does_not_believe_a_node_that_knows_of_no_slots(monkeypatch: pytest.
         assert scene.map.refresh(scene.now + SECOND) is None
         assert scene.places == ["a", "a"]
     assert asked == ["seed", "seed", "a", "b"]
+
+
+def test_map_that_nobody_could_tell_is_asked_for_by_one_caller_at_a_time_and_with_a_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Silent nodes cost a time-out each; whoever comes meanwhile, or right after, is told so at once."""
+    scene, calls, meanwhile = Scene(), [0], list[Any]()
+
+    def converse(endpoint: Endpoint, *_: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 1:
+            meanwhile.append(scene.map.refresh(scene.now + SECOND))
+        scene.now += SECOND
+        raise ShardUnavailableError(endpoint.name, "silent")
+
+    monkeypatch.setattr(clustermap, "converse", converse)
+    first = scene.map.refresh(scene.now + SECOND)
+    assert isinstance(first, ShardUnavailableError)
+    scene.now += SECOND // 2
+    assert scene.map.refresh(scene.now + SECOND) is first
+    assert calls == [1]
+    scene.now += SECOND // 2
+    assert scene.map.refresh(scene.now + SECOND) is not first
+    assert (calls, meanwhile) == ([2], [first])

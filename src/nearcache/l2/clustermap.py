@@ -21,8 +21,9 @@ Address = tuple[str, int]
 
 #: No node is known to have the slot.
 NOWHERE: Final = -1
-#: How soon after one question the next may follow.
+#: How soon after one question the next may follow; if nobody answered that, up to the second, as long as it took.
 _REST_NS: Final = 100_000_000
+_LONGEST_REST_NS: Final = 800_000_000
 _ASK: Final = {"slots": ("CLUSTER", "SLOTS")}
 
 
@@ -49,7 +50,7 @@ class ClusterMap:
         self._clock = clock
         self._numbers: dict[Address, int] = {}
         self._known: tuple[Address, ...] = self._seeds  # the order to ask in; replaced as a whole
-        self._asked_ns: int | None = None
+        self._again_ns: int | None = None  # when they may be asked again
         self._error: ShardError | None = None
         self._lock = threading.Lock()
         self._naming = threading.Lock()
@@ -87,14 +88,22 @@ class ClusterMap:
         return place
 
     def refresh(self, deadline_ns: int) -> ShardError | None:
-        """Ask where the lanes are, unless somebody has just done so. Blocks. Returns why nobody could tell."""
-        if not self._lock.acquire(timeout=max(0.0, (deadline_ns - self._clock()) / 1e9)):
-            return ShardUnavailableError(self.endpoint.name, "no node of the cluster has said in time who has what")
+        """Ask where the lanes are, unless somebody has just done so. Blocks. Returns why nobody could tell.
+
+        While nobody answers, one caller at a time waits for that, and there is a rest in between: as by a breaker.
+        """
+        failed = self._error
+        patience_s = 0.0 if failed is not None else max(0.0, (deadline_ns - self._clock()) / 1e9)
+        if not self._lock.acquire(timeout=patience_s):
+            late = "no node of the cluster has said in time who has what"
+            return failed or ShardUnavailableError(self.endpoint.name, late)
         try:
-            now = self._clock()
-            if self._asked_ns is None or now - self._asked_ns >= _REST_NS:
+            since = self._clock()
+            if self._again_ns is None or since >= self._again_ns:
                 self._error = self._refresh_locked(deadline_ns)
-                self._asked_ns = self._clock()
+                now = self._clock()
+                took_ns = now - since if self._error is not None else 0
+                self._again_ns = now + max(_REST_NS, min(took_ns, _LONGEST_REST_NS))
             return self._error
         finally:
             self._lock.release()
