@@ -13,18 +13,23 @@ from .logs import log
 
 #: Whom, by ``id``, and what to call with him. They hash by no value, so a WeakSet cannot hold them.
 _told: Final[dict[int, tuple[weakref.ref[Any], Callable[[Any], object]]]] = {}
-_watched = False
+#: The process whose objects they are; 0 before the first of them: importing has no side effects.
+_pid = 0
+#: The child in which they were told before the hook's turn came.
+_early = 0
 
 
 def tell_of_forks(one: Any, call: Callable[[Any], object]) -> None:
     """Have it called with this object in every child, as long as the object lives."""
-    global _watched
+    global _pid
+    if _pid:
+        notice()  # what is made in the child is not to begin anew there
+    else:
+        _pid = os.getpid()
+        os.register_at_fork(after_in_child=_after_fork)
     of = id(one)
     forget = _told.pop  # at interpreter exit the module may have lost its names
     _told[of] = (weakref.ref(one, lambda _gone: forget(of, None)), call)
-    if not _watched:  # at the first: importing has no side effects
-        _watched = True
-        os.register_at_fork(after_in_child=_after_fork)
 
 
 def tell_no_more(of: int) -> None:
@@ -43,7 +48,28 @@ def tell(call: Callable[[], object]) -> None:
         log(logging.ERROR, "a part of a cache could not begin anew in a forked child", error=error)
 
 
+def notice() -> None:
+    """Tell them now, if this is a child and they have not been told.
+
+    Hooks that the program registered before the first cache was opened run before the one here, and code in C may fork
+    without any hooks. So whatever is about to use more than L1 calls this.
+    """
+    global _early
+    if os.getpid() != _pid:
+        _tell_all()
+        _early = _pid
+
+
 def _after_fork() -> None:
+    global _early
+    if _early != os.getpid():
+        _tell_all()
+    _early = 0  # a child may have its parent's number, in a namespace of its own
+
+
+def _tell_all() -> None:
+    global _pid
+    _pid = os.getpid()
     for reference, call in list(_told.values()):
         one = reference()
         if one is not None:

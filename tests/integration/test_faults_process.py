@@ -145,6 +145,68 @@ def test_fork_in_the_middle_of_a_read_gives_both_their_own_answers(
     assert worker.call("fork_in_a_read") == [0, "v", "w"]
 
 
+HOOKED = """
+import os, signal, threading
+import nearcache
+from support.threads import PATIENCE
+
+cache = url = None
+begun = {}
+
+def program_hook():
+    # The program's own, which the interpreter runs before any that is registered when a cache is opened.
+    if cache is not None:
+        signal.alarm(int(PATIENCE))
+        begun["value"] = cache.get_or_load("other", lambda key: "child's")
+        begun["running"] = cache.stats().loader.running
+        begun["new"] = nearcache.open(url, namespace="new")
+        begun["new"]["k"] = "new"
+        begun["loads"] = [cache._flights(), begun["new"]._flights()]
+
+os.register_at_fork(after_in_child=program_hook)
+
+def start(where):
+    global cache, url
+    cache, url = nearcache.open(where, timeout=5.0), where
+    cache["v"] = "v"
+
+def fork_in_a_load():
+    inside, go_on = threading.Event(), threading.Event()
+    def slow(key):
+        inside.set()
+        assert go_on.wait(PATIENCE)
+        return "parent's"
+    thread = threading.Thread(target=cache.get_or_load, args=("k", slow))
+    thread.start()
+    assert inside.wait(PATIENCE)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            # What had begun in the program's hook is not begun anew by that of the caches.
+            same = begun["loads"] == [cache._flights(), begun["new"]._flights()]
+            alone = begun["value"] == "child's" and not begun["running"]
+            right = begun["new"]["k"] == "new" and cache["v"] == "v"
+            status = 0 if same and alone and right else 2
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    go_on.set()
+    thread.join()
+    return [status, cache["v"]]
+"""
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["memory", "redis"])
+def test_hook_of_the_program_that_runs_first_in_the_child_can_use_the_cache(
+    redis_server: RedisServer, make_worker: Callable[..., Worker], is_shared: bool
+) -> None:
+    """It neither waits for the parent's loads nor speaks on the parent's connections."""
+    worker = make_worker(HOOKED)
+    worker.call("start", redis_server.url if is_shared else "memory://")
+    assert worker.call("fork_in_a_load") == [0, "v"]
+
+
 ENDING = """
 import sys, threading, nearcache
 cache = nearcache.open(sys.argv[1], timeout=20.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -23,9 +24,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def in_child(work: Callable[[], object]) -> int:
+def in_child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> int:
     """Carry it out in a child; return what that exits with: 0, 1 if it raised, -SIGALRM if it did not end."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(PATIENCE))
@@ -51,13 +52,15 @@ class Gate:
         assert self.go_on.wait(PATIENCE)
 
 
-def forked_meanwhile(gate: Gate, work: Callable[[], object], child: Callable[[], object]) -> int:
+def forked_meanwhile(
+    gate: Gate, work: Callable[[], object], child: Callable[[], object], fork: Callable[[], int] = os.fork
+) -> int:
     """Fork while a thread that does this work stands at the gate, then let it go on. Returns as :func:`in_child`."""
     thread = threading.Thread(target=work)
     thread.start()
     try:
         assert gate.inside.wait(PATIENCE)
-        return in_child(child)
+        return in_child(child, fork)
     finally:
         gate.go_on.set()
         thread.join()
@@ -80,6 +83,33 @@ def test_fork_during_a_load_of_another_thread_leaves_the_child_to_load_itself(op
         assert cache.stats().loader.running == 0
 
     assert forked_meanwhile(gate, lambda: cache.get_or_load("k", slow), child) == 0
+    assert cache["k"] == 1
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_fork_without_hooks_is_noticed_by_the_first_who_needs_to_know(options: dict[str, Any]) -> None:
+    """As code in C forks; what it does is known by the number of the process. A fork of that child is one as any."""
+    cache: Cache[str, int] = nearcache.open("memory://", **options)
+    gate = Gate()
+
+    def slow(_key: str) -> int:
+        gate.wait()
+        return 1
+
+    def grandchild() -> None:
+        assert cache.stats().loader.running == 0
+        assert cache.get_or_load("k", lambda _key: 4) == 4
+
+    def child() -> None:
+        assert cache.get_or_load("other", lambda _key: 2) == 2
+        thread = threading.Thread(target=cache.get_or_load, args=("k", slow), daemon=True)
+        gate.inside.clear()
+        thread.start()
+        assert gate.inside.wait(PATIENCE)
+        assert in_child(grandchild) == 0
+
+    fork = ctypes.PyDLL(None).fork
+    assert forked_meanwhile(gate, lambda: cache.get_or_load("k", slow), child, fork) == 0
     assert cache["k"] == 1
 
 

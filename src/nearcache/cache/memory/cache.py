@@ -18,7 +18,7 @@ from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
 from ...errors import ConfigError, ValueTooLargeError, for_key
 from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
-from ...forks import tell_of_forks
+from ...forks import notice, tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
 from ...options import Settings, check_tags, parse, tags_told
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
@@ -127,8 +127,7 @@ class MemoryCache(CopyingCache[K, V]):
     # -- hooks of the store
 
     def _missing(self, key: K) -> V:
-        if self._closed:
-            raise closed(repr(self))
+        self._use()
         if self.settings.loader is None:
             raise KeyError(key)
         loader = self.settings.loader
@@ -142,6 +141,7 @@ class MemoryCache(CopyingCache[K, V]):
         return self._present(key, value)
 
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
+        self._use()
         refuse_coroutines(loader)
         terms = self._terms(key, ttl, tags)
         old = self._old_value(terms, loader)
@@ -467,6 +467,7 @@ class MemoryCache(CopyingCache[K, V]):
         return AsyncMemoryCache(self)
 
     def _use(self) -> None:
+        notice()
         if self._closed:
             raise closed(repr(self))
 

@@ -20,7 +20,7 @@ from ...coherence import DERIVED
 from ...embedded import EmbeddedServers
 from ...errors import ConfigError, ShardError, ShardUnavailableError
 from ...flights import Loads
-from ...forks import tell, tell_no_more, tell_of_forks
+from ...forks import notice, tell, tell_no_more, tell_of_forks
 from ...l2 import Driver
 from ...loading import (
     ENDLESS_MS,
@@ -355,6 +355,7 @@ class TieredCache(MovingCache[K, V]):
         return AsyncTieredCache(self)
 
     def _use(self) -> None:
+        notice()
         if self._closed:
             raise closed(repr(self))
         if self._listener.thread is None:  # a forked child has none until it needs one
