@@ -79,6 +79,15 @@ def test_join_every_server_program_answers_and_last_leaver_stops_all(no_leaks, r
     wait_until(lambda: gone(servers.directory))
 
 
+def test_join_user_whose_locale_is_not_installed_gets_servers(runtime_dir, tmp_path, newest_binary, monkeypatch):
+    """Servers since 7.2 end at once in such a locale, so they have another one."""
+    picky = fake_server(tmp_path, f'[ "$LC_ALL" = C ] || exit 1; exec {newest_binary.path} "$@"')
+    monkeypatch.setenv("NEARCACHE_REDIS_SERVER", picky)
+    monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
+    with EmbeddedServers.join("shop", 1) as servers:
+        assert ping(servers) == [True]
+
+
 def test_join_socket_and_directory_are_private(runtime_dir):
     """Nobody but the owner can reach a socket or read a log, and nothing listens on the network."""
     with EmbeddedServers.join("shop", 1) as servers:

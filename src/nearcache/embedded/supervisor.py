@@ -274,6 +274,8 @@ class Supervisor:
             time.sleep(0.005)
         _write_pid(fd)
         os.set_inheritable(fd, True)
+        # Since 7.2 a server ends at once where the user's locale is not installed; it has no use for any.
+        os.environ["LC_ALL"] = "C"
         os.execv(self.program, [self.program, *server_arguments(self.directory, index, self.settings)])  # noqa: S606
 
     def _fork(self) -> int:
