@@ -297,3 +297,47 @@ def test_fork_child_outlives_killed_parent_with_its_share(runtime_dir, make_work
     finally:
         os.kill(child, signal.SIGKILL)
     wait_until(lambda: not directory.exists() and not running(directory))
+
+
+DAEMON = """
+import os, signal
+import nearcache
+from support.threads import PATIENCE
+from support.waiting import wait_until
+
+def is_heard():
+    served = cache.stats().l1.hits
+    return cache.get("k") == "v" and cache.stats().l1.hits > served
+
+def daemon(tmp_path):
+    os.closerange(3, 256)
+    files = [open(f"{tmp_path}/{number}", "w") for number in range(64)]
+    cache["k"] = "v"
+    wait_until(is_heard)
+    cache.close()
+    for file in files:
+        file.write("mine")
+        file.close()
+
+def become_daemon(tmp_path):
+    global cache
+    cache = nearcache.open("embedded://shop")
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(int(PATIENCE))
+        status = 1
+        try:
+            daemon(tmp_path)
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    cache.close()
+    return status
+"""
+
+
+def test_daemon_that_closed_all_descriptors_has_an_l1_and_keeps_its_own_files(runtime_dir, tmp_path, make_worker):
+    """Their numbers are those of the program's files by then, which are none of the cache's business."""
+    assert make_worker(DAEMON).call("become_daemon", str(tmp_path)) == 0
+    assert {path.read_text() for path in tmp_path.glob("[0-9]*")} == {"mine"}

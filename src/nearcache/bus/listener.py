@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import random
-import socket
 import threading
 import weakref
 from collections import deque
@@ -27,7 +26,7 @@ from .._store import Store
 from .._watching import Echoes, Watch
 from ..clocks import NS_PER_MS, Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
-from ..logs import log
+from ..logs import Recurring
 from ..placement import LaneNames
 from .connection import BACKOFF_FIRST_S, Connection
 from .follower import Followed, Follower
@@ -35,6 +34,7 @@ from .keeping import NO_KEEPER, Keeper, Script
 from .links import Link, Source
 from .observing import Observer
 from .outages import Outages
+from .waking import Waker
 
 #: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
 _MUCH_BYTES: Final = 32_768
@@ -119,16 +119,13 @@ class Listener:
         self._tend_ns = 0
         self._renew_ns = 0
         self._slept_ns = self._slept()
-        # Sockets, not a bare pipe: once closed they say so, where a file descriptor's number may be another's by then.
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._watch.add(self._wake_in.fileno())
+        self._waker: Waker | None = None  # there with the thread: who becomes a daemon closes all that is open before
         self._arrivals: queue.SimpleQueue[tuple[Connection, Link | BaseException]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._stopping = Event()
         self._settled = Event()
         self._outages = Outages(self._source, self._clock)
+        self._failures = Recurring()
         self._started = threading.Lock()
         self.thread: threading.Thread | None = None
 
@@ -139,8 +136,11 @@ class Listener:
         if self.thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
             thread = threading.Thread(target=self._run, name="nearcache-listener", daemon=True)
             try:
+                if self._waker is None:
+                    self._waker = Waker()
+                    self._watch.add(self._waker.fileno())
                 thread.start()
-            except RuntimeError:  # no thread can be had now; until there is one L1 serves nothing
+            except (OSError, RuntimeError):  # no thread or socket can be had now; until there is one L1 serves nothing
                 self._started.release()
                 return
             self.thread = thread
@@ -158,8 +158,8 @@ class Listener:
 
     def wake(self) -> None:
         """Make the thread look round."""
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
-            self._wake_out.send(b"!")
+        if self._waker is not None:
+            self._waker.wake()
 
     def hurry(self, place: int) -> None:
         """Try at once to connect to a place that was away: somebody has just reached it."""
@@ -216,8 +216,8 @@ class Listener:
 
     def after_fork(self) -> None:
         """In the child: forget the parent's sockets without a word on them. :meth:`start` makes new ones."""
-        self._wake_in.close()
-        self._wake_out.close()
+        if self._waker is not None:
+            self._waker.close()
         for connection in self._connections:
             connection.after_fork()
         self._watched.clear()
@@ -243,7 +243,9 @@ class Listener:
         for descriptor in ready:
             connection = self._by_descriptor.get(descriptor)
             if connection is None:
-                self._drain_wake()
+                assert self._waker is not None
+                self._waker.drain()
+                self._due_ns = 0
             else:
                 self._receive(connection)
         # Not after every message: this thread and the user's take turns, so what it does not do, they need not wait
@@ -256,7 +258,7 @@ class Listener:
         for connection in self._connections:
             connection.follower.lost(f"the listener failed: {error!r}")
             self._drop_link(connection)
-        log(logging.ERROR, "the listener begins anew", error=error)
+        self._failures.log(logging.ERROR, "the listener begins anew", error=error)
         self._stopping.wait(BACKOFF_FIRST_S)
 
     def _notice_sleep(self) -> None:
@@ -463,20 +465,14 @@ class Listener:
             connection.back_off(self._clock())
             self._due_ns = 0
 
-    def _drain_wake(self) -> None:
-        self._due_ns = 0
-        with contextlib.suppress(BlockingIOError):
-            while self._wake_in.recv(4096):
-                pass
-
     def _close(self) -> None:
         for connection in self._connections:
             link, connection.link = connection.link, None
             if link is not None:
                 link.close()
             connection.follower.lost("closed")
-        self._wake_in.close()
-        self._wake_out.close()
+        if self._waker is not None:
+            self._waker.close()
         self._discard_arrivals()
         self._settled.set()
 

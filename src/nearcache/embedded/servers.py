@@ -45,6 +45,20 @@ class _Plan(NamedTuple):
         return os.path.join(self.directory, name)
 
 
+class _Share:
+    """The open file ``users``. Who becomes a daemon closes whatever is open; its number is another file's then."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._status = os.fstat(fd)
+
+    def close(self) -> None:
+        """Close it, and never unlock it: the lock is also that of processes forked from, or before, this one."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self.fd), self._status):
+                os.close(self.fd)
+
+
 class EmbeddedServers:
     """This process' share in the servers of one name.
 
@@ -72,7 +86,7 @@ class EmbeddedServers:
         self.names = [str(index) for index in range(plan.shards)]
         self.server_version = server_version
         # A list, so that whoever takes the descriptor out is the only one to close it, in any thread.
-        self._users = [users]
+        self._users = [_Share(users)]
         self._departure = weakref.finalize(self, _leave, self._users, plan.directory)
 
     @classmethod
@@ -105,7 +119,7 @@ class EmbeddedServers:
                 settings = _bring_up(plan, deadline)
                 return cls(plan, users, settings.version)
             except BaseException:
-                _leave([users], plan.directory)
+                _leave([_Share(users)], plan.directory)
                 raise
 
     def ensure(self) -> None:
@@ -146,17 +160,17 @@ class EmbeddedServers:
 
     def _is_member(self) -> bool:
         with contextlib.suppress(IndexError, OSError):
-            return is_current(self._users[0], self._plan.path("users"))
+            return is_current(self._users[0].fd, self._plan.path("users"))
         return False
 
     def _replace(self, users: int) -> None:
         try:
             old = self._users.pop()
         except IndexError:
-            old = users  # left meanwhile, in another thread
+            old = _Share(users)  # left meanwhile, in another thread
         else:
-            self._users.append(users)
-        os.close(old)
+            self._users.append(_Share(users))
+        old.close()
 
 
 # -- the lock "users" ----------------------------------------------------------------------------------------
@@ -210,11 +224,10 @@ def _may_join_alone(plan: _Plan) -> bool:
     return settings is None or settings.shards == plan.shards
 
 
-def _leave(users: list[int], directory: str) -> None:
+def _leave(users: list[_Share], directory: str) -> None:
     """Stop being a user; clean up if there is neither a user nor a supervisor left to do so."""
     with contextlib.suppress(IndexError):
-        # Closed and never unlocked: the lock is also that of the processes forked from, or before, this one.
-        os.close(users.pop())
+        users.pop().close()
         locks.sweep(directory)
 
 
