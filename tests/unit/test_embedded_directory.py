@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -19,7 +20,7 @@ def short_dir(monkeypatch):
     """A directory with a short path, which is also the system's temporary directory; no runtime directory."""
     with tempfile.TemporaryDirectory(prefix="nc-", dir="/tmp") as name:
         path = os.path.realpath(name)
-        monkeypatch.setattr(tempfile, "tempdir", path)
+        monkeypatch.setenv("TMPDIR", path)
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         yield path
 
@@ -75,10 +76,37 @@ def test_locate_path_too_long_for_sockets_gives_way(short_dir, monkeypatch):
     os.mkdir(deep, 0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", deep)
     assert locate("shop") == own(short_dir)
-    monkeypatch.setattr(tempfile, "tempdir", deep)
+    monkeypatch.setenv("TMPDIR", deep)
     assert locate("shop") == own("/tmp")
     longest = socket_path(locate("x" * 64), MAX_SHARDS - 1)
     assert len(os.fsencode(longest)) <= MAX_SOCKET_PATH
+
+
+def test_locate_temporary_dir_on_a_full_disk_stays_the_place(short_dir, monkeypatch):
+    """To pass over it would part this process, in silence, from those that came before the disk was full."""
+
+    def full(path, flags, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    with monkeypatch.context() as while_full:
+        while_full.setattr(tempfile, "tempdir", None)
+        while_full.setattr(os, "open", full)
+        place = locate("shop")
+    assert place == own(short_dir)
+
+
+@pytest.mark.parametrize("fault", ["empty", "missing", "file"])
+def test_locate_temporary_dir_unfit_gives_way_to_the_next(short_dir, monkeypatch, fault):
+    """As everywhere: TMPDIR, TEMP, TMP, and then what the system has."""
+    path = os.path.join(short_dir, "x")
+    if fault == "file":
+        open(path, "w").close()
+    monkeypatch.setenv("TMPDIR", "" if fault == "empty" else path)
+    monkeypatch.setenv("TEMP", short_dir)
+    assert locate("shop") == own(short_dir)
+    monkeypatch.setenv("TEMP", path)
+    monkeypatch.setenv("TMP", path)
+    assert locate("shop") == own("/tmp")
 
 
 def test_make_fresh_is_private(short_dir):

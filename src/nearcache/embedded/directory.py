@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 
 from nearcache.embedded.locks import MAX_SHARDS, socket_path
@@ -29,7 +28,8 @@ def locate(name: str) -> str:
     """Return the path of the directory for ``name``; nothing is made.
 
     The first of these in which a socket's path is short enough: ``$XDG_RUNTIME_DIR/nearcache``, if that
-    directory is ours alone; ``nearcache-<uid>`` in the system's temporary directory; the same in ``/tmp``.
+    directory is ours alone; ``nearcache-<uid>`` in ``$TMPDIR``, ``$TEMP`` or ``$TMP``, ``/tmp`` or ``/var/tmp``, if
+    that is a directory in which we may write; the same in ``/tmp``.
     """
     for root in _roots():
         directory = os.path.join(root, name)
@@ -43,7 +43,12 @@ def _roots() -> Iterator[str]:
     if os.path.isabs(runtime) and _is_ours_alone(runtime):
         yield os.path.join(runtime, "nearcache")
     own = f"nearcache-{os.geteuid()}"
-    yield os.path.join(os.path.abspath(tempfile.gettempdir()), own)
+    # Not tempfile.gettempdir(): it passes over a directory whose disk is full at this moment, and processes that came
+    # before or come after would be elsewhere.
+    named = (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
+    for shared in (*named, "/tmp", "/var/tmp"):  # noqa: S108 - make() refuses what is not ours alone
+        if os.path.isdir(shared) and os.access(shared, os.W_OK | os.X_OK):
+            yield os.path.join(os.path.abspath(shared), own)
     yield os.path.join("/tmp", own)  # noqa: S108 - make() refuses it unless it is ours alone
 
 
