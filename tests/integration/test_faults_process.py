@@ -145,6 +145,26 @@ def test_fork_in_the_middle_of_a_read_gives_both_their_own_answers(
     assert worker.call("fork_in_a_read") == [0, "v", "w"]
 
 
+def test_close_that_was_interrupted_is_finished_by_the_next(
+    no_leaks: None, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Ctrl-C in the middle nothing is left open for good."""
+    cache = nearcache.open(redis_server.url)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(cache._listener, "stop", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cache.close()
+    thread = cache._listener.thread
+    assert thread.is_alive()
+    cache.close()
+    assert not thread.is_alive()
+    assert not cache._end.alive
+
+
 HOOKED = """
 import os, signal, threading
 import nearcache

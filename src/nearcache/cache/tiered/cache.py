@@ -345,7 +345,11 @@ class TieredCache(MovingCache[K, V]):
         if self._hub is not None:
             self._hub.close()
         self._closed = True
-        self._end()
+        ending = self._end.peek()
+        if ending is not None:
+            _, end, parts, _ = ending
+            end(*parts)  # not by the finalizer: that is over at once, though an interrupt may end this in the middle
+            self._end.detach()
         self.drop_all()
 
     def _async_view(self) -> AsyncCache[K, V]:
