@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from nearcache.embedded import binary
+from nearcache.embedded import EmbeddedServers, binary
 from nearcache.embedded.binary import find_program, find_server
 from nearcache.errors import ConfigError, EmbeddedError, ServerNotFoundError
 
@@ -113,6 +114,21 @@ def test_find_server_that_cannot_run_is_passed_over(path_dir):
     broken.chmod(0o755)
     valkey = program(path_dir / "valkey-server", VALKEY)
     assert find_server() == valkey
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])
+def test_find_server_at_a_limit_blames_no_program(runtime_dir, path_dir, monkeypatch, number):
+    """That nothing can be run now says nothing of what was to be run, nor of the variable that names it."""
+    monkeypatch.setenv(binary.VARIABLE, program(path_dir / "redis-server", REDIS))
+
+    def run(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(binary.subprocess, "run", run)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        find_server()
+    with pytest.raises(EmbeddedError, match=os.strerror(number)):
+        EmbeddedServers.join("at-a-limit", 1)
 
 
 def test_find_server_bundled_is_last_and_its_package_is_not_imported(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -15,6 +16,9 @@ from nearcache.errors import ConfigError, ServerNotFoundError
 VARIABLE = "NEARCACHE_REDIS_SERVER"
 PROGRAMS = ("redis-server", "valkey-server")
 OLDEST = (6, 2)
+
+#: What says nothing of the program: this process or the machine is at a limit.
+_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 _VERSION = re.compile(r"^(?:\w+ )?server v=(\d+\.\d+)(\.\d+)?", re.IGNORECASE | re.MULTILINE)
 _REMEDIES = (
@@ -43,6 +47,7 @@ def find_server() -> str:
     Raises:
         ConfigError: The variable is set to something that is not a Redis server, or to one that is too old.
         ServerNotFoundError: There is none; says how to get one, and which programs were passed over and why.
+        OSError: This process is at a limit, and can run no program now.
 
     Cost: runs each program that it considers once, with ``--version``.
     """
@@ -94,6 +99,8 @@ def _examine(path: str) -> ServerProgram:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
+        if getattr(error, "errno", None) in _SCARCE:
+            raise
         raise _Unfit(f"does not run: {error}") from error
     match = _VERSION.search(done.stdout.decode("utf-8", "replace"))
     if match is None:
