@@ -6,6 +6,7 @@ Part of ``options``, which checks the values of single options and puts everythi
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,8 @@ SCHEMES: Final = (
 )  # fmt: skip
 #: What namespaces, shards and embedded servers may be called.
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: Longest path of a unix socket, in bytes: with the final zero 108 on Linux, and 104 on BSD.
+MAX_SOCKET_PATH: Final = 107 if sys.platform == "linux" else 103
 #: What can only be an IPv6 address, with its zone if it has one. Where it ends and a port begins, nobody can tell.
 _BARE_IPV6: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%.*)?")
 
@@ -143,6 +146,8 @@ def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> 
     for path in paths:
         if not path.startswith("/"):
             raise ConfigError("url", redact(text), f"give absolute socket paths, as in {scheme}:///run/redis.sock")
+        if len(path.encode("utf-8", "surrogatepass")) > MAX_SOCKET_PATH:
+            raise ConfigError("url", redact(text), f"a socket's path has at most {MAX_SOCKET_PATH} bytes here")
     return _endpoints([{"path": path, "name": path} for path in paths], text, connection)
 
 

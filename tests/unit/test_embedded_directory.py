@@ -10,8 +10,9 @@ import tempfile
 import pytest
 
 from nearcache.embedded import directory
-from nearcache.embedded.directory import MAX_SOCKET_PATH, check_name, locate, make
+from nearcache.embedded.directory import check_name, locate, make
 from nearcache.embedded.locks import MAX_SHARDS, socket_path
+from nearcache.endpoints import MAX_SOCKET_PATH
 from nearcache.errors import ConfigError, EmbeddedError
 
 

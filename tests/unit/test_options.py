@@ -13,11 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nearcache import choices, options
+from nearcache.endpoints import MAX_SOCKET_PATH
 from nearcache.errors import ConfigError
 from nearcache.options import Endpoint, Settings, parse
 
 REDIS = "redis://a:6379"
 SECRET = "hunter2-s3cret"
+LONGEST = "/" + "a" * (MAX_SOCKET_PATH - 1)
 
 #: Options with values that no cache can have, for a scheme that knows the option.
 BAD_VALUES: list[tuple[str, str, Any]] = [
@@ -124,6 +126,7 @@ BAD_URLS = [
     "unix://run/redis.sock",
     "unix:///run/a.sock,run/b.sock",
     "unix:///run/a.sock,/run/a.sock",
+    "unix:///run/a.sock,/run/" + "b" * MAX_SOCKET_PATH,
     "memory://name",
     "memory://a/b",
     "embedded://a/b",
@@ -178,6 +181,7 @@ def test_parse_bad_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyP
         ("redis://a:1,b:1?shard_names=x,y", [Endpoint("x", "a", 1), Endpoint("y", "b", 1)]),
         ("unix:///run/r.sock", [Endpoint("/run/r.sock", path="/run/r.sock")]),
         ("unix:///run/a%2Cb?db=2", [Endpoint("/run/a,b", path="/run/a,b", db=2)]),
+        (f"unix://{LONGEST}", [Endpoint(LONGEST, path=LONGEST)]),
         ("unix:///a,/b", [Endpoint("/a", path="/a"), Endpoint("/b", path="/b")]),
         ("memory://", []),
         ("embedded://", []),

@@ -8,10 +8,8 @@ import stat
 from collections.abc import Iterator
 
 from nearcache.embedded.locks import MAX_SHARDS, socket_path
+from nearcache.endpoints import MAX_SOCKET_PATH
 from nearcache.errors import ConfigError, EmbeddedError
-
-#: Longest path of a unix socket that every system takes: with the final zero 104 bytes on BSD, 108 on Linux.
-MAX_SOCKET_PATH = 103
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
