@@ -106,6 +106,18 @@ def test_breaker_doubles_its_delay_up_to_the_longest(bench: Bench) -> None:
     assert delays == [50, 100, 200, 400, 800, 800, 800]
 
 
+def test_breaker_after_a_probe_that_was_lost_stays_open_for_several_times_as_long(bench: Bench) -> None:
+    """A silent server costs each probe its time-out, however long that is."""
+    bench.breaker.fail(certain=True)
+    bench.now += bench.breaker.retry_in_ns()
+    for took, pause in ((1000 * MS, 7000 * MS), (30_000 * MS, 7000 * MS), (0, 400 * MS)):
+        assert bench.admit()
+        bench.now += took
+        bench.breaker.fail(certain=False)
+        assert bench.breaker.retry_in_ns() == pause
+        bench.now += pause
+
+
 def test_longest_pause_and_one_attempt_are_over_in_two_seconds() -> None:
     """At worst a fault ends when an attempt has just been lost to it; the next one comes after that one and a pause."""
     attempt = parse("redis://a").connect_timeout

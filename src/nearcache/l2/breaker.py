@@ -5,6 +5,9 @@ others are still refused; its success closes the breaker, its failure opens it a
 that the processes of a fleet do not come back all at once. The longest delay, and the second that a try may last by
 itself, are less than two seconds together: so long after the end of an outage all is well again.
 
+A server that is silent, instead of refusing, costs each probe its time-out. Callers are spared most of these: after one
+the breaker stays open for several times as long as it took. The listener goes on to try, at the pace from above.
+
 One refused connection opens it (nobody listens there; asking again at once is no use), whereas a lost answer has to
 happen twice running, for it may be the network's fault or that of one slow command. Whatever proves the server alive,
 such as the listener's reconnect, closes it.
@@ -31,11 +34,15 @@ class BreakerSettings(NamedTuple):
         threshold: Failures in a row that open it, where a failure does not prove that the server is away.
         first_delay_ns: How long it stays open the first time, before jitter.
         longest_delay_ns: The doubling of that delay ends here.
+        share: Which part of the time probes of a silent server take, before jitter: one of so many.
+        longest_probe_ns: A probe that has taken longer counts as this.
     """
 
     threshold: int = 2
     first_delay_ns: int = 50_000_000
     longest_delay_ns: int = 800_000_000
+    share: int = 8
+    longest_probe_ns: int = 1_000_000_000
 
 
 DEFAULTS: Final = BreakerSettings()
@@ -49,7 +56,8 @@ class Breaker:
     """
 
     __slots__ = (
-        "_clock", "_failures", "_lock", "_openings", "_probe_until", "_random", "_settings", "_state", "_until", "quiet"
+        "_clock", "_failures", "_lock", "_openings", "_probe_since", "_probe_until", "_random", "_settings", "_state",
+        "_until", "quiet",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +75,7 @@ class Breaker:
         self._failures = 0  # in a row
         self._openings = 0  # in a row
         self._until = 0
-        self._probe_until = 0
+        self._probe_since = self._probe_until = 0
         self.quiet = True
 
     @property
@@ -97,7 +105,7 @@ class Breaker:
             if now < (self._until if self._state == OPEN else self._probe_until):
                 return False
             self._state = HALF_OPEN
-            self._probe_until = now + longest_ns
+            self._probe_since, self._probe_until = now, now + longest_ns
             return True
 
     def succeed(self) -> None:
@@ -115,8 +123,12 @@ class Breaker:
             if self._state == OPEN:
                 return  # a call that began before it opened
             if self._state == HALF_OPEN or certain or self._failures >= self._settings.threshold:
-                delay = min(self._settings.first_delay_ns << min(self._openings, 32), self._settings.longest_delay_ns)
-                self._until = self._clock() + int(delay * self._random(0.5, 1.0))
+                settings, now = self._settings, self._clock()
+                delay = min(settings.first_delay_ns << min(self._openings, 32), settings.longest_delay_ns)
+                if self._state == HALF_OPEN:
+                    took = min(now - self._probe_since, settings.longest_probe_ns)
+                    delay = max(delay, took * (settings.share - 1))
+                self._until = now + int(delay * self._random(0.5, 1.0))
                 self._openings += 1
                 self._state = OPEN
 
