@@ -254,5 +254,5 @@ def test_sampler_is_off_by_default(redis_server: RedisServer) -> None:
     """No thread, no request."""
     with nearcache.open(redis_server.url) as cache:
         cache["k"] = 1
-        assert cache._sampling is None
+        assert cache._threads == [cache._listener]
         assert cache.stats().coherence.checks == 0

@@ -421,7 +421,7 @@ def test_writer_that_refers_to_the_cache_keeps_nothing_alive(open_cache: Opener,
     shop.cache["k"] = 1
     shop.cache.flush(10)
     assert shop.written == {"k": 1}
-    gone, thread = weakref.ref(shop), shop.cache._scribe._thread
+    gone, thread = weakref.ref(shop), shop.cache._scribe.thread
     del shop
     gc.collect()
     assert gone() is None

@@ -73,11 +73,40 @@ def fork_where_nothing_can_be_sampled(url, rows):
     threading.Thread.start = refuse
     child = os.fork()
     if not child:
-        os._exit(0 if cache._scribe._thread.is_alive() else 1)
+        cache.get("k")
+        os._exit(0 if cache._scribe.thread.is_alive() else 1)
     threading.Thread.start = start
     status = os.waitpid(child, 0)[1]
     cache.close()
     return status
+
+def fork_and_do_nothing(url, rows):
+    cache = open_cache(url, rows, sample_rate=1.0)
+    child = os.fork()
+    if not child:
+        names = {thread.name for thread in threading.enumerate()}
+        os._exit(0 if names == {"MainThread"} else 1)
+    status = os.waitpid(child, 0)[1]
+    cache.close()
+    return status
+
+def open_without_threads(url, rows):
+    start, refused = threading.Thread.start, set()
+
+    def refuse(thread):
+        if thread.name in ("nearcache-writer", "nearcache-sampler") and thread.name not in refused:
+            refused.add(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    threading.Thread.start = refuse
+    cache = open_cache(url, rows, sample_rate=1.0)
+    assert len(refused) == 2
+    cache["k"] = 1
+    cache.flush(20)
+    names = {thread.name for thread in threading.enumerate()}
+    cache.close()
+    return sorted(names & refused)
 """
 
 
@@ -166,6 +195,23 @@ def test_forked_child_writes_what_it_changes(
     rows = tmp_path / "rows"
     assert make_worker(CODE).call("fork_and_write", redis_server.url, str(rows)) == 0
     assert dict(lines(rows)) == {"parent": 3, "child": 2}
+
+
+def test_forked_child_that_does_not_use_the_cache_has_no_writer(
+    redis_server: RedisServer, make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """It would write with what it has from its parent: a connection to the database, say."""
+    assert make_worker(CODE).call("fork_and_do_nothing", redis_server.url, str(tmp_path / "rows")) == 0
+
+
+def test_cache_for_which_no_threads_can_be_had_has_them_later(
+    redis_server: RedisServer, make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """The process is at its limit for a moment: that is no reason not to open, as for the listener."""
+    rows = tmp_path / "rows"
+    names = make_worker(CODE).call("open_without_threads", redis_server.url, str(rows))
+    assert names == ["nearcache-sampler", "nearcache-writer"]
+    assert dict(lines(rows)) == {"k": 1}
 
 
 def test_forked_child_writes_though_another_thread_of_the_cache_could_not_begin(

@@ -414,13 +414,11 @@ class Process(Turns):
             _driver=SimpleNamespace(after_fork=lambda: None),
             _tier=self.tier,
             _runner=SimpleNamespace(after_fork=lambda: None),
-            _scribe=self.scribe,
             _upkeep=self.keeper,
             _membership=self.store.membership,
             _endpoints=self.tier.active,
-            _listener=SimpleNamespace(after_fork=self._forget_watched),
+            _threads=[SimpleNamespace(after_fork=self._forget_watched), *([self.scribe] if self.scribe else [])],
             _horizon=self.horizon,
-            _sampling=None,
             l1_reset_pending=self.store.l1_reset_pending,
         )
         stand_in._tier = self.tier

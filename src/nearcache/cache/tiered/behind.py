@@ -8,7 +8,6 @@ import inspect
 import logging
 import random
 import re
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ...logs import Recurring, log
 from ...options import Settings
 from ...writers import Writer
 from ..report import WritingStats
+from .helper import Helper
 
 #: How often an owner looks for records of other processes, and how often others look whether there is one, in seconds.
 _LOOK_S: Final = 0.25
@@ -52,7 +52,7 @@ class _Counters:
     last_error: str = ""
 
 
-class Scribe:
+class Scribe(Helper):
     """Calls the writer for what waits in the queues, as long as they are this process's.
 
     Args:
@@ -60,8 +60,10 @@ class Scribe:
         writer: Held weakly, for its functions may refer to the cache, which holds it.
         clock: Monotonic nanoseconds.
 
-    It has a thread, which does not hold the cache. Coroutine functions run in an event loop of that thread.
+    Its thread does not hold the cache. Coroutine functions run in an event loop of that thread.
     """
+
+    _name = "nearcache-writer"
 
     def __init__(
         self, tier: Tier, runner: ThreadRunner, writer: Writer, settings: Settings, clock: Clock = monotonic_ns
@@ -78,39 +80,26 @@ class Scribe:
         self._failures = Recurring(clock)
         self._burials = Recurring(clock)
         self._namespace = settings.namespace
-        self._reset()
+        super().__init__()
 
     @property
     def _tier(self) -> Tier:
         return self._any_tier.now
 
-    def _reset(self) -> None:
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
         self._queues = Queues(len(self._tier.lanes), Backlog(*self._limits, _chance))
         self._woken = Event()
-        self._stopping = Event()
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_idle = self._is_noted = False
 
     # -- life
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread = threading.Thread(target=self._run, name="nearcache-writer", daemon=True)
-        self._thread.start()
-
     def stop(self) -> None:
         """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
         self._stopping.set()
         self._woken.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
-            thread.join(_CLOSE_S)
-
-    def after_fork(self) -> None:
-        """In the child: the parent's queues are the parent's."""
-        self._reset()
-        self.start()
+        self._join(_CLOSE_S)
 
     def wake(self) -> None:
         """There is something to do at once."""

@@ -63,9 +63,9 @@ from ..report import (
 from ..shards.membership import Membership
 from ..shards.moving import MovingCache
 from .behind import check_servers
+from .helper import Helper
 from .holding import Holding
 from .parts import (
-    Helper,
     changing_of,
     driver_for,
     health_of,
@@ -122,9 +122,10 @@ class TieredCache(MovingCache[K, V]):
         self._listener = self._tier.ears = listener_for(
             weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
         )
-        self._sampling = self._sampler_thread(settings.sample_rate)
+        sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
-        helpers = [helper for helper in (self._scribe, self._sampling) if helper is not None]
+        helpers = [helper for helper in (self._scribe, sampling) if helper is not None]
+        self._threads: list[Listener | Helper] = [self._listener, *helpers]
         self._end = weakref.finalize(
             self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
         )
@@ -362,8 +363,9 @@ class TieredCache(MovingCache[K, V]):
         notice()
         if self._closed:
             raise closed(repr(self))
-        if self._listener.thread is None:  # a forked child has none until it needs one
-            self._listener.start()
+        for each in self._threads:
+            if each.thread is None:  # a forked child has none until it needs one
+                each.start()
 
     def _run(self, steps: Steps[T]) -> T:
         self._use()
@@ -415,9 +417,8 @@ class TieredCache(MovingCache[K, V]):
             self._horizon.lane_attach(shard, 0)
             self._horizon.lane_dark(shard)
             self._horizon.lane_suspect(shard)
-        for part in (self._listener, self._sampling, self._scribe):
-            if part is not None:
-                tell(part.after_fork)
+        for each in self._threads:
+            tell(each.after_fork)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Protocol
+from typing import Any
 
 from ..._store import Store
 from ...bus import GrowingListener, Listener, RoamingListener
@@ -21,16 +21,6 @@ from ..report import ShardHealth
 from ..shards.membership import MOST_LANES
 from .behind import Scribe
 from .changing import Changing, ChangingBehind, ChangingThrough
-
-
-class Helper(Protocol):
-    """A thread of a cache's own."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End. Idempotent."""
 
 
 def changing_of(tier: Tier, runner: ThreadRunner, settings: Settings) -> tuple[Changing, Scribe | None]:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import weakref
 from typing import Any
 
-from ..._reads import Event
 from ..._store import Store
 from ...errors import CacheError
 from ...loading import Sampler, ThreadRunner, Tier
 from ...logs import Recurring, log
+from .helper import Helper
 
 
-class SamplerThread:
+class SamplerThread(Helper):
     """Checks some keys a second, until stopped or until the cache is gone.
 
     Args:
         store: Weak reference to the cache.
         rate: Checks per second, above 0.
     """
+
+    _name = "nearcache-sampler"
 
     def __init__(
         self, store: weakref.ref[Store[Any, Any]], sampler: Sampler, tier: Tier, runner: ThreadRunner, rate: float
@@ -32,23 +33,7 @@ class SamplerThread:
         self._runner = runner
         self._pause_s = 1 / rate
         self._failures = Recurring()
-        self._stopping = Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._stopping = Event()
-        self._thread = threading.Thread(target=self._run, name="nearcache-sampler", daemon=True)
-        self._thread.start()
-
-    after_fork = start  # in the child it begins anew
-
-    def stop(self) -> None:
-        """End the thread. Idempotent."""
-        self._stopping.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
-            thread.join()
+        super().__init__()
 
     def _run(self) -> None:
         stopping = self._stopping
