@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from nearcache.absence import ABSENT
 from nearcache.cache.tiered import behind as behind_module
+from nearcache.cache.tiered import helper as helper_module
 from nearcache.cache.tiered.behind import Scribe
 from nearcache.changes import MISSING
 from nearcache.errors import BacklogFullError, BulkError, ContentionError, ShardError, ShardUnavailableError
@@ -21,7 +23,7 @@ from nearcache.writers import Writer
 from simulation.client import Client
 from simulation.flushing import ASKING
 from simulation.further import _Swap as Swap
-from simulation.handoff import Event, here, threading_by
+from simulation.handoff import Event, here
 from simulation.process import Process
 from simulation.promises import WriterFailed
 from simulation.resharding import Aside
@@ -215,11 +217,11 @@ def _lasting_ns(tier: Any) -> int:
 @contextmanager
 def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     """Within the block threads, time, chance and the log of writing behind are the world's, or this."""
-    genuine = behind_module.threading, behind_module._chance, behind_module.log, queues_module._PAGE
+    genuine = helper_module.threading, behind_module._chance, behind_module.log, queues_module._PAGE
     lasting_ns = queues_module._lasting_ns
     event = behind_module.Event  # type: ignore[attr-defined]  # as it sees it
-    behind_module.threading = threading_by(_Thread)
-    behind_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
+    helper_module.threading = SimpleNamespace(Lock=threading.Lock, Thread=_Thread)  # type: ignore[assignment]  # as good
+    behind_module.Event = helper_module.Event = Event  # type: ignore[attr-defined]  # as they see it
     behind_module._chance = chance  # type: ignore[misc]  # final
     behind_module.log = _log  # type: ignore[attr-defined]  # as it sees it
     queues_module._PAGE = _PAGE  # type: ignore[misc]  # final
@@ -227,8 +229,8 @@ def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     try:
         yield
     finally:
-        behind_module.threading, behind_module._chance, behind_module.log = genuine[:3]  # type: ignore[misc]  # final
-        behind_module.Event = event  # type: ignore[attr-defined]  # likewise
+        helper_module.threading, behind_module._chance, behind_module.log = genuine[:3]  # type: ignore[misc]  # final
+        behind_module.Event = helper_module.Event = event  # type: ignore[attr-defined]  # likewise
         queues_module._PAGE = genuine[3]  # type: ignore[misc]  # final
         queues_module._lasting_ns = lasting_ns
 

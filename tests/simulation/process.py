@@ -423,6 +423,8 @@ class Process(Turns):
         )
         stand_in._tier = self.tier
         TieredCache._after_fork(stand_in)  # type: ignore[arg-type]  # as it says
+        if self.scribe is not None:
+            self.scribe.start()  # its clients go on using the cache
         self._come_back()
         self._failures = [0] * len(self.shards)
         self._tick_at = [None] * len(self.shards)

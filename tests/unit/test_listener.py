@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import sys
@@ -295,53 +294,6 @@ def test_listener_that_had_no_thread_is_started_by_the_next_call(monkeypatch: py
     listener.stop()
     for server in source.servers:
         server.close()
-
-
-def test_listener_opens_nothing_until_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor in a child: who becomes a daemon closes all that is open. With no descriptor left, it starts later."""
-    made, pair, is_out = [], socket.socketpair, [True]
-
-    def socketpair() -> Any:
-        if is_out[0]:
-            raise OSError(errno.EMFILE, "Too many open files")
-        made.append(1)
-        return pair()
-
-    monkeypatch.setattr(socket, "socketpair", socketpair)
-    store, source = FragileStore(10), Source()
-    listener = Listener(weakref.ref(store), source, [Lane(60_000_000_000)], [LaneNames(b"nc:{t:0}:")], Heartbeat())
-    listener.after_fork()
-    listener.start()
-    assert listener.thread is None
-    is_out[0] = False
-    assert not made
-    listener.start()
-    answer(source, seq=0, wid=0)
-    assert listener.wait_settled(TIMEOUT)
-    listener.stop()
-    for server in source.servers:
-        server.close()
-
-
-def test_listener_that_fails_again_and_again_does_not_fill_the_log(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What goes wrong in each turn is told once, and then from time to time."""
-    listener, seen, enough = scene[3], [0], threading.Event()
-
-    def fail() -> None:
-        seen[0] += 1
-        if seen[0] == 4:
-            enough.set()
-            monkeypatch.undo()
-        raise RuntimeError("out of order")
-
-    monkeypatch.setattr("nearcache.bus.listener.BACKOFF_FIRST_S", 0)
-    monkeypatch.setattr("nearcache.logs._APART_NS", int(3600e9))
-    monkeypatch.setattr(listener, "_tend", fail)
-    listener.wake()
-    assert enough.wait(TIMEOUT)
-    assert caplog.text.count("the listener begins anew") == 1
 
 
 def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
