@@ -88,6 +88,8 @@ class Guarded:
         )  # fmt: skip
         self.servers = [master, replica]
         wait_until(lambda: self.role(replica).get("master_link_status") == "up", 20, what="replica in step")
+        # The master counts it only when it has heard so.
+        wait_until(lambda: self.role(master).get("min_slaves_good_slaves", 1) > 0, 20, what="replica counted")
         # They are told of each other, which they would otherwise find out in seconds.
         ports = [_free_port() for _ in range(3)]
         ids = [secrets.token_hex(20) for _ in ports]
