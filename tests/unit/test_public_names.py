@@ -47,7 +47,7 @@ def test_a_subclass_has_all_other_names_for_itself() -> None:
         put = apply = open = join = finish = confirm = abandon = erase = hit = terms = tell = measure = _mine
         counters = snapshot = suspect = sweep = tend = refuse = hit_many = hit_dict = pop_next = wid = _mine
 
-    with Basket(loader=str.upper, ttl=60) as basket:
+    with Basket(loader=str.upper, ttl=60, maxsize=10) as basket:  # small: one order, on every build
         assert basket["a"] == "A"
         basket["b"] = 1
         basket.set("c", 2, tags=["t"])
