@@ -237,8 +237,8 @@ cdef inline int put(
     cdef PyObject *old
     cdef PyObject *old_key = key
     if unlikely(size > core.max_bytes):
-        from nearcache.errors import ValueTooLargeError, for_key
-        raise for_key(ValueTooLargeError(size, core.max_bytes, "maxbytes"), <object>key)
+        from nearcache.errors import ValueTooLargeError, with_key
+        raise with_key(ValueTooLargeError(size, core.max_bytes, "maxbytes"), <object>key)
     graveyard_init(&yard)
     core_lock(core)
     find_to_change(core, key, hash, &ref)

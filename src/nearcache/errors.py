@@ -361,7 +361,7 @@ def _restore(cls: type[CacheError], args: tuple[Any, ...]) -> CacheError:
     return error
 
 
-def for_key(error: E, key: object) -> E:
+def with_key(error: E, key: object) -> E:
     """Have an error of a value, if it is one, say which key the value was for. Returns the same error."""
     if isinstance(error, (UnencodableValueError, ValueTooLargeError)) and error.key is None:
         error.key = key

@@ -51,6 +51,11 @@ class Gate:
         self.inside.set()
         assert self.go_on.wait(PATIENCE)
 
+    def load(self, _key: str) -> int:
+        """Bring 1, as a loader that stands still first."""
+        self.wait()
+        return 1
+
 
 def forked_meanwhile(
     gate: Gate, work: Callable[[], object], child: Callable[[], object], fork: Callable[[], int] = os.fork
@@ -72,17 +77,13 @@ def test_fork_during_a_load_of_another_thread_leaves_the_child_to_load_itself(op
     cache: Cache[str, int] = nearcache.open("memory://", **options)
     gate = Gate()
 
-    def slow(_key: str) -> int:
-        gate.wait()
-        return 1
-
     def child() -> None:
         assert cache.get_or_load("k", lambda _key: 2) == 2
         assert cache["k"] == 2
         assert cache.incr("k") == 3
         assert cache.stats().loader.running == 0
 
-    assert forked_meanwhile(gate, lambda: cache.get_or_load("k", slow), child) == 0
+    assert forked_meanwhile(gate, lambda: cache.get_or_load("k", gate.load), child) == 0
     assert cache["k"] == 1
 
 
@@ -92,24 +93,20 @@ def test_fork_without_hooks_is_noticed_by_the_first_who_needs_to_know(options: d
     cache: Cache[str, int] = nearcache.open("memory://", **options)
     gate = Gate()
 
-    def slow(_key: str) -> int:
-        gate.wait()
-        return 1
-
     def grandchild() -> None:
         assert cache.stats().loader.running == 0
         assert cache.get_or_load("k", lambda _key: 4) == 4
 
     def child() -> None:
         assert cache.get_or_load("other", lambda _key: 2) == 2
-        thread = threading.Thread(target=cache.get_or_load, args=("k", slow), daemon=True)
+        thread = threading.Thread(target=cache.get_or_load, args=("k", gate.load), daemon=True)
         gate.inside.clear()
         thread.start()
         assert gate.inside.wait(PATIENCE)
         assert in_child(grandchild) == 0
 
     fork = ctypes.PyDLL(None).fork
-    assert forked_meanwhile(gate, lambda: cache.get_or_load("k", slow), child, fork) == 0
+    assert forked_meanwhile(gate, lambda: cache.get_or_load("k", gate.load), child, fork) == 0
     assert cache["k"] == 1
 
 

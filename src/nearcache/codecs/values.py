@@ -29,7 +29,7 @@ from nearcache.codecs.envelope import (
 )
 from nearcache.codecs.failures import FailureCodec
 from nearcache.codecs.sealing import Guard, context_of
-from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError, for_key
+from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError, with_key
 
 _HANDLED: Final = PLAIN_FLAGS | BODY_FLAGS
 _PROTECTION: Final = FLAG_ENCRYPTED | FLAG_MAC
@@ -120,7 +120,7 @@ class ValueCodec:
         try:
             return self.encode(value)
         except Exception as error:
-            for_key(error, key)
+            with_key(error, key)
             raise
 
     def encode_failure(self, error: Exception) -> Encoded:

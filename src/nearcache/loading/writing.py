@@ -14,7 +14,7 @@ from .._putting import Put, Said
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
-from ..errors import ServerReplyError, ShardError, for_key
+from ..errors import ServerReplyError, ShardError, with_key
 from ..freshness import ENDLESS_MS, Life
 from ..l2 import STAGE_BYTES, STAGING, Command, Exchange, stage
 from .acking import confirmed
@@ -99,12 +99,12 @@ class _Letter:
 
 def _letter(tier: Tier, name: Any, value: Any, life: Life, tags: tuple[Tag, ...], way: Way) -> Put | _Letter:
     plain = tier.codec.plain
-    if plain is None or tags or way.room is not None or tier.witness is not None or life.ttl_ms > ENDLESS_MS:
-        return _Letter(tier.codec.encode_of(name, value))
     try:
+        if plain is None or tags or way.room is not None or tier.witness is not None or life.ttl_ms > ENDLESS_MS:
+            return _Letter(tier.codec.encode(value))
         return Put(value, plain)
     except Exception as error:
-        for_key(error, name)
+        with_key(error, name)
         raise
 
 

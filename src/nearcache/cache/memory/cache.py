@@ -16,7 +16,7 @@ from ...choices import Idle, Seconds, timeout_to_s
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
-from ...errors import ConfigError, ValueTooLargeError, for_key
+from ...errors import ConfigError, ValueTooLargeError, with_key
 from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ...forks import notice, tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
@@ -127,7 +127,8 @@ class MemoryCache(CopyingCache[K, V]):
     # -- hooks of the store
 
     def _missing(self, key: K) -> V:
-        self._use()
+        if self._closed:
+            raise closed(repr(self))
         if self.settings.loader is None:
             raise KeyError(key)
         loader = self.settings.loader
@@ -326,7 +327,7 @@ class MemoryCache(CopyingCache[K, V]):
     def _fitting_size_of(self, key: Any, value: V) -> int:
         size, most = self.l1_measure(value), self.settings.maxbytes
         if most is not None and size > most:
-            raise for_key(ValueTooLargeError(size, most, "maxbytes"), key)
+            raise with_key(ValueTooLargeError(size, most, "maxbytes"), key)
         return size
 
     def _count_load(self, which: int) -> None:

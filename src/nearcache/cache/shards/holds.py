@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ...clocks import NS_PER_MS
 from ...errors import ShardError, UnencodableKeyError
 from ...keys import slot_of
 from ...l2 import Driver, Reply
@@ -28,7 +29,7 @@ def repeat_holds(before: Tier, tier: Tier, driver: Driver) -> None:
         before, tier: Of the version that was in use, and of the one that is: what begins now is placed by that.
     """
     for token, hold in list(tier.held.items()):
-        left_ms = (hold.until_ns - tier.clock()) // 1_000_000
+        left_ms = (hold.until_ns - tier.clock()) // NS_PER_MS
         by_lane = _gained(before, tier, hold.names) if left_ms > 0 else {}
         since = [tier.serial(lane) for lane in by_lane]
         exchanges = [

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...choices import Seconds
+from ...clocks import NS_PER_MS
 from ...loading import Held, Steps, invalidate_many, owe_hold_end
 from ..holding import hold_to_ms, linger_to_ms, several
 
@@ -28,8 +29,8 @@ class Holding:
     def begin(self, token: bytes) -> Steps[int]:
         """Invalidate the keys and hold them."""
         tier = self._cache._tier
-        tier.held[token] = Held(self._names, tier.clock() + self._hold_ms * 1_000_000, b"%d" % self._linger_ms)
-        return invalidate_many(self._cache._tier, self._cache, self._names, hold=(b"%d" % self._hold_ms, token))
+        tier.held[token] = Held(self._names, tier.clock() + self._hold_ms * NS_PER_MS, b"%d" % self._linger_ms)
+        return invalidate_many(tier, self._cache, self._names, hold=(b"%d" % self._hold_ms, token))
 
     def end(self, token: bytes) -> Steps[int]:
         """Invalidate them again, and let go of them when it has lingered. What fails is owed, with the lingering."""
