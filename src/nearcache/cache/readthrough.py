@@ -112,9 +112,13 @@ class ReadThrough(Generic[K, V]):
             Anything the bulk loader raises.
         """
         refuse_text("get_many", keys)
-        if self.settings.load_many is None:
-            return self._held_many(keys, None if max_age is None else age_to_ns(max_age))
-        return self.get_or_load_many(keys, max_age=max_age)
+        if self.settings.load_many is not None:
+            return self.get_or_load_many(keys, max_age=max_age)
+        limit_ns = None if max_age is None else age_to_ns(max_age)
+        found, missed = self._hits(keys, limit_ns)
+        if missed:
+            found.update(self._held_many(missed, limit_ns))
+        return found
 
     def get_or_load_many(
         self,
@@ -230,8 +234,8 @@ class ReadThrough(Generic[K, V]):
         """Return the values of keys that L1 does not hold, loading those that no tier holds."""
         raise NotImplementedError
 
-    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
-        """Return the values that some tier holds."""
+    def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:
+        """Return the values that a tier below L1 holds."""
         raise NotImplementedError
 
     def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:

@@ -157,7 +157,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         except StopIteration as stop:
             return stop.value
 
-    async def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+    async def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:
         return self.cache._held_many(keys, limit_ns)
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:

@@ -54,9 +54,13 @@ class AsyncReadThrough(Generic[K, V]):
     async def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. See :meth:`Cache.get_many`."""
         refuse_text("get_many", keys)
-        if self.cache.settings.load_many is None:
-            return await self._held_many(keys, None if max_age is None else age_to_ns(max_age))
-        return await self.get_or_load_many(keys, max_age=max_age)
+        if self.cache.settings.load_many is not None:
+            return await self.get_or_load_many(keys, max_age=max_age)
+        limit_ns = None if max_age is None else age_to_ns(max_age)
+        found, missed = self.cache._hits(keys, limit_ns)
+        if missed:
+            found.update(await self._held_many(missed, limit_ns))
+        return found
 
     async def get_or_load_many(
         self,
@@ -160,8 +164,8 @@ class AsyncReadThrough(Generic[K, V]):
         """Return the values of keys that L1 does not hold, loading those that no tier holds."""
         raise NotImplementedError
 
-    async def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
-        """Return the values that some tier holds."""
+    async def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:
+        """Return the values that a tier below L1 holds."""
         raise NotImplementedError
 
     async def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:

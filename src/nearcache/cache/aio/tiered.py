@@ -189,12 +189,8 @@ class AsyncTieredCache(AsyncCache[K, V]):
         found = await self._runner.gather(cache, cache._gathering(named, load_many, ttl, tags, limit_ns))
         return {key: found[name] for key, name in named.items() if name in found}
 
-    async def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
-        cache = self.cache
-        found, missed = cache._hits(keys, limit_ns)
-        if missed:
-            found.update(await self._run(cache._reading_many(missed, limit_ns)))
-        return found
+    async def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:
+        return await self._run(self.cache._reading_many(keys, limit_ns))
 
     async def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
         return await self._run(self.cache._reading_young(key, limit_ns))

@@ -160,11 +160,10 @@ class AgingMemoryCache(MemoryCache[K, V]):
                 return old
         return super()._missing(key)
 
-    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
-        wanted = list(keys)
-        found = super()._held_many(wanted, limit_ns)
-        for key in wanted if limit_ns is None else ():
-            if key not in found and (old := self._missing_get(key, MISSING)) is not MISSING:
+    def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:
+        found = super()._held_many(keys, limit_ns)
+        for key in keys if limit_ns is None else ():  # else both stores have been asked
+            if (old := self._missing_get(key, MISSING)) is not MISSING:
                 found[key] = old
         return found
 

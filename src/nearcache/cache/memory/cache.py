@@ -178,9 +178,9 @@ class MemoryCache(CopyingCache[K, V]):
         steps = gathering(self, keys, Single(load_many), ttl, tags, limit_ns)
         return cast("dict[K, V]", in_this_thread(self, steps, load_many))
 
-    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
+    def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:  # noqa: ARG002  there is no other tier
         self._use()
-        return self._hits(keys, limit_ns)[0]
+        return {}
 
     def _hit_young(self, key: K, limit_ns: int) -> Any:  # noqa: ARG002  for the subclass
         raise ConfigError("max_age", limit_ns / 1e9, "this memory:// cache keeps no ages: open it with ages=True")

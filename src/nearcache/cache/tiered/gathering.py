@@ -57,11 +57,8 @@ class GatheringCache(SwappingCache[K, V]):
         wanted = {name: keys[name] for name in named.values()}
         return Gathering(wanted, load_many, self._ttl(ttl, ENDLESS_MS), self._labels(tags), limit_ns)
 
-    def _held_many(self, keys: Iterable[K], limit_ns: int | None) -> dict[K, V]:
-        found, missed = self._hits(keys, limit_ns)
-        if missed:
-            found.update(self._run(self._reading_many(missed, limit_ns)))
-        return found
+    def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:
+        return self._run(self._reading_many(keys, limit_ns))
 
     def _held_young(self, key: K, limit_ns: int) -> tuple[Any, Exception | None]:
         return self._run(self._reading_young(key, limit_ns))
