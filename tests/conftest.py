@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from support.fixtures import (
     EVERY,
     binaries_for,
+    clock,
     make_redis,
     make_worker,
     newest_binary,
@@ -28,6 +29,7 @@ from support.resharding import open_at, servers
 from support.rows import database
 
 __all__ = [
+    "clock",
     "database",
     "make_redis",
     "make_worker",

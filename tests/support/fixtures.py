@@ -7,9 +7,12 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nearcache.cache.memory import exchanging
+from nearcache.clocks import monotonic_ns
 from support import leaks, processes
 from support.caches import Opener, opening
 from support.cluster import RedisCluster
@@ -19,6 +22,7 @@ from support.waiting import wait_until
 from support.worker import Worker
 
 __all__ = [
+    "clock",
     "make_redis",
     "make_worker",
     "newest_binary",
@@ -158,3 +162,22 @@ def _required(binary: Binary | None) -> Binary:
     if binary is None:
         pytest.fail(NO_SERVER, pytrace=False)
     return binary
+
+
+#: Sets the time for an aging ``memory://`` cache, in seconds from the start of the test.
+Clock = Callable[[Any, float], None]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A function that lets time pass for caches: it sets the time, in seconds from the start of the test."""
+    start_ns = monotonic_ns()
+    now = [start_ns]
+    monkeypatch.setattr(exchanging, "monotonic_ns", lambda: now[0])
+
+    def at(cache: Any, seconds: float) -> None:
+        now[0] = start_ns + round(seconds * 1e9)
+        cache.l1_set_clock(now[0])
+        cache._old.l1_set_clock(now[0])
+
+    return at

@@ -7,16 +7,14 @@ import copy
 import operator
 import pickle
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import nearcache
 from nearcache import ConfigError, Idle, MemoryCache
-from nearcache.cache.memory import exchanging
-from nearcache.clocks import monotonic_ns
 from nearcache.freshness import IDLE_MS, Freshness, checked_ttl, idle_copy_ms, is_worn
+from support.fixtures import Clock
 from support.threads import PATIENCE
 
 
@@ -55,24 +53,6 @@ def test_idle_itself_is_no_lifetime() -> None:
         nearcache.open("memory://", ttl=Idle)
     with pytest.raises(ConfigError, match="ttl=<class"):
         nearcache.open("memory://").set("k", 1, ttl=Idle)  # type: ignore[arg-type]  # a class
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, float], None]:
-    """A function that lets time pass for caches: it sets the time, in seconds from the start of the test."""
-    start_ns = monotonic_ns()
-    now = [start_ns]
-    monkeypatch.setattr(exchanging, "monotonic_ns", lambda: now[0])
-
-    def at(cache: Any, seconds: float) -> None:
-        now[0] = start_ns + round(seconds * 1e9)
-        cache.l1_set_clock(now[0])
-        cache._old.l1_set_clock(now[0])
-
-    return at
-
-
-Clock = Callable[[Any, float], None]
 
 
 def test_value_lives_while_it_is_read_and_no_longer(clock: Clock) -> None:

@@ -17,7 +17,7 @@ the second of what has lapsed.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -89,25 +89,29 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._say(name, value, cause)
 
     def _has_grown_old(self, name: Any, value: Any, cause: Any) -> bool:
-        """See to what the second store has of a name that the first has no more; return whether that is the value."""
+        """See to what the second store has of a name that the first has no more; return whether that is the value.
+
+        By now it may be another one, which another thread has stored, and of which the first store will say the same.
+        """
         with self._later, self._changing:
             old = self._old.peek(name, MISSING)
-            if self.l1_terms(name) is None:  # else it has been stored anew
-                if cause == "expired" and old is not MISSING:
-                    self._lapse(name, old)
-                elif old is MISSING or old is value:
-                    self._old.drop(name)
-                    self._let_go(name)
-        return cause == "expired" and old is value
+            is_old = cause == "expired" and old is value
+            if self.l1_terms(name) is not None:
+                return is_old  # it was read, or stored anew
+            if is_old:
+                return self._lapse(name, value)
+            if old is MISSING or old is value:
+                self._old.drop(name)
+                self._let_go(name)
+        return False
 
     def _old_told(self, name: Any, value: Any, cause: Any) -> None:
         """The second store says that an entry has gone."""
-        if cause == "replaced":
-            if name in self._lapsed:
-                self._say(name, value, cause)
-        elif self._lapsed.drop(name):
-            self._forget(name)
-            self._say(name, value, cause)
+        with self._later, self._changing:
+            if self._lapsed.peek(name, MISSING) is value:
+                self._unlapse(name, cause)
+                if cause != "replaced":
+                    self._forget(name)
 
     def _lapsed_told(self, name: Any, value: Any, cause: Any) -> None:
         """A name has gone from those of old values."""
@@ -129,6 +133,12 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._old.drop(name)
             return False
         return True
+
+    def _unlapse(self, name: Any, cause: RemovalCause) -> None:
+        """Say of a value that only the second store had that it has gone: who takes the name away does so."""
+        value = self._lapsed.peek(name, ABSENT)
+        if self._lapsed.drop(name):
+            self._say(name, value, cause)
 
     def _forget(self, name: Any) -> None:
         """Let go of what is noted of a name, if there is no value any more."""
@@ -202,8 +212,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return is_done
 
     def _put_silently(self, op: Op, new: Any, size: int, chosen: Any) -> bool:
+        was_lapsed = op.key in self._lapsed
         is_done = super()._put_silently(op, new, size, chosen)
-        if is_done and chosen[0] is self._old and op.key in self._lapsed:
+        if is_done and chosen[0] is self._old and was_lapsed:
             self._lapse(op.key, new)
         return is_done
 
@@ -338,9 +349,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return MISSING if isinstance(value, Absent) else value
 
     def _outdate(self, name: Any, cause: RemovalCause) -> None:
-        old = self._lapsed.peek(name, ABSENT)
-        if self._lapsed.drop(name):
-            self._say(name, old, cause)
+        self._unlapse(name, cause)
         self._old.l1_erase(name)
 
     def _may_keep(self, op: Op) -> bool:
@@ -357,7 +366,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         due_ms = self._freshness.due_ms(life.soft_ms or life.ttl_ms, cost_ms) if life.ttl_ms else 0
         if due_ms != life.ttl_ms:
             self._keep_old(name, value, op.wid, life.ttl_ms, size)
-            self._lapsed.drop(name)
+            self._unlapse(name, "expired")  # what the second store has let go, and another thread is about to say
             life = Life(max(1, due_ms))
         else:
             self._outdate(name, "replaced")

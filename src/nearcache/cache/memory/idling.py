@@ -55,7 +55,9 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
             self.l1_open(copy)
             try:
                 value, wid = self._old.get(name, MISSING), self._old.l1_wid(name)
-                if value is not MISSING and whole_ms and wid:
+                # Else another thread has just removed the young one, and is about to see what has become of it.
+                is_known = self.l1_terms(name) is not None or self._lapsed.peek(name, MISSING) is value
+                if value is not MISSING and whole_ms and wid and is_known:
                     self._old.l1_confirm(twin, wid, deadline_ns(whole_ms), IDENTITY)
                     until_ns = deadline_ns(idle_copy_ms(whole_ms, whole_ms))
                     if self.l1_finish(copy, value, wid, until_ns, self.l1_measure(value), IDENTITY, under):
