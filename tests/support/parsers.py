@@ -19,8 +19,7 @@ from nearcache._hearing import Ear, Inbox
 from nearcache._shares import deal
 from nearcache._store import Op, Store
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.coherence import pack_message
-from nearcache.coherence.messages import chain_after, parse_next
+from nearcache.coherence import pack_message, parse_message
 from nearcache.keys import decode_key, encode_key
 
 #: What ``L`` stands for: a value that is received into its own bytes.
@@ -28,6 +27,8 @@ LARGE = b"$9000\r\n" + b"v" * 9000 + b"\r\n"
 #: The first of them, that is. All that is sent has to fit into the socket's buffer, for it is read only afterwards.
 MOST_LARGE = 8
 CHANNEL = b"nc:{t:0}:i"
+#: What the header of a message says between operation and write id, if it is the second of epoch 1 and follows write 1.
+CHAIN = b"%016x 2 %016x " % (1, 1)
 CODEC = ValueCodec(SafeCodec(), 1 << 16)
 GENERATION, WID, SERVER = 2, 1, 7
 FAR = 2**62
@@ -129,7 +130,7 @@ def _ends(store: Store[Any, Any]) -> list[int]:
 
 def check_heard(data: bytes) -> None:
     """Hearing: what is applied is what the slow way reads; what is not is handed out, and none of it is lost."""
-    for stream in (data, b">3\r\n" + bulk(b"message", CHANNEL, data[:2] + chain_after(1, 1, 1) + data[2:])):
+    for stream in (data, b">3\r\n" + bulk(b"message", CHANNEL, data[:2] + CHAIN + data[2:])):
         store: Store[Any, Any] = Store(10)
         store.l1_set_clock(1000)
         store.lane_attach(0, SERVER)
@@ -164,8 +165,8 @@ def _check_applied(stream: bytes, store: Store[Any, Any]) -> None:
     reader.feed(stream)
     pushed = reader.gets()
     assert pushed[:2] == [b"message", CHANNEL] or pushed[:2] == [b"smessage", CHANNEL]
-    message = parse_next(pushed[2], chain_after(1, 1, 1))
-    assert message is not None
+    message = parse_message(pushed[2])
+    assert (message.epoch, message.seq, message.prev) == (1, 2, 1)
     for encoded in message.keys:
         assert decode_key(encoded) not in dict(store.l1_snapshot())
 

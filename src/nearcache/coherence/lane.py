@@ -31,7 +31,7 @@ from typing import Any, Final, NamedTuple
 
 from ..clocks import TICK_NS
 from ..errors import DecodeError
-from .messages import Message, chain_after, parse_message, parse_next
+from .messages import Message, parse_message
 from .metrics import Histogram
 
 #: The identity of every server that does not say who it is. Nothing has it by itself: whoever has read something there
@@ -320,18 +320,10 @@ class Lane:
     def message(self, payload: bytes) -> list[Action]:
         """One message of the lane's channel."""
         self.counters.received += 1
-        here = self.position
         try:
-            if here is not None:
-                message = parse_next(payload, chain_after(here.epoch, here.seq, here.wid))
-                if message is not None:
-                    here.seq += 1
-                    here.wid = message.wid
-                    return self._heed(message)
-            message = parse_message(payload)
+            return self._follow(parse_message(payload))
         except DecodeError as error:
             return self.bad_frame(str(error))
-        return self._follow(message)
 
     def bad_frame(self, reason: str) -> list[Action]:
         """A message could not be understood. It may have named any key."""
