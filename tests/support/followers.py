@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import hiredis
 
 from nearcache._store import Op, Store
-from nearcache.bus import Followed, Follower
-from nearcache.coherence import Lane, pack_message
+from nearcache.bus import Followed, Follower, Listener
+from nearcache.coherence import Derived, Horizon, Lane, pack_message
 from nearcache.placement import LaneNames
 
 EPOCH, GENERATION = 0xE, 0x9
@@ -17,12 +18,28 @@ BOUND = 2_000_000_000
 START = 10_000_000_000
 NOSCRIPT = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
 
+AnyListener = TypeVar("AnyListener", bound=Listener)
+
 
 class Heartbeat:
     """Stands for the script."""
 
     source = b"return 1"
     sha = b"5" * 40
+
+
+def horizon_of(store: Callable[[], Store[Any, Any] | None], lanes: int = 1) -> Horizon:
+    """What the actions of so many lanes are carried out on, where no value has tags."""
+    return Horizon(store, Store(10, lanes=lanes), Derived(lanes))
+
+
+def listener_of(
+    store: Store[Any, Any], source: Any, lanes: Sequence[Lane], kind: type[AnyListener] = Listener, **options: Any
+) -> AnyListener:
+    """A listener of these lanes, which are named by their numbers."""
+    names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(len(lanes))]
+    horizon = horizon_of(weakref.ref(store), len(lanes))
+    return kind(weakref.ref(store), source, lanes, names, Heartbeat(), horizon=horizon, **options)
 
 
 class Scene:
@@ -42,6 +59,7 @@ class Scene:
             uniform=lambda low, high: (low + high) / 2,
             nonce=lambda: b"%016x" % next(self.nonces),
             watched=self.watched,
+            horizon=horizon_of(lambda: self.store, lanes),
         )
 
     def sent(self) -> list[list[bytes]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, cast
 
 import pytest
 
 from nearcache._store import Op, Store
-from nearcache.bus import Listener
 from nearcache.bus.links import Source
 from nearcache.clocks import TICK_NS
 from nearcache.coherence import Lane
@@ -18,8 +16,7 @@ from nearcache.loading import load, read, tags_named, write_many
 from nearcache.loading.filling import Loading
 from nearcache.loading.steps import Call
 from nearcache.loading.writing import write
-from nearcache.placement import LaneNames
-from support.followers import BOUND, START, Heartbeat, Scene, standing
+from support.followers import BOUND, START, Scene, listener_of, standing
 from support.steps import GENERATION, IDENTITY, World
 
 MS = 1_000_000
@@ -157,8 +154,8 @@ def test_heartbeats_of_two_processes_fall_out_of_step() -> None:
 def test_connections_are_tried_again_after_pauses_that_grow_to_less_than_a_second() -> None:
     """2.5: the first after 25 to 50 ms, and never in step with others."""
     store: Store[Any, Any] = Store(10)
-    names, nowhere = [LaneNames(b"nc:{t:0}:")], cast("Source", None)  # it is never started
-    listener = Listener(weakref.ref(store), nowhere, [Lane(BOUND)], names, Heartbeat(), clock=lambda: 0)
+    nowhere = cast("Source", None)  # it is never started
+    listener = listener_of(store, nowhere, [Lane(BOUND)], clock=lambda: 0)
     (connection,) = listener._connections
     pauses = []
     for _ in range(9):

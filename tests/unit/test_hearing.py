@@ -15,6 +15,7 @@ from nearcache.bus import Followed, Follower
 from nearcache.coherence import OPERATIONS, Lane, pack_message
 from nearcache.keys import decode_key, encode_key
 from nearcache.placement import LaneNames
+from support.followers import Heartbeat, horizon_of
 from support.hearsay import EPOCH, bulk, ear_of, push
 
 START, BOUND, FAR = 10_000_000_000, 2_000_000_000, 2**62
@@ -45,13 +46,6 @@ def standing(seq: int, wid: int) -> bytes:
     return b"*5\r\n" + bulk(b"%016x" % EPOCH, b"%d" % seq, b"%016x" % wid, b"%016x" % GENERATION, b"1")
 
 
-class Heartbeat:
-    """Stands for the script."""
-
-    source = b"return 1"
-    sha = b"5" * 40
-
-
 class Side:
     """One of the two: a store and a follower of some lanes."""
 
@@ -71,6 +65,7 @@ class Side:
             uniform=lambda low, high: low,
             nonce=lambda: b"0" * 16,
             watched=self.watched,
+            horizon=horizon_of(lambda: self.store, lanes),
         )
 
     def connect(self) -> None:

@@ -6,27 +6,18 @@ import logging
 import socket
 import sys
 import threading
-import weakref
 from typing import Any
 
 import hiredis
 import pytest
 
 from nearcache._store import Store
-from nearcache.bus import Listener
 from nearcache.clocks import monotonic_ns, suspended_ns
 from nearcache.coherence import Lane, State, pack_message
-from nearcache.placement import LaneNames
+from support.followers import listener_of
 
 TIMEOUT = 20.0
 EPOCH = 0xE
-
-
-class Heartbeat:
-    """Stands for the script."""
-
-    source = b"return 1"
-    sha = b"0" * 40
 
 
 class FragileStore(Store[Any, Any]):
@@ -99,9 +90,7 @@ def scene() -> Any:
     """A running listener with a server that has answered its first heartbeat."""
     store = FragileStore(10)
     source, lane = Source(), Lane(60_000_000_000)
-    listener = Listener(
-        weakref.ref(store), source, [lane], [LaneNames(b"nc:{t:0}:")], Heartbeat(), slept=lambda: source.slept_ns
-    )
+    listener = listener_of(store, source, [lane], slept=lambda: source.slept_ns)
     listener.start()
     answer(source, seq=0, wid=0)
     assert listener.wait_settled(TIMEOUT)
@@ -284,7 +273,7 @@ def test_listener_outlives_a_connection_that_failed_in_a_way_of_its_own(
 def test_listener_that_had_no_thread_is_started_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing it is no error either."""
     store, source = FragileStore(10), Source()
-    listener = Listener(weakref.ref(store), source, [Lane(60_000_000_000)], [LaneNames(b"nc:{t:0}:")], Heartbeat())
+    listener = listener_of(store, source, [Lane(60_000_000_000)])
     refused = no_thread(monkeypatch, "nearcache-listener")
     listener.start()
     assert refused.is_set()
@@ -310,14 +299,7 @@ def test_listener_reclaims_what_has_expired_when_a_heartbeat_is_due() -> None:
     store: Store[int, int] = Store(None, ttl_ns=10**9, listener=note)
     store.l1_set_clock(0)
     source, lane = Source(), Lane(60_000_000_000)
-    listener = Listener(
-        weakref.ref(store),
-        source,
-        [lane],
-        [LaneNames(b"nc:{t:0}:")],
-        Heartbeat(),
-        clock=lambda: monotonic_ns() + ahead_ns[0],
-    )
+    listener = listener_of(store, source, [lane], clock=lambda: monotonic_ns() + ahead_ns[0])
     listener.start()
     answer(source, seq=0, wid=0)
     assert listener.wait_settled(TIMEOUT)
@@ -353,8 +335,7 @@ def test_listener_gives_the_tables_of_a_burst_back_without_waiting_for_heartbeat
     store.done = threading.Event()
     store.l1_set_clock(0)
     source, lane = Source(), Lane(60_000_000_000)
-    names, clock = [LaneNames(b"nc:{t:0}:")], lambda: monotonic_ns() + ahead_ns[0]
-    listener = Listener(weakref.ref(store), source, [lane], names, Heartbeat(), clock=clock)
+    listener = listener_of(store, source, [lane], clock=lambda: monotonic_ns() + ahead_ns[0])
     listener.start()
     answer(source, seq=0, wid=0)
     assert listener.wait_settled(TIMEOUT)
@@ -440,8 +421,7 @@ def test_listener_several_lanes_at_one_place_share_a_connection() -> None:
     """One SUBSCRIBE names all channels, and each lane has a heartbeat."""
     store: Store[Any, Any] = Store(10, lanes=3)
     source, lanes = Source(), [Lane(60_000_000_000) for _ in range(3)]
-    names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(3)]
-    listener = Listener(weakref.ref(store), source, lanes, names, Heartbeat(), places=[4, 9, 4])
+    listener = listener_of(store, source, lanes, places=[4, 9, 4])
     listener.start()
     for _ in range(2):
         assert source.connected.acquire(timeout=TIMEOUT)
@@ -465,7 +445,7 @@ def test_listener_over_tls_reads_what_the_link_has_decrypted() -> None:
     store: Store[Any, Any] = Store(10)
     source, lane = Source(), Lane(60_000_000_000)
     source.plain = False
-    listener = Listener(weakref.ref(store), source, [lane], [LaneNames(b"nc:{t:0}:")], Heartbeat())
+    listener = listener_of(store, source, [lane])
     listener.start()
     answer(source, seq=0, wid=0)
     assert listener.wait_settled(TIMEOUT)

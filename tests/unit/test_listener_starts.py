@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,15 +13,8 @@ import pytest
 from nearcache._store import Store
 from nearcache.bus import Listener
 from nearcache.coherence import Lane
-from nearcache.placement import LaneNames
+from support.followers import listener_of
 from support.threads import PATIENCE
-
-
-class Script:
-    """Stands for the heartbeat."""
-
-    source = b"return 1"
-    sha = b"0" * 40
 
 
 class Nowhere:
@@ -42,7 +34,7 @@ class Nowhere:
 def listener() -> Iterator[Listener]:
     """One that has not been started."""
     store: Store[Any, Any] = Store(10)
-    made = Listener(weakref.ref(store), Nowhere(), [Lane(60_000_000_000)], [LaneNames(b"nc:{t:0}:")], Script())
+    made = listener_of(store, Nowhere(), [Lane(60_000_000_000)])
     yield made
     made.stop()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import pytest
@@ -11,7 +10,22 @@ from nearcache.bus import Followed, RoamingListener
 from nearcache.bus.roaming import RoamingFollower
 from nearcache.coherence import State
 from nearcache.errors import ServerReplyError
-from support.followers import BOUND, EPOCH, GENERATION, NOSCRIPT, START, Scene, bulk, fill, names_of, push, standing
+from support.followers import (
+    BOUND,
+    EPOCH,
+    GENERATION,
+    NOSCRIPT,
+    START,
+    Heartbeat,
+    Scene,
+    bulk,
+    fill,
+    horizon_of,
+    listener_of,
+    names_of,
+    push,
+    standing,
+)  # fmt: skip
 
 
 class Roaming(Scene):
@@ -21,8 +35,9 @@ class Roaming(Scene):
         super().__init__(lanes)
         self.all = [Followed(number, lane, self.names[number]) for number, lane in enumerate(self.lanes)]
         self.follower: RoamingFollower = RoamingFollower(
-            lambda: self.store, self.all, _Heartbeat(), uniform=lambda low, high: (low + high) / 2,
+            lambda: self.store, self.all, Heartbeat(), uniform=lambda low, high: (low + high) / 2,
             nonce=lambda: b"%016x" % next(self.nonces), watched=self.watched,
+            horizon=horizon_of(lambda: self.store, lanes),
         )  # fmt: skip
 
     def go_live(self) -> None:
@@ -39,11 +54,6 @@ class Roaming(Scene):
     def left(self) -> list[tuple[int, str]]:
         """Which lanes have left, and why."""
         return [(number, str(reason)) for number, reason in self.follower.left]
-
-
-class _Heartbeat:
-    source = b"return 1"
-    sha = b"5" * 40
 
 
 def subscribed(lane: int, kind: bytes = b"ssubscribe") -> bytes:
@@ -261,7 +271,7 @@ def test_child_forked_while_a_lane_is_between_two_places_follows_it(when: str) -
     """The parent's thread does not go on in the child: what it had in hand is looked for anew, as all else is."""
     scene = Scene(2)
     nodes: Any = Nodes()
-    listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
+    listener = listener_of(scene.store, nodes, scene.lanes, RoamingListener)
     try:
         listener._connect_missing()
         (connection,) = listener._connections
@@ -282,7 +292,7 @@ def test_lane_that_is_nowhere_has_no_place_in_its_history() -> None:
     """Who asks in the moment in which it comes to its connection is told so, and keeps nothing."""
     scene = Scene(1)
     nodes: Any = Nodes()
-    listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
+    listener = listener_of(scene.store, nodes, scene.lanes, RoamingListener)
     assert listener.place(0) is None
     listener.stop()
 
@@ -301,7 +311,7 @@ def test_connection_that_is_made_when_its_lanes_have_gone_on_is_closed() -> None
     """The listener has begun anew meanwhile: followed in two places, a lane would be vouched for by either."""
     scene = Scene(1)
     nodes: Any = Nodes()
-    listener = RoamingListener(weakref.ref(scene.store), nodes, scene.lanes, scene.names, _Heartbeat())
+    listener = listener_of(scene.store, nodes, scene.lanes, RoamingListener)
     try:
         listener._connect_missing()
         (before,) = listener._connections

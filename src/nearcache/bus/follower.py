@@ -31,7 +31,6 @@ from ..coherence import (
     Forked,
     Horizon,
     Lane,
-    OrderedHorizon,
     Reconnect,
     State,
     Suspect,
@@ -72,12 +71,12 @@ class Follower:
     """Follows the lanes of one connection.
 
     Args:
-        store: Returns the store that the lanes' actions are carried out on, or None when it is gone.
+        store: Returns the store that hears the messages, or None when it is gone.
         followed: The lanes, one at least.
         heartbeat: The script that tells where a lane stands.
         uniform: Returns a random number between two: no two processes shall send their heartbeats in step.
         nonce: Returns 16 fresh hexadecimal digits; they name a lane that is made anew.
-        horizon: What to carry the actions out on instead of the store, where more than the store is concerned.
+        horizon: What to carry the lanes' actions out on.
         keeper: Told of new epochs and of answered heartbeats.
         ring: Returns the version of the list of shards that this process uses.
         watched: What to call, once, when a message with this write id comes. Others may add to it at any time.
@@ -100,8 +99,8 @@ class Follower:
         uniform: Callable[[float, float], float],
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
+        horizon: Horizon,
         keeper: Keeper = NO_KEEPER,
-        horizon: Horizon | None = None,
         ring: Callable[[], bytes] = lambda: b"1",
     ) -> None:
         self.followed = tuple(followed)
@@ -116,7 +115,6 @@ class Follower:
         self._watched = watched
         self._keeper = keeper
         self._horizon = horizon
-        self._ordered = horizon if isinstance(horizon, OrderedHorizon) else None
         self._ring = ring
         self._by_channel = {each.names.channel: each for each in followed}
         self._by_number = {each.number: each for each in followed}
@@ -205,8 +203,7 @@ class Follower:
             lane.applied = (lane.position.epoch, seq)
             lane.counters.received += messages
             self.dropped[ear.lane] += dropped
-            if self._ordered is not None:
-                self._ordered.caught_up(ear.lane)
+            self._horizon.caught_up(ear.lane)
 
     def lost(self, reason: str) -> None:
         """The connection has ended, or is of no use any more."""
@@ -412,7 +409,7 @@ class Follower:
 
     def _perform(self, each: Followed, actions: list[Action]) -> None:
         """Carry out what a lane asks for after an event, and note where it stands now."""
-        target, number, position = self._target(), each.number, each.lane.position
+        horizon, number, position = self._horizon, each.number, each.lane.position
         if position is None:
             self._ears[number].deafen()
         else:
@@ -421,7 +418,7 @@ class Follower:
             if isinstance(action, Reconnect):
                 self._give_up(each, action.reason)
                 return
-            if target is None:
+            if self._store() is None:
                 continue
             if isinstance(action, Apply):
                 tags = [key for key in action.keys if key.startswith(TAG_KEY)]
@@ -430,35 +427,30 @@ class Follower:
                 except DecodeError as error:
                     self._perform(each, each.lane.bad_frame(str(error)))
                     return
-                self.dropped[number] += target.lane_apply(number, action.wid, keys)
-                if tags and isinstance(target, Horizon):
-                    target.apply_tags(number, action.wid, tags)
+                self.dropped[number] += horizon.lane_apply(number, action.wid, keys)
+                if tags:
+                    horizon.apply_tags(number, action.wid, tags)
                 if self._awaited[number]:
                     self._wake(number, action.keys)
             elif isinstance(action, Vouch):
-                target.lane_vouch(number, action.until_ns)
+                horizon.lane_vouch(number, action.until_ns)
             elif isinstance(action, Suspect):
-                target.lane_suspect(number)
+                horizon.lane_suspect(number)
                 self._wake(number, None)
             elif isinstance(action, Forked):
                 self._keeper.forked(number, action.epoch, action.ends)
             elif isinstance(action, Attach):
-                target.lane_attach(number, action.identity)
+                horizon.lane_attach(number, action.identity)
             elif isinstance(action, Detach):
-                target.lane_attach(number, 0)
-                target.lane_dark(number)
+                horizon.lane_attach(number, 0)
+                horizon.lane_dark(number)
         if position is not None and each.lane.position is position:
             each.lane.applied = (position.epoch, position.seq)
-            if self._ordered is not None:
-                self._ordered.caught_up(number)
+            horizon.caught_up(number)
 
     def _give_up(self, each: Followed, reason: str) -> None:  # noqa: ARG002  for the subclass
         """Nothing can be vouched for on a lane as it is."""
         self.lost(reason)
-
-    def _target(self) -> Store[Any, Any] | Horizon | None:
-        store = self._store()
-        return self._horizon if store is not None and self._horizon is not None else store
 
     def _forget(self, reason: str) -> None:
         """Nothing will come of what was sent, and nothing of what has not been."""

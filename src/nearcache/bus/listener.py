@@ -54,12 +54,12 @@ class Listener:
     """Follows every lane of one cache.
 
     Args:
-        store: Weak reference to the store that the actions are carried out on.
+        store: Weak reference to the store that hears the messages.
         source: Makes the connections.
         lanes: State machines, by the lane's number.
         names: What belongs to each lane in Redis.
         heartbeat: The script that tells where a lane stands.
-        horizon: What the actions are carried out on, if not the store alone.
+        horizon: What the lanes' actions are carried out on.
         keeper: Told what the followers' :class:`~nearcache.bus.keeping.Keeper` is, and asked for leases to renew.
         places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
             one place share a connection.
@@ -81,8 +81,8 @@ class Listener:
         names: Sequence[LaneNames],
         heartbeat: Script,
         *,
+        horizon: Horizon,
         keeper: Keeper = NO_KEEPER,
-        horizon: Horizon | None = None,
         places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,

@@ -249,8 +249,8 @@ class RoamingListener(Listener):
         names: Sequence[LaneNames],
         heartbeat: Script,
         *,
+        horizon: Horizon,
         keeper: Keeper = NO_KEEPER,
-        horizon: Horizon | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
     ) -> None:

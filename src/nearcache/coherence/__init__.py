@@ -1,7 +1,8 @@
-"""The coherence core: lanes and messages. No I/O, no threads, no clock."""
+"""The coherence core: what may be believed of lanes, and what follows for L1. No I/O, and no threads of its own."""
 
 from .ahead import NOWHERE, OrderedHorizon
-from .derived import DERIVED, Derived, Horizon
+from .derived import DERIVED, Derived
+from .horizon import Horizon
 from .journal import KEEP_NS, Debt, HoldEnd, Journal
 from .lane import (
     CHAINED,

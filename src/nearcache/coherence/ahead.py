@@ -30,7 +30,8 @@ from typing import Any, Final, NamedTuple
 
 from .._store import Store
 from ..clocks import TICK_NS, Clock, monotonic_ns
-from .derived import Derived, Horizon
+from .derived import Derived
+from .horizon import Horizon
 from .lane import Lane
 
 #: No lane is ever in epoch 0: this place is not reached.
