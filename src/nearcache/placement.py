@@ -236,11 +236,9 @@ def lane_prefix(namespace: str, lane: int = 0, db: int = 0) -> bytes:
     return f"nc:{{{namespace}:{lane}@{db}}}:".encode() if db else f"nc:{{{namespace}:{lane}}}:".encode()
 
 
-def layout(
-    namespace: str, shard_names: Sequence[str], db: int, *, clustered: bool
-) -> tuple[Placement | ClusterPlacement, list[LaneNames]]:
-    """Return which lane has which keys, and what belongs to each lane in Redis."""
+def names_of_lanes(namespace: str, lanes: int, db: int, *, clustered: bool) -> list[LaneNames]:
+    """Return what belongs to each lane in Redis."""
     if clustered:
-        return ClusterPlacement(), [LaneNames(prefix) for prefix in cluster_prefixes(namespace)]
+        return [LaneNames(prefix) for prefix in cluster_prefixes(namespace)]
     # One lane per shard, each on a server of its own, so that all may have the same names.
-    return Placement(shard_names), [LaneNames(lane_prefix(namespace, 0, db))] * len(shard_names)
+    return [LaneNames(lane_prefix(namespace, 0, db))] * lanes

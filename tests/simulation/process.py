@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.bus.follower import Followed, Follower
 from nearcache.cache.tiered.cache import TieredCache
-from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, Horizon, OrderedHorizon
 from nearcache.l2 import load_script
-from nearcache.loading import Tier
+from nearcache.placement import Placement
 from simulation.client import Client, Payer, Worker
 from simulation.network import BusLink, DataLink, Pending
 from simulation.parts import L1, Keeper, OldCopies
 from simulation.server import SHARD_NAMES, Shard
 from simulation.turns import Turns
 from simulation.world import MS, US, World
+from support.tiers import tier_of
 
 if TYPE_CHECKING:
     from simulation.checkers import Checker
@@ -58,7 +58,7 @@ class Process(Turns):
         self.heartbeat = load_script("heartbeat")
         self.paused = False
         self.slept_ns = self.stopped_ns = 0
-        self.placement: Any = None
+        self.placement = Placement([shard.name for shard in shards])
         self._pauses = 0
         self._paused_ns = 0
         self._is_asleep = False
@@ -95,12 +95,10 @@ class Process(Turns):
         self.store = L1(profile.maxsize, lanes=most + DERIVED, policy=profile.policy)
         self.store.clock, self.store.process = self.clock, self
         self.old_served: dict[int, int] = {}
-        self.tier = Tier(
+        self.tier = tier_of(
             namespace="sim",
-            shard_names=[shard.name for shard in self.shards],
             placement=self.placement,
             most_lanes=most,
-            codec=ValueCodec(SafeCodec(), 1 << 20),
             bound_ns=profile.bound_ns,
             lease_ms=profile.lease_ms,
             has_queue=profile.behind is not None,

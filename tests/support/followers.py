@@ -28,9 +28,32 @@ class Heartbeat:
     sha = b"5" * 40
 
 
-def horizon_of(store: Callable[[], Store[Any, Any] | None], lanes: int = 1) -> Horizon:
-    """What the actions of so many lanes are carried out on, where no value has tags."""
-    return Horizon(store, Store(10, lanes=lanes), Derived(lanes))
+class NoKeeper:
+    """There is nothing to keep."""
+
+    renew_every_ns = 60_000_000_000
+
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+        """Nothing is owed."""
+
+    def vouched(self, lane: int) -> None:
+        """Nothing is to be paid."""
+
+    def refused(self, lane: int) -> None:
+        """There is one list of shards."""
+
+    def suspended(self, now_ns: int) -> None:
+        """Nobody asks how old anything is."""
+
+    def renewals(self, now_ns: int) -> list[Any]:
+        """There are no leases."""
+        return []
+
+
+def lent(store: Callable[[], Store[Any, Any] | None], lanes: int = 1) -> dict[str, Any]:
+    """What followers and listeners of so many lanes work with, where no value has tags and there is nothing to keep."""
+    horizon = Horizon(store, Store(10, lanes=lanes), Derived(lanes))
+    return {"horizon": horizon, "keeper": NoKeeper(), "ring": lambda: b"1"}
 
 
 def listener_of(
@@ -38,8 +61,8 @@ def listener_of(
 ) -> AnyListener:
     """A listener of these lanes, which are named by their numbers."""
     names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(len(lanes))]
-    horizon = horizon_of(weakref.ref(store), len(lanes))
-    return kind(weakref.ref(store), source, lanes, names, Heartbeat(), horizon=horizon, **options)
+    here = weakref.ref(store)
+    return kind(here, source, lanes, names, Heartbeat(), **lent(here, len(lanes)), **options)
 
 
 class Scene:
@@ -59,7 +82,7 @@ class Scene:
             uniform=lambda low, high: (low + high) / 2,
             nonce=lambda: b"%016x" % next(self.nonces),
             watched=self.watched,
-            horizon=horizon_of(lambda: self.store, lanes),
+            **lent(lambda: self.store, lanes),
         )
 
     def sent(self) -> list[list[bytes]]:

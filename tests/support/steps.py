@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nearcache._store import Store
-from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, State
 from nearcache.l2 import Reply
-from nearcache.loading import Tier
 from nearcache.loading.tier import hex_id
+from support.tiers import tier_of
 
 IDENTITY, EPOCH, GENERATION = 7, 0xE, 0x9
 BOUND = 2_000_000_000
@@ -20,14 +19,7 @@ class World:
 
     def __init__(self, **options: Any) -> None:
         self.ns = 10_000_000_000
-        self.tier = Tier(
-            namespace="t",
-            shard_names=["a"],
-            codec=ValueCodec(SafeCodec(), 1 << 20),
-            bound_ns=BOUND,
-            clock=lambda: self.ns,
-            **options,
-        )
+        self.tier = tier_of(bound_ns=BOUND, clock=lambda: self.ns, **options)
         self.store: Store[Any, Any] = Store(100, lanes=1 + DERIVED)
         self.lane = self.tier.lanes[0]
         self.lane.state, self.lane.stated_generation = State.LIVE, GENERATION

@@ -17,9 +17,10 @@ from nearcache.flights import ABANDONED, Read
 from nearcache.keys import encode_key, slot_of
 from nearcache.l2 import Reply
 from nearcache.l2.task import pack
-from nearcache.loading import Tier, read_many
+from nearcache.loading import read_many
 from nearcache.loading.replies import HEADER_RANGE, TAGGED_RANGE
 from nearcache.loading.tier import hex_id
+from support.tiers import tier_of
 
 IDENTITY, GENERATION, WID = 7, 0x9, 0xABC
 BOUND = 2_000_000_000
@@ -34,9 +35,7 @@ class World:
         self.ns = 10_000_000_000
         self.codec = ValueCodec(SafeCodec(), 1 << 16)
         names = [f"shard {number}" for number in range(shards)]
-        self.tier = Tier(
-            namespace="t", shard_names=names, codec=self.codec, bound_ns=BOUND, clock=lambda: self.ns, **options
-        )
+        self.tier = tier_of(*names, codec=self.codec, bound_ns=BOUND, clock=lambda: self.ns, **options)
         self.store: Store[Any, Any] = Store(10_000, lanes=shards + DERIVED)
         for number, lane in enumerate(self.tier.lanes):
             lane.state, lane.stated_generation = State.LIVE, GENERATION

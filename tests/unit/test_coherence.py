@@ -41,7 +41,7 @@ def live_lane(seq: int = 5, wid: int = 50) -> Lane:
     lane = Lane(BOUND)
     lane.connected(identity=7)
     lane.heartbeat_sent(0)
-    lane.heartbeat_reply(reply(seq, wid))
+    lane.heartbeat_reply(reply(seq, wid), 0)
     assert lane.state is State.LIVE
     return lane
 
@@ -67,7 +67,7 @@ def test_first_heartbeat_reply_becomes_the_baseline() -> None:
     lane = Lane(BOUND)
     lane.connected(identity=7)
     lane.heartbeat_sent(1000)
-    assert lane.heartbeat_reply(reply(5, 50)) == [Attach(7), Forked(EPOCH, {}), Vouch(1000 + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50), 0) == [Attach(7), Forked(EPOCH, {}), Vouch(1000 + BOUND - TICK_NS)]
     assert lane.counters.forks == 0
     assert lane.state is State.LIVE
     assert lane.generation == GENERATION
@@ -77,7 +77,7 @@ def test_vouching_counts_from_when_the_heartbeat_was_sent() -> None:
     """The reply may have taken long; only the instant of sending is known to be covered."""
     lane = live_lane()
     lane.heartbeat_sent(3 * SECOND)
-    assert lane.heartbeat_reply(reply(5, 50)) == [Vouch(3 * SECOND + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50), 0) == [Vouch(3 * SECOND + BOUND - TICK_NS)]
 
 
 def test_replies_answer_heartbeats_in_the_order_of_sending() -> None:
@@ -85,8 +85,8 @@ def test_replies_answer_heartbeats_in_the_order_of_sending() -> None:
     lane = live_lane()
     lane.heartbeat_sent(10)
     lane.heartbeat_sent(20)
-    assert lane.heartbeat_reply(reply(5, 50)) == [Vouch(10 + BOUND - TICK_NS)]
-    assert lane.heartbeat_reply(reply(5, 50)) == [Vouch(20 + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50), 0) == [Vouch(10 + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50), 0) == [Vouch(20 + BOUND - TICK_NS)]
 
 
 def test_message_before_the_baseline_still_poisons() -> None:
@@ -135,7 +135,7 @@ def test_generation_after_a_gap_is_unknown_until_a_heartbeat() -> None:
     lane.message(message(8, 79, 80))
     assert lane.generation is None
     lane.heartbeat_sent(0)
-    assert lane.heartbeat_reply(reply(8, 80, generation=0x77)) == [Vouch(BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(8, 80, generation=0x77), 0) == [Vouch(BOUND - TICK_NS)]
     assert lane.generation == 0x77
 
 
@@ -143,14 +143,14 @@ def test_other_generation_at_the_same_position_makes_everything_suspect() -> Non
     """Whatever was read under the old one is dead, however that came about."""
     lane = live_lane(5, 50)
     lane.heartbeat_sent(0)
-    assert lane.heartbeat_reply(reply(5, 50, generation=0x77)) == [Suspect(), Vouch(BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50, generation=0x77), 0) == [Suspect(), Vouch(BOUND - TICK_NS)]
 
 
 def test_lost_last_message_is_found_by_the_heartbeat() -> None:
     """No further message comes that could break the chain; the fence compares positions."""
     lane = live_lane()
     lane.heartbeat_sent(SECOND)
-    assert lane.heartbeat_reply(reply(6, 60)) == [Suspect(), Vouch(SECOND + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(6, 60), 0) == [Suspect(), Vouch(SECOND + BOUND - TICK_NS)]
     assert lane.message(message(7, 60, 70)) == [Apply(70, [b"sk"])]
 
 
@@ -158,7 +158,7 @@ def test_failover_that_reuses_the_sequence_number_is_found_by_the_write_id() -> 
     """Same epoch, same number, another write: numbers alone would hide it."""
     lane = live_lane()
     lane.heartbeat_sent(SECOND)
-    assert Suspect() in lane.heartbeat_reply(reply(5, 51))
+    assert Suspect() in lane.heartbeat_reply(reply(5, 51), 0)
     lane = live_lane()
     assert Suspect() in lane.message(message(6, 51, 60))
 
@@ -167,7 +167,7 @@ def test_other_epoch_in_a_heartbeat_makes_everything_suspect() -> None:
     """The lane record was flushed, evicted or made anew."""
     lane = live_lane()
     lane.heartbeat_sent(SECOND)
-    assert Suspect() in lane.heartbeat_reply(reply(5, 50, epoch=EPOCH + 1, generation=GENERATION + 1))
+    assert Suspect() in lane.heartbeat_reply(reply(5, 50, epoch=EPOCH + 1, generation=GENERATION + 1), 0)
     assert lane.generation == GENERATION + 1
 
 
@@ -214,7 +214,7 @@ def test_generation_is_not_known_while_an_own_clear_is_unheard() -> None:
     lane.cleared(70, now_ns=2 * SECOND)
     assert lane.message(message(6, 50, 60, op="C")) == [Suspect()]
     assert lane.generation is None
-    lane.heartbeat_reply(reply(6, 60, generation=60))
+    lane.heartbeat_reply(reply(6, 60, generation=60), 0)
     assert lane.generation is None
     assert lane.message(message(7, 60, 70, op="C")) == []
     assert lane.generation == 70
@@ -226,7 +226,7 @@ def test_own_clear_whose_message_is_lost_is_forgotten_at_a_heartbeat_sent_after_
     lane.expect_clear(70)
     lane.cleared(70, now_ns=SECOND)
     lane.heartbeat_sent(2 * SECOND)
-    assert Suspect() in lane.heartbeat_reply(reply(6, 70, generation=70))
+    assert Suspect() in lane.heartbeat_reply(reply(6, 70, generation=70), 0)
     assert lane.generation == 70
 
 
@@ -244,7 +244,7 @@ def test_heartbeat_that_has_gone_back_in_its_epoch_tells_what_was_lost() -> None
     lane = live_lane()
     lane.message(message(6, 50, 60))
     lane.heartbeat_sent(SECOND)
-    actions = lane.heartbeat_reply(reply(5, 50))
+    actions = lane.heartbeat_reply(reply(5, 50), 0)
     assert Suspect() in actions
     assert Forked(EPOCH, {EPOCH: 5}) in actions
 
@@ -271,7 +271,7 @@ def test_heartbeat_refused_gives_up_the_connection(answer: object) -> None:
     """A replica, or a primary that must not accept writes, vouches for nothing."""
     lane = live_lane()
     lane.heartbeat_sent(SECOND)
-    actions = lane.heartbeat_reply(answer)
+    actions = lane.heartbeat_reply(answer, 0)
     assert actions[:2] == [Detach(), Suspect()]
     assert isinstance(actions[2], Reconnect)
     assert lane.fresh_until_ns == 0
@@ -280,7 +280,7 @@ def test_heartbeat_refused_gives_up_the_connection(answer: object) -> None:
 def test_reply_nobody_asked_for_gives_up_the_connection() -> None:
     """The stream is out of step, so no later reply could be matched to its heartbeat."""
     lane = live_lane()
-    assert isinstance(lane.heartbeat_reply(reply(5, 50))[-1], Reconnect)
+    assert isinstance(lane.heartbeat_reply(reply(5, 50), 0)[-1], Reconnect)
 
 
 def test_lost_connection_makes_everything_suspect_and_stops_vouching() -> None:
@@ -307,7 +307,7 @@ def test_heartbeat_whose_script_was_unknown_does_not_vouch() -> None:
     lane.heartbeat_sent(10)
     lane.forget_heartbeat()
     lane.heartbeat_sent(20)
-    assert lane.heartbeat_reply(reply(5, 50))[-1] == Vouch(20 + BOUND - TICK_NS)
+    assert lane.heartbeat_reply(reply(5, 50), 0)[-1] == Vouch(20 + BOUND - TICK_NS)
 
 
 def test_bound_is_more_than_a_heartbeat_and_its_timeout() -> None:
@@ -382,7 +382,7 @@ class _World:
             self.perform(self.lane.message(item))
             return
         answer, truth = item
-        actions = self.lane.heartbeat_reply(answer)
+        actions = self.lane.heartbeat_reply(answer, 0)
         self.perform(actions)
         for action in actions:
             if isinstance(action, Vouch):

@@ -14,12 +14,12 @@ from nearcache.errors import ContentionError, ServerReplyError, ShardUnavailable
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Loading, load, load_young
 from nearcache.loading.deciding import Source, take_through
-from nearcache.loading.ears import Deaf
 from nearcache.loading.gathering import Gathering, gather
 from nearcache.loading.steps import Await, Call, JoinLoad
 from nearcache.loading.tier import hex_id
 from support.interrupts import interrupted
 from support.steps import EPOCH, GENERATION, IDENTITY, World
+from support.tiers import Deaf
 
 TOKEN = b"0123456789abcdef"
 MS = 1_000_000

@@ -15,7 +15,7 @@ from nearcache.bus import Followed, Follower
 from nearcache.coherence import OPERATIONS, Lane, pack_message
 from nearcache.keys import decode_key, encode_key
 from nearcache.placement import LaneNames
-from support.followers import Heartbeat, horizon_of
+from support.followers import Heartbeat, lent
 from support.hearsay import EPOCH, bulk, ear_of, push
 
 START, BOUND, FAR = 10_000_000_000, 2_000_000_000, 2**62
@@ -65,7 +65,7 @@ class Side:
             uniform=lambda low, high: low,
             nonce=lambda: b"0" * 16,
             watched=self.watched,
-            horizon=horizon_of(lambda: self.store, lanes),
+            **lent(lambda: self.store, lanes),
         )
 
     def connect(self) -> None:

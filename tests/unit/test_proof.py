@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import CHAINED, Action, Forked, Lane
 from nearcache.coherence.lane import LAG_NS
 from nearcache.l2 import Reply
 from nearcache.loading import Tier
-from nearcache.loading.ears import Deaf
 from nearcache.loading.proof import prove, proven
 from support.followers import EPOCH, GENERATION, START, Scene, fill, push, standing
+from support.tiers import Deaf, tier_of
 
 BOUND = 2_000_000_000
 READ: list[Any] = [(b"GET", b"k")]
@@ -32,7 +31,7 @@ class Ears(Deaf):
 @pytest.fixture
 def tier() -> Tier:
     """A tier of one lane, on a server that does not say who it is."""
-    tier = Tier(namespace="t", shard_names=["a"], codec=ValueCodec(SafeCodec(), 1 << 20))
+    tier = tier_of()
     tier.lanes[0].connected(0)
     tier.ears = Ears()
     return tier

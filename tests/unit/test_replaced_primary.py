@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from nearcache._store import Store
-from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, Suspect, pack_message
 from nearcache.keys import encode_key
 from nearcache.l2 import Reply
 from nearcache.loading import MISSING, Tier, pay, read
+from support.tiers import tier_of
 
 OLD, NEW = 0xAAAA, 0xBBBB
 HERE, THERE = 7, 9
@@ -21,11 +21,11 @@ CLEARED, CURRENT = 0x1111, 0x2222
 @pytest.fixture
 def tier() -> Tier:
     """A tier of one lane that is followed on the server HERE, where CLEARED is the generation."""
-    tier = Tier(namespace="t", shard_names=["a"], codec=ValueCodec(SafeCodec(), 1 << 20), clock=lambda: 1_000)
+    tier = tier_of(clock=lambda: 1_000)
     lane = tier.lanes[0]
     lane.connected(HERE)
     lane.heartbeat_sent(500)
-    lane.heartbeat_reply([b"%016x" % OLD, b"5", b"%016x" % 0x55, b"%016x" % CLEARED, b"1", None])
+    lane.heartbeat_reply([b"%016x" % OLD, b"5", b"%016x" % 0x55, b"%016x" % CLEARED, b"1", None], 1_000)
     return tier
 
 
@@ -53,7 +53,7 @@ def test_clear_that_was_owed_and_is_paid_leaves_the_generation_to_be_asked_for(t
     with pytest.raises(StopIteration) as end:
         steps.send([Reply([[1, b"%016x" % CURRENT, b"%016x" % OLD, b"6"]], HERE)])
     assert end.value.value is True
-    tier.lanes[0].heartbeat_reply([b"%016x" % OLD, b"5", b"%016x" % 0x55, b"%016x" % CLEARED, b"1", None])
+    tier.lanes[0].heartbeat_reply([b"%016x" % OLD, b"5", b"%016x" % 0x55, b"%016x" % CLEARED, b"1", None], 1_000)
     (exchange,) = next(read(tier, store, "k"))
     assert len(exchange.commands) == 3
 

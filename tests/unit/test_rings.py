@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearcache._store import Op, Store
-from nearcache.codecs import ValueCodec
-from nearcache.codecs.safe import SafeCodec
 from nearcache.coherence import pack_token, parse_token, version_of
 from nearcache.errors import ConfigError, NotReplicatedError, ServerReplyError, ShardUnavailableError
 from nearcache.keys import encode_key, slot_of
@@ -22,6 +20,7 @@ from nearcache.loading.moving import Spread
 from nearcache.loading.steps import Steps
 from nearcache.options import Endpoint
 from nearcache.rings import FIRST, SLOTS, Ring, Shards, admits, moved, shards_of, version_in
+from support.tiers import tier_of
 
 LIKE = Endpoint("", username="app", password="secret", db=3, tls=True)
 NUMBERS = {"a": 0, "b": 1, "c": 2}
@@ -164,7 +163,7 @@ def test_moved_counts_slots_by_their_way() -> None:
 def tier_at(version: int) -> Tier:
     """Return the tier of a version, and of all before it."""
     rings = versions()
-    tier = Tier(namespace="t", shard_names=["a", "b"], most_lanes=8, codec=ValueCodec(SafeCodec(), 1024))
+    tier = tier_of("a", "b", most_lanes=8)
     tier.add_lane(2, "c")
     for ring in rings[:version]:
         tier = tier.under(ring, NUMBERS)

@@ -20,7 +20,7 @@ from support.followers import (
     Scene,
     bulk,
     fill,
-    horizon_of,
+    lent,
     listener_of,
     names_of,
     push,
@@ -37,7 +37,7 @@ class Roaming(Scene):
         self.follower: RoamingFollower = RoamingFollower(
             lambda: self.store, self.all, Heartbeat(), uniform=lambda low, high: (low + high) / 2,
             nonce=lambda: b"%016x" % next(self.nonces), watched=self.watched,
-            horizon=horizon_of(lambda: self.store, lanes),
+            **lent(lambda: self.store, lanes),
         )  # fmt: skip
 
     def go_live(self) -> None:

@@ -23,7 +23,7 @@ class World:
 
     def __init__(self) -> None:
         self.lanes = [Lane(BOUND), Lane(BOUND)]
-        self.stale = StaleCopies(self.lanes, ALLOWED)
+        self.stale = StaleCopies(self.lanes, ALLOWED, 2)
         self.store: Store[Any, Any] = Store(10, lanes=2)
         self.now(1_000_000)
         for lane in range(2):

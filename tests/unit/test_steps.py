@@ -10,14 +10,12 @@ from typing import Any, cast
 import pytest
 
 from nearcache._store import Store
-from nearcache.codecs import SafeCodec, ValueCodec
 from nearcache.coherence import DERIVED, pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.flights import Signal
 from nearcache.l2 import Reply
-from nearcache.loading import MISSING, Tier, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
-from nearcache.loading.ears import Deaf
+from nearcache.loading import MISSING, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
 from nearcache.loading.steps import Await
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tasks import AsyncRunner
@@ -26,6 +24,7 @@ from nearcache.options import Endpoint
 from nearcache.rings import Ring, shards_of
 from support.steps import BOUND, EPOCH, GENERATION, IDENTITY, World
 from support.threads import PATIENCE
+from support.tiers import Deaf, tier_of
 
 
 @pytest.fixture
@@ -264,7 +263,7 @@ def test_token_is_waited_for_until_it_is_applied(world: World) -> None:
 
 def test_token_of_many_lanes_asks_all_of_them_before_it_waits() -> None:
     """One round trip for all; who does not answer in time is made suspect, and nobody else."""
-    tier = Tier(namespace="t", shard_names=["a", "b", "c"], codec=ValueCodec(SafeCodec(), 1 << 20), bound_ns=10**9)
+    tier = tier_of("a", "b", "c", bound_ns=10**9)
     store: Store[Any, Any] = Store(10, lanes=3 + DERIVED)
     fenced: list[int] = []
 

@@ -85,7 +85,7 @@ def test_heartbeat_reply_gives_the_recorded_baseline(vector: dict) -> None:
     lane = Lane(2_000_000_000)
     lane.connected(1)
     lane.heartbeat_sent(1)
-    lane.heartbeat_reply([None if part is None else bytes.fromhex(part) for part in vector["reply"]])
+    lane.heartbeat_reply([None if part is None else bytes.fromhex(part) for part in vector["reply"]], 0)
     assert lane.state is State.LIVE
     assert lane.position is not None
     assert (lane.position.epoch, lane.position.seq, lane.position.wid) == (

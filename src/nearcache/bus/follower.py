@@ -40,7 +40,7 @@ from ..errors import DecodeError, ServerReplyError
 from ..keys import decode_key
 from ..logs import log
 from ..placement import LaneNames
-from .keeping import NO_KEEPER, Keeper, Script
+from .keeping import Keeper, Script
 from .observing import Observer, report
 
 _MORE: Final = object()
@@ -100,8 +100,8 @@ class Follower:
         nonce: Callable[[], bytes],
         watched: dict[int, Callable[[], None]],
         horizon: Horizon,
-        keeper: Keeper = NO_KEEPER,
-        ring: Callable[[], bytes] = lambda: b"1",
+        keeper: Keeper,
+        ring: Callable[[], bytes],
     ) -> None:
         self.followed = tuple(followed)
         self.outgoing = bytearray()

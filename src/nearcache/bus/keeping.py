@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 
 class Script(Protocol):
@@ -38,27 +38,3 @@ class Keeper(Protocol):
 
     def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
         """Leases to keep alive: lane, script, its keys and its arguments for each."""
-
-
-class _NoKeeper:
-    """There is nothing to keep."""
-
-    renew_every_ns = 60_000_000_000
-
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
-        pass
-
-    def vouched(self, lane: int) -> None:
-        pass
-
-    def refused(self, lane: int) -> None:
-        pass
-
-    def suspended(self, now_ns: int) -> None:
-        pass
-
-    def renewals(self, now_ns: int) -> list[Any]:  # noqa: ARG002
-        return []
-
-
-NO_KEEPER: Final[Keeper] = _NoKeeper()

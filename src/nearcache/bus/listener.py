@@ -30,7 +30,7 @@ from ..logs import Recurring
 from ..placement import LaneNames
 from .connection import BACKOFF_FIRST_S, Connection
 from .follower import Followed, Follower
-from .keeping import NO_KEEPER, Keeper, Script
+from .keeping import Keeper, Script
 from .links import Link, Source
 from .observing import Observer
 from .outages import Outages
@@ -82,11 +82,11 @@ class Listener:
         heartbeat: Script,
         *,
         horizon: Horizon,
-        keeper: Keeper = NO_KEEPER,
+        keeper: Keeper,
+        ring: Callable[[], bytes],
         places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
-        ring: Callable[[], bytes] = lambda: b"1",
     ) -> None:
         self._store = store
         self._source = source

@@ -29,7 +29,7 @@ from ..errors import ServerReplyError
 from ..placement import LaneNames
 from .connection import Connection
 from .follower import Followed, Follower, _call, pack
-from .keeping import NO_KEEPER, Keeper, Script
+from .keeping import Keeper, Script
 from .links import ClusterSource
 from .listener import Listener
 
@@ -250,7 +250,8 @@ class RoamingListener(Listener):
         heartbeat: Script,
         *,
         horizon: Horizon,
-        keeper: Keeper = NO_KEEPER,
+        keeper: Keeper,
+        ring: Callable[[], bytes],
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
     ) -> None:
@@ -263,8 +264,9 @@ class RoamingListener(Listener):
         self._urged: deque[int] = deque()  # lanes that need not wait any longer
         self._seeking = threading.Lock()
         super().__init__(
-            store, source, lanes, names, heartbeat, keeper=keeper, horizon=horizon, places=(), clock=clock, slept=slept
-        )
+            store, source, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring, places=(), clock=clock,
+            slept=slept,
+        )  # fmt: skip
         self._followers = dict.fromkeys(range(len(lanes)), _Nobody())
 
     # -- for the cache

@@ -265,7 +265,7 @@ class Lane:
         self._void = len(self._sent)
         return [Suspect(), Vouch(0)]
 
-    def heartbeat_reply(self, reply: Any, now_ns: int = 0) -> list[Action]:
+    def heartbeat_reply(self, reply: Any, now_ns: int) -> list[Action]:
         """The reply to the oldest unanswered heartbeat: ``[epoch, seq, wid, generation, placement version, ends]``."""
         if self.state is State.DOWN or not self._sent:
             return self._give_up("a reply that nobody asked for")
@@ -279,8 +279,7 @@ class Lane:
             said = "the listener was refused: {}" if isinstance(reply, Exception) else "heartbeat not understood: {!r}"
             return self._give_up(said.format(reply))
         self.counters.heartbeats += 1
-        if now_ns:
-            self.round_trips.add(now_ns - sent_ns)
+        self.round_trips.add(now_ns - sent_ns)
         actions: list[Action] = []
         if self.state is State.SYNC:
             self.state = State.LIVE
@@ -355,7 +354,7 @@ class Lane:
             self.counters.forks += known is not None and there.seq < known.seq
             while len(marks) > bool(end):
                 marks.pop()
-        marks.append(_Mark(sent_ns, now_ns or sent_ns, there.epoch, there.seq))
+        marks.append(_Mark(sent_ns, now_ns, there.epoch, there.seq))
         return [Forked(there.epoch, {there.epoch: end})] if in_doubt else []
 
     def _is_old(self, mark: _Mark) -> bool:

@@ -46,30 +46,3 @@ class Witness(Protocol):
 
     def loaded_alone(self, wid: int) -> None:
         """What was written under this id is stored, and there is no message about it."""
-
-
-class Deaf:
-    """Nobody listens."""
-
-    def await_key(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> bool:  # noqa: ARG002
-        """Nothing will be heard."""
-        return False
-
-    def unawait(self, lane: int, encoded: bytes, woken: Callable[[], None]) -> None:
-        """Nothing to forget."""
-
-    def watch(self, wid: int, seen: Callable[[], None]) -> None:
-        """Nothing will be heard."""
-
-    def unwatch(self, wid: int) -> None:
-        """Nothing to forget."""
-
-    def expect(self, wid: int) -> None:
-        """Nothing will be heard."""
-
-    def fence(self, lane: int, woken: Callable[[], None]) -> bool:  # noqa: ARG002
-        """Nothing will be heard."""
-        return False
-
-    def place(self, lane: int) -> None:
-        """Nothing has been heard."""

@@ -21,13 +21,13 @@ class StaleCopies:
     Args:
         lanes: The state machines.
         allowed_ns: How long after that a copy may be served.
-        most: How many lanes there may ever be; None: as many as there are.
+        most: How many lanes there may ever be.
     """
 
-    def __init__(self, lanes: list[Lane], allowed_ns: int, most: int | None = None) -> None:
+    def __init__(self, lanes: list[Lane], allowed_ns: int, most: int) -> None:
         self._lanes = lanes
         self._allowed_ns = allowed_ns
-        self._current = [0] * (len(lanes) if most is None else most)
+        self._current = [0] * most
         self._ended: list[dict[int, int]] = [{} for _ in self._current]
 
     def vouched(self, lane: int, until_ns: int) -> None:

@@ -17,14 +17,14 @@ from ..codecs import ValueCodec
 from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Journal, Lane, OrderedHorizon, State
 from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError, ValueTooLargeError
 from ..flights import Load, Loads
-from ..freshness import ENDLESS_MS, PLAIN, Freshness
+from ..freshness import Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Script, load_script
 from ..logs import Recurring, log
-from ..placement import Placement, layout
+from ..placement import ClusterPlacement, Placement, names_of_lanes
 from .births import Births
 from .counters import Judged, L2Counters
-from .ears import Deaf, Ears, Witness
+from .ears import Ears, Witness
 from .replies import is_full
 from .stale import StaleCopies
 from .versions import TagStore, Versions
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from .._putting import Said
     from .sampling import Sampler
 
-#: How long a lease lasts, unless it is renewed: so long a dead loader keeps the others waiting.
-LEASE_MS: Final = 2_000
-#: How long it lasts where nobody listens, and hence nobody renews it.
+#: How long a lease lasts at least where nobody listens, and hence nobody renews it.
 LEASE_UNHEARD_MS: Final = 10_000
 #: A loader that has run for so long is taken to hang: its lease is not renewed any more, and others may load.
 LEASE_LONGEST_NS: Final = 60_000_000_000
@@ -111,15 +109,14 @@ class Tier(Versions):
 
     Args:
         namespace: Name of the logical cache.
-        shard_names: Names of the shards, which placement hashes.
-        placement: Which of them has which key; None: rendezvous, all alike.
-        most_lanes: How many lanes there may ever be; None: as many as shards.
+        placement: Which lane has which key, and the names of their shards.
+        most_lanes: How many lanes there may ever be.
         db: Number of the Redis database.
         clustered: Whether it is a Redis Cluster: then there are no shards, and lanes of a fixed number.
         codec: Values to envelopes and back.
         l1_ttl_ms: Longest life of an L1 copy.
         bound_ns: The staleness bound B.
-        lease_ms: Life of a lease on a key, unless it is renewed.
+        lease_ms: Life of a lease on a key, unless it is renewed: so long a dead loader keeps the others waiting.
         forgives: Whether a change that fails is no error to the caller, but owed.
         has_queue: Whether changes wait in a queue to be written behind the cache.
         ack_ms: How long a change waits for a replica to confirm it; 0: not at all.
@@ -127,7 +124,7 @@ class Tier(Versions):
         freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
     Attributes:
-        ears: Who hears messages; set once there is somebody.
+        ears: Who hears messages: to be set before anything is asked.
         witness: Who is told what is about to be sent; None: nobody.
         observed: Who compares what is observed of lanes with what is applied (``consistency="lane"``); None: nobody.
         leases: What this process is loading under lease, by token.
@@ -142,33 +139,33 @@ class Tier(Versions):
         renewing: Names of the keys whose values are to be loaded anew in the background.
     """
 
+    ears: Ears
     observed: OrderedHorizon | None = None
 
     def __init__(
         self,
         *,
         namespace: str,
-        shard_names: Sequence[str],
-        placement: Placement | None = None,
-        most_lanes: int | None = None,
-        db: int = 0,
-        clustered: bool = False,
+        placement: Placement | ClusterPlacement,
+        most_lanes: int,
+        db: int,
+        clustered: bool,
         codec: ValueCodec,
-        l1_ttl_ms: int = ENDLESS_MS,
-        bound_ns: int = 2_000_000_000,
-        lease_ms: int = LEASE_MS,
-        forgives: bool = False,
-        has_queue: bool = False,
-        ack_ms: int = 0,
-        stale_ns: int = 0,
-        freshness: Freshness = PLAIN,
+        l1_ttl_ms: int,
+        bound_ns: int,
+        lease_ms: int,
+        forgives: bool,
+        has_queue: bool,
+        ack_ms: int,
+        stale_ns: int,
+        freshness: Freshness,
         clock: Clock = monotonic_ns,
     ) -> None:
-        placed, names = layout(namespace, shard_names, db, clustered=clustered)
-        self.names, lanes, self.clustered = list(names), len(names), clustered
-        super().__init__(placed.names, placement or placed, most_lanes)
+        super().__init__(placement, most_lanes)
+        lanes = len(placement.names)
+        self.names, self.clustered = names_of_lanes(namespace, lanes, db, clustered=clustered), clustered
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
-        self.stale = StaleCopies(self.lanes, stale_ns, self.most_lanes) if stale_ns else None
+        self.stale = StaleCopies(self.lanes, stale_ns, most_lanes) if stale_ns else None
         self.codec, self.l1_ttl_ms = codec, l1_ttl_ms
         self.bound_ns, self.freshness, self.clock = bound_ns, freshness, clock
         self.scripts = Scripts()
@@ -177,17 +174,16 @@ class Tier(Versions):
         self.lock = threading.RLock()
         self.counters = L2Counters()
         self.lease_ms, self.ack_ms, self.forgives, self.has_queue = lease_ms, ack_ms, forgives, has_queue
-        self.ears: Ears = Deaf()
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.locks: dict[bytes, Locked] = {}
         self.births, self.renewing = Births(), set[Any]()
         self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in range(lanes)]
-        self.tags = TagStore(self._newest, TAGS_KEPT, lanes=self.most_lanes)
+        self.tags = TagStore(self._newest, TAGS_KEPT, lanes=most_lanes)
         self.tags_since: dict[bytes, int] = {}
         self.overtaken_ns = 0
-        self.derived = Derived(self.most_lanes)
+        self.derived = Derived(most_lanes)
         self.sampler: Sampler | None = None
         self._too_large = Recurring()
         self.lags, self.judged = [Histogram() for _ in range(lanes)], [Judged() for _ in range(lanes)]

@@ -85,16 +85,13 @@ class Versions:
     lock: threading.RLock
     observed: OrderedHorizon | None
 
-    def __init__(
-        self, shard_names: Sequence[str], placement: Placement | ClusterPlacement, most_lanes: int | None
-    ) -> None:
-        lanes = len(shard_names)
-        self.shard_names = list(shard_names)
-        self.most_lanes = lanes if most_lanes is None else most_lanes
+    def __init__(self, placement: Placement | ClusterPlacement, most_lanes: int) -> None:
+        self.shard_names = list(placement.names)
+        self.most_lanes = most_lanes
         self.ring = b"1"
         self.table = placement.table
         self.other: bytes | None = None
-        self.active: tuple[int, ...] = tuple(range(lanes))
+        self.active: tuple[int, ...] = tuple(range(len(placement.names)))
         self.left = b"1"
         self.resting: set[int] = set()
         self.held: dict[bytes, Held] = {}

@@ -59,8 +59,8 @@ class Subscription:
         function: Callable[[EntryEvent], object],
         kinds: frozenset[str],
         limit: int,
-        path: tuple[Any, ...] = (),
-        hub: Hub | None = None,
+        path: tuple[Any, ...],
+        hub: Hub,
     ) -> None:
         self.kinds = kinds
         self.limit = limit
@@ -121,7 +121,7 @@ class Subscription:
         until = None if timeout is None else time.monotonic() + timeout_to_s(timeout)
         if self._closed or threading.current_thread() is self._thread:
             return True
-        if self._hub is not None and not self._hub.catch_up(until):
+        if not self._hub.catch_up(until):
             return False
         reached = Event()
         self._queue.put(reached)
@@ -132,8 +132,7 @@ class Subscription:
     def close(self) -> None:
         """Call the function no more; what waits is let go of. A call that is under way goes on. Idempotent."""
         self._closed = True
-        if self._hub is not None:
-            self._hub.leave(self)
+        self._hub.leave(self)
         self._queue.put(_END)
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from ...freshness import freshness_of
 from ...l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, check_certificates, load_script
 from ...loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
 from ...options import Endpoint, Settings
-from ...placement import CLUSTER_LANES, slot_of_lane
+from ...placement import CLUSTER_LANES, ClusterPlacement, slot_of_lane
 from ...rings import Shards
 from ..report import ShardHealth
 from ..shards.membership import MOST_LANES
@@ -110,19 +110,14 @@ def listener_for(
     store: weakref.ref[Store[Any, Any]], driver: Driver, tier: Tier, keeper: Upkeep, horizon: Horizon
 ) -> Listener:
     """Return what follows the lanes of a cache."""
-    heartbeat = load_script("heartbeat")
+    lanes, names, heartbeat = tier.lanes, tier.names, load_script("heartbeat")
+
+    def ring() -> bytes:
+        return tier.now.ring
+
     if isinstance(driver, ClusterDriver):
-        return RoamingListener(store, driver, tier.lanes, tier.names, heartbeat, keeper=keeper, horizon=horizon)
-    return GrowingListener(
-        store,
-        driver,
-        tier.lanes,
-        tier.names,
-        heartbeat,
-        keeper=keeper,
-        horizon=horizon,
-        ring=lambda: tier.now.ring,
-    )
+        return RoamingListener(store, driver, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring)
+    return GrowingListener(store, driver, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring)
 
 
 def health_of(driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
@@ -172,8 +167,7 @@ def tier_for(settings: Settings, shards: Shards, codec: ValueCodec, most_lanes: 
 
     return Tier(
         namespace=settings.namespace,
-        shard_names=shards.names,
-        placement=None if shards.endpoints[0].clustered else shards.placement,
+        placement=ClusterPlacement() if shards.endpoints[0].clustered else shards.placement,
         most_lanes=most_lanes,
         db=shards.endpoints[0].db,
         clustered=shards.endpoints[0].clustered,
