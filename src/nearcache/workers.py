@@ -1,4 +1,4 @@
-"""Threads for what nobody waits for. There are none while there is nothing to do."""
+"""Threads, and work for what nobody waits for. There are none while there is nothing to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,67 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from ._reads import Event
 from .logs import Recurring, log_not_renewed
 
 #: Most threads of one cache, and most pieces of work that wait for one.
 MOST_THREADS: Final = 4
 MOST_WAITING: Final = 1000
+
+
+def start_thread(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
+    """Return a daemon thread that has begun to do this; None: none can be had now, or the interpreter ends."""
+    try:
+        thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
+        thread.start()
+    except (RuntimeError, MemoryError):
+        return None
+    return thread
+
+
+class Helper:
+    """Does something for a cache in a thread, which begins when the cache is first used: in a forked child, too.
+
+    Attributes:
+        thread: The thread; None: it has not begun.
+    """
+
+    _name: str
+
+    def __init__(self) -> None:
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._stopping = Event()
+        self._started = threading.Lock()
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, once. Cheap when already done."""
+        if self.thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
+            self.thread = self._begin()
+            if self.thread is None:
+                self._started.release()  # the next call that needs more than L1 tries again
+
+    def stop(self) -> None:
+        """End the thread. Idempotent."""
+        self._stopping.set()
+        self._join()
+
+    def after_fork(self) -> None:
+        """In the child: the thread is the parent's. :meth:`start` makes another one."""
+        self._begin_anew()
+
+    def _begin(self) -> threading.Thread | None:
+        return start_thread(self._name, self._run)
+
+    def _join(self, longest_s: float | None = None) -> None:
+        thread = self.thread
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(longest_s)
+
+    def _run(self) -> None:
+        raise NotImplementedError
 
 
 class Workers:
@@ -40,9 +96,7 @@ class Workers:
             if self._running >= self._most:
                 return True
             self._running += 1
-        try:
-            threading.Thread(target=self._work, name="nearcache-refresh", daemon=True).start()
-        except RuntimeError:  # the system has no more threads, or the interpreter ends
+        if start_thread("nearcache-refresh", self._work) is None:
             with self._lock:
                 self._running -= 1
                 if mine in self._waiting:

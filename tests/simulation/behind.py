@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
+from nearcache import workers as workers_module
 from nearcache.absence import ABSENT
 from nearcache.cache.tiered import behind as behind_module
-from nearcache.cache.tiered import helper as helper_module
 from nearcache.cache.tiered.behind import Scribe
 from nearcache.changes import MISSING
 from nearcache.errors import BacklogFullError, BulkError, ContentionError, ShardError, ShardUnavailableError
@@ -189,15 +188,10 @@ class Pen(Scribe):
 class _Thread:
     """The scribe's thread."""
 
-    def __init__(self, *, target: Callable[[], None], **_: Any) -> None:
-        self._target = target
-        self._process: Process = target.__self__.process  # type: ignore[attr-defined]  # a method of the scribe's
-
-    def start(self) -> None:
-        """Begin it."""
-        process = self._process
-        token = self._target.__self__.token  # type: ignore[attr-defined]  # as above
-        writing: Writing = process.employ(lambda number: Writing(process, number, self._target, token))
+    def __init__(self, _name: str, target: Callable[[], None]) -> None:
+        process: Process = target.__self__.process  # type: ignore[attr-defined]  # a method of the scribe's
+        token = target.__self__.token  # type: ignore[attr-defined]  # as above
+        writing: Writing = process.employ(lambda number: Writing(process, number, target, token))
         process.asides.append(writing.handoff)
         writing.begin(writing.handoff.steps)
 
@@ -217,11 +211,11 @@ def _lasting_ns(tier: Any) -> int:
 @contextmanager
 def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     """Within the block threads, time, chance and the log of writing behind are the world's, or this."""
-    genuine = helper_module.threading, behind_module._chance, behind_module.log, queues_module._PAGE
+    genuine = workers_module.start_thread, behind_module._chance, behind_module.log, queues_module._PAGE
     lasting_ns = queues_module._lasting_ns
     event = behind_module.Event  # type: ignore[attr-defined]  # as it sees it
-    helper_module.threading = SimpleNamespace(Lock=threading.Lock, Thread=_Thread)  # type: ignore[assignment]  # as good
-    behind_module.Event = helper_module.Event = Event  # type: ignore[attr-defined]  # as they see it
+    workers_module.start_thread = _Thread  # type: ignore[assignment]  # as good
+    behind_module.Event = workers_module.Event = Event  # type: ignore[attr-defined]  # as they see it
     behind_module._chance = chance  # type: ignore[misc]  # final
     behind_module.log = _log  # type: ignore[attr-defined]  # as it sees it
     queues_module._PAGE = _PAGE  # type: ignore[misc]  # final
@@ -229,8 +223,8 @@ def writing_by(chance: Callable[[], float]) -> Iterator[None]:
     try:
         yield
     finally:
-        helper_module.threading, behind_module._chance, behind_module.log = genuine[:3]  # type: ignore[misc]  # final
-        behind_module.Event = helper_module.Event = event  # type: ignore[attr-defined]  # likewise
+        workers_module.start_thread, behind_module._chance, behind_module.log = genuine[:3]  # type: ignore[misc]  # final
+        behind_module.Event = workers_module.Event = event  # type: ignore[attr-defined]  # likewise
         queues_module._PAGE = genuine[3]  # type: ignore[misc]  # final
         queues_module._lasting_ns = lasting_ns
 

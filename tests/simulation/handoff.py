@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any, Final
 
 from nearcache.flights import Signal
@@ -138,8 +137,3 @@ class Event:
     def wait(self, seconds: float) -> bool:
         """Pause."""
         return bool(here().ask(Await(self._signal, seconds)))
-
-
-def threading_by(thread: type) -> Any:
-    """What a module finds as ``threading``."""
-    return SimpleNamespace(RLock=Lock, Thread=thread)

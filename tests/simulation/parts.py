@@ -95,16 +95,10 @@ class Keeper(Upkeep):
         self._paid(lane)
 
 
-class Apart:
+def apart(_name: str, pay: Any, lane: int) -> Any:
     """A thread of the upkeep's: the payer's errand. It has one at a time."""
-
-    def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...], **_: Any) -> None:
-        self._target = target
-        self._arguments = args
-        self._payer: Payer = target.__self__._process.payer  # type: ignore[attr-defined]  # a method of the keeper's
-
-    def start(self) -> None:
-        """Begin it. Raises RuntimeError: not now."""
-        if self._payer.lane is not None:
-            raise RuntimeError("the payer is busy")
-        self._target(*self._arguments)
+    payer: Payer = pay.__self__._process.payer  # a method of the keeper's
+    if payer.lane is not None:
+        return None
+    pay(lane)
+    return payer

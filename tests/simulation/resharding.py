@@ -22,8 +22,8 @@ from nearcache.errors import CacheError, ShardListError
 from nearcache.loading import upkeep as upkeep_module
 from nearcache.rings import Shards, shards_of
 from simulation.client import Worker
-from simulation.handoff import Event, Handoff, here, threading_by
-from simulation.parts import Apart
+from simulation.handoff import Event, Handoff, Lock, here
+from simulation.parts import apart
 from simulation.process import Process
 from simulation.server import SHARD_NAMES
 from simulation.world import MS
@@ -135,13 +135,10 @@ class Member(Membership):
 class Following:
     """The thread in which a process catches up."""
 
-    def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...], **_: Any) -> None:
+    def __init__(self, _name: str, target: Callable[..., None], *arguments: Any) -> None:
         self._target = target
-        self._arguments = args
-
-    def start(self) -> None:
-        """Begin it."""
-        member: Member = self._target.__self__  # type: ignore[attr-defined]  # a method of the membership's
+        self._arguments = arguments
+        member: Member = target.__self__  # type: ignore[attr-defined]  # a method of the membership's
         process = member.process
         wait_ns = process.tardiness_ns()
         if not wait_ns:
@@ -169,13 +166,16 @@ def begin_aside(process: Process, target: Callable[[], Any]) -> Aside:
 @contextmanager
 def resharding() -> Iterator[None]:
     """Within the block threads of membership and upkeep are the world's."""
-    upkeep_module.threading = SimpleNamespace(Thread=Apart, Lock=threading.Lock)  # type: ignore[assignment]  # no module
-    membership_module.threading = threading_by(Following)
-    event, membership_module.Event = membership_module.Event, Event  # type: ignore[attr-defined]  # as it sees it
+    genuine, event = upkeep_module.start_thread, membership_module.Event  # type: ignore[attr-defined]  # as they see it
+    upkeep_module.start_thread = apart  # type: ignore[attr-defined]  # likewise
+    membership_module.start_thread = Following  # type: ignore[attr-defined]  # likewise
+    membership_module.threading = SimpleNamespace(RLock=Lock)  # type: ignore[assignment]  # no module
+    membership_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
     try:
         yield
     finally:
-        upkeep_module.threading = membership_module.threading = threading
+        upkeep_module.start_thread = membership_module.start_thread = genuine  # type: ignore[attr-defined]  # likewise
+        membership_module.threading = threading
         membership_module.Event = event  # type: ignore[attr-defined]  # likewise
 
 

@@ -28,6 +28,7 @@ from ..clocks import NS_PER_MS, Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..logs import Recurring
 from ..placement import LaneNames
+from ..workers import Helper
 from .connection import BACKOFF_FIRST_S, Connection
 from .follower import Followed, Follower
 from .keeping import Keeper, Script
@@ -50,7 +51,7 @@ def _nonce() -> bytes:
     return os.urandom(8).hex().encode()
 
 
-class Listener:
+class Listener(Helper):
     """Follows every lane of one cache.
 
     Args:
@@ -67,10 +68,10 @@ class Listener:
         slept: Returns for how long the machine has slept since it was started.
         ring: Returns the version of the list of shards that this process uses.
     Attributes:
-        thread: The thread; None: :meth:`start` has not been called.
         expect: See :class:`Echoes`.
     """
 
+    _name = "nearcache-listener"
     _follower_type: Callable[..., Follower] = Follower
 
     def __init__(
@@ -110,9 +111,9 @@ class Listener:
             self._connections.append(Connection(place, follower))
             self._followers |= {each.number: follower for each in followed}
         self._tend_every_ns = lanes[0].heartbeat_ns
-        self._renew()
+        super().__init__()
 
-    def _renew(self) -> None:
+    def _begin_anew(self) -> None:
         self._watch = Watch(self._store, self._echoes)
         self._by_descriptor: dict[int, Connection] = {}
         self._due_ns = 0
@@ -122,28 +123,21 @@ class Listener:
         self._waker: Waker | None = None  # there with the thread: who becomes a daemon closes all that is open before
         self._arrivals: queue.SimpleQueue[tuple[Connection, Link | BaseException]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
-        self._stopping = Event()
         self._settled = Event()
         self._outages = Outages(self._source, self._clock)
         self._failures = Recurring()
-        self._started = threading.Lock()
-        self.thread: threading.Thread | None = None
+        super()._begin_anew()
 
     # -- for the cache
 
-    def start(self) -> None:
-        """Begin to listen, once. Cheap when already done."""
-        if self.thread is None and not self._stopping.is_set() and self._started.acquire(blocking=False):
-            thread = threading.Thread(target=self._run, name="nearcache-listener", daemon=True)
-            try:
-                if self._waker is None:
-                    self._waker = Waker()
-                    self._watch.add(self._waker.fileno())
-                thread.start()
-            except (OSError, RuntimeError):  # no thread or socket can be had now; until there is one L1 serves nothing
-                self._started.release()
-                return
-            self.thread = thread
+    def _begin(self) -> threading.Thread | None:
+        try:
+            if self._waker is None:
+                self._waker = Waker()
+                self._watch.add(self._waker.fileno())
+        except OSError:  # no socket can be had now; until there is one L1 serves nothing
+            return None
+        return super()._begin()
 
     def stop(self) -> None:
         """End the thread and close its connections. Idempotent; callable from any thread, the listener's included."""
@@ -152,9 +146,7 @@ class Listener:
             self._close()
             return
         self.wake()
-        thread = self.thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._join()
 
     def wake(self) -> None:
         """Make the thread look round."""
@@ -221,7 +213,7 @@ class Listener:
         for connection in self._connections:
             connection.after_fork()
         self._watched.clear()
-        self._renew()
+        super().after_fork()
 
     # -- the thread
 

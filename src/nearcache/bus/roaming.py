@@ -27,6 +27,7 @@ from ..clocks import Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane, State
 from ..errors import ServerReplyError
 from ..placement import LaneNames
+from ..workers import start_thread
 from .connection import Connection
 from .follower import Followed, Follower, _call, pack
 from .keeping import Keeper, Script
@@ -384,11 +385,8 @@ class RoamingListener(Listener):
         """Have the map asked for, in a thread of its own, unless that is under way."""
         if not self._seeking.acquire(blocking=False):
             return
-        thread = threading.Thread(target=self._seek, args=(self._seeking,), name="nearcache-cluster-map", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no thread can be had now; the next lane that finds no place tries again
-            self._seeking.release()
+        if start_thread("nearcache-cluster-map", self._seek, self._seeking) is None:
+            self._seeking.release()  # the next lane that finds no place tries again
 
     def _seek(self, mine: threading.Lock) -> None:
         try:

@@ -6,11 +6,11 @@ long list would not be made in the time of one call.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 from ..clocks import Clock
 from ..errors import ShardError
+from ..workers import start_thread
 from .connection import Connection
 from .pool import Pool
 
@@ -36,10 +36,7 @@ def open_each(pools: Sequence[Pool], deadline_ns: int, clock: Clock) -> list[Con
 
     threads = []
     for place in range(1, len(pools)):
-        thread = threading.Thread(target=make, args=(place, deadline_ns), name="nearcache-connect", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more of them, or the interpreter ends
+        if (thread := start_thread("nearcache-connect", make, place, deadline_ns)) is None:
             break
         threads.append(thread)
     rest = [0, *range(len(threads) + 1, len(pools))]

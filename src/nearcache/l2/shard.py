@@ -16,6 +16,7 @@ from .._putting import Put
 from ..clocks import Clock
 from ..errors import CacheError, ShardError, ShardUnavailableError
 from ..options import Endpoint
+from ..workers import start_thread
 from . import handshake
 from .breaker import Breaker, BreakerSettings
 from .connection import Connection
@@ -217,12 +218,9 @@ class Shard:
             self._part(link, self._peer.identity, now)
         if self._sentinels is not None and now >= self._verify_ns and self._verifying.acquire(blocking=False):
             self._verify_ns = now + _VERIFY_NS
-            arguments = (self._verifying, now + self._connect_timeout_ns)
-            thread = threading.Thread(target=self._verify, args=arguments, name="nearcache-sentinels", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can be had now; the next answer tries again
-                self._verifying.release()
+            deadline_ns = now + self._connect_timeout_ns
+            if start_thread("nearcache-sentinels", self._verify, self._verifying, deadline_ns) is None:
+                self._verifying.release()  # the next answer tries again
 
     def _part(self, link: Connection, other: int, now: int) -> None:
         """Have the subscription made anew; but seldom where that has led to the same servers as before."""

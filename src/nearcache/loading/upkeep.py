@@ -11,6 +11,7 @@ import threading
 
 from ..errors import CacheError
 from ..l2 import Script
+from ..workers import start_thread
 from .steps import ThreadRunner
 from .tier import Tier
 from .writing import pay
@@ -81,10 +82,8 @@ class Upkeep:
             if lane in self._paying:
                 return
             self._paying.add(lane)
-        try:
-            threading.Thread(target=self._pay, args=(lane,), name=f"nearcache-repay-{lane}", daemon=True).start()
-        except RuntimeError:  # no thread can be had now: the next heartbeat tries again
-            self._paid(lane)
+        if start_thread(f"nearcache-repay-{lane}", self._pay, lane) is None:
+            self._paid(lane)  # the next heartbeat tries again
 
     def _pay(self, lane: int) -> None:
         try:

@@ -22,6 +22,7 @@ from ...l2 import Exchange, Reply, load_script
 from ...loading import hex_id, is_owned, new_id
 from ...logs import log
 from ...rings import FIRST, Ring, Shards, gained, moved, version_in
+from ...workers import start_thread
 from .emptying import Emptying
 from .holds import repeat_holds
 from .leaving import Leaving
@@ -251,10 +252,8 @@ class Membership:
         if self._catching_up or self._stopping.is_set():
             return
         self._catching_up = True
-        try:
-            threading.Thread(target=self._apart, args=(work,), name="nearcache-follow", daemon=True).start()
-        except RuntimeError:  # no thread can be had now; the next heartbeat tries again
-            self._catching_up = False
+        if start_thread("nearcache-follow", self._apart, work) is None:
+            self._catching_up = False  # the next heartbeat tries again
 
     def _apart(self, work: Callable[[], None]) -> None:
         try:

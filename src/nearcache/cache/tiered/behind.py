@@ -24,9 +24,9 @@ from ...l2 import Driver, Exchange
 from ...loading import Queues, Room, ThreadRunner, Tier, read_change
 from ...logs import Recurring, log
 from ...options import Settings
+from ...workers import Helper
 from ...writers import Writer
 from ..report import WritingStats
-from .helper import Helper
 
 #: How often an owner looks for records of other processes, and how often others look whether there is one, in seconds.
 _LOOK_S: Final = 0.25

@@ -43,6 +43,7 @@ from ...loading import (
 from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
+from ...workers import Helper
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..copying import remaining
 from ..holding import Hold
@@ -63,7 +64,6 @@ from ..report import (
 from ..shards.membership import Membership
 from ..shards.moving import MovingCache
 from .behind import check_servers
-from .helper import Helper
 from .holding import Holding
 from .parts import (
     changing_of,
@@ -125,7 +125,7 @@ class TieredCache(MovingCache[K, V]):
         sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, sampling) if helper is not None]
-        self._threads: list[Listener | Helper] = [self._listener, *helpers]
+        self._threads: list[Helper] = [self._listener, *helpers]
         self._end = weakref.finalize(
             self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
         )

@@ -11,7 +11,7 @@ from ..._store import Store
 from ...errors import CacheError
 from ...loading import Sampler, ThreadRunner, Tier
 from ...logs import Recurring, log
-from .helper import Helper
+from ...workers import Helper
 
 
 class SamplerThread(Helper):
