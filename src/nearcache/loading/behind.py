@@ -273,11 +273,7 @@ def _invalidate_astray(tier: Tier, changes: Sequence[Change]) -> Steps[None]:
         serials = {lane: tier.serial(lane) for lane in by_lane}
         replies = yield [tier.invalidate_exchange(lane, keys, new_id()) for lane, keys in by_lane.items()]
         for (lane, keys), reply in zip(by_lane.items(), replies, strict=True):
-            if errors_in(reply):
-                tier.owe(lane, keys)
-            else:
-                *_, epoch, seq = reply.values[0]
-                tier.acknowledge(lane, epoch, seq, keys, serials[lane])
+            tier.answered(lane, keys, reply, serials[lane])
 
 
 def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:

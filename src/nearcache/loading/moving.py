@@ -91,16 +91,14 @@ class Spread:
         given = list(replies[: len(replies) - len(self._extras)])
         for extra, reply in zip(self._extras, replies[len(given) :], strict=True):
             whole = given[extra.exchange]
-            error = reply if isinstance(reply, ShardError) else reply.values[0]
-            if isinstance(error, ShardError):
-                self._tier.owe(extra.lane, extra.encoded)
-                if isinstance(whole, Reply) and not isinstance(whole.values[extra.command], ShardError):
-                    whole.values[extra.command] = _half_done(error)
+            error = self._tier.answered(extra.lane, extra.encoded, reply, extra.since)
+            if not isinstance(whole, Reply):
                 continue
-            assert isinstance(reply, Reply)
-            *_, epoch, seq = reply.values[0]
-            self._tier.acknowledge(extra.lane, epoch, seq, extra.encoded, extra.since)
-            if extra.waits and isinstance(whole, Reply):
+            if error is not None:
+                if not isinstance(whole.values[extra.command], ShardError):
+                    whole.values[extra.command] = _half_done(error)
+            elif extra.waits:
+                assert isinstance(reply, Reply)  # or there would be an error
                 whole.values[-1] = self._confirmed(extra, whole.values[-1], reply.values[1])
         return given
 

@@ -19,7 +19,7 @@ from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError, Val
 from ..flights import Load, Loads
 from ..freshness import Freshness
 from ..keys import encode_key, slot_of
-from ..l2 import Command, Exchange, Script, load_script
+from ..l2 import Command, Exchange, Reply, Script, load_script
 from ..logs import Recurring, log
 from ..placement import ClusterPlacement, Placement, names_of_lanes
 from .births import Births
@@ -297,6 +297,25 @@ class Tier(Versions):
         with self.lock:
             self.journals[lane].owe(encoded, hold)
             self.pass_on_debts()
+
+    def answered(self, lane: int, encoded: Sequence[bytes], reply: Reply | ShardError, since: int) -> ShardError | None:
+        """A request that began with an invalidation of these keys was answered: that is acknowledged, or else owed.
+
+        Args:
+            since: As :meth:`acknowledge` takes it.
+        Returns:
+            Why it is owed.
+        """
+        said = reply if isinstance(reply, ShardError) else reply.values[0]
+        try:
+            if isinstance(said, ShardError):
+                raise said
+            *_, epoch, seq = said
+            self.acknowledge(lane, epoch, seq, encoded, since)
+        except ShardError as error:
+            self.owe(lane, encoded)
+            return error
+        return None
 
     def hold_ended(self, lane: int, encoded: Sequence[bytes], hold: HoldEnd) -> None:
         """The end of a hold of these keys is acknowledged: see :meth:`Journal.ended`."""

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...clocks import NS_PER_MS
-from ...errors import ShardError, UnencodableKeyError
+from ...errors import UnencodableKeyError
 from ...keys import slot_of
-from ...l2 import Driver, Reply
+from ...l2 import Driver
 from ...loading import new_id
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def repeat_holds(before: Tier, tier: Tier, driver: Driver) -> None:
         ]
         replies = driver.execute(exchanges) if exchanges else []
         for (lane, keys), reply, serial in zip(by_lane.items(), replies, since, strict=True):
-            _note(tier, lane, keys, reply, serial)
+            tier.answered(lane, keys, reply, serial)
             if token not in tier.held:  # it has ended meanwhile, and perhaps before this came
                 tier.owe(lane, keys, (hold.linger_ms, token))
 
@@ -53,14 +53,3 @@ def _gained(before: Tier, tier: Tier, names: Iterable[Any]) -> dict[int, list[by
             for lane in new - old:
                 by_lane.setdefault(lane, []).append(encoded)
     return by_lane
-
-
-def _note(tier: Tier, lane: int, keys: list[bytes], reply: Reply | ShardError, since: int) -> None:
-    said = reply if isinstance(reply, ShardError) else reply.values[0]
-    try:
-        if isinstance(said, ShardError):
-            raise said
-        *_, epoch, seq = said
-        tier.acknowledge(lane, epoch, seq, keys, since)
-    except ShardError:
-        tier.owe(lane, keys)
