@@ -6,6 +6,7 @@ while threads change it is true of each core at some instant, and not of all of 
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from nearcache._core cimport (
     CAUSE_DROPPED,
@@ -29,9 +30,12 @@ from nearcache._core cimport (
     graveyard_init,
     graveyard_reserve,
     graveyard_t,
+    lanes_new,
+    lanes_release,
     order_adapt,
     order_free_memory,
     pending_overtake,
+    quota_t,
 )
 from nearcache._holding cimport (
     bury,
@@ -76,6 +80,32 @@ cdef enum:
 cdef struct cores_t:
     core_t *core
     uint32_t count
+
+
+cdef inline int begin_cores(cores_t *cores, core_t *own, quota_t *quota, uint64_t limit, bytes noise) except -1:
+    """Begin with one core, which lies in its store, and one lane. ``noise``: 16 random bytes."""
+    cdef uint64_t[2] seed
+    memcpy(seed, <const char *>noise, sizeof(seed))
+    quota.limit = limit
+    quota.cores = 1
+    core_init(own, quota, seed)
+    cores.core = own
+    cores.count = 1
+    own.lanes = lanes_new(1)
+    if own.lanes == NULL:
+        raise MemoryError
+    return 0
+
+
+cdef inline void end_cores(cores_t *cores, core_t *own) noexcept:
+    cdef uint32_t i
+    for i in range(cores.count):
+        forget_pending(&cores.core[i])
+        forget_entries(&cores.core[i], NULL, CAUSE_DROPPED)
+        order_free_memory(&cores.core[i].order)
+    lanes_release(own.lanes)
+    if cores.core != own:
+        memory_free(cores.core, cores.count * sizeof(core_t))
 
 
 cdef inline int adapt(core_t *core) except -1:

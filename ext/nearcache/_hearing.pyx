@@ -13,14 +13,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
-from nearcache._core cimport graveyard_init, graveyard_reserve, graveyard_t
-from nearcache._flights cimport apply_one
+from nearcache._core cimport graveyard_init, graveyard_t
 from nearcache._frames cimport (
     FRAME_OTHER,
     FRAME_WHOLE,
@@ -36,10 +34,10 @@ from nearcache._frames cimport (
     slice_t,
 )
 from nearcache._holding cimport bury
-from nearcache._lookup cimport hash_of, likely, unlikely
+from nearcache._lookup cimport likely, unlikely
 from nearcache._polling cimport MSG_DONTWAIT, recv
 from nearcache._single cimport LONG_KEY
-from nearcache._store cimport Store, core_at
+from nearcache._store cimport Store, apply_keys
 
 
 cdef enum:
@@ -332,22 +330,3 @@ cdef object key_of(Inbox self, slice_t key):
     elif key.at[0] == c"b":
         return PyBytes_FromStringAndSize(key.at + 1, key.size - 1)
     return self.decode(PyBytes_FromStringAndSize(key.at, key.size))
-
-
-cdef Py_ssize_t apply_keys(Store store, list keys, uint64_t wid, graveyard_t *yard) except -1:
-    """As ``Store.lane_apply``: the keys that can be dealt with are, even if one cannot."""
-    cdef object key
-    cdef object error = None
-    cdef int64_t hash
-    cdef Py_ssize_t dropped = 0
-    if unlikely(yard.capacity - yard.count < <size_t>len(keys)):
-        graveyard_reserve(yard, len(keys))
-    for key in keys:
-        try:
-            hash = hash_of(<PyObject *>key)
-            dropped += apply_one(core_at(store, hash), <PyObject *>key, hash, wid, yard)
-        except BaseException as raised:
-            error = raised if error is None else error
-    if error is not None:
-        raise error
-    return dropped

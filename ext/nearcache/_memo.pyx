@@ -19,7 +19,6 @@ cannot see.
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 from posix.unistd cimport getpid
 
 import os
@@ -32,35 +31,29 @@ from nearcache._core cimport (
     NO_BOUND,
     STORE_FULL,
     clock_shorten,
-    core_init,
     core_settle,
     core_t,
     lane_vouch,
-    lanes_new,
     lanes_release,
-    order_free_memory,
     order_is_full,
     order_touch,
 )
 from nearcache._cores cimport (
     MOST_CORES,
+    begin_cores,
     drop_everything,
+    end_cores,
     evict_any,
     first_wrong,
     fix_clock,
     forget_cores,
-    memory_free,
     memory_of,
     spread,
     sum_counters,
     take_expired,
     traverse_cores,
 )
-from nearcache._holding cimport (
-    forget_entries,
-    forget_pending,
-    visit_t,
-)
+from nearcache._holding cimport visit_t
 from nearcache._local cimport bound, hit_at, hit_fast, read
 from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport find_same, hash_of, hold, is_int, is_text, likely, owned, text_hash, unlikely
@@ -170,17 +163,7 @@ cdef class Memo:
     """
 
     def __cinit__(self, function, maxsize, typed, ttl_ns, timer, info):
-        cdef uint64_t[2] seed
-        cdef bytes noise = os.urandom(sizeof(seed))
-        memcpy(seed, <const char *>noise, sizeof(seed))
-        self.quota.limit = bound("maxsize", maxsize)
-        self.quota.cores = 1
-        core_init(&self.core, &self.quota, seed)
-        self.cores.core = &self.core
-        self.cores.count = 1
-        self.core.lanes = lanes_new(1)
-        if self.core.lanes == NULL:
-            raise MemoryError
+        begin_cores(&self.cores, &self.core, &self.quota, bound("maxsize", maxsize), os.urandom(16))
         lane_vouch(&self.core.lanes.lane[0], CLOCK_NEVER_NS)
         spread(&self.cores, MOST_CORES)
         self.ttl_ns = ttl_ns
@@ -192,14 +175,7 @@ cdef class Memo:
         self.vectorcall = way_to_call(self)
 
     def __dealloc__(self):
-        cdef uint32_t i
-        for i in range(self.cores.count):
-            forget_pending(&self.cores.core[i])
-            forget_entries(&self.cores.core[i], NULL, CAUSE_DROPPED)
-            order_free_memory(&self.cores.core[i].order)
-        lanes_release(self.core.lanes)
-        if self.cores.core != &self.core:
-            memory_free(self.cores.core, self.cores.count * sizeof(core_t))
+        end_cores(&self.cores, &self.core)
 
     def __call__(self, *args, **kwargs):
         """Return what the function returned for these arguments, calling it if that is not known."""

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nearcache._core cimport core_t, item_t, op_t, quota_t
+from nearcache._core cimport core_t, graveyard_t, item_t, op_t, quota_t
 from nearcache._cores cimport cores_t
 
 
@@ -30,6 +30,7 @@ cdef int begin_op(Store self, Op op) except -1
 cdef bint finish_op(Store self, Op op, object value, const item_t *item, uint64_t identity) except -1
 cdef bint confirm_op(Store self, Op op, const item_t *item, uint64_t identity) except -1
 cdef int give_up_op(Store self, Op op, bint drop) except -1
+cdef Py_ssize_t apply_keys(Store self, list keys, uint64_t wid, graveyard_t *yard) except -1
 
 
 cdef extern from *:

@@ -17,7 +17,6 @@ version. 3. References are released last, from a graveyard on the C stack.
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 import os
 from types import GenericAlias
@@ -30,7 +29,6 @@ from nearcache._core cimport (
     clock_now,
     clock_shorten,
     core_await,
-    core_init,
     core_t,
     entry_t,
     graveyard_init,
@@ -53,14 +51,15 @@ from nearcache._batches cimport add_result, hit_batch
 from nearcache._cores cimport (
     MOST_CORES,
     adapt,
+    begin_cores,
     collect,
     count_entries,
     drop_everything,
+    end_cores,
     first_wrong,
     fix_clock,
     forget_cores,
     forget_operations,
-    memory_free,
     memory_of,
     pop_any,
     redirect,
@@ -140,6 +139,25 @@ cdef int give_up_op(Store self, Op op, bint drop) except -1:
     if op.op.lanes != NULL:
         abandon_op(opened_here(self, op), &op.op, drop)
     return 0
+
+
+cdef Py_ssize_t apply_keys(Store self, list keys, uint64_t wid, graveyard_t *yard) except -1:
+    """Apply a message to keys; those that can be dealt with are, even if one cannot. Returns how many entries went."""
+    cdef object key
+    cdef object error = None
+    cdef int64_t hash
+    cdef Py_ssize_t dropped = 0
+    if unlikely(yard.capacity - yard.count < <size_t>len(keys)):
+        graveyard_reserve(yard, len(keys))
+    for key in keys:
+        try:
+            hash = hash_of(<PyObject *>key)
+            dropped += apply_one(core_at(self, hash), <PyObject *>key, hash, wid, yard)
+        except BaseException as raised:
+            error = raised if error is None else error
+    if error is not None:
+        raise error
+    return dropped
 
 
 cdef int forget_past(Store self) except -1:
@@ -247,17 +265,7 @@ cdef class Store:
     """
 
     def __cinit__(self):
-        cdef uint64_t[2] seed
-        cdef bytes noise = os.urandom(sizeof(seed))
-        memcpy(seed, <const char *>noise, sizeof(seed))
-        self.quota.limit = NO_BOUND
-        self.quota.cores = 1
-        core_init(&self.core, &self.quota, seed)
-        self.cores.core = &self.core
-        self.cores.count = 1
-        self.core.lanes = lanes_new(1)
-        if self.core.lanes == NULL:
-            raise MemoryError
+        begin_cores(&self.cores, &self.core, &self.quota, NO_BOUND, os.urandom(16))
 
     def __init__(
         self, maxsize, *, maxbytes=None, ttl_ns=0, lanes=1, keyfunc=None, getsizeof=None, listener=None,
@@ -300,14 +308,7 @@ cdef class Store:
         del before  # last, for it may run any code
 
     def __dealloc__(self):
-        cdef uint32_t i
-        for i in range(self.cores.count):
-            forget_pending(&self.cores.core[i])
-            forget_entries(&self.cores.core[i], NULL, CAUSE_DROPPED)
-            order_free_memory(&self.cores.core[i].order)
-        lanes_release(self.core.lanes)
-        if self.cores.core != &self.core:
-            memory_free(self.cores.core, self.cores.count * sizeof(core_t))
+        end_cores(&self.cores, &self.core)
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -626,24 +627,13 @@ cdef class Store:
         everything that such a key might mean is dropped.
         """
         cdef graveyard_t yard
-        cdef object key
-        cdef object error = None
         cdef uint64_t write = wid
-        cdef int64_t hash
-        cdef Py_ssize_t dropped = 0
         lane_at(self.core.lanes, lane)  # raises if there is none
         graveyard_init(&yard)
-        graveyard_reserve(&yard, len(keys))
-        for key in keys:
-            try:
-                hash = hash_of(<PyObject *>key)
-                dropped += apply_one(core_at(self, hash), <PyObject *>key, hash, write, &yard)
-            except BaseException as raised:
-                error = raised if error is None else error
-        bury(self.cores.core, &yard)
-        if error is not None:
-            raise error
-        return dropped
+        try:
+            return apply_keys(self, keys, write, &yard)
+        finally:
+            bury(self.cores.core, &yard)
 
     def l1_reset_pending(self):
         """Forget every operation in flight, as a child must after a fork; none of them may store any more."""
