@@ -6,7 +6,7 @@ id and one uninterrupted piece of work for the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -23,9 +23,10 @@ from ..errors import (
     UnencodableKeyError,
 )
 from ..freshness import Life, Ttl, ttl_for
-from ..l2 import Command, Exchange, Reply
+from ..l2 import Exchange
 from .acking import confirmed
 from .aging import Times, judge
+from .exchanges import batched
 from .replies import FULL, STORED
 from .steps import Steps
 from .tagging import Tag, depend, generations
@@ -144,12 +145,12 @@ def _write_round(
     way: Way,
 ) -> Steps[list[_Chunk]]:
     """Send chunks; with ``values`` None their deletion. Returns those to send again."""
-    for chunk in chunks:
-        _seal(tier, chunk)
-    commands = [
-        set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, c.life.ttl_ms, way=way) for c in chunks
-    ]
-    results = yield from _send(chunks, commands)
+    exchanges = []
+    for c in chunks:
+        _seal(tier, c)
+        commands = set_commands(tier, c.shard, c.encoded, c.sealed, c.wid, c.generation, c.life.ttl_ms, way=way)
+        exchanges.append(Exchange(c.shard, commands))
+    results = yield from batched(exchanges)
     again = []
     for chunk, (result, identity) in zip(chunks, results, strict=True):
         if isinstance(result, ShardError):
@@ -281,8 +282,7 @@ def invalidate_many(
             _open(tier, store, chunk)
             for name in chunk.names:
                 store.l1_erase(name)
-        commands = [tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold).commands for c in chunks]
-        results = yield from _send(chunks, commands)
+        results = yield from batched([tier.invalidate_exchange(c.shard, c.encoded, c.wid, *hold) for c in chunks])
         for chunk, (result, _) in zip(chunks, results, strict=True):
             if isinstance(result, ShardError):
                 tier.count(errors=1)
@@ -331,31 +331,6 @@ def _chunks(items: Iterable[tuple[Any, int, bytes, Encoded | None, int]]) -> Ite
         open_chunks[shard, ttl_ms] = (chunk, total + size, names_bytes + len(encoded) + 8)
     for chunk, _, _ in open_chunks.values():
         yield chunk
-
-
-def _send(chunks: list[_Chunk], commands: Sequence[Sequence[Command]]) -> Steps[list[tuple[Any, int]]]:
-    """Send each chunk's commands, all of a shard's in one batch. Returns ``(last answer or ShardError, identity)``."""
-    places: dict[int, list[int]] = {}
-    for place, chunk in enumerate(chunks):
-        places.setdefault(chunk.shard, []).append(place)
-    exchanges = [
-        Exchange(shard, [command for place in mine for command in commands[place]]) for shard, mine in places.items()
-    ]
-    replies = yield exchanges
-    results: list[tuple[Any, int]] = [(None, 0)] * len(chunks)
-    for mine, reply in zip(places.values(), replies, strict=True):
-        end = 0
-        for place in mine:
-            start, end = end, end + len(commands[place])
-            results[place] = (reply, 0) if isinstance(reply, ShardError) else _last(reply, start, end)
-    return results
-
-
-def _last(reply: Reply, start: int, end: int) -> tuple[Any, int]:
-    """The answer to the last of these commands, or the first error among them."""
-    values = reply.values[start:end]
-    error = next((value for value in values if isinstance(value, ShardError)), None)
-    return error or values[-1], reply.identity
 
 
 def _open(tier: Tier, store: Store[Any, Any], chunk: _Chunk) -> None:

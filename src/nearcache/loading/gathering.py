@@ -24,11 +24,12 @@ from ..clocks import NS_PER_MS
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
 from ..freshness import Ttl
-from ..l2 import Command, Exchange, Reply
+from ..l2 import Command, Exchange
 from ..logs import log
 from .ages import read_young
 from .aging import renew_many_later
 from .bulk_reading import read_many
+from .exchanges import batched
 from .filling import (
     LOOK_FIRST_S,
     LOOK_LONGEST_S,
@@ -271,9 +272,9 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
 def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list[_Part]]:
     """Ask for the leases; returns those to ask for once more: a value cannot be read here, or no answer has come."""
     start_ns = tier.clock()
-    answers = yield from _ask(parts, lambda part: _lease_commands(tier, part))
+    answers = yield from batched([Exchange(part.lane, _lease_commands(tier, part)) for part in parts])
     again = []
-    for part, reply, _ in answers:
+    for part, (reply, _) in zip(parts, answers, strict=True):
         if isinstance(reply, ShardError):
             if was_cut_off(reply) and not part.is_doubtful:
                 part.is_doubtful = True
@@ -383,18 +384,16 @@ def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, 
 
 def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]) -> Steps[None]:
     """Store values under their leases, in one round trip per shard."""
-    sizes: dict[_Part, int] = {}
-    outcomes = dict(fills)
-
-    def commands(part: _Part) -> list[Command]:
-        assert part.op is not None
-        built, sizes[part] = fill_commands(tier, part.op, part.encoded, part.token, part.generation, outcomes[part])
-        return built
-
     start_ns = tier.clock()
-    answers = yield from _ask([part for part, _ in fills], commands)
+    exchanges, sizes = [], []
+    for part, outcome in fills:
+        assert part.op is not None
+        commands, size = fill_commands(tier, part.op, part.encoded, part.token, part.generation, outcome)
+        exchanges.append(Exchange(part.lane, commands))
+        sizes.append(size)
+    answers = yield from batched(exchanges)
     refused = []
-    for part, reply, identity in answers:
+    for (part, outcome), size, (reply, identity) in zip(fills, sizes, answers, strict=True):
         assert part.op is not None
         if isinstance(reply, ShardError):
             tier.count(errors=1)
@@ -402,42 +401,15 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
             if is_worth_undoing(reply):
                 refused.append(part)
         else:
-            filled(tier, store, part.op, outcomes[part], reply, start_ns, sizes[part], identity)
+            filled(tier, store, part.op, outcome, reply, start_ns, size, identity)
     yield from _abort(tier, refused)
 
 
 def _abort(tier: Tier, parts: Iterable[_Part]) -> Steps[None]:
     """Give leases back, so that nobody has to wait for their end. If that fails, they do."""
-    yield from _ask(list(parts), lambda part: [abort_command(tier, part.lane, part.encoded, part.token)])
-
-
-def _ask(parts: list[_Part], commands: Callable[[_Part], list[Command]]) -> Steps[list[tuple[_Part, Any, int]]]:
-    """Send each key's commands, all of a shard's in one batch.
-
-    Returns for each key the answer to its last command, or the first error among its answers, and who answered.
-    """
-    if not parts:
-        return []
-    by_lane: dict[int, list[tuple[_Part, list[Command]]]] = {}
-    for part in parts:
-        by_lane.setdefault(part.lane, []).append((part, commands(part)))
-    replies = yield [
-        Exchange(lane, [command for _, built in share for command in built]) for lane, share in by_lane.items()
-    ]
-    answers: list[tuple[_Part, Any, int]] = []
-    for share, reply in zip(by_lane.values(), replies, strict=True):
-        end = 0
-        for part, built in share:
-            start, end = end, end + len(built)
-            answers.append((part, *_last(reply, start, end)))
-    return answers
-
-
-def _last(reply: Reply | ShardError, start: int, end: int) -> tuple[Any, int]:
-    if isinstance(reply, ShardError):
-        return reply, 0
-    values = reply.values[start:end]
-    return next((value for value in values if isinstance(value, ShardError)), values[-1]), reply.identity
+    yield from batched(
+        [Exchange(part.lane, [abort_command(tier, part.lane, part.encoded, part.token)]) for part in parts]
+    )
 
 
 def _await_others(tier: Tier, parts: list[_Part], pause_s: float) -> Steps[list[Any]]:
