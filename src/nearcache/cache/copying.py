@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import copyreg
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._store import Op, Store
 from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
@@ -21,19 +21,14 @@ if TYPE_CHECKING:
 #: A key as it is held, its value, and the nanoseconds that it has left (``None``: no end).
 Remaining: TypeAlias = tuple[K, V, int | None]
 
-#: Attributes that belong to one object and its running loads.
-_OWN: Final = frozenset(
-    {"aio", "settings", "_loads", "_counting", "_load_calls", "_closed", "_derived", "_tag_changes", "_freshness"}
-    | {"_old", "_workers", "_renewing", "_resting", "_lapsed", "_wids", "_changing", "_on_removal", "_later"}
-    | {"_answers", "_births", "_hub", "_idle", "_next", "_turns", "_crowded"}
-)
-
 
 class CopyingCache(AnsweringCache[K, V]):
     """What :class:`MemoryCache` is made from: copying and pickling."""
 
     settings: Settings
     _derived: Derived
+    #: Attributes that belong to one object and its running loads: what it is begun with, and what is made later.
+    _own: frozenset[str] = frozenset({"_own", "_hub", "_answers", "aio"})
 
     def copy(self) -> Self:
         """Return a cache of its own with the same class, settings and attributes, and the same entries for the rest of
@@ -60,12 +55,12 @@ class CopyingCache(AnsweringCache[K, V]):
             "options": memory_options(self.settings),
             "entries": entries,
             "tags": self._tags_of(key for key, _, _ in entries),
-            "attributes": {name: value for name, value in _attributes(self) if name not in _OWN},
+            "attributes": {name: value for name, value in _attributes(self) if name not in self._own},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become the cache that ``__getstate__`` has described: the other half, for a new object only."""
-        self._begin(parse("memory://", **state["options"]))
+        self._become(parse("memory://", **state["options"]))
         for name, value in state["attributes"].items():
             object.__setattr__(self, name, value)
         self._restore(state["entries"], state["tags"])
@@ -84,6 +79,12 @@ class CopyingCache(AnsweringCache[K, V]):
             if terms is not None and (tags := known.get(terms[1][0])):
                 found[key] = [tag.decode("utf-8", "surrogatepass") for tag in tags]
         return found
+
+    def _become(self, settings: Settings) -> None:
+        """Begin, and remember with which attributes: whatever else there is, before or after, is a subclass's."""
+        before = set(vars(self))
+        self._begin(settings)
+        self._own |= vars(self).keys() - before
 
     # -- for the subclasses
 
