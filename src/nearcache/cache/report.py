@@ -366,7 +366,7 @@ def l2_stats(counters: dict[str, int]) -> L2Stats:
 
 
 def loader_stats(counters: dict[str, int], running: int) -> LoaderStats:
-    """Read the tier's counters."""
+    """Read what was counted of loads."""
     return LoaderStats(counters["loads"], counters["load_errors"], running, counters["unchanged"], counters["surplus"])
 
 

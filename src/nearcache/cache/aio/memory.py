@@ -177,7 +177,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
                 op = cache._begin_load(mine, terms)
                 if op is None:
                     return
-                cache._count_load(0)
+                cache._count(loads=1)
                 try:
                     value = await self._call(loader, mine, terms)
                     cache._finish_load(mine, op, terms, value)

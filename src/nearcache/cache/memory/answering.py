@@ -50,7 +50,7 @@ class AnsweringCache(ExchangingCache[K, V]):
         if mine.key is not terms.name or not self._freshness.failure(error).ttl_ms:
             raise error
         kept = copy.copy(error)  # without the traceback, which would keep the loader's variables alive
-        self._count_load(1)
+        self._count(load_errors=1)
         return Failure(lambda: copy.copy(kept), error)
 
     def _remember(self, op: Op, answer: Loaded[Any], ttl_ms: int) -> None:
@@ -72,5 +72,5 @@ class AnsweringCache(ExchangingCache[K, V]):
             self._answers.l1_reset_pending()
         super().l1_reset_pending()
 
-    def _count_load(self, which: int) -> None:
+    def _count(self, **amounts: int) -> None:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,10 +26,9 @@ from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..copying import CopyingCache
 from ..holding import Hold, hold_to_ms, linger_to_ms, several
 from ..readthrough import Single, with_single
-from ..report import CoherenceStats, Health, L2Stats, LoaderStats, SelfTest, Stats, l1_stats
+from ..report import CoherenceStats, Health, L2Stats, SelfTest, Stats, l1_stats, loader_stats
 from ..views import pairs_of
-from .exchanging import IDENTITY as _IDENTITY
-from .exchanging import deadline_ns
+from .exchanging import IDENTITY, deadline_ns
 from .gathering import gathering, in_this_thread
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ class MemoryCache(CopyingCache[K, V]):
             **self._store_options(settings),
         )
         self.lane_vouch(0, NEVER_NS)
-        self.lane_attach(0, _IDENTITY)
+        self.lane_attach(0, IDENTITY)
         self._derived = Derived(1, _DERIVED)
         self._derived.vouched(self, 0, NEVER_NS)
         self._tag_changes = object()
         self._freshness = freshness_of(settings)
-        self._load_calls = [0, 0, 0, 0]
+        self._counted = Counter[str]()
         self._begin_exchanges()
         self._begin_alone()
         self._closed = False
@@ -193,7 +193,7 @@ class MemoryCache(CopyingCache[K, V]):
                     return self._present(terms.key, value)
             op = self._begin_load(mine, terms)
             if op is not None:
-                self._count_load(0)
+                self._count(loads=1)
                 try:
                     self._finish_load(mine, op, terms, self._call(loader, mine, terms))
                 except BaseException:
@@ -256,7 +256,7 @@ class MemoryCache(CopyingCache[K, V]):
             return
         if answer is UNCHANGED and terms.shown is not None:
             answer = terms.shown
-            self._count_load(2)
+            self._count(unchanged=1)
         loaded = opened(answer)
         value = loaded.value
         cost_ms = (monotonic_ns() - terms.begun_ns) // NS_PER_MS + 1
@@ -294,11 +294,11 @@ class MemoryCache(CopyingCache[K, V]):
         return op.storable
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:  # noqa: ARG002
-        return self.l1_finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, _IDENTITY, under)
+        return self.l1_finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:
         self.l1_abandon(op, drop=False)
-        self._count_load(1)
+        self._count(load_errors=1)
 
     def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
         """Return what an entry with these tags is to be entered under."""
@@ -330,13 +330,10 @@ class MemoryCache(CopyingCache[K, V]):
             raise with_key(ValueTooLargeError(size, most, "maxbytes"), key)
         return size
 
-    def _count_load(self, which: int) -> None:
+    def _count(self, **amounts: int) -> None:
         with self._counting:
-            self._load_calls[which] += 1
-
-    def _count_surplus(self, count: int) -> None:
-        with self._counting:
-            self._load_calls[3] += count
+            for name, amount in amounts.items():
+                self._counted[name] += amount
 
     # -- writing
 
@@ -431,11 +428,10 @@ class MemoryCache(CopyingCache[K, V]):
 
     def stats(self) -> Stats:
         """Return what was counted since the cache was opened; zeros for the tiers that it does not have."""
-        loads, errors, unchanged, surplus = self._load_calls
         return Stats(
             l1=l1_stats(self.l1_counters(), self.settings.maxsize, self.settings.maxbytes),
             l2=L2Stats(*[0] * len(L2Stats.__slots__)),
-            loader=LoaderStats(loads, errors, len(self._loads), unchanged, surplus),
+            loader=loader_stats(self._counted, len(self._loads)),
             coherence=CoherenceStats(),
         )
 

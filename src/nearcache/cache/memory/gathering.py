@@ -110,10 +110,10 @@ def _round(
 
 def _load(cache: MemoryCache[Any, Any], asked: list[_Part]) -> Generator[Request, Any, None]:
     keys = [part.terms.key for part in asked]
-    cache._count_load(0)
+    cache._count(loads=1)
     try:
         answers = checked_answers((yield keys))
-        cache._count_surplus(len(answers.keys() - set(keys)))
+        cache._count(surplus=len(answers.keys() - set(keys)))
         unfit: Exception | None = None
         for part in asked:
             answer = answers.get(part.terms.key, ABSENT)
@@ -129,7 +129,7 @@ def _load(cache: MemoryCache[Any, Any], asked: list[_Part]) -> Generator[Request
         if unfit is not None:
             raise unfit
     except BaseException:
-        cache._count_load(1)
+        cache._count(load_errors=1)
         raise
 
 
