@@ -25,7 +25,7 @@ from ..clocks import NEVER_NS
 from ..errors import ClosedError
 from ..freshness import Ttl, checked_ttl
 from ..options import Settings, check_tags
-from .events.listening import Listened
+from .events.listening import Telling
 from .functions.cached import decorate
 from .functions.surface import CachedCoroutine, CachedFunction, Decorator
 from .holding import Hold
@@ -91,7 +91,7 @@ class _Made(Generic[R]):
 
 
 class Cache(
-    Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Letters, Listened, Reshardable, _Mapping[K, V]
+    Store[K, V], ReadThrough[K, V], Verbs[K, V], Enumerable[K, V], Letters, Telling, Reshardable, _Mapping[K, V]
 ):
     """The common base of the caches that :func:`nearcache.open` returns.
 

@@ -312,7 +312,6 @@ class Listened:
     """What caches and views have in common for those who listen. ``_add_listener`` does the work."""
 
     __slots__ = ()
-    _hub: Hub | None = None
 
     def listen(
         self, function: Callable[[EntryEvent], object], events: Iterable[str] | None = None, *, queue: int = QUEUE
@@ -342,4 +341,35 @@ class Listened:
     def _add_listener(
         self, function: Callable[[EntryEvent], object], kinds: frozenset[str], limit: int, path: tuple[Any, ...]
     ) -> Subscription:
+        raise NotImplementedError
+
+
+class Telling(Listened):
+    """What caches have of it: a hub, once there is a listener."""
+
+    __slots__ = ()
+    _hub: Hub | None = None
+
+    def _add_listener(
+        self, function: Callable[[EntryEvent], object], kinds: frozenset[str], limit: int, path: tuple[Any, ...]
+    ) -> Subscription:
+        self._use()
+        with making:
+            hub = self._hub
+            if hub is None:
+                made = self._make_hub()
+                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
+                if hub is made:
+                    self._begin_telling(made)
+        return hub.add(function, kinds, limit, path)
+
+    def _use(self) -> None:
+        """Raise ClosedError if the cache was closed."""
+        raise NotImplementedError
+
+    def _make_hub(self) -> Hub:
+        raise NotImplementedError
+
+    def _begin_telling(self, hub: Any) -> None:
+        """Have the hub told of everything from now on."""
         raise NotImplementedError

@@ -35,9 +35,8 @@ from ..base import K, Lifetime, V
 from ..copying import remaining, restore
 from ..events.listening import MemoryHub
 from .cache import MemoryCache
-from .exchanging import Terms, deadline_ns
+from .exchanging import IDENTITY, Terms, deadline_ns
 
-_IDENTITY: Final = 1
 #: Causes of which a value goes without another one in its place.
 _GOING: Final = frozenset({"expired", "evicted", "invalidated", "dropped"})
 
@@ -56,7 +55,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _begin(self, settings: Settings) -> None:
         self._old: Store[Any, V] = Store(None, listener=_weakly(self._old_told))
-        self._old.lane_attach(0, _IDENTITY)
+        self._old.lane_attach(0, IDENTITY)
         self._lapsed: Store[Any, V] = Store(
             settings.maxsize, maxbytes=settings.maxbytes, listener=_weakly(self._lapsed_told)
         )
@@ -382,7 +381,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _keep_old(self, name: Any, value: Any, wid: int, ttl_ms: int, size: int) -> bool:
         twin = Op(name, 0, wid=wid, write=True)
         self._old.l1_open(twin)
-        return self._old.l1_finish(twin, value, wid, deadline_ns(ttl_ms), size, _IDENTITY)
+        return self._old.l1_finish(twin, value, wid, deadline_ns(ttl_ms), size, IDENTITY)
 
 
 def _weakly(method: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:

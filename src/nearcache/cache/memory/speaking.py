@@ -8,9 +8,7 @@ from typing import Any
 
 from ...events import EventCause
 from ..base import Cache, K, V
-from ..events import listening
 from ..events.listening import MemoryHub
-from ..events.subscriptions import Subscription
 from ..scanning import begins
 from .telling import Removals
 
@@ -29,19 +27,10 @@ class SpeakingCache(Cache[K, V]):
         self._on_removal = None if on_removal is None else Removals(on_removal)
         self._later = self._on_removal or _SILENT
 
-    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
-        self._use()
-        with listening.making:
-            hub = self._hub
-            if hub is None:
-                made = MemoryHub(self._on_removal)
-                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
-                if hub is made:
-                    self._begin_telling(hub)
-        return hub.add(function, kinds, limit, path)
+    def _make_hub(self) -> MemoryHub:
+        return MemoryHub(self._on_removal)
 
     def _begin_telling(self, hub: MemoryHub) -> None:
-        """Have the hub told of everything from now on."""
         self.l1_tell(hub.told, stored=True)
 
     def _telling(self, cause: EventCause | None, *, existed: bool) -> AbstractContextManager[None]:
@@ -54,10 +43,6 @@ class SpeakingCache(Cache[K, V]):
 
     def _scan_under(self, path: Sequence[str]) -> Iterator[Any]:  # noqa: ARG002  the view looks for itself
         return self._scan(None)
-
-    def _use(self) -> None:
-        """Raise ClosedError if the cache was closed."""
-        raise NotImplementedError
 
 
 _SILENT = nullcontext()

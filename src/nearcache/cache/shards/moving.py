@@ -77,10 +77,6 @@ class MovingCache(Placed[K, V], GatheringCache[K, V]):
         version = membership.change(target, wait_s)
         return Resharded(version, target.names, sum(moved(before, target).values()) / SLOTS)
 
-    def _use(self) -> None:
-        """Raise ClosedError for a cache that was closed."""
-        raise NotImplementedError
-
 
 def _target(settings: Settings, now: Shards, url: str, placement: str | None, given: dict[str, Any]) -> Shards:
     """Return the list that is asked for. What it does not say of connections is as in the list of now.

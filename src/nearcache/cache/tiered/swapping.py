@@ -36,9 +36,7 @@ from ...loading import (
 )
 from ...options import check_tags
 from ..base import Cache, K, Lifetime, V
-from ..events import listening
 from ..events.listening import Reporter, TieredHub
-from ..events.subscriptions import Subscription
 from ..holding import several
 from ..verbs import refuse_idle
 from ..views import pairs_of
@@ -61,9 +59,6 @@ class SwappingCache(Cache[K, V]):
     _changing: Changing
     _scribe: Scribe | None
     _own_ttl: Ttl | None = None
-
-    def _use(self) -> None:
-        raise NotImplementedError
 
     def _run(self, steps: Steps[T]) -> T:
         raise NotImplementedError
@@ -238,19 +233,10 @@ class SwappingCache(Cache[K, V]):
 
     # -- listening
 
-    def _add_listener(self, function: Any, kinds: frozenset[str], limit: int, path: tuple[Any, ...]) -> Subscription:
-        self._use()
-        with listening.making:
-            hub = self._hub
-            if hub is None:
-                made = TieredHub(self.settings.on_removal, self._tier, self._listener)
-                hub = self.__dict__.setdefault("_hub", made)  # another may have been made in the middle of it
-                if hub is made:
-                    self._begin_telling(hub)
-        return hub.add(function, kinds, limit, path)
+    def _make_hub(self) -> TieredHub:
+        return TieredHub(self.settings.on_removal, self._tier, self._listener)
 
     def _begin_telling(self, hub: TieredHub) -> None:
-        """Have the hub told of everything from now on."""
         this = weakref.ref(self)
 
         def knows(name: Any) -> bool:
