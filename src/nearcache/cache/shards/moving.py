@@ -14,7 +14,7 @@ from ...options import Endpoint, Settings, parse
 from ...rings import SLOTS, Shards, moved, shards_of
 from ..base import K, V
 from ..report import Resharded
-from ..tiered.gathering import GatheringCache
+from ..tiered.base import SteppingCache
 
 if TYPE_CHECKING:
     from ...loading import Tier
@@ -49,7 +49,7 @@ class Placed(Store[K, V]):
         return super().l1_confirm(op, wid, *rest, **more)
 
 
-class MovingCache(Placed[K, V], GatheringCache[K, V]):
+class MovingCache(Placed[K, V], SteppingCache[K, V]):
     """See the module."""
 
     _membership: Membership | None

@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..._store import own_get
-from ...absence import Absent, raise_absent
+from ...absence import Absent
 from ...answers import DEFAULT
 from ...bus import Listener
 from ...choices import Seconds, timeout_to_s
@@ -20,14 +20,11 @@ from ...coherence import DERIVED
 from ...embedded import EmbeddedServers
 from ...errors import ConfigError, ShardError, ShardUnavailableError
 from ...flights import Loads
-from ...forks import notice, tell, tell_no_more, tell_of_forks
+from ...forks import tell, tell_no_more, tell_of_forks
 from ...l2 import Driver
 from ...loading import (
-    ENDLESS_MS,
     MISSING,
-    Loading,
     Sampler,
-    Steps,
     ThreadRunner,
     Upkeep,
     catch_up,
@@ -35,8 +32,6 @@ from ...loading import (
     contains,
     invalidate_tag,
     load,
-    look,
-    read,
     refresh,
     token_of,
 )
@@ -44,7 +39,7 @@ from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
 from ...workers import Helper
-from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
+from ..base import K, Lifetime, V, refuse_coroutines, store_options
 from ..copying import remaining
 from ..holding import Hold
 from ..memory.cache import MemoryCache
@@ -64,6 +59,7 @@ from ..report import (
 from ..shards.membership import Membership
 from ..shards.moving import MovingCache
 from .behind import check_servers
+from .gathering import GatheringCache
 from .holding import Holding
 from .parts import (
     changing_of,
@@ -77,15 +73,14 @@ from .parts import (
 )
 from .sampler import SamplerThread
 from .selftest import require, run_selftest
+from .swapping import SwappingCache
 
 if TYPE_CHECKING:
     from ..aio import AsyncCache
 
-T = TypeVar("T")
-
 
 @own_get
-class TieredCache(MovingCache[K, V]):
+class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -100,7 +95,6 @@ class TieredCache(MovingCache[K, V]):
     logged, and ``health()`` shows it.
     """
 
-    _closed = False
     _isolation = "shared"  # what this class does; nearcache.open() chooses it by the option
 
     def __init__(self, url: str | None = None, /, **options: Any) -> None:
@@ -125,7 +119,7 @@ class TieredCache(MovingCache[K, V]):
         sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, sampling) if helper is not None]
-        self._threads: list[Helper] = [self._listener, *helpers]
+        self._threads = [self._listener, *helpers]
         self._end = weakref.finalize(
             self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
         )
@@ -183,20 +177,9 @@ class TieredCache(MovingCache[K, V]):
         except ShardError as error:
             return MISSING, error
 
-    def _reading(self, key: Any) -> Steps[Any]:
-        loader = self.settings.loader
-        if loader is None or not self._tier.freshness.renews:
-            return read(self._tier, self, self._name(key))
-        return look(self._tier, self, self._wanted(key, loader, DEFAULT, DEFAULT))
-
     def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
         refuse_coroutines(loader)
         return self._present(key, self._run(refresh(self._tier, self, self._wanted(key, loader, ttl, tags))))
-
-    def _present(self, key: K, value: Any) -> V:
-        if isinstance(value, Absent):
-            raise_absent(key, value)
-        return cast("V", value)
 
     def _flights(self) -> Loads:
         self._use()
@@ -209,9 +192,6 @@ class TieredCache(MovingCache[K, V]):
         refuse_coroutines(loader)
         wanted = self._wanted(key, loader, ttl, tags)
         return self._present(key, self._run(load(self._tier, self, wanted)))
-
-    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
-        return Loading(self._name(key), key, loader, self._ttl(ttl, ENDLESS_MS), self._labels(tags))
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -358,21 +338,6 @@ class TieredCache(MovingCache[K, V]):
 
         self._use()
         return AsyncTieredCache(self)
-
-    def _use(self) -> None:
-        notice()
-        if self._closed:
-            raise closed(repr(self))
-        for each in self._threads:
-            if each.thread is None:  # a forked child has none until it needs one
-                each.start()
-
-    def _run(self, steps: Steps[T]) -> T:
-        self._use()
-        return self._given(self._runner.run(steps))
-
-    def _given(self, result: T) -> T:
-        return result  # to the caller, by any runner: subclasses may give something else
 
     def _check_shards(self) -> None:
         """Meet every server once: what can never work is an error at the door."""

@@ -25,17 +25,11 @@ from ...loading import (
 )
 from ..base import K, Lifetime, V, refuse_coroutines
 from ..scanning import beginning, beginning_under
-from .swapping import SwappingCache
+from .base import SteppingCache
 
 
-class GatheringCache(SwappingCache[K, V]):
+class GatheringCache(SteppingCache[K, V]):
     """What :class:`TieredCache` is made from, besides."""
-
-    def _wanted(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any) -> Loading:
-        raise NotImplementedError
-
-    def _present(self, key: K, value: Any) -> V:
-        raise NotImplementedError
 
     def _load_young(self, key: K, loader: Callable[[K], Any], ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         refuse_coroutines(loader)

@@ -1,4 +1,4 @@
-"""What changes a single key of a cache on Redis: which steps carry it out."""
+"""What changes keys of a cache on Redis: which steps carry it out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from ...changes import MISSING, Change, Swapped
 from ...choices import Seconds, timeout_to_s
 from ...clocks import monotonic_ns
 from ...errors import FlushTimeoutError, ShardError
-from ...freshness import Ttl, checked_ttl, ttl_for
+from ...freshness import ttl_for
 from ...loading import (
     ENDLESS_MS,
     DeadLetter,
     Steps,
-    Tier,
     dead_letters,
     discard,
     find,
@@ -35,11 +34,12 @@ from ...loading import (
     write,
 )
 from ...options import check_tags
-from ..base import Cache, K, Lifetime, V
+from ..base import K, Lifetime, V
 from ..events.listening import Reporter, TieredHub
 from ..holding import several
 from ..verbs import refuse_idle
 from ..views import pairs_of
+from .base import SteppingCache
 from .behind import Scribe
 from .changing import Changing
 
@@ -50,28 +50,13 @@ _LOOK_FIRST_S: Final = 0.005
 _LOOK_LONGEST_S: Final = 0.1
 
 
-class SwappingCache(Cache[K, V]):
-    """What :class:`TieredCache` is made from: changes of single keys, given a tier and a way to run steps."""
+class SwappingCache(SteppingCache[K, V]):
+    """What :class:`TieredCache` is made from: changes of single keys, and of many."""
 
-    _tier: Tier
     _listener: Listener
     _hub: TieredHub | None = None
     _changing: Changing
     _scribe: Scribe | None
-    _own_ttl: Ttl | None = None
-
-    def _run(self, steps: Steps[T]) -> T:
-        raise NotImplementedError
-
-    def _reading(self, key: Any) -> Steps[Any]:
-        raise NotImplementedError
-
-    def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
-        if ttl is not DEFAULT:
-            return checked_ttl(ttl, endless_ms)
-        if self._own_ttl is None:
-            self._own_ttl = super()._ttl(ttl, endless_ms)  # with one ``endless_ms`` always
-        return self._own_ttl
 
     def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
         own_ms = self._own_ttl
