@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from nearcache.cache.tiered import swapping as swapping_module
-from nearcache.cache.tiered.swapping import SwappingCache
+from nearcache.cache.tiered import letters as letters_module
+from nearcache.cache.tiered.letters import QueueingCache
 from nearcache.errors import FlushTimeoutError, ShardError
 from nearcache.flights import Signal
 from nearcache.loading.steps import Await
@@ -47,10 +47,10 @@ class Asked(Handoff):
 class Face:
     """As much of a cache as its methods need."""
 
-    flush = SwappingCache.flush
-    dead_letters = SwappingCache.dead_letters
-    replay_dead_letters = SwappingCache.replay_dead_letters
-    discard_dead_letters = SwappingCache.discard_dead_letters
+    flush = QueueingCache.flush
+    dead_letters = QueueingCache.dead_letters
+    replay_dead_letters = QueueingCache.replay_dead_letters
+    discard_dead_letters = QueueingCache.discard_dead_letters
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
@@ -73,13 +73,13 @@ class Face:
 @contextmanager
 def flushing() -> Iterator[None]:
     """Within the block those who wait for a flush pause in the world's time."""
-    genuine = swapping_module.Event, swapping_module.monotonic_ns  # type: ignore[attr-defined]  # as it sees them
-    swapping_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
-    swapping_module.monotonic_ns = lambda: here().client.process.clock()  # type: ignore[attr-defined]  # an Asked
+    genuine = letters_module.Event, letters_module.monotonic_ns  # type: ignore[attr-defined]  # as it sees them
+    letters_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
+    letters_module.monotonic_ns = lambda: here().client.process.clock()  # type: ignore[attr-defined]  # an Asked
     try:
         yield
     finally:
-        swapping_module.Event, swapping_module.monotonic_ns = genuine  # type: ignore[attr-defined]  # as above
+        letters_module.Event, letters_module.monotonic_ns = genuine  # type: ignore[attr-defined]  # as above
 
 
 class _Asking(Running):

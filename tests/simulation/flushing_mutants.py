@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nearcache.backlog import Backlog, Change
-from nearcache.cache.tiered import swapping as swapping_module
+from nearcache.cache.tiered import letters as letters_module
 from nearcache.loading import Queues, Tier, deciding
 from simulation.edited_scripts import edit
 
@@ -20,18 +20,18 @@ def flushes_unawaited(patch: pytest.MonkeyPatch) -> None:
         return {}
         yield
 
-    patch.setattr(swapping_module, "still_waiting", still_waiting)
+    patch.setattr(letters_module, "still_waiting", still_waiting)
 
 
 def flushes_of_one_shard(patch: pytest.MonkeyPatch) -> None:
     """Who flushes looks at the last shard only."""
-    real = swapping_module.queue_ends
+    real = letters_module.queue_ends
 
     def queue_ends(tier: Tier) -> Any:
         ends = yield from real(tier)
         return {lane: end for lane, end in ends.items() if lane == len(tier.names) - 1}
 
-    patch.setattr(swapping_module, "queue_ends", queue_ends)
+    patch.setattr(letters_module, "queue_ends", queue_ends)
 
 
 def failures_never_due(patch: pytest.MonkeyPatch) -> None:
@@ -68,13 +68,13 @@ def letters_put_back_unmarked(patch: pytest.MonkeyPatch) -> None:
 
 def first_page_of_letters(patch: pytest.MonkeyPatch) -> None:
     """Of more dead letters than one answer has, the rest is not asked for."""
-    real = swapping_module.dead_letters
+    real = letters_module.dead_letters
 
     def dead_letters(tier: Tier, lane: int, after: bytes = b"") -> Any:
         page, _ = yield from real(tier, lane, after)
         return page, b""
 
-    patch.setattr(swapping_module, "dead_letters", dead_letters)
+    patch.setattr(letters_module, "dead_letters", dead_letters)
 
 
 def overtaken_left_waiting(patch: pytest.MonkeyPatch) -> None:

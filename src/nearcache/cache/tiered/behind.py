@@ -1,4 +1,4 @@
-"""The thread that writes behind a cache, and what its cache offers besides."""
+"""The thread that writes behind a cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import logging
 import random
-import re
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from ..._reads import Event
 from ...absence import ABSENT
 from ...backlog import Backlog, Change
 from ...clocks import Clock, monotonic_ns
-from ...errors import CacheError, ConfigError, DecodeError, ShardError, words_of
+from ...errors import CacheError, DecodeError, words_of
 from ...keys import decode_key
-from ...l2 import Driver, Exchange
 from ...loading import Queues, Room, ThreadRunner, Tier, read_change
 from ...logs import Recurring, log
 from ...options import Settings
@@ -318,50 +316,3 @@ def _one_deletion(writer: Writer, key: Any) -> Callable[[], object]:
 
 async def _wait_for(result: Any) -> None:
     await result
-
-
-def check_servers(driver: Driver, names: Sequence[str], timeout_s: float, *, delayed: bool) -> None:
-    """Look whether the servers keep locks, and what is in the queues, as far as they say.
-
-    Args:
-        names: Of the shards, by lane.
-        delayed: Whether there are queues.
-    Raises:
-        ConfigError: One may evict them.
-    """
-    sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(lane, sections) for lane in range(len(names))]
-    known: set[int] = set()
-    for name, reply in zip(names, driver.execute(exchanges, timeout_s=timeout_s), strict=True):
-        answers = [reply] if isinstance(reply, ShardError) else reply.values
-        error = next((answer for answer in answers if isinstance(answer, ShardError)), None)
-        if error is not None:
-            if not delayed:
-                continue
-            text = "shard %s does not tell whether it keeps what waits to be written: %s"
-            log(logging.WARNING, text, name, str(error).removeprefix(f"shard {name}: "))
-            continue
-        assert not isinstance(reply, ShardError)
-        if reply.identity in known:
-            continue
-        known.add(reply.identity)
-        text = b"\n".join(reply.values).decode("utf-8", "replace")
-        told = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
-        _check_policy(told.get("maxmemory_policy", "") if told.get("maxmemory", "0") != "0" else "", delayed=delayed)
-        if delayed and told.get("aof_enabled") == "0":
-            log(
-                logging.WARNING,
-                "shard %s has no append-only file (appendonly no), and loses the changes that wait to be written "
-                "when it is restarted (docs/writing.md)",
-                name,
-            )
-
-
-def _check_policy(policy: str, *, delayed: bool) -> None:
-    option, remedy = "write_delay" if delayed else "writer", "set it to volatile-lru or noeviction"
-    if delayed and policy.startswith("allkeys"):
-        what = "with this maxmemory-policy the server may evict changes that wait to be written"
-        raise ConfigError(option, policy, f"{what}: {remedy}")
-    if policy == "volatile-ttl":  # the shortest lifetimes are those of locks
-        what = "with this maxmemory-policy a full server evicts locks first, so that two processes write at once"
-        raise ConfigError(option, policy, f"{what}: {remedy}")

@@ -41,6 +41,7 @@ from ...rings import shards_of
 from ...workers import Helper
 from ..base import K, Lifetime, V, refuse_coroutines, store_options
 from ..copying import remaining
+from ..events.listening import Reporter, TieredHub
 from ..holding import Hold
 from ..memory.cache import MemoryCache
 from ..readthrough import with_single
@@ -58,9 +59,10 @@ from ..report import (
 )
 from ..shards.membership import Membership
 from ..shards.moving import MovingCache
-from .behind import check_servers
+from .checks import check_masters, check_queues
 from .gathering import GatheringCache
 from .holding import Holding
+from .letters import QueueingCache
 from .parts import (
     changing_of,
     driver_for,
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
 
 
 @own_get
-class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V]):
+class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], QueueingCache[K, V]):
     """L1 in front of Redis.
 
     Args:
@@ -192,6 +194,23 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V]):
         refuse_coroutines(loader)
         wanted = self._wanted(key, loader, ttl, tags)
         return self._present(key, self._run(load(self._tier, self, wanted)))
+
+    # -- listening
+
+    def _make_hub(self) -> TieredHub:
+        return TieredHub(self.settings.on_removal, self._tier, self._listener)
+
+    def _begin_telling(self, hub: TieredHub) -> None:
+        this = weakref.ref(self)
+
+        def knows(name: Any) -> bool:
+            cache = this()
+            return cache is not None and cache.l1_terms(name) is not None
+
+        reporter = Reporter(hub, knows, self._tier.scripts)
+        self.l1_tell(hub.told)
+        self._tier.share(witness=reporter)  # steps under an older version tell, too
+        self._listener.report_to(reporter)
 
     # -- hooks of the listener, which tells the store what may be served
 
@@ -356,17 +375,8 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V]):
             membership.join(replies)
         if self.settings.writer is not None:
             delayed = self._scribe is not None
-            check_servers(self._driver, self._tier.shard_names, self.settings.connect_timeout, delayed=delayed)
-        masters = [(shard, endpoint) for shard, endpoint in self._endpoints.items() if endpoint.master]
-        for shard, endpoint in masters:
-            status = self._driver.status(shard)
-            if status.version and not status.guarded:
-                log(
-                    logging.WARNING,
-                    "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
-                    "writes and vouching for copies after another one was promoted (docs/failure.md)",
-                    endpoint.name, status.address,
-                )  # fmt: skip
+            check_queues(self._driver, self._tier.shard_names, self.settings.connect_timeout, delayed=delayed)
+        check_masters(self._driver, self._endpoints)
 
     def _after_fork(self) -> None:
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""

@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from ..._reads import Event
 from ...absence import Absent
 from ...answers import DEFAULT
-from ...bus import Listener
 from ...changes import MISSING, Change, Swapped
-from ...choices import Seconds, timeout_to_s
-from ...clocks import monotonic_ns
-from ...errors import FlushTimeoutError, ShardError
+from ...errors import ShardError
 from ...freshness import ttl_for
 from ...loading import (
     ENDLESS_MS,
-    DeadLetter,
     Steps,
-    dead_letters,
-    discard,
     find,
     invalidate,
-    key_of_letter,
-    place_of,
-    queue_ends,
-    replay,
-    still_waiting,
     tags_named,
     touch,
     write,
 )
 from ...options import check_tags
 from ..base import K, Lifetime, V
-from ..events.listening import Reporter, TieredHub
 from ..holding import several
 from ..verbs import refuse_idle
 from ..views import pairs_of
 from .base import SteppingCache
-from .behind import Scribe
 from .changing import Changing
 
 T = TypeVar("T")
-
-#: Pauses of who waits until the queues are empty: the first and the longest, in seconds.
-_LOOK_FIRST_S: Final = 0.005
-_LOOK_LONGEST_S: Final = 0.1
 
 
 class SwappingCache(SteppingCache[K, V]):
     """What :class:`TieredCache` is made from: changes of single keys, and of many."""
 
-    _listener: Listener
-    _hub: TieredHub | None = None
     _changing: Changing
-    _scribe: Scribe | None
 
     def _value_ttl_ms(self, key: Any, value: Any, ttl: Lifetime) -> int:
         own_ms = self._own_ttl
@@ -215,72 +193,3 @@ class SwappingCache(SteppingCache[K, V]):
             chosen = chosen(key, there.value)
         ttl_ms = self._tier.freshness.life(chosen).ttl_ms
         return (yield from touch(self._tier, self, name, ttl_ms, whole=whole))
-
-    # -- listening
-
-    def _make_hub(self) -> TieredHub:
-        return TieredHub(self.settings.on_removal, self._tier, self._listener)
-
-    def _begin_telling(self, hub: TieredHub) -> None:
-        this = weakref.ref(self)
-
-        def knows(name: Any) -> bool:
-            cache = this()
-            return cache is not None and cache.l1_terms(name) is not None
-
-        reporter = Reporter(hub, knows, self._tier.scripts)
-        self.l1_tell(hub.told)
-        self._tier.share(witness=reporter)  # steps under an older version tell, too
-        self._listener.report_to(reporter)
-
-    # -- what is written behind the cache
-
-    def flush(self, timeout: Seconds = 30.0) -> None:
-        """Wait until every change in the queues has been written or given up. See :meth:`Letters.flush`."""
-        timeout_s = timeout_to_s(timeout)
-        if self._scribe is None:
-            return
-        until_ns = monotonic_ns() + round(timeout_s * 1e9)
-        pause_s = _LOOK_FIRST_S
-        # Each look is a call of its own: all together may take longer than one may.
-        left = self._run(still_waiting(self._tier, self._run(queue_ends(self._tier))))
-        self._scribe.wake()
-        never = Event()
-        while left:
-            if monotonic_ns() > until_ns:
-                raise FlushTimeoutError(timeout_s)
-            never.wait(pause_s)
-            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
-            left = self._run(still_waiting(self._tier, left))
-
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
-        found: list[DeadLetter] = []
-        tier = self._tier
-        for lane in tier.active:
-            page, after = self._run(dead_letters(tier, lane))
-            found += page
-            while after:
-                page, after = self._run(dead_letters(tier, lane, after))
-                found += page
-        return found
-
-    def replay_dead_letters(self, ids: Iterable[str] | None = None) -> int:
-        """Have dead letters written once more. See :meth:`Letters.replay_dead_letters`."""
-        chosen = [letter.id for letter in self.dead_letters()] if ids is None else list(ids)
-        tier = self._tier
-        for name in chosen:
-            place_of(tier, name)  # all of them are looked at before one is put back
-        by_key: dict[tuple[int, bytes], list[str]] = {}
-        for name in dict.fromkeys(chosen):
-            key = self._run(key_of_letter(tier, name))
-            if key is not None:
-                by_key.setdefault(key, []).append(name)
-        count = sum(self._run(replay(tier, key, letters)) for key, letters in by_key.items())
-        if self._scribe is not None:
-            self._scribe.wake()
-        return count
-
-    def discard_dead_letters(self, ids: Iterable[str]) -> int:
-        """Forget dead letters. See :meth:`Letters.discard_dead_letters`."""
-        return self._run(discard(self._tier, ids))
