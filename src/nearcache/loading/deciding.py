@@ -31,7 +31,7 @@ from ..errors import ContentionError
 from ..flights import Load, Signal, change_of
 from ..l2 import Command, Exchange, Reply
 from ..writers import Writer
-from .filling import LOOK_FIRST_S, LOOK_LONGEST_S, outlast, patience_ms
+from .leasing import LOOK_FIRST_S, LOOK_LONGEST_S, outlast, patience_ms
 from .replies import answer
 from .steps import Await, Call, Steps
 from .swapping import find

@@ -20,30 +20,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
 from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
 from ..clocks import NS_PER_MS
-from ..errors import DecodeError, LoadCycleError, ShardError
+from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
 from ..freshness import Ttl
-from ..l2 import Command, Exchange
+from ..l2 import Exchange
 from .ages import read_young
 from .aging import renew_later
 from .bulk_reading import read_many
 from .conditional import Shown, let_live, show
+from .leasing import (
+    LOOK_FIRST_S,
+    LOOK_LONGEST_S,
+    Answer,
+    abort_command,
+    holder_of,
+    lease_answer,
+    lease_command,
+    outlast,
+    patience_ms,
+    replace_mode,
+)
 from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of, outdate
-from .reading import accept, read
+from .reading import read
 from .replies import MISSING, answer, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import LEASE_LONGEST_NS, Leased, Tier, hex_id, new_id
-
-#: Pauses between looks where no message would be heard: the first and the longest, in seconds.
-LOOK_FIRST_S: Final = 0.02
-LOOK_LONGEST_S: Final = 0.2
+from .tier import Leased, Tier, hex_id, new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +71,6 @@ class Loading:
     loader: Callable[[Any], Any]
     ttl_ms: Ttl
     tags: Tags = ()
-
-
-class _Answer(NamedTuple):
-    """What ``lease`` said. ``value`` is MISSING unless one is there; ``token`` is empty unless the key was leased."""
-
-    value: Any = MISSING
-    token: bytes = b""
-    generation: int = 0
-    wait_ms: int = 0
 
 
 def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
@@ -184,26 +183,6 @@ def carry_out_anew(
         tier.loads.end(mine)
 
 
-def holder_of(tier: Tier, encoded: bytes) -> Load | None:
-    """Return the load of this process that holds the lease of a key, if one does."""
-    return next((each.load for each in list(tier.leases.values()) if each.encoded == encoded), None)
-
-
-def outlast(holder: Load) -> Steps[None]:
-    """Wait until another load of this process has given its lease back.
-
-    Raises:
-        LoadCycleError: It waits, directly or through others, for this one.
-    """
-    try:
-        yield JoinLoad(holder)
-    except LoadCycleError:
-        raise
-    except Exception:
-        if not holder.done.is_set():  # not its error, but ours
-            raise
-
-
 def load_young(tier: Tier, store: Store[Any, Any], wanted: Loading, limit_ns: int) -> Steps[Any]:
     """Return the value in L2 if it was stored no longer ago, or else load anew. As :func:`load` otherwise."""
     mine = Load(young_of(wanted.name, limit_ns))
@@ -259,15 +238,6 @@ def _load(
             tier.ears.unawait(lane, encoded, signal.set)
 
 
-def patience_ms(tier: Tier, since_ns: int, left_ms: int) -> int:
-    """Return how long to go on waiting for somebody else's lease or lock, of which so much is left; 0: no longer.
-
-    Args:
-        since_ns: When the wait began. Who keeps others waiting for longer than any lease is renewed is taken to hang.
-    """
-    return min(left_ms, max(0, since_ns + LEASE_LONGEST_NS - tier.clock()) // NS_PER_MS)
-
-
 def _attempt(
     tier: Tier,
     store: Store[Any, Any],
@@ -277,7 +247,7 @@ def _attempt(
     *,
     anew: bool = False,
     old_wid: int = 0,
-) -> Steps[_Answer]:
+) -> Steps[Answer]:
     """Ask for the lease; with it, load and fill. ``anew``: whatever is there, or unless it is not of ``old_wid``."""
     lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
@@ -288,19 +258,17 @@ def _attempt(
             given = yield from _lease(tier, store, lane, encoded, anew=anew, old_wid=old_wid)
         except ShardError as error:
             tier.go_without(error)
-            return _Answer()
+            return Answer()
         if not given.token:
             # L1 may hold a value older than this one, and after this one it must not be read (R4).
             store.l1_abandon(op, drop=given.value is not MISSING)
             return given
-        return _Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine, anew=anew)))
+        return Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine, anew=anew)))
     finally:
         store.l1_abandon(op, drop=False)  # unless it is finished
 
 
-def _lease(
-    tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool, old_wid: int
-) -> Steps[_Answer]:
+def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool, old_wid: int) -> Steps[Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
     # What is owed an invalidation is loaded over: it is not known to be gone.
     mode = replace_mode(old_wid) if anew or tier.is_owed(lane, encoded) else b""
@@ -311,54 +279,10 @@ def _lease(
             # It may have been leased, to nobody, and be waited for by all others.
             again = lease_command(tier, lane, encoded, mode, hex_id(new_id()))
             replies = yield [Exchange(lane, [abort_command(tier, lane, encoded, token), again])]
-        status, generation, *rest = answer(replies[0]).values[-1]
-        if int(status) == 0:
-            return _Answer(token=rest[0], generation=tier.generation(generation))
-        if int(status) == 2:
-            return _Answer(wait_ms=max(1, int(rest[0])))
-        if int(status) == 4:
-            return _Answer(value=waiting_value(tier, encoded, rest[0]))
-        if int(status) != 1:
-            return _Answer()
-        current = tier.generation(generation)
-        found = yield from accept(tier, store, lane, encoded, rest[0], int(rest[1]), current, start_ns)
-        if found.value is not MISSING:
-            return _Answer(value=found.value)
-        mode = b"REPLACE"  # a value that cannot be read here (another schema, say) is to be loaded over
-
-
-def lease_command(tier: Tier, lane: int, encoded: bytes, mode: bytes, token: bytes) -> Command:
-    """The command that asks for a key's lease: if it has no value, or as :func:`replace_mode` says.
-
-    Not to be sent twice with one token: one that comes late would give out anew what an invalidation has voided.
-    """
-    keys = tier.write_keys(lane, [encoded])
-    keys.insert(2, tier.names[lane].queue)
-    return tier.call(tier.scripts.lease, keys, token, b"%d" % tier.lease_ms_on(lane), mode)
-
-
-def replace_mode(old_wid: int = 0) -> bytes:
-    """The mode in which a lease is asked for over the value of this write; 0: of any."""
-    return b"REPLACE" + hex_id(old_wid) if old_wid else b"REPLACE"
-
-
-def abort_command(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Command:
-    """The command that gives a key's lease back."""
-    return tier.call(tier.scripts.abort, tier.write_keys(lane, [encoded]), hex_id(new_id()), token)
-
-
-def waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
-    """Return the value that waits to be written behind the cache; ABSENT for a deletion, MISSING if nobody here can
-    read it."""
-    if not envelope:
-        return ABSENT
-    try:
-        value = tier.codec.loads(envelope, key=encoded)[0]
-    except DecodeError as error:
-        tier.count_unreadable(encoded, error)
-        return MISSING
-    tier.count_hit(len(envelope))
-    return value
+        given = yield from lease_answer(tier, store, lane, encoded, answer(replies[0]).values[-1], start_ns)
+        if given is not None:
+            return given
+        mode = replace_mode()
 
 
 def _fill(
@@ -367,7 +291,7 @@ def _fill(
     wanted: Loading,
     op: Op,
     encoded: bytes,
-    given: _Answer,
+    given: Answer,
     mine: Load,
     *,
     anew: bool,

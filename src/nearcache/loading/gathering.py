@@ -30,19 +30,18 @@ from .ages import read_young
 from .aging import renew_many_later
 from .bulk_reading import read_many
 from .exchanges import batched
-from .filling import (
+from .leasing import (
     LOOK_FIRST_S,
     LOOK_LONGEST_S,
     abort_command,
     holder_of,
+    lease_answer,
     lease_command,
     outlast,
     patience_ms,
     replace_mode,
-    waiting_value,
 )
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of, outdate
-from .reading import accept
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import Leased, Tier, hex_id, new_id
@@ -284,32 +283,19 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
             tier.go_without(reply)
             part.is_loaded = True
             continue
-        status, generation, *rest = reply
-        current = tier.generation(generation)
-        if int(status) == 0:
-            part.token, part.generation, part.is_loaded = rest[0], current, True
-            tier.leases[part.token] = Leased(part.lane, part.encoded, part.token, tier.clock(), part.mine)
-        elif int(status) == 2:
-            part.wait_ms = max(1, int(rest[0]))
-        elif int(status) == 4:
-            value = waiting_value(tier, part.encoded, rest[0])
-            if value is MISSING:
-                part.is_loaded = True
-            else:
-                part.mine.value = value
-                assert part.op is not None
-                store.l1_abandon(part.op, drop=True)
-        elif int(status) != 1:  # on hold
-            part.is_loaded = True
+        given = yield from lease_answer(tier, store, part.lane, part.encoded, reply, start_ns)
+        if given is None:
+            part.mode = replace_mode()
+            again.append(part)
+        elif given.value is not MISSING:
+            part.mine.value = given.value
+            assert part.op is not None
+            store.l1_abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
         else:
-            taken = yield from accept(tier, store, part.lane, part.encoded, rest[0], int(rest[1]), current, start_ns)
-            if taken.value is MISSING:
-                part.mode = replace_mode()
-                again.append(part)
-            else:
-                part.mine.value = taken.value
-                assert part.op is not None
-                store.l1_abandon(part.op, drop=True)  # L1 may hold an older one, which must not be read after it (R4)
+            part.token, part.generation, part.wait_ms = given.token, given.generation, given.wait_ms
+            part.is_loaded = not part.wait_ms
+            if part.token:
+                tier.leases[part.token] = Leased(part.lane, part.encoded, part.token, tier.clock(), part.mine)
     return again
 
 
