@@ -28,7 +28,7 @@ from ._store import Op
 from .errors import LoadCycleError
 
 __all__ = [
-    "ABANDONED", "AnyLock", "Callback", "Load", "Loads", "Many", "Read", "Signal", "change_of", "is_young",
+    "ABANDONED", "AnyLock", "Callback", "Load", "Loads", "Many", "Read", "Signal", "change_of",
     "renewal_of", "strand", "young_of",
 ]  # fmt: skip
 
@@ -52,11 +52,6 @@ def renewal_of(name: Hashable) -> Hashable:
 def young_of(name: Hashable, limit_ns: int) -> Hashable:
     """Return what a load is known as that was asked for unless the value is of at most this age."""
     return _YOUNG, name, limit_ns
-
-
-def is_young(key: Hashable) -> bool:
-    """Whether a load is known as this that asks for a greatest age."""
-    return type(key) is tuple and len(key) > 1 and key[0] is _YOUNG
 
 
 def change_of(name: Hashable) -> Hashable:

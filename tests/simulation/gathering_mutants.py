@@ -34,7 +34,12 @@ def touched_is_younger(patch: pytest.MonkeyPatch) -> None:
 
 def joined_to_the_end(patch: pytest.MonkeyPatch) -> None:
     """Who asks for a greatest age waits for a load that asks for the same, however far it has got."""
-    patch.setattr(filling, "is_young", lambda key: False)
+    real = filling._fill
+
+    def fill(*arguments: Any) -> Any:
+        return real(*arguments[:-1], arguments[-1]._replace(limit_ns=None))
+
+    patch.setattr(filling, "_fill", fill)
 
 
 def read_for_the_first(patch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
@@ -28,7 +28,7 @@ from ..answers import UNCHANGED, is_conditional, opened
 from ..answers import given as given_old
 from ..clocks import NS_PER_MS
 from ..errors import ShardError
-from ..flights import ABANDONED, Load, Signal, is_young, renewal_of, young_of
+from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Exchange
 from .ages import read_young
@@ -71,6 +71,21 @@ class Loading:
     loader: Callable[[Any], Any]
     ttl_ms: Ttl
     tags: Tags = ()
+
+
+class Replacing(NamedTuple):
+    """What a load replaces.
+
+    Attributes:
+        mode: In which the lease is asked for; empty: nothing is replaced, it loads what is not there.
+        limit_ns: What was stored no longer ago stays, and will do.
+    """
+
+    mode: bytes = b""
+    limit_ns: int | None = None
+
+
+_NOTHING: Final = Replacing()
 
 
 def load(tier: Tier, store: Store[Any, Any], wanted: Loading) -> Steps[Any]:
@@ -153,7 +168,7 @@ def renew(tier: Tier, store: Store[Any, Any], wanted: Loading, wid: int) -> Step
     try:
         if tier.loads.begin(mine) is mine:
             encoded = tier.place(wanted.name)[1]
-            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, anew=True, old_wid=wid)).value
+            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, Replacing(replace_mode(wid)))).value
     finally:
         tier.loads.end(mine)
         tier.renewed(wanted.name)
@@ -174,7 +189,7 @@ def carry_out_anew(
 ) -> Steps[Any]:
     """Do the work of a refresh that has begun, and end it. See :func:`refresh` and :func:`load_young`."""
     try:
-        mine.value = yield from _load(tier, store, wanted, mine, anew=True, limit_ns=limit_ns)
+        mine.value = yield from _load(tier, store, wanted, mine, Replacing(replace_mode(), limit_ns))
         return mine.value
     except Exception as error:
         mine.error = error
@@ -190,24 +205,14 @@ def load_young(tier: Tier, store: Store[Any, Any], wanted: Loading, limit_ns: in
 
 
 def _load(
-    tier: Tier,
-    store: Store[Any, Any],
-    wanted: Loading,
-    mine: Load,
-    *,
-    anew: bool = False,
-    limit_ns: int | None = None,
+    tier: Tier, store: Store[Any, Any], wanted: Loading, mine: Load, replacing: Replacing = _NOTHING
 ) -> Steps[Any]:
     lane, encoded = tier.place(wanted.name)
     since_ns = tier.clock()
     pause_s = LOOK_FIRST_S
     while True:
         try:
-            if limit_ns is not None:
-                held = yield from read_young(tier, store, [wanted.name], limit_ns, {wanted.name: mine})
-                value = held.get(wanted.name, MISSING)
-            else:
-                value = MISSING if anew else (yield from read(tier, store, wanted.name, mine, strict=False))
+            value = yield from _held(tier, store, wanted.name, mine, replacing)
         except ShardError as error:
             tier.go_without(error)
             return (yield from _load_only(tier, store, wanted, mine))
@@ -218,7 +223,7 @@ def _load(
         # Before asking, so that the message that ends the wait cannot come too early.
         is_heard = tier.ears.await_key(lane, encoded, signal.set)
         try:
-            given = yield from _attempt(tier, store, wanted, encoded, mine, anew=anew)
+            given = yield from _attempt(tier, store, wanted, encoded, mine, replacing)
             if given.value is not MISSING:
                 return given.value
             wait_ms = patience_ms(tier, since_ns, given.wait_ms)
@@ -226,7 +231,8 @@ def _load(
                 # Down, on hold, or somebody's loader hangs. Ours may not: but what it brings is kept nowhere.
                 return (yield from _load_only(tier, store, wanted, mine))
             seconds = wait_ms / 1000
-            anew = anew and limit_ns is not None  # somebody has loaded anew
+            if replacing.limit_ns is None:
+                replacing = _NOTHING  # somebody has loaded anew
             mine.op = None  # whatever happens now, it will read again
             holder = holder_of(tier, encoded)
             if holder is not None:  # of this process: it may wait for us
@@ -238,24 +244,24 @@ def _load(
             tier.ears.unawait(lane, encoded, signal.set)
 
 
+def _held(tier: Tier, store: Store[Any, Any], name: Any, mine: Load, replacing: Replacing) -> Steps[Any]:
+    """Return what L2 holds that is not to be replaced, or MISSING."""
+    if replacing.limit_ns is not None:
+        return (yield from read_young(tier, store, [name], replacing.limit_ns, {name: mine})).get(name, MISSING)
+    return MISSING if replacing.mode else (yield from read(tier, store, name, mine, strict=False))
+
+
 def _attempt(
-    tier: Tier,
-    store: Store[Any, Any],
-    wanted: Loading,
-    encoded: bytes,
-    mine: Load,
-    *,
-    anew: bool = False,
-    old_wid: int = 0,
+    tier: Tier, store: Store[Any, Any], wanted: Loading, encoded: bytes, mine: Load, replacing: Replacing
 ) -> Steps[Answer]:
-    """Ask for the lease; with it, load and fill. ``anew``: whatever is there, or unless it is not of ``old_wid``."""
+    """Ask for the lease; with it, load and fill."""
     lane = tier.lane_of(encoded)
     op = Op(wanted.name, lane, wid=new_id(), write=True)
     try:
         store.l1_open(op)
         mine.rests_on(op, tier.clock())
         try:
-            given = yield from _lease(tier, store, lane, encoded, anew=anew, old_wid=old_wid)
+            given = yield from _lease(tier, store, lane, encoded, replacing.mode)
         except ShardError as error:
             tier.go_without(error)
             return Answer()
@@ -263,15 +269,15 @@ def _attempt(
             # L1 may hold a value older than this one, and after this one it must not be read (R4).
             store.l1_abandon(op, drop=given.value is not MISSING)
             return given
-        return Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine, anew=anew)))
+        return Answer((yield from _fill(tier, store, wanted, op, encoded, given, mine, replacing)))
     finally:
         store.l1_abandon(op, drop=False)  # unless it is finished
 
 
-def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, *, anew: bool, old_wid: int) -> Steps[Answer]:
+def _lease(tier: Tier, store: Store[Any, Any], lane: int, encoded: bytes, mode: bytes) -> Steps[Answer]:
     """Ask for the key: get a value that has come meanwhile, or the lease, or how long to wait (0: not at all)."""
-    # What is owed an invalidation is loaded over: it is not known to be gone.
-    mode = replace_mode(old_wid) if anew or tier.is_owed(lane, encoded) else b""
+    if not mode and tier.is_owed(lane, encoded):
+        mode = replace_mode()  # what is owed an invalidation is not known to be gone
     while True:
         start_ns, token = tier.clock(), hex_id(new_id())
         replies = yield [Exchange(lane, [lease_command(tier, lane, encoded, mode, token)])]
@@ -293,16 +299,15 @@ def _fill(
     encoded: bytes,
     given: Answer,
     mine: Load,
-    *,
-    anew: bool,
+    replacing: Replacing,
 ) -> Steps[Any]:
     """Load and fill, under lease. The operation is finished, or left to the caller to abandon."""
     tier.leases[given.token] = Leased(op.lane, encoded, given.token, tier.clock(), mine)
     shown = None
     try:
-        if anew and is_conditional(wanted.loader) and not tier.is_owed(op.lane, encoded):
+        if replacing.mode and is_conditional(wanted.loader) and not tier.is_owed(op.lane, encoded):
             shown = yield from show(tier, store, op.lane, encoded)
-        loaded = yield from _loaded(tier, store, wanted, op, shown, anew=anew)
+        loaded = yield from _loaded(tier, store, wanted, op, shown, replacing)
     except GeneratorExit:
         raise
     except BaseException:
@@ -310,7 +315,7 @@ def _fill(
         raise
     finally:
         tier.leases.pop(given.token, None)  # a loader may have forked, and this be the child
-    if is_young(mine.key):  # who asks from now on may find it stored longer ago
+    if replacing.limit_ns is not None:  # who asks from now on may find it stored longer ago
         tier.loads.close(mine)
     if loaded is None:
         assert shown is not None
@@ -318,7 +323,7 @@ def _fill(
     if loaded.tags is None:
         tier.loads.close(mine)
         yield from _abort(tier, op.lane, encoded, given.token)
-        if anew and loaded.content is None:
+        if replacing.mode and loaded.content is None:
             yield from outdate(tier, store, [op])
         return loaded.value
     commands, size = fill_commands(tier, op, encoded, given.token, given.generation, loaded)
@@ -337,12 +342,17 @@ def _fill(
 
 
 def _loaded(
-    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, shown: Shown | None, *, anew: bool
+    tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, shown: Shown | None, replacing: Replacing
 ) -> Steps[Outcome | None]:
     """Call the loader, with the generations of the value's tags captured before. None: the value shown is right."""
     captured = yield from capture(tier, store, [op.lane], wanted.tags)
     begun_ns = tier.clock()
-    value = yield from _call(tier, wanted, shown, fails=anew)
+    try:
+        value = yield from _call(tier, wanted, shown)
+    except Exception as error:
+        value = None if replacing.mode else failure_of(tier, error)  # an old value stays, whatever is kept of errors
+        if value is None:
+            raise
     if value is UNCHANGED and shown is not None:
         tier.count(unchanged=1)
         return None
@@ -370,8 +380,8 @@ def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
     yield [Exchange(lane, [abort_command(tier, lane, encoded, token)])]
 
 
-def _call(tier: Tier, wanted: Loading, shown: Shown | None = None, *, fails: bool = True) -> Steps[Any]:
-    """Call the loader. With ``fails`` every error is raised, whatever is remembered of errors: the old value stays."""
+def _call(tier: Tier, wanted: Loading, shown: Shown | None = None) -> Steps[Any]:
+    """Call the loader. Returns its answer, or ABSENT where absence is kept."""
     tier.count(loads=1)
     try:
         value = yield Call(given_old(wanted.loader, None if shown is None else shown.old), wanted.key)
@@ -382,7 +392,4 @@ def _call(tier: Tier, wanted: Loading, shown: Shown | None = None, *, fails: boo
         if tier.freshness.means_absence(error):
             return ABSENT
         tier.count(load_errors=1)
-        failure = None if fails else failure_of(tier, error)
-        if failure is None:
-            raise
-        return failure
+        raise
