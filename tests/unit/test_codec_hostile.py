@@ -8,6 +8,7 @@ import pickle
 import random
 import struct
 import time
+import tracemalloc
 from collections import OrderedDict, defaultdict, deque
 from decimal import Decimal
 from fractions import Fraction
@@ -391,6 +392,24 @@ def test_deques_that_are_never_filled_are_refused_in_masses():
     assert "out of proportion" in str(refuse(bomb))
     for honest in ([deque() for _ in range(many)], [deque([1]) for _ in range(many)]):
         assert CODEC.decode(*CODEC.encode(honest)) == honest
+
+
+def test_table_that_states_more_than_the_payload_can_hold_is_refused_before_it_is_made():
+    """A byte for each buffer of nothing, or for one class again and again, would be a hundred in the reader."""
+    many = 400_000
+    name = next(iter(CODEC._by_name)).encode()
+    buffers = b"q\0" + varint(many) + b"\0" * many + b"\x04\0" + PROTO + b"N."
+    classes = b"q" + varint(many) + (varint(len(name)) + name) * many + b"\0\x04\0" + PROTO + b"N."
+    for payload, why in ((buffers, "400,000 buffers"), (classes, "twice")):
+        tracemalloc.start()
+        with pytest.raises(DecodeError, match=why):
+            CODEC.decode(payload, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 16
+    for empty in (np.zeros(0, "u1"), np.zeros((), "u1")):  # the least that an array takes
+        arrays = [empty.copy() for _ in range(1000)]
+        assert [each.shape for each in CODEC.decode(*CODEC.encode(arrays))] == [empty.shape] * 1000
 
 
 def test_copies_of_a_large_part_are_refused():

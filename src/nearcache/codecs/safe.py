@@ -36,6 +36,8 @@ from nearcache.codecs.stdlib import DUMPS, Dump, Dumped, Unfit, find_dump
 from nearcache.errors import DecodeError, UnencodableValueError, words_of
 
 _ALIGNMENT: Final = 16
+#: An array takes more than this in the pickle and in the table of buffers, even one without items.
+_ARRAY_BYTES: Final = 16
 #: A stream of plain data up to this length cannot nest deeper than the verifier allows.
 _SOUND_SIZE: Final = 2 * min(MAX_DEPTH, MAX_HASH_DEPTH)
 
@@ -144,7 +146,7 @@ class SafeCodec:
 
     def _read_classes(self, view: memoryview, at: int) -> tuple[tuple[RegisteredClass, ...], int]:
         count, at = read_varint(view, at)
-        classes = []
+        classes: dict[RegisteredClass, None] = {}
         for _ in range(count):
             size, at = read_varint(view, at)
             name = str(view[at : at + size], "utf-8", "surrogatepass")
@@ -152,7 +154,9 @@ class SafeCodec:
             entry = self._by_name.get(name)
             if entry is None:
                 raise DecodeError(f"the value holds a {name}, which is not among the classes= of this cache")
-            classes.append(entry)
+            if entry in classes:  # a short table would name one again and again
+                raise DecodeError(f"the value names the class {name} twice")
+            classes[entry] = None
         return tuple(classes), at
 
 
@@ -246,6 +250,8 @@ def _padding(before: int, behind: int) -> int:
 
 def _read_sizes(view: memoryview, at: int) -> tuple[list[int], int]:
     count, at = read_varint(view, at)
+    if count * _ARRAY_BYTES > len(view):
+        raise DecodeError(f"{count:,} buffers are more than there can be arrays in the payload")
     sizes = []
     for _ in range(count):
         size, at = read_varint(view, at)
