@@ -53,7 +53,7 @@ class Change:
 
     Attributes:
         lane, encoded: Which key.
-        envelope: The value, sealed; empty: the key is to be deleted.
+        envelope: The value, sealed; or that the key is to be deleted.
         ids: The records that it stands for, in their order; the last is its own.
         due_ns: When it is to be written.
         attempts: How often that has failed.

@@ -51,6 +51,38 @@ def test_records_in_the_queue_are_sealed_as_values_are(
     assert "ForgedError" in error
 
 
+@pytest.mark.parametrize("protection", ["signing_keys", "encryption_keys"])
+def test_deletions_in_the_queue_are_sealed_as_values_are(
+    open_cache: Opener, database: Database, redis_server: RedisServer, protection: str
+) -> None:
+    """Made without a key, for another one, or of what Redis holds, it is a dead letter and deletes nothing."""
+    database.rows = {"one": 1, "many": 2, "kept": 3}
+    cache = open_cache(write_delay=60, negative_ttl=60, **{protection: b"k" * 32})
+    with pytest.raises(KeyError):
+        cache["absent"]
+    with redis_server.client() as client:
+        remembered = client.get("nc:{default:0}:v:sabsent")
+        database.rows["absent"] = "now it is there"
+        del cache["one"]
+        cache.delete_many(["many"])
+        for key in ("one", "many"):  # by what waits, whatever the loader says
+            with pytest.raises(KeyError):
+                cache[key]
+        genuine, _ = [fields[b"e"] for _, fields in client.xrange(QUEUE)]
+        for key, envelope in (("kept", b""), ("kept", genuine), ("absent", remembered), ("absent", b"\xc1\x08")):
+            client.xadd(QUEUE, {"k": f"s{key}", "e": envelope})
+            cache.flush(10)
+    assert database.rows == {"kept": 3, "absent": "now it is there"}
+    letters = cache.dead_letters()
+    assert [(letter.key, letter.is_deletion) for letter in letters] == [("kept", True)] * 2 + [("absent", True)] * 2
+    assert ["ForgedError" in letter.error for letter in letters] == [True, True, True, False]
+    stats = cache.stats()
+    assert (stats.writing.deleted, stats.writing.dead, stats.l2.forged, stats.l2.undecodable) == (2, 4, 3, 1)
+    assert cache.replay_dead_letters() == 4
+    cache.flush(10)
+    assert database.rows == {"kept": 3, "absent": "now it is there"}
+
+
 def test_poison_becomes_a_dead_letter_and_dooms_nobody(open_cache: Opener, database: Database) -> None:
     """The rest of its batch is written at once; it leaves the cache, which says what the data says."""
     database.rows["bad"] = "old"

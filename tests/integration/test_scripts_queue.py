@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from nearcache.codecs import TTL_NONE, pack
+from nearcache.codecs.envelope import FLAG_NEGATIVE
 from nearcache.errors import ServerReplyError
 from support.lanes import NO_WID, NONCE, Lane, envelope, wid
 from support.redis import RedisServer
@@ -63,6 +65,18 @@ def test_queued_deletion_removes_the_value_and_counts_it(lane: Lane) -> None:
     assert reply == [1, NONCE, NONCE, b"2", b"", 1]
     assert queued(lane)[1:] == [(b"sa", b""), (b"sb", b"")]
     assert not lane.client.exists(lane.value(b"sa"))
+
+
+def test_queued_envelope_that_says_that_there_is_no_value_is_a_deletion_too(lane: Lane) -> None:
+    """It is what signed and encrypted deletions look like; the record holds it, and no verb takes it for a value."""
+    put(lane, b"sa")
+    deletion = pack(int(wid(2), 16), 0, TTL_NONE, b"", flags=FLAG_NEGATIVE)
+    with lane.listening() as heard:
+        assert lane.run("set", [b"sa"], wid(2), NONCE, "Q9:", 1, deletion, more=[b"w"])[5] == 1
+    assert [kind for kind, *_ in heard] == ["I"]
+    assert queued(lane)[1:] == [(b"sa", deletion)]
+    assert lane.run("lease", [b"sa"], A, 1000, "", more=[b"w"]) == [4, NONCE, deletion]
+    assert put(lane, b"sa", write=3, mode="NX")[0] == 1
 
 
 def test_queued_set_that_is_refused_leaves_no_record(lane: Lane) -> None:

@@ -79,8 +79,9 @@ class L2Stats:
         writes: Values stored.
         invalidations: Keys invalidated and namespaces cleared by this process.
         errors: Requests that a shard did not answer, or refused.
-        undecodable: Values found that could not be read: damaged, foreign, newer, of another schema.
-        forged: Values found that nobody with a key of this cache wrote there: changed, moved from another key or
+        undecodable: Values found, or changes in a queue, that could not be read: damaged, foreign, newer, of another
+            schema.
+        forged: The same that nobody with a key of this cache wrote there: changed, moved from another key or
             namespace, unprotected, or under a key that this cache does not have.
         fills_refused: Loaded values that were not stored, because the key was invalidated meanwhile.
         fills_too_large: Loaded values that were not stored, because they are over ``max_value``.

@@ -17,7 +17,7 @@ from nearcache.codecs.envelope import (
 )
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
-from nearcache.codecs.values import NO_VALUE, Encoded, ValueCodec
+from nearcache.codecs.values import NO_VALUE, Encoded, ValueCodec, is_deletion
 
 __all__ = [
     "HEADER_SIZE",
@@ -30,6 +30,7 @@ __all__ = [
     "Frozen",
     "SafeCodec",
     "ValueCodec",
+    "is_deletion",
     "pack",
     "peek_absence",
     "peek_ids",

@@ -25,6 +25,7 @@ from nearcache.codecs.envelope import (
     Envelope,
     Payload,
     pack,
+    peek_absence,
     unpack,
 )
 from nearcache.codecs.failures import FailureCodec
@@ -50,6 +51,8 @@ class Encoded(NamedTuple):
     flags: int = 0
 
 
+#: In front of a key, where its deletion waits to be written behind the cache: no user's key begins so.
+_DELETION: Final = b"!d:"
 #: What is stored where there is no value.
 NO_VALUE: Final = Encoded(b"", 0, flags=FLAG_NEGATIVE)
 
@@ -178,6 +181,24 @@ class ValueCodec:
         """Return ``value`` encoded and sealed. Raises as :meth:`encode`."""
         return self.seal(self.encode(value), wid, generation, ttl_ms, key=key)
 
+    def seal_deletion(self, wid: int, *, key: bytes) -> bytes:
+        """Return what a queue holds where a key is to be deleted: nothing, unless values are protected.
+
+        Then it is protected too, and under a name of its own: neither a value of the key nor its absence, which
+        anybody finds in Redis, can be passed off as a deletion.
+        """
+        return b"" if self._guard is None else self.seal(NO_VALUE, wid, 0, TTL_NONE, key=_DELETION + key)
+
+    def loads_queued(self, data: bytes, *, key: bytes) -> Any:
+        """Return the value in a queue's record of a key; ABSENT for a deletion. Raises as :meth:`loads`."""
+        if not is_deletion(data):
+            return self.loads(data, key=key)[0]
+        if data:
+            self.loads(data, key=_DELETION + key)
+        elif self._guard is not None:
+            raise ForgedError("a deletion is not protected in the way that this cache protects its own")
+        return ABSENT
+
     def loads(self, data: bytes, *, key: bytes = b"") -> tuple[Any, Envelope]:
         """Return the value in an envelope, or what it says in its place; and the envelope.
 
@@ -234,6 +255,11 @@ class ValueCodec:
         if envelope.flags & FLAG_TOUCHED:
             head = bytes((head[0], head[1] & ~FLAG_TOUCHED)) + bytes(head[2:])
         return guard.open(envelope.key_id, context_of(self._scope, key), head, envelope.payload)
+
+
+def is_deletion(queued: bytes) -> bool:
+    """Return whether a queue's record says that its key is to be deleted, be it true or not."""
+    return not queued or (len(queued) > 1 and peek_absence(queued))
 
 
 def _payload(codec: Codec | FailureCodec, most: int, value: Any) -> tuple[bytes, int]:

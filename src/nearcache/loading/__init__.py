@@ -19,6 +19,7 @@ from .behind import (
 )
 from .bulk import delete_many_behind, invalidate_many, owe_hold_end, write_many
 from .bulk_reading import read_many
+from .counters import unreadable_as
 from .deciding import Source, swap_through, take_through
 from .filling import Loading, load, load_young, look, look_many, refresh
 from .gathering import Gathering, gather
@@ -99,6 +100,7 @@ __all__ = [
     "take_through",
     "token_of",
     "touch",
+    "unreadable_as",
     "write",
     "write_many",
     "write_through",

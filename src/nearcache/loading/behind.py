@@ -17,7 +17,7 @@ from .._store import Op, Store
 from ..absence import ABSENT
 from ..backlog import Backlog, Change, DeadLetter, order
 from ..clocks import NS_PER_MS, suspended_ns
-from ..codecs import peek_ids, thaw
+from ..codecs import is_deletion, peek_ids, thaw
 from ..errors import DecodeError, ServerReplyError, ShardError
 from ..keys import decode_key
 from ..l2 import Exchange
@@ -55,11 +55,12 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, 
     mode = way.mark + (b"CAS" + hex_id(version) if version else b"")
     keys = tier.write_keys(lane, [encoded], [tier.names[lane].queue])
     generation = tier.lanes[lane].generation or 0
+    sealed = tier.codec.seal_deletion(op.wid, key=encoded)
     try:
         store.l1_open(op)
         was_here = store.l1_erase(name)
         for _ in range(_ATTEMPTS):
-            command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", b"")
+            command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", sealed)
             heard, _ = yield from put(tier, lane, [command], way)
             if heard.status == STORED:
                 tier.acknowledge(lane, heard.epoch, heard.seq, (encoded,), since)
@@ -283,9 +284,7 @@ def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:
         DecodeError: Nobody with this process's settings can read it.
     """
     key = decode_key(change.encoded)
-    if not change.envelope:
-        return key, ABSENT
-    return key, thaw(tier.codec.loads(change.envelope, key=change.encoded)[0])
+    return key, thaw(tier.codec.loads_queued(change.envelope, key=change.encoded))
 
 
 def _lasting_ns(tier: Tier) -> int:
@@ -356,7 +355,12 @@ def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLe
         key, value = decode_key(change.encoded), ABSENT
     error = told[b"x"].decode("utf-8", "replace")
     return DeadLetter(
-        f"{in_order(tier).index(lane)}-{record.decode()}", key, value, not change.envelope, error, int(told[b"n"])
+        f"{in_order(tier).index(lane)}-{record.decode()}",
+        key,
+        value,
+        is_deletion(change.envelope),
+        error,
+        int(told[b"n"]),
     )
 
 

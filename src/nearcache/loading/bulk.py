@@ -238,7 +238,7 @@ def delete_many_behind(tier: Tier, store: Store[Any, Any], names: Iterable[Any],
 def _seal(tier: Tier, chunk: _Chunk) -> None:
     chunk.start_ns = tier.clock()
     if not chunk.contents:
-        chunk.sealed = [b""] * len(chunk.names)
+        chunk.sealed = [tier.codec.seal_deletion(chunk.wid, key=encoded) for encoded in chunk.encoded]
         return
     chunk.sealed = [
         tier.codec.seal(

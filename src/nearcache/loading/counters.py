@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import DecodeError, ForgedError
+
 
 @dataclass(slots=True)
 class Judged:
@@ -18,6 +20,11 @@ class Judged:
     revalidated: int = 0
     dropped: int = 0
     poisoned: int = 0
+
+
+def unreadable_as(error: DecodeError) -> str:
+    """Return the name of the counter for what cannot be read for this reason."""
+    return "forged" if isinstance(error, ForgedError) else "undecodable"
 
 
 @dataclass(slots=True)

@@ -88,14 +88,13 @@ def lease_answer(
 def _waiting_value(tier: Tier, encoded: bytes, envelope: bytes) -> Any:
     """Return the value that waits to be written behind the cache; ABSENT for a deletion, MISSING if nobody here can
     read it."""
-    if not envelope:
-        return ABSENT
     try:
-        value = tier.codec.loads(envelope, key=encoded)[0]
+        value = tier.codec.loads_queued(envelope, key=encoded)
     except DecodeError as error:
         tier.count_unreadable(encoded, error)
         return MISSING
-    tier.count_hit(len(envelope))
+    if value is not ABSENT:
+        tier.count_hit(len(envelope))
     return value
 
 

@@ -15,7 +15,7 @@ from .._store import Op, Store
 from ..clocks import NS_PER_MS, TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Journal, Lane, OrderedHorizon, State
-from ..errors import BacklogFullError, DecodeError, ForgedError, ShardError, ValueTooLargeError
+from ..errors import BacklogFullError, DecodeError, ShardError, ValueTooLargeError
 from ..flights import Load, Loads
 from ..freshness import Freshness
 from ..keys import encode_key, slot_of
@@ -23,7 +23,7 @@ from ..l2 import Command, Exchange, Reply, Script, load_script
 from ..logs import Recurring, log
 from ..placement import ClusterPlacement, Placement, names_of_lanes
 from .births import Births
-from .counters import Judged, L2Counters
+from .counters import Judged, L2Counters, unreadable_as
 from .ears import Ears, Witness
 from .replies import is_full
 from .stale import StaleCopies
@@ -249,7 +249,7 @@ class Tier(Versions):
 
     def count_unreadable(self, encoded: bytes, error: DecodeError) -> None:
         """Count a value that counts as absent because it cannot be read, and report the first one of its kind."""
-        kind = "forged" if isinstance(error, ForgedError) else "undecodable"
+        kind = unreadable_as(error)
         with self.lock:
             self.counters.misses += 1
             count = getattr(self.counters, kind) + 1

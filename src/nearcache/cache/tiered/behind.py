@@ -17,9 +17,10 @@ from ..._reads import Event
 from ...absence import ABSENT
 from ...backlog import Backlog, Change
 from ...clocks import Clock, monotonic_ns
+from ...codecs import is_deletion
 from ...errors import CacheError, DecodeError, words_of
 from ...keys import decode_key
-from ...loading import Queues, Room, ThreadRunner, Tier, read_change
+from ...loading import Queues, Room, ThreadRunner, Tier, read_change, unreadable_as
 from ...logs import Recurring, log
 from ...options import Settings
 from ...workers import Helper
@@ -168,6 +169,7 @@ class Scribe(Helper):
             try:
                 key, value = read_change(self._tier, change)
             except DecodeError as error:
+                self._tier.count(**{unreadable_as(error): 1})
                 self._bury(change, f"{type(error).__name__}: {error}")
                 continue
             if self._queues.backlog.is_hopeless(change):
@@ -237,7 +239,7 @@ class Scribe(Helper):
                 return
 
     def _settle(self, changes: list[Change]) -> None:
-        deleted = sum(not change.envelope for change in changes)
+        deleted = sum(is_deletion(change.envelope) for change in changes)
         self.counters.written += len(changes) - deleted
         self.counters.deleted += deleted
         self._runner.run(self._queues.written(self._tier, changes))

@@ -4,7 +4,7 @@
 -- loaded over; or that and 16 hex digits: only if it is the one of this wid.
 -- {1, gen, envelope, pttl} a live value; {0, gen, token} load, and fill under this token; {2, gen, pttl} somebody loads:
 -- wait for a message about the key, at most so long; {3, gen, pttl} on hold: load, but do not keep it;
--- {4, gen, envelope} a value that waits in w to be written behind the cache (empty: a deletion): the one to read, not to keep.
+-- {4, gen, envelope} a value that waits in w to be written behind the cache (or a deletion): the one to read, not to keep.
 local call, sub = redis.call, string.sub
 -- include envelope.lua
 local v, l, L = KEYS[1], KEYS[2], KEYS[#KEYS]

@@ -3,8 +3,8 @@
 -- empty: they are under s1..sm, in this order (see `store`). mode: ''; or, with n = 1, 'NX': only if there is no live value,
 -- or 'CAS' and 16 hex digits: only if there is one of this wid, whose lifetime is kept if ttl_ms is 'KEEP'; or 'HELD' and the
 -- token of a hold: only where that hold has lasted until now, and nobody else has announced a change, a clear included;
--- it ends. 'Q' number ':' and one of these but the last: all is written behind the cache, too: KEYS .. w L, no s, and an empty envelope is a
--- deletion.
+-- it ends. 'Q' number ':' and one of these but the last: all is written behind the cache, too: KEYS .. w L, no s, and an envelope that is
+-- empty, or says that there is no value, is a deletion.
 -- '1 gen epoch seq held' stored, except the `held` keys (numbers from 1, each with `,`) that are on hold: of those
 -- the old value is gone; '0 gen' sealed under another generation, nothing done; {2, gen, envelope, pttl} refused by the mode,
 -- nothing done: the live value that there is; nil and -2 if there is none. With Q also '1 .. held existed', how many of the
@@ -31,6 +31,7 @@ if m[3] ~= ARGV[4] and sub(mode, 1, 4) ~= 'HELD' then return '0 ' .. m[3] end
 -- include store.lua
 -- include envelope.lua
 -- include waiting.lua
+-- include deletes.lua
 local most, rest = string.match(mode, '^Q(%d+):(.*)$')
 local w = most and KEYS[#KEYS - 1]
 if w then
@@ -45,7 +46,7 @@ local own = sub(mode, 1, 4) == 'HELD' and 'H' .. sub(mode, 5)
 if mode ~= '' and not own then
   -- A value that has expired or was evicted before it was written behind the cache is there all the same.
   local waits = w and id_in(KEYS[1], 12) ~= m[3] and waiting(call('GET', KEYS[2]), w)
-  if waits and waits ~= '' then store(KEYS[1], waits, nil, tonumber(ttl) or 3600000) end
+  if waits and not deletes(waits) then store(KEYS[1], waits, nil, tonumber(ttl) or 3600000) end
   local live = id_in(KEYS[1], 12) == m[3]
   local fits = not live
   if mode ~= 'NX' then fits = live and id_in(KEYS[1], 4) == sub(mode, 4) end
@@ -83,7 +84,7 @@ for i = 1, n do
     end
     held = held .. i .. ','
   else
-    if w and ARGV[6 + i] == '' then
+    if w and deletes(ARGV[6 + i]) then
       existed = existed + call('UNLINK', KEYS[i])
     else
       store(KEYS[i], ARGV[6 + i], KEYS[s], ttl)
