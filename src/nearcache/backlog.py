@@ -32,7 +32,7 @@ class DeadLetter(NamedTuple):
 
     Attributes:
         id: Names it, for ``replay_dead_letters`` and ``discard_dead_letters``.
-        key: The key held (after ``key=``).
+        key: The key held (after ``key=``); its encoding, bytes, if nobody here can read it.
         value: The value; :data:`nearcache.ABSENT` for a deletion, or if nobody here can read it.
         is_deletion: Whether the key was to be deleted.
         error: What the writer raised last.

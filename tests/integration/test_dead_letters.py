@@ -83,6 +83,59 @@ def test_deletions_in_the_queue_are_sealed_as_values_are(
     assert database.rows == {"kept": 3, "absent": "now it is there"}
 
 
+def test_record_of_another_shape_is_a_dead_letter_and_stops_nobody(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """A stranger's: with more fields, with fewer, or with others. None is taken for a deletion, none for another."""
+    database.rows = {"kept": 1}
+    cache = open_cache()
+    strange = [
+        {"k": "skept", "e": "", "z": "1"}, {"k": "skept"}, {"e": ""}, {"e": "", "k": "skept"}, {"z": "1"},
+    ]  # fmt: skip
+    with redis_server.client() as client:
+        cache["before"] = 1
+        for fields in strange:
+            client.xadd(QUEUE, fields)
+        cache["after"] = 2
+        cache.flush(20)
+    assert database.rows == {"kept": 1, "before": 1, "after": 2}
+    letters = cache.dead_letters()
+    assert [(letter.key, letter.value, letter.is_deletion) for letter in letters] == [
+        ("kept", ABSENT, True), ("kept", ABSENT, False), (b"", ABSENT, True), ("kept", ABSENT, True),
+        (b"", ABSENT, False),
+    ]  # fmt: skip
+    assert cache.stats().writing.dead == 5
+    assert all("no record of nearcache's" in letter.error for letter in letters)
+    assert cache.replay_dead_letters([letters[1].id, letters[2].id, letters[4].id]) == 0  # there is nothing to write
+    assert cache.discard_dead_letters(letter.id for letter in letters) == 5
+
+
+def test_dead_letter_that_cannot_be_read_hides_no_others(
+    open_cache: Opener, database: Database, redis_server: RedisServer
+) -> None:
+    """Its key is shown as it is in Redis. One that is buried by this process, and what strangers put among them."""
+    database.poison = {"bad"}
+    cache = open_cache(write_attempts=1)
+    with redis_server.client() as client:
+        client.xadd(QUEUE, {"k": b"\xff\xfe", "e": b""})
+        cache["bad"] = 1
+        cache.flush(20)
+        client.xadd(DEAD, {"k": "sother", "e": "", "n": "zz"})
+        client.xadd(DEAD, {"k": "sother", "e": "", "n": "1" * 5000, "x": b"\xff"})
+        client.xadd(DEAD, {"e": "", "x": "why", "n": "3"})
+    letters = cache.dead_letters()
+    assert [(letter.key, letter.error, letter.attempts) for letter in letters[1:]] == [
+        ("bad", "ValueError: refused: ['bad']", 1), ("other", "", 0), ("other", "\N{REPLACEMENT CHARACTER}", 0),
+        (b"", "why", 3),
+    ]  # fmt: skip
+    assert (letters[0].key, letters[0].value, letters[0].attempts) == (b"\xff\xfe", ABSENT, 0)
+    database.poison = set()
+    assert cache.replay_dead_letters() == 4
+    cache.flush(20)
+    assert database.rows == {"bad": 1}
+    assert {letter.key for letter in cache.dead_letters()} == {b"\xff\xfe", b""}
+
+
 def test_poison_becomes_a_dead_letter_and_dooms_nobody(open_cache: Opener, database: Database) -> None:
     """The rest of its batch is written at once; it leaves the cache, which says what the data says."""
     database.rows["bad"] = "old"

@@ -221,6 +221,22 @@ def test_writer_whose_error_cannot_be_told_is_called_again_and_others_are_writte
     assert scribe.stats().last_error == "WordlessError: <its str() raised AttributeError>"
 
 
+def test_turn_that_goes_wrong_is_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at the statistics is to see why nothing is written."""
+    world, writer = World(), Writer(write=lambda _key, _value: None)
+    runner: Any = Answering()
+    scribe = Scribe(world.tier, runner, writer, parse("redis://a", namespace="t", writer=writer, write_delay=60))
+
+    def turn() -> float:
+        scribe._stopping.set()
+        scribe.wake()
+        raise LookupError("a mistake")
+
+    monkeypatch.setattr(scribe, "_turn", turn)
+    scribe._run()
+    assert (scribe.stats().errors, scribe.stats().last_error) == (1, "LookupError: a mistake")
+
+
 def sealed(world: World, key: str) -> bytes:
     """An envelope of a value."""
     content = world.tier.codec.encode("value")

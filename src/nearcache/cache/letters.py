@@ -37,7 +37,7 @@ class Letters:
 
         Args:
             ids: Which; ``None``: all. Of several of a key the newest is written, and the others go. One whose key has a
-                newer change waiting stays where it is.
+                newer change waiting stays where it is, as does what a stranger put there without a key or a value.
         Raises:
             ShardUnavailableError: Not all of them are back in their queues.
         """

@@ -10,6 +10,7 @@ is not settled when it dies is given to the next owner, again in its order.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ _ATTEMPTS: Final = 5
 #: Of one reply: bytes of records, and dead letters.
 _REPLY_BYTES: Final = b"4000000"
 _PAGE: Final = 500
+#: What the keys of records begin with that are of another shape than ours. No encoded key does.
+_STRANGE: Final = b"?"
 
 
 # -- changes -----------------------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ class Queues:
         for place, (record, fields) in enumerate(records):
             if fields is None:  # somebody has deleted it from the stream
                 continue
-            _, encoded, _, envelope = fields
+            encoded, envelope = _content(record, fields)
             given = int(deliveries[place]) if place < len(deliveries) else 1
             # Both by the server's clock. It may have been set back meanwhile; what is not made yet is made now.
             age_ms = max(0, int(told_ms) - order(record)[0])
@@ -277,12 +280,21 @@ def _invalidate_astray(tier: Tier, changes: Sequence[Change]) -> Steps[None]:
             tier.answered(lane, keys, reply, serials[lane])
 
 
+def _content(record: bytes, fields: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Return encoded key and envelope of a record; of a stranger's, a key of its own, so that it is no key's change."""
+    if fields[::2] == [b"k", b"e"]:
+        return fields[1], fields[3]
+    return _STRANGE + record, b""
+
+
 def read_change(tier: Tier, change: Change) -> tuple[Any, Any]:
     """Return key and value of a change; ABSENT for a deletion.
 
     Raises:
         DecodeError: Nobody with this process's settings can read it.
     """
+    if change.encoded.startswith(_STRANGE):
+        raise DecodeError("it is no record of nearcache's: these have a key, k, and then an envelope, e")
     key = decode_key(change.encoded)
     return key, thaw(tier.codec.loads_queued(change.envelope, key=change.encoded))
 
@@ -347,25 +359,41 @@ def dead_letters(tier: Tier, lane: int, after: bytes = b"") -> Steps[tuple[list[
 
 
 def _letter(tier: Tier, lane: int, record: bytes, fields: list[bytes]) -> DeadLetter:
-    told: Mapping[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
-    change = Change(lane, told[b"k"], told[b"e"], [record], 0)
+    """Return a dead letter, of whatever a record in their stream tells."""
+    told = _by_name(fields)
+    encoded, envelope = told.get(b"k", b""), told.get(b"e")
+    key, value = readable_key(encoded), ABSENT
+    with contextlib.suppress(DecodeError):
+        _, value = read_change(tier, Change(lane, encoded, envelope or b"", [record], 0))
     try:
-        key, value = read_change(tier, change)
-    except DecodeError:
-        key, value = decode_key(change.encoded), ABSENT
-    error = told[b"x"].decode("utf-8", "replace")
+        attempts = int(told.get(b"n", b"0"))
+    except ValueError:
+        attempts = 0
     return DeadLetter(
-        f"{in_order(tier).index(lane)}-{record.decode()}",
-        key,
-        value,
-        is_deletion(change.envelope),
-        error,
-        int(told[b"n"]),
+        id=f"{in_order(tier).index(lane)}-{record.decode()}",
+        key=key,
+        value=value,
+        is_deletion=envelope is not None and is_deletion(envelope),
+        error=told.get(b"x", b"").decode("utf-8", "replace"),
+        attempts=attempts,
     )
 
 
+def readable_key(encoded: bytes) -> Any:
+    """Return a key, or its encoding if nobody can read it."""
+    try:
+        return decode_key(encoded)
+    except DecodeError:
+        return encoded
+
+
+def _by_name(fields: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """Return the fields of a stream's record."""
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
 def key_of_letter(tier: Tier, name: str) -> Steps[tuple[int, bytes] | None]:
-    """Return the lane and the encoded key of a dead letter; None if there is none of this id.
+    """Return the lane and the encoded key of a dead letter; None if there is none of this id, or it has no key.
 
     Raises:
         ValueError: Not an id.
@@ -373,7 +401,8 @@ def key_of_letter(tier: Tier, name: str) -> Steps[tuple[int, bytes] | None]:
     """
     lane, record = place_of(tier, name)
     found = answer((yield [Exchange(lane, [(b"XRANGE", tier.names[lane].dead, record, record)])])[0]).values[0]
-    return (lane, found[0][1][1]) if found else None
+    encoded = _by_name(found[0][1]).get(b"k") if found else None
+    return None if encoded is None else (lane, encoded)
 
 
 def replay(tier: Tier, key: tuple[int, bytes], letters: Sequence[str]) -> Steps[int]:
@@ -383,7 +412,8 @@ def replay(tier: Tier, key: tuple[int, bytes], letters: Sequence[str]) -> Steps[
         key: As :func:`key_of_letter` returned it.
         letters: Their ids.
     Returns:
-        How many are dead letters no more: none if the newest is gone, or its key has a newer change waiting.
+        How many are dead letters no more: none if the newest is gone, or lacks an envelope, or its key has a newer
+        change waiting.
     Raises:
         ShardError: The lane did not answer.
     """

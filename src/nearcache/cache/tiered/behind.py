@@ -19,8 +19,7 @@ from ...backlog import Backlog, Change
 from ...clocks import Clock, monotonic_ns
 from ...codecs import is_deletion
 from ...errors import CacheError, DecodeError, words_of
-from ...keys import decode_key
-from ...loading import Queues, Room, ThreadRunner, Tier, read_change, unreadable_as
+from ...loading import Queues, Room, ThreadRunner, Tier, read_change, readable_key, unreadable_as
 from ...logs import Recurring, log
 from ...options import Settings
 from ...workers import Helper
@@ -124,6 +123,7 @@ class Scribe(Helper):
                     self.counters.last_error = str(error)
                     pause_s = _IDLE_S / 2
                 except Exception as error:  # noqa: BLE001  a mistake here must not stop what nobody else does
+                    self._note_error(error)
                     log(logging.ERROR, "writing behind the cache went wrong; it goes on", error=error)
                     pause_s = _IDLE_S
                 self._is_idle = pause_s > _LOOK_S  # first this, then the look, or a record could be overlooked
@@ -251,13 +251,14 @@ class Scribe(Helper):
                 logging.ERROR,
                 "namespace %s: a change of key %.80r could not be written and is a dead letter now "
                 "(cache.dead_letters()): %s",
-                self._namespace, _key_of(change), error,
+                self._namespace, readable_key(change.encoded), error,
             )  # fmt: skip
 
     def _complain(self, changes: list[Change], error: str) -> None:
         """Say that the writer fails, long before there are dead letters."""
+        key = readable_key(changes[0].encoded)
         text = "namespace %s: the writer failed and is called again for %d changes, the first of key %.80r: %s"
-        self._failures.log(logging.WARNING, text, self._namespace, len(changes), _key_of(changes[0]), error)
+        self._failures.log(logging.WARNING, text, self._namespace, len(changes), key, error)
 
     def _try(self, call: Callable[[], object]) -> str | None:
         """Call the writer. Returns what went wrong."""
@@ -269,10 +270,13 @@ class Scribe(Helper):
                     self._loop = asyncio.new_event_loop()
                 self._loop.run_until_complete(_wait_for(result))
         except BaseException as error:  # noqa: BLE001  whatever it is, the thread has to go on
-            self.counters.errors += 1
-            self.counters.last_error = f"{type(error).__name__}: {words_of(error)}"
-            return self.counters.last_error
+            return self._note_error(error)
         return None
+
+    def _note_error(self, error: BaseException) -> str:
+        self.counters.errors += 1
+        self.counters.last_error = f"{type(error).__name__}: {words_of(error)}"
+        return self.counters.last_error
 
     # -- observation
 
@@ -291,14 +295,6 @@ class Scribe(Helper):
             owned=len(self._tier.queues),
             last_error=counters.last_error,
         )
-
-
-def _key_of(change: Change) -> Any:
-    """Return what a message calls a change's key: as it is in Redis if nobody can read it."""
-    try:
-        return decode_key(change.encoded)
-    except DecodeError:
-        return change.encoded
 
 
 def _one_value(writer: Writer, key: Any, value: Any) -> Callable[[], object]:

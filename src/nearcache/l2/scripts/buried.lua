@@ -4,6 +4,7 @@
 redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate
 -- include lane.lua
 -- include announce.lua
+-- include field.lua
 local v, l, w, o, d = unpack(KEYS)
 if sub(call('GET', o) or '', 1, 17) ~= 'L' .. ARGV[4] then return {0, m[3]} end
 -- If a failover has lost the last one, the one before is the newest that there is: it has been written by nobody.
@@ -12,7 +13,12 @@ for i = #ARGV, 7, -1 do
   local found = call('XRANGE', w, ARGV[i], ARGV[i])[1]
   if found then
     id = ARGV[i]
-    call('XADD', d, '*', 'k', found[2][2], 'e', found[2][4], 'x', ARGV[5], 'n', ARGV[6])
+    local letter = {'x', ARGV[5], 'n', ARGV[6]}
+    for _, name in ipairs({'k', 'e'}) do -- a stranger's record may lack one
+      local content = field(found[2], name)
+      if content then letter[#letter + 1], letter[#letter + 2] = name, content end
+    end
+    call('XADD', d, '*', unpack(letter))
     break
   end
 end
