@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearcache.coherence.journal import BATCH_KEYS, KEEP_NS, Debt, Journal
+from nearcache.coherence.journal import BATCH_KEYS, KEEP_NS, ROOM_BYTES, Debt, Journal
 from support.journals import LATER, NEW, OLD, OTHER, pay_all
 
 # -- the newest change
@@ -337,6 +337,26 @@ def test_remembers_so_many_keys_however_many_a_change_has() -> None:
     assert journal.forgotten == 12
     assert journal.forked(2, {}) == 8
     assert journal.owed_count == 8
+
+
+def test_long_keys_take_the_room_of_many() -> None:
+    """So that no number of them takes the memory: what is remembered is forgotten, what is owed becomes a clear."""
+    journal = Journal(limit=10)
+    for seq in range(1, 4):
+        journal.note(1, seq, [b"%d" % seq * 4 * ROOM_BYTES], 0, journal.serial)
+    assert journal.forgotten == 1
+    journal.note(1, 4, [b"4" * 10 * ROOM_BYTES], 0, journal.serial)  # too long to be remembered at all
+    assert journal.forgotten == 4
+    assert journal.forked(2, {}) == 0
+    for _ in range(3):  # owed again and again, it takes its room once; paid, none
+        journal.owe([b"a" * 8 * ROOM_BYTES] * 2)
+    assert pay_all(journal) == [b"a" * 8 * ROOM_BYTES]
+    journal.owe([b"b" * 8 * ROOM_BYTES])
+    journal.note(2, 1, [b"b" * 8 * ROOM_BYTES], 0, journal.serial)
+    journal.owe([b"c" * 4 * ROOM_BYTES, b"d" * 4 * ROOM_BYTES])
+    assert not journal.owes_clear
+    journal.owe([b"e"])
+    assert journal.owes_clear
 
 
 def test_keys_that_time_has_taken_make_room() -> None:

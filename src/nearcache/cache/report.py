@@ -159,7 +159,8 @@ class LaneStats:
         withheld_s: For how long, altogether. That is not counted as dark.
         owed: Keys whose invalidation has failed so far and will be made up for.
         replayed: Keys invalidated again because a failover had lost their change.
-        forgotten: Changed keys that a failover now could not repair any more, for there were too many in a minute.
+        forgotten: Changed keys that a failover now could not repair any more, for there were too many, or too long
+            ones, in a minute.
         heartbeat: From sending a heartbeat to its answer: what an invalidation takes at most to be noticed.
         lag: From the start of a write of this process to hearing its message, of a few writes a second.
         revalidated, dropped, poisoned: As in :class:`CoherenceStats`.

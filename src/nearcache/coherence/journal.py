@@ -12,9 +12,9 @@ what it meant to be rid of.
 A hold that could not be begun, or not be ended, may be there too, for as long as it was to last at most. Its end is
 owed under its token, which is nobody else's.
 
-Bounded in both ways. Acknowledged changes are forgotten after a minute, the oldest first when there are too many; what
-is owed is never forgotten: where it would be too much, the lane as a whole is owed a clear. Only of holds the oldest
-are then left to end by their time.
+Bounded in keys and in bytes, for a long key takes the room of several. Acknowledged changes are forgotten after a
+minute, the oldest first when there are too many; what is owed is never forgotten: where it would be too much, the lane
+as a whole is owed a clear. Only of holds the oldest are then left to end by their time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from typing import Final, NamedTuple
 #: Changed keys remembered, and for how long: replication that lags by more has other troubles.
 LIMIT: Final = 65_536
 KEEP_NS: Final = 60_000_000_000
+#: A key takes the room of one for each time that it is as long as this, and of one more: 16 MiB in all.
+ROOM_BYTES: Final = 256
 #: Epochs that are remembered to be over, and to have ended where.
 _EPOCHS: Final = 64
 #: What one message invalidates at most.
@@ -68,14 +70,15 @@ class Journal:
 
     __slots__ = (
         "_buried", "_burier", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_held",
-        "_limit", "_over", "_owed", "_size", "forgotten", "has_strayed", "newest", "replayed", "serial",
+        "_limit", "_over", "_owed", "_owed_room", "_room", "forgotten", "has_strayed", "newest", "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._changes: deque[_Change] = deque()
-        self._size = 0  # how many keys they have
+        self._room = 0  # what their keys take
         self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
+        self._owed_room = 0  # what these take
         self._held: dict[HoldEnd, dict[bytes, None]] = {}  # hold to be ended -> its keys, each owed an invalidation too
         self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
         self.serial = 1
@@ -114,21 +117,19 @@ class Journal:
             return False
         changes = self._changes
         changes.append((epoch, seq, now_ns, keys))
-        self._size += _size(keys)
+        self._room += _room(keys)
         self.reach(epoch, seq)
         if epoch != self._epoch and self._epoch is not None and not self._survives(epoch, seq):
             self.has_strayed = True  # a primary that has just taken over, or one that was replaced and begins anew
         if self._owed and settles:  # what they were owed for is out of date now
-            for key in list(self._owed) if keys is None else keys:
-                if self._owed.get(key, since + 1) <= since:
-                    del self._owed[key]
+            self._settle(list(self._owed) if keys is None else keys, since)
         oldest_ns = now_ns - KEEP_NS
         while changes[0][2] < oldest_ns:
-            self._size -= _size(changes.popleft()[3])
-        while self._size > self._limit:
-            forgotten = _size(changes.popleft()[3])
-            self._size -= forgotten
-            self.forgotten += forgotten
+            self._room -= _room(changes.popleft()[3])
+        while self._room > self._limit:
+            forgotten = changes.popleft()[3]
+            self._room -= _room(forgotten)
+            self.forgotten += 1 if forgotten is None else len(forgotten)
         return True
 
     def reach(self, epoch: int, seq: int) -> None:
@@ -189,7 +190,7 @@ class Journal:
             else:
                 self._lose(keys)
         self._buried = buried
-        self._size = sum(_size(keys) for *_, keys in self._changes)
+        self._room = sum(_room(keys) for *_, keys in self._changes)
         return self.replayed - replayed
 
     def reclaim(self, before_ns: int) -> None:
@@ -212,7 +213,7 @@ class Journal:
                 self.has_strayed = True
             else:
                 self._lose(keys)
-        self._size = sum(_size(keys) for *_, keys in self._changes)
+        self._room = sum(_room(keys) for *_, keys in self._changes)
 
     def doubt(self) -> None:
         """Those who read elsewhere may not have heard of what the lane has taken of late: it is owed again.
@@ -222,7 +223,7 @@ class Journal:
         self.serial += 1
         self._doubted = self.serial
         if self._has_forked or any(epoch != self._epoch for epoch, *_ in self._changes):
-            changes, self._changes, self._size = self._changes, deque(), 0
+            changes, self._changes, self._room = self._changes, deque(), 0
             for *_, keys in changes:
                 self._lose(keys)
 
@@ -260,11 +261,13 @@ class Journal:
         self.serial += 1
         if hold:
             self._held.setdefault(hold, {}).update(dict.fromkeys(keys))
-            while len(self._held) > 1 and sum(map(len, self._held.values())) > self._limit:
+            while len(self._held) > 1 and sum(map(_room, self._held.values())) > self._limit:
                 del self._held[next(iter(self._held))]
         if not self._clear_owed:
-            self._owed.update(dict.fromkeys(keys, self.serial))
-        if self._clear_owed or len(self._owed) > self._limit:
+            debts = dict.fromkeys(keys, self.serial)
+            self._owed_room += _room(key for key in debts if key not in self._owed)
+            self._owed.update(debts)
+        if self._clear_owed or self._owed_room > self._limit:
             self.owe_clear()
 
     def owe_clear(self) -> None:
@@ -272,6 +275,7 @@ class Journal:
         self.serial += 1
         self._clear_owed = self.serial
         self._owed.clear()
+        self._owed_room = 0
 
     def due(self) -> Debt | None:
         """Return what to invalidate next, to be handed to :meth:`paid` when that is acknowledged."""
@@ -288,11 +292,16 @@ class Journal:
             if self._clear_owed <= debt.serial:
                 self._clear_owed = 0
             return
-        for key in debt.keys:
-            if self._owed.get(key, debt.serial + 1) <= debt.serial:
-                del self._owed[key]
+        self._settle(debt.keys, debt.serial)
         if debt.hold:
             self.ended(debt.hold, debt.keys)
+
+    def _settle(self, keys: Iterable[bytes], serial: int) -> None:
+        """What these keys were owed up to this serial is owed no more."""
+        for key in keys:
+            if self._owed.get(key, serial + 1) <= serial:
+                del self._owed[key]
+                self._owed_room -= _room((key,))
 
     def ended(self, hold: HoldEnd, keys: Sequence[bytes]) -> None:
         """The end of a hold has been acknowledged. Nothing is ever held again under its token."""
@@ -309,7 +318,7 @@ class Journal:
         it does where a process becomes a daemon. To invalidate twice does no harm.
         """
         self._changes.clear()
-        self._size = 0
+        self._room = 0
 
 
 def _batch(keys: Iterable[bytes]) -> list[bytes]:
@@ -324,5 +333,11 @@ def _batch(keys: Iterable[bytes]) -> list[bytes]:
     return batch
 
 
-def _size(keys: Sequence[bytes] | None) -> int:
-    return 1 if keys is None else len(keys)
+def _room(keys: Iterable[bytes] | None) -> int:
+    """Return for how many short keys these take the room."""
+    if keys is None:
+        return 1
+    room = 0
+    for key in keys:
+        room += 1 + len(key) // ROOM_BYTES
+    return room
