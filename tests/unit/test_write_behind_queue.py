@@ -34,6 +34,16 @@ def test_record_that_somebody_has_deleted_is_passed_over() -> None:
     assert taken == {b"a": 5, b"b": 1}
 
 
+def test_hurry_for_what_is_no_record_is_nobodys() -> None:
+    """Whatever a stranger has put into the lane record: the records are taken, and wait for the end of their delay."""
+    for urgent in (b"", b"soon", b"1", b"9" * 5000 + b"-0", b"\xff-0"):
+        world = World()
+        backlog = Backlog(delay_ns=60_000_000_000, batch=10, attempts=3, chance=lambda: 0.0)
+        records = [[b"9-0", [b"k", b"a", b"e", b"x"]]]
+        world.run(Queues(1, backlog).fetch(world.tier), [[1, 1, 1, records, [1], urgent, 9]])
+        assert backlog.wait_ns(world.ns) == 60_000_000_000
+
+
 def test_owner_whose_server_was_replaced_reads_its_queue_from_the_beginning() -> None:
     """The new one may have what was written and settled: as it was given out already, it is no news."""
     world = World()

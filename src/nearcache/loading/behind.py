@@ -172,7 +172,7 @@ class Queues:
             # Both by the server's clock. It may have been set back meanwhile; what is not made yet is made now.
             age_ms = max(0, int(told_ms) - order(record)[0])
             self.backlog.add(lane, encoded, record, envelope, now_ns - age_ms * NS_PER_MS, given)
-        if urgent:
+        with contextlib.suppress(ValueError):  # nobody has ever waited, or it is nothing that a script has written
             self.backlog.hurry(lane, urgent)
         if asked_for_old and not self.backlog.is_full:
             self._from[lane] = records[-1][0] if records else b">"
