@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from support.followers import (
     push,
     standing,
 )  # fmt: skip
+from support.threads import PATIENCE
 
 
 class Roaming(Scene):
@@ -295,6 +297,48 @@ def test_lane_that_is_nowhere_has_no_place_in_its_history() -> None:
     listener = listener_of(scene.store, nodes, scene.lanes, RoamingListener)
     assert listener.place(0) is None
     listener.stop()
+
+
+class Resting:
+    """The same cluster at instants of the test's choosing: it counts who calls."""
+
+    def __init__(self) -> None:
+        self.now_ns = START
+        self.dialled_ns: list[int] = []
+
+    def connect_listener(self, place: int) -> Any:
+        self.dialled_ns.append(self.now_ns)
+        raise ConnectionRefusedError
+
+    place_of, name_of, search = Nodes.place_of, Nodes.name_of, Nodes.search
+
+
+def test_node_that_is_dead_is_dialled_after_pauses_that_grow_however_many_lanes_it_has() -> None:
+    """Each lane comes back in its own time; the pause is the node's, and whoever reaches it ends it."""
+    scene, nodes = Scene(16), Resting()
+    source: Any = nodes
+    listener = listener_of(scene.store, source, scene.lanes, RoamingListener, clock=lambda: nodes.now_ns)
+
+    def turn() -> None:
+        listener._keep_house()
+        for connection in listener._connections:
+            if connection.connecting:
+                listener._arrivals.put(listener._arrivals.get(timeout=PATIENCE))
+        listener._take_arrivals()
+
+    try:
+        for _ in range(1000):
+            turn()
+            nodes.now_ns += 10_000_000
+        pauses = [(later - sooner) / 1e9 for sooner, later in pairwise(nodes.dialled_ns)]
+        assert all(0.4 <= pause <= 0.82 for pause in pauses[5:])
+        assert sum(pauses) > 9
+        before = len(nodes.dialled_ns)
+        listener.hurry(5)
+        turn()
+        assert len(nodes.dialled_ns) == before + 1
+    finally:
+        listener.stop()
 
 
 class Arriving:

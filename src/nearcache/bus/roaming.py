@@ -38,6 +38,7 @@ from .listener import Listener
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 #: The fields of a lane record that the heartbeat's script returns.
 _FIELDS: Final = (b"e", b"s", b"w", b"g", b"r", b"h")
+_NO_REST: Final = (0, 0)
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MOST_S: Final = 0.5
 
@@ -263,6 +264,9 @@ class RoamingListener(Listener):
         self._homeless = dict.fromkeys(range(len(lanes)), 0)  # lane -> when to look for its place
         self._was_at = [-1] * len(lanes)  # lane -> where it is no use to look again at once
         self._urged: deque[int] = deque()  # lanes that need not wait any longer
+        # Place -> how often in a row it was no use, and when to try it again: each lane comes in its own time, and
+        # together they would not leave it alone.
+        self._rests: dict[int, tuple[int, int]] = {}
         self._seeking = threading.Lock()
         super().__init__(
             store, source, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring, places=(), clock=clock,
@@ -274,6 +278,7 @@ class RoamingListener(Listener):
 
     def hurry(self, place: int) -> None:
         """Somebody has just reached a place: whoever has none yet may belong there."""
+        self._rests.pop(place, None)
         self._urged.extend(lane for lane in range(len(self._lanes)) if self._source.place_of(lane) == place)
         self.wake()
 
@@ -287,6 +292,7 @@ class RoamingListener(Listener):
         self._homeless = dict.fromkeys(range(len(self._lanes)), 0)
         self._followers = dict.fromkeys(range(len(self._lanes)), _Nobody())
         self._connections = []
+        self._rests.clear()
 
     # -- the thread
 
@@ -294,15 +300,19 @@ class RoamingListener(Listener):
         return all(lane.state is State.LIVE or self._failed[number] for number, lane in enumerate(self._lanes))
 
     def _more_due(self) -> Iterable[int]:
-        return self._homeless.values()
+        return map(self._due_at, self._homeless)
+
+    def _due_at(self, number: int) -> int:
+        """When to look for a lane's place: when its own pause is over, and that of the place."""
+        return max(self._homeless[number], self._rests.get(self._source.place_of(number), _NO_REST)[1])
 
     def _connect_missing(self) -> None:
         now_ns = self._clock()
         while self._urged:
             if (urged := self._urged.popleft()) in self._homeless:
                 self._homeless[urged] = 0
-        for number, due_ns in list(self._homeless.items()):
-            if now_ns < due_ns:
+        for number in list(self._homeless):
+            if now_ns < self._due_at(number):
                 continue
             place = self._source.place_of(number)
             if place < 0:
@@ -318,7 +328,8 @@ class RoamingListener(Listener):
         if connection is None:
             follower = self._make_follower([each])
             follower.dropped = self._dropped
-            connection = Connection(place, follower)
+            failures, _ = self._rests.pop(place, _NO_REST)
+            connection = Connection(place, follower, failures=failures)
             self._connections = [*self._connections, connection]
             if self._observer is not None:  # asked for after it is listed: who comes meanwhile sees one of the two
                 follower.report_to(self._observer)
@@ -366,6 +377,7 @@ class RoamingListener(Listener):
     def _vacate(self, connection: Connection, reason: str) -> None:
         """A connection is gone: its lanes look for their places anew, each by itself."""
         self._connections = [other for other in self._connections if other is not connection]
+        self._rests[connection.place] = (connection.failures, connection.retry_ns)
         for number, why in self._follower_at(connection).left:
             self._turn_away(number, str(why), connection.place)
         for each in connection.follower.followed:
