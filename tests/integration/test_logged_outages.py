@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 import nearcache
 from nearcache import Cache
-from nearcache.placement import slot_of_lane
+from nearcache.placement import CLUSTER_LANES, slot_of_lane
 from support.cluster import RedisCluster
 from support.redis import RedisServer
 from support.resharding import Servers, change, lanes_live
@@ -132,3 +133,21 @@ def test_node_that_refuses_subscriptions_is_logged_once_for_all_of_its_lanes(
         for each in redis_cluster.nodes:
             redis_cluster.ask(each, "ACL", "DELUSER", "nc")
     assert len([line for line in caplog.messages if "NOPERM" in line]) == 1
+
+
+def test_slots_that_nobody_serves_are_logged_once_for_all_of_their_lanes(
+    redis_cluster: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CLUSTERDOWN is no move: nobody says where to go on, and a part of the cache is dark for as long as it lasts."""
+    node = redis_cluster.primaries()[0]
+    slots = [slot for slot in map(slot_of_lane, range(CLUSTER_LANES)) if redis_cluster.owner_of(slot) is node]
+    try:
+        with watched(redis_cluster.url(), namespace="unserved"):
+            lose, find = (
+                partial(redis_cluster.ask, node, "CLUSTER", verb, *slots) for verb in ("DELSLOTS", "ADDSLOTS")
+            )
+            lost_and_found(caplog, lose, find, "CLUSTERDOWN")
+    finally:
+        redis_cluster.await_well()
+    assert len([line for line in caplog.messages if "CLUSTERDOWN" in line]) == 1
+    assert "more of the kind" not in caplog.text

@@ -365,6 +365,7 @@ def test_cluster_down_is_told_at_once() -> None:
     scene = Scene(["a"], lambda host, command: "CLUSTERDOWN Hash slot not served")
     (reply,) = replies(scene.run(Exchange(0, READ)))
     assert all(isinstance(value, ShardUnavailableError) for value in reply.values)
+    assert all("the server replied 'CLUSTERDOWN Hash slot not served'" in str(value) for value in reply.values)
     assert scene.pauses == []
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import threading
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -34,8 +34,9 @@ from .keeping import Keeper, Script
 from .links import ClusterSource
 from .listener import Listener
 
-#: Answers that say that a slot is not, or not wholly, there.
-_ELSEWHERE: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
+#: Answers that say that a slot is on its way, and those that say that it is not, or not wholly, there.
+_MOVING: Final = frozenset({"MOVED", "ASK", "TRYAGAIN"})
+_ELSEWHERE: Final = _MOVING | {"CLUSTERDOWN"}
 #: The fields of a lane record that the heartbeat's script returns.
 _FIELDS: Final = (b"e", b"s", b"w", b"g", b"r", b"h")
 _NO_REST: Final = (0, 0)
@@ -349,12 +350,15 @@ class RoamingListener(Listener):
     def _follow_up(self, connection: Connection) -> None:
         follower = self._follower_at(connection)
         left, follower.left = follower.left, []
+        refused: defaultdict[str, dict[int, Lane]] = defaultdict(dict)
         for number, reason in left:
             if isinstance(reason, ServerReplyError):
                 self._source.heed(connection.place, reason.reply)
-                if reason.code not in _ELSEWHERE:
-                    self._outages.begin(connection.place, {number: self._lanes[number]}, str(reason))
+                if reason.code not in _MOVING:
+                    refused[str(reason)][number] = self._lanes[number]
             self._turn_away(number, str(reason), connection.place)
+        for why, lanes in refused.items():
+            self._outages.begin(connection.place, lanes, why)
         if follower.answered:
             self._failed.update((each.number, 0) for each in follower.followed if each.lane.state is State.LIVE)
         super()._follow_up(connection)

@@ -394,7 +394,7 @@ class Router:
             elif not isinstance(value, ServerReplyError) or value.code not in REDIRECTS:
                 leg.values[at], answered = value, True
             elif value.code == "CLUSTERDOWN":
-                leg.values[at], answered = ShardUnavailableError(value.shard, value.reply), True
+                leg.values[at], answered = ShardUnavailableError(value.shard, str(value)), True
             elif value.code == "TRYAGAIN" and leg.commands[at][0] == b"MGET":
                 leg.last = value
                 again += leg.take_apart(at)
