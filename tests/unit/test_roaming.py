@@ -63,6 +63,11 @@ def subscribed(lane: int, kind: bytes = b"ssubscribe") -> bytes:
     return b">3\r\n" + bulk(kind, b"nc:{t:%d}:i" % lane) + b":1\r\n"
 
 
+#: Of lane 1.
+CHANNEL = b"nc:{t:1}:i"
+TAKEN_BACK = subscribed(1, b"sunsubscribe")
+
+
 def sharded(message: bytes) -> bytes:
     """A message as it comes on a sharded channel."""
     return message.replace(b"$7\r\nmessage", b"$8\r\nsmessage")
@@ -130,8 +135,8 @@ def test_heartbeat_answered_elsewhere_that_lane_leaves(reason: bytes) -> None:
     assert scene.store.lane_fresh_until(1) == 0
     assert scene.lanes[1].state is State.DOWN
     assert [lane.state for lane in (scene.lanes[0], scene.lanes[2])] == [State.LIVE, State.LIVE]
-    assert names_of(scene.sent()) == [b"SUNSUBSCRIBE"]
-    scene.hear(subscribed(1, b"sunsubscribe"))
+    assert scene.sent() == [[b"SUNSUBSCRIBE", CHANNEL], [b"PING", CHANNEL]]
+    scene.hear(subscribed(1, b"sunsubscribe"), bulk(CHANNEL))
     assert len(scene.left) == 1
     assert scene.follower.gave_up is None
 
@@ -162,15 +167,48 @@ def test_join_begins_with_a_subscription_and_the_script() -> None:
     scene.follower.leave(scene.all[1], "elsewhere")
     again = Followed(*scene.all[1])
     scene.follower.join(again, START + 10)
-    assert names_of(scene.sent()) == [b"SUNSUBSCRIBE", b"SSUBSCRIBE", b"EVALSHA"]
+    assert names_of(scene.sent()) == [b"SUNSUBSCRIBE", b"PING", b"SSUBSCRIBE", b"EVALSHA"]
     scene.hear(standing(0, 3), standing(0, 3))  # of before
     assert scene.store.lane_fresh_until(1) == 0
-    scene.hear(subscribed(1, b"sunsubscribe"), subscribed(1), standing(0, 3))
+    scene.hear(subscribed(1, b"sunsubscribe"), bulk(CHANNEL), subscribed(1), standing(0, 3))
     assert scene.lanes[1].state is State.LIVE
     assert scene.store.lane_fresh_until(1) > START + 10
     scene.hear(sharded(push(1, "S", 1, 3, 4, b"sk")))
     assert scene.lanes[1].counters.received == 1
     assert scene.follower.gave_up is None
+
+
+@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize(
+    "end", [[TAKEN_BACK], [b"-MOVED 0 h:1\r\n"], [TAKEN_BACK, b"-MOVED 0 h:1\r\n"], [TAKEN_BACK] * 2]
+)
+def test_subscription_that_ends_asked_for_and_unasked_gets_nothing_out_of_step(end: list[bytes], returns: bool) -> None:
+    """Both look the same. What was asked for behind it is answered to whom it is for, the lane's own return too."""
+    scene = Roaming()
+    scene.go_live()
+    scene.follower.leave(scene.all[1], "elsewhere")
+    if returns:
+        scene.follower.join(Followed(*scene.all[1]), START)
+    reached: list[State] = []
+    scene.follower.fence(0, START, lambda: reached.append(scene.lanes[0].state))
+    scene.hear(*end, bulk(CHANNEL))
+    assert reached == []
+    scene.hear(*[subscribed(1), standing(0, 3)] * returns, standing(0, 3))
+    assert reached == [State.LIVE]
+    assert scene.lanes[1].state is (State.LIVE if returns else State.DOWN)
+    assert [number for number, _ in scene.left] == [1]
+    assert scene.follower.gave_up is None
+
+
+def test_end_of_a_subscription_without_its_echo_ends_the_connection() -> None:
+    """A server that refuses that too (BUSY) has answered something else, and whose the rest is nobody knows."""
+    scene = Roaming()
+    scene.go_live()
+    scene.follower.leave(scene.all[1], "elsewhere")
+    scene.follower.fence(0, START, lambda: None)
+    scene.hear(b"-BUSY x\r\n", b"-BUSY x\r\n", standing(0, 3))
+    assert "the end of a subscription" in str(scene.follower.gave_up)
+    assert scene.store.lane_fresh_until(0) == 0
 
 
 def test_subscription_refused_the_lane_leaves_and_nothing_gets_out_of_step() -> None:

@@ -93,7 +93,8 @@ class RoamingFollower(Follower):
         self.left.append((each.number, reason))
         if self._linked and not told:
             command = b"SUNSUBSCRIBE" if self.is_sharded else b"UNSUBSCRIBE"
-            self.request(pack(command, each.names.channel), _Ending(each.names.channel))
+            echoed = pack(b"PING", each.names.channel)
+            self.request(pack(command, each.names.channel) + echoed, _Ending(self, each))
 
     def has(self, each: Followed) -> bool:
         """Whether a lane is here and has not left since."""
@@ -162,6 +163,11 @@ class RoamingFollower(Follower):
         if reached is not None:
             _call(reached)
 
+    def _take(self, item: Any, now_ns: int) -> None:
+        if isinstance(item, ServerReplyError) and self._expected and isinstance(self._expected[0], _Ending):
+            return  # the slot has gone, and the subscription with it; the echo is still to come
+        super()._take(item, now_ns)
+
     def _take_push(self, item: Any) -> None:
         kind = item[0]
         if kind in (b"smessage", b"message"):
@@ -170,12 +176,15 @@ class RoamingFollower(Follower):
                 self._take_message(each, item[2])
         elif kind in (b"ssubscribe", b"subscribe", b"sunsubscribe", b"unsubscribe"):
             asked = self._expected[0] if self._expected else None
-            if isinstance(asked, (_Beginning, _Ending)) and asked.channel == item[1] and kind in asked.kinds:
+            if isinstance(asked, _Beginning) and asked.channel == item[1] and kind in asked.kinds:
                 self._expected.popleft()
-            elif kind.endswith(b"unsubscribe") and item[1] in self._by_channel:
+            elif kind.endswith(b"unsubscribe") and item[1] in self._by_channel and not self._is_ending(item[1]):
                 self.leave(self._by_channel[item[1]], "the server has given the slot away", told=True)
         else:
             super()._take_push(item)
+
+    def _is_ending(self, channel: bytes) -> bool:
+        return any(isinstance(asked, _Ending) and asked.channel == channel for asked in self._expected)
 
     # -- what others ask for
 
@@ -227,15 +236,19 @@ class _Beginning:
 
 
 class _Ending:
-    """The same after a subscription was ended. A refusal is as good."""
+    """What is expected after a subscription was ended: the echo of a PING behind that.
 
-    kinds: Final = (b"sunsubscribe", b"unsubscribe")
+    The end itself may show in several ways: a push, a refusal where the slot has gone, and both where the server took
+    the subscription back unasked just before, for its push looks like an answer. The echo comes once in any case.
+    """
 
-    def __init__(self, channel: bytes) -> None:
-        self.channel = channel
+    def __init__(self, follower: RoamingFollower, each: Followed) -> None:
+        self.channel = each.names.channel
+        self._follower = follower
 
     def __call__(self, reply: Any, _now_ns: int) -> None:
-        pass
+        if reply != self.channel and not isinstance(reply, OSError):
+            self._follower.lost(f"the end of a subscription was answered with {reply!r}")
 
 
 class RoamingListener(Listener):
