@@ -161,6 +161,32 @@ def test_full_server_refuses_values_and_passes_the_rest(redis_server: RedisServe
         ordeal.recover()
 
 
+@pytest.mark.parametrize(
+    ("use", "line"),
+    [
+        (lambda cache: cache.get_or_load("k", str), "what was loaded is not kept"),
+        (
+            lambda cache: cache.get_or_load_many(["k", "l"], lambda keys: dict.fromkeys(keys, 1)),
+            "what was loaded is not kept",
+        ),
+        (lambda cache: cache.set("k", 1), "a change was refused"),
+        (lambda cache: cache.set_many({"k": 1, "l": 2}), "a change was refused"),
+    ],
+    ids=["load", "load several", "set", "set several"],
+)
+def test_full_server_is_told_of_where_nobody_gets_an_error(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, use: Callable[[Any], object], line: str
+) -> None:
+    """The cache answers, and is well: only the log and a counter say that it keeps nothing."""
+    with nearcache.open(redis_server.url, on_error="queue") as cache:
+        wait_until(lambda: cache.health().ok)
+        redis_server.cli("CONFIG", "SET", "maxmemory", "1")
+        use(cache)
+        assert cache.stats().l2.errors >= 1
+        assert any(text.startswith(line) and "OOM" in text for text in caplog.messages)
+        redis_server.cli("CONFIG", "SET", "maxmemory", "0")
+
+
 @pytest.mark.parametrize("on_error", ["raise", "queue"])
 def test_full_server_lets_tags_be_invalidated(redis_server: RedisServer, on_error: str) -> None:
     """As it does keys: what has the tag is absent, in every process, and can be stored again when there is room."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nearcache import Writer
-from nearcache.errors import ContentionError, ServerReplyError, ShardUnavailableError
+from nearcache.errors import ContentionError, ServerReplyError, ShardError, ShardUnavailableError
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Loading, load, load_young
 from nearcache.loading.deciding import Source, take_through
@@ -48,7 +48,7 @@ def up_to_fill(world: World) -> tuple[Generator[Any, Any, Any], Any]:
     return steps, steps.send(7)
 
 
-def test_refused_fill_gives_its_lease_up(world: World) -> None:
+def test_refused_fill_gives_its_lease_up(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """No memory on the server: who waits for the key is to load now, not when the lease runs out."""
     steps, request = up_to_fill(world)
     assert scripts_in(request) == ["fill"]
@@ -59,6 +59,33 @@ def test_refused_fill_gives_its_lease_up(world: World) -> None:
         steps.send([Reply([1], IDENTITY)])
     assert stop.value.value == 7
     assert world.store.peek("k") is None
+    assert world.tier.counters.errors == 1
+    (line,) = caplog.messages
+    assert line.startswith("what was loaded is not kept: shard a: the server replied 'OOM command not allowed'")
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [(ServerReplyError("a", "OOM command not allowed"), 1), (ShardUnavailableError("a", "no answer in time"), 0)],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_refused_lease_is_counted_and_logged(
+    world: World, caplog: pytest.LogCaptureFixture, error: ShardError, lines: int, several: bool
+) -> None:
+    """The caller has its value, and nobody else would say that each miss loads. Of an outage the listener tells."""
+    if several:
+        steps = gather(world.tier, world.store, Gathering({"k": "k"}, lambda keys: {"k": 7}, 60_000))
+        absent = Reply([-2, [None], [hex_id(GENERATION), None]], IDENTITY)
+    else:
+        steps = load(world.tier, world.store, Loading("k", "k", lambda _: 7, 60_000))
+        absent = Reply([-2, None], IDENTITY)
+    next(steps)
+    assert scripts_in(steps.send([absent])) == ["lease"]
+    assert isinstance(steps.send([error]), Call)
+    with suppress(StopIteration):
+        steps.send({"k": 7} if several else 7)
+    assert world.tier.counters.errors == 1
+    assert ["what was loaded is not kept" in line and str(error) in line for line in caplog.messages] == [True] * lines
 
 
 def unanswered(cause: Exception) -> ShardUnavailableError:

@@ -368,6 +368,9 @@ class _Outcome:
         (self.unknown if sent or halfway else self.failed).update(dict.fromkeys(chunk.names, error))
 
     def raise_if_partial(self, tier: Tier, way: Way = DIRECT) -> None:
+        errors = [*self.failed.values(), *self.unknown.values()]
         # What is not queued is not written, and that is never forgiven.
-        if (self.failed or self.unknown) and (way.room is not None or not tier.forgives):
+        if errors and (way.room is not None or not tier.forgives):
             raise BulkError(self.stored, self.failed, self.unknown)
+        for error in errors:
+            tier.refusals.changed(error)

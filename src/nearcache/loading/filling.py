@@ -263,6 +263,7 @@ def _attempt(
         try:
             given = yield from _lease(tier, store, lane, encoded, replacing.mode)
         except ShardError as error:
+            tier.count_unkept(error)
             tier.go_without(error)
             return Answer()
         if not given.token:
@@ -331,7 +332,7 @@ def _fill(
     try:
         reply = answer((yield [Exchange(op.lane, commands)])[0])
     except ShardError as error:
-        tier.count(errors=1)
+        tier.count_unkept(error)
         tier.loads.close(mine)
         store.l1_abandon(op, drop=True)
         if is_worth_undoing(error):  # no memory, say; whoever waits is to load rather than to wait on

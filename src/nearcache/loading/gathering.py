@@ -279,7 +279,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
                 part.is_doubtful = True
                 again.append(part)
                 continue
-            tier.count(errors=1)
+            tier.count_unkept(reply)
             tier.go_without(reply)
             part.is_loaded = True
             continue
@@ -382,7 +382,7 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
     for (part, outcome), size, (reply, identity) in zip(fills, sizes, answers, strict=True):
         assert part.op is not None
         if isinstance(reply, ShardError):
-            tier.count(errors=1)
+            tier.count_unkept(reply)
             store.l1_abandon(part.op, drop=True)
             if is_worth_undoing(reply):
                 refused.append(part)

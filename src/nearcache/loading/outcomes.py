@@ -110,7 +110,7 @@ def outcome_of(
     try:
         content = tier.codec.encode_of(asked.key, value)
     except ValueTooLargeError as error:
-        tier.count_too_large(error)
+        tier.count_unkept(error)
         return Outcome(value, None, None, under, Life(0), cost_ms)
     life = tier.freshness.life(ttl_for(ttl, asked.key, value))
     told = (*tags_told(asked.tags, asked.key, value), *loaded.tags)

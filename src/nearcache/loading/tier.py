@@ -20,11 +20,12 @@ from ..flights import Load, Loads
 from ..freshness import Freshness
 from ..keys import encode_key, slot_of
 from ..l2 import Command, Exchange, Reply, Script, load_script
-from ..logs import Recurring, log
+from ..logs import log
 from ..placement import ClusterPlacement, Placement, names_of_lanes
 from .births import Births
 from .counters import Judged, L2Counters, unreadable_as
 from .ears import Ears, Witness
+from .refusals import Refusals
 from .replies import is_full
 from .stale import StaleCopies
 from .versions import TagStore, Versions
@@ -185,9 +186,8 @@ class Tier(Versions):
         self.overtaken_ns = 0
         self.derived = Derived(most_lanes)
         self.sampler: Sampler | None = None
-        self._too_large = Recurring()
         self.lags, self.judged = [Histogram() for _ in range(lanes)], [Judged() for _ in range(lanes)]
-        self._lag_due_ns = 0
+        self.refusals, self._lag_due_ns = Refusals(), 0
         self._timed: deque[int] = deque()
         self.adopted: dict[int, int] = {}  # shard -> the server that was told last
 
@@ -491,10 +491,11 @@ class Tier(Versions):
         if self.has_queue and not is_full(error):
             raise error
 
-    def count_too_large(self, error: ValueTooLargeError) -> None:
-        """What was loaded is returned, and not kept."""
-        self.count(fills_too_large=1)
-        self._too_large.log(logging.WARNING, "what was loaded is not kept: %s", error)
+    def count_unkept(self, error: ShardError | ValueTooLargeError) -> None:
+        """What is loaded is returned, and not kept."""
+        kind = "errors" if isinstance(error, ShardError) else "fills_too_large"
+        self.count(**{kind: 1})
+        self.refusals.loaded(error)
 
     def renewed(self, name: Any) -> None:
         """A value is not to be loaded anew any more."""

@@ -67,6 +67,7 @@ def write(
         there = yield from _write(tier, store, op, encoded, value, letter, life, b"NX" if absent_only else b"", way)
     except BaseException as error:
         if tier.give_up(store, op, encoded, error) and way.room is None:  # what is not queued is not written
+            tier.refusals.changed(error)
             return MISSING
         raise
     if isinstance(there, _Unread) and not tier.forgives:
