@@ -199,6 +199,8 @@ def test_full_server_lets_tags_be_invalidated(redis_server: RedisServer, on_erro
         cache.invalidate_tag("t")
         assert cache.get("k") is None
         wait_until(lambda: other.get("k") is None)
+        with nearcache.open(redis_server.url, **options) as third:  # which has not asked for the tag yet
+            assert list(third.scan()) == ["untouched"]
         assert other.get_or_load("k", lambda key: 2, tags=("t",)) == 2
         assert asyncio.run(cache.aio.get("untouched")) == other["untouched"] == 1
         redis_server.cli("CONFIG", "SET", "maxmemory", "0")

@@ -15,7 +15,7 @@ from ..codecs import peek_absence, peek_ids, peek_tags
 from ..errors import DecodeError, ShardError
 from ..keys import decode_key, slot_of
 from ..l2 import Command, Exchange, Reply
-from .replies import TAGGED_RANGE, answer, errors_in
+from .replies import TAGGED_RANGE, answer, errors_in, is_full
 from .steps import Steps
 from .tagging import are_current
 from .tier import Tier
@@ -225,6 +225,9 @@ def _with_values(tier: Tier, store: Store[Any, Any], by_lane: dict[int, list[byt
                     keys.append(decode_key(key))
             except DecodeError:
                 continue
+            except ShardError as error:
+                if not is_full(error):
+                    raise  # else a tag has no record, and there is no room for one: what states an earlier one is dead
     return keys
 
 
