@@ -231,8 +231,10 @@ def test_server_whose_disk_is_full_is_not_relied_on(redis_server: RedisServer) -
         ordeal.recover()
 
 
-def test_server_that_becomes_a_replica_and_a_primary_again(redis_server: RedisServer) -> None:
-    """READONLY ends the connections that lead there; its data may be anybody's by then."""
+@pytest.mark.parametrize("stale", ["yes", "no"])
+def test_server_that_becomes_a_replica_and_a_primary_again(redis_server: RedisServer, stale: str) -> None:
+    """READONLY ends the connections that lead there, and so does MASTERDOWN; its data may be anybody's by then."""
+    redis_server.cli("CONFIG", "SET", "replica-serve-stale-data", stale)
     with ordeal_on(redis_server) as (ordeal, cache):
         redis_server.cli("REPLICAOF", "127.0.0.1", "1")
         assert codes(ordeal.attempt()) == {"ShardUnavailableError"}

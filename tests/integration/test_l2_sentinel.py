@@ -195,11 +195,14 @@ def test_exchange_of_which_a_part_was_executed_is_not_sent_again(
     driver.close()
 
 
-def test_readonly_everywhere_is_told_once_asked_again(no_leaks: None, started: Callable[..., FakeServer]) -> None:
+@pytest.mark.parametrize("code", ["READONLY", "MASTERDOWN"])
+def test_refusal_of_a_replica_everywhere_is_told_once_asked_again(
+    no_leaks: None, started: Callable[..., FakeServer], code: str
+) -> None:
     """Two tries, no more; then the error stands in the answer's place."""
 
     def answer(command: list[bytes]) -> bytes:
-        return b"*1\r\n" + bulk(b"master") if command[0] == b"ROLE" else b"-READONLY no\r\n"
+        return b"*1\r\n" + bulk(b"master") if command[0] == b"ROLE" else b"-%b no\r\n" % code.encode()
 
     server = started(answer)
 
@@ -209,7 +212,7 @@ def test_readonly_everywhere_is_told_once_asked_again(no_leaks: None, started: C
     driver = driver_for(started(sentinel).port)
     reply = driver.execute([Exchange(0, [("SET", "k", "v")])])[0]
     assert isinstance(reply, Reply)
-    assert reply.values[0].code == "READONLY"
+    assert reply.values[0].code == code
     assert server.seen(b"SET") == 2
     driver.close()
 

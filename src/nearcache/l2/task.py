@@ -25,6 +25,8 @@ _READS: Final = frozenset({
 })  # fmt: skip
 
 
+#: How a server says that it is a replica: it takes no writes, or nothing at all while its own primary is away.
+_DEMOTED: Final = frozenset({"READONLY", "MASTERDOWN"})
 #: Stands behind changes, at the end of an exchange.
 WAIT: Final = b"WAIT"
 #: What says nothing if a script in front of it did not run: it is sent again, behind that.
@@ -198,7 +200,7 @@ class Task:
         connection.errors.clear()
         if errors and not self._places and self._send_in_full(flow):
             return
-        demoted = any(error.code == "READONLY" for error in errors)
+        demoted = any(error.code in _DEMOTED for error in errors)
         if demoted:
             self.shard.demoted()
             if not self.again and time_left and self._is_undone(values):
