@@ -172,10 +172,14 @@ class ShardUnavailableError(ShardError, ConnectionError):
 _HINTS: Final = {
     "NCTOPO": "; by that it has another list of shards than this process",
     "NCRECORD": "; remove the lane record, and it is made anew (docs/operations.md)",
+    "WRONGTYPE": "; if it is the lane record, remove that, and it is made anew (docs/operations.md)",
     "NOPERM": "; docs/operations.md has the rights that a cache user needs (ACL SETUSER)",
 }
-#: How a server says the last of these of a command in a script: 6.2, 7.0, and later ones.
-_NO_RIGHTS: Final = ("NOPERM ", "The user executing the script can't", "ACL failure in script")
+#: How a server says these of a command in a script: 6.2, 7.0, and later ones.
+_SAID: Final = {
+    "NOPERM": ("NOPERM ", "The user executing the script can't", "ACL failure in script"),
+    "WRONGTYPE": ("WRONGTYPE ",),
+}
 
 
 class ServerReplyError(ShardError):
@@ -189,7 +193,7 @@ class ServerReplyError(ShardError):
     def __init__(self, shard: str, reply: str, advice: str = "") -> None:
         self.code: str = reply.split(" ", 1)[0]
         self.reply = reply
-        hint = "NOPERM" if any(text in reply for text in _NO_RIGHTS) else self.code
+        hint = next((code for code, texts in _SAID.items() if any(text in reply for text in texts)), self.code)
         super().__init__(shard, f"the server replied {reply!r}{advice or _HINTS.get(hint, '')}")
 
     @property

@@ -24,6 +24,7 @@ DAMAGES: dict[str, tuple[str, ...]] = {
     "version": ("HSET", LANE, "r", "garbage"),
     "no version": ("HDEL", LANE, "r"),
     "list": ("HSET", LANE, "c", "{", "r", "2-0123456789abcdef"),
+    "type": ("SET", LANE, "no hash"),
     "ends": ("HSET", LANE, "h", "a:b,c"),
 }
 

@@ -150,6 +150,15 @@ def test_bulk_error_many_keys_names_a_few() -> None:
     assert error.__cause__ is error.failed[0]
 
 
+def test_server_reply_error_wrongtype_says_what_to_do_about_a_lane_record() -> None:
+    """As NCRECORD does of one whose fields are damaged. Redis 6.2 and 7.0 have the code in different places."""
+    for reply in (
+        "WRONGTYPE Operation against a key holding the wrong kind of value script: c7, on @user_script:26.",
+        "ERR Error running script (call to f_c7): @user_script:26: WRONGTYPE Operation against a key holding the wrong",
+    ):
+        assert "remove that, and it is made anew (docs/operations.md)" in str(errors.ServerReplyError("s1", reply))
+
+
 def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:
     """The error keeps copies: it is often raised while the caller's dicts live on."""
     failed: dict[Any, Exception] = {"a": errors.CacheError("x")}
