@@ -200,8 +200,11 @@ def _broken(flow: Flow, endpoint: Endpoint) -> ShardError:
         return ShardUnavailableError(endpoint.name, f"{endpoint.address} {_COMPLAINT} ({flow.failure})")
     if isinstance(flow.failure, (TimeoutError, EOFError, OSError)):
         # A stopped Redis is silent as well, so silence proves nothing.
-        what = "answered nothing in time" if isinstance(flow.failure, TimeoutError) else f"hung up ({flow.failure})"
-        hint = "" if flow.heard or endpoint.tls else "; is it a Redis, and is it this side of TLS?"
+        what, hint = f"hung up ({flow.failure})", "is it a Redis, and is it this side of TLS?"
+        if isinstance(flow.failure, TimeoutError):
+            what = "answered nothing in time"
+            hint = "is it paused or overloaded, or no Redis, or on the other side of TLS?"
+        hint = "" if flow.heard or endpoint.tls else f"; {hint}"
         return ShardUnavailableError(endpoint.name, f"{endpoint.address} accepted the connection but {what}{hint}")
     return NotRedisError(endpoint.name, f"{endpoint.address} does not speak the Redis protocol ({flow.failure})")
 
