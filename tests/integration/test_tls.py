@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import nearcache
 from nearcache.errors import ShardUnavailableError
 from nearcache.l2 import Driver, Exchange
-from nearcache.options import parse
+from nearcache.options import Endpoint, parse
+from nearcache.rings import Ring, shards_of
 from support.ordeal import OURS, Ordeal
 from support.redis import CLIENT_TLS, TLS, Binary, RedisServer, find_binaries
 from support.sentinel import Guarded
@@ -154,6 +156,25 @@ def test_tls_client_of_a_plain_port_is_told(make_redis: Callable[..., RedisServe
 
 
 @pytest.mark.slow
+def test_unix_socket_of_a_recorded_list_is_told_no_password(tmp_path: Path) -> None:
+    """Whoever may write to Redis can record one, where an account of the same machine listens."""
+    like = parse("rediss://:secret@localhost", **CLIENT_TLS).endpoints[0]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        recorded = Ring(1, shards_of("rendezvous", (Endpoint("a", path=str(tmp_path / "s")),))).dump()
+        driver = Driver(Ring.load(recorded, like).endpoints)
+        try:
+            error = driver.execute(PING)[0]
+        finally:
+            driver.close()
+        assert isinstance(error, ShardUnavailableError)
+        assert "a unix socket shows no certificate" in str(error)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 def test_sentinels_and_servers_over_tls(no_leaks: None, tls_binary: Binary) -> None:
     """The same options serve both; a failover changes nothing about that."""
     patient = {"timeout": 5.0, "connect_timeout": 5.0, "max_staleness": 1.0}

@@ -164,6 +164,9 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
     Raises:
         OSError: Nobody listens, no answer in time, TLS refused. What redis-py raises of its own comes as ``OSError``.
     """
+    if endpoint.path and endpoint.tls:
+        # Other processes' lists of shards may name one. Whoever listens there would be told the password.
+        raise OSError("a unix socket shows no certificate, and this process speaks TLS alone")
     makers = _makers()
     # redis-py's own handshake is left out, so of its many options only these matter.
     options: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2}
