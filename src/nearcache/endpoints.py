@@ -144,8 +144,9 @@ def _authority(text: str, location: str, connection: dict[str, Any], port: int) 
 def _unix(scheme: str, text: str, location: str, connection: dict[str, Any]) -> tuple[Endpoint, ...]:
     paths = [unquote(path) for path in location.split(",")]
     for path in paths:
-        if not path.startswith("/"):
-            raise ConfigError("url", redact(text), f"give absolute socket paths, as in {scheme}:///run/redis.sock")
+        if not path.startswith("/") or not path.isprintable():
+            remedy = f"give absolute socket paths of printable characters, as in {scheme}:///run/redis.sock"
+            raise ConfigError("url", redact(text), remedy)
         if len(path.encode("utf-8", "surrogatepass")) > MAX_SOCKET_PATH:
             raise ConfigError("url", redact(text), f"a socket's path has at most {MAX_SOCKET_PATH} bytes here")
     return _endpoints([{"path": path, "name": path} for path in paths], text, connection)
@@ -184,7 +185,7 @@ def _host(text: str, host: str, default: int) -> tuple[str, int]:
         name, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigError("url", redact(text), remedy) from None
-    if not name or port == 0 or any(c.isspace() for c in host):
+    if not name or port == 0 or " " in host or not unquote(host).isprintable():
         raise ConfigError("url", redact(text), remedy)
     if ":" in name:  # the zone of an IPv6 address stands behind an escaped % (RFC 6874)
         name = unquote(name)

@@ -18,6 +18,7 @@ with different lists: ``4-156fd55e648d679c``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -35,6 +36,11 @@ ONE: Final = fnv1a64(b"")
 #: Most shards of a list.
 MOST_SHARDS: Final = 64
 _STEPS: Final = 3
+_LAST_PORT: Final = 65_535
+#: Most characters of a name or an address: a host has 253 of them, and a port behind it.
+_LONGEST: Final = 300
+#: Exact as a number in Lua too.
+_VERSION: Final = re.compile(rb"([0-9]{1,15})(?:-([0-9a-f]{0,16}))?")
 
 
 @dataclass(frozen=True)
@@ -201,9 +207,9 @@ class Ring:
             content = json.loads(recorded)
             lists = [_load(each, like) for each in content["lists"]]
             ring = Ring(int(content["version"]), *lists)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a record of shards: {recorded[:200]!r}") from error
-        if ring.version < FIRST or bool(ring.step) != (ring.new is not None):
+        if ring.version < FIRST or not _VERSION.fullmatch(ring.text) or bool(ring.step) != (ring.new is not None):
             raise ValueError(f"not a record of shards: {recorded[:200]!r}")
         return ring
 
@@ -214,11 +220,10 @@ def version_in(text: bytes) -> tuple[int, bytes]:
     Raises:
         ValueError: It is no such text.
     """
-    version, _, fingerprint = text.partition(b"-")
-    try:
-        return int(version), fingerprint
-    except ValueError:
-        raise ValueError(f"not a version of the list of shards: {text!r:.100}") from None
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a version of the list of shards: {text!r:.100}")
+    return int(match[1]), match[2] or b""
 
 
 def admits(mine: bytes, seen: bytes) -> bool:
@@ -265,13 +270,26 @@ def _load(dumped: dict[str, Any], like: Endpoint) -> Shards:
     for name, weight, place in dumped["shards"]:
         if len(endpoints) == MOST_SHARDS:
             raise ValueError(f"more than {MOST_SHARDS} shards")
-        bare = replace(like, name=str(name), weight=int(weight), host="", port=0, path="", master="", sentinels=())
+        bare = replace(like, name=_text(name), weight=int(weight), host="", port=0, path="", master="", sentinels=())
         if len(place) == 1:
-            endpoint = replace(bare, path=str(place[0]))
+            endpoint = replace(bare, path=_text(place[0]))
         elif isinstance(place[1], list):
-            sentinels = tuple((str(host), int(port)) for host, port in place[1])
-            endpoint = replace(bare, master=str(place[0]), sentinels=sentinels)
+            sentinels = tuple((_text(host), _port(port)) for host, port in place[1])
+            endpoint = replace(bare, master=_text(place[0]), sentinels=sentinels)
         else:
-            endpoint = replace(bare, host=str(place[0]), port=int(place[1]))
+            endpoint = replace(bare, host=_text(place[0]), port=_port(place[1]))
         endpoints.append(endpoint)
     return shards_of(str(dumped["placement"]), tuple(endpoints))
+
+
+def _text(recorded: Any) -> str:
+    """Return what errors and the log will show as it stands: a line end in it would forge a line there."""
+    if not isinstance(recorded, str) or not 0 < len(recorded) <= _LONGEST or not recorded.isprintable():
+        raise ValueError("not a name")
+    return recorded
+
+
+def _port(recorded: Any) -> int:
+    if not isinstance(recorded, int) or not 0 < recorded <= _LAST_PORT:
+        raise ValueError("not a port")
+    return recorded

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nearcache.errors import ReshardError, ServerReplyError, ShardError, ShardUnavailableError
+from nearcache.errors import ReshardError, ServerReplyError, ShardError, ShardListError, ShardUnavailableError
 from support.resharding import KEYS, Servers, change, freeze, lanes_live, step, version
 from support.waiting import wait_until
 
@@ -94,6 +95,32 @@ def test_damaged_record_is_said_and_contained_until_it_is_mended(
         wait_until(lambda: not any(each.stats().coherence.owed for each in (cache, later)), what="debts are paid")
         later[here] = "new"
         wait_until(lambda: cache.get(here) == "new")
+
+
+@pytest.mark.parametrize(
+    "listed", [b"garbage", b'{"version":2,"lists":[{"placement":"ring","shards":[["x",1e999,["x"]]]}]}']
+)
+def test_damaged_list_ends_no_thread_and_is_complained_of_once(
+    servers: Servers, open_at: Callable[..., Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    listed: bytes,
+) -> None:  # fmt: skip
+    """What follows from it is a complaint of its own; they take turns as long as it lies there."""
+    ended: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    cache = open_at("ab", max_staleness=0.2)
+    lanes_live(cache)
+    looks: list[object] = []
+    real = cache._membership._look
+    monkeypatch.setattr(cache._membership, "_look", lambda: looks.append(None) or real())
+    with servers["a"].client() as server:
+        server.hset(cache._tier.names[0].lane_key, mapping={"c": listed, "r": "2-0123456789abcdef"})
+        wait_until(lambda: len(looks) > 8, what="it is looked at again and again")
+    texts = [record.args for record in caplog.records if record.levelname == "ERROR"]
+    assert texts
+    assert len({arguments[0] for arguments in texts if isinstance(arguments, tuple)}) == len(texts)
+    assert ended == []
+    with pytest.raises(ShardListError, match="has recorded version 2-0123456789abcdef of some other list"):
+        open_at("ab")
 
 
 def test_shard_that_is_left_and_forgot_that_holds_nobody_up(servers: Servers, open_at: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -120,12 +121,49 @@ def test_record_that_is_none_is_refused(junk: bytes) -> None:
         b'{"version":1,"lists":[{"placement":"best","shards":[["a",1,["/x"]]]}]}',
         b'{"version":1,"lists":[{"placement":"ring","shards":[["a",1,[]]]}]}',
         b'{"version":1,"lists":[{"placement":"ring","shards":[["a",1]]}]}',
+        b'{"version":1e999,"lists":[{"placement":"ring","shards":[["a",1,["/x"]]]}]}',
+        b'{"version":1e18,"lists":[{"placement":"ring","shards":[["a",1,["/x"]]]}]}',
+        b'{"version":1,"lists":[{"placement":"ring","shards":[["a",1e999,["/x"]]]}]}',
     ],
 )  # fmt: skip
 def test_record_that_makes_no_sense_is_refused(junk: bytes) -> None:
     """Nor is one half understood."""
     with pytest.raises(ValueError, match="not a record of shards"):
         Ring.load(junk, LIKE)
+
+
+def record_of(shard: str) -> bytes:
+    """Return the record of a list of one shard, given as JSON."""
+    return b'{"version":1,"lists":[{"placement":"ring","shards":[' + shard.encode() + b"]}]}"
+
+
+def test_records_that_are_refused_are_so_for_what_they_say_of_the_shard() -> None:
+    """Without that they are read."""
+    assert Ring.load(record_of('["a",1,["h",6379]]'), LIKE).old.names == ("a",)
+
+
+@pytest.mark.parametrize("port", ["1e999", "6379.5", "100000000000000000000", "65536", "0", "-1", '"6379"', "null"])
+@pytest.mark.parametrize("place", ['["h",%s]', '["m",[["s",%s]]]'], ids=["server", "sentinel"])
+def test_record_of_a_port_that_is_none_is_refused(place: str, port: str) -> None:
+    """The library that makes the socket would raise what nobody expects."""
+    with pytest.raises(ValueError, match="not a record of shards"):
+        Ring.load(record_of(f'["a",1,{place % port}]'), LIKE)
+
+
+@pytest.mark.parametrize("text", ["", "a\nERROR forged", "a\0", "\udcff", "\u202e", "a" * 301, 5, None])
+@pytest.mark.parametrize("shard", ["[{},1,['h',1]]", "['a',1,[{},1]]", "['a',1,[{}]]", "['a',1,[{},[['s',1]]]]"])
+def test_record_of_a_name_that_nobody_can_read_is_refused(shard: str, text: object) -> None:
+    """Errors and log lines show names and addresses, and nobody is to be taken in by them."""
+    listed = shard.replace("'", '"').format(json.dumps(text))
+    with pytest.raises(ValueError, match="not a record of shards"):
+        Ring.load(record_of(listed), LIKE)
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"-1", b"1_0-aa", b" 4-aa", b"4-a\nERROR forged", b"4aa", b"9" * 400])
+def test_version_that_no_script_writes_is_none(text: bytes) -> None:
+    """It stands in errors and in the log as it is."""
+    with pytest.raises(ValueError, match="not a version"):
+        version_in(text)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ from ...bus import GrowingListener
 from ...errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ...l2 import Exchange, Reply, load_script
 from ...loading import hex_id, is_owned, new_id
-from ...logs import log
+from ...logs import Recurring
 from ...rings import FIRST, Ring, Shards, gained, moved, version_in
 from ...workers import start_thread
 from .emptying import Emptying
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
 MOST_LANES: Final = 128
+#: How many complaints are remembered: of each lane its own, and what follows from them.
+_TOLD: Final = 2 * MOST_LANES
 
 
 class Membership:
@@ -54,8 +57,8 @@ class Membership:
         self._stopping = Event()
         self._catching_up = self._is_due = False  # due: somebody wants it, and it has not been done since
         self._agreed = False
-        self._complaint = ""
         self._leaving, self._clock = Leaving(tier.bound_ns, tier.most_lanes), tier.clock
+        self._complaints, self._told = Recurring(tier.clock), deque[str](maxlen=_TOLD)
         self._outrun = False  # whether others were further ahead than this process was to be let
         self.ring = Ring(FIRST, shards)
         self.numbers = {name: number for number, name in enumerate(shards.names)}
@@ -267,10 +270,9 @@ class Membership:
             self._catching_up = False
 
     def _complain(self, text: str) -> None:
-        """Log what keeps this process from agreeing with the others, once."""
-        if text != self._complaint:
-            self._complaint = text
-            log(logging.ERROR, "%s", text)
+        """Log what keeps this process from agreeing with the others: each once, and one a second at most."""
+        if text not in self._told and self._complaints.log(logging.ERROR, "%s", text):
+            self._told.append(text)
 
     def _catch_up(self) -> None:
         """Come to where the lanes are, in one step: in between nothing is done by this process."""
