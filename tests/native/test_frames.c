@@ -164,6 +164,20 @@ static void test_message_is_next_only_to_the_letter(void)
     CHECK(is_next("F 0000000000000000 100 0000000000000001 0000000000000002\n", &chain, &message));
 }
 
+static void test_message_that_is_too_long_is_left_to_others(void)
+{
+    static const char good[] = "S 000000000000000e 42 00000000000000ab 00000000000000ac\n";
+    static char text[MESSAGE_MOST + 1];
+    chain_t chain;
+    message_t message;
+
+    memset(text, '0', sizeof text);
+    memcpy(text, good, sizeof good - 1);
+    chain_set(&chain, 0xe, 41, 0xab);
+    CHECK(message_next((slice_t){text, MESSAGE_MOST}, &chain, "SFI", &message));
+    CHECK(!message_next((slice_t){text, MESSAGE_MOST + 1}, &chain, "SFI", &message));
+}
+
 static void check_keys(const char *text, int count, int end)
 {
     size_t size = strlen(text);
@@ -228,6 +242,7 @@ int main(void)
     test_push_with_another_byte_in_its_frame_is_other();
     test_skip_finds_the_end_of_any_value();
     test_message_is_next_only_to_the_letter();
+    test_message_that_is_too_long_is_left_to_others();
     test_keys_are_taken_off_the_front();
     test_number_has_one_form();
     return check_done("test_frames");

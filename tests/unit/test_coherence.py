@@ -266,7 +266,15 @@ def test_bad_frame_gives_up_the_connection(payload: bytes) -> None:
     assert lane.counters.bad_frames == 1
 
 
-@pytest.mark.parametrize("answer", [None, b"x", [], [None] * 5, [b"zz", b"1", b"0", b"0"], ValueError("READONLY")])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, b"x", [], [None] * 5, [b"zz", b"1", b"0", b"0"], ValueError("READONLY"),
+        [b"-1", b"1", b"0", b"1"], [b"1", b"-1", b"0", b"1"], [b"1", b"1", b"-1", b"1"], [b"1", b"1", b"0", b"-1"],
+        [b"f" * 17, b"1", b"0", b"1"], [b"1", b"9" * 20, b"0", b"1"], [b"1", b"1", b"f" * 17, b"1"],
+        [b"1", b"1", b"0", b"f" * 17],
+    ],
+)  # fmt: skip
 def test_heartbeat_refused_gives_up_the_connection(answer: object) -> None:
     """A replica, or a primary that must not accept writes, vouches for nothing."""
     lane = live_lane()

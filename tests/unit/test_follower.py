@@ -186,6 +186,15 @@ def test_message_with_a_key_that_cannot_be_decoded_gives_up() -> None:
     assert scene.lanes[0].counters.bad_frames == 1
 
 
+def test_message_that_is_too_long_gives_up() -> None:
+    """It is not taken apart: that would take as long as whoever sent it likes."""
+    scene = Scene()
+    scene.go_live()
+    scene.follower.received(push(0, "S", 1, 3, 4, *[b"sk"] * 40_000), START)
+    assert "is over 131,072" in str(scene.follower.gave_up)
+    assert scene.lanes[0].counters.bad_frames == 1
+
+
 # -- the machine slept
 
 

@@ -246,6 +246,18 @@ def test_hear_applies_a_run_of_messages_in_one_call() -> None:
     assert inbox.hear(store) is None
 
 
+@pytest.mark.parametrize(("count", "left"), [(32_754, 0), (32_755, 1)])
+def test_hear_leaves_a_message_that_is_too_long(count: int, left: int) -> None:
+    """Whoever takes it apart says so; nothing of it is applied."""
+    ear = ear_of()
+    inbox = Inbox([ear], b"SFI", decode_key, {})
+    payload = pack_message("S", EPOCH, 5, 0x10, 0x11, [b"sk"] * count)
+    assert (len(payload) > 131_072) is bool(left)
+    inbox.feed(push(b"nc:{t:0}:i", payload))
+    inbox.hear(Store(10, lanes=1))
+    assert (len(inbox) > 0, ear.take()[2]) == (bool(left), 1 - left)
+
+
 def test_hear_leaves_what_somebody_waits_for() -> None:
     """The message itself stays in front; those before it are applied."""
     store: Store[Any, Any] = Store(10)

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearcache.coherence import Message, pack_message, parse_message
+from nearcache.coherence.messages import MOST_BYTES
 from nearcache.errors import DecodeError
+from nearcache.keys import MAX_KEY_BYTES
 
 IDS = st.integers(0, 2**64 - 1)
 KEYS = st.lists(st.binary(max_size=20).filter(lambda key: not key.startswith(b"!")), max_size=5)
@@ -62,4 +64,13 @@ def test_message_cut_anywhere_is_refused_or_shorter(keys: list, data: st.DataObj
 def test_message_malformed_is_refused(payload: bytes) -> None:
     """Each of these could hide a key."""
     with pytest.raises(DecodeError):
+        parse_message(payload)
+
+
+def test_message_longer_than_any_writer_sends_is_refused_unread() -> None:
+    """Millions of keys would hold up all lanes of the connection."""
+    longest = pack_message("S", 1, 2, 3, 4, [b"s" * MAX_KEY_BYTES])
+    assert parse_message(longest).keys == [b"s" * MAX_KEY_BYTES]
+    payload = pack_message("S", 1, 2, 3, 4, [b"sk"] * (MOST_BYTES // 4 + 1))
+    with pytest.raises(DecodeError, match="is over 131,072"):
         parse_message(payload)

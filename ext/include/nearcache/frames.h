@@ -33,6 +33,8 @@ typedef struct {
 } slice_t;
 
 #define ID_DIGITS 16u
+/* A payload that is longer is left to somebody who can say that it is too long. Writers send half of it at most. */
+#define MESSAGE_MOST 131072u
 
 /* Where a lane stands: the message after this one is the next. Ids are as messages have them. */
 typedef struct {
@@ -266,7 +268,7 @@ static inline bool message_next(slice_t payload, const chain_t *chain, const cha
     uint64_t seq;
     size_t digits;
 
-    if (left < 2 + ID_DIGITS + 1 || at[0] == '\0' || strchr(operations, at[0]) == NULL || at[1] != ' ' ||
+    if (left > MESSAGE_MOST || left < 2 + ID_DIGITS + 1 || at[0] == '\0' || strchr(operations, at[0]) == NULL || at[1] != ' ' ||
         memcmp(at + 2, chain->epoch, ID_DIGITS) != 0 || at[2 + ID_DIGITS] != ' ') {
         return false;
     }

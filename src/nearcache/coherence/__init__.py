@@ -19,7 +19,7 @@ from .lane import (
     Suspect,
     Vouch,
 )
-from .messages import OPERATIONS, RESERVED, TAG_KEY, Message, pack_message, parse_message
+from .messages import OPERATIONS, RESERVED, TAG_KEY, Message, pack_message, parse_message, unsigned
 from .metrics import Histogram
 from .token import pack_token, parse_token, version_of
 
@@ -55,5 +55,6 @@ __all__ = [
     "pack_token",
     "parse_message",
     "parse_token",
+    "unsigned",
     "version_of",
 ]

@@ -31,7 +31,7 @@ from typing import Any, Final, NamedTuple
 
 from ..clocks import TICK_NS
 from ..errors import DecodeError
-from .messages import Message, parse_message
+from .messages import Message, parse_message, unsigned
 from .metrics import Histogram
 
 #: The identity of every server that does not say who it is. Nothing has it by itself: whoever has read something there
@@ -271,8 +271,8 @@ class Lane:
             return self._give_up("a reply that nobody asked for")
         sent_ns = self._sent.popleft()
         try:
-            there = Position(int(reply[0], 16), int(reply[1]), int(reply[2], 16))
-            generation = int(reply[3], 16)
+            there = Position(*map(unsigned, (int(reply[0], 16), int(reply[1]), int(reply[2], 16))))
+            generation = unsigned(int(reply[3], 16))
             self.ring = reply[4] if len(reply) > 4 else None
             ends = parse_ends(reply[5] if len(reply) > 5 else None)
         except (TypeError, ValueError, IndexError, KeyError):

@@ -18,6 +18,9 @@ RESERVED: Final = b"!"
 #: What the encoded key of a tag's record begins with; the tag's hash follows in 16 hexadecimal digits.
 TAG_KEY: Final = b"!t:"
 
+#: Most bytes of a message's keys: twice what writers send. Taking more apart would hold up the lanes beside this one.
+MOST_BYTES: Final = 131_072
+
 _HEADER = re.compile(rb"([SFIACE]) ([0-9a-f]{16}) (\d{1,19}) ([0-9a-f]{16}) ([0-9a-f]{16})")
 
 
@@ -35,6 +38,17 @@ class Message(NamedTuple):
     keys: list[bytes]
 
 
+def unsigned(number: int) -> int:
+    """Return a number that somebody has written for one of a lane's, which have 64 bits each.
+
+    Raises:
+        ValueError: It has more, or is negative.
+    """
+    if not 0 <= number < 1 << 64:
+        raise ValueError("not a number of 64 bits")
+    return number
+
+
 def parse_message(payload: bytes) -> Message:
     """Return what a payload says.
 
@@ -50,6 +64,8 @@ def parse_message(payload: bytes) -> Message:
 
 
 def _keys(rest: bytes) -> list[bytes]:
+    if len(rest) > MOST_BYTES:
+        raise DecodeError(f"an invalidation message with {len(rest):,} bytes of keys is over {MOST_BYTES:,}")
     keys: list[bytes] = []
     start, end = 0, len(rest)
     while start < end:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..coherence import NOWHERE
+from ..coherence import NOWHERE, unsigned
 from ..errors import ShardError
 from ..l2 import WAIT, Exchange, Extended, Reply
 from .exchanges import Exchanges
@@ -72,6 +72,6 @@ def _place(fields: Any) -> tuple[int, int]:
     """Return epoch and number. Where there is no record, or no answer, nobody knows how far the lane is."""
     try:
         epoch, seq = fields
-        return int(epoch, 16), int(seq)
+        return unsigned(int(epoch, 16)), unsigned(int(seq))
     except (TypeError, ValueError):
         return NOWHERE

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._putting import Said, said
 from .._store import Op, Store
-from ..coherence import Histogram, Journal, Lane
+from ..coherence import Histogram, Journal, Lane, unsigned
 from ..errors import ServerReplyError
 from ..keys import slot_of
 from ..l2 import Command
@@ -118,7 +118,7 @@ class Versions:
         return (b"HMGET", self.names[lane].lane_key, b"g", b"r")
 
     def generation_in(self, lane: int, fields: list[bytes | None]) -> int | None:
-        """Return the generation that a lane record states; ``None`` without a record, and then nothing is alive.
+        """Return the generation that a lane record states; ``None`` where it states none, and then nothing is alive.
 
         Raises:
             ServerReplyError: This version of the list of shards is over, and what was read is nobody's any more.
@@ -127,10 +127,7 @@ class Versions:
         if ring is not None and ring != self.ring and not admits(self.ring, ring):
             self.outdated()
             raise ServerReplyError(self.shard_names[lane], "NCTOPO " + ring.decode(errors="replace"))
-        try:
-            return int(generation, 16) if generation is not None else None
-        except ValueError:
-            return None
+        return None if generation is None else self.generation(generation) or None
 
     def said(self, lane: int, answer: Any) -> Said:
         """Return what the script ``set`` has answered.
@@ -147,7 +144,7 @@ class Versions:
     def generation(text: Any) -> int:
         """Return the generation that a script has answered; 0, which no value has, if it is none (:meth:`damaged`)."""
         try:
-            return int(text, 16)
+            return unsigned(int(text, 16))
         except (TypeError, ValueError):
             return 0
 
@@ -266,7 +263,7 @@ class Versions:
             ServerReplyError: These are no numbers: see :meth:`damaged`.
         """
         try:
-            place = (epoch if isinstance(epoch, int) else int(epoch, 16)), int(seq)
+            place = (epoch if isinstance(epoch, int) else unsigned(int(epoch, 16))), int(seq)
         except (TypeError, ValueError) as error:
             raise self.damaged(lane) from error
         if self.observed is not None:
