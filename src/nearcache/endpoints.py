@@ -203,10 +203,10 @@ def redact(text: str) -> str:
         scheme, marker, rest = "", "", text
     _, at, location = rest.rpartition("@")
     location, question, query = location.partition("?")
-    location = re.sub(r"(^|,)([^:,/\[\]]*):(?![^:,/]{0,5}(?:[,/]|$))[^,/]+", r"\1\2:***", location)
+    location = re.sub(r"(^|,)(\[[^\],/]*\]?|[^:,/\[\]]*):(?![^:,/]{0,5}(?:[,/]|$))[^,/]+", r"\1\2:***", location)
     return scheme + marker + at.replace("@", "***@") + location + question + re.sub("=[^&]*", "=***", query)
 
 
 def redact_value(option: str, value: object) -> object:
     """Return the value, or asterisks if the option's name says that it is secret."""
-    return "***" if re.search("pass|pasw|pwd|secret|token|auth|signing|encrypt", option, re.IGNORECASE) else value
+    return "***" if re.search("pass|pasw|pwd|secret|token|auth|signing|encrypt|user", option, re.IGNORECASE) else value

@@ -30,8 +30,9 @@ class ConfigError(CacheError, ValueError):
 
     Attributes:
         option: Name of the option.
-        value: What was given. Never a password: secrets are replaced by ``'***'`` before they get here, and here what
-            stands before the hosts of a URL that was given for something else.
+        value: What was given. Never a password: secrets, and what was given for an option that does not exist, are
+            replaced by ``'***'`` before they get here, and here what stands before the hosts of a URL that was given
+            for something else.
         remedy: What to do.
     """
 

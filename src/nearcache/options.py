@@ -401,9 +401,9 @@ def memory_options(settings: Settings) -> dict[str, Any]:
 
 
 def _check(scheme: str, allowed: Mapping[str, Callable[[str, Any], Any]], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    for option, value in chosen.items():
-        if option not in allowed:
-            raise ConfigError(option, redact_value(option, value), _unknown(option, scheme, allowed))
+    for option in chosen:
+        if option not in allowed:  # and nobody knows whether its value is secret
+            raise ConfigError(option, "***", _unknown(option, scheme, allowed))
     return {option: allowed[option](option, value) for option, value in chosen.items()}
 
 
@@ -488,7 +488,7 @@ def _query(text: str, query: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for option, value in pairs:
         if option in found:
-            raise ConfigError(option, redact_value(option, value), "it stands twice in the URL")
+            raise ConfigError(option, "***", "it stands twice in the URL")
         if option in _OBJECTS:
             raise ConfigError(option, value, "give it as a keyword: a URL can hold no Python object")
         if option in _SECRETS:

@@ -301,7 +301,7 @@ def test_parse_url_of_another_type_is_refused(url: Any) -> None:
 def test_parse_unknown_option_lists_those_there_are() -> None:
     """A misspelt option is refused, and the message holds the right spelling."""
     message = message_of("memory://", max_size=10)
-    assert message.startswith("option max_size=10: there is no such option")
+    assert message.startswith("option max_size='***': there is no such option")
     assert "maxsize" in message
 
 
@@ -400,6 +400,11 @@ def everything_said(error: BaseException) -> str:
         f"redis://user:{SECRET}:6379",
         f"redis://:{SECRET}/0",
         f"redis://a,user:{SECRET},b:1",
+        f"redis://[::1]:{SECRET}",
+        f"redis://a,[::1:{SECRET}",
+        f"redis://a?pw={SECRET}",
+        f"redis://a?pw=x&pw={SECRET}",
+        f"redis://a?credential={SECRET}",
         [f"redis://user:{SECRET}@a:1", "redis://b"],
         f"redis://user:{SECRET}@a:1".encode(),
     ],
@@ -421,6 +426,8 @@ def test_parse_bad_url_with_password_never_shows_it(url: Any) -> None:
         *[("redis://a", {option: f"redis://u:{SECRET}@a"}) for option in ("url", "namespace", "shard_names", "ttl")],
         ("redis://a", {"password": SECRET.encode()}),
         ("redis://a", {"password": [SECRET]}),
+        ("redis://a", {"username": SECRET.encode()}),
+        *[("redis://a", {option: SECRET}) for option in ("sign_key", "api_key", "keys", "pswd", "cred")],
         ("redis://a", {"password": SECRET, "maxsize": 0}),
         (f"redis://:{SECRET}@a", {"maxsize": 0}),
     ],
