@@ -14,6 +14,8 @@ from nearcache import Cache, ContentionError, ShardUnavailableError
 from nearcache._store import Op
 from nearcache.changes import ATTEMPTS
 from nearcache.clocks import NEVER_NS
+from nearcache.codecs import pack
+from nearcache.loading.tagging import tags_named
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -52,6 +54,52 @@ def left_s(cache: Cache[Any, Any], key: str) -> float:
     """Return how long the copy in L1 may still be served."""
     left_ns = cache.remaining_ns(key)
     return float("inf") if left_ns is None else left_ns / 1e9
+
+
+def put_envelope(cache: Cache[Any, Any], server: RedisServer, key: str, wid: int, tags: int = 0) -> None:
+    """Have L2 hold None in an envelope that no process of nearcache writes."""
+    tier = cache._tier
+    lane, encoded = tier.place(key)
+    with server.client() as client:
+        generation = int(client.hget(tier.names[lane].lane_key, "g"), 16)
+        good = pack(wid or 1, generation, 60_000, b"N", tags=[(n, n) for n in range(tags)])
+        client.set(tier.names[lane].value(encoded), good[:4] + wid.to_bytes(8, "big") + good[12:], px=60_000)
+
+
+@pytest.mark.parametrize(("wid", "tags"), [(0, 0), (5, 127)], ids=["no write", "more tags than anybody reads"])
+def test_verbs_replace_what_nobody_can_read(redis_server: RedisServer, wid: int, tags: int) -> None:
+    """For each of them it is no value, and does not stand in the way of one."""
+    verbs: list[tuple[Callable[[Cache[Any, Any], str], Any], Any]] = [
+        (lambda cache, key: cache.touch(key, ttl=30), False),
+        (lambda cache, key: key in cache, False),
+        (lambda cache, key: cache.get_and_touch(key, ttl=30), None),
+        (lambda cache, key: cache.add(key, 1), True),
+        (lambda cache, key: cache.incr(key), 1),
+        (lambda cache, key: cache.replace(key, 1), False),
+        (lambda cache, key: cache.compute(key, lambda _: 1), 1),
+        (lambda cache, key: cache.get_and_delete(key, None), None),
+        (lambda cache, key: cache.get(key), None),
+    ]
+    with nearcache.open(redis_server.url) as cache:
+        for number, (verb, expected) in enumerate(verbs):
+            put_envelope(cache, redis_server, f"k{number}", wid, tags)
+            assert verb(cache, f"k{number}") == expected, number
+
+
+def test_record_of_a_tag_that_nobody_can_read_is_written_anew(redis_server: RedisServer) -> None:
+    """It has the generation of one that is live, so that the server takes it for one."""
+    with nearcache.open(redis_server.url) as cache:
+        cache["any"] = 1
+        (tag,) = tags_named(cache._tier, ["red"])
+        tier = cache._tier
+        with redis_server.client() as client:
+            generation = bytes.fromhex(client.hget(tier.names[0].lane_key, "g").decode())
+            client.set(tier.names[0].value(tag.key), b"\xd1" + bytes(11) + generation + bytes(40), px=60_000)
+        cache.set("k", 1, tags=["red"])
+        cache.drop("k")
+        assert cache.get("k") == 1
+        cache.invalidate_tag("red")
+        assert cache.get("k") is None
 
 
 def test_add_stores_once_and_replace_only_over_a_value(cache: Cache[Any, Any], other: Cache[Any, Any]) -> None:

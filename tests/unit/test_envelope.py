@@ -110,7 +110,7 @@ def test_negative_flag_with_a_value_is_read_as_a_miss():
         VALUES.loads(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1" * 35, b"\xd1" + bytes(40)])
+@pytest.mark.parametrize("data", [b"", b"\xc1" * 35, b"\xd1" + bytes(40), b"\xc1" + bytes(40)])
 def test_peek_of_what_is_no_header_is_refused(data):
     """A GETRANGE of a foreign value."""
     with pytest.raises(DecodeError):

@@ -193,6 +193,8 @@ def peek_ids(data: bytes) -> tuple[int, int, int]:
         raise DecodeError(f"{len(data)} bytes are too few for the header of an envelope")
     magic, _, _, _, wid, generation = _IDS.unpack_from(data)
     _check_magic(magic)
+    if not wid:
+        raise DecodeError("the envelope has the wid 0, which stands for no write")
     return wid, generation, _NUMBERS.unpack_from(data, 20)[0]
 
 

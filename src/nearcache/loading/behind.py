@@ -87,7 +87,7 @@ def take_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, missi
         there = yield from find(tier, store, name)
         if there.value is missing:
             return missing
-        if (yield from delete_behind(tier, store, name, room, version=there.wid)) is not None:
+        if (yield from delete_behind(tier, store, name, room, version=there.version)) is not None:
             return there.value
 
 

@@ -14,7 +14,7 @@ from .._store import Op, Store
 from ..absence import Absent
 from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_ids, peek_tags
-from ..errors import ContentionError, NotReplicatedError, ServerReplyError
+from ..errors import ContentionError, DecodeError, NotReplicatedError, ServerReplyError
 from ..flights import ABANDONED, Read, Signal
 from ..freshness import Life
 from ..l2 import Exchange
@@ -40,13 +40,13 @@ class There(NamedTuple):
     Attributes:
         value: Or MISSING.
         version: The write id of the value; 0 if it is MISSING.
-        wid: That of the envelope, which stands in the way even if nobody here can read it; 0: there is none.
+        wid: That of the envelope, which stands in the way even if nobody here can read it; None: there is none.
         life: What it passes on to a value that is made of it.
     """
 
     value: Any
     version: int
-    wid: int
+    wid: int | None
     life: Life = Life(0)
     start_ns: int = 0
     tags: tuple[tuple[int, int], ...] = ()
@@ -71,7 +71,7 @@ def swap(
         ShardError: It is not known to be stored. If ``error.sent``, it may be; an invalidation is owed.
         Anything that the change raises.
     """
-    there = None if change.guess is None else There(MISSING, change.guess, change.guess)
+    there = None if change.guess is None else There(MISSING, change.guess, change.guess or None)
     for attempt in range(ATTEMPTS):
         if there is None:
             there = yield from find(tier, store, name)
@@ -132,12 +132,16 @@ def _there(
 
     A value that counts is there, whatever generation was read beside it: that was asked for once more.
     """
-    wid, counts = 0, value is not MISSING
+    wid, counts = None, value is not MISSING
     if data is not None and len(data) >= 20 and (counts or int.from_bytes(data[12:20], "big") == generation):
-        wid = int.from_bytes(data[4:12], "big")
-    if not counts or isinstance(value, Absent) or data is None:
+        wid = _wid_in(data)
+    if wid is None or data is None or not counts or isinstance(value, Absent):
         return There(MISSING, 0, wid)
     return There(value, wid, wid, passed_on(data, pttl_ms), start_ns, peek_tags(data), under)
+
+
+def _wid_in(data: bytes) -> int:
+    return int.from_bytes(data[4:12], "big")
 
 
 def _store(
@@ -157,7 +161,7 @@ def _store(
     keeps = change.keeps and bool(there.version)
     ttl_ms, soft_ms = there.life if keeps else tier.freshness.life(ttl(value))
     op = Op(name, lane, wid=new_id(), write=True, announced=True)
-    mode = b"CAS" + hex_id(there.wid) if there.wid else b"NX"
+    mode = b"CAS" + hex_id(there.wid) if there.wid is not None else b"NX"
     generation, since = tier.lanes[lane].generation or 0, tier.serial(lane)
     try:
         store.l1_open(op)
@@ -249,7 +253,7 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
             store.l1_finish(op, None, 0, 0)
         else:
             # Who is shown the value must not be given an older copy afterwards (R4).
-            store.l1_abandon(op, drop=whole and store.l1_wid(name) not in (0, peek_ids(data)[0]))
+            store.l1_abandon(op, drop=whole and store.l1_wid(name) not in (0, _wid_in(data)))
     except BaseException as error:
         tier.give_up(store, op, encoded, error)
         raise
@@ -257,5 +261,9 @@ def touch(tier: Tier, store: Store[Any, Any], name: Any, ttl_ms: int, *, whole: 
         current = tier.generation(generation)
         found = yield from accept(tier, store, lane, encoded, data, ttl_ms, current, start_ns, strict=True)
         return found.value is not MISSING, found.value
-    tags = peek_tags(data)
+    try:
+        peek_ids(data)
+        tags = peek_tags(data)
+    except DecodeError:  # readers take it for none
+        return False, MISSING
     return (yield from are_current(tier, store, tags)) if tags else True, MISSING

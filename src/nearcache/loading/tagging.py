@@ -252,7 +252,12 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
             tier.tags.l1_finish(op, op.wid, op.wid, deadline_ns, 0, reply.identity)
             return op.wid
         if heard.status == REFUSED:  # somebody else made it meanwhile
+            try:
+                there = peek_ids(heard.envelope or b"")[0]
+            except DecodeError:  # no record, then, though it has the generation of one
+                mode = b""
+                continue
             tier.tags.l1_abandon(op, drop=False)
-            return peek_ids(heard.envelope or b"")[0]
+            return there
         generation = heard.generation
     raise ServerReplyError(tier.shard_names[tag.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
