@@ -169,8 +169,9 @@ class ShardUnavailableError(ShardError, ConnectionError):
         self.sent = sent
 
 
-#: What people may want to know about the replies of nearcache's own scripts.
+#: What people may want to know about some replies, of nearcache's own scripts and of servers.
 _HINTS: Final = {
+    "CLUSTERDOWN": "; redis-cli --cluster check says which slots no node has (docs/failure.md)",
     "NCTOPO": "; by that it has another list of shards than this process",
     "NCRECORD": "; remove the lane record, and it is made anew (docs/operations.md)",
     "WRONGTYPE": "; if it is the lane record, remove that, and it is made anew (docs/operations.md)",

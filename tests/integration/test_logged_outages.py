@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache import Cache
+from nearcache import Cache, ShardUnavailableError
 from nearcache.placement import CLUSTER_LANES, slot_of_lane
 from support.cluster import RedisCluster
 from support.redis import RedisServer
@@ -112,6 +112,34 @@ def test_slot_that_moves_is_not_logged(redis_cluster: RedisCluster, caplog: pyte
             redis_cluster.move(slot, node)
             wait_until(lambda: cache.health().ok and cache.selftest().ok, what="the lane is followed")
     assert caplog.messages == []
+
+
+def test_cluster_that_is_down_is_logged_and_raised_as_what_it_is(
+    redis_cluster: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All nodes are there and answer, so that nothing else would say what is the matter, and where to look."""
+    home = redis_cluster.owner_of(1)  # no lane lies there, but it is one of those that the cluster has to cover
+
+    def cover(value: str) -> None:
+        for node in redis_cluster.nodes:
+            redis_cluster.ask(node, "CONFIG", "SET", "cluster-require-full-coverage", value)
+
+    with watched(redis_cluster.url(), namespace="down") as cache:
+        try:
+            cover("yes")
+            for node in redis_cluster.nodes:
+                redis_cluster.ask(node, "CLUSTER", "DELSLOTS", 1)
+            wait_until(lambda: "CLUSTERDOWN" in caplog.text, what="it is logged")
+            with pytest.raises(ShardUnavailableError, match=r"CLUSTERDOWN.*redis-cli --cluster check"):
+                cache["k"] = 1
+        finally:
+            redis_cluster.ask(home, "CLUSTER", "ADDSLOTS", 1)
+            wait_until(lambda: all(b"cluster_slots_assigned:16384" in redis_cluster.ask(node, "CLUSTER", "INFO")
+                                   for node in redis_cluster.nodes))  # fmt: skip
+            cover("no")
+        wait_until(lambda: "heard again" in caplog.text, what="the return is logged")
+    losses = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert all("CLUSTERDOWN" in line and "redis-cli --cluster check" in line for line in losses)
 
 
 def test_node_that_refuses_subscriptions_is_logged_once_for_all_of_its_lanes(
