@@ -89,6 +89,15 @@ def one_of(names: tuple[str, ...], *, none: str = "") -> Callable[[str, Any], An
     return check
 
 
+def boolean(option: str, value: Any) -> Any:
+    """Check that a value is a truth value, or the text of one."""
+    if isinstance(value, str) and value.lower() in ("true", "1", "yes", "false", "0", "no"):
+        return value.lower() in ("true", "1", "yes")
+    if not isinstance(value, bool):
+        raise ConfigError(option, value, "give True or False")
+    return value
+
+
 def integer(low: int, high: int, *, none: bool = False) -> Callable[[str, Any], Any]:
     """Return a check that admits whole numbers of this range, as numbers or text."""
     allowed = f"give a whole number from {low} to {high}" + (", or None for no bound" if none else "")

@@ -255,14 +255,6 @@ def _text(option: str, value: Any) -> Any:
     return value
 
 
-def _boolean(option: str, value: Any) -> Any:
-    if isinstance(value, str) and value.lower() in ("true", "1", "yes", "false", "0", "no"):
-        return value.lower() in ("true", "1", "yes")
-    if not isinstance(value, bool):
-        raise ConfigError(option, value, "give True or False")
-    return value
-
-
 _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "namespace": _name,
     "maxsize": _integer(1, 2_000_000_000, none=True),
@@ -276,7 +268,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "pool_size": _integer(1, 10_000),
     "loader": _callable,
     "load_many": _callable,
-    "ages": _boolean,
+    "ages": choices.boolean,
     "key": _callable,
     "getsizeof": _callable,
     "on_removal": _callable,
@@ -284,7 +276,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "lease": _seconds(0.1, 60.0),
     "on_error": one_of(get_args(OnError)),
     "ack": one_of(get_args(Ack)),
-    "require_coherence": _boolean,
+    "require_coherence": choices.boolean,
     "sample_rate": _number(0.0, 1000.0),
     "stale_if_error": _seconds(0.001, MAX_TTL_S, none="never"),
     "classes": _classes,
@@ -309,7 +301,7 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "ssl_ca_certs": _text,
     "ssl_certfile": _text,
     "ssl_keyfile": _text,
-    "ssl_check_hostname": _boolean,
+    "ssl_check_hostname": choices.boolean,
     "sentinel_username": _text,
     "sentinel_password": _text,
 }
@@ -323,6 +315,12 @@ _L2_ONLY: Final = frozenset({
 })  # fmt: skip
 #: But for these promises, which ``memory://`` does not keep: it takes no other value.
 _UNKEPT: Final = {"ack": "primary", "isolation": "shared", "writer": None}
+#: Options of what comes before the end of a value; in ``memory://`` values have one only if it is given.
+_RENEWING: Final = ("soft_ttl", "beta")
+_ENDLESS: Final = (
+    "values of memory:// have no end unless ttl= is given, and grow old only before one: "
+    "give ttl=86400, or ttl=None if some bring their own"
+)
 #: Options of writing behind the cache, which need ``write_delay``.
 _BEHIND: Final = ("write_batch", "write_attempts", "max_backlog")
 #: Options that are Python objects, which no URL can hold.
@@ -413,7 +411,6 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     if scheme == "memory":
         if location.strip("/"):
             raise ConfigError("url", redact(text), "memory:// takes no name; write memory://")
-        checked.setdefault("ttl", None)
     elif scheme == "embedded":
         if location and not NAME.fullmatch(location):
             raise ConfigError(
@@ -422,7 +419,7 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
         checked["embedded_name"] = location or "default"
     else:
         endpoints = read_endpoints(scheme, text, location, connection, _ENDPOINT["db"])
-    settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
+    settings = Settings(scheme=scheme, endpoints=endpoints, **({"ttl": None} if scheme == "memory" else {}) | checked)
     _refuse_contradictions(settings, checked)
     return settings
 
@@ -433,6 +430,9 @@ def _refuse_contradictions(settings: Settings, checked: Mapping[str, Any]) -> No
         if getattr(settings, option) != kept:
             remedy = f"memory:// takes {kept!r} alone, for it keeps no such promise; embedded:// and Redis do"
             raise ConfigError(option, checked[option], remedy)
+    for option in _RENEWING if settings.scheme == "memory" and "ttl" not in checked else ():
+        if getattr(settings, option):
+            raise ConfigError(option, checked[option], _ENDLESS)
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
     if settings.scheme == "memory" and settings.maxbytes is not None and settings.getsizeof is None:

@@ -42,6 +42,18 @@ def test_memory_refuses_promises_it_does_not_keep(option: str, value: Any) -> No
     assert "embedded:// and Redis do" in message_of(**{option: value})
 
 
+@pytest.mark.parametrize("chosen", [{"soft_ttl": 60}, {"beta": 1}])
+def test_memory_without_ttl_refuses_what_comes_before_an_end(chosen: dict[str, Any]) -> None:
+    """Nothing would ever be loaded anew. That some values bring a lifetime of their own is said by ttl=None."""
+    assert "give ttl=86400, or ttl=None" in message_of(**chosen)
+    with pytest.raises(ConfigError, match="give ttl=86400"):
+        parse("memory://?" + "&".join(f"{option}={value}" for option, value in chosen.items()))
+    assert parse("memory://", ttl=None, **chosen).ttl is None
+    assert parse("memory://?ttl=none", **chosen).ttl is None
+    assert parse("redis://a", **chosen).ttl == 3600
+    assert parse("memory://", soft_ttl=None, beta=0).ttl is None
+
+
 def test_memory_without_bytes_ignores_what_is_about_them() -> None:
     """It stores objects, whatever a codec would make of them."""
     value = {object()}
