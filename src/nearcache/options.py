@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
@@ -477,7 +478,8 @@ def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:
         return "the URL is the first argument, without a name"
     if option in _SETTINGS or option in _EMBEDDED or option in _ENDPOINT:
         return f"{scheme}:// has no such option; it takes {', '.join(sorted(allowed))}"
-    return f"there is no such option; {scheme}:// takes {', '.join(sorted(allowed))}"
+    meant = "".join(f", did you mean {name}=?" for name in get_close_matches(option, allowed, 1))
+    return f"there is no such option{meant}; {scheme}:// takes {', '.join(sorted(allowed))}"
 
 
 def _query(text: str, query: str) -> dict[str, str]:
