@@ -46,7 +46,7 @@ class ConfigError(CacheError, ValueError):
 
 
 class ClosedError(CacheError, RuntimeError):
-    """The cache was closed; open a new one."""
+    """The cache was closed, by ``close()``, ``with`` or ``async with cache.aio``; open a new one."""
 
 
 # -- keys and values ---------------------------------------------------------------------------------------------

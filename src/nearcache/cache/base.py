@@ -492,7 +492,7 @@ def refuse_coroutines(loader: Callable[..., Any]) -> None:
 
 def closed(name: str) -> ClosedError:
     """The error of a call on a closed cache."""
-    return ClosedError(f"{name}: this cache is closed; open a new one")
+    return ClosedError(f"{name}: this cache is closed, by close(), `with` or `async with cache.aio`; open a new one")
 
 
 MutableMapping.register(Cache)
