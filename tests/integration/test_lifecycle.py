@@ -64,6 +64,28 @@ assert cache["k"] == 1
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+ENDS = {"close": "cache.close(); cache.close()", "collected": "del cache; gc.collect()", "exit": ""}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_cache_that_ends_with_changes_owed_says_so_once(redis_server: RedisServer, end: str) -> None:
+    """They end with it, and their shard will not hear of them: other processes may serve what was before."""
+    code = """
+import gc, sys, nearcache
+cache = nearcache.open(sys.argv[1], namespace="shop", timeout=0.5)
+for key in "ab":
+    try:
+        cache.invalidate(key)
+    except nearcache.ShardUnavailableError:
+        pass
+"""
+    redis_server.kill()
+    done = run_script(code + end, redis_server.url)
+    (said,) = [line for line in done.stderr.splitlines() if "closed with" in line]
+    assert said.startswith("namespace shop: closed with 2 changes of which their shards do not know")
+    assert done.returncode == 0
+
+
 def test_import_does_nothing_but_import() -> None:
     """No thread, no connection, and neither redis nor numpy."""
     code = """

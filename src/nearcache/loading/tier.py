@@ -125,6 +125,7 @@ class Tier(Versions):
         freshness: When values end, and when they are loaded anew.
         clock: Monotonic nanoseconds.
     Attributes:
+        namespace: Its name, for the log.
         ears: Who hears messages: to be set before anything is asked.
         witness: Who is told what is about to be sent; None: nobody.
         observed: Who compares what is observed of lanes with what is applied (``consistency="lane"``); None: nobody.
@@ -167,7 +168,7 @@ class Tier(Versions):
         self.names, self.clustered = names_of_lanes(namespace, lanes, db, clustered=clustered), clustered
         self.lanes = [Lane(bound_ns) for _ in range(lanes)]
         self.stale = StaleCopies(self.lanes, stale_ns, most_lanes) if stale_ns else None
-        self.codec, self.l1_ttl_ms = codec, l1_ttl_ms
+        self.namespace, self.codec, self.l1_ttl_ms = namespace, codec, l1_ttl_ms
         self.bound_ns, self.freshness, self.clock = bound_ns, freshness, clock
         self.scripts = Scripts()
         self.loads = Loads()

@@ -26,6 +26,7 @@ from ...loading import (
     MISSING,
     Sampler,
     ThreadRunner,
+    Tier,
     Upkeep,
     catch_up,
     clear,
@@ -127,7 +128,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(self, _leave, self._listener, self._servers, helpers)
+        self._exit = weakref.finalize(self, _depart, self._listener, self._servers, helpers, self._tier)
         tell_of_forks(self, TieredCache._after_fork)
         try:
             self._check_shards()
@@ -350,6 +351,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
             _, end, parts, _ = ending
             end(*parts)  # not by the finalizer: that is over at once, though an interrupt may end this in the middle
             self._end.detach()
+        self._exit()
         self.drop_all()
 
     def _async_view(self) -> AsyncCache[K, V]:
@@ -414,8 +416,20 @@ def _end(
     driver.close()
 
 
+def _depart(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper], tier: Tier) -> None:
+    """Stop taking part, also at interpreter exit, and say what is lost by it: nobody else knows what is owed."""
+    _leave(listener, servers, helpers)
+    with tier.lock:
+        owed = sum(journal.owed_count for journal in tier.journals)
+    if owed:
+        text = (
+            "namespace %s: closed with %d changes of which their shards do not know; others may serve what was before"
+        )
+        log(logging.WARNING, text, tier.namespace, owed)
+
+
 def _leave(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper]) -> None:
-    """Stop taking part; also at interpreter exit. Idempotent."""
+    """Stop taking part. Idempotent."""
     for helper in helpers:
         helper.stop()
     listener.stop()
