@@ -332,7 +332,8 @@ def test_cache_opened_while_the_server_is_down_works_later(
     """A service must be able to start while its Redis is down; the loader stands in."""
     redis_server.kill()
     cache = open_cache(timeout=0.2, connect_timeout=0.2, loader=lambda key: key * 2)
-    assert "starting without it" in caplog.text
+    assert "namespace default: shard " in caplog.text
+    assert "; starting without it" in caplog.text
     assert cache["k"] == "kk"
     assert not cache.health().ok
     redis_server.start()

@@ -172,7 +172,7 @@ def test_writer_that_fails_is_logged_before_there_are_dead_letters_and_these_by_
     """With what it raised, how many changes wait for it, and the key of the first; one line a second of each kind."""
     database.poison = {f"k{number}" for number in range(20)}
     cache = open_cache(namespace="shop", write_attempts=2, shard_names=["left"])
-    assert [line for line in caplog.messages if "shard left has no append-only file" in line]
+    assert [line for line in caplog.messages if "namespace shop: shard left has no append-only file" in line]
     cache.set_many(dict.fromkeys(database.poison, 1))
     wait_until(lambda: cache.stats().writing.errors)
     wait_until(lambda: "namespace shop: the writer failed" in caplog.text)

@@ -253,9 +253,9 @@ def test_clear_during_a_load_keeps_the_value_out(open_cache: Callable[..., Cache
 
 
 def test_undecodable_value_is_loaded_over(
-    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged value is a miss that is counted, never an exception and never a wrong value."""
+    """A damaged value is a miss that is counted and logged, never an exception and never a wrong value."""
     cache = open_cache()
     cache["k"] = {"a": [1, 2, 3]}
     name = "nc:{default:0}:v:sk"
@@ -265,6 +265,7 @@ def test_undecodable_value_is_loaded_over(
     cache.drop("k")
     assert cache.get("k", "default") == "default"
     assert cache.stats().l2.undecodable == 1
+    assert caplog.messages[-1].startswith("namespace default: key 'k': ")
     assert cache.get_or_load("k", lambda key: "repaired") == "repaired"
     cache.drop("k")
     assert cache["k"] == "repaired"
@@ -318,7 +319,7 @@ def test_loaded_value_over_max_value_is_returned_and_kept_nowhere(
     assert cache.get_many(["a", "large", "b"]) == {"a": ["a"], "large": large, "b": ["b"]}
     assert cache["large"] == cache.get_or_load("large", lambda key: large) == large
     assert cache.cached(version=1)(lambda key: large)("large") == large
-    assert "is not kept: value of 20" in caplog.text
+    assert "namespace default: what was loaded is not kept: value of 20" in caplog.text
     assert "(key 'large')" in caplog.text
     assert (cache.peek("a"), cache.peek("large"), "large" in cache) == (["a"], None, False)
     assert cache.stats().l2.fills_too_large == 4

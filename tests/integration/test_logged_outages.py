@@ -50,6 +50,7 @@ def lost_and_found(caplog: pytest.LogCaptureFixture, lose: Callable[[], object],
     assert {record.levelname for record in losses} == {"WARNING"}
     assert end.levelname == "INFO"
     assert all("is not heard, and nothing of it is served" in record.getMessage() for record in losses)
+    assert all(line.startswith("namespace ") for line in caplog.messages)
 
 
 def test_shard_that_is_killed_is_logged_by_its_name_and_so_is_its_return(

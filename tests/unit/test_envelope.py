@@ -200,8 +200,18 @@ def test_value_that_cannot_be_encoded_is_refused():
         VALUES.dumps(object(), wid=1, generation=1, ttl_ms=1)
 
 
-@pytest.mark.parametrize("codec_id", [0, 2, 3, 4, 5, 255])
-def test_value_of_another_codec_is_not_decoded(codec_id):
+@pytest.mark.parametrize(
+    ("codec_id", "name"),
+    [
+        (0, "codec='raw'"),
+        (2, "codec='msgspec'"),
+        (3, "codec='json'"),
+        (4, "codec='pickle'"),
+        (5, "codec 5"),
+        (255, "codec 255"),
+    ],
+)  # fmt: skip
+def test_value_of_another_codec_is_not_decoded(codec_id, name):
     """The id is compared first: whoever writes a value does not choose what reads it."""
 
     class Watched:
@@ -213,7 +223,7 @@ def test_value_of_another_codec_is_not_decoded(codec_id):
         def decode(self, payload, schema):
             raise AssertionError
 
-    with pytest.raises(DecodeError, match=f"codec {codec_id}"):
+    with pytest.raises(DecodeError, match=f"written with {name}, this cache reads codec='safe'"):
         ValueCodec(Watched(), 100).loads(pack(1, 2, 3, b"p", codec_id=codec_id))
 
 

@@ -10,8 +10,8 @@ import pytest
 from nearcache.bus.outages import Outages
 from nearcache.coherence import Lane, State
 
-LOST = "shard place 3 is not heard, and nothing of it is served from memory: "
-BACK = "shard place 3 is heard again, after %.1f s"
+LOST = "namespace shop: shard place 3 is not heard, and nothing of it is served from memory: "
+BACK = "namespace shop: shard place 3 is heard again, after %.1f s"
 
 
 class Scene:
@@ -21,7 +21,7 @@ class Scene:
         self.now_s = 0.0
         self.lanes = {number: Lane(10**9) for number in range(2)}
         source: Any = self
-        self.outages = Outages(source, lambda: round(self.now_s * 1e9))
+        self.outages = Outages(source, "shop", lambda: round(self.now_s * 1e9))
 
     def name_of(self, place: int) -> str:
         """As a source does."""

@@ -90,7 +90,7 @@ class Listener(Helper):
         slept: Callable[[], int] = suspended_ns,
     ) -> None:
         self._store = store
-        self._source = source
+        self._source, self._namespace = source, names[0].namespace
         self._clock = clock
         self._slept = slept
         self._keeper = keeper
@@ -124,7 +124,7 @@ class Listener(Helper):
         self._arrivals: queue.SimpleQueue[tuple[Connection, Link | BaseException]] = queue.SimpleQueue()
         self._fences: deque[tuple[int, Callable[[], None]]] = deque()
         self._settled = Event()
-        self._outages = Outages(self._source, self._clock)
+        self._outages = Outages(self._source, self._namespace, self._clock)
         self._failures = Recurring()
         super()._begin_anew()
 

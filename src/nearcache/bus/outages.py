@@ -37,11 +37,13 @@ class Outages:
 
     Args:
         source: Knows the places' names.
+        namespace: Whose places: a program has several caches on one server, and each loses it.
         clock: Monotonic nanoseconds.
     """
 
-    def __init__(self, source: Source, clock: Clock) -> None:
+    def __init__(self, source: Source, namespace: str, clock: Clock) -> None:
         self._source = source
+        self._namespace = namespace
         self._clock = clock
         self._outages: dict[int, _Outage] = {}
         self._losses: defaultdict[int, Recurring] = defaultdict(partial(Recurring, clock))
@@ -60,8 +62,9 @@ class Outages:
         if reason in outage.told or len(outage.told) == _REASONS:
             return
         name = self._source.name_of(place)
-        text = "shard %s is not heard, and nothing of it is served from memory: %s"
-        if self._losses[place].log(logging.WARNING, text, name, reason.removeprefix(f"shard {name}: ")):
+        text = "namespace %s: shard %s is not heard, and nothing of it is served from memory: %s"
+        reason_alone = reason.removeprefix(f"shard {name}: ")
+        if self._losses[place].log(logging.WARNING, text, self._namespace, name, reason_alone):
             outage.told.add(reason)
 
     def end(self) -> None:
@@ -71,7 +74,8 @@ class Outages:
                 del self._outages[place]
                 if outage.told:
                     out_s = (self._clock() - outage.since_ns) / 1e9
-                    log(logging.INFO, "shard %s is heard again, after %.1f s", self._source.name_of(place), out_s)
+                    text, name = "namespace %s: shard %s is heard again, after %.1f s", self._source.name_of(place)
+                    log(logging.INFO, text, self._namespace, name, out_s)
 
     def forget(self, place: int) -> None:
         """It is no place any more."""

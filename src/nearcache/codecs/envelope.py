@@ -33,6 +33,8 @@ CODEC_SAFE: Final = 1
 CODEC_MSGSPEC: Final = 2
 CODEC_JSON: Final = 3
 CODEC_PICKLE: Final = 4
+#: What the option calls them.
+_CODECS: Final = ("raw", "safe", "msgspec", "json", "pickle")
 #: From here on the numbers are for codecs of users.
 CODEC_CUSTOM: Final = 128
 
@@ -52,6 +54,11 @@ _VALIDATOR_UNIT = 16
 PLAIN_FLAGS: Final = FLAG_NEGATIVE | FLAG_TAGGED | FLAG_VALIDATOR | FLAG_TOUCHED
 BODY_FLAGS: Final = FLAG_COMPRESSED | FLAG_ENCRYPTED | FLAG_MAC
 _KEYED_FLAGS = FLAG_ENCRYPTED | FLAG_MAC
+
+
+def codec_named(codec_id: int) -> str:
+    """Return what to call a codec in messages to people: by the name that the option has for it, or else its number."""
+    return f"codec={_CODECS[codec_id]!r}" if codec_id < len(_CODECS) else f"codec {codec_id}"
 
 
 class Envelope(NamedTuple):

@@ -24,6 +24,7 @@ from nearcache.codecs.envelope import (
     Codec,
     Envelope,
     Payload,
+    codec_named,
     pack,
     peek_absence,
     unpack,
@@ -235,7 +236,8 @@ class ValueCodec:
         # reader.
         if envelope.codec_id != self._codec_id:
             raise DecodeError(
-                f"the value was written with codec {envelope.codec_id}, this cache reads {self._codec_id}"
+                f"the value was written with {codec_named(envelope.codec_id)}, "
+                f"this cache reads {codec_named(self._codec_id)}"
             )
         if flags & FLAG_NEGATIVE and flags & FLAG_COMPRESSED and not envelope.raw_size:
             raise DecodeError("an envelope says that there is nothing, and that it is compressed")

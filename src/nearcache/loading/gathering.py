@@ -362,8 +362,8 @@ def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, 
         if tier.counters.surplus == surplus:
             log(
                 logging.WARNING,
-                "load_many=%r returned %d keys that it was not asked for; they are left out (from now on only counted: "
-                "stats().loader.surplus)", wanted.loader, surplus,
+                "namespace %s: load_many=%r returned %d keys that it was not asked for; they are left out "
+                "(from now on only counted: stats().loader.surplus)", tier.namespace, wanted.loader, surplus,
             )  # fmt: skip
     return answers
 

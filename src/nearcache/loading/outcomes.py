@@ -163,7 +163,8 @@ def failure_of(tier: Tier, error: BaseException) -> Failure | None:
         if tier.counters.unremembered == 1:
             log(
                 logging.WARNING,
-                "an error in error_ttl= cannot be remembered, and from now on that is not said again: %s",
+                "namespace %s: an error in error_ttl= cannot be remembered, and from now on that is not said again: %s",
+                tier.namespace,
                 cause,
             )
         return None

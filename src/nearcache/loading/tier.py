@@ -18,7 +18,7 @@ from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Jou
 from ..errors import BacklogFullError, DecodeError, ShardError, ValueTooLargeError
 from ..flights import Load, Loads
 from ..freshness import Freshness
-from ..keys import encode_key, slot_of
+from ..keys import decode_key, encode_key, slot_of
 from ..l2 import Command, Exchange, Reply, Script, load_script
 from ..logs import log
 from ..placement import ClusterPlacement, Placement, names_of_lanes
@@ -188,7 +188,7 @@ class Tier(Versions):
         self.derived = Derived(most_lanes)
         self.sampler: Sampler | None = None
         self.lags, self.judged = [Histogram() for _ in range(lanes)], [Judged() for _ in range(lanes)]
-        self.refusals, self._lag_due_ns = Refusals(), 0
+        self.refusals, self._lag_due_ns = Refusals(namespace), 0
         self._timed: deque[int] = deque()
         self.adopted: dict[int, int] = {}  # shard -> the server that was told last
 
@@ -256,9 +256,8 @@ class Tier(Versions):
             count = getattr(self.counters, kind) + 1
             setattr(self.counters, kind, count)
         if count == 1:
-            log(
-                logging.WARNING, "key %.80r: %s (a miss; from now on only counted: stats().l2.%s)", encoded, error, kind
-            )
+            text = "namespace %s: key %.80r: %s (a miss; from now on only counted: stats().l2.%s)"
+            log(logging.WARNING, text, self.namespace, decode_key(encoded), error, kind)
 
     def count_write(self, size_bytes: int) -> None:
         """Count a write, without the dictionary of :meth:`count`."""

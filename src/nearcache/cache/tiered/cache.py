@@ -370,15 +370,15 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
             replies = self._driver.execute(exchanges, timeout_s=self.settings.connect_timeout)
         for reply in replies:
             if isinstance(reply, ShardUnavailableError):
-                log(logging.WARNING, "%s; starting without it", reply)
+                log(logging.WARNING, "namespace %s: %s; starting without it", self.settings.namespace, reply)
             elif isinstance(reply, ShardError):
                 raise reply
         if membership is not None:
             membership.join(replies)
         if self.settings.writer is not None:
             delayed = self._scribe is not None
-            check_queues(self._driver, self._tier.shard_names, self.settings.connect_timeout, delayed=delayed)
-        check_masters(self._driver, self._endpoints)
+            check_queues(self._driver, self._tier, self.settings.connect_timeout, delayed=delayed)
+        check_masters(self._driver, self._tier.namespace, self._endpoints)
 
     def _after_fork(self) -> None:
         """In the child: keep L1, vouch for none of it, and touch nothing that is the parent's."""

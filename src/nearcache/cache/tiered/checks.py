@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ...errors import ConfigError, ShardError
 from ...l2 import Driver, Exchange
+from ...loading import Tier
 from ...logs import log
 from ...options import Endpoint
 
 
-def check_queues(driver: Driver, names: Sequence[str], timeout_s: float, *, delayed: bool) -> None:
+def check_queues(driver: Driver, tier: Tier, timeout_s: float, *, delayed: bool) -> None:
     """Look whether the servers keep locks, and what is in the queues, as far as they say.
 
     Args:
-        names: Of the shards, by lane.
         delayed: Whether there are queues.
     Raises:
         ConfigError: One may evict them.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(lane, sections) for lane in range(len(names))]
+    exchanges = [Exchange(lane, sections) for lane in range(len(tier.shard_names))]
     known: set[int] = set()
-    for name, reply in zip(names, driver.execute(exchanges, timeout_s=timeout_s), strict=True):
+    for name, reply in zip(tier.shard_names, driver.execute(exchanges, timeout_s=timeout_s), strict=True):
         answers = [reply] if isinstance(reply, ShardError) else reply.values
         error = next((answer for answer in answers if isinstance(answer, ShardError)), None)
         if error is not None:
             if not delayed:
                 continue
-            text = "shard %s does not tell whether it keeps what waits to be written: %s"
-            log(logging.WARNING, text, name, str(error).removeprefix(f"shard {name}: "))
+            text = "namespace %s: shard %s does not tell whether it keeps what waits to be written: %s"
+            log(logging.WARNING, text, tier.namespace, name, str(error).removeprefix(f"shard {name}: "))
             continue
         assert not isinstance(reply, ShardError)
         if reply.identity in known:
@@ -43,8 +43,9 @@ def check_queues(driver: Driver, names: Sequence[str], timeout_s: float, *, dela
         if delayed and told.get("aof_enabled") == "0":
             log(
                 logging.WARNING,
-                "shard %s has no append-only file (appendonly no), and loses the changes that wait to be written "
-                "when it is restarted (docs/writing.md)",
+                "namespace %s: shard %s has no append-only file (appendonly no), and loses the changes that wait "
+                "to be written when it is restarted (docs/writing.md)",
+                tier.namespace,
                 name,
             )
 
@@ -59,14 +60,14 @@ def _check_policy(policy: str, *, delayed: bool) -> None:
         raise ConfigError(option, policy, f"{what}: {remedy}")
 
 
-def check_masters(driver: Driver, endpoints: Mapping[int, Endpoint]) -> None:
+def check_masters(driver: Driver, namespace: str, endpoints: Mapping[int, Endpoint]) -> None:
     """Look whether masters that sentinels watch cease to take writes when they are cut off. ``endpoints``: by lane."""
     for shard, endpoint in endpoints.items():
         status = driver.status(shard) if endpoint.master else None
         if status is not None and status.version and not status.guarded:
             log(
                 logging.WARNING,
-                "shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on taking "
-                "writes and vouching for copies after another one was promoted (docs/failure.md)",
-                endpoint.name, status.address,
+                "namespace %s: shard %s: %s has no min-replicas-to-write: cut off by a network failure, it would go on "
+                "taking writes and vouching for copies after another one was promoted (docs/failure.md)",
+                namespace, endpoint.name, status.address,
             )  # fmt: skip

@@ -46,7 +46,8 @@ class SamplerThread(Helper):
                     digest = hashlib.blake2b(repr(name).encode("utf-8", "replace"), digest_size=8).hexdigest()
                     log(
                         logging.ERROR,
-                        "a key was served from memory past the staleness bound (digest of its repr: %s)",
+                        "namespace %s: a key was served from memory past the staleness bound (digest of its repr: %s)",
+                        self._tier.namespace,
                         digest,
                     )
             except CacheError:
