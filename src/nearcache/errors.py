@@ -343,11 +343,14 @@ class FlushTimeoutError(CacheError, TimeoutError):
 
     Attributes:
         seconds: How long was waited.
+        trouble: The newest of this process's writer or of the queues, as ``stats().writing.last_error``; may be empty.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"not everything was written within {seconds:g} s; the rest is not lost, and is written later")
+    def __init__(self, seconds: float, trouble: str = "") -> None:
+        text = f"not everything was written within {seconds:g} s; the rest is not lost, and is written later"
+        super().__init__(f"{text} (newest trouble: {trouble})" if trouble else text)
         self.seconds = seconds
+        self.trouble = trouble
 
 
 # -- embedded servers --------------------------------------------------------------------------------------------

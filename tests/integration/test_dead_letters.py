@@ -313,6 +313,12 @@ def test_flush_that_takes_too_long_says_so(open_cache: Opener, database: Databas
     database.gate.set()
     cache.flush(20)
     assert database.rows == {"k": 1}
+    database.poison = {"bad"}
+    cache["bad"] = 2
+    wait_until(lambda: cache.stats().writing.errors)
+    with pytest.raises(FlushTimeoutError, match=r"newest trouble: ValueError: ") as raised:
+        cache.flush(0.05)
+    assert raised.value.trouble == cache.stats().writing.last_error
 
 
 def test_program_without_a_queue_in_between_ends_with_what_was_written(

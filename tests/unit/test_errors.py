@@ -55,7 +55,12 @@ EXAMPLES: list[tuple[errors.CacheError, dict[str, Any], list[str]]] = [
         {"shard": "s1", "length": 9, "limit": 8},
         ["shard s1", "9 changes", "max_backlog=8"],
     ),
-    (errors.FlushTimeoutError(1.5), {"seconds": 1.5}, ["within 1.5 s", "not lost"]),
+    (errors.FlushTimeoutError(1.5), {"seconds": 1.5, "trouble": ""}, ["within 1.5 s", "not lost"]),
+    (
+        errors.FlushTimeoutError(1.5, "OSError: db down"),
+        {"seconds": 1.5, "trouble": "OSError: db down"},
+        ["within 1.5 s", "(newest trouble: OSError: db down)"],
+    ),
     (errors.EmbeddedError("x"), {}, ["x"]),
     (errors.ServerNotFoundError("x"), {}, ["x"]),
 ]

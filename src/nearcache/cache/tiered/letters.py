@@ -46,7 +46,7 @@ class QueueingCache(SteppingCache[K, V]):
         never = Event()
         while left:
             if monotonic_ns() > until_ns:
-                raise FlushTimeoutError(timeout_s)
+                raise FlushTimeoutError(timeout_s, self._scribe.counters.last_error)
             never.wait(pause_s)
             pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
             left = self._run(still_waiting(self._tier, left))
