@@ -324,7 +324,10 @@ cdef class Store:
         return owned(value) if value != NULL else self._missing(key)
 
     def get(self, key, default=None, *, max_age=None):
-        """Return the value, or what ``_missing_get`` returns if there is no valid one, or ``_missing_aged``."""
+        """Return the value for a key, or ``default`` if no tier has one. Never calls the loader.
+
+        With ``max_age`` a value that was stored longer ago, in seconds, counts as missing.
+        """
         if max_age is not None:
             return self._missing_aged(key, default, max_age)
         cdef PyObject *value = read_object(self, key)  # get_at_once, below, has tried the fast way
@@ -435,7 +438,7 @@ cdef class Store:
         return found
 
     def drop(self, key):
-        """Remove the key's entry from this store, whatever its state. Returns whether there was one."""
+        """Remove the key's entry from this process's memory, whatever its state. Returns whether there was one."""
         cdef bint was_valid
         return remove_local(self, key, CAUSE_DROPPED, &was_valid) != 0
 
@@ -446,7 +449,7 @@ cdef class Store:
         return was_valid != 0
 
     def drop_all(self, *, invalidated=False):
-        """Remove every entry and return their number. No operation in flight may store any more.
+        """Remove every entry of this process's memory and return their number. Nothing under way may store any more.
 
         A listener is told that the entries were dropped, or invalidated.
         """
@@ -548,9 +551,7 @@ cdef class Store:
         cdef PyObject *owner = joinable_on(core_at(self, hash), <PyObject *>key, hash)
         return owned(owner) if owner != NULL else None
 
-    def l1_finish(
-        self, Op op not None, value, wid, deadline_ns, size=0, identity=0, under=None
-    ):
+    def l1_finish(self, Op op not None, value, wid, deadline_ns, size=0, identity=0, under=None):
         """Complete an operation with its result. Returns whether L1 keeps it.
 
         Args:
@@ -619,9 +620,8 @@ cdef class Store:
     def lane_apply(self, lane, wid, list keys not None):
         """Apply one message of a write somewhere. Returns the number of entries dropped.
 
-        Operations on the keys lose their marks, except the very write that the message announces (R2);
-        entries of other writes are dropped (R7). Both spare a write of this store's own whose message is still
-        to come.
+        Operations on the keys lose their marks, except the very write that the message announces (R2); entries of other
+        writes are dropped (R7). Both spare a write of this store's own whose message is still to come.
 
         Raises what ``__hash__`` or ``__eq__`` of a key raises, after the other keys are dealt with and
         everything that such a key might mean is dropped.

@@ -29,8 +29,21 @@ V = TypeVar("V")
 #: Longest validator, in bytes of UTF-8.
 MOST_VALIDATOR_BYTES: Final = 255
 
+
+class _NotGiven:
+    """The type of :data:`DEFAULT`, of which there is one object. Signatures show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+    def __reduce__(self) -> str:
+        return "DEFAULT"
+
+
 #: "Not given", where None means something.
-DEFAULT: Final[Any] = object()
+DEFAULT: Final[Any] = _NotGiven()
 _MARK: Final = "_nearcache_conditional"
 
 

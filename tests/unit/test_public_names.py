@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import re
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,17 @@ def test_every_public_name_of_a_cache_is_documented(kind: type) -> None:
     names = {name for name in dir(kind) if not name.startswith(("_", *INNER))}
     assert len(names) > 50
     assert names - documented - BESIDE == set()
+
+
+@pytest.mark.parametrize("kind", [nearcache.MemoryCache, AgingMemoryCache, TieredCache])
+def test_help_of_a_cache_speaks_to_its_users(kind: type) -> None:
+    """Of what they can call and see: no hook of the cache's own, and no address of an object in a signature."""
+    for name in dir(kind):
+        if not name.startswith(("_", *INNER)):
+            told = pydoc.plain(pydoc.render_doc(getattr(kind, name)))
+            assert not re.search(r"`_[a-z]|<object object", told), told
+    assert "Never calls the loader" in kind.get.__doc__
+    assert "ttl: 'Lifetime' = <not given>" in pydoc.render_doc(kind.set)
 
 
 def test_dir_of_a_cache_shows_what_is_for_users() -> None:
