@@ -61,7 +61,9 @@ def test_refused_fill_gives_its_lease_up(world: World, caplog: pytest.LogCapture
     assert world.store.peek("k") is None
     assert world.tier.counters.errors == 1
     (line,) = caplog.messages
-    assert line.startswith("namespace t: what was loaded is not kept: shard a: the server replied 'OOM command not allowed'")
+    assert line.startswith(
+        "namespace t: what was loaded is not kept: shard a: the server replied 'OOM command not allowed'"
+    )
 
 
 @pytest.mark.parametrize(

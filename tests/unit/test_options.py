@@ -301,7 +301,9 @@ def test_parse_url_of_another_type_is_refused(url: Any) -> None:
 def test_parse_unknown_option_lists_those_there_are() -> None:
     """A misspelt option is refused, and before the list of all stands the one that was meant, if any is near."""
     message = message_of("memory://", max_size=10)
-    assert message.startswith("option max_size='***': there is no such option, did you mean maxsize=?; memory:// takes ack, ")
+    assert message.startswith(
+        "option max_size='***': there is no such option, did you mean maxsize=?; memory:// takes ack, "
+    )
     assert "there is no such option; memory:// takes ack, " in message_of("memory://", xyzzy=10)
 
 

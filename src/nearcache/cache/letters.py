@@ -19,7 +19,7 @@ class Letters:
         Nothing of it waits for the end of its delay: its writer is told, whichever process that is.
 
         Raises:
-            FlushTimeoutError: It takes longer. Nothing is lost by that. It has the newest trouble of the writer, if any.
+            FlushTimeoutError: It takes longer. Nothing is lost by that. It says what the writer's newest trouble is.
             ShardUnavailableError: It is not known.
         """
         timeout_to_s(timeout)
