@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ._reads import Event
+from .errors import CacheError
 from .logs import Recurring, log_not_renewed
 
 #: Most threads of one cache, and most pieces of work that wait for one.
@@ -23,6 +24,20 @@ def start_thread(name: str, work: Callable[..., object], *arguments: object) -> 
     except (RuntimeError, MemoryError):
         return None
     return thread
+
+
+def refuse_greenlets() -> None:
+    """Look whether threads are threads here: of greenlets, one that waits in C keeps all others waiting.
+
+    Raises:
+        CacheError: gevent or eventlet has put greenlets in their place.
+    """
+    origin = threading.get_ident.__module__.partition(".")[0]
+    if origin in ("gevent", "eventlet"):
+        raise CacheError(
+            f"{origin} has put greenlets in the place of threads, and a cache on Redis needs real "
+            "ones: use workers that are threads or processes, or memory://"
+        )
 
 
 class Helper:

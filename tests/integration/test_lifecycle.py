@@ -102,6 +102,41 @@ assert not heavy, heavy
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_cache_on_redis_is_refused_where_threads_are_greenlets(redis_server: RedisServer) -> None:
+    """Its listener would wait in C, in the only thread there is, and nothing else would ever run again."""
+    code = """
+import os, sys, threading, nearcache
+before = nearcache.open(sys.argv[1])
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    before.close()
+    sys.exit()
+
+real = threading.get_ident
+def get_ident():
+    return real()
+get_ident.__module__ = "gevent.thread"  # as its monkey.patch_all() does
+threading.get_ident = get_ident
+
+def refusal(call, *arguments):
+    try:
+        call(*arguments)
+    except nearcache.CacheError as error:
+        return str(error)
+
+for refused in (refusal(nearcache.open, sys.argv[1]), refusal(nearcache.open, "embedded://greenlets"),
+                refusal(before.get, "k")):
+    assert refused and "gevent" in refused, refused
+assert threading.active_count() == 1
+with nearcache.open("memory://") as cache:
+    cache["k"] = 1
+os._exit(0)
+"""
+    done = run_script(code, redis_server.url)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_embedded_default_is_shared_and_stopped_by_the_last(
     runtime_dir: object, make_worker: Callable[..., Worker]
 ) -> None:

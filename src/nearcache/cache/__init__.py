@@ -77,6 +77,7 @@ def open(url: str | None = None, /, **options: Unpack[Options]) -> Cache[Any, An
         ShardListError: A shard has recorded another list of shards than this one.
         CoherenceError: With ``require_coherence=True``, a shard's invalidations do not arrive.
         EmbeddedError, ServerNotFoundError: The embedded servers could not be started.
+        CacheError: Threads are greenlets here (gevent, eventlet), and the URL is not ``memory://``.
     """
     chosen = chosen_url(url)
     if isinstance(chosen, str) and chosen.startswith("memory:"):

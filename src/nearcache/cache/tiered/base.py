@@ -10,7 +10,7 @@ from ...answers import DEFAULT
 from ...forks import notice
 from ...freshness import Ttl, checked_ttl
 from ...loading import ENDLESS_MS, Loading, Steps, ThreadRunner, Tier, look, read
-from ...workers import Helper
+from ...workers import Helper, refuse_greenlets
 from ..base import Cache, K, Lifetime, V, closed
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class SteppingCache(Cache[K, V]):
             raise closed(repr(self))
         for each in self._threads:
             if each.thread is None:  # a forked child has none until it needs one
+                refuse_greenlets()  # a server of workers may put them there in the child
                 each.start()
 
     def _run(self, steps: Steps[T]) -> T:

@@ -39,7 +39,7 @@ from ...loading import (
 from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
-from ...workers import Helper
+from ...workers import Helper, refuse_greenlets
 from ..base import K, Lifetime, V, refuse_coroutines, store_options
 from ..copying import remaining
 from ..events.listening import Reporter, TieredHub
@@ -93,6 +93,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         ConfigError: An option is unknown or out of range.
         AuthenticationFailedError, NotRedisError, UnsupportedServerError: What answers cannot be used.
         EmbeddedError: The embedded servers could not be started.
+        CacheError: Threads are greenlets here.
 
     A shard that does not answer is no error here: a service must be able to start while its Redis is down. It is
     logged, and ``health()`` shows it.
@@ -104,6 +105,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         self.settings = settings = with_single(parse(url, **options))
         if settings.isolation != self._isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
+        refuse_greenlets()
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
         lanes = lanes_of(endpoints)
