@@ -6,7 +6,9 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import hiredis
 import pytest
 
 from nearcache.errors import (
@@ -222,6 +224,25 @@ def test_database_out_of_range_is_the_servers_error(redis_server: RedisServer) -
     assert "DB index" in str(error)
     assert "db=99: give one below its number of databases" in str(error)
     assert error.reply == "ERR DB index is out of range"
+
+
+def test_numbers_are_not_left_to_hiredis_to_write(
+    no_leaks: None, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packing crashes where a signal handler raises meanwhile, as that of a time limit does."""
+
+    def refuse(words: tuple[object, ...]) -> bytes:
+        raise AssertionError(words)
+
+    monkeypatch.setattr(hiredis, "pack_command", refuse)
+    driver = Driver([endpoint_of(redis_server, db=3)])
+    assert isinstance(driver.execute(READ)[0], Reply)
+    shard: Any = driver._shards[0]
+    shard.doom(shard.pool.idle[0])
+    assert isinstance(driver.execute(READ)[0], Reply)
+    assert not shard._doomed
+    driver.connect_listener(0).close()
+    driver.close()
 
 
 def test_host_names_that_do_not_exist_are_unavailable() -> None:

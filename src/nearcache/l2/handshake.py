@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .._packing import pack
 from ..clocks import Clock
 from ..errors import (
     AuthenticationFailedError,
@@ -29,6 +30,7 @@ from ..errors import (
     WrongTopologyError,
 )
 from .connection import Connection, dial
+from .scripts import Script
 from .transfer import Flow, run
 
 if TYPE_CHECKING:
@@ -128,7 +130,8 @@ def exchange(
     """Return what is answered to the commands of ``steps``; raises as :func:`converse`."""
     import hiredis
 
-    request = b"".join(hiredis.pack_command(command) for command in steps.values())
+    # Not by hiredis alone: it writes a number by its repr(), in which signal handlers run, and crashes if one raises.
+    request = pack(list(steps.values()), Script, hiredis.pack_command)
     flow = Flow(connection, request, len(steps))
     for _ in run([flow], deadline_ns, clock):
         pass
