@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hiredis
 import pytest
@@ -349,6 +351,21 @@ def test_tcp_transport_works_like_unix(make_redis: Callable[..., RedisServer]) -
         driver = Driver([Endpoint("a", host=host, port=server.port)])
         assert values(driver.execute([READ])[0]) == [-2, None]
         driver.close()
+
+
+def test_idle_tcp_connections_are_kept_known_to_what_lies_between(make_redis: Callable[..., RedisServer]) -> None:
+    """Load balancers forget who is silent for minutes: the next call goes nowhere. The listener's is one of them."""
+    driver = Driver([endpoint_of(make_redis(transport="tcp"))])
+    driver.execute([READ])
+    link = driver.connect_listener(0)
+    shard: Any = driver._shards[0]
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or vars(socket)["TCP_KEEPALIVE"]  # macOS has the latter
+    for sock in (shard.pool.idle[0].sock, link.sock):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [60, 10, 3]
+    link.close()
+    driver.close()
 
 
 def test_status_tells_what_is_known(driver: Driver, redis_server: RedisServer) -> None:

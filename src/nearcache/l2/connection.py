@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CHUNK: Final = 65536
 # The most that one TLS record holds. OpenSSL does not say how much of a longer write has gone out when it cannot go on.
 _RECORD: Final = 16384
+# Load balancers and address translation forget a connection that is silent for some minutes, and tell nobody. So TCP
+# asks the other end after one; seconds, seconds and times. On macOS the first has another name.
+_KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 #: What the parser hands out when it needs more bytes. Not False, which is a reply in RESP3.
 MORE: Final = object()
 
@@ -227,6 +230,8 @@ def _connected(maker: Any, until_s: float) -> socket.socket:
             sock = socket.socket(family, kind, protocol)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name in _KEEP_ALIVE.keys() & vars(socket).keys():
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEP_ALIVE[name])
             sock.settimeout(max(0.001, (until_s - time.monotonic()) / (len(addresses) - place)))
             sock.connect(address)
             sock.settimeout(max(0.001, until_s - time.monotonic()))
