@@ -13,12 +13,11 @@ for i = #ARGV, 7, -1 do
   local found = call('XRANGE', w, ARGV[i], ARGV[i])[1]
   if found then
     id = ARGV[i]
-    local letter = {'x', ARGV[5], 'n', ARGV[6]}
-    for _, name in ipairs({'k', 'e'}) do -- a stranger's record may lack one
-      local content = field(found[2], name)
-      if content then letter[#letter + 1], letter[#letter + 2] = name, content end
-    end
-    call('XADD', d, '*', unpack(letter))
+    local key, envelope = field(found[2], 'k'), field(found[2], 'e') -- a stranger's record may lack one
+    local fields = {'x', ARGV[5], 'n', ARGV[6]}
+    if envelope then fields = {'e', envelope, unpack(fields)} end
+    if key then fields = {'k', key, unpack(fields)} end
+    call('XADD', d, '*', unpack(fields))
     break
   end
 end
