@@ -73,7 +73,7 @@ def test_value_of_another_generation_than_was_stated_with_it_is_dead(world: Worl
     """Nothing more has to be asked: no generation comes back but with another server, which has values of its own."""
     sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION - 1, ttl_ms=1_000)
     found = world.run(find(world.tier, world.store, "key"), [1_000, sealed, [hex_id(GENERATION), None]])
-    assert (found.value, found.version, found.wid) == (MISSING, 0, 0)
+    assert (found.value, found.version, found.wid) == (MISSING, 0, None)
 
 
 # -- tags
