@@ -104,7 +104,7 @@ def test_no_server_program_names_the_remedies(monkeypatch: pytest.MonkeyPatch, r
         ("memory://", {"ttl": float("nan")}, "ttl=nan"),
         ("memory://", {"ttl": -1}, "ttl=-1"),
         ("memory://", {"ttl": float("inf")}, "ttl=inf"),
-        ("memory://", {"colour": "red"}, "colour='red'"),
+        ("memory://", {"colour": "red"}, "colour='[*]{3}'"),
         ("redis://127.0.0.1:1:2", {}, "url="),
         ("ftp://x", {}, "begin with one of"),
         ("redis://127.0.0.1", {"max_staleness": 0.01}, "max_staleness=0.01"),
