@@ -24,10 +24,11 @@ from ..keys import decode_key
 from ..l2 import Exchange
 from ..placement import LaneNames
 from .acking import confirmed
+from .claims import Owned
 from .replies import REFUSED, STORED, answer, errors_in
 from .steps import Steps
 from .swapping import find
-from .tier import Owned, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 from .tokens import in_order
 from .ways import Room, put, queued
 

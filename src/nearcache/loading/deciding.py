@@ -31,13 +31,14 @@ from ..errors import ContentionError
 from ..flights import Load, Signal, change_of
 from ..l2 import Command, Exchange, Reply
 from ..writers import Writer
+from .claims import Locked
 from .leasing import LOOK_FIRST_S, LOOK_LONGEST_S, outlast, patience_ms
 from .replies import answer
 from .steps import Await, Call, Steps
 from .swapping import find
 from .tagging import Tag
 from .through import delete_through, write_through
-from .tier import Locked, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 from .writing import invalidate
 
 T = TypeVar("T")

@@ -34,6 +34,7 @@ from ..l2 import Exchange
 from .ages import read_young
 from .aging import renew_later
 from .bulk_reading import read_many
+from .claims import Leased
 from .conditional import Shown, let_live, show
 from .leasing import (
     LOOK_FIRST_S,
@@ -51,7 +52,7 @@ from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled,
 from .reading import read
 from .replies import MISSING, answer, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import Leased, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 
 
 @dataclass(frozen=True, slots=True)

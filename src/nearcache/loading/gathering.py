@@ -29,6 +29,7 @@ from ..logs import log
 from .ages import read_young
 from .aging import renew_many_later
 from .bulk_reading import read_many
+from .claims import Leased
 from .exchanges import batched
 from .leasing import (
     LOOK_FIRST_S,
@@ -44,7 +45,7 @@ from .leasing import (
 from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of, outdate
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
-from .tier import Leased, Tier, hex_id, new_id
+from .tier import Tier, hex_id, new_id
 
 
 @dataclass(frozen=True, slots=True)

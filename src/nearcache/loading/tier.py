@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from .._envelopes import placed
 from .._store import Op, Store
@@ -16,13 +16,14 @@ from ..clocks import NS_PER_MS, TICK_NS, Clock, monotonic_ns
 from ..codecs import ValueCodec
 from ..coherence import CHAINED, NOWHERE, Debt, Derived, Histogram, HoldEnd, Journal, Lane, OrderedHorizon, State
 from ..errors import BacklogFullError, DecodeError, ShardError, ValueTooLargeError
-from ..flights import Load, Loads
+from ..flights import Loads
 from ..freshness import Freshness
 from ..keys import decode_key, encode_key, slot_of
 from ..l2 import Command, Exchange, Reply, Script, load_script
 from ..logs import log
 from ..placement import ClusterPlacement, Placement, names_of_lanes
 from .births import Births
+from .claims import Leased, Locked, Owned
 from .counters import Judged, L2Counters, unreadable_as
 from .ears import Ears, Witness
 from .refusals import Refusals
@@ -54,31 +55,6 @@ def new_id() -> int:
 def hex_id(number: int) -> bytes:
     """Return an id as Redis holds it: 16 hexadecimal digits."""
     return b"%016x" % number
-
-
-class Leased(NamedTuple):
-    """A lease that this process holds, while its loader runs."""
-
-    lane: int
-    encoded: bytes
-    token: bytes
-    since_ns: int
-    load: Load
-
-
-class Owned(NamedTuple):
-    """A queue that this process owns, while its writer runs."""
-
-    token: bytes
-    since_ns: int
-
-
-class Locked(NamedTuple):
-    """The data behind a key that this process is about to change."""
-
-    lane: int
-    encoded: bytes
-    since_ns: int
 
 
 @dataclass(slots=True)
