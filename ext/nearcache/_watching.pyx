@@ -44,6 +44,8 @@ cdef enum:
     MUCH_BYTES = 32768  # if so much came, more will have come meanwhile
     MOST_CHUNKS = 16  # and how often to look before other connections have their turn
 
+MUCH, CHUNKS = MUCH_BYTES, MOST_CHUNKS
+
 
 @cython.final
 cdef class Echoes:

@@ -4,6 +4,9 @@ from typing import Any, final
 from ._hearing import Ear, Inbox
 from ._store import Store
 
+MUCH: int
+CHUNKS: int
+
 @final
 class Echoes:
     def expect(self, wid: int) -> None: ...

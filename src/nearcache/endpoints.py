@@ -18,6 +18,8 @@ SCHEMES: Final = (
     "embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
     "rediss+cluster",
 )  # fmt: skip
+#: Most servers of a list.
+MOST_SHARDS: Final = 64
 #: What namespaces, shards and embedded servers may be called.
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Longest path of a unix socket, in bytes: with the final zero 108 on Linux, and 104 on BSD.
@@ -165,8 +167,8 @@ def _endpoints(places: list[dict[str, Any]], text: str, connection: dict[str, An
         places = [place | {"weight": weight} for place, weight in zip(places, weights, strict=True)]
     if len({place["name"] for place in places}) != len(places):
         raise ConfigError("url", redact(text), "name every shard once")
-    if len(places) > 64:
-        raise ConfigError("url", redact(text), "give at most 64 servers")
+    if len(places) > MOST_SHARDS:
+        raise ConfigError("url", redact(text), f"give at most {MOST_SHARDS} servers")
     return tuple(Endpoint(**place, **connection) for place in places)
 
 

@@ -20,7 +20,7 @@ from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secre
 from .choices import integer as _integer
 from .choices import number as _number
 from .choices import seconds as _seconds
-from .endpoints import NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
+from .endpoints import MOST_SHARDS, NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
 from .errors import ConfigError
 from .writers import Writer, writer_of
 
@@ -290,7 +290,7 @@ _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     **choices.CHECKS,
 }
 _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "shards": _integer(1, 64),
+    "shards": _integer(1, MOST_SHARDS),
     "maxmemory_mb": _integer(8, 1_048_576),
 }
 _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {

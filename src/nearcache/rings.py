@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ._placement import fnv1a64
-from .options import Endpoint
+from .endpoints import MOST_SHARDS, Endpoint
 from .placement import SLOTS, Placement
 
 __all__ = ["FIRST", "SLOTS", "Ring", "Shards", "admits", "gained", "moved", "shards_of", "version_in"]
@@ -33,8 +33,6 @@ __all__ = ["FIRST", "SLOTS", "Ring", "Shards", "admits", "gained", "moved", "sha
 FIRST: Final = 1
 #: Fingerprint of all lists of one shard: it may be reached by one address here and by another there.
 ONE: Final = fnv1a64(b"")
-#: Most shards of a list.
-MOST_SHARDS: Final = 64
 _STEPS: Final = 3
 _LAST_PORT: Final = 65_535
 #: Most characters of a name or an address: a host has 253 of them, and a port behind it.

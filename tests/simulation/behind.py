@@ -295,7 +295,7 @@ class _DeleteBehind(_Behind):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
         self.changes_to(key, None)
-        self.steps = delete_behind(process.tier, process.store, key, process.scribe.room)
+        self.steps = delete_behind(process.tier, process.store, key, queued(process.scribe.room))
 
     def succeed(self, client: Client, value: Any) -> None:
         super().succeed(client, value)
@@ -308,7 +308,7 @@ class _TakeBehind(_DeleteBehind):
     def begin(self, client: Client) -> None:
         process, (key,) = client.process, self.operation.keys
         self.changes_to(key, None)
-        self.steps = take_behind(process.tier, process.store, key, process.scribe.room, MISSING)
+        self.steps = take_behind(process.tier, process.store, key, queued(process.scribe.room))
 
     def succeed(self, client: Client, value: Any) -> None:
         if value is not MISSING:

@@ -50,10 +50,10 @@ def test_change_made_at_the_second_try_counts_as_that_try_was_confirmed(world: W
 
 def test_deletion_behind_the_cache_is_waited_for(world: World) -> None:
     """As any other change."""
-    room = Room(9, 10**12, lambda: None)
+    way = queued(Room(9, 10**12, lambda: None))
     answer = [*world.stored()[0], 0]
     with pytest.raises(NotReplicatedError):
-        world.run(delete_behind(world.tier, world.store, "k", room), [answer, NOBODY])
+        world.run(delete_behind(world.tier, world.store, "k", way), [answer, NOBODY])
 
 
 def test_write_through_goes_on_where_no_replica_confirms_the_hold(world: World) -> None:

@@ -14,6 +14,11 @@ BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 0.8
 
 
+def pause_ns(failures: int, first_s: float, most_s: float) -> int:
+    """Return how long to wait after so many failures in a row. It grows with them, and is in step with nobody's."""
+    return int(min(most_s, first_s * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0) * 1e9)
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """The connection to one place, and when to try again without one."""
@@ -27,10 +32,9 @@ class Connection:
     failures: int = 0
 
     def back_off(self, now_ns: int) -> None:
-        """Count a failure, and try again after a pause that grows with them and is in step with nobody's."""
+        """Count a failure, and try again after a pause."""
         self.failures += 1
-        pause_s = min(_BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self.failures - 1, 10))
-        self.retry_ns = now_ns + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+        self.retry_ns = now_ns + pause_ns(self.failures, BACKOFF_FIRST_S, _BACKOFF_MOST_S)
 
     def after_fork(self) -> None:
         """In the child: forget the parent's socket without a word on it, and be due."""

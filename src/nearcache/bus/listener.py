@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from .._reads import Event
 from .._store import Store
-from .._watching import Echoes, Watch
+from .._watching import CHUNKS, MUCH, Echoes, Watch
 from ..clocks import NS_PER_MS, Clock, monotonic_ns, suspended_ns
 from ..coherence import Horizon, Lane
 from ..logs import Recurring
@@ -37,9 +37,6 @@ from .observing import Observer
 from .outages import Outages
 from .waking import Waker
 
-#: If so much came, more will have come meanwhile; and how often to look before other connections have their turn.
-_MUCH_BYTES: Final = 32_768
-_MOST_CHUNKS: Final = 16
 #: How often L1 is tended in a row, and the pause after a row that found much to do.
 _TENDS: Final = 64
 _TEND_SOON_NS: Final = 10_000_000
@@ -410,11 +407,11 @@ class Listener(Helper):
         if len(follower.inbox):  # what was heard up to here, and is for the follower
             follower.digest(self._clock())
         descriptor, count = link.sock.fileno(), -1
-        for _ in range(_MOST_CHUNKS):
+        for _ in range(CHUNKS):
             count = follower.inbox.fill(descriptor)
             if count > 0:
                 follower.digest(self._clock())
-            if count < _MUCH_BYTES or follower.gave_up is not None:
+            if count < MUCH or follower.gave_up is not None:
                 break
         return count
 

@@ -13,7 +13,6 @@ The heartbeat names the lane's record among its keys, so that a server without t
 
 from __future__ import annotations
 
-import random
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -28,7 +27,7 @@ from ..coherence import Horizon, Lane, State
 from ..errors import ServerReplyError
 from ..placement import LaneNames
 from ..workers import start_thread
-from .connection import Connection
+from .connection import Connection, pause_ns
 from .follower import Followed, Follower, _call, pack
 from .keeping import Keeper, Script
 from .links import ClusterSource
@@ -404,8 +403,7 @@ class RoamingListener(Listener):
         """Look for a lane's place again: at once if it is another by now, else a little later."""
         self._was_at[number] = place
         self._failed[number] = 1 if self._source.place_of(number) not in (place, -1) else self._failed[number] + 1
-        pause_s = min(_PAUSE_MOST_S, _PAUSE_FIRST_S * 2 ** min(self._failed[number] - 1, 10))
-        self._homeless[number] = self._clock() + int(pause_s * random.uniform(0.5, 1.0) * 1e9)
+        self._homeless[number] = self._clock() + pause_ns(self._failed[number], _PAUSE_FIRST_S, _PAUSE_MOST_S)
         self._lanes[number].last_error = reason
         self._due_ns = 0
         self._search()

@@ -44,7 +44,7 @@ def value_codec(settings: Settings, db: int = 0) -> ValueCodec:
         ConfigError: Options that do not go together, keys that are none, or a package that is not installed.
     """
     guard = _guard(settings)
-    codec = _codec(settings, guard)
+    codec = _codec(settings)
     compressor = None
     if settings.compress is not None:
         above = settings.compress_above
@@ -57,16 +57,12 @@ def value_codec(settings: Settings, db: int = 0) -> ValueCodec:
     return make(codec, settings.max_value, compressor=compressor, guard=guard, scope=scope, failures=failures)
 
 
-def _codec(settings: Settings, guard: Guard | None) -> Codec:
+def _codec(settings: Settings) -> Codec:
     chosen = settings.codec
     if settings.classes and chosen != "safe":
         raise ConfigError("classes", settings.classes, f"only codec='safe' registers classes, not {chosen!r}")
     if settings.type is not None and chosen != "msgspec":
         raise ConfigError("type", settings.type, f"only codec='msgspec' reads values of a type, not {chosen!r}")
-    if chosen == "pickle" and guard is None:
-        raise ConfigError(
-            "codec", chosen, "unpickling executes what the bytes say: give signing_keys= or encryption_keys= too"
-        )
     if chosen == "safe":
         return SafeCodec(settings.classes)
     if chosen == "json":

@@ -25,12 +25,12 @@ from ..l2 import Exchange
 from ..placement import LaneNames
 from .acking import confirmed
 from .claims import Owned
-from .replies import REFUSED, STORED, answer, errors_in
+from .replies import MISSING, REFUSED, STORED, answer, errors_in
 from .steps import Steps
 from .swapping import find
 from .tier import Tier, hex_id, new_id
 from .tokens import in_order
-from .ways import Room, put, queued
+from .ways import Way, put
 
 _ATTEMPTS: Final = 5
 #: Of one reply: bytes of records, and dead letters.
@@ -44,7 +44,7 @@ _STRANGE: Final = b"?"
 
 
 @confirmed
-def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, version: int = 0) -> Steps[bool | None]:
+def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, way: Way, *, version: int = 0) -> Steps[bool | None]:
     """Drop every copy of a key, and queue its deletion. Returns whether L2 or this L1 held one.
 
     Args:
@@ -55,7 +55,6 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, 
     """
     lane, encoded = tier.place(name)
     op, since = Op(name, lane, wid=new_id(), write=True), tier.serial(lane)
-    way = queued(room)
     mode = way.mark + (b"CAS" + hex_id(version) if version else b"")
     keys = tier.write_keys(lane, [encoded], [tier.names[lane].queue])
     generation = tier.lanes[lane].generation or 0
@@ -82,13 +81,13 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, *, 
     raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_ATTEMPTS} times during one deletion")
 
 
-def take_behind(tier: Tier, store: Store[Any, Any], name: Any, room: Room, missing: Any) -> Steps[Any]:
-    """Queue the deletion of a key and return its value: of several callers one gets it."""
+def take_behind(tier: Tier, store: Store[Any, Any], name: Any, way: Way) -> Steps[Any]:
+    """Queue the deletion of a key and return its value, or MISSING: of several callers one gets it."""
     while True:
         there = yield from find(tier, store, name)
-        if there.value is missing:
-            return missing
-        if (yield from delete_behind(tier, store, name, room, version=there.version)) is not None:
+        if there.value is MISSING:
+            return MISSING
+        if (yield from delete_behind(tier, store, name, way, version=there.version)) is not None:
             return there.value
 
 
@@ -103,9 +102,8 @@ def is_owned(mark: bytes, time: Sequence[bytes]) -> bool:
 class Queues:
     """What one process knows of the queues: which of them it owns, and how far it has read.
 
-    Args:
-        token: Names the owner: 16 hexadecimal digits, its own.
     Attributes:
+        token: Names the owner: 16 hexadecimal digits, its own.
         lengths: Records in each queue, when it was last asked.
     """
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._reads import Event
 from ...bus import GrowingListener
+from ...endpoints import MOST_SHARDS
 from ...errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ...l2 import Exchange, Reply, load_script
 from ...loading import hex_id, is_owned, new_id
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ..tiered.cache import TieredCache
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
-MOST_LANES: Final = 128
+MOST_LANES: Final = 2 * MOST_SHARDS
 #: How many complaints are remembered: of each lane its own, and what follows from them.
 _TOLD: Final = 2 * MOST_LANES
 

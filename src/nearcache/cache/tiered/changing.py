@@ -246,7 +246,6 @@ class ChangingBehind(Changing):
     def __init__(self, tier: Tier, writer: Writer, room: Room) -> None:
         super().__init__(tier)
         self._writer = writer
-        self._room = room
         self.way = queued(room)
 
     def remove(self, store: Store[Any, Any], key: Any, name: Any) -> Steps[bool]:
@@ -261,11 +260,11 @@ class ChangingBehind(Changing):
         return delete_many_behind(self._tier, store, names.values(), self.way)
 
     def _remove(self, store: Store[Any, Any], name: Any) -> Steps[bool]:
-        yield from delete_behind(self._tier, store, name, self._room)
+        yield from delete_behind(self._tier, store, name, self.way)
         return True
 
     def take(self, store: Store[Any, Any], key: Any, name: Any) -> Steps[Any]:
         """Queue the deletion of a key, and return its value or MISSING."""
         del key
         self._writer.require_deletes()
-        return take_behind(self._tier, store, name, self._room, MISSING)
+        return take_behind(self._tier, store, name, self.way)
