@@ -19,7 +19,7 @@ from ..absence import ABSENT
 from ..backlog import Backlog, Change, DeadLetter, order
 from ..clocks import NS_PER_MS, suspended_ns
 from ..codecs import is_deletion, peek_ids, thaw
-from ..errors import DecodeError, ServerReplyError, ShardError
+from ..errors import DecodeError, ShardError
 from ..keys import decode_key
 from ..l2 import Exchange
 from ..placement import LaneNames
@@ -30,9 +30,9 @@ from .steps import Steps
 from .swapping import find
 from .tier import Tier, hex_id, new_id
 from .tokens import in_order
+from .versions import GENERATIONS
 from .ways import Way, put
 
-_ATTEMPTS: Final = 5
 #: Of one reply: bytes of records, and dead letters.
 _REPLY_BYTES: Final = b"4000000"
 _PAGE: Final = 500
@@ -62,7 +62,7 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, way: Way, *, ve
     try:
         store.l1_open(op)
         was_here = store.l1_erase(name)
-        for _ in range(_ATTEMPTS):
+        for _ in range(GENERATIONS):
             command = tier.call(tier.scripts.set, keys, hex_id(op.wid), hex_id(generation), mode, b"1", sealed)
             heard, _ = yield from put(tier, lane, [command], way)
             if heard.status == STORED:
@@ -78,7 +78,7 @@ def delete_behind(tier: Tier, store: Store[Any, Any], name: Any, way: Way, *, ve
         tier.give_up(store, op, encoded, error)
         raise
     store.l1_abandon(op, drop=True)
-    raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_ATTEMPTS} times during one deletion")
+    raise tier.outrun(lane)
 
 
 def take_behind(tier: Tier, store: Store[Any, Any], name: Any, way: Way) -> Steps[Any]:

@@ -31,6 +31,7 @@ from .replies import FULL, STORED
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, new_id
+from .versions import GENERATIONS
 from .ways import DIRECT, ROOM_FIRST_S, Way, wait_for_room
 from .writing import set_commands
 
@@ -38,7 +39,6 @@ from .writing import set_commands
 CHUNK_KEYS: Final = 128
 CHUNK_BYTES: Final = 1 << 20
 _MESSAGE_BYTES: Final = 60_000
-_ATTEMPTS: Final = 5
 _NO_LIFE: Final = Life(0)
 
 
@@ -128,12 +128,11 @@ def _write_rounds(
     way: Way,
 ) -> Steps[None]:
     attempts = 0
-    while waiting and attempts < _ATTEMPTS:
+    while waiting and attempts < GENERATIONS:
         waiting = yield from _write_round(tier, store, waiting, values, outcome, way)
         attempts += not any(chunk.full_since_ns for chunk in waiting)
     for chunk in waiting:
-        error = ServerReplyError(tier.shard_names[chunk.shard], f"GENERATION changed {_ATTEMPTS} times")
-        outcome.fail(chunk, error)
+        outcome.fail(chunk, tier.outrun(chunk.shard))
 
 
 def _write_round(

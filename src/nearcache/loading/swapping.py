@@ -14,7 +14,7 @@ from .._store import Op, Store
 from ..absence import Absent
 from ..changes import ATTEMPTS, SKIP, Change, Swapped
 from ..codecs import peek_ids, peek_tags
-from ..errors import ContentionError, DecodeError, NotReplicatedError, ServerReplyError
+from ..errors import ContentionError, DecodeError, NotReplicatedError
 from ..flights import ABANDONED, Read, Signal
 from ..freshness import Life
 from ..l2 import Exchange
@@ -25,10 +25,10 @@ from .replies import MISSING, REFUSED, STORED, TAGGED_RANGE, answer
 from .steps import Await, Steps
 from .tagging import Tag, are_current, depend, generations
 from .tier import Tier, hex_id, new_id
+from .versions import GENERATIONS
 from .ways import DIRECT, Way, put
 from .writing import invalidate, set_commands
 
-_GENERATIONS: Final = 5
 #: The first tries follow each other at once; then each waits, for longer and longer, at most so long.
 _AT_ONCE: Final = 2
 _LONGEST_WAIT_S: Final = 0.05
@@ -170,7 +170,7 @@ def _store(
         if not keeps:
             under = depend(tier, store, lane, tags)
             stated = (yield from generations(tier, store, tags)) if tags else ()
-        for _ in range(_GENERATIONS):
+        for _ in range(GENERATIONS):
             sealed = tier.codec.seal(content, op.wid, generation, ttl_ms, key=encoded, tags=stated, soft_ttl_ms=soft_ms)
             start_ns = tier.clock()
             args = (tier, lane, [encoded], [sealed], op.wid, generation, ttl_ms)
@@ -192,7 +192,7 @@ def _store(
         tier.give_up(store, op, encoded, error)
         raise
     store.l1_abandon(op, drop=True)
-    raise ServerReplyError(tier.shard_names[lane], f"GENERATION changed {_GENERATIONS} times during one write")
+    raise tier.outrun(lane)
 
 
 @confirmed

@@ -27,8 +27,8 @@ from .proof import prove, proven
 from .replies import HEADER_RANGE, REFUSED, STORED, answer
 from .steps import Steps
 from .tier import TAGS_KEPT, Tier, hex_id, new_id
+from .versions import GENERATIONS
 
-_ATTEMPTS: Final = 5
 _NOTHING: Final = Encoded(b"", 0)
 
 
@@ -239,7 +239,7 @@ def _remove(tier: Tier, tag: Tag) -> Steps[None]:
 def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
     generation, since = tier.lanes[tag.lane].generation or 0, tier.serial(tag.lane)
     keys = tier.write_keys(tag.lane, [tag.key])
-    for _ in range(_ATTEMPTS):
+    for _ in range(GENERATIONS):
         sealed = tier.codec.seal(_NOTHING, wid=op.wid, generation=generation, ttl_ms=ENDLESS_MS, key=tag.key)
         start_ns = tier.clock()
         arguments = (hex_id(op.wid), hex_id(generation), mode, b"%d" % ENDLESS_MS, sealed)
@@ -260,4 +260,4 @@ def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:
             tier.tags.l1_abandon(op, drop=False)
             return there
         generation = heard.generation
-    raise ServerReplyError(tier.shard_names[tag.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
+    raise tier.outrun(tag.lane)

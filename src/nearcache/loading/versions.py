@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._putting import Said, said
 from .._store import Op, Store
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from ..clocks import Clock
     from ..coherence import OrderedHorizon
+
+
+#: A generation changes when somebody clears the namespace; a write that meets so many new ones in a row gives up.
+GENERATIONS: Final = 5
 
 
 class Held(NamedTuple):
@@ -152,6 +156,10 @@ class Versions:
         """What to raise of an answer that holds what no script writes. Whether anything was done is not known."""
         record = self.names[lane].lane_key.decode(errors="replace")
         return ServerReplyError(self.shard_names[lane], f"NCRECORD {record} holds what no script writes")
+
+    def outrun(self, lane: int) -> ServerReplyError:
+        """What to raise of a write that met another generation each time. It is not done."""
+        return ServerReplyError(self.shard_names[lane], f"GENERATION changed {GENERATIONS} times during one write")
 
     def under(self, ring: Ring, numbers: dict[str, int]) -> Self:
         """Return the tier of another version, which is in use from now on.

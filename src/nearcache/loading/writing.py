@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from .._putting import Put, Said
 from .._store import Op, Store
 from ..absence import Absent
 from ..codecs import Encoded
-from ..errors import ServerReplyError, ShardError, with_key
+from ..errors import ShardError, with_key
 from ..freshness import ENDLESS_MS, Life
 from ..l2 import STAGE_BYTES, STAGING, Command, Exchange, stage
 from .acking import confirmed
@@ -24,10 +24,8 @@ from .replies import MISSING, REFUSED, STORED, answer, errors_in
 from .steps import Steps
 from .tagging import Tag, depend, generations
 from .tier import Tier, hex_id, new_id
+from .versions import GENERATIONS
 from .ways import DIRECT, Way, put
-
-#: A generation changes when somebody clears the namespace; a writer that meets that many clears in a row gives up.
-_ATTEMPTS: Final = 5
 
 
 @confirmed
@@ -132,7 +130,7 @@ def _write(
 ) -> Steps[Any]:  # fmt: skip
     since = tier.serial(op.lane)
     generation = tier.lanes[op.lane].generation or 0 if way.known is None else way.known.generations[op.lane]
-    for _ in range(_ATTEMPTS):
+    for _ in range(GENERATIONS):
         start_ns = tier.clock()
         commands = _sealed(tier, op.lane, encoded, letter, op.wid, generation, life, mode, way)
         if way.room is None:
@@ -155,7 +153,7 @@ def _write(
             there = heard.envelope
             mode = b"NX" if there is None else b"CAS%016x" % int.from_bytes(there[4:12], "big")
         generation = heard.generation
-    raise ServerReplyError(tier.shard_names[op.lane], f"GENERATION changed {_ATTEMPTS} times during one write")
+    raise tier.outrun(op.lane)
 
 
 def _keep(
