@@ -417,29 +417,6 @@ def test_listener_whose_server_reads_slowly_sends_the_rest_when_it_can(scene: An
     assert lane.state is State.LIVE
 
 
-def test_listener_several_lanes_at_one_place_share_a_connection() -> None:
-    """One SUBSCRIBE names all channels, and each lane has a heartbeat."""
-    store: Store[Any, Any] = Store(10, lanes=3)
-    source, lanes = Source(), [Lane(60_000_000_000) for _ in range(3)]
-    listener = listener_of(store, source, lanes, places=[4, 9, 4])
-    listener.start()
-    for _ in range(2):
-        assert source.connected.acquire(timeout=TIMEOUT)
-    counts = []
-    for server in source.servers:
-        heard = b""
-        while not heard.endswith(b"\r\n") or heard.count(b"EVALSHA") < heard.count(b"}:i"):
-            heard += server.recv(65536)
-        counts.append(heard.count(b"EVALSHA"))
-        server.sendall(standing(0, 0) * counts[-1])
-    assert sorted(counts) == [1, 2]
-    assert listener.wait_settled(TIMEOUT)
-    assert all(lane.state is State.LIVE for lane in lanes)
-    listener.stop()
-    for server in source.servers:
-        server.close()
-
-
 def test_listener_over_tls_reads_what_the_link_has_decrypted() -> None:
     """There the socket's own bytes are not the protocol's."""
     store: Store[Any, Any] = Store(10)

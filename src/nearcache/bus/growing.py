@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from ..coherence import Lane
 from ..placement import LaneNames
@@ -14,18 +13,17 @@ from .listener import Listener
 
 
 class GrowingListener(Listener):
-    """See the module. One connection for each lane; arguments as for :class:`Listener`."""
+    """See the module. One connection for each lane."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def _begin_with(self, lanes: Sequence[Lane], names: Sequence[LaneNames]) -> None:
+        super()._begin_with(lanes, names)
         self._changes: deque[Callable[[], None]] = deque()  # to be made in the listener's thread
 
     def follow(self, number: int, lane: Lane, names: LaneNames) -> None:
         """Follow one more lane, or another one of a number that is not followed any more."""
-        connection = Connection(number, self._make_follower([Followed(number, lane, names)]))
+        connection = self._connection_for(Followed(number, lane, names))
         if self._observer is not None:
             connection.follower.report_to(self._observer)
-        self._followers[number] = connection.follower
         self._changes.append(lambda: self._add(connection))
         self._hasten()
 

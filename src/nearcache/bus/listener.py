@@ -59,8 +59,6 @@ class Listener(Helper):
         heartbeat: The script that tells where a lane stands.
         horizon: What the lanes' actions are carried out on.
         keeper: Told what the followers' :class:`~nearcache.bus.keeping.Keeper` is, and asked for leases to renew.
-        places: The number under which the source knows the place of each lane; None: the lane's own number. Lanes of
-            one place share a connection.
         clock: Monotonic nanoseconds.
         slept: Returns for how long the machine has slept since it was started.
         ring: Returns the version of the list of shards that this process uses.
@@ -82,7 +80,6 @@ class Listener(Helper):
         horizon: Horizon,
         keeper: Keeper,
         ring: Callable[[], bytes],
-        places: Sequence[int] | None = None,
         clock: Clock = monotonic_ns,
         slept: Callable[[], int] = suspended_ns,
     ) -> None:
@@ -101,14 +98,19 @@ class Listener(Helper):
         self.expect: Callable[[int], None] = self._echoes.expect
         self._connections: list[Connection] = []
         self._followers: dict[int, Follower] = {}
-        at = range(len(lanes)) if places is None else places
-        for place in sorted(set(at)):
-            followed = [Followed(n, lanes[n], names[n]) for n in range(len(lanes)) if at[n] == place]
-            follower = self._make_follower(followed)
-            self._connections.append(Connection(place, follower))
-            self._followers |= {each.number: follower for each in followed}
+        self._begin_with(lanes, names)
         self._tend_every_ns = lanes[0].heartbeat_ns
         super().__init__()
+
+    def _begin_with(self, lanes: Sequence[Lane], names: Sequence[LaneNames]) -> None:
+        """Follow these lanes: each at the place of its own number."""
+        for number, (lane, own) in enumerate(zip(lanes, names, strict=True)):
+            self._connections.append(self._connection_for(Followed(number, lane, own)))
+
+    def _connection_for(self, each: Followed) -> Connection:
+        connection = Connection(each.number, self._make_follower([each]))
+        self._followers[each.number] = connection.follower
+        return connection
 
     def _begin_anew(self) -> None:
         self._watch = Watch(self._store, self._echoes)

@@ -14,22 +14,18 @@ The heartbeat names the lane's record among its keys, so that a server without t
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
 from .._hearing import Ear
-from .._store import Store
-from ..clocks import Clock, monotonic_ns, suspended_ns
-from ..coherence import Horizon, Lane, State
+from ..coherence import Lane, State
 from ..errors import ServerReplyError
 from ..placement import LaneNames
 from ..workers import start_thread
 from .connection import Connection, pause_ns
 from .follower import Followed, Follower, _call, pack
-from .keeping import Keeper, Script
 from .links import ClusterSource
 from .listener import Listener
 
@@ -256,20 +252,8 @@ class RoamingListener(Listener):
     _source: ClusterSource
     _follower_type = RoamingFollower
 
-    def __init__(
-        self,
-        store: weakref.ref[Store[Any, Any]],
-        source: ClusterSource,
-        lanes: Sequence[Lane],
-        names: Sequence[LaneNames],
-        heartbeat: Script,
-        *,
-        horizon: Horizon,
-        keeper: Keeper,
-        ring: Callable[[], bytes],
-        clock: Clock = monotonic_ns,
-        slept: Callable[[], int] = suspended_ns,
-    ) -> None:
+    def _begin_with(self, lanes: Sequence[Lane], names: Sequence[LaneNames]) -> None:
+        """Follow these lanes, none of which has a place yet."""
         self._lanes = tuple(lanes)
         self._names = tuple(names)
         self._dropped = dict.fromkeys(range(len(lanes)), 0)
@@ -281,10 +265,6 @@ class RoamingListener(Listener):
         # together they would not leave it alone.
         self._rests: dict[int, tuple[int, int]] = {}
         self._seeking = threading.Lock()
-        super().__init__(
-            store, source, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring, places=(), clock=clock,
-            slept=slept,
-        )  # fmt: skip
         self._followers = dict.fromkeys(range(len(lanes)), _Nobody())
 
     # -- for the cache

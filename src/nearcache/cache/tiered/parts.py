@@ -110,14 +110,17 @@ def listener_for(
     store: weakref.ref[Store[Any, Any]], driver: Driver, tier: Tier, keeper: Upkeep, horizon: Horizon
 ) -> Listener:
     """Return what follows the lanes of a cache."""
-    lanes, names, heartbeat = tier.lanes, tier.names, load_script("heartbeat")
-
-    def ring() -> bytes:
-        return tier.now.ring
-
-    if isinstance(driver, ClusterDriver):
-        return RoamingListener(store, driver, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring)
-    return GrowingListener(store, driver, lanes, names, heartbeat, horizon=horizon, keeper=keeper, ring=ring)
+    kind = RoamingListener if isinstance(driver, ClusterDriver) else GrowingListener
+    return kind(
+        store,
+        driver,
+        tier.lanes,
+        tier.names,
+        load_script("heartbeat"),
+        horizon=horizon,
+        keeper=keeper,
+        ring=lambda: tier.now.ring,
+    )
 
 
 def health_of(driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
