@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
-from .absence import Absent
+from .absence import ABSENT, Absent
 from .choices import Idle, Seconds, ttl_seconds
 from .coroutines import is_coroutine_function, no_coroutine
 from .errors import ConfigError
-from .options import check_tags
+from .options import Settings, check_tags
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -258,6 +258,49 @@ def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
         return await loader(key)
 
     return load
+
+
+class Single:
+    """A bulk loader as a loader of one key."""
+
+    def __init__(self, load_many: Callable[[list[Any]], Any]) -> None:
+        self._load_many = load_many
+
+    def __repr__(self) -> str:
+        return f"load_many={self._load_many!r}"
+
+    def __call__(self, key: Any) -> Any:
+        return self._answer(self._load_many([key]), key)
+
+    def _answer(self, answers: Any, key: Any) -> Any:
+        return checked_answers(self._load_many, answers).get(key, ABSENT)
+
+
+class AsyncSingle(Single):
+    """The same of a coroutine function."""
+
+    async def __call__(self, key: Any) -> Any:
+        return self._answer(await self._load_many([key]), key)
+
+
+def single(load_many: Callable[[list[Any]], Any]) -> Single:
+    """Return a bulk loader as a loader of one key, of the same kind."""
+    return (AsyncSingle if is_coroutine_loader(load_many) else Single)(load_many)
+
+
+def with_single(settings: Settings) -> Settings:
+    """Return settings in which a bulk loader does for single keys too, if there is no other."""
+    if settings.loader is not None or settings.load_many is None:
+        return settings
+    return replace(settings, loader=single(settings.load_many))
+
+
+def checked_answers(load_many: Any, answers: Any) -> Mapping[Any, Any]:
+    """Return what a bulk loader returned, if that is a mapping. Raises TypeError."""
+    if not isinstance(answers, Mapping):
+        kind = type(answers).__qualname__
+        raise TypeError(f"load_many={load_many!r} returned a {kind}: let it return a mapping from keys")
+    return answers
 
 
 def _is_validator(value: Any) -> bool:

@@ -31,7 +31,7 @@ from .functions.surface import CachedCoroutine, CachedFunction, Decorator
 from .holding import Hold
 from .letters import Letters
 from .namespaces import View
-from .readthrough import ReadThrough
+from .readthrough import ReadThrough, found_or
 from .report import CacheInfo, Health, SelfTest, Stats
 from .shards.resharding import Reshardable
 from .verbs import Verbs
@@ -156,12 +156,7 @@ class Cache(
             ShardUnavailableError: Nobody knows whether there is one, or whether it is removed; an invalidation is owed.
                 With ``on_error="queue"`` that is no error: it counts as absent.
         """
-        value, cause = self._pop(key)
-        if value is MISSING:
-            if default is DEFAULT:
-                raise KeyError(key) from cause
-            return default
-        return value
+        return found_or(default, key, *self._pop(key))
 
     def _pop(self, key: Any) -> tuple[Any, Exception | None]:
         """Remove a key. Returns its value, or MISSING and why it is not known that there was none."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from ..answers import DEFAULT, for_key, require_callable
-from ..changes import MISSING, Change, Swapped
+from ..answers import DEFAULT, checked_answers, for_key, require_callable
+from ..changes import Change, Swapped
 from ..choices import Seconds
 from ..freshness import Lifetime
 from .events.listening import Listened
 from .holding import several
-from .readthrough import checked_answers
-from .scanning import under
+from .readthrough import found_or
+from .scanning import begins, under
 from .verbs import K, V, Verbs
 from .views import Enumerable, pairs_of
 
@@ -92,12 +92,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
 
     def l1_snapshot(self) -> list[tuple[K, V]]:
         """Return the pairs of the view that L1 holds. Moves no recency."""
-        depth = len(self.path)
-        return [
-            (key[depth], value)
-            for key, value in self.cache.l1_snapshot()
-            if isinstance(key, tuple) and len(key) == depth + 1 and key[:depth] == self.path
-        ]
+        return [(key[-1], value) for key, value in self.cache.l1_snapshot() if under(self.path, key)]
 
     @overload
     def get(self, key: K, default: None = None, *, max_age: Seconds | None = None) -> V | None: ...
@@ -117,12 +112,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         Raises:
             KeyError: There is none, and no default was given.
         """
-        value, cause = self.cache._pop(self._key(key))
-        if value is not MISSING:
-            return value
-        if default is DEFAULT:
-            raise KeyError(key) from cause
-        return default
+        return found_or(default, key, *self.cache._pop(self._key(key)))
 
     def popitem(self) -> tuple[K, V]:
         """Remove a pair that L1 holds everywhere, who makes room next first, and return it. Never calls the loader.
@@ -225,7 +215,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         def load(missed: list[Any]) -> Any:
             assert load_many is not None
             answers = load_many([named[key] for key in missed])
-            return {self._key(key): value for key, value in checked_answers(answers).items()}
+            return {self._key(key): value for key, value in checked_answers(load_many, answers).items()}
 
         found = self.cache.get_or_load_many(
             named, None if load_many is None else load, ttl=ttl, tags=(*self._tags, *tags), max_age=max_age
@@ -262,7 +252,8 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
     # -- the hooks of the verbs
 
     def _scan(self, prefix: str | bytes | None) -> Iterator[Any]:
-        return (key[-1] for key in self.cache._scan_under(self.path) if under(self.path, key, prefix))
+        found = self.cache._scan_under(self.path)
+        return (key[-1] for key in found if under(self.path, key) and begins(key[-1], prefix))
 
     def _swap(self, key: Any, change: Change, ttl: Lifetime, tags: Sequence[str]) -> Swapped:
         return self.cache._swap(self._key(key), change, ttl, (*self._tags, *tags))

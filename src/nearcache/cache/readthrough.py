@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ..absence import ABSENT
 from ..answers import DEFAULT, Answer, is_coroutine_loader, require_callable
 from ..changes import MISSING
 from ..choices import MAX_TTL_S, Seconds, plain_seconds
@@ -94,10 +92,7 @@ class ReadThrough(Generic[K, V]):
             TypeError: There is no loader.
             Anything the loader raises; the old value stays.
         """
-        chosen = loader if loader is not None else self.settings.loader
-        if chosen is None:
-            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
-        return self._refresh(key, chosen, ttl, tags)
+        return self._refresh(key, refreshing(self.settings, loader), ttl, tags)
 
     def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
         """Return the values that are there, by key. One round trip per shard, in parallel.
@@ -144,10 +139,7 @@ class ReadThrough(Generic[K, V]):
         Cost: what L1 misses, one round trip per shard; what L2 misses, two more and the loader.
         """
         refuse_text("get_or_load_many", keys)
-        chosen = load_many if load_many is not None else self.settings.load_many
-        if chosen is None:
-            raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
-        require_callable("load_many", chosen)
+        chosen = bulk_loading(self.settings, load_many)
         if is_coroutine_loader(chosen):
             raise TypeError(
                 f"load_many={chosen!r} is a coroutine function: await cache.aio.get_or_load_many(keys) instead"
@@ -179,10 +171,7 @@ class ReadThrough(Generic[K, V]):
     def _young_or_loaded(self, key: K, loader: Any, ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         if loader is not None:
             return cast("V", self._loaded(key, limit_ns, self._load_young, key, loader, ttl, tags, limit_ns))
-        found, cause = self._held_young(key, limit_ns)
-        if found is MISSING:
-            raise KeyError(key) from cause
-        return cast("V", found)
+        return cast("V", found_or(DEFAULT, key, *self._held_young(key, limit_ns)))
 
     # -- for the subclasses
 
@@ -247,48 +236,42 @@ class ReadThrough(Generic[K, V]):
         raise NotImplementedError
 
 
-class Single:
-    """A bulk loader as a loader of one key."""
-
-    def __init__(self, load_many: Callable[[list[Any]], Any]) -> None:
-        self._load_many = load_many
-
-    def __repr__(self) -> str:
-        return f"load_many={self._load_many!r}"
-
-    def __call__(self, key: Any) -> Any:
-        return one_of(self._load_many([key]), key)
-
-
-class AsyncSingle(Single):
-    """The same of a coroutine function."""
-
-    async def __call__(self, key: Any) -> Any:
-        return one_of(await self._load_many([key]), key)
-
-
-def one_of(answers: Any, key: Any) -> Any:
-    """Return a bulk loader's answer for one key.
+def found_or(default: Any, key: Any, found: Any, cause: Exception | None) -> Any:
+    """Return what was found of a key, else the default.
 
     Raises:
-        TypeError: It returned no mapping.
+        KeyError: There is neither. ``cause``: why it is not known that there is no value; None: it is.
     """
-    return checked_answers(answers).get(key, ABSENT)
+    if found is not MISSING:
+        return found
+    if default is DEFAULT:
+        raise KeyError(key) from cause
+    return default
 
 
-def checked_answers(answers: Any) -> Mapping[Any, Any]:
-    """Return what a bulk loader returned, if that is a mapping. Raises TypeError."""
-    if not isinstance(answers, Mapping):
-        raise TypeError(f"load_many= returned a {type(answers).__qualname__}: let it return a mapping from keys")
-    return answers
+def refreshing(settings: Settings, loader: Any) -> Any:
+    """Return the loader that ``refresh`` was given, else the cache's own.
+
+    Raises:
+        TypeError: There is neither.
+    """
+    chosen = settings.loader if loader is None else loader
+    if chosen is None:
+        raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
+    return chosen
 
 
-def with_single(settings: Settings) -> Settings:
-    """Return settings in which a bulk loader does for single keys too, if there is no other."""
-    if settings.loader is not None or settings.load_many is None:
-        return settings
-    kind = AsyncSingle if is_coroutine_loader(settings.load_many) else Single
-    return replace(settings, loader=kind(settings.load_many))
+def bulk_loading(settings: Settings, load_many: Any) -> Any:
+    """Return the bulk loader that ``get_or_load_many`` was given, else the cache's own.
+
+    Raises:
+        TypeError: There is neither, or it cannot be called.
+    """
+    chosen = settings.load_many if load_many is None else load_many
+    if chosen is None:
+        raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
+    require_callable("load_many", chosen)
+    return chosen
 
 
 def age_to_ns(max_age: Any) -> int:

@@ -61,7 +61,6 @@ def begins(key: Any, prefix: str | bytes | None) -> bool:
     return prefix is None or (isinstance(key, bytes) and key.startswith(prefix))
 
 
-def under(path: tuple[str, ...], key: Any, prefix: str | bytes | None) -> bool:
-    """Whether a key of the cache is one of a view's that is wanted."""
-    depth = len(path)
-    return isinstance(key, tuple) and len(key) == depth + 1 and key[:depth] == path and begins(key[depth], prefix)
+def under(path: tuple[Any, ...], key: Any) -> bool:
+    """Whether a key of the cache is one of a view's: the last part of it is the view's key."""
+    return isinstance(key, tuple) and len(key) == len(path) + 1 and key[:-1] == path

@@ -20,6 +20,7 @@ from typing import Any
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
+from ..answers import checked_answers
 from ..clocks import NS_PER_MS
 from ..errors import ShardError
 from ..flights import ABANDONED, Load, Signal, renewal_of
@@ -349,10 +350,7 @@ def _is_kept(tier: Tier, outcome: Outcome) -> bool:
 def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, Any]]:
     tier.count(loads=1)
     try:
-        answers = yield Call(wanted.loader, list(keys))
-        if not isinstance(answers, Mapping):
-            kind = type(answers).__qualname__
-            raise TypeError(f"load_many={wanted.loader!r} returned a {kind}: let it return a mapping from keys")
+        answers = checked_answers(wanted.loader, (yield Call(wanted.loader, list(keys))))
     except BaseException:
         tier.count(load_errors=1)
         raise

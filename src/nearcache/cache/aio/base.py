@@ -18,6 +18,7 @@ from ..base import Cache, K, Lifetime, V
 from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import Depth
+from ..readthrough import found_or
 from ..report import Resharded, SelfTest
 from ..views import merged
 from .calling import in_loop
@@ -152,12 +153,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         Raises:
             KeyError, ShardUnavailableError: As :meth:`Cache.pop`.
         """
-        value, cause = await self._pop(key)
-        if value is MISSING:
-            if default is DEFAULT:
-                raise KeyError(key) from cause
-            return default
-        return value
+        return found_or(default, key, *await self._pop(key))
 
     # -- many keys
 

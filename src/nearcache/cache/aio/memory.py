@@ -14,7 +14,6 @@ from ...flights import Load, Many, renewal_of, young_of
 from ..base import K, Lifetime, V
 from ..memory.cache import MemoryCache
 from ..memory.gathering import Request, gathering
-from ..readthrough import AsyncSingle, Single
 from .base import AsyncCache, AsyncHold
 from .readthrough import Loader
 
@@ -126,11 +125,10 @@ class AsyncMemoryCache(AsyncCache[K, V]):
     ) -> dict[K, V]:
         cache = self.cache
         cache._use()
-        kind = AsyncSingle if is_coroutine_loader(load_many) else Single
 
         async def work(mine: Load) -> None:
             try:
-                steps = gathering(cache, keys, kind(load_many), ttl, tags, limit_ns)
+                steps = gathering(cache, keys, load_many, ttl, tags, limit_ns)
                 mine.value = await self._in_this_task(steps, load_many)
             except Exception as error:
                 mine.error = error

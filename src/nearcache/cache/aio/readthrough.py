@@ -12,7 +12,7 @@ from ...choices import Seconds
 from ...errors import LoadTimeoutError
 from ...freshness import Lifetime
 from ..holding import refuse_text
-from ..readthrough import age_to_ns
+from ..readthrough import age_to_ns, bulk_loading, found_or, refreshing
 
 if TYPE_CHECKING:
     from ..base import Cache
@@ -45,9 +45,7 @@ class AsyncReadThrough(Generic[K, V]):
         tags: Any = DEFAULT,
     ) -> V:
         """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
-        chosen = loader if loader is not None else self.cache.settings.loader
-        if chosen is None:
-            raise TypeError("refresh() loads: give it a loader, or open the cache with loader=")
+        chosen = refreshing(self.cache.settings, loader)
         require_callable("loader", chosen)
         return cast("V", await self._refresh(key, chosen, ttl, tags))
 
@@ -80,10 +78,7 @@ class AsyncReadThrough(Generic[K, V]):
                 a worker thread.
         """
         refuse_text("get_or_load_many", keys)
-        chosen = load_many if load_many is not None else self.cache.settings.load_many
-        if chosen is None:
-            raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
-        require_callable("load_many", chosen)
+        chosen = bulk_loading(self.cache.settings, load_many)
         limit_ns = None if max_age is None else age_to_ns(max_age)
         found, missed = self.cache._hits(keys, limit_ns)
         if missed:
@@ -108,10 +103,7 @@ class AsyncReadThrough(Generic[K, V]):
             return await self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
         if chosen is not None:
             return cast("V", await self._in_time(key, self._load(key, chosen, ttl, tags)))
-        found, cause = await self._read(key)
-        if found is MISSING:
-            raise KeyError(key) from cause
-        return cast("V", found)
+        return cast("V", found_or(DEFAULT, key, *await self._read(key)))
 
     async def _missing_aged(self, key: K, default: Any, max_age: Any) -> Any:
         limit_ns = age_to_ns(max_age)
@@ -124,10 +116,7 @@ class AsyncReadThrough(Generic[K, V]):
             return cast("V", found)
         if loader is not None:
             return cast("V", await self._in_time(key, self._load_young(key, loader, ttl, tags, limit_ns)))
-        found, cause = await self._held_young(key, limit_ns)
-        if found is MISSING:
-            raise KeyError(key) from cause
-        return cast("V", found)
+        return cast("V", found_or(DEFAULT, key, *await self._held_young(key, limit_ns)))
 
     async def _in_time(self, key: Any, work: Coroutine[Any, Any, Any]) -> Any:
         seconds = self.cache.settings.loader_timeout

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from ..._aio import Ready
-from ...answers import DEFAULT, for_key, is_coroutine_loader, require_callable
-from ...changes import MISSING, Change, Swapped
+from ...answers import DEFAULT, checked_answers, for_key, is_coroutine_loader, require_callable
+from ...changes import Change, Swapped
 from ...choices import Seconds
 from ...events import EntryEvent
 from ...freshness import Lifetime
@@ -17,8 +17,8 @@ from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import several
 from ..namespaces import D, View, raise_of
-from ..readthrough import checked_answers
-from ..scanning import under
+from ..readthrough import found_or
+from ..scanning import begins, under
 from ..views import merged, pairs_of
 from .calling import in_loop
 from .verbs import AsyncVerbs
@@ -120,12 +120,7 @@ class AsyncView(AsyncVerbs[K, V]):
         Raises:
             KeyError: There is none, and no default was given.
         """
-        value, cause = await self.cache._pop(self.plain._key(key))
-        if value is not MISSING:
-            return value
-        if default is DEFAULT:
-            raise KeyError(key) from cause
-        return default
+        return found_or(default, key, *await self.cache._pop(self.plain._key(key)))
 
     async def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process. See :meth:`Cache.invalidate`."""
@@ -168,7 +163,7 @@ class AsyncView(AsyncVerbs[K, V]):
         require_callable("load_many", load_many)
 
         def renamed(answers: Any) -> Any:
-            return {self.plain._key(key): value for key, value in checked_answers(answers).items()}
+            return {self.plain._key(key): value for key, value in checked_answers(load_many, answers).items()}
 
         if not is_coroutine_loader(load_many):
             return lambda missed: renamed(load_many([named[key] for key in missed]))
@@ -218,7 +213,7 @@ class AsyncView(AsyncVerbs[K, V]):
     async def _scan(self, prefix: str | bytes | None) -> AsyncIterator[Any]:
         path = self.plain.path
         async for key in self.cache._scan_under(path):
-            if under(path, key, prefix):
+            if under(path, key) and begins(key[-1], prefix):
                 yield key[-1]
 
     # -- the hooks of the verbs

@@ -15,6 +15,7 @@ from ..._reads import Event
 from ...choices import Seconds, timeout_to_s
 from ...events import WHOLE, EntryEvent
 from ...logs import Recurring, log
+from ..scanning import under
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,10 +149,9 @@ class Subscription:
     def put(self, event: EntryEvent) -> None:
         """Have the function called with an event, if it concerns the part of the cache that is listened to."""
         if self._path and event.kind not in WHOLE:
-            key, depth = event.key, len(self._path)
-            if not isinstance(key, tuple) or len(key) != depth + 1 or key[:depth] != self._path:
+            if not under(self._path, event.key):
                 return
-            event = EntryEvent(event.kind, key[depth], event.value, event.has_value, event.cause, event.origin)
+            event = EntryEvent(event.kind, event.key[-1], event.value, event.has_value, event.cause, event.origin)
         if self._queue.qsize() >= self.limit:
             self._drop()
             return

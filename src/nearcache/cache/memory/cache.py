@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..._store import Op, own_get
 from ...absence import ABSENT, Absent, Failure, raise_absent
-from ...answers import DEFAULT, UNCHANGED, Loaded, opened
+from ...answers import DEFAULT, UNCHANGED, Loaded, opened, with_single
 from ...changes import MISSING
 from ...choices import Idle, Seconds, timeout_to_s
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
@@ -25,7 +25,6 @@ from ...options import Settings, check_tags, parse, tags_told
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..copying import CopyingCache
 from ..holding import Hold, hold_to_ms, linger_to_ms, several
-from ..readthrough import Single, with_single
 from ..report import CoherenceStats, Health, L2Stats, SelfTest, Stats, l1_stats, loader_stats
 from ..views import pairs_of
 from .exchanging import IDENTITY, deadline_ns
@@ -175,7 +174,7 @@ class MemoryCache(CopyingCache[K, V]):
         self, keys: list[K], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
     ) -> dict[K, V]:
         self._use()
-        steps = gathering(self, keys, Single(load_many), ttl, tags, limit_ns)
+        steps = gathering(self, keys, load_many, ttl, tags, limit_ns)
         return cast("dict[K, V]", in_this_thread(self, steps, load_many))
 
     def _held_many(self, keys: list[K], limit_ns: int | None) -> dict[K, V]:  # noqa: ARG002  there is no other tier

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..._store import Op
 from ...absence import ABSENT, Absent
+from ...answers import checked_answers, single
 from ...changes import MISSING
 from ...flights import ABANDONED, Load
-from ..readthrough import checked_answers
 
 if TYPE_CHECKING:
     from .cache import MemoryCache
@@ -29,15 +29,13 @@ class _Part:
 
 
 def gathering(
-    cache: MemoryCache[Any, Any], keys: list[Any], loader: Any, ttl: Any, tags: Any, limit_ns: int | None
+    cache: MemoryCache[Any, Any], keys: list[Any], load_many: Any, ttl: Any, tags: Any, limit_ns: int | None
 ) -> Generator[Request, Any, dict[Any, Any]]:
     """Return the values of many keys; those that have none are left out. Who is answered may be any thread or task.
 
-    Args:
-        loader: Of single keys, for values that have grown old.
-
     A load is over before another one is waited for: two that want the same keys do not wait for each other.
     """
+    loader = single(load_many)  # for values that have grown old
     terms = {key: cache._terms(key, ttl, tags, limit_ns) for key in keys}
     found: dict[Any, Any] = {}
     todo: dict[Any, Any] = {}
@@ -48,7 +46,7 @@ def gathering(
         else:
             found[each.name] = old
     while todo:
-        again = yield from _round(cache, list(todo.values()), found, limit_ns)
+        again = yield from _round(cache, load_many, list(todo.values()), found, limit_ns)
         todo = {name: todo[name] for name in again}
     wanted = {key: found[each.name] for key, each in terms.items()}
     return {key: value for key, value in wanted.items() if not isinstance(value, Absent)}
@@ -64,7 +62,7 @@ def _end_each(cache: MemoryCache[Any, Any], parts: list[_Part]) -> None:
 
 
 def _round(
-    cache: MemoryCache[Any, Any], todo: list[Any], found: dict[Any, Any], limit_ns: int | None
+    cache: MemoryCache[Any, Any], load_many: Any, todo: list[Any], found: dict[Any, Any], limit_ns: int | None
 ) -> Generator[Request, Any, list[Any]]:
     parts: list[_Part] = []
     others: list[Load] = []
@@ -81,7 +79,7 @@ def _round(
                 part.op = cache._begin_load(part.mine, terms)
         asked = [part for part in parts if part.op is not None]
         if asked:
-            yield from _load(cache, asked)
+            yield from _load(cache, load_many, asked)
         found.update((part.terms.name, part.mine.value) for part in parts)
     except Exception as error:
         for part in parts:
@@ -108,11 +106,11 @@ def _round(
     return again
 
 
-def _load(cache: MemoryCache[Any, Any], asked: list[_Part]) -> Generator[Request, Any, None]:
+def _load(cache: MemoryCache[Any, Any], load_many: Any, asked: list[_Part]) -> Generator[Request, Any, None]:
     keys = [part.terms.key for part in asked]
     cache._count(loads=1)
     try:
-        answers = checked_answers((yield keys))
+        answers = checked_answers(load_many, (yield keys))
         cache._count(surplus=len(answers.keys() - set(keys)))
         unfit: Exception | None = None
         for part in asked:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..._store import own_get
 from ...absence import Absent
-from ...answers import DEFAULT
+from ...answers import DEFAULT, with_single
 from ...bus import Listener
 from ...choices import Seconds, timeout_to_s
 from ...clocks import monotonic_ns
@@ -45,7 +45,7 @@ from ..copying import remaining
 from ..events.listening import Reporter, TieredHub
 from ..holding import Hold
 from ..memory.cache import MemoryCache
-from ..readthrough import with_single
+from ..readthrough import found_or
 from ..report import (
     Health,
     LaneStats,
@@ -160,10 +160,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         if self.settings.loader is not None:
             loader = self.settings.loader
             return cast("V", self._loaded(key, None, self._load, key, loader, DEFAULT))
-        found, cause = self._read(key)
-        if found is MISSING:
-            raise KeyError(key) from cause
-        return cast("V", found)
+        return cast("V", found_or(DEFAULT, key, *self._read(key)))
 
     def _missing_get(self, key: K, default: Any) -> Any:
         found, _ = self._read(key)
