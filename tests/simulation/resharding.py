@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.bus import GrowingListener
 from nearcache.cache.shards import membership as membership_module
+from nearcache.cache.shards.host import Host
 from nearcache.cache.shards.membership import Membership
 from nearcache.endpoints import Endpoint
 from nearcache.errors import CacheError, ShardListError
@@ -104,11 +107,16 @@ class Member(Membership):
     """One process' membership."""
 
     def __init__(self, process: Process, shards: Shards) -> None:
-        store = process.store
-        store.settings = SimpleNamespace(namespace="sim", write_delay=None)
-        store._driver, store._listener = Driver(process), Listener(process)
-        store._endpoints = dict(enumerate(shards.endpoints))
-        super().__init__(store, shards, process.tier)  # type: ignore[arg-type]  # all of a cache that it uses
+        host = Host(
+            namespace="sim",
+            has_queue=False,
+            store=weakref.ref(process.store),
+            driver=Driver(process),  # type: ignore[arg-type]  # all of it that is used
+            listener=Listener(process),
+            endpoints=dict(enumerate(shards.endpoints)),
+            install=partial(setattr, process, "tier"),
+        )
+        super().__init__(host, shards, process.tier)
         self.process = process
         self.refused = False
 

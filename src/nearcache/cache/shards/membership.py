@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._reads import Event
-from ...bus import GrowingListener
 from ...endpoints import MOST_SHARDS
 from ...errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ...l2 import Exchange, Reply, load_script
@@ -27,12 +25,13 @@ from ...rings import FIRST, Ring, Shards, gained, moved, version_in
 from ...workers import start_thread
 from .emptying import Emptying
 from .holds import repeat_holds
+from .host import Host
 from .leaving import Leaving
 from .records import Reader, Record, newest_of, unreadable
 
 if TYPE_CHECKING:
+    from ..._store import Store
     from ...loading import Tier
-    from ..tiered.cache import TieredCache
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
 MOST_LANES: Final = 2 * MOST_SHARDS
@@ -48,9 +47,8 @@ class Membership:
         numbers: The lane of each shard of it, by name.
     """
 
-    def __init__(self, cache: TieredCache[Any, Any], shards: Shards, tier: Tier) -> None:
-        self._cache: weakref.ref[TieredCache[Any, Any]] = weakref.ref(cache)
-        self._namespace = cache.settings.namespace
+    def __init__(self, host: Host, shards: Shards, tier: Tier) -> None:
+        self._host, self._any_tier, self._namespace = host, tier, host.namespace
         self._reader = Reader(shards.endpoints[0])
         self._known = {endpoint.name: endpoint for endpoint in shards.endpoints}
         self._script = load_script("ring")
@@ -157,7 +155,7 @@ class Membership:
             Exchange(number, [(b"XLEN", names[number].queue), (b"GET", names[number].owner), (b"TIME",)])
             for number in self.numbers.values()
         ]
-        for name, reply in zip(self.numbers, self._alive._driver.execute(exchanges), strict=True):
+        for name, reply in zip(self.numbers, self._host.driver.execute(exchanges), strict=True):
             mark = self._demand(name, reply, 1)
             if int(self._demand(name, reply)) or (mark and is_owned(mark, self._demand(name, reply, 2))):
                 raise ReshardError(
@@ -168,21 +166,20 @@ class Membership:
     # -- agreeing
 
     @property
-    def _tier(self) -> Any:
-        return self._alive._tier.now
+    def _tier(self) -> Tier:
+        self._alive()
+        return self._any_tier.now
 
-    @property
-    def _alive(self) -> TieredCache[Any, Any]:
-        cache = self._cache()
-        if cache is None or self._stopping.is_set():
+    def _alive(self) -> Store[Any, Any]:
+        """Return the store.
+
+        Raises:
+            ClosedError: The cache was closed, or has gone.
+        """
+        store = self._host.store()
+        if store is None or self._stopping.is_set():
             raise ClosedError("the cache was closed")
-        return cache
-
-    @property
-    def _listener(self) -> GrowingListener:
-        listener = self._alive._listener
-        assert isinstance(listener, GrowingListener)
-        return listener
+        return store
 
     def _agree(self, records: list[Record]) -> None:
         """Take the version in use, if it is one of a list that this process was started with."""
@@ -245,7 +242,7 @@ class Membership:
     def _look(self) -> list[Record]:
         """Ask all lanes which list is in use."""
         names, self._is_due = list(self.numbers), False
-        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in names])
+        replies = self._host.driver.execute([self.question(self.numbers[name]) for name in names])
         if not all(isinstance(reply, Reply) and isinstance(reply.values[0], list) for reply in replies):
             self._is_due = True
         return self._records(zip(names, replies, strict=True))
@@ -300,8 +297,8 @@ class Membership:
     def _remind(self) -> None:
         """Tell the shards that were left once more that they were, each over a new connection: see ``leaving``."""
         for number in self._leaving.take(self._clock()):
-            self._alive._driver.execute([self._telling(self.ring, self.ring.left, number)])
-            self._alive._driver.rest_shard(number)
+            self._host.driver.execute([self._telling(self.ring, self.ring.left, number)])
+            self._host.driver.rest_shard(number)
 
     def _is_behind(self) -> bool:
         """Whether somebody has been quicker; then this process has caught up with that."""
@@ -311,7 +308,7 @@ class Membership:
 
     def _hurry(self) -> None:
         for number in self.numbers.values():
-            self._alive._listener.hurry(number)
+            self._host.listener.hurry(number)
 
     # -- taking steps
 
@@ -342,10 +339,10 @@ class Membership:
             raise
         tier = self._tier
         self._switch(ring)
-        repeat_holds(tier, self._tier, self._alive._driver)
+        repeat_holds(tier, self._tier, self._host.driver)
 
     def _refuse_queues(self, ring: Ring) -> None:
-        if self._alive.settings.write_delay is not None:
+        if self._host.has_queue:
             raise ReshardError(
                 f"namespace {self._namespace}: a cache with write_delay= cannot come to {ring}, because its queues "
                 "stay where they are: close it, and open it with the new list when the change is over"
@@ -364,7 +361,7 @@ class Membership:
             self._telling(ring, ring.text if name in staying else ring.left, self.numbers[name]) for name in chosen
         ]
         silent: dict[str, Exception] = {}
-        for name, reply in zip(chosen, self._alive._driver.execute(exchanges) if exchanges else [], strict=True):
+        for name, reply in zip(chosen, self._host.driver.execute(exchanges) if exchanges else [], strict=True):
             said = reply if isinstance(reply, ShardError) else reply.values[0]
             if isinstance(said, Exception):
                 silent[name] = said
@@ -385,7 +382,7 @@ class Membership:
     def _meet(self, ring: Ring, names: Iterable[str]) -> None:
         """Look whether shards answer, are as many servers, and free to come, before anybody is told anything."""
         chosen = sorted(names)
-        replies = self._alive._driver.execute([self.question(self.numbers[name]) for name in chosen])
+        replies = self._host.driver.execute([self.question(self.numbers[name]) for name in chosen])
         said = {
             name: reply if isinstance(reply, ShardError) else reply.values[0]
             for name, reply in zip(chosen, replies, strict=True)
@@ -426,13 +423,13 @@ class Membership:
 
     def _switch(self, ring: Ring) -> None:
         """Use another ring from now on."""
-        cache, before = self._alive, self._tier
+        store, before = self._alive(), self._tier
         numbers = self.numbers
         tier = before.under(ring, numbers)
-        cache._tier = tier
+        self._host.install(tier)
         # In this order: what begins before the tables change is not kept, and what begins later is placed by the new.
         for lane in {old for old, new in zip(before.table, tier.table, strict=True) if old != new}:
-            tier.suspect(cache, lane)
+            tier.suspect(store, lane)
         if self._outrun or ring.version > self.ring.version + 1:
             tier.doubt()  # two steps behind nobody is to change anything, but a shard that was set back lets him
             self._outrun = False
@@ -446,25 +443,25 @@ class Membership:
 
     def _add_missing(self, ring: Ring) -> None:
         """Know, reach and follow every shard of a ring."""
-        cache, tier = self._alive, self._tier
+        tier = self._tier
         for endpoint in ring.endpoints:
             if endpoint.name in self.numbers:
                 continue
             number = self._leaving.number_for(endpoint.name, len(tier.lanes))
             tier.add_lane(number, endpoint.name)
-            cache._driver.put_shard(number, endpoint)
-            cache._endpoints[number] = endpoint
+            self._host.driver.put_shard(number, endpoint)
+            self._host.endpoints[number] = endpoint
             self.numbers[endpoint.name] = number
-            self._listener.follow(number, tier.lanes[number], tier.names[number])
+            self._host.listener.follow(number, tier.lanes[number], tier.names[number])
 
     def _rest(self, names: Iterable[str]) -> None:
         """Follow lanes no longer that no ring has any more."""
-        cache, tier = self._alive, self._tier
+        store, tier = self._alive(), self._tier
         for name in names:
             number = self.numbers.pop(name)
-            self._listener.leave(number)
-            tier.derived.leave(cache, number)
-            cache._driver.rest_shard(number)
+            self._host.listener.leave(number)
+            tier.derived.leave(store, number)
+            self._host.driver.rest_shard(number)
             self._leaving.rest(number, name)
             tier.resting.add(number)
 
@@ -479,7 +476,7 @@ class Membership:
         gains, tier = {after for _, after in moved(ring.old, ring.new)}, self._tier.as_of(ring.before())
         for name in sorted(gains):
             number, demand = self.numbers[name], partial(self._demand, name)
-            emptying = Emptying(self._namespace, tier, self._alive._driver, number, demand, self._stopping)
+            emptying = Emptying(self._namespace, tier, self._host.driver, number, demand, self._stopping)
             if name not in ring.old.names or not emptying.sweep(gained(ring.old, ring.new, name)):
                 emptying.clear()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..._store import own_get
 from ...absence import Absent
 from ...answers import DEFAULT, with_single
-from ...bus import Listener
+from ...bus import GrowingListener, Listener
 from ...choices import Seconds, timeout_to_s
 from ...clocks import monotonic_ns
 from ...codecs import value_codec
@@ -69,6 +69,7 @@ from .parts import (
     driver_for,
     health_of,
     horizon_for,
+    host_for,
     lanes_of,
     listener_for,
     servers_of,
@@ -113,7 +114,6 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         shards = shards_of(settings.placement, endpoints)
         self._endpoints = dict(enumerate(endpoints))
         self._tier = tier_for(settings, shards, codec, lanes)
-        self._membership = None if endpoints[0].clustered else Membership(self, shards, self._tier)
         self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
@@ -121,6 +121,10 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         self._listener = self._tier.ears = listener_for(
             weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
         )
+        self._membership = None
+        if isinstance(self._listener, GrowingListener):
+            host = host_for(weakref.ref(self), self._driver, self._listener, settings, self._endpoints)
+            self._membership = Membership(host, shards, self._tier)
         sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, sampling) if helper is not None]

@@ -18,6 +18,7 @@ from ...options import Endpoint, Settings
 from ...placement import CLUSTER_LANES, ClusterPlacement, slot_of_lane
 from ...rings import Shards
 from ..report import ShardHealth
+from ..shards.host import Host
 from ..shards.membership import MOST_LANES
 from .behind import Scribe
 from .changing import Changing, ChangingBehind, ChangingThrough
@@ -121,6 +122,23 @@ def listener_for(
         keeper=keeper,
         ring=lambda: tier.now.ring,
     )
+
+
+def host_for(
+    cache: weakref.ref[Any],
+    driver: Driver,
+    listener: GrowingListener,
+    settings: Settings,
+    endpoints: dict[int, Endpoint],
+) -> Host:
+    """Return what the cache's membership has of it."""
+
+    def install(tier: Tier) -> None:
+        alive = cache()
+        if alive is not None:
+            alive._tier = tier
+
+    return Host(settings.namespace, settings.write_delay is not None, cache, driver, listener, endpoints, install)
 
 
 def health_of(driver: Driver, tier: Tier, endpoints: dict[int, Endpoint]) -> list[ShardHealth]:
