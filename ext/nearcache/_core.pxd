@@ -171,6 +171,7 @@ cdef extern from "nearcache/core.h" nogil:
         uint64_t invalidated
         uint64_t suspects
         uint64_t stored
+        uint64_t too_large
 
     const uint64_t NO_BOUND
     ctypedef struct quota_t:

@@ -216,7 +216,7 @@ cdef inline dict sum_counters(const cores_t *cores):
     cdef const counters_t *counters
     cdef uint32_t i
     cdef uint64_t hits = 0, misses = 0, evictions = 0, expirations = 0, invalidated = 0, suspects = 0, stored = 0
-    cdef uint64_t bytes_held = 0
+    cdef uint64_t bytes_held = 0, too_large = 0
     for i in range(cores.count):
         core_lock(&cores.core[i])
         core_settle(&cores.core[i])
@@ -228,6 +228,7 @@ cdef inline dict sum_counters(const cores_t *cores):
         invalidated += counters.invalidated
         suspects += counters.suspects
         stored += counters.stored
+        too_large += counters.too_large
         bytes_held += cores.core[i].table.bytes
         core_unlock(&cores.core[i])
     return {
@@ -238,6 +239,7 @@ cdef inline dict sum_counters(const cores_t *cores):
         "invalidated": invalidated,
         "suspects": suspects,
         "stored": stored,
+        "too_large": too_large,
         "bytes": bytes_held,
         "entries": count_entries(cores),
     }

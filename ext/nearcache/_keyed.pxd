@@ -6,12 +6,13 @@ All of it is part of ``_store.pyx``, and nobody else's.
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from nearcache._core cimport CAUSE_INVALIDATED, cause_t, clock_now, core_is_valid, core_t, notes_t
+from nearcache._core cimport CAUSE_INVALIDATED, cause_t, clock_now, core_is_valid, core_t, item_t, notes_t
 from nearcache._cores cimport evict_any
+from nearcache._flights cimport settle
 from nearcache._local cimport checked_size, find_valid, hit_fast, put, read, remove
 from nearcache._locking cimport core_enter, core_leave
 from nearcache._lookup cimport UNDECIDED, find_fast, hash_of, lent, likely, owned, unlikely
-from nearcache._store cimport Store, core_at
+from nearcache._store cimport Op, Store, core_at
 
 
 cdef inline object held_key(Store self, object key):
@@ -87,6 +88,20 @@ cdef inline int put_hashed(
     while unlikely(not put(core, held, value, hash, size, ttl_ns)):
         evict_any(&self.cores, <uint32_t>(core - self.cores.core) + 1)
     return 0
+
+
+cdef inline bint keep(
+    Store self, core_t *core, Op op, object value, const item_t *item, uint64_t identity, uint32_t ref
+) except -1:
+    """As ``settle``. Says of the first value that is over ``maxbytes`` what nobody would see: it is never kept."""
+    cdef bint is_first = False
+    if unlikely(item.size > core.max_bytes and item.wid != 0):
+        is_first = core.counters.too_large == 0
+        core.counters.too_large += 1
+    cdef bint is_kept = settle(core, &op.op, <PyObject *>value, item, identity, ref)
+    if unlikely(is_first):
+        self._too_large(op.key, item.size)
+    return is_kept
 
 
 cdef inline int remove_hashed(Store self, object key, object held, int64_t hash) except -1:

@@ -72,18 +72,12 @@ from nearcache._cores cimport (
 )
 from nearcache._entrances cimport patch_entrances
 from nearcache._flights cimport (
-    abandon_op,
-    apply_one,
-    find_for,
-    joinable_on,
-    open_op,
-    restamp,
-    settle,
-    suspect_at,
+    abandon_op, apply_one, find_for, joinable_on, open_op, restamp, suspect_at,
 )
 from nearcache._holding cimport bury, forget_entries, forget_pending, tell_named, visit_t
 from nearcache._keyed cimport (
-    contains_hashed, held_key, measured, put_local, read_object, read_or, remove_hashed, remove_local, subscript_hashed,
+    contains_hashed, held_key, keep, measured, put_local, read_object, read_or, remove_hashed, remove_local,
+    subscript_hashed,
 )
 from nearcache._lanes cimport depend_on, lane_at, lane_number, lanes_wanted
 from nearcache._local cimport bound, checked_size, checked_ttl, find_valid
@@ -125,7 +119,7 @@ cdef bint finish_op(Store self, Op op, object value, const item_t *item, uint64_
     cdef core_t *core = opened_here(self, op)
     cdef uint32_t ref
     find_for(core, &op.op, &ref)
-    return settle(core, &op.op, <PyObject *>value, item, identity, ref)
+    return keep(self, core, op, value, item, identity, ref)
 
 
 cdef bint confirm_op(Store self, Op op, const item_t *item, uint64_t identity) except -1:
@@ -368,6 +362,9 @@ cdef class Store:
         cdef object held = held_key(self, key)
         remove_hashed(self, key, held, hash_of(<PyObject *>held))
 
+    def _too_large(self, key, size):
+        """Hook: a value is over ``maxbytes`` and not kept. Called for the first one."""
+
     def l1_put(self, key, value, ttl_ns=None, size=0):
         """Store locally, with a lifetime of its own (0: no end) and a size (unless there is ``getsizeof``).
 
@@ -575,7 +572,7 @@ cdef class Store:
         find_for(core, &op.op, &ref)
         if op.op.announced and not op.op.heard:
             core_await(core, &op.op, &item)
-        return settle(core, &op.op, <PyObject *>value, &item, server, ref) != 0
+        return keep(self, core, op, value, &item, server, ref)
 
     def l1_confirm(self, Op op not None, wid, deadline_ns, identity=0, under=None):
         """Complete a read that found L2 to hold this ``wid``: the entry that has it is current again.

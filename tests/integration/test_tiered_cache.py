@@ -242,6 +242,19 @@ def test_l1_is_bounded_and_l2_keeps_the_rest(open_cache: Callable[..., Cache[Any
     assert cache.get_many(range(50)) == {n: n for n in range(50)}
 
 
+def test_value_over_maxbytes_is_asked_of_redis_each_time_counted_and_logged_once(
+    open_cache: Callable[..., Cache[Any, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Written, read alone or with others: it is never in memory, which nobody would see otherwise."""
+    cache = open_cache(maxbytes=1000)
+    large = b"x" * 2000
+    cache["large"] = large
+    assert cache["large"] == cache.get("large") == cache.get_many(["large", "none"])["large"] == large
+    assert (cache.peek("large"), cache.stats().l2.hits, cache.stats().l1.too_large) == (None, 3, 4)
+    (said,) = [line for line in caplog.messages if "maxbytes" in line]
+    assert "key 'large': a value of 20" in said
+
+
 def test_maxbytes_bounds_l1_by_encoded_size(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """A value above it is stored in L2 only."""
     cache = open_cache(maxbytes=10_000)

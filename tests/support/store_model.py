@@ -57,6 +57,7 @@ class Counters:
     invalidated: int = 0
     suspects: int = 0
     stored: int = 0
+    too_large: int = 0
 
 
 @dataclass
@@ -294,6 +295,7 @@ class Model:
 
     def finish(self, op: Pending, value: int, wid: int, *, deadline: int, size: int, identity: int) -> bool:
         admitted = wid != 0 and self.admits(op, identity) and size <= self.maxbytes and self.now < deadline
+        self.counters.too_large += wid != 0 and size > self.maxbytes
         if self.contradicts(op, wid) and not (admitted and op.is_write):
             self.invalidate(op.name)
             admitted = False

@@ -51,6 +51,25 @@ def test_value_too_large_is_refused_and_nothing_is_changed(
 
 
 @every_kind
+def test_loaded_value_too_large_is_returned_counted_and_logged_once(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is loaded each time that it is asked for, which nobody would see otherwise."""
+    calls: list[str] = []
+
+    def load(key: str) -> str:
+        calls.append(key)
+        return LARGE if key == "z" else key
+
+    cache = nearcache.open("memory://", namespace="shop", maxbytes=10, getsizeof=len, loader=load, **options)
+    assert [cache["z"], cache.get_or_load("z"), cache.refresh("z")] == [LARGE, LARGE, LARGE]
+    assert (cache["a"], cache["a"], calls) == ("a", "a", ["z", "z", "z", "a"])
+    assert cache.stats().l1.too_large == 3
+    (said,) = caplog.messages
+    assert said.startswith("namespace shop: key 'z': a value of 50 bytes is over maxbytes=10 and not kept in memory")
+
+
+@every_kind
 @every_change
 @pytest.mark.parametrize(
     ("size", "error", "match"),

@@ -444,6 +444,7 @@ def test_counters_tell_what_happened_and_what_is_held() -> None:
         "invalidated": 0,
         "suspects": 0,
         "stored": 3,
+        "too_large": 0,
         "bytes": 20,
         "entries": 1,
         "maxsize": 2,

@@ -21,6 +21,7 @@ typedef struct {
     uint64_t invalidated;
     uint64_t suspects;
     uint64_t stored;
+    uint64_t too_large; /* results not kept, for they are over max_bytes */
 } counters_t;
 
 /* As many entries, or bytes, as come. */

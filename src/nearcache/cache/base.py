@@ -32,7 +32,7 @@ from .holding import Hold
 from .letters import Letters
 from .namespaces import View
 from .readthrough import ReadThrough, found_or
-from .report import CacheInfo, Health, SelfTest, Stats
+from .report import CacheInfo, Health, SelfTest, Stats, log_too_large
 from .shards.resharding import Reshardable
 from .verbs import Verbs
 from .views import Enumerable, pairs_of
@@ -102,6 +102,7 @@ class Cache(
     """
 
     settings: Settings
+    _too_large = log_too_large  # the store's hook
 
     @_Made
     def aio(self) -> AsyncCache[K, V]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ..coherence.metrics import Histogram
+from ..logs import log
 
 
 class CacheInfo(NamedTuple):
@@ -47,6 +49,7 @@ class L1Stats:
         expirations: Entries found to be past their deadline.
         suspects: Reads that found an entry which could not be vouched for at that moment.
         invalidated: Entries dropped because of a message.
+        too_large: Values that were not kept, because one alone is over ``maxbytes``.
         entries, size_bytes: What is held now; bytes as encoded.
         maxsize, maxbytes: The bounds.
     """
@@ -57,6 +60,7 @@ class L1Stats:
     expirations: int
     suspects: int
     invalidated: int
+    too_large: int
     entries: int
     size_bytes: int
     maxsize: int | None
@@ -355,11 +359,19 @@ def l1_stats(counters: dict[str, int], maxsize: int | None, maxbytes: int | None
         expirations=counters["expirations"],
         suspects=counters["suspects"],
         invalidated=counters["invalidated"],
+        too_large=counters["too_large"],
         entries=counters["entries"],
         size_bytes=counters["bytes"],
         maxsize=maxsize,
         maxbytes=maxbytes,
     )
+
+
+def log_too_large(cache: Any, key: object, size: int) -> None:
+    """Log that a value alone is over ``maxbytes``: it is asked for again each time, and nobody would see why."""
+    text = "namespace %s: key %.80r: a value of %d bytes is over maxbytes=%s and not kept in memory "
+    text += "(from now on only counted: stats().l1.too_large)"
+    log(logging.WARNING, text, cache.settings.namespace, key, size, cache.settings.maxbytes)
 
 
 def l2_stats(counters: dict[str, int]) -> L2Stats:
