@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast, overload
 
 from .absence import ABSENT, Absent
 from .choices import Idle, Seconds, ttl_seconds
@@ -25,6 +25,12 @@ from .options import Settings, check_tags
 
 K = TypeVar("K")
 V = TypeVar("V")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    Shown = TypeVarWithDefault("Shown", default=Any)  # ``Old`` alone is ``Old[Any]``
+else:
+    Shown = TypeVar("Shown")
 
 #: Longest validator, in bytes of UTF-8.
 MOST_VALIDATOR_BYTES: Final = 255
@@ -89,7 +95,8 @@ class Unchanged:
 UNCHANGED: Final = Unchanged()
 
 
-class Old(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Old(Generic[Shown]):
     """What a :func:`conditional` loader is given of the value that is there.
 
     Attributes:
@@ -97,7 +104,7 @@ class Old(NamedTuple):
         validator: As it was given with :class:`Loaded`; ``None``: none was.
     """
 
-    value: Any
+    value: Shown
     validator: str | None
 
 
@@ -109,10 +116,10 @@ ConditionalAnswer: TypeAlias = V | Loaded[V] | Absent | Unchanged
 
 @overload
 def conditional(
-    function: Callable[[K, Old | None], Awaitable[ConditionalAnswer[V]]], /
+    function: Callable[[K, Old[V] | None], Awaitable[ConditionalAnswer[V]]], /
 ) -> Callable[[K], Awaitable[V]]: ...
 @overload
-def conditional(function: Callable[[K, Old | None], ConditionalAnswer[V]], /) -> Callable[[K], V]: ...
+def conditional(function: Callable[[K, Old[V] | None], ConditionalAnswer[V]], /) -> Callable[[K], V]: ...
 def conditional(function: Callable[[Any, Old | None], Any], /) -> Callable[[Any], Any]:
     """Return a loader that is also given what is there, so that it may find it unchanged.
 

@@ -99,7 +99,8 @@ async def use_verbs() -> None:
     c = prices.aio
     assert_type(await c.add("a", 1, ttl=5, tags=["t"]), bool)
     assert_type(await c.replace("a", 1), bool)
-    value, version = await c.gets("a")
+    assert_type(await c.gets("a"), tuple[int | None, int])
+    value, version = await c.gets("a", 0)
     assert_type(version, int)
     assert_type(await c.cas("a", value, version), bool)
     assert_type(await c.incr("a"), int)

@@ -69,6 +69,15 @@ def load_newer(sku: str, old: nearcache.Old | None) -> int | nearcache.Loaded[in
     )
 
 
+@nearcache.conditional
+def load_newer_int(sku: str, old: nearcache.Old[int] | None) -> int | nearcache.Unchanged:
+    """The same; what it is shown has the value's type."""
+    if old is not None:
+        assert_type(old.value, int)
+        return nearcache.UNCHANGED
+    return len(sku)
+
+
 def read_through() -> None:
     """Loaders may answer with terms; what the caller gets is the value."""
     assert_type(prices.get_or_load_many(["a", "b"], load_many, ttl=5, tags=["t"], max_age=5), dict[str, int])
@@ -79,6 +88,7 @@ def read_through() -> None:
     assert_type(prices.get_or_load("a", lambda sku: nearcache.Loaded(len(sku)), max_age=5), int)
     assert_type(prices.get_or_load("a", load_newer), int)
     assert_type(prices.refresh("a", load_newer), int)
+    assert_type(prices.refresh("a", load_newer_int), int)
     prices.get_or_load_many(["a"], lambda skus: dict.fromkeys(skus, "x"))  # type: ignore[arg-type]  # other values
     prices.get_or_load("a", lambda sku: nearcache.Loaded("x"))  # type: ignore[arg-type]  # likewise
 
@@ -87,7 +97,9 @@ def use_verbs() -> None:
     """Verbs know the value's type; what they return for nothing is the caller's own."""
     assert_type(prices.add("a", 1, ttl=5, tags=["t"]), bool)
     assert_type(prices.replace("a", 1), bool)
-    value, version = prices.gets("a")
+    assert_type(prices.gets("a"), tuple[int | None, int])
+    assert_type(prices.gets("a", "none"), tuple[int | str, int])
+    value, version = prices.gets("a", 0)
     assert_type(version, int)
     assert_type(prices.cas("a", value, version), bool)
     assert_type(prices.incr("a", 2, initial=1, ttl=5), int)
@@ -148,6 +160,7 @@ def use_groups() -> None:
 def use_as_mapping() -> None:
     """The mapping half speaks of this process's L1."""
     assert_type(iter(prices), Iterator[str])
+    assert_type(prices.scan("a"), Iterator[str])
     assert_type(len(prices), int)
     assert_type(prices.keys(), KeysView[str])
     assert_type(prices.values(), ValuesView[int])

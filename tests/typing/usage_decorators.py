@@ -120,6 +120,7 @@ def use_cached() -> None:
     if untyped.invalidate("a") or untyped_later.invalidate("a"):  # it is nothing to be awaited
         untyped.cache_clear()
     price.set(1.5, "a")
+    price.set("1.5", "a")  # type: ignore[arg-type]  # the function returns a float
     price.cache_clear()
     price(1)  # type: ignore[arg-type]  # the signature is checked
     price.invalidate("a", "USD")  # type: ignore[call-arg]  # that of the surface too

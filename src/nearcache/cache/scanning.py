@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..keys import encode_key
 
+K = TypeVar("K")
 
-class Scannable:
+
+class Scannable(Generic[K]):
     """A cache or a view, as far as its keys in L2 are concerned."""
 
     __slots__ = ()
 
-    def scan(self, prefix: str | bytes | None = None) -> Iterator[Any]:
+    def scan(self, prefix: str | bytes | None = None) -> Iterator[K]:
         """Return an iterator over the keys that have a value in L2, as the cache holds them, in no order.
 
         It asks the servers for some hundred keys at a time, as they are wanted, so they are never kept busy and no

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from ..answers import DEFAULT
 from ..changes import (
@@ -25,9 +25,10 @@ from .scanning import Scannable
 
 K = TypeVar("K")
 V = TypeVar("V")
+D = TypeVar("D")
 
 
-class Verbs(Scannable, Generic[K, V]):
+class Verbs(Scannable[K], Generic[K, V]):
     """What caches and views have in common. Hooks do the work: ``_swap``, ``_take``, ``_touch`` and ``_remove``.
 
     All verbs look at the value in L2, never at a copy in L1, and never call the loader; with ``writer=`` and no
@@ -56,6 +57,10 @@ class Verbs(Scannable, Generic[K, V]):
         """Remove a key from every tier, and behind the cache where there is a writer. Returns whether it was there."""
         raise NotImplementedError
 
+    @overload
+    def gets(self, key: K, default: None = None) -> tuple[V | None, int]: ...
+    @overload
+    def gets(self, key: K, default: D) -> tuple[V | D, int]: ...
     def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version, for :meth:`cas`; ``(default, 0)`` if there is none. One round trip."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from ...answers import DEFAULT
 from ...changes import (
@@ -23,6 +23,7 @@ from ..scanning import checked
 
 K = TypeVar("K")
 V = TypeVar("V")
+D = TypeVar("D")
 
 
 class AsyncVerbs(Generic[K, V]):
@@ -39,11 +40,15 @@ class AsyncVerbs(Generic[K, V]):
     async def _touch(self, key: Any, ttl: Lifetime, *, whole: bool) -> tuple[bool, Any]:
         raise NotImplementedError
 
+    @overload
+    async def gets(self, key: K, default: None = None) -> tuple[V | None, int]: ...
+    @overload
+    async def gets(self, key: K, default: D) -> tuple[V | D, int]: ...
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """See :meth:`Verbs.gets`."""
         raise NotImplementedError
 
-    def scan(self, prefix: str | bytes | None = None) -> AsyncIterator[Any]:
+    def scan(self, prefix: str | bytes | None = None) -> AsyncIterator[K]:
         """Return an asynchronous iterator over the keys that have a value in L2. See :meth:`Scannable.scan`."""
         return self._scan(checked(prefix))
 

@@ -128,7 +128,8 @@ class AsyncView(AsyncVerbs[K, V]):
 
     async def gets(self, key: K, default: Any = None) -> tuple[Any, int]:
         """Return the value and its version. See :meth:`Verbs.gets`."""
-        return await self.cache.gets(self.plain._key(key), default)
+        found: tuple[Any, int] = await self.cache.gets(self.plain._key(key), default)
+        return found
 
     # -- many keys
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Rest = ParamSpec("Rest")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
@@ -28,20 +27,20 @@ class Observed(Protocol):
         """Return what the function was decorated with."""
 
 
-class BoundFunction(Observed, Protocol[P, R_co]):
+class BoundFunction(Observed, Protocol[P, R]):
     """A cached method of an instance, or of a class."""
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result for these arguments, in every process. Returns whether there was one."""
 
-    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function now, keep its result and return it."""
 
-    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the result that this process's memory holds, or raise KeyError."""
 
-    def set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Keep a value as the result for these arguments."""
 
     def cache_clear(self) -> None:
@@ -65,20 +64,20 @@ class CachedFunction(BoundFunction[P, R], Protocol[P, R]):
     def __get__(self, instance: Any, owner: Any = None, /) -> Self: ...  # a static method: nothing is bound
 
 
-class BoundCoroutine(Observed, Protocol[P, R_co]):
+class BoundCoroutine(Observed, Protocol[P, R]):
     """A cached coroutine method of an instance, or of a class."""
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """See :meth:`BoundFunction.invalidate`."""
 
-    async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See :meth:`BoundFunction.refresh`."""
 
-    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See :meth:`BoundFunction.peek`."""
 
-    async def set(self, value: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """See :meth:`BoundFunction.set`."""
 
     async def cache_clear(self) -> None:
