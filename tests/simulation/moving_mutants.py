@@ -7,11 +7,11 @@ from typing import Any, Final
 import pytest
 
 from nearcache._store import Store
-from nearcache.cache.shards.emptying import Emptying
-from nearcache.cache.shards.membership import Membership
 from nearcache.cache.shards.moving import Placed
 from nearcache.l2 import Exchange, Script, load_script
 from nearcache.loading.moving import Spread
+from nearcache.loading.shards.emptying import Emptying
+from nearcache.loading.shards.membership import Membership
 from nearcache.loading.tier import Tier
 from nearcache.loading.upkeep import Upkeep
 from nearcache.loading.versions import Versions

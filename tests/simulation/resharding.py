@@ -17,12 +17,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.bus import GrowingListener
-from nearcache.cache.shards import membership as membership_module
-from nearcache.cache.shards.host import Host
-from nearcache.cache.shards.membership import Membership
 from nearcache.endpoints import Endpoint
 from nearcache.errors import CacheError, ShardListError
 from nearcache.loading import upkeep as upkeep_module
+from nearcache.loading.shards import membership as membership_module
+from nearcache.loading.shards.host import Host
+from nearcache.loading.shards.membership import Membership
 from nearcache.rings import Shards, shards_of
 from simulation.client import Worker
 from simulation.handoff import Event, Handoff, Lock, here

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from nearcache._reads import Event
-from nearcache.cache.shards.emptying import Emptying
 from nearcache.errors import ClosedError, ServerReplyError, ShardUnavailableError
 from nearcache.keys import SLOTS, encode_key
 from nearcache.l2 import Exchange, Reply
+from nearcache.loading.shards.emptying import Emptying
 from nearcache.loading.tier import hex_id
 from support.steps import EPOCH, GENERATION, IDENTITY, World
 

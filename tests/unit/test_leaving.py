@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nearcache.cache.shards.leaving import Leaving
 from nearcache.coherence import KEEP_NS
+from nearcache.loading.shards.leaving import Leaving
 
 
 def test_lane_that_was_left_is_told_again_and_again_for_a_while() -> None:

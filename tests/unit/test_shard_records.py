@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nearcache.cache.shards.records import Record
+from nearcache.loading.shards.records import Record
 from nearcache.options import Endpoint
 from nearcache.rings import Ring, Shards, shards_of
 

@@ -1,1 +1,1 @@
-"""The list of shards of a cache on Redis, and how it changes while all work."""
+"""The list of shards, as caches have it: what is said of changing it, and a cache whose shards may change."""

@@ -18,7 +18,7 @@ from ..tiered.base import SteppingCache
 
 if TYPE_CHECKING:
     from ...loading import Tier
-    from .membership import Membership
+    from ...loading.shards.membership import Membership
 
 
 class Placed(Store[K, V]):

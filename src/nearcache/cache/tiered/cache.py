@@ -36,6 +36,7 @@ from ...loading import (
     refresh,
     token_of,
 )
+from ...loading.shards.membership import Membership
 from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
@@ -58,7 +59,6 @@ from ..report import (
     l2_stats,
     loader_stats,
 )
-from ..shards.membership import Membership
 from ..shards.moving import MovingCache
 from .checks import check_masters, check_queues
 from .gathering import GatheringCache

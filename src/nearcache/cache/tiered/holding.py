@@ -46,5 +46,5 @@ class Holding:
         owe_hold_end(self._cache._tier, self._names, token)
 
     def _ending(self, linger_ms: bytes, token: bytes) -> Steps[int]:
-        self._cache._tier.held.pop(token, None)  # before anything is sent: see shards.holds
+        self._cache._tier.held.pop(token, None)  # before anything is sent: see loading.shards.holds
         return invalidate_many(self._cache._tier, self._cache, self._names, hold=(linger_ms, token), is_end=True)

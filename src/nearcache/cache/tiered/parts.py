@@ -14,12 +14,12 @@ from ...embedded import EmbeddedServers
 from ...freshness import freshness_of
 from ...l2 import NOWHERE, ClusterDriver, Command, Driver, Introduction, check_certificates, load_script
 from ...loading import ENDLESS_MS, ThreadRunner, Tier, Upkeep
+from ...loading.shards.host import Host
+from ...loading.shards.membership import MOST_LANES
 from ...options import Endpoint, Settings
 from ...placement import CLUSTER_LANES, ClusterPlacement, slot_of_lane
 from ...rings import Shards
 from ..report import ShardHealth
-from ..shards.host import Host
-from ..shards.membership import MOST_LANES
 from .behind import Scribe
 from .changing import Changing, ChangingBehind, ChangingThrough
 
