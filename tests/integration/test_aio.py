@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import Cache, LoadCycleError, ShardUnavailableError
+from nearcache import LoadCycleError, ShardUnavailableError
 from nearcache.cache.tiered.cache import TieredCache
 from support.redis import RedisServer
 from support.tasks import Gate, in_threads, until, waiting
@@ -20,26 +20,9 @@ TIMEOUT = 20.0
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-@pytest.fixture
-def open_cache(two_shards: tuple[RedisServer, RedisServer]) -> Iterator[Callable[..., TieredCache[Any, Any]]]:
-    """Open caches on two shards that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-    url = "unix://" + ",".join(server.path for server in two_shards)
-
-    def opener(**options: Any) -> TieredCache[Any, Any]:
-        cache = nearcache.open(url, **options)
-        opened.append(cache)
-        assert isinstance(cache, TieredCache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
-
-
-def test_methods_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_methods_do_what_the_cache_s_do(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """Every verb; and what one does by await, another process and the synchronous side see."""
-    a, b = open_cache(), open_cache()
+    a, b = open_sharded(), open_sharded()
 
     async def main() -> None:
         async with a.aio as c:
@@ -75,9 +58,9 @@ def test_methods_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[An
     asyncio.run(main())
 
 
-def test_methods_for_many_keys_do_what_the_cache_s_do(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_methods_for_many_keys_do_what_the_cache_s_do(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """One round trip per shard; a key that is not there is not in the answer."""
-    a, b = open_cache(), open_cache()
+    a, b = open_sharded(), open_sharded()
 
     async def main() -> None:
         async with a.aio as c:
@@ -103,10 +86,10 @@ def test_methods_for_many_keys_do_what_the_cache_s_do(open_cache: Callable[..., 
 
 
 def test_groups_and_changes_elsewhere_do_what_the_cache_s_do(
-    open_cache: Callable[..., TieredCache[Any, Any]],
+    open_sharded: Callable[..., TieredCache[Any, Any]],
 ) -> None:
     """Tags, holds and tokens."""
-    a, b = open_cache(), open_cache()
+    a, b = open_sharded(), open_sharded()
 
     async def main() -> None:
         async with a.aio as c:
@@ -126,9 +109,9 @@ def test_groups_and_changes_elsewhere_do_what_the_cache_s_do(
     asyncio.run(main())
 
 
-def test_key_function_and_ttl_of_the_cache_hold(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_key_function_and_ttl_of_the_cache_hold(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """The loader gets the key as it was given; several keys may mean one entry."""
-    cache = open_cache(key=str.lower, ttl=1000, loader=lambda key: [key])
+    cache = open_sharded(key=str.lower, ttl=1000, loader=lambda key: [key])
 
     async def main() -> None:
         assert await cache.aio.get_or_load("K") == ["K"]
@@ -140,10 +123,10 @@ def test_key_function_and_ttl_of_the_cache_hold(open_cache: Callable[..., Tiered
     asyncio.run(main())
 
 
-def test_many_gets_at_once_over_several_shards(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_many_gets_at_once_over_several_shards(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """With few connections, and each key asked for by several tasks, who join one read."""
-    open_cache().set_many({f"k{number}": number for number in range(300)})
-    cache = open_cache(pool_size=2)  # after the writes: who hears of one during a read asks once more
+    open_sharded().set_many({f"k{number}": number for number in range(300)})
+    cache = open_sharded(pool_size=2)  # after the writes: who hears of one during a read asks once more
 
     async def main() -> None:
         wanted = [f"k{number % 300}" for number in range(900)]
@@ -153,9 +136,9 @@ def test_many_gets_at_once_over_several_shards(open_cache: Callable[..., TieredC
     assert cache.stats().l2.hits == 300
 
 
-def test_cold_key_is_loaded_once_by_tasks_threads_and_loops(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_cold_key_is_loaded_once_by_tasks_threads_and_loops(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """Two loops of eight tasks and four threads; all get the one object."""
-    cache, gate, results = open_cache(), Gate(), list[Any]()
+    cache, gate, results = open_sharded(), Gate(), list[Any]()
 
     async def in_loop() -> None:
         results.extend(await asyncio.gather(*[cache.aio.get_or_load("cold", gate) for _ in range(8)]))
@@ -177,9 +160,9 @@ def test_cold_key_is_loaded_once_by_tasks_threads_and_loops(open_cache: Callable
     assert cache.stats().loader.loads == 1
 
 
-def test_cold_key_is_loaded_once_by_two_processes_tasks(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_cold_key_is_loaded_once_by_two_processes_tasks(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """The second waits for the first's message, without blocking its loop."""
-    a, b = open_cache(), open_cache()
+    a, b = open_sharded(), open_sharded()
     gate, idle = Gate(), Gate()
 
     async def main() -> None:
@@ -195,9 +178,9 @@ def test_cold_key_is_loaded_once_by_two_processes_tasks(open_cache: Callable[...
     asyncio.run(main())
 
 
-def test_value_loaded_before_an_invalidation_is_not_kept(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_value_loaded_before_an_invalidation_is_not_kept(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """By a task as by a thread: neither tier has it."""
-    a, b = open_cache(), open_cache()
+    a, b = open_sharded(), open_sharded()
 
     async def slow(key: str) -> str:
         await b.aio.invalidate(key)
@@ -214,10 +197,10 @@ def test_value_loaded_before_an_invalidation_is_not_kept(open_cache: Callable[..
 
 @pytest.mark.parametrize("which", ["first", "last"])
 def test_cancelled_waiter_leaves_the_load_to_the_others(
-    open_cache: Callable[..., TieredCache[Any, Any]], which: str
+    open_sharded: Callable[..., TieredCache[Any, Any]], which: str
 ) -> None:
     """The one that began it, or another; a thread among those who wait."""
-    cache, gate, results = open_cache(), Gate(), list[Any]()
+    cache, gate, results = open_sharded(), Gate(), list[Any]()
 
     async def main() -> None:
         tasks = [asyncio.create_task(cache.aio.get_or_load("k", gate)) for _ in range(4)]
@@ -240,10 +223,10 @@ def test_cancelled_waiter_leaves_the_load_to_the_others(
 
 
 def test_cancelled_reader_leaves_the_reading_to_the_others(
-    open_cache: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
+    open_sharded: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
 ) -> None:
     """They ask for themselves."""
-    cache = open_cache(timeout=10)
+    cache = open_sharded(timeout=10)
     cache["k"] = "value"
     cache.drop("k")
 
@@ -264,10 +247,10 @@ def test_cancelled_reader_leaves_the_reading_to_the_others(
 
 
 def test_loader_that_raises_reaches_every_task_and_gives_the_lease_back(
-    open_cache: Callable[..., TieredCache[Any, Any]],
+    open_sharded: Callable[..., TieredCache[Any, Any]],
 ) -> None:
     """Its own exception; the next load need not wait."""
-    cache = open_cache()
+    cache = open_sharded()
 
     async def fail(key: str) -> str:
         await until(lambda: waiting(cache, "k") == 4)
@@ -282,10 +265,10 @@ def test_loader_that_raises_reaches_every_task_and_gives_the_lease_back(
 
 
 def test_cancelled_wait_for_a_slow_loader_is_finished_in_the_background(
-    open_cache: Callable[..., TieredCache[Any, Any]],
+    open_sharded: Callable[..., TieredCache[Any, Any]],
 ) -> None:
     """``wait_for`` gives the caller its time back; the value comes to the cache all the same."""
-    cache, gate = open_cache(), Gate()
+    cache, gate = open_sharded(), Gate()
 
     async def main() -> None:
         with pytest.raises(asyncio.TimeoutError):
@@ -299,10 +282,10 @@ def test_cancelled_wait_for_a_slow_loader_is_finished_in_the_background(
 
 
 def test_dead_shard_costs_the_caching_not_the_value(
-    open_cache: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
+    open_sharded: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
 ) -> None:
     """Reads miss, loaders stand in, writes say so; the other shard is as it was."""
-    cache = open_cache(timeout=0.5)
+    cache = open_sharded(timeout=0.5)
     keys = [f"k{number}" for number in range(100)]
     dead = {key for key in keys if cache._tier.place(key)[0] == 0}
     live = set(keys) - dead
@@ -336,10 +319,10 @@ def test_dead_shard_costs_the_caching_not_the_value(
 
 
 def test_read_has_one_deadline(
-    open_cache: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
+    open_sharded: Callable[..., TieredCache[Any, Any]], two_shards: tuple[RedisServer, RedisServer]
 ) -> None:
     """A shard that answers nothing is a miss within the time given, and the loop goes on meanwhile."""
-    cache = open_cache(timeout=0.2)
+    cache = open_sharded(timeout=0.2)
     cache["k"] = 1
     cache.drop("k")
 
@@ -354,9 +337,9 @@ def test_read_has_one_deadline(
     asyncio.run(main())
 
 
-def test_circle_of_loaders_is_an_error(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_circle_of_loaders_is_an_error(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """Between tasks and a thread: a needs b needs a."""
-    cache, both = open_cache(), threading.Barrier(2, timeout=TIMEOUT)
+    cache, both = open_sharded(), threading.Barrier(2, timeout=TIMEOUT)
     outcomes: list[Any] = []
 
     async def needs_b(key: str) -> Any:

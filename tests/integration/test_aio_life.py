@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import nearcache
-from nearcache import Cache
 from nearcache.cache.tiered.cache import TieredCache
 from support.leaks import holdings
 from support.redis import RedisServer
@@ -23,29 +22,12 @@ TIMEOUT = 20.0
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-@pytest.fixture
-def open_cache(two_shards: tuple[RedisServer, RedisServer]) -> Iterator[Callable[..., TieredCache[Any, Any]]]:
-    """Open caches on two shards that are closed at the end."""
-    opened: list[Cache[Any, Any]] = []
-    url = "unix://" + ",".join(server.path for server in two_shards)
-
-    def opener(**options: Any) -> TieredCache[Any, Any]:
-        cache = nearcache.open(url, **options)
-        opened.append(cache)
-        assert isinstance(cache, TieredCache)
-        return cache
-
-    yield opener
-    for cache in opened:
-        cache.close()
-
-
 @pytest.mark.parametrize("how", ["run", "close"])
 def test_loop_that_ends_in_the_middle_of_a_load_leaves_it_to_others(
-    open_cache: Callable[..., TieredCache[Any, Any]], how: str
+    open_sharded: Callable[..., TieredCache[Any, Any]], how: str
 ) -> None:
     """Whether its tasks are cancelled or just dropped: a thread that waits loads instead."""
-    cache, gate, results = open_cache(), Gate(), list[Any]()
+    cache, gate, results = open_sharded(), Gate(), list[Any]()
 
     async def begin() -> None:
         task = asyncio.ensure_future(cache.aio.get_or_load("k", gate))
@@ -73,13 +55,13 @@ def test_loop_that_ends_in_the_middle_of_a_load_leaves_it_to_others(
 
 @pytest.mark.parametrize("indirectly", [False, True])
 def test_loader_that_closes_the_cache_comes_to_its_own_end(
-    open_cache: Callable[..., TieredCache[Any, Any]], indirectly: bool
+    open_sharded: Callable[..., TieredCache[Any, Any]], indirectly: bool
 ) -> None:
     """Other loads are cancelled, and awaited; its own, by itself or by a task of its own, would wait for itself."""
     ends: list[str] = []
 
     async def main() -> None:
-        c, gate = open_cache().aio, Gate()
+        c, gate = open_sharded().aio, Gate()
 
         async def closing(key: str) -> str:
             await (asyncio.create_task(c.close()) if indirectly else c.close())
@@ -97,9 +79,9 @@ def test_loader_that_closes_the_cache_comes_to_its_own_end(
     assert ends == ["k"]
 
 
-def test_one_loop_per_test_leaves_nothing_behind(open_cache: Callable[..., TieredCache[Any, Any]]) -> None:
+def test_one_loop_per_test_leaves_nothing_behind(open_sharded: Callable[..., TieredCache[Any, Any]]) -> None:
     """As pytest's plugins do it: a loop each, one cache."""
-    cache = open_cache()
+    cache = open_sharded()
     before = holdings()
     for number in range(5):
         loop = asyncio.new_event_loop()

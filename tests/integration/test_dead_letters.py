@@ -11,7 +11,7 @@ import pytest
 import nearcache
 from nearcache import ABSENT, BacklogFullError, Cache, FlushTimeoutError
 from support.logs import full_disk
-from support.redis import Binary, RedisServer
+from support.redis import RedisServer
 from support.rows import Database, writing_behind
 from support.waiting import wait_until
 
@@ -19,12 +19,6 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 Opener = Callable[..., Cache[Any, Any]]
 QUEUE, DEAD, OWNER = "nc:{default:0}:w", "nc:{default:0}:d", "nc:{default:0}:o"
-
-
-@pytest.fixture(scope="module")
-def server_binary(newest_binary: Binary) -> Binary:
-    """The newest server only: what differs between versions, ``test_write_behind`` shows."""
-    return newest_binary
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +16,13 @@ from nearcache.l2.aio import AsyncDriver
 from nearcache.l2.breaker import BreakerSettings
 from nearcache.l2.connection import Connection
 from nearcache.options import Endpoint
-from support.fake import FakeServer, bulk
+from support.fake import FakeServer, bulk, tls_context
 from support.lanes import endpoint_of
 from support.leaks import holdings
 from support.proxy import Proxy
-from support.redis import RedisServer
+from support.redis import TLS, RedisServer
 from support.waiting import wait_until
 
-TLS = Path(__file__).parents[1] / "data" / "tls"
 PING = Exchange(0, [("PING",)])
 NO_BREAKER = BreakerSettings(threshold=1000)
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -458,13 +455,6 @@ def test_connection_that_no_thread_can_make_is_an_error_and_others_serve(
             assert await asyncio.gather(*[one(driver, ("PING",)) for _ in range(4)]) == [[b"PONG"]] * 4
 
     run(work)
-
-
-def tls_context() -> ssl.SSLContext:
-    """Return the context of a server called localhost."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
-    return context
 
 
 def test_tls_carries_small_and_large_exchanges(drive: Drivers) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import hiredis
@@ -21,15 +19,14 @@ from nearcache.errors import (
 )
 from nearcache.l2 import Driver, Exchange, Reply
 from nearcache.options import Endpoint
-from support.fake import INFO, FakeServer, bulk
+from support.fake import INFO, FakeServer, bulk, tls_context
 from support.lanes import endpoint_of
 from support.ordeal import SLACK_S
-from support.redis import RedisServer
+from support.redis import TLS, RedisServer
 
 pytestmark = pytest.mark.every_server
 
 READ = [Exchange(0, [("PTTL", "k"), ("GET", "k")])]
-TLS = Path(__file__).parents[1] / "data" / "tls"
 RIGHTS = "~* &* +@all"
 
 
@@ -261,13 +258,6 @@ def test_unix_socket_that_does_not_exist_is_unavailable() -> None:
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------
-
-
-def tls_context() -> ssl.SSLContext:
-    """Return the context of a server called localhost."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
-    return context
 
 
 def over_tls(server: FakeServer, *, host: str = "localhost", ca: str | None = str(TLS / "cert.pem")) -> Endpoint:

@@ -14,17 +14,11 @@ import pytest
 
 import nearcache
 from nearcache import Cache, LoadTimeoutError, ShardUnavailableError
-from support.redis import Binary, RedisServer
+from support.redis import RedisServer
 from support.threads import PATIENCE
 from support.waiting import wait_until
 
 Opener = Callable[..., Cache[Any, Any]]
-
-
-@pytest.fixture(scope="module")
-def server_binary(newest_binary: Binary) -> Binary:
-    """What differs between versions of the server, other tests show."""
-    return newest_binary
 
 
 def settle(*caches: Cache[Any, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -25,14 +25,11 @@ ACL = (
 
 
 @pytest.fixture
-def lane(redis_server: RedisServer) -> Iterator[Lane]:
+def lane(lane: Lane) -> Lane:
     """A lane with one value, ``sk``, and a lease on ``sj``."""
-    lane = Lane(redis_server)
-    lane.start()
     lane.set(b"sk", write=wid(1))
     lane.run("lease", [b"sj"], TOKEN, 60_000, "")
-    yield lane
-    lane.close()
+    return lane
 
 
 def refused(code: str, run: Callable[[], object]) -> None:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from nearcache.l2 import Exchange, Reply, load_script
 from support.lanes import NO_WID, NONCE, Lane, envelope, wid
-from support.redis import RedisServer
 
 pytestmark = pytest.mark.every_server
 
 TOKEN = wid(0x70)
 OTHER = wid(0x71)
 LOCK = b"nc:{t:0}:x:sk"
-
-
-@pytest.fixture
-def lane(redis_server: RedisServer) -> Iterator[Lane]:
-    """A lane whose epoch and generation are NONCE."""
-    lane = Lane(redis_server)
-    lane.start()
-    yield lane
-    lane.close()
 
 
 def take_lease(lane: Lane, token: bytes = TOKEN, ms: int = 60_000, mode: str = "") -> list[object]:

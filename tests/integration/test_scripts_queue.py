@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,18 +10,8 @@ from nearcache.codecs import TTL_NONE, pack
 from nearcache.codecs.envelope import FLAG_NEGATIVE
 from nearcache.errors import ServerReplyError
 from support.lanes import NO_WID, NONCE, Lane, envelope, wid
-from support.redis import RedisServer
 
 A, B = b"a" * 16, b"b" * 16
-
-
-@pytest.fixture
-def lane(redis_server: RedisServer) -> Iterator[Lane]:
-    """A lane whose epoch and generation are NONCE."""
-    lane = Lane(redis_server)
-    lane.start()
-    yield lane
-    lane.close()
 
 
 def put(lane: Lane, *keys: bytes, write: int = 1, mode: str = "", most: int = 100, gen: bytes = NONCE) -> Any:

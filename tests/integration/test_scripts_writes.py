@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from nearcache.errors import ServerReplyError
@@ -14,15 +12,6 @@ from support.redis import RedisServer
 pytestmark = pytest.mark.every_server
 
 ODD_KEYS = [b"s{braces}", b"snew\nline", b"sn\0l", b"s1:2:3", b"s", b"b\xff\xfe", b"s}{", b"3:abc", b"s" + b"k" * 65535]
-
-
-@pytest.fixture
-def lane(redis_server: RedisServer) -> Iterator[Lane]:
-    """A lane whose epoch and generation are NONCE."""
-    lane = Lane(redis_server)
-    lane.start()
-    yield lane
-    lane.close()
 
 
 def test_heartbeat_without_a_record_creates_it_from_the_nonce(lane: Lane) -> None:

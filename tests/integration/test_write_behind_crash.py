@@ -11,7 +11,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, ShardUnavailableError, Writer
-from support.redis import Binary, RedisServer
+from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -108,12 +108,6 @@ def open_without_threads(url, rows):
     cache.close()
     return sorted(names & refused)
 """
-
-
-@pytest.fixture(scope="module")
-def server_binary(newest_binary: Binary) -> Binary:
-    """The newest server only: what differs between versions, ``test_write_behind`` shows."""
-    return newest_binary
 
 
 def lines(path: Path) -> list[tuple[str, int]]:

@@ -18,12 +18,6 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-@pytest.fixture(scope="module")
-def server_binary(newest_binary: Binary) -> Binary:
-    """The newest server only: what differs between versions, ``test_write_behind`` shows."""
-    return newest_binary
-
-
 @pytest.fixture
 def cache(open_cache: Opener, database: Database) -> Cache[Any, Any]:
     return open_cache(loader=database.load, writer=database)

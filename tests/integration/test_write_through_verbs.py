@@ -11,7 +11,7 @@ import pytest
 
 from nearcache import ABSENT, Cache, ContentionError, LoadCycleError, Loaded, ShardUnavailableError, Writer
 from support.caches import Opener
-from support.redis import Binary, RedisServer
+from support.redis import RedisServer
 from support.rows import Database
 from support.waiting import wait_until
 from support.worker import Worker
@@ -31,12 +31,6 @@ def start(url):
     threading.Thread(target=cache.incr, args=("k",), daemon=True).start()
     assert begun.wait(30)
 """
-
-
-@pytest.fixture(scope="module")
-def server_binary(newest_binary: Binary) -> Binary:
-    """The newest server only: the script has tests of its own, on all of them."""
-    return newest_binary
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import Any
 
 import hiredis
 
+from support.redis import TLS
+
 INFO = (
     b"# Server\r\nredis_version:7.0.15\r\nrun_id:0123456789abcdef0123456789abcdef01234567\r\n"
     b"# Replication\r\nrole:master\r\nmaster_replid:89abcdef0123456789abcdef0123456789abcdef\r\n"
@@ -19,6 +21,13 @@ INFO = (
 #: Gets a command, returns its answer: bytes, or pieces to be sent as they come. None hangs up; so does the end of
 #: pieces that end in None.
 Answer = Callable[[list[bytes]], bytes | Iterable[bytes | None] | None]
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return the context of a server called localhost."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    return context
 
 
 def bulk(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from nearcache.clocks import monotonic_ns
 from support import leaks, processes
 from support.caches import Opener, opening
 from support.cluster import RedisCluster
+from support.lanes import Lane
 from support.proxy import Proxy
 from support.redis import NO_SERVER, Binary, RedisServer, fetched_binaries, find_binaries
 from support.waiting import wait_until
@@ -23,11 +24,13 @@ from support.worker import Worker
 
 __all__ = [
     "clock",
+    "lane",
     "make_redis",
     "make_worker",
     "newest_binary",
     "no_leaks",
     "open_cache",
+    "open_sharded",
     "proxy",
     "redis_cluster",
     "redis_server",
@@ -109,6 +112,22 @@ def open_cache(redis_server: RedisServer) -> Iterator[Opener]:
 def two_shards(make_redis: Callable[..., RedisServer]) -> tuple[RedisServer, RedisServer]:
     """Two fresh, empty servers on unix sockets."""
     return make_redis(), make_redis()
+
+
+@pytest.fixture
+def open_sharded(two_shards: tuple[RedisServer, RedisServer]) -> Iterator[Opener]:
+    """A function that opens a cache on two shards; all are closed at the end of the test."""
+    with opening("unix://" + ",".join(server.path for server in two_shards)) as opener:
+        yield opener
+
+
+@pytest.fixture
+def lane(redis_server: RedisServer) -> Iterator[Lane]:
+    """A lane whose epoch and generation are NONCE."""
+    lane = Lane(redis_server)
+    lane.start()
+    yield lane
+    lane.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from nearcache._store import Op, Store
 from nearcache.bus import Followed, Follower, Listener
 from nearcache.coherence import Derived, Horizon, Lane, pack_message
 from nearcache.placement import LaneNames
+from support.hearsay import bulk
 
 EPOCH, GENERATION = 0xE, 0x9
 BOUND = 2_000_000_000
@@ -101,11 +102,6 @@ class Scene:
         self.sent()
         self.follower.received(b"".join(standing(0, 3) for _ in self.lanes), START)
         assert self.follower.is_live
-
-
-def bulk(*words: bytes) -> bytes:
-    """Words as RESP carries them."""
-    return b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
 def standing(seq: int, wid: int) -> bytes:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from nearcache.coherence import TAG_KEY
-from support.followers import EPOCH, START, Scene, bulk, fill, push, standing
+from support.followers import EPOCH, START, Scene, fill, push, standing
+from support.hearsay import bulk
 
 
 class Observer:

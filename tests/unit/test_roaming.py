@@ -19,7 +19,6 @@ from support.followers import (
     START,
     Heartbeat,
     Scene,
-    bulk,
     fill,
     lent,
     listener_of,
@@ -27,6 +26,7 @@ from support.followers import (
     push,
     standing,
 )  # fmt: skip
+from support.hearsay import bulk
 from support.threads import PATIENCE
 
 
