@@ -14,11 +14,11 @@ from ..._reads import Event
 from ...errors import ClosedError, ServerReplyError, ShardError, ShardUnavailableError
 from ...keys import slot_of
 from ...l2 import Driver, Exchange, Reply
-from ...loading import new_id
 from ...logs import log
+from .. import new_id
 
 if TYPE_CHECKING:
-    from ...loading import Tier
+    from .. import Tier
 
 #: Keys of one SCAN.
 _SCANNED: Final = b"1000"

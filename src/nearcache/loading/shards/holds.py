@@ -14,12 +14,12 @@ from ...clocks import NS_PER_MS
 from ...errors import UnencodableKeyError
 from ...keys import slot_of
 from ...l2 import Driver
-from ...loading import new_id
+from .. import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ...loading import Tier
+    from .. import Tier
 
 
 def repeat_holds(before: Tier, tier: Tier, driver: Driver) -> None:

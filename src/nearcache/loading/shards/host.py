@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ..._store import Store
     from ...bus import GrowingListener
     from ...l2 import Driver
-    from ...loading import Tier
     from ...options import Endpoint
+    from .. import Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from ..._reads import Event
 from ...endpoints import MOST_SHARDS
 from ...errors import CacheError, ClosedError, ReshardError, ShardError, ShardListError
 from ...l2 import Exchange, Reply, load_script
-from ...loading import hex_id, is_owned, new_id
 from ...logs import Recurring
 from ...rings import FIRST, Ring, Shards, gained, moved, version_in
 from ...workers import start_thread
+from .. import hex_id, is_owned, new_id
 from .emptying import Emptying
 from .holds import repeat_holds
 from .host import Host
@@ -31,7 +31,7 @@ from .records import Reader, Record, newest_of, unreadable
 
 if TYPE_CHECKING:
     from ..._store import Store
-    from ...loading import Tier
+    from .. import Tier
 
 #: How many lanes a cache can have: twice the most shards, for a change from one list to another.
 MOST_LANES: Final = 2 * MOST_SHARDS
