@@ -30,12 +30,12 @@ from .functions.cached import decorate
 from .functions.surface import CachedCoroutine, CachedFunction, Decorator
 from .holding import Hold
 from .letters import Letters
-from .namespaces import View
+from .mappings import Enumerable, pairs_of
 from .readthrough import ReadThrough, found_or
 from .report import CacheInfo, Health, SelfTest, Stats, log_too_large
 from .shards.resharding import Reshardable
 from .verbs import Verbs
-from .views import Enumerable, pairs_of
+from .views import View
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -18,9 +18,9 @@ from ..base import Cache, K, Lifetime, V
 from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import Depth
+from ..mappings import merged
 from ..readthrough import found_or
 from ..report import Resharded, SelfTest
-from ..views import merged
 from .calling import in_loop
 from .readthrough import AsyncReadThrough
 from .verbs import AsyncVerbs

@@ -16,10 +16,10 @@ from ..base import K, V
 from ..events.listening import QUEUE
 from ..events.subscriptions import Subscription
 from ..holding import several
-from ..namespaces import D, View, raise_of
+from ..mappings import merged, pairs_of
 from ..readthrough import found_or
 from ..scanning import begins, under
-from ..views import merged, pairs_of
+from ..views import D, View, raise_of
 from .calling import in_loop
 from .verbs import AsyncVerbs
 

@@ -32,9 +32,9 @@ from ...freshness import Life
 from ...options import RemovalCause, Settings
 from ...workers import Workers
 from ..base import K, Lifetime, V
-from ..copying import remaining, restore
 from ..events.listening import MemoryHub
 from .cache import MemoryCache
+from .copying import remaining, restore
 from .exchanging import IDENTITY, Terms, deadline_ns
 
 #: Causes of which a value goes without another one in its place.

@@ -23,10 +23,10 @@ from ...forks import notice, tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
 from ...options import Settings, check_tags, parse, tags_told
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
-from ..copying import CopyingCache
 from ..holding import Hold, hold_to_ms, linger_to_ms, several
+from ..mappings import pairs_of
 from ..report import CoherenceStats, Health, L2Stats, SelfTest, Stats, l1_stats, loader_stats
-from ..views import pairs_of
+from .copying import CopyingCache
 from .exchanging import IDENTITY, deadline_ns
 from .gathering import gathering, in_this_thread
 

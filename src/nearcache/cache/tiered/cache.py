@@ -42,10 +42,10 @@ from ...options import check_tags, parse
 from ...rings import shards_of
 from ...workers import Helper, refuse_greenlets
 from ..base import K, Lifetime, V, refuse_coroutines, store_options
-from ..copying import remaining
 from ..events.listening import Reporter, TieredHub
 from ..holding import Hold
 from ..memory.cache import MemoryCache
+from ..memory.copying import remaining
 from ..readthrough import found_or
 from ..report import (
     Health,

@@ -19,7 +19,7 @@ from ...errors import ConfigError
 from ...freshness import Ttl
 from ...loading import Gathering, Loading, Steps
 from ..base import D, K, Lifetime, V
-from ..views import pairs_of
+from ..mappings import pairs_of
 from .cache import TieredCache
 
 T = TypeVar("T")

@@ -23,8 +23,8 @@ from ...loading import (
 from ...options import check_tags
 from ..base import K, Lifetime, V
 from ..holding import several
+from ..mappings import pairs_of
 from ..verbs import refuse_idle
-from ..views import pairs_of
 from .base import SteppingCache
 from .changing import Changing
 

@@ -7,13 +7,13 @@ import copyreg
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .._store import Op, Store
-from ..clocks import NEVER_NS, TICK_NS, monotonic_ns
-from ..coherence.derived import Derived
-from ..options import Settings, memory_options, parse
-from .base import K, V
-from .memory.answering import AnsweringCache
-from .memory.exchanging import IDENTITY, LOADED
+from ..._store import Op, Store
+from ...clocks import NEVER_NS, TICK_NS, monotonic_ns
+from ...coherence.derived import Derived
+from ...options import Settings, memory_options, parse
+from ..base import K, V
+from .answering import AnsweringCache
+from .exchanging import IDENTITY, LOADED
 
 if TYPE_CHECKING:
     from typing_extensions import Self
