@@ -76,10 +76,14 @@ class Helper:
     def _begin(self) -> threading.Thread | None:
         return start_thread(self._name, self._run)
 
-    def _join(self, longest_s: float | None = None) -> None:
+    def is_at_work(self) -> bool:
+        """Whether its thread runs, and is not the one that asks."""
         thread = self.thread
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
-            thread.join(longest_s)
+        return thread is not None and thread is not threading.current_thread() and thread.is_alive()
+
+    def _join(self, longest_s: float | None = None) -> None:
+        if self.thread is not None and self.is_at_work():
+            self.thread.join(longest_s)
 
     def _run(self) -> None:
         raise NotImplementedError

@@ -33,7 +33,8 @@ _IDLE_S: Final = 2.0
 _LOOKS: Final = 10
 #: So long ``close``, and the end of the interpreter, wait for the writer to come back from the call that it is in. If
 #: it does, that is settled and the lock is free at once; else the next owner has it written again, when the lock ends.
-_CLOSE_S: Final = 5.0
+#: With embedded servers, which may end then, they wait as long before that for what is in the queues.
+CLOSE_S: Final = 5.0
 #: So many single changes may fail one after the other before the rest of a batch is taken to fail as well.
 _ENOUGH: Final = 3
 
@@ -97,7 +98,7 @@ class Scribe(Helper):
         """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
         self._stopping.set()
         self._woken.set()
-        self._join(_CLOSE_S)
+        self._join(CLOSE_S)
 
     def wake(self) -> None:
         """There is something to do at once."""

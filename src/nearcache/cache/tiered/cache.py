@@ -18,7 +18,7 @@ from ...clocks import monotonic_ns
 from ...codecs import value_codec
 from ...coherence import DERIVED
 from ...embedded import EmbeddedServers
-from ...errors import ConfigError, ShardError, ShardUnavailableError
+from ...errors import CacheError, ConfigError, ShardError, ShardUnavailableError
 from ...flights import Loads
 from ...forks import tell, tell_no_more, tell_of_forks
 from ...l2 import Driver
@@ -60,6 +60,7 @@ from ..report import (
     loader_stats,
 )
 from ..shards.moving import MovingCache
+from .behind import CLOSE_S
 from .checks import check_masters, check_queues
 from .gathering import GatheringCache
 from .holding import Holding
@@ -134,7 +135,9 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(self, _depart, self._listener, self._servers, helpers, self._tier)
+        self._exit = weakref.finalize(
+            self, _depart, weakref.ref(self), self._listener, self._servers, helpers, self._tier
+        )
         tell_of_forks(self, TieredCache._after_fork)
         try:
             self._check_shards()
@@ -343,7 +346,11 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         )
 
     def close(self) -> None:
-        """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them."""
+        """Leave: end the listener, close connections, let go of L1; the last to leave embedded servers stops them.
+
+        With ``write_delay=`` on embedded servers what waits is written first, as far as that takes no more than 5 s.
+        """
+        self._write_rest()
         if self._membership is not None:
             self._membership.stop()
         if self._hub is not None:
@@ -356,6 +363,18 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
             self._end.detach()
         self._exit()
         self.drop_all()
+
+    def _write_rest(self) -> None:
+        """Have written behind the cache what would end with embedded servers, if nobody else uses them."""
+        scribe = self._scribe
+        if self._closed or self._servers is None or scribe is None or not scribe.is_at_work():
+            return
+        try:
+            self.flush(CLOSE_S)
+        except CacheError:
+            left = scribe.stats()
+            text = "namespace %s: %d changes are not written, and lost if nobody else uses these embedded servers: %s"
+            log(logging.WARNING, text, self.settings.namespace, left.backlog, left.last_error or "no time is left")
 
     def _async_view(self) -> AsyncCache[K, V]:
         from ..aio.tiered import AsyncTieredCache
@@ -419,8 +438,20 @@ def _end(
     driver.close()
 
 
-def _depart(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper], tier: Tier) -> None:
-    """Stop taking part, also at interpreter exit, and say what is lost by it: nobody else knows what is owed."""
+def _depart(
+    cache: weakref.ref[TieredCache[Any, Any]],
+    listener: Listener,
+    servers: EmbeddedServers | None,
+    helpers: Sequence[Helper],
+    tier: Tier,
+) -> None:
+    """Leave: also at interpreter exit, and with a cache that is collected, whose writer may have gone with it.
+
+    What is lost by it is said: nobody else knows what is owed.
+    """
+    alive = cache()
+    if alive is not None:
+        alive._write_rest()
     _leave(listener, servers, helpers)
     with tier.lock:
         owed = sum(journal.owed_count for journal in tier.journals)

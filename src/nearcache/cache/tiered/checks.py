@@ -44,7 +44,7 @@ def check_queues(driver: Driver, tier: Tier, timeout_s: float, *, delayed: bool)
             log(
                 logging.WARNING,
                 "namespace %s: shard %s has no append-only file (appendonly no), and loses the changes that wait "
-                "to be written when it is restarted (docs/writing.md)",
+                "to be written when it ends or is restarted (docs/writing.md)",
                 tier.namespace,
                 name,
             )
