@@ -243,7 +243,7 @@ cdef class Store:
         maxbytes: Largest sum of the entries' sizes; None for no bound.
         ttl_ns: Lifetime of what is put locally; 0 for no end.
         lanes: Number of lanes, 1 to 32,768. At the start none is vouched for, so that nothing is served.
-        keyfunc: From the caller's key to the key to hold. The mapping methods, ``l1_hit``, ``l1_hit_many``,
+        keyfunc: From the caller's key to the key to hold. The mapping methods, ``l1_hit``, ``l1_hit_dict``,
             ``peek``, ``l1_put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
         getsizeof: From a value to its size, for what is put locally; ``l1_finish`` is told the size.
         listener: Called with key, value and cause (``evicted``, ``expired``, ``replaced``, ``invalidated`` or
@@ -408,14 +408,6 @@ cdef class Store:
     def l1_hit(self, key, default):
         """Like ``get``, but calls no hook."""
         return read_or(self, key, default)
-
-    def l1_hit_many(self, list keys not None, default):
-        """``[self.hit(key, default) for key in keys]``, in one loop."""
-        cdef list result = []
-        cdef object key
-        for key in keys:
-            result.append(read_or(self, key, default))
-        return result
 
     def l1_hit_dict(self, keys, list missed not None):
         """``{key: value}`` of the keys that hit. The others are appended to ``missed``, each as often as it comes."""

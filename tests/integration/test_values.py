@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[Cache[Any, Any], str], Any]] = {
     "get_or_load": lambda cache, key: cache.get_or_load(key, lambda _: None),
     "setdefault": lambda cache, key: cache.setdefault(key, None),
     "hit": lambda cache, key: cache.l1_hit(key, None),
-    "hit_many": lambda cache, key: cache.l1_hit_many([key], None)[0],
+    "hit_dict": lambda cache, key: cache.l1_hit_dict([key], [])[key],
     "snapshot": lambda cache, key: dict(cache.l1_snapshot())[key],
     "copy": lambda cache, key: cache.copy()[key],
 }

@@ -197,13 +197,12 @@ class World:
 
     def read(self, name: int) -> None:
         key = self.key(name)
-        how = self.rng.randrange(4)
+        how = self.rng.randrange(3)
         store = self.store
         call = (
             lambda: store[key],
             lambda: store.get(key),
             lambda: store.l1_hit(key, None),
-            lambda: store.l1_hit_many([key], None)[0],
         )[how]
         found = self.attempt(call)
         if found is Boom:

@@ -74,9 +74,9 @@ def use_one(store: Store[Any, Any], supply: Supply, name: int, choice: int) -> N
         assert (key in store) in {True, False}
         assert getattr(store.peek(key), "name", name) == name
     elif choice == 7:
-        names = [each % NAMES for each in range(name, name + 5)]
-        found = store.l1_hit_many([supply.key(each) for each in names], None)
-        assert all(value is None or value.name == each for each, value in zip(names, found, strict=True))
+        keys = [supply.key(each % NAMES) for each in range(name, name + 5)]
+        for found, value in store.l1_hit_dict(keys, []).items():
+            supply.check(found, value)
     elif choice < 12:
         store[key] = supply.value(name)
     elif choice == 12:

@@ -59,7 +59,6 @@ CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
     "delitem": lambda store, key: store.__delitem__(key),
     "put": lambda store, key: store.l1_put(key, ["new"], ttl_ns=5, size=3),
     "peek": lambda store, key: store.peek(key),
-    "hit_many": lambda store, key: store.l1_hit_many([1, key, "x"] * 9, None),
     "hit_dict": lambda store, key: store.l1_hit_dict([1, key, "x"] * 9, []),
     "drop": lambda store, key: store.drop(key),
     "erase": lambda store, key: store.l1_erase(key),

@@ -166,7 +166,7 @@ def test_listener_may_use_the_store(what: str) -> None:
         elif what == "drop":
             store.drop(next(iter(store), None))
         elif what == "read":
-            store.l1_hit_many(list(range(50)), None)
+            store.l1_hit_dict(range(50), [])
         else:
             store.expire() if what == "expire" else store.l1_tend()
 
@@ -280,7 +280,7 @@ def test_fork_from_within_a_call_leaves_both_processes_a_whole_store(moment: str
             signal.alarm(20)
             try:
                 store.check_invariants()
-                store.l1_hit_many([1, 2], None)
+                store.l1_hit_dict([1, 2], [])
                 os._exit(0)
             finally:
                 os._exit(1)

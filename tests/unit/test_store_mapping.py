@@ -54,7 +54,7 @@ def test_get_with_a_wrong_number_of_arguments_raises_typeerror(arguments: tuple[
         lambda s: s.__delitem__([]),
         lambda s: s.peek([], 1),
         lambda s: s.l1_hit([], 1),
-        lambda s: s.l1_hit_many([[]], 1),
+        lambda s: s.l1_hit_dict([[]], []),
         lambda s: s.drop([]),
         lambda s: s.l1_join([]),
         lambda s: s.l1_suspect([]),
@@ -208,22 +208,6 @@ def test_read_that_hits_counts_and_moves_to_the_front(read: str) -> None:
     assert store.l1_counters()["hits"] == 1
 
 
-def test_hit_many_returns_values_and_defaults_in_order() -> None:
-    """One result per key, duplicates included."""
-    store = local_store()
-    store["a"], store["b"] = 1, 2
-    nothing = object()
-    assert store.l1_hit_many(["a", "x", "b", "a"], nothing) == [1, nothing, 2, 1]
-    assert (store.l1_counters()["hits"], store.l1_counters()["misses"]) == (3, 1)
-    assert store.l1_hit_many([], nothing) == []
-
-
-def test_hit_many_of_a_tuple_raises_typeerror() -> None:
-    """It takes a list."""
-    with pytest.raises(TypeError):
-        local_store().l1_hit_many(("a",), None)  # type: ignore[arg-type]  # that is what is tested
-
-
 def test_hit_never_calls_a_hook() -> None:
     """``l1_hit`` and ``peek`` do without the subclass."""
 
@@ -364,7 +348,7 @@ def test_keyfunc_maps_in_every_mapping_method() -> None:
     store = local_store(keyfunc=abs)
     store[-3] = "three"
     assert (store[3], store.get(-3), store.peek(-3), store.l1_hit(-3, None)) == ("three",) * 4
-    assert store.l1_hit_many([-3, 3], None) == ["three", "three"]
+    assert store.l1_hit_dict([-3, 3], []) == {-3: "three", 3: "three"}
     assert -3 in store
     with pytest.raises(KeyError) as caught:
         store[-4]

@@ -205,7 +205,7 @@ def test_references_are_exact_after_every_way_out() -> None:
         store.get(keys[3])
         store.get(key=keys[3])
         store.peek(keys[3])
-        store.l1_hit_many(keys, None)
+        store.l1_hit_dict(keys, [])
         list(store)
         store.l1_snapshot()
         store.l1_pop_next()

@@ -34,7 +34,7 @@ ACTIONS: dict[str, Action] = {
     "forget operations": lambda store: store.l1_reset_pending(),
     "open an operation": lambda store: store.l1_open(Op(1)),
     "message": lambda store: store.lane_apply(0, 3, list(range(10))),
-    "pop": lambda store: store.drop_all() if not len(store) else store.l1_hit_many(list(range(9)), 0),
+    "pop": lambda store: store.drop_all() if not len(store) else store.l1_hit_dict(range(9), []),
 }
 
 CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
@@ -46,7 +46,7 @@ CALLS: dict[str, Callable[[Store[Any, Any], Any], object]] = {
     "put": lambda store, key: store.l1_put(key, "new", ttl_ns=5, size=3),
     "peek": lambda store, key: store.peek(key),
     "hit": lambda store, key: store.l1_hit(key, None),
-    "hit_many": lambda store, key: store.l1_hit_many([1, key, 2, key], None),
+    "hit_dict": lambda store, key: store.l1_hit_dict([1, key, 2, key], []),
     "drop": lambda store, key: store.drop(key),
     "join": lambda store, key: store.l1_join(key),
     "suspect": lambda store, key: store.l1_suspect(key),
@@ -284,7 +284,7 @@ def test_keyfunc_that_acts_on_the_store_breaks_nothing() -> None:
         "put",
         "peek",
         "hit",
-        "hit_many",
+        "hit_dict",
         "drop",
     ):
         with pytest.raises(ZeroDivisionError):
@@ -341,9 +341,9 @@ def test_iteration_survives_any_change() -> None:
 
 
 def test_keys_list_that_shrinks_during_a_call_is_no_harm() -> None:
-    """``l1_hit_many`` and ``lane_apply`` look at the list as it is."""
+    """``l1_hit_dict`` and ``lane_apply`` look at the list as it is."""
     store = crowded()
-    for call in (lambda keys: store.l1_hit_many(keys, None), lambda keys: store.lane_apply(0, 5, keys)):
+    for call in (lambda keys: store.l1_hit_dict(keys, []), lambda keys: store.lane_apply(0, 5, keys)):
         keys: list[Any] = []
         store[Key("a", on_eq=keys.clear)] = 1
         keys += [Key("b"), *range(10)]

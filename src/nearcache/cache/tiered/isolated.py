@@ -56,10 +56,6 @@ class IsolatedCache(TieredCache[K, V]):
         """Return the value in L1, or the default."""
         return cast("V | D", thaw(super().l1_hit(key, default)))
 
-    def l1_hit_many(self, keys: list[K], default: D) -> list[V | D]:
-        """Return the values in L1, or the default for each that it does not hold."""
-        return [thaw(value) for value in super().l1_hit_many(keys, default)]
-
     def l1_hit_dict(self, keys: Iterable[K], missed: list[K]) -> dict[K, V]:
         """Return the values in L1 by key, and add the other keys to ``missed``."""
         return {key: thaw(value) for key, value in super().l1_hit_dict(keys, missed).items()}
