@@ -19,7 +19,7 @@ from ..errors import BacklogFullError, DecodeError, ShardError, ValueTooLargeErr
 from ..flights import Loads
 from ..freshness import Freshness
 from ..keys import decode_key, encode_key, slot_of
-from ..l2 import Command, Exchange, Reply, Script, load_script
+from ..l2 import Command, Exchange, Script, load_script
 from ..logs import log
 from ..placement import ClusterPlacement, Placement, names_of_lanes
 from .births import Births
@@ -263,35 +263,6 @@ class Tier(Versions):
     def serial(self, lane: int) -> int:
         """What comes to be owed on a lane from now on has a higher serial."""
         return self.journals[lane].serial
-
-    def owe(self, lane: int, encoded: Sequence[bytes], hold: HoldEnd | tuple[()] = ()) -> None:
-        """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged.
-
-        Args:
-            hold: The hold that is to be ended with it.
-        """
-        with self.lock:
-            self.journals[lane].owe(encoded, hold)
-            self.pass_on_debts()
-
-    def answered(self, lane: int, encoded: Sequence[bytes], reply: Reply | ShardError, since: int) -> ShardError | None:
-        """A request that began with an invalidation of these keys was answered: that is acknowledged, or else owed.
-
-        Args:
-            since: As :meth:`acknowledge` takes it.
-        Returns:
-            Why it is owed.
-        """
-        said = reply if isinstance(reply, ShardError) else reply.values[0]
-        try:
-            if isinstance(said, ShardError):
-                raise said
-            *_, epoch, seq = said
-            self.acknowledge(lane, epoch, seq, encoded, since)
-        except ShardError as error:
-            self.owe(lane, encoded)
-            return error
-        return None
 
     def hold_ended(self, lane: int, encoded: Sequence[bytes], hold: HoldEnd) -> None:
         """The end of a hold of these keys is acknowledged: see :meth:`Journal.ended`."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._putting import Said, said
 from .._store import Op, Store
-from ..coherence import Histogram, Journal, Lane, unsigned
-from ..errors import ServerReplyError
+from ..coherence import Histogram, HoldEnd, Journal, Lane, unsigned
+from ..errors import ServerReplyError, ShardError
 from ..keys import slot_of
-from ..l2 import Command
+from ..l2 import Command, Reply
 from ..placement import ClusterPlacement, LaneNames, Placement
 from ..rings import Ring, Shards, admits
 from .counters import Judged
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..clocks import Clock
-    from ..coherence import OrderedHorizon
+    from ..coherence import HoldEnd, OrderedHorizon
 
 
 #: A generation changes when somebody clears the namespace; a write that meets so many new ones in a row gives up.
@@ -281,6 +281,35 @@ class Versions:
             if not counts:
                 self.pass_on_debts()
             return counts
+
+    def owe(self, lane: int, encoded: Sequence[bytes], hold: HoldEnd | tuple[()] = ()) -> None:
+        """A change of these keys failed, or nobody knows: an invalidation is owed until one is acknowledged.
+
+        Args:
+            hold: The hold that is to be ended with it.
+        """
+        with self.lock:
+            self.journals[lane].owe(encoded, hold)
+            self.pass_on_debts()
+
+    def answered(self, lane: int, encoded: Sequence[bytes], reply: Reply | ShardError, since: int) -> ShardError | None:
+        """A request that began with an invalidation of these keys was answered: that is acknowledged, or else owed.
+
+        Args:
+            since: As :meth:`acknowledge` takes it.
+        Returns:
+            Why it is owed.
+        """
+        first = reply if isinstance(reply, ShardError) else reply.values[0]
+        try:
+            if isinstance(first, ShardError):
+                raise first
+            *_, epoch, seq = first
+            self.acknowledge(lane, epoch, seq, encoded, since)
+        except ShardError as error:
+            self.owe(lane, encoded)
+            return error
+        return None
 
     def pass_on_debts(self) -> None:
         """Something has come to be owed: where this version is over, let it be owed where the others look now.
