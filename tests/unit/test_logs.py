@@ -102,7 +102,7 @@ def test_sampler_goes_on_when_neither_a_key_nor_the_log_works() -> None:
         done.set()
         return []
 
-    parts: Any = SimpleNamespace(check=lambda *_: None, now=None, run=run)
+    parts: Any = SimpleNamespace(check=lambda *_: None, namespace="t", now=None, run=run)
     sampler = SamplerThread(weakref.ref(store), parts, parts, parts, 1e6)
     with full_disk() as handler:
         sampler.start()

@@ -12,7 +12,7 @@ import pytest
 
 import nearcache
 from nearcache import MemoryCache, RemovalCause
-from nearcache.cache import copying
+from nearcache.cache.memory import copying
 from nearcache.clocks import TICK_NS, monotonic_ns
 
 Copy = Callable[[Any], Any]
