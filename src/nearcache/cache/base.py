@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Type
 
 from .. import freshness
 from .._store import Store
-from ..absence import Absent
+from ..absence import Absent, raise_absent
 from ..answers import DEFAULT, is_coroutine_loader, require_callable
 from ..changes import MISSING
 from ..choices import Seconds
@@ -452,6 +452,12 @@ class Cache(
 
     def _missing_aged(self, key: K, default: Any, max_age: Any) -> Any:
         return self._get_young(key, default, max_age)
+
+    def _present(self, key: K, value: Any) -> V:
+        """Return what a load has brought, or raise what it means."""
+        if isinstance(value, Absent):
+            raise_absent(key, value)
+        return cast("V", value)
 
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
         """Check a lifetime given with a call; return milliseconds, or a function that does."""

@@ -71,6 +71,3 @@ class AnsweringCache(ExchangingCache[K, V]):
         if self._answers is not None:
             self._answers.l1_reset_pending()
         super().l1_reset_pending()
-
-    def _count(self, **amounts: int) -> None:
-        raise NotImplementedError

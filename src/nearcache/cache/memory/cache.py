@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..._store import Op, own_get
-from ...absence import ABSENT, Absent, Failure, raise_absent
+from ...absence import ABSENT, Absent, Failure
 from ...answers import DEFAULT, UNCHANGED, Loaded, opened, with_single
 from ...changes import MISSING
 from ...choices import Idle, Seconds, timeout_to_s
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
-from ...errors import ConfigError, ValueTooLargeError, with_key
+from ...errors import ConfigError
 from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
-from ...forks import notice, tell_of_forks
+from ...forks import tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
 from ...options import Settings, check_tags, parse, tags_told
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..holding import Hold, hold_to_ms, linger_to_ms, several
 from ..mappings import pairs_of
 from ..report import CoherenceStats, Health, L2Stats, SelfTest, Stats, l1_stats, loader_stats
+from .answering import AnsweringCache
 from .copying import CopyingCache
 from .exchanging import IDENTITY, deadline_ns
 from .gathering import gathering, in_this_thread
@@ -57,7 +58,7 @@ class _Terms:
 
 
 @own_get
-class MemoryCache(CopyingCache[K, V]):
+class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     """A cache of one process. Writing, reading and deleting are the store's own, in compiled code.
 
     Args:
@@ -214,11 +215,6 @@ class MemoryCache(CopyingCache[K, V]):
         except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
             return self._failed(error, mine, terms)
 
-    def _present(self, key: Any, value: Any) -> V:
-        if isinstance(value, Absent):
-            raise_absent(key, value)
-        return cast("V", value)
-
     # What is written or deleted during a load is newer, and stays as it is.
 
     def _terms(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Terms:
@@ -299,12 +295,6 @@ class MemoryCache(CopyingCache[K, V]):
         self.l1_abandon(op, drop=False)
         self._count(load_errors=1)
 
-    def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
-        """Return what an entry with these tags is to be entered under."""
-        if not tags:
-            return None
-        return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
-
     def _put(self, key: K, value: V, ttl_ms: int, tags: Sequence[str]) -> None:
         life = self._freshness.life(ttl_ms)
         op = self._operation(self._name(key))
@@ -322,17 +312,6 @@ class MemoryCache(CopyingCache[K, V]):
         if callable(chosen):
             return lambda key, value: _lasting(chosen(key, value))
         return _lasting(chosen)
-
-    def _fitting_size_of(self, key: Any, value: V) -> int:
-        size, most = self.l1_measure(value), self.settings.maxbytes
-        if most is not None and size > most:
-            raise with_key(ValueTooLargeError(size, most, "maxbytes"), key)
-        return size
-
-    def _count(self, **amounts: int) -> None:
-        with self._counting:
-            for name, amount in amounts.items():
-                self._counted[name] += amount
 
     # -- writing
 
@@ -461,11 +440,6 @@ class MemoryCache(CopyingCache[K, V]):
 
         self._use()
         return AsyncMemoryCache(self)
-
-    def _use(self) -> None:
-        notice()
-        if self._closed:
-            raise closed(repr(self))
 
 
 def _lasting(ttl_ms: int) -> int:

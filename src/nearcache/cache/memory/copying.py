@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..._store import Op, Store
 from ...clocks import NEVER_NS, TICK_NS, monotonic_ns
-from ...coherence.derived import Derived
 from ...options import Settings, memory_options, parse
 from ..base import K, V
-from .answering import AnsweringCache
+from .base import LocalCache
 from .exchanging import IDENTITY, LOADED
 
 if TYPE_CHECKING:
@@ -22,11 +21,9 @@ if TYPE_CHECKING:
 Remaining: TypeAlias = tuple[K, V, int | None]
 
 
-class CopyingCache(AnsweringCache[K, V]):
+class CopyingCache(LocalCache[K, V]):
     """What :class:`MemoryCache` is made from: copying and pickling."""
 
-    settings: Settings
-    _derived: Derived
     #: Attributes that belong to one object and its running loads: what it is begun with, and what is made later.
     _own: frozenset[str] = frozenset({"_own", "_hub", "_answers", "aio"})
 

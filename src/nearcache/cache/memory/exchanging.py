@@ -11,7 +11,7 @@ from ..._store import Op, Store
 from ...changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
 from ...clocks import NEVER_NS, NS_PER_MS, TICK_NS, monotonic_ns
 from ...errors import ContentionError
-from ...freshness import Freshness, Life, Lifetime, ttl_for
+from ...freshness import Life, Lifetime, ttl_for
 from ...options import RemovalCause, check_tags
 from ..base import K, V
 from ..verbs import refuse_idle
@@ -38,8 +38,6 @@ class ExchangingCache(SpeakingCache[K, V]):
     Who was too late once would be so again and again among threads that do not stop, so he asks for a turn, and while
     somebody has one, all take turns. Nobody waits long for his: what is made in a turn may itself wait for others.
     """
-
-    _freshness: Freshness
 
     def _begin_exchanges(self) -> None:
         self._wids = itertools.count(LOADED + 1)
@@ -192,13 +190,6 @@ class ExchangingCache(SpeakingCache[K, V]):
 
     def _outdate(self, name: Any, cause: RemovalCause) -> None:
         """Another value, or none, comes in the place of one that has grown old."""
-
-    def _fitting_size_of(self, key: Any, value: V) -> int:
-        """The size of a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""
-        raise NotImplementedError
-
-    def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
-        raise NotImplementedError
 
 
 def deadline_ns(ttl_ms: int) -> int:

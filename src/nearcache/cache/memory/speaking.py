@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ...events import EventCause
-from ..base import Cache, K, V
+from ..base import K, V
 from ..events.listening import MemoryHub
 from ..scanning import begins
+from .base import LocalCache
 from .telling import Removals
 
 
-class SpeakingCache(Cache[K, V]):
+class SpeakingCache(LocalCache[K, V]):
     """What :class:`MemoryCache` is made from: a hub, once there is a listener."""
 
     _hub: MemoryHub | None = None

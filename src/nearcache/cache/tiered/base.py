@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from ...absence import Absent, raise_absent
 from ...answers import DEFAULT
 from ...forks import notice
 from ...freshness import Ttl, checked_ttl
@@ -40,11 +39,6 @@ class SteppingCache(Cache[K, V]):
 
     def _given(self, result: T) -> T:
         return result  # to the caller, by any runner: subclasses may give something else
-
-    def _present(self, key: K, value: Any) -> V:
-        if isinstance(value, Absent):
-            raise_absent(key, value)
-        return cast("V", value)
 
     def _ttl(self, ttl: Any, endless_ms: int) -> Ttl:
         if ttl is not DEFAULT:
