@@ -106,19 +106,19 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def _load(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
-        terms = self.cache._terms(key, ttl, tags)
-        old = self.cache._old_value(terms, loader)
+        wanted = self.cache._wanted(key, ttl, tags)
+        old = self.cache._old_value(wanted, loader)
         if old is not MISSING:
             is_value = not isinstance(old, Absent)
-            if is_value and is_coroutine_loader(loader) and self.cache._begin_renewal(terms.name):
-                self._tasks.spawn(lambda: self._renew(terms, loader), terms.key)
+            if is_value and is_coroutine_loader(loader) and self.cache._begin_renewal(wanted.name):
+                self._tasks.spawn(lambda: self._renew(wanted, loader), wanted.key)
             return self.cache._present(key, old)
-        return await self._carry_out(terms.name, terms, loader)
+        return await self._carry_out(wanted.name, wanted, loader)
 
     async def _load_young(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any, limit_ns: int) -> Any:
         self.cache._use()
-        terms = self.cache._terms(key, ttl, tags, limit_ns)
-        return await self._carry_out(young_of(terms.name, limit_ns), terms, loader)
+        wanted = self.cache._wanted(key, ttl, tags, limit_ns)
+        return await self._carry_out(young_of(wanted.name, limit_ns), wanted, loader)
 
     async def _gather(
         self, keys: list[K], load_many: Any, ttl: Lifetime, tags: Any, limit_ns: int | None
@@ -160,25 +160,25 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     async def _refresh(self, key: K, loader: Loader[K, V], ttl: Lifetime, tags: Any) -> Any:
         self.cache._use()
-        terms = self.cache._terms(key, ttl, tags)
-        return await self._carry_out(renewal_of(terms.name), terms, loader)
+        wanted = self.cache._wanted(key, ttl, tags)
+        return await self._carry_out(renewal_of(wanted.name), wanted, loader)
 
-    async def _renew(self, terms: Any, loader: Loader[K, V]) -> None:
-        with self.cache._renewal(terms.name):
-            await self._carry_out(renewal_of(terms.name), terms, loader)
+    async def _renew(self, wanted: Any, loader: Loader[K, V]) -> None:
+        with self.cache._renewal(wanted.name):
+            await self._carry_out(renewal_of(wanted.name), wanted, loader)
 
-    async def _carry_out(self, name: Any, terms: Any, loader: Loader[K, V]) -> Any:
+    async def _carry_out(self, name: Any, wanted: Any, loader: Loader[K, V]) -> Any:
         cache = self.cache
 
         async def work(mine: Load) -> None:
             try:
-                op = cache._begin_load(mine, terms)
+                op = cache._begin_load(mine, wanted)
                 if op is None:
                     return
                 cache._count(loads=1)
                 try:
-                    value = await self._call(loader, mine, terms)
-                    cache._finish_load(mine, op, terms, value)
+                    value = await self._call(loader, mine, wanted)
+                    cache._finish_load(mine, op, wanted, value)
                 except BaseException:
                     cache._fail_load(op)
                     raise
@@ -189,10 +189,10 @@ class AsyncMemoryCache(AsyncCache[K, V]):
                 cache._loads.end(mine)
 
         value = await self._tasks.load(cache._loads, name, work)
-        return cache._present(terms.key, value)
+        return cache._present(wanted.key, value)
 
-    async def _call(self, loader: Loader[K, V], mine: Load, terms: Any) -> Any:
+    async def _call(self, loader: Loader[K, V], mine: Load, wanted: Any) -> Any:
         try:
-            return await call_loader(self.cache._shown(loader, mine, terms), terms.key)
+            return await call_loader(self.cache._shown(loader, mine, wanted), wanted.key)
         except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
-            return self.cache._failed(error, mine, terms)
+            return self.cache._failed(error, mine, wanted)

@@ -199,21 +199,20 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _same_terms(self, op: Op, old: Any, new: Any, version: int) -> Terms:
         """As there. What is made of a value lives as long as that would have, and not only until its soft end."""
-        store, wid, until_ns, under = super()._same_terms(op, old, new, version)
-        whole = self._old.l1_terms(op.key)
-        return store, wid, until_ns if whole is None else max(until_ns, whole[0]), under
+        same, whole = super()._same_terms(op, old, new, version), self._old.l1_terms(op.key)
+        return same if whole is None else same._replace(until_ns=max(same.until_ns, whole[0]))
 
-    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Any) -> bool:
+    def _put_changed(self, op: Op, old: Any, new: Any, size: int, chosen: Terms) -> bool:
         is_done = super()._put_changed(op, old, new, size, chosen)
         if is_done and self.settings.ages:
             self._births[op.key] = monotonic_ns()
         self._forget(op.key)
         return is_done
 
-    def _put_silently(self, op: Op, new: Any, size: int, chosen: Any) -> bool:
+    def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> bool:
         was_lapsed = op.key in self._lapsed
         is_done = super()._put_silently(op, new, size, chosen)
-        if is_done and chosen[0] is self._old and was_lapsed:
+        if is_done and chosen.store is self._old and was_lapsed:
             self._lapse(op.key, new)
         return is_done
 
@@ -221,20 +220,20 @@ class AgingMemoryCache(MemoryCache[K, V]):
         loader = self.settings.loader
         if loader is None:
             return self._read_old(self._name(key))
-        return self._old_value(self._terms(key, DEFAULT, DEFAULT), loader)
+        return self._old_value(self._wanted(key, DEFAULT, DEFAULT), loader)
 
     def _read_old(self, name: Any) -> Any:
         self._lapsed.l1_hit(name, None)  # who reads it keeps it
         return self._old.get(name, MISSING)
 
-    def _old_value(self, terms: Any, loader: Any) -> Any:
-        old = self._read_old(terms.name)
+    def _old_value(self, wanted: Any, loader: Any) -> Any:
+        old = self._read_old(wanted.name)
         if old is MISSING or isinstance(old, Absent):
             return old
-        if not is_coroutine_loader(loader) and self._begin_renewal(terms.name):
-            taken = self._workers.submit(lambda: self._renew(terms, loader), terms.key)
+        if not is_coroutine_loader(loader) and self._begin_renewal(wanted.name):
+            taken = self._workers.submit(lambda: self._renew(wanted, loader), wanted.key)
             if not taken:
-                self._renewing.pop(terms.name, None)
+                self._renewing.pop(wanted.name, None)
         return old
 
     # -- loading anew
@@ -245,9 +244,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
         mine = object()
         return self._renewing.setdefault(name, mine) is mine  # no lock: comparing names may run any code
 
-    def _renew(self, terms: Any, loader: Callable[[Any], V]) -> None:
-        with self._renewal(terms.name):
-            self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+    def _renew(self, wanted: Any, loader: Callable[[Any], V]) -> None:
+        with self._renewal(wanted.name):
+            self._carry_out(Load(renewal_of(wanted.name)), wanted, loader)
 
     @contextmanager
     def _renewal(self, name: Any) -> Iterator[None]:

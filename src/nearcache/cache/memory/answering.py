@@ -28,26 +28,26 @@ class AnsweringCache(ExchangingCache[K, V]):
 
     _answers: Store[Any, tuple[int, Loaded[None]]] | None = None
 
-    def _shown(self, loader: Callable[[Any], Any], mine: Load, terms: Any) -> Callable[[Any], Any]:
+    def _shown(self, loader: Callable[[Any], Any], mine: Load, wanted: Any) -> Callable[[Any], Any]:
         """Return the loader, given the value that it is to replace if it wants that."""
-        terms.is_conditional = is_conditional(loader)
-        if mine.key is terms.name or not terms.is_conditional:
+        wanted.is_conditional = is_conditional(loader)
+        if mine.key is wanted.name or not wanted.is_conditional:
             return given(loader, None)
-        wid, known = (0, None) if self._answers is None else self._answers.l1_hit(terms.name, (0, None))
-        was_it = wid == self._version(terms.name)
-        old = self._whole(terms.key, terms.name)
+        wid, known = (0, None) if self._answers is None else self._answers.l1_hit(wanted.name, (0, None))
+        was_it = wid == self._version(wanted.name)
+        old = self._whole(wanted.key, wanted.name)
         if old is MISSING:
             return given(loader, None)
         # What was stored since then came without terms of its own.
-        is_it = known is not None and was_it and wid == self._version(terms.name)
-        terms.shown = replace(known, value=old) if known is not None and is_it else Loaded(old)
-        return given(loader, Old(old, terms.shown.validator))
+        is_it = known is not None and was_it and wid == self._version(wanted.name)
+        wanted.shown = replace(known, value=old) if known is not None and is_it else Loaded(old)
+        return given(loader, Old(old, wanted.shown.validator))
 
-    def _failed(self, error: Exception, mine: Load, terms: Any) -> Absent:
+    def _failed(self, error: Exception, mine: Load, wanted: Any) -> Absent:
         """Return what is kept of an error that the loader raised; raise it if nothing is. An old value stays."""
         if self._freshness.means_absence(error):
             return ABSENT
-        if mine.key is not terms.name or not self._freshness.failure(error).ttl_ms:
+        if mine.key is not wanted.name or not self._freshness.failure(error).ttl_ms:
             raise error
         kept = copy.copy(error)  # without the traceback, which would keep the loader's variables alive
         self._count(load_errors=1)

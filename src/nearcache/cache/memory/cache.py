@@ -42,7 +42,7 @@ _DERIVED: Final = 1023
 
 
 @dataclass(slots=True)
-class _Terms:
+class _Wanted:
     """What a load is carried out with."""
 
     key: Any
@@ -144,13 +144,13 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _load(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any = DEFAULT) -> V:
         self._use()
         refuse_coroutines(loader)
-        terms = self._terms(key, ttl, tags)
-        old = self._old_value(terms, loader)
+        wanted = self._wanted(key, ttl, tags)
+        old = self._old_value(wanted, loader)
         if old is MISSING:
-            return self._carry_out(Load(terms.name), terms, loader)
+            return self._carry_out(Load(wanted.name), wanted, loader)
         return self._present(key, old)
 
-    def _old_value(self, terms: _Terms, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
+    def _old_value(self, wanted: _Wanted, loader: Any) -> Any:  # noqa: ARG002  what is over is gone
         return MISSING
 
     def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
@@ -162,14 +162,14 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
         self._use()
         refuse_coroutines(loader)
-        terms = self._terms(key, ttl, tags)
-        return self._carry_out(Load(renewal_of(terms.name)), terms, loader)
+        wanted = self._wanted(key, ttl, tags)
+        return self._carry_out(Load(renewal_of(wanted.name)), wanted, loader)
 
     def _load_young(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any, limit_ns: int) -> V:
         self._use()
         refuse_coroutines(loader)
-        terms = self._terms(key, ttl, tags, limit_ns)
-        return self._carry_out(Load(young_of(terms.name, limit_ns)), terms, loader)
+        wanted = self._wanted(key, ttl, tags, limit_ns)
+        return self._carry_out(Load(young_of(wanted.name, limit_ns)), wanted, loader)
 
     def _gather(
         self, keys: list[K], load_many: Callable[[list[K]], Any], ttl: Lifetime, tags: Any, limit_ns: int | None
@@ -185,17 +185,17 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _hit_young(self, key: K, limit_ns: int) -> Any:  # noqa: ARG002  for the subclass
         raise ConfigError("max_age", limit_ns / 1e9, "this memory:// cache keeps no ages: open it with ages=True")
 
-    def _carry_out(self, mine: Load, terms: _Terms, loader: Callable[[K], V]) -> V:
+    def _carry_out(self, mine: Load, wanted: _Wanted, loader: Callable[[K], V]) -> V:
         try:
             while (flight := self._loads.begin(mine)) is not mine:
                 value = self._loads.wait(flight)
                 if value is not ABANDONED:
-                    return self._present(terms.key, value)
-            op = self._begin_load(mine, terms)
+                    return self._present(wanted.key, value)
+            op = self._begin_load(mine, wanted)
             if op is not None:
                 self._count(loads=1)
                 try:
-                    self._finish_load(mine, op, terms, self._call(loader, mine, terms))
+                    self._finish_load(mine, op, wanted, self._call(loader, mine, wanted))
                 except BaseException:
                     self._fail_load(op)
                     raise
@@ -207,71 +207,71 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
                 self._loads.end(mine)
             finally:  # an interrupt in the middle of it must not leave others waiting
                 self._loads.end(mine)
-        return self._present(terms.key, mine.value)
+        return self._present(wanted.key, mine.value)
 
-    def _call(self, loader: Callable[[Any], Any], mine: Load, terms: _Terms) -> Any:
+    def _call(self, loader: Callable[[Any], Any], mine: Load, wanted: _Wanted) -> Any:
         try:
-            return self._shown(loader, mine, terms)(terms.key)
+            return self._shown(loader, mine, wanted)(wanted.key)
         except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
-            return self._failed(error, mine, terms)
+            return self._failed(error, mine, wanted)
 
     # What is written or deleted during a load is newer, and stays as it is.
 
-    def _terms(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Terms:
+    def _wanted(self, key: K, ttl: Lifetime, tags: Any, limit_ns: int | None = None) -> _Wanted:
         """Check what a load was asked for with."""
         name, labels = self._name(key), self._labels(tags)
-        return _Terms(key, name, self._ttl(ttl, 0), labels, limit_ns=limit_ns)
+        return _Wanted(key, name, self._ttl(ttl, 0), labels, limit_ns=limit_ns)
 
-    def _begin_load(self, mine: Load, terms: _Terms) -> Op | None:
+    def _begin_load(self, mine: Load, wanted: _Wanted) -> Op | None:
         """Register a load; None, with the value in ``mine``, if somebody was quicker."""
         found: Any = MISSING
-        if terms.limit_ns is not None:
-            found = self._hit_young(terms.key, terms.limit_ns)
-        elif mine.key is terms.name:  # else whatever is there is to be loaded anew
-            found = self.peek(terms.key, MISSING)
+        if wanted.limit_ns is not None:
+            found = self._hit_young(wanted.key, wanted.limit_ns)
+        elif mine.key is wanted.name:  # else whatever is there is to be loaded anew
+            found = self.peek(wanted.key, MISSING)
         if found is not MISSING:
             mine.value = found
             return None
-        terms.changes = self._tag_changes
-        terms.under = None if callable(terms.labels) else self._depend(terms.labels)
-        op = self._operation(terms.name)
+        wanted.changes = self._tag_changes
+        wanted.under = None if callable(wanted.labels) else self._depend(wanted.labels)
+        op = self._operation(wanted.name)
         self.l1_open(op)
-        terms.begun_ns = monotonic_ns()
+        wanted.begun_ns = monotonic_ns()
         return op
 
-    def _finish_load(self, mine: Load, op: Op, terms: _Terms, answer: Any) -> None:
+    def _finish_load(self, mine: Load, op: Op, wanted: _Wanted, answer: Any) -> None:
         if isinstance(answer, Absent):
             if answer is ABSENT and not self._freshness.negative_ms:
-                raise KeyError(terms.key)
+                raise KeyError(wanted.key)
             mine.value = answer
             known = self._freshness
             life = known.failure(answer.error()) if isinstance(answer, Failure) else known.absence()
             with self._later:
                 self._settle(op, cast("V", answer), life, 0, 0, None)
             return
-        if answer is UNCHANGED and terms.shown is not None:
-            answer = terms.shown
+        if answer is UNCHANGED and wanted.shown is not None:
+            answer = wanted.shown
             self._count(unchanged=1)
         loaded = opened(answer)
         value = loaded.value
-        cost_ms = (monotonic_ns() - terms.begun_ns) // NS_PER_MS + 1
-        under, labels = terms.under, terms.labels
-        told = (*tags_told(labels, terms.key, value), *loaded.tags)
+        cost_ms = (monotonic_ns() - wanted.begun_ns) // NS_PER_MS + 1
+        under, labels = wanted.under, wanted.labels
+        told = (*tags_told(labels, wanted.key, value), *loaded.tags)
         if told:
             under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
         size = self.l1_measure(value)
         mine.value = value
-        if terms.limit_ns is not None:  # who asks from now on may find it stored longer ago
+        if wanted.limit_ns is not None:  # who asks from now on may find it stored longer ago
             self._loads.close(mine)
-        if told and terms.changes is not self._tag_changes:  # perhaps of a tag that nobody knew it would have
+        if told and wanted.changes is not self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.l1_abandon(op, drop=False)
             return
-        ttl = terms.ttl_ms if loaded.ttl is DEFAULT else self._ttl(loaded.ttl, 0)
-        life = self._freshness.life(ttl_for(ttl, terms.key, value))
-        existed = self._hub is not None and self._whole(terms.key, terms.name) is not MISSING
+        ttl = wanted.ttl_ms if loaded.ttl is DEFAULT else self._ttl(loaded.ttl, 0)
+        life = self._freshness.life(ttl_for(ttl, wanted.key, value))
+        existed = self._hub is not None and self._whole(wanted.key, wanted.name) is not MISSING
         with self._later, self._telling("loaded", existed=existed):
             is_kept = self._settle(op, value, life, cost_ms, size, under)
-        if is_kept and (loaded.validator is not None or (terms.is_conditional and isinstance(answer, Loaded))):
+        if is_kept and (loaded.validator is not None or (wanted.is_conditional and isinstance(answer, Loaded))):
             self._remember(op, loaded, life.ttl_ms)
 
     def _operation(self, name: Any) -> Op:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from ..._store import Op, Store
 from ...changes import ATTEMPTS, MISSING, SKIP, Change, Swapped
@@ -25,8 +25,15 @@ IDENTITY: Final = 1
 GONE: Final[Any] = object()
 #: Longest wait for a turn.
 PATIENCE_S: Final = 1.0
-#: Where the entry is, write id, deadline, and what it depends on.
-Terms: TypeAlias = tuple[Store[Any, Any], int, int, "tuple[int, int] | None"]
+
+
+class Terms(NamedTuple):
+    """How an entry is to be kept: in which store, under which write id, until when, and what it depends on."""
+
+    store: Store[Any, Any]
+    wid: int
+    until_ns: int
+    under: tuple[int, int] | None
 
 
 class ExchangingCache(SpeakingCache[K, V]):
@@ -68,7 +75,7 @@ class ExchangingCache(SpeakingCache[K, V]):
             if change.keeps and old is not MISSING:
                 return self._same_terms(op, old, new, version)
             life = self._freshness.life(ttl_for(chosen, key, new))
-            return self, op.wid, self._end_of(life), self._depend(labels)
+            return Terms(self, op.wid, self._end_of(life), self._depend(labels))
 
         old, new, _ = self._exchange(key, change.make, terms)
         return Swapped(new is not SKIP, old, new)
@@ -86,8 +93,8 @@ class ExchangingCache(SpeakingCache[K, V]):
 
         def terms(op: Op, old: Any, new: Any, version: int) -> Terms:
             life = self._freshness.life(ttl_for(chosen, key, old))
-            store, wid, _, under = self._same_terms(op, old, new, version)
-            return store, version if version > LOADED else wid, self._end_of(life), under
+            same = self._same_terms(op, old, new, version)
+            return same._replace(wid=version if version > LOADED else same.wid, until_ns=self._end_of(life))
 
         old = self._exchange(key, lambda old, _: SKIP if old is MISSING else old, terms)[0]
         return old is not MISSING, old
@@ -97,7 +104,7 @@ class ExchangingCache(SpeakingCache[K, V]):
         holder = self._holder(op.key)
         # None: it has just expired, and so does what is made of it.
         until_ns, under = holder.l1_terms(op.key) or (1, None)
-        return holder, op.wid, until_ns, under
+        return Terms(holder, op.wid, until_ns, under)
 
     def _exchange(
         self, key: Any, make: Callable[[Any, int], Any], terms: Callable[[Op, Any, Any, int], Terms]
@@ -132,9 +139,9 @@ class ExchangingCache(SpeakingCache[K, V]):
             self.l1_open(op)
             try:
                 if self._version(name) == version and self._whole(key, name) is old:
-                    chosen = (self, 0, 0, None) if new is GONE else terms(op, old, new, version)
+                    chosen = Terms(self, 0, 0, None) if new is GONE else terms(op, old, new, version)
                     if self._put_changed(op, old, new, size, chosen):
-                        return old, new, chosen[1]
+                        return old, new, chosen.wid
             finally:
                 self.l1_abandon(op, drop=False)
         return None
@@ -155,7 +162,7 @@ class ExchangingCache(SpeakingCache[K, V]):
             return self._put_silently(op, new, size, chosen)
         with self._telling(None if new is old else "stored", existed=old is not MISSING):
             is_done = self._put_silently(op, new, size, chosen)
-        if is_done and self._hub is not None and chosen[0] is not self and new is not old:
+        if is_done and self._hub is not None and chosen.store is not self and new is not old:
             self._hub.tell("updated", op.key, "stored", new)  # the store that has it tells of no values that come
         return is_done
 

@@ -24,7 +24,7 @@ class _Part:
     """One key: its load, what was asked for, and the operation, if the loader is to be asked."""
 
     mine: Load
-    terms: Any
+    wanted: Any
     op: Op | None = None
 
 
@@ -36,10 +36,10 @@ def gathering(
     A load is over before another one is waited for: two that want the same keys do not wait for each other.
     """
     loader = single(load_many)  # for values that have grown old
-    terms = {key: cache._terms(key, ttl, tags, limit_ns) for key in keys}
+    wanted = {key: cache._wanted(key, ttl, tags, limit_ns) for key in keys}
     found: dict[Any, Any] = {}
     todo: dict[Any, Any] = {}
-    for each in terms.values():
+    for each in wanted.values():
         old = MISSING if limit_ns is not None else cache._old_value(each, loader)
         if old is MISSING:
             todo.setdefault(each.name, each)
@@ -48,8 +48,8 @@ def gathering(
     while todo:
         again = yield from _round(cache, load_many, list(todo.values()), found, limit_ns)
         todo = {name: todo[name] for name in again}
-    wanted = {key: found[each.name] for key, each in terms.items()}
-    return {key: value for key, value in wanted.items() if not isinstance(value, Absent)}
+    values = {key: found[each.name] for key, each in wanted.items()}
+    return {key: value for key, value in values.items() if not isinstance(value, Absent)}
 
 
 def _end_each(cache: MemoryCache[Any, Any], parts: list[_Part]) -> None:
@@ -67,8 +67,8 @@ def _round(
     parts: list[_Part] = []
     others: list[Load] = []
     try:
-        for terms in todo:
-            part = _Part(Load(terms.name), terms)
+        for wanted in todo:
+            part = _Part(Load(wanted.name), wanted)
             part.mine.beside = parts
             parts.append(part)
             flight = cache._loads.begin(part.mine)
@@ -76,11 +76,11 @@ def _round(
                 parts.pop()
                 others.append(flight)
             else:
-                part.op = cache._begin_load(part.mine, terms)
+                part.op = cache._begin_load(part.mine, wanted)
         asked = [part for part in parts if part.op is not None]
         if asked:
             yield from _load(cache, load_many, asked)
-        found.update((part.terms.name, part.mine.value) for part in parts)
+        found.update((part.wanted.name, part.mine.value) for part in parts)
     except Exception as error:
         for part in parts:
             if part.mine.value is ABANDONED and part.mine.error is None:
@@ -107,20 +107,20 @@ def _round(
 
 
 def _load(cache: MemoryCache[Any, Any], load_many: Any, asked: list[_Part]) -> Generator[Request, Any, None]:
-    keys = [part.terms.key for part in asked]
+    keys = [part.wanted.key for part in asked]
     cache._count(loads=1)
     try:
         answers = checked_answers(load_many, (yield keys))
         cache._count(surplus=len(answers.keys() - set(keys)))
         unfit: Exception | None = None
         for part in asked:
-            answer = answers.get(part.terms.key, ABSENT)
+            answer = answers.get(part.wanted.key, ABSENT)
             assert part.op is not None
             if answer is ABSENT and not cache._freshness.negative_ms:
                 part.mine.value = answer
                 continue
             try:
-                cache._finish_load(part.mine, part.op, part.terms, answer)
+                cache._finish_load(part.mine, part.op, part.wanted, answer)
             except Exception as error:  # noqa: BLE001  of this key alone: it is raised when the others' values are kept
                 part.mine.error = error
                 unfit = unfit or error

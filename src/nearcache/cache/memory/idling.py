@@ -40,8 +40,8 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         name = self._name(key)
         return self._live_on(name) if name in self._idle else super()._found_old(key)
 
-    def _old_value(self, terms: Any, loader: Any) -> Any:
-        return self._live_on(terms.name) if terms.name in self._idle else super()._old_value(terms, loader)
+    def _old_value(self, wanted: Any, loader: Any) -> Any:
+        return self._live_on(wanted.name) if wanted.name in self._idle else super()._old_value(wanted, loader)
 
     def _begin_renewal(self, name: Any) -> bool:
         return name not in self._idle and super()._begin_renewal(name)
@@ -110,17 +110,16 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
         if new is GONE or old is MISSING or op.key not in self._idle:
             return super()._same_terms(op, old, new, version)
         whole_ms, under = self._idle[op.key]
-        return self, op.wid, self._end_of(Life(whole_ms, IDLE_MS)), under
+        return Terms(self, op.wid, self._end_of(Life(whole_ms, IDLE_MS)), under)
 
     def _put_silently(self, op: Op, new: Any, size: int, chosen: Terms) -> bool:
         life, self._next = self._next, None
         is_done = super()._put_silently(op, new, size, chosen)
-        _, wid, _, under = chosen
         if life is None or not is_done:
             self._idle.pop(op.key, None)
             return is_done
-        twin = Op(op.key, 0, wid=wid, write=True)
+        twin = Op(op.key, 0, wid=chosen.wid, write=True)
         self._old.l1_open(twin)
-        self._old.l1_finish(twin, new, wid, deadline_ns(life.ttl_ms), size, IDENTITY)
-        self._idle[op.key] = (life.ttl_ms, under)
+        self._old.l1_finish(twin, new, chosen.wid, deadline_ns(life.ttl_ms), size, IDENTITY)
+        self._idle[op.key] = (life.ttl_ms, chosen.under)
         return True
