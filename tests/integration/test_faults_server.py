@@ -183,7 +183,7 @@ def test_full_server_is_told_of_where_nobody_gets_an_error(
         redis_server.cli("CONFIG", "SET", "maxmemory", "1")
         use(cache)
         assert cache.stats().l2.errors >= 1
-        assert any(text.startswith(line) and "OOM" in text for text in caplog.messages)
+        assert any(text.startswith(f"namespace default: {line}") and "OOM" in text for text in caplog.messages)
         redis_server.cli("CONFIG", "SET", "maxmemory", "0")
 
 

@@ -125,7 +125,7 @@ def test_value_that_a_stranger_put_there_is_a_miss_that_is_counted_and_reported_
     assert EXECUTED == []
     reports = [record.getMessage() for record in caplog.records if "a miss" in record.getMessage()]
     assert len(reports) == len(attempts)
-    assert all("key b'smine': " in text for text in reports)
+    assert all("key 'mine': " in text for text in reports)
     assert not any(key.hex() in text or repr(key) in text for key in (KEY, OTHER) for text in reports)
 
 
