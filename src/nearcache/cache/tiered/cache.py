@@ -108,6 +108,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         if settings.isolation != self._isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         refuse_greenlets()
+        this = weakref.ref(self)
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
         lanes = lanes_of(endpoints)
@@ -115,16 +116,14 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         shards = shards_of(settings.placement, endpoints)
         self._endpoints = dict(enumerate(endpoints))
         self._tier = tier_for(settings, shards, codec, lanes)
-        self._driver = driver_for(settings, endpoints, self._servers, self._tier, weakref.ref(self))
+        self._driver = driver_for(settings, endpoints, self._servers, self._tier, this)
         self._runner = ThreadRunner(self._driver, self._tier, settings.timeout)
         self._upkeep = Upkeep(self._tier, self._runner)
-        self._horizon = horizon_for(weakref.ref(self), self._tier, settings)
-        self._listener = self._tier.ears = listener_for(
-            weakref.ref(self), self._driver, self._tier, self._upkeep, self._horizon
-        )
+        self._horizon = horizon_for(this, self._tier, settings)
+        self._listener = self._tier.ears = listener_for(this, self._driver, self._tier, self._upkeep, self._horizon)
         self._membership = None
         if isinstance(self._listener, GrowingListener):
-            host = host_for(weakref.ref(self), self._driver, self._listener, settings, self._endpoints)
+            host = host_for(this, self._driver, self._listener, settings, self._endpoints)
             self._membership = Membership(host, shards, self._tier)
         sampling = self._sampler_thread(settings.sample_rate)
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
@@ -135,9 +134,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(
-            self, _depart, weakref.ref(self), self._listener, self._servers, helpers, self._tier
-        )
+        self._exit = weakref.finalize(self, _depart, this, self._listener, self._servers, helpers, self._tier)
         tell_of_forks(self, TieredCache._after_fork)
         try:
             self._check_shards()
