@@ -117,10 +117,6 @@ class Freshness:
         return left_ms - int(cost_ms * self.beta * -math.log(1.0 - self.chance()))
 
 
-#: Every entry lives as long as it was told.
-PLAIN: Final = Freshness()
-
-
 def idle_copy_ms(left_ms: int, whole_ms: int) -> int:
     """Return how long a copy may serve a value that lives by being read and has so much left of its whole lifetime.
 

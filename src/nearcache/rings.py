@@ -37,6 +37,8 @@ _STEPS: Final = 3
 _LAST_PORT: Final = 65_535
 #: Most characters of a name or an address: a host has 253 of them, and a port behind it.
 _LONGEST: Final = 300
+#: What would end a line of the log, or change how it is shown.
+_FORGES: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: Exact as a number in Lua too.
 _VERSION: Final = re.compile(rb"([0-9]{1,15})(?:-([0-9a-f]{0,16}))?")
 
@@ -282,7 +284,7 @@ def _load(dumped: dict[str, Any], like: Endpoint) -> Shards:
 
 def _text(recorded: Any) -> str:
     """Return what errors and the log will show as it stands: a line end in it would forge a line there."""
-    if not isinstance(recorded, str) or not 0 < len(recorded) <= _LONGEST or not recorded.isprintable():
+    if not isinstance(recorded, str) or not 0 < len(recorded) <= _LONGEST or _FORGES.search(recorded):
         raise ValueError("not a name")
     return recorded
 

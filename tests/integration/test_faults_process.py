@@ -265,7 +265,7 @@ asyncio.run(main())
 
 
 #: What is said of writes that were cancelled, and of which nobody knows whether they were done.
-LOST = "closed with 3 changes of which their shards do not know; others may serve what was before"
+LOST = "closed, and its shards do not know of 3 of its changes; others may serve what was before"
 
 
 @pytest.mark.parametrize(

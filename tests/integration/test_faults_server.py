@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import RedisError
 
 import nearcache
-from nearcache import Cache, ShardUnavailableError
+from nearcache import Cache, ServerReplyError, ShardUnavailableError
 from support.ordeal import OURS, Ordeal, codes
 from support.redis import RedisServer
 from support.waiting import wait_until
@@ -187,6 +187,45 @@ def test_full_server_is_told_of_where_nobody_gets_an_error(
         redis_server.cli("CONFIG", "SET", "maxmemory", "0")
 
 
+@pytest.mark.parametrize(
+    ("use", "denied", "line"),
+    [
+        (lambda cache: cache["k"], "-get", "what was loaded is not kept"),
+        (lambda cache: cache.invalidate("k"), "-publish", "a change was refused"),
+        (lambda cache: cache.pop("k", None), "-publish", "a change was refused"),
+        (lambda cache: cache.clear(), "-publish", "a change was refused"),
+        (lambda cache: cache.invalidate_tag("t"), "-publish", "a change was refused"),
+    ],
+    ids=["read", "invalidate", "pop", "clear", "invalidate_tag"],
+)
+def test_refusal_is_told_of_where_nobody_gets_an_error(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, use: Callable[[Any], object], denied: str, line: str
+) -> None:
+    """Whatever the server refuses: others go on serving the old value, or each miss loads."""
+    with nearcache.open(redis_server.url, on_error="queue", loader=str) as cache:
+        wait_until(lambda: cache.health().ok)
+        redis_server.cli("ACL", "SETUSER", "default", denied)
+        use(cache)
+        assert any(
+            text.startswith(f"namespace default: {line}") and "the server replied" in text for text in caplog.messages
+        )
+        redis_server.cli("ACL", "SETUSER", "default", "+@all")
+
+
+def test_loader_that_is_not_asked_is_not_said_to_be(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the newest value may wait in the queue, the caller gets the error, and nothing has been loaded."""
+    with nearcache.open(redis_server.url, loader=str, writer=lambda _key, _value: None, write_delay=5) as cache:
+        wait_until(lambda: cache.health().ok)
+        redis_server.cli("ACL", "SETUSER", "default", "-set")
+        with pytest.raises(ServerReplyError, match="rights that a cache user needs"):
+            cache["k"]
+        redis_server.cli("ACL", "SETUSER", "default", "+@all")
+        assert cache.stats().l2.errors >= 1
+        assert not any("is not kept" in text for text in caplog.messages)
+
+
 @pytest.mark.parametrize("on_error", ["raise", "queue"])
 def test_full_server_lets_tags_be_invalidated(redis_server: RedisServer, on_error: str) -> None:
     """As it does keys: what has the tag is absent, in every process, and can be stored again when there is room."""
@@ -272,7 +311,7 @@ def test_eviction_of_values_and_of_the_lane_record_brings_nothing_back(redis_ser
             nonlocal number
             for _ in range(20):
                 number += 1
-                with suppress(nearcache.ServerReplyError):
+                with suppress(ServerReplyError):
                     cache[f"filler:{number % 100}"] = "x" * 100_000
             assert codes(ordeal.attempt()) <= {"OOM"}
             epoch = client.hget(RECORD, "e")

@@ -81,8 +81,8 @@ for key in "ab":
 """
     redis_server.kill()
     done = run_script(code + end, redis_server.url)
-    (said,) = [line for line in done.stderr.splitlines() if "closed with" in line]
-    assert said.startswith("namespace shop: closed with 2 changes of which their shards do not know")
+    (said,) = [line for line in done.stderr.splitlines() if "closed, and its shards" in line]
+    assert said.startswith("namespace shop: closed, and its shards do not know of 2 of its changes")
     assert done.returncode == 0
 
 

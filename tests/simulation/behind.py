@@ -15,7 +15,7 @@ from nearcache.cache.tiered import behind as behind_module
 from nearcache.cache.tiered.behind import Scribe
 from nearcache.changes import MISSING
 from nearcache.errors import BacklogFullError, BulkError, ContentionError, ShardError, ShardUnavailableError
-from nearcache.freshness import PLAIN
+from nearcache.freshness import Freshness
 from nearcache.loading import behind as queues_module
 from nearcache.loading import delete_behind, queued, swap, take_behind, write, write_many
 from nearcache.writers import Writer
@@ -76,7 +76,7 @@ def lay_behind(profile: Profile, rng: random.Random, busy: Sequence[str], *, lat
     profile.weights = {
         kind: weight * rng.choice([0.2, 1, 1, 4]) * (8 if kind in busy else 1) for kind, weight in kinds.items()
     }
-    profile.counters, profile.tags, profile.freshness = [], {}, PLAIN
+    profile.counters, profile.tags, profile.freshness = [], {}, Freshness()
     profile.stale_ns = profile.lag_ns = profile.ack_ms = 0
     profile.absences = 0.0
     profile.ordered = False

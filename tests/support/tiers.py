@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nearcache.codecs import SafeCodec, ValueCodec
-from nearcache.freshness import ENDLESS_MS, PLAIN
+from nearcache.freshness import ENDLESS_MS, Freshness
 from nearcache.loading import Tier
 from nearcache.placement import Placement
 
@@ -55,7 +55,7 @@ def tier_of(*shards: str, **options: Any) -> Tier:
         "has_queue": False,
         "ack_ms": 0,
         "stale_ns": 0,
-        "freshness": PLAIN,
+        "freshness": Freshness(),
     }
     tier = Tier(**(usual | options))
     tier.ears = Deaf()

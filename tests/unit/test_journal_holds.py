@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nearcache.coherence.journal import Debt, Journal
+import random
+
+from nearcache.coherence.journal import ROOM_BYTES, Debt, Journal
 
 
 def test_hold_owed_is_ended_under_its_token_with_the_invalidation() -> None:
@@ -38,3 +40,23 @@ def test_holds_owed_beyond_the_limit_are_left_to_their_time() -> None:
     for number in range(4):
         journal.owe([b"a"], (b"0", b"%d" % number))
     assert list(journal.owed_holds()) == [(b"0", b"%d" % number) for number in (1, 2, 3)]
+
+
+def test_holds_owed_again_and_ended_take_as_much_room_as_their_keys() -> None:
+    """Whatever order they come in: the bound is counted along, for to add all holds up takes longer with each."""
+    journal, chance = Journal(limit=12), random.Random(5)
+    for _ in range(2000):
+        hold = (b"0", b"%d" % chance.randrange(6))
+        keys = [b"k" * chance.choice((1, 300, 700)) for _ in range(chance.randrange(1, 4))]
+        if chance.random() < 0.6:
+            journal.owe(keys, hold)
+        else:
+            journal.ended(hold, keys)
+        held = journal.owed_holds()
+        room = sum(1 + len(key) // ROOM_BYTES for keys in held.values() for key in keys)
+        assert room <= 12 or len(held) == 1
+    for hold, keys in journal.owed_holds().items():
+        journal.ended(hold, keys)
+    for number in range(12):
+        journal.owe([b"a"], (b"1", b"%d" % number))
+    assert len(journal.owed_holds()) == 12

@@ -138,8 +138,10 @@ def record_of(shard: str) -> bytes:
 
 
 def test_records_that_are_refused_are_so_for_what_they_say_of_the_shard() -> None:
-    """Without that they are read."""
+    """Without that they are read: a path may hold what is printed as a blank."""
     assert Ring.load(record_of('["a",1,["h",6379]]'), LIKE).old.names == ("a",)
+    (endpoint,) = Ring.load(record_of('["a",1,["/x\\u00a0y"]]'), LIKE).old.endpoints
+    assert endpoint.path == "/x\u00a0y"
 
 
 @pytest.mark.parametrize("port", ["1e999", "6379.5", "100000000000000000000", "65536", "0", "-1", '"6379"', "null"])

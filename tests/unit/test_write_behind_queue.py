@@ -8,7 +8,7 @@ import pytest
 
 from nearcache import Writer
 from nearcache.backlog import Backlog
-from nearcache.cache.tiered.behind import Scribe
+from nearcache.cache.tiered.behind import CLOSE_S, Scribe
 from nearcache.coherence import State
 from nearcache.l2 import Reply
 from nearcache.loading import Queues, Room, behind, queued, write_many
@@ -245,6 +245,23 @@ def test_turn_that_goes_wrong_is_counted_and_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scribe, "_turn", turn)
     scribe._run()
     assert (scribe.stats().errors, scribe.stats().last_error) == (1, "LookupError: a mistake")
+
+
+def test_end_of_a_writer_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked for: ``close()`` does so for its parts, and for those who leave the servers."""
+    world, writer, waited = World(), Writer(write=lambda _key, _value: None), list[float]()
+    runner: Any = Answering()
+    settings = parse("redis://a", namespace="t", writer=writer, write_delay=60)
+    scribe = Scribe(world.tier, runner, writer, settings, lambda: world.ns)
+
+    def hang(longest_s: float) -> None:
+        waited.append(longest_s)
+        world.ns += round(longest_s * 1e9)
+
+    monkeypatch.setattr(scribe, "_join", hang)
+    for _ in range(3):
+        scribe.stop()
+    assert waited == [CLOSE_S, 0, 0]
 
 
 def sealed(world: World, key: str) -> bytes:

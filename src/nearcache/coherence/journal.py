@@ -70,7 +70,8 @@ class Journal:
 
     __slots__ = (
         "_buried", "_burier", "_changes", "_clear_owed", "_doubted", "_ends", "_epoch", "_has_forked", "_held",
-        "_limit", "_over", "_owed", "_owed_room", "_room", "forgotten", "has_strayed", "newest", "replayed", "serial",
+        "_held_room", "_limit", "_over", "_owed", "_owed_room", "_room", "forgotten", "has_strayed", "newest",
+        "replayed", "serial",
     )  # fmt: skip
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -80,6 +81,7 @@ class Journal:
         self._owed: dict[bytes, int] = {}  # key -> serial of its newest debt
         self._owed_room = 0  # what these take
         self._held: dict[HoldEnd, dict[bytes, None]] = {}  # hold to be ended -> its keys, each owed an invalidation too
+        self._held_room = 0  # what these take
         self._clear_owed = 0  # serial of the newest debt of a clear; 0: none
         self.serial = 1
         self._doubted = 0  # what was sent before this serial counts for nothing
@@ -260,9 +262,11 @@ class Journal:
         """These keys are owed an invalidation, and the end of this hold, if one is given."""
         self.serial += 1
         if hold:
-            self._held.setdefault(hold, {}).update(dict.fromkeys(keys))
-            while len(self._held) > 1 and sum(map(_room, self._held.values())) > self._limit:
-                del self._held[next(iter(self._held))]
+            held = self._held.setdefault(hold, {})
+            self._held_room += _room(key for key in dict.fromkeys(keys) if key not in held)
+            held.update(dict.fromkeys(keys))
+            while len(self._held) > 1 and self._held_room > self._limit:
+                self._held_room -= _room(self._held.pop(next(iter(self._held))))
         if not self._clear_owed:
             debts = dict.fromkeys(keys, self.serial)
             self._owed_room += _room(key for key in debts if key not in self._owed)
@@ -307,7 +311,9 @@ class Journal:
         """The end of a hold has been acknowledged. Nothing is ever held again under its token."""
         held = self._held.get(hold, {})
         for key in keys:
-            held.pop(key, None)
+            if key in held:
+                del held[key]
+                self._held_room -= _room((key,))
         if not held:
             self._held.pop(hold, None)
 

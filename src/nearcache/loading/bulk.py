@@ -371,5 +371,5 @@ class _Outcome:
         # What is not queued is not written, and that is never forgiven.
         if errors and (way.room is not None or not tier.forgives):
             raise BulkError(self.stored, self.failed, self.unknown)
-        for error in errors:
+        for error in dict.fromkeys(errors):  # keys of a chunk share theirs
             tier.refusals.changed(error)

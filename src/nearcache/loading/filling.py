@@ -264,7 +264,7 @@ def _attempt(
         try:
             given = yield from _lease(tier, store, lane, encoded, replacing.mode)
         except ShardError as error:
-            tier.count_unkept(error)
+            tier.count(errors=1)
             tier.go_without(error)
             return Answer()
         if not given.token:

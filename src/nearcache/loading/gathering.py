@@ -281,7 +281,7 @@ def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list
                 part.is_doubtful = True
                 again.append(part)
                 continue
-            tier.count_unkept(reply)
+            tier.count(errors=1)
             tier.go_without(reply)
             part.is_loaded = True
             continue

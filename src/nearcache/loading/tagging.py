@@ -217,6 +217,7 @@ def _renew(tier: Tier, tag: Tag, *, absent_only: bool) -> Steps[int]:
     except BaseException as error:
         tier.derived.unexpect(op.wid)
         if tier.give_up(tier.tags, op, tag.key, error):
+            tier.refusals.changed(error)
             return 0
         raise
 
@@ -234,6 +235,7 @@ def _remove(tier: Tier, tag: Tag) -> Steps[None]:
     except BaseException as error:
         if not tier.give_up(tier.tags, op, tag.key, error):
             raise
+        tier.refusals.changed(error)
 
 
 def _write(tier: Tier, tag: Tag, op: Op, mode: bytes) -> Steps[int]:

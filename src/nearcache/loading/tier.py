@@ -437,6 +437,7 @@ class Tier(Versions):
         """
         if self.has_queue and not is_full(error):
             raise error
+        self.refusals.loaded(error)
 
     def count_unkept(self, error: ShardError | ValueTooLargeError) -> None:
         """What is loaded is returned, and not kept."""

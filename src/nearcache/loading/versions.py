@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._putting import Said, said
 from .._store import Op, Store
-from ..coherence import Histogram, HoldEnd, Journal, Lane, unsigned
+from ..coherence import Histogram, Journal, Lane, unsigned
 from ..errors import ServerReplyError, ShardError
 from ..keys import slot_of
 from ..l2 import Command, Reply

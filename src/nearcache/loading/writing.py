@@ -242,6 +242,7 @@ def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
         return held or int(existed) > 0
     except BaseException as error:
         if tier.give_up(store, op, encoded, error):
+            tier.refusals.changed(error)
             return held
         raise
 
@@ -279,6 +280,7 @@ def clear(tier: Tier, store: Store[Any, Any]) -> Steps[None]:
         tier.count(errors=1)
         if not tier.forgives:
             raise failed
+        tier.refusals.changed(failed)
 
 
 def pay(tier: Tier, lane: int) -> Steps[bool]:

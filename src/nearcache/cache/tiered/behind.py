@@ -91,6 +91,7 @@ class Scribe(Helper):
         self._woken = Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_idle = self._is_noted = False
+        self._until_ns = 0  # how long its end is waited for, once that is wanted
 
     # -- life
 
@@ -98,7 +99,9 @@ class Scribe(Helper):
         """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
         self._stopping.set()
         self._woken.set()
-        self._join(CLOSE_S)
+        now_ns = self._clock()
+        self._until_ns = self._until_ns or now_ns + round(CLOSE_S * 1e9)  # once, however often this is called
+        self._join(max(0, self._until_ns - now_ns) / 1e9)
 
     def wake(self) -> None:
         """There is something to do at once."""

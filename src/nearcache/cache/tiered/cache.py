@@ -108,7 +108,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         if settings.isolation != self._isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         refuse_greenlets()
-        this = weakref.ref(self)
+        this: weakref.ref[Any] = weakref.ref(self)
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
         lanes = lanes_of(endpoints)
@@ -205,7 +205,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         return TieredHub(self.settings.on_removal, self._tier, self._listener)
 
     def _begin_telling(self, hub: TieredHub) -> None:
-        this = weakref.ref(self)
+        this: weakref.ref[Any] = weakref.ref(self)
 
         def knows(name: Any) -> bool:
             cache = this()
@@ -453,9 +453,7 @@ def _depart(
     with tier.lock:
         owed = sum(journal.owed_count for journal in tier.journals)
     if owed:
-        text = (
-            "namespace %s: closed with %d changes of which their shards do not know; others may serve what was before"
-        )
+        text = "namespace %s: closed, and its shards do not know of %d of its changes; others may serve what was before"
         log(logging.WARNING, text, tier.namespace, owed)
 
 

@@ -1,6 +1,6 @@
 -- The owner of the lane's queue has written records behind the cache: they leave it, and what was loaded meanwhile goes.
 -- KEYS v1..vn l1..ln w o L; ARGV ring nonce wid token id1 wid1..idn widn id.. . id1..idn are the last records of the keys,
--- wid1..widn their write ids (deletions: '-'), the other ids all that were written or overtaken by these.
+-- wid1..widn their write ids (deletions that are not sealed: '-'), the other ids all that were written or overtaken by these.
 -- {0, gen} the caller does not own the queue any more, nothing done; {1, gen, epoch, seq, length}, seq 0: nothing was announced.
 redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: passes on a full server, refused where writing is not allowed
 -- include lane.lua

@@ -269,7 +269,9 @@ class Membership:
 
     def _complain(self, text: str) -> None:
         """Log what keeps this process from agreeing with the others: each once, and one a second at most."""
-        if text not in self._told and self._complaints.log(logging.ERROR, "%s", text):
+        if text not in self._told and self._complaints.log(
+            logging.ERROR, "namespace %s: %s", self._host.namespace, text
+        ):
             self._told.append(text)
 
     def _catch_up(self) -> None:
