@@ -316,12 +316,6 @@ _L2_ONLY: Final = frozenset({
 })  # fmt: skip
 #: But for these promises, which ``memory://`` does not keep: it takes no other value.
 _UNKEPT: Final = {"ack": "primary", "isolation": "shared", "writer": None}
-#: Options of what comes before the end of a value; in ``memory://`` values have one only if it is given.
-_RENEWING: Final = ("soft_ttl", "beta")
-_ENDLESS: Final = (
-    "values of memory:// have no end unless ttl= is given, and grow old only before one: "
-    "give ttl=86400, or ttl=None if some bring their own"
-)
 #: Options of writing behind the cache, which need ``write_delay``.
 _BEHIND: Final = ("write_batch", "write_attempts", "max_backlog")
 #: Options that are Python objects, which no URL can hold.
@@ -412,6 +406,8 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
     if scheme == "memory":
         if location.strip("/"):
             raise ConfigError("url", redact(text), "memory:// takes no name; write memory://")
+        if not checked.get("soft_ttl") and not checked.get("beta"):  # what grows old has an end, as it has on Redis
+            checked.setdefault("ttl", None)
     elif scheme == "embedded":
         if location and not NAME.fullmatch(location):
             raise ConfigError(
@@ -420,7 +416,7 @@ def _build(scheme: str, text: str, location: str, checked: dict[str, Any]) -> Se
         checked["embedded_name"] = location or "default"
     else:
         endpoints = read_endpoints(scheme, text, location, connection, _ENDPOINT["db"])
-    settings = Settings(scheme=scheme, endpoints=endpoints, **({"ttl": None} if scheme == "memory" else {}) | checked)
+    settings = Settings(scheme=scheme, endpoints=endpoints, **checked)
     _refuse_contradictions(settings, checked)
     return settings
 
@@ -431,9 +427,6 @@ def _refuse_contradictions(settings: Settings, checked: Mapping[str, Any]) -> No
         if getattr(settings, option) != kept:
             remedy = f"memory:// takes {kept!r} alone, for it keeps no such promise; embedded:// and Redis do"
             raise ConfigError(option, checked[option], remedy)
-    for option in _RENEWING if settings.scheme == "memory" and "ttl" not in checked else ():
-        if getattr(settings, option):
-            raise ConfigError(option, checked[option], _ENDLESS)
     if settings.getsizeof is not None and settings.maxbytes is None:
         raise ConfigError("getsizeof", settings.getsizeof, "it needs maxbytes= to bound")
     if settings.scheme == "memory" and settings.maxbytes is not None and settings.getsizeof is None:

@@ -43,14 +43,12 @@ def test_memory_refuses_promises_it_does_not_keep(option: str, value: Any) -> No
 
 
 @pytest.mark.parametrize("chosen", [{"soft_ttl": 60}, {"beta": 1}])
-def test_memory_without_ttl_refuses_what_comes_before_an_end(chosen: dict[str, Any]) -> None:
-    """Nothing would ever be loaded anew. That some values bring a lifetime of their own is said by ttl=None."""
-    assert "give ttl=86400, or ttl=None" in message_of(**chosen)
-    with pytest.raises(ConfigError, match="give ttl=86400"):
-        parse("memory://?" + "&".join(f"{option}={value}" for option, value in chosen.items()))
+def test_memory_gives_what_grows_old_the_end_that_it_has_on_redis(chosen: dict[str, Any]) -> None:
+    """Else nothing would ever be loaded anew. That only some values have an end, of their own, is said by ttl=None."""
+    assert parse("memory://", **chosen).ttl == parse("redis://a", **chosen).ttl == 3600
+    assert parse("memory://?" + "&".join(f"{option}={value}" for option, value in chosen.items())).ttl == 3600
     assert parse("memory://", ttl=None, **chosen).ttl is None
     assert parse("memory://?ttl=none", **chosen).ttl is None
-    assert parse("redis://a", **chosen).ttl == 3600
     assert parse("memory://", soft_ttl=None, beta=0).ttl is None
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import prometheus_client
@@ -38,14 +39,19 @@ def cache() -> Iterator[MemoryCache[Any, Any]]:
         yield cache
 
 
-class Clustered:
+class Told:
     """A cache that says this of itself."""
 
-    settings = nearcache.open("memory://").settings
+    def __init__(self, scheme: str, lanes: tuple[LaneStats, ...], shards: tuple[ShardHealth, ...]) -> None:
+        self.settings = SimpleNamespace(scheme=scheme, namespace="t")
+        self.lanes, self._shards = lanes, shards
 
-    def __init__(self, stats: Stats, health: Health) -> None:
-        self.stats = lambda: stats
-        self.health = lambda: health
+    def stats(self) -> Stats:
+        with nearcache.open("memory://") as empty:
+            return replace(empty.stats(), coherence=CoherenceStats(gaps=7, lanes=self.lanes))
+
+    def health(self) -> Health:
+        return Health(self._shards)
 
 
 def lane(name: str, **numbers: Any) -> LaneStats:
@@ -96,33 +102,47 @@ def test_caches_are_told_apart_by_name(cache: MemoryCache[Any, Any]) -> None:
         CacheCollector()
 
 
-def test_lanes_of_one_node_are_summed_and_told_by_the_worst_of_them() -> None:
-    """Counts of all of them; the greatest age and duration; well if all are."""
+def test_lanes_of_a_cluster_are_summed_and_told_by_the_worst_of_them() -> None:
+    """They go from node to node, so that what is counted by nodes would fall. Which nodes are well is told of each."""
     lanes = (
-        lane("a", gaps=1, dark_s=0.5, horizon_age_s=0.25, lag=Durations(2, 1.0, 2.0, 4.0)),
-        lane("a", gaps=2, dark_s=0.25, horizon_age_s=0.125, lag=Durations(1, 3.0, 3.0, 3.0)),
-        lane("b", gaps=4),
+        lane("lane 0", gaps=1, dark_s=0.5, horizon_age_s=0.25, lag=Durations(2, 1.0, 2.0, 4.0)),
+        lane("lane 1", gaps=2, dark_s=0.25, horizon_age_s=0.125, lag=Durations(1, 3.0, 3.0, 3.0)),
     )
-    seen = (("a", True), ("a", False), ("b", True))
-    shards = tuple(ShardHealth(name, "", "live", vouched, 0.1, "closed", "") for name, vouched in seen)
-    told = replace(nearcache.open("memory://").stats(), coherence=CoherenceStats(gaps=7, lanes=lanes))
-    read = scraped(clustered=Clustered(told, Health(shards)))
-    of_a = {
-        (name, dict(labels).get("quantile")): value
-        for (name, labels), value in read.items()
-        if ("shard", "a") in labels
+    shards = tuple(ShardHealth(name, "", "live", name == "a", 0.1, "closed", "") for name in "ab")
+    read = scraped(shop=Told("redis+cluster", lanes, shards))
+    of_lanes = {
+        (name, dict(labels).get("quantile")): value for (name, labels), value in read.items() if "_lane_" in name
     }
-    assert of_a["nearcache_lane_gaps_total", None] == 3
-    assert of_a["nearcache_lane_dark_seconds_total", None] == 0.75
-    assert of_a["nearcache_lane_horizon_age_seconds", None] == 0.25
-    lags = {quantile: value for (name, quantile), value in of_a.items() if name == "nearcache_lane_lag_seconds"}
+    assert of_lanes["nearcache_lane_gaps_total", None] == 3
+    assert of_lanes["nearcache_lane_dark_seconds_total", None] == 0.75
+    assert of_lanes["nearcache_lane_horizon_age_seconds", None] == 0.25
+    lags = {quantile: value for (name, quantile), value in of_lanes.items() if name == "nearcache_lane_lag_seconds"}
     assert lags == {"0.5": 0.003, "0.99": 0.003, "1": 0.004}
-    assert of_a["nearcache_shard_ok", None] == 0
-    of_b = {name for name, labels in read if ("shard", "b") in labels}
-    assert "nearcache_lane_lag_seconds" not in of_b
-    assert "nearcache_lane_horizon_age_seconds" not in of_b
-    assert read["nearcache_shard_ok", (("cache", "clustered"), ("shard", "b"))] == 1
-    assert not any("coherence_gaps" in name for name, _ in read)
+    assert {shard: read["nearcache_shard_ok", (("cache", "shop"), ("shard", shard))] for shard in "ab"} == {
+        "a": 1,
+        "b": 0,
+    }
+
+
+def test_lanes_of_shards_are_told_each_by_its_name_and_an_unknown_age_is_none() -> None:
+    """The sums over all lanes are left out: they are twice as easily counted twice."""
+    read = scraped(shop=Told("redis", (lane("a", gaps=1, horizon_age_s=0.5), lane("b", gaps=2)), ()))
+    assert [read["nearcache_lane_gaps_total", (("cache", "shop"), ("shard", shard))] for shard in "ab"] == [1, 2]
+    assert [labels for name, labels in read if "horizon_age" in name] == [(("cache", "shop"), ("shard", "a"))]
+    assert not any("coherence_gaps" in name or "lag_seconds" in name for name, _ in read)
+
+
+def test_metric_can_be_asked_for_by_name_before_it_has_a_number(cache: MemoryCache[Any, Any]) -> None:
+    """A registry learns the names when the collector is registered."""
+    registry = prometheus_client.CollectorRegistry(auto_describe=True)
+    told = Told("redis", (), ())
+    registry.register(CacheCollector(shop=told))
+    told.lanes = (lane("a", lag=Durations(1, 1.0, 1.0, 1.0)),)
+    chosen = registry.restricted_registry(["nearcache_lane_lag_seconds"])
+    assert (
+        b'nearcache_lane_lag_seconds{cache="shop",quantile="1",shard="a"} 0.001'
+        in prometheus_client.generate_latest(chosen)
+    )
 
 
 def test_missing_client_library_is_named_with_the_remedy() -> None:
