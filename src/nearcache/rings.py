@@ -178,7 +178,9 @@ class Ring:
         """Return the same ring, with these addresses of shards that are known by their names."""
 
         def placed(shards: Shards) -> Shards:
-            return replace(shards, endpoints=tuple(known.get(each.name, each) for each in shards.endpoints))
+            # What they weigh is a part of the list, and not of where they are.
+            endpoints = (replace(known.get(each.name, each), weight=each.weight) for each in shards.endpoints)
+            return replace(shards, endpoints=tuple(endpoints))
 
         return replace(self, old=placed(self.old), new=None if self.new is None else placed(self.new))
 

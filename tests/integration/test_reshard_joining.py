@@ -232,6 +232,25 @@ def test_dead_letters_are_those_of_the_shards_of_now_and_their_ids_hold_in_every
         assert behind.dead_letters() == one.dead_letters() == []
 
 
+def test_shard_that_has_dead_letters_does_not_leave(servers: Servers) -> None:
+    """Nobody would find them there. What is not acknowledged by reading or replaying them is not to be lost."""
+    with contextlib.ExitStack() as stack:
+        behind = opened(stack, servers, "ab", writer=refuse, write_delay=0.01, write_attempts=1)
+        for number in range(10):
+            behind[f"k{number}"] = number
+        behind.flush(10)
+        ids = [letter.id for letter in behind.dead_letters()]
+        assert len(ids) == 10
+        behind.close()
+        leader = opened(stack, servers, "ab")
+        url = "unix://" + ",".join(servers[name].path for name in "ac")
+        with pytest.raises(ReshardError, match=r"shard b, which is to leave, has \d dead letters"):
+            leader.reshard(url, shard_names=["a", "c"], pause=0.0)
+        assert leader._membership.ring.version == 1
+        assert leader.discard_dead_letters(ids) == 10
+        assert leader.reshard(url, shard_names=["a", "c"], pause=0.0).version == 4
+
+
 def test_dead_letter_of_a_key_that_has_moved_ends_what_its_new_owner_has(servers: Servers) -> None:
     """It is written from the queue where the key was once; readers have loaded from behind the cache meanwhile."""
     rows: dict[str, str] = {}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from support.ordeal import OURS, Ordeal
 from support.redis import CLIENT_TLS, TLS, Binary, RedisServer, find_binaries
 from support.sentinel import Guarded
 from support.terminator import Terminator
+from support.threads import PATIENCE
 from support.waiting import wait_until
 
 PING = [Exchange(0, [("PING",)])]
@@ -141,6 +146,46 @@ def test_files_that_do_not_exist_are_named(server: RedisServer) -> None:
     """A path is the most usual mistake."""
     for option in CLIENT_TLS:
         assert "/nowhere.pem" in refusal(f"rediss://localhost:{server.port}", **CLIENT_TLS | {option: "/nowhere.pem"})
+
+
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios, nearcache
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+url, authority, certificate, key, encrypted = sys.argv[1:]
+cache = nearcache.open(url, timeout=1, ssl_ca_certs=authority, ssl_certfile=certificate, ssl_keyfile=key)
+os.replace(encrypted, key)
+print("replaced", flush=True)
+sys.stdin.readline()
+print(cache.get("k", "nothing"))
+cache.close()
+"""
+
+
+def test_key_that_is_replaced_by_an_encrypted_one_asks_nobody_for_its_password(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """OpenSSL would ask the terminal, and calls and listener would wait for what nobody types."""
+    key, encrypted = str(tmp_path / "key.pem"), str(tmp_path / "encrypted.pem")
+    shutil.copy(CLIENT_TLS["ssl_keyfile"], key)
+    shutil.copy(TLS / "client.encrypted.pem", encrypted)
+    files = (CLIENT_TLS["ssl_ca_certs"], CLIENT_TLS["ssl_certfile"], key, encrypted)
+    terminal, screen = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL, f"rediss://localhost:{server.port}", *files],
+        stdin=screen, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "replaced\n"
+        for kind in ("normal", "pubsub"):
+            server.cli("CLIENT", "KILL", "TYPE", kind)
+        os.write(terminal, b"\n")
+        assert process.communicate(timeout=PATIENCE)[0] == "nothing\n"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+        os.close(screen)
 
 
 def test_plain_client_of_a_tls_port_is_told(server: RedisServer) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from nearcache.absence import ABSENT
 from nearcache.errors import BulkError, LoadTimeoutError, NotReplicatedError, ShardError
-from nearcache.freshness import PLAIN, Freshness
+from nearcache.freshness import Freshness
 from nearcache.loading import (
     ENDLESS_MS,
     MISSING,
@@ -88,7 +88,7 @@ class Profile:
     weights: dict[str, float] = field(default_factory=dict)
     tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     counters: list[str] = field(default_factory=list)
-    freshness: Freshness = PLAIN
+    freshness: Freshness = field(default_factory=Freshness)
     stale_ns: int = 0
     patience_ns: int = 0
     absences: float = 0.0

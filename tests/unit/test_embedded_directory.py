@@ -156,6 +156,15 @@ def test_make_unsafe_place_is_refused(short_dir, level, kind, complaint):
     assert os.listdir(target) == []
 
 
+def test_make_below_what_everybody_may_change_is_refused(short_dir):
+    """Whoever likes could rename ours and put his own in its place. With a sticky bit, as /tmp has it, nobody can."""
+    os.chmod(short_dir, 0o777)
+    with pytest.raises(EmbeddedError, match="everybody rename what is in it: set its sticky bit"):
+        make(own(short_dir))
+    os.chmod(short_dir, 0o1777)
+    make(own(short_dir))
+
+
 def test_make_of_another_user_is_refused(short_dir, monkeypatch):
     """A directory that belongs to somebody else is refused, whatever its mode."""
     path = own(short_dir)

@@ -63,9 +63,16 @@ def make(directory: str) -> None:
 
     Raises:
         EmbeddedError: One of them cannot be made, or is a symbolic link, not a directory, somebody else's, or
-            open to writing by others, so that what is in it cannot be trusted.
+            open to writing by others, so that what is in it cannot be trusted. Or whoever likes can put others in
+            their place.
         FileNotFoundError: The upper one was removed at this moment; try again.
     """
+    root = os.path.dirname(os.path.dirname(directory))
+    if os.path.isdir(root) and os.stat(root).st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise EmbeddedError(
+            f"{root} lets everybody rename what is in it: set its sticky bit (chmod +t), or set XDG_RUNTIME_DIR or "
+            "TMPDIR to a directory of your own"
+        )
     for path in (os.path.dirname(directory), directory):
         try:
             os.mkdir(path, 0o700)

@@ -254,6 +254,7 @@ def _tls(endpoint: Endpoint) -> dict[str, Any]:
         "ssl_ca_certs": endpoint.ssl_ca_certs,
         "ssl_certfile": endpoint.ssl_certfile,
         "ssl_keyfile": endpoint.ssl_keyfile,
+        "ssl_password": "",  # else OpenSSL asks the terminal for one, if the key was replaced by an encrypted one
         "ssl_check_hostname": endpoint.ssl_check_hostname,
         "ssl_cert_reqs": "required",
     }

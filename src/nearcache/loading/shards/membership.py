@@ -124,7 +124,7 @@ class Membership:
                         f"namespace {self._namespace}: {ring} is under way; finish it by reshard() with that list first"
                     )
                 if ring.new is None:
-                    self._check_queues()
+                    self._check_queues(target)
                     self._advance(ring.begin(target))
                 ring = self.ring
             self._wait(pause_s)
@@ -132,7 +132,7 @@ class Membership:
                 if self._is_behind() or self.ring is not ring:
                     continue  # somebody else has led: look anew where that is, it may be another change
                 if ring.step == 1:
-                    self._check_queues()  # once more: since all lanes have been told, nothing comes into one
+                    self._check_queues(target)  # once more: since all lanes have been told, nothing comes into one
                     try:
                         self._prepare(ring)
                     except ReshardError:
@@ -143,8 +143,9 @@ class Membership:
                         continue
                 self._advance(ring.following())
 
-    def _check_queues(self) -> None:
-        """Refuse to go on while something waits in a queue: it would stay where nobody looks any more.
+    def _check_queues(self, target: Shards) -> None:
+        """Refuse to go on while something waits in a queue, or is a dead letter of a shard that is to leave: it would
+        stay where nobody looks any more.
 
         Raises:
             ReshardError: So it is, or a shard did not answer.
@@ -152,8 +153,8 @@ class Membership:
         names = self._tier.names
         # A queue that has run empty is still there: its readers' group is.
         exchanges = [
-            Exchange(number, [(b"XLEN", names[number].queue), (b"GET", names[number].owner), (b"TIME",)])
-            for number in self.numbers.values()
+            Exchange(lane, [(b"XLEN", each.queue), (b"GET", each.owner), (b"TIME",), (b"XLEN", each.dead)])
+            for lane, each in ((lane, names[lane]) for lane in self.numbers.values())
         ]
         for name, reply in zip(self.numbers, self._host.driver.execute(exchanges), strict=True):
             mark = self._demand(name, reply, 1)
@@ -161,6 +162,12 @@ class Membership:
                 raise ReshardError(
                     f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
                     "cache; end the processes that have write_delay=, and let the queue run empty"
+                )
+            letters = int(self._demand(name, reply, 3))
+            if letters and name not in target.names:
+                raise ReshardError(
+                    f"namespace {self._namespace}: shard {name}, which is to leave, has {letters} dead letters; replay "
+                    "or discard them first (cache.dead_letters())"
                 )
 
     # -- agreeing
@@ -269,9 +276,8 @@ class Membership:
 
     def _complain(self, text: str) -> None:
         """Log what keeps this process from agreeing with the others: each once, and one a second at most."""
-        if text not in self._told and self._complaints.log(
-            logging.ERROR, "namespace %s: %s", self._host.namespace, text
-        ):
+        named = text if text.startswith("namespace ") else f"namespace {self._namespace}: {text}"
+        if text not in self._told and self._complaints.log(logging.ERROR, "%s", named):
             self._told.append(text)
 
     def _catch_up(self) -> None:
