@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from nearcache.embedded import servers
+from nearcache.embedded.locks import Settings
+from nearcache.embedded.supervisor import FRESHEN_SECONDS, Supervisor
 from nearcache.errors import EmbeddedError
 
 
@@ -39,3 +41,26 @@ def test_python_nowhere_is_embedded_error(monkeypatch, tmp_path, executable):
 def test_daemon_file_stands_beside_the_package():
     """The file that runs the supervisor is where the user process looks for it."""
     assert os.path.isfile(servers.DAEMON)
+
+
+def test_supervisor_keeps_what_lies_in_its_directory_young(monkeypatch, tmp_path):
+    """Once an hour: cleaners of temporary directories would take the files that hold servers in use for forgotten."""
+    users = tmp_path / "users"
+    users.touch()
+    os.utime(users, (0, 0))
+    supervisor = Supervisor(str(tmp_path), Settings(shards=0, maxmemory_mb=1, version="1"), "")
+    supervisor.users = os.open(users, os.O_RDONLY)
+    monkeypatch.setattr(supervisor, "_sleep", lambda _seconds: None)
+    monkeypatch.setattr(supervisor, "_reap", lambda: None)
+    try:
+        supervisor._tend()
+        assert users.stat().st_mtime == 0
+        supervisor.freshened -= FRESHEN_SECONDS
+        supervisor._tend()
+        assert users.stat().st_mtime > 0
+        os.utime(users, (0, 0))
+        supervisor._tend()
+        assert users.stat().st_mtime == 0
+    finally:
+        for descriptor in (supervisor.users, supervisor.wake, supervisor._waker):
+            os.close(descriptor)

@@ -56,6 +56,10 @@ MAX_PAUSE_SECONDS = 5.0
 #: Seconds after which a supervisor whose directory was deleted behind its back notices it.
 CHECK_SECONDS = 5.0
 
+#: How often, in seconds, what lies in the directory is made young. Cleaners of temporary directories go by age, and
+#: nothing there is read or written again.
+FRESHEN_SECONDS = 3600.0
+
 #: A server's log is emptied before a restart when it is longer than this.
 MAX_LOG_BYTES = 1 << 20
 
@@ -99,6 +103,7 @@ class Supervisor:
         self.lock = -1
         self.watcher = 0
         self.ending = False
+        self.freshened = time.monotonic()
         self.wake, self._waker = os.pipe()
         self._prctl = _load_prctl()
 
@@ -209,6 +214,14 @@ class Supervisor:
             self.ending = True
         if not self.ending:
             self._launch_due()
+        if now - self.freshened >= FRESHEN_SECONDS:
+            self._freshen()
+            self.freshened = now
+
+    def _freshen(self) -> None:
+        for name in (".", *os.listdir(self.directory)):
+            with suppress(OSError):  # a file of a server's that has just gone
+                os.utime(os.path.join(self.directory, name), follow_symlinks=False)
 
     def _launch_due(self) -> None:
         now = time.monotonic()
