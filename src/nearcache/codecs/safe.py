@@ -225,12 +225,13 @@ def _join_sections(payload: bytes, classes: list[RegisteredClass], buffers: list
     head.append(varint(len(payload) - 1))
     front = b"".join(head)
     tail: list[bytes | memoryview] = []
+    behind = 0  # how long the tail is
     for buffer in buffers:
-        if tail:
-            tail.append(bytes(-sum(map(len, tail)) % _ALIGNMENT))
-        tail.append(buffer)
+        gap = -behind % _ALIGNMENT
+        tail += (bytes(gap), buffer)
+        behind += gap + len(buffer)
     fixed = 1 + len(front) + 1 + len(payload) - 1
-    pad = _padding(fixed, sum(map(len, tail))) if tail else 0
+    pad = _padding(fixed, behind) if tail else 0
     joined = b"".join((b"q", front, varint(pad), memoryview(payload)[1:], bytes(pad), *tail))
     return joined, combine(entry.fingerprint for entry in classes)
 
