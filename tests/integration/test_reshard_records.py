@@ -123,6 +123,30 @@ def test_damaged_list_ends_no_thread_and_is_complained_of_once(
         open_at("ab")
 
 
+def test_complaint_that_was_mended_is_told_again_when_its_cause_comes_back(
+    servers: Servers, open_at: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for as long as it lasts: the second time it is an accident of its own."""
+    cache = open_at("ab", max_staleness=0.2)
+    lanes_live(cache)
+    name = cache._tier.names[0].lane_key
+    with servers["a"].client() as server:
+        wait_until(lambda: server.hget(name, "c") is not None)
+        good = server.hget(name, "r")
+        told = []
+        for _ in range(2):
+            server.hset(name, "r", "2-0123456789abcdef")
+            wait_until(lambda: caplog.messages, what="it is complained of")
+            told += caplog.messages
+            caplog.clear()
+            server.hset(name, "r", good)
+            wait_until(lambda: not cache._membership._told, what="all agree again")
+    first, second = (message.partition(" (and ")[0] for message in told)
+    assert first == second
+    assert first.count("namespace default: ") == 1
+    assert "2-0123456789abcdef" in first
+
+
 def test_shard_that_is_left_and_forgot_that_holds_nobody_up(servers: Servers, open_at: Callable[..., Any]) -> None:
     """A late heartbeat of one who knows the new version makes a record of its own there."""
     leader, other = open_at("ab"), open_at("ab")

@@ -92,7 +92,7 @@ class Membership:
         self._agreed = True
         if self._leaving.is_due(self._clock()):
             self._begin(self._remind)
-        elif self._is_due:
+        elif self._is_due or self._told:
             self._begin(self._catch_up)
 
     def stop(self) -> None:
@@ -236,14 +236,14 @@ class Membership:
         """Return what a lane has recorded; None if nobody can tell: its shard takes no part until that is mended."""
         text, content = values
         if complaint := unreadable(name, self._tier.names[self.numbers[name]].lane_key, text):
-            self._complain(complaint)
+            self._complain(f"namespace {self._namespace}: {complaint}")
             return None
         ring = None
         try:
             if content is not None:
                 ring = self._reader.ring(content).at(self._known)  # where this process was told they are
         except ValueError as error:
-            self._complain(f"shard {name}: {error}")
+            self._complain(f"namespace {self._namespace}: shard {name}: {error}")
         return Record(name, text, ring)
 
     def _look(self) -> list[Record]:
@@ -275,9 +275,11 @@ class Membership:
             self._catching_up = False
 
     def _complain(self, text: str) -> None:
-        """Log what keeps this process from agreeing with the others: each once, and one a second at most."""
-        named = text if text.startswith("namespace ") else f"namespace {self._namespace}: {text}"
-        if text not in self._told and self._complaints.log(logging.ERROR, "%s", named):
+        """Log what keeps this process from agreeing with the others: each once until all agree.
+
+        One a second at most.
+        """
+        if text not in self._told and self._complaints.log(logging.ERROR, "%s", text):
             self._told.append(text)
 
     def _catch_up(self) -> None:
@@ -299,6 +301,8 @@ class Membership:
             raise self._refusal(newest.shard, newest.described)
         elif not all(record.says(self.ring) for record in records):
             self._tell(self.ring, self.numbers, strict=False)
+        elif len(records) == len(self.numbers):
+            self._told.clear()  # nothing is left to complain of; what comes back is news
         if self.ring is not before:
             self._hurry()
 
