@@ -75,3 +75,22 @@ def test_what_close_cannot_write_is_logged(
     (line,) = [line for line in caplog.messages if "lost" in line and "embedded" in line]
     assert "2 changes" in line
     assert "no route to the database" in line
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_close_of_a_cache_whose_servers_do_not_answer_says_what_is_lost_if_anything_waits(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """Where all had been written nothing is lost by it, whoever has ended the servers."""
+    cache = nearcache.open("embedded://behind", writer=database, write_delay=600 if waits else 0.01)
+    cache["k"] = 1
+    wait_until(lambda: cache.stats().writing.backlog == waits and (waits or database.rows))
+
+    def flush(_timeout: float) -> None:
+        raise nearcache.ShardUnavailableError("embedded-0", "no answer", sent=False)
+
+    monkeypatch.setattr(cache, "flush", flush)
+    cache.close()
+    assert [line.partition(" changes ")[0] for line in caplog.messages if "lost" in line] == [
+        "namespace default: 1"
+    ] * waits

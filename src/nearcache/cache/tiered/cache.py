@@ -18,7 +18,7 @@ from ...clocks import monotonic_ns
 from ...codecs import value_codec
 from ...coherence import DERIVED
 from ...embedded import EmbeddedServers
-from ...errors import CacheError, ConfigError, ShardError, ShardUnavailableError
+from ...errors import CacheError, ConfigError, FlushTimeoutError, ShardError, ShardUnavailableError
 from ...flights import Loads
 from ...forks import tell, tell_no_more, tell_of_forks
 from ...l2 import Driver
@@ -368,8 +368,10 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
             return
         try:
             self.flush(CLOSE_S)
-        except CacheError:
+        except CacheError as error:
             left = scribe.stats()
+            if not left.backlog and not isinstance(error, FlushTimeoutError):
+                return  # nobody answers, or the servers have ended: nothing waited there when they were last asked
             text = "namespace %s: %d changes are not written, and lost if nobody else uses these embedded servers: %s"
             log(logging.WARNING, text, self.settings.namespace, left.backlog, left.last_error or "no time is left")
 
