@@ -86,6 +86,34 @@ for key in "ab":
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("anew", [0, 1])
+def test_forked_child_that_exits_says_what_it_owes_itself(redis_server: RedisServer, anew: int) -> None:
+    """What was owed before is the parent's to pay, which goes on."""
+    code = """
+import os, sys, nearcache
+cache = nearcache.open(sys.argv[1], namespace="shop", timeout=0.5)
+def owe(key):
+    try:
+        cache.invalidate(key)
+    except nearcache.ShardUnavailableError:
+        pass
+owe("a")
+child = os.fork()
+if child == 0:
+    for number in range(int(sys.argv[2])):
+        owe(f"b{number}")
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print("the child has ended", file=sys.stderr, flush=True)
+"""
+    redis_server.kill()
+    done = run_script(code, redis_server.url, str(anew))
+    childs, parents = done.stderr.split("the child has ended")
+    assert childs.count("closed, and its shards do not know of") == anew
+    assert "namespace shop: closed, and its shards do not know of 1 of its changes" in parents
+    assert done.returncode == 0
+
+
 def test_import_does_nothing_but_import() -> None:
     """No thread, no connection, and neither redis nor numpy."""
     code = """

@@ -158,6 +158,7 @@ class Tier(Versions):
         self.births, self.renewing = Births(), set[Any]()
         self.queues: dict[int, Owned] = {}
         self.journals = [Journal() for _ in range(lanes)]
+        self.inherited: dict[Journal, int] = {}  # in a forked child: the serial of the newest debt of the parent
         self.tags = TagStore(self._newest, TAGS_KEPT, lanes=most_lanes)
         self.tags_since: dict[bytes, int] = {}
         self.overtaken_ns = 0
@@ -450,6 +451,14 @@ class Tier(Versions):
         with self.lock:
             self.renewing.discard(name)
 
+    def owed_alone(self) -> int:
+        """Return how many changes only this process knows to be owed: what was owed before a fork the parent pays, too.
+
+        Where something has come to be owed since, what is left of the parent's is counted along.
+        """
+        with self.lock:
+            return sum(each.owed_count for each in self.journals if each.serial != self.inherited.get(each))
+
     def after_fork(self) -> None:
         """In the child: no thread of the parent's lives here, so nothing can be waited for."""
         self.share(renewing=set(), lock=threading.RLock(), loads=Loads(self.loads.oldest))
@@ -458,5 +467,6 @@ class Tier(Versions):
         self.tags.l1_reset_pending()
         for journal in self.journals:
             journal.after_fork()
+        self.share(inherited={journal: journal.serial for journal in self.journals})
         for lane in self.lanes:
             lane.lost("forked")

@@ -446,14 +446,13 @@ def _depart(
 ) -> None:
     """Leave: also at interpreter exit, and with a cache that is collected, whose writer may have gone with it.
 
-    What is lost by it is said: nobody else knows what is owed.
+    What is lost by it is said: nobody else knows what is owed, but for a parent that this process was forked from.
     """
     alive = cache()
     if alive is not None:
         alive._write_rest()
     _leave(listener, servers, helpers)
-    with tier.lock:
-        owed = sum(journal.owed_count for journal in tier.journals)
+    owed = tier.owed_alone()
     if owed:
         text = "namespace %s: closed, and its shards do not know of %d of its changes; others may serve what was before"
         log(logging.WARNING, text, tier.namespace, owed)
