@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from typing import Any, NamedTuple
 
 from .answers import is_coroutine_loader
@@ -78,10 +79,14 @@ def carried(call: Callable[..., Any], *args: Any) -> Any:
 
 
 class LoadTasks:
-    """The loads that tasks have begun, in all event loops, each in a task of its own."""
+    """The loads that tasks have begun, in all event loops, each in a task of its own.
 
-    def __init__(self) -> None:
-        self._crews: PerLoop[_Crew] = PerLoop(_Crew)
+    Args:
+        namespace: Whose loads, for the log.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._crews: PerLoop[_Crew] = PerLoop(partial(_Crew, namespace))
 
     async def load(self, loads: Loads, key: Any, work: Callable[[Load], Coroutine[Any, Any, Any]]) -> Any:
         """Return the value of a key's load: the one under way, or one that is begun here.
@@ -153,8 +158,8 @@ class _Work(NamedTuple):
 class _Crew:
     """The load tasks of one loop. The loop itself does not keep a task from being collected, so this does."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, namespace: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._namespace, self.loop = namespace, loop
         self.tasks: dict[asyncio.Task[Any], _Work] = {}
         self._ended = False
         self._failures = Recurring()
@@ -215,7 +220,7 @@ class _Crew:
         if not task.cancelled():
             error = task.exception()  # those who wait have it; if nobody does any more, that is no event to report
             if error is not None and work.load is None:
-                log_not_renewed(self._failures, work.keys, error)
+                log_not_renewed(self._failures, self._namespace, work.keys, error)
 
 
 @contextmanager

@@ -53,9 +53,10 @@ class Recurring:
         return True
 
 
-def log_not_renewed(failures: Recurring, keys: object, error: BaseException) -> None:
+def log_not_renewed(failures: Recurring, namespace: str, keys: object, error: BaseException) -> None:
     """Log that what was to replace old values in the background has failed. ``keys``: one, or a list of them."""
-    failures.log(logging.WARNING, "%.200r was not loaded anew, and the old value stays: %r", keys, error)
+    text = "namespace %s: %.200r was not loaded anew, and the old value stays: %r"
+    failures.log(logging.WARNING, text, namespace, keys, error)
 
 
 def _write(level: int, text: str, arguments: tuple[object, ...], error: BaseException | None) -> None:

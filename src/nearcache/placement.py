@@ -213,11 +213,6 @@ class LaneNames:
         self.owner = prefix + b"o"
         self.dead = prefix + b"d"
 
-    @property
-    def namespace(self) -> str:
-        """The namespace whose lane it is."""
-        return self.prefix.removeprefix(b"nc:{").partition(b":")[0].decode()
-
     def value(self, encoded: bytes) -> bytes:
         """Name of a value."""
         return self.value_prefix + encoded

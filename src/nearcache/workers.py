@@ -90,9 +90,14 @@ class Helper:
 
 
 class Workers:
-    """Carries out work in daemon threads, at most ``threads`` at a time, each of which ends when nothing is left."""
+    """Carries out work in daemon threads, at most ``threads`` at a time, each of which ends when nothing is left.
 
-    def __init__(self, threads: int = MOST_THREADS) -> None:
+    Args:
+        namespace: Whose values are loaded, for the log.
+    """
+
+    def __init__(self, namespace: str, threads: int = MOST_THREADS) -> None:
+        self._namespace = namespace
         self._most = threads
         self._running = 0
         self._waiting: deque[tuple[Callable[[], Any], Any]] = deque()
@@ -139,4 +144,4 @@ class Workers:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001  nobody else is there to be told
-                log_not_renewed(self._failures, keys, error)
+                log_not_renewed(self._failures, self._namespace, keys, error)

@@ -225,7 +225,8 @@ def test_failed_renewals_name_their_keys_in_the_log(
         grow_old(redis_server, cache)
         caplog.clear()
         read()
-        wait_until(lambda: caplog.messages == [f"{line} was not loaded anew, and the old value stays: OSError('down')"])
+        line = f"namespace {cache.settings.namespace}: {line} was not loaded anew, and the old value stays: "
+        wait_until(lambda: caplog.messages == [f"{line}OSError('down')"])
 
     options: dict[str, Any] = {"ttl": 100, "soft_ttl": 10, "key": str.lower}
     single = open_cache(**options, loader=fail, namespace="single")

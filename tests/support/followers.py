@@ -63,7 +63,7 @@ def listener_of(
     """A listener of these lanes, which are named by their numbers."""
     names = [LaneNames(b"nc:{t:%d}:" % number) for number in range(len(lanes))]
     here = weakref.ref(store)
-    return kind(here, source, lanes, names, Heartbeat(), **lent(here, len(lanes)), **options)
+    return kind(here, source, lanes, names, Heartbeat(), namespace="t", **lent(here, len(lanes)), **options)
 
 
 class Scene:

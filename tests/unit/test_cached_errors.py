@@ -49,6 +49,7 @@ def test_cached_renewal_without_a_result_to_keep_rests_like_any_that_failed(
     assert find(1) == 1
     wait_until(lambda: bool(caplog.messages))
     reason = "KeyError('gone')" if raises else "unless= has turned the result away"
+    assert caplog.messages[0].startswith("namespace default: ")
     assert caplog.messages[0].endswith(f"was not loaded anew, and the old value stays: {reason}")
     assert [find(1), find(2)] == [1, 2]
     wait_until(lambda: calls[3:] != [])

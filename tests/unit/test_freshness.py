@@ -296,7 +296,7 @@ def test_refresh_loads_whatever_is_there() -> None:
 
 def test_workers_end_when_nothing_is_left_and_refuse_when_closed() -> None:
     """No thread while idle."""
-    workers, done = Workers(threads=2), threading.Semaphore(0)
+    workers, done = Workers("t", threads=2), threading.Semaphore(0)
     for _ in range(10):
         assert workers.submit(done.release, "k")
     for _ in range(10):
@@ -312,7 +312,7 @@ def test_workers_end_when_nothing_is_left_and_refuse_when_closed() -> None:
 def test_workers_refuse_what_would_wait_behind_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asked serves the old value, and asks again later."""
     monkeypatch.setattr("nearcache.workers.MOST_WAITING", 3)
-    workers, begun, done = Workers(threads=1), threading.Event(), threading.Event()
+    workers, begun, done = Workers("t", threads=1), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()

@@ -73,4 +73,4 @@ def test_listener_that_fails_again_and_again_does_not_fill_the_log(
     listener.start()
     assert enough.wait(PATIENCE)
     listener.stop()
-    assert caplog.text.count("the listener begins anew") == 1
+    assert caplog.text.count("namespace t: the listener begins anew") == 1

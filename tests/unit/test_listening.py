@@ -216,7 +216,7 @@ def test_slow_listener_delays_nobody_and_is_told_that_it_missed_something(caplog
             ("created", 5, "stored"),
         ]
         assert subscription.delivered == 5
-    assert caplog.text.count("too slow for its queue of 2 events") == 1
+    assert caplog.text.count("namespace default: a listener is too slow for its queue of 2 events") == 1
 
 
 def test_listener_that_raises_is_logged_and_counted_and_called_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -409,9 +409,22 @@ def test_asyncio_listener_is_called_in_its_loop_one_event_after_the_other() -> N
         assert "closed" in repr(subscription)
 
 
+def test_event_that_nobody_can_tell_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With whose it was; the lane goes on."""
+
+    def knows(_name: Any) -> bool:
+        raise ZeroDivisionError
+
+    hub: Any = threading.Event()  # whatever can be referred to weakly
+    hub.namespace = "t"
+    Reporter(hub, knows, None).heard(0, "S", ["k"], 1)
+    assert caplog.messages == ["namespace t: an event was lost"]
+
+
 def test_change_made_in_the_middle_of_another_does_not_stop_it() -> None:
     """By another thread: on Redis, where more changes have been made than their messages are waited for."""
     hub: Any = threading.Event()  # whatever can be referred to weakly
+    hub.namespace = "t"
     reporter = Reporter(hub, lambda _name: False, None)
     for wid in range(listening._OWN):
         reporter.writing(wid, "k", 1)

@@ -51,7 +51,7 @@ def fail() -> None:
 
 def test_workers_go_on_when_neither_the_work_nor_the_log_does() -> None:
     """Four that ended so would be all that there may be."""
-    workers, done = Workers(threads=1), threading.Event()
+    workers, done = Workers("t", threads=1), threading.Event()
     with full_disk() as handler:
         assert workers.submit(fail, "k")
         assert workers.submit(fail, "k")
@@ -111,6 +111,23 @@ def test_sampler_goes_on_when_neither_a_key_nor_the_log_works() -> None:
     assert len(handler.refused) == 3
 
 
+def test_sampler_says_whose_key_it_could_not_look_at(caplog: pytest.LogCaptureFixture) -> None:
+    """A program has several caches."""
+    done, store = threading.Event(), Store[Any, Any](1)
+
+    def run(_: Any) -> list[Any]:
+        if caplog.messages:
+            done.set()
+        return [Unspeakable()]
+
+    parts: Any = SimpleNamespace(check=lambda *_: None, namespace="t", now=None, run=run)
+    sampler = SamplerThread(weakref.ref(store), parts, parts, parts, 1e6)
+    sampler.start()
+    assert done.wait(PATIENCE)
+    sampler.stop()
+    assert caplog.messages[0] == "namespace t: a key could not be sampled"
+
+
 def test_listener_that_raises_at_every_event_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
     """``errors`` counts them; one line a second says that they come."""
     with nearcache.open("memory://") as cache:
@@ -119,4 +136,5 @@ def test_listener_that_raises_at_every_event_fills_no_log(caplog: pytest.LogCapt
             cache[key] = 1
         assert subscription.flush(PATIENCE)
         assert subscription.errors == 500
+    assert all(message.startswith("namespace default: a listener failed: ") for message in caplog.messages)
     assert 1 <= len(caplog.records) < 250

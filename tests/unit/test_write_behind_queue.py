@@ -231,7 +231,9 @@ def test_writer_whose_error_cannot_be_told_is_called_again_and_others_are_writte
     assert scribe.stats().last_error == "WordlessError: <its str() raised AttributeError>"
 
 
-def test_turn_that_goes_wrong_is_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_that_goes_wrong_is_counted_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whoever looks at the statistics is to see why nothing is written."""
     world, writer = World(), Writer(write=lambda _key, _value: None)
     runner: Any = Answering()
@@ -245,6 +247,7 @@ def test_turn_that_goes_wrong_is_counted_and_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scribe, "_turn", turn)
     scribe._run()
     assert (scribe.stats().errors, scribe.stats().last_error) == (1, "LookupError: a mistake")
+    assert caplog.messages == ["namespace t: writing behind the cache went wrong; it goes on"]
 
 
 def test_end_of_a_writer_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

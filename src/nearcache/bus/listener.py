@@ -57,6 +57,7 @@ class Listener(Helper):
         lanes: State machines, by the lane's number.
         names: What belongs to each lane in Redis.
         heartbeat: The script that tells where a lane stands.
+        namespace: Whose lanes they are, for the log.
         horizon: What the lanes' actions are carried out on.
         keeper: Told what the followers' :class:`~nearcache.bus.keeping.Keeper` is, and asked for leases to renew.
         clock: Monotonic nanoseconds.
@@ -77,6 +78,7 @@ class Listener(Helper):
         names: Sequence[LaneNames],
         heartbeat: Script,
         *,
+        namespace: str,
         horizon: Horizon,
         keeper: Keeper,
         ring: Callable[[], bytes],
@@ -84,7 +86,7 @@ class Listener(Helper):
         slept: Callable[[], int] = suspended_ns,
     ) -> None:
         self._store = store
-        self._source, self._namespace = source, names[0].namespace
+        self._source, self._namespace = source, namespace
         self._clock = clock
         self._slept = slept
         self._keeper = keeper
@@ -249,7 +251,7 @@ class Listener(Helper):
         for connection in self._connections:
             connection.follower.lost(f"the listener failed: {error!r}")
             self._drop_link(connection)
-        self._failures.log(logging.ERROR, "the listener begins anew", error=error)
+        self._failures.log(logging.ERROR, "namespace %s: the listener begins anew", self._namespace, error=error)
         self._stopping.wait(BACKOFF_FIRST_S)
 
     def _notice_sleep(self) -> None:

@@ -144,11 +144,11 @@ class ThreadRunner:
         self._driver = driver
         self._tier = tier
         self._timeout_s = timeout_s
-        self._workers = Workers()
+        self._workers = Workers(self._tier.namespace)
 
     def after_fork(self) -> None:
         """In the child: what the parent had in the background is not carried on here."""
-        self._workers = Workers()
+        self._workers = Workers(self._tier.namespace)
 
     def close(self) -> None:
         """Begin nothing more in the background."""

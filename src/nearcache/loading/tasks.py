@@ -28,7 +28,7 @@ class AsyncRunner:
         self._driver = driver
         self._tier = tier
         self._timeout_s = timeout_s
-        self._tasks = LoadTasks()
+        self._tasks = LoadTasks(tier.namespace)
 
     async def run(self, steps: Steps[T]) -> T:
         """Return what the steps return; raise what they raise."""

@@ -25,7 +25,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
 
     def __init__(self, cache: MemoryCache[K, V]) -> None:
         super().__init__(cache)
-        self._tasks = LoadTasks()
+        self._tasks = LoadTasks(cache.settings.namespace)
 
     async def contains(self, key: object) -> bool:
         return key in self.cache

@@ -64,10 +64,12 @@ class Hub:
     """Passes events on to the subscriptions of one cache.
 
     Args:
+        namespace: The cache's.
         on_removal: The cache's own ``on_removal``, which the store tells nothing any more once it tells the hub.
     """
 
-    def __init__(self, on_removal: Callable[[Any, Any, RemovalCause], object] | None) -> None:
+    def __init__(self, namespace: str, on_removal: Callable[[Any, Any, RemovalCause], object] | None) -> None:
+        self.namespace = namespace
         self._on_removal = on_removal
         self._subscriptions: tuple[Subscription, ...] = ()
         self._lock = threading.RLock()
@@ -137,8 +139,8 @@ class _Manner(NamedTuple):
 class MemoryHub(Hub):
     """Of a ``memory://`` cache: the store tells of everything, except that a method may know better what it means."""
 
-    def __init__(self, on_removal: Callable[[Any, Any, RemovalCause], object] | None) -> None:
-        super().__init__(on_removal)
+    def __init__(self, namespace: str, on_removal: Callable[[Any, Any, RemovalCause], object] | None) -> None:
+        super().__init__(namespace, on_removal)
         self._manners: dict[int, _Manner] = {}
 
     def told(self, key: Any, value: Any, cause: Any) -> None:
@@ -192,7 +194,7 @@ class TieredHub(Hub):
     def __init__(
         self, on_removal: Callable[[Any, Any, RemovalCause], object] | None, tier: Tier, listener: Listener
     ) -> None:
-        super().__init__(on_removal)
+        super().__init__(tier.namespace, on_removal)
         self._tier = tier
         self._listener = listener
 
@@ -225,6 +227,7 @@ class Reporter:
         self._hub = weakref.ref(hub)
         self._knows = knows
         self._scripts = scripts
+        self._namespace = hub.namespace
         self._own: dict[int, _Own] = {}
         self._losses = Recurring()
 
@@ -280,7 +283,7 @@ class Reporter:
                 for key in keys if operation in "SFI" else ():
                     self._tell_of(operation, key, own)
         except Exception as error:  # noqa: BLE001  the lane goes on
-            self._losses.log(logging.ERROR, "an event was lost", error=error)
+            self._losses.log(logging.ERROR, "namespace %s: an event was lost", self._namespace, error=error)
 
     def _tell_of(self, operation: str, key: Any, own: _Own | None) -> None:
         origin: EventOrigin = "remote" if own is None else "local"

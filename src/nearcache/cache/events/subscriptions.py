@@ -32,6 +32,10 @@ _LOOK_S: Final = 0.5
 class Hub(Protocol):
     """What a subscription belongs to. See :mod:`.listening`."""
 
+    @property
+    def namespace(self) -> str:
+        """The cache's, for the log."""
+
     def leave(self, subscription: Subscription) -> None:
         """Tell it nothing more."""
 
@@ -169,7 +173,8 @@ class Subscription:
         if is_first:
             log(
                 logging.WARNING,
-                "a listener is too slow for its queue of %d events: %r",
+                "namespace %s: a listener is too slow for its queue of %d events: %r",
+                self._hub.namespace,
                 self.limit,
                 self._function,
             )
@@ -185,7 +190,8 @@ class Subscription:
             return False
         except BaseException as error:  # noqa: BLE001  a thread has nobody else to tell
             self._errors += 1
-            self._failures.log(logging.ERROR, "a listener failed: %r", self._function, error=error)
+            text = "namespace %s: a listener failed: %r"
+            self._failures.log(logging.ERROR, text, self._hub.namespace, self._function, error=error)
         self._delivered += 1
         return not self._closed
 

@@ -70,7 +70,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _begin_alone(self) -> None:
         super()._begin_alone()
-        self._workers = Workers()
+        self._workers = Workers(self.settings.namespace)
 
     def _after_fork(self) -> None:
         super()._after_fork()

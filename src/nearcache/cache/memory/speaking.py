@@ -29,7 +29,7 @@ class SpeakingCache(LocalCache[K, V]):
         self._later = self._on_removal or _SILENT
 
     def _make_hub(self) -> MemoryHub:
-        return MemoryHub(self._on_removal)
+        return MemoryHub(self.settings.namespace, self._on_removal)
 
     def _begin_telling(self, hub: MemoryHub) -> None:
         self.l1_tell(hub.told, stored=True)

@@ -128,7 +128,8 @@ class Scribe(Helper):
                     pause_s = _IDLE_S / 2
                 except Exception as error:  # noqa: BLE001  a mistake here must not stop what nobody else does
                     self._note_error(error)
-                    log(logging.ERROR, "writing behind the cache went wrong; it goes on", error=error)
+                    text = "namespace %s: writing behind the cache went wrong; it goes on"
+                    log(logging.ERROR, text, self._namespace, error=error)
                     pause_s = _IDLE_S
                 self._is_idle = pause_s > _LOOK_S  # first this, then the look, or a record could be overlooked
                 self._woken.wait(min(pause_s, self._look_s) if self._is_noted else pause_s)

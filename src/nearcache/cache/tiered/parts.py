@@ -118,6 +118,7 @@ def listener_for(
         tier.lanes,
         tier.names,
         load_script("heartbeat"),
+        namespace=tier.namespace,
         horizon=horizon,
         keeper=keeper,
         ring=lambda: tier.now.ring,

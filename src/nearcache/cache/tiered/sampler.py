@@ -53,6 +53,7 @@ class SamplerThread(Helper):
             except CacheError:
                 continue  # L2 did not answer, or the cache is being closed
             except Exception as error:  # noqa: BLE001  a key's own repr, say: it is somebody else's code
-                self._failures.log(logging.ERROR, "a key could not be sampled", error=error)
+                text = "namespace %s: a key could not be sampled"
+                self._failures.log(logging.ERROR, text, self._tier.namespace, error=error)
             finally:
                 del store
