@@ -22,11 +22,12 @@ from ...l2 import Exchange, Reply, load_script
 from ...logs import Recurring
 from ...rings import FIRST, Ring, Shards, gained, moved, version_in
 from ...workers import start_thread
-from .. import hex_id, is_owned, new_id
+from .. import hex_id, new_id
 from .emptying import Emptying
 from .holds import repeat_holds
 from .host import Host
 from .leaving import Leaving
+from .queues import left_behind, queue_question
 from .records import Reader, Record, newest_of, unreadable
 
 if TYPE_CHECKING:
@@ -144,31 +145,17 @@ class Membership:
                 self._advance(ring.following())
 
     def _check_queues(self, target: Shards) -> None:
-        """Refuse to go on while something waits in a queue, or is a dead letter of a shard that is to leave: it would
-        stay where nobody looks any more.
+        """Look whether the change would leave something behind that is to be written.
 
         Raises:
-            ReshardError: So it is, or a shard did not answer.
+            ReshardError: So it would, or a shard did not answer.
         """
         names = self._tier.names
-        # A queue that has run empty is still there: its readers' group is.
-        exchanges = [
-            Exchange(lane, [(b"XLEN", each.queue), (b"GET", each.owner), (b"TIME",), (b"XLEN", each.dead)])
-            for lane, each in ((lane, names[lane]) for lane in self.numbers.values())
-        ]
+        exchanges = [Exchange(lane, queue_question(names[lane])) for lane in self.numbers.values()]
         for name, reply in zip(self.numbers, self._host.driver.execute(exchanges), strict=True):
-            mark = self._demand(name, reply, 1)
-            if int(self._demand(name, reply)) or (mark and is_owned(mark, self._demand(name, reply, 2))):
-                raise ReshardError(
-                    f"namespace {self._namespace}: changes wait in the queue of shard {name} to be written behind the "
-                    "cache; end the processes that have write_delay=, and let the queue run empty"
-                )
-            letters = int(self._demand(name, reply, 3))
-            if letters and name not in target.names:
-                raise ReshardError(
-                    f"namespace {self._namespace}: shard {name}, which is to leave, has {letters} dead letters; replay "
-                    "or discard them first (cache.dead_letters())"
-                )
+            answers = [self._demand(name, reply, place) for place in range(4)]
+            if trouble := left_behind(name, answers, leaves=name not in target.names):
+                raise ReshardError(f"namespace {self._namespace}: {trouble}")
 
     # -- agreeing
 
@@ -275,10 +262,7 @@ class Membership:
             self._catching_up = False
 
     def _complain(self, text: str) -> None:
-        """Log what keeps this process from agreeing with the others: each once until all agree.
-
-        One a second at most.
-        """
+        """Log what keeps this process from the others: each once until all agree, and one a second at most."""
         if text not in self._told and self._complaints.log(logging.ERROR, "%s", text):
             self._told.append(text)
 
