@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 import nearcache
 from nearcache.cache.tiered import behind
+from nearcache.cache.tiered import cache as tiered
+from nearcache.errors import ClosedError
 from support.rows import Database
+from support.threads import PATIENCE
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -40,6 +44,33 @@ def test_close_writes_what_waits(database: Database) -> None:
     assert database.rows == {"a": 1}
 
 
+def test_close_takes_no_change_that_it_would_lose(database: Database) -> None:
+    """What other threads change meanwhile is refused, or written; what the writer changes is written too."""
+    cache = nearcache.open("embedded://behind", writer=database, write_delay=600)
+    acknowledged = dict[str, int]()
+    begun = threading.Event()
+
+    def change() -> None:
+        with pytest.raises(ClosedError):
+            for number in range(1_000_000):
+                cache[f"k{number}"] = number
+                acknowledged[f"k{number}"] = number
+                begun.set()
+
+    def follow() -> None:
+        database.before_commit = lambda: None
+        cache["written"] = acknowledged["written"] = 1
+
+    database.before_commit = follow
+    thread = threading.Thread(target=change)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    cache.close()
+    thread.join(PATIENCE)
+    assert len(acknowledged) > 1
+    assert acknowledged.items() <= database.rows.items()
+
+
 def test_interpreter_exit_without_close_writes_what_waits(make_worker: Callable[..., Worker], tmp_path: Path) -> None:
     """It is the last of the ends at which something can be done."""
     worker = make_worker(CODE)
@@ -66,7 +97,8 @@ def test_what_close_cannot_write_is_logged(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With how much it is, and what the writer says."""
-    monkeypatch.setattr(behind, "CLOSE_S", 0.05)
+    for module in (behind, tiered):
+        monkeypatch.setattr(module, "CLOSE_S", 0.05)
     database.fails = OSError("no route to the database")
     cache = nearcache.open("embedded://behind", writer=database, write_delay=0.01)
     cache.set_many({"a": 1, "b": 2})

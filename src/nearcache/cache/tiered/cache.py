@@ -41,7 +41,7 @@ from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
 from ...workers import Helper, refuse_greenlets
-from ..base import K, Lifetime, V, refuse_coroutines, store_options
+from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..events.listening import Reporter, TieredHub
 from ..holding import Hold
 from ..memory.cache import MemoryCache
@@ -61,6 +61,7 @@ from ..report import (
 )
 from ..shards.moving import MovingCache
 from .behind import CLOSE_S
+from .changing import ChangingBehind
 from .checks import check_masters, check_queues
 from .gathering import GatheringCache
 from .holding import Holding
@@ -363,11 +364,15 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
 
     def _write_rest(self) -> None:
         """Have written behind the cache what would end with embedded servers, if nobody else uses them."""
-        scribe = self._scribe
+        scribe, changing = self._scribe, self._changing
         if self._closed or self._servers is None or scribe is None or not scribe.is_at_work():
             return
+        assert isinstance(changing, ChangingBehind)
+        changing.end(closed(repr(self)), scribe.thread)  # what others change now would be acknowledged, and lost
+        until_ns = monotonic_ns() + round(CLOSE_S * 1e9)
         try:
             self.flush(CLOSE_S)
+            self.flush(max(0.001, (until_ns - monotonic_ns()) / 1e9))  # what was under way, or is the writer's own
         except CacheError as error:
             left = scribe.stats()
             if not left.backlog and not isinstance(error, FlushTimeoutError):

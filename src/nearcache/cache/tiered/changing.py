@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from ..._store import Store
 from ...answers import is_coroutine_loader
 from ...changes import Change, Swapped, adding
 from ...coroutines import is_coroutine_function
+from ...errors import ClosedError
 from ...freshness import Ttl
 from ...loading import (
     DIRECT,
@@ -38,16 +40,15 @@ from ...writers import Writer
 
 
 class Changing:
-    """Without a writer. Every method returns steps; keys are the user's, names what the cache holds.
-
-    Attributes:
-        way: How a verb sends what it has made of a value.
-    """
-
-    way: Way = DIRECT
+    """Without a writer. Every method returns steps; keys are the user's, names what the cache holds."""
 
     def __init__(self, tier: Tier) -> None:
         self._any_tier = tier
+
+    @property
+    def way(self) -> Way:
+        """How a verb sends what it has made of a value."""
+        return DIRECT
 
     @property
     def _tier(self) -> Tier:
@@ -246,7 +247,19 @@ class ChangingBehind(Changing):
     def __init__(self, tier: Tier, writer: Writer, room: Room) -> None:
         super().__init__(tier)
         self._writer = writer
-        self.way = queued(room)
+        self._way = queued(room)
+        self._end: tuple[ClosedError, threading.Thread | None] | None = None
+
+    def end(self, error: ClosedError, writing: threading.Thread | None) -> None:
+        """Refuse further changes with this error: the queues are about to go. But not those that the writer makes."""
+        self._end = error, writing
+
+    @property
+    def way(self) -> Way:
+        """See :class:`Changing`."""
+        if self._end is not None and self._end[1] is not threading.current_thread():
+            raise self._end[0]
+        return self._way
 
     def remove(self, store: Store[Any, Any], key: Any, name: Any) -> Steps[bool]:
         """Queue a deletion. The key counts as having been there: what is behind the cache is not asked."""
