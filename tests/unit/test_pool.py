@@ -29,7 +29,7 @@ def closing_pool() -> None:
 
 def closing_workers() -> None:
     """The same for background threads."""
-    workers = Workers()
+    workers = Workers("t")
     with workers._lock:
         workers.close()
 

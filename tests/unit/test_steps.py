@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -346,7 +347,8 @@ def test_change_of_a_tag_is_no_secret_between_versions_of_the_shard_list(world: 
 
 def test_task_unwound_after_the_end_of_its_loop_ends_in_silence() -> None:
     """Its context is gone: what closes it, the collector say, has another one."""
-    runner = AsyncRunner(cast("Any", None), cast("Any", None), 1.0)
+    tier: Any = SimpleNamespace(namespace="t")
+    runner = AsyncRunner(cast("Any", None), tier, 1.0)
     loop = asyncio.new_event_loop()
 
     def steps() -> Any:
