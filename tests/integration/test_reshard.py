@@ -103,28 +103,6 @@ def test_reshard_weights_and_strategy_may_change_as_well(servers: Servers, open_
     wait_until(lambda: servers["a"].cli("HGET", "nc:{default:0}:L", "f"), what="it is adopted by the version of now")
 
 
-def test_reshard_of_weights_leaves_a_list_that_every_process_can_follow(
-    servers: Servers, open_at: Callable[..., Any]
-) -> None:
-    """Whoever comes to a shard first tells it the list, and has begun with other weights himself."""
-    caches = [open_at("ab", shard_weights=(2, 1), max_staleness=0.4) for _ in range(4)]
-    assert change(caches[0], servers, "ab", shard_weights=(1, 1)).version == 4
-    for cache in caches:
-        wait_until(lambda cache=cache: version(cache) == 4 and cache.health().ok, what="it has followed")
-        cache["k"] = 1
-    for shard in "ab":
-        servers[shard].restart()
-    wait_until(
-        lambda: all(servers[shard].cli("HGET", "nc:{default:0}:L", "c") for shard in "ab"),
-        what="they have been told anew",
-    )
-    for shard in "ab":
-        assert servers[shard].client().hget("nc:{default:0}:L", "c") == caches[0]._membership.ring.dump()
-    late = open_at("ab", shard_weights=(1, 1))
-    late["k"] = 2
-    assert (late["k"], late.health().ok) == (2, True)
-
-
 def test_reshard_values_of_an_earlier_stay_are_dead(servers: Servers, open_at: Callable[..., Any]) -> None:
     """A key that goes and comes back does not bring back what it was when it went; nor do tags."""
     one = open_at("ab", tags=lambda key, _: [f"tag {key}"])

@@ -43,6 +43,28 @@ def test_open_with_another_list_is_refused_by_name(
     assert open_at("ba")["k"] == 1
 
 
+def test_reshard_of_weights_leaves_a_list_that_every_process_can_follow(
+    servers: Servers, open_at: Callable[..., Any]
+) -> None:
+    """Whoever comes to a shard first tells it the list, and has begun with other weights himself."""
+    caches = [open_at("ab", shard_weights=(2, 1), max_staleness=0.4) for _ in range(4)]
+    assert change(caches[0], servers, "ab", shard_weights=(1, 1)).version == 4
+    for cache in caches:
+        wait_until(lambda cache=cache: version(cache) == 4 and cache.health().ok, what="it has followed")
+        cache["k"] = 1
+    for shard in "ab":
+        servers[shard].restart()
+    wait_until(
+        lambda: all(servers[shard].cli("HGET", "nc:{default:0}:L", "c") for shard in "ab"),
+        what="they have been told anew",
+    )
+    for shard in "ab":
+        assert servers[shard].client().hget("nc:{default:0}:L", "c") == caches[0]._membership.ring.dump()
+    late = open_at("ab", shard_weights=(1, 1))
+    late["k"] = 2
+    assert (late["k"], late.health().ok) == (2, True)
+
+
 def test_open_works_out_once_what_all_shards_have_recorded(
     open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
