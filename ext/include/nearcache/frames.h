@@ -268,8 +268,8 @@ static inline bool message_next(slice_t payload, const chain_t *chain, const cha
     uint64_t seq;
     size_t digits;
 
-    if (left > MESSAGE_MOST || left < 2 + ID_DIGITS + 1 || at[0] == '\0' || strchr(operations, at[0]) == NULL || at[1] != ' ' ||
-        memcmp(at + 2, chain->epoch, ID_DIGITS) != 0 || at[2 + ID_DIGITS] != ' ') {
+    if (left > MESSAGE_MOST || left < 2 + ID_DIGITS + 1 || at[0] == '\0' || strchr(operations, at[0]) == NULL ||
+        at[1] != ' ' || memcmp(at + 2, chain->epoch, ID_DIGITS) != 0 || at[2 + ID_DIGITS] != ' ') {
         return false;
     }
     message->operation = at[0];
