@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.forks import _told, tell_of_forks
+from support.waiting import wait_until
 
 PATIENCE = 20.0
 
@@ -57,6 +59,18 @@ class Gate:
         return 1
 
 
+def is_asleep(thread: threading.Thread) -> bool:
+    """Whether a thread waits, as far as the kernel says.
+
+    Without a GIL a child that was forked without hooks waits for ever for one that was running then.
+    """
+    try:
+        told = Path(f"/proc/self/task/{thread.native_id}/stat").read_text("ascii")
+    except OSError:
+        return True
+    return told.rpartition(")")[2].split()[0] == "S"
+
+
 def forked_meanwhile(
     gate: Gate, work: Callable[[], object], child: Callable[[], object], fork: Callable[[], int] = os.fork
 ) -> int:
@@ -65,6 +79,7 @@ def forked_meanwhile(
     thread.start()
     try:
         assert gate.inside.wait(PATIENCE)
+        wait_until(lambda: is_asleep(thread))
         return in_child(child, fork)
     finally:
         gate.go_on.set()
