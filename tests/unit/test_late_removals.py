@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,24 +16,30 @@ Told = list[tuple[Any, Any, str]]
 
 
 class Late:
-    """What one of the cache's stores says of its removals: while ``waits``, it comes when :meth:`come` is called."""
+    """What a store of the cache says of its removals; of those within :meth:`waiting`, when :meth:`come` is called."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
-        self.waits = False
+        self._waits = False
         self._calls: list[tuple[Any, ...]] = []
         self._true: Any = getattr(AgingMemoryCache, name)
 
         def told(*call: Any) -> None:
-            if self.waits:
+            if self._waits:
                 self._calls.append(call)
             else:
                 self._true(*call)
 
         patch.setattr(AgingMemoryCache, name, told)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is removed within this block is seen to later."""
+        self._waits = True
+        yield
+        self._waits = False
+
     def come(self) -> int:
         """Let the store say it. Returns how much there was to say."""
-        self.waits = False
         for call in self._calls:
             self._true(*call)
         return len(self._calls)
@@ -52,9 +60,8 @@ def test_value_that_grows_old_when_an_earlier_one_is_seen_to_is_told_of_once(
     with cache:
         cache["k"] = "early"
         clock(cache, 20)
-        late.waits = True
-        assert cache.get("k") == "early"
-        late.waits = False
+        with late.waiting():
+            assert cache.get("k") == "early"
         cache["k"] = "later"
         clock(cache, 40)
         assert late.come() == 1
@@ -73,9 +80,8 @@ def test_value_whose_end_is_seen_to_after_another_was_stored_is_told_of(
         clock(cache, 20)
         assert cache.get("k") == "early"
         clock(cache, 200)
-        late.waits = True
-        assert cache.get("k") is None
-        late.waits = False
+        with late.waiting():
+            assert cache.get("k") is None
         cache["k"] = "later"
         assert late.come() == 1
         assert told == [("k", "early", "expired")]
@@ -92,9 +98,8 @@ def test_value_in_use_whose_copy_is_seen_to_late_is_told_of_once(clock: Clock, m
     with cache:
         cache["k"] = "early"
         clock(cache, 20)
-        late.waits = True
-        assert cache.get("k") == "early"
-        late.waits = False
+        with late.waiting():
+            assert cache.get("k") == "early"
         cache["k"] = "later"
         assert late.come() == 1
         assert [value for _, value, _ in told] == ["early"]
