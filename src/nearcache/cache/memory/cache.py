@@ -83,7 +83,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
                 url,
                 "with options about age or absence, or an Idle or a function as ttl, open it by nearcache.open",
             )
-        self._become(settings)
+        self._begin(settings)
 
     def _begin(self, settings: Settings) -> None:
         self.settings: Settings = with_single(settings)

@@ -17,15 +17,15 @@ from .exchanging import IDENTITY, LOADED
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+#: Attributes of one object that are made when they are first needed.
+_MADE_LATER = frozenset({"_hub", "_answers", "aio"})
+
 #: A key as it is held, its value, and the nanoseconds that it has left (``None``: no end).
 Remaining: TypeAlias = tuple[K, V, int | None]
 
 
 class CopyingCache(LocalCache[K, V]):
     """What :class:`MemoryCache` is made from: copying and pickling."""
-
-    #: Attributes that belong to one object and its running loads: what it is begun with, and what is made later.
-    _own: frozenset[str] = frozenset({"_own", "_hub", "_answers", "aio"})
 
     def copy(self) -> Self:
         """Return a cache of its own with the same class, settings and attributes, and the same entries for the rest of
@@ -48,16 +48,17 @@ class CopyingCache(LocalCache[K, V]):
         """
         self._use()
         entries = remaining(self)
+        ours = self._attributes_begun() | _MADE_LATER
         return {
             "options": memory_options(self.settings),
             "entries": entries,
             "tags": self._tags_of(key for key, _, _ in entries),
-            "attributes": {name: value for name, value in _attributes(self) if name not in self._own},
+            "attributes": {name: value for name, value in _attributes(self) if name not in ours},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become the cache that ``__getstate__`` has described: the other half, for a new object only."""
-        self._become(parse("memory://", **state["options"]))
+        self._begin(parse("memory://", **state["options"]))
         for name, value in state["attributes"].items():
             object.__setattr__(self, name, value)
         self._restore(state["entries"], state["tags"])
@@ -77,11 +78,15 @@ class CopyingCache(LocalCache[K, V]):
                 found[key] = [tag.decode("utf-8", "surrogatepass") for tag in tags]
         return found
 
-    def _become(self, settings: Settings) -> None:
-        """Begin, and remember with which attributes: whatever else there is, before or after, is a subclass's."""
-        before = set(vars(self))
-        self._begin(settings)
-        self._own |= vars(self).keys() - before
+    def _attributes_begun(self) -> frozenset[str]:
+        """Name the attributes that a cache is begun with, which belong to one object: all others are a subclass's.
+
+        They are those of another object. Up to Python 3.12 the methods of an object are slow to look up from the moment
+        in which something asks for its dictionary, and with one that was asked for too early, ever after.
+        """
+        other = type(self).__new__(type(self))
+        other._begin(self.settings)
+        return frozenset(vars(other))
 
     # -- for the subclasses
 
