@@ -30,13 +30,11 @@ from nearcache._flights cimport find_for
 from nearcache._holding cimport bury
 from nearcache._local cimport hold_stored
 from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport find, hold, is_int, is_text, release_or_null
+from nearcache._lookup cimport find, hold, is_int, is_text, release_or_null, tuple_item, tuple_length
 
 
 cdef extern from "Python.h":
     PyObject *type_of "(PyObject *)Py_TYPE"(PyObject *obj) noexcept
-    Py_ssize_t tuple_length "PyTuple_GET_SIZE"(PyObject *items) noexcept
-    PyObject *tuple_item "PyTuple_GET_ITEM"(PyObject *items, Py_ssize_t at) noexcept
     void tuple_set "PyTuple_SET_ITEM"(object items, Py_ssize_t at, PyObject *item) noexcept
 
 

@@ -39,6 +39,8 @@ cdef extern from "Python.h":
     const void *data_start "PyBytes_AS_STRING"(PyObject *obj) noexcept
     long long int_value "PyLong_AsLongLongAndOverflow"(PyObject *obj, int *overflow) noexcept
     bint is_tuple "PyTuple_CheckExact"(PyObject *obj) noexcept
+    Py_ssize_t tuple_length "PyTuple_GET_SIZE"(PyObject *items) noexcept
+    PyObject *tuple_item "PyTuple_GET_ITEM"(PyObject *items, Py_ssize_t at) noexcept
     Py_hash_t object_hash "PyObject_Hash"(PyObject *obj) except -1
     int ask_equal "PyObject_RichCompareBool"(PyObject *a, PyObject *b, int op) except -1
     void hold "Py_INCREF"(PyObject *obj) noexcept
@@ -185,8 +187,30 @@ cdef inline verdict_t same_int(PyObject *a, PyObject *b) noexcept:
     return SAME if a_value == b_value and not a_is_large and not b_is_large else DIFFERENT
 
 
+cdef inline verdict_t same_items(PyObject *held, PyObject *key) noexcept:
+    """Of two tuples. Those in them are asked about, unless they are the very same."""
+    cdef Py_ssize_t length = tuple_length(key)
+    cdef Py_ssize_t i
+    cdef verdict_t verdict = SAME
+    if length != tuple_length(held):
+        return DIFFERENT
+    for i in range(length):
+        if tuple_item(held, i) != tuple_item(key, i):
+            verdict = same_plain(tuple_item(held, i), tuple_item(key, i))
+            if verdict != SAME:
+                return verdict
+    return SAME
+
+
 cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
     """Are two objects of equal hash equal, as far as can be said without running Python?"""
+    if is_tuple(key):
+        return same_items(held, key) if is_tuple(held) else ASK
+    return same_plain(held, key)
+
+
+cdef inline verdict_t same_plain(PyObject *held, PyObject *key) noexcept:
+    """The same of two that are no tuples, or of two whose hashes may differ."""
     if is_text(key):
         if is_text(held):
             return same_text(held, key)

@@ -59,16 +59,13 @@ from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport find_same, hash_of, hold, is_int, is_text, likely, owned, text_hash, unlikely
 from nearcache._slots cimport (
     METHOD_FLAGS,
-    PyType_Modified,
-    PyVectorcall_Call,
     PyVectorcall_NARGS,
-    callable_t,
     call_through,
     clear_t,
+    make_callable,
     traverse_t,
     type_t,
     vectorcall_t,
-    wrapper_descr_t,
 )
 
 
@@ -401,16 +398,7 @@ cdef int clear_memo(PyObject *obj) noexcept:
 (<type_t *>Memo).tp_clear = clear_memo
 
 
-cdef int make_callable(Memo sample) except -1:
-    """Calls go through the field ``vectorcall``; as a method, its instance is put in front without binding first."""
-    cdef callable_t *kind = <callable_t *><PyObject *>Memo
-    kind.tp_vectorcall_offset = <char *>&sample.vectorcall - <char *><PyObject *>sample
-    kind.tp_call = <void *>PyVectorcall_Call
-    kind.tp_flags |= METHOD_FLAGS
-    (<wrapper_descr_t *><PyObject *>Memo.__dict__["__call__"]).d_wrapped = kind.tp_call
-    PyType_Modified(<type_t *>Memo)
-    return 0
-
-
-make_callable(Memo(None, 0, False, 0, None, None))
+cdef Memo sample = Memo(None, 0, False, 0, None, None)
+# As a method, its instance is put in front of the arguments without binding first.
+make_callable(Memo, <char *>&sample.vectorcall - <char *><PyObject *>sample, METHOD_FLAGS)
 clock_shorten()

@@ -76,6 +76,7 @@ cdef inline int give_method(object cls, object method) except -1:
 cdef extern from "Python.h":
     """
     #define METHOD_FLAGS (Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR)
+    #define INHERITS_VECTORCALL (PY_VERSION_HEX >= 0x030C0000)
     """
     ctypedef PyObject *(*vectorcall_t "vectorcallfunc")(
         PyObject *obj, PyObject *const *args, size_t flagged, PyObject *names
@@ -85,9 +86,31 @@ cdef extern from "Python.h":
         Py_ssize_t tp_vectorcall_offset
         void *tp_call
     const unsigned long METHOD_FLAGS
+    const unsigned long CALLABLE_FLAGS "Py_TPFLAGS_HAVE_VECTORCALL"
+    const bint INHERITS_VECTORCALL
     void PyType_Modified(type_t *kind)
     void *PyVectorcall_Call
     Py_ssize_t PyVectorcall_NARGS(size_t flagged) noexcept
     PyObject *call_through "PyObject_Vectorcall"(
         PyObject *function, PyObject *const *args, size_t flagged, PyObject *names
     ) except NULL
+
+
+cdef inline int make_callable(object cls, Py_ssize_t offset, unsigned long flags) except -1:
+    """Have the instances of a class called through a field that is so many bytes from their beginning."""
+    cdef callable_t *kind = <callable_t *><PyObject *>cls
+    kind.tp_vectorcall_offset = offset
+    kind.tp_call = PyVectorcall_Call
+    kind.tp_flags |= flags
+    rewrap(cls, "__call__", kind.tp_call)
+    PyType_Modified(<type_t *>kind)
+    return 0
+
+
+cdef inline int pass_on_call(object cls) except -1:
+    """Have a class that was derived from such a one, and is called as it is, called as directly."""
+    cdef callable_t *kind = <callable_t *><PyObject *>cls
+    if not INHERITS_VECTORCALL and kind.tp_call == PyVectorcall_Call and not kind.tp_flags & CALLABLE_FLAGS:
+        kind.tp_flags |= CALLABLE_FLAGS
+        PyType_Modified(<type_t *>kind)
+    return 0

@@ -10,6 +10,8 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 import nearcache
 from nearcache import Cache
 
@@ -134,3 +136,41 @@ def test_cached_function_with_another_name_in_a_class_stays_a_function() -> None
     assert [price("x"), price("x"), Shop.price_of("x")] == ["xx"] * 3
     assert price.cache_info()[:2] == (2, 1)
     assert price.peek("x") == "xx"
+
+
+class Wide:
+    """Its methods are called in each way there is."""
+
+    @cache.cached
+    def both(self, left: str, right: str = "r") -> str:
+        """Two arguments."""
+        return left + right
+
+
+def test_each_way_to_call_a_method_is_one_entry_and_one_call() -> None:
+    """By place, by name, by default; of the instance, of its class, and as a method that was kept."""
+    wide = Wide()
+    kept = wide.both
+    calls: list[Any] = [
+        lambda: wide.both("l", "r"), lambda: wide.both("l"), lambda: wide.both(left="l"), lambda: kept("l", "r"),
+        lambda: Wide.both(wide, "l", "r"), lambda: Wide.both(self=wide, left="l"),
+    ]  # fmt: skip
+    assert {call() for call in [*calls, *calls]} == {"lr"}
+    assert kept.cache_info()[:2] == (11, 1)
+    assert weakref.ref(kept)() is kept
+    with pytest.raises(TypeError, match=r"both\(\) missing 1 required positional argument: 'left'"):
+        wide.both()  # type: ignore[call-arg]  # that is what is tested
+    with pytest.raises(TypeError, match=r"both\(\) takes from 2 to 3 positional arguments but 4 were given"):
+        wide.both("l", "r", "o")  # type: ignore[call-arg]  # that is what is tested
+
+
+def test_a_call_that_misses_is_one_miss_of_l1() -> None:
+    """The store's counters say what the function's do: they are what a hit ratio is drawn from."""
+    own: Cache[Any, Any] = nearcache.open("memory://")
+
+    @own.cached
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert [double(number % 10) for number in range(30)] == [2 * (number % 10) for number in range(30)]
+    assert double.cache_info()[:2] == (own.stats().l1.hits, own.stats().l1.misses) == (20, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -311,7 +312,7 @@ def test_tuples_have_the_hash_that_python_gives_them(keys: list[tuple[Any, ...]]
         store[key] = key
     copies = [(*key,) for key in keys]
     found = store.l1_hit_dict(copies, [])
-    for copy in copies:
+    for copy in [*copies, *(pickle.loads(pickle.dumps(key)) for key in keys)]:  # of the same items, and of equal ones
         assert found[copy] == store[copy] == copy
         assert copy in found
     assert len(store) == len(found) == len(set(keys))

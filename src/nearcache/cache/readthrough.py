@@ -71,7 +71,7 @@ class ReadThrough(Generic[K, V]):
             return self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
         if chosen is None:
             return self._missing(key)
-        return cast("V", self._loaded(key, None, self._load, key, chosen, ttl, tags))
+        return self._missing_load(key, chosen, ttl=ttl, tags=tags)
 
     def refresh(
         self,
@@ -174,6 +174,10 @@ class ReadThrough(Generic[K, V]):
         return cast("V", found_or(DEFAULT, key, *self._held_young(key, limit_ns)))
 
     # -- for the subclasses
+
+    def _missing_load(self, key: K, loader: Callable[[K], Any], *, ttl: Lifetime = DEFAULT, tags: Any = DEFAULT) -> V:
+        """Return the value for a key of which it was counted that L1 does not hold it."""
+        return cast("V", self._loaded(key, None, self._load, key, loader, ttl, tags))
 
     def _loaded(self, key: Any, limit_ns: int | None, load: Callable[..., Any], *args: Any) -> Any:
         """Return what a load of one key brings, in time; ``limit_ns``: the greatest age that it is asked for with."""

@@ -14,7 +14,19 @@ from typing import Any
 from ...absence import Unkept
 from ...answers import bare
 from ...changes import MISSING
-from .cached import Bound, Cached, Plan, new_generation
+from .cached import Bound, Cached, Plan, _doc, new_generation
+
+
+class BoundCoroutine(Bound):
+    """A cached coroutine method together with its instance."""
+
+    __slots__ = ()
+    __doc__ = property(_doc)
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # as in CachedCoroutine
+        key = None if kwargs else self._plain_key(args)
+        found = MISSING if key is None else self.__func__._found(key)
+        return found if found is not MISSING else await self.__func__._call(key, (self.__self__, *args), kwargs, True)
 
 
 class CachedCoroutine(Cached):
@@ -27,6 +39,8 @@ class CachedCoroutine(Cached):
         ConfigError: The cache has no ``aio``.
     """
 
+    _binding = BoundCoroutine
+
     def __init__(self, plan: Plan, function: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         super().__init__(plan, function)
         self._aio = plan.cache.aio
@@ -37,36 +51,40 @@ class CachedCoroutine(Cached):
             mark(self)
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # what frameworks go by that ask the call itself
-        return await self._call(args, kwargs, self._in_class)
-
-    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
-        return self if instance is None else BoundCoroutine(self, instance)
+        key = None if kwargs else self._plain_key(args)
+        found = MISSING if key is None else self._found(key)
+        return found if found is not MISSING else await self._call(key, args, kwargs, self._in_class)
 
     async def cache_clear(self) -> None:
         """See :meth:`Cached.cache_clear`."""
         if self._plan.is_shared:
             await self._aio._set_unwritten((self._plan.name,), new_generation(), ttl=None)
         else:
-            self._plan.clear()
+            self._draw()
         self._forget_counts()
 
-    async def _generation(self) -> Any:
-        held = self._plan.held_generation()
+    async def _awaited_generation(self) -> Any:
+        held = self._held_generation(MISSING)
         if held is MISSING:
             held = await self._aio.get_or_load((self._plan.name,), _drawn, ttl=None, tags=())
         return held
 
     async def _awaited_key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
         part = self._checked_part(args, kwargs, is_method)
-        return (self._plan.name, await self._generation(), *part)
+        return (self._plan.name, await self._awaited_generation(), *part)
 
-    async def _call(self, args: Any, kwargs: Any, is_method: bool) -> Any:
-        try:
-            generation = await self._generation()
-        except ConnectionError:
-            return bare(await self._function(*args, **kwargs))
-        found, key = self._hit(generation, args, kwargs, is_method)
-        return found if found is not MISSING else (await self._read_through(key, args, kwargs))[0]
+    async def _call(self, key: tuple[Any, ...] | None, args: Any, kwargs: Any, is_method: bool) -> Any:
+        if key is None:
+            try:
+                generation = await self._awaited_generation()
+            except ConnectionError:
+                return bare(await self._function(*args, **kwargs))
+            key = (self._plan.name, generation, *self._plan.part(args, kwargs, is_method=is_method))
+            found = self._found(key)
+            if found is not MISSING:
+                return found
+        self._plan.checked(key[2:])
+        return (await self._read_through(key, args, kwargs))[0]
 
     async def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> tuple[Any, bool]:
         plan, called = self._plan, False
@@ -78,7 +96,7 @@ class CachedCoroutine(Cached):
                 return plan.sifted(await self._function(*args, **kwargs))
 
         try:
-            value = await self._aio.get_or_load(key, load, tags=plan.tags, **plan.ttl)
+            value = await self._aio._missing_load(key, load, tags=plan.tags, **plan.ttl)
         except Unkept as unkept:
             value = unkept.outcome()
         finally:
@@ -99,13 +117,6 @@ class CachedCoroutine(Cached):
     async def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
         key = await self._awaited_key(args, kwargs, is_method)
         await self._aio._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
-
-
-class BoundCoroutine(Bound):
-    """A cached coroutine method together with its instance."""
-
-    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # as in CachedCoroutine
-        return await self.__func__._call((self.__self__, *args), kwargs, True)
 
 
 async def _drawn(_key: Any) -> str:

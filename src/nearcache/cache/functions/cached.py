@@ -1,7 +1,8 @@
 """``cache.cached``: functions whose results are kept in a cache.
 
-A decorated function is an object with the surface of ``functools.lru_cache`` and more. It holds the cache, never an
-instance: a method's key names the instance (``calls.Identities``), and what binds a method is made for each access.
+A decorated function is an object with the surface of ``functools.lru_cache`` and more. Most calls that hit end in its
+compiled part (``_results``). It holds the cache, never an instance: a method's key names the instance
+(``calls.Identities``), and what binds a method is made for each access.
 
 ``cache_clear`` takes O(1): each function has a generation, which is part of every key, and a clear replaces it. In a
 cache that other processes share it is an ordinary entry, so that it is as coherent as the others; random, so that one
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ..._results import BoundResults, Results
 from ...absence import Unkept
 from ...answers import DEFAULT, bare
 from ...changes import MISSING
@@ -77,29 +79,11 @@ class Plan:
         self.arguments = Arguments(function, self.name)
         self.identities = Identities(self.name, is_shared=self.is_shared)
         self._known = freshness_of(cache.settings)
-        self._generation: int | str = 0
 
-    def generation(self) -> Any:
-        """Return what changes with every ``cache_clear``."""
-        held = self.held_generation()
-        if held is MISSING:
-            held = self.cache.get_or_load((self.name,), lambda _key: new_generation(), ttl=None, tags=())
-        return held
-
-    def held_generation(self) -> Any:
-        """Return the generation if this process knows it, else MISSING; it is used."""
-        return self.cache.l1_hit((self.name,), MISSING) if self.is_shared else self._generation
-
-    def known_generation(self) -> Any:
-        """Return the generation if this process knows it, else ``None``; that is no use of it."""
-        return self.cache.peek((self.name,)) if self.is_shared else self._generation
-
-    def clear(self) -> None:
-        """Make every entry of the function unreachable, in every process."""
-        if self.is_shared:
-            self.cache._set_unwritten((self.name,), new_generation(), ttl=None)
-        else:
-            self._generation = new_generation()  # no number: two threads at once could bring an old one back
+    @property
+    def plain(self) -> int:
+        """How many positional arguments are what they add to a key; -1: they have to be arranged (see :meth:`part`)."""
+        return -1 if self.key is not None or self.typed else self.arguments.positional
 
     def part(self, args: tuple[Any, ...], keywords: dict[str, Any], *, is_method: bool) -> tuple[Any, ...]:
         """Return what the arguments add to a key.
@@ -167,13 +151,85 @@ class Plan:
         return value
 
 
-class Cached:
+def _doc(bound: BoundResults) -> Any:
+    return bound.__func__.__doc__
+
+
+class Bound(BoundResults):
+    """A cached method together with its instance. Made for each access, and held by nobody but the caller."""
+
+    __slots__ = ()
+    __doc__ = property(_doc)  # of an instance, the method's
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Of the method as it is called here, for what would find that of the function by ``__wrapped__``."""
+        return inspect.signature(types.MethodType(self.__func__.__wrapped__, self.__self__))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    # Copied and pickled as bound methods are.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return type(self)(self.__func__, copy.deepcopy(self.__self__, memo))
+
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.invalidate`."""
+        return self.__func__._invalidate((self.__self__, *args), kwargs, True)
+
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.refresh`."""
+        return self.__func__._refresh((self.__self__, *args), kwargs, True)
+
+    def peek(self, /, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.peek`."""
+        return self.__func__._peek((self.__self__, *args), kwargs, True)
+
+    def set(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.set`."""
+        return self.__func__._set(value, (self.__self__, *args), kwargs, True)
+
+    def cache_info(self) -> CacheInfo:
+        """See :meth:`Cached.cache_info`."""
+        info: CacheInfo = self.__func__.cache_info()
+        return info
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """See :meth:`Cached.cache_parameters`."""
+        parameters: dict[str, Any] = self.__func__.cache_parameters()
+        return parameters
+
+    def cache_clear(self) -> Any:
+        """See :meth:`Cached.cache_clear`: of all instances."""
+        return self.__func__.cache_clear()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bound) and self.__func__ is other.__func__ and self.__self__ is other.__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__func__), id(self.__self__)))
+
+    def __repr__(self) -> str:
+        return f"<bound {self.__func__!r} of {type(self.__self__).__qualname__}>"
+
+
+class Cached(Results):
     """A function whose results are kept in a cache. Made by :meth:`Cache.cached`.
 
     Called as a method it names its instance in the key; ``obj.method.invalidate(x)`` and the others know it too.
     """
 
+    _binding = Bound  #: what a method is, together with its instance
+
     def __init__(self, plan: Plan, function: Callable[..., Any]) -> None:
+        generation = None if plan.is_shared else 0
+        super().__init__(plan.cache.l1_hit, plan.name, generation, plan.plain, plan.identities.of, self._binding)
         functools.update_wrapper(cast("Any", self), function)
         if TYPE_CHECKING:  # annotations of the class would hide those of the function, from Python 3.14 on
             self.__wrapped__: Callable[..., Any]
@@ -182,19 +238,13 @@ class Cached:
         self._plan = plan
         self._function = function
         self._in_class = is_method(function, plan.arguments)
-        self._hits = self._misses = 0
+        self._misses = 0
         self._begin_counting()
         tell_of_forks(self, Cached._begin_counting)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._call(args, kwargs, self._in_class)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if defined_in(self._function) == owner.__qualname__:  # else it has got another name there, and is what it was
             self._in_class = True
-
-    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
-        return self if instance is None else Bound(self, instance)
 
     def __repr__(self) -> str:
         return f"<cached {self._plan.name}>"
@@ -216,7 +266,7 @@ class Cached:
         the function L1 holds. Cost: O(entries of L1), for the last one.
         """
         plan = self._plan
-        begin = (plan.name, plan.known_generation())
+        begin = (plan.name, self._known_generation())
         mine = sum(1 for key in plan.cache if type(key) is tuple and key[:2] == begin)
         return CacheInfo(self._hits, self._misses, plan.cache.settings.maxsize, mine)
 
@@ -237,7 +287,10 @@ class Cached:
         Raises:
             ShardUnavailableError: It is not known to be done.
         """
-        self._plan.clear()
+        if self._plan.is_shared:
+            self._plan.cache._set_unwritten((self._plan.name,), new_generation(), ttl=None)
+        else:
+            self._draw()
         self._forget_counts()
 
     # -- single results
@@ -262,38 +315,57 @@ class Cached:
         """Keep a value as the result for these arguments."""
         return self._set(value, args, kwargs, self._in_class)
 
+    # -- generations
+
+    def _drawn(self) -> Any:
+        """Return what changes with every ``cache_clear``."""
+        held = self._held_generation(MISSING)
+        if held is MISSING:
+            held = self._plan.cache.get_or_load((self._plan.name,), lambda _key: new_generation(), ttl=None, tags=())
+        return held
+
+    def _known_generation(self) -> Any:
+        """Return the generation if this process knows it, else ``None``; that is no use of it."""
+        return self._plan.cache.peek((self._plan.name,)) if self._plan.is_shared else self._generation
+
+    def _draw(self) -> None:
+        """Begin another generation, in a cache of this process."""
+        self._generation = new_generation()  # no number: two threads at once could bring an old one back
+
     # -- how; ``is_method``: the first argument is an instance
 
     def _key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
         part = self._checked_part(args, kwargs, is_method)
-        return (self._plan.name, self._plan.generation(), *part)
+        return (self._plan.name, self._drawn(), *part)
 
     def _checked_part(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
         return self._plan.checked(self._plan.part(args, kwargs, is_method=is_method))
 
-    def _hit(self, generation: Any, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, tuple[Any, ...]]:
-        """Return what L1 holds, or MISSING, and the key. Without I/O."""
-        plan = self._plan
-        part = plan.part(args, kwargs, is_method=is_method)
-        key = (plan.name, generation, *part)
-        try:
-            found = plan.cache.l1_hit(key, MISSING)
-        except TypeError:  # it cannot be hashed; or its __eq__ raised, and then it is an error of the caller's
-            plan.checked(part)
-            raise
-        if found is MISSING:
-            plan.checked(part)
-        else:
-            self._count(hit=True)
-        return found, key
+    def _found(self, key: tuple[Any, ...]) -> Any:
+        """Return what L1 holds under a key, or MISSING. Without I/O.
 
-    def _call(self, args: Any, kwargs: Any, is_method: bool) -> Any:
+        Raises:
+            UnencodableKeyError: It cannot be hashed.
+        """
         try:
-            generation = self._plan.generation()
-        except ConnectionError:  # nothing that is kept can be told from older
-            return bare(self._function(*args, **kwargs))
-        found, key = self._hit(generation, args, kwargs, is_method)
-        return found if found is not MISSING else self._read_through(key, args, kwargs)[0]
+            return self._find(key, MISSING)
+        except TypeError:  # or its __eq__ raised, and then it is an error of the caller's
+            self._plan.checked(key[2:])
+            raise
+
+    def _call(self, key: tuple[Any, ...] | None, args: Any, kwargs: Any, is_method: bool) -> Any:
+        """Return the value for these arguments. ``key``: theirs, which L1 does not hold; ``None``: find it out."""
+        if key is None:
+            try:
+                generation = self._drawn()
+            except ConnectionError:  # nothing that is kept can be told from older
+                return bare(self._function(*args, **kwargs))
+            key = (self._plan.name, generation, *self._plan.part(args, kwargs, is_method=is_method))
+            found = self._found(key)
+            if found is not MISSING:
+                return found
+        self._plan.checked(key[2:])
+        return self._read_through(key, args, kwargs)[0]
 
     def _read_through(self, key: tuple[Any, ...], args: Any, kwargs: Any) -> Any:
         """Return the value, and whether it is this call of ours that has made it."""
@@ -306,7 +378,7 @@ class Cached:
                 return plan.sifted(self._function(*args, **kwargs))
 
         try:
-            value = plan.cache.get_or_load(key, load, tags=plan.tags, **plan.ttl)
+            value = plan.cache._missing_load(key, load, tags=plan.tags, **plan.ttl)
         except Unkept as unkept:
             value = unkept.outcome()
         finally:
@@ -326,7 +398,7 @@ class Cached:
 
     def _peek(self, args: Any, kwargs: Any, is_method: bool) -> Any:
         part = self._checked_part(args, kwargs, is_method)
-        key = (self._plan.name, self._plan.known_generation(), *part)
+        key = (self._plan.name, self._known_generation(), *part)
         found = self._plan.cache.peek(key, MISSING)
         if found is MISSING:
             raise KeyError(key)
@@ -349,73 +421,6 @@ class Cached:
     def _forget_counts(self) -> None:
         with self._counting:
             self._hits = self._misses = 0
-
-
-class Bound:
-    """A cached method together with its instance. Made for each access, and held by nobody but the caller."""
-
-    def __init__(self, method: Cached, instance: Any) -> None:
-        self.__func__ = method
-        self.__self__ = instance
-        self.__doc__ = method.__doc__
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """Of the method as it is called here, for what would find that of the function by ``__wrapped__``."""
-        return inspect.signature(types.MethodType(self.__func__.__wrapped__, self.__self__))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__func__, name)
-
-    # Copied and pickled as bound methods are.
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.__self__, self.__func__.__name__)
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return type(self)(self.__func__, copy.deepcopy(self.__self__, memo))
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self.__func__._call((self.__self__, *args), kwargs, True)
-
-    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
-        """See :meth:`Cached.invalidate`."""
-        return self.__func__._invalidate((self.__self__, *args), kwargs, True)
-
-    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
-        """See :meth:`Cached.refresh`."""
-        return self.__func__._refresh((self.__self__, *args), kwargs, True)
-
-    def peek(self, /, *args: Any, **kwargs: Any) -> Any:
-        """See :meth:`Cached.peek`."""
-        return self.__func__._peek((self.__self__, *args), kwargs, True)
-
-    def set(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """See :meth:`Cached.set`."""
-        return self.__func__._set(value, (self.__self__, *args), kwargs, True)
-
-    def cache_info(self) -> CacheInfo:
-        """See :meth:`Cached.cache_info`."""
-        return self.__func__.cache_info()
-
-    def cache_parameters(self) -> dict[str, Any]:
-        """See :meth:`Cached.cache_parameters`."""
-        return self.__func__.cache_parameters()
-
-    def cache_clear(self) -> Any:
-        """See :meth:`Cached.cache_clear`: of all instances."""
-        return self.__func__.cache_clear()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bound) and self.__func__ is other.__func__ and self.__self__ is other.__self__
-
-    def __hash__(self) -> int:
-        return hash((id(self.__func__), id(self.__self__)))
-
-    def __repr__(self) -> str:
-        return f"<bound {self.__func__!r} of {type(self.__self__).__qualname__}>"
 
 
 def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> Any:

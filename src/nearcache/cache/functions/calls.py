@@ -91,6 +91,7 @@ class Arguments:
 
     Attributes:
         names: The parameters, in the order of the tuples.
+        positional: How many there are, if a call may give all of them by their place; else -1.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -102,6 +103,8 @@ class Arguments:
         self.function_name = name
         self.names = tuple(signature.parameters)
         self._kinds = [parameter.kind for parameter in signature.parameters.values()]
+        by_place = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        self.positional = len(self._kinds) if by_place.issuperset(self._kinds) else -1
         self.arrange = _arranger(signature, name)
 
     def type_names(self, arranged: tuple[Any, ...]) -> tuple[str, ...]:
@@ -188,17 +191,18 @@ class Instances:
     def __len__(self) -> int:
         return len(self._known)
 
+    def known(self, instance: Any) -> int:
+        """Return the instance's number; 0: it has none yet."""
+        entry = self._known.get(id(instance))
+        return entry[1] if entry is not None and entry[0]() is instance else 0
+
     def number(self, instance: Any) -> int:
-        """Return the instance's number; no other has or will have it.
+        """Give an instance a number, which no other has or will have, and return it; of two threads that do, the same.
 
         Raises:
             TypeError: It cannot be referred to weakly.
         """
-        place = id(instance)
-        entry = self._known.get(place)
-        if entry is not None and entry[0]() is instance:
-            return entry[1]
-        known = self._known
+        place, known = id(instance), self._known
 
         def forget(gone: weakref.ref[Any]) -> None:
             entry = known.get(place)
@@ -232,6 +236,9 @@ class Identities:
         Raises:
             UnencodableKeyError: It has no identity that could be used.
         """
+        number = self._instances.known(target)
+        if number:
+            return number
         if isinstance(target, type):
             return self._of_class(target) if self._is_shared else target
         own = getattr(type(target), "__cache_key__", None)
