@@ -11,6 +11,7 @@ import pytest
 
 import nearcache
 from nearcache.errors import BulkError, ReshardError, ServerReplyError
+from nearcache.loading import behind as behind_module
 from nearcache.rings import shards_of
 from support.redis import Binary, RedisServer
 from support.waiting import wait_until
@@ -252,20 +253,85 @@ def test_shard_that_has_dead_letters_does_not_leave(servers: Servers) -> None:
 
 
 def test_dead_letter_of_a_key_that_has_moved_ends_what_its_new_owner_has(servers: Servers) -> None:
-    """It is written from the queue where the key was once; readers have loaded from behind the cache meanwhile."""
+    """Readers have loaded from behind the cache meanwhile."""
     rows: dict[str, str] = {}
-    shared: Any = {"write_delay": 0.01, "write_attempts": 1}
     with contextlib.ExitStack() as stack:
-        leader = opened(stack, servers, "ab")
-        key = moving_key(leader, grown(leader, servers))
-        behind = opened(stack, servers, "ab", writer=refuse, **shared)
-        behind[key] = "new"
-        behind.flush(10)
-        behind.close()
-        leader.reshard("unix://" + ",".join(servers[name].path for name in "abc"), shard_names=list("abc"), pause=0.0)
+        key, leader = moved_with_dead_letters(stack, servers, "new")
         assert leader.get_or_load(key, lambda _: "old") == "old"
-        again = opened(stack, servers, "abc", writer=rows.__setitem__, **shared)
+        again = opened(stack, servers, "abc", writer=rows.__setitem__, write_delay=0.01)
         assert again.replay_dead_letters() == 1
         again.flush(10)
         assert rows == {key: "new"}
         wait_until(lambda: leader.get(key) is None, what="it is loaded anew")
+
+
+def moved_with_dead_letters(stack: contextlib.ExitStack, servers: Servers, *values: str) -> tuple[str, Any]:
+    """Return a key whose changes became dead letters on a shard that it has left since, and a cache that sees it."""
+    leader = opened(stack, servers, "ab")
+    key = moving_key(leader, grown(leader, servers))
+    with opened(stack, servers, "ab", writer=refuse, write_delay=0.01, write_attempts=1) as behind:
+        for value in values:
+            behind[key] = value
+            behind.flush(10)
+    leader.reshard("unix://" + ",".join(servers[name].path for name in "abc"), shard_names=list("abc"), pause=0.0)
+    return key, leader
+
+
+def test_dead_letter_of_a_key_that_has_moved_is_not_put_back_over_a_newer_change(servers: Servers) -> None:
+    """That waits where the key is now, and there the letter stays one until it has been written."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        key, _ = moved_with_dead_letters(stack, servers, "old")
+        now = opened(stack, servers, "abc", writer=rows.__setitem__, write_delay=60)
+        now[key] = "new"
+        assert now.replay_dead_letters() == 0
+        (letter,) = now.dead_letters()
+        assert (letter.key, letter.value, letter.error) == (key, "old", f"ValueError: {key}")
+        now.flush(10)
+        assert rows == {key: "new"}
+        assert now.replay_dead_letters([letter.id]) == 1
+        assert now.dead_letters() == []
+        now.flush(10)
+        assert rows == {key: "old"}
+
+
+def test_dead_letters_of_a_key_from_before_and_after_it_moved_are_put_back_as_one(servers: Servers) -> None:
+    """The newest of them, wherever it is."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        key, _ = moved_with_dead_letters(stack, servers, "oldest", "older")
+        with opened(stack, servers, "abc", writer=refuse, write_delay=0.01, write_attempts=1) as behind:
+            behind[key] = "newest"
+            behind.flush(10)
+        again = opened(stack, servers, "abc", writer=rows.__setitem__, write_delay=0.01)
+        assert again.replay_dead_letters() == 3
+        again.flush(10)
+        assert rows == {key: "newest"}
+        assert again.dead_letters() == []
+
+
+def test_dead_letter_that_two_processes_bring_to_its_new_shard_is_one(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It belongs to whoever took it away from the old one."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        key, leader = moved_with_dead_letters(stack, servers, "value")
+        other = opened(stack, servers, "abc", writer=rows.__setitem__, write_delay=0.01)
+        true, letters = behind_module._fields_of, other.dead_letters()
+
+        def read(*place: Any) -> Any:
+            fields = yield from true(*place)
+            if len(calls) == 1:  # the first look is for its key
+                calls.append("other")
+                assert other.replay_dead_letters([letters[0].id]) == 1
+            calls.append("read")
+            return fields
+
+        calls: list[str] = []
+        monkeypatch.setattr(behind_module, "_fields_of", read)
+        assert leader.replay_dead_letters([letters[0].id]) == 0
+        assert "other" in calls
+        assert leader.dead_letters() == []
+        other.flush(10)
+        assert rows == {key: "value"}

@@ -326,3 +326,14 @@ def test_buried_record_is_a_dead_letter_and_comes_back_as_the_newest(lane: Lane)
     assert lane.run("requeue", [b"sa"], wid(11), letter, more=[b"d", b"w"]) == [0, NONCE]
     assert queued(lane) == [(b"sa", fields[b"e"])]
     assert lane.client.get(lane.lease(b"sa")) == b"P" + ids(lane)[0]
+
+
+def test_rebury_takes_in_a_dead_letter_of_another_lane_as_it_is(lane: Lane) -> None:
+    """With all its fields. Not in the middle of a change of the list, when nobody could tell where its key is."""
+    fields = [b"k", b"sa", b"e", envelope(NONCE, b"sa", wid(1)), b"x", b"why", b"n", b"3"]
+    status, generation, record = lane.run("rebury", [], wid(2), *fields, more=[b"d"])
+    assert (status, generation) == (1, NONCE)
+    assert lane.client.xrange(lane.prefix + b"d") == [(record, dict(zip(fields[::2], fields[1::2], strict=True)))]
+    assert lane.run("requeue", [b"sa"], wid(3), record, more=[b"d", b"w"])[0] == 1
+    with pytest.raises(ServerReplyError, match="NCTOPO"):
+        lane.run("rebury", [], wid(4), *fields, more=[b"d"], ring=2)

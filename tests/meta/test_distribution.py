@@ -103,7 +103,7 @@ def test_installed_lua_scripts_are_all_there(installed: set[str]) -> None:
         "changing",
     } <= scripts
     assert {"cli_invalidate", "touch", "take"} <= scripts
-    assert {"dequeue", "written", "buried", "requeue"} <= scripts
+    assert {"dequeue", "written", "buried", "requeue", "rebury"} <= scripts
 
 
 def test_installed_version_is_the_packages_own() -> None:

@@ -37,7 +37,8 @@ class Letters:
 
         Args:
             ids: Which; ``None``: all. Of several of a key the newest is written, and the others go. One whose key has a
-                newer change waiting stays where it is, as does what a stranger put there without a key or a value.
+                newer change waiting stays one, as does what a stranger put there without a key or a value. One of a
+                key that has another shard by now moves there, and has another id if it stays.
         Raises:
             ShardUnavailableError: Not all of them are back in their queues.
         """

@@ -242,7 +242,6 @@ class Queues:
                 continue
             self.lengths[lane] = int(reply.values[0][4])
             self.backlog.settle(share)
-        yield from _invalidate_astray(tier, changes)
 
     def _written(self, tier: Tier, lane: int, share: list[Change]) -> Any:
         names = tier.names[lane]
@@ -264,19 +263,6 @@ class Queues:
         self.lengths[change.lane] = int(reply.values[0][4])
         self.backlog.settle([change])
         return True
-
-
-def _invalidate_astray(tier: Tier, changes: Sequence[Change]) -> Steps[None]:
-    """Drop what readers have of keys whose owner is another one by now: a dead letter stays where the key once was."""
-    by_lane: dict[int, list[bytes]] = {}
-    for change in changes:
-        if (lane := tier.lane_of(change.encoded)) != change.lane:
-            by_lane.setdefault(lane, []).append(change.encoded)
-    if by_lane:
-        serials = {lane: tier.serial(lane) for lane in by_lane}
-        replies = yield [tier.invalidate_exchange(lane, keys, new_id()) for lane, keys in by_lane.items()]
-        for (lane, keys), reply in zip(by_lane.items(), replies, strict=True):
-            tier.answered(lane, keys, reply, serials[lane])
 
 
 def _content(record: bytes, fields: Sequence[bytes]) -> tuple[bytes, bytes]:
@@ -391,38 +377,63 @@ def _by_name(fields: Sequence[bytes]) -> Mapping[bytes, bytes]:
     return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
-def key_of_letter(tier: Tier, name: str) -> Steps[tuple[int, bytes] | None]:
-    """Return the lane and the encoded key of a dead letter; None if there is none of this id, or it has no key.
+def key_of_letter(tier: Tier, name: str) -> Steps[bytes | None]:
+    """Return the encoded key of a dead letter; None if there is none of this id, or it has no key.
 
     Raises:
         ValueError: Not an id.
         ShardError: The lane did not answer.
     """
-    lane, record = place_of(tier, name)
+    return _by_name((yield from _fields_of(tier, *place_of(tier, name)))).get(b"k")
+
+
+def _fields_of(tier: Tier, lane: int, record: bytes) -> Steps[Sequence[bytes]]:
+    """Return the fields of a dead letter; none if it is gone."""
     found = answer((yield [Exchange(lane, [(b"XRANGE", tier.names[lane].dead, record, record)])])[0]).values[0]
-    encoded = _by_name(found[0][1]).get(b"k") if found else None
-    return None if encoded is None else (lane, encoded)
+    return found[0][1] if found else ()
 
 
-def replay(tier: Tier, key: tuple[int, bytes], letters: Sequence[str]) -> Steps[int]:
-    """Put the newest dead letter of a key back into its queue. The others of these go: it has overtaken them.
+def replay(tier: Tier, encoded: bytes, letters: Sequence[str]) -> Steps[int]:
+    """Put the newest dead letter of a key into the queue of its lane. The others of these go: it has overtaken them.
 
     Args:
-        key: As :func:`key_of_letter` returned it.
+        encoded: The key, as :func:`key_of_letter` returned it.
         letters: Their ids.
     Returns:
         How many are dead letters no more: none if the newest is gone, or lacks an envelope, or its key has a newer
         change waiting.
     Raises:
-        ShardError: The lane did not answer.
+        ShardError: A lane did not answer.
     """
-    lane, encoded = key
-    names = tier.names[lane]
+    home = tier.lane_of(encoded)
+    records: list[bytes] = []
+    for lane, record in sorted((place_of(tier, letter) for letter in letters), key=lambda place: order(place[1])):
+        records.append(record if lane == home else (yield from _bring_home(tier, lane, record, home)))
+    if not records[-1]:
+        return 0
+    names = tier.names[home]
     keys = [names.value(encoded), names.lease(encoded), names.dead, names.queue, names.lane_key]
-    records = sorted((place_of(tier, letter)[1] for letter in letters), key=order)
-    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), *records)
-    status, *rest = answer((yield [Exchange(lane, [command])])[0]).values[0]
+    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), *filter(None, records))
+    status, *rest = answer((yield [Exchange(home, [command])])[0]).values[0]
     return int(rest[-1]) if int(status) == 1 else 0
+
+
+def _bring_home(tier: Tier, lane: int, record: bytes, home: int) -> Steps[bytes]:
+    """Move a dead letter to the lane that its key has by now: only there is it known whether a newer change waits.
+
+    Returns its record there; empty if it is gone, or another process has moved it. It is there before it leaves, so
+    that none is lost; of two processes the one that takes it away has moved it.
+    """
+    fields = yield from _fields_of(tier, lane, record)
+    if not fields:
+        return b""
+    names = tier.names[home]
+    command = tier.call(tier.scripts.rebury, [names.dead, names.lane_key], hex_id(new_id()), *fields)
+    _, _, moved = answer((yield [Exchange(home, [command])])[0]).values[0]
+    if int(answer((yield [Exchange(lane, [(b"XDEL", tier.names[lane].dead, record)])])[0]).values[0]):
+        return bytes(moved)
+    answer((yield [Exchange(home, [(b"XDEL", names.dead, moved)])])[0])
+    return b""
 
 
 def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:

@@ -77,6 +77,7 @@ class Scripts:
     written: Script = field(default_factory=lambda: load_script("written"))
     buried: Script = field(default_factory=lambda: load_script("buried"))
     requeue: Script = field(default_factory=lambda: load_script("requeue"))
+    rebury: Script = field(default_factory=lambda: load_script("rebury"))
     hurry: Script = field(default_factory=lambda: load_script("hurry"))
     lock: Script = field(default_factory=lambda: load_script("lock"))
 

@@ -69,7 +69,7 @@ class QueueingCache(SteppingCache[K, V]):
         tier = self._tier
         for name in chosen:
             place_of(tier, name)  # all of them are looked at before one is put back
-        by_key: dict[tuple[int, bytes], list[str]] = {}
+        by_key: dict[bytes, list[str]] = {}
         for name in dict.fromkeys(chosen):
             key = self._run(key_of_letter(tier, name))
             if key is not None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 #: All scripts, by name.
 NAMES: Final = (
     "set", "invalidate", "clear", "lease", "fill", "abort", "renew", "adopt", "heartbeat", "touch", "take", "unchanged",
-    "extend", "dequeue", "written", "buried", "requeue", "hurry", "ring", "lock",
+    "extend", "dequeue", "written", "buried", "requeue", "rebury", "hurry", "ring", "lock",
 )  # fmt: skip
 #: Envelopes from this size on are staged. Redis 7 gains from 4 KB on, Redis 6.2 from about 64 KB.
 STAGE_BYTES: Final = 16_384
@@ -34,8 +34,8 @@ _INCLUDE: Final = re.compile(rb"^ *-- include ([a-z_]+\.lua)\n", re.MULTILINE)
 # would see the older value come back. A repeated `fill` finds its lease gone and would report LOST for a value that
 # it has stored; a repeated `lease` would wait for itself; a repeated `take` would find nothing, a repeated
 # `unchanged` no lease, and a repeated `touch` or `extend` might find another's value. A repeated `dequeue` would pass
-# over what the first was given, and a repeated `buried` or `requeue` finds the record gone; a repeated `written`
-# finds nothing left to do.
+# over what the first was given, and a repeated `buried` or `requeue` finds the record gone, and a repeated
+# `rebury` makes two of it; a repeated `written` finds nothing left to do.
 _REPEATABLE: Final = frozenset(
     {"invalidate", "clear", "heartbeat", "abort", "renew", "adopt", "written", "hurry", "ring", "lock"}
 )
