@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import pytest
 
 import nearcache
 from nearcache.cache.tiered import behind
-from nearcache.cache.tiered import cache as tiered
 from nearcache.errors import ClosedError
 from support.rows import Database
 from support.threads import PATIENCE
@@ -79,6 +80,62 @@ def test_interpreter_exit_without_close_writes_what_waits(make_worker: Callable[
     assert (tmp_path / "rows").read_text() == "k 1\n"
 
 
+#: A program that leaves two caches behind, either of whose writers is done when both are called.
+TWO = """
+import logging, threading, nearcache
+
+def begin(rows):
+    global caches
+    both = threading.Barrier(2)
+    def write(key, value):
+        both.wait(30)
+        with open(rows, "a") as file:
+            print(key, value, file=file)
+    caches = [nearcache.open("embedded://behind", namespace=name, writer=write, write_delay=600) for name in "ab"]
+    logging.basicConfig(filename=rows)
+    for cache in caches:
+        cache["k"] = 1
+"""
+
+
+def test_interpreter_exit_has_the_writers_of_all_caches_work_at_the_same_time(
+    make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """None waits for the one before, however long that takes."""
+    worker = make_worker(TWO)
+    worker.call("begin", str(tmp_path / "rows"))
+    assert worker.finish() == 0
+    assert (tmp_path / "rows").read_text() == "k 1\nk 1\n"
+
+
+def test_cache_that_is_dropped_has_what_waits_written(database: Database) -> None:
+    """As one that is closed: nobody else may use its servers."""
+    cache = nearcache.open("embedded://behind", writer=database, write_delay=600)
+    cache.set_many({"a": 1, "b": 2})
+    del cache
+    assert database.rows == {"a": 1, "b": 2}
+
+
+def test_cache_that_is_collected_with_its_writer_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nobody any more who could write it."""
+
+    class Shop:
+        def __init__(self) -> None:
+            self.cache = nearcache.open("embedded://behind", writer=self.write, write_delay=600)
+
+        def write(self, key: str, value: int) -> None:
+            raise AssertionError
+
+    shop: Shop | None = Shop()
+    assert shop is not None
+    shop.cache["k"] = 1
+    cache = weakref.proxy(shop.cache)
+    wait_until(lambda: cache.stats().writing.backlog)
+    shop = None
+    gc.collect()
+    assert [line.partition(" changes ")[0] for line in caplog.messages if "lost" in line] == ["namespace default: 1"]
+
+
 def test_killed_process_leaves_what_waits_to_other_users_of_the_servers(
     database: Database, make_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
@@ -97,8 +154,7 @@ def test_what_close_cannot_write_is_logged(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With how much it is, and what the writer says."""
-    for module in (behind, tiered):
-        monkeypatch.setattr(module, "CLOSE_S", 0.05)
+    monkeypatch.setattr(behind, "CLOSE_S", 0.05)
     database.fails = OSError("no route to the database")
     cache = nearcache.open("embedded://behind", writer=database, write_delay=0.01)
     cache.set_many({"a": 1, "b": 2})
@@ -118,10 +174,10 @@ def test_close_of_a_cache_whose_servers_do_not_answer_says_what_is_lost_if_anyth
     cache["k"] = 1
     wait_until(lambda: cache.stats().writing.backlog == waits and (waits or database.rows))
 
-    def flush(_timeout: float) -> None:
+    def flush(_timeout: float, _run: object) -> None:
         raise nearcache.ShardUnavailableError("embedded-0", "no answer", sent=False)
 
-    monkeypatch.setattr(cache, "flush", flush)
+    monkeypatch.setattr(cache._scribe, "flush", flush)
     cache.close()
     assert [line.partition(" changes ")[0] for line in caplog.messages if "lost" in line] == [
         "namespace default: 1"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import inspect
 import logging
 import random
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,19 @@ from ...absence import ABSENT
 from ...backlog import Backlog, Change
 from ...clocks import Clock, monotonic_ns
 from ...codecs import is_deletion
-from ...errors import CacheError, DecodeError, words_of
-from ...loading import Queues, Room, ThreadRunner, Tier, read_change, readable_key, unreadable_as
+from ...errors import CacheError, DecodeError, FlushTimeoutError, words_of
+from ...loading import (
+    Queues,
+    Room,
+    Steps,
+    ThreadRunner,
+    Tier,
+    queue_ends,
+    read_change,
+    readable_key,
+    still_waiting,
+    unreadable_as,
+)
 from ...logs import Recurring, log
 from ...options import Settings
 from ...workers import Helper
@@ -29,6 +42,9 @@ from ..report import WritingStats
 #: How often an owner looks for records of other processes, and how often others look whether there is one, in seconds.
 _LOOK_S: Final = 0.25
 _IDLE_S: Final = 2.0
+#: Pauses of who waits until the queues are empty: the first and the longest, in seconds.
+_WAIT_FIRST_S: Final = 0.005
+_WAIT_LONGEST_S: Final = 0.1
 #: So many pages of a queue are read at most before something is written.
 _LOOKS: Final = 10
 #: So long ``close``, and the end of the interpreter, wait for the writer to come back from the call that it is in. If
@@ -79,6 +95,7 @@ class Scribe(Helper):
         self._failures = Recurring(clock)
         self._burials = Recurring(clock)
         self._namespace = settings.namespace
+        self._is_embedded = settings.scheme == "embedded"
         super().__init__()
 
     @property
@@ -91,14 +108,38 @@ class Scribe(Helper):
         self._woken = Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_idle = self._is_noted = False
-        self._until_ns = 0  # how long its end is waited for, once that is wanted
+        self._rest_ns = 0  # until when what is in the queues is waited for, once that is wanted
+        self._until_ns = 0  # until when the end of the thread is, once that is wanted
 
     # -- life
 
-    def stop(self) -> None:
-        """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
+    def _begin(self) -> threading.Thread | None:
+        atexit.register(self._hurry_end)  # before the caches end, one after the other: they were opened earlier
+        return super()._begin()
+
+    def _hurry_end(self) -> None:
+        """Begin to end with the interpreter, as the writers of all caches do before any is waited for.
+
+        They work at the same time then, and the time that each is given is the same time.
+        """
+        if not self.is_at_work():
+            return
+        self._rest_ns = self._until_ns = self._clock() + round(CLOSE_S * 1e9)
+        if not self._is_embedded:
+            self._signal_end()
+            return
+        self._until_ns += round(CLOSE_S * 1e9)
+        with contextlib.suppress(CacheError):  # who waits for it is told
+            self._hurry(self._runner.run)
+
+    def _signal_end(self) -> None:
         self._stopping.set()
         self._woken.set()
+
+    def stop(self) -> None:
+        """End, when the writer has come back from its call; the rest is left to other processes. Idempotent."""
+        atexit.unregister(self._hurry_end)
+        self._signal_end()
         now_ns = self._clock()
         self._until_ns = self._until_ns or now_ns + round(CLOSE_S * 1e9)  # once, however often this is called
         self._join(max(0, self._until_ns - now_ns) / 1e9)
@@ -112,6 +153,57 @@ class Scribe(Helper):
         self._is_noted = True
         if self._is_idle:
             self._woken.set()
+
+    # -- the rest
+
+    def flush(self, timeout_s: float, run: Callable[[Steps[Any]], Any]) -> None:
+        """Wait until every change that is in the queues has been written or given up.
+
+        Args:
+            run: Carries out steps.
+        Raises:
+            FlushTimeoutError: It takes longer.
+            CacheError: It is not known.
+        """
+        until_ns = monotonic_ns() + round(timeout_s * 1e9)
+        pause_s = _WAIT_FIRST_S
+        # Each look is a call of its own: all together may take longer than one may.
+        left = self._hurry(run)
+        never = Event()
+        while left:
+            if monotonic_ns() > until_ns:
+                raise FlushTimeoutError(timeout_s, self.counters.last_error)
+            never.wait(pause_s)
+            pause_s = min(2 * pause_s, _WAIT_LONGEST_S)
+            left = run(still_waiting(self._tier, left))
+
+    def _hurry(self, run: Callable[[Steps[Any]], Any]) -> Any:
+        """Tell all owners of queues that what is in them is waited for. Returns up to where, as ``still_waiting``."""
+        left = run(still_waiting(self._tier, run(queue_ends(self._tier))))
+        self.wake()
+        return left
+
+    def may_lose(self) -> bool:
+        """Whether what waits is in embedded servers, which may end with this process."""
+        return self._is_embedded and self.is_at_work()
+
+    def write_rest(self) -> None:
+        """Have written what waits, for ``CLOSE_S`` at most, and say what is not."""
+        self._rest_ns = self._rest_ns or self._clock() + round(CLOSE_S * 1e9)
+        is_late = False
+        if self._writer() is not None:
+            try:
+                for _ in range(2):  # what there is; and what was under way, or is the writer's own
+                    self.flush(max(0.001, (self._rest_ns - self._clock()) / 1e9), self._runner.run)
+            except CacheError as error:
+                is_late = isinstance(error, FlushTimeoutError)
+            else:
+                return
+        left = self.stats()
+        if is_late or left.backlog:  # else nothing waited when those were last asked who do not answer
+            text = "namespace %s: %d changes are not written, and lost if nobody else uses these embedded servers: %s"
+            why = left.last_error or "no time is left, or no writer"
+            log(logging.WARNING, text, self._namespace, left.backlog, why)
 
     # -- the thread
 

@@ -18,7 +18,7 @@ from ...clocks import monotonic_ns
 from ...codecs import value_codec
 from ...coherence import DERIVED
 from ...embedded import EmbeddedServers
-from ...errors import CacheError, ConfigError, FlushTimeoutError, ShardError, ShardUnavailableError
+from ...errors import ConfigError, ShardError, ShardUnavailableError
 from ...flights import Loads
 from ...forks import tell, tell_no_more, tell_of_forks
 from ...l2 import Driver
@@ -60,7 +60,7 @@ from ..report import (
     loader_stats,
 )
 from ..shards.moving import MovingCache
-from .behind import CLOSE_S
+from .behind import Scribe
 from .changing import ChangingBehind
 from .checks import check_masters, check_queues
 from .gathering import GatheringCache
@@ -135,7 +135,9 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         )
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(self, _depart, this, self._listener, self._servers, helpers, self._tier)
+        self._exit = weakref.finalize(
+            self, _depart, this, self._scribe, self._listener, self._servers, helpers, self._tier
+        )
         tell_of_forks(self, TieredCache._after_fork)
         try:
             self._check_shards()
@@ -362,23 +364,18 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         self._exit()
         self.drop_all()
 
+    def __del__(self) -> None:
+        """Have written what ``close`` would have: here the writer is still there, and in a finalizer it is not."""
+        self._write_rest()
+
     def _write_rest(self) -> None:
         """Have written behind the cache what would end with embedded servers, if nobody else uses them."""
-        scribe, changing = self._scribe, self._changing
-        if self._closed or self._servers is None or scribe is None or not scribe.is_at_work():
+        scribe = self._scribe
+        if self._closed or scribe is None or not scribe.may_lose():
             return
-        assert isinstance(changing, ChangingBehind)
-        changing.end(closed(repr(self)), scribe.thread)  # what others change now would be acknowledged, and lost
-        until_ns = monotonic_ns() + round(CLOSE_S * 1e9)
-        try:
-            self.flush(CLOSE_S)
-            self.flush(max(0.001, (until_ns - monotonic_ns()) / 1e9))  # what was under way, or is the writer's own
-        except CacheError as error:
-            left = scribe.stats()
-            if not left.backlog and not isinstance(error, FlushTimeoutError):
-                return  # nobody answers, or the servers have ended: nothing waited there when they were last asked
-            text = "namespace %s: %d changes are not written, and lost if nobody else uses these embedded servers: %s"
-            log(logging.WARNING, text, self.settings.namespace, left.backlog, left.last_error or "no time is left")
+        assert isinstance(self._changing, ChangingBehind)
+        self._changing.end(closed(repr(self)), scribe.thread)  # what others change now would be acknowledged, and lost
+        scribe.write_rest()
 
     def _async_view(self) -> AsyncCache[K, V]:
         from ..aio.tiered import AsyncTieredCache
@@ -444,6 +441,7 @@ def _end(
 
 def _depart(
     cache: weakref.ref[TieredCache[Any, Any]],
+    scribe: Scribe | None,
     listener: Listener,
     servers: EmbeddedServers | None,
     helpers: Sequence[Helper],
@@ -456,6 +454,8 @@ def _depart(
     alive = cache()
     if alive is not None:
         alive._write_rest()
+    elif scribe is not None and scribe.may_lose():
+        scribe.write_rest()
     _leave(listener, servers, helpers)
     owed = tier.owed_alone()
     if owed:

@@ -3,53 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
-from ..._reads import Event
 from ...choices import Seconds, timeout_to_s
-from ...clocks import monotonic_ns
-from ...errors import FlushTimeoutError
 from ...loading import (
     DeadLetter,
     dead_letters,
     discard,
     key_of_letter,
     place_of,
-    queue_ends,
     replay,
-    still_waiting,
 )
 from ..base import K, V
 from .base import SteppingCache
 from .behind import Scribe
 
-#: Pauses of who waits until the queues are empty: the first and the longest, in seconds.
-_LOOK_FIRST_S: Final = 0.005
-_LOOK_LONGEST_S: Final = 0.1
-
 
 class QueueingCache(SteppingCache[K, V]):
     """What :class:`TieredCache` is made from, besides: what waits to be written behind it. See :class:`Letters`."""
 
-    _scribe: Scribe | None
+    _scribe: Scribe | None = None
 
     def flush(self, timeout: Seconds = 30.0) -> None:
         """Wait until every change in the queues has been written or given up. See :meth:`Letters.flush`."""
         timeout_s = timeout_to_s(timeout)
-        if self._scribe is None:
-            return
-        until_ns = monotonic_ns() + round(timeout_s * 1e9)
-        pause_s = _LOOK_FIRST_S
-        # Each look is a call of its own: all together may take longer than one may.
-        left = self._run(still_waiting(self._tier, self._run(queue_ends(self._tier))))
-        self._scribe.wake()
-        never = Event()
-        while left:
-            if monotonic_ns() > until_ns:
-                raise FlushTimeoutError(timeout_s, self._scribe.counters.last_error)
-            never.wait(pause_s)
-            pause_s = min(2 * pause_s, _LOOK_LONGEST_S)
-            left = self._run(still_waiting(self._tier, left))
+        if self._scribe is not None:
+            self._scribe.flush(timeout_s, self._run)
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the changes that could not be written. See :meth:`Letters.dead_letters`."""
