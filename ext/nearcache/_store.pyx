@@ -394,11 +394,14 @@ cdef class Store:
 
     def peek(self, key, default=None):
         """Return the value if it is valid, else ``default``. Moves no recency and counts nothing."""
-        cdef object held = held_key(self, key)
-        cdef int64_t hash = hash_of(<PyObject *>held)
+        return self.l1_peek(held_key(self, key), default)
+
+    def l1_peek(self, key, default):
+        """Like ``peek``, of an entry named by its held key."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
         cdef core_t *core = core_at(self, hash)
         cdef PyObject *value = NULL
-        cdef uint32_t ref = find_valid(core, <PyObject *>held, hash)
+        cdef uint32_t ref = find_valid(core, <PyObject *>key, hash)
         if ref != 0:
             value = core.table.slab[ref].value
             hold(value)

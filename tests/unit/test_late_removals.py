@@ -108,3 +108,34 @@ def test_value_in_use_whose_copy_is_seen_to_late_is_told_of_once(clock: Clock, m
         clock(cache, 60)
         assert cache.get("k") == "later"
         assert len(told) == 1
+
+
+@pytest.mark.parametrize("was_old", [False, True])
+def test_value_that_is_touched_while_another_thread_removes_it_is_told_of_once(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, was_old: bool
+) -> None:
+    """The verb has seen it, and puts it back: it has not gone before it goes from there."""
+    late = Late(monkeypatch, "_old_told" if was_old else "_young_told")
+    cache, told = told_cache(ttl=100, soft_ttl=10, key=str.upper)
+    true: Any = AgingMemoryCache._put_silently
+
+    def put_late(*call: Any) -> Any:
+        with late.waiting():
+            clock(cache, 200)
+            assert cache._old.get("K") is None
+            assert cache.l1_hit("k", None) is None
+        return true(*call)
+
+    with cache:
+        cache["k"] = "early"
+        if was_old:
+            clock(cache, 20)
+            assert cache.get("k") == "early"
+        with monkeypatch.context() as patch:
+            patch.setattr(AgingMemoryCache, "_put_silently", put_late)
+            assert cache.touch("k", ttl=1000)
+        assert late.come() == 1
+        assert cache.get("k") == "early"
+        assert told == []
+        cache["k"] = "last"
+        assert told == [("K", "early", "replaced")]

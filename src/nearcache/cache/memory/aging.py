@@ -91,12 +91,14 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """See to what the second store has of a name that the first has no more; return whether that is the value.
 
         By now it may be another one, which another thread has stored, and of which the first store will say the same.
+        Or a verb has put the very value back, which it has found just before it went: then that has not gone.
         """
         with self._later, self._changing:
             old = self._old.peek(name, MISSING)
             is_old = cause == "expired" and old is value
-            if self.l1_terms(name) is not None:
-                return is_old  # it was read, or stored anew
+            there = self.l1_peek(name, MISSING)
+            if there is not MISSING:
+                return is_old or there is value  # it was read, or stored anew
             if is_old:
                 return self._lapse(name, value)
             if old is MISSING or old is value:
@@ -107,7 +109,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _old_told(self, name: Any, value: Any, cause: Any) -> None:
         """The second store says that an entry has gone."""
         with self._later, self._changing:
-            if self._lapsed.peek(name, MISSING) is value:
+            is_back = self._old.peek(name, MISSING) is value  # as in the first store
+            if not is_back and self._lapsed.peek(name, MISSING) is value:
                 self._unlapse(name, cause)
                 if cause != "replaced":
                     self._forget(name)
