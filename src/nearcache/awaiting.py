@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .answers import is_coroutine_loader
+from .coroutines import carried
 from .errors import ClosedError
 from .flights import ABANDONED, AnyLock, Callback, Load, Loads, Read, Signal, strand
 from .logs import Recurring, log_not_renewed
@@ -65,17 +66,6 @@ async def call_loader(loader: Callable[[Any], Any], key: Any) -> Any:
         return await loader(key)
     value = await asyncio.to_thread(carried, loader, key)
     return await value if inspect.isawaitable(value) else value
-
-
-def carried(call: Callable[..., Any], *args: Any) -> Any:
-    """Call it, and make of a StopIteration what the interpreter makes of one that leaves a coroutine.
-
-    No future carries one: who awaits it would wait for ever.
-    """
-    try:
-        return call(*args)
-    except StopIteration as error:
-        raise RuntimeError(f"{call!r} raised StopIteration") from error
 
 
 class LoadTasks:

@@ -24,3 +24,18 @@ def no_coroutine(who: str, value: V) -> V:
         value.close()
         raise TypeError(f"{who} returned a coroutine: give a coroutine function (async def) itself, and use cache.aio")
     return value
+
+
+def carried(call: Callable[..., V], *args: Any) -> V:
+    """Call it, and make of a StopIteration what the interpreter makes of one that leaves a coroutine.
+
+    No generator and no future carries one: the generator would raise something else, and who awaits the future would
+    wait for ever. So in threads, too, and wherever values are, a loader's is the same error.
+
+    Raises:
+        RuntimeError: It raised StopIteration, which is the cause.
+    """
+    try:
+        return call(*args)
+    except StopIteration as error:
+        raise RuntimeError(f"{call!r} raised StopIteration") from error

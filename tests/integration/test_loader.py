@@ -358,3 +358,27 @@ def test_loaded_value_over_max_value_is_returned_to_tasks(open_cache: Callable[.
             assert cache.peek("k") is None
 
     asyncio.run(main())
+
+
+def stop(_wanted: Any) -> Any:
+    """A loader of one key or of many that is out of values."""
+    raise StopIteration
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize("where", ["memory", "redis"])
+def test_loader_that_raises_stop_iteration_is_the_same_error_everywhere(
+    redis_server: RedisServer, where: str, many: bool
+) -> None:
+    """It is what the interpreter makes of one in a coroutine: generators and futures carry none."""
+    with nearcache.open("memory://" if where == "memory" else redis_server.url) as cache:
+        name, wanted = ("get_or_load_many", ["k"]) if many else ("get_or_load", "k")
+
+        async def in_task() -> None:
+            await asyncio.wait_for(getattr(cache.aio, name)(wanted, stop), TIMEOUT)
+
+        for ask in (lambda: getattr(cache, name)(wanted, stop), lambda: asyncio.run(in_task())):
+            with pytest.raises(RuntimeError, match=r"^<function stop at \w+> raised StopIteration$") as raised:
+                ask()
+            assert isinstance(raised.value.__cause__, StopIteration)
+        assert cache.get_or_load("k", lambda _key: 1) == 1

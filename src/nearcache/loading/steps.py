@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ..answers import is_coroutine_loader
+from ..coroutines import carried
 from ..errors import ShardError
 from ..flights import Load, Read, Signal
 from ..l2 import Driver, Exchange, Reply
@@ -175,7 +176,7 @@ class ThreadRunner:
 
     def _perform(self, request: Call | JoinRead | JoinLoad | Await | Spawn, left_s: float) -> Any:
         if isinstance(request, Call):
-            return request.loader(request.key)
+            return carried(request.loader, request.key)
         if isinstance(request, JoinRead):
             return request.read.wait(self._tier.lock, left_s)
         if isinstance(request, Await):

@@ -17,6 +17,7 @@ from ...choices import Idle, Seconds, timeout_to_s
 from ...clocks import NEVER_NS, NS_PER_MS, monotonic_ns
 from ...coherence.derived import Derived
 from ...coherence.token import pack_token, parse_token
+from ...coroutines import carried
 from ...errors import ConfigError
 from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ...forks import tell_of_forks
@@ -211,7 +212,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
 
     def _call(self, loader: Callable[[Any], Any], mine: Load, wanted: _Wanted) -> Any:
         try:
-            return self._shown(loader, mine, wanted)(wanted.key)
+            return carried(self._shown(loader, mine, wanted), wanted.key)
         except Exception as error:  # noqa: BLE001  it is raised again, if it is not kept
             return self._failed(error, mine, wanted)
 

@@ -10,6 +10,7 @@ from ..._store import Op
 from ...absence import ABSENT, Absent
 from ...answers import checked_answers, single
 from ...changes import MISSING
+from ...coroutines import carried
 from ...flights import ABANDONED, Load
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def in_this_thread(
         request = next(steps)
         while True:
             try:
-                answer = cache._loads.wait(request) if isinstance(request, Load) else load_many(list(request))
+                answer = cache._loads.wait(request) if isinstance(request, Load) else carried(load_many, list(request))
             except BaseException as error:  # noqa: BLE001  an interrupt too: there is something to undo
                 request = steps.throw(error)
             else:
