@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearcache.codecs import HEADER_SIZE, TTL_NONE, SafeCodec, ValueCodec, pack, peek_ids, unpack
+from nearcache.codecs import HEADER_SIZE, TTL_NONE, SafeCodec, ValueCodec, pack, peek_ids, peek_tags, unpack
 from nearcache.codecs.envelope import (
     FLAG_NEGATIVE,
     FLAG_TAGGED,
-    MAX_TAGS,
     payload_offset,
     read_varint,
     varint,
 )
 from nearcache.errors import DecodeError, UnencodableValueError, ValueTooLargeError
+from nearcache.options import MOST_TAGS
 
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 wids = st.integers(1, 2**64 - 1)
@@ -94,7 +94,7 @@ def test_envelope_with_a_damaged_field_is_refused(offset, raw, reason):
         unpack(put(pack(1, 2, 3, b"spqrs"), offset, raw))
 
 
-@pytest.mark.parametrize("count", [0, 2, 3, 127])
+@pytest.mark.parametrize("count", [0, 2, 3, 16])
 def test_envelope_with_a_damaged_number_of_tags_is_refused(count):
     """None in spite of the flag, or more than there are bytes."""
     data = pack(1, 2, 3, b"", tags=[(4, 5)])
@@ -142,11 +142,20 @@ def test_pack_of_a_number_out_of_range_is_an_error(arguments):
         pack(*(arguments if len(arguments) > 3 else (*arguments, b"")))
 
 
+def test_envelope_with_more_tags_than_a_value_can_have_is_refused():
+    """By who has it whole as by who has as much of it as so many tags need: for neither there is a value."""
+    data = pack(1, 2, 3, b"", tags=[(4, 5)] * MOST_TAGS)
+    for read in (unpack, peek_tags):
+        assert read(data)
+        with pytest.raises(DecodeError, match="17 tags"):
+            read(put(data, 37, bytes([MOST_TAGS + 1])) + bytes(16))
+
+
 def test_pack_of_too_many_tags_is_an_error():
-    """127 fit in one byte of count."""
-    assert len(unpack(pack(1, 2, 3, b"", tags=[(1, 1)] * MAX_TAGS)).tags) == MAX_TAGS
-    with pytest.raises(ValueError, match="128 tags"):
-        pack(1, 2, 3, b"", tags=[(1, 1)] * (MAX_TAGS + 1))
+    """Readers fetch no more with a header."""
+    assert len(unpack(pack(1, 2, 3, b"", tags=[(1, 1)] * MOST_TAGS)).tags) == MOST_TAGS
+    with pytest.raises(ValueError, match="17 tags"):
+        pack(1, 2, 3, b"", tags=[(1, 1)] * (MOST_TAGS + 1))
 
 
 @given(st.integers(0, 2**63 - 1))

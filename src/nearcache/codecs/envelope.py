@@ -13,6 +13,7 @@ from struct import error as StructError  # noqa: N812
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from nearcache.errors import DecodeError
+from nearcache.options import MOST_TAGS
 
 #: High nibble: nearcache. Low nibble: format 1.
 MAGIC: Final = 0xC1
@@ -40,8 +41,6 @@ CODEC_CUSTOM: Final = 128
 
 #: A whole ttl that is longer than 32 bits of milliseconds, or none at all.
 TTL_NONE: Final = 0xFFFF_FFFF
-#: Most tags of one value.
-MAX_TAGS: Final = 127
 
 Payload: TypeAlias = bytes | memoryview
 
@@ -124,7 +123,7 @@ def pack(
         schema: Fingerprint of the classes in it, 0 for none.
         codec_id: Which codec made the payload.
         soft_ttl_ms, cost_ms: Distance of the soft ttl and cost of the load; cut off at 2**32 - 1.
-        tags: Pairs of tag hash and tag generation, 64 bits each, at most :data:`MAX_TAGS`.
+        tags: Pairs of tag hash and tag generation, 64 bits each, at most :data:`MOST_TAGS`.
         flags: What was done to the payload; that it is tagged is added here.
         key_id: Which key did it.
         raw_size: Length of the payload before that; ``None``: nothing was done.
@@ -133,8 +132,8 @@ def pack(
         ValueError: A number is out of its range.
     """
     pairs = tuple(tags)
-    if not wid or len(pairs) > MAX_TAGS:
-        raise ValueError(f"wid={wid} stands for no write, or {len(pairs)} tags are over {MAX_TAGS}")
+    if not wid or len(pairs) > MOST_TAGS:
+        raise ValueError(f"wid={wid} stands for no write, or {len(pairs)} tags are over {MOST_TAGS}")
     if ttl_ms > TTL_NONE or soft_ttl_ms > TTL_NONE or cost_ms > TTL_NONE:
         ttl_ms, soft_ttl_ms, cost_ms = (min(number, TTL_NONE) for number in (ttl_ms, soft_ttl_ms, cost_ms))
     if pairs:
@@ -302,7 +301,7 @@ def _check_magic(magic: int) -> None:
 def _read_tags(data: bytes, at: int) -> tuple[tuple[tuple[int, int], ...], int]:
     count, at = read_varint(data, at)
     end = at + count * _TAG.size
-    if not 0 < count <= MAX_TAGS or end > len(data):
+    if not 0 < count <= MOST_TAGS or end > len(data):
         raise DecodeError(f"{count} tags do not fit into the envelope, or are none in spite of the flag")
     return tuple(_TAG.iter_unpack(data[at:end])), end
 

@@ -18,7 +18,6 @@ from nearcache.codecs.envelope import (
     FLAG_NEGATIVE,
     FLAG_TOUCHED,
     HEADER_SIZE,
-    MAX_TAGS,
     PLAIN_FLAGS,
     TTL_NONE,
     Codec,
@@ -32,11 +31,12 @@ from nearcache.codecs.envelope import (
 from nearcache.codecs.failures import FailureCodec
 from nearcache.codecs.sealing import Guard, context_of
 from nearcache.errors import ConfigError, DecodeError, ForgedError, ValueTooLargeError, with_key
+from nearcache.options import MOST_TAGS
 
 _HANDLED: Final = PLAIN_FLAGS | BODY_FLAGS
 _PROTECTION: Final = FLAG_ENCRYPTED | FLAG_MAC
 #: More bytes than header, lengths, tags, validator and protection of any envelope take together.
-_SLACK: Final = HEADER_SIZE + 20 + 16 * MAX_TAGS + 256 + 64
+_SLACK: Final = HEADER_SIZE + 20 + 16 * MOST_TAGS + 256 + 64
 
 
 class Encoded(NamedTuple):
