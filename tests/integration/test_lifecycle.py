@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -261,3 +262,22 @@ def test_cache_closed_inside_a_loader_does_not_hang(no_leaks: None, redis_server
     except nearcache.CacheError:
         assert how == "close"
     cache.close()
+
+
+def test_close_stops_each_thread_once_before_the_connections_are_closed(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the end of a cache that is collected does. Closed again, it does nothing."""
+    cache: Any = nearcache.open(redis_server.url, writer=print, write_delay=60, sample_rate=0.5)
+    stopped: list[tuple[Any, bool]] = []
+    for part in cache._threads:
+        true = part.stop
+
+        def stop(part: Any = part, true: Any = true) -> None:
+            stopped.append((part, cache._driver._closed))
+            true()
+
+        monkeypatch.setattr(part, "stop", stop)
+    cache.close()
+    cache.close()
+    assert sorted(map(str, stopped)) == sorted(str((part, False)) for part in cache._threads)

@@ -130,12 +130,10 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         self._changing, self._scribe = changing_of(self._tier, self._runner, settings)
         helpers = [helper for helper in (self._scribe, sampling) if helper is not None]
         self._threads = [self._listener, *helpers]
-        self._end = weakref.finalize(
-            self, _end, self._runner, self._listener, self._driver, self._servers, helpers, id(self)
-        )
+        self._end = weakref.finalize(self, _end, self._runner, self._driver, id(self))
         # At interpreter exit daemon threads may still be using the cache: it stops listening but is not closed to them.
         self._end.atexit = False
-        self._exit = weakref.finalize(
+        self._exit = weakref.finalize(  # of a cache that is collected the newest is called first
             self, _depart, this, self._scribe, self._listener, self._servers, helpers, self._tier
         )
         tell_of_forks(self, TieredCache._after_fork)
@@ -356,12 +354,12 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         if self._hub is not None:
             self._hub.close()
         self._closed = True
-        ending = self._end.peek()
-        if ending is not None:
-            _, end, parts, _ = ending
-            end(*parts)  # not by the finalizer: that is over at once, though an interrupt may end this in the middle
-            self._end.detach()
-        self._exit()
+        for each in (self._exit, self._end):
+            ending = each.peek()
+            if ending is not None:
+                _, end, parts, _ = ending
+                end(*parts)  # not by the finalizer: it is over at once, though an interrupt may end this in the middle
+                each.detach()
         self.drop_all()
 
     def __del__(self) -> None:
@@ -424,18 +422,10 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-def _end(
-    runner: ThreadRunner,
-    listener: Listener,
-    driver: Driver,
-    servers: EmbeddedServers | None,
-    helpers: Sequence[Helper],
-    key: int,
-) -> None:
-    """Close a cache's parts: at ``close()``, or when the cache is collected."""
+def _end(runner: ThreadRunner, driver: Driver, key: int) -> None:
+    """Close the parts of a cache that has left: at ``close()``, or when the cache is collected."""
     tell_no_more(key)
     runner.close()
-    _leave(listener, servers, helpers)
     driver.close()
 
 
@@ -447,7 +437,7 @@ def _depart(
     helpers: Sequence[Helper],
     tier: Tier,
 ) -> None:
-    """Leave: also at interpreter exit, and with a cache that is collected, whose writer may have gone with it.
+    """Take part no more: also at interpreter exit, and with a cache that is collected, whose writer may be gone, too.
 
     What is lost by it is said: nobody else knows what is owed, but for a parent that this process was forked from.
     """
@@ -456,18 +446,13 @@ def _depart(
         alive._write_rest()
     elif scribe is not None and scribe.may_lose():
         scribe.write_rest()
-    _leave(listener, servers, helpers)
-    owed = tier.owed_alone()
-    if owed:
-        text = "namespace %s: closed, and its shards do not know of %d of its changes; others may serve what was before"
-        log(logging.WARNING, text, tier.namespace, owed)
-
-
-def _leave(listener: Listener, servers: EmbeddedServers | None, helpers: Sequence[Helper]) -> None:
-    """Stop taking part. Idempotent."""
     for helper in helpers:
         helper.stop()
     listener.stop()
     if servers is not None:
         with suppress(OSError):
             servers.leave()
+    owed = tier.owed_alone()
+    if owed:
+        text = "namespace %s: closed, and its shards do not know of %d of its changes; others may serve what was before"
+        log(logging.WARNING, text, tier.namespace, owed)
