@@ -67,20 +67,6 @@ def test_reshard_then_a_cache_that_writes_behind_empties_its_queues(
     assert [servers[name].cli("EXISTS", f"nc:{{default:{lane}}}:o") for lane, name in enumerate("abc")] == [0, 0, 0]
 
 
-def test_reshard_waits_for_who_owns_an_empty_queue_and_not_for_who_is_gone(
-    servers: Servers, open_at: Callable[..., Any]
-) -> None:
-    """Its owner may be about to settle what it has taken. A mark that outlived its process says until when."""
-    cache = open_at("ab")
-    shard = servers["a"]
-    now_s = int(shard.cli("TIME")[0])
-    shard.cli("SET", "nc:{default:0}:o", f"L{'f' * 16} {(now_s + 3600) * 1000}")
-    with pytest.raises(ReshardError, match="changes wait in the queue of shard a"):
-        change(cache, servers, "abc")
-    shard.cli("SET", "nc:{default:0}:o", f"L{'f' * 16} {(now_s - 1) * 1000}")
-    assert change(cache, servers, "abc").version == 4
-
-
 def test_reshard_to_the_list_of_now_does_nothing(servers: Servers, open_at: Callable[..., Any]) -> None:
     """Whoever comes late finds it done."""
     cache = open_at("ab")

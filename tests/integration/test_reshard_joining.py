@@ -190,6 +190,29 @@ def test_queue_that_has_run_empty_does_not_stop_a_change(servers: Servers) -> No
         assert leader.reshard("unix://" + servers["a"].path, shard_names=["a"], pause=0.0).version == 4
 
 
+def test_change_waits_for_who_owns_an_empty_queue_and_not_for_who_is_gone(servers: Servers) -> None:
+    """Its owner may be about to settle what it has taken. A mark that outlived its process says until when.
+
+    Where it says more than any lease lasts, the clock was set back since, and one who lives would have renewed it.
+    """
+    shard = servers["a"]
+    now_s = int(shard.cli("TIME")[0])
+
+    def own(left_s: int) -> None:
+        shard.cli("SET", "nc:{default:0}:o", f"L{'f' * 16} {(now_s + left_s) * 1000}")
+
+    with contextlib.ExitStack() as stack:
+        cache = opened(stack, servers, "ab")
+        three = {"url": "unix://" + ",".join(servers[name].path for name in "abc"), "shard_names": list("abc")}
+        own(50)
+        with pytest.raises(ReshardError, match="changes wait in the queue of shard a"):
+            cache.reshard(**three, pause=0.0)
+        own(-1)
+        assert cache.reshard(**three, pause=0.0).version == 4
+        own(3600)
+        assert cache.reshard("unix://" + shard.path, shard_names=["a"], pause=0.0).version == 7
+
+
 def test_shard_that_was_taken_out_is_taken_in_again_by_the_next_change(servers: Servers) -> None:
     """It knows itself to be none of the list from before, and that is no other change."""
     with contextlib.ExitStack() as stack:

@@ -28,7 +28,7 @@ from .claims import Owned
 from .replies import MISSING, REFUSED, STORED, answer, errors_in
 from .steps import Steps
 from .swapping import find
-from .tier import Tier, hex_id, new_id
+from .tier import LEASE_LONGEST_NS, Tier, hex_id, new_id
 from .tokens import in_order
 from .versions import GENERATIONS
 from .ways import Way, put
@@ -95,8 +95,13 @@ def take_behind(tier: Tier, store: Store[Any, Any], name: Any, way: Way) -> Step
 
 
 def is_owned(mark: bytes, time: Sequence[bytes]) -> bool:
-    """Whether a process owns a queue, by the mark that says until when, and by the server's ``TIME``."""
-    return int(mark[18:] or 0) > int(time[0]) * 1000 + int(time[1]) // 1000
+    """Whether a process owns a queue, by the mark that says until when, and by the server's ``TIME``.
+
+    Nobody owns one for longer than a lease can be. By a mark that says so the clock was set back since, and a process
+    that lives is about to prolong its own.
+    """
+    left_ms = int(mark[18:] or 0) - int(time[0]) * 1000 - int(time[1]) // 1000
+    return 0 < left_ms <= LEASE_LONGEST_NS // NS_PER_MS
 
 
 class Queues:
