@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from typing_extensions import assert_type
 
 import nearcache
@@ -9,6 +11,7 @@ from nearcache import Cache, DeadLetter, EntryEvent, Idle, MemoryCache, SelfTest
 from nearcache.aio import AsyncCache, AsyncView
 
 prices: Cache[str, int] = nearcache.open("memory://", maxsize=100)
+names: Cache[Any, str] = nearcache.open("memory://")
 assert_type(prices.aio, AsyncCache[str, int])
 assert_type(MemoryCache[str, int]().aio, AsyncCache[str, int])
 
@@ -82,8 +85,10 @@ async def use_many_keys() -> None:
 
 
 async def use_views() -> None:
-    """A view's keys and values are its own."""
-    users: AsyncView[int, str] = prices.aio.view("users")
+    """A view's keys are its own, and its values are of the cache's type."""
+    assert_type(prices.aio.view("users"), AsyncView[Any, int])
+    assert_type(prices.aio.view("users").view("old"), AsyncView[Any, int])
+    users: AsyncView[int, str] = names.aio.view("users")
     assert_type(await users.get_or_load(7, str), str)
     assert_type(await users.setdefault(7, "x"), str | None)
     assert_type(await users.get_many([7]), dict[int, str])

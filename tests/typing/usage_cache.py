@@ -19,6 +19,7 @@ assert_type(nearcache.open("redis://a:6379,b:6379", namespace="shop", ttl=300, m
 
 # A variable's own annotation is how a program says what its cache holds.
 prices: Cache[str, int] = nearcache.open("memory://", maxsize=100)
+names: Cache[Any, str] = nearcache.open("memory://")
 
 
 def load(sku: str) -> int:
@@ -135,8 +136,10 @@ def use_as_a_mapping(memory: MemoryCache[str, int]) -> None:
 
 
 def use_groups() -> None:
-    """Views have types of their own; holds and tokens are what they say."""
-    users: View[int, str] = prices.view("users")
+    """Views have keys of their own, and values of the cache's; holds and tokens are what they say."""
+    assert_type(prices.view("users"), View[Any, int])
+    assert_type(prices.view("users").view("old"), View[Any, int])
+    users: View[int, str] = names.view("users")
     assert_type(users[1], str)
     assert_type(users.get(1), str | None)
     assert_type(users.get(1, 2), str | int)

@@ -51,7 +51,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
     def __repr__(self) -> str:
         return f"{self.cache!r}.view({'/'.join(self.path)!r})"
 
-    def view(self, name: str) -> View[Any, Any]:
+    def view(self, name: str) -> View[Any, V]:
         """Return a part of this view: its keys begin with both names, and clearing this one clears it."""
         return View(self.cache, (*self.path, name))
 

@@ -200,7 +200,7 @@ class AsyncCache(Hits[K, V], AsyncReadThrough[K, V], AsyncVerbs[K, V]):
         """Serve nothing older than the token of another process from now on. See :meth:`Cache.wait_for`."""
         raise NotImplementedError
 
-    def view(self, name: str) -> AsyncView[Any, Any]:
+    def view(self, name: str) -> AsyncView[Any, V]:
         """Return the entries whose keys are ``(name, key)``, with the same methods. See :meth:`Cache.view`."""
         from .views import AsyncView  # it inherits from what caches and views have in common
 

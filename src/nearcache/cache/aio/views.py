@@ -48,7 +48,7 @@ class AsyncView(AsyncVerbs[K, V]):
     def __repr__(self) -> str:
         return f"{self.plain!r}.aio"
 
-    def view(self, name: str) -> AsyncView[Any, Any]:
+    def view(self, name: str) -> AsyncView[Any, V]:
         """Return a part of this view. See :meth:`View.view`."""
         return AsyncView(self.cache, self.plain.view(name))
 
