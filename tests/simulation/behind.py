@@ -171,10 +171,12 @@ class _Runner:
 class Pen(Scribe):
     """The real scribe of a process."""
 
+    _begin = workers_module.Helper._begin  # no interpreter ends with a process of the world's
+
     def __init__(self, process: Process, settings: Behind) -> None:
         given = SimpleNamespace(
             namespace="sim", write_delay=settings.delay_s, write_batch=settings.batch, write_attempts=settings.attempts,
-            max_backlog=settings.most, timeout=process.profile.timeout_ns / 1e9,
+            max_backlog=settings.most, timeout=process.profile.timeout_ns / 1e9, scheme="redis",
         )  # fmt: skip
         self.process = process
         super().__init__(process.tier, _Runner(), _WRITER, given, process.clock)  # type: ignore[arg-type]  # as good

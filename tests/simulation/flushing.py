@@ -6,17 +6,15 @@ See ``letters`` for what they promise.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
-from nearcache.cache.tiered import letters as letters_module
 from nearcache.cache.tiered.letters import QueueingCache
 from nearcache.errors import FlushTimeoutError, ShardError
 from nearcache.flights import Signal
 from nearcache.loading.steps import Await
 from simulation.client import Client
-from simulation.handoff import Event, Handoff, here
+from simulation.handoff import Handoff, here
 from simulation.process import Process
 from simulation.resharding import Aside
 from simulation.workload import KINDS, Running
@@ -68,18 +66,6 @@ class Face:
             except StopIteration as stop:
                 return stop.value
             answer = here().ask(request)
-
-
-@contextmanager
-def flushing() -> Iterator[None]:
-    """Within the block those who wait for a flush pause in the world's time."""
-    genuine = letters_module.Event, letters_module.monotonic_ns  # type: ignore[attr-defined]  # as it sees them
-    letters_module.Event = Event  # type: ignore[attr-defined]  # as it sees it
-    letters_module.monotonic_ns = lambda: here().client.process.clock()  # type: ignore[attr-defined]  # an Asked
-    try:
-        yield
-    finally:
-        letters_module.Event, letters_module.monotonic_ns = genuine  # type: ignore[attr-defined]  # as above
 
 
 class _Asking(Running):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nearcache.backlog import Backlog, Change
+from nearcache.cache.tiered import behind as behind_module
 from nearcache.cache.tiered import letters as letters_module
 from nearcache.loading import Queues, Tier, deciding
 from simulation.edited_scripts import edit
@@ -20,18 +21,18 @@ def flushes_unawaited(patch: pytest.MonkeyPatch) -> None:
         return {}
         yield
 
-    patch.setattr(letters_module, "still_waiting", still_waiting)
+    patch.setattr(behind_module, "still_waiting", still_waiting)
 
 
 def flushes_of_one_shard(patch: pytest.MonkeyPatch) -> None:
     """Who flushes looks at the last shard only."""
-    real = letters_module.queue_ends
+    real = behind_module.queue_ends
 
     def queue_ends(tier: Tier) -> Any:
         ends = yield from real(tier)
         return {lane: end for lane, end in ends.items() if lane == len(tier.names) - 1}
 
-    patch.setattr(letters_module, "queue_ends", queue_ends)
+    patch.setattr(behind_module, "queue_ends", queue_ends)
 
 
 def failures_never_due(patch: pytest.MonkeyPatch) -> None:

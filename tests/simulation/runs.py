@@ -10,7 +10,7 @@ from typing import Any, Final
 from simulation.behind import lay_behind, writing_by
 from simulation.checkers import Checker
 from simulation.faults import Fault, draw, draw_losses, draw_newest, heal, inflict
-from simulation.flushing import flush_at_the_end, flushing
+from simulation.flushing import flush_at_the_end
 from simulation.further import enrich
 from simulation.gathering import fill
 from simulation.locking import decide
@@ -268,7 +268,7 @@ def simulate(plan: Plan, *, verbose: bool = False) -> Outcome:
     """Carry out a plan."""
     violation: Violation | None = None
     crash: Exception | None = None
-    with resharding(), flushing(), writing_by(World(plan.seed).stream("scribes").random):
+    with resharding(), writing_by(World(plan.seed).stream("scribes").random):
         simulation = Simulation(plan, verbose=verbose)
         world = simulation.world
         with world.in_charge():

@@ -165,13 +165,13 @@ class Scribe(Helper):
             FlushTimeoutError: It takes longer.
             CacheError: It is not known.
         """
-        until_ns = monotonic_ns() + round(timeout_s * 1e9)
+        until_ns = self._clock() + round(timeout_s * 1e9)
         pause_s = _WAIT_FIRST_S
         # Each look is a call of its own: all together may take longer than one may.
         left = self._hurry(run)
         never = Event()
         while left:
-            if monotonic_ns() > until_ns:
+            if self._clock() > until_ns:
                 raise FlushTimeoutError(timeout_s, self.counters.last_error)
             never.wait(pause_s)
             pause_s = min(2 * pause_s, _WAIT_LONGEST_S)
