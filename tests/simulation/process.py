@@ -311,7 +311,8 @@ class Process(Turns):
     def leave(self, lane: int) -> None:
         """Follow a lane no longer."""
         self._following.discard(lane)
-        self.followers[lane].lost("no shard any more")
+        if self.followers[lane] is not None:  # it was reached, and not followed yet
+            self.followers[lane].lost("no shard any more")
         bus, self.buses[lane], self._tick_at[lane] = self.buses[lane], None, None
         if bus is not None:
             bus.close()
@@ -431,7 +432,7 @@ class Process(Turns):
 
     def _forget_watched(self) -> None:
         self._watched.clear()
-        for follower in self.followers:
+        for follower in filter(None, self.followers):
             follower.after_fork()
 
     def restart(self) -> None:
