@@ -23,6 +23,7 @@ Strategy = Literal["rendezvous", "ring", "modulo", "round_robin"]
 Seconds: TypeAlias = float | timedelta
 #: What the envelope's 32 bits of milliseconds can say: 49.7 days.
 MAX_TTL_S: Final = 4_294_967.0
+LEAST_TTL_S: Final = 0.001
 #: Whether readers share the object that L1 holds, or each get their own.
 Isolation = Literal["shared", "copy"]
 
@@ -190,7 +191,7 @@ def weights(option: str, value: Any) -> tuple[int, ...] | None:
 _idle_seconds: Final = seconds(0.001, 2_000_000.0)
 _timeout: Final = seconds(0.0, MAX_TTL_S)
 #: A lifetime in seconds; None: no expiry.
-ttl_seconds: Final = seconds(0.001, MAX_TTL_S, none="no expiry")
+ttl_seconds: Final = seconds(LEAST_TTL_S, MAX_TTL_S, none="no expiry")
 
 
 def lifetime(option: str, value: Any) -> Any:

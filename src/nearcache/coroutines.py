@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 V = TypeVar("V")
@@ -11,6 +12,8 @@ V = TypeVar("V")
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Return whether calling it gives something to await."""
+    if type(function) is FunctionType and not function.__dict__:  # asked of each load; nobody has marked it as one
+        return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 

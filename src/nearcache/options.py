@@ -222,6 +222,8 @@ def check_tags(value: Any) -> tuple[str, ...]:
     Raises:
         ConfigError: They are not texts, or more than an envelope takes.
     """
+    if value == ():  # as nearly always, and asked of each load
+        return ()
     if not isinstance(value, str) and hasattr(value, "__iter__"):
         tags = tuple(value)
         if len(tags) <= MOST_TAGS and all(isinstance(tag, str) for tag in tags):
