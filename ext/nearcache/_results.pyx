@@ -50,8 +50,8 @@ cdef class Results:
     cdef vectorcall_t vectorcall
     cdef object _hit
     cdef str _name
-    cdef tuple _generation_key    # or None
-    cdef public object _generation
+    cdef tuple _generation_key    # None: it is the one item of the next, which threads at the same time may replace
+    cdef list _generation
     cdef Py_ssize_t _plain
     cdef object _identity
     cdef object _bound
@@ -67,7 +67,7 @@ cdef class Results:
         self._hit = hit
         self._name = name
         self._generation_key = (name,) if generation is None else None
-        self._generation = generation
+        self._generation = [generation]
         self._plain = plain
         self._identity = identity
         self._bound = bound
@@ -88,7 +88,11 @@ cdef class Results:
 
     def _held_generation(self, default):
         """Return the generation if this process knows it, else the default. It is used."""
-        return self._generation if self._generation_key is None else self._hit(self._generation_key, default)
+        return held_generation(self, default)
+
+    def _replace_generation(self, generation):
+        """Begin another one, if the cache does not hold it."""
+        self._generation[0] = generation
 
     def _plain_key(self, tuple args not None):
         """Return the key of a call with these arguments and no others; None: Python code has to find it."""
@@ -126,6 +130,10 @@ cdef class BoundResults:
         raise NotImplementedError  # replaced below, as the slot is
 
 
+cdef inline object held_generation(Results self, object default):
+    return self._generation[0] if self._generation_key is None else self._hit(self._generation_key, default)
+
+
 cdef inline object plain_key(Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count):
     """The key of these arguments, if it takes no Python code to arrange them; else None.
 
@@ -136,7 +144,7 @@ cdef inline object plain_key(Results self, PyObject *instance, PyObject *const *
     cdef Py_ssize_t i
     if at + count != 2 + self._plain or (instance == NULL and count > 0 and is_class(args[0])):
         return None
-    generation = self._generation if self._generation_key is None else self._hit(self._generation_key, NOTHING)
+    generation = held_generation(self, NOTHING)
     if generation is NOTHING:
         return None
     identity = self._identity(<object>instance) if instance != NULL else None

@@ -326,11 +326,11 @@ class Cached(Results):
 
     def _known_generation(self) -> Any:
         """Return the generation if this process knows it, else ``None``; that is no use of it."""
-        return self._plan.cache.peek((self._plan.name,)) if self._plan.is_shared else self._generation
+        return self._plan.cache.peek((self._plan.name,)) if self._plan.is_shared else self._held_generation(None)
 
     def _draw(self) -> None:
         """Begin another generation, in a cache of this process."""
-        self._generation = new_generation()  # no number: two threads at once could bring an old one back
+        self._replace_generation(new_generation())  # no number: two threads at once could bring an old one back
 
     # -- how; ``is_method``: the first argument is an instance
 
