@@ -61,6 +61,7 @@ typedef struct {
     uint32_t spell;   /* how many strangers could go without a look after the last one that was looked at, */
     uint32_t unseen;  /* and how many still can */
     uint32_t random;
+    uint32_t hand;    /* the first of the neighbours that were looked at last on the way around */
     uint64_t run; /* hits and other uses since the last insertion */
     int warm; /* something has been evicted, so newcomers are on probation */
     worth_t worth;
@@ -347,13 +348,20 @@ static inline words_t adaptive_recall_pool(const adaptive_t *p, uint32_t spared,
     return history;
 }
 
-/* Look at them, and at two groups of neighbours. All are ranked before any are compared, so that the memory of all is waited
- * for at once. Returns where to go on looking. */
+/* The next neighbours on the way around. Who came in one after the other often lie so, and then the oldest lie here. */
+static inline uint32_t adaptive_advance(adaptive_t *p, uint32_t starts)
+{
+    p->hand = p->hand + ADAPTIVE_GROUP <= starts ? p->hand + ADAPTIVE_GROUP : 1u;
+    return p->hand;
+}
+
+/* Look at them, and at two groups of neighbours: the next on the way around, and some at random. All are ranked before any
+ * are compared, so that the memory of all is waited for at once. Returns where to go on looking. */
 static inline uint32_t adaptive_look(adaptive_t *p, uint32_t spared, choice_t *choice)
 {
     uint32_t groups = p->top / ADAPTIVE_GROUP + 1u;
     uint32_t starts = p->top - (ADAPTIVE_GROUP - 1u); /* from any entry on: fixed groups would know each other's worst only */
-    uint32_t first = groups > 2u ? 1u + shadow_below(&p->random, starts) : 0;
+    uint32_t first = groups > 2u ? adaptive_advance(p, starts) : 0;
     uint32_t second = groups > 2u ? 1u + shadow_below(&p->random, starts) : (groups - 1u) * ADAPTIVE_GROUP;
     words_t here, there, known;
     ints_t rank_here, rank_there;

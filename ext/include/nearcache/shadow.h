@@ -7,9 +7,9 @@
  * for what only the order of use can tell. The cache follows the one that has had the most hits lately.
  *
  * Histograms are shared, so that a shadow is no more than tags, their histories, and chains to find them by. A cache of up to
- * 64 entries is shadowed whole, one of 1,024 by 64. From there on the shadows grow as the square root of the cache, to 1,024
- * entries, and the sample gets thinner as fast: choices are the surer the more a shadow holds (one of 64 chooses by chance where
- * policies are a point apart), while an insertion is the slower the more keys are in the sample.
+ * 128 entries is shadowed whole, one of 512 by 128, one of 1,024 by 64. From there on the shadows grow as the square root of the
+ * cache, to 1,024 entries, and the sample gets thinner as fast: choices are the surer the more a shadow holds (one of 64 chooses by
+ * chance where policies are a point apart), while an insertion is the slower the more keys are in the sample.
  */
 #ifndef NEARCACHE_SHADOW_H
 #define NEARCACHE_SHADOW_H
@@ -17,9 +17,10 @@
 #include "worth.h"
 
 enum {
-    SHADOW_SMALL = 6, /* entries of a shadow, as powers of two: at first, ... */
+    SHADOW_SMALL = 7, /* entries of a shadow, as powers of two: at first, ... */
     SHADOW_LARGE = 10, /* ... and at most */
-    SHADOW_LOOKS = 8, /* candidates for each eviction */
+    SHADOW_LOOKS = 8, /* candidates for each eviction, ... */
+    SHADOW_LOOKS_LRU = 16, /* ... and where the order of use is all that counts */
     SHADOW_COUNT = 3,
     SHADOW_MEMORY = 8 /* how long hits count, in fillings of a shadow */
 };
@@ -85,7 +86,7 @@ static inline uint32_t shadows_bits(uint32_t entries)
 {
     uint32_t octave = entries > 1u ? worth_log2(entries - 1u) + 1u : 0;
     uint32_t least = octave > SHADOW_LARGE ? octave - SHADOW_LARGE : 0;
-    uint32_t root = octave > 10u ? (octave - 1u) / 2u : octave > SHADOW_SMALL ? octave - SHADOW_SMALL : 0;
+    uint32_t root = octave > 9u ? (octave - 1u) / 2u : octave > SHADOW_SMALL ? octave - SHADOW_SMALL : 0;
 
     return root > least ? root : least;
 }
@@ -132,14 +133,20 @@ static inline void shadow_unlink(const shadows_t *all, shadow_t *s, uint32_t i)
 }
 
 /* The least worth of the newest, as in the cache itself, and some neighbours, from a random one on; in a small shadow some are
- * looked at twice. Without the newest a shadow would spare newcomers that the cache does not, and promise what it cannot keep. */
+ * looked at twice. Without the newest a shadow would spare newcomers that the cache does not, and promise what it cannot keep.
+ * Plain LRU has everything or nothing where what is in use just fits: one that took a few at random for all would promise less
+ * than the cache could keep. */
 static inline uint32_t shadow_victim(const shadow_t *s, const worth_t *w, float share, uint32_t *random)
 {
     uint32_t at = shadow_below(random, s->count);
     uint32_t victim = s->newest;
     int32_t least = WORTH_NOBODY;
+    uint32_t looks = SHADOW_LOOKS;
 
-    for (uint32_t lot = 0; lot < SHADOW_LOOKS / LOT; lot++) {
+    if (share == WORTH_LRU) {
+        looks = SHADOW_LOOKS_LRU;
+    }
+    for (uint32_t lot = 0; lot < looks / LOT; lot++) {
         uint32_t look[LOT];
         words_t history;
         ints_t rank;
