@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from nearcache._store cimport Op
 
@@ -10,7 +10,7 @@ cdef class Event:
 
 cdef class Read(Op):
     cdef public int64_t since_ns
-    cdef public uint64_t due
+    cdef public object due
     cdef object result     # PENDING until there is one
     cdef Event done        # once somebody waits; or None
     cdef list callbacks    # or None

@@ -79,7 +79,7 @@ cdef class Read(Op):
 
     Attributes:
         since_ns: When it began: what it brings may be as old.
-        due: The write id of what it brought, if that is to be loaded anew; else 0.
+        due: What it brought, if that is to be loaded anew; else None.
     """
 
     def __init__(self, key, lane, since_ns=0):

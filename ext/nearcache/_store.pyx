@@ -551,7 +551,8 @@ cdef class Store:
             deadline_ns: Instant from which the value is not to be served any more.
             size: Of the value, against ``maxbytes``. What is larger is not kept.
             identity: Of the server that replied.
-            under: Lane and stamp that the entry is to depend on; default: the operation's, as of ``l1_open``.
+            under: Lane and stamp that the entry is to depend on, and what the caller adds to them; default: the
+                operation's, as of ``l1_open``.
 
         The result is kept if nothing has spoken against it since ``l1_open`` (R3). An entry of another write is
         dropped and neither is kept (R4), save that a write whose result may be kept replaces it. An

@@ -19,7 +19,7 @@ class Event:
 @disjoint_base
 class Read(Op):
     since_ns: int
-    due: int
+    due: Any
     def __init__(self, key: Any, lane: int, since_ns: int = 0) -> None: ...
     @property
     def outcome(self) -> Any: ...

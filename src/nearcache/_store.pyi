@@ -103,10 +103,15 @@ class Store(Generic[_K, _V]):
         deadline_ns: int,
         size: int = 0,
         identity: int = 0,
-        under: tuple[int, int] | None = None,
+        under: tuple[int, int] | tuple[int, int, Any] | None = None,
     ) -> bool: ...
     def l1_confirm(
-        self, op: Op, wid: int, deadline_ns: int, identity: int = 0, under: tuple[int, int] | None = None
+        self,
+        op: Op,
+        wid: int,
+        deadline_ns: int,
+        identity: int = 0,
+        under: tuple[int, int] | tuple[int, int, Any] | None = None,
     ) -> bool: ...
     def l1_abandon(self, op: Op, *, drop: bool) -> None: ...
     def l1_suspect(self, key: Any) -> tuple[int, _V, int] | None: ...

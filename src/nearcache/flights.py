@@ -133,7 +133,7 @@ class Load:
         error: What the loader raised.
         trace: Its traceback as it was at the end: everybody raises the same object, and is not to add to the others'.
         beside: What it has in common with the others of one bulk load; None: it is alone.
-        due: The write id of the value that was found, if it is to be loaded anew in the background; else 0.
+        due: The value that was found, if it is to be loaded anew in the background; else None.
         is_shared: Whether somebody has come to wait for it.
         since_ns: When what ``op`` stands for began: what it brings may be as old.
     """
@@ -153,7 +153,7 @@ class Load:
         self.value: Any = ABANDONED
         self.error: Exception | None = None
         self.trace: TracebackType | None = None
-        self.due = 0
+        self.due: Any = None
         self.since_ns = 0
         self.beside: object = None
         self.is_shared = False

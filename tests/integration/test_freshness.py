@@ -12,6 +12,7 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.codecs import peek_times
+from support.caches import grow_old
 from support.redis import RedisServer
 from support.tasks import until
 from support.waiting import wait_until
@@ -33,16 +34,6 @@ class Source:
         number = self.calls
         assert self.may_go.wait(TIMEOUT)
         return f"{key}{number}"
-
-
-def grow_old(redis_server: RedisServer, *caches: Cache[Any, Any]) -> None:
-    """Let all the time pass that remains until the soft end: in L2 by its clock, in L1 by the copies' going."""
-    with redis_server.client() as client:
-        for name in client.keys("*:v:*") or client.keys("*"):
-            if client.type(name) == b"string":
-                client.pexpire(name, 50_000)
-    for cache in caches:
-        cache.drop_all()
 
 
 def test_old_value_is_served_at_once_and_loaded_once_in_the_fleet(

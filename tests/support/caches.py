@@ -11,6 +11,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache
+from support.redis import RedisServer
 
 #: Opens one more cache; its keywords come before the usual options.
 Opener = Callable[..., Cache[Any, Any]]
@@ -48,3 +49,13 @@ def refuse_loaders_that_cannot_be_called(cache: Any) -> None:
         cache.get_or_load_many(["x"], 5)
     with pytest.raises(TypeError, match=r"load_many=5 cannot be called: give a function that takes a list"):
         asyncio.run(cache.aio.get_or_load_many(["x"], 5))
+
+
+def grow_old(server: RedisServer, *caches: Cache[Any, Any]) -> None:
+    """Let all the time pass that remains until the soft end: in L2 by its clock, in L1 by the copies' going."""
+    with server.client() as client:
+        for name in client.keys("*:v:*") or client.keys("*"):
+            if client.type(name) == b"string":
+                client.pexpire(name, 50_000)
+    for cache in caches:
+        cache.drop_all()

@@ -53,7 +53,7 @@ def test_keys_of_values_that_are_gone_are_let_go(how: str, options: dict[str, An
     """Nothing is kept that was noted of them, their ages among it."""
 
     def load(_key: Any) -> nearcache.Loaded[int]:
-        return nearcache.Loaded(1, validator="v")
+        return nearcache.Loaded(1, tags=["t"], validator="v")
 
     ways: dict[str, Callable[[Any], object]] = {
         "del": lambda key: cache.__delitem__(key),

@@ -31,6 +31,16 @@ class Times(NamedTuple):
     cost_ms: int = 0
 
 
+class Due(NamedTuple):
+    """A value that is to be loaded anew: the id of its write, and the hashes of its tags.
+
+    What takes its place unasked keeps them, or who invalidates by a tag would not reach it any more.
+    """
+
+    wid: int
+    tags: tuple[int, ...] = ()
+
+
 def times_in(header: bytes) -> Times:
     """Return what the header of an envelope says."""
     return Times(*peek_times(header))
@@ -85,17 +95,17 @@ def renew_later(
     tier: Tier,
     store: Store[Any, Any],
     wanted: Any,
-    wid: int,
-    renewal: Callable[[Tier, Store[Any, Any], Any, int], Steps[Any]],
+    due: Due,
+    renewal: Callable[[Tier, Store[Any, Any], Any, Due], Steps[Any]],
 ) -> Steps[None]:
-    """Have the value of a write loaded anew in the background, unless this process is about to already."""
+    """Have a value loaded anew in the background, unless this process is about to already."""
     with tier.lock:
         if wanted.name in tier.renewing:
             return
         tier.renewing.add(wanted.name)
     taken = False
     try:
-        taken = yield Spawn(lambda: renewal(tier, store, wanted, wid), wanted.loader, wanted.key)
+        taken = yield Spawn(lambda: renewal(tier, store, wanted, due), wanted.loader, wanted.key)
     finally:
         if not taken:
             tier.renewed(wanted.name)
@@ -105,14 +115,14 @@ def renew_many_later(
     tier: Tier,
     store: Store[Any, Any],
     wanted: Any,
-    due: Mapping[Any, int],
-    renewal: Callable[[Tier, Store[Any, Any], Any, Mapping[Any, int]], Steps[Any]],
+    due: Mapping[Any, Due],
+    renewal: Callable[[Tier, Store[Any, Any], Any, Mapping[Any, Due]], Steps[Any]],
 ) -> Steps[None]:
     """Have values loaded anew in the background by one call, but those that this process is about to already.
 
     Args:
         wanted: A :class:`~nearcache.loading.Gathering`.
-        due: The values' write ids, by the keys as the cache holds them.
+        due: The values, by the keys as the cache holds them.
     """
     with tier.lock:
         ours = {name: wanted.keys[name] for name in due if name not in tier.renewing}

@@ -19,6 +19,7 @@ from ..errors import ShardError
 from ..flights import Load
 from ..keys import encode_key
 from ..l2 import Exchange, Reply
+from .aging import Due
 from .exchanges import Exchanges
 from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
@@ -40,7 +41,7 @@ def read_many(
     store: Store[Any, Any],
     names: Iterable[Any],
     flights: Mapping[Any, Load] | None = None,
-    due: dict[Any, int] | None = None,
+    due: dict[Any, Due] | None = None,
 ) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of these keys.
 
@@ -48,7 +49,7 @@ def read_many(
 
     Args:
         flights: The loads that these reads are a part of.
-        due: Gets the write ids of the values that are to be loaded anew, by key.
+        due: Gets the values that are to be loaded anew, by key.
     """
     found: dict[Any, Any] = {}
     shares = deal(dict.fromkeys(names), tier.table, encode_key)

@@ -32,7 +32,7 @@ from ..flights import ABANDONED, Load, Signal, renewal_of, young_of
 from ..freshness import Ttl
 from ..l2 import Exchange
 from .ages import read_young
-from .aging import renew_later
+from .aging import Due, renew_later
 from .bulk_reading import read_many
 from .claims import Leased
 from .conditional import Shown, let_live, show
@@ -48,7 +48,7 @@ from .leasing import (
     patience_ms,
     replace_mode,
 )
-from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of, outdate
+from .outcomes import Outcome, Tags, capture, failure_of, fill_commands, filled, outcome_of, outdate, tags_before
 from .reading import read
 from .replies import MISSING, answer, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
@@ -80,10 +80,12 @@ class Replacing(NamedTuple):
     Attributes:
         mode: In which the lease is asked for; empty: nothing is replaced, it loads what is not there.
         limit_ns: What was stored no longer ago stays, and will do.
+        due: The old value that is loaded anew unasked.
     """
 
     mode: bytes = b""
     limit_ns: int | None = None
+    due: Due | None = None
 
 
 _NOTHING: Final = Replacing()
@@ -150,18 +152,18 @@ def look_many(
     tier: Tier, store: Store[Any, Any], names: Iterable[Any], wanted: Callable[[Any], Loading]
 ) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of many keys, as :func:`look` does of one. ``wanted``: from a name to its request."""
-    due: dict[Any, int] = {}
+    due: dict[Any, Due] = {}
     found = yield from read_many(tier, store, names, due=due)
-    for name, wid in due.items():
-        yield from renew_later(tier, store, wanted(name), wid, renew)
+    for name, old in due.items():
+        yield from renew_later(tier, store, wanted(name), old, renew)
     return found
 
 
-def renew(tier: Tier, store: Store[Any, Any], wanted: Loading, wid: int) -> Steps[None]:
+def renew(tier: Tier, store: Store[Any, Any], wanted: Loading, due: Due) -> Steps[None]:
     """Load anew what is there, unless somebody in the fleet does already. Nobody waits for it, in this process either.
 
     Args:
-        wid: The write id of the value that was found to be old. If another one is there by now, it stays.
+        due: The value that was found to be old. If another one is there by now, it stays.
     Raises:
         Whatever the loader raises; the old value stays.
     """
@@ -169,7 +171,8 @@ def renew(tier: Tier, store: Store[Any, Any], wanted: Loading, wid: int) -> Step
     try:
         if tier.loads.begin(mine) is mine:
             encoded = tier.place(wanted.name)[1]
-            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, Replacing(replace_mode(wid)))).value
+            replacing = Replacing(replace_mode(due.wid), due=due)
+            mine.value = (yield from _attempt(tier, store, wanted, encoded, mine, replacing)).value
     finally:
         tier.loads.end(mine)
         tier.renewed(wanted.name)
@@ -347,7 +350,8 @@ def _loaded(
     tier: Tier, store: Store[Any, Any], wanted: Loading, op: Op, shown: Shown | None, replacing: Replacing
 ) -> Steps[Outcome | None]:
     """Call the loader, with the generations of the value's tags captured before. None: the value shown is right."""
-    captured = yield from capture(tier, store, [op.lane], wanted.tags)
+    place = op.lane, tags_before(tier, wanted.tags, replacing.due)
+    captured = (yield from capture(tier, store, [place]))[place]
     begun_ns = tier.clock()
     try:
         value = yield from _call(tier, wanted, shown)

@@ -28,7 +28,7 @@ from ..freshness import Ttl
 from ..l2 import Command, Exchange
 from ..logs import log
 from .ages import read_young
-from .aging import renew_many_later
+from .aging import Due, renew_many_later
 from .bulk_reading import read_many
 from .claims import Leased
 from .exchanges import batched
@@ -43,7 +43,7 @@ from .leasing import (
     patience_ms,
     replace_mode,
 )
-from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of, outdate
+from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, outcome_of, outdate, tags_before
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import Tier, hex_id, new_id
@@ -82,6 +82,7 @@ class _Part:
         is_loaded: Whether the loader is to be asked for it.
         wait_ms: For how long another process has the lease.
         mode: Of the script ``lease``.
+        due: The old value that is loaded anew unasked.
     """
 
     name: Any
@@ -99,6 +100,7 @@ class _Part:
     is_loaded: bool = False
     wait_ms: int = 0
     mode: bytes = b""
+    due: Due | None = None
     signal: Signal = field(default_factory=Signal)
     is_heard: bool = False
 
@@ -116,7 +118,7 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
         LoadCycleError: The loader waits, directly or through others, for itself.
     """
     found: dict[Any, Any] = {}
-    missing, due = list(wanted.keys), dict[Any, int]()
+    missing, due = list(wanted.keys), dict[Any, Due]()
     since_ns = tier.clock()
     pause_s = LOOK_FIRST_S
     while missing:
@@ -127,11 +129,11 @@ def gather(tier: Tier, store: Store[Any, Any], wanted: Gathering) -> Steps[dict[
     return {name: value for name, value in found.items() if not isinstance(value, Absent)}
 
 
-def renew_many(tier: Tier, store: Store[Any, Any], wanted: Gathering, due: Mapping[Any, int]) -> Steps[None]:
+def renew_many(tier: Tier, store: Store[Any, Any], wanted: Gathering, due: Mapping[Any, Due]) -> Steps[None]:
     """Load anew what is there, but what somebody in the fleet is loading already, by one call. Nobody waits for it.
 
     Args:
-        due: The write ids of the values that were found to be old. Where another one is there by now, it stays.
+        due: The values that were found to be old. Where another one is there by now, it stays.
     Raises:
         Whatever the loader raises; the old values stay.
     """
@@ -139,7 +141,8 @@ def renew_many(tier: Tier, store: Store[Any, Any], wanted: Gathering, due: Mappi
     try:
         _begin(tier, wanted, list(wanted.keys), parts, renewal_of)
         for part in parts:
-            part.mode = replace_mode(due[part.name])
+            part.due = due[part.name]
+            part.mode = replace_mode(part.due.wid)
         yield from _carry_out(tier, store, wanted, parts, tier.clock())
     finally:
         _end(tier, store, parts)
@@ -183,7 +186,7 @@ def _round(
     wanted: Gathering,
     names: list[Any],
     found: dict[Any, Any],
-    due: dict[Any, int],
+    due: dict[Any, Due],
     since_ns: int,
     pause_s: float,
 ) -> Steps[list[Any]]:
@@ -222,7 +225,7 @@ def _round(
 
 
 def _look(
-    tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], due: dict[Any, int]
+    tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], due: dict[Any, Due]
 ) -> Steps[None]:
     """Give the keys that L2 holds their values, and note what is to be loaded anew."""
     flights = {part.name: part.mine for part in parts}
@@ -309,7 +312,8 @@ def _lease_commands(tier: Tier, part: _Part) -> list[Command]:
 
 def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
     """Call the loader once, and store what it brings."""
-    captured = yield from capture(tier, store, {part.lane for part in parts}, wanted.tags)
+    places = {part: (part.lane, tags_before(tier, part.tags, part.due)) for part in parts}
+    captured = yield from capture(tier, store, places.values())
     begun_ns = tier.clock()
     answers = yield from _call(tier, wanted, [part.key for part in parts])
     cost_ms = (tier.clock() - begun_ns) // NS_PER_MS // len(parts) + 1
@@ -317,7 +321,7 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     unfit: Exception | None = None
     for part in parts:
         try:
-            outcome = yield from _outcome(tier, store, part, answers, captured, cost_ms)
+            outcome = yield from _outcome(tier, store, part, answers, captured[places[part]], cost_ms)
         except Exception as error:  # noqa: BLE001  of this key alone: it is raised when the others' values are kept
             part.mine.error = error
             unfit = unfit or error

@@ -15,11 +15,11 @@ from ..errors import DecodeError, ShardError, UnencodableValueError, ValueTooLar
 from ..freshness import ENDLESS_MS, Life, Ttl, checked_ttl, ttl_for
 from ..l2 import Command, stage
 from ..logs import log
-from ..options import check_tags, tags_told
+from ..options import MOST_TAGS, check_tags, tags_told
 from .absences import note
-from .aging import Times, judge
+from .aging import Due, Times, judge
 from .steps import Steps
-from .tagging import Tag, depend, generations, known, tags_named
+from .tagging import Tag, depend, generations, known, tag_hash, tags_hashed
 from .tier import Tier, hex_id
 from .writing import invalidate
 
@@ -47,7 +47,8 @@ class Outcome(NamedTuple):
     """What a load brought: the value, its tags as they were before the load, and what an L1 entry depends on.
 
     ``cost_ms`` is what the loader took, at least 1. ``tags`` is None if a tag was not known before; the value may be
-    older than that tag's last change then. ``content`` is None, and so are the tags, if it is over ``max_value``.
+    older than that tag's last change then. ``content`` is None, and so are the tags, if the value is not to be kept
+    though what was there is over: it is over ``max_value``, or its tags and those that it inherits are too many.
     """
 
     value: Any
@@ -60,33 +61,49 @@ class Outcome(NamedTuple):
 
 
 class Captured(NamedTuple):
-    """What was known of the tags that were named before a load.
+    """What was known before a load of the tags that its value will have whatever it is.
 
     Attributes:
         since_ns: When that was.
-        names: The tags' names.
+        tags: The tags.
         stated: Hash and generation of each; None: a shard did not answer.
-        under: What an L1 entry of each lane depends on.
+        under: What an L1 entry depends on.
     """
 
     since_ns: int
-    names: tuple[str, ...]
+    tags: tuple[Tag, ...]
     stated: tuple[tuple[int, int], ...] | None
-    under: dict[int, tuple[int, int] | None]
+    under: tuple[int, int] | None
 
 
-def capture(tier: Tier, store: Store[Any, Any], lanes: Iterable[int], tags: Tags) -> Steps[Captured]:
-    """Find out the generations of tags, before a load whose values may depend on them."""
+def tags_before(tier: Tier, tags: Tags, due: Due | None) -> tuple[Tag, ...]:
+    """Return the tags that are known before a load: those named, and those of the value that it renews."""
+    names = () if callable(tags) else tags
+    return tags_hashed(tier, (*map(tag_hash, names), *(() if due is None else due.tags)))
+
+
+def capture(
+    tier: Tier, store: Store[Any, Any], places: Iterable[tuple[int, tuple[Tag, ...]]]
+) -> Steps[dict[tuple[int, tuple[Tag, ...]], Captured]]:
+    """Find out the generations of tags, before a load whose values will depend on them.
+
+    Args:
+        places: For each value its lane and its tags, which tell it from others in what is returned.
+    """
     since_ns = tier.clock()
-    names = () if callable(tags) else tuple(tags)
-    named = tags_named(tier, names)
-    under = {lane: depend(tier, store, lane, named) for lane in set(lanes)}
-    stated: tuple[tuple[int, int], ...] | None = ()
+    under = {place: depend(tier, store, *place) for place in set(places)}
+    every = sorted({tag for _, tags in under for tag in tags})
+    found: dict[int, int] | None = {}
     try:
-        stated = (yield from generations(tier, store, named)) if named else ()
+        found = dict((yield from generations(tier, store, every))) if every else {}
     except ShardError:
-        stated = None
-    return Captured(since_ns, names, stated, under)
+        found = None
+    return {
+        (lane, tags): Captured(
+            since_ns, tags, None if found is None else tuple((tag.hash, found[tag.hash]) for tag in tags), depends
+        )
+        for (lane, tags), depends in under.items()
+    }
 
 
 def outcome_of(
@@ -99,7 +116,7 @@ def outcome_of(
         ConfigError: The lifetime or the tags that were told for it are wrong.
         TypeError: It is no answer.
     """
-    stated, under = captured.stated, captured.under[lane]
+    stated, under = captured.stated, captured.under
     if isinstance(answered, Failure):
         content, life = _encoded(tier, answered)
         return Outcome(answered, content, stated, under, life, 0)
@@ -114,13 +131,19 @@ def outcome_of(
         return Outcome(value, None, None, under, Life(0), cost_ms)
     life = tier.freshness.life(ttl_for(ttl, asked.key, value))
     told = (*tags_told(asked.tags, asked.key, value), *loaded.tags)
+    tags = captured.tags
     if told:
-        under, stated = yield from _tell(tier, store, lane, captured, check_tags(told))
+        check_tags({*(() if callable(asked.tags) else asked.tags), *told})
+        tags = tags_hashed(tier, (*(tag.hash for tag in tags), *map(tag_hash, told)))
+    if len(tags) > MOST_TAGS:
+        return Outcome(value, None, None, under, Life(0), cost_ms)
+    if told:
+        under, stated = yield from _tell(tier, store, lane, captured, tags)
     return Outcome(value, content, stated, under, life, cost_ms, loaded.validator)
 
 
 def outdate(tier: Tier, store: Store[Any, Any], ops: Iterable[Op]) -> Steps[None]:
-    """Remove what is there of keys whose newer value is too large to take its place."""
+    """Remove what is there of keys whose newer value cannot take its place."""
     for op in ops:
         store.l1_abandon(op, drop=True)
         with suppress(ShardError):  # an invalidation is owed
@@ -128,10 +151,9 @@ def outdate(tier: Tier, store: Store[Any, Any], ops: Iterable[Op]) -> Steps[None
 
 
 def _tell(
-    tier: Tier, store: Store[Any, Any], lane: int, captured: Captured, told: tuple[str, ...]
+    tier: Tier, store: Store[Any, Any], lane: int, captured: Captured, tags: tuple[Tag, ...]
 ) -> Steps[tuple[tuple[int, int] | None, tuple[tuple[int, int], ...] | None]]:
     """Return what an L1 entry depends on, and the generations, when there are tags that only the value told of."""
-    tags = tags_named(tier, check_tags({*captured.names, *told}))
     under = depend(tier, store, lane, tags)
     before = dict(captured.stated or ())
     late = [tag for tag in tags if tag.hash not in before]

@@ -18,7 +18,7 @@ from ..flights import ABANDONED, Load, Read
 from ..freshness import IDLE_MS, is_worn
 from ..l2 import Exchange
 from .absences import note, noted
-from .aging import Times, judge, live_on, times_in
+from .aging import Due, Times, judge, live_on, times_in
 from .proof import prove, proven
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
 from .steps import JoinRead, Steps
@@ -34,14 +34,14 @@ class Found(NamedTuple):
         wid: The write's; 0 keeps what was found out of L1.
         deadline_ns: When an L1 copy must end.
         under: What the L1 copy is to depend on, if it has tags.
-        due: The write id, if the value is to be loaded anew; else 0.
+        due: The value, if it is to be loaded anew; else None.
     """
 
     value: Any
     wid: int
     deadline_ns: int
     under: tuple[int, int] | None
-    due: int = 0
+    due: Due | None = None
 
 
 _NOTHING: Final = Found(MISSING, 0, 0, None)
@@ -239,7 +239,9 @@ def accept(
     times = Times(whole_ms, envelope.soft_ttl_ms, envelope.cost_ms)
     pttl_ms = yield from live_on(tier, lane, encoded, wid, pttl_ms, times)
     deadline_ns, is_due = judge(tier, start_ns, pttl_ms, times)
-    due = wid if is_due and not isinstance(value, Absent) else 0
+    due = None
+    if is_due and not isinstance(value, Absent):
+        due = Due(wid, tuple(hashed for hashed, _ in envelope.tags))
     return Found(value, wid if deadline_ns else 0, deadline_ns, under, due)
 
 

@@ -58,8 +58,12 @@ def tag_of(tier: Tier, hashed: int) -> Tag:
 
 def tags_named(tier: Tier, names: Iterable[str]) -> tuple[Tag, ...]:
     """Return the tags of these names, each once, in the order of their hashes."""
-    hashes = set(map(tag_hash, names))
-    return tuple(tag_of(tier, hashed) for hashed in sorted(hashes))
+    return tags_hashed(tier, map(tag_hash, names))
+
+
+def tags_hashed(tier: Tier, hashes: Iterable[int]) -> tuple[Tag, ...]:
+    """The same of the tags with these hashes."""
+    return tuple(tag_of(tier, hashed) for hashed in sorted(set(hashes)))
 
 
 def depend(tier: Tier, store: Store[Any, Any], lane: int, tags: Sequence[Tag]) -> tuple[int, int] | None:

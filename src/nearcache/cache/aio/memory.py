@@ -164,7 +164,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
         return await self._carry_out(renewal_of(wanted.name), wanted, loader)
 
     async def _renew(self, wanted: Any, loader: Loader[K, V]) -> None:
-        with self.cache._renewal(wanted.name):
+        with self.cache._renewal(wanted):
             await self._carry_out(renewal_of(wanted.name), wanted, loader)
 
     async def _carry_out(self, name: Any, wanted: Any, loader: Loader[K, V]) -> Any:

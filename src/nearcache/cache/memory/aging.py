@@ -33,6 +33,7 @@ from ...options import RemovalCause, Settings
 from ...workers import Workers
 from ..base import K, Lifetime, V
 from ..events.listening import MemoryHub
+from .base import Under
 from .cache import MemoryCache
 from .copying import remaining, restore
 from .exchanging import IDENTITY, Terms, deadline_ns
@@ -63,6 +64,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         for store in (self._old, self._lapsed, self._resting):
             store.lane_vouch(0, NEVER_NS)
         self._births: dict[Any, int] = {}
+        self._tagged: dict[Any, tuple[str, ...]] = {}  # by name: the second store does not know them
         super()._begin(settings)
 
     def _store_options(self, settings: Settings) -> dict[str, Any]:
@@ -150,6 +152,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _let_go(self, name: Any) -> None:
         self._births.pop(name, None)
+        self._tagged.pop(name, None)
         self._resting.drop(name)
         if self._answers is not None:
             self._answers.drop(name)
@@ -248,19 +251,27 @@ class AgingMemoryCache(MemoryCache[K, V]):
         return self._renewing.setdefault(name, mine) is mine  # no lock: comparing names may run any code
 
     def _renew(self, wanted: Any, loader: Callable[[Any], V]) -> None:
-        with self._renewal(wanted.name):
+        with self._renewal(wanted):
             self._carry_out(Load(renewal_of(wanted.name)), wanted, loader)
 
     @contextmanager
-    def _renewal(self, name: Any) -> Iterator[None]:
+    def _renewal(self, wanted: Any) -> Iterator[None]:
         """What :meth:`_begin_renewal` has begun. If it fails, none begins for the time of a lease, as on Redis."""
+        wanted.is_renewal = True
         try:
             yield
         except (Exception, Unkept):
-            self._resting.l1_put(name, True, round(self.settings.lease * 1e9))
+            self._resting.l1_put(wanted.name, True, round(self.settings.lease * 1e9))
             raise
         finally:
-            self._renewing.pop(name, None)
+            self._renewing.pop(wanted.name, None)
+
+    def _begin_load(self, mine: Load, wanted: Any) -> Op | None:
+        if not wanted.is_renewal:
+            return super()._begin_load(mine, wanted)
+        with self._later, self._changing:  # what is stored from now on speaks against it, whatever its tags are
+            wanted.inherited = self._tagged.get(wanted.name, ())
+            return super()._begin_load(mine, wanted)
 
     # -- writing: in both stores
 
@@ -324,7 +335,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         now_ns = monotonic_ns()
         old = [each for each in remaining(self._old) if not isinstance(each[1], Absent)]
         ages = {name: now_ns - born_ns for name, born_ns in list(self._births.items())}
-        return super().__getstate__() | {"old": old, "ages": ages}
+        return super().__getstate__() | {"old": old, "ages": ages, "tagged": dict(self._tagged)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become the cache that ``__getstate__`` has described."""
@@ -335,6 +346,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
                 self._lapse(name, value)
         for name, age_ns in state["ages"].items():
             self._births[name] = monotonic_ns() - age_ns
+        self._tagged.update(state["tagged"])
 
     # -- the verbs: what is old is there all the same, until something else is stored
 
@@ -356,7 +368,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _may_keep(self, op: Op) -> bool:
         return super()._may_keep(op) and self._old.l1_wid(op.key) < op.wid
 
-    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: Under | None) -> bool:
         name = op.key
         if isinstance(value, Absent):
             self._outdate(name, "invalidated")
@@ -376,6 +388,10 @@ class AgingMemoryCache(MemoryCache[K, V]):
             is_kept = self._lapse(name, value)
         if is_kept and self.settings.ages:
             self._births[name] = monotonic_ns()
+        if under is None:
+            self._tagged.pop(name, None)
+        elif is_kept:
+            self._tagged[name] = under.tags
         if not is_kept:
             self._forget(name)
         return is_kept

@@ -5,13 +5,21 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...coherence.derived import Derived
 from ...errors import ValueTooLargeError, with_key
 from ...forks import notice
 from ...freshness import Freshness
 from ..base import Cache, K, V, closed
+
+
+class Under(NamedTuple):
+    """What an entry with tags is entered under: a lane, its stamp as of then, and the tags that it stands for."""
+
+    lane: int
+    stamp: int
+    tags: tuple[str, ...]
 
 
 class LocalCache(Cache[K, V]):
@@ -33,11 +41,12 @@ class LocalCache(Cache[K, V]):
             for name, amount in amounts.items():
                 self._counted[name] += amount
 
-    def _depend(self, tags: Sequence[str]) -> tuple[int, int] | None:
+    def _depend(self, tags: Sequence[str]) -> Under | None:
         """Return what an entry with these tags is to be entered under."""
         if not tags:
             return None
-        return self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in sorted(set(tags))])
+        each = tuple(sorted(set(tags)))
+        return Under(*self._derived.assign(self, 0, [(tag.encode("utf-8", "surrogatepass"), 0) for tag in each]), each)
 
     def _fitting_size_of(self, key: Any, value: V) -> int:
         """Return the size of a value that is to be stored. Raises ValueTooLargeError if there can be no room for it."""

@@ -22,12 +22,13 @@ from ...errors import ConfigError
 from ...flights import ABANDONED, Load, Loads, renewal_of, young_of
 from ...forks import tell_of_forks
 from ...freshness import Life, Ttl, freshness_of, ttl_for
-from ...options import Settings, check_tags, parse, tags_told
+from ...options import MOST_TAGS, Settings, check_tags, parse, tags_told
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..holding import Hold, hold_to_ms, linger_to_ms, several
 from ..mappings import pairs_of
 from ..report import CoherenceStats, Health, L2Stats, SelfTest, Stats, l1_stats, loader_stats
 from .answering import AnsweringCache
+from .base import Under
 from .copying import CopyingCache
 from .exchanging import IDENTITY, deadline_ns
 from .gathering import gathering, in_this_thread
@@ -52,10 +53,17 @@ class _Wanted:
     labels: Any
     begun_ns: int = 0
     changes: object = None
-    under: tuple[int, int] | None = None
+    under: Under | None = None
     limit_ns: int | None = None
     shown: Loaded[Any] | None = None
     is_conditional: bool = False
+    is_renewal: bool = False  # unasked, in the background, of a value that is there
+    inherited: tuple[str, ...] = ()  # the tags of that
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags that it was asked for with, as far as they are known before the load."""
+        return () if callable(self.labels) else self.labels
 
 
 @own_get
@@ -157,7 +165,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _begin_renewal(self, name: Any) -> bool:  # noqa: ARG002  nothing is loaded anew in the background
         return False
 
-    def _renewal(self, name: Any) -> AbstractContextManager[None]:
+    def _renewal(self, wanted: _Wanted) -> AbstractContextManager[None]:
         raise NotImplementedError
 
     def _refresh(self, key: K, loader: Callable[[K], V], ttl: Lifetime, tags: Any) -> V:
@@ -234,7 +242,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
             mine.value = found
             return None
         wanted.changes = self._tag_changes
-        wanted.under = None if callable(wanted.labels) else self._depend(wanted.labels)
+        wanted.under = self._depend((*wanted.inherited, *wanted.names))
         op = self._operation(wanted.name)
         self.l1_open(op)
         wanted.begun_ns = monotonic_ns()
@@ -256,16 +264,20 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
         loaded = opened(answer)
         value = loaded.value
         cost_ms = (monotonic_ns() - wanted.begun_ns) // NS_PER_MS + 1
-        under, labels = wanted.under, wanted.labels
-        told = (*tags_told(labels, wanted.key, value), *loaded.tags)
+        told = (*tags_told(wanted.labels, wanted.key, value), *loaded.tags)
+        under = wanted.under
         if told:
-            under = self._depend(check_tags({*(() if callable(labels) else labels), *told}))
+            check_tags({*wanted.names, *told})
+            under = self._depend((*wanted.inherited, *wanted.names, *told))
         size = self.l1_measure(value)
         mine.value = value
         if wanted.limit_ns is not None:  # who asks from now on may find it stored longer ago
             self._loads.close(mine)
         if told and wanted.changes is not self._tag_changes:  # perhaps of a tag that nobody knew it would have
             self.l1_abandon(op, drop=False)
+            return
+        if under is not None and len(under.tags) > MOST_TAGS:
+            self._remove_old(op, wanted.key)
             return
         ttl = wanted.ttl_ms if loaded.ttl is DEFAULT else self._ttl(loaded.ttl, 0)
         life = self._freshness.life(ttl_for(ttl, wanted.key, value))
@@ -275,10 +287,17 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
         if is_kept and (loaded.validator is not None or (wanted.is_conditional and isinstance(answer, Loaded))):
             self._remember(op, loaded, life.ttl_ms)
 
+    def _remove_old(self, op: Op, key: K) -> None:
+        """Remove the value that a load was to replace, and cannot, unless something has been written meanwhile."""
+        with self._later, self._changing:
+            if self._may_keep(op):
+                self.l1_erase(key)
+            self.l1_abandon(op, drop=False)
+
     def _operation(self, name: Any) -> Op:
         return Op(name, 0, wid=next(self._wids), write=True)
 
-    def _settle(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
+    def _settle(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: Under | None) -> bool:
         """Store what a load has brought. Returns whether it is kept: nothing has been written meanwhile."""
         with self._changing:  # to the store two writes that it knows by their ids would speak against one another
             if self._may_keep(op):
@@ -289,7 +308,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _may_keep(self, op: Op) -> bool:
         return op.storable
 
-    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:  # noqa: ARG002
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: Under | None) -> bool:  # noqa: ARG002
         return self.l1_finish(op, value, op.wid, deadline_ns(life.ttl_ms), size, IDENTITY, under)
 
     def _fail_load(self, op: Op) -> None:

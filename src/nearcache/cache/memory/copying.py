@@ -11,7 +11,7 @@ from ..._store import Op, Store
 from ...clocks import NEVER_NS, TICK_NS, monotonic_ns
 from ...options import Settings, memory_options, parse
 from ..base import K, V
-from .base import LocalCache
+from .base import LocalCache, Under
 from .exchanging import IDENTITY, LOADED
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def remaining(cache: Store[K, V]) -> list[Remaining[K, V]]:
 
 
 def restore(
-    cache: Store[Any, Any], held: Any, value: Any, left_ns: int | None, size: int, under: tuple[int, int] | None = None
+    cache: Store[Any, Any], held: Any, value: Any, left_ns: int | None, size: int, under: Under | None = None
 ) -> None:
     """Store what :func:`remaining` gave."""
     op = Op(held, 0, wid=LOADED, write=True)

@@ -15,6 +15,7 @@ from ...freshness import Life, Lifetime, ttl_for
 from ...options import RemovalCause, check_tags
 from ..base import K, V
 from ..verbs import refuse_idle
+from .base import Under
 from .speaking import SpeakingCache
 
 #: There is one process and no server: any write id and any identity will do, as long as they are not 0.
@@ -33,7 +34,7 @@ class Terms(NamedTuple):
     store: Store[Any, Any]
     wid: int
     until_ns: int
-    under: tuple[int, int] | None
+    under: tuple[int, int] | Under | None
 
 
 class ExchangingCache(SpeakingCache[K, V]):

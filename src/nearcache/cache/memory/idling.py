@@ -15,6 +15,7 @@ from ...freshness import IDLE_MS, Life, idle_copy_ms
 from ...options import Settings
 from ..base import K, V
 from .aging import AgingMemoryCache
+from .base import Under
 from .exchanging import GONE, IDENTITY, Terms, deadline_ns
 
 
@@ -26,7 +27,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
 
     def _begin(self, settings: Settings) -> None:
         # By name: the whole lifetime, and what the entry depends on. Changed under the lock of the verbs.
-        self._idle: dict[Any, tuple[int, tuple[int, int] | None]] = {}
+        self._idle: dict[Any, tuple[int, tuple[int, int] | Under | None]] = {}
         self._next: Life | None = None  # of what a verb is about to put in place, under its lock
         super()._begin(settings)
 
@@ -69,7 +70,7 @@ class IdlingMemoryCache(AgingMemoryCache[K, V]):
 
     # -- writing
 
-    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: tuple[int, int] | None) -> bool:
+    def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: Under | None) -> bool:
         if life.soft_ms == IDLE_MS:
             self._idle[op.key] = (life.ttl_ms, under)
             life, cost_ms = Life(life.ttl_ms, idle_copy_ms(life.ttl_ms, life.ttl_ms)), 0

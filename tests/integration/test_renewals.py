@@ -1,0 +1,173 @@
+"""What takes the place of an old value unasked: nothing is lost by it that the value was stored with."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+import nearcache
+from nearcache import Cache
+from nearcache.options import MOST_TAGS
+from support.caches import Opener, grow_old, opening
+from support.redis import RedisServer
+from support.tasks import until
+from support.waiting import wait_until
+
+TIMEOUT = 20.0
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class World(NamedTuple):
+    """Caches of one kind: how to open one whose values are old for most of their lives, and how to make them so."""
+
+    open: Opener
+    age: Callable[[Cache[Any, Any]], object]
+
+
+@contextmanager
+def worlds(kind: str, server: RedisServer) -> Iterator[World]:
+    """Give one; at the end its caches are closed."""
+    usual = {"ttl": 100, "soft_ttl": 10}
+    if kind == "memory":
+        with opening("memory://", **usual) as opener:
+            yield World(opener, lambda cache: cache.expire(time.monotonic() + 20))
+    else:
+        with opening(server.url, **usual, isolation=kind) as opener:
+            yield World(opener, lambda cache: grow_old(server, cache))
+
+
+@pytest.fixture(params=["memory", "shared", "copy"])
+def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[World]:
+    """Each kind in turn."""
+    with worlds(request.param, redis_server) as found:
+        yield found
+
+
+def counting() -> Callable[[Any], int]:
+    """A loader that brings one more each time."""
+    numbers = itertools.count(1)
+    return lambda _key: next(numbers)
+
+
+#: What finds an old value under the key ``("v", "k")``, and returns it. The last would have stored it with other tags.
+READS: dict[str, Callable[[Cache[Any, Any]], Any]] = {
+    "view.get": lambda cache: cache.view("v").get("k"),
+    "view[]": lambda cache: cache.view("v")["k"],
+    "view.get_many": lambda cache: cache.view("v").get_many(["k"])["k"],
+    "view.setdefault": lambda cache: cache.view("v").setdefault("k"),
+    "get": lambda cache: cache.get(("v", "k")),
+    "[]": lambda cache: cache["v", "k"],
+    "get_many": lambda cache: cache.get_many([("v", "k")])["v", "k"],
+    "get_or_load": lambda cache: cache.get_or_load(("v", "k"), tags=["other"]),
+}
+TASKS: dict[str, Callable[[Cache[Any, Any]], Any]] = {
+    "view.get": lambda cache: cache.view("v").aio.get("k"),
+    "view.get_many": lambda cache: cache.view("v").aio.get_many(["k"]),
+    "get": lambda cache: cache.aio.get(("v", "k")),
+    "get_many": lambda cache: cache.aio.get_many([("v", "k")]),
+    "get_or_load": lambda cache: cache.aio.get_or_load(("v", "k"), tags=["other"]),
+}
+#: What ends a value that was stored through the view ``v`` with the tag ``t``.
+ENDS: dict[str, Callable[[Cache[Any, Any]], None]] = {
+    "clear": lambda cache: cache.view("v").clear(),
+    "tag": lambda cache: cache.invalidate_tag("t"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("way", READS)
+def test_renewed_value_has_the_tags_of_the_one_before(world: World, way: str, end: str) -> None:
+    """Whoever reads it: those of the view that it was stored through, and those that it was given. So has the next."""
+    cache = world.open(loader=counting())
+    view = cache.view("v")
+    assert view.get_or_load("k", tags=["t"]) == 1
+
+    def renew(number: int) -> None:
+        world.age(cache)
+        assert READS[way](cache) == number
+        wait_until(lambda: view.peek("k") == number + 1)
+
+    renew(1)
+    renew(2)
+    ENDS[end](cache)
+    assert view.get("k") is None
+
+
+@pytest.mark.parametrize("way", TASKS)
+@pytest.mark.parametrize("kind", ["memory", "shared"])
+def test_value_that_a_task_renews_has_the_tags_of_the_one_before(
+    redis_server: RedisServer, kind: str, way: str
+) -> None:
+    """As by threads."""
+
+    async def main() -> None:
+        assert await view.get_or_load("k", tags=["t"]) == 1
+        age(cache)
+        await TASKS[way](cache)
+        await until(lambda: view.plain.peek("k") == 2)
+        await view.clear()
+        assert await view.get("k") is None
+        await cache.aio.close()
+
+    with worlds(kind, redis_server) as (opener, age):
+        cache = opener(loader=counting())
+        view = cache.aio.view("v")
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+
+
+@pytest.mark.parametrize("tag", ["a", "b"])
+def test_values_that_one_call_renews_have_each_its_own_tags(world: World, tag: str) -> None:
+    """With a bulk loader, which is given no others."""
+    numbers = itertools.count(1)
+    cache = world.open(load_many=lambda keys: dict.fromkeys(keys, next(numbers)))
+    cache.set("a", 0, tags=["a"])
+    cache.set("b", 0, tags=["b"])
+    world.age(cache)
+    assert cache.get_many(["a", "b"]) == {"a": 0, "b": 0}
+    wait_until(lambda: cache.peek("a") and cache.peek("b"))
+    cache.invalidate_tag(tag)
+    assert cache.get_or_load_many(["a", "b"], lambda keys: {}).keys() == {"a", "b"} - {tag}
+
+
+@pytest.mark.parametrize("tag", ["stored", "told"])
+def test_renewal_adds_the_tags_that_it_is_told(world: World, tag: str) -> None:
+    """By a function for ``tags``, or by the loader."""
+    cache = world.open(loader=lambda _: nearcache.Loaded(2, tags=["loader"]), tags=lambda _key, _value: ["told"])
+    wait_until(lambda: cache.refresh("other") and "other" in cache)  # on Redis new tags have to be met first
+    cache.set("k", 1, tags=["stored"])
+    world.age(cache)
+    assert cache["k"] == 1
+    wait_until(lambda: cache.peek("k") == 2)
+    cache.invalidate_tag(tag)
+    assert cache.get("k") is None
+
+
+def test_old_value_goes_where_its_tags_and_the_new_ones_are_too_many(world: World) -> None:
+    """None is lost, and nobody gets an error: the next reader has it loaded, with the new ones alone."""
+    cache = world.open(loader=lambda _: nearcache.Loaded(2, tags=["loader"]))
+    wait_until(lambda: cache.refresh("other") and "other" in cache)
+    cache.set("k", 1, tags=[str(number) for number in range(MOST_TAGS)])
+    world.age(cache)
+    assert cache["k"] == 1
+    wait_until(lambda: "k" not in cache)
+    assert cache["k"] == 2
+    assert "k" in cache
+    assert not cache.stats().loader.errors
+
+
+def test_copies_know_the_tags_of_old_values() -> None:
+    """What is renewed in a copy of a ``memory://`` cache has those that it had in the first."""
+    with nearcache.open("memory://", ttl=100, soft_ttl=10, loader=counting()) as first:
+        first.set("k", 0, tags=["t"])
+        first.expire(time.monotonic() + 20)
+        with first.copy() as cache:
+            assert cache["k"] == 0
+            wait_until(lambda: cache.peek("k") == 1)
+            cache.invalidate_tag("t")
+            assert "k" not in cache
