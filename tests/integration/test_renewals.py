@@ -49,6 +49,11 @@ def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator
         yield found
 
 
+def renewing(cache: Any) -> Any:
+    """What is being loaded anew in the background."""
+    return cache._tier.renewing if hasattr(cache, "_tier") else cache._renewing
+
+
 def counting() -> Callable[[Any], int]:
     """A loader that brings one more each time."""
     numbers = itertools.count(1)
@@ -159,6 +164,26 @@ def test_old_value_goes_where_its_tags_and_the_new_ones_are_too_many(world: Worl
     assert cache["k"] == 2
     assert "k" in cache
     assert not cache.stats().loader.errors
+
+
+@pytest.mark.parametrize("answer", ["KeyError", "ABSENT", "load_many"])
+def test_old_value_stays_though_its_renewal_finds_none(world: World, answer: str) -> None:
+    """Absence is kept of what is not there, and in the place of what somebody asked anew for."""
+
+    def load(key: str) -> Any:
+        return {}[key] if answer == "KeyError" else nearcache.ABSENT
+
+    loader: Any = {"load_many": lambda _keys: {}} if answer == "load_many" else {"loader": load}
+    cache = world.open(**loader, negative_ttl=50)
+    cache.set("k", 1)
+    world.age(cache)
+    assert cache.get_many(["k"]) == {"k": 1}
+    wait_until(lambda: cache.stats().loader.loads == 1 and not renewing(cache))
+    world.age(cache)
+    assert cache.get("k") == 1
+    with pytest.raises(KeyError):
+        cache.refresh("k")
+    assert cache.get("k") is None
 
 
 def test_copies_know_the_tags_of_old_values() -> None:

@@ -165,7 +165,7 @@ def renew(tier: Tier, store: Store[Any, Any], wanted: Loading, due: Due) -> Step
     Args:
         due: The value that was found to be old. If another one is there by now, it stays.
     Raises:
-        Whatever the loader raises; the old value stays.
+        Whatever the loader raises, and KeyError if it has no value; the old one stays.
     """
     mine = Load(renewal_of(wanted.name))
     try:
@@ -354,7 +354,7 @@ def _loaded(
     captured = (yield from capture(tier, store, [place]))[place]
     begun_ns = tier.clock()
     try:
-        value = yield from _call(tier, wanted, shown)
+        value = yield from _call(tier, wanted, shown, replacing)
     except Exception as error:
         value = None if replacing.mode else failure_of(tier, error)  # an old value stays, whatever is kept of errors
         if value is None:
@@ -386,16 +386,17 @@ def _abort(tier: Tier, lane: int, encoded: bytes, token: bytes) -> Steps[None]:
     yield [Exchange(lane, [abort_command(tier, lane, encoded, token)])]
 
 
-def _call(tier: Tier, wanted: Loading, shown: Shown | None = None) -> Steps[Any]:
-    """Call the loader. Returns its answer, or ABSENT where absence is kept."""
+def _call(tier: Tier, wanted: Loading, shown: Shown | None = None, replacing: Replacing = _NOTHING) -> Steps[Any]:
+    """Call the loader. Returns its answer, or ABSENT where absence is kept: not over an old value unasked."""
     tier.count(loads=1)
+    keeps_absence = replacing.due is None
     try:
         value = yield Call(given_old(wanted.loader, None if shown is None else shown.old), wanted.key)
-        if value is ABSENT and not tier.freshness.negative_ms:
+        if value is ABSENT and not (keeps_absence and tier.freshness.negative_ms):
             raise KeyError(wanted.key)
         return value
     except BaseException as error:
-        if tier.freshness.means_absence(error):
+        if keeps_absence and tier.freshness.means_absence(error):
             return ABSENT
         tier.count(load_errors=1)
         raise

@@ -330,7 +330,7 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
         if part.op is not None:
             tier.writing(part.op.wid, part.name, outcome.value)
         outcomes.append((part, outcome))
-    fills = [(part, outcome) for part, outcome in outcomes if part.token and _is_kept(tier, outcome)]
+    fills = [(part, outcome) for part, outcome in outcomes if part.token and _is_kept(tier, part, outcome)]
     kept = {part for part, _ in fills}
     yield from _abort(tier, [part for part in parts if part.token and part not in kept])
     yield from outdate(tier, store, [p.op for p, loaded in outcomes if loaded.content is None and p.mode and p.op])
@@ -345,10 +345,10 @@ def _outcome(
     return (yield from outcome_of(tier, store, part.lane, part, answers.get(part.key, ABSENT), captured, cost_ms))
 
 
-def _is_kept(tier: Tier, outcome: Outcome) -> bool:
+def _is_kept(tier: Tier, part: _Part, outcome: Outcome) -> bool:
     if outcome.tags is None:  # the value may be older than the last change of one of them
         return False
-    return outcome.value is not ABSENT or bool(tier.freshness.negative_ms)
+    return outcome.value is not ABSENT or bool(tier.freshness.negative_ms and part.due is None)
 
 
 def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, Any]]:

@@ -45,7 +45,7 @@ class AnsweringCache(ExchangingCache[K, V]):
 
     def _failed(self, error: Exception, mine: Load, wanted: Any) -> Absent:
         """Return what is kept of an error that the loader raised; raise it if nothing is. An old value stays."""
-        if self._freshness.means_absence(error):
+        if not wanted.is_renewal and self._freshness.means_absence(error):
             return ABSENT
         if mine.key is not wanted.name or not self._freshness.failure(error).ttl_ms:
             raise error

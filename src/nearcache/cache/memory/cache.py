@@ -250,7 +250,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
 
     def _finish_load(self, mine: Load, op: Op, wanted: _Wanted, answer: Any) -> None:
         if isinstance(answer, Absent):
-            if answer is ABSENT and not self._freshness.negative_ms:
+            if answer is ABSENT and (wanted.is_renewal or not self._freshness.negative_ms):
                 raise KeyError(wanted.key)
             mine.value = answer
             known = self._freshness
