@@ -50,7 +50,8 @@ class ReadThrough(Generic[K, V]):
                 value; default: the cache's.
             tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by, or a function that returns
                 them for key and value; default: the cache's own ``tags=``. What tags there are is best known before the
-                load: the first value under a tag that only the function told of is returned and not kept.
+                load: the first value under a tag that only the function told of is returned and not kept. What takes
+                the place of an old value (``soft_ttl``, ``beta``) has the tags of that one besides.
             max_age: A value that was stored longer ago, in seconds, is loaded anew.
         Returns:
             The object that L1 holds, not a copy: treat it as read-only.
