@@ -186,6 +186,26 @@ def test_old_value_stays_though_its_renewal_finds_none(world: World, answer: str
     assert cache.get("k") is None
 
 
+@pytest.mark.parametrize("is_renewal", [False, True])
+def test_tag_that_changes_during_a_load_ends_what_that_brings(world: World, is_renewal: bool) -> None:
+    """It is returned to who waits, and served to nobody."""
+
+    def load(_key: str) -> int:
+        cache.invalidate_tag("t")
+        return 1
+
+    cache = world.open(loader=load)
+    if is_renewal:
+        cache.set("k", 0, tags=["t"])
+        world.age(cache)
+        assert cache["k"] == 0
+        wait_until(lambda: cache.stats().loader.loads == 1 and not renewing(cache))
+    else:
+        assert cache.get_or_load("k", tags=["t"]) == 1
+    assert "k" not in cache
+    assert cache.get("k") is None
+
+
 def test_copies_know_the_tags_of_old_values() -> None:
     """What is renewed in a copy of a ``memory://`` cache has those that it had in the first."""
     with nearcache.open("memory://", ttl=100, soft_ttl=10, loader=counting()) as first:

@@ -300,7 +300,8 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _settle(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: Under | None) -> bool:
         """Store what a load has brought. Returns whether it is kept: nothing has been written meanwhile."""
         with self._changing:  # to the store two writes that it knows by their ids would speak against one another
-            if self._may_keep(op):
+            is_current = under is None or self.lane_stamp(under.lane) == under.stamp  # no tag has changed meanwhile
+            if is_current and self._may_keep(op):
                 return self._keep(op, value, life, cost_ms, size, under)
             self.l1_abandon(op, drop=False)
         return False
