@@ -104,6 +104,22 @@ def test_renewed_value_has_the_tags_of_the_one_before(world: World, way: str, en
     assert view.get("k") is None
 
 
+def test_value_renewed_by_chance_has_the_tags_of_the_one_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``beta``: here every value that is read is due."""
+    monkeypatch.setattr("nearcache.freshness.Freshness.due_ms", lambda *_: 0)
+    cache = world.open(loader=counting(), soft_ttl=None, beta=1.0)
+    view = cache.view("v")
+    assert view.get_or_load("k", tags=["t"]) == 1
+
+    def is_renewed() -> bool:
+        world.age(cache)
+        return bool((view.get("k") or 0) > 1 and not renewing(cache))
+
+    wait_until(is_renewed)
+    view.clear()
+    assert view.get("k") is None
+
+
 @pytest.mark.parametrize("way", TASKS)
 @pytest.mark.parametrize("kind", ["memory", "shared"])
 def test_value_that_a_task_renews_has_the_tags_of_the_one_before(
