@@ -47,6 +47,22 @@ def kind_of(thing: object) -> str:
     return type(thing).__name__
 
 
+def numbered(name: str) -> bytes:
+    """A function of a cache whose codec takes bytes."""
+    calls.append(name)
+    return f"{name}{len(calls)}".encode()
+
+
+async def echo(value: bytes) -> bytes:
+    """A coroutine function of one."""
+    return value
+
+
+async def twice(function: Any, value: bytes) -> list[bytes]:
+    """What two calls return."""
+    return [await function(value), await function(value)]
+
+
 class Product:
     """Identified by its number."""
 
@@ -128,6 +144,83 @@ def test_cached_lost_generation_never_brings_old_results_back(
     one("a")
     pair[1].invalidate((one._plan.name,))
     wait_until(lambda: two("a")[3] == 2 and one("a")[3] == 2, TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codec": "raw"},
+        {"codec": "msgspec", "type": bytes},
+        {"codec": "raw", "isolation": "copy", "compress": "zlib", "compress_above": 0, "signing_keys": "00" * 16},
+    ],
+    ids=["raw", "typed", "signed copies"],
+)
+def test_cached_function_takes_any_codec(redis_server: RedisServer, options: dict[str, Any]) -> None:
+    """What tells a function's results from older ones is text, and goes past a codec that takes none."""
+    calls.clear()
+    with nearcache.open(redis_server.url, **options) as one, nearcache.open(redis_server.url, **options) as two:
+        mine, other = one.cached(numbered), two.cached(numbered)
+        assert (mine("a"), mine("a"), other("a")) == (b"a1", b"a1", b"a1")
+        mine.cache_clear()
+        assert mine("a") == b"a2"
+        wait_until(lambda: other("a") == b"a2", TIMEOUT)
+
+
+def test_cached_coroutine_function_takes_any_codec(redis_server: RedisServer) -> None:
+    """Likewise."""
+    with nearcache.open(redis_server.url, codec="raw") as cache:
+        assert asyncio.run(twice(cache.cached(echo), b"b")) == [b"b", b"b"]
+
+
+def test_cached_generation_of_an_older_release_counts(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """It was a value like any other, and what was kept under it is found."""
+    one, two = on_both(pair, price)
+    pair[0].set((one._plan.name,), "0123456789abcdef", ttl=None)
+    pair[0].set((one._plan.name, "0123456789abcdef", "a", 1, "EUR"), "kept")
+    assert (one("a"), two("a")) == ("kept", "kept")
+
+
+def test_cached_clear_passes_on_a_full_server(redis_server: RedisServer) -> None:
+    """As every invalidation does: it takes no room. For tasks as well."""
+    with nearcache.open(redis_server.url) as cache:
+        calls.clear()
+        kept = cache.cached(price)
+        task = cache.cached(version="of tasks")(echo)
+        assert kept("a")[3] == 1
+        assert asyncio.run(twice(task, b"a")) == [b"a", b"a"]
+        redis_server.cli("CONFIG", "SET", "maxmemory", "1")
+        try:
+            kept.cache_clear()
+            asyncio.run(task.cache_clear())
+            assert kept("a")[3] == 2
+        finally:
+            redis_server.cli("CONFIG", "SET", "maxmemory", "0")
+
+
+def test_cached_call_that_began_before_a_clear_is_not_found_after_it(
+    pair: tuple[Cache[Any, Any], Cache[Any, Any]],
+) -> None:
+    """Its result is kept, if at all, where nobody looks. Those who draw the next generation at once agree on it."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def slow(sku: str) -> int:
+        calls.append(sku)
+        if len(calls) == 1:
+            entered.set()
+            assert gate.wait(TIMEOUT)
+            return 1
+        return 2
+
+    one, two = on_both(pair, slow, version="slow")
+    thread = threading.Thread(target=one, args=("a",))
+    thread.start()
+    assert entered.wait(TIMEOUT)
+    two.cache_clear()
+    gate.set()
+    thread.join(TIMEOUT)
+    assert two("a") == 2
+    wait_until(lambda: one("a") == 2, TIMEOUT)
+    assert calls == ["a", "a"]
 
 
 def test_cached_invalidation_during_the_call_keeps_its_result_out(

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearcache.codecs import HEADER_SIZE, TTL_NONE, SafeCodec, ValueCodec, pack, peek_ids, peek_tags, unpack
+from nearcache.codecs import HEADER_SIZE, TTL_NONE, Own, SafeCodec, ValueCodec, pack, peek_ids, peek_tags, unpack
 from nearcache.codecs.envelope import (
+    CODEC_OWN,
     FLAG_NEGATIVE,
     FLAG_TAGGED,
     payload_offset,
     read_varint,
     varint,
 )
+from nearcache.codecs.plain import RawCodec
 from nearcache.errors import DecodeError, UnencodableValueError, ValueTooLargeError
 from nearcache.options import MOST_TAGS
 
@@ -234,6 +236,17 @@ def test_value_of_another_codec_is_not_decoded(codec_id, name):
 
     with pytest.raises(DecodeError, match=f"written with {name}, this cache reads codec='safe'"):
         ValueCodec(Watched(), 100).loads(pack(1, 2, 3, b"p", codec_id=codec_id))
+
+
+def test_text_of_nearcaches_own_goes_past_the_codec():
+    """Whatever the cache's codec takes, it is UTF-8 under a number of its own, and comes back as what it was."""
+    values = ValueCodec(RawCodec(), 100)
+    data = values.dumps(Own("caf\u00e9"), wid=1, generation=2, ttl_ms=3)
+    assert (data[2], unpack(data).payload) == (CODEC_OWN, "caf\u00e9".encode())
+    assert values.loads(data)[0] == "caf\u00e9"
+    assert type(values.loads(data)[0]) is Own
+    with pytest.raises(DecodeError, match="UTF-8"):
+        values.loads(pack(1, 2, 3, b"\xff", codec_id=CODEC_OWN))
 
 
 def test_header_has_the_documented_offsets():

@@ -17,7 +17,7 @@ from nearcache.codecs.envelope import (
 )
 from nearcache.codecs.frozen import FreezingCodec, Frozen, thaw
 from nearcache.codecs.safe import SafeCodec
-from nearcache.codecs.values import NO_VALUE, Encoded, ValueCodec, is_deletion
+from nearcache.codecs.values import NO_VALUE, Encoded, Own, ValueCodec, is_deletion
 
 __all__ = [
     "HEADER_SIZE",
@@ -28,6 +28,7 @@ __all__ = [
     "Envelope",
     "FreezingCodec",
     "Frozen",
+    "Own",
     "SafeCodec",
     "ValueCodec",
     "is_deletion",

@@ -34,6 +34,8 @@ CODEC_SAFE: Final = 1
 CODEC_MSGSPEC: Final = 2
 CODEC_JSON: Final = 3
 CODEC_PICKLE: Final = 4
+#: Text that nearcache keeps for itself, beside the values of any codec: the last number that is no user's.
+CODEC_OWN: Final = 127
 #: What the option calls them.
 _CODECS: Final = ("raw", "safe", "msgspec", "json", "pickle")
 #: From here on the numbers are for codecs of users.

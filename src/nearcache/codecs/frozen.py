@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from nearcache.codecs.envelope import FLAG_NEGATIVE, Codec, Envelope, Payload
 from nearcache.codecs.plain import type_name
-from nearcache.codecs.values import Encoded, ValueCodec, check_size
+from nearcache.codecs.values import Encoded, Own, ValueCodec, check_size
 from nearcache.errors import DecodeError, UnencodableValueError
 
-_UNCHANGEABLE: Final = frozenset({str, bytes, int, float, complex, bool, type(None)})
+_UNCHANGEABLE: Final = frozenset({str, bytes, int, float, complex, bool, type(None), Own})
 
 
 class Frozen:
@@ -89,7 +89,7 @@ class FreezingCodec(ValueCodec):
         payload, envelope = self._unseal(data, key)
         if envelope.flags & FLAG_NEGATIVE:
             return self._absence(payload, envelope), envelope
-        value = self._codec.decode(payload, envelope.schema)
+        value = self._value(payload, envelope)
         if type(value) not in _UNCHANGEABLE:
             value = Frozen(self._codec, payload, envelope.schema, None, value)
         return value, envelope

@@ -11,6 +11,7 @@ from nearcache.absence import ABSENT, Absent
 from nearcache.codecs.compression import Compressor, decompress
 from nearcache.codecs.envelope import (
     BODY_FLAGS,
+    CODEC_OWN,
     CODEC_PICKLE,
     FLAG_COMPRESSED,
     FLAG_ENCRYPTED,
@@ -39,17 +40,25 @@ _PROTECTION: Final = FLAG_ENCRYPTED | FLAG_MAC
 _SLACK: Final = HEADER_SIZE + 20 + 16 * MOST_TAGS + 256 + 64
 
 
+class Own(str):
+    """Text that nearcache keeps for itself. It goes past the cache's codec, which may not take any text."""
+
+    __slots__ = ()
+
+
 class Encoded(NamedTuple):
     """A value that is encoded but not sealed: it has no wid and no generation yet.
 
     ``payload`` is what will be stored, compressed if ``raw_size`` is not 0; then that is its length before.
-    ``flags`` are what the envelope is to say beside.
+    ``flags`` are what the envelope is to say beside. ``codec_id`` says whose payload it is; ``None``: the
+    cache's codec's.
     """
 
     payload: bytes
     schema: int
     raw_size: int = 0
     flags: int = 0
+    codec_id: int | None = None
 
 
 #: In front of a key, where its deletion waits to be written behind the cache: no user's key begins so.
@@ -117,6 +126,8 @@ class ValueCodec:
             UnencodableValueError: The codec does not take it.
             ValueTooLargeError: The payload is longer than ``max_value``, before it is compressed.
         """
+        if type(value) is Own:
+            return Encoded(value.encode(), 0, codec_id=CODEC_OWN)
         return self._shrink(*_payload(self._codec, self.max_value, value))
 
     def encode_of(self, key: object, value: Any) -> Encoded:
@@ -160,20 +171,21 @@ class ValueCodec:
                 takes them.
             key: The encoded key that it will be stored under: a protected value can be read under no other.
         """
-        body, schema, raw_size, flags = encoded
+        body, schema, raw_size, flags, codec_id = encoded
+        codec_id = self._codec_id if codec_id is None else codec_id
         guard = self._guard
         is_plain = validator is None and not (raw_size or flags or tags or cost_ms)
         if guard is None and is_plain and wid and ttl_ms <= TTL_NONE:
-            return sealed(body, wid, generation, ttl_ms, schema, self._codec_id, min(soft_ttl_ms, TTL_NONE))
+            return sealed(body, wid, generation, ttl_ms, schema, codec_id, min(soft_ttl_ms, TTL_NONE))
         flags |= FLAG_COMPRESSED if raw_size else 0
         if guard is None:
             return pack(
-                wid, generation, ttl_ms, body, schema, self._codec_id,
+                wid, generation, ttl_ms, body, schema, codec_id,
                 soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags, flags=flags, raw_size=raw_size or None,
                 validator=validator,
             )  # fmt: skip
         head = pack(
-            wid, generation, ttl_ms, b"", schema, self._codec_id, soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags,
+            wid, generation, ttl_ms, b"", schema, codec_id, soft_ttl_ms=soft_ttl_ms, cost_ms=cost_ms, tags=tags,
             flags=flags | guard.flag, key_id=guard.key_id, raw_size=raw_size or len(body), validator=validator,
         )  # fmt: skip
         return head + guard.protect(context_of(self._scope, key), head, body)
@@ -213,7 +225,15 @@ class ValueCodec:
         payload, envelope = self._unseal(data, key)
         if envelope.flags & FLAG_NEGATIVE:
             return self._absence(payload, envelope), envelope
-        return self._codec.decode(payload, envelope.schema), envelope
+        return self._value(payload, envelope), envelope
+
+    def _value(self, payload: Payload, envelope: Envelope) -> Any:
+        if envelope.codec_id != CODEC_OWN:
+            return self._codec.decode(payload, envelope.schema)
+        try:
+            return Own(payload, "utf-8")
+        except UnicodeDecodeError as cause:
+            raise DecodeError("text of nearcache's own is no UTF-8") from cause
 
     def _absence(self, payload: Payload, envelope: Envelope) -> Absent:
         if not envelope.raw_size:
@@ -234,7 +254,7 @@ class ValueCodec:
             raise DecodeError("a value is signed or encrypted, and this cache has no keys for it")
         # The codec id is compared before a byte of the payload is looked at: a writer cannot choose its
         # reader.
-        if envelope.codec_id != self._codec_id:
+        if envelope.codec_id not in (self._codec_id, CODEC_OWN):
             raise DecodeError(
                 f"the value was written with {codec_named(envelope.codec_id)}, "
                 f"this cache reads {codec_named(self._codec_id)}"

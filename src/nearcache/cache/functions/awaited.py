@@ -58,7 +58,7 @@ class CachedCoroutine(Cached):
     async def cache_clear(self) -> None:
         """See :meth:`Cached.cache_clear`."""
         if self._plan.is_shared:
-            await self._aio._set_unwritten((self._plan.name,), new_generation(), ttl=None)
+            await self._aio.invalidate((self._plan.name,))
         else:
             self._draw()
         self._forget_counts()

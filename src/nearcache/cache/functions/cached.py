@@ -4,7 +4,7 @@ A decorated function is an object with the surface of ``functools.lru_cache`` an
 compiled part (``_results``). It holds the cache, never an instance: a method's key names the instance
 (``calls.Identities``), and what binds a method is made for each access.
 
-``cache_clear`` takes O(1): each function has a generation, which is part of every key, and a clear replaces it. In a
+``cache_clear`` takes O(1): each function has a generation, which is part of every key, and a clear ends it. In a
 cache that other processes share it is an ordinary entry, so that it is as coherent as the others; random, so that one
 which was lost never comes back.
 """
@@ -26,6 +26,7 @@ from ...absence import Unkept
 from ...answers import DEFAULT, bare
 from ...changes import MISSING
 from ...choices import lifetime
+from ...codecs import Own
 from ...coroutines import is_coroutine_function
 from ...errors import ConfigError, UnencodableKeyError
 from ...forks import tell_of_forks
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 _IS_CLASS: Final = ("class",)
 
 
-def new_generation() -> str:
+def new_generation() -> Own:
     """Return what no generation was and none will be."""
-    return os.urandom(8).hex()
+    return Own(os.urandom(8).hex())
 
 
 class Plan:
@@ -282,13 +283,13 @@ class Cached(Results):
         }
 
     def cache_clear(self) -> Any:
-        """Forget every result of this function, in every process, and the counts of this one. Cost: one write.
+        """Forget every result of this function, in every process, and the counts of this one. Cost: one request.
 
         Raises:
             ShardUnavailableError: It is not known to be done.
         """
         if self._plan.is_shared:
-            self._plan.cache._set_unwritten((self._plan.name,), new_generation(), ttl=None)
+            self._plan.cache.invalidate((self._plan.name,))  # who calls next draws another, and this takes no room
         else:
             self._draw()
         self._forget_counts()
