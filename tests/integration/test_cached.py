@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import operator
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -84,7 +85,11 @@ class Product:
 
 
 class Gift(Product):
-    """Inherits what is cached."""
+    """Inherits what is cached, and says ``super()``."""
+
+    def stock(self, place: str) -> int:
+        """Cached by the tests."""
+        return 100 + super().stock(place)
 
 
 class Nobody:
@@ -338,15 +343,51 @@ def test_cached_arguments_too_long_together_are_refused(pair: tuple[Cache[Any, A
 
 
 def test_cached_function_without_a_name_of_its_own_is_refused(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
-    """A lambda or a closure might be mixed up with another; ``version=`` may tell them apart."""
+    """A lambda, a partial or a closure might be mixed up with another; ``version=`` may tell them apart."""
     n = 5
     partials = [functools.update_wrapper(functools.partial(price, sku), price) for sku in "ab"]
-    for function in (lambda x: x, lambda x: x * n, *partials):
+    for function in (lambda x: x, lambda x: x * n, *partials, functools.partial(price, "c")):
         with pytest.raises(ConfigError, match="version="):
             pair[0].cached(function)
     with pytest.raises(ConfigError, match="__qualname__"):
-        pair[0].cached(functools.partial(price))
+        pair[0].cached(operator.itemgetter(0))
     assert pair[0].cached(version="times five")(lambda x: x * n)(2) == 10
+    of_c = pair[0].cached(version="of c")(functools.partial(price, "c"))
+    assert of_c(2) == of_c(2) == ["c", 2, "EUR", 1]
+    assert of_c._plan.name == f"{__name__}.price@of c"
+
+
+def test_cached_over_another_decorator_is_refused_with_what_helps(
+    pair: tuple[Cache[Any, Any], Cache[Any, Any]],
+) -> None:
+    """What it returns has the name of the function inside, and another decorator's would have it too."""
+
+    def logged(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    with pytest.raises(ConfigError, match=r"what another decorator returns.*put cached below.*version="):
+        pair[0].cached(logged(price))
+    assert pair[0].cached(version="logged")(logged(price))("a") == ["a", 1, "EUR", 1]
+    assert logged(pair[0].cached(price))("b") == ["b", 1, "EUR", 2]
+
+
+def test_cached_method_may_name_its_class(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """``super()`` and ``__class__`` are variables around a method, and go by its name. In a class that is made in a
+    function they do not.
+    """
+    one, two = on_both(pair, Gift.stock)
+    assert (one(Gift(1), "x"), two(Gift(1), "x"), one(Gift(2), "x")) == (101, 101, 102)
+
+    class Local(Product):
+        def stock(self, place: str) -> int:
+            return super().stock(place)
+
+    with pytest.raises(ConfigError, match="version="):
+        pair[0].cached(Local.stock)
 
 
 def test_cached_dead_server_calls_the_function(redis_server: RedisServer) -> None:

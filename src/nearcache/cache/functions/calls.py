@@ -37,22 +37,33 @@ def name_of(function: Any, version: Any, *, is_shared: bool) -> str:
     Raises:
         ConfigError: The name would not tell functions apart that are different.
     """
-    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    is_partial = isinstance(function, functools.partial)
+    named = function.func if is_partial and not hasattr(function, "__qualname__") else function
+    module, qualname = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
     if not is_shared:
         return f"{module or type(function).__module__}.{qualname or type(function).__qualname__}#{next(_numbers)}"
     if not isinstance(module, str) or not isinstance(qualname, str):
         raise ConfigError("cached", function, "it has no __module__ and __qualname__: decorate a function (def)")
     name = f"{importable(module)}.{qualname}" + ("" if version is None else f"@{version}")
-    is_partial = isinstance(function, functools.partial)  # which update_wrapper has named for what it calls
-    if version is None and (is_partial or "<lambda>" in qualname or getattr(function, "__closure__", None)):
+    if version is None and (is_partial or "<lambda>" in qualname or _is_closure(function, qualname)):
         raise ConfigError(
             "cached",
             name,
-            "a lambda, a partial, or a function that uses variables of the one around it, is not told by its name, so "
-            "its entries might be mixed up with another one's; define it at the top of a module, or give a version= "
-            "that names it",
+            "a lambda, a partial, a function that uses variables of the one around it, or what another decorator "
+            "returns, is not told by its name, so its entries might be mixed up with another one's; define it at the "
+            "top of a module, put cached below the other decorator, or give a version= that names it",
         )
     return name
+
+
+def _is_closure(function: Any, qualname: str) -> bool:
+    """Return whether a function uses variables of one around it. A method that says ``super()`` uses its class, which
+    its name tells.
+    """
+    if not getattr(function, "__closure__", None):
+        return False
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    return names != ("__class__",) or "<locals>" in qualname
 
 
 def importable(module: str) -> str:
