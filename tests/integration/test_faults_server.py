@@ -48,8 +48,11 @@ def test_server_that_is_away_and_comes_back(redis_server: RedisServer, fault: st
         for _ in range(3):
             assert codes(ordeal.attempt()) == {"ShardUnavailableError"}
         dark(cache)
+        assert cache.health().shards[0].last_error
         redis_server.start() if fault == "killed" else redis_server.resume()
         ordeal.recover()
+        wait_until(lambda: cache.health().ok)
+        assert cache.health().shards[0].last_error == ""
 
 
 def test_server_that_is_loading_its_data(redis_server: RedisServer) -> None:

@@ -279,7 +279,7 @@ class ShardHealth:
         vouched: Whether L1 serves its keys at this moment.
         horizon_age_s: How long ago this process had provably seen every invalidation; ``None``: not at all.
         breaker: ``closed`` (in use), ``open`` (resting after failures) or ``half-open`` (one probe under way).
-        last_error: The newest trouble, or an empty text.
+        last_error: The newest trouble while it is not ``ok``; else an empty text.
     """
 
     name: str

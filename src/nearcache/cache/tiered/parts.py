@@ -165,14 +165,16 @@ def _health(driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint
         status = driver.status(place)
         name, breaker, error = status.name, status.breaker, status.last_error
         address = status.address or (name if endpoint.clustered else endpoint.address)
+    vouched = all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True))
+    is_over = vouched and breaker == "closed"  # the driver keeps the newest trouble, however long ago it was
     return ShardHealth(
         name=name,
         address=address,
         lane=worst.state.value,
-        vouched=all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True)),
+        vouched=vouched,
         horizon_age_s=max(ages) / 1e9 if len(ages) == len(lanes) else None,
         breaker=breaker,
-        last_error=worst.last_error or error,
+        last_error="" if is_over else worst.last_error or error,
     )
 
 
