@@ -26,6 +26,7 @@ from .cache import (
     ShardHealth,
     ShardTest,
     Stats,
+    View,
     WritingStats,
     open,  # noqa: A004  nearcache.open, as io.open
 )
@@ -123,6 +124,7 @@ __all__ = [
     "UnknownMasterError",
     "UnsupportedServerError",
     "ValueTooLargeError",
+    "View",
     "Writer",
     "WritingStats",
     "WrongTopologyError",

@@ -9,9 +9,8 @@ from typing import Any
 from typing_extensions import assert_type
 
 import nearcache
-from nearcache import Cache, CacheInfo, EntryEvent, Health, MemoryCache, RemovalCause, SelfTest, Stats
+from nearcache import Cache, CacheInfo, EntryEvent, Health, MemoryCache, RemovalCause, SelfTest, Stats, View
 from nearcache.aio import AsyncView
-from nearcache.cache.views import View
 from nearcache.events import EventKind
 
 assert_type(nearcache.open(), Cache[Any, Any])

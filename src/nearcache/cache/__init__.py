@@ -24,6 +24,7 @@ from .report import (
     Stats,
     WritingStats,
 )
+from .views import View
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -47,6 +48,7 @@ __all__ = [
     "ShardHealth",
     "ShardTest",
     "Stats",
+    "View",
     "WritingStats",
     "open",
 ]
