@@ -226,8 +226,13 @@ cdef int set_time(Memo self) except -1:
     if self.timer is None:
         return 0
     seconds = self.timer()
-    if not 0 <= seconds < 9e9:
-        raise ValueError(f"timer() gave {seconds!r}: it must give seconds, 0 or more, as time.monotonic does")
+    try:
+        if not 0 <= seconds < 9e9:
+            raise ValueError(f"timer() gave {seconds!r}: it must give seconds, 0 or more, as time.monotonic does")
+    except TypeError as error:
+        raise TypeError(
+            f"timer() gave {seconds!r}: give a timer= of seconds, as time.monotonic, beside a ttl= that is a timedelta too"
+        ) from error
     fix_clock(&self.cores, True, <int64_t>(<double>seconds * 1e9))
     return 0
 

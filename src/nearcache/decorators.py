@@ -69,7 +69,8 @@ def ttl_cache(
         maxsize, typed: As for :func:`lru_cache`.
         ttl: How long a result is kept, in seconds or as a ``timedelta``; ``None``: without an end; 0: not at all.
         timer: The clock, in seconds. ``time.monotonic`` stands for the same clock read in C, to the millisecond or so;
-            any other function is called, and must give 0 or more.
+            any other function is called, and must give 0 or more, be ``ttl`` a timedelta or not (cachetools has a timer
+            of datetimes then).
     Returns, Raises: As :func:`lru_cache`; ``ValueError`` for a ``ttl`` that is negative or no number.
     """
     lifetime = plain_seconds(ttl)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache import Cache
+from nearcache import Cache, UnencodableKeyError
 
 cache: Cache[Any, Any] = nearcache.open("memory://")
 
@@ -174,3 +174,25 @@ def test_a_call_that_misses_is_one_miss_of_l1() -> None:
 
     assert [double(number % 10) for number in range(30)] == [2 * (number % 10) for number in range(30)]
     assert double.cache_info()[:2] == (own.stats().l1.hits, own.stats().l1.misses) == (20, 10)
+
+
+def test_cached_method_of_what_has_a_cache_key_that_is_no_method_is_refused() -> None:
+    """A property, say: what to make of it. A TypeError of a method is the method's own."""
+
+    class Thing:
+        @property
+        def __cache_key__(self) -> int:
+            return 7
+
+        @cache.cached
+        def doubled(self, x: int) -> int:
+            return 2 * x
+
+    class Other(Thing):
+        def __cache_key__(self) -> int:  # type: ignore[override]  # as somebody may have it
+            raise TypeError("its own")
+
+    with pytest.raises(UnencodableKeyError, match=r"__cache_key__ of its class is <property .*make it a method"):
+        Thing().doubled(1)
+    with pytest.raises(TypeError, match="its own"):
+        Other().doubled(1)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -120,6 +121,11 @@ def test_ttl_cache_bare_and_typed_are_as_expected() -> None:
         (lambda: nearcache.ttl_cache(ttl=float("nan")), ValueError, "ttl=nan"),
         (lambda: nearcache.ttl_cache(ttl="10"), TypeError, "ttl='10'"),
         (lambda: nearcache.ttl_cache(timer=lambda: -1.0)(abs)(1), ValueError, "timer.. gave -1.0"),
+        (
+            lambda: nearcache.ttl_cache(ttl=timedelta(hours=1), timer=datetime.now)(abs)(1),
+            TypeError,
+            r"timer.. gave datetime.datetime\(.*seconds.*time.monotonic.*a timedelta",
+        ),
     ],
 )
 def test_memo_bad_option_is_refused_by_name(make: Any, error: type[Exception], message: str) -> None:

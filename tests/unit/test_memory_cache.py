@@ -179,9 +179,11 @@ def test_memory_cache_closed_holds_nothing_and_says_so() -> None:
     """Idempotent, and later use is a clear error."""
     cache: MemoryCache[str, int] = MemoryCache()
     cache["k"] = 1
+    assert cache.health().ok
     cache.close()
     cache.close()
     assert len(cache) == 0
+    assert not cache.health().ok
     with pytest.raises(nearcache.ClosedError):
         cache["k"]
     with pytest.raises(nearcache.ClosedError):
@@ -199,6 +201,7 @@ USES: dict[str, Callable[[Cache[Any, Any]], object]] = {
     "setdefault": lambda cache: cache.setdefault("k", 1),
     "update": lambda cache: cache.update(k=1),
     "pop": lambda cache: cache.pop("k", 0),
+    "popitem": lambda cache: cache.popitem(),
     "get_or_load": lambda cache: cache.get_or_load("k", str.upper),
     "get_many": lambda cache: cache.get_many(["k"]),
     "delete_many": lambda cache: cache.delete_many(["k"]),

@@ -124,8 +124,7 @@ class Cache(
         Args:
             key: Encodable (``memory://``: hashable).
             value: Stored as it is in L1; treat it as read-only from here on.
-            ttl: Lifetime in seconds; ``None``: no expiry; or a function that returns it for key and value; default: the
-                cache's.
+            ttl: Lifetime in seconds, or a function of key and value; ``None``: no expiry; default: the cache's.
             tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the value by.
         Raises:
             UnencodableKeyError, UnencodableValueError, ValueTooLargeError: Nothing was changed.
@@ -169,6 +168,7 @@ class Cache(
         Raises:
             KeyError: L1 is empty.
         """
+        self._use()
         name, value = self.l1_pop_next()
         self._remove_held(name)
         return name, value

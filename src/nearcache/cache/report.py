@@ -298,20 +298,22 @@ class ShardHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All shards. ``memory://`` has none, and is well.
+    """All shards. ``memory://`` has none, and is well until it is closed.
 
     Attributes:
         writing: As in :class:`Stats`: ``backlog`` and ``last_error`` tell whether writing behind the cache keeps up. A
             writer that fails does not make a process unwell: the others would fail as well, and its reads are good.
+        closed: Whether the cache is.
     """
 
     shards: tuple[ShardHealth, ...] = field(default=())
     writing: WritingStats = WritingStats()
+    closed: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether every shard is."""
-        return all(shard.ok for shard in self.shards)
+        """Whether every shard is, and the cache is not closed."""
+        return not self.closed and all(shard.ok for shard in self.shards)
 
 
 @dataclass(frozen=True, slots=True)

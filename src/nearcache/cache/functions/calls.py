@@ -254,7 +254,13 @@ class Identities:
             return self._of_class(target) if self._is_shared else target
         own = getattr(type(target), "__cache_key__", None)
         if own is not None:
-            return (f"{importable(type(target).__module__)}.{type(target).__qualname__}", own(target))
+            try:
+                return (f"{importable(type(target).__module__)}.{type(target).__qualname__}", own(target))
+            except TypeError:
+                if callable(own):
+                    raise
+                what = f"{self._name} is called on an instance, and __cache_key__ of its class is {own!r}"
+                raise UnencodableKeyError(target, f"{what}; make it a method, def __cache_key__(self)") from None
         if self._is_shared:
             raise UnencodableKeyError(
                 target,

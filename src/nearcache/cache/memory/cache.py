@@ -435,8 +435,8 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
         )
 
     def health(self) -> Health:
-        """There is nothing that could be ill."""
-        return Health()
+        """There is nothing that could be ill, while it is open."""
+        return Health(closed=self._closed)
 
     def selftest(self, timeout: Seconds = 2.0) -> SelfTest:
         """There is nothing to test."""

@@ -312,7 +312,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
     def health(self) -> Health:
         """Return the state of every shard, and whether L1 may serve its keys."""
         writing = WritingStats() if self._scribe is None else self._scribe.stats()
-        return Health(tuple(health_of(self._driver, self._tier, self._endpoints)), writing)
+        return Health(tuple(health_of(self._driver, self._tier, self._endpoints)), writing, self._closed)
 
     def selftest(self, timeout: Seconds = 2.0) -> SelfTest:
         """Publish an invalidation on every shard and wait until it comes back. See :meth:`Cache.selftest`."""
