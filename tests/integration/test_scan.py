@@ -47,6 +47,14 @@ def test_every_key_of_every_kind_is_found_in_another_process_l2(open_cache: Call
     assert len(other) == 0
 
 
+def test_what_a_function_is_cleared_by_is_no_value(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Its results are: under its name, what tells them from older ones, and the arguments."""
+    cache = open_cache()
+    double = cache.cached(version="of scan")(lambda number: 2 * number)
+    assert (double(1), double(2)) == (2, 4)
+    assert sorted((key[0], *key[2:]) for key in cache.scan()) == [(double._plan.name, 1), (double._plan.name, 2)]
+
+
 def test_more_keys_than_one_answer_has_come_as_they_are_wanted(open_cache: Callable[..., Cache[Any, Any]]) -> None:
     """Nobody makes a list of them: the first come before the last were asked for. And nothing is left out."""
     cache = open_cache()

@@ -211,6 +211,11 @@ def peek_absence(data: bytes) -> bool:
     return bool(data[1] & FLAG_NEGATIVE)
 
 
+def peek_own(data: bytes) -> bool:
+    """Return whether the beginning of an envelope, at least 3 bytes, says that it holds what is nearcache's own."""
+    return data[2] == CODEC_OWN
+
+
 def peek_times(data: bytes) -> tuple[int, int, int]:
     """Return whole ttl, distance of the soft ttl and cost of the load (ms each) from the header of an envelope.
 

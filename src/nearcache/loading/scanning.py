@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from .._store import Store
-from ..codecs import peek_absence, peek_ids, peek_tags
+from ..codecs import peek_absence, peek_ids, peek_own, peek_tags
 from ..errors import DecodeError, ShardError
 from ..keys import decode_key, slot_of
 from ..l2 import Command, Exchange, Reply
@@ -218,7 +218,7 @@ def _with_values(tier: Tier, store: Store[Any, Any], by_lane: dict[int, list[byt
         generation = tier.generation_in(lane, values[-1])
         for key, header in zip(encoded, values, strict=False):
             try:
-                if peek_ids(header)[1] != generation or peek_absence(header):
+                if peek_ids(header)[1] != generation or peek_absence(header) or peek_own(header):
                     continue
                 tags = peek_tags(header)
                 if not tags or (yield from are_current(tier, store, tags)):
