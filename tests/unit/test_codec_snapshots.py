@@ -104,6 +104,13 @@ ENVELOPES = {
         "cost_ms": 6,
         "tags": [(7, 8), (2**64 - 1, 0)],
     },
+    "a function's generation": {
+        "wid": 1,
+        "generation": 2,
+        "ttl_ms": 2**32 - 1,
+        "payload": b"0123456789abcdef",
+        "codec_id": 127,
+    },
 }
 
 
