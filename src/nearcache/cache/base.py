@@ -351,7 +351,7 @@ class Cache(
         raise NotImplementedError
 
     def view(self, name: str) -> View[Any, V]:
-        """Return the entries whose keys are ``(name, key)`` as a mapping of its own, with the same methods.
+        """Return the entries whose keys are ``(name, key)`` as a mapping of its own, with the verbs and loads.
 
         Its ``clear()`` takes one round trip, whatever the number of entries. See :class:`View`.
 
