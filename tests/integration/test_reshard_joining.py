@@ -225,25 +225,6 @@ def test_shard_that_was_taken_out_is_taken_in_again_by_the_next_change(servers: 
         assert one.get_many([f"k{number}" for number in range(16)]) == {f"k{number}": number for number in range(16)}
 
 
-def test_shard_that_comes_back_is_listened_to_when_it_has_been_told(servers: Servers) -> None:
-    """Before that it refuses, as one that was left, and the log would say that it is not heard."""
-    told: list[Any] = []
-    with contextlib.ExitStack() as stack:
-        cache = opened(stack, servers, "ab")
-        cache.reshard("unix://" + servers["a"].path, shard_names=["a"], pause=0.0)
-        follow = cache._listener.follow
-
-        def followed(number: int, lane: Any, names: Any) -> None:
-            told.append(servers["b"].cli("HGET", names.lane_key, "r")[:2])
-            follow(number, lane, names)
-
-        cache._listener.follow = followed
-        url = "unix://" + ",".join(servers[name].path for name in "ab")
-        assert cache.reshard(url, shard_names=["a", "b"], pause=0.0).version == 7
-        assert told == [b"5-"]
-        assert cache.selftest().ok
-
-
 def test_change_to_a_shard_that_cannot_be_reached_has_not_begun(servers: Servers) -> None:
     """A wrong address, say: else nobody could ever finish that change, or call for another one."""
     with contextlib.ExitStack() as stack:

@@ -311,8 +311,7 @@ class Process(Turns):
     def leave(self, lane: int) -> None:
         """Follow a lane no longer."""
         self._following.discard(lane)
-        if self.followers[lane] is not None:  # it was reached, and not followed yet
-            self.followers[lane].lost("no shard any more")
+        self.followers[lane].lost("no shard any more")
         bus, self.buses[lane], self._tick_at[lane] = self.buses[lane], None, None
         if bus is not None:
             bus.close()
@@ -432,7 +431,7 @@ class Process(Turns):
 
     def _forget_watched(self) -> None:
         self._watched.clear()
-        for follower in filter(None, self.followers):
+        for follower in self.followers:
             follower.after_fork()
 
     def restart(self) -> None:

@@ -79,7 +79,7 @@ class Turns:
         now = self.clock()
         if slept_ns:
             self.keeper.suspended(now)
-            for follower in filter(None, self.followers):  # a shard is reached before it is followed
+            for follower in self.followers:
                 follower.suspended(now)
             for lane in self.tier.active:
                 self._follow_up(lane)

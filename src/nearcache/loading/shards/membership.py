@@ -188,7 +188,7 @@ class Membership:
             ring = theirs if theirs.new is not None else Ring(theirs.version, mine)
             if ring.new is not None:
                 self._refuse_queues(ring)
-            self._follow(self._add_missing(ring))
+            self._add_missing(ring)
             self._switch(self._surely(ring))
         self._agreed = self._agreed or bool(records)
 
@@ -320,7 +320,7 @@ class Membership:
         """
         self._refuse_queues(ring)
         before = self.ring
-        added = self._add_missing(ring)
+        self._add_missing(ring)
         staying = {endpoint.name for endpoint in ring.endpoints}
         try:
             if before.new is None and ring.step == 1 and not seen:
@@ -330,7 +330,6 @@ class Membership:
                 self._tell(ring, [min(ring.old.names)], strict=True)
             self._tell(ring, [name for name in self.numbers if name not in staying], strict=not seen)
             self._tell(ring, staying, strict=True)
-            self._follow(added)  # not before: a shard that comes back would refuse, as one that was left
         except BaseException:
             self._rest([name for name in self.numbers if name not in {each.name for each in before.endpoints}])
             raise
@@ -438,9 +437,9 @@ class Membership:
                 self._leaving.tell(numbers[name], self._clock())
             self._rest(left)
 
-    def _add_missing(self, ring: Ring) -> list[int]:
-        """Know and reach every shard of a ring. Returns the lanes that are to be followed."""
-        tier, added = self._tier, list[int]()
+    def _add_missing(self, ring: Ring) -> None:
+        """Know, reach and follow every shard of a ring."""
+        tier = self._tier
         for endpoint in ring.endpoints:
             if endpoint.name in self.numbers:
                 continue
@@ -449,12 +448,6 @@ class Membership:
             self._host.driver.put_shard(number, endpoint)
             self._host.endpoints[number] = endpoint
             self.numbers[endpoint.name] = number
-            added.append(number)
-        return added
-
-    def _follow(self, numbers: Iterable[int]) -> None:
-        tier = self._tier
-        for number in numbers:
             self._host.listener.follow(number, tier.lanes[number], tier.names[number])
 
     def _rest(self, names: Iterable[str]) -> None:
