@@ -16,6 +16,7 @@ from nearcache.changes import ATTEMPTS
 from nearcache.clocks import NEVER_NS
 from nearcache.codecs import pack
 from nearcache.loading.tagging import tags_named
+from nearcache.options import MOST_TAGS
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -56,13 +57,19 @@ def left_s(cache: Cache[Any, Any], key: str) -> float:
     return float("inf") if left_ns is None else left_ns / 1e9
 
 
+def tags_stated(count: int) -> bytes:
+    """Return how an envelope states so many tags."""
+    return bytes([count]) + b"".join(2 * number.to_bytes(8, "big") for number in range(count))
+
+
 def put_envelope(cache: Cache[Any, Any], server: RedisServer, key: str, wid: int, tags: int = 0) -> None:
     """Have L2 hold None in an envelope that no process of nearcache writes."""
     tier = cache._tier
     lane, encoded = tier.place(key)
     with server.client() as client:
         generation = int(client.hget(tier.names[lane].lane_key, "g"), 16)
-        good = pack(wid or 1, generation, 60_000, b"N", tags=[(n, n) for n in range(tags)])
+        good = pack(wid or 1, generation, 60_000, b"N", tags=[(n, n) for n in range(min(tags, MOST_TAGS))])
+        good = good.replace(tags_stated(MOST_TAGS), tags_stated(tags))
         client.set(tier.names[lane].value(encoded), good[:4] + wid.to_bytes(8, "big") + good[12:], px=60_000)
 
 
