@@ -59,7 +59,7 @@ def left_s(cache: Cache[Any, Any], key: str) -> float:
 
 def tags_stated(count: int) -> bytes:
     """Return how an envelope states so many tags."""
-    return bytes([count]) + b"".join(2 * number.to_bytes(8, "big") for number in range(count))
+    return bytes([count]) + b"".join(2 * number.to_bytes(8, "little") for number in range(count))
 
 
 def put_envelope(cache: Cache[Any, Any], server: RedisServer, key: str, wid: int, tags: int = 0) -> None:
@@ -69,7 +69,9 @@ def put_envelope(cache: Cache[Any, Any], server: RedisServer, key: str, wid: int
     with server.client() as client:
         generation = int(client.hget(tier.names[lane].lane_key, "g"), 16)
         good = pack(wid or 1, generation, 60_000, b"N", tags=[(n, n) for n in range(min(tags, MOST_TAGS))])
-        good = good.replace(tags_stated(MOST_TAGS), tags_stated(tags))
+        if tags > MOST_TAGS:
+            before, after = good.split(tags_stated(MOST_TAGS))
+            good = before + tags_stated(tags) + after
         client.set(tier.names[lane].value(encoded), good[:4] + wid.to_bytes(8, "big") + good[12:], px=60_000)
 
 
