@@ -7,8 +7,8 @@ again, whatever it does; a reading of several keys is taken apart, for each by i
 a slot for now (CLUSTERDOWN), the caller is told at once, as when a server is away.
 
 While a slot is on its way, a script, which names a value, its lease and the lane's record, meets only TRYAGAIN, on both
-sides. So scripts wait until the slot has arrived. Reads follow ASK; what they bring is given to the caller, but has no
-identity, so that L1 does not keep it.
+sides. So scripts wait until the slot has arrived, but not again and again for one that stays open. Reads follow ASK;
+what they bring is given to the caller, but has no identity, so that L1 does not keep it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from .introduction import Introduction
     from .shard import Shard
 
-#: How long, at most, a command is sent again and again because a slot is on its way.
+#: How long, at most, commands are sent again and again because a slot is on its way, and how long then no more. A slot
+#: that nobody goes on with stays so, and who waits for it keeps others waiting: a batch, or a worker of all lanes.
 _PATIENCE_NS: Final = 1_000_000_000
+_REST_NS: Final = 3_000_000_000
 _PAUSE_FIRST_NS: Final = 2_000_000
 _PAUSE_MOST_NS: Final = 50_000_000
 #: Redirections in a row that are followed without a pause, as other clients do; then nodes are asked who has what.
@@ -231,6 +233,7 @@ class Router:
         self._shards = shards
         self._introduction = introduction
         self._clock = clock
+        self._awaited: dict[int, int] = {}  # lane -> since when it is waited for, by whomever
 
     def place_of(self, lane: int) -> int:
         """Return where a lane's exchange can go as it is; :data:`NOWHERE`: it has to take its course."""
@@ -260,17 +263,23 @@ class Router:
             self._take(legs[0], legs[0].due, answered, place)
             pending = [leg for leg in legs if leg.result is None]
         yield from self._look_round(pending, 0)
-        until_ns = min(deadline_ns, self._clock() + _PATIENCE_NS)
         pause_ns, hops = _PAUSE_FIRST_NS, 0
+        waits: list[_Leg] = []
         tell = None if on_reply is None else _Early(legs, on_reply)
         while pending:
             yield from self._round(pending, tell)
             pending = [leg for leg in pending if leg.result is None]
+            for leg in waits:
+                if leg not in pending:
+                    self._awaited.pop(leg.lane, None)
             if not pending:
                 break
             hops += 1
             waits = yield from self._look_round(pending, hops)
-            if self._clock() + (pause_ns if waits else 0) >= (until_ns if waits else deadline_ns):
+            late = [leg for leg in waits if self._clock() + pause_ns >= min(deadline_ns, self._patient_until(leg.lane))]
+            pending = [leg for leg in pending if leg not in late]
+            waits = [leg for leg in waits if leg not in late]
+            if self._clock() >= deadline_ns:
                 break
             if waits:
                 yield Pause(pause_ns / 1e9)
@@ -429,8 +438,8 @@ class Router:
 
     # -- going on
 
-    def _look_round(self, pending: list[_Leg], hops: int) -> Generator[Request, Any, bool]:
-        """Find out where to go on. Returns whether that is better done a little later."""
+    def _look_round(self, pending: list[_Leg], hops: int) -> Generator[Request, Any, list[_Leg]]:
+        """Find out where to go on. Returns those for which that is better done a little later."""
         lost = [leg for leg in pending if leg.failure is not None]
         homeless = [leg for leg in pending if self.map.places[leg.lane] == NOWHERE]
         if lost or homeless or hops > _HOPS:
@@ -444,8 +453,16 @@ class Router:
                     text = f"no node of the cluster has the slot of lane {leg.lane}"
                     leg.end(error or ShardUnavailableError(self.map.endpoint.name, text))
             pending[:] = [leg for leg in pending if leg.result is None]
-        waits = [leg for leg in pending if leg.last is not None and leg.last.code in _WAITS]
-        return hops > _HOPS or any(not leg.asks for leg in waits)
+        if hops > _HOPS:
+            return list(pending)
+        return [leg for leg in pending if leg.last is not None and leg.last.code in _WAITS and not leg.asks]
+
+    def _patient_until(self, lane: int) -> int:
+        """Return until when a lane whose slot is on its way is waited for; the first who waits begins that."""
+        now, since = self._clock(), self._awaited.get(lane)
+        if since is None or now >= since + _PATIENCE_NS + _REST_NS:
+            since = self._awaited[lane] = now
+        return since + _PATIENCE_NS
 
     def _given_up(self, leg: _Leg) -> Reply | ShardError:
         name = self.map.endpoint.name if leg.place == NOWHERE else self._shards[leg.place].name
