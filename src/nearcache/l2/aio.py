@@ -23,6 +23,8 @@ from ..errors import ClosedError, ShardError, ShardUnavailableError
 from ..loops import PerLoop, wake
 from .connection import Connection
 from .driver import Driver
+from .handshake import is_crowded
+from .pool import CROWDED_NS, why_busy
 from .shard import Shard
 from .task import Exchange, Reply, Task, pack
 from .transfer import Flow
@@ -202,6 +204,7 @@ class LoopPool:
         self._dialling = 0
         self._waiters: deque[tuple[int, asyncio.Future[Connection]]] = deque()  # numbered as they came
         self._came = 0
+        self._crowded_until_ns = 0
         self._closed = self._retired = False
 
     async def transfer(self, flow: Flow, deadline_ns: int) -> None:
@@ -297,7 +300,7 @@ class LoopPool:
     def _dial(self) -> None:
         """Make connections for those who wait, but not as many at once as there are of them."""
         most = min(self._size - len(self._watched), _DIALS)
-        if self._dialling >= most:
+        if self._dialling >= most or self._is_crowded():
             return
         waiting = (waiter for _, waiter in self._waiters if not waiter.done())
         wanted = sum(1 for _ in islice(waiting, most))  # not all: thousands may wait, and each of them comes by here
@@ -332,7 +335,10 @@ class LoopPool:
     def _dialled(self, outcome: Connection | BaseException, last: int) -> None:
         self._dialling -= 1
         if isinstance(outcome, BaseException):
-            self._refuse(outcome, last)
+            if is_crowded(outcome.__cause__):
+                self._crowded_until_ns = self._clock() + CROWDED_NS
+            if not self._is_crowded():
+                self._refuse(outcome, last)
             self._dial()
         elif self._closed or outcome.is_stale():  # stale: the server went away while the loop was busy
             outcome.close()
@@ -342,10 +348,14 @@ class LoopPool:
             self.put(outcome)
             self._dial()
 
+    def _is_crowded(self) -> bool:
+        """Whether those that there are have to do: the server has just said that it takes no more clients."""
+        return bool(self._watched) and self._clock() < self._crowded_until_ns
+
     def _why_late(self) -> str:
-        if self._dialling or len(self._watched) < self._size:
+        if self._dialling or (len(self._watched) < self._size and not self._is_crowded()):
             return "no connection could be made in time"
-        return f"all {self._size} connections stayed busy; raise pool_size"
+        return why_busy(len(self._watched), self._size)
 
 
 class _Watched:

@@ -179,7 +179,7 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
             continue
         text = str(answer)
         # Not for ever: else a connection that was made in such a moment would have no identity as long as it lasts.
-        if "max number of clients" in text or answer.code in _NOT_NOW:
+        if is_crowded(answer) or answer.code in _NOT_NOW:
             raise ShardUnavailableError(endpoint.name, text) from answer
         if step == "auth" or answer.code in _REFUSALS or (step == "hello" and "AUTH" in text):
             who = f"user {endpoint.username!r}" if endpoint.username else "the default user"
@@ -195,6 +195,11 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
             raise ServerReplyError(endpoint.name, answer.reply, f"{remedy} and a namespace= of its own") from answer
         if step == "select":
             raise answer
+
+
+def is_crowded(error: BaseException | None) -> bool:
+    """Return whether a server has said that it takes no more clients (``maxclients``)."""
+    return isinstance(error, ServerReplyError) and "max number of clients" in error.reply
 
 
 def _broken(flow: Flow, endpoint: Endpoint) -> ShardError:

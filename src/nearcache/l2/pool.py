@@ -1,5 +1,8 @@
 """The connections of one shard: at most so many, most recently used first, so that surplus ones stay idle.
 
+Where the server takes no more clients (``maxclients``), those that there are have to do for a while, as if they were as
+many as may be.
+
 The common path, an idle connection taken and put back, uses no lock: ``deque``'s ``pop`` and ``append`` are atomic.
 The lock guards the number of connections, and waiting. No wake-up is lost: a waiter counts itself before it looks
 for an idle connection, and whoever puts one back looks at the count after.
@@ -11,11 +14,15 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..clocks import Clock
 from ..errors import ClosedError, ShardUnavailableError
 from .connection import Connection
+from .handshake import is_crowded
+
+#: How long no more connections are made after a server has said that it takes no more clients.
+CROWDED_NS: Final = 1_000_000_000
 
 
 class _Place:
@@ -66,6 +73,7 @@ class Pool:
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._connecting: weakref.WeakSet[_Place] = weakref.WeakSet()
         self._waiters = 0
+        self._crowded_until_ns = 0
         self._closed = self._retired = False
 
     def _renew_lock(self) -> None:
@@ -96,7 +104,7 @@ class Pool:
             return None
 
     def open(self, deadline_ns: int) -> Connection | None:
-        """Return a new connection; None where there are as many as may be.
+        """Return a new connection; None where there are as many as may be, or as the server takes.
 
         Raises:
             ShardError: As ``connect`` does.
@@ -115,27 +123,28 @@ class Pool:
             ShardError: As ``connect`` does.
             ClosedError: The pool was closed meanwhile.
         """
+        connection = None
+        while connection is None:
+            found = self._await(deadline_ns)
+            connection = self._open_reserved(found, deadline_ns) if isinstance(found, _Place) else found
+        return connection
+
+    def _await(self, deadline_ns: int) -> Connection | _Place:
+        """Return an idle connection or a place for a new one, as soon as there is either."""
         with self._lock:
             self._waiters += 1
             try:
                 while True:
                     self._check_open_locked()
-                    connection = self.take_idle()
-                    if connection is not None:
-                        return connection
-                    place = self._reserve_locked()
-                    if place is not None:
-                        break
+                    found = self.take_idle() or self._reserve_locked()
+                    if found is not None:
+                        return found
                     remaining_ns = deadline_ns - self._clock()
                     if remaining_ns <= 0:
-                        raise ShardUnavailableError(
-                            self._shard,
-                            f"all {self._size} connections stayed busy; raise pool_size",
-                        )
+                        raise ShardUnavailableError(self._shard, why_busy(len(self._all), self._size))
                     self._free.wait(remaining_ns / 1e9)
             finally:
                 self._waiters -= 1
-        return self._open_reserved(place, deadline_ns)
 
     def put(self, connection: Connection) -> None:
         """Take back a connection on which nothing is due."""
@@ -180,10 +189,15 @@ class Pool:
             connection.close()
         self._all = weakref.WeakSet()
 
-    def _open_reserved(self, place: _Place, deadline_ns: int) -> Connection:
+    def _open_reserved(self, place: _Place, deadline_ns: int) -> Connection | None:
+        """Return a new connection; None where the server takes no more, and there are others to wait for."""
         connection = None
         try:
             connection = self._connect(deadline_ns)
+        except ShardUnavailableError as error:
+            if not (self._all and is_crowded(error.__cause__)):
+                raise
+            self._crowded_until_ns = self._clock() + CROWDED_NS
         finally:
             with self._lock:
                 self._connecting.discard(place)
@@ -191,13 +205,14 @@ class Pool:
                     self._all.add(connection)
                 else:
                     self._free.notify()
-        if self._closed:
+        if self._closed and connection is not None:
             self.discard(connection)
             self._check_open_locked()
         return connection
 
     def _reserve_locked(self) -> _Place | None:
-        if len(self._all) + len(self._connecting) >= self._size:
+        is_full = len(self._all) + len(self._connecting) >= self._size
+        if is_full or (self._all and self._clock() < self._crowded_until_ns):
             return None
         place = _Place()
         self._connecting.add(place)
@@ -206,3 +221,9 @@ class Pool:
     def _check_open_locked(self) -> None:
         if self._closed:
             raise ClosedError("the cache was closed")
+
+
+def why_busy(count: int, size: int) -> str:
+    """Return what to say of so many connections, of ``size`` that may be, that nobody has put back in time."""
+    remedy = "raise pool_size" if count >= size else "the server takes no more clients (maxclients)"
+    return f"all {count} connections stayed busy; {remedy}"

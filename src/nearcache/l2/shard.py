@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._getting import Get
 from .._putting import Put
 from ..clocks import Clock
-from ..errors import CacheError, ShardError, ShardUnavailableError
+from ..errors import CacheError, ServerReplyError, ShardError, ShardUnavailableError
 from ..options import Endpoint
 from ..workers import start_thread
 from . import handshake
@@ -93,6 +93,7 @@ class Shard:
         self._verifying = threading.Lock()
         self._verify_ns = 0
         self._link: weakref.ref[Connection] | None = None
+        self._serving: weakref.WeakSet[Connection] = weakref.WeakSet()  # what calls have, in threads and event loops
         self._parted = (0, 0)
         self._part_ns = 0
         self._failure: ShardError | None = None  # a copy: what was raised would keep its frames alive
@@ -138,17 +139,25 @@ class Shard:
         try:
             return self._connect(deadline_ns, resp3)
         except ShardUnavailableError as error:
+            if self._is_of_no_concern(error, resp3):
+                raise
             if not self._revived(error):
                 self.fail(error, certain=isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)))
                 raise
         except ShardError as error:
-            self.fail(error, certain=True)
+            if not self._is_of_no_concern(error, resp3):
+                self.fail(error, certain=True)
             raise
         try:
             return self._connect(deadline_ns, resp3)
         except ShardError as error:
             self.fail(error, certain=True)
             raise
+
+    def _is_of_no_concern(self, error: ShardError, resp3: bool) -> bool:
+        """Return whether a server answers, but refuses what calls can do without: a listener, or one client more."""
+        refused = isinstance(error.__cause__, ServerReplyError)
+        return refused and (resp3 or (bool(self._serving) and handshake.is_crowded(error.__cause__)))
 
     def _revived(self, error: ShardUnavailableError) -> bool:
         """Return whether the hook has done something about a server that could not be reached."""
@@ -178,6 +187,8 @@ class Shard:
         self._introduce(connection, soonest)
         if resp3:
             self._link = weakref.ref(connection)
+        else:
+            self._serving.add(connection)
         news = news or not self.breaker.quiet
         self.breaker.succeed()
         if news and not resp3 and self._on_reached is not None:
