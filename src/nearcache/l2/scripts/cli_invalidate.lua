@@ -104,6 +104,7 @@ local function announce(op, wid, v, keys)
   if sub(L, -5) ~= ':0}:L' and string.find(L, ':%d+%-%d+}:L$') then
     local told = redis.pcall('SPUBLISH', channel, message)
     if type(told) ~= 'table' or not told.err then return s end
+    if not string.find(told.err, 'nknown') then call('SPUBLISH', channel, message) end -- it fails: others listen here
   end
   call('PUBLISH', channel, message)
   return s
