@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,3 +108,27 @@ def test_map_that_nobody_could_tell_is_asked_for_by_one_caller_at_a_time_and_wit
     scene.now += SECOND // 2
     assert scene.map.refresh(scene.now + SECOND) is not first
     assert (calls, meanwhile) == ([2], [first])
+
+
+def test_map_that_stays_as_it_is_is_asked_for_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a node is away, all who miss it ask. When there is news, or it was quiet for a while, that begins anew."""
+    scene, asked, owner = Scene(), list[int](), ["a"]
+
+    def converse(*_: Any) -> tuple[Any, dict[str, Any]]:
+        asked.append(scene.now)
+        return SimpleNamespace(close=lambda: None), {"slots": [[0, 1, [owner[0].encode(), 7000]]]}
+
+    def ask_for(seconds: int) -> list[float]:
+        """All the time; returns how far apart nodes were asked, in tenths of a second."""
+        asked.clear()
+        for _ in range(20 * seconds):
+            assert scene.map.refresh(scene.now + SECOND) is None
+            scene.now += SECOND // 20
+        return [(later - before) / (SECOND / 10) for before, later in pairwise(asked)]
+
+    monkeypatch.setattr(clustermap, "converse", converse)
+    assert ask_for(4)[:6] == [1, 2, 4, 8, 8, 8]
+    owner[0] = "b"
+    assert ask_for(4)[:5] == [1, 2, 4, 8, 8]
+    scene.now += 2 * SECOND
+    assert ask_for(2)[:4] == [1, 2, 4, 8]

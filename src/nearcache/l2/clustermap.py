@@ -21,7 +21,8 @@ Address = tuple[str, int]
 
 #: No node is known to have the slot.
 NOWHERE: Final = -1
-#: How soon after one question the next may follow; if nobody answered that, up to the second, as long as it took.
+#: How soon after one question the next may follow, for each is a connection: twice as late, up to the second, after each
+#: that changed nothing, as while a node is away; if nobody answered, up to the second, as long as it took.
 _REST_NS: Final = 100_000_000
 _LONGEST_REST_NS: Final = 800_000_000
 _ASK: Final = {"slots": ("CLUSTER", "SLOTS")}
@@ -51,6 +52,7 @@ class ClusterMap:
         self._numbers: dict[Address, int] = {}
         self._known: tuple[Address, ...] = self._seeds  # the order to ask in; replaced as a whole
         self._again_ns: int | None = None  # when they may be asked again
+        self._rest_ns = _REST_NS
         self._error: ShardError | None = None
         self._lock = threading.Lock()
         self._naming = threading.Lock()
@@ -100,10 +102,9 @@ class ClusterMap:
         try:
             since = self._clock()
             if self._again_ns is None or since >= self._again_ns:
+                before = self.places.copy()
                 self._error = self._refresh_locked(deadline_ns)
-                now = self._clock()
-                took_ns = now - since if self._error is not None else 0
-                self._again_ns = now + max(_REST_NS, min(took_ns, _LONGEST_REST_NS))
+                self._rest_locked(since, is_news=self.places != before)
             return self._error
         finally:
             self._lock.release()
@@ -113,6 +114,14 @@ class ClusterMap:
         self._lock, self._naming = threading.Lock(), threading.Lock()
 
     # -- inside
+
+    def _rest_locked(self, since: int, *, is_news: bool) -> None:
+        """Take note of when they may be asked again. ``since``: when they were asked now."""
+        now = self._clock()
+        is_first = self._again_ns is None or since > self._again_ns + _LONGEST_REST_NS
+        self._rest_ns = _REST_NS if is_first or is_news else min(2 * self._rest_ns, _LONGEST_REST_NS)
+        took_ns = now - since if self._error is not None else 0
+        self._again_ns = now + max(self._rest_ns, min(took_ns, _LONGEST_REST_NS))
 
     def _refresh_locked(self, deadline_ns: int) -> ShardError | None:
         errors: list[ShardError] = []
