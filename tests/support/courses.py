@@ -44,7 +44,7 @@ class Scene:
         self.introduced = introduced
         self._answer = answer
         seeds = [Endpoint(name="seed", host="seed", port=1, clustered=True)]
-        self.map = ClusterMap(seeds, range(len(places)), self._add, lambda: self.now)
+        self.map = ClusterMap(seeds, range(len(places)), self._add, lambda place: None, lambda: self.now)
         self._place(places)
         introduction = Introduction(self._commands, lambda lane, identity: self.heard.append((lane, identity)))
         self.router = Router(self.map, cast("Any", self.nodes), introduction, lambda: self.now)

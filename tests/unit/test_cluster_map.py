@@ -19,13 +19,15 @@ SECOND = 1_000_000_000
 class Scene:
     """A map of two lanes, in slots of the same number, which are both at node ``old``; the only seed is ``seed``.
 
-    ``hosts`` are those of the nodes that have been met, by their numbers.
+    ``hosts`` are those of the nodes that have been met, by their numbers, and ``left`` the numbers of those that left.
     """
 
     def __init__(self) -> None:
         self.now = 0
         self.hosts: list[str] = []
-        self.map = ClusterMap([Endpoint("seed", host="seed", port=1)], range(2), self._add, lambda: self.now)
+        self.left: list[int] = []
+        seeds = [Endpoint("seed", host="seed", port=1)]
+        self.map = ClusterMap(seeds, range(2), self._add, self.left.append, lambda: self.now)
         self.map.places[:] = [self.map.place_at("old", 7000)] * 2
 
     def _add(self, endpoint: Endpoint) -> int:
@@ -60,6 +62,19 @@ def test_map_takes_over_ranges_and_forgets_slots_that_nobody_has() -> None:
     assert nodes == [("x", 1), ("y", 2), ("y", 2)]
     assert scene.places == ["x", None]
     assert scene.map.lanes_at(scene.map.place_at("x", 1)) == [0]
+
+
+def test_node_without_lanes_any_more_is_told_of_once() -> None:
+    """Whichever way its last one went; not while it has another."""
+    scene = Scene()
+    scene.map.heed("MOVED 0 new:7000", "old")
+    assert scene.left == []
+    scene.map.heed("MOVED 1 new:7000", "old")
+    scene.map.heed("MOVED 1 new:7000", "old")
+    assert scene.left == [scene.map.place_at("old", 7000)]
+    scene.map._take([[0, 1, [b"last", 7000]]], "asked")
+    scene.map._take([[0, 1, [b"last", 7000]]], "asked")
+    assert scene.left == [scene.map.place_at("old", 7000), scene.map.place_at("new", 7000)]
 
 
 def test_map_does_not_believe_a_node_that_knows_of_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +126,7 @@ def test_map_that_nobody_could_tell_is_asked_for_by_one_caller_at_a_time_and_wit
 
 
 def test_map_that_stays_as_it_is_is_asked_for_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a node is away, all who miss it ask. When there is news, or it was quiet for a while, that begins anew."""
+    """While a node is away, all who miss it ask. With news, or after a while without a question, that begins anew."""
     scene, asked, owner = Scene(), list[int](), ["a"]
 
     def converse(*_: Any) -> tuple[Any, dict[str, Any]]:

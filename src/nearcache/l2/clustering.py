@@ -44,7 +44,7 @@ class ClusterDriver(Driver):
         introduction: Introduction | None = None,
         on_reached: Callable[[int], None] | None = None,
     ) -> None:
-        self.map = ClusterMap(seeds, slots, self._add, clock)
+        self.map = ClusterMap(seeds, slots, self._add, self._leave, clock)
         super().__init__(
             (),
             timeout_s=timeout_s,
@@ -62,6 +62,10 @@ class ClusterDriver(Driver):
         place = len(self._shards)
         self._shards.append(self._make_shard(place, endpoint))
         return place
+
+    def _leave(self, place: int) -> None:
+        """Close what leads to a node that nobody may ask for anything any more: it would stay half closed."""
+        self._shards[place].pool.flush()
 
     def execute(
         self,

@@ -21,8 +21,8 @@ Address = tuple[str, int]
 
 #: No node is known to have the slot.
 NOWHERE: Final = -1
-#: How soon after one question the next may follow, for each is a connection: twice as late, up to the second, after each
-#: that changed nothing, as while a node is away; if nobody answered, up to the second, as long as it took.
+#: How soon after one question the next may follow, for each is a connection: twice as late, up to the second, after
+#: each that changed nothing, as while a node is away; if nobody answered, up to the second, as long as it took.
 _REST_NS: Final = 100_000_000
 _LONGEST_REST_NS: Final = 800_000_000
 _ASK: Final = {"slots": ("CLUSTER", "SLOTS")}
@@ -35,12 +35,18 @@ class ClusterMap:
         seeds: Nodes to ask first; their other settings hold for all nodes.
         slots: The slot of each lane.
         add: Takes note of a node that has not been met, and returns its number.
+        leave: Takes note that a node, of this number, has no lanes any more: it may be gone for good. Does not block.
     Attributes:
         places: By lane, the number of the node that has it, or :data:`NOWHERE`.
     """
 
     def __init__(
-        self, seeds: Sequence[Endpoint], slots: Sequence[int], add: Callable[[Endpoint], int], clock: Clock
+        self,
+        seeds: Sequence[Endpoint],
+        slots: Sequence[int],
+        add: Callable[[Endpoint], int],
+        leave: Callable[[int], None],
+        clock: Clock,
     ) -> None:
         self.places = [NOWHERE] * len(slots)
         self.endpoint = seeds[0]
@@ -48,6 +54,7 @@ class ClusterMap:
         self._slots = tuple(slots)
         self._lane_in = {slot: lane for lane, slot in enumerate(slots)}
         self._add = add
+        self._leave = leave
         self._clock = clock
         self._numbers: dict[Address, int] = {}
         self._known: tuple[Address, ...] = self._seeds  # the order to ask in; replaced as a whole
@@ -86,7 +93,8 @@ class ClusterMap:
         place = self.place_at(there or host, int(port))
         lane = self._lane_in.get(int(words[1]))
         if lane is not None and words[0] == "MOVED":
-            self.places[lane] = place
+            before, self.places[lane] = self.places[lane], place
+            self._part([before])
         return place
 
     def refresh(self, deadline_ns: int) -> ShardError | None:
@@ -178,8 +186,14 @@ class ClusterMap:
                 place = self.place_at(*addresses[0])
                 for lane in lanes:
                     places[lane] = place
+        before = self.places.copy()
         self.places[:] = places
+        self._part(before)
         return nodes
+
+    def _part(self, before: Iterable[int]) -> None:
+        for place in set(before).difference(self.places, (NOWHERE,)):
+            self._leave(place)
 
 
 def _address(server: list[Any], asked: str) -> Address:

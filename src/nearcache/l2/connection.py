@@ -33,6 +33,8 @@ MORE: Final = object()
 
 # Redis 6.2 and its kin wrap an error raised inside a script; Redis 7 and Valkey report it as it is.
 _WRAPPED: Final = re.compile(r"ERR Error running script .*?: -([A-Z]+ .*)", re.DOTALL)
+# What they say of a script's first write with cluster-allow-reads-when-down; without it the script is not begun at all.
+_DOWN: Final = "while the cluster is down"
 
 
 class Connection:
@@ -265,7 +267,8 @@ def _collector(shard: str, errors: list[ServerReplyError]) -> Any:
 
     def collect(text: str) -> ShardError:
         wrapped = _WRAPPED.match(text)
-        error = ServerReplyError(shard, wrapped.group(1) if wrapped else text)
+        reply = wrapped.group(1) if wrapped else text
+        error = ServerReplyError(shard, f"CLUSTERDOWN {reply}" if _DOWN in reply else reply)
         errors.append(error)
         return error
 
