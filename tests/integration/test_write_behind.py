@@ -379,6 +379,20 @@ def test_server_that_evicts_locks_first_is_refused_with_a_writer(open_cache: Ope
     open_cache(write_delay=None, writer=None)["k"] = 1
 
 
+@pytest.mark.parametrize("policy", ["volatile-random", "allkeys-random"])
+def test_server_that_evicts_locks_by_chance_is_refused_with_a_writer(
+    open_cache: Opener, redis_server: RedisServer, policy: str
+) -> None:
+    """Among much else, but it does: two increments could begin from the same number."""
+    redis_server.cli("CONFIG", "SET", "maxmemory-policy", policy)
+    redis_server.cli("CONFIG", "SET", "maxmemory", "100mb")
+    with pytest.raises(ConfigError, match=rf"write_delay='{policy}'.*evict"):
+        open_cache()
+    with pytest.raises(ConfigError, match=rf"writer='{policy}'.*evicts locks as well"):
+        open_cache(write_delay=None)
+    open_cache(write_delay=None, writer=None)["k"] = 1
+
+
 def test_full_server_still_lets_the_queue_be_written(
     open_cache: Opener, redis_server: RedisServer, database: Database
 ) -> None:

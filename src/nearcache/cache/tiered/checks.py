@@ -55,8 +55,9 @@ def _check_policy(policy: str, *, delayed: bool) -> None:
     if delayed and policy.startswith("allkeys"):
         what = "with this maxmemory-policy the server may evict changes that wait to be written"
         raise ConfigError(option, policy, f"{what}: {remedy}")
-    if policy == "volatile-ttl":  # the shortest lifetimes are those of locks
-        what = "with this maxmemory-policy a full server evicts locks first, so that two processes write at once"
+    how = "first" if policy == "volatile-ttl" else "as well"  # the shortest lifetimes are those of locks
+    if policy == "volatile-ttl" or policy.endswith("-random"):
+        what = f"with this maxmemory-policy a full server evicts locks {how}, so that two processes write at once"
         raise ConfigError(option, policy, f"{what}: {remedy}")
 
 
