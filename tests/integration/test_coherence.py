@@ -179,9 +179,9 @@ def test_change_while_the_subscription_is_down_is_never_served_stale(
 
 
 def test_lost_message_is_found_by_the_next_heartbeat(
-    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A step of the sequence without a message: nothing was delivered, and yet the cache finds out."""
+    """A step of the sequence without a message: nothing was delivered, and yet the cache finds out, and says so."""
     cache = open_cache()
     cache["k"] = "v"
     gaps = cache.stats().coherence.gaps
@@ -191,6 +191,8 @@ def test_lost_message_is_found_by_the_next_heartbeat(
     wait_until(lambda: cache.stats().coherence.gaps == gaps + 1)
     wait_until(lambda: cache.peek("k") is None)  # it is counted first
     wait_until(lambda: cache["k"] == cache.peek("k") == "v")
+    wait_until(lambda: caplog.messages)
+    assert [line.split(": ")[2] for line in caplog.messages] == ["messages were lost, or its lane record"]
 
 
 def test_bad_frame_on_the_channel_makes_the_lane_reconnect(

@@ -21,6 +21,7 @@ class Lanes:
         self._behaviours = behaviours
         self.active = range(len(behaviours))
         self.shard_names = [f"{number}" for number in self.active]
+        self.name_at = self.shard_names.__getitem__
         self.lanes = [SimpleNamespace(state=State.LIVE, epoch=EPOCH, last_error="") for _ in self.active]
         self.watched: dict[int, Callable[[], None]] = {}
         self.asked = 0
@@ -75,3 +76,11 @@ def test_each_lane_is_told_what_is_wrong_with_it_and_all_are_asked_at_once() -> 
     assert "different lanes" in problems[5]
     assert lanes.asked == 1
     assert lanes.watched == {}
+
+
+def test_lane_of_a_cluster_is_named_with_its_node() -> None:
+    """Which of 64 it is helps nobody to find what is wrong."""
+    lanes: Any = Lanes("fine", "lost")
+    lanes.name_at = ["10.0.0.1:7000", "1"].__getitem__  # nobody knows who has the other one
+    found = run_selftest(lanes, lanes, lanes, 0.0)
+    assert [shard.name for shard in found.shards] == ["0 at 10.0.0.1:7000", "1"]

@@ -321,7 +321,7 @@ class ShardTest:
     """What the self-test found on one shard.
 
     Attributes:
-        name: Which one.
+        name: Which one; in a cluster which lane, and the node that has it.
         ok: Whether the message came back.
         lag_ms: From sending the invalidation to seeing it; ``None`` if it was not seen.
         problem: What is wrong and what to look at, or an empty text.

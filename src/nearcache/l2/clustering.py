@@ -134,6 +134,11 @@ class ClusterDriver(Driver):
         """Return the place that a lane is believed to be at, or :data:`NOWHERE`."""
         return self.map.places[lane]
 
+    def name_at(self, lane: int) -> str:
+        """Return the name of the node that a lane is believed to be at; of the lane, where that is none."""
+        place = self.map.places[lane]
+        return f"lane {lane}" if place == NOWHERE else self.name_of(place)
+
     def heed(self, place: int, reply: str) -> None:
         """A place has answered the bus with an error: it may say where a lane has gone."""
         self.map.heed(reply, self._shards[place].host)

@@ -104,6 +104,6 @@ def _taken(
         return rest, None
     if isinstance(replicas, NotReplicatedError):  # of the other owner, while the list of shards changes
         return rest, replicas
-    error = NotReplicatedError(tier.shard_names[asked.shard], tier.ack_ms / 1000)
+    error = NotReplicatedError(tier.name_at(asked.shard), tier.ack_ms / 1000)
     error.__cause__ = replicas if isinstance(replicas, ShardError) else None
     return rest, error

@@ -106,7 +106,7 @@ class Spread:
         """What is known of replicas in all: as little as one of the two owners knows."""
         if isinstance(others, int) and others > 0:
             return own
-        error = NotReplicatedError(self._tier.shard_names[extra.lane], self._tier.ack_ms / 1000)
+        error = NotReplicatedError(self._tier.name_at(extra.lane), self._tier.ack_ms / 1000)
         error.__cause__ = others if isinstance(others, ShardError) else None
         return error
 

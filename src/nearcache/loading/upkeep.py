@@ -7,10 +7,12 @@ wait; so it happens in a thread of its own, one per lane at most, which ends whe
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 
 from ..errors import CacheError
 from ..l2 import Script
+from ..logs import Recurring
 from ..workers import start_thread
 from .steps import ThreadRunner
 from .tier import Tier
@@ -33,6 +35,7 @@ class Upkeep:
         self._met: set[int] = set()
         self._untold: set[int] = set()
         self._gaps: dict[int, int] = {}  # by lane, how many it had found by its last heartbeat
+        self._losses = Recurring(tier.clock)
         self._lock = threading.Lock()
 
     @property
@@ -73,6 +76,8 @@ class Upkeep:
             # of the list of shards along, but not the list.
             self._gaps[lane] = gaps
             self._untold.add(lane)
+            text = "namespace %s: shard %s: messages were lost, or its lane record: what memory holds of it is in doubt"
+            self._losses.log(logging.WARNING, text, self._tier.namespace, self._tier.name_at(lane))
         if not self._tier.journals[lane].owes:
             if lane in self._untold:
                 self._untold.discard(lane)

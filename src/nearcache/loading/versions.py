@@ -68,6 +68,7 @@ class Versions:
         other: The lane where they are invalidated beside, while the list of shards changes; else None.
         active: The lanes of this version.
         left: What shards that are none any more are told instead of ``ring``.
+        name_at: Returns what has a lane now, for people: in a cluster a node. ``shard_names`` are the lanes' own names.
         resting: The lanes of those. Shared by all versions.
         held: The holds that this process has begun and not ended, by their tokens.
         changing: Of each version in the middle of a change that an operation still goes on with, its tier, by ``ring``.
@@ -91,6 +92,7 @@ class Versions:
 
     def __init__(self, placement: Placement | ClusterPlacement, most_lanes: int) -> None:
         self.shard_names = list(placement.names)
+        self.name_at: Callable[[int], str] = self.shard_names.__getitem__
         self.most_lanes = most_lanes
         self.ring = b"1"
         self.table = placement.table

@@ -22,9 +22,11 @@ def check_queues(driver: Driver, tier: Tier, timeout_s: float, *, delayed: bool)
         ConfigError: One may evict them.
     """
     sections = [(b"INFO", b"memory"), (b"INFO", b"persistence")]
-    exchanges = [Exchange(lane, sections) for lane in range(len(tier.shard_names))]
+    lanes = range(len(tier.shard_names))
+    exchanges = [Exchange(lane, sections) for lane in lanes]
     known: set[int] = set()
-    for name, reply in zip(tier.shard_names, driver.execute(exchanges, timeout_s=timeout_s), strict=True):
+    for lane, reply in zip(lanes, driver.execute(exchanges, timeout_s=timeout_s), strict=True):
+        name = tier.name_at(lane)
         answers = [reply] if isinstance(reply, ShardError) else reply.values
         error = next((answer for answer in answers if isinstance(answer, ShardError)), None)
         if error is not None:

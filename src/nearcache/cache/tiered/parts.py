@@ -73,7 +73,7 @@ def driver_for(
 
     introduction = Introduction(adopt, tier.note_adopted)
     if endpoints[0].clustered:
-        return ClusterDriver(
+        driver = ClusterDriver(
             endpoints,
             [slot_of_lane(lane) for lane in range(len(tier.lanes))],
             timeout_s=settings.timeout,
@@ -82,6 +82,8 @@ def driver_for(
             introduction=introduction,
             on_reached=hurry,
         )
+        tier.name_at = driver.name_at
+        return driver
     return Driver(
         endpoints,
         timeout_s=settings.timeout,

@@ -43,7 +43,7 @@ def run_selftest(tier: Tier, driver: Driver, listener: Listener, timeout_s: floa
     finally:
         for trial in trials:
             listener.unwatch(trial.wid)
-    return SelfTest(tuple(trial.outcome(tier.shard_names[trial.lane], sent_ns) for trial in trials))
+    return SelfTest(tuple(trial.outcome(_name(tier, trial.lane), sent_ns) for trial in trials))
 
 
 def require(found: SelfTest) -> None:
@@ -89,6 +89,11 @@ def _wait_for(events: Sequence[Event], timeout_s: float) -> None:
     until_ns = monotonic_ns() + int(timeout_s * 1e9)
     for event in events:
         event.wait(max(until_ns - monotonic_ns(), 0) / 1e9)
+
+
+def _name(tier: Tier, lane: int) -> str:
+    name, place = tier.shard_names[lane], tier.name_at(lane)
+    return name if name == place else f"{name} at {place}"
 
 
 def _answer(reply: Reply | Exception) -> Reply | Exception:
