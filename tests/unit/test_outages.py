@@ -80,6 +80,13 @@ def test_outage_with_ever_new_reasons_fills_no_log(scene: Scene, caplog: pytest.
     assert len(caplog.messages) == 8
 
 
+def test_unknown_command_is_told_once_however_it_is_called(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """The server repeats the arguments, with the random numbers in them."""
+    for second in range(5):
+        scene.lose(5.0 + 2 * second, f"ERR unknown command 'EVALSHA', with args beginning with: '{second}'")
+    assert caplog.messages == [LOST + "ERR unknown command 'EVALSHA', with args beginning with: '0'"]
+
+
 def test_place_that_comes_and_goes_is_told_of_once_a_second(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     """An outage that was not told has no end that is."""
     for tenth in range(40):
