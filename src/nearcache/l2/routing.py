@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from .introduction import Introduction
     from .shard import Shard
 
-#: How long, at most, commands are sent again and again because a slot is on its way, and how long then no more. A slot
-#: that nobody goes on with stays so, and who waits for it keeps others waiting: a batch, or a worker of all lanes.
+#: How long, at most, commands are sent again and again because a slot is on its way. That is for all who come by: a
+#: slot that nobody goes on with stays so, and who waits for it keeps others waiting, in a batch or behind a worker.
 _PATIENCE_NS: Final = 1_000_000_000
-_REST_NS: Final = 3_000_000_000
+#: After so long without one that came by, it may be another time that the slot is on its way.
+_FORGET_NS: Final = 3_000_000_000
 _PAUSE_FIRST_NS: Final = 2_000_000
 _PAUSE_MOST_NS: Final = 50_000_000
 #: Redirections in a row that are followed without a pause, as other clients do; then nodes are asked who has what.
@@ -233,7 +234,7 @@ class Router:
         self._shards = shards
         self._introduction = introduction
         self._clock = clock
-        self._awaited: dict[int, int] = {}  # lane -> since when it is waited for, by whomever
+        self._awaited: dict[int, tuple[int, int]] = {}  # lane -> since when it is waited for; when one came by last
 
     def place_of(self, lane: int) -> int:
         """Return where a lane's exchange can go as it is; :data:`NOWHERE`: it has to take its course."""
@@ -458,10 +459,12 @@ class Router:
         return [leg for leg in pending if leg.last is not None and leg.last.code in _WAITS and not leg.asks]
 
     def _patient_until(self, lane: int) -> int:
-        """Return until when a lane whose slot is on its way is waited for; the first who waits begins that."""
-        now, since = self._clock(), self._awaited.get(lane)
-        if since is None or now >= since + _PATIENCE_NS + _REST_NS:
-            since = self._awaited[lane] = now
+        """Return until when a lane whose slot is on its way is waited for; the first who comes by begins that."""
+        now = self._clock()
+        since, last = self._awaited.get(lane, (now, now))
+        if now >= last + _FORGET_NS:
+            since = now
+        self._awaited[lane] = since, now
         return since + _PATIENCE_NS
 
     def _given_up(self, leg: _Leg) -> Reply | ShardError:
