@@ -42,7 +42,7 @@ def test_write_while_the_cluster_is_down_says_so(make_redis: Callable[..., Redis
 
 
 def test_connections_to_a_node_that_has_no_lanes_any_more_are_closed(redis_cluster: RedisCluster) -> None:
-    """It may end, and nobody would look at them again."""
+    """It may end, and nobody would look at them again; those in use, when they are put back. It may come back, too."""
     slot = 5
     home = redis_cluster.owner_of(slot)
     elsewhere = next(node for node in redis_cluster.primaries() if node is not home)
@@ -52,11 +52,21 @@ def test_connections_to_a_node_that_has_no_lanes_any_more_are_closed(redis_clust
     try:
         assert isinstance(driver.execute(read)[0], Reply)
         left = driver.map.places[0]
-        assert driver.status(left).connections == 1
+        pool = driver.shard(left).pool
+        in_use = pool.take_idle()
+        assert in_use is not None
+        assert isinstance(driver.execute(read)[0], Reply)
+        assert len(pool) == 2
         redis_cluster.move(slot, elsewhere)
         assert isinstance(driver.execute(read)[0], Reply)
         assert driver.map.places[0] != left
-        assert driver.status(left).connections == 0
+        assert len(pool) == 1
+        pool.put(in_use)
+        assert len(pool) == driver.status(left).connections == 0
+        redis_cluster.move(slot, home)
+        assert isinstance(driver.execute(read)[0], Reply)
+        assert (driver.map.places[0], driver.status(left).connections) == (left, 1)
     finally:
         driver.close()
-        redis_cluster.move(slot, home)
+        if redis_cluster.owner_of(slot) is not home:
+            redis_cluster.move(slot, home)

@@ -64,8 +64,8 @@ class ClusterDriver(Driver):
         return place
 
     def _leave(self, place: int) -> None:
-        """Close what leads to a node that nobody may ask for anything any more: it would stay half closed."""
-        self._shards[place].pool.flush()
+        """Begin anew with a node, should it come back: nobody would notice that it has closed its connections."""
+        self.put_shard(place, self._shards[place].endpoint)
 
     def execute(
         self,

@@ -100,6 +100,11 @@ class Shard:
         self._peer = handshake.Peer(0, "")
 
     @property
+    def endpoint(self) -> Endpoint:
+        """What it was made for."""
+        return self._endpoint
+
+    @property
     def host(self) -> str:
         """Where it is."""
         return self._endpoint.host
