@@ -1,4 +1,4 @@
-"""``lru_cache``, ``ttl_cache`` and ``cache.cached`` against functools, cachetools, cachebox: one call that hits.
+"""``lru_cache``, ``ttl_cache`` and ``cache.cached`` against functools, cachetools and others: one call that hits.
 
 python bench/bench_memo.py [--entries 10000] [--rounds 40]
 

@@ -86,6 +86,10 @@ cdef class Results:
             count_one(&self._hits)
         return found
 
+    def _count_hit(self):
+        """A call brought what another one has loaded."""
+        count_one(&self._hits)
+
     def _held_generation(self, default):
         """Return the generation if this process knows it, else the default. It is used."""
         return held_generation(self, default)

@@ -1,4 +1,4 @@
-"""What ``_store.pyx`` and ``_memo.pyx`` patch of their types: the parts of CPython's structures that are concerned."""
+"""What the other modules patch of their types: the parts of CPython's structures that are concerned."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t

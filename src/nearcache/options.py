@@ -222,7 +222,7 @@ def check_tags(value: Any) -> tuple[str, ...]:
     Raises:
         ConfigError: They are not texts, or more than an envelope takes.
     """
-    if value == ():  # as nearly always, and asked of each load
+    if type(value) is tuple and not value:  # as nearly always, and asked of each load
         return ()
     if not isinstance(value, str) and hasattr(value, "__iter__"):
         tags = tuple(value)

@@ -318,6 +318,25 @@ def test_dead_letter_of_a_key_that_has_moved_is_not_put_back_over_a_newer_change
         assert rows == {key: "old"}
 
 
+def test_dead_letters_that_are_not_put_back_yet_stay_in_their_order(servers: Servers) -> None:
+    """An older one from another shard does not come to lie behind the newest, which is put back later."""
+    rows: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        key, _ = moved_with_dead_letters(stack, servers, "older")
+        with opened(stack, servers, "abc", writer=refuse, write_delay=0.01, write_attempts=1) as behind:
+            behind[key] = "newest"
+            behind.flush(10)
+        again = opened(stack, servers, "abc", writer=rows.__setitem__, write_delay=60)
+        again[key] = "new"
+        assert again.replay_dead_letters() == 0
+        assert {letter.value for letter in again.dead_letters()} == {"older", "newest"}
+        again.flush(10)
+        assert rows == {key: "new"}
+        assert again.replay_dead_letters() == 2
+        again.flush(10)
+        assert rows == {key: "newest"}
+
+
 def test_dead_letters_of_a_key_from_before_and_after_it_moved_are_put_back_as_one(servers: Servers) -> None:
     """The newest of them, wherever it is."""
     rows: dict[str, str] = {}

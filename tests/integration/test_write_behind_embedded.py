@@ -150,16 +150,20 @@ def test_killed_process_leaves_what_waits_to_other_users_of_the_servers(
         assert database.rows == {"k": 1}
 
 
-def test_what_close_cannot_write_is_logged(
-    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "dropped"])
+def test_what_the_end_cannot_write_is_logged(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_closed: bool
 ) -> None:
-    """With how much it is, and what the writer says."""
+    """Once, with how much it is, and what the writer says."""
     monkeypatch.setattr(behind, "CLOSE_S", 0.05)
     database.fails = OSError("no route to the database")
     cache = nearcache.open("embedded://behind", writer=database, write_delay=0.01)
     cache.set_many({"a": 1, "b": 2})
-    wait_until(lambda: cache.stats().writing.last_error)
-    cache.close()
+    seen = weakref.proxy(cache)
+    wait_until(lambda: seen.stats().writing.last_error)
+    if is_closed:
+        cache.close()
+    del cache
     (line,) = [line for line in caplog.messages if "lost" in line and "embedded" in line]
     assert "2 changes" in line
     assert "no route to the database" in line

@@ -86,7 +86,7 @@ static inline uint32_t shadows_bits(uint32_t entries)
 {
     uint32_t octave = entries > 1u ? worth_log2(entries - 1u) + 1u : 0;
     uint32_t least = octave > SHADOW_LARGE ? octave - SHADOW_LARGE : 0;
-    uint32_t root = octave > 9u ? (octave - 1u) / 2u : octave > SHADOW_SMALL ? octave - SHADOW_SMALL : 0;
+    uint32_t root = octave > SHADOW_SMALL + 2u ? (octave - 1u) / 2u : octave > SHADOW_SMALL ? octave - SHADOW_SMALL : 0;
 
     return root > least ? root : least;
 }

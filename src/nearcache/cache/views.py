@@ -120,6 +120,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         Raises:
             KeyError: L1 holds none.
         """
+        self.cache._use()
         for key, value in self.l1_snapshot():
             if self._remove(key):  # else somebody else was quicker, and has it
                 return key, value

@@ -231,7 +231,7 @@ class ValueCodec:
         if envelope.codec_id != CODEC_OWN:
             return self._codec.decode(payload, envelope.schema)
         try:
-            return Own(payload, "utf-8")
+            return str(payload, "utf-8")
         except UnicodeDecodeError as cause:
             raise DecodeError("text of nearcache's own is no UTF-8") from cause
 

@@ -411,16 +411,24 @@ def replay(tier: Tier, encoded: bytes, letters: Sequence[str]) -> Steps[int]:
         ShardError: A lane did not answer.
     """
     home = tier.lane_of(encoded)
-    records: list[bytes] = []
-    for lane, record in sorted((place_of(tier, letter) for letter in letters), key=lambda place: order(place[1])):
-        records.append(record if lane == home else (yield from _bring_home(tier, lane, record, home)))
-    if not records[-1]:
+    places = sorted((place_of(tier, letter) for letter in letters), key=lambda place: order(place[1]))
+    lane, newest = places.pop()
+    if lane != home:
+        newest = yield from _bring_home(tier, lane, newest, home)
+    if not newest:
         return 0
+    records = [*(record for lane, record in places if lane == home), newest]
     names = tier.names[home]
     keys = [names.value(encoded), names.lease(encoded), names.dead, names.queue, names.lane_key]
-    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), *filter(None, records))
+    command = tier.call(tier.scripts.requeue, keys, hex_id(new_id()), *records)
     status, *rest = answer((yield [Exchange(home, [command])])[0]).values[0]
-    return int(rest[-1]) if int(status) == 1 else 0
+    if int(status) != 1:
+        return 0
+    count = int(rest[-1])
+    for lane, record in places:  # only now: those that stay where they are cannot come to lie behind newer ones
+        if lane != home:
+            count += yield from _drop(tier, lane, record)
+    return count
 
 
 def _bring_home(tier: Tier, lane: int, record: bytes, home: int) -> Steps[bytes]:
@@ -435,10 +443,15 @@ def _bring_home(tier: Tier, lane: int, record: bytes, home: int) -> Steps[bytes]
     names = tier.names[home]
     command = tier.call(tier.scripts.rebury, [names.dead, names.lane_key], hex_id(new_id()), *fields)
     _, _, moved = answer((yield [Exchange(home, [command])])[0]).values[0]
-    if int(answer((yield [Exchange(lane, [(b"XDEL", tier.names[lane].dead, record)])])[0]).values[0]):
+    if (yield from _drop(tier, lane, record)):
         return bytes(moved)
-    answer((yield [Exchange(home, [(b"XDEL", names.dead, moved)])])[0])
+    yield from _drop(tier, home, moved)
     return b""
+
+
+def _drop(tier: Tier, lane: int, record: bytes) -> Steps[int]:
+    """Take a dead letter away. Returns whether it was there."""
+    return int(answer((yield [Exchange(lane, [(b"XDEL", tier.names[lane].dead, record)])])[0]).values[0])
 
 
 def discard(tier: Tier, ids: Iterable[str]) -> Steps[int]:

@@ -66,7 +66,7 @@ class CachedCoroutine(Cached):
     async def _awaited_generation(self) -> Any:
         held = self._held_generation(MISSING)
         if held is MISSING:
-            held = await self._aio.get_or_load((self._plan.name,), _drawn, ttl=None, tags=())
+            held = await self._aio._missing_load((self._plan.name,), _drawn, ttl=None, tags=())
         return held
 
     async def _awaited_key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:

@@ -318,11 +318,11 @@ class Cached(Results):
 
     # -- generations
 
-    def _drawn(self) -> Any:
+    def _current_generation(self) -> Any:
         """Return what changes with every ``cache_clear``."""
         held = self._held_generation(MISSING)
         if held is MISSING:
-            held = self._plan.cache.get_or_load((self._plan.name,), lambda _key: new_generation(), ttl=None, tags=())
+            held = self._plan.cache._missing_load((self._plan.name,), lambda _key: new_generation(), ttl=None, tags=())
         return held
 
     def _known_generation(self) -> Any:
@@ -337,7 +337,7 @@ class Cached(Results):
 
     def _key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
         part = self._checked_part(args, kwargs, is_method)
-        return (self._plan.name, self._drawn(), *part)
+        return (self._plan.name, self._current_generation(), *part)
 
     def _checked_part(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
         return self._plan.checked(self._plan.part(args, kwargs, is_method=is_method))
@@ -358,7 +358,7 @@ class Cached(Results):
         """Return the value for these arguments. ``key``: theirs, which L1 does not hold; ``None``: find it out."""
         if key is None:
             try:
-                generation = self._drawn()
+                generation = self._current_generation()
             except ConnectionError:  # nothing that is kept can be told from older
                 return bare(self._function(*args, **kwargs))
             key = (self._plan.name, generation, *self._plan.part(args, kwargs, is_method=is_method))
@@ -413,11 +413,11 @@ class Cached(Results):
         self._counting = threading.Lock()
 
     def _count(self, *, hit: bool) -> None:
+        if hit:
+            self._count_hit()
+            return
         with self._counting:
-            if hit:
-                self._hits += 1
-            else:
-                self._misses += 1
+            self._misses += 1
 
     def _forget_counts(self) -> None:
         with self._counting:

@@ -81,10 +81,11 @@ class CopyingCache(LocalCache[K, V]):
     def _attributes_begun(self) -> frozenset[str]:
         """Name the attributes that a cache is begun with, which belong to one object: all others are a subclass's.
 
-        They are those of another object. Up to Python 3.12 the methods of an object are slow to look up from the moment
-        in which something asks for its dictionary, and with one that was asked for too early, ever after.
+        They are those of another object, of our class. Up to Python 3.12 an object's methods are slow to look up once
+        something has asked for its dictionary, and with one that was asked for too early, ever after.
         """
-        other = type(self).__new__(type(self))
+        ours: Any = next(cls for cls in type(self).__mro__ if "_begin" in vars(cls))
+        other = ours.__new__(ours)
         other._begin(self.settings)
         return frozenset(vars(other))
 

@@ -108,14 +108,17 @@ class Scribe(Helper):
         self._woken = Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_idle = self._is_noted = False
+        self._is_rest_seen_to = False
         self._rest_ns = 0  # until when what is in the queues is waited for, once that is wanted
         self._until_ns = 0  # until when the end of the thread is, once that is wanted
 
     # -- life
 
     def _begin(self) -> threading.Thread | None:
-        atexit.register(self._hurry_end)  # before the caches end, one after the other: they were opened earlier
-        return super()._begin()
+        thread = super()._begin()
+        if thread is not None:
+            atexit.register(self._hurry_end)  # before the caches end, one after the other: they were opened earlier
+        return thread
 
     def _hurry_end(self) -> None:
         """Begin to end with the interpreter, as the writers of all caches do before any is waited for.
@@ -184,11 +187,12 @@ class Scribe(Helper):
         return left
 
     def may_lose(self) -> bool:
-        """Whether what waits is in embedded servers, which may end with this process."""
-        return self._is_embedded and self.is_at_work()
+        """Whether what waits is in embedded servers, which may end with this process, and nobody has seen to it."""
+        return self._is_embedded and self.is_at_work() and not self._is_rest_seen_to
 
     def write_rest(self) -> None:
         """Have written what waits, for ``CLOSE_S`` at most, and say what is not."""
+        self._is_rest_seen_to = True
         self._rest_ns = self._rest_ns or self._clock() + round(CLOSE_S * 1e9)
         is_late = False
         if self._writer() is not None:
