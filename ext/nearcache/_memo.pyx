@@ -231,7 +231,7 @@ cdef int set_time(Memo self) except -1:
             raise ValueError(f"timer() gave {seconds!r}: it must give seconds, 0 or more, as time.monotonic does")
     except TypeError as error:
         raise TypeError(
-            f"timer() gave {seconds!r}: give a timer= of seconds, as time.monotonic, beside a ttl= that is a timedelta too"
+            f"timer() gave {seconds!r}: give a timer= of seconds, as time.monotonic; ttl= may be a timedelta anyway"
         ) from error
     fix_clock(&self.cores, True, <int64_t>(<double>seconds * 1e9))
     return 0

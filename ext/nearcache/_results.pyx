@@ -15,20 +15,24 @@ from nearcache._slots cimport CALLABLE_FLAGS, PyVectorcall_NARGS, make_callable,
 
 
 cdef extern from "Python.h":
+    int replace_item "PyList_SetItem"(list items, Py_ssize_t at, PyObject *item) except -1
     bint is_class "PyType_Check"(PyObject *obj) noexcept
 
 
 cdef extern from *:
     """
-    /* Threads count at the same time where there is no GIL. */
+    /* Without a GIL threads count, and read the item that another one replaces, at the same time. */
     #ifdef Py_GIL_DISABLED
     #define count_one(counter) ((void)__atomic_fetch_add((counter), 1, __ATOMIC_RELAXED))
+    #define only_item(items) PyList_GetItemRef((items), 0)
     #else
     #define count_one(counter) ((void)++*(counter))
+    #define only_item(items) Py_NewRef(PyList_GET_ITEM((items), 0))
     #endif
     #define items_of(items) (((PyTupleObject *)(items))->ob_item)
     """
     PyObject **items_of(tuple items) noexcept
+    object only_item(list items)
     void count_one(Py_ssize_t *counter) noexcept
 
 
@@ -61,6 +65,7 @@ cdef class Results:
 
     def __cinit__(self, *_, **__):
         self.vectorcall = call
+        self._generation = [None]
         pass_on_call(type(self))
 
     def __init__(self, hit, str name not None, generation, Py_ssize_t plain, identity, bound):
@@ -96,7 +101,7 @@ cdef class Results:
 
     def _replace_generation(self, generation):
         """Begin another one, if the cache does not hold it."""
-        self._generation[0] = generation
+        replace_item(self._generation, 0, lent(generation))
 
     def _plain_key(self, tuple args not None):
         """Return the key of a call with these arguments and no others; None: Python code has to find it."""
@@ -135,7 +140,7 @@ cdef class BoundResults:
 
 
 cdef inline object held_generation(Results self, object default):
-    return self._generation[0] if self._generation_key is None else self._hit(self._generation_key, default)
+    return only_item(self._generation) if self._generation_key is None else self._hit(self._generation_key, default)
 
 
 cdef inline object plain_key(Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count):
