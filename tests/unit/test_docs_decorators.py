@@ -1,4 +1,4 @@
-"""Every example in docs/decorators.md runs."""
+"""Every example in docs/decorators.md runs, but for those with other packages, which the integration tests run."""
 
 from __future__ import annotations
 
