@@ -126,9 +126,10 @@ def test_ack_queue_counts_what_no_replica_has_confirmed(pair: Pair) -> None:
 def test_ack_coroutines_wait_and_say_so(pair: Pair) -> None:
     """The same from an event loop, which is not blocked meanwhile."""
     cache = pair.open(timeout=0.8)
+    patient = pair.open(timeout=10)
 
     async def write() -> None:
-        await cache.aio.set("k", 1)
+        await patient.aio.set("k", 1)
         pair.replica.pause()
         with pytest.raises(nearcache.NotReplicatedError):
             await cache.aio.set("k", 2)

@@ -127,6 +127,10 @@ class Proxy:
                 server.close()
                 continue
             self._sockets += [client, server]
+            if self._closing.is_set():  # who closes may have seen the list before
+                client.close()
+                server.close()
+                return
             self._start(self._pass_on, client, server, "requests")
             self._start(self._pass_on, server, client, "answers")
 
