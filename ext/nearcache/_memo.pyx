@@ -403,7 +403,10 @@ cdef int clear_memo(PyObject *obj) noexcept:
 (<type_t *>Memo).tp_clear = clear_memo
 
 
-cdef Memo sample = Memo(None, 0, False, 0, None, None)
-# As a method, its instance is put in front of the arguments without binding first.
-make_callable(Memo, <char *>&sample.vectorcall - <char *><PyObject *>sample, METHOD_FLAGS)
+cdef int make_memos_callable(Memo sample) except -1:
+    # As a method, its instance is put in front of the arguments without binding first.
+    return make_callable(sample, &sample.vectorcall, METHOD_FLAGS)
+
+
+make_memos_callable(Memo(None, 0, False, 0, None, None))
 clock_shorten()

@@ -215,7 +215,9 @@ cdef PyObject *call_bound(PyObject *obj, PyObject *const *args, size_t flagged, 
     return lent(result(self.__func__, <PyObject *>self.__self__, args, PyVectorcall_NARGS(flagged), names, True))
 
 
-cdef Results sample = Results.__new__(Results)
-make_callable(Results, <char *>&sample.vectorcall - <char *><PyObject *>sample, CALLABLE_FLAGS)
-cdef BoundResults bound_sample = BoundResults(sample, None)
-make_callable(BoundResults, <char *>&bound_sample.vectorcall - <char *><PyObject *>bound_sample, CALLABLE_FLAGS)
+cdef int make_results_callable(Results sample, BoundResults bound) except -1:
+    make_callable(sample, &sample.vectorcall, CALLABLE_FLAGS)
+    return make_callable(bound, &bound.vectorcall, CALLABLE_FLAGS)
+
+
+make_results_callable(Results.__new__(Results), BoundResults(Results.__new__(Results), None))

@@ -96,10 +96,11 @@ cdef extern from "Python.h":
     ) except NULL
 
 
-cdef inline int make_callable(object cls, Py_ssize_t offset, unsigned long flags) except -1:
-    """Have the instances of a class called through a field that is so many bytes from their beginning."""
+cdef inline int make_callable(object sample, const void *field, unsigned long flags) except -1:
+    """Have the instances of a class called through a field of theirs, which is shown by one of them."""
+    cdef object cls = type(sample)
     cdef callable_t *kind = <callable_t *><PyObject *>cls
-    kind.tp_vectorcall_offset = offset
+    kind.tp_vectorcall_offset = <const char *>field - <const char *><PyObject *>sample
     kind.tp_call = PyVectorcall_Call
     kind.tp_flags |= flags
     rewrap(cls, "__call__", kind.tp_call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 from ..._store import Store
@@ -167,17 +168,16 @@ def _health(driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint
         status = driver.status(place)
         name, breaker, error = status.name, status.breaker, status.last_error
         address = status.address or (name if endpoint.clustered else endpoint.address)
-    vouched = all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True))
-    is_over = vouched and breaker == "closed"  # the driver keeps the newest trouble, however long ago it was
-    return ShardHealth(
+    health = ShardHealth(
         name=name,
         address=address,
         lane=worst.state.value,
-        vouched=vouched,
+        vouched=all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True)),
         horizon_age_s=max(ages) / 1e9 if len(ages) == len(lanes) else None,
         breaker=breaker,
-        last_error="" if is_over else worst.last_error or error,
+        last_error=worst.last_error or error,
     )
+    return replace(health, last_error="") if health.ok else health  # they keep the newest trouble, however long ago
 
 
 def _worst(lanes: list[Lane]) -> Lane:
