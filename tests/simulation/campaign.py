@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from simulation.runs import Outcome, Plan, simulate
 from simulation.shrink import Shrunk, kind_of
 
+_log = logging.getLogger("nearcache")
 #: Seeds that a worker takes at a time.
 _BATCH = 20
 
@@ -81,7 +83,7 @@ class Totals:
 
 def run(first: int, events: int, *, shards: int | None = None) -> Totals:
     """Run seeds from the first one on until there have been so many events, in this process."""
-    _spare_the_collector()
+    _prepare()
     totals, start, processor, seed = Totals(), time.perf_counter(), time.process_time(), first
     while totals.events < events and len(totals.failed) < 3:
         totals.add(seed, simulate(Plan.of(seed, shards)))
@@ -117,14 +119,19 @@ def run_on_all_cores(
         pool.terminate()
 
 
-def _spare_the_collector() -> None:
-    """What has been imported is not searched for rubbish again and again, nor is a run that is not over."""
+def _prepare() -> None:
+    """What has been imported is not searched for rubbish again and again, nor is a run that is not over.
+
+    And nobody reads what the caches log of their faults, of which a campaign is made.
+    """
+    if not _log.handlers:
+        _log.addHandler(logging.NullHandler())
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def _batch(first: int) -> Totals:
-    _spare_the_collector()
+    _prepare()
     totals, start = Totals(), time.process_time()
     for seed in range(first, first + _BATCH):
         totals.add(seed, simulate(Plan.of(seed)))
