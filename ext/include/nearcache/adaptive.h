@@ -247,14 +247,21 @@ static inline void adaptive_insert(adaptive_t *p, uint32_t ref, uint32_t tag)
     }
 }
 
-/* A hit of which no more is kept than when it was, and that it was one more. */
-static inline void adaptive_note(adaptive_t *p, uint32_t ref)
+/* Hits of which no more is kept than when each was, and that it was one more. The clock goes on in a register: read back from
+ * memory, where the last hit has left it, it would be what each waits for. */
+static inline void adaptive_note_run(adaptive_t *p, const uint32_t *refs, uint32_t count)
 {
-    uint32_t history = p->history[ref];
-    uint32_t more = (uint32_t)(history_uses(history) < 7u) << HISTORY_USES;
+    uint32_t *histories = p->history;
+    uint64_t now = p->worth.now;
+    uint32_t shift = p->worth.shift;
 
-    p->history[ref] = ((history & ~(HISTORY_TIME | HISTORY_NEW)) | worth_clock(&p->worth)) + more;
-    p->worth.now++;
+    for (uint32_t i = 0; i < count; i++, now++) {
+        uint32_t history = histories[refs[i]];
+        uint32_t more = (uint32_t)(history_uses(history) < 7u) << HISTORY_USES;
+
+        histories[refs[i]] = ((history & ~(HISTORY_TIME | HISTORY_NEW)) | worth_time(now, shift)) + more;
+    }
+    p->worth.now = now;
 }
 
 /* A hit that is learned from. */
@@ -277,16 +284,14 @@ static inline void adaptive_touch(adaptive_t *p, uint32_t ref, const detail_t *d
 static inline void adaptive_touch_run(adaptive_t *p, const uint32_t *refs, uint32_t count, const detail_t *details)
 {
     uint64_t most = 2u * (uint64_t)p->count;
-    uint64_t learned = p->run < most ? most - p->run : 0;
+    uint64_t left = p->run < most ? most - p->run : 0;
+    uint32_t learned = left < count ? (uint32_t)left : count;
 
     p->run += count;
-    for (uint32_t i = 0; i < count; i++) {
-        if (i < learned) {
-            adaptive_touch(p, refs[i], details);
-        } else {
-            adaptive_note(p, refs[i]);
-        }
+    for (uint32_t i = 0; i < learned; i++) {
+        adaptive_touch(p, refs[i], details);
     }
+    adaptive_note_run(p, refs + learned, count - learned);
 }
 
 static inline void adaptive_remove(adaptive_t *p, uint32_t ref)

@@ -192,7 +192,6 @@ static inline void order_promote(order_t *o, uint32_t ref)
     if (first != ref) {
         links[link.prev].next = link.next;
         links[link.next].prev = link.prev;
-        first = links[0].next; /* not what it was, when `ref` was alone with the sentinel's other neighbour */
         links[ref] = (link_t){0, first};
         links[first].prev = ref;
         links[0].next = ref;

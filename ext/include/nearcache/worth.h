@@ -67,9 +67,14 @@ static inline uint32_t worth_log2(uint32_t x)
 
 /* -- histories -------------------------------------------------------------------------------------------- */
 
+static inline uint32_t worth_time(uint64_t now, uint32_t shift)
+{
+    return (uint32_t)(now >> shift) & HISTORY_TIME;
+}
+
 static inline uint32_t worth_clock(const worth_t *w)
 {
-    return (uint32_t)(w->now >> w->shift) & HISTORY_TIME;
+    return worth_time(w->now, w->shift);
 }
 
 static inline uint32_t worth_age(const worth_t *w, uint32_t history)
