@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import assert_type
 
 import nearcache
 from nearcache import Cache, CacheInfo
+
+T = TypeVar("T")
 
 cache: Cache[Any, Any] = nearcache.open("memory://")
 
@@ -67,6 +69,48 @@ async def fetch_later(sku: str) -> bytes:
     return sku.encode()
 
 
+@nearcache.lru_cache
+def generic_memo(row: T) -> T:
+    """What goes in comes out."""
+    return row
+
+
+@cache.cached
+def made(model: type[T], row: int) -> T:
+    """Of a type that an argument names, bare."""
+    return model()
+
+
+@cache.cached(ttl=5)
+def made_later(model: type[T]) -> T:
+    """The same, called."""
+    return model()
+
+
+@cache.cached
+def listed(row: T) -> list[T]:
+    """Of a type with an argument's in it."""
+    return [row]
+
+
+@cache.cached
+async def fetch_made(model: type[T]) -> T:
+    """A coroutine function."""
+    return model()
+
+
+@cache.cached(ttl=5)
+async def fetch_made_later(model: type[T]) -> T:
+    """The same, called."""
+    return model()
+
+
+@cache.cached
+async def fetch_untyped(sku: str) -> Any:
+    """A coroutine function of a result that may be anything."""
+    return sku
+
+
 class Shop:
     """Methods."""
 
@@ -84,6 +128,21 @@ class Shop:
     async def fetch(self, sku: str) -> bytes:
         """A coroutine method."""
         return sku.encode()
+
+    @cache.cached
+    def made(self, model: type[T]) -> T:
+        """A generic method."""
+        return model()
+
+    @cache.cached
+    async def fetch_made(self, model: type[T]) -> T:
+        """A generic coroutine method."""
+        return model()
+
+    @cache.cached
+    def untyped(self, sku: str) -> Any:
+        """A method of a result that may be anything."""
+        return sku
 
     @staticmethod
     @cache.cached
@@ -127,6 +186,21 @@ def use_cached() -> None:
     stock()  # type: ignore[call-arg]  # and what is missing
 
 
+def use_generic() -> None:
+    """The result's type follows the argument's, in the surface too."""
+    assert_type(generic_memo(b"a"), bytes)
+    assert_type(made(bytes, 1), bytes)
+    assert_type(made.refresh(bytes, 1), bytes)
+    assert_type(made.peek(bytes, 1), bytes)
+    assert_type(made.invalidate(bytes, row=1), bool)
+    assert_type(made_later(bytes), bytes)
+    assert_type(listed(1), list[int])
+    assert_type(Shop().made(bytes), bytes)
+    assert_type(Shop().made.peek(bytes), bytes)
+    assert_type(Shop().made.invalidate(bytes), bool)
+    made(bytes, "1")  # type: ignore[arg-type]  # the signature is checked
+
+
 def use_methods() -> None:
     """The instance is bound, and not asked for again."""
     shop = Shop()
@@ -135,13 +209,15 @@ def use_methods() -> None:
     assert_type(shop.price.invalidate("a"), bool)
     assert_type(Shop.price(shop, "a"), int)
     assert_type(Shop.static("a"), int)
+    assert_type(shop.untyped("a"), Any)
+    assert_type(shop.untyped.invalidate("a"), bool)
     shop.price(1)  # type: ignore[arg-type]  # the signature is checked
     shop.price.invalidate(shop, "a")  # type: ignore[arg-type]  # the instance is there already
 
 
 async def use_coroutines() -> None:
     """What is awaited has the result's type."""
-    pending = assert_type(fetch("a"), Coroutine[Any, Any, bytes])
+    pending: Coroutine[Any, Any, bytes] = fetch("a")  # as it is called undecorated: pyright says CoroutineType
     assert_type(await pending, bytes)
     assert_type(await fetch("a"), bytes)
     assert_type(await fetch_later("a"), bytes)
@@ -149,4 +225,16 @@ async def use_coroutines() -> None:
     assert_type(await fetch.invalidate("a"), bool)
     assert_type(fetch.peek("a"), bytes)
     assert_type(await Shop().fetch("a"), bytes)
+    assert_type(Shop().fetch.peek("a"), bytes)
+    assert_type(await Shop().fetch.invalidate("a"), bool)
+    assert_type(await fetch_made(bytes), bytes)
+    assert_type(await fetch_made.refresh(bytes), bytes)
+    assert_type(await fetch_made.invalidate(bytes), bool)
+    assert_type(await fetch_made_later(bytes), bytes)
+    assert_type(await Shop().fetch_made(bytes), bytes)
+    assert_type(await fetch_untyped("a"), Any)
+    assert_type(await fetch_untyped.invalidate("a"), bool)
+    await fetch.set(b"1", "a")
+    await fetch.set("1", "a")  # type: ignore[call-overload]  # the function returns bytes, when awaited
+    await fetch.cache_clear()
     await fetch(1)  # type: ignore[arg-type]  # the signature is checked

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import (
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     KeysView,
@@ -13,7 +12,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from .. import freshness
 from .._store import Store
@@ -27,7 +26,7 @@ from ..freshness import Ttl, checked_ttl
 from ..options import Settings, check_tags
 from .events.listening import Telling
 from .functions.cached import decorate
-from .functions.surface import CachedCoroutine, CachedFunction, Decorator
+from .functions.surface import CachedFunction, Decorator
 from .holding import Hold
 from .letters import Letters
 from .mappings import Enumerable, pairs_of
@@ -229,14 +228,6 @@ class Cache(
 
     # -- functions
 
-    @overload
-    def cached(  # type: ignore[overload-overlap]  # the result is Any: that fits every other one, a coroutine first
-        self, function: Callable[P, NoReturn], /
-    ) -> CachedFunction[P, Any]: ...
-    @overload
-    def cached(  # type: ignore[overload-overlap]  # a coroutine function is a function too: the first that fits counts
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> CachedCoroutine[P, R]: ...
     @overload
     def cached(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
     @overload
