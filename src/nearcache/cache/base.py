@@ -354,7 +354,7 @@ class Cache(
     # -- this process's L1, seen as a mapping
 
     def keys(self) -> KeysView[K]:
-        """The keys in L1, who makes room next first (``lru``: the least recently used)."""
+        """The keys in L1, in the order of :meth:`items` and as many."""
         return KeysView(cast("Mapping[K, V]", self))
 
     def copy(self) -> Cache[K, V]:

@@ -23,7 +23,11 @@ class Enumerable(Generic[K, V]):
         def set_many(self, values: Mapping[K, V]) -> None: ...
 
     def items(self) -> ItemsView[K, V]:
-        """The pairs in L1, who makes room next first (``lru``: the least recently used)."""
+        """The pairs in L1, who makes room next first (``lru``: the least recently used).
+
+        All that takes one of its ``maxsize`` places, as ``len`` counts them: results of cached functions too, and on
+        Redis the generation of each such function, under ``(name,)``.
+        """
         return Items(cast("Mapping[K, V]", self))
 
     def values(self) -> ValuesView[V]:

@@ -21,6 +21,7 @@ class Scannable(Generic[K]):
         It asks the servers for some hundred keys at a time, as they are wanted, so they are never kept busy and no
         list of all keys is made. What is there from the beginning to the end comes at least once; what comes or goes
         meanwhile may come or not. A key may come twice, where a server makes room for more keys or is replaced.
+        What nearcache stores for itself does not come: no generation of a cached function, which ``keys()`` has.
 
         Args:
             prefix: Only text, or bytes, that begins with this; ``None``: keys of all kinds. The servers look at all
