@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from .coroutines import is_coroutine_function, no_coroutine
+from .coroutines import carried, is_coroutine_function, no_coroutine
 
 #: There is no value. Not ``None``, which is one.
 MISSING: Final[Any] = object()
@@ -70,6 +70,7 @@ def computing(function: Callable[[Any], Any], default: Any) -> Change:
 
     Raises:
         TypeError: It cannot be called, or is a coroutine function; when it is called: it returns a coroutine.
+        RuntimeError: When it is called: it raises StopIteration.
     """
     if not callable(function):
         raise TypeError(f"compute(..., {function!r:.80}): give a function of the value")
@@ -77,7 +78,7 @@ def computing(function: Callable[[Any], Any], default: Any) -> Change:
         raise TypeError(f"compute(..., {function!r}): it is a coroutine function, and is called between read and write")
 
     def compute(there: Any, _: int) -> Any:
-        return no_coroutine("the function", function(default if there is MISSING else there))
+        return no_coroutine("the function", carried(function, default if there is MISSING else there))
 
     return Change(compute)
 

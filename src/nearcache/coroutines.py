@@ -33,7 +33,8 @@ def carried(call: Callable[..., V], *args: Any) -> V:
     """Call it, and make of a StopIteration what the interpreter makes of one that leaves a coroutine.
 
     No generator and no future carries one: the generator would raise something else, and who awaits the future would
-    wait for ever. So in threads, too, and wherever values are, a loader's is the same error.
+    wait for ever. So in threads, too, and wherever values are, that of a loader, or of what a value is made by, is the
+    same error.
 
     Raises:
         RuntimeError: It raised StopIteration, which is the cause.

@@ -361,18 +361,21 @@ def test_loaded_value_over_max_value_is_returned_to_tasks(open_cache: Callable[.
 
 
 def stop(_wanted: Any) -> Any:
-    """A loader of one key or of many that is out of values."""
+    """A loader of one key or of many, or what a value is made of, that is out of values."""
     raise StopIteration
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("get_or_load", "k"), ("get_or_load_many", ["k"]), ("compute", "k")],
+    ids=["one", "many", "made"],
+)
 @pytest.mark.parametrize("where", ["memory", "redis"])
-def test_loader_that_raises_stop_iteration_is_the_same_error_everywhere(
-    redis_server: RedisServer, where: str, many: bool
+def test_function_that_raises_stop_iteration_is_the_same_error_everywhere(
+    redis_server: RedisServer, where: str, name: str, wanted: Any
 ) -> None:
     """It is what the interpreter makes of one in a coroutine: generators and futures carry none."""
     with nearcache.open("memory://" if where == "memory" else redis_server.url) as cache:
-        name, wanted = ("get_or_load_many", ["k"]) if many else ("get_or_load", "k")
 
         async def in_task() -> None:
             await asyncio.wait_for(getattr(cache.aio, name)(wanted, stop), TIMEOUT)
