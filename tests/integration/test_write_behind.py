@@ -373,6 +373,8 @@ def test_server_that_may_evict_the_queue_is_refused(open_cache: Opener, redis_se
         ("volatile-ttl", "evicts locks first", "evicts locks first"),
         ("volatile-random", "evict", "evicts locks as well"),
         ("allkeys-random", "evict", "evicts locks as well"),
+        ("volatile-lfu", "evict", "evicts locks as well"),
+        ("allkeys-lfu", "evict", "evicts locks as well"),
     ],
 )
 def test_server_that_evicts_locks_is_refused_with_a_writer(

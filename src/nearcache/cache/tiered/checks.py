@@ -57,8 +57,9 @@ def _check_policy(policy: str, *, delayed: bool) -> None:
     if delayed and policy.startswith("allkeys"):
         what = "with this maxmemory-policy the server may evict changes that wait to be written"
         raise ConfigError(option, policy, f"{what}: {remedy}")
-    how = "first" if policy == "volatile-ttl" else "as well"  # the shortest lifetimes are those of locks
-    if policy == "volatile-ttl" or policy.endswith("-random"):
+    # The shortest lifetimes are those of locks; and to LFU a lock is what was read less often than any value in use.
+    how = "first" if policy == "volatile-ttl" else "as well"
+    if policy == "volatile-ttl" or policy.endswith(("-random", "-lfu")):
         what = f"with this maxmemory-policy a full server evicts locks {how}, so that two processes write at once"
         raise ConfigError(option, policy, f"{what}: {remedy}")
 
