@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,10 +15,12 @@ import pytest
 
 import nearcache
 from nearcache import Cache
+from nearcache.flights import renewal_of
 from nearcache.options import MOST_TAGS
 from support.caches import Opener, grow_old, opening
 from support.redis import RedisServer
 from support.tasks import until
+from support.threads import PATIENCE
 from support.waiting import wait_until
 
 TIMEOUT = 20.0
@@ -200,6 +204,67 @@ def test_old_value_stays_though_its_renewal_finds_none(world: World, answer: str
     with pytest.raises(KeyError):
         cache.refresh("k")
     assert cache.get("k") is None
+
+
+def joined(cache: Any) -> bool:
+    """Whether somebody waits for what is being loaded anew of ``k``."""
+    load = cache._flights().under_way(renewal_of("k"))
+    return load is not None and load.is_shared
+
+
+def test_refresh_that_waits_for_a_renewal_without_a_value_asks_again(world: World) -> None:
+    """For the old value stays in what nobody has asked for, and goes in what somebody has."""
+    begun, awaited = threading.Event(), threading.Event()
+
+    def load(key: str) -> Any:
+        begun.set()
+        awaited.wait(PATIENCE)
+        return {}[key]
+
+    cache = world.open(loader=load, negative_ttl=50)
+    cache.set("k", 1)
+    world.age(cache)
+    assert cache["k"] == 1
+    assert begun.wait(PATIENCE)
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(cache.refresh, "k")
+        wait_until(lambda: joined(cache))
+        awaited.set()
+        with pytest.raises(KeyError):
+            asking.result(PATIENCE)
+    assert cache.get("k") is None
+    assert cache.stats().loader.loads == 2
+
+
+@pytest.mark.parametrize("kind", ["memory", "shared"])
+def test_refresh_of_a_task_that_waits_for_a_renewal_without_a_value_asks_again(
+    redis_server: RedisServer, kind: str
+) -> None:
+    """As in threads."""
+
+    async def main() -> None:
+        awaited = asyncio.Event()
+
+        async def load(key: str) -> Any:
+            await awaited.wait()
+            return {}[key]
+
+        assert await cache.aio.get_or_load("k", load) == 1
+        await until(lambda: cache._flights().under_way(renewal_of("k")) is not None)
+        asking = asyncio.create_task(cache.aio.refresh("k", load))
+        await until(lambda: joined(cache))
+        awaited.set()
+        with pytest.raises(KeyError):
+            await asking
+        assert await cache.aio.get("k") is None
+        assert cache.stats().loader.loads == 2
+        await cache.aio.close()
+
+    with worlds(kind, redis_server) as (opener, age):
+        cache = opener(negative_ttl=50)
+        cache.set("k", 1)
+        age(cache)
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
 
 
 @pytest.mark.parametrize("is_renewal", [False, True])

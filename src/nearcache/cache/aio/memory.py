@@ -183,7 +183,7 @@ class AsyncMemoryCache(AsyncCache[K, V]):
                     cache._fail_load(op)
                     raise
             except Exception as error:
-                mine.error = error
+                mine.error = wanted.told(error)
                 raise
             finally:
                 cache._loads.end(mine)

@@ -65,6 +65,13 @@ class _Wanted:
         """The tags that it was asked for with, as far as they are known before the load."""
         return () if callable(self.labels) else self.labels
 
+    def told(self, error: Exception) -> Exception | None:
+        """Return what those are told who have come to wait for a load that raised this; None: they try for themselves.
+
+        To what nobody has asked for "no value" means less: the old one stays.
+        """
+        return None if self.is_renewal else error
+
 
 @own_get
 class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
@@ -209,7 +216,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
                     self._fail_load(op)
                     raise
         except Exception as error:
-            mine.error = error
+            mine.error = wanted.told(error)
             raise
         finally:
             try:
