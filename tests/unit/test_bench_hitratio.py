@@ -163,8 +163,8 @@ def test_mixtures_of_pieces_come_from_recorded_traces(tmp_path: Path, monkeypatc
 class PeerThatKeepsAll:
     """What the peers' classes have in common with theirs, in all three spellings of asking."""
 
-    def __init__(self, size: int = 0, *, cache_size: int = 0) -> None:
-        self.room = size or cache_size
+    def __init__(self, size: int) -> None:
+        self.room = size
         self.held: dict[int, bool] = {}
 
     def set(self, key: int, value: bool) -> None:
@@ -176,7 +176,11 @@ class PeerThatKeepsAll:
 
 
 class Simulated(PeerThatKeepsAll):
-    """As libCacheSim: a request is stored on a miss."""
+    """As libCacheSim: a request is stored on a miss. It begins with a table of so many places, 16 million by itself."""
+
+    def __init__(self, *, cache_size: int, hashpower: int = 24) -> None:
+        super().__init__(cache_size)
+        assert cache_size <= 1 << hashpower <= 4 * cache_size
 
     def get(self, request: SimpleNamespace) -> bool:
         assert request.obj_size == 1
