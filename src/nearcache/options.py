@@ -73,8 +73,8 @@ class Settings:
         endpoints: The shards; empty for ``memory`` and ``embedded`` (whose servers are not running yet).
         namespace: Name of the logical cache. Caches of one namespace on the same shards are one cache.
         maxsize: Most entries L1 holds; ``None``: no bound.
-        maxbytes: Most bytes (encoded sizes of values, not of keys) L1 holds; ``None``: no bound. Old values of a
-            ``memory://`` cache have as much beside it.
+        maxbytes: Most bytes (encoded sizes of values, not of keys, nor the up to 80 that an entry takes beside them) L1
+            holds; ``None``: no bound. Old values of a ``memory://`` cache have as much beside it.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
         ttl: Lifetime of an entry; ``None``: as long as the tier allows (L2: 49 days); :class:`nearcache.Idle`: so long
             after it was last read; or a function that returns one of these for key and value.
