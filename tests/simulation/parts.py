@@ -52,7 +52,7 @@ class L1(Placed[Any, Any]):
     def _tier(self, tier: Tier) -> None:
         self.process.tier = tier
 
-    def open(self, op: Any) -> None:
+    def l1_open(self, op: Any) -> None:
         """See :class:`Store`. It is noted whose it is."""
         if isinstance(op, Read):
             self.askers[op] = strand.get()  # type: ignore[assignment]  # all tokens are clients
