@@ -182,6 +182,8 @@ _SAID: Final = {
     "NOPERM": ("NOPERM ", "The user executing the script can't", "ACL failure in script"),
     "WRONGTYPE": ("WRONGTYPE ",),
 }
+#: What a server that does not know a command says behind its name; then come the password, or key and value.
+_ECHO: Final = ", with args beginning with"
 
 
 class ServerReplyError(ShardError):
@@ -189,10 +191,11 @@ class ServerReplyError(ShardError):
 
     Attributes:
         code: The first word of the reply.
-        reply: All of it.
+        reply: All of it, but for what it repeats of the request.
     """
 
     def __init__(self, shard: str, reply: str, advice: str = "") -> None:
+        reply = reply.partition(_ECHO)[0]
         self.code: str = reply.split(" ", 1)[0]
         self.reply = reply
         hint = next((code for code, texts in _SAID.items() if any(text in reply for text in texts)), self.code)

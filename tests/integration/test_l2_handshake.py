@@ -9,6 +9,7 @@ from typing import Any
 import hiredis
 import pytest
 
+import nearcache
 from nearcache.errors import (
     AuthenticationFailedError,
     NotRedisError,
@@ -19,10 +20,12 @@ from nearcache.errors import (
 )
 from nearcache.l2 import Driver, Exchange, Reply
 from nearcache.options import Endpoint
+from support.errors import everything_said
 from support.fake import INFO, FakeServer, bulk, tls_context
 from support.lanes import endpoint_of
 from support.ordeal import SLACK_S
 from support.redis import TLS, RedisServer
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.every_server
 
@@ -67,6 +70,31 @@ def test_password_that_is_wrong_or_missing_is_said(no_leaks: None, redis_server:
     driver = Driver([right])
     driver.connect_listener(0).close()
     driver.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "meet", "kind"),
+    [("HELLO", listener_error, UnsupportedServerError), ("AUTH", first_answer, AuthenticationFailedError)],
+)
+def test_password_is_not_shown_by_a_server_that_repeats_what_it_does_not_know(
+    no_leaks: None,
+    make_redis: Callable[..., RedisServer],
+    caplog: pytest.LogCaptureFixture,
+    command: str,
+    meet: Callable[[Endpoint], object],
+    kind: type[ShardError],
+) -> None:
+    """Old servers and proxies do. That it is among the arguments does not make it what is wrong, either."""
+    user = f"user nc on >s3cret {RIGHTS}"
+    server = make_redis(options={"rename-command": f'{command} ""'}, acl=[user], auth=("nc", "s3cret"))
+    error = meet(Endpoint("a", path=server.path, username="nc", password="s3cret"))
+    assert isinstance(error, kind)
+    assert "unknown command" in str(error)
+    assert "s3cret" not in everything_said(error)
+    if command == "HELLO":
+        with nearcache.open(server.url, username="nc", password="s3cret") as cache:
+            wait_until(lambda: caplog.messages and "RESP3" in cache.health().shards[0].last_error, what="refused")
+            assert "s3cret" not in caplog.text + str(cache.health())
 
 
 def test_password_where_none_is_needed_is_said(redis_server: RedisServer) -> None:

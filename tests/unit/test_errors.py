@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nearcache import errors
+from support.errors import everything_said
 
 BULK = errors.BulkError(
     ["a"],
@@ -162,6 +163,14 @@ def test_server_reply_error_wrongtype_says_what_to_do_about_a_lane_record() -> N
         "ERR Error running script (call to f_c7): @user_script:26: WRONGTYPE Operation against a key holding the wrong",
     ):
         assert "remove that, and it is made anew (docs/operations.md)" in str(errors.ServerReplyError("s1", reply))
+
+
+@pytest.mark.parametrize("name", ["'AUTH'", "`AUTH`"])
+def test_server_reply_says_nothing_of_what_it_was_sent(name: str) -> None:
+    """A server that does not know a command repeats what came with it: a password, keys, values."""
+    error = errors.ServerReplyError("s1", f"ERR unknown command {name}, with args beginning with: 'nc' 's3cret' ")
+    assert error.reply == f"ERR unknown command {name}"
+    assert "s3cret" not in everything_said(error)
 
 
 def test_bulk_error_later_change_of_the_arguments_does_not_show() -> None:

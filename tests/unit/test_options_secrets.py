@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +11,9 @@ from hypothesis import strategies as st
 
 from nearcache.errors import ConfigError
 from nearcache.options import parse
+from support.errors import everything_said
 
 SECRET = "hunter2-s3cret"
-
-
-def everything_said(error: BaseException) -> str:
-    """Return all that a log could show of an exception: text, repr, attributes, causes."""
-    shown = [str(error), repr(error), repr(vars(error))]
-    shown += traceback.format_exception_only(type(error), error)
-    for linked in (error.__cause__, None if error.__suppress_context__ else error.__context__):
-        shown += [everything_said(linked)] if linked is not None else []
-    return "\n".join(shown)
 
 
 @pytest.mark.parametrize(

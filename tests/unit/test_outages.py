@@ -9,6 +9,7 @@ import pytest
 
 from nearcache.bus.outages import Outages
 from nearcache.coherence import Lane, State
+from nearcache.errors import ServerReplyError
 
 LOST = "namespace shop: shard place 3 is not heard, and nothing of it is served from memory: "
 BACK = "namespace shop: shard place 3 is heard again, after %.1f s"
@@ -83,8 +84,9 @@ def test_outage_with_ever_new_reasons_fills_no_log(scene: Scene, caplog: pytest.
 def test_unknown_command_is_told_once_however_it_is_called(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     """The server repeats the arguments, with the random numbers in them."""
     for second in range(5):
-        scene.lose(5.0 + 2 * second, f"ERR unknown command 'EVALSHA', with args beginning with: '{second}'")
-    assert caplog.messages == [LOST + "ERR unknown command 'EVALSHA', with args beginning with: '0'"]
+        reply = f"ERR unknown command 'EVALSHA', with args beginning with: '{second}'"
+        scene.lose(5.0 + 2 * second, str(ServerReplyError("place 3", reply)))
+    assert caplog.messages == [LOST + "the server replied \"ERR unknown command 'EVALSHA'\""]
 
 
 def test_place_that_comes_and_goes_is_told_of_once_a_second(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:

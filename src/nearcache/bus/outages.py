@@ -20,8 +20,6 @@ from .links import Source
 
 #: So many reasons of one outage are told: what fails in a new way each time is no news any more.
 _REASONS: Final = 8
-#: What a server that does not know a command says behind its name: numbers of ours, others each time.
-_ECHO: Final = ", with args beginning with"
 
 
 @dataclass(slots=True)
@@ -61,14 +59,13 @@ class Outages:
         outage = self._outages.setdefault(place, _Outage(self._clock()))
         outage.lanes.update(lanes)
         # Often the first reason is only that the connection has ended, and why shows when another is to be made.
-        news = reason.partition(_ECHO)[0]
-        if news in outage.told or len(outage.told) == _REASONS:
+        if reason in outage.told or len(outage.told) == _REASONS:
             return
         name = self._source.name_of(place)
         text = "namespace %s: shard %s is not heard, and nothing of it is served from memory: %s"
         reason_alone = reason.removeprefix(f"shard {name}: ")
         if self._losses[place].log(logging.WARNING, text, self._namespace, name, reason_alone):
-            outage.told.add(news)
+            outage.told.add(reason)
 
     def end(self) -> None:
         """A lane is heard: tell of what is over by that."""
