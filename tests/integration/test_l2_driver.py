@@ -370,7 +370,7 @@ def test_idle_tcp_connections_are_kept_known_to_what_lies_between(make_redis: Ca
 
 def test_status_tells_what_is_known(driver: Driver, redis_server: RedisServer) -> None:
     """Before and after the first call."""
-    assert driver.status(0) == ("a", "closed", 0, "", 0, 0, 0, "", "", False)
+    assert driver.status(0) == ("a", "closed", 0, "", 0, 0, "", 0, "", "", False)
     driver.execute([READ])
     status = driver.status(0)
     assert (status.connections, status.in_use) == (1, 0)

@@ -94,6 +94,28 @@ def test_master_is_asked_for_and_reached(
     driver.close()
 
 
+def test_sentinels_that_are_gone_leave_calls_the_connections_that_there_are(
+    no_leaks: None, started: Callable[..., FakeServer], make_redis: Callable[..., RedisServer]
+) -> None:
+    """Nobody says where the master is, which is as well as it was."""
+    master = make_redis(transport="tcp")
+    sentinels = [started(Says(master)) for _ in range(3)]
+    driver = driver_for(*(sentinel.port for sentinel in sentinels))
+    assert isinstance(driver.execute(READ)[0], Reply)
+    for sentinel in sentinels:
+        sentinel.close()
+    pool = driver.shard(0).pool
+    only = pool.take_idle()
+    assert only is not None
+    error = driver.execute(READ, timeout_s=0.1)[0]
+    pool.put(only)
+    assert isinstance(error, ShardUnavailableError)
+    assert "stayed busy; no sentinel answered" in str(error)
+    assert driver.status(0).breaker == "closed"
+    assert isinstance(driver.execute(READ)[0], Reply)
+    driver.close()
+
+
 def test_one_sentinel_that_has_not_heard_of_the_failover_is_outvoted(
     no_leaks: None, started: Callable[..., FakeServer], pair: tuple[RedisServer, RedisServer], redis_server: RedisServer
 ) -> None:

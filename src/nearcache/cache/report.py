@@ -280,6 +280,8 @@ class ShardHealth:
         horizon_age_s: How long ago this process had provably seen every invalidation; ``None``: not at all.
         breaker: ``closed`` (in use), ``open`` (resting after failures) or ``half-open`` (one probe under way).
         last_error: The newest trouble while it is not ``ok``; else an empty text.
+        refused: Why no more connections can be made (a changed password, ``maxclients``, an expired certificate, no
+            descriptors), while those that there are serve; else an empty text.
     """
 
     name: str
@@ -289,11 +291,12 @@ class ShardHealth:
     horizon_age_s: float | None
     breaker: str
     last_error: str
+    refused: str = ""
 
     @property
     def ok(self) -> bool:
-        """Reachable and vouched for."""
-        return self.vouched and self.breaker == "closed"
+        """Reachable, by new connections too, and vouched for."""
+        return self.vouched and self.breaker == "closed" and not self.refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from ..errors import ClosedError, ShardError, ShardUnavailableError
 from ..loops import PerLoop, wake
 from .connection import Connection
 from .driver import Driver
-from .handshake import is_crowded
-from .pool import CROWDED_NS, why_busy
+from .pool import late
 from .shard import Shard
+from .shortage import SHORT_NS, is_shortage
 from .task import Exchange, Reply, Task, pack
 from .transfer import Flow
 
@@ -204,7 +204,8 @@ class LoopPool:
         self._dialling = 0
         self._waiters: deque[tuple[int, asyncio.Future[Connection]]] = deque()  # numbered as they came
         self._came = 0
-        self._crowded_until_ns = 0
+        self._short_until_ns = 0
+        self._refusal: ShardError | None = None
         self._closed = self._retired = False
 
     async def transfer(self, flow: Flow, deadline_ns: int) -> None:
@@ -238,7 +239,7 @@ class LoopPool:
             raise
         if not future.done():
             future.cancel()
-            raise ShardUnavailableError(self.shard.name, self._why_late())
+            raise late(self.shard.name, len(self._watched), self._size, self._refusal)
         return future.result()
 
     def put(self, connection: Connection) -> None:
@@ -300,7 +301,7 @@ class LoopPool:
     def _dial(self) -> None:
         """Make connections for those who wait, but not as many at once as there are of them."""
         most = min(self._size - len(self._watched), _DIALS)
-        if self._dialling >= most or self._is_crowded():
+        if self._dialling >= most or self._is_short():
             return
         waiting = (waiter for _, waiter in self._waiters if not waiter.done())
         wanted = sum(1 for _ in islice(waiting, most))  # not all: thousands may wait, and each of them comes by here
@@ -335,27 +336,24 @@ class LoopPool:
     def _dialled(self, outcome: Connection | BaseException, last: int) -> None:
         self._dialling -= 1
         if isinstance(outcome, BaseException):
-            if is_crowded(outcome.__cause__):
-                self._crowded_until_ns = self._clock() + CROWDED_NS
-            if not self._is_crowded():
+            if isinstance(outcome, ShardError) and is_shortage(outcome):
+                self._refusal = copy.copy(outcome)
+                self._short_until_ns = self._clock() + SHORT_NS
+            if not self._is_short():
                 self._refuse(outcome, last)
             self._dial()
         elif self._closed or outcome.is_stale():  # stale: the server went away while the loop was busy
             outcome.close()
             self._dial()
         else:
+            self._refusal = None
             self._watched[outcome] = _Watched(self._loop, self, outcome)
             self.put(outcome)
             self._dial()
 
-    def _is_crowded(self) -> bool:
-        """Whether those that there are have to do: the server has just said that it takes no more clients."""
-        return bool(self._watched) and self._clock() < self._crowded_until_ns
-
-    def _why_late(self) -> str:
-        if self._dialling or (len(self._watched) < self._size and not self._is_crowded()):
-            return "no connection could be made in time"
-        return why_busy(len(self._watched), self._size)
+    def _is_short(self) -> bool:
+        """Whether those that there are have to do: no more could be made, a moment ago."""
+        return bool(self._watched) and self._clock() < self._short_until_ns
 
 
 class _Watched:

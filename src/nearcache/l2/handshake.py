@@ -180,6 +180,8 @@ def _refuse_errors(answers: dict[str, Any], endpoint: Endpoint) -> None:
         text = str(answer)
         # Not for ever: else a connection that was made in such a moment would have no identity as long as it lasts.
         if is_crowded(answer) or answer.code in _NOT_NOW:
+            if is_crowded(answer):
+                text = f"the server takes no more clients (maxclients): {answer.reply}"
             raise ShardUnavailableError(endpoint.name, text) from answer
         if step == "auth" or answer.code in _REFUSALS or (step == "hello" and "AUTH" in text):
             who = f"user {endpoint.username!r}" if endpoint.username else "the default user"

@@ -1,7 +1,7 @@
 """The connections of one shard: at most so many, most recently used first, so that surplus ones stay idle.
 
-Where the server takes no more clients (``maxclients``), those that there are have to do for a while, as if they were as
-many as may be.
+Where no more can be made (see ``shortage``), those that there are have to do for a while, as if they were as many as
+may be.
 
 The common path, an idle connection taken and put back, uses no lock: ``deque``'s ``pop`` and ``append`` are atomic.
 The lock guards the number of connections, and waiting. No wake-up is lost: a waiter counts itself before it looks
@@ -10,19 +10,17 @@ for an idle connection, and whoever puts one back looks at the count after.
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from ..clocks import Clock
-from ..errors import ClosedError, ShardUnavailableError
+from ..errors import ClosedError, ShardError, ShardUnavailableError
 from .connection import Connection
-from .handshake import is_crowded
-
-#: How long no more connections are made after a server has said that it takes no more clients.
-CROWDED_NS: Final = 1_000_000_000
+from .shortage import SHORT_NS, is_shortage
 
 
 class _Place:
@@ -73,7 +71,8 @@ class Pool:
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._connecting: weakref.WeakSet[_Place] = weakref.WeakSet()
         self._waiters = 0
-        self._crowded_until_ns = 0
+        self._short_until_ns = 0
+        self._refusal: ShardError | None = None  # a copy: what was raised would keep its frames alive
         self._closed = self._retired = False
 
     def _renew_lock(self) -> None:
@@ -104,7 +103,7 @@ class Pool:
             return None
 
     def open(self, deadline_ns: int) -> Connection | None:
-        """Return a new connection; None where there are as many as may be, or as the server takes.
+        """Return a new connection; None where there are as many as may be, or as can be.
 
         Raises:
             ShardError: As ``connect`` does.
@@ -136,12 +135,12 @@ class Pool:
             try:
                 while True:
                     self._check_open_locked()
-                    found = self.take_idle() or self._reserve_locked()
+                    remaining_ns = deadline_ns - self._clock()
+                    found = self.take_idle() or (self._reserve_locked() if remaining_ns > 0 else None)
                     if found is not None:
                         return found
-                    remaining_ns = deadline_ns - self._clock()
                     if remaining_ns <= 0:
-                        raise ShardUnavailableError(self._shard, why_busy(len(self._all), self._size))
+                        raise late(self._shard, len(self._all), self._size, self._refusal)
                     self._free.wait(remaining_ns / 1e9)
             finally:
                 self._waiters -= 1
@@ -190,14 +189,16 @@ class Pool:
         self._all = weakref.WeakSet()
 
     def _open_reserved(self, place: _Place, deadline_ns: int) -> Connection | None:
-        """Return a new connection; None where the server takes no more, and there are others to wait for."""
+        """Return a new connection; None where no more can be made, and there are others to wait for."""
         connection = None
         try:
             connection = self._connect(deadline_ns)
-        except ShardUnavailableError as error:
-            if not (self._all and is_crowded(error.__cause__)):
+            self._refusal = None
+        except ShardError as error:
+            if not (self._all and is_shortage(error)):
                 raise
-            self._crowded_until_ns = self._clock() + CROWDED_NS
+            self._refusal = copy.copy(error)
+            self._short_until_ns = self._clock() + SHORT_NS
         finally:
             with self._lock:
                 self._connecting.discard(place)
@@ -212,7 +213,7 @@ class Pool:
 
     def _reserve_locked(self) -> _Place | None:
         is_full = len(self._all) + len(self._connecting) >= self._size
-        if is_full or (self._all and self._clock() < self._crowded_until_ns):
+        if is_full or (self._all and self._clock() < self._short_until_ns):
             return None
         place = _Place()
         self._connecting.add(place)
@@ -223,7 +224,17 @@ class Pool:
             raise ClosedError("the cache was closed")
 
 
-def why_busy(count: int, size: int) -> str:
-    """Return what to say of so many connections, of ``size`` that may be, that nobody has put back in time."""
-    remedy = "raise pool_size" if count >= size else "the server takes no more clients (maxclients)"
-    return f"all {count} connections stayed busy; {remedy}"
+def late(shard: str, count: int, size: int, refusal: ShardError | None) -> ShardUnavailableError:
+    """Return the error of who has waited in vain for one of so many connections, of ``size`` that may be.
+
+    Args:
+        refusal: Why no more could be made when that was last tried; None: they could.
+    """
+    if count >= size:
+        return ShardUnavailableError(shard, f"all {count} connections stayed busy; raise pool_size")
+    if refusal is None:
+        return ShardUnavailableError(shard, "no connection could be made in time")
+    reason = str(refusal).removeprefix(f"shard {shard}: ")
+    error = ShardUnavailableError(shard, f"all {count} connections stayed busy; {reason}")
+    error.__cause__ = refusal
+    return error

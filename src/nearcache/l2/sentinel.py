@@ -148,4 +148,6 @@ class Sentinels:
             return UnknownMasterError(name, f"no sentinel knows a master called {master}: check the name in the URL")
         if not any(isinstance(error, (ShardUnavailableError, UnknownMasterError)) for error in errors):
             return errors[0]  # each of them refuses: waiting does not help
-        return ShardUnavailableError(name, "no sentinel answered: " + "; ".join(map(str, errors)))
+        failure = ShardUnavailableError(name, "no sentinel answered: " + "; ".join(map(str, errors)))
+        failure.__cause__ = next(error for error in errors if isinstance(error, ShardUnavailableError))
+        return failure

@@ -23,20 +23,27 @@ from .connection import Connection
 from .pool import AnyPool, Pool
 from .scripts import Script
 from .sentinel import Sentinels
+from .shortage import Shortage, is_shortage
 
 if TYPE_CHECKING:
     from .introduction import Introducing
 
 #: A connection that idled for longer is looked at before use.
 _IDLE_NS: Final = 1_000_000_000
-#: How often the sentinels are asked whether the master is still the one in use.
+#: How often the sentinels are asked whether the master is still the one in use, and a connection is tried if none is to
+#: be had.
 _VERIFY_NS: Final = 1_000_000_000
 #: How often requests and a subscription that lead to two servers are brought together in vain, by a proxy say.
 _PART_NS: Final = 30_000_000_000
 
 
 class ShardStatus(NamedTuple):
-    """How one shard is doing. ``retry_in_ns``: how long calls will still be refused."""
+    """How one shard is doing.
+
+    Attributes:
+        retry_in_ns: How long calls will still be refused.
+        refused: Why no more connections can be made beside those that there are; empty: they can.
+    """
 
     name: str
     breaker: str
@@ -44,6 +51,7 @@ class ShardStatus(NamedTuple):
     last_error: str
     connections: int
     in_use: int
+    refused: str
     identity: int
     version: str
     address: str
@@ -93,7 +101,9 @@ class Shard:
         self._verifying = threading.Lock()
         self._verify_ns = 0
         self._link: weakref.ref[Connection] | None = None
-        self._serving: weakref.WeakSet[Connection] = weakref.WeakSet()  # what calls have, in threads and event loops
+        # What calls have, in threads and event loops, by id(). Weak as a pool's own, but its refs are listed in one go.
+        self._serving: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
+        self._shortage = Shortage(endpoint.name, clock)
         self._parted = (0, 0)
         self._part_ns = 0
         self._failure: ShardError | None = None  # a copy: what was raised would keep its frames alive
@@ -144,13 +154,13 @@ class Shard:
         try:
             return self._connect(deadline_ns, resp3)
         except ShardUnavailableError as error:
-            if self._is_of_no_concern(error, resp3):
+            if self._can_do_without(error, resp3):
                 raise
             if not self._revived(error):
                 self.fail(error, certain=isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)))
                 raise
         except ShardError as error:
-            if not self._is_of_no_concern(error, resp3):
+            if not self._can_do_without(error, resp3):
                 self.fail(error, certain=True)
             raise
         try:
@@ -159,10 +169,18 @@ class Shard:
             self.fail(error, certain=True)
             raise
 
-    def _is_of_no_concern(self, error: ShardError, resp3: bool) -> bool:
-        """Return whether a server answers, but refuses what calls can do without: a listener, or one client more."""
-        refused = isinstance(error.__cause__, ServerReplyError)
-        return refused and (resp3 or (bool(self._serving) and handshake.is_crowded(error.__cause__)))
+    def _can_do_without(self, error: ShardError, resp3: bool) -> bool:
+        """Return whether calls can: a server that answers refuses a listener, or there are other connections."""
+        if resp3 and isinstance(error.__cause__, ServerReplyError):
+            return True
+        connections = filter(None, (reference() for reference in self._serving.valuerefs()))
+        # One that was closed may still be at hand to whom it has failed.
+        count = sum(connection.sock.fileno() >= 0 for connection in connections)
+        if not count or not is_shortage(error):
+            return False
+        if not resp3:  # else who listens tells
+            self._shortage.begin(error, count)
+        return True
 
     def _revived(self, error: ShardUnavailableError) -> bool:
         """Return whether the hook has done something about a server that could not be reached."""
@@ -193,7 +211,8 @@ class Shard:
         if resp3:
             self._link = weakref.ref(connection)
         else:
-            self._serving.add(connection)
+            self._serving[id(connection)] = connection
+        self._shortage.end()
         news = news or not self.breaker.quiet
         self.breaker.succeed()
         if news and not resp3 and self._on_reached is not None:
@@ -232,10 +251,11 @@ class Shard:
             # first replica comes, and no connection is told. What is read there would be kept only once the
             # subscription is there too.
             self._part(link, self._peer.identity, now)
-        if self._sentinels is not None and now >= self._verify_ns and self._verifying.acquire(blocking=False):
+        is_due = (self._sentinels is not None or self._shortage.reason) and now >= self._verify_ns
+        if is_due and self._verifying.acquire(blocking=False):
             self._verify_ns = now + _VERIFY_NS
             deadline_ns = now + self._connect_timeout_ns
-            if start_thread("nearcache-sentinels", self._verify, self._verifying, deadline_ns) is None:
+            if start_thread("nearcache-verify", self._verify, self._verifying, deadline_ns) is None:
                 self._verifying.release()  # the next answer tries again
 
     def _part(self, link: Connection, other: int, now: int) -> None:
@@ -246,18 +266,27 @@ class Shard:
             _hang_up(link)
 
     def _verify(self, mine: threading.Lock, deadline_ns: int) -> None:
-        """Leave a master that was replaced, although it still answers. Runs in a thread of its own."""
-        assert self._sentinels is not None
+        """Leave a master that was replaced, although it still answers; see whether more connections can be made again.
+
+        Runs in a thread of its own.
+        """
         try:
-            if self._sentinels.has_moved(self._peer.address, deadline_ns):
-                self.demoted()
-                link = None if self._link is None else self._link()
-                if link is not None:
-                    _hang_up(link)
-            if self.pool.retired:
-                self._sentinels.close()
+            if self._shortage.reason:
+                with contextlib.suppress(ShardError):
+                    self.connect(deadline_ns).close()
+            if self._sentinels is not None:
+                self._follow_master(self._sentinels, deadline_ns)
         finally:
             mine.release()
+
+    def _follow_master(self, sentinels: Sentinels, deadline_ns: int) -> None:
+        if sentinels.has_moved(self._peer.address, deadline_ns):
+            self.demoted()
+            link = None if self._link is None else self._link()
+            if link is not None:
+                _hang_up(link)
+        if self.pool.retired:
+            sentinels.close()
 
     def close(self) -> None:
         """Close all connections; those in use when they are put back."""
@@ -318,7 +347,7 @@ class Shard:
         """Return what is known."""
         return ShardStatus(
             self.name, self.breaker.state, self.breaker.retry_in_ns(), str(self._failure or ""), len(self.pool),
-            self.pool.in_use, *self._peer,
+            self.pool.in_use, self._shortage.reason, *self._peer,
         )  # fmt: skip
 
 

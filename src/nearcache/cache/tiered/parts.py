@@ -163,10 +163,11 @@ def _health(driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint
     ages = [now_ns - until + lane.bound_ns for lane, until in zip(lanes, until_ns, strict=True) if until]
     worst = _worst(lanes)
     if place == NOWHERE:
-        name, address, breaker, error = "nowhere", endpoint.address, "open", "no node is known to have these slots"
+        name, address, breaker, refused = "nowhere", endpoint.address, "open", ""
+        error = "no node is known to have these slots"
     else:
         status = driver.status(place)
-        name, breaker, error = status.name, status.breaker, status.last_error
+        name, breaker, error, refused = status.name, status.breaker, status.last_error, status.refused
         address = status.address or (name if endpoint.clustered else endpoint.address)
     health = ShardHealth(
         name=name,
@@ -175,7 +176,8 @@ def _health(driver: Driver, tier: Tier, place: int, numbers: list[int], endpoint
         vouched=all(lane.state is State.LIVE and now_ns < until for lane, until in zip(lanes, until_ns, strict=True)),
         horizon_age_s=max(ages) / 1e9 if len(ages) == len(lanes) else None,
         breaker=breaker,
-        last_error=worst.last_error or error,
+        last_error=worst.last_error or refused or error,
+        refused=refused,
     )
     return replace(health, last_error="") if health.ok else health  # they keep the newest trouble, however long ago
 
