@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import nearcache
 from nearcache.errors import ShardUnavailableError
-from nearcache.l2 import Driver, Exchange
+from nearcache.l2 import Driver, Exchange, Reply
 from nearcache.options import Endpoint, parse
 from nearcache.rings import Ring, shards_of
 from support.ordeal import OURS, Ordeal
+from support.proxy import Proxy
 from support.redis import CLIENT_TLS, TLS, Binary, RedisServer, find_binaries
 from support.sentinel import Guarded
 from support.terminator import Terminator
@@ -248,3 +251,38 @@ def test_key_without_its_certificate_is_refused() -> None:
     """It says nothing alone."""
     with pytest.raises(nearcache.ConfigError, match="give ssl_certfile"):
         nearcache.open("rediss://localhost:1", ssl_keyfile=CLIENT_TLS["ssl_keyfile"])
+
+
+def test_server_at_maxclients_leaves_calls_the_connections_that_there_are(server: RedisServer) -> None:
+    """Over TLS it hangs up without a word: its error would have to wait for the handshake."""
+    driver = Driver(parse(f"rediss://localhost:{server.port}", **CLIENT_TLS).endpoints)
+    assert isinstance(driver.execute(PING)[0], Reply)
+    with server.client() as client:
+        client.config_set("maxclients", len(client.client_list()))
+        pool = driver.shard(0).pool
+        only = pool.take_idle()
+        assert only is not None
+        error = driver.execute(PING, timeout_s=0.2)[0]
+        pool.put(only)
+        assert isinstance(error, ShardUnavailableError)
+        assert "stayed busy; " in str(error)
+        assert "hung up instead of a TLS handshake" in str(error)
+        assert isinstance(driver.execute(PING)[0], Reply)
+        assert driver.status(0).breaker == "closed"
+    driver.close()
+
+
+def test_proxy_that_hangs_up_because_its_server_is_down_is_no_error_of_open(no_leaks: None) -> None:
+    """A service has to be able to start while its Redis restarts, behind a load balancer too."""
+    with Proxy("/nonexistent/redis.sock") as proxy:
+        url = f"rediss://localhost:{proxy.port}"
+        assert "is it down behind a proxy, full (maxclients), or no TLS?" in refusal(url, **CLIENT_TLS)
+        with nearcache.open(url, loader=str.upper, **CLIENT_TLS) as cache:
+            assert cache["k"] == "K"
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError])
+def test_connection_that_ends_in_the_handshake_is_one_that_was_hung_up_on(error: type[OSError]) -> None:
+    """How it looks depends on who was faster."""
+    with mock.patch("nearcache.l2.handshake.dial", side_effect=error(8, "its end")):
+        assert "hung up instead of a TLS handshake" in refusal("rediss://localhost:1", **CLIENT_TLS)

@@ -110,7 +110,18 @@ def _is_complaint(error: BaseException | None) -> bool:
     return "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE"))
 
 
+def _is_end(error: OSError) -> bool:
+    """Return whether the other side has closed a connection, in whatever way that shows."""
+    import ssl
+
+    return isinstance(error, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
+
+
 def _refused(endpoint: Endpoint, error: OSError) -> ShardError:
+    if endpoint.tls and _is_end(error):
+        hint = "is it down behind a proxy, full (maxclients), or no TLS?"
+        text = f"{endpoint.address} hung up instead of a TLS handshake ({error}): {hint}"
+        return ShardUnavailableError(endpoint.name, text)
     if type(error).__module__ == "ssl":
         reason = str(getattr(error, "reason", None) or error)
         if _is_complaint(error):

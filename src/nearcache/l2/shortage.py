@@ -27,8 +27,9 @@ def is_shortage(error: ShardError) -> bool:
     cause = error.__cause__
     if isinstance(error, (AuthenticationFailedError, UnknownMasterError)) or is_crowded(cause):
         return True
-    # Another error of the shard's as the cause is that of sentinels, of which none has answered.
-    if isinstance(cause, (socket.gaierror, ShardUnavailableError)):
+    # Another error of the shard's as the cause is that of sentinels, of which none has answered. A server that takes no
+    # more clients may hang up without a word: over TLS always, and else if it is in haste.
+    if isinstance(cause, (socket.gaierror, ShardUnavailableError, ConnectionResetError, BrokenPipeError)):
         return True
     return type(cause).__module__ == "ssl" or getattr(cause, "errno", None) in _OWN
 
