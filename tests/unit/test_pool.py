@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -136,3 +137,71 @@ def test_connection_that_cannot_be_made_leaves_its_place_to_who_waits() -> None:
     for thread in threads:
         thread.join(TIMEOUT)
     assert len(taken) == 1
+
+
+class Slow:
+    """Connections take longer than a call may: those for which there is no hurry are made when the gate opens."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.gate = threading.Event()
+        self.made: list[Any] = []
+        self.tries = 0
+        self.pool = Pool("a", 1, self.connect, lambda: self.now_ns)
+
+    def connect(self, deadline_ns: int) -> Connection:
+        """Make one, or use up the time."""
+        if deadline_ns <= 1000:
+            self.now_ns = deadline_ns
+            raise ShardUnavailableError("a", "no answer in time")
+        self.tries += 1
+        assert self.gate.wait(TIMEOUT)
+        self.made.append(mock.Mock())
+        return cast("Connection", self.made[-1])
+
+    def call(self) -> None:
+        """Ask for one in vain, or wait for the one that is being made."""
+        with pytest.raises(ShardUnavailableError, match="in time"):
+            self.pool.open(self.now_ns) or self.pool.wait(self.now_ns)
+
+
+def test_connection_for_which_a_call_has_no_time_is_made_for_the_next_one() -> None:
+    """Else no call would ever have one, where connecting takes longer than a call may."""
+    slow = Slow()
+    for _ in range(3):
+        slow.call()
+    slow.gate.set()
+    wait_until(lambda: slow.pool.idle, TIMEOUT)
+    assert slow.tries == 1
+    assert slow.pool.take_idle() is slow.made[0]
+
+
+def test_connection_that_is_made_when_the_pool_is_closed_is_closed_too() -> None:
+    """Nobody waits for it."""
+    slow = Slow()
+    slow.call()
+    wait_until(lambda: slow.tries, TIMEOUT)
+    slow.pool.close()
+    slow.gate.set()
+    wait_until(lambda: slow.made and slow.made[0].close.called, TIMEOUT)
+    assert not slow.pool.idle
+    assert len(slow.pool) == 0
+
+
+def test_child_does_not_wait_for_what_its_parent_makes() -> None:
+    """The thread that makes it is the parent's."""
+    slow = Slow()
+    slow.call()
+    slow.pool.after_fork()
+    slow.call()
+    slow.gate.set()
+    wait_until(lambda: len(slow.made) == 2, TIMEOUT)
+
+
+def test_place_of_a_connection_that_no_thread_can_make_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call tries by itself."""
+    slow = Slow()
+    monkeypatch.setattr("nearcache.l2.pool.start_thread", lambda *_: None)
+    slow.call()
+    slow.gate.set()
+    assert slow.pool.open(NEVER_NS) is slow.made[0]

@@ -23,7 +23,7 @@ from ..errors import ClosedError, ShardError, ShardUnavailableError
 from ..loops import PerLoop, wake
 from .connection import Connection
 from .driver import Driver
-from .pool import late
+from .pool import DIAL_NS, late
 from .shard import Shard
 from .shortage import SHORT_NS, is_shortage
 from .task import Exchange, Reply, Task, pack
@@ -33,8 +33,6 @@ _READ: Final = select.POLLIN
 _WRITE: Final = select.POLLOUT
 #: Connections of one pool that are made at the same time. Most who wait are served by one that is put back.
 _DIALS: Final = 4
-#: A time to connect that the shard's own ``connect_timeout`` cuts short.
-_DIAL_NS: Final = 3600_000_000_000
 
 
 class AsyncDriver:
@@ -146,7 +144,8 @@ class AsyncDriver:
         if not task.begin(self._clock(), deadline_ns):
             return
         try:
-            task.start(await _pool_of(task).connection(deadline_ns))
+            connection = await _pool_of(task).connection(deadline_ns)
+            task.start_late(connection, deadline_ns - self._clock())
         except ShardError as error:
             task.reject(error)
 
@@ -327,7 +326,7 @@ class LoopPool:
         """
         outcome: Connection | BaseException
         try:
-            outcome = self.shard.connect(self._clock() + _DIAL_NS)
+            outcome = self.shard.connect(self._clock() + DIAL_NS)
         except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where somebody waits
             outcome = error
         if not wake(self._loop, self._dialled, outcome, last) and isinstance(outcome, Connection):

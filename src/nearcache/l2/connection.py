@@ -48,14 +48,15 @@ class Connection:
         identity: 64-bit number of the server process and its replication history; 0: unknown.
         seconds: The time-out in force on the socket; 0 is non-blocking.
         used_ns: When it was last taken out of the pool.
+        trip_ns: How long the first exchange took, which is a round trip at least; 0 once that has been heeded.
         term: Which of the shard's servers, in the order they were met, it leads to (see ``shard``).
         line: What carries out the usual exchange; None: the socket does not carry RESP as it is.
         once: Most bytes that a blocking send may be given: a send that blocks until all has gone might never end.
     """
 
     __slots__ = (
-        "__weakref__", "client", "errors", "identity", "line", "reader", "seconds", "sock", "term", "used_ns",
-        "wants_write",
+        "__weakref__", "client", "errors", "identity", "line", "reader", "seconds", "sock", "term", "trip_ns",
+        "used_ns", "wants_write",
     )  # fmt: skip
 
     once: int = 2**62
@@ -71,6 +72,7 @@ class Connection:
         self.seconds = -1.0
         self.used_ns = 0
         self.term = 0
+        self.trip_ns = 0
         self.wants_write = False
         self.line: Line | None = Line()
 

@@ -317,10 +317,12 @@ class Driver:
         for task, outcome in zip(cold, opened, strict=True):
             if isinstance(outcome, ShardError):
                 task.reject(outcome)
-            elif not task.start(outcome):
+            elif outcome is None:
                 full.append(task)
+            else:
+                task.start_late(outcome, deadline_ns - self._clock())
         if full and not any(task.flow is not None for task in pending):
             try:
-                full[0].start(full[0].shard.wait(deadline_ns))
+                full[0].start_late(full[0].shard.wait(deadline_ns), deadline_ns - self._clock())
             except ShardError as error:
                 full[0].reject(error)

@@ -98,10 +98,13 @@ def converse(
     except OSError as error:
         raise _refused(endpoint, error) from error
     try:
-        return connection, exchange(connection, steps, endpoint, deadline_ns, clock)
+        began_ns = clock()
+        answers = exchange(connection, steps, endpoint, deadline_ns, clock)
+        connection.trip_ns = clock() - began_ns
     except BaseException:
         connection.close()
         raise
+    return connection, answers
 
 
 def _is_complaint(error: BaseException | None) -> bool:

@@ -1,7 +1,7 @@
 """The connections of one shard: at most so many, most recently used first, so that surplus ones stay idle.
 
 Where no more can be made (see ``shortage``), those that there are have to do for a while, as if they were as many as
-may be.
+may be. Where calls have too little time to make one, one at a time is made for those that come next.
 
 The common path, an idle connection taken and put back, uses no lock: ``deque``'s ``pop`` and ``append`` are atomic.
 The lock guards the number of connections, and waiting. No wake-up is lost: a waiter counts itself before it looks
@@ -15,12 +15,17 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 
 from ..clocks import Clock
 from ..errors import ClosedError, ShardError, ShardUnavailableError
+from ..workers import start_thread
 from .connection import Connection
 from .shortage import SHORT_NS, is_shortage
+
+#: A time to connect that the shard's own ``connect_timeout`` cuts short.
+DIAL_NS: Final = 3600_000_000_000
 
 
 class _Place:
@@ -70,6 +75,7 @@ class Pool:
         # not count for ever.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._connecting: weakref.WeakSet[_Place] = weakref.WeakSet()
+        self._ahead: weakref.WeakSet[_Place] = weakref.WeakSet()  # those of them for which no call waits
         self._waiters = 0
         self._short_until_ns = 0
         self._refusal: ShardError | None = None  # a copy: what was raised would keep its frames alive
@@ -182,7 +188,7 @@ class Pool:
         """Forget everything in a forked child: the connections are the parent's, and so was the lock's state."""
         self._renew_lock()
         self.idle.clear()
-        self._connecting = weakref.WeakSet()
+        self._connecting, self._ahead = weakref.WeakSet(), weakref.WeakSet()
         self._waiters = 0
         for connection in list(self._all):
             connection.close()
@@ -190,6 +196,29 @@ class Pool:
 
     def _open_reserved(self, place: _Place, deadline_ns: int) -> Connection | None:
         """Return a new connection; None where no more can be made, and there are others to wait for."""
+        try:
+            return self._make(place, deadline_ns)
+        except ShardUnavailableError:
+            if self._clock() >= deadline_ns:
+                self._make_ahead()
+            raise
+
+    def _make_ahead(self) -> None:
+        """Have one made that is given the time that it takes, unless one is idle or being made so."""
+        with self._lock:
+            if self.idle or self._ahead or self._retired or (place := self._reserve_locked()) is None:
+                return
+            self._ahead.add(place)
+        if start_thread("nearcache-connect", self._make_idle, place) is None:
+            self._release(place)
+
+    def _make_idle(self, place: _Place) -> None:
+        with suppress(ShardError, ClosedError):
+            connection = self._make(place, self._clock() + DIAL_NS)
+            if connection is not None:
+                self.put(connection)
+
+    def _make(self, place: _Place, deadline_ns: int) -> Connection | None:
         connection = None
         try:
             connection = self._connect(deadline_ns)
@@ -200,16 +229,21 @@ class Pool:
             self._refusal = copy.copy(error)
             self._short_until_ns = self._clock() + SHORT_NS
         finally:
-            with self._lock:
-                self._connecting.discard(place)
-                if connection is not None:
-                    self._all.add(connection)
-                else:
-                    self._free.notify()
+            self._release(place, connection)
         if self._closed and connection is not None:
             self.discard(connection)
             self._check_open_locked()
         return connection
+
+    def _release(self, place: _Place, connection: Connection | None = None) -> None:
+        """Give a place to the connection that was made, or to who waits for one."""
+        with self._lock:
+            self._connecting.discard(place)
+            self._ahead.discard(place)
+            if connection is not None:
+                self._all.add(connection)
+            else:
+                self._free.notify()
 
     def _reserve_locked(self) -> _Place | None:
         is_full = len(self._all) + len(self._connecting) >= self._size

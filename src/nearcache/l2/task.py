@@ -141,6 +141,19 @@ class Task:
         self.flow.push()
         return True
 
+    def start_late(self, connection: Connection, left_ns: int) -> None:
+        """Start on a connection that was waited for, unless it came too late: no time is left for a round trip.
+
+        The answer would not come in time, and the connection would be lost with it. It is kept for the next call. That
+        is asked once: how long the first round trip took says nothing of later ones.
+        """
+        needed_ns, connection.trip_ns = connection.trip_ns, 0
+        if left_ns < needed_ns:
+            self.pool.put(connection)
+            self.reject(ShardUnavailableError(self.shard.name, "when there was a connection no time was left"))
+        else:
+            self.start(connection)
+
     def outcome(self) -> Reply | ShardError:
         """Return the result, after the end."""
         assert self.result is not None
