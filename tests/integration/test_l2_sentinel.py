@@ -325,12 +325,31 @@ def test_sentinels_get_credentials_of_their_own(no_leaks: None, make_redis: Call
 
 
 def test_sentinel_that_refuses_the_password_is_said(no_leaks: None, started: Callable[..., FakeServer]) -> None:
-    """It is told apart from the master's refusal by the address."""
+    """It is told apart from the master's refusal by the address, and by the options to look at."""
     fake = started(lambda command: b"-WRONGPASS invalid username-password pair\r\n", whole=True)
     driver = driver_for(fake.port, query="?sentinel_password=wrong")
     error = driver.execute(PING)[0]
     assert isinstance(error, AuthenticationFailedError)
-    assert str(fake.port) in str(error)
+    assert f"sentinel 127.0.0.1:{fake.port} refused the default user" in str(error)
+    assert "check sentinel_username and sentinel_password" in str(error)
+    assert "WRONGPASS" in str(error)
+    driver.close()
+
+
+def test_sentinels_that_do_not_answer_are_said_in_the_same_words_each_time(
+    no_leaks: None, started: Callable[..., FakeServer]
+) -> None:
+    """They are asked in another order, for those that were well come first; which is no news to a log."""
+    sentinels = [started(lambda command: None) for _ in range(3)]
+    driver = driver_for(*(sentinel.port for sentinel in sentinels))
+    known: Any = driver.shard(0)._sentinels
+    said = set()
+    for _ in sentinels:
+        known._order = (*known._order[1:], known._order[0])
+        with pytest.raises(ShardUnavailableError, match="no sentinel answered") as caught:
+            driver.connect_listener(0)
+        said.add(str(caught.value))
+    assert len(said) == 1
     driver.close()
 
 

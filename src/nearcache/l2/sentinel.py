@@ -16,7 +16,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..clocks import Clock
-from ..errors import NotRedisError, ServerReplyError, ShardError, ShardUnavailableError, UnknownMasterError
+from ..errors import (
+    AuthenticationFailedError,
+    NotRedisError,
+    ServerReplyError,
+    ShardError,
+    ShardUnavailableError,
+    UnknownMasterError,
+)
 from ..options import Endpoint
 from .connection import Connection
 from .handshake import Peer, connect, converse, credentials, exchange
@@ -123,6 +130,10 @@ class Sentinels:
                 answers = exchange(connection, steps, endpoint, deadline_ns, self._clock)
             if keep:
                 self._kept[sentinel], connection = connection, None
+        except AuthenticationFailedError as error:
+            who = f"user {endpoint.username!r}" if endpoint.username else "the default user"
+            text = f"sentinel {endpoint.address} refused {who}: check sentinel_username and sentinel_password"
+            raise AuthenticationFailedError(whole.name, f"{text} ({error.__cause__})") from error.__cause__
         finally:
             if connection is not None:
                 connection.close()
@@ -139,6 +150,7 @@ class Sentinels:
 
     def _failure(self, tried: list[ShardUnavailableError], errors: list[ShardError]) -> ShardError:
         name, master = self._endpoint.name, self._endpoint.master
+        errors = sorted(errors, key=str)  # they came in another order than the last time, which must not look like news
         if tried:
             # The cause tells the breaker whether nobody listens there.
             failure = ShardUnavailableError(name, f"the sentinels name no master that can be reached: {tried[0]}")
