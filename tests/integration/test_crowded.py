@@ -162,12 +162,13 @@ def test_cache_that_gets_no_more_connections_says_so_until_it_gets_them(
             assert not health.ok
             assert (shard.vouched, shard.breaker, shard.refused) == (True, "closed", shard.last_error)
             assert reason in shard.refused
+            who = f"namespace shop: shard {shard.name}"
             assert caplog.messages == [
-                f"shard {shard.name}: no more connections can be made, and the 1 there are have to do: {shard.refused}"
+                f"{who}: no more connections can be made, and the 1 there are have to do: {shard.refused}"
             ]
         wait_until(lambda: cache.health().ok, what="connections can be made again")
         assert cache.health().shards[0].refused == ""
-    assert caplog.messages[1:] == [f"shard {shard.name}: connections can be made again"]
+    assert caplog.messages[1:] == [f"{who}: connections can be made again"]
 
 
 def test_last_connection_that_ends_while_no_other_can_be_made_is_an_outage(

@@ -43,6 +43,7 @@ class ClusterDriver(Driver):
         clock: Clock = monotonic_ns,
         introduction: Introduction | None = None,
         on_reached: Callable[[int], None] | None = None,
+        namespace: str = "default",
     ) -> None:
         self.map = ClusterMap(seeds, slots, self._add, self._leave, clock)
         super().__init__(
@@ -54,6 +55,7 @@ class ClusterDriver(Driver):
             clock=clock,
             introduction=None if introduction is None else _ByNode(self.map, introduction),
             on_reached=on_reached,
+            namespace=namespace,
         )
         self.router = Router(self.map, self._shards, introduction, clock)
         self._closing = Event()

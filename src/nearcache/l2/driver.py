@@ -107,6 +107,7 @@ class Driver:
     ``introduction`` is made on every new connection.
     ``on_reached(shard)`` is called in the same way when one could be made after trouble, or leads to another server
     than the one before.
+    ``namespace`` is whose shards they are, for the log.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Driver:
         on_unreachable: Callable[[int], bool] | None = None,
         introduction: Introducing | None = None,
         on_reached: Callable[[int], None] | None = None,
+        namespace: str = "default",
     ) -> None:
         keep_freed(_KEPT_BYTES)
         self.clock = self._clock = clock
@@ -138,6 +140,7 @@ class Driver:
             on_unreachable=on_unreachable,
             introduction=introduction,
             on_reached=on_reached,
+            namespace=namespace,
         )
         self._shards = [self._make_shard(number, endpoint) for number, endpoint in enumerate(endpoints)]
 

@@ -83,6 +83,7 @@ class Shard:
         on_unreachable: Callable[[int], bool] | None,
         introduction: Introducing | None = None,
         on_reached: Callable[[int], None] | None = None,
+        namespace: str = "default",
     ) -> None:
         self.name = endpoint.name
         self.breaker = Breaker(breaker, clock=clock)
@@ -103,7 +104,7 @@ class Shard:
         self._link: weakref.ref[Connection] | None = None
         # What calls have, in threads and event loops, by id(). Weak as a pool's own, but its refs are listed in one go.
         self._serving: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
-        self._shortage = Shortage(endpoint.name, clock)
+        self._shortage = Shortage(namespace, endpoint.name, clock)
         self._parted = (0, 0)
         self._part_ns = 0
         self._failure: ShardError | None = None  # a copy: what was raised would keep its frames alive

@@ -41,21 +41,24 @@ class Shortage:
         reason: Why they cannot; empty: they can, as far as is known.
     """
 
-    def __init__(self, shard: str, clock: Clock) -> None:
+    def __init__(self, namespace: str, shard: str, clock: Clock) -> None:
         self.reason = ""
-        self._shard = shard
+        self._namespace, self._shard = namespace, shard
         self._told = ""
         self._warnings = Recurring(clock)
 
     def begin(self, error: ShardError, count: int) -> None:
         """One could not be made, or still not; there are so many."""
         self.reason = reason = str(error).removeprefix(f"shard {self._shard}: ")
-        text = "shard %s: no more connections can be made, and the %d there are have to do: %s"
-        if reason != self._told and self._warnings.log(logging.WARNING, text, self._shard, count, reason):
+        if reason == self._told:
+            return
+        text = "namespace %s: shard %s: no more connections can be made, and the %d there are have to do: %s"
+        if self._warnings.log(logging.WARNING, text, self._namespace, self._shard, count, reason):
             self._told = reason
 
     def end(self) -> None:
         """One could be made."""
         told, self.reason, self._told = self._told, "", ""
         if told:
-            log(logging.INFO, "shard %s: connections can be made again", self._shard)
+            text = "namespace %s: shard %s: connections can be made again"
+            log(logging.INFO, text, self._namespace, self._shard)
