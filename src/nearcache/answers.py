@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast, overload
@@ -23,6 +24,7 @@ from .coroutines import is_coroutine_function, no_coroutine
 from .errors import ConfigError
 from .options import Settings, check_tags
 
+S = TypeVar("S")
 K = TypeVar("K")
 V = TypeVar("V")
 if TYPE_CHECKING:
@@ -120,26 +122,37 @@ def conditional(
 ) -> Callable[[K], Awaitable[V]]: ...
 @overload
 def conditional(function: Callable[[K, Old[V] | None], ConditionalAnswer[V]], /) -> Callable[[K], V]: ...
-def conditional(function: Callable[[Any, Old | None], Any], /) -> Callable[[Any], Any]:
+@overload
+def conditional(
+    function: Callable[[S, K, Old[V] | None], Awaitable[ConditionalAnswer[V]]], /
+) -> Callable[[S, K], Awaitable[V]]: ...
+@overload
+def conditional(function: Callable[[S, K, Old[V] | None], ConditionalAnswer[V]], /) -> Callable[[S, K], V]: ...
+def conditional(function: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a loader that is also given what is there, so that it may find it unchanged.
 
     Args:
         function: Called with the key, and with :class:`Old`, or ``None`` where there is nothing. It may return
-            :data:`UNCHANGED` if it was given something. A coroutine function stays one.
+            :data:`UNCHANGED` if it was given something. A coroutine function stays one, and a method (of an instance,
+            a class, or static) too. Other decorators belong below this one: one above it is called with the key alone,
+            so that nothing is shown through it.
     Cost: one more round trip before each load that replaces a value.
     """
+    if isinstance(function, (staticmethod, classmethod)):
+        kind: Any = type(function)
+        return cast("Callable[..., Any]", kind(conditional(function.__func__)))
     if is_coroutine_function(function):
 
         @functools.wraps(function)
-        async def load_later(key: Any) -> Any:
-            return await function(key, None)
+        async def load_later(*key: Any) -> Any:  # of a method the instance comes first
+            return await function(*key, None)
 
         setattr(load_later, _MARK, function)
         return load_later
 
     @functools.wraps(function)
-    def load(key: Any) -> Any:
-        return function(key, None)
+    def load(*key: Any) -> Any:
+        return function(*key, None)
 
     setattr(load, _MARK, function)
     return load
@@ -147,13 +160,25 @@ def conditional(function: Callable[[Any, Old | None], Any], /) -> Callable[[Any]
 
 def is_conditional(loader: Callable[..., Any]) -> bool:
     """Whether a loader wants to be given the old value."""
-    return hasattr(loader, _MARK)
+    return _of_two(loader) is not None
 
 
 def given(loader: Callable[[Any], Any], old: Old | None) -> Callable[[Any], Any]:
     """Return a loader that has been given the old value."""
-    function = getattr(loader, _MARK, None)
+    function = _of_two(loader)
     return loader if function is None else _Given(function, old)
+
+
+def _of_two(loader: Callable[..., Any]) -> Any:
+    """Return the function of key and old value that a conditional loader is made of; None: it is no such loader.
+
+    A mark alone says nothing: a decorator copies it to what it makes of such a loader, and a mock has every attribute
+    that it is asked for. Only a conditional loader itself wraps the very function that its mark names.
+    """
+    function = getattr(loader, _MARK, DEFAULT)
+    if getattr(loader, "__wrapped__", loader) is not function:
+        return None
+    return types.MethodType(function, loader.__self__) if isinstance(loader, types.MethodType) else function
 
 
 class _Given:
@@ -209,7 +234,7 @@ def mapped(
     def passed(answer: Any) -> Any:
         return _passed(answer, outward)
 
-    function = getattr(loader, _MARK, None)
+    function = _of_two(loader)
     if function is None:
         return lambda key: passed(loader(key))
 
@@ -249,7 +274,7 @@ def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
         TypeError: It cannot be called.
     """
     require_callable("loader", loader)
-    function = getattr(loader, _MARK, None)
+    function = _of_two(loader)
     if function is not None:
         if not is_coroutine_function(function):
             return cast("Callable[[Any], Any]", conditional(lambda _, old: function(key, old)))

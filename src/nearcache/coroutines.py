@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from types import FunctionType
@@ -14,7 +15,25 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Return whether calling it gives something to await."""
     if type(function) is FunctionType and not function.__dict__:  # asked of each load; nobody has marked it as one
         return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004  what it is is asked, not whether it is there
+    return _is(inspect.iscoroutinefunction, function) or _is(inspect.iscoroutinefunction, call)
+
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Return whether calling it gives a generator, of either kind."""
+    return _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function)
+
+
+def _is(judge: Callable[[Any], bool], function: Any) -> bool:
+    """Ask ``inspect`` of what a function is.
+
+    Not of a mock with the specification of a function, which passes for one, but whose flags are a mock as well:
+    ``inspect`` fails at it, or finds every flag set.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return isinstance(flags, int) and judge(function)
 
 
 def no_coroutine(who: str, value: V) -> V:

@@ -57,6 +57,15 @@ async def load_newer(sku: str, old: nearcache.Old | None) -> int | nearcache.Unc
     return nearcache.UNCHANGED if old else len(sku)
 
 
+class Repository:
+    """Loaders that are methods."""
+
+    @nearcache.conditional
+    async def load_newer(self, sku: str, old: nearcache.Old[int] | None) -> int | nearcache.Unchanged:
+        """Of an instance."""
+        return nearcache.UNCHANGED if old else len(sku)
+
+
 async def read_through() -> None:
     """As for threads."""
     c = prices.aio
@@ -65,6 +74,7 @@ async def read_through() -> None:
     assert_type(await c.get("a", max_age=5), int | None)
     assert_type(await c.get_or_load("a", load, max_age=5), int)
     assert_type(await c.refresh("a", load_newer), int)
+    assert_type(await c.refresh("a", Repository().load_newer), int)
     assert_type(await c.get_or_load("a", lambda sku: nearcache.Loaded(len(sku)), tags=["t"]), int)
 
 

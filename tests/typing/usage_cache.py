@@ -78,6 +78,27 @@ def load_newer_int(sku: str, old: nearcache.Old[int] | None) -> int | nearcache.
     return len(sku)
 
 
+class Repository:
+    """Loaders that are methods."""
+
+    @nearcache.conditional
+    def load_newer(self, sku: str, old: nearcache.Old[int] | None) -> int | nearcache.Unchanged:
+        """Of an instance."""
+        return nearcache.UNCHANGED if old else len(sku)
+
+    @classmethod
+    @nearcache.conditional
+    def load_class(cls, sku: str, old: nearcache.Old[int] | None) -> int | nearcache.Unchanged:
+        """Of a class."""
+        return nearcache.UNCHANGED if old else len(sku)
+
+    @staticmethod
+    @nearcache.conditional
+    def load_static(sku: str, old: nearcache.Old[int] | None) -> int | nearcache.Unchanged:
+        """Of nothing."""
+        return nearcache.UNCHANGED if old else len(sku)
+
+
 def read_through() -> None:
     """Loaders may answer with terms; what the caller gets is the value."""
     assert_type(prices.get_or_load_many(["a", "b"], load_many, ttl=5, tags=["t"], max_age=5), dict[str, int])
@@ -89,6 +110,9 @@ def read_through() -> None:
     assert_type(prices.get_or_load("a", load_newer), int)
     assert_type(prices.refresh("a", load_newer), int)
     assert_type(prices.refresh("a", load_newer_int), int)
+    assert_type(prices.refresh("a", Repository().load_newer), int)
+    assert_type(prices.refresh("a", Repository.load_class), int)
+    assert_type(prices.refresh("a", Repository.load_static), int)
     prices.get_or_load_many(["a"], lambda skus: dict.fromkeys(skus, "x"))  # type: ignore[arg-type]  # other values
     prices.get_or_load("a", lambda sku: nearcache.Loaded("x"))  # type: ignore[arg-type]  # likewise
 

@@ -14,7 +14,6 @@ those of this process, whose write ids were noted when they were sent. What L1 g
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import weakref
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ..._reads import Event
 from ...absence import ABSENT
 from ...codecs import thaw
+from ...coroutines import is_coroutine_function
 from ...errors import ConfigError
 from ...events import EntryEvent, EventCause, EventKind, EventOrigin, check_kinds
 from ...forks import tell, tell_of_forks
@@ -335,7 +335,7 @@ class Listened:
             ConfigError: There is no such kind, or ``queue`` is out of range.
             TypeError: It cannot be called, or is a coroutine function: for those there is ``cache.aio.listen``.
         """
-        if not callable(function) or inspect.iscoroutinefunction(function):
+        if not callable(function) or is_coroutine_function(function):
             raise TypeError(f"listen({function!r}): give a function; for a coroutine function, cache.aio.listen")
         if not isinstance(queue, int) or isinstance(queue, bool) or not 1 <= queue <= 1_000_000:
             raise ConfigError("queue", queue, "give a whole number from 1 to 1000000")
