@@ -14,6 +14,7 @@ import pytest
 import nearcache
 from nearcache import wire
 from nearcache.l2 import scripts
+from support.lanes import envelope
 from support.redis import RedisServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -91,7 +92,7 @@ _MISTYPED: list[tuple[list[str], str]] = [
 
 def test_what_is_mistyped_is_refused_and_nothing_is_done(redis_server: RedisServer) -> None:
     """A command that would have invalidated nothing says why, and the lane stands where it stood."""
-    redis_server.cli("SET", _GOOD[0], "old")
+    redis_server.cli("SET", _GOOD[0], envelope(_GOOD[5].encode()))
     for words, remedy in _MISTYPED:
         assert remedy in run_cli(redis_server, "--eval", str(FILE), *words), words
     assert redis_server.cli("KEYS", "*") == [_GOOD[0].encode()]

@@ -117,13 +117,28 @@ def test_set_with_an_impossible_ttl_changes_and_announces_nothing(lane: Lane) ->
 
 
 def test_invalidate_removes_values_and_leases_and_counts(lane: Lane) -> None:
-    """The answer says how many values existed."""
+    """The answer says of several keys how many values existed."""
     lane.set(b"sk", b"sj", write=wid(1))
     lane.client.set(lane.lease(b"sk"), b"F")
     with lane.listening() as heard:
         assert lane.run("invalidate", [b"sk", b"sj", b"sx"], wid(2)) == [1, NONCE, 2, NONCE, b"2"]
     assert lane.client.keys(lane.prefix + b"*") == [lane.record]
     assert heard == [("I", NONCE, 2, wid(1), wid(2), [b"sk", b"sj", b"sx"])]
+
+
+def test_invalidate_of_one_key_counts_a_live_value_only(lane: Lane) -> None:
+    """Not one of another generation, nor what says that there is none, nor what is no envelope; all of them go."""
+    name, live = lane.value(b"sk"), envelope(NONCE, b"sk", wid(1))
+    negative = live[:1] + b"\x08" + live[2:]
+    for there, count in ((live, 1), (live[:1] + b"\x14" + live[2:], 1), (envelope(wid(7), b"sk"), 0), (negative, 0)):
+        lane.client.set(name, there)
+        assert lane.run("invalidate", [b"sk"], wid(2))[:3] == [1, NONCE, count]
+        assert not lane.client.exists(name)
+    lane.client.set(name, b"short")
+    assert lane.run("invalidate", [b"sk"], wid(2))[2] == 0
+    lane.client.rpush(name, live)
+    assert lane.run("invalidate", [b"sk"], wid(2))[2] == 0
+    assert not lane.client.exists(name)
 
 
 def test_invalidate_of_an_absent_key_is_announced(lane: Lane) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -134,6 +135,35 @@ def test_delete_removes_from_both_tiers(open_cache: Callable[..., Cache[Any, Any
     assert "k" not in a
     assert "k" not in b
     assert a.invalidate("k") is False
+
+
+def test_what_was_cleared_is_not_there_to_be_removed(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """Redis holds it until it expires, and nobody reads it: who removes it is told no, as by ``in``."""
+    a, b, other = open_cache(), open_cache(), open_cache()
+    for remove in (a.invalidate, lambda key: asyncio.run(a.aio.invalidate(key)), other.invalidate):
+        b["k"] = 1
+        a.clear()
+        assert "k" not in a
+        assert remove("k") is False
+    b["k"] = 1
+    a.clear()
+    with pytest.raises(KeyError, match="'k'"):
+        del a["k"]
+    b["k"] = 1
+    assert a.invalidate("k") is True
+
+
+def test_remembered_absence_is_nothing_that_could_be_removed(open_cache: Callable[..., Cache[Any, Any]]) -> None:
+    """It goes; but there was no value, for this process and for others."""
+    a, b = open_cache(negative_ttl=60, loader={}.__getitem__), open_cache()
+    for remove in (a.invalidate, b.invalidate, lambda key: asyncio.run(a.aio.invalidate(key))):
+        with pytest.raises(KeyError, match="'k'"):
+            a["k"]
+        assert remove("k") is False
+    with pytest.raises(KeyError, match="'k'"):
+        a["k"]
+    with pytest.raises(KeyError, match="'k'"):
+        del b["k"]
 
 
 def test_pop_and_popitem_remove_everywhere(open_cache: Callable[..., Cache[Any, Any]]) -> None:

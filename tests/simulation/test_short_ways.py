@@ -108,7 +108,7 @@ def test_commonest_calls_run_these_commands_and_no_others() -> None:
     assert data.run("heartbeat") == ["PERSIST", "HMGET"]
     assert data.run("set", wid(1), GENERATION, b"", b"1000", sealed) == ["HMGET", "GET", "SET", "HSET", "PUBLISH"]
     assert data.run("lease", wid(2), b"1000", b"") == ["HMGET", "GETRANGE", "GET", "PTTL"]
-    assert data.run("invalidate", wid(2)) == ["PERSIST", "HMGET", "UNLINK", "GET", "HSET", "PUBLISH"]
+    assert data.run("invalidate", wid(2)) == ["PERSIST", "HMGET", "GETRANGE", "UNLINK", "GET", "HSET", "PUBLISH"]
     assert data.run("lease", wid(3), b"1000", b"") == ["HMGET", "GETRANGE", "GET", "SET"]
     filled = data.run("fill", wid(4), GENERATION, wid(3), b"1000", sealed)
     assert filled == ["HMGET", "GET", "EXISTS", "SET", "UNLINK"]

@@ -136,3 +136,23 @@ def test_absent_is_one_object() -> None:
     """Also when it was pickled."""
     assert pickle.loads(pickle.dumps(ABSENT)) is ABSENT
     assert repr(ABSENT) == "nearcache.ABSENT"
+
+
+@pytest.mark.parametrize("options", [{}, {"stale_if_error": 60, "ttl": 60}, {"error_ttl": {ValueError: 60}}])
+def test_remembered_absence_is_nothing_that_could_be_removed(options: dict[str, Any]) -> None:
+    """It goes; but there was no value, as ``in`` says too."""
+
+    def fail(key: str) -> Any:
+        raise (ValueError if "error_ttl" in options else KeyError)(key)
+
+    cache = nearcache.open("memory://", negative_ttl=60, loader=fail, **options)
+    for remove in (cache.invalidate, cache.drop, lambda key: asyncio.run(cache.aio.invalidate(key))):
+        with pytest.raises((KeyError, ValueError)):
+            cache["k"]
+        assert remove("k") is False
+    with pytest.raises((KeyError, ValueError)):
+        cache["k"]
+    with pytest.raises(KeyError, match="'k'"):
+        del cache["k"]
+    assert cache.get_or_load("k", lambda _: 1) == 1
+    assert cache.invalidate("k") is True

@@ -135,6 +135,9 @@ class Cache(
     def invalidate(self, key: K) -> bool:
         """Drop every copy of a key in every process; no error if there is none. Returns whether there was one.
 
+        On Redis a value counts that only :meth:`invalidate_tag` (or a view's ``clear``) has ended: its tags, which may
+        be on other servers, are not asked for. So ``del`` raises no KeyError then.
+
         Raises:
             ShardUnavailableError: It is not known to be done. This process's own copy is gone in any case.
         """

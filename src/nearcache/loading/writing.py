@@ -222,7 +222,8 @@ def set_commands(
 
 @confirmed
 def invalidate(tier: Tier, store: Store[Any, Any], name: Any) -> Steps[bool]:
-    """Drop every copy of a key, in every process. Returns whether L2 or this L1 held a live one.
+    """Drop every copy of a key, in every process. Returns whether L2 or this L1 held a live one, as far as L2 can tell:
+    it does not ask whether the tags of what it holds are current.
 
     Raises:
         ShardError: It is not known to be done; this process has dropped its copy all the same. An invalidation is owed,

@@ -295,8 +295,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Remove a key. Returns whether it was there."""
         name = self._name(key)
         with self._later, self._changing:  # nothing is stored in one and not in the other
-            was_old = self._old.l1_erase(name)
-            return super().l1_erase(key) or was_old
+            was_value = self._missing_in(key)  # and not the answer that there is none
+            self._old.l1_erase(name)
+            return super().l1_erase(key) or was_value
 
     def _remove_held(self, name: Any) -> None:
         self._old.l1_erase(name)
@@ -305,8 +306,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Remove a value, old or not. Returns whether there was one; there are no other processes."""
         name = self._name(key)
         with self._later, self._changing:
-            was_old = self._old.drop(name)
-            return super().drop(key) or was_old
+            was_value = self._missing_in(key)
+            self._old.drop(name)
+            return super().drop(key) or was_value
 
     def drop_all(self, *, invalidated: bool = False) -> int:
         """Remove everything. Returns how many entries there were that were not old."""

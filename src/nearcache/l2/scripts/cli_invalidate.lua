@@ -30,7 +30,8 @@ do
 end
 -- Removes values, voids the leases of loads in progress, and tells the readers, even if nothing was there: an L1 may
 -- hold what L2 has evicted.
--- KEYS v1..vn l1..ln L; ARGV ring nonce wid [hold_ms token]. {1, gen, number of values that existed, epoch, seq}.
+-- KEYS v1..vn l1..ln L; ARGV ring nonce wid [hold_ms token]. {1, gen, number of values that existed, epoch, seq}:
+-- of one key only a live one; to look at each of many would take too long.
 -- With hold_ms > 0 nothing can be stored under the keys for so long, or until the same token comes with hold_ms = 0.
 -- Holds of several merge into one that only time ends: nobody can say then whose is the last. With neither, holds stay.
 local hold_ms, token = tonumber(ARGV[4] or '0'), ARGV[5] or ''
@@ -131,7 +132,15 @@ local function announce_keys(op, wid, n)
   end
   return announce(op, wid, nil, table.concat(parts, '', 1, count))
 end
+-- Whether there is a value under key v: an envelope of this generation, and none that says that there is no value (bit 3 of
+-- its flags). Not whether its tags are current: their records may be on other servers. What is no text is no envelope.
+local function is_live(v, generation)
+  local head = redis.pcall('GETRANGE', v, 0, 19)
+  if #head < 20 or math.floor(string.byte(head, 2) / 8) % 2 == 1 then return false end
+  return string.format('%02x%02x%02x%02x%02x%02x%02x%02x', string.byte(head, 13, 20)) == generation
+end
 local n = (#KEYS - 1) / 2
+local was_live = n > 1 or is_live(KEYS[1], m[3])
 local existed = 0
 for a = 1, n, 1000 do -- in pieces, because Lua's stack is finite
   existed = existed + call('UNLINK', unpack(KEYS, a, math.min(a + 999, n)))
@@ -154,4 +163,4 @@ for i = n + 1, 2 * n do
   end
 end
 local seq = announce_keys('I', ARGV[3], n)
-return {1, m[3], existed, m[1], seq}
+return {1, m[3], was_live and existed or 0, m[1], seq}

@@ -3,12 +3,10 @@
 -- {1, gen, envelope, epoch, seq}, seq 0 where nothing was announced; {0, gen}: there is no live value.
 redis.call('PERSIST', KEYS[#KEYS]) -- as in invalidate: passes on a full server, refused where writing is not allowed
 -- include lane.lua
--- include envelope.lua
+-- include live.lua
 -- include touched.lua
 local v, ms = KEYS[1], tonumber(ARGV[4])
--- That there is no value is not to be remembered for longer: bit 3 of the flags says so.
-local flags = string.byte(call('GETRANGE', v, 1, 1)) or 0
-if id_in(v, 12) ~= m[3] or math.floor(flags / 8) % 2 == 1 then return {0, m[3]} end
+if not is_live(v, m[3]) then return {0, m[3]} end -- that there is none is not to be remembered for longer either
 local pttl, seq = call('PTTL', v), 0
 call('PEXPIRE', v, ms)
 touched(v, true)
