@@ -100,8 +100,9 @@ def _remember(
         )
     memo: Any = Memo(function, maxsize, typed, ttl_ns, timer, _CacheInfo)
     limit = maxsize if shown is ... else shown
+    functools.update_wrapper(memo, function)  # first: a function that has a memo itself has parameters, too
     memo.cache_parameters = lambda: {"maxsize": limit, "typed": typed}
-    return functools.update_wrapper(memo, function)
+    return memo
 
 
 def _checked_maxsize(maxsize: Any) -> int | None:

@@ -153,6 +153,15 @@ def test_memo_of_a_partial_coroutine_function_is_refused() -> None:
         nearcache.lru_cache(functools.partial(f, 1))
 
 
+def test_memo_of_a_memo_has_parameters_of_its_own() -> None:
+    """What the inner one has besides is the outer one's too, as with functools."""
+    inner = nearcache.ttl_cache(maxsize=7, ttl=60)(abs)
+    outer = nearcache.lru_cache(maxsize=5, typed=True)(inner)
+    assert outer.cache_parameters() == {"maxsize": 5, "typed": True}
+    assert inner.cache_parameters() == {"maxsize": 7, "typed": False}
+    assert outer.__wrapped__ is inner
+
+
 def test_memo_alone_needs_neither_redis_nor_threads() -> None:
     """Decorating and calling loads no driver."""
     code = (
