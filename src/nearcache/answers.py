@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast,
 
 from .absence import ABSENT, Absent
 from .choices import Idle, Seconds, ttl_seconds
-from .coroutines import is_coroutine_function, no_coroutine
+from .coroutines import ONCE_ONLY, good_again, is_coroutine_function, is_generator_function
 from .errors import ConfigError
 from .options import Settings, check_tags
 
@@ -192,11 +192,14 @@ class _Given:
         return self._function(key, self._old)
 
 
-def require_callable(argument: str, loader: object) -> None:
-    """Raise TypeError for what was given as a loader and cannot be called. Before anything is asked of a server."""
+def require_loader(argument: str, loader: object) -> None:
+    """Raise TypeError for what was given as a loader and can be none. Before anything is asked of a server."""
+    is_bulk = argument == "load_many"
     if not callable(loader):
-        calls = "a list of keys, and returns a mapping" if argument == "load_many" else "the key, and returns the value"
+        calls = "a list of keys, and returns a mapping" if is_bulk else "the key, and returns the value"
         raise TypeError(f"{argument}={loader!r:.80} cannot be called: give a function that takes {calls}")
+    if is_generator_function(loader):
+        raise TypeError(f"{argument}={loader!r:.80}: {ONCE_ONLY} {'a mapping' if is_bulk else 'a list'}")
 
 
 def is_coroutine_loader(loader: Callable[..., Any]) -> bool:
@@ -213,7 +216,7 @@ def opened(answer: Any) -> Loaded[Any]:
             "the loader answered UNCHANGED without having been given an old value: decorate it with "
             "nearcache.conditional, and return a value where old is None"
         )
-    return Loaded(no_coroutine("the loader", answer))
+    return Loaded(good_again("the loader", answer))
 
 
 def bare(answer: Any) -> Any:
@@ -273,7 +276,7 @@ def for_key(loader: Callable[[Any], Any], key: Any) -> Callable[[Any], Any]:
     Raises:
         TypeError: It cannot be called.
     """
-    require_callable("loader", loader)
+    require_loader("loader", loader)
     function = _of_two(loader)
     if function is not None:
         if not is_coroutine_function(function):
@@ -321,7 +324,15 @@ def single(load_many: Callable[[list[Any]], Any]) -> Single:
 
 
 def with_single(settings: Settings) -> Settings:
-    """Return settings in which a bulk loader does for single keys too, if there is no other."""
+    """Return settings in which a bulk loader does for single keys too, if there is no other.
+
+    Raises:
+        ConfigError: A loader is a generator function.
+    """
+    for option, instead in (("loader", "a list"), ("load_many", "a mapping")):
+        loader = getattr(settings, option)
+        if loader is not None and is_generator_function(loader):
+            raise ConfigError(option, loader, f"{ONCE_ONLY} {instead}")
     if settings.loader is not None or settings.load_many is None:
         return settings
     return replace(settings, loader=single(settings.load_many))

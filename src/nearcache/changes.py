@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from .coroutines import carried, is_coroutine_function, no_coroutine
+from .coroutines import ONCE_ONLY, carried, good_again, is_coroutine_function, is_generator_function
 
 #: There is no value. Not ``None``, which is one.
 MISSING: Final[Any] = object()
@@ -69,16 +69,19 @@ def computing(function: Callable[[Any], Any], default: Any) -> Change:
     """What a function makes of it, or of the default.
 
     Raises:
-        TypeError: It cannot be called, or is a coroutine function; when it is called: it returns a coroutine.
-        RuntimeError: When it is called: it raises StopIteration.
+        TypeError: It cannot be called, or is a coroutine or generator function; when it is called: it returns a
+            coroutine or a generator.
+        RuntimeError: When it is called: it raises StopIteration or GeneratorExit.
     """
     if not callable(function):
         raise TypeError(f"compute(..., {function!r:.80}): give a function of the value")
     if is_coroutine_function(function):
         raise TypeError(f"compute(..., {function!r}): it is a coroutine function, and is called between read and write")
+    if is_generator_function(function):
+        raise TypeError(f"compute(..., {function!r}): {ONCE_ONLY} a list")
 
     def compute(there: Any, _: int) -> Any:
-        return no_coroutine("the function", carried(function, default if there is MISSING else there))
+        return good_again("the function", carried(function, default if there is MISSING else there))
 
     return Change(compute)
 

@@ -1,34 +1,40 @@
-"""What is to be awaited: told before a thread calls it, or keeps it for a value."""
+"""What is good for once only, to be awaited or to be gone through: told before a thread calls it, or keeps it."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from types import FunctionType
-from typing import Any, TypeVar
+from types import AsyncGeneratorType, FunctionType, GeneratorType
+from typing import Any, Final, TypeVar
 
 V = TypeVar("V")
+
+#: What is wrong with a generator, with what to return in its place behind it.
+ONCE_ONLY: Final = "a generator can be read once only; return"
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Return whether calling it gives something to await."""
-    if type(function) is FunctionType and not function.__dict__:  # asked of each load; nobody has marked it as one
-        return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
-    call = getattr(function, "__call__", None)  # noqa: B004  what it is is asked, not whether it is there
-    return _is(inspect.iscoroutinefunction, function) or _is(inspect.iscoroutinefunction, call)
+    return _is(function, inspect.CO_COROUTINE, inspect.iscoroutinefunction)
 
 
 def is_generator_function(function: Callable[..., Any]) -> bool:
     """Return whether calling it gives a generator, of either kind."""
-    return _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function)
+    flags = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+    return _is(function, flags, lambda each: inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each))
 
 
-def _is(judge: Callable[[Any], bool], function: Any) -> bool:
-    """Ask ``inspect`` of what a function is.
+def _is(function: Any, flags: int, judge: Callable[[Any], bool]) -> bool:
+    if type(function) is FunctionType and not function.__dict__:  # asked of each load; nobody has marked it as one
+        return bool(function.__code__.co_flags & flags)
+    call = getattr(function, "__call__", None)  # noqa: B004  what it is is asked, not whether it is there
+    return _found(function, judge) or _found(call, judge)
 
-    Not of a mock with the specification of a function, which passes for one, but whose flags are a mock as well:
-    ``inspect`` fails at it, or finds every flag set.
+
+def _found(function: Any, judge: Callable[[Any], bool]) -> bool:
+    """Ask ``inspect``, but not of a mock with the specification of a function, whose flags are a mock as well: there
+    it fails, or finds every flag set.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -36,15 +42,17 @@ def _is(judge: Callable[[Any], bool], function: Any) -> bool:
     return isinstance(flags, int) and judge(function)
 
 
-def no_coroutine(who: str, value: V) -> V:
+def good_again(who: str, value: V) -> V:
     """Return what a function returned that was called in a thread.
 
     Raises:
-        TypeError: It is a coroutine: the first who reads it could await it, and nobody else.
+        TypeError: It is a coroutine or a generator: the first who reads it could use it, and nobody else.
     """
     if inspect.iscoroutine(value):
         value.close()
         raise TypeError(f"{who} returned a coroutine: give a coroutine function (async def) itself, and use cache.aio")
+    if isinstance(value, (GeneratorType, AsyncGeneratorType)):
+        raise TypeError(f"{who} returned a generator: {ONCE_ONLY} a list")
     return value
 
 
@@ -53,12 +61,12 @@ def carried(call: Callable[..., V], *args: Any) -> V:
 
     No generator and no future carries one: the generator would raise something else, and who awaits the future would
     wait for ever. So in threads, too, and wherever values are, that of a loader, or of what a value is made by, is the
-    same error.
+    same error. A GeneratorExit is one as well: a generator takes it for its own end, and undoes nothing.
 
     Raises:
-        RuntimeError: It raised StopIteration, which is the cause.
+        RuntimeError: It raised StopIteration or GeneratorExit, which is the cause.
     """
     try:
         return call(*args)
-    except StopIteration as error:
-        raise RuntimeError(f"{call!r} raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"{call!r} raised {type(error).__name__}") from error

@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._memo import Memo
 from .choices import Seconds, plain_seconds
-from .coroutines import is_coroutine_function
+from .coroutines import ONCE_ONLY, is_coroutine_function, is_generator_function
 
 __all__ = ["Memo", "lru_cache", "ttl_cache"]
 
@@ -40,7 +40,7 @@ def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
         A function with ``cache_info()``, ``cache_clear()``, ``cache_parameters()`` and ``__wrapped__``; or what makes
         one of a function.
     Raises:
-        TypeError: An argument is of another type, or the function is a coroutine function.
+        TypeError: An argument is of another type, or the function is a coroutine function or a generator function.
 
     Of several threads that miss the same arguments at once, one calls the function; the others wait for its result, or
     for its exception. A function that calls itself, with the same arguments too, does not wait for itself.
@@ -93,11 +93,14 @@ def _remember(
 ) -> Any:
     if not callable(function):
         raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
+    called = getattr(function, "__qualname__", function)
     if is_coroutine_function(function):
         raise TypeError(
-            f"cannot decorate {getattr(function, '__qualname__', function)}: a coroutine can be awaited once only; use "
-            "cache.cached, which keeps what it returns"
+            f"cannot decorate {called}: a coroutine can be awaited once only; use cache.cached, which keeps what it "
+            "returns"
         )
+    if is_generator_function(function):
+        raise TypeError(f"cannot decorate {called}: {ONCE_ONLY} a list")
     memo: Any = Memo(function, maxsize, typed, ttl_ns, timer, _CacheInfo)
     limit = maxsize if shown is ... else shown
     functools.update_wrapper(memo, function)  # first: a function that has a memo itself has parameters, too

@@ -365,23 +365,32 @@ def stop(_wanted: Any) -> Any:
     raise StopIteration
 
 
+def leave(_wanted: Any) -> Any:
+    """The same, that ends as a generator does which is closed."""
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("function", [stop, leave])
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [("get_or_load", "k"), ("get_or_load_many", ["k"]), ("compute", "k")],
     ids=["one", "many", "made"],
 )
 @pytest.mark.parametrize("where", ["memory", "redis"])
-def test_function_that_raises_stop_iteration_is_the_same_error_everywhere(
-    redis_server: RedisServer, where: str, name: str, wanted: Any
+def test_function_that_raises_what_generators_end_by_is_the_same_error_everywhere(
+    redis_server: RedisServer, where: str, name: str, wanted: Any, function: Callable[[Any], Any]
 ) -> None:
-    """It is what the interpreter makes of one in a coroutine: generators and futures carry none."""
-    with nearcache.open("memory://" if where == "memory" else redis_server.url) as cache:
+    """It is what the interpreter makes of a StopIteration in a coroutine: generators and futures carry none."""
+    error = StopIteration if function is stop else GeneratorExit
+    url = "memory://" if where == "memory" else redis_server.url
+    with nearcache.open(url) as cache, redis_server.client() as client:
 
         async def in_task() -> None:
-            await asyncio.wait_for(getattr(cache.aio, name)(wanted, stop), TIMEOUT)
+            await asyncio.wait_for(getattr(cache.aio, name)(wanted, function), TIMEOUT)
 
-        for ask in (lambda: getattr(cache, name)(wanted, stop), lambda: asyncio.run(in_task())):
-            with pytest.raises(RuntimeError, match=r"^<function stop at \w+> raised StopIteration$") as raised:
+        for ask in (lambda: getattr(cache, name)(wanted, function), lambda: asyncio.run(in_task())):
+            with pytest.raises(RuntimeError, match=rf"^<function \w+ at \w+> raised {error.__name__}$") as raised:
                 ask()
-            assert isinstance(raised.value.__cause__, StopIteration)
+            assert isinstance(raised.value.__cause__, error)
+            assert client.keys("*:l:*") == []  # a lease would keep others waiting
         assert cache.get_or_load("k", lambda _key: 1) == 1

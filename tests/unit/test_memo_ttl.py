@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -151,6 +152,23 @@ def test_memo_of_a_partial_coroutine_function_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"cannot decorate functools\.partial.*use cache\.cached"):
         nearcache.lru_cache(functools.partial(f, 1))
+
+
+def _numbers(until: int) -> Iterator[int]:
+    yield from range(until)
+
+
+async def _numbers_later(until: int) -> AsyncIterator[int]:
+    for number in range(until):
+        yield number
+
+
+@pytest.mark.parametrize("function", [_numbers, _numbers_later, functools.partial(_numbers, 1)])
+def test_memo_of_a_generator_function_is_refused(function: Any) -> None:
+    """A generator can be read once, and would be empty for who asks again."""
+    for decorate in (nearcache.lru_cache, nearcache.ttl_cache(ttl=60)):
+        with pytest.raises(TypeError, match=r"cannot decorate .*_numbers.* once only; return a list"):
+            decorate(function)
 
 
 def test_memo_of_a_memo_has_parameters_of_its_own() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -378,6 +378,55 @@ def test_memory_cache_keeps_no_coroutine(store: Callable[[Cache[Any, Any]], Any]
     with pytest.raises(TypeError, match=r"coroutine.*cache\.aio"):
         store(cache)
     assert len(cache) == 0
+
+
+def _pieces(key: str) -> Iterator[str]:
+    yield key
+
+
+async def _pieces_later(key: str) -> AsyncIterator[str]:
+    yield key
+
+
+@pytest.mark.parametrize("pieces", [_pieces, _pieces_later])
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda cache, pieces: cache.get_or_load("k", pieces),
+        lambda cache, pieces: cache.refresh("k", pieces),
+        lambda cache, pieces: cache.view("v").get_or_load("k", pieces),
+        lambda cache, pieces: asyncio.run(cache.aio.get_or_load("k", pieces)),
+        lambda cache, pieces: asyncio.run(cache.aio.refresh("k", pieces)),
+        lambda cache, pieces: cache.compute("k", pieces),
+        lambda cache, pieces: nearcache.open("memory://", loader=pieces),
+        lambda cache, pieces: cache.cached(pieces),
+        lambda cache, pieces: cache.get_or_load("k", lambda key: pieces(key)),
+        lambda cache, pieces: asyncio.run(cache.aio.get_or_load("k", lambda key: pieces(key))),
+        lambda cache, pieces: cache.get_or_load_many(["k"], lambda keys: {key: pieces(key) for key in keys}),
+        lambda cache, pieces: cache.cached(lambda: pieces("k"))(),
+        lambda cache, pieces: cache.compute("k", lambda value: pieces(value)),
+    ],
+)
+def test_memory_cache_keeps_no_generator(store: Callable[[Cache[Any, Any], Any], Any], pieces: Any) -> None:
+    """The first who reads it has all of it, and nobody else has anything."""
+    cache: Cache[Any, Any] = nearcache.open("memory://")
+    with pytest.raises((TypeError, ConfigError), match=r"a generator can be read once only; return a list"):
+        store(cache, pieces)
+    assert len(cache) == 0
+
+
+@pytest.mark.parametrize("pieces", [_pieces, _pieces_later])
+def test_bulk_loader_that_is_a_generator_function_is_refused(pieces: Any) -> None:
+    """The error says what it is to return."""
+    cache: Cache[Any, Any] = nearcache.open("memory://")
+    loads = (
+        lambda: cache.get_or_load_many(["k"], pieces),
+        lambda: asyncio.run(cache.aio.get_or_load_many(["k"], pieces)),
+        lambda: nearcache.open("memory://", load_many=pieces),
+    )
+    for load in loads:
+        with pytest.raises((TypeError, ConfigError), match=r"load_many=.*once only; return a mapping"):
+            load()
 
 
 @pytest.mark.parametrize("function", [3, None, _later])

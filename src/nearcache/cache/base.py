@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeAlias, Typ
 from .. import freshness
 from .._store import Store
 from ..absence import Absent, raise_absent
-from ..answers import DEFAULT, is_coroutine_loader, require_callable
+from ..answers import DEFAULT, is_coroutine_loader, require_loader
 from ..changes import MISSING
 from ..choices import Seconds
 from ..clocks import NEVER_NS
@@ -481,7 +481,7 @@ def _sparing(settings: Settings, listener: Any) -> Any:
 
 def refuse_coroutines(loader: Callable[..., Any]) -> None:
     """Raise TypeError for a loader that a thread cannot call."""
-    require_callable("loader", loader)
+    require_loader("loader", loader)
     if is_coroutine_loader(loader):
         raise TypeError(f"loader={loader!r} is a coroutine function: await cache.aio.get_or_load(key) instead")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ..answers import DEFAULT, Answer, is_coroutine_loader, require_callable
+from ..answers import DEFAULT, Answer, is_coroutine_loader, require_loader
 from ..changes import MISSING
 from ..choices import MAX_TTL_S, Seconds, plain_seconds
 from ..errors import ConfigError
@@ -275,7 +275,7 @@ def bulk_loading(settings: Settings, load_many: Any) -> Any:
     chosen = settings.load_many if load_many is None else load_many
     if chosen is None:
         raise TypeError("get_or_load_many() loads: give it load_many=, or open the cache with load_many=")
-    require_callable("load_many", chosen)
+    require_loader("load_many", chosen)
     return chosen
 
 

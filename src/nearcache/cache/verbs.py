@@ -126,7 +126,7 @@ class Verbs(Scannable[K], Generic[K, V]):
 
         Raises:
             TypeError: It is a coroutine function.
-            RuntimeError: It raised StopIteration, as with loaders.
+            RuntimeError: It raised StopIteration or GeneratorExit, as with loaders.
         """
         new: V = self._swap(key, computing(function, default), ttl, tags).new
         return new

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from ..answers import DEFAULT, checked_answers, for_key, require_callable
+from ..answers import DEFAULT, checked_answers, for_key, require_loader
 from ..changes import Change, Swapped
 from ..choices import Seconds
 from ..freshness import Lifetime
@@ -211,7 +211,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         """
         named = {self._key(key): key for key in several("get_or_load_many", keys)}
         if load_many is not None:
-            require_callable("load_many", load_many)
+            require_loader("load_many", load_many)
 
         def load(missed: list[Any]) -> Any:
             assert load_many is not None

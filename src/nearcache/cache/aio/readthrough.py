@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from ...answers import DEFAULT, Answer, require_callable
+from ...answers import DEFAULT, Answer, require_loader
 from ...changes import MISSING
 from ...choices import Seconds
 from ...errors import LoadTimeoutError
@@ -46,7 +46,7 @@ class AsyncReadThrough(Generic[K, V]):
     ) -> V:
         """Load the value for a key anew, whatever is there, and return it. See :meth:`Cache.refresh`."""
         chosen = refreshing(self.cache.settings, loader)
-        require_callable("loader", chosen)
+        require_loader("loader", chosen)
         return cast("V", await self._refresh(key, chosen, ttl, tags))
 
     async def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
@@ -98,7 +98,7 @@ class AsyncReadThrough(Generic[K, V]):
     ) -> V:
         chosen = loader if loader is not None else self.cache.settings.loader
         if chosen is not None:
-            require_callable("loader", chosen)
+            require_loader("loader", chosen)
         if max_age is not None:
             return await self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))
         if chosen is not None:

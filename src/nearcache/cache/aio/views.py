@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from ..._aio import Ready
-from ...answers import DEFAULT, checked_answers, for_key, is_coroutine_loader, require_callable
+from ...answers import DEFAULT, checked_answers, for_key, is_coroutine_loader, require_loader
 from ...changes import Change, Swapped
 from ...choices import Seconds
 from ...events import EntryEvent
@@ -161,7 +161,7 @@ class AsyncView(AsyncVerbs[K, V]):
 
     def _for_keys(self, load_many: Any, named: Mapping[Any, K]) -> Any:
         """Return a bulk loader that is called with the view's keys, of the same kind: one that awaits, or may block."""
-        require_callable("load_many", load_many)
+        require_loader("load_many", load_many)
 
         def renamed(answers: Any) -> Any:
             return {self.plain._key(key): value for key, value in checked_answers(load_many, answers).items()}

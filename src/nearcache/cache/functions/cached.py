@@ -27,7 +27,7 @@ from ...answers import DEFAULT, bare
 from ...changes import MISSING
 from ...choices import lifetime
 from ...codecs import Own
-from ...coroutines import is_coroutine_function, is_generator_function
+from ...coroutines import ONCE_ONLY, is_coroutine_function, is_generator_function
 from ...errors import ConfigError, UnencodableKeyError
 from ...forks import tell_of_forks
 from ...freshness import freshness_of
@@ -440,7 +440,7 @@ def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> 
 
         return CachedCoroutine(plan, function)
     if is_generator_function(function):
-        raise TypeError(f"cannot cache {plan.name}: a generator can be read once only; return a list")
+        raise TypeError(f"cannot cache {plan.name}: {ONCE_ONLY} a list")
     return Cached(plan, function)
 
 
