@@ -471,6 +471,8 @@ def _concerns(option: str, scheme: str) -> bool:
 def _unknown(option: str, scheme: str, allowed: Mapping[str, Any]) -> str:
     if option == "url":
         return "the URL is the first argument, without a name"
+    if option == "ssl_cert_reqs":  # redis-py's: hosting services that sign certificates themselves advise `none`
+        return "certificates are always checked: leave it out, and give by ssl_ca_certs= who has signed the server's"
     if option in _SETTINGS or option in _EMBEDDED or option in _ENDPOINT:
         return f"{scheme}:// has no such option; it takes {', '.join(sorted(allowed))}"
     meant = "".join(f", did you mean {name}=?" for name in get_close_matches(option, allowed, 1))

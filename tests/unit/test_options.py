@@ -304,6 +304,15 @@ def test_parse_unknown_option_lists_those_there_are() -> None:
     assert "there is no such option; memory:// takes ack, " in message_of("memory://", xyzzy=10)
 
 
+@pytest.mark.parametrize("url", ["rediss://a?ssl_cert_reqs=none", "rediss://a?ssl_cert_reqs=CERT_NONE"])
+def test_parse_switching_off_the_check_of_certificates_names_what_there_is_instead(url: str) -> None:
+    """Not another option that happens to have a name like it."""
+    message = message_of(url)
+    assert "always checked" in message
+    assert "ssl_ca_certs=" in message
+    assert "did you mean" not in message
+
+
 @pytest.mark.parametrize(
     ("url", "option"),
     [
