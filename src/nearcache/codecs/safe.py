@@ -363,10 +363,21 @@ def _remedy(obj: Any) -> str:
         return "iterators, generators and coroutines cannot be stored; store their items, list(value)"
     if kind.__module__ == "builtins" and not isinstance(obj, BaseException):
         return "this type cannot be stored; convert it to bytes, a list or a dict"
-    register_it = f"register the class with classes=({kind.__name__}, ...) on nearcache.open()"
+    register_it = f"register the class with classes=({kind.__name__}, ...) on nearcache.open(), or "
+    if unfit := _unfit(obj):
+        register_it = f"its class cannot be registered as it is ({unfit}); "
     if isinstance(obj, Enum):
-        return f"{register_it}, or store the member's name"
+        return f"{register_it}store the member's name"
     for base in (dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float):
         if isinstance(obj, base):
-            return f"{register_it}, or convert it with {base.__name__}(value)"
-    return f"{register_it}, or store plain data"
+            return f"{register_it}convert it with {base.__name__}(value)"
+    return f"{register_it}store plain data that it can be made of again"
+
+
+def _unfit(obj: Any) -> str:
+    """Return why registering its class would not do for an object; empty: it would."""
+    try:
+        RegisteredClass(type(obj)).dump(obj, 0)
+    except Exception as error:  # noqa: BLE001  whatever its own methods raise
+        return words_of(error)
+    return ""
