@@ -188,6 +188,30 @@ def test_restart_from_a_snapshot_before_a_clear_clears_again(
         wait_until(lambda worker=worker: worker.call("get", "k") is None)
 
 
+def test_records_that_are_lost_and_restored_replay_what_was_changed_meanwhile(
+    redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
+) -> None:
+    """FLUSHALL by mistake, then a dump: the record is back as it began, without what is younger or came between."""
+    cache, other = open_cache(), open_cache()
+    for key in ("kept", "younger", "between"):
+        cache[key] = "old"
+    with redis_server.client() as client:
+        dump = {key: (client.dump(key), max(0, client.pttl(key))) for key in client.scan_iter()}
+        cache["younger"] = "new"
+        client.flushall()
+        wait_until(lambda: cache.stats().coherence.forks == 1 and recovered(cache, other))
+        cache["between"] = "new"
+        with client.pipeline() as restoring:
+            restoring.flushall()
+            for key, (value, ttl) in dump.items():
+                restoring.restore(key, ttl, value)
+            restoring.execute()
+    wait_until(lambda: cache.stats().coherence.replayed == 2 and recovered(cache, other))
+    for each in (cache, other):
+        wait_until(lambda each=each: each.get("younger") is None and each.get("between") is None)
+        assert each["kept"] == "old"
+
+
 def test_restart_that_lost_nothing_replays_nothing(
     redis_server: RedisServer, open_cache: Callable[..., Cache[Any, Any]]
 ) -> None:

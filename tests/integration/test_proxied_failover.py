@@ -75,3 +75,23 @@ def test_change_that_the_new_primary_lacks_is_invalidated_again(pair: tuple[Redi
             proxy.cut(SUBSCRIPTION)
             wait_until(lambda: other.get("k") is None and cache.get("k") is None, 20)
             assert other["n"] == cache["n"] == 8
+
+
+def test_address_that_leads_to_an_empty_server_for_a_while_brings_no_own_change_back(
+    make_redis: Callable[..., RedisServer],
+) -> None:
+    """A name, or a virtual address, moves to the wrong server and back. What was changed there is made up for here."""
+    servers = [make_redis(transport="tcp") for _ in range(2)]
+    with Switchboard(servers[0]) as proxy, nearcache.open(proxy.url, **OPTIONS) as cache:
+        cache["k"], cache["kept"] = "old", "kept"
+        for forks, server in enumerate(reversed(servers), 1):
+            proxy.routes[DATA] = proxy.routes[SUBSCRIPTION] = server
+            proxy.cut(DATA)
+            proxy.cut(SUBSCRIPTION)
+            wait_until(lambda forks=forks: cache.stats().coherence.forks == forks and cache.health().ok, 20)
+            if server is servers[1]:
+                assert cache.get("k") is None
+                cache["k"] = "new"
+        wait_until(lambda: cache.stats().coherence.replayed == 1 and not cache.stats().coherence.owed, 20)
+        wait_until(lambda: cache.get("k") is None)
+        assert cache["kept"] == "kept"

@@ -239,13 +239,13 @@ class Checker(Promises, Everywhere):
                 history.ends.pop(number, None)
             else:  # what was lost may have given it another life
                 history.gives_life(number, (end_ms + 1) * MS, now)
-        self._owed_again(new, lost, there)
+        self.owed_again(new, lost, there)
         if self.profile.moves and lost:
             told = [History().announce(payload, 0) for change in lost for _, payload in change.published]
             keyless = any(operation == "C" or (keys and keys[0].startswith(TAG_KEY)) for operation, keys in told)
             self.lost_somewhere(set(self._names) if keyless else {key for _, keys in told for key in keys})
 
-    def _owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
+    def owed_again(self, new: Server, lost: list[Change], there: dict[bytes, int]) -> None:
         """Note what the writers who live have to announce again: what they had ended is there once more."""
         for change in lost:
             process = getattr(getattr(change.cause, "client", None), "process", None)

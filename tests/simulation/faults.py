@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nearcache import _store
+from simulation.history import NAMES
 from simulation.network import BusLink, DataLink
 from simulation.process import Process
-from simulation.server import TAIL, Server, Shard
+from simulation.server import TAIL, Departure, Server, Shard
 
 if TYPE_CHECKING:
     from simulation.runs import Simulation
@@ -43,7 +44,12 @@ def draw(rng: random.Random, count: int, length_ns: int, *, later: bool = True) 
 
 def draw_newest(rng: random.Random, length_ns: int) -> list[Fault]:
     """Draw faults of the newest kinds, in some runs."""
-    return _some(rng, list(NEWEST), rng.choice([0, 0, 0, 1, 2]), length_ns)
+    return _some(rng, ["forgetful zombie"], rng.choice([0, 0, 0, 1, 2]), length_ns)
+
+
+def draw_strays(rng: random.Random, length_ns: int) -> list[Fault]:
+    """Draw addresses that lead elsewhere for a while, in some runs."""
+    return _some(rng, ["led astray"], rng.choice([0, 0, 1, 2]), length_ns)
 
 
 def draw_losses(rng: random.Random, length_ns: int) -> list[Fault]:
@@ -256,6 +262,52 @@ def _restart_empty(simulation: Simulation, fault: Fault) -> None:
     _part(simulation, old, 1, random.Random(fault.choice))
 
 
+def _lead_astray(simulation: Simulation, fault: Fault) -> None:
+    """The address leads to an empty server for a while, and back to the one before, which has stood still.
+
+    Who has known the first one's record is to make up for what it changed at the other. Not inflicted on queues, which
+    would be there twice, nor while the list of shards changes, which both servers had to be told of.
+    """
+    shard = _shard(simulation, fault)
+    if shard.left is not None or simulation.profile.behind is not None or simulation.profile.moves:
+        return
+    record = shard.primary.database.data.get(NAMES.lane_key, {})
+    old, new, _ = shard.fail_over(0)
+    old.stop()
+    new.known.clear()
+    new.evict(list(new.database.data))
+    new.changes = []
+    _part(simulation, old, 1, random.Random(fault.choice))
+    known = {
+        (process, process.incarnation)
+        for process in simulation.processes
+        if process.tier.lanes[shard.number].epoch == int(record.get(b"e", b"0"), 16)
+    }
+    shard.left = Departure(old, new, known)
+    simulation.later(_span(simulation, fault, 4), _lead_back, simulation, shard)
+
+
+def _lead_back(simulation: Simulation, shard: Shard) -> None:
+    if shard.left is None:
+        return
+    (old, stray, known), shard.left = shard.left, None
+    if shard.primary is not stray:
+        return  # another has taken over meanwhile, and stays
+    stray.stop()
+    old.resume()
+    shard.primary = old
+    for link in list(stray.links):
+        link.reset()
+    owed = [
+        change
+        for change in stray.changes or ()
+        if hasattr(change.cause, "incarnation") and (change.cause.client.process, change.cause.incarnation) in known
+    ]
+    alive = old.history.alive
+    there = {key: value for key, value in old.history.current.items() if value in alive.get(key, ())}
+    simulation.checker.owed_again(old, owed, there)
+
+
 def _evict_values(simulation: Simulation, fault: Fault) -> None:
     server = _shard(simulation, fault).primary
     held = sorted(key for key in server.database.data if not key.endswith(b":L"))
@@ -331,6 +383,7 @@ def heal(simulation: Simulation) -> None:
         process.renewing = 1.0
     for shard in simulation.shards:
         _end_zombie(simulation, shard)
+        _lead_back(simulation, shard)
         shard.unreachable = False
         shard.cut_off.clear()
         shard.primary.database.full = False
@@ -372,7 +425,10 @@ KINDS: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
 #: What happens beside the faults, and is drawn apart from them.
 MOVES: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"reshard": _reshard}
 #: Kinds that only the newest seeds know, where they are drawn apart from the others.
-NEWEST: Final[dict[str, Callable[[Simulation, Fault], None]]] = {"forgetful zombie": _forgetful_zombie}
+NEWEST: Final[dict[str, Callable[[Simulation, Fault], None]]] = {
+    "forgetful zombie": _forgetful_zombie,
+    "led astray": _lead_astray,
+}
 #: What may make a shard forget which list it has been told of.
 FORGETTING: Final = frozenset({
     "failover", "zombie", "forgetful zombie", "proxied failover", "restart empty", "evicted lane", "flushall",

@@ -215,13 +215,25 @@ def strays_not_reclaimed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Journal, "reclaim", lambda self, _: setattr(self, "has_strayed", False))
 
 
+def records_begin_anew(patch: pytest.MonkeyPatch) -> None:
+    """A lane's record that is as it began counts as a new one, although it was there before."""
+    real = Journal.forked
+
+    def forked(self: Journal, epoch: int, ends: Any, seq: int) -> int:
+        if ends is None and epoch in self._over:
+            self._over.remove(epoch)
+        return real(self, epoch, ends, seq)
+
+    patch.setattr(Journal, "forked", forked)
+
+
 def burials_for_good(patch: pytest.MonkeyPatch) -> None:
     """What a record made anew has ended is over, whoever takes over that has not heard of that record."""
     real = Journal.forked
 
-    def forked(self: Journal, epoch: int, ends: Any) -> int:
+    def forked(self: Journal, epoch: int, ends: Any, seq: int) -> int:
         if ends:
             self._burier = epoch
-        return real(self, epoch, ends)
+        return real(self, epoch, ends, seq)
 
     patch.setattr(Journal, "forked", forked)

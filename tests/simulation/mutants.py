@@ -237,6 +237,7 @@ _RICHER: Final = 1_000_000
 _FULLER: Final = 80_000_000
 _IMPORTING: Final = 90_000_000
 _NEWEST: Final = 300_000_000
+_STRAYING: Final = 3_000_000_000
 _FLUSHING: Final = 500_000_000
 _TAGGED: Final = ("tag_update", "load")
 _TOKENS: Final = ("update", "token", "wait_for", "get", "set")
@@ -365,6 +366,14 @@ MUTANTS: Final = (
         ("zombie", "evicted lane"),
         "I8",
         _RICHER + 93,
+        ("update", "load"),
+    ),
+    Mutant(
+        "a record that is back began anew",
+        more.records_begin_anew,
+        ("led astray",),
+        "I8",
+        _STRAYING,
         ("update", "load"),
     ),
     Mutant("what was observed is not awaited", more.observations_unheeded, _SLOW, "I17", _RICHER + 2, _ORDERED),

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from simulation.behind import lay_behind, writing_by
 from simulation.checkers import Checker
-from simulation.faults import Fault, draw, draw_losses, draw_newest, heal, inflict
+from simulation.faults import Fault, draw, draw_losses, draw_newest, draw_strays, heal, inflict
 from simulation.flushing import flush_at_the_end
 from simulation.further import enrich
 from simulation.gathering import fill
@@ -40,6 +40,8 @@ NEWEST_FROM: Final = 300_000_000
 FLUSHING_FROM: Final = 500_000_000
 #: In one of four of those from here on the cache is cleared often, and many answers are lost.
 CLEARING_FROM: Final = 1_500_000_000
+#: In those from here on addresses are led astray.
+STRAYING_FROM: Final = 3_000_000_000
 #: Among busy kinds of operations: under ``consistency="lane"``.
 ORDERED: Final = "ordered"
 #: Among busy kinds of operations: the list of shards changes often, and without a pause between the steps.
@@ -118,6 +120,8 @@ class Plan:
         faults = draw(world.stream("faults"), profile.faults, profile.length_ns, later=seed >= RICHER_FROM)
         if seed >= NEWEST_FROM and profile.faults:
             faults = sorted(faults + draw_newest(world.stream("newest faults"), profile.length_ns))
+        if seed >= STRAYING_FROM and profile.faults:
+            faults = sorted(faults + draw_strays(world.stream("strays"), profile.length_ns))
         if clears and profile.faults:
             faults = sorted(faults + draw_losses(world.stream("lost answers"), profile.length_ns))
         return cls(seed, profile, operations, _with_moves(seed, profile, faults))

@@ -20,6 +20,7 @@ from simulation.world import MS, World
 
 if TYPE_CHECKING:
     from simulation.network import BusLink, DataLink
+    from simulation.process import Process
 
 #: Of all shards that there may be.
 SHARD_NAMES: Final = "abcd"
@@ -59,6 +60,7 @@ class Server:
         stopped_ns: The instant from which on it does not.
         known: Hashes of the scripts that it has been given.
         history: Kept by the watcher.
+        changes: All that it has done, if somebody asked to keep that; else None.
         cause: The operation whose command is being carried out, as far as that is known.
         script: The name of the script that is being carried out, if it is one.
     """
@@ -74,6 +76,7 @@ class Server:
         self.database = Database()
         self.known: set[bytes] = set()
         self.history = History()
+        self.changes: list[Change] | None = None
         self.cause: Any = None
         self.script = ""
         self.subscribers: dict[bytes, list[BusLink]] = {}
@@ -145,7 +148,10 @@ class Server:
         keys = tuple(
             (key, copied(value), expires.get(key)) for key, value in ((key, data.get(key)) for key in database.dirty)
         )
-        self._tail.append(Change(keys, tuple(database.published), self.cause, self.script))
+        change = Change(keys, tuple(database.published), self.cause, self.script)
+        self._tail.append(change)
+        if self.changes is not None:
+            self.changes.append(change)
         if len(self._tail) > TAIL:
             _apply(self._replica, self._tail.popleft())
             self._confirmed = max(0, self._confirmed - 1)
@@ -189,6 +195,11 @@ class Server:
         """Be gone. What is on its way from it still arrives."""
         self.running = False
         self.stopped_ns = self.world.now
+
+    def resume(self) -> None:
+        """Be reached again, with all that was there."""
+        self.running = True
+        self.stopped_ns = 1 << 62
 
     def forget(self, link: DataLink | BusLink) -> None:
         """A connection has ended on this side."""
@@ -239,6 +250,20 @@ def commands_in(reader: hiredis.Reader, data: bytes) -> list[list[bytes]]:
     return found
 
 
+class Departure(NamedTuple):
+    """An address leads elsewhere for a while.
+
+    Attributes:
+        old: The server that it led to before, and will lead to again.
+        stray: The other one.
+        known: Who had heard of the first one's record: processes, each with its incarnation.
+    """
+
+    old: Server
+    stray: Server
+    known: set[tuple[Process, int]]
+
+
 class Shard:
     """One place of the placement: who is primary there, and who still talks to the one before.
 
@@ -246,6 +271,7 @@ class Shard:
         primary: The server that counts.
         zombie: The old primary, cut off from the others but not from everybody; or None.
         misled: Numbers of the processes whose new connections of a kind (``data``, ``bus``) reach the zombie.
+        left: From where, and whereto, the address was led astray; None: it is not.
         servers: All that there have been.
         cut_off: Numbers of the processes that reach none of them.
     """
@@ -256,6 +282,7 @@ class Shard:
         self.primary = Server(world, watcher, f"{self.name}0")
         self.zombie: Server | None = None
         self.misled: set[tuple[int, str]] = set()
+        self.left: Departure | None = None
         self.servers = [self.primary]
         self.unreachable = False
         self.cut_off: set[int] = set()

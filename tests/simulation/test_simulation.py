@@ -12,7 +12,7 @@ import pytest
 
 from simulation import campaign, faults
 from simulation.mutants import MUTANTS, Mutant, switched_off
-from simulation.runs import FLUSHING_FROM, FULLER_FROM, NEWEST_FROM, Plan, simulate
+from simulation.runs import FLUSHING_FROM, FULLER_FROM, NEWEST_FROM, STRAYING_FROM, Plan, simulate
 from simulation.shrink import Shrunk, kind_of, places_in
 
 #: Events for each number of shards; with those of the fullest and the newest seeds a million together.
@@ -128,6 +128,17 @@ def test_simulation_flushing_seeds_keep_every_promise() -> None:
     for seed, _ in totals.failed[:1]:
         pytest.fail(campaign.explain(seed))
     assert {"I6", "W1", "W4", "W5"} <= set(totals.rules)
+
+
+@pytest.mark.slow
+def test_simulation_straying_seeds_keep_every_promise() -> None:
+    """The same of those in which an address leads to an empty server for a while."""
+    totals = campaign.run(STRAYING_FROM, EVENTS // 6)
+    print(totals)
+    for seed, _ in totals.failed[:1]:
+        pytest.fail(campaign.explain(seed))
+    assert {"I1", "I4", "I5", "I8"} <= set(totals.rules)
+    assert "led astray" in totals.faults
 
 
 @pytest.mark.parametrize("seed", [*FOUND, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MISTAKEN)])

@@ -34,7 +34,7 @@ class NoKeeper:
 
     renew_every_ns = 60_000_000_000
 
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None, seq: int) -> None:
         """Nothing is owed."""
 
     def vouched(self, lane: int) -> None:

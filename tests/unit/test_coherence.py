@@ -67,7 +67,7 @@ def test_first_heartbeat_reply_becomes_the_baseline() -> None:
     lane = Lane(BOUND)
     lane.connected(identity=7)
     lane.heartbeat_sent(1000)
-    assert lane.heartbeat_reply(reply(5, 50), 0) == [Attach(7), Forked(EPOCH, {}), Vouch(1000 + BOUND - TICK_NS)]
+    assert lane.heartbeat_reply(reply(5, 50), 0) == [Attach(7), Forked(EPOCH, {}, 5), Vouch(1000 + BOUND - TICK_NS)]
     assert lane.counters.forks == 0
     assert lane.state is State.LIVE
     assert lane.generation == GENERATION
@@ -246,7 +246,7 @@ def test_heartbeat_that_has_gone_back_in_its_epoch_tells_what_was_lost() -> None
     lane.heartbeat_sent(SECOND)
     actions = lane.heartbeat_reply(reply(5, 50), 0)
     assert Suspect() in actions
-    assert Forked(EPOCH, {EPOCH: 5}) in actions
+    assert Forked(EPOCH, {EPOCH: 5}, 5) in actions
 
 
 # -- faults

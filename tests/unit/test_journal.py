@@ -390,7 +390,7 @@ def test_epoch_that_comes_back_takes_changes_again() -> None:
     journal.note(OLD, 1, [b"before"], 0, journal.serial)
     journal.forked(NEW, {OLD: 1})
     journal.note(NEW, 1, [b"elsewhere"], 0, journal.serial)
-    assert journal.forked(OLD, {}) == 1
+    assert journal.forked(OLD, {}, 1) == 1
     assert journal.owed_keys() == [b"elsewhere"]
     journal.note(OLD, 2, [b"elsewhere"], 0, journal.serial)
     journal.note(OLD, 3, [b"after"], 0, journal.serial)

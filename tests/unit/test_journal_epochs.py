@@ -80,3 +80,47 @@ def test_reclaiming_leaves_what_died_with_a_record() -> None:
     assert pay_all(journal) is None
     assert journal.forked(OLD, {OLD: 0}) == 1
     assert pay_all(journal) == [b"a"]
+
+
+def test_record_that_is_back_owes_what_another_took_meanwhile() -> None:
+    """An address leads to an empty server for a while: the old record is as it began, and did not begin anew."""
+    journal = Journal()
+    journal.forked(OLD, None, 0)
+    journal.note(OLD, 1, [b"there"], 0, journal.serial)
+    journal.forked(NEW, None, 0)
+    journal.note(NEW, 1, [b"elsewhere"], 0, journal.serial)
+    assert journal.forked(OLD, None, 1) == 1
+    assert pay_all(journal) == [b"elsewhere"]
+    assert journal.forked(NEW, None, 1) == 1, "and what the other has not"
+    assert pay_all(journal) == [b"there"]
+
+
+def test_record_that_is_back_from_a_dump_owes_what_is_younger_than_that() -> None:
+    """It says how far it had come."""
+    journal = Journal()
+    journal.forked(OLD, None, 0)
+    for seq, key in enumerate((b"dumped", b"younger"), 1):
+        journal.note(OLD, seq, [key], 0, journal.serial)
+    journal.forked(NEW, None, 0)
+    assert journal.forked(OLD, None, 1) == 1
+    assert pay_all(journal) == [b"younger"]
+
+
+def test_record_that_others_have_told_of_did_not_begin_anew() -> None:
+    """Who came after a failover has never been at the first primary, but the second one's record tells of it."""
+    journal = Journal()
+    journal.forked(NEW, {OLD: 5}, 5)
+    journal.note(NEW, 6, [b"a"], 0, journal.serial)
+    assert journal.forked(OLD, None, 5) == 1
+    assert pay_all(journal) == [b"a"]
+
+
+def test_change_of_a_lost_record_that_is_acknowledged_late_is_owed_when_a_dump_without_it_is_back() -> None:
+    """Until then it is dead with the record."""
+    journal = Journal()
+    journal.forked(OLD, None, 0)
+    journal.forked(NEW, None, 0)
+    assert not journal.note(OLD, 2, [b"late"], 0, journal.serial)
+    assert not journal.owes
+    assert journal.forked(OLD, None, 1) == 1
+    assert pay_all(journal) == [b"late"]

@@ -124,7 +124,7 @@ def nameless(seq: int, wid: int, at_ns: int) -> Lane:
     """A lane on a server that does not say who it is."""
     lane = Lane(BOUND)
     assert lane.connected(0)
-    assert beat(lane, seq, wid, at_ns) == [Forked(EPOCH, {})]
+    assert beat(lane, seq, wid, at_ns) == [Forked(EPOCH, {}, seq)]
     return lane
 
 
@@ -149,7 +149,7 @@ def test_lane_that_moved_may_have_lost_what_is_younger_than_replication_lags(cut
         lane.lost("cut")
         lane.connected(0)
     much_later = last + 5 * LAG_NS  # what counts is when the server before was last heard
-    assert beat(lane, 9, 0x99, much_later) == [Forked(EPOCH, {EPOCH: 5})]
+    assert beat(lane, 9, 0x99, much_later) == [Forked(EPOCH, {EPOCH: 5}, 9)]
     assert lane.counters.forks == 0  # it may have been nothing
     assert beat(lane, 9, 0x99, much_later + 1) == []
 
@@ -157,7 +157,7 @@ def test_lane_that_moved_may_have_lost_what_is_younger_than_replication_lags(cut
 def test_lane_that_went_back_is_counted_as_a_fork() -> None:
     """That is certain."""
     lane = nameless(5, 0x55, START)
-    assert beat(lane, 4, 0x44, START + 1) == [Forked(EPOCH, {EPOCH: 0})]
+    assert beat(lane, 4, 0x44, START + 1) == [Forked(EPOCH, {EPOCH: 0}, 4)]
     assert lane.counters.forks == 1
 
 
@@ -166,4 +166,4 @@ def test_lane_of_another_epoch_says_itself_what_it_lost() -> None:
     lane = nameless(5, 0x55, START)
     lane.heartbeat_sent(START + 1)
     fields = [b"%016x" % 0xF, b"9", b"%016x" % 0x99, b"%016x" % GENERATION, b"1", b"%016x:4" % EPOCH]
-    assert Forked(0xF, {EPOCH: 4}) in lane.heartbeat_reply(fields, START + 1)
+    assert Forked(0xF, {EPOCH: 4}, 9) in lane.heartbeat_reply(fields, START + 1)

@@ -31,9 +31,9 @@ def tier() -> Tier:
 
 def test_payment_to_a_replaced_primary_is_made_once_and_left_to_the_next_heartbeat(tier: Tier) -> None:
     """It takes invalidations as fast as they come; none of them counts, so the thread must not go on and on."""
-    tier.forked(0, OLD, {})
+    tier.forked(0, OLD, {}, 0)
     tier.owe(0, [encode_key("k")])
-    tier.forked(0, NEW, {OLD: 5})
+    tier.forked(0, NEW, {OLD: 5}, 0)
     steps = pay(tier, 0)
     next(steps)
     with pytest.raises(StopIteration) as end:
@@ -45,7 +45,7 @@ def test_payment_to_a_replaced_primary_is_made_once_and_left_to_the_next_heartbe
 def test_clear_that_was_owed_and_is_paid_leaves_the_generation_to_be_asked_for(tier: Tier) -> None:
     """Its message may come after the reply, and a heartbeat's answer may be older still: both say what was before."""
     store: Store[Any, Any] = Store(10, lanes=1 + DERIVED)
-    tier.forked(0, OLD, {})
+    tier.forked(0, OLD, {}, 0)
     tier.owe_clear(0)
     steps = pay(tier, 0)
     next(steps)
@@ -60,7 +60,7 @@ def test_clear_that_was_owed_and_is_paid_leaves_the_generation_to_be_asked_for(t
 
 def test_clear_that_was_owed_and_is_paid_ends_what_was_stored_before_it(tier: Tier) -> None:
     """In L2 nothing of that is alive any more, and nobody else would drop it here: the message makes it suspect."""
-    tier.forked(0, OLD, {})
+    tier.forked(0, OLD, {}, 0)
     tier.owe_clear(0)
     steps = pay(tier, 0)
     (exchange,) = next(steps)

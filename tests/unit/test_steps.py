@@ -177,16 +177,16 @@ def test_writes_whose_messages_never_come_are_not_waited_for_without_end(world: 
 def test_token_of_a_change_of_a_new_epoch_before_that_is_heard_makes_its_reader_ask(world: World) -> None:
     """A new primary has acknowledged a write, and the listener follows the old one. Nobody is ever in epoch 0."""
     world.lane.position = Position(EPOCH, 9, 5)
-    world.tier.forked(0, EPOCH, {})
+    world.tier.forked(0, EPOCH, {}, 0)
     world.tier.acknowledge(0, hex_id(EPOCH + 1), b"3", [b"sk"], world.tier.serial(0))
     assert world.tier.newest(0) == (0, 0)
 
 
 def test_token_names_what_was_heard_once_the_epoch_of_the_own_changes_is_over(world: World) -> None:
     """Else every reader of the token would have to ask the server, for ever."""
-    world.tier.forked(0, EPOCH, {})
+    world.tier.forked(0, EPOCH, {}, 0)
     world.tier.acknowledge(0, hex_id(EPOCH), b"3", [b"sk"], world.tier.serial(0))
-    world.tier.forked(0, EPOCH + 1, {EPOCH: 3})
+    world.tier.forked(0, EPOCH + 1, {EPOCH: 3}, 0)
     world.lane.position = Position(EPOCH + 1, 1, 5)
     assert world.tier.newest(0) == (EPOCH + 1, 1)
 
@@ -221,10 +221,10 @@ def test_new_epoch_of_a_lane_that_was_met_before_is_told_the_list_of_shards(worl
     asked: list[bool] = []
     world.tier.outdated = lambda: asked.append(True)
     upkeep = Upkeep(world.tier, None)  # type: ignore[arg-type]  # nothing is paid
-    upkeep.forked(0, EPOCH, {})
+    upkeep.forked(0, EPOCH, {}, 0)
     upkeep.vouched(0)
     assert not asked
-    upkeep.forked(0, EPOCH + 1, {EPOCH: 3})
+    upkeep.forked(0, EPOCH + 1, {EPOCH: 3}, 0)
     upkeep.vouched(0)
     upkeep.vouched(0)
     assert asked == [True]

@@ -438,7 +438,7 @@ class Follower:
                 horizon.lane_suspect(number)
                 self._wake(number, None)
             elif isinstance(action, Forked):
-                self._keeper.forked(number, action.epoch, action.ends)
+                self._keeper.forked(number, action.epoch, action.ends, action.seq)
             elif isinstance(action, Attach):
                 horizon.lane_attach(number, action.identity)
             elif isinstance(action, Detach):

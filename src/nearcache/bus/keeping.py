@@ -20,7 +20,7 @@ class Script(Protocol):
 class Keeper(Protocol):
     """Who keeps what this process has to do in Redis because of what is heard."""
 
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None, seq: int) -> None:
         """The lane is in a new epoch: see :class:`~nearcache.coherence.Forked`."""
 
     def vouched(self, lane: int) -> None:

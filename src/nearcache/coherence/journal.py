@@ -107,24 +107,28 @@ class Journal:
             since: The serial before it was sent. What has come to be owed later is not settled by it.
             settles: Whether what was owed for these keys is. If not, they are only owed once more when it is lost.
         Returns:
-            Whether that counts. If not, it is owed.
+            Whether that counts. If not, it is owed, or dead with the record that it was made in.
         """
-        if epoch in self._over and not self._survives(epoch, seq):
+        is_over = epoch in self._over and not self._survives(epoch, seq)
+        if since < self._doubted or (is_over and self._ends is not None):
             # The acknowledgement took longer than the server lived, and what took over does not have the change.
-            if self._ends is not None:
-                self._lose(keys)
-            return False
-        if since < self._doubted:
             self._lose(keys)
             return False
-        changes = self._changes
-        changes.append((epoch, seq, now_ns, keys))
-        self._room += _room(keys)
+        self._remember(epoch, seq, keys, now_ns)
+        if is_over:  # dead with its record, unless that is back some day
+            self._buried.add(epoch)
+            return False
         self.reach(epoch, seq)
         if epoch != self._epoch and self._epoch is not None and not self._survives(epoch, seq):
             self.has_strayed = True  # a primary that has just taken over, or one that was replaced and begins anew
         if self._owed and settles:  # what they were owed for is out of date now
             self._settle(list(self._owed) if keys is None else keys, since)
+        return True
+
+    def _remember(self, epoch: int, seq: int, keys: Sequence[bytes] | None, now_ns: int) -> None:
+        changes = self._changes
+        changes.append((epoch, seq, now_ns, keys))
+        self._room += _room(keys)
         oldest_ns = now_ns - KEEP_NS
         while changes[0][2] < oldest_ns:
             self._room -= _room(changes.popleft()[3])
@@ -132,7 +136,6 @@ class Journal:
             forgotten = changes.popleft()[3]
             self._room -= _room(forgotten)
             self.forgotten += 1 if forgotten is None else len(forgotten)
-        return True
 
     def reach(self, epoch: int, seq: int) -> None:
         """A change of this process, or a value that it loaded, has this number. They come in any order."""
@@ -150,14 +153,20 @@ class Journal:
         else:
             self.owe(keys)
 
-    def forked(self, epoch: int, ends: Mapping[int, int] | None) -> int:
+    def forked(self, epoch: int, ends: Mapping[int, int] | None, seq: int = 0) -> int:
         """The lane is in a new epoch. What the server has lost is owed again; returns how many keys.
 
         Args:
             epoch: The new one.
             ends: Earlier epochs -> their last number that the server has. An epoch that is not among them passed on a
                 primary of which this one never heard. ``None``: the record began anew, and all older values are dead.
+            seq: The lane's number when it was asked. It tells what was lost of an epoch that was over, and is back.
         """
+        if epoch in self._over:
+            # The server, or its record, was replaced and is reached once more. It holds what it did, however it began,
+            # and none of what others have taken meanwhile.
+            self._over.remove(epoch)
+            ends = {**(ends or {}), epoch: seq}
         if self.newest is not None and (self.newest[0] != epoch or epoch in (ends or ())):
             self.newest = None  # whatever is heard from now on comes later
         replayed = self.replayed
@@ -168,8 +177,6 @@ class Journal:
         if self._epoch is not None and self._epoch != epoch:
             self._over.append(self._epoch)
         self._over.extend(old for old in ends or () if old not in self._over and old != epoch)
-        if epoch in self._over:  # its server was replaced, and is reached once more
-            self._over.remove(epoch)
         self._has_forked = self._has_forked or bool(ends) or self._epoch not in (None, epoch)
         self._epoch, self._ends = epoch, ends
         self.has_strayed = False

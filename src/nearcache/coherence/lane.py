@@ -94,11 +94,13 @@ class Forked:
     Attributes:
         epoch: The new one.
         ends: Earlier epochs, each with its last number that the server has; ``None``: the record began anew, so that
-            nothing older lives.
+            nothing older lives. Unless the epoch is one that was thought to be over: then the record is back.
+        seq: How far the new one had come.
     """
 
     epoch: int
     ends: dict[int, int] | None
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,13 +295,13 @@ class Lane:
             self.counters.forks += self.epoch is not None
             # A new record has one random number as epoch and as generation. To be said at the first heartbeat too: this
             # process may have changed something before, on a server that has been replaced since.
-            actions.append(Forked(there.epoch, None if there.epoch == generation else ends))
+            actions.append(Forked(there.epoch, None if there.epoch == generation else ends, there.seq))
         elif self.identity == CHAINED:
             actions += self._doubt(there, sent_ns, now_ns)
         elif self.position is not None and there.seq < self.position.seq:
             # Behind a proxy another primary has taken over, and nobody has met it anew. What it lacks is known even so.
             self.counters.forks += 1
-            actions.append(Forked(there.epoch, {there.epoch: there.seq}))
+            actions.append(Forked(there.epoch, {there.epoch: there.seq}, there.seq))
         self.epoch = there.epoch
         self.position = there
         self.stated_generation = generation
@@ -355,7 +357,7 @@ class Lane:
             while len(marks) > bool(end):
                 marks.pop()
         marks.append(_Mark(sent_ns, now_ns, there.epoch, there.seq))
-        return [Forked(there.epoch, {there.epoch: end})] if in_doubt else []
+        return [Forked(there.epoch, {there.epoch: end}, there.seq)] if in_doubt else []
 
     def _is_old(self, mark: _Mark) -> bool:
         """Whether a primary that took over since the last answer has what was there at a mark."""

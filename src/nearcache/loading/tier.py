@@ -340,10 +340,10 @@ class Tier(Versions):
         # Of two epochs it is not known which is the later. Whoever is given no place asks the server.
         return max(places, default=None) if len({epoch for epoch, _ in places}) < 2 else NOWHERE
 
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None, seq: int) -> None:
         """The lane is in a new epoch: owe again what the server has lost."""
         with self.lock:
-            self.journals[lane].forked(epoch, ends)
+            self.journals[lane].forked(epoch, ends, seq)
 
     def reclaim(self, lane: int) -> None:
         """The lane is still in its epoch: owe again what another one had taken when it was asked."""

@@ -47,9 +47,9 @@ class Upkeep:
         """The leases to keep alive."""
         return self._tier.renewals(now_ns)
 
-    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None) -> None:
+    def forked(self, lane: int, epoch: int, ends: dict[int, int] | None, seq: int) -> None:
         """Owe again what the lane's new primary does not know of."""
-        self._tier.forked(lane, epoch, ends)
+        self._tier.forked(lane, epoch, ends, seq)
         if lane in self._met:  # a record made anew, or set back, need not say in full which shards there are
             self._untold.add(lane)
         self._met.add(lane)
