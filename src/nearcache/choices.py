@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
+from .coroutines import is_coroutine_function
 from .errors import CacheError, ConfigError
 
 T = TypeVar("T")
@@ -229,6 +230,17 @@ def error_lifetimes(option: str, value: Any) -> Any:
         if cls is Exception or issubclass(cls, CacheError):
             raise ConfigError(option, cls, "give classes that say something about the key, such as your own")
     return {cls: _error_seconds(option, kept) for cls, kept in value.items()}
+
+
+def password(option: str, value: Any) -> Any:
+    """Check a password: a text, or a function that returns it."""
+    if callable(value) and is_coroutine_function(value):
+        raise ConfigError(
+            option, "***", "it is a coroutine function: give a plain one; it may block, for it runs in threads"
+        )
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise ConfigError(option, "***", "give a text, or a function without arguments that returns it, or None")
+    return value
 
 
 #: Every option about values and their freshness that is not checked elsewhere.

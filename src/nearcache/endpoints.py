@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from .errors import ConfigError
@@ -28,6 +28,8 @@ MAX_SOCKET_PATH: Final = 107 if sys.platform == "linux" else 103
 _BARE_IPV6: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%.*)?")
 
 Check = Callable[[str, Any], Any]
+#: A text, or a function that returns it whenever a connection is made; or user name and password, as a pair.
+Password: TypeAlias = str | Callable[[], str | tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Endpoint:
     path: str = ""
     db: int = 0
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: Password | None = field(default=None, repr=False)
     tls: bool = False
     ssl_ca_certs: str | None = None
     ssl_certfile: str | None = None
@@ -54,7 +56,7 @@ class Endpoint:
     master: str = ""
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_username: str | None = None
-    sentinel_password: str | None = field(default=None, repr=False)
+    sentinel_password: Password | None = field(default=None, repr=False)
     weight: int = 1
     clustered: bool = False
 

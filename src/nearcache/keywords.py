@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .choices import CodecName, Compression, Consistency, Idle, Isolation, Seconds, Strategy
+from .endpoints import Password
 from .options import Ack, OnError, Policy, RemovalCause
 from .writers import Writer
 
@@ -75,13 +76,13 @@ class Options(TypedDict, total=False):
     pool_size: int
     db: int
     username: str | None
-    password: str | None
+    password: Password | None
     ssl_ca_certs: str | None
     ssl_certfile: str | None
     ssl_keyfile: str | None
     ssl_check_hostname: bool
     sentinel_username: str | None
-    sentinel_password: str | None
+    sentinel_password: Password | None
     placement: Strategy
     shard_names: Sequence[str] | str | None
     shard_weights: Sequence[int] | str | None

@@ -298,7 +298,7 @@ _EMBEDDED: Final[dict[str, Callable[[str, Any], Any]]] = {
 _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "db": _integer(0, 1_000_000),
     "username": _text,
-    "password": _text,
+    "password": choices.password,
     "shard_names": _names,
     "shard_weights": choices.weights,
     "ssl_ca_certs": _text,
@@ -306,7 +306,7 @@ _ENDPOINT: Final[dict[str, Callable[[str, Any], Any]]] = {
     "ssl_keyfile": _text,
     "ssl_check_hostname": choices.boolean,
     "sentinel_username": _text,
-    "sentinel_password": _text,
+    "sentinel_password": choices.password,
 }
 #: Options that concern L2. ``memory://`` takes them, so that tests of a program need another URL and nothing else,
 #: and they have no effect there: without L2 what they promise is so anyway.
@@ -349,13 +349,14 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and those of connections:
         db: Number of the database on every server.
-        username, password: The servers' own, the same on all.
+        username, password: The servers' own, the same on all. The password may be a function without arguments that
+            returns it, or a pair of both, for each connection that is made; it runs in threads.
         shard_names: A name for each shard, in the order of the URL, which keeps its place when its address changes.
         shard_weights: A whole number for each shard, for its part of the keys.
         ssl_ca_certs: File with the authorities that may have signed the servers' certificates; without, the system's.
         ssl_certfile, ssl_keyfile: This client's own certificate and its key.
         ssl_check_hostname: Whether the certificate has to name the host; true unless it is said otherwise.
-        sentinel_username, sentinel_password: The sentinels' own.
+        sentinel_username, sentinel_password: The sentinels' own, likewise.
     Raises:
         ConfigError: As the module says.
     """

@@ -389,6 +389,11 @@ def test_tls_and_password_reach_every_node(newest_binary: Binary) -> None:
             cache.set_many(dict.fromkeys(range(100), "safe"))
             assert len(cache.get_many(range(100))) == 100
             assert len(cache.health().shards) == 3
+        tokens = ["s3cret"] * 50
+        with nearcache.open(url.replace(":s3cret@", ""), password=tokens.pop, **files) as cache:
+            assert len(cache.get_many(range(100))) == 100
+            assert cache.selftest().ok
+            assert len(tokens) < 50 - 3  # of each node, and by whoever looks for them
         with pytest.raises(nearcache.AuthenticationFailedError):
             nearcache.open(url.replace("s3cret", "wrong"), **files)
 

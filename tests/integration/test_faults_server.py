@@ -139,6 +139,22 @@ def test_user_that_loses_its_rights_and_gets_them_back(make_redis: Callable[...,
         ordeal.recover()
 
 
+def test_password_that_is_rotated_is_asked_for_again(make_redis: Callable[..., RedisServer]) -> None:
+    """Connections outlive the token that they were made with; those that the server ends are made with the next one."""
+    server = make_redis(acl=[RIGHTS])
+    tokens = ["secret"]
+    with ordeal_on(server, username="nc", password=lambda: tokens[-1]) as (ordeal, cache):
+        for number in range(5):
+            tokens.append(f"token {number}")
+            server.cli("ACL", "SETUSER", "nc", f"<{tokens[-2]}", f">{tokens[-1]}")
+            assert ordeal.attempt() == []
+            resyncs = cache.stats().coherence.resyncs
+            server.cli("CLIENT", "KILL", "USER", "nc")
+            wait_until(lambda resyncs=resyncs: cache.stats().coherence.resyncs > resyncs)
+            ordeal.recover()
+            assert ordeal.attempt() == []
+
+
 def test_user_that_is_deleted_and_made_again(make_redis: Callable[..., RedisServer]) -> None:
     """Its connections are cut, and new ones refused; a shard to wait for, once the cache is open."""
     server = make_redis(acl=[RIGHTS])

@@ -113,6 +113,47 @@ def test_acl_user_is_let_in_with_the_right_password_only(make_redis: Callable[..
         assert "'nc'" in str(error)
 
 
+def test_password_that_a_function_says_is_asked_for_each_connection(make_redis: Callable[..., RedisServer]) -> None:
+    """The listener's too; and with the user's name, if it says that."""
+    server = make_redis(acl=[f"user nc on >first {RIGHTS}", f"user other on >second {RIGHTS}"])
+    tokens: list[Any] = [("other", "second"), "first", "wrong"]
+    driver = Driver([Endpoint("a", path=server.path, username="nc", password=lambda: tokens.pop())])
+    with pytest.raises(AuthenticationFailedError, match="'nc'"):
+        driver.connect_listener(0)
+    driver.connect_listener(0).close()
+    assert driver.execute([Exchange(0, [("ACL", "WHOAMI")])])[0] == Reply([b"other"], driver.status(0).identity)
+    assert not tokens
+    driver.close()
+
+
+@pytest.mark.parametrize("failing", [True, False], ids=["raises", "returns nothing"])
+def test_function_that_says_no_password_is_named(redis_server: RedisServer, failing: bool) -> None:
+    """By connections of both kinds."""
+
+    def token() -> Any:
+        if failing:
+            raise LookupError("nobody at home")
+
+    endpoint = Endpoint("a", path=redis_server.path, password=token)
+    for error in (first_answer(endpoint), listener_error(endpoint)):
+        assert isinstance(error, ShardUnavailableError if failing else AuthenticationFailedError)
+        assert "token" in str(error)
+        assert isinstance(error.__cause__, LookupError) == failing
+
+
+def test_function_that_says_no_password_any_more_fails_no_call_that_has_a_connection(redis_server: RedisServer) -> None:
+    """The service of tokens is away, not the server: nothing counts against that."""
+    redis_server.cli("CONFIG", "SET", "requirepass", "right")
+    tokens = ["right"]
+    driver = Driver([Endpoint("a", path=redis_server.path, password=lambda: tokens.pop())])
+    assert isinstance(driver.execute(READ)[0], Reply)
+    for _ in range(5):
+        with pytest.raises(ShardUnavailableError, match="raised IndexError"):
+            driver.connect_listener(0)
+    assert isinstance(driver.execute(READ)[0], Reply)
+    driver.close()
+
+
 def test_user_without_info_can_work_but_has_no_identity(make_redis: Callable[..., RedisServer]) -> None:
     """Identity 0 says "unknown": L2 works, and L1 keeps nothing that came over it."""
     server = make_redis(acl=[f"user nc on >secret {RIGHTS} -info"])

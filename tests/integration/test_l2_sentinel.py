@@ -306,7 +306,10 @@ def test_sentinel_that_answers_nonsense_is_said(no_leaks: None, started: Callabl
         driver.close()
 
 
-def test_sentinels_get_credentials_of_their_own(no_leaks: None, make_redis: Callable[..., RedisServer]) -> None:
+@pytest.mark.parametrize("asked_for", [False, True], ids=["texts", "functions"])
+def test_sentinels_get_credentials_of_their_own(
+    no_leaks: None, make_redis: Callable[..., RedisServer], asked_for: bool
+) -> None:
     """Those of the URL are the masters', and sentinels never see them."""
     server = make_redis(transport="tcp", acl=["user app on >data ~* &* +@all"])
     asked: list[list[bytes]] = []
@@ -317,7 +320,11 @@ def test_sentinels_get_credentials_of_their_own(no_leaks: None, make_redis: Call
 
     with FakeServer(sentinel, whole=True) as fake:
         url = f"redis+sentinel://app:data@127.0.0.1:{fake.port}/m1?sentinel_username=watch&sentinel_password=other"
-        driver = Driver(parse(url).endpoints)
+        given: dict[str, Any] = {}
+        if asked_for:
+            url = url.replace(":data", "").replace("&sentinel_password=other", "")
+            given = {"password": lambda: "data", "sentinel_password": lambda: "other"}
+        driver = Driver(parse(url, **given).endpoints)
         assert isinstance(driver.execute(READ)[0], Reply)
         driver.close()
     assert asked[0] == [b"AUTH", b"watch", b"other"]

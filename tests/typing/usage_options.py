@@ -22,6 +22,9 @@ nearcache.open("memory://", max_size=10)  # type: ignore[call-arg]  # a misspelt
 nearcache.open("redis://a", policy="lfu")  # type: ignore[arg-type]  # a policy that there is not
 nearcache.open("redis://a", ttl=timedelta(hours=1), loader=str.upper, error_ttl={OSError: 5}, codec="json", tags=["a"])
 nearcache.open("redis://a,b", classes=[Exception], shard_weights=(1, 2), writer=print, write_delay=1, isolation="copy")
+nearcache.open("redis://a", username="app", password=lambda: "token")
+nearcache.open("redis+sentinel://a/m", password=lambda: ("app", "token"), sentinel_password=str)
+nearcache.open("redis://a", password=lambda: b"token")  # type: ignore[arg-type]  # passwords are texts
 
 
 def open_mine(**mine: Unpack[nearcache.Options]) -> nearcache.Cache[str, int]:

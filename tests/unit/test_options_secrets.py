@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,11 @@ from nearcache.options import parse
 from support.errors import everything_said
 
 SECRET = "hunter2-s3cret"
+
+
+async def a_coroutine(secret: str) -> str:
+    """Nobody awaits it where connections are made."""
+    return secret
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,8 @@ def test_parse_bad_url_with_password_never_shows_it(url: Any) -> None:
         *[("redis://a", {option: f"redis://u:{SECRET}@a"}) for option in ("url", "namespace", "shard_names", "ttl")],
         ("redis://a", {"password": SECRET.encode()}),
         ("redis://a", {"password": [SECRET]}),
+        ("redis://a", {"password": functools.partial(a_coroutine, SECRET)}),
+        ("redis+sentinel://a/m", {"sentinel_password": functools.partial(a_coroutine, SECRET)}),
         ("redis://a", {"username": SECRET.encode()}),
         *[("redis://a", {option: SECRET}) for option in ("sign_key", "api_key", "keys", "pswd", "cred")],
         ("redis://a", {"password": SECRET, "maxsize": 0}),
@@ -86,6 +94,17 @@ def test_parse_bad_keyword_with_password_never_shows_it(url: str, keywords: dict
     with pytest.raises(ConfigError) as caught:
         parse(url, **keywords)
     assert SECRET not in everything_said(caught.value)
+
+
+def test_parse_password_may_be_a_function_but_no_coroutine_function() -> None:
+    """It is called in threads, by whoever makes a connection; ``memory://`` makes none."""
+    ask = functools.partial(str, SECRET)
+    endpoint = parse("redis+sentinel://a/m", password=ask, sentinel_password=ask).endpoints[0]
+    assert endpoint.password is endpoint.sentinel_password is ask
+    assert SECRET not in repr(endpoint)
+    parse("memory://", password=ask)
+    with pytest.raises(ConfigError, match="coroutine function: give a plain one"):
+        parse("redis://a", password=a_coroutine)
 
 
 def test_settings_repr_hides_the_password() -> None:

@@ -16,6 +16,7 @@ from ..clocks import Clock
 from ..errors import NotRedisError, ServerReplyError, ShardError, ShardUnavailableError, WrongTopologyError
 from ..options import Endpoint
 from .handshake import converse, credentials
+from .logins import logged_in
 
 Address = tuple[str, int]
 
@@ -158,6 +159,7 @@ class ClusterMap:
     def _ask(self, address: Address, deadline_ns: int) -> list[Address]:
         """Take over what a node says, and return the nodes that it knows."""
         endpoint = replace(self.endpoint, name=f"{address[0]}:{address[1]}", host=address[0], port=address[1])
+        endpoint = logged_in(endpoint, deadline_ns, self._clock)
         connection, answers = converse(endpoint, credentials(endpoint) | _ASK, deadline_ns, self._clock)
         connection.close()
         ranges = answers["slots"]

@@ -30,6 +30,7 @@ from ..errors import (
     WrongTopologyError,
 )
 from .connection import Connection, dial
+from .logins import logged_in
 from .scripts import Script
 from .transfer import Flow, run
 
@@ -64,11 +65,12 @@ def connect(endpoint: Endpoint, deadline_ns: int, clock: Clock, *, resp3: bool =
     """Return a connection that is ready for use, and who is at its other end.
 
     Raises:
-        ShardUnavailableError: Nobody listens, no answer by the deadline, too many clients, or a replica answers;
-            ``__cause__`` tells the first from the others.
+        ShardUnavailableError: Nobody listens, no answer by the deadline, too many clients, a replica answers, or
+            nobody says the password; ``__cause__`` tells the first from the others.
         AuthenticationFailedError, NotRedisError, UnsupportedServerError: As they say.
         ServerReplyError: The server refused something else, such as the database number.
     """
+    endpoint = logged_in(endpoint, deadline_ns, clock)
     connection, answers = converse(endpoint, _steps(endpoint, resp3=resp3), deadline_ns, clock)
     try:
         peer = _peer(answers, endpoint)

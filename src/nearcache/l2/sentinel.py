@@ -27,6 +27,7 @@ from ..errors import (
 from ..options import Endpoint
 from .connection import Connection
 from .handshake import Peer, connect, converse, credentials, exchange
+from .logins import logged_in
 
 Address = tuple[str, int]
 
@@ -125,6 +126,7 @@ class Sentinels:
         steps = {"where": ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", whole.master)}
         try:
             if connection is None:
+                endpoint = logged_in(endpoint, deadline_ns, self._clock)
                 connection, answers = converse(endpoint, credentials(endpoint) | steps, deadline_ns, self._clock)
             else:
                 answers = exchange(connection, steps, endpoint, deadline_ns, self._clock)

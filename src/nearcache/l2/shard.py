@@ -20,6 +20,7 @@ from ..workers import start_thread
 from . import handshake
 from .breaker import Breaker, BreakerSettings
 from .connection import Connection
+from .logins import NoPasswordError
 from .pool import AnyPool, Pool
 from .scripts import Script
 from .sentinel import Sentinels
@@ -171,8 +172,8 @@ class Shard:
             raise
 
     def _can_do_without(self, error: ShardError, resp3: bool) -> bool:
-        """Return whether calls can: a server that answers refuses a listener, or there are other connections."""
-        if resp3 and isinstance(error.__cause__, ServerReplyError):
+        """Return whether calls can: who listens is refused or has no password, or there are other connections."""
+        if resp3 and (isinstance(error, NoPasswordError) or isinstance(error.__cause__, ServerReplyError)):
             return True
         connections = filter(None, (reference() for reference in self._serving.valuerefs()))
         # One that was closed may still be at hand to whom it has failed.

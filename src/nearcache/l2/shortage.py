@@ -1,6 +1,6 @@
 """No more connections can be made to a shard, while those that there are serve: calls have to do with these.
 
-The server takes no more clients, or has another password by now; its certificate has expired; nobody can say where it
+The server takes no more clients, or has another password by now, or nobody says which; its certificate has expired; nobody can say where it
 is; this process has no descriptors left. None of that says anything of the connections that there are. But a process
 that loses them gets no others, so somebody should look.
 """
@@ -16,16 +16,18 @@ from ..clocks import Clock
 from ..errors import AuthenticationFailedError, ShardError, ShardUnavailableError, UnknownMasterError
 from ..logs import Recurring, log
 from .handshake import is_crowded
+from .logins import NoPasswordError
 
 #: How long no more connections are made where one was refused and others have to do.
 SHORT_NS: Final = 1_000_000_000
+_REFUSED: Final = (AuthenticationFailedError, NoPasswordError, UnknownMasterError)
 _OWN: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def is_shortage(error: ShardError) -> bool:
     """Return whether a connection could not be made for a reason that does not concern those that there are."""
     cause = error.__cause__
-    if isinstance(error, (AuthenticationFailedError, UnknownMasterError)) or is_crowded(cause):
+    if isinstance(error, _REFUSED) or is_crowded(cause):
         return True
     # Another error of the shard's as the cause is that of sentinels, of which none has answered. A server that takes no
     # more clients may hang up without a word: over TLS always, and else if it is in haste.
