@@ -274,9 +274,9 @@ class BusLink(Link):
 
     def __init__(self, world: World, process: Process, lane: int, number: int) -> None:
         super().__init__(world, process, lane, number)
-        heartbeat = process.heartbeat
-        self.sources = {heartbeat.sha: heartbeat.source}
-        self.shas = {heartbeat.source: heartbeat.sha}
+        scripts = (process.heartbeat, process.tier.scripts.renew)  # all that a listener has run
+        self.sources = {script.sha: script.source for script in scripts}
+        self.shas = {script.source: script.sha for script in scripts}
         self.lose = 0
         self.introduced = False
         self._there_ns = 0

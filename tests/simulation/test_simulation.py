@@ -82,6 +82,7 @@ MISTAKEN: Final = {
     2_000_004_457: "what somebody else's reading of many had brought was judged by the server that is heard",
     2_000_005_600: "what was evicted for a loaded value was taken for loaded without a lease",
     500_004_053: "a lane's record, made anew before a tag's, counted as a change that a replica had",
+    3_000_000_131: "renewals did nothing where the server knew their script by its hash from a call",
     100_001_339: "what a verb pays before it does anything was taken for its own change, which a replica had confirmed",
 }
 
