@@ -22,8 +22,6 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
 def is_generator_function(function: Callable[..., Any]) -> bool:
     """Return whether calling it gives a generator, of either kind."""
     flags = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-    if type(function) is FunctionType:  # asked of each load
-        return bool(function.__code__.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
     return _is(function, flags, lambda each: inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each))
 
 

@@ -1,8 +1,8 @@
 """No more connections can be made to a shard, while those that there are serve: calls have to do with these.
 
-The server takes no more clients, or has another password by now, or nobody says which; its certificate has expired; nobody can say where it
-is; this process has no descriptors left. None of that says anything of the connections that there are. But a process
-that loses them gets no others, so somebody should look.
+The server takes no more clients, or has another password by now, or nobody says which; its certificate has expired;
+nobody can say where it is; this process has no descriptors left. None of that says anything of the connections that
+there are. But a process that loses them gets no others, so somebody should look.
 """
 
 from __future__ import annotations
