@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from typing import Any, Final
 
 from ._reads import Event
 from .errors import CacheError
-from .logs import Recurring, log_not_renewed
+from .logs import Recurring, log, log_not_renewed
 
 #: Most threads of one cache, and most pieces of work that wait for one.
 MOST_THREADS: Final = 4
@@ -17,7 +19,12 @@ MOST_WAITING: Final = 1000
 
 
 def start_thread(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
-    """Return a daemon thread that has begun to do this; None: none can be had now, or the interpreter ends."""
+    """Return a daemon thread that has begun to do this; None: none can be had now, or the interpreter ends.
+
+    None as well in a process that is to be forked while threads run: see :func:`is_to_fork`.
+    """
+    if is_to_fork():
+        return None
     try:
         thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
         thread.start()
@@ -38,6 +45,28 @@ def refuse_greenlets() -> None:
             f"{origin} has put greenlets in the place of threads, and a cache on Redis needs real "
             "ones: use workers that are threads or processes, or memory://"
         )
+
+
+def is_to_fork() -> bool:
+    """Whether this process is uWSGI's master, or will be: it is neither a worker nor a mule nor the spooler.
+
+    That forks in C, without the interpreter's lock and without Python's hooks. If a thread has the lock just then, the
+    child waits for it for ever. So in the master there is to be no thread. It is asked each time, for without
+    ``--master`` the process becomes a worker itself, and nothing tells of it.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    asked = [getattr(uwsgi, name, None) for name in ("worker_id", "mule_id", "i_am_the_spooler")]
+    return asked[0] is not None and not any(ask() for ask in asked if ask is not None)
+
+
+def warn_of_pauses(namespace: str) -> None:
+    """Say in the log that the threads of a cache run only while uWSGI has a request in hand, if that is so."""
+    if not getattr(sys.modules.get("uwsgi"), "has_threads", True):
+        text = (
+            "namespace %s: between requests uWSGI lets no thread run here, so that L1 goes dark and what is written "
+            "behind the cache waits: give it --enable-threads"
+        )
+        log(logging.WARNING, text, namespace)
 
 
 class Helper:

@@ -162,8 +162,11 @@ class Listener(Helper):
                 self.wake()
 
     def wait_settled(self, timeout_s: float) -> bool:
-        """Wait until every shard has either gone live or failed once. Returns whether that came in time."""
-        return self._settled.wait(timeout_s)
+        """Wait until every shard has either gone live or failed once. Returns whether that came in time.
+
+        Without a thread it does not come, and is not waited for.
+        """
+        return self.thread is not None and self._settled.wait(timeout_s)
 
     def watch(self, wid: int, seen: Callable[[], None]) -> None:
         """Call ``seen`` in the listener's thread when a message with this write id arrives."""

@@ -40,7 +40,7 @@ from ...loading.shards.membership import Membership
 from ...logs import log
 from ...options import check_tags, parse
 from ...rings import shards_of
-from ...workers import Helper, refuse_greenlets
+from ...workers import Helper, is_to_fork, refuse_greenlets, warn_of_pauses
 from ..base import K, Lifetime, V, closed, refuse_coroutines, store_options
 from ..events.listening import Reporter, TieredHub
 from ..holding import Hold
@@ -109,6 +109,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         if settings.isolation != self._isolation:
             raise ConfigError("isolation", settings.isolation, "open such a cache with nearcache.open()")
         refuse_greenlets()
+        warn_of_pauses(settings.namespace)
         this: weakref.ref[Any] = weakref.ref(self)
         codec = value_codec(settings, settings.endpoints[0].db if settings.endpoints else 0)
         self._servers, endpoints = servers_of(settings)
@@ -146,12 +147,19 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
         self._listener.wait_settled(settings.connect_timeout)
         if settings.require_coherence:
             try:
-                require(self.selftest())
+                self._require_coherence()
             except BaseException:
                 self.close()
                 raise
         for helper in helpers:
             helper.start()
+
+    def _require_coherence(self) -> None:
+        if is_to_fork():  # nothing listens here
+            text = "namespace %s: require_coherence=True tests nothing in uWSGI's master: call selftest() in a worker"
+            log(logging.WARNING, text, self.settings.namespace)
+        else:
+            require(self.selftest())
 
     def _sampler_thread(self, rate: float) -> SamplerThread | None:
         if not rate:
