@@ -27,7 +27,6 @@ cdef extern from *:
 ABANDONED = object()
 
 cdef object PENDING = object()
-cdef object make_lock = _thread.allocate_lock
 cdef double LONGEST_S = _thread.TIMEOUT_MAX
 
 
@@ -36,7 +35,8 @@ cdef class Event:
 
     That one's methods are in Python. A signal handler that raises (Ctrl-C, a time limit) can end them just when they
     have the lock, and then whoever comes next, the listener say, waits for it for ever. Here a handler can run only
-    while :meth:`wait` blocks. Who waits does so on a lock of their own, known before they look for the last time.
+    while :meth:`wait` blocks. Who waits does so on a lock of their own, known before they look for the last time; and it
+    is of the kind that is made by then, for gevent may have put its own there after the import.
     """
 
     def __cinit__(self):
@@ -63,7 +63,7 @@ cdef class Event:
         """Block until it happens, or for so many seconds at most; return whether it has."""
         if flag_is_up(&self.flag):
             return True
-        cdef object gate = make_lock()
+        cdef object gate = _thread.allocate_lock()
         gate.acquire()
         self.waiting.append(gate)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import threading
 import traceback
@@ -435,3 +436,16 @@ def test_event_wakes_all_who_wait_and_can_be_taken_back() -> None:
     event.clear()
     assert not event.is_set()
     assert not event.wait(0.001)
+
+
+def test_event_waits_on_a_lock_of_who_makes_locks_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent may put locks of its own there after the import: on a real one all greenlets would wait, for ever."""
+    made, real = [], _thread.allocate_lock
+
+    def allocate_lock() -> object:
+        made.append(real())
+        return made[-1]
+
+    monkeypatch.setattr(_thread, "allocate_lock", allocate_lock)
+    assert not Event().wait(0)
+    assert len(made) == 1
