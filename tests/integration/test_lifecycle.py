@@ -166,6 +166,36 @@ os._exit(0)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_cache_opened_before_threads_became_greenlets_is_refused_at_its_next_miss_or_write(
+    redis_server: RedisServer,
+) -> None:
+    """Its threads are real, but whatever waits for them, or for Redis, would keep all greenlets waiting."""
+    code = """
+import os, sys, threading, nearcache
+cache = nearcache.open(sys.argv[1])
+cache["k"] = 1
+
+real = threading.get_ident
+def get_ident():
+    return real()
+get_ident.__module__ = "gevent.thread"  # as its monkey.patch_all() does
+threading.get_ident = get_ident
+
+for call in (lambda: cache["missing"], lambda: cache.set("k", 2), cache.clear, lambda: cache.aio):
+    try:
+        call()
+    except nearcache.CacheError as error:
+        assert "gevent" in str(error), error
+    else:
+        raise AssertionError
+threading.get_ident = real
+assert cache["k"] == 1
+cache.close()
+"""
+    done = run_script(code, redis_server.url)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_embedded_default_is_shared_and_stopped_by_the_last(
     runtime_dir: object, make_worker: Callable[..., Worker]
 ) -> None:

@@ -28,9 +28,9 @@ class SteppingCache(Cache[K, V]):
         notice()
         if self._closed:
             raise closed(repr(self))
+        refuse_greenlets()  # a server of workers may put them there after this was opened
         for each in self._threads:
             if each.thread is None:  # a forked child has none until it needs one
-                refuse_greenlets()  # a server of workers may put them there in the child
                 each.start()
 
     def _run(self, steps: Steps[T]) -> T:
