@@ -231,6 +231,7 @@ cdef extern from "nearcache/core.h" nogil:
     uint32_t core_exchange(
         core_t *core, void **key, void **value, uint32_t tag, int64_t deadline_ns, int64_t now_ns
     )
+    uint32_t core_outlived(core_t *core, uint32_t ref, int64_t now_ns, graveyard_t *yard)
     int core_store(
         core_t *core, uint32_t ref, PyObject *key, PyObject *value, uint32_t tag, const item_t *item,
         int64_t now_ns, graveyard_t *yard,

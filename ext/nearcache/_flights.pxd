@@ -21,6 +21,7 @@ from nearcache._core cimport (
     core_fits,
     core_hear,
     core_is_valid,
+    core_outlived,
     core_reschedule,
     core_settle,
     core_spare,
@@ -135,6 +136,7 @@ cdef inline int settle(
         core.counters.invalidated += 1
         admitted = False
     if admitted:
+        ref = core_outlived(core, ref, now_ns, &yard)
         status = core_store(core, ref, op.key, value, table_tag(&core.table, op.hash), item, now_ns, &yard)
         hold_stored(core, status, op.key, value, &yard)
         if op.is_write:  # what was only read has come from where it was told of

@@ -117,13 +117,17 @@ cdef inline uint32_t forget_entries(core_t *core, PyObject *listener, cause_t ca
     """Empty the core at once, then let go of what it held. Returns how many entries that were."""
     cdef table_t gone  # nobody else can reach it, so it may be in any state meanwhile
     cdef uint32_t ref
+    cdef int64_t now_ns
+    cdef bint is_over
     core_lock(core)
+    now_ns = clock_now(&core.source)
     core_detach(core, &gone)
     core_unlock(core)
     for ref in range(1, gone.used + 1):
         if gone.slab[ref].key != NULL:
             if unlikely(listener != NULL):
-                tell(listener, gone.slab[ref].key, gone.slab[ref].value, cause)
+                is_over = gone.slab[ref].deadline_ns <= now_ns
+                tell(listener, gone.slab[ref].key, gone.slab[ref].value, CAUSE_EXPIRED if is_over else cause)
             release(gone.slab[ref].value)
             release(gone.slab[ref].key)
     table_free_memory(&gone)

@@ -23,6 +23,7 @@ from nearcache._core cimport (
     core_exchange,
     core_fits,
     core_is_valid,
+    core_outlived,
     core_overwrite,
     core_settle,
     core_store,
@@ -134,6 +135,23 @@ cdef inline PyObject *read(core_t *core, PyObject *key, int64_t hash) except? NU
     core_unlock(core)
     bury(core, &yard)
     return value
+
+
+cdef inline bint reclaim(core_t *core, PyObject *key, int64_t hash) except -1:
+    """Remove the key's entry if its time is over. Returns whether it was."""
+    cdef graveyard_t yard
+    cdef uint32_t ref
+    cdef bint is_over
+    graveyard_init(&yard)
+    core_lock(core)
+    find(core, &core.table, key, hash, &ref)
+    is_over = ref != 0 and core.table.slab[ref].deadline_ns <= clock_now(&core.source)
+    if is_over:
+        core.counters.expirations += 1
+        core_bury(core, ref, CAUSE_EXPIRED, &yard)
+    core_unlock(core)
+    bury(core, &yard)
+    return is_over
 
 
 cdef inline uint32_t find_valid(core_t *core, PyObject *key, int64_t hash) except? 0xffffffff:
@@ -268,6 +286,7 @@ cdef inline int put(
             release(old_key)
             return 1
     if likely(core_fits(core, size)):  # maxsize 0: nothing is ever kept
+        ref = core_outlived(core, ref, now_ns, &yard)
         status = core_store(core, ref, key, value, table_tag(&core.table, hash), &item, now_ns, &yard)
         hold_stored(core, status, key, value, &yard)
         tell_stored(core, status, key, value, &yard)

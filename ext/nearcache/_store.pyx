@@ -80,7 +80,7 @@ from nearcache._keyed cimport (
     subscript_hashed,
 )
 from nearcache._lanes cimport depend_on, lane_at, lane_number, lanes_wanted
-from nearcache._local cimport bound, checked_size, checked_ttl, find_valid
+from nearcache._local cimport bound, checked_size, checked_ttl, find_valid, reclaim
 from nearcache._locking cimport core_unlock
 from nearcache._lookup cimport MOST_RESTARTS, hash_of, hold, likely, owned, unlikely
 from nearcache._slots cimport clear_t, give_method, traverse_t, type_t
@@ -462,6 +462,11 @@ cdef class Store:
         Cost: O(entries that have expired), and of the tables, if these are made smaller.
         """
         return take_expired(&self.cores, now_ns)
+
+    def l1_reclaim(self, key):
+        """Remove an entry, named by its held key, if its time is over. Returns whether it was. Counts no read."""
+        cdef int64_t hash = hash_of(<PyObject *>key)
+        return reclaim(core_at(self, hash), <PyObject *>key, hash) != 0
 
     def remaining_ns(self, key):
         """Nanoseconds that an entry, named by its held key, has until its deadline; None: it has none.

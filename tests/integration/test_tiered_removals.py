@@ -83,6 +83,29 @@ def test_own_invalidation_is_invalidated(open_told: Callable[..., Any], how: Any
 @pytest.mark.parametrize(
     "how",
     [
+        lambda cache: cache.set("k", 2),
+        lambda cache: cache.set_many({"k": 2}),
+        lambda cache: cache.incr("k"),
+        lambda cache: cache.compute("k", lambda _: 2),
+        lambda cache: cache.invalidate("k"),
+        lambda cache: cache.drop("k"),
+        lambda cache: cache.clear(),
+    ],
+    ids=["set", "set_many", "incr", "compute", "invalidate", "drop", "clear"],
+)
+def test_own_change_of_what_is_over_is_expired(open_told: Callable[..., Any], how: Any) -> None:
+    """The copy had ended before; whether the listener's thread has met it already makes no difference."""
+    cache, told = open_told()
+    cache.set("k", 1, ttl=0.05)
+    wait_until(lambda: cache.peek("k") is None)
+    how(cache)
+    heard(cache)
+    assert told == [("k", 1, "expired")]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
         lambda other: other.set("k", 2),
         lambda other: other.set_many({"k": 2}),
         lambda other: other.invalidate("k"),

@@ -81,7 +81,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         replaced = [event for event in self.events if event[0] == key and event[2] == "replaced"]
         assert len(replaced) <= 1
-        assert not replaced or (old is not None and replaced[0][1] == old[0])
+        assert not replaced or (old is not None and replaced[0][1] == old[0] and self.now < old[1])
         self.settle(*replaced, spared=key if replaced else None)
         assert (key in self.held) == bool(replaced)
         self.held.pop(key, None)
@@ -115,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
     def remove(self, key: int, how: str) -> None:
         was_alive, was_held = self.alive(key), key in self.held
         cause = "dropped" if how == "drop" else "invalidated"
-        event = [(key, self.held[key][0], cause)] if was_held else []
+        event = [(key, self.held[key][0], cause if was_alive else "expired")] if was_held else []
         if how == "drop":
             assert self.store.drop(key) == was_held
         elif how == "erase":
@@ -192,7 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
     def drop_all(self, invalidated: bool) -> None:
         assert self.store.drop_all(invalidated=invalidated) == len(self.held)
         cause = "invalidated" if invalidated else "dropped"
-        self.settle(*[(key, held[0], cause) for key, held in self.held.items()])
+        self.settle(*[(key, held[0], cause if self.alive(key) else "expired") for key, held in self.held.items()])
 
     # -- always
 

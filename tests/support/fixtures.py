@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nearcache.cache.memory import exchanging
+from nearcache.cache.memory.aging import AgingMemoryCache
 from nearcache.clocks import monotonic_ns
 from support import leaks, processes
 from support.caches import Opener, opening
@@ -197,6 +198,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     def at(cache: Any, seconds: float) -> None:
         now[0] = start_ns + round(seconds * 1e9)
         cache.l1_set_clock(now[0])
-        cache._old.l1_set_clock(now[0])
+        if isinstance(cache, AgingMemoryCache):
+            cache._old.l1_set_clock(now[0])
 
     return at

@@ -18,6 +18,7 @@ import nearcache
 from nearcache import ABSENT, ConfigError, EntryEvent, MemoryCache
 from nearcache.cache.events import listening
 from nearcache.cache.events.listening import Reporter, _Own
+from support.fixtures import Clock
 from support.threads import PATIENCE
 
 Told = list[tuple[Any, ...]]
@@ -137,6 +138,24 @@ def test_listener_of_a_cache_with_old_values_hears_of_their_real_end() -> None:
             ("removed", "k", 2, "invalidated"),
             ("created", "k", 3, "stored"),
             ("removed", "k", 3, "invalidated"),
+        ]
+
+
+@pytest.mark.parametrize("options", [{}, {"soft_ttl": 10}], ids=["plain", "aging"])
+def test_listener_hears_that_a_value_was_created_where_one_had_expired(clock: Clock, options: dict[str, Any]) -> None:
+    """As on Redis, and as ``add`` says it: nobody could get the one before."""
+    with nearcache.open("memory://", ttl=100, **options) as cache:
+        ear = Ear(cache)
+        cache["k"] = 1
+        clock(cache, 200)
+        cache["k"] = 2
+        clock(cache, 400)
+        assert not cache.invalidate("k")
+        assert ear.take() == [
+            ("created", "k", 1, "stored"),
+            ("expired", "k", 1, "expired"),
+            ("created", "k", 2, "stored"),
+            ("expired", "k", 2, "expired"),
         ]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import nearcache
 from nearcache import MemoryCache, RemovalCause, options
+from support.fixtures import Clock
 from support.threads import PATIENCE
 
 SECOND = 10**9
@@ -98,6 +99,48 @@ def test_removal_by_time_is_expired_when_it_is_met_or_reclaimed() -> None:
     assert told == [("a", 1, "expired")]
     cache["c"] = 3
     assert told[1:] == [("b", 2, "expired")]
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "assign": lambda cache: cache.__setitem__("k", 2),
+    "set": lambda cache: cache.set("k", 2, tags=["t"]),
+    "incr": lambda cache: cache.incr("k"),
+    "compute": lambda cache: cache.compute("k", lambda _: 2),
+    "add": lambda cache: cache.add("k", 2),
+    "refresh": lambda cache: cache.refresh("k", lambda _: 2),
+    "invalidate": lambda cache: cache.invalidate("k"),
+    "drop": lambda cache: cache.drop("k"),
+    "clear": lambda cache: cache.clear(),
+    "drop_all": lambda cache: cache.drop_all(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("options", [{"ttl": 100}, {"ttl": 100, "soft_ttl": 10}], ids=["plain", "aging"])
+def test_removal_of_what_was_over_when_it_was_changed_is_expired(
+    clock: Clock, options: dict[str, Any], change: str
+) -> None:
+    """Whatever comes then has replaced nothing that anybody could still get."""
+    told: Told = []
+    with nearcache.open("memory://", on_removal=lambda *removal: told.append(removal), **options) as cache:
+        cache["k"] = 1
+        clock(cache, 200)
+        CHANGES[change](cache)
+        assert told == [("k", 1, "expired")]
+
+
+@pytest.mark.parametrize("was_read", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_removal_of_what_was_merely_old_is_none_by_time(clock: Clock, change: str, was_read: bool) -> None:
+    """The soft end is no end: until the hard one it is the change that takes the value away."""
+    told: Told = []
+    with nearcache.open("memory://", ttl=100, soft_ttl=10, on_removal=lambda *removal: told.append(removal)) as cache:
+        cache["k"] = 1
+        clock(cache, 20)
+        assert not was_read or cache.get("k") == 1
+        CHANGES[change](cache)
+        causes = {"drop": "dropped", "drop_all": "dropped", "invalidate": "invalidated", "clear": "invalidated"}
+        assert told == ([] if change == "add" else [("k", 1, causes.get(change, "replaced"))])
 
 
 def test_removal_is_told_with_the_key_held() -> None:

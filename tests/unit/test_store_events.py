@@ -63,6 +63,48 @@ def test_listener_hears_of_an_expired_entry_whoever_finds_it(way: str, heard: li
     assert [event for event in heard if event[0] == "k"] == [("k", 1, "expired")]
 
 
+@pytest.mark.parametrize(
+    "way",
+    ["put", "same", "write", "erase", "drop", "drop_all", "clear", "message", "flight", "abandon", "reclaim"],
+)
+def test_listener_hears_of_an_expired_entry_whatever_else_takes_it_away(way: str, heard: list[Event]) -> None:
+    """Its time was over before it was written over or removed; and what comes then has replaced nothing."""
+    store = attached_store()
+    store.l1_tell(told(heard), stored=True)
+    fill(store, "k", 1, wid=5, deadline=1010)
+    store.l1_set_clock(1010)
+    ways: dict[str, Callable[[], object]] = {
+        "put": lambda: store.l1_put("k", 2),
+        "same": lambda: store.l1_put("k", 1),
+        "write": lambda: store.l1_finish(opened(store, "k", wid=9, write=True), 2, 9, NEVER, identity=SERVER),
+        "erase": lambda: store.l1_erase("k"),
+        "drop": lambda: store.drop("k"),
+        "drop_all": store.drop_all,
+        "clear": lambda: store.drop_all(invalidated=True),
+        "message": lambda: store.lane_apply(0, 6, ["k"]),
+        "flight": lambda: store.l1_finish(opened(store, "k"), 2, 6, NEVER, identity=SERVER),
+        "abandon": lambda: store.l1_abandon(opened(store, "k"), drop=True),
+        "reclaim": lambda: store.l1_reclaim("k"),
+    }
+    ways[way]()
+    come = {"put": [("k", 2, "created")], "same": [("k", 1, "created")], "write": [("k", 2, "created")]}
+    assert heard == [("k", 1, "expired"), *come.get(way, [])]
+    store.check_invariants()
+
+
+def test_reclaiming_leaves_alone_what_is_not_over(heard: list[Event]) -> None:
+    """And counts no read; what it takes has expired, whoever listens."""
+    store = local_store(ttl_ns=10, listener=told(heard))
+    store["k"] = 1
+    assert not store.l1_reclaim("k")
+    store.l1_set_clock(1010)
+    assert store.l1_reclaim("k")
+    assert not store.l1_reclaim("k")
+    assert heard == [("k", 1, "expired")]
+    counted = store.l1_counters()
+    assert (counted["expirations"], counted["misses"]) == (1, 0)
+
+
 def test_listener_hears_of_a_replaced_value_under_its_key(heard: list[Event]) -> None:
     """With the old value; of a local put as of a write's result."""
     store = attached_store(listener=told(heard))

@@ -227,6 +227,16 @@ static inline void core_await(const core_t *core, const op_t *op, item_t *item)
     }
 }
 
+/* What an item is to be put over, found at `ref`: nothing, if its time is over and somebody is told so. That one is buried. */
+static inline uint32_t core_outlived(core_t *core, uint32_t ref, int64_t now_ns, graveyard_t *yard)
+{
+    if (core->listener == NULL || ref == 0 || now_ns < core->table.slab[ref].deadline_ns) {
+        return ref;
+    }
+    core_bury(core, ref, CAUSE_EXPIRED, yard);
+    return 0;
+}
+
 /* Put an item in: over entry `ref`, or as a new entry if `ref` is 0. Reclaims a little of what has expired, evicts what
  * must go.
  *

@@ -271,10 +271,14 @@ static inline void core_bury_alone(core_t *core, uint32_t ref, cause_t cause, gr
     core_take_out_alone(core, ref, cause == CAUSE_EVICTED);
 }
 
-/* The same, and its place is given back. */
+/* The same, and its place is given back. To a listener one whose time is over has expired, whatever takes it away, unless it
+ * makes room. For nobody else is the clock looked at. */
 static inline void core_bury(core_t *core, uint32_t ref, cause_t cause, graveyard_t *yard)
 {
-    core_bury_alone(core, ref, cause, yard);
+    int is_told = core->listener != NULL && cause != CAUSE_EVICTED;
+    int is_over = is_told && core->table.slab[ref].deadline_ns <= clock_now(&core->source);
+
+    core_bury_alone(core, ref, is_over ? CAUSE_EXPIRED : cause, yard);
     quota_give(core->quota, 1);
 }
 

@@ -129,6 +129,11 @@ class AgingMemoryCache(MemoryCache[K, V]):
         if teller is not None and not isinstance(value, Absent):
             teller(name, value, cause)
 
+    def _reclaim(self, name: Any) -> None:
+        """Let go of what is over before there is a change: of a soft end the first store would say that all is."""
+        self.l1_reclaim(name)
+        self._old.l1_reclaim(name)
+
     def _lapse(self, name: Any, value: Any) -> bool:
         """Only the second store has it from now on. Returns whether it is of a size to be kept."""
         try:
@@ -295,6 +300,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Remove a key. Returns whether it was there."""
         name = self._name(key)
         with self._later, self._changing:  # nothing is stored in one and not in the other
+            self._reclaim(name)
             was_value = self._missing_in(key)  # and not the answer that there is none
             self._old.l1_erase(name)
             return super().l1_erase(key) or was_value
@@ -306,6 +312,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         """Remove a value, old or not. Returns whether there was one; there are no other processes."""
         name = self._name(key)
         with self._later, self._changing:
+            self._reclaim(name)
             was_value = self._missing_in(key)
             self._old.drop(name)
             return super().drop(key) or was_value
@@ -313,6 +320,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def drop_all(self, *, invalidated: bool = False) -> int:
         """Remove everything. Returns how many entries there were that were not old."""
         with self._later, self._changing:
+            self._expire(None)
             self._old.drop_all(invalidated=invalidated)
             return super().drop_all(invalidated=invalidated)
 
@@ -358,9 +366,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _whole(self, key: Any, name: Any) -> Any:
         value = self.peek(key, MISSING)
         if value is MISSING:
+            self._reclaim(name)
             value = self._old.peek(name, ABSENT)
-            if value is not ABSENT:
-                self.l1_hit(key, MISSING)  # what the first store has of it is over, and goes
         return MISSING if isinstance(value, Absent) else value
 
     def _outdate(self, name: Any, cause: RemovalCause) -> None:
@@ -372,6 +379,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _keep(self, op: Op, value: V, life: Life, cost_ms: int, size: int, under: Under | None) -> bool:
         name = op.key
+        self._reclaim(name)
         if isinstance(value, Absent):
             self._outdate(name, "invalidated")
             kept: Any = value.remembered() if isinstance(value, Failure) else value
