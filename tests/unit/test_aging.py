@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import nearcache
+from support.fixtures import Clock
 from support.threads import together
 
 TIMEOUT = 20.0
@@ -212,3 +213,54 @@ def test_threads_that_change_the_same_keys_leave_nothing_behind(options: dict[st
     cache.clear()
     assert [len(kept) for kept in (cache, cache._old, cache._lapsed, cache._idle, cache._births)] == [0] * 5
     assert cache._answers is None or len(cache._answers) == 0
+
+
+def test_remaining_time_is_that_until_the_hard_end(clock: Clock) -> None:
+    """So long the value is served, old or not; a copy has the rest of it."""
+    with nearcache.open("memory://", ttl=100, soft_ttl=10) as cache:
+        cache["k"] = 1
+        cache.set("brief", 1, ttl=5)
+        cache.set("endless", 1, ttl=None)
+        assert cache.remaining_ns("k") == pytest.approx(100e9, abs=1e9)
+        assert cache.remaining_ns("brief") == pytest.approx(5e9, abs=1e9)
+        assert cache.remaining_ns("endless") is None
+        clock(cache, 20)
+        assert cache.get("k") == 1
+        assert cache.remaining_ns("k") == pytest.approx(80e9, abs=1e9)
+        assert cache.copy().remaining_ns("k") == pytest.approx(80e9, abs=1e9)
+        assert cache.touch("k", 50)
+        assert cache.remaining_ns("k") == pytest.approx(50e9, abs=1e9)
+        clock(cache, 200)
+        for gone in ("k", "brief", "never"):
+            with pytest.raises(KeyError):
+                cache.remaining_ns(gone)
+
+
+def test_remaining_time_of_a_value_in_use_is_its_idle_time_at_most(clock: Clock) -> None:
+    """And some as long as it is served."""
+    with nearcache.open("memory://", ttl=nearcache.Idle(60)) as cache:
+        cache["k"] = 1
+        for second in (0, 29, 50, 89):
+            clock(cache, second)
+            assert cache.remaining_ns("k") == pytest.approx(min(60, 90 - second) * 1e9, abs=1e9)
+        assert cache.get("k") == 1
+        assert cache.remaining_ns("k") == pytest.approx(60e9, abs=1e9)
+
+
+def test_absence_has_no_remaining_time() -> None:
+    """That there is no value is kept, and is none."""
+    with nearcache.open("memory://", negative_ttl=60, loader=lambda _: nearcache.ABSENT) as cache:
+        with pytest.raises(KeyError):
+            cache["k"]
+        with pytest.raises(KeyError):
+            cache.remaining_ns("k")
+
+
+def test_copy_grows_old_when_the_cache_it_was_taken_from_does(clock: Clock) -> None:
+    """The end that a value has in a copy is the one that it had: the soft one is none the later for it."""
+    with nearcache.open("memory://", ttl=100, soft_ttl=10) as cache:
+        cache["k"] = 1
+        with cache.copy() as copied:
+            clock(copied, 20)
+            assert copied.l1_peek("k", None) is None
+            assert copied.get("k") == 1

@@ -227,6 +227,13 @@ class AgingMemoryCache(MemoryCache[K, V]):
             self._lapse(op.key, new)
         return is_done
 
+    def remaining_ns(self, key: Any) -> int | None:
+        """Nanoseconds for which a value is served: until its hard end. See :meth:`Store.remaining_ns`."""
+        old = self._old.peek(key, MISSING)
+        if isinstance(old, Absent):
+            raise KeyError(key)
+        return super().remaining_ns(key) if old is MISSING else self._old.remaining_ns(key)
+
     def _found_old(self, key: Any) -> Any:
         loader = self.settings.loader
         if loader is None:

@@ -100,7 +100,7 @@ def remaining(cache: Store[K, V]) -> list[Remaining[K, V]]:
     found: list[Remaining[K, V]] = []
     for key, value in cache.l1_snapshot():
         try:
-            found.append((key, value, cache.remaining_ns(key)))
+            found.append((key, value, Store.remaining_ns(cache, key)))  # until it is old, where that is another end
         except KeyError:  # it has gone meanwhile
             continue
     return found
