@@ -18,6 +18,8 @@ SCHEMES: Final = (
     "embedded", "memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
     "rediss+cluster",
 )  # fmt: skip
+#: What Valkey's own tools, and those who host it, call the first part of a scheme.
+_OTHER_NAMES: Final = {"valkey": "redis", "valkeys": "rediss"}
 #: Most servers of a list.
 MOST_SHARDS: Final = 64
 #: What namespaces, shards and embedded servers may be called.
@@ -196,6 +198,12 @@ def _host(text: str, host: str, default: int) -> tuple[str, int]:
     return name, default if port is None else port
 
 
+def scheme_of(name: str) -> str:
+    """Return which of :data:`SCHEMES` a URL's is, if it is one."""
+    server, plus, found_by = name.partition("+")
+    return _OTHER_NAMES.get(server, server) + plus + found_by
+
+
 def redact(text: str) -> str:
     """Take out of a URL, however malformed, all that may be secret.
 
@@ -203,7 +211,7 @@ def redact(text: str) -> str:
     one: whoever forgets the host leaves the password there.
     """
     scheme, marker, rest = text.partition("://")
-    if scheme not in SCHEMES:
+    if scheme_of(scheme) not in SCHEMES:
         scheme, marker, rest = "", "", text
     _, at, location = rest.rpartition("@")
     location, question, query = location.partition("?")

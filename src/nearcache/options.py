@@ -20,7 +20,7 @@ from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secre
 from .choices import integer as _integer
 from .choices import number as _number
 from .choices import seconds as _seconds
-from .endpoints import MOST_SHARDS, NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value
+from .endpoints import MOST_SHARDS, NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value, scheme_of
 from .errors import ConfigError
 from .writers import Writer, writer_of
 
@@ -345,7 +345,8 @@ def parse(url: str | None = None, /, **keywords: Any) -> Settings:
             ``redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/MASTER[,MASTER...]`` (``rediss+sentinel://``
             over TLS; user and password are the masters'), or
             ``redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`` (``rediss+cluster://`` over TLS; some nodes,
-            from which the others are found), each with ``?option=value&...``.
+            from which the others are found), each with ``?option=value&...``; ``valkey`` and ``valkeys`` mean the same
+            as ``redis`` and ``rediss``.
             ``None``: the environment variable ``NEARCACHE_URL``, or else ``embedded://default``.
         keywords: Options, as the attributes of :class:`Settings`, and those of connections:
         db: Number of the database on every server.
@@ -373,7 +374,8 @@ def _parse(text: str, keywords: Mapping[str, Any]) -> Settings:
         raise ConfigError(
             "url", redact(repr(text)), f"give a text that begins with one of {', '.join(SCHEMES)}, then ://"
         )
-    scheme, marker, rest = text.partition("://")
+    name, marker, rest = text.partition("://")
+    scheme = scheme_of(name)
     if not marker or scheme not in SCHEMES:
         raise ConfigError("url", redact(text), f"begin with one of {', '.join(s + '://' for s in SCHEMES)}")
     location, _, query = rest.partition("?")

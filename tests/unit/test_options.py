@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nearcache import choices, options
-from nearcache.endpoints import MAX_SOCKET_PATH
+from nearcache.endpoints import MAX_SOCKET_PATH, redact
 from nearcache.errors import ConfigError
 from nearcache.options import Endpoint, Settings, parse
 
@@ -190,6 +190,24 @@ def test_parse_bad_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyP
 def test_parse_good_url_yields_its_endpoints(url: str, endpoints: list[Endpoint]) -> None:
     """Hosts, ports, paths, database and credentials end up where they belong, once for each shard."""
     assert list(parse(url).endpoints) == endpoints
+
+
+@pytest.mark.parametrize("name", ["redis", "rediss"])
+@pytest.mark.parametrize("rest", ["://u:p@a:1,b/2", "+sentinel://s,t/m?db=3", "+cluster://n1,n2"])
+def test_parse_url_of_valkey_is_one_of_redis(name: str, rest: str) -> None:
+    """Under the names that its own tools give; everything behind them means the same."""
+    assert parse(name.replace("redis", "valkey") + rest) == parse(name + rest)
+
+
+@pytest.mark.parametrize("url", ["valkey+tls://a", "valkeyss://a", "valkey:a", "valkey"])
+def test_parse_url_of_valkey_in_another_spelling_is_refused(url: str) -> None:
+    """As of Redis."""
+    assert "redis, rediss, unix" in message_of(url).replace("://", "")
+
+
+def test_redact_knows_the_schemes_of_valkey() -> None:
+    """What is no secret stays legible."""
+    assert redact("valkeys://user:secret@a:1,b/2") == redact("rediss://user:secret@a:1,b/2").replace("redis", "valkey")
 
 
 def test_parse_embedded_name_and_options_are_kept() -> None:

@@ -62,8 +62,9 @@ def open(url: str | None = None, /, **options: Unpack[Options]) -> Cache[Any, An
             this user that give the same name), ``redis://HOST:PORT,HOST:PORT/DB`` (client-side shards),
             ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/MASTER,MASTER``, ``rediss+sentinel://``,
             ``redis+cluster://HOST:PORT,HOST:PORT`` (some nodes of a Redis Cluster), ``rediss+cluster://``,
-            ``unix:///PATH``, or ``memory://`` (this process alone). ``None``: the environment
-            variable ``NEARCACHE_URL``, or else ``embedded://default``.
+            ``unix:///PATH``, or ``memory://`` (this process alone); ``valkey`` and ``valkeys`` mean the same as
+            ``redis`` and ``rediss``. ``None``: the environment variable ``NEARCACHE_URL``, or else
+            ``embedded://default``.
         options: ``namespace``, ``maxsize``, ``maxbytes``, ``policy``, ``ttl``, ``l1_ttl``, ``max_staleness``,
             ``consistency``, ``loader``, ``key``, ``on_removal``, ``codec``, ``classes``, ``timeout`` and others: see
             :class:`nearcache.options.Settings`, and :func:`nearcache.options.parse` for those of connections. They
