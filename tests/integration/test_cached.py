@@ -424,6 +424,32 @@ def test_coroutine_results_are_shared_and_coherent(pair: tuple[Cache[Any, Any], 
     assert calls == [1, 1]
 
 
+def test_key_of_a_call_is_one_in_all_processes(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """Until a clear anywhere; a hold of it, anywhere, keeps off what was read before a change."""
+    one, two = on_both(pair, price)
+    key = one.key("a")
+    assert key == two.key(sku="a")
+    with pair[1].hold([key]):
+        assert one("a") == ["a", 1, "EUR", 1]
+        assert pair[0].get(key) is None
+    assert one("a") == pair[1][key] == ["a", 1, "EUR", 2]
+    assert pair[1].touch(key, 500)
+    two.cache_clear()
+    wait_until(lambda: one.key("a") != key)
+    assert one.key("a") == two.key("a")
+
+
+def test_key_of_a_coroutine_function_is_one_in_all_processes(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """What a clear changes is asked for without holding up the loop."""
+    one, two = on_both(pair, fetch)
+
+    async def main() -> None:
+        key = await one.key(1)
+        assert await two(1) == await pair[0].aio.get(key) == [1, 1]
+
+    asyncio.run(main())
+
+
 def test_coroutine_blocking_network_leaves_the_loop_free(redis_server: RedisServer) -> None:
     """While a server keeps silent, other tasks go on."""
     calls.clear()

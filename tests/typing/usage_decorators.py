@@ -172,6 +172,8 @@ def use_cached() -> None:
     assert_type(price.refresh("a"), float)
     assert_type(price.peek("a"), float)
     assert_type(price.invalidate("a", currency="USD"), bool)
+    assert_type(price.key("a"), tuple[Any, ...])
+    assert_type(untyped.key("a"), tuple[Any, ...])
     assert_type(price.cache_info(), CacheInfo)
     assert_type(stock("a"), int | None)
     assert_type(untyped("a"), Any)
@@ -183,6 +185,7 @@ def use_cached() -> None:
     price.cache_clear()
     price(1)  # type: ignore[arg-type]  # the signature is checked
     price.invalidate("a", "USD")  # type: ignore[call-arg]  # that of the surface too
+    price.key(1)  # type: ignore[arg-type]  # all of it
     stock()  # type: ignore[call-arg]  # and what is missing
 
 
@@ -207,6 +210,7 @@ def use_methods() -> None:
     assert_type(shop.price("a", factor=3), int)
     assert_type(shop.price.refresh("a"), int)
     assert_type(shop.price.invalidate("a"), bool)
+    assert_type(shop.price.key("a", factor=3), tuple[Any, ...])
     assert_type(Shop.price(shop, "a"), int)
     assert_type(Shop.static("a"), int)
     assert_type(shop.untyped("a"), Any)
@@ -223,6 +227,9 @@ async def use_coroutines() -> None:
     assert_type(await fetch_later("a"), bytes)
     assert_type(await fetch.refresh("a"), bytes)
     assert_type(await fetch.invalidate("a"), bool)
+    assert_type(await fetch.key("a"), tuple[Any, ...])
+    assert_type(await fetch_untyped.key("a"), tuple[Any, ...])
+    assert_type(await Shop().fetch.key("a"), tuple[Any, ...])
     assert_type(fetch.peek("a"), bytes)
     assert_type(await Shop().fetch("a"), bytes)
     assert_type(Shop().fetch.peek("a"), bytes)

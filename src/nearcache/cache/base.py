@@ -269,7 +269,7 @@ class Cache(
             version: Part of the key: another version begins with nothing.
         Returns:
             The function, with ``cache_info``, ``cache_clear``, ``cache_parameters``, ``__wrapped__``, and
-            ``invalidate``, ``refresh``, ``peek`` and ``set``, which take its arguments. See docs/decorators.md.
+            ``invalidate``, ``refresh``, ``peek``, ``set`` and ``key``, which take its arguments: docs/decorators.md.
         Raises:
             ConfigError: An option is wrong, or the function's name would not say which one it is.
             TypeError: It cannot be called, or is a generator function.

@@ -32,8 +32,8 @@ class BoundCoroutine(Bound):
 class CachedCoroutine(Cached):
     """A coroutine function whose results are kept in a cache.
 
-    A hit in this process's memory does not suspend. ``invalidate``, ``refresh``, ``set`` and ``cache_clear`` are
-    coroutine functions as well.
+    A hit in this process's memory does not suspend. ``invalidate``, ``refresh``, ``set``, ``key`` and
+    ``cache_clear`` are coroutine functions as well.
 
     Raises:
         ConfigError: The cache has no ``aio``.
@@ -69,7 +69,7 @@ class CachedCoroutine(Cached):
             held = await self._aio._missing_load((self._plan.name,), _drawn, ttl=None, tags=())
         return held
 
-    async def _awaited_key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
+    async def _key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
         part = self._checked_part(args, kwargs, is_method)
         return (self._plan.name, await self._awaited_generation(), *part)
 
@@ -104,10 +104,10 @@ class CachedCoroutine(Cached):
         return value, called
 
     async def _invalidate(self, args: Any, kwargs: Any, is_method: bool) -> Any:
-        return await self._aio.invalidate(await self._awaited_key(args, kwargs, is_method))
+        return await self._aio.invalidate(await self._key(args, kwargs, is_method))
 
     async def _refresh(self, args: Any, kwargs: Any, is_method: bool) -> Any:
-        key = await self._awaited_key(args, kwargs, is_method)
+        key = await self._key(args, kwargs, is_method)
         while True:
             await self._aio.invalidate(key)
             value, is_new = await self._read_through(key, args, kwargs)
@@ -115,7 +115,7 @@ class CachedCoroutine(Cached):
                 return value
 
     async def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
-        key = await self._awaited_key(args, kwargs, is_method)
+        key = await self._key(args, kwargs, is_method)
         await self._aio._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
 
 

@@ -196,6 +196,10 @@ class Bound(BoundResults):
         """See :meth:`Cached.set`."""
         return self.__func__._set(value, (self.__self__, *args), kwargs, True)
 
+    def key(self, /, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`Cached.key`."""
+        return self.__func__._key((self.__self__, *args), kwargs, True)
+
     def cache_info(self) -> CacheInfo:
         """See :meth:`Cached.cache_info`."""
         info: CacheInfo = self.__func__.cache_info()
@@ -316,6 +320,17 @@ class Cached(Results):
         """Keep a value as the result for these arguments."""
         return self._set(value, args, kwargs, self._in_class)
 
+    def key(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Return the key under which the cache has the result for these arguments: for ``hold``, ``touch`` or ``get``
+        with ``max_age``, or to know it in an event.
+
+        Until the next ``cache_clear``, in whichever process: from then on results have other keys, so ask for it anew.
+
+        Raises:
+            ShardUnavailableError: What ``cache_clear`` changes is in L2, and not known here.
+        """
+        return self._key(args, kwargs, self._in_class)
+
     # -- generations
 
     def _current_generation(self) -> Any:
@@ -335,7 +350,7 @@ class Cached(Results):
 
     # -- how; ``is_method``: the first argument is an instance
 
-    def _key(self, args: Any, kwargs: Any, is_method: bool) -> tuple[Any, ...]:
+    def _key(self, args: Any, kwargs: Any, is_method: bool) -> Any:  # of a coroutine function it is awaited
         part = self._checked_part(args, kwargs, is_method)
         return (self._plan.name, self._current_generation(), *part)
 

@@ -65,6 +65,18 @@ class BoundFunction(Protocol[P, R_co]):
         """Keep a value as the result for these arguments."""
 
     @overload
+    def key(  # type: ignore[overload-overlap]  # as for invalidate
+        self: BoundFunction[P, NoReturn], /, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Any, ...]: ...
+    @overload
+    def key(  # type: ignore[overload-overlap]  # as for invalidate
+        self: BoundFunction[P, Coroutine[Any, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, tuple[Any, ...]]: ...
+    @overload
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> tuple[Any, ...]:
+        """Return the key under which the cache has the result for these arguments, until the next ``cache_clear``."""
+
+    @overload
     def cache_clear(self: BoundFunction[P, NoReturn]) -> None: ...  # type: ignore[overload-overlap]  # as for invalidate
     @overload
     def cache_clear(  # type: ignore[overload-overlap]  # as for invalidate

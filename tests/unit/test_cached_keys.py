@@ -1,0 +1,143 @@
+"""``cache.cached``: the key of a call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import nearcache
+from nearcache import Cache, EntryEvent, UnencodableKeyError
+from support.threads import PATIENCE
+
+
+@pytest.fixture
+def cache() -> Cache[Any, Any]:
+    """A cache of this process."""
+    return nearcache.open("memory://", maxsize=1000, ages=True)
+
+
+# -- key() ---------------------------------------------------------------------------------------------------------
+
+
+def test_key_of_a_call_is_that_of_its_result(cache: Cache[Any, Any]) -> None:
+    """However the arguments are given; what the cache can do with a key it does with the result."""
+
+    @cache.cached
+    def price(sku: str, currency: str = "EUR") -> str:
+        return f"{len(sku)} {currency}"
+
+    key = price.key("chair")
+    assert key == price.key(currency="EUR", sku="chair") != price.key("chair", "USD")
+    assert key not in cache
+    assert price("chair") == cache[key] == cache.get(key, max_age=60) == "5 EUR"
+    assert cache.touch(key, 5)
+    assert (cache.remaining_ns(key) or 0) < 6e9
+    assert list(cache) == [key]
+    assert price.cache_info()[:2] == (0, 1)
+
+
+def test_key_in_hold_keeps_off_what_was_read_before_a_change(cache: Cache[Any, Any]) -> None:
+    """The function's result is one value like any other."""
+    rows = {"chair": 1}
+
+    @cache.cached
+    def price(sku: str) -> int:
+        return rows[sku]
+
+    with cache.hold([price.key("chair")]):
+        assert price("chair") == 1
+        rows["chair"] = 2
+    assert price("chair") == 2
+
+
+def test_key_is_that_of_events(cache: Cache[Any, Any]) -> None:
+    """So a listener can tell whose results they are."""
+    events: list[EntryEvent] = []
+
+    @cache.cached
+    def double(number: int) -> int:
+        return 2 * number
+
+    with cache.listen(events.append) as subscription:
+        double(4)
+        assert subscription.flush(PATIENCE)
+    assert [(event.key, event.value) for event in events] == [(double.key(4), 8)]
+
+
+def test_key_after_a_clear_is_another(cache: Cache[Any, Any]) -> None:
+    """The results under the one before are out of reach."""
+
+    @cache.cached
+    def double(number: int) -> int:
+        return 2 * number
+
+    before = double.key(4)
+    double.cache_clear()
+    assert double.key(4) == double.key(4) != before
+    assert double(4) == cache[double.key(4)]
+    assert before not in cache
+
+
+def test_key_of_methods_names_what_they_are_called_on(cache: Cache[Any, Any]) -> None:
+    """Instances and classes; bound or not, it is the same."""
+
+    class Shop:
+        @cache.cached
+        def price(self, sku: str) -> Any:
+            return self, sku
+
+        @classmethod
+        @cache.cached
+        def named(cls, sku: str) -> Any:
+            return cls, sku
+
+        @staticmethod
+        @cache.cached
+        def plain(sku: str) -> str:
+            return sku
+
+    one, two = Shop(), Shop()
+    one.price("a")
+    Shop.named("a")
+    Shop.plain("a")
+    assert cache[one.price.key("a")] == (one, "a")
+    assert Shop.price.key(one, "a") == one.price.key("a") != two.price.key("a")
+    assert cache[Shop.named.key("a")] == (Shop, "a")  # type: ignore[call-arg]  # see docs/decorators.md
+    assert cache[Shop.plain.key("a")] == "a"
+
+
+def test_key_of_a_coroutine_function_is_awaited(cache: Cache[Any, Any]) -> None:
+    """As the rest of what may have to ask L2."""
+
+    @cache.cached
+    async def double(number: int) -> int:
+        return 2 * number
+
+    class Shop:
+        @cache.cached
+        async def price(self, sku: str) -> str:
+            return sku
+
+    async def main() -> None:
+        shop = Shop()
+        assert (await double(4), await shop.price("a")) == (8, "a")
+        assert (cache[await double.key(number=4)], cache[await shop.price.key("a")]) == (8, "a")
+        async with cache.aio.hold([await double.key(4)]):  # what is read now is not kept
+            assert await double(4) == 8
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_key_of_arguments_that_can_be_none_is_refused(cache: Cache[Any, Any]) -> None:
+    """As a call with them is, by name; and so is what the function does not take."""
+
+    @cache.cached
+    def total(rows: list[int]) -> int:
+        return sum(rows)
+
+    with pytest.raises(UnencodableKeyError, match="'rows'"):
+        total.key([1])
+    with pytest.raises(TypeError, match="positional argument"):
+        total.key([1], 2)  # type: ignore[call-arg]  # that is the test
