@@ -424,6 +424,13 @@ def test_coroutine_results_are_shared_and_coherent(pair: tuple[Cache[Any, Any], 
     assert calls == [1, 1]
 
 
+def test_ignored_argument_may_be_what_no_process_could_name(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
+    """The result is the same for all of them."""
+    one, two = (cache.cached(ignore=["factor"])(price) for cache in pair)
+    assert one("a", [1]) == ["a", [1], "EUR", 1]  # type: ignore[arg-type]  # as is that
+    assert two("a", object()) == ["a", [1], "EUR", 1]  # type: ignore[arg-type]  # it cannot be encoded
+
+
 def test_key_of_a_call_is_one_in_all_processes(pair: tuple[Cache[Any, Any], Cache[Any, Any]]) -> None:
     """Until a clear anywhere; a hold of it, anywhere, keeps off what was read before a change."""
     one, two = on_both(pair, price)

@@ -39,7 +39,7 @@ def price(sku: str, *, currency: str = "EUR") -> float:
     return len(sku) / 2
 
 
-@cache.cached(ttl=60, tags=("catalogue",), unless=lambda result: result is None)
+@cache.cached(ttl=60, tags=("catalogue",), unless=lambda result: result is None, ignore=[])
 def stock(sku: str) -> int | None:
     """Called."""
     return len(sku)

@@ -1,4 +1,4 @@
-"""``cache.cached``: the key of a call."""
+"""``cache.cached``: the key of a call, and arguments that are no part of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nearcache
-from nearcache import Cache, EntryEvent, UnencodableKeyError
+from nearcache import Cache, ConfigError, EntryEvent, UnencodableKeyError
 from support.threads import PATIENCE
 
 
@@ -141,3 +141,99 @@ def test_key_of_arguments_that_can_be_none_is_refused(cache: Cache[Any, Any]) ->
         total.key([1])
     with pytest.raises(TypeError, match="positional argument"):
         total.key([1], 2)  # type: ignore[call-arg]  # that is the test
+
+
+# -- ignore= -------------------------------------------------------------------------------------------------------
+
+
+class Session(list[int]):
+    """What cannot be part of a key."""
+
+
+def test_ignored_argument_is_no_part_of_the_key(cache: Cache[Any, Any]) -> None:
+    """Wherever it stands, given or left out; the function gets it all the same."""
+    sessions = []
+
+    @cache.cached(ignore=["session", "log"])
+    def products(session: Session | None, shop: int, *, page: int = 1, log: Any = None) -> Any:
+        sessions.append(session)
+        return shop, page
+
+    first, second = Session(), Session()
+    assert products(first, 1) == products(second, 1) == products(session=second, shop=1, log=[]) == (1, 1)
+    assert products(second, 1, page=2) == (1, 2)
+    assert [each is first for each in sessions] == [True, False]
+    assert products.key(None, 1) == products.key(first, shop=1, page=1)
+    assert products.invalidate(None, 1)
+    assert products.cache_info()[:2] == (2, 2)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_ignored_collection_of_arguments_is_no_part_of_the_key(cache: Cache[Any, Any], typed: bool) -> None:
+    """All that it collects, whatever the types."""
+
+    def f(a: int, *more: Any, **named: Any) -> list[Any]:
+        return [a, more, named]
+
+    by_name = cache.cached(ignore=["more"], typed=typed)(f)
+    by_place = cache.cached(ignore=["named"], typed=typed)(f)
+    assert by_name(1, [], 2, x=1) is by_name(1, x=1) is not by_name(1, x=2)
+    assert by_place(1, 2, x=[]) is by_place(1, 2) is not by_place(1, 3)
+    assert by_name.key(1) != by_name.key(2)
+
+
+def test_ignored_self_makes_one_result_of_all_instances(cache: Cache[Any, Any]) -> None:
+    """Which may be such as have no identity; other arguments of methods are ignored as those of functions."""
+
+    class Shop:
+        __slots__ = ()
+
+        @cache.cached(ignore=["self"])
+        def rate(self, currency: str) -> list[str]:
+            return [currency]
+
+        @classmethod
+        @cache.cached(ignore=("session",))
+        def named(cls, session: Session, name: str) -> list[Any]:
+            return [cls, name]
+
+    class Other(Shop):
+        """Another class."""
+
+    assert Shop().rate("EUR") is Shop().rate("EUR") is Shop.rate(Shop(), "EUR")
+    assert Shop.named(Session(), "a") is Shop.named(Session(), "a")  # type: ignore[arg-type,call-arg]  # as above
+    assert Other.named(Session(), "a") == [Other, "a"]  # type: ignore[arg-type,call-arg]  # as above
+
+
+def test_ignored_argument_of_a_coroutine_function(cache: Cache[Any, Any]) -> None:
+    """The same."""
+
+    @cache.cached(ignore=["session"])
+    async def product(id: int, session: Session | None = None) -> list[int]:
+        return [id]
+
+    async def main() -> None:
+        assert await product(1, session=Session()) is await product(1, Session()) is await product(1)
+        assert await product(2) == [2]
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_argument_that_is_not_ignored_is_named_in_the_error(cache: Cache[Any, Any]) -> None:
+    """And not the one before it."""
+    total = cache.cached(ignore=["session"])(lambda session, rows: sum(rows))
+    with pytest.raises(UnencodableKeyError, match="argument 'rows'"):
+        total([], [1])
+
+
+@pytest.mark.parametrize("ignored", [["sesion"], "session", ["session", 3], [["session"]], 5, None])
+def test_ignoring_what_is_no_parameter_is_refused(cache: Cache[Any, Any], ignored: Any) -> None:
+    """Where it is decorated; the parameters are named."""
+    with pytest.raises(ConfigError, match=r"ignore=.*parameters, which are \(session, shop\)"):
+        cache.cached(ignore=ignored)(lambda session, shop: shop)
+
+
+def test_ignoring_beside_a_key_function_is_refused(cache: Cache[Any, Any]) -> None:
+    """It says itself what counts."""
+    with pytest.raises(ConfigError, match=r"ignore=.*key="):
+        cache.cached(key=lambda session, shop: shop, ignore=["session"])(lambda session, shop: shop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import (
     Callable,
+    Collection,
     Iterable,
     Iterator,
     KeysView,
@@ -244,6 +245,7 @@ class Cache(
         tags: Sequence[str] = (),
         unless: Callable[[Any], object] | None = None,
         version: str | int | None = None,
+        ignore: Collection[str] = (),
     ) -> Decorator: ...
     def cached(
         self,
@@ -256,6 +258,7 @@ class Cache(
         tags: Sequence[str] = (),
         unless: Callable[[Any], object] | None = None,
         version: str | int | None = None,
+        ignore: Collection[str] = (),
     ) -> Any:
         """Return a function whose results are kept in this cache; to be used as a decorator, bare or called.
 
@@ -267,6 +270,7 @@ class Cache(
             tags: Names, at most 16, that :meth:`invalidate_tag` invalidates the results by.
             unless: Called with a result; if it says yes, the result is returned but not kept.
             version: Part of the key: another version begins with nothing.
+            ignore: Names of parameters that are no part of the key.
         Returns:
             The function, with ``cache_info``, ``cache_clear``, ``cache_parameters``, ``__wrapped__``, and
             ``invalidate``, ``refresh``, ``peek``, ``set`` and ``key``, which take its arguments: docs/decorators.md.
@@ -276,7 +280,9 @@ class Cache(
         Calls raise what the function raises, unchanged and not kept; and
             UnencodableKeyError: An argument, which it names, cannot be part of a key.
         """
-        options = {"key": key, "typed": typed, "ttl": ttl, "tags": tags, "unless": unless, "version": version}
+        options = {
+            "key": key, "typed": typed, "ttl": ttl, "tags": tags, "unless": unless, "version": version, "ignore": ignore
+        }  # fmt: skip
         if function is None:
             return lambda function: decorate(self, function, options)
         return decorate(self, function, options)

@@ -60,7 +60,7 @@ class Plan:
 
     def __init__(
         self, cache: Cache[Any, Any], function: Callable[..., Any], key: Any, typed: bool, ttl: Any, tags: Any,
-        unless: Any, version: Any,
+        unless: Any, version: Any, ignore: Any,
     ) -> None:  # fmt: skip
         if cache.settings.key is not None:
             raise ConfigError(
@@ -76,8 +76,10 @@ class Plan:
         self.typed = _checked_flag("typed", typed)
         if self.typed and self.key is not None:
             raise ConfigError("typed", typed, "with key= it has no arguments to tell apart; let key= name their types")
+        if ignore and self.key is not None:
+            raise ConfigError("ignore", ignore, "with key= it has no arguments to leave out; let key= do so")
         self.name = name_of(function, self.version, is_shared=self.is_shared)
-        self.arguments = Arguments(function, self.name)
+        self.arguments = Arguments(function, self.name, ignore)
         self.identities = Identities(self.name, is_shared=self.is_shared)
         self._known = freshness_of(cache.settings)
 
@@ -99,7 +101,7 @@ class Plan:
             keywords = dict(keywords)
             args = (keywords.pop(self.arguments.names[0]),)
         mark: tuple[str, ...] = ()
-        if args and (is_method or isinstance(args[0], type)):
+        if args and self.arguments.has_first and (is_method or isinstance(args[0], type)):
             mark = () if is_method else _IS_CLASS
             args = (self.identities.of(args[0]), *args[1:])
         arranged = self.arguments.arrange(*args, **keywords)

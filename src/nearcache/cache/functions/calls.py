@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any, Final, cast
 
@@ -100,12 +100,17 @@ if sys.version_info >= (3, 14):
 class Arguments:
     """The signature of one function, as something that turns a call into a tuple.
 
+    Args:
+        ignored: Names of parameters that nothing in the tuples tells of.
     Attributes:
         names: The parameters, in the order of the tuples.
-        positional: How many there are, if a call may give all of them by their place; else -1.
+        positional: How many there are, if a call may give all of them by their place and none is ignored; else -1.
+        has_first: Whether the first one counts.
+    Raises:
+        ConfigError: A name to be ignored is none of a parameter.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, ignored: Any = ()) -> None:
         try:
             # Not that of what it wraps: a wrapper may take other arguments.
             signature = inspect.signature(function, follow_wrapped=False, **_UNJUDGED)
@@ -115,8 +120,10 @@ class Arguments:
         self.names = tuple(signature.parameters)
         self._kinds = [parameter.kind for parameter in signature.parameters.values()]
         by_place = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        self.positional = len(self._kinds) if by_place.issuperset(self._kinds) else -1
-        self.arrange = _arranger(signature, name)
+        left_out = _checked_names(ignored, self.names)
+        self.positional = len(self._kinds) if by_place.issuperset(self._kinds) and not left_out else -1
+        self.has_first = left_out.isdisjoint(self.names[:1])
+        self.arrange = _arranger(signature, name, left_out)
 
     def type_names(self, arranged: tuple[Any, ...]) -> tuple[str, ...]:
         """Return the full names of the arguments' types, of each one that ``*`` and ``**`` collect."""
@@ -155,9 +162,15 @@ def _anything(*args: Any, **keywords: Any) -> None:
     """Has the signature of what has none."""
 
 
-def _arranger(signature: inspect.Signature, name: str) -> Callable[..., tuple[Any, ...]]:
+def _checked_names(ignored: Any, names: tuple[str, ...]) -> frozenset[str]:
+    if isinstance(ignored, str) or not isinstance(ignored, Collection) or any(name not in names for name in ignored):
+        raise ConfigError("ignore", ignored, f"give a list of parameters, which are ({', '.join(names)})")
+    return frozenset(ignored)
+
+
+def _arranger(signature: inspect.Signature, name: str, left_out: frozenset[str]) -> Callable[..., tuple[Any, ...]]:
     """Compile a function of the same parameters that returns them in order: the interpreter binds faster than
-    ``Signature.bind``, and says of a wrong call what it says of any."""
+    ``Signature.bind``, and says of a wrong call what it says of any. In the place of what is left out stands ()."""
     scope: dict[str, Any] = {}
     heads, parts = [], []
     for at, parameter in enumerate(signature.parameters.values()):
@@ -165,7 +178,8 @@ def _arranger(signature: inspect.Signature, name: str) -> Callable[..., tuple[An
         if parameter.default is not parameter.empty:
             scope[f"_default{at}_"] = parameter.default
         heads.append((parameter.kind, own, f"=_default{at}_" if parameter.default is not parameter.empty else ""))
-        parts.append(f"(*{own}.items(),)" if parameter.kind is parameter.VAR_KEYWORD else own)
+        part = f"(*{own}.items(),)" if parameter.kind is parameter.VAR_KEYWORD else own
+        parts.append("()" if own in left_out else part)
     source = f"lambda {_parameters(heads)}: ({''.join(f'{part}, ' for part in parts)})"
     made: Any = eval(compile(source, "<arguments>", "eval"), scope)  # noqa: S307  names of parameters are identifiers
     made.__name__ = made.__qualname__ = name.rpartition(".")[2].partition("#")[0]  # in errors about the arguments
