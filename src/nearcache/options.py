@@ -72,7 +72,7 @@ class Settings:
         scheme: One of :data:`SCHEMES`.
         endpoints: The shards; empty for ``memory`` and ``embedded`` (whose servers are not running yet).
         namespace: Name of the logical cache. Caches of one namespace on the same shards are one cache.
-        maxsize: Most entries L1 holds; ``None``: no bound.
+        maxsize: Most entries L1 holds; ``None``: no bound; 0: it keeps none, so that all there is is L2, if any.
         maxbytes: Most bytes (encoded sizes of values, not of keys, nor the up to 80 that an entry takes beside them) L1
             holds; ``None``: no bound. Old values of a ``memory://`` cache have as much beside it.
         policy: Which L1 entry makes room for a new one: ``lru`` or ``adaptive``.
@@ -260,7 +260,7 @@ def _text(option: str, value: Any) -> Any:
 
 _SETTINGS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "namespace": _name,
-    "maxsize": _integer(1, 2_000_000_000, none=True),
+    "maxsize": _integer(0, 2_000_000_000, none=True),
     "maxbytes": _integer(1, 2**50, none=True),
     "policy": one_of(get_args(Policy)),
     "l1_ttl": _seconds(0.001, MAX_TTL_S, none="the lifetime in L2"),

@@ -73,7 +73,6 @@ class TestLru(test_functools.TestLRU, unittest.TestCase):
 
 #: Where ``cache.cached`` differs: the test of CPython, and why it is left out.
 EXCEPTIONS_OF_CACHED = {
-    "test_lru": "a cache has at least one entry: maxsize=0 is refused",
     "test_lru_bug_35780": "a function that needs its own result for the same arguments is a LoadCycleError",
     "test_lru_cache_parameters": "there are more parameters",
     "test_lru_cache_threaded2": "it demands that all threads which miss one key call the function; here one does",

@@ -98,7 +98,6 @@ def test_no_server_program_names_the_remedies(monkeypatch: pytest.MonkeyPatch, r
 @pytest.mark.parametrize(
     ("url", "options", "named"),
     [
-        ("memory://", {"maxsize": 0}, "maxsize=0"),
         ("memory://", {"maxsize": -1}, "maxsize=-1"),
         ("memory://", {"maxsize": True}, "maxsize=True"),
         ("memory://", {"ttl": float("nan")}, "ttl=nan"),

@@ -58,6 +58,34 @@ def test_cache_opened_on_live_shards_is_healthy(cache: Cache[Any, Any]) -> None:
     assert cache.stats().l2 == before.l2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"policy": "lru", "consistency": "lane"}, {"soft_ttl": 60, "ages": True}, {"isolation": "copy"}],
+    ids=["key", "lane", "aging", "copy"],
+)
+def test_cache_without_entries_in_l1_reads_l2_each_time(
+    open_cache: Callable[..., Cache[Any, Any]], options: dict[str, Any]
+) -> None:
+    """``maxsize=0``: what others write is there at once, and nothing takes memory."""
+    one, two = open_cache(maxsize=0, **options), open_cache(maxsize=0, **options)
+    calls: list[Any] = []
+    one["k"] = [1]
+    assert two["k"] == one["k"] == [1]
+    assert two["k"] is not two["k"]
+    two.set_many({"k": [2], "l": [3]})
+    assert one.get_many(["k", "l", "m"]) == {"k": [2], "l": [3]}
+    assert [one.incr("n"), two.incr("n"), one.get("n")] == [1, 2, 2]
+    assert one.cas("k", [4], two.gets("k")[1])
+    assert two.get_or_load("o", lambda key: calls.append(key) or key) == one["o"] == "o"
+    assert one.get_or_load_many(["o", "p"], lambda keys: dict.fromkeys(keys, "many")) == {"o": "o", "p": "many"}
+    square = one.cached(version=1)(lambda x: calls.append(x) or x * x)
+    assert [square(3), square(3)] == [9, 9]
+    assert calls == ["o", 3]
+    assert two.invalidate("k")
+    assert "k" not in one
+    assert (len(one), one.stats().l1.entries, one.stats().l1.hits, one.cache_info().maxsize) == (0, 0, 0, 0)
+
+
 def test_get_many_when_a_shard_fails_at_the_second_question_returns_what_there_is(
     open_cache: Callable[..., Cache[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,6 @@ LONGEST = "/" + "a" * (MAX_SOCKET_PATH - 1)
 
 #: Options with values that no cache can have, for a scheme that knows the option.
 BAD_VALUES: list[tuple[str, str, Any]] = [
-    ("memory://", "maxsize", 0),
     ("memory://", "maxsize", -1),
     ("memory://", "maxsize", True),
     ("memory://", "maxsize", False),

@@ -85,8 +85,8 @@ def test_parse_bad_url_with_password_never_shows_it(url: Any) -> None:
         ("redis+sentinel://a/m", {"sentinel_password": functools.partial(a_coroutine, SECRET)}),
         ("redis://a", {"username": SECRET.encode()}),
         *[("redis://a", {option: SECRET}) for option in ("sign_key", "api_key", "keys", "pswd", "cred")],
-        ("redis://a", {"password": SECRET, "maxsize": 0}),
-        (f"redis://:{SECRET}@a", {"maxsize": 0}),
+        ("redis://a", {"password": SECRET, "maxsize": -1}),
+        (f"redis://:{SECRET}@a", {"maxsize": -1}),
     ],
 )
 def test_parse_bad_keyword_with_password_never_shows_it(url: str, keywords: dict[str, Any]) -> None:

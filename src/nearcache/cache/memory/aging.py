@@ -55,7 +55,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
     """
 
     def _begin(self, settings: Settings) -> None:
-        self._old: Store[Any, V] = Store(None, listener=_weakly(self._old_told))
+        # Bounded by the other two, unless those keep nothing.
+        self._old: Store[Any, V] = Store(0 if settings.maxsize == 0 else None, listener=_weakly(self._old_told))
         self._old.lane_attach(0, IDENTITY)
         self._lapsed: Store[Any, V] = Store(
             settings.maxsize, maxbytes=settings.maxbytes, listener=_weakly(self._lapsed_told)

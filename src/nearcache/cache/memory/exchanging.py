@@ -174,8 +174,8 @@ class ExchangingCache(SpeakingCache[K, V]):
         else:  # it has grown old, and so it stays
             op = Op(op.key, 0, wid=op.wid, write=True)
             store.l1_open(op)
-        # What has no room, or ends at once, is done as well.
-        return store.l1_finish(op, new, wid, until_ns, size, IDENTITY, under) or new is GONE or op.storable
+        # Where nothing is kept at all, it is done as well. What has ended meanwhile is tried anew, as on nothing.
+        return store.l1_finish(op, new, wid, until_ns, size, IDENTITY, under) or new is GONE or self.maxsize == 0
 
     def _version(self, name: Any) -> int:
         """The id that a verb gave an entry; 1 for an entry that came otherwise, 0 for none."""
