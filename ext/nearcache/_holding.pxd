@@ -37,13 +37,13 @@ from nearcache._core cimport (
     table_free_memory,
     table_t,
 )
+from nearcache._interrupts cimport interruption, pass_on, postpone
 from nearcache._locking cimport core_lock, core_unlock
 from nearcache._lookup cimport hold, release, release_or_null, unlikely
 
 
 cdef extern from "Python.h":
     PyObject *call_objects "PyObject_CallFunctionObjArgs"(PyObject *callable, ...) noexcept
-    void report_unraisable "PyErr_WriteUnraisable"(PyObject *where) noexcept
     ctypedef int (*visit_t "visitproc")(PyObject *obj, void *arg) noexcept
 
 
@@ -76,7 +76,7 @@ cdef inline str cause_name(cause_t cause):
 
 
 cdef inline void tell(PyObject *listener, PyObject *key, PyObject *value, cause_t cause) noexcept:
-    """Call the listener. What it raises concerns nobody here, so it is reported as an error in a ``__del__`` is.
+    """Call the listener. What it raises concerns nobody here; see ``pass_on``.
 
     That is not left to ``noexcept``, which prints it besides; and to print a SystemExit is to end the process.
     """
@@ -84,11 +84,14 @@ cdef inline void tell(PyObject *listener, PyObject *key, PyObject *value, cause_
 
 
 cdef inline void tell_named(PyObject *listener, PyObject *key, PyObject *value, str cause) noexcept:
+    cdef PyObject *interrupt = interruption()  # else the first thing that the listener does is to raise it
     cdef PyObject *answer = call_objects(listener, key, value, <PyObject *>cause, NULL)
     if unlikely(answer == NULL):
-        report_unraisable(listener)
+        pass_on(listener)
     else:
         release(answer)
+    if unlikely(interrupt != NULL):
+        postpone(interrupt, listener)
 
 
 cdef inline void bury(core_t *core, graveyard_t *yard) noexcept:

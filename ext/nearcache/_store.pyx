@@ -74,7 +74,7 @@ from nearcache._entrances cimport patch_entrances
 from nearcache._flights cimport (
     abandon_op, apply_one, find_for, joinable_on, open_op, restamp, suspect_at,
 )
-from nearcache._holding cimport bury, forget_entries, forget_pending, tell_named, visit_t
+from nearcache._holding cimport bury, forget_entries, forget_pending, visit_t
 from nearcache._keyed cimport (
     contains_hashed, held_key, keep, measured, put_local, read_object, read_or, remove_hashed, remove_local,
     subscript_hashed,
@@ -247,8 +247,8 @@ cdef class Store:
             ``peek``, ``l1_put`` and ``drop`` apply it; what concerns operations and messages takes the held key.
         getsizeof: From a value to its size, for what is put locally; ``l1_finish`` is told the size.
         listener: Called with key, value and cause (``evicted``, ``expired``, ``replaced``, ``invalidated`` or
-            ``dropped``) of each entry that went, when the change is complete. What it raises is reported through
-            ``sys.unraisablehook``.
+            ``dropped``) of each entry that went, when the change is complete. An Exception that it raises is reported
+            through ``sys.unraisablehook``; what is none is raised by the main thread, where it was called there.
         policy: ``lru``, exact; or ``adaptive``, which learns what is worth keeping (``ext/README.md``).
         cores: Most parts, each with a lock and an order of its own, that a store may be divided into on
             free-threaded builds; default: as many as suit its size. Elsewhere there is one.
@@ -691,11 +691,6 @@ cdef class Store:
     def maxbytes(self):
         """Largest sum of sizes; None: no bound."""
         return None if self.core.max_bytes == NO_BOUND else self.core.max_bytes
-
-
-def tell_listener(listener, key, value, str cause):
-    """Call a listener as a store does: what it raises goes to ``sys.unraisablehook``."""
-    tell_named(<PyObject *>listener, <PyObject *>key, <PyObject *>value, cause)
 
 
 def own_get(cls, /):

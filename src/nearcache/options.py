@@ -106,8 +106,8 @@ class Settings:
         getsizeof: Size of a value, for ``maxbytes`` of a ``memory://`` cache.
         on_removal: Called with key, value and cause (:data:`RemovalCause`) of each entry that has gone from L1. The key
             is the one held, after ``key=``. It runs after the change, in the thread that caused it (for a message from
-            another process: the listener's), never during a hit, and must not block. What it raises goes to
-            ``sys.unraisablehook``. Causes: docs/tiers.md.
+            another process: the listener's), never during a hit, and must not block. An Exception that it raises
+            goes to ``sys.unraisablehook``. Causes: docs/tiers.md.
         tags: Names that ``invalidate_tag`` invalidates loaded values by, or a function that returns them for a key and
             a loaded value.
         lease: How long a loader's claim on a key outlives its process. Claims of running loaders are renewed.

@@ -16,11 +16,11 @@ the second of what has lapsed.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from ..._listeners import WeakListener, tell_listener
 from ..._store import Op, Store, own_get
 from ...absence import ABSENT, Absent, Failure, Unkept
 from ...answers import DEFAULT, is_coroutine_loader
@@ -56,10 +56,10 @@ class AgingMemoryCache(MemoryCache[K, V]):
 
     def _begin(self, settings: Settings) -> None:
         # Bounded by the other two, unless those keep nothing.
-        self._old: Store[Any, V] = Store(0 if settings.maxsize == 0 else None, listener=_weakly(self._old_told))
+        self._old: Store[Any, V] = Store(0 if settings.maxsize == 0 else None, listener=WeakListener(self._old_told))
         self._old.lane_attach(0, IDENTITY)
         self._lapsed: Store[Any, V] = Store(
-            settings.maxsize, maxbytes=settings.maxbytes, listener=_weakly(self._lapsed_told)
+            settings.maxsize, maxbytes=settings.maxbytes, listener=WeakListener(self._lapsed_told)
         )
         self._resting: Store[Any, bool] = Store(settings.maxsize)  # names whose loader has just failed
         for store in (self._old, self._lapsed, self._resting):
@@ -69,7 +69,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
         super()._begin(settings)
 
     def _store_options(self, settings: Settings) -> dict[str, Any]:
-        return super()._store_options(settings) | {"listener": _weakly(self._young_told)}
+        return super()._store_options(settings) | {"listener": WeakListener(self._young_told)}
 
     def _begin_alone(self) -> None:
         super()._begin_alone()
@@ -83,7 +83,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     # -- what has gone
 
     def _begin_telling(self, hub: MemoryHub) -> None:  # noqa: ARG002  it is told by _say, of both stores
-        self.l1_tell(_weakly(self._young_told), stored=True)
+        self.l1_tell(WeakListener(self._young_told), stored=True)
 
     def _young_told(self, name: Any, value: Any, cause: Any) -> None:
         """The first store says that an entry has come or gone."""
@@ -128,7 +128,7 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _say(self, name: Any, value: Any, cause: Any) -> None:
         teller = self._on_removal if self._hub is None else self._hub.told
         if teller is not None and not isinstance(value, Absent):
-            teller(name, value, cause)
+            tell_listener(teller, name, value, cause)
 
     def _reclaim(self, name: Any) -> None:
         """Let go of what is over before there is a change: of a soft end the first store would say that all is."""
@@ -418,15 +418,3 @@ class AgingMemoryCache(MemoryCache[K, V]):
         twin = Op(name, 0, wid=wid, write=True)
         self._old.l1_open(twin)
         return self._old.l1_finish(twin, value, wid, deadline_ns(ttl_ms), size, IDENTITY)
-
-
-def _weakly(method: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-    """The same, for a store that the cache has, or is: without a cycle of references."""
-    known = weakref.WeakMethod(method)
-
-    def told(name: Any, value: Any, cause: Any) -> None:
-        alive = known()
-        if alive is not None:
-            alive(name, value, cause)
-
-    return told

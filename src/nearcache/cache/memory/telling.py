@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from ..._store import tell_listener
+from ..._listeners import tell_listener
 from ...options import RemovalCause
 
 

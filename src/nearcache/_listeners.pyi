@@ -1,0 +1,9 @@
+from collections.abc import Callable
+from typing import Any, final
+
+def tell_listener(listener: Callable[[Any, Any, Any], object], key: Any, value: Any, cause: str) -> None: ...
+
+@final
+class WeakListener:
+    def __init__(self, method: Callable[[Any, Any, Any], object]) -> None: ...
+    def __call__(self, key: Any, value: Any, cause: Any, /) -> None: ...
