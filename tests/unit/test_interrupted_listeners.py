@@ -155,3 +155,26 @@ def test_interrupt_in_what_a_cache_tells_itself_reaches_the_program(
         monkeypatch.undo()
     assert caught.value is error
     assert reported == []
+
+
+@pytest.mark.parametrize("options", AGING.values(), ids=AGING)
+@pytest.mark.parametrize("bound", [{"maxsize": 4}, {"maxbytes": 4, "getsizeof": lambda _value: 1}], ids=repr)
+def test_interrupted_evictions_leave_no_more_than_there_is_room_for(
+    bound: dict[str, Any], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are; and of what goes nothing is kept that was noted of it."""
+
+    def interrupt(*_gone: Any) -> None:
+        raise Limit
+
+    with nearcache.open("memory://", **bound, **options) as cache:
+        monkeypatch.setattr(cache, "_has_grown_old", interrupt)
+        for number in range(100):
+            try:
+                cache.set(number, number, tags=["t"])
+                step()
+            except Limit:
+                pass
+        monkeypatch.undo()
+        assert 4 <= sum(number in cache for number in range(100)) <= 4 * 4
+        assert max(len(cache._births), len(cache._tagged)) <= 4 * 4

@@ -5,13 +5,16 @@ hard end, and gives them out when the first has nothing any more::
 
     first   [ young ]      bounded; hits know nothing of the second
                 |  its soft end: the name has lapsed
-    old     [ twins of the young | lapsed ]      without bounds of its own
+    old     [ twins of the young | lapsed ]      bounded by those two
                                      |
     lapsed                       [ names ]       bounded as the first is, the one read last goes last
 
 So the first store decides who makes room while a value is young, and the names that have lapsed do so afterwards. What
 they give up goes from the second store. Whoever has a value alone says when it goes: the first store of what is young,
 the second of what has lapsed.
+
+A signal's handler that raises may interrupt that, and then the second store has a value that neither of the others
+knows of. It is a valid one, and may be served; a bound above what the others can need makes it go in the end.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ from .exchanging import IDENTITY, Terms, deadline_ns
 
 #: Causes of which a value goes without another one in its place.
 _GOING: Final = frozenset({"expired", "evicted", "invalidated", "dropped"})
+#: Those of them that are nobody's doing, who would see to the rest.
+_GOING_BY_ITSELF: Final = frozenset({"expired", "evicted"})
 
 
 @own_get
@@ -55,8 +60,9 @@ class AgingMemoryCache(MemoryCache[K, V]):
     """
 
     def _begin(self, settings: Settings) -> None:
-        # Bounded by the other two, unless those keep nothing.
-        self._old: Store[Any, V] = Store(0 if settings.maxsize == 0 else None, listener=WeakListener(self._old_told))
+        self._old: Store[Any, V] = Store(
+            _ample(settings.maxsize), maxbytes=_ample(settings.maxbytes), listener=WeakListener(self._old_told)
+        )
         self._old.lane_attach(0, IDENTITY)
         self._lapsed: Store[Any, V] = Store(
             settings.maxsize, maxbytes=settings.maxbytes, listener=WeakListener(self._lapsed_told)
@@ -112,11 +118,13 @@ class AgingMemoryCache(MemoryCache[K, V]):
     def _old_told(self, name: Any, value: Any, cause: Any) -> None:
         """The second store says that an entry has gone."""
         with self._later, self._changing:
-            is_back = self._old.peek(name, MISSING) is value  # as in the first store
-            if not is_back and self._lapsed.peek(name, MISSING) is value:
+            if self._old.peek(name, MISSING) is value:  # it is back, as in the first store
+                return
+            was_lapsed = self._lapsed.peek(name, MISSING) is value
+            if was_lapsed:
                 self._unlapse(name, cause)
-                if cause != "replaced":
-                    self._forget(name)
+            if cause in _GOING_BY_ITSELF or (was_lapsed and cause != "replaced"):
+                self._forget(name)
 
     def _lapsed_told(self, name: Any, value: Any, cause: Any) -> None:
         """A name has gone from those of old values."""
@@ -418,3 +426,8 @@ class AgingMemoryCache(MemoryCache[K, V]):
         twin = Op(name, 0, wid=wid, write=True)
         self._old.l1_open(twin)
         return self._old.l1_finish(twin, value, wid, deadline_ns(ttl_ms), size, IDENTITY)
+
+
+def _ample(bound: int | None) -> int | None:
+    """For the young, the lapsed, and what is about to be one of them while another still is."""
+    return None if bound is None else 3 * bound
