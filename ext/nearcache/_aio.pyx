@@ -56,9 +56,16 @@ cdef class Ready:
 
     def throw(self, kind, value=None, trace=None, /):
         """Raise the exception: there is nobody inside to handle it."""
-        error = kind if value is None else value
-        if isinstance(error, type):
-            error = error()
+        error = kind
+        if isinstance(kind, type):
+            if value is None:
+                error = kind()
+            elif isinstance(value, kind):
+                error = value
+            else:
+                error = kind(*value) if isinstance(value, tuple) else kind(value)
+        elif value is not None:
+            raise TypeError("instance exception may not have a separate value")
         raise error if trace is None else error.with_traceback(trace)
 
     def close(self):

@@ -148,6 +148,32 @@ def test_ready_driven_by_hand_ends_by_stop_iteration() -> None:
     assert caught.value is error
 
 
+@pytest.mark.filterwarnings("ignore:the .* signature of throw:DeprecationWarning")  # Python's own coroutines warn of it
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (ValueError, None), (ValueError, "text"), (ValueError, ("two", "words")), (ValueError, 0),
+        (ValueError, KeyError), (OSError, FileNotFoundError("f")), (KeyError, ValueError("v")), (ValueError("e"), None),
+        (ValueError("e"), "text"), (3, None),
+    ],
+)  # fmt: skip
+def test_ready_throws_as_a_coroutine_does(kind: Any, value: Any) -> None:
+    """Its first argument may be a class, and the second what that is called with."""
+
+    async def answer() -> None:
+        """Nothing."""
+
+    raised: list[BaseException] = []
+    for thrower in (coroutine := answer(), Ready(None)):
+        with pytest.raises(BaseException) as caught:
+            thrower.throw(kind, value)
+        raised.append(caught.value)
+    coroutine.close()
+    assert type(raised[0]) is type(raised[1])
+    if kind != 3:  # which each refuses in words of its own
+        assert raised[0].args == raised[1].args or str(raised[0]) == str(raised[1])
+
+
 def test_ready_in_a_cycle_is_collected() -> None:
     """The collector sees what it holds."""
 
