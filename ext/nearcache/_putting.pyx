@@ -69,6 +69,9 @@ cdef class Put(Pieces):
 
     def __init__(self, value, tuple plain not None):
         cdef size_t most = plain[2]
+        self.tag = 0  # there may have been another value
+        self.size = 0
+        self.schema = 0
         self.codec_id = plain[0]
         self.owner = value
         if self.codec_id == CODEC_SAFE and is_text(<PyObject *>value) and is_ascii(<PyObject *>value):

@@ -80,6 +80,7 @@ cdef class Watch:
     cdef bint echoed  # whether there was nothing but messages about writes of one's own then
 
     def __init__(self, store, Echoes echoes not None):
+        self.count = 0  # it may have watched others
         self.store = store
         self.echoes = echoes
         self.inboxes = []

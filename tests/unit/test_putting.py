@@ -96,6 +96,17 @@ def test_put_that_is_not_sealed_says_so() -> None:
             look()
 
 
+@pytest.mark.parametrize("value", [5, "y", b"y", "\u00e9"], ids=repr)
+@pytest.mark.parametrize("before", ["x" * 100, b"x" * 100, 5], ids=repr)
+def test_put_initialised_again_is_of_the_later_value(before: Any, value: Any) -> None:
+    """And has nothing of the one before, which may be gone."""
+    made = put(before)
+    Put.__init__(made, value, CODEC.plain)
+    made.seal(NAMES, SET, RING, b"skey", 5, 7, 1000, 0, b"", STAGING)
+    assert list(made) == list(put(value))
+    assert made.data == put(value).data
+
+
 def test_put_is_a_request_like_others() -> None:
     """It may be packed whole, with sources, and with a question behind it; it cannot be repeated."""
     made = put("x" * 20_000)

@@ -97,3 +97,15 @@ def test_watch_that_cannot_wait_says_so_and_believes_nothing_of_the_turn_before(
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert heard.watch.wait(0) == []
+
+
+def test_watch_initialised_again_watches_nothing() -> None:
+    """Neither the connections of before, nor what was noted with them."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        heard = Watched(ours)
+        theirs.send(b":1\r\n")
+        Watch.__init__(heard.watch, lambda: heard.store, heard.echoes)
+        assert heard.watch.wait(0) == []
+        with pytest.raises(ValueError, match="not watched"):
+            heard.watch.remove(ours.fileno())
