@@ -35,8 +35,8 @@ cdef class Event:
 
     That one's methods are in Python. A signal handler that raises (Ctrl-C, a time limit) can end them just when they
     have the lock, and then whoever comes next, the listener say, waits for it for ever. Here a handler can run only
-    while :meth:`wait` blocks. Who waits does so on a lock of their own, known before they look for the last time; and it
-    is of the kind that is made by then, for gevent may have put its own there after the import.
+    while :meth:`wait` blocks. Who waits does so on a lock of their own, known before they look for the last time; and
+    it is of the kind that is made by then, for gevent may have put its own there after the import.
     """
 
     def __cinit__(self):

@@ -239,6 +239,8 @@ class Operator:
             self._asked.clear()
             self._world.say(f"== the list of shards is [{', '.join(self.lists[0].names)}]")
             self._wanted.pop(0)
+        elif self._is_told and self._is_undone():
+            self._is_told = False
         for aside, _ in self._asked:
             if aside.ended.is_set() and aside.error is not None:
                 self._world.say(f"== {aside.process} could not change the list: {aside.error}")
@@ -253,6 +255,11 @@ class Operator:
         """Whether all use the list that was asked for: a process that was begun with it may not know of the others."""
         rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
         return all(ring.new is None and ring.old.is_same(self.lists[0]) for ring in rings)
+
+    def _is_undone(self) -> bool:
+        """Whether all are back at the list of before: somebody who was asked for that had not come to an end with it."""
+        rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
+        return all(ring.new is None and ring.old.is_same(self.lists[-1]) for ring in rings)
 
     def _ask(self, names: str) -> None:
         target = list_of(names)

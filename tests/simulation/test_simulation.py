@@ -50,6 +50,8 @@ FOUND: Final = {
 
 #: Seed -> what the simulation itself took for a broken promise.
 MISTAKEN: Final = {
+    3_100_000_100: "a list of shards was waited for that somebody who had been asked earlier had put back meanwhile",
+    220_002_095: "what another client had asked a new primary for was judged by the one before",
     900_000_904: "who had been let in by a server that had forgotten the list of shards counted as having told all",
     800_000_384: "what was invalidated at the other owner when a tag had got a record was to be kept by a replica",
     200_003_268: "a process had gone to fewer shards when it turned out that nobody listened at one of the old",
