@@ -257,7 +257,7 @@ class Operator:
         return all(ring.new is None and ring.old.is_same(self.lists[0]) for ring in rings)
 
     def _is_undone(self) -> bool:
-        """Whether all are back at the list of before: somebody who was asked for that had not come to an end with it."""
+        """Whether all are back at the list of before: somebody who had been asked for that went on with it."""
         rings = [process.store.membership.ring for process in self._simulation.processes if process.is_open]
         return all(ring.new is None and ring.old.is_same(self.lists[-1]) for ring in rings)
 
