@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ import pytest
 import nearcache
 from nearcache.errors import ShardUnavailableError
 from nearcache.l2 import Driver, Exchange, Reply
+from nearcache.l2.connection import dial
 from nearcache.options import Endpoint, parse
 from nearcache.rings import Ring, shards_of
 from support.ordeal import OURS, Ordeal
@@ -286,3 +288,22 @@ def test_connection_that_ends_in_the_handshake_is_one_that_was_hung_up_on(error:
     """How it looks depends on who was faster."""
     with mock.patch("nearcache.l2.handshake.dial", side_effect=error(8, "its end")):
         assert "hung up instead of a TLS handshake" in refusal("rediss://localhost:1", **CLIENT_TLS)
+
+
+def test_connection_that_is_reset_before_the_handshake_leaves_no_socket_open() -> None:
+    """CPython forgets it: whoever made it has to find it."""
+    made: list[ssl.SSLSocket] = []
+
+    def recv(sock: ssl.SSLSocket, *_: object) -> bytes:
+        made.append(sock)
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    gone = mock.Mock(side_effect=OSError(errno.ENOTCONN, "not connected"))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        mock.patch.multiple(ssl.SSLSocket, getpeername=gone, recv=recv),
+    ):
+        port = server.getsockname()[1]
+        with pytest.raises(ConnectionResetError):
+            dial(Endpoint(name="shard", host="127.0.0.1", port=port, tls=True), PATIENCE)
+    assert [sock.fileno() for sock in made] == [-1]

@@ -88,8 +88,8 @@ def test_key_of_methods_names_what_they_are_called_on(cache: Cache[Any, Any]) ->
         def price(self, sku: str) -> Any:
             return self, sku
 
-        @classmethod
         @cache.cached
+        @classmethod
         def named(cls, sku: str) -> Any:
             return cls, sku
 
@@ -106,6 +106,8 @@ def test_key_of_methods_names_what_they_are_called_on(cache: Cache[Any, Any]) ->
     assert Shop.price.key(one, "a") == one.price.key("a") != two.price.key("a")
     assert cache[Shop.named.key("a")] == (Shop, "a")  # type: ignore[call-arg]  # see docs/decorators.md
     assert cache[Shop.plain.key("a")] == "a"
+    assert one.named.key("a") == Shop.named.key("a")  # type: ignore[call-arg]  # the same
+    assert Shop.named.invalidate("a")  # type: ignore[call-arg]  # the same
 
 
 def test_key_of_a_coroutine_function_is_awaited(cache: Cache[Any, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import traceback
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -187,6 +188,10 @@ def dial(endpoint: Endpoint, seconds: float) -> Connection:
         sock = maker._connect()
     except (makers.failure, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot express
         raise OSError(str(error)) from error
+    except OSError as error:
+        if endpoint.tls:
+            _close_half_made(error)
+        raise
     return TlsConnection(sock, endpoint.name) if endpoint.tls else Connection(sock, endpoint.name)
 
 
@@ -247,6 +252,16 @@ def _connected(maker: Any, until_s: float) -> socket.socket:
                 raise
             failure = error
     raise failure
+
+
+def _close_half_made(error: OSError) -> None:
+    """Close the socket that ``SSLSocket._create`` leaves open where the other end hangs up before the handshake."""
+    import ssl
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        half_made = frame.f_locals.get("self")
+        if isinstance(half_made, ssl.SSLSocket):
+            half_made.close()
 
 
 def _tls(endpoint: Endpoint) -> dict[str, Any]:

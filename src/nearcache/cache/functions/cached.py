@@ -441,10 +441,17 @@ class Cached(Results):
             self._hits = self._misses = 0
 
 
+class _ClassMethod(classmethod):  # type: ignore[type-arg]  # of whatever signature
+    """Binds all of a cached function to a class. The built-in one, from Python 3.13 on, binds the call alone."""
+
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        return self.__func__.__get__(type(instance) if owner is None else owner)
+
+
 def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> Any:
     """Return a function, method (bound or not), class method, static method or coroutine function, cached."""
     if isinstance(function, (staticmethod, classmethod)):
-        kind: Any = type(function)
+        kind: Any = staticmethod if isinstance(function, staticmethod) else _ClassMethod
         return kind(decorate(cache, function.__func__, options))
     if isinstance(function, (types.MethodType, Bound)) and cache.settings.scheme != "memory":
         # Its name is that of all instances' methods: only a key that names the instance tells them apart.
