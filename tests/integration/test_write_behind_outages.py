@@ -49,7 +49,7 @@ def test_outage_brings_no_old_value_back_while_the_new_one_waits(
             assert each.get("k", "none") == "none"
     finally:
         redis_server.resume()
-    wait_until(lambda: other.get("k") == "new")
+    wait_until(lambda: other.get("k") == cache.get("k") == "new")
     assert cache["k"] == "new"
 
 
