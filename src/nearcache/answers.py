@@ -24,6 +24,8 @@ from .coroutines import ONCE_ONLY, good_again, is_coroutine_function, is_generat
 from .errors import ConfigError
 from .options import Settings, check_tags
 
+#: What a loader returns instead of a generator.
+_INSTEAD: Final = {"loader": "a list", "load_many": "a mapping"}
 S = TypeVar("S")
 K = TypeVar("K")
 V = TypeVar("V")
@@ -194,12 +196,11 @@ class _Given:
 
 def require_loader(argument: str, loader: object) -> None:
     """Raise TypeError for what was given as a loader and can be none. Before anything is asked of a server."""
-    is_bulk = argument == "load_many"
     if not callable(loader):
-        calls = "a list of keys, and returns a mapping" if is_bulk else "the key, and returns the value"
+        calls = "a list of keys, and returns a mapping" if argument == "load_many" else "the key, and returns the value"
         raise TypeError(f"{argument}={loader!r:.80} cannot be called: give a function that takes {calls}")
     if is_generator_function(loader):
-        raise TypeError(f"{argument}={loader!r:.80}: {ONCE_ONLY} {'a mapping' if is_bulk else 'a list'}")
+        raise TypeError(f"{argument}={loader!r:.80}: {ONCE_ONLY} {_INSTEAD[argument]}")
 
 
 def is_coroutine_loader(loader: Callable[..., Any]) -> bool:
@@ -329,7 +330,7 @@ def with_single(settings: Settings) -> Settings:
     Raises:
         ConfigError: A loader is a generator function.
     """
-    for option, instead in (("loader", "a list"), ("load_many", "a mapping")):
+    for option, instead in _INSTEAD.items():
         loader = getattr(settings, option)
         if loader is not None and is_generator_function(loader):
             raise ConfigError(option, loader, f"{ONCE_ONLY} {instead}")

@@ -20,6 +20,7 @@ from nearcache.errors import AuthenticationFailedError, ShardUnavailableError, U
 from nearcache.l2 import Driver, Exchange, Reply
 from nearcache.l2.aio import AsyncDriver
 from support.lanes import endpoint_of
+from support.pools import wanting_another
 from support.redis import RedisServer
 from support.threads import PATIENCE, together
 from support.waiting import wait_until
@@ -111,13 +112,8 @@ def test_threads_that_wait_in_vain_hear_what_is_in_the_way(
     driver: Driver, shut: AbstractContextManager[None], reason: str
 ) -> None:
     """Not that the pool is too small."""
-    pool = driver.shard(0).pool
     with shut:
-        only = pool.take_idle()
-        assert only is not None
-        error = driver.execute([READ], timeout_s=0.1)[0]
-        pool.put(only)
-        assert isinstance(error, ShardUnavailableError)
+        error = wanting_another(driver, [READ], timeout_s=0.1)
         assert "all 1 connections stayed busy; " in str(error)
         assert reason in str(error)
         assert str(error.__cause__).endswith(str(error).partition("; ")[2])

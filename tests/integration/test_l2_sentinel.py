@@ -23,6 +23,7 @@ from nearcache.l2 import Driver, Exchange, Reply, load_script
 from nearcache.l2.sentinel import Sentinels
 from nearcache.options import parse
 from support.fake import FakeServer, bulk
+from support.pools import wanting_another
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -104,12 +105,7 @@ def test_sentinels_that_are_gone_leave_calls_the_connections_that_there_are(
     assert isinstance(driver.execute(READ)[0], Reply)
     for sentinel in sentinels:
         sentinel.close()
-    pool = driver.shard(0).pool
-    only = pool.take_idle()
-    assert only is not None
-    error = driver.execute(READ, timeout_s=0.1)[0]
-    pool.put(only)
-    assert isinstance(error, ShardUnavailableError)
+    error = wanting_another(driver, READ, timeout_s=0.1)
     assert "stayed busy; no sentinel answered" in str(error)
     assert driver.status(0).breaker == "closed"
     assert isinstance(driver.execute(READ)[0], Reply)
@@ -340,6 +336,29 @@ def test_sentinel_that_refuses_the_password_is_said(no_leaks: None, started: Cal
     assert f"sentinel 127.0.0.1:{fake.port} refused the default user" in str(error)
     assert "check sentinel_username and sentinel_password" in str(error)
     assert "WRONGPASS" in str(error)
+    driver.close()
+
+
+def test_sentinels_that_fail_in_different_ways_are_told_together(
+    no_leaks: None, started: Callable[..., FakeServer]
+) -> None:
+    """One refuses, and another knows no such master."""
+    refuses = started(lambda command: b"-WRONGPASS invalid username-password pair\r\n", whole=True)
+    knows = started(lambda command: b"+OK\r\n" if command[0] == b"AUTH" else b"*-1\r\n", whole=True)
+    driver = driver_for(refuses.port, knows.port, query="?sentinel_password=one")
+    error = driver.execute(PING)[0]
+    assert isinstance(error, ShardUnavailableError)
+    assert "refused the default user" in str(error)
+    assert "knows no master called m1" in str(error)
+    driver.close()
+
+
+def test_function_that_says_no_password_of_the_sentinels_is_named(no_leaks: None) -> None:
+    """It has been asked before a sentinel was, so none has refused anybody."""
+    driver = Driver(parse("redis+sentinel://127.0.0.1:1/m1", sentinel_password=dict).endpoints)
+    error = driver.execute(PING)[0]
+    assert isinstance(error, AuthenticationFailedError)
+    assert "the function given as password, dict, returned dict" in str(error)
     driver.close()
 
 

@@ -23,6 +23,7 @@ from nearcache.l2.connection import dial
 from nearcache.options import Endpoint, parse
 from nearcache.rings import Ring, shards_of
 from support.ordeal import OURS, Ordeal
+from support.pools import wanting_another
 from support.proxy import Proxy
 from support.redis import CLIENT_TLS, TLS, Binary, RedisServer, find_binaries
 from support.sentinel import Guarded
@@ -261,12 +262,7 @@ def test_server_at_maxclients_leaves_calls_the_connections_that_there_are(server
     assert isinstance(driver.execute(PING)[0], Reply)
     with server.client() as client:
         client.config_set("maxclients", len(client.client_list()))
-        pool = driver.shard(0).pool
-        only = pool.take_idle()
-        assert only is not None
-        error = driver.execute(PING, timeout_s=0.2)[0]
-        pool.put(only)
-        assert isinstance(error, ShardUnavailableError)
+        error = wanting_another(driver, PING, timeout_s=0.2)
         assert "stayed busy; " in str(error)
         assert "hung up instead of a TLS handshake" in str(error)
         assert isinstance(driver.execute(PING)[0], Reply)

@@ -89,14 +89,20 @@ MISTAKEN: Final = {
 }
 
 
+def kept(first: int, events: int, shards: int | None = None) -> campaign.Totals:
+    """Run seeds from the first one on, each of which has to keep every promise, and return what they came to."""
+    totals = campaign.run(first, events, shards=shards)
+    print(totals)
+    for seed, _ in totals.failed[:1]:
+        pytest.fail(campaign.explain(seed, shards))
+    return totals
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
     """No seed breaks a promise, whatever the faults; a failure is shrunk and says how to see it again."""
-    totals = campaign.run(shards * 1_000_000, EVENTS, shards=shards)
-    print(totals)
-    for seed, _ in totals.failed[:1]:
-        pytest.fail(campaign.explain(seed, shards))
+    totals = kept(shards * 1_000_000, EVENTS, shards)
     assert totals.events >= EVENTS
     assert {f"I{number}" for number in (1, 3, 4, 5, 6, 7, 8, 12)} <= set(totals.rules)
     assert set(totals.faults) - {"reshard"} == set(faults.KINDS)
@@ -105,20 +111,14 @@ def test_simulation_many_seeds_keep_every_promise(shards: int) -> None:
 @pytest.mark.slow
 def test_simulation_fullest_seeds_keep_every_promise() -> None:
     """The same of those that do everything."""
-    totals = campaign.run(FULLER_FROM, EVENTS // 3)
-    print(totals)
-    for seed, _ in totals.failed[:1]:
-        pytest.fail(campaign.explain(seed))
+    totals = kept(FULLER_FROM, EVENTS // 3)
     assert {"I7", "I13", "I18"} <= set(totals.rules)
 
 
 @pytest.mark.slow
 def test_simulation_newest_seeds_keep_every_promise() -> None:
     """The same of those with locks, writing behind the cache, and confirmation while the list of shards changes."""
-    totals = campaign.run(NEWEST_FROM, EVENTS // 6)
-    print(totals)
-    for seed, _ in totals.failed[:1]:
-        pytest.fail(campaign.explain(seed))
+    totals = kept(NEWEST_FROM, EVENTS // 6)
     assert {"I6", "I13", "I16", "W1", "W2", "W3"} <= set(totals.rules)
     assert "forgetful zombie" in totals.faults
 
@@ -126,20 +126,14 @@ def test_simulation_newest_seeds_keep_every_promise() -> None:
 @pytest.mark.slow
 def test_simulation_flushing_seeds_keep_every_promise() -> None:
     """The same of those that flush, put dead letters back, and do not always renew leases and locks."""
-    totals = campaign.run(FLUSHING_FROM, EVENTS // 6)
-    print(totals)
-    for seed, _ in totals.failed[:1]:
-        pytest.fail(campaign.explain(seed))
+    totals = kept(FLUSHING_FROM, EVENTS // 6)
     assert {"I6", "W1", "W4", "W5"} <= set(totals.rules)
 
 
 @pytest.mark.slow
 def test_simulation_straying_seeds_keep_every_promise() -> None:
     """The same of those in which an address leads to an empty server for a while."""
-    totals = campaign.run(STRAYING_FROM, EVENTS // 6)
-    print(totals)
-    for seed, _ in totals.failed[:1]:
-        pytest.fail(campaign.explain(seed))
+    totals = kept(STRAYING_FROM, EVENTS // 6)
     assert {"I1", "I4", "I5", "I8"} <= set(totals.rules)
     assert "led astray" in totals.faults
 

@@ -124,9 +124,10 @@ class Sentinels:
             username=whole.sentinel_username, password=whole.sentinel_password,
         )  # fmt: skip
         steps = {"where": ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", whole.master)}
+        if connection is None:
+            endpoint = logged_in(endpoint, deadline_ns, self._clock)
         try:
             if connection is None:
-                endpoint = logged_in(endpoint, deadline_ns, self._clock)
                 connection, answers = converse(endpoint, credentials(endpoint) | steps, deadline_ns, self._clock)
             else:
                 answers = exchange(connection, steps, endpoint, deadline_ns, self._clock)
@@ -163,5 +164,5 @@ class Sentinels:
         if not any(isinstance(error, (ShardUnavailableError, UnknownMasterError)) for error in errors):
             return errors[0]  # each of them refuses: waiting does not help
         failure = ShardUnavailableError(name, "no sentinel answered: " + "; ".join(map(str, errors)))
-        failure.__cause__ = next(error for error in errors if isinstance(error, ShardUnavailableError))
+        failure.__cause__ = next((error for error in errors if isinstance(error, ShardUnavailableError)), None)
         return failure
