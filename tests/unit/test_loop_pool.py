@@ -8,7 +8,7 @@ from typing import Any
 
 from nearcache.clocks import monotonic_ns
 from nearcache.errors import ShardUnavailableError
-from nearcache.l2.aio import LoopPool
+from nearcache.l2.pool_aio import LoopPool
 from support.threads import PATIENCE
 
 TASKS = 2000
