@@ -150,10 +150,17 @@ async def redis_hits(server: RedisServer, rounds: int) -> None:
         async def client_many() -> None:
             await client.mget(some)
 
+        async def written() -> None:
+            await asyncio.gather(*[cache.aio.set(key, "x" * 100, ttl=60) for key in some])
+
+        async def client_written() -> None:
+            await asyncio.gather(*[client.set(key, "x" * 100, px=60_000) for key in some])
+
         pairs = {
             "100 hits of L2, one by one": (client_each, each),
             "... by threads' means": (client_each, sync_each),
             "100 tasks at once": (client_together, together),
+            "... who write / SET": (client_written, written),
             "get_many of 100 / MGET": (client_many, many),
         }
         print(f"{'microseconds per key':34}{'redis-py':>10}{'nearcache':>11}{'ratio':>8}")

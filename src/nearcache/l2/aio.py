@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from .._getting import Get
 from ..clocks import Clock
 from ..errors import ClosedError, ShardError
 from ..loops import PerLoop
 from .driver import Driver
+from .pipelines import Pipeline
 from .pool_aio import LoopPool
 from .shard import Shard
 from .task import Exchange, Reply, Task, pack
@@ -111,7 +113,40 @@ class AsyncDriver:
             raise
 
     async def _carry_out(self, task: Task, deadline_ns: int) -> None:
-        """Give the task its result."""
+        """Give the task its result, over a connection of its own or along with others."""
+        pool = _pool_of(task)
+        while task.result is None and isinstance(task.commands, Get) and pool.is_crowded:
+            task.result = await self._go_along(pool, task, deadline_ns)
+        if task.result is None:
+            await self._carry_out_alone(task, deadline_ns)
+
+    async def _go_along(self, pool: LoopPool, task: Task, deadline_ns: int) -> Reply | ShardError | None:
+        """Return the result; None where another's time was over, and not this one's."""
+        pipeline = pool.forming
+        if pipeline is None or not pipeline.takes(deadline_ns):
+            pipeline = Pipeline(deadline_ns)
+            pool.form(pipeline, self._set_off(pool, pipeline))
+        return await pipeline.add(task, deadline_ns, pool.loop.create_future())
+
+    async def _set_off(self, pool: LoopPool, pipeline: Pipeline) -> None:
+        """Carry out what has come together until there is a connection for it."""
+        shard, deadline_ns = pool.shard, pipeline.deadline_ns
+        try:
+            now = self._clock()
+            if refusal := shard.refusal(deadline_ns - now):
+                raise refusal
+            connection = shard.take(now, pipeline.sample, pool) or await pool.connection(deadline_ns)
+            pool.formed(pipeline)
+            task = pipeline.joined()
+            task.start_late(connection, deadline_ns - self._clock())
+            await self._carry_out_alone(task, deadline_ns)
+            pipeline.tell(task.outcome(), self._clock())
+        except ShardError as error:
+            pipeline.tell(error, self._clock())
+        except Exception as error:  # noqa: BLE001  whatever it is, it is raised where somebody waits
+            pipeline.fail(error)
+
+    async def _carry_out_alone(self, task: Task, deadline_ns: int) -> None:
         try:
             while task.result is None:
                 if task.flow is None:

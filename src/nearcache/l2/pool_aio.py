@@ -13,13 +13,15 @@ import copy
 import select
 import threading
 from collections import deque
+from collections.abc import Coroutine
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from ..clocks import Clock
 from ..errors import ClosedError, ShardError, ShardUnavailableError
 from ..loops import wake
 from .connection import Connection
+from .pipelines import ALONE, Pipeline, own
 from .pool import DIAL_NS, late
 from .shard import Shard
 from .shortage import SHORT_NS, is_shortage
@@ -37,12 +39,15 @@ class LoopPool:
     Attributes:
         idle: The connections not in use.
         shard: Whose they are.
+        forming: What takes further calls along, until there is a connection for it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, shard: Shard, size: int, clock: Clock) -> None:
         self.idle: deque[Connection] = deque()
         self.shard = shard
-        self._loop = loop
+        self.loop = loop
+        self.forming: Pipeline | None = None
+        self._pipelines: set[asyncio.Task[None]] = set()  # loops hold tasks weakly
         self._size = size
         self._clock = clock
         self._watched: dict[Connection, _Watched] = {}
@@ -52,6 +57,31 @@ class LoopPool:
         self._short_until_ns = 0
         self._refusal: ShardError | None = None
         self._closed = self._retired = False
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many use connections, or wait for one, that others had better go along with each other."""
+        alone = len(self._watched) - len(self.idle) + len(self._waiters)
+        return self.forming is not None or alone >= min(ALONE, self._size)
+
+    def form(self, pipeline: Pipeline, course: Coroutine[Any, Any, None]) -> None:
+        """Let others be taken along by a pipeline from now on, and have it carried out."""
+        # Not by the loop's factory, which may be one that begins at once: others are still to come.
+        work = asyncio.Task(course, loop=self.loop)
+        self._pipelines.add(work)
+        self.forming = pipeline
+
+        def end(work: asyncio.Task[None]) -> None:  # which may have been cancelled before it began
+            self._pipelines.discard(work)
+            self.formed(pipeline)
+            pipeline.release()
+
+        work.add_done_callback(end)
+
+    def formed(self, pipeline: Pipeline) -> None:
+        """Let nobody else be taken along."""
+        if self.forming is pipeline:
+            self.forming = None
 
     async def transfer(self, flow: Flow, deadline_ns: int) -> None:
         """Carry out a flow on one of the pool's connections: until it is finished or has failed, or the deadline."""
@@ -71,21 +101,25 @@ class LoopPool:
         """
         if self._closed:
             raise ClosedError("the cache was closed")
-        future: asyncio.Future[Connection] = self._loop.create_future()
+        future: asyncio.Future[Connection] = self.loop.create_future()
         self._came += 1
         self._waiters.append((self._came, future))
+        timer = self.loop.call_later(max(0.0, (deadline_ns - self._clock()) / 1e9), self._give_up, future)
         try:
             self._dial()
-            await asyncio.wait((future,), timeout=max(0.0, (deadline_ns - self._clock()) / 1e9))
+            return await future
         except BaseException:
-            if future.done() and future.exception() is None:
-                self.put(future.result())
-            future.cancel()
+            if not future.done() and not self.loop.is_closed():
+                future.cancel()
+            elif future.done() and not future.cancelled() and future.exception() is None:
+                self.put(future.result())  # it came at the same time
             raise
-        if not future.done():
-            future.cancel()
-            raise late(self.shard.name, len(self._watched), self._size, self._refusal)
-        return future.result()
+        finally:
+            timer.cancel()
+
+    def _give_up(self, waiter: asyncio.Future[Connection]) -> None:
+        if not waiter.done():
+            waiter.set_exception(late(self.shard.name, len(self._watched), self._size, self._refusal))
 
     def put(self, connection: Connection) -> None:
         """Take back a connection on which nothing is due, and hand it to who has waited longest."""
@@ -105,7 +139,7 @@ class LoopPool:
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that has failed, or whose state is not known."""
-        self._drop(connection, watched=not self._loop.is_closed())
+        self._drop(connection, watched=not self.loop.is_closed())
         self._dial()
 
     def flush(self) -> None:
@@ -135,13 +169,11 @@ class LoopPool:
         connection.close()
 
     def _refuse(self, error: BaseException, last: int) -> None:
-        """Let those who waited have an error, each its own, for who takes one may add to it."""
+        """Let those who waited have an error."""
         while self._waiters and self._waiters[0][0] <= last:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
-                own = copy.copy(error)
-                own.__cause__ = error.__cause__
-                waiter.set_exception(own)
+                waiter.set_exception(own(error))
 
     def _dial(self) -> None:
         """Make connections for those who wait, but not as many at once as there are of them."""
@@ -175,7 +207,7 @@ class LoopPool:
             outcome = self.shard.connect(self._clock() + DIAL_NS)
         except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where somebody waits
             outcome = error
-        if not wake(self._loop, self._dialled, outcome, last) and isinstance(outcome, Connection):
+        if not wake(self.loop, self._dialled, outcome, last) and isinstance(outcome, Connection):
             outcome.close()
 
     def _dialled(self, outcome: Connection | BaseException, last: int) -> None:
@@ -192,7 +224,7 @@ class LoopPool:
             self._dial()
         else:
             self._refusal = None
-            self._watched[outcome] = _Watched(self._loop, self, outcome)
+            self._watched[outcome] = _Watched(self.loop, self, outcome)
             self.put(outcome)
             self._dial()
 
