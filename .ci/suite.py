@@ -37,8 +37,8 @@ OTHERS = ["unit", "contract"]
 FREE_THREADED = ["unit", "contract", "stress"]
 #: Integration tests of what differs between Pythons: asyncio, TLS, signals, forks, the interpreter's end, annotations.
 PORTABLE = (
-    "test_aio*.py", "test_cached.py", "test_docs_*.py", "test_faults_process.py", "test_l2_aio.py", "test_l2_fork.py", "test_l2_pipelines.py",
-    "test_lifecycle.py", "test_tiered_cache.py", "test_tls.py",
+    "test_aio*.py", "test_cached.py", "test_docs_*.py", "test_faults_process.py", "test_l2_aio.py", "test_l2_fork.py",
+    "test_l2_pipelines.py", "test_lifecycle.py", "test_tiered_cache.py", "test_tls.py",
 )  # fmt: skip
 #: Unit tests that import what the extra `test-values` brings.
 NEEDS_PACKAGES = (

@@ -121,10 +121,10 @@ async def redis_hits(server: RedisServer, rounds: int) -> None:
     """Print what L2 costs by await."""
     client = redis.asyncio.Redis(unix_socket_path=server.path)
     with contextlib.closing(nearcache.open(server.url)) as cache:
-        some = KEYS[:100]
-        cache.set_many(dict.fromkeys(some, "x" * 100))
+        some, value = KEYS[:100], "x" * 100
+        cache.set_many(dict.fromkeys(some, value))
         for key in some:
-            await client.set(key, "x" * 100)
+            await client.set(key, value)
 
         async def sync_each() -> None:
             for key in some:
@@ -138,11 +138,11 @@ async def redis_hits(server: RedisServer, rounds: int) -> None:
             for key in some:
                 await client.get(key)
 
-        async def together() -> None:
-            await asyncio.gather(*map(cache.aio.get, some))
+        def at_once(ask: Callable[[str], Awaitable[object]]) -> Turn:
+            async def turn() -> None:
+                await asyncio.gather(*map(ask, some))
 
-        async def client_together() -> None:
-            await asyncio.gather(*map(client.get, some))
+            return turn
 
         async def many() -> None:
             await cache.aio.get_many(some)
@@ -150,17 +150,14 @@ async def redis_hits(server: RedisServer, rounds: int) -> None:
         async def client_many() -> None:
             await client.mget(some)
 
-        async def written() -> None:
-            await asyncio.gather(*[cache.aio.set(key, "x" * 100, ttl=60) for key in some])
-
-        async def client_written() -> None:
-            await asyncio.gather(*[client.set(key, "x" * 100, px=60_000) for key in some])
-
         pairs = {
             "100 hits of L2, one by one": (client_each, each),
             "... by threads' means": (client_each, sync_each),
-            "100 tasks at once": (client_together, together),
-            "... who write / SET": (client_written, written),
+            "100 tasks at once": (at_once(client.get), at_once(cache.aio.get)),
+            "... who write / SET": (
+                at_once(lambda key: client.set(key, value, px=60_000)),
+                at_once(lambda key: cache.aio.set(key, value, ttl=60)),
+            ),
             "get_many of 100 / MGET": (client_many, many),
         }
         print(f"{'microseconds per key':34}{'redis-py':>10}{'nearcache':>11}{'ratio':>8}")

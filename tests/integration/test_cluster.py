@@ -245,6 +245,8 @@ def test_aio_does_the_same(open_cache: Opener) -> None:
         assert await other.aio.get("k") == 1
         await view.set_many({number: number for number in range(200)})
         assert await other.aio.get_many(range(200)) == {number: number for number in range(200)}
+        other.drop_all()
+        assert await asyncio.gather(*map(other.aio.get, range(200))) == list(range(200))
         assert await view.incr("n") == 1
         await view.set("t", 1, tags=("tag",))
         await view.invalidate_tag("tag")
