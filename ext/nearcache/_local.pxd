@@ -50,7 +50,9 @@ from nearcache._core cimport (
 )
 from nearcache._holding cimport bury, hold_instead
 from nearcache._locking cimport core_enter, core_leave, core_lock, core_own_notes, core_unburden, core_unlock
-from nearcache._lookup cimport UNDECIDED, find, find_both, find_fast, hold, likely, release, release_or_null, unlikely
+from nearcache._lookup cimport (
+    UNDECIDED, find, find_both, find_fast, find_items, hold, likely, release, release_or_null, unlikely,
+)
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -98,6 +100,17 @@ cdef inline PyObject *hit_fast(core_t *core, PyObject *key, int64_t hash, bint *
         else:
             notes.misses += 1
         absent[0] = True
+    core_leave(core, notes)
+    return value
+
+
+cdef inline PyObject *hit_items(core_t *core, PyObject *const *items, Py_ssize_t count, int64_t hash) noexcept:
+    """A hit by a tuple that there need not be: what it would hold. NULL means anything else."""
+    cdef PyObject *value = NULL
+    cdef notes_t *notes = core_enter(core)
+    cdef uint32_t ref = find_items(&core.table, items, count, hash)
+    if likely(ref - 1 < UNDECIDED - 1):
+        value = hit_noted(core, &core.table.slab[ref], notes)
     core_leave(core, notes)
     return value
 

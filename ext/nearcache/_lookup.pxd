@@ -38,6 +38,8 @@ cdef extern from "Python.h":
     Py_ssize_t data_length "PyBytes_GET_SIZE"(PyObject *obj) noexcept
     const void *data_start "PyBytes_AS_STRING"(PyObject *obj) noexcept
     long long int_value "PyLong_AsLongLongAndOverflow"(PyObject *obj, int *overflow) noexcept
+    bint is_float "PyFloat_CheckExact"(PyObject *obj) noexcept
+    double float_value "PyFloat_AS_DOUBLE"(PyObject *obj) noexcept
     bint is_tuple "PyTuple_CheckExact"(PyObject *obj) noexcept
     Py_ssize_t tuple_length "PyTuple_GET_SIZE"(PyObject *items) noexcept
     PyObject *tuple_item "PyTuple_GET_ITEM"(PyObject *items, Py_ssize_t at) noexcept
@@ -76,53 +78,89 @@ cdef extern from *:
         }
         return size == 2 ? (int64_t)digits[0] | (int64_t)digits[1] << PyLong_SHIFT : -1;
     }
-    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of ints and of
-     * strings that were hashed before is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8),
-     * but without a call for each member. */
+    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of what is hashed
+     * without running Python is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8), but without
+     * a call for each member; of tuples in it and in those, too. */
+    #define items_of(items) (((PyTupleObject *)(items))->ob_item)
     #if PY_VERSION_HEX >= 0x030E0000
     #define TUPLES_KEEP_HASHES 1
-    static inline int64_t tuple_hash(PyObject *obj) {
-        return __atomic_load_n(&((PyTupleObject *)obj)->ob_hash, __ATOMIC_RELAXED);
-    }
-    #elif SIZEOF_SIZE_T == 8
+    #define kept_hash(obj) __atomic_load_n(&((PyTupleObject *)(obj))->ob_hash, __ATOMIC_RELAXED)
+    #else
     #define TUPLES_KEEP_HASHES 0
-    static inline int64_t tuple_hash(PyObject *obj) {
+    #define kept_hash(obj) (-1)
+    #endif
+    /* Whether a kind of object, if it is no tuple, is hashed without running Python. */
+    static inline int hashes_itself(PyTypeObject *kind) {
+        hashfunc hash = kind->tp_hash;
+        return hash == PyUnicode_Type.tp_hash || hash == PyBytes_Type.tp_hash || hash == PyLong_Type.tp_hash ||
+               hash == PyFloat_Type.tp_hash || hash == PyBaseObject_Type.tp_hash || hash == Py_TYPE(Py_None)->tp_hash;
+    }
+    static inline __attribute__((always_inline)) int64_t item_hash(PyObject *item, int64_t (*inner)(PyObject *)) {
+        int64_t known = -1;
+        if (PyUnicode_CheckExact(item)) {
+            known = text_hash(item);
+        } else if (PyLong_CheckExact(item)) {
+            known = plain_value(item);
+        } else if (PyTuple_CheckExact(item)) {
+            return inner(item);
+        }
+        return known != -1 ? known : hashes_itself(Py_TYPE(item)) ? PyObject_Hash(item) : -1;
+    }
+    static inline __attribute__((always_inline)) int64_t hash_all(
+        PyObject *const *items, Py_ssize_t size, int64_t (*inner)(PyObject *)
+    ) {
+    #if SIZEOF_SIZE_T == 8
         const uint64_t prime_1 = 11400714785074694791u, prime_2 = 14029467366897019727u;
         const uint64_t prime_5 = 2870177450012600261u;
-        Py_ssize_t size = PyTuple_GET_SIZE(obj);
         uint64_t hash = prime_5;
         for (Py_ssize_t i = 0; i < size; i++) {
-            PyObject *item = PyTuple_GET_ITEM(obj, i);
-            int64_t known = -1;
-            if (PyUnicode_CheckExact(item)) {
-                known = text_hash(item);
-            } else if (PyLong_CheckExact(item)) {
-                known = plain_value(item);
-            }
+            int64_t known = item_hash(items[i], inner);
             if (known == -1) {
                 return -1;
             }
             hash += (uint64_t)known * prime_2;
             hash = (hash << 31 | hash >> 33) * prime_1;
         }
-        return (int64_t)(hash + ((uint64_t)size ^ prime_5 ^ 3527539u));
-    }
+        hash += (uint64_t)size ^ prime_5 ^ 3527539u;
+        return (int64_t)(hash == UINT64_MAX ? 1546275796 : hash);
     #else
-    #define TUPLES_KEEP_HASHES 0
-    #define tuple_hash(obj) (-1)
+        return -1;
     #endif
+    }
+    static int64_t no_hash(PyObject *Py_UNUSED(obj)) {
+        return -1;
+    }
+    static int64_t innermost_hash(PyObject *obj) {
+        int64_t kept = kept_hash(obj);
+        return kept != -1 ? kept : hash_all(items_of(obj), PyTuple_GET_SIZE(obj), no_hash);
+    }
+    static int64_t inner_hash(PyObject *obj) {
+        int64_t kept = kept_hash(obj);
+        return kept != -1 ? kept : hash_all(items_of(obj), PyTuple_GET_SIZE(obj), innermost_hash);
+    }
+    static inline int64_t items_hash(PyObject *const *items, Py_ssize_t size) {
+        return hash_all(items, size, inner_hash);
+    }
+    static inline int64_t tuple_hash(PyObject *obj) {
+        return TUPLES_KEEP_HASHES ? kept_hash(obj) : items_hash(items_of(obj), PyTuple_GET_SIZE(obj));
+    }
     """
     void release_or_null(PyObject *obj) noexcept
     const bint TUPLES_KEEP_HASHES
     Py_hash_t text_hash(PyObject *obj) noexcept
     int64_t plain_value(PyObject *obj) noexcept
     int64_t tuple_hash(PyObject *obj) noexcept
+    int64_t items_hash(PyObject *const *items, Py_ssize_t size) noexcept  # of a tuple of these
+    PyObject **items_of(PyObject *items) noexcept
 
 
 cdef enum verdict_t:
     DIFFERENT = 0
     SAME = 1
     ASK = 2
+
+
+ctypedef verdict_t (*inner_t)(PyObject *held, PyObject *key) noexcept
 
 
 # A key whose __eq__ changes the table every time would be sought for ever.
@@ -187,19 +225,41 @@ cdef inline verdict_t same_int(PyObject *a, PyObject *b) noexcept:
     return SAME if a_value == b_value and not a_is_large and not b_is_large else DIFFERENT
 
 
-cdef inline verdict_t same_items(PyObject *held, PyObject *key) noexcept:
-    """Of two tuples. Those in them are asked about, unless they are the very same."""
-    cdef Py_ssize_t length = tuple_length(key)
+cdef inline verdict_t same_each(
+    PyObject *const *held, PyObject *const *items, Py_ssize_t count, inner_t inner
+) noexcept:
+    """Of what two tuples hold. It is asked about, unless it is the very same."""
     cdef Py_ssize_t i
-    cdef verdict_t verdict = SAME
-    if length != tuple_length(held):
-        return DIFFERENT
-    for i in range(length):
-        if tuple_item(held, i) != tuple_item(key, i):
-            verdict = same_plain(tuple_item(held, i), tuple_item(key, i))
+    cdef verdict_t verdict
+    for i in range(count):
+        if held[i] != items[i]:
+            verdict = inner(held[i], items[i])
             if verdict != SAME:
                 return verdict
     return SAME
+
+
+cdef inline verdict_t same_items(PyObject *held, PyObject *key) noexcept:
+    if tuple_length(held) != tuple_length(key):
+        return DIFFERENT
+    return same_each(items_of(held), items_of(key), tuple_length(key), same_inner)
+
+
+cdef inline verdict_t same_inner(PyObject *held, PyObject *key) noexcept:
+    """Of what tuples hold that may be tuples."""
+    if likely(not is_tuple(key) or not is_tuple(held)):
+        return same_plain(held, key)
+    if tuple_length(held) != tuple_length(key):
+        return DIFFERENT
+    return same_each(items_of(held), items_of(key), tuple_length(key), same_innermost)
+
+
+cdef inline verdict_t same_innermost(PyObject *held, PyObject *key) noexcept:
+    if not is_tuple(key) or not is_tuple(held):
+        return same_plain(held, key)
+    if tuple_length(held) != tuple_length(key):
+        return DIFFERENT
+    return same_each(items_of(held), items_of(key), tuple_length(key), same_plain)
 
 
 cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
@@ -222,6 +282,8 @@ cdef inline verdict_t same_plain(PyObject *held, PyObject *key) noexcept:
         return DIFFERENT if is_text(held) else ASK
     if is_int(key) and is_int(held):
         return same_int(held, key)
+    if is_float(key) and is_float(held):
+        return SAME if float_value(key) == float_value(held) else DIFFERENT
     return ASK
 
 
@@ -246,6 +308,27 @@ cdef inline uint32_t find_fast(const table_t *t, PyObject *key, int64_t hash) no
         if t.details[ref].tag != tag:
             continue
         verdict = same_key(t.slab[ref].key, key)
+        if likely(verdict == SAME):
+            return ref
+        if verdict == ASK:
+            return UNDECIDED
+
+
+cdef inline uint32_t find_items(const table_t *t, PyObject *const *items, Py_ssize_t count, int64_t hash) noexcept:
+    """As ``find_fast``, for a tuple that there need not be: what it would hold, and its hash."""
+    cdef uint32_t tag = table_tag(t, hash)
+    cdef uint64_t position = tag
+    cdef uint32_t ref
+    cdef PyObject *held
+    cdef verdict_t verdict
+    while True:
+        ref = table_next(t, tag, &position)
+        if unlikely(ref == 0):
+            return 0
+        held = t.slab[ref].key
+        if unlikely(not is_tuple(held) or tuple_length(held) != count):
+            continue
+        verdict = same_each(items_of(held), items, count, same_inner)
         if likely(verdict == SAME):
             return ref
         if verdict == ASK:

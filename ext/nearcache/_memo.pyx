@@ -54,9 +54,20 @@ from nearcache._cores cimport (
     traverse_cores,
 )
 from nearcache._holding cimport visit_t
-from nearcache._local cimport bound, hit_at, hit_fast, read
+from nearcache._local cimport bound, hit_at, hit_fast, hit_items, read
 from nearcache._locking cimport core_lock, core_unlock
-from nearcache._lookup cimport find_same, hash_of, hold, is_int, is_text, likely, owned, text_hash, unlikely
+from nearcache._lookup cimport (
+    find_same,
+    hash_of,
+    hold,
+    is_int,
+    is_text,
+    items_hash,
+    likely,
+    owned,
+    text_hash,
+    unlikely,
+)
 from nearcache._slots cimport (
     METHOD_FLAGS,
     PyVectorcall_NARGS,
@@ -297,11 +308,19 @@ cdef PyObject *call_uncached(PyObject *obj, PyObject *const *args, size_t flagge
 cdef PyObject *call_in_full(PyObject *obj, PyObject *const *args, size_t flagged, PyObject *names) except NULL:
     """Call a memo with any arguments, and any outcome."""
     cdef Memo self = <Memo>obj
-    cdef object key = key_of(args, PyVectorcall_NARGS(flagged), names, self.mark, self.typed)
-    cdef int64_t hash = hash_of(<PyObject *>key)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(flagged)
+    cdef object key
+    cdef int64_t hash
     cdef PyObject *value
     if self.timer is not None:
         set_time(self)
+    if names == NULL and count > 1 and not self.typed:
+        hash = items_hash(args, count)
+        value = hit_items(core_at(self, hash), args, count, hash) if hash != -1 else NULL
+        if likely(value != NULL):
+            return value
+    key = key_of(args, count, names, self.mark, self.typed)
+    hash = hash_of(<PyObject *>key)
     value = look_up(core_at(self, hash), <PyObject *>key, hash)
     if likely(value != NULL):
         return value

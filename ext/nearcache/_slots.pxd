@@ -108,6 +108,26 @@ cdef inline int make_callable(object sample, const void *field, unsigned long fl
     return 0
 
 
+cdef inline int let_pass_instances(object cls) except -1:
+    """Have the instances of a class called with what they are called on as the first argument, without being bound."""
+    (<callable_t *><PyObject *>cls).tp_flags |= METHOD_FLAGS
+    PyType_Modified(<type_t *><PyObject *>cls)
+    return 0
+
+
+cdef extern from *:
+    """
+    /* An instance of a class, not initialised. */
+    static inline PyObject *new_object(PyObject *cls) {
+        PyObject *none = PyTuple_New(0);
+        PyObject *made = none != NULL ? ((PyTypeObject *)cls)->tp_new((PyTypeObject *)cls, none, NULL) : NULL;
+        Py_XDECREF(none);
+        return made;
+    }
+    """
+    object new_object(object cls)
+
+
 cdef inline int pass_on_call(object cls) except -1:
     """Have a class that was derived from such a one, and is called as it is, called as directly."""
     cdef callable_t *kind = <callable_t *><PyObject *>cls

@@ -1,7 +1,10 @@
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from typing_extensions import Self, disjoint_base
+from typing_extensions import disjoint_base
+
+_T = TypeVar("_T", bound=type)
+
+def called_on_instances(cls: _T) -> _T: ...
 
 @disjoint_base
 class Results:
@@ -9,12 +12,9 @@ class Results:
     _hits: int
     def __init__(
         self,
-        hit: Callable[[Any, Any], Any],
-        name: str,
+        plan: Any,
         generation: Any,
-        plain: int,
-        identity: Callable[[Any], Any],
-        bound: Callable[[Any, Any], Any],
+        bound: type[BoundResults],
     ) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __get__(self, instance: Any, owner: Any = ..., /) -> Any: ...
@@ -30,6 +30,6 @@ class BoundResults:
     def __func__(self) -> Any: ...
     @property
     def __self__(self) -> Any: ...
-    def __new__(cls, method: Results, instance: Any) -> Self: ...
+    def __init__(self, method: Results, instance: Any) -> None: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def _plain_key(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None: ...

@@ -295,13 +295,21 @@ class Whole(int):
     """No exact int."""
 
 
+class Word(str):
+    """No exact str, but hashed as one."""
+
+    __slots__ = ()
+
+
 ITEMS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.integers(-3, 3),
     st.text(max_size=5),
-    st.sampled_from([None, True, 2.5, b"b", Whole(9)]),
+    st.floats(allow_nan=False),
+    st.sampled_from([None, True, 2.5, b"b", Whole(9), Word("w"), object, frozenset({1})]),
 )
-TUPLES = st.lists(st.one_of(ITEMS, st.tuples(ITEMS, ITEMS)), max_size=5).map(tuple)
+NESTED = st.recursive(ITEMS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=8)
+TUPLES = st.lists(NESTED, max_size=5).map(tuple)
 
 
 @given(st.lists(TUPLES, min_size=1, max_size=20))

@@ -14,7 +14,8 @@ from typing import Any
 from ...absence import Unkept
 from ...answers import bare
 from ...changes import MISSING
-from .cached import Bound, Cached, Plan, _doc, new_generation
+from .cached import Bound, Cached, _doc
+from .plan import Plan, new_generation
 
 
 class BoundCoroutine(Bound):

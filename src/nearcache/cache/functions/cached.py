@@ -14,144 +14,25 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import os
 import threading
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
-from ..._results import BoundResults, Results
+from ..._results import BoundResults, Results, called_on_instances
 from ...absence import Unkept
-from ...answers import DEFAULT, bare
+from ...answers import bare
 from ...changes import MISSING
-from ...choices import lifetime
-from ...codecs import Own
 from ...coroutines import ONCE_ONLY, is_coroutine_function, is_generator_function
-from ...errors import ConfigError, UnencodableKeyError
 from ...forks import tell_of_forks
-from ...freshness import freshness_of
-from ...keys import encode_key
-from ...options import check_tags
 from ..report import CacheInfo
-from .calls import Arguments, Identities, defined_in, explained, is_method, name_of, too_long
+from .calls import defined_in, is_method
+from .plan import Plan, new_generation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..base import Cache
-
-
-#: Behind the arguments in a key: the first is a class, and not the text of its name, which stands for it.
-_IS_CLASS: Final = ("class",)
-
-
-def new_generation() -> Own:
-    """Return what no generation was and none will be."""
-    return Own(os.urandom(8).hex())
-
-
-class Plan:
-    """What ``cached`` was told about one function, and its keys.
-
-    Attributes:
-        is_shared: Whether other processes see the entries.
-    """
-
-    def __init__(
-        self, cache: Cache[Any, Any], function: Callable[..., Any], key: Any, typed: bool, ttl: Any, tags: Any,
-        unless: Any, version: Any, ignore: Any,
-    ) -> None:  # fmt: skip
-        if cache.settings.key is not None:
-            raise ConfigError(
-                "key", cache.settings.key, "a cache that was opened with key= has no room for cached's keys"
-            )
-        self.cache = cache
-        self.is_shared = cache.settings.scheme != "memory"
-        self.ttl = {} if ttl is DEFAULT else {"ttl": lifetime("ttl", ttl)}
-        self.tags = check_tags(tags)
-        self.key = _checked_callable("key", key)
-        self.unless = _checked_callable("unless", unless)
-        self.version = _checked_version(version)
-        self.typed = _checked_flag("typed", typed)
-        if self.typed and self.key is not None:
-            raise ConfigError("typed", typed, "with key= it has no arguments to tell apart; let key= name their types")
-        if ignore and self.key is not None:
-            raise ConfigError("ignore", ignore, "with key= it has no arguments to leave out; let key= do so")
-        self.name = name_of(function, self.version, is_shared=self.is_shared)
-        self.arguments = Arguments(function, self.name, ignore)
-        self.identities = Identities(self.name, is_shared=self.is_shared)
-        self._known = freshness_of(cache.settings)
-
-    @property
-    def plain(self) -> int:
-        """How many positional arguments are what they add to a key; -1: they have to be arranged (see :meth:`part`)."""
-        return -1 if self.key is not None or self.typed else self.arguments.positional
-
-    def part(self, args: tuple[Any, ...], keywords: dict[str, Any], *, is_method: bool) -> tuple[Any, ...]:
-        """Return what the arguments add to a key.
-
-        Raises:
-            TypeError: The function does not take such arguments.
-            UnencodableKeyError: One of them cannot be part of a key.
-        """
-        if self.key is not None:
-            return (self.key(*args, **keywords),)
-        if is_method and not args and self.arguments.names and self.arguments.names[0] in keywords:
-            keywords = dict(keywords)
-            args = (keywords.pop(self.arguments.names[0]),)
-        mark: tuple[str, ...] = ()
-        if args and self.arguments.has_first and (is_method or isinstance(args[0], type)):
-            mark = () if is_method else _IS_CLASS
-            args = (self.identities.of(args[0]), *args[1:])
-        arranged = self.arguments.arrange(*args, **keywords)
-        if self.typed:
-            return (*arranged, *mark, self.arguments.type_names(arranged))
-        return arranged + mark
-
-    def checked(self, part: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return a part that can stand in a key.
-
-        Raises:
-            UnencodableKeyError: It cannot; which argument it is, and what helps.
-        """
-        try:
-            if self.is_shared:
-                encode_key((self.name, "0123456789abcdef", *part))
-            else:
-                hash(part)
-        except (UnencodableKeyError, TypeError) as error:
-            if self.key is not None:
-                raise UnencodableKeyError(
-                    part[0], f"what key= of {self.name} returned cannot be a key: {error}"
-                ) from error
-            arranged = part[:-1] if self.typed else part
-            raise (
-                explained(self.arguments, arranged, is_shared=self.is_shared) or too_long(self.arguments, arranged)
-            ) from error
-        return part
-
-    @contextmanager
-    def calling(self) -> Iterator[None]:
-        """Where the function is called. Its KeyError is its own, and no word about the key: it goes past what would
-        take it for one.
-        """
-        try:
-            yield
-        except KeyError as error:
-            if self.cache.settings.negative_ttl is None or not self._known.means_absence(error):
-                raise
-            raise Unkept(None, error) from None
-
-    def sifted(self, value: Any) -> Any:
-        """Return a value that is to be kept.
-
-        Raises:
-            Unkept: It is not.
-        """
-        if self.unless is not None and self.unless(bare(value)):
-            raise Unkept(bare(value))
-        return value
 
 
 def _doc(bound: BoundResults) -> Any:
@@ -236,7 +117,7 @@ class Cached(Results):
 
     def __init__(self, plan: Plan, function: Callable[..., Any]) -> None:
         generation = None if plan.is_shared else 0
-        super().__init__(plan.cache.l1_hit, plan.name, generation, plan.plain, plan.identities.of, self._binding)
+        super().__init__(plan, generation, self._binding)
         functools.update_wrapper(cast("Any", self), function)
         if TYPE_CHECKING:  # annotations of the class would hide those of the function, from Python 3.14 on
             self.__wrapped__: Callable[..., Any]
@@ -441,6 +322,11 @@ class Cached(Results):
             self._hits = self._misses = 0
 
 
+@called_on_instances
+class CachedMethod(Cached):
+    """A cached function that is a method, as its name and its first parameter say."""
+
+
 class _ClassMethod(classmethod):  # type: ignore[type-arg]  # of whatever signature
     """Binds all of a cached function to a class. The built-in one, from Python 3.13 on, binds the call alone."""
 
@@ -465,27 +351,4 @@ def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> 
         return CachedCoroutine(plan, function)
     if is_generator_function(function):
         raise TypeError(f"cannot cache {plan.name}: {ONCE_ONLY} a list")
-    return Cached(plan, function)
-
-
-# -- checks ------------------------------------------------------------------------------------------------------
-
-
-def _checked_callable(option: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise ConfigError(option, value, "give a function, or None")
-    if value is not None and is_coroutine_function(value):
-        raise ConfigError(option, value, "nobody awaits what it returns; give a function (def)")
-    return value
-
-
-def _checked_flag(option: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(option, value, "give True or False")
-    return value
-
-
-def _checked_version(version: Any) -> str | int | None:
-    if version is not None and (isinstance(version, bool) or not isinstance(version, (str, int))):
-        raise ConfigError("version", version, "give a str or an int, or None")
-    return version
+    return (CachedMethod if is_method(function, plan.arguments) else Cached)(plan, function)

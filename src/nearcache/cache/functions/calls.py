@@ -206,40 +206,60 @@ def _parameters(heads: list[tuple[Any, str, str]]) -> str:
 # -- what a method is called on ------------------------------------------------------------------------------------
 
 
-class Instances:
-    """Numbers for instances, by identity, as long as they live. Holds none of them."""
+class Known:
+    """What is known of objects, by identity, as long as they live. Holds none of them.
+
+    Attributes:
+        entries: By address: a weak reference to the object, and what is known.
+    """
 
     def __init__(self) -> None:
-        self._numbers = count(1)
-        self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.entries: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.entries)
 
-    def known(self, instance: Any) -> int:
-        """Return the instance's number; 0: it has none yet."""
-        entry = self._known.get(id(instance))
-        return entry[1] if entry is not None and entry[0]() is instance else 0
+    def get(self, thing: Any) -> Any:
+        """Return what is known of an object, or None."""
+        entry = self.entries.get(id(thing))
+        return entry[1] if entry is not None and entry[0]() is thing else None
 
-    def number(self, instance: Any) -> int:
-        """Give an instance a number, which no other has or will have, and return it; of two threads that do, the same.
+    def add(self, thing: Any, what: Any) -> Any:
+        """Note something of an object, and return it; of two threads that do, both get the same.
 
         Raises:
             TypeError: It cannot be referred to weakly.
         """
-        place, known = id(instance), self._known
+        place, entries = id(thing), self.entries
 
         def forget(gone: weakref.ref[Any]) -> None:
-            entry = known.get(place)
+            entry = entries.get(place)
             if entry is not None and entry[0] is gone:
-                del known[place]
+                del entries[place]
 
-        fresh = (weakref.ref(instance, forget), next(self._numbers))
-        while True:  # of two threads that come here with one instance, the first to have stored decides
-            stored = known.setdefault(place, fresh)
-            if stored[0]() is instance:
+        fresh = (weakref.ref(thing, forget), what)
+        while True:  # of two threads that come here with one object, the first to have stored decides
+            stored = entries.setdefault(place, fresh)
+            if stored[0]() is thing:
                 return stored[1]
             forget(stored[0])
+
+
+class Instances(Known):
+    """Numbers for instances, which no other has or will have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = count(1)
+
+    def number(self, instance: Any) -> int:
+        """Return the instance's number.
+
+        Raises:
+            TypeError: It cannot be referred to weakly.
+        """
+        known = self.get(instance)
+        return cast("int", self.add(instance, next(self._numbers)) if known is None else known)
 
 
 class Identities:
@@ -247,12 +267,16 @@ class Identities:
 
     Args:
         is_shared: Whether other processes see the key: then it has to mean the same there.
+    Attributes:
+        named: What stands for instances that have a number, and for classes.
+        classes: The names of classes whose instances say by ``__cache_key__()`` what stands behind that.
     """
 
     def __init__(self, name: str, *, is_shared: bool) -> None:
         self._name = name
         self._is_shared = is_shared
-        self._instances = Instances()
+        self.named = Instances()
+        self.classes = Known()
 
     def of(self, target: Any) -> Any:
         """Return the target's part of the key: of a class its name; of an instance its ``__cache_key__()``, or in a
@@ -261,15 +285,16 @@ class Identities:
         Raises:
             UnencodableKeyError: It has no identity that could be used.
         """
-        number = self._instances.known(target)
-        if number:
-            return number
+        known = self.named.get(target)
+        if known is not None:
+            return known
         if isinstance(target, type):
-            return self._of_class(target) if self._is_shared else target
-        own = getattr(type(target), "__cache_key__", None)
+            return self.named.add(target, self._of_class(target)) if self._is_shared else target
+        kind = type(target)
+        own = getattr(kind, "__cache_key__", None)
         if own is not None:
             try:
-                return (f"{importable(type(target).__module__)}.{type(target).__qualname__}", own(target))
+                return self.classes.add(kind, f"{importable(kind.__module__)}.{kind.__qualname__}"), own(target)
             except TypeError:
                 if callable(own):
                     raise
@@ -282,7 +307,7 @@ class Identities:
                 f"a method __cache_key__() that returns what identifies it{_REMEDY}",
             )
         try:
-            return self._instances.number(target)
+            return self.named.number(target)
         except TypeError as error:
             raise UnencodableKeyError(
                 target,
