@@ -395,17 +395,17 @@ def test_cached_method_of_what_has_no_identity_is_refused(cache: Cache[Any, Any]
 def test_cached_surface_is_that_of_functools_and_more(cache: Cache[Any, Any]) -> None:
     """Names, docs, signature and counts are those of the function."""
 
-    def f(x: int) -> int:
+    def f(x: int, log: object = None, who: object = None) -> int:
         """Doc."""
         return x
 
-    cached: Any = cache.cached(ttl=60, version=3)(f)
+    cached: Any = cache.cached(ttl=60, version=3, ignore={"who", "log"})(f)
     theirs = functools.lru_cache(f)
     assert {name for name in dir(theirs) if not name.startswith("__")} <= set(dir(cached))
     assert cached.cache_info()._fields == theirs.cache_info()._fields
     assert (cached.__name__, cached.__doc__, cached.__wrapped__) == ("f", "Doc.", f)
     assert inspect.signature(cached) == inspect.signature(f)
-    wanted = {"maxsize": 1000, "typed": False, "ttl": 60.0, "tags": (), "version": 3}
+    wanted = {"maxsize": 1000, "typed": False, "ttl": 60.0, "tags": (), "version": 3, "ignore": ("log", "who")}
     assert cached.cache_parameters() == wanted
 
 

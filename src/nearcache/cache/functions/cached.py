@@ -167,6 +167,7 @@ class Cached(Results):
             "ttl": plan.ttl.get("ttl", plan.cache.settings.ttl),
             "tags": plan.tags,
             "version": plan.version,
+            "ignore": plan.arguments.ignored,
         }
 
     def cache_clear(self) -> Any:

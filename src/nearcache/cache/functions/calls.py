@@ -104,6 +104,7 @@ class Arguments:
         ignored: Names of parameters that nothing in the tuples tells of.
     Attributes:
         names: The parameters, in the order of the tuples.
+        ignored: Those that are, in the same order.
         positional: How many there are, if a call may give all of them by their place and none is ignored; else -1.
         has_first: Whether the first one counts.
     Raises:
@@ -121,6 +122,7 @@ class Arguments:
         self._kinds = [parameter.kind for parameter in signature.parameters.values()]
         by_place = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
         left_out = _checked_names(ignored, self.names)
+        self.ignored = tuple(each for each in self.names if each in left_out)
         self.positional = len(self._kinds) if by_place.issuperset(self._kinds) and not left_out else -1
         self.has_first = left_out.isdisjoint(self.names[:1])
         self.arrange = _arranger(signature, name, left_out)
