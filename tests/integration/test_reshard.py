@@ -11,17 +11,7 @@ import pytest
 import nearcache
 from nearcache.errors import ConfigError, ReshardError, ServerReplyError, ShardListError
 from nearcache.rings import Ring, admits, shards_of
-from support.resharding import (
-    KEYS,
-    B,
-    Servers,
-    change,
-    freeze,
-    lanes_live,
-    step,
-    url,
-    version,
-)
+from support.resharding import KEYS, B, Servers, change, freeze, lanes_live, step, url, version
 from support.waiting import wait_until
 
 # -- the change
@@ -413,6 +403,22 @@ def test_reshard_that_somebody_else_finishes_meanwhile_is_finished(
     one._membership._wait = wait
     assert change(one, servers, "abc").version == 4
     assert version(one) == version(other) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "newer"), [("_wait", "abc", "a"), ("_wait", "abc", "ab"), ("_check_queues", "a", "ab")]
+)
+def test_reshard_that_comes_back_after_a_later_one_leaves_the_newer_list(
+    servers: Servers, open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, before: str, asked: str, newer: str
+) -> None:
+    """Its own change was finished by somebody else, and followed or undone. It says so, and which list is in use."""
+    slow, other = open_at("ab"), open_at("ab")
+    freeze(slow)
+    meant = iter([asked, newer])
+    monkeypatch.setattr(slow._membership, before, lambda *_: [change(other, servers, names) for names in meant])
+    with pytest.raises(ReshardError, match=r"to \[a.*\] was followed by a later one .* is version 7, \[a"):
+        change(slow, servers, asked)
+    assert version(slow) == version(other) == 7
 
 
 @pytest.mark.parametrize("steps", [2, 3])

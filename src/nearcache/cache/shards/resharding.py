@@ -41,9 +41,9 @@ class Reshardable:
             The version of the list, the shards' names, and which part of the keys has moved.
         Raises:
             ConfigError: The list is none, or the cache has no client-side shards.
-            ReshardError: A shard did not answer, or a change to another list is under way, or a server has two names,
-                or a new one is in another list of the namespace. A server that stays keeps its name, unless it has been
-                the only one.
+            ReshardError: A shard did not answer, or a change to another list is under way or was made since this one
+                began, or a server has two names, or a new one is in another list of the namespace. A server that stays
+                keeps its name, unless it has been the only one.
         Cost: some ten round trips per shard, and the pauses; a shard that gains keys and had some before is
             scanned (SCAN) for old ones. Operations in processes that are slow to follow may fail once in between.
         """

@@ -112,8 +112,9 @@ class Membership:
         """Come to another list of shards, together with all other processes. Returns the version.
 
         Raises:
-            ReshardError: A shard did not answer, or another change is under way.
+            ReshardError: A shard did not answer, or another change is under way, or has been made since this began.
         """
+        has_begun = False
         while True:
             with self._lock:
                 self._catch_up()
@@ -125,9 +126,14 @@ class Membership:
                         f"namespace {self._namespace}: {ring} is under way; finish it by reshard() with that list first"
                     )
                 if ring.new is None:
+                    if has_begun:  # beginning it again would put what was asked earlier in a newer list's place
+                        raise ReshardError(
+                            f"namespace {self._namespace}: the change to {target} was followed by a later one while "
+                            f"this process was away; in use is {ring}: call reshard() again if it is to be undone"
+                        )
                     self._check_queues(target)
                     self._advance(ring.begin(target))
-                ring = self.ring
+                ring, has_begun = self.ring, True
             self._wait(pause_s)
             with self._lock:
                 if self._is_behind() or self.ring is not ring:
