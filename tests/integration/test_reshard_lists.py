@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import nearcache
+from nearcache.bus import GrowingListener
 from nearcache.errors import ReshardError, ShardError, ShardListError
-from nearcache.rings import Ring
+from nearcache.rings import Ring, version_in
 from support.redis import RedisServer
 from support.resharding import (
     KEYS,
@@ -172,6 +173,22 @@ def test_reshard_takes_in_a_server_that_was_left_or_met_by_a_process_that_was_re
     assert change(cache, servers, "abc").version == 4
     assert change(cache, servers, "ab").version == 7
     assert change(cache, servers, "abc").version == 10
+
+
+def test_reshard_listens_to_a_shard_that_was_left_once_it_knows_that_it_is_back(
+    servers: Servers, open_at: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses who comes before, and the log would say that it was lost, for no time."""
+    cache, follow, known = open_at("ab"), GrowingListener.follow, list[int]()
+    change(cache, servers, "a")
+
+    def followed(listener: GrowingListener, *lane: Any) -> None:
+        known.append(version_in(servers["b"].cli("HGET", "nc:{default:0}:L", "r"))[0])
+        follow(listener, *lane)
+
+    monkeypatch.setattr(GrowingListener, "follow", followed)
+    assert change(cache, servers, "ab").version == 7
+    assert known == [5]
 
 
 def test_one_shard_may_have_many_addresses(make_redis: Callable[..., RedisServer]) -> None:

@@ -435,7 +435,10 @@ class Membership:
         if self._outrun or ring.version > self.ring.version + 1:
             tier.doubt()  # two steps behind nobody is to change anything, but a shard that was set back lets him
             self._outrun = False
-        tier.owe_on(set(tier.active) - set(before.active))
+        come = set(tier.active) - set(before.active)
+        tier.owe_on(come)
+        for lane in come:  # no earlier: until it has been told, one that was left refuses whoever listens there
+            self._host.listener.follow(lane, tier.lanes[lane], tier.names[lane])
         self.ring = ring
         if ring.new is None:
             left = [name for name in numbers if numbers[name] not in tier.active]
@@ -444,7 +447,7 @@ class Membership:
             self._rest(left)
 
     def _add_missing(self, ring: Ring) -> None:
-        """Know, reach and follow every shard of a ring."""
+        """Know and reach every shard of a ring."""
         tier = self._tier
         for endpoint in ring.endpoints:
             if endpoint.name in self.numbers:
@@ -454,7 +457,6 @@ class Membership:
             self._host.driver.put_shard(number, endpoint)
             self._host.endpoints[number] = endpoint
             self.numbers[endpoint.name] = number
-            self._host.listener.follow(number, tier.lanes[number], tier.names[number])
 
     def _rest(self, names: Iterable[str]) -> None:
         """Follow lanes no longer that no ring has any more."""
