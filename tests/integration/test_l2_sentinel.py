@@ -20,6 +20,7 @@ from nearcache.errors import (
     UnknownMasterError,
 )
 from nearcache.l2 import Driver, Exchange, Reply, load_script
+from nearcache.l2.logins import NoPasswordError
 from nearcache.l2.sentinel import Sentinels
 from nearcache.options import parse
 from support.fake import FakeServer, bulk
@@ -353,12 +354,20 @@ def test_sentinels_that_fail_in_different_ways_are_told_together(
     driver.close()
 
 
-def test_function_that_says_no_password_of_the_sentinels_is_named(no_leaks: None) -> None:
-    """It has been asked before a sentinel was, so none has refused anybody."""
-    driver = Driver(parse("redis+sentinel://127.0.0.1:1/m1", sentinel_password=dict).endpoints)
+@pytest.mark.parametrize("option", ["password", "sentinel_password"])
+@pytest.mark.parametrize(
+    ("function", "kind", "what"),
+    [(dict, AuthenticationFailedError, "dict, returned dict"), (len, NoPasswordError, "len, raised TypeError")],
+)
+def test_function_that_says_no_password_is_named(
+    no_leaks: None, started: Callable[..., FakeServer], option: str, function: Any, kind: type[Exception], what: str
+) -> None:
+    """As without sentinels: it has been asked before anybody was, so nobody has refused, or not answered."""
+    sentinel = started(lambda _: b"*2\r\n" + bulk(b"127.0.0.1") + bulk(b"1"))
+    driver = Driver(parse(f"redis+sentinel://127.0.0.1:{sentinel.port}/m1", **{option: function}).endpoints)
     error = driver.execute(PING)[0]
-    assert isinstance(error, AuthenticationFailedError)
-    assert "the function given as password, dict, returned dict" in str(error)
+    assert isinstance(error, kind)
+    assert str(error).startswith(f"shard m1: the function given as password, {what}")
     driver.close()
 
 

@@ -27,7 +27,7 @@ from ..errors import (
 from ..options import Endpoint
 from .connection import Connection
 from .handshake import Peer, connect, converse, credentials, exchange
-from .logins import logged_in
+from .logins import NoPasswordError, logged_in
 
 Address = tuple[str, int]
 
@@ -46,6 +46,7 @@ class Sentinels:
 
         Raises:
             ShardUnavailableError: No sentinel answers, or what they name is not there or no master.
+            NoPasswordError: Nobody says a password, of the sentinels or of the master.
             UnknownMasterError: Every sentinel that answered says that there is no such master.
             ShardError: As ``handshake.connect`` does, about a sentinel if none is better, or about the master.
         """
@@ -57,6 +58,8 @@ class Sentinels:
         for sentinel in order:
             try:
                 address = self._ask(sentinel, deadline_ns)
+            except NoPasswordError:
+                raise  # nor would anybody for the next one
             except ShardError as error:
                 errors.append(error)
                 self._ask_last(sentinel)
@@ -105,6 +108,8 @@ class Sentinels:
         place = replace(self._endpoint, host=address[0], port=address[1])
         try:
             return connect(place, deadline_ns, self._clock, resp3=resp3)
+        except NoPasswordError:
+            raise  # which says nothing of the place
         except ShardUnavailableError as error:
             tried[address] = error
             return None
