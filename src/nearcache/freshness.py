@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from .choices import LEAST_TTL_S, MAX_TTL_S, Idle, Seconds, is_function, ttl_seconds
+from .coroutines import carried
 from .options import Settings
 
 #: A lifetime in milliseconds that means "longer than an envelope can say".
@@ -147,11 +148,12 @@ def checked_ttl(ttl: Any, endless_ms: int) -> Ttl:
 
     Raises:
         ConfigError: It is out of range; for a function, when its result is.
+        RuntimeError: The function, when it is called, raises StopIteration or GeneratorExit.
     """
     if type(ttl) is float and LEAST_TTL_S <= ttl <= MAX_TTL_S:  # as that of the cache is, and asked of each write
         return round(ttl * 1000)
     if is_function(ttl):
-        return lambda key, value: _milliseconds(ttl(key, value), endless_ms)
+        return lambda key, value: _milliseconds(carried(ttl, key, value), endless_ms)
     return _milliseconds(ttl, endless_ms)
 
 

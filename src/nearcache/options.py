@@ -20,6 +20,7 @@ from .choices import MAX_TTL_S, Compression, Consistency, Idle, Isolation, Secre
 from .choices import integer as _integer
 from .choices import number as _number
 from .choices import seconds as _seconds
+from .coroutines import carried
 from .endpoints import MOST_SHARDS, NAME, SCHEMES, Endpoint, read_endpoints, redact, redact_value, scheme_of
 from .errors import ConfigError
 from .writers import Writer, writer_of
@@ -233,7 +234,7 @@ def check_tags(value: Any) -> tuple[str, ...]:
 
 def tags_told(tags: Any, key: Any, value: Any) -> tuple[str, ...]:
     """Return what a function given as ``tags`` says of a value; nothing if it is none. Raises as :func:`check_tags`."""
-    return check_tags(tags(key, value)) if callable(tags) else ()
+    return check_tags(carried(tags, key, value)) if callable(tags) else ()
 
 
 def _tags(_option: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from nearcache.codecs import pack, peek_ids
 from nearcache.keys import encode_key
 from support.caches import opening
 from support.redis import Binary, RedisServer
+from support.threads import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -247,6 +249,25 @@ def test_isolated_value_is_shown_to_the_function_that_tells_its_tags(open_cache:
     cache.set("s", ["set"], tags=["label"])
     cache.invalidate_tag("label")
     assert cache.get("k") is cache.get("s") is None
+
+
+@pytest.mark.parametrize("option", ["tags", "ttl"])
+@pytest.mark.parametrize("scheme", ["memory", "redis"])
+def test_function_of_a_value_that_raises_stop_iteration_is_the_error_that_a_loader_is(
+    open_cache: Any, scheme: str, option: str
+) -> None:
+    """A RuntimeError that names it, wherever values are, for threads and tasks; and the load has ended."""
+    cache = open_cache() if scheme == "redis" else nearcache.open("memory://")
+
+    def stop(_key: str, _value: str) -> Any:
+        raise StopIteration
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"function .*stop.* raised StopIteration"):
+            cache.get_or_load("k", str.upper, **{option: stop})
+        with pytest.raises(RuntimeError, match=r"function .*stop.* raised StopIteration"):
+            asyncio.run(asyncio.wait_for(cache.aio.get_or_load("k", str.upper, **{option: stop}), PATIENCE))
+    assert cache.get_or_load("k", str.upper) == "K"
 
 
 def test_isolated_array_is_a_view_that_nobody_can_change(open_cache: Any) -> None:
