@@ -37,6 +37,7 @@ cdef class Memo:
     cdef object function
     cdef object timer          # or None
     cdef object info
+    cdef object refuse
     cdef object mark           # stands between positional and keyword arguments in a key
     cdef dict __dict__
     cdef object __weakref__

@@ -100,6 +100,8 @@ cdef extern from *:
 
 
 cdef extern from "Python.h":
+    bint PyAsyncGen_CheckExact(PyObject *value) noexcept
+    bint PyGen_CheckExact(PyObject *value) noexcept
     object PyMethod_New(object function, object instance)
     void leave_recursion "Py_LeaveRecursiveCall"() noexcept
     uint64_t this_thread "PyThread_get_thread_ident"() noexcept
@@ -168,9 +170,10 @@ cdef class Memo:
         ttl_ns: How long a result is kept; 0: without an end.
         timer: The clock, in seconds; None: the system's monotonic one.
         info: What ``cache_info`` returns, called with hits, misses, maxsize and currsize.
+        refuse: Called with a generator that the function has returned; raises.
     """
 
-    def __cinit__(self, function, maxsize, typed, ttl_ns, timer, info):
+    def __cinit__(self, function, maxsize, typed, ttl_ns, timer, info, refuse):
         begin_cores(&self.cores, &self.core, &self.quota, bound("maxsize", maxsize), os.urandom(16))
         lane_vouch(&self.core.lanes.lane[0], CLOCK_NEVER_NS)
         spread(&self.cores, MOST_CORES)
@@ -179,6 +182,7 @@ cdef class Memo:
         self.function = function
         self.timer = timer
         self.info = info
+        self.refuse = refuse
         self.mark = object()
         self.vectorcall = way_to_call(self)
 
@@ -342,11 +346,15 @@ cdef PyObject *look_up(core_t *core, PyObject *key, int64_t hash) except? NULL:
 
 cdef PyObject *call_function(Memo self, PyObject *const *args, size_t flagged, PyObject *names) except NULL:
     """Call the function. Counted as a level of recursion, because our frames lie on the C stack as well."""
+    cdef PyObject *value
     enter_recursion(b" while calling a function that remembers its results")
     try:
-        return call_through(<PyObject *>self.function, args, flagged, names)
+        value = call_through(<PyObject *>self.function, args, flagged, names)
     finally:
         leave_recursion()
+    if unlikely(PyGen_CheckExact(value) or PyAsyncGen_CheckExact(value)):
+        self.refuse(owned(value))
+    return value
 
 
 cdef object compute(
@@ -427,5 +435,5 @@ cdef int make_memos_callable(Memo sample) except -1:
     return make_callable(sample, &sample.vectorcall, METHOD_FLAGS)
 
 
-make_memos_callable(Memo(None, 0, False, 0, None, None))
+make_memos_callable(Memo(None, 0, False, 0, None, None, None))
 clock_shorten()

@@ -37,6 +37,7 @@ class Memo(Generic[_P, _R]):
         ttl_ns: int,
         timer: Callable[[], float] | None,
         info: Callable[[int, int, int | None, int], Any],
+        refuse: Callable[[Any], Any],
     ) -> Self: ...
     def __call__(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
     @overload

@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._memo import Memo
 from .choices import Seconds, plain_seconds
-from .coroutines import ONCE_ONLY, is_coroutine_function, is_generator_function
+from .coroutines import ONCE_ONLY, good_again, is_coroutine_function, is_generator_function
 
 __all__ = ["Memo", "lru_cache", "ttl_cache"]
 
@@ -101,7 +101,7 @@ def _remember(
         )
     if is_generator_function(function):
         raise TypeError(f"cannot decorate {called}: {ONCE_ONLY} a list")
-    memo: Any = Memo(function, maxsize, typed, ttl_ns, timer, _CacheInfo)
+    memo: Any = Memo(function, maxsize, typed, ttl_ns, timer, _CacheInfo, functools.partial(good_again, f"{called}"))
     limit = maxsize if shown is ... else shown
     functools.update_wrapper(memo, function)  # first: a function that has a memo itself has parameters, too
     memo.cache_parameters = lambda: {"maxsize": limit, "typed": typed}

@@ -171,6 +171,18 @@ def test_memo_of_a_generator_function_is_refused(function: Any) -> None:
             decorate(function)
 
 
+@pytest.mark.parametrize("function", [_numbers, _numbers_later])
+@pytest.mark.parametrize("maxsize", [0, 8])
+def test_generator_that_a_function_returns_is_no_result(function: Any, maxsize: int) -> None:
+    """The same, of a function that only hands it on; it is told when it is called."""
+    for decorate in (nearcache.lru_cache(maxsize), nearcache.ttl_cache(maxsize, ttl=60)):
+        memo = decorate(lambda until: function(until))
+        for _ in range(2):
+            with pytest.raises(TypeError, match=r"<lambda> returned a generator: .* once only; return a list"):
+                memo(1)
+        assert memo.cache_info()[1:] == (2, maxsize, 0)
+
+
 def test_memo_of_a_memo_has_parameters_of_its_own() -> None:
     """What the inner one has besides is the outer one's too, as with functools."""
     inner = nearcache.ttl_cache(maxsize=7, ttl=60)(abs)
