@@ -79,6 +79,34 @@ cache.close()
     assert sorted(set(rows.read_text().splitlines())) == ["master 1", "worker 2"]
 
 
+@pytest.mark.parametrize("scheme", ["memory", "redis"])
+def test_master_that_listens_or_limits_loads_has_no_threads_either(redis_server: RedisServer, scheme: str) -> None:
+    """Each worker is told of its own events, and waits for loads no longer than it is to."""
+    code = """
+cache = nearcache.open(sys.argv[1], loader_timeout=0.05)
+told, never = [], threading.Event()
+listening = cache.listen(lambda event: told.append(event.key), events=["created"])
+assert cache.get_or_load("master", lambda key: 1) == cache.get_or_load_many(["master"], lambda keys: {})["master"] == 1
+assert threading.active_count() == 1, threading.enumerate()
+
+def work():
+    assert cache.selftest().ok
+    cache["worker"] = 2
+    assert listening.flush(20) and told[-1] == "worker", told
+    try:
+        cache.get_or_load("slow", lambda key: never.wait(20))
+    except nearcache.LoadTimeoutError:
+        return
+    raise AssertionError("it was waited for")
+
+for _ in range(2):
+    assert fork(work) == 0
+assert told == []
+cache.close()
+"""
+    assert run(code, redis_server.url if scheme == "redis" else "memory://") == (0, "")
+
+
 def test_master_without_a_master_becomes_a_worker_itself(redis_server: RedisServer) -> None:
     """No fork tells of it: with ``--master`` left out the process that loaded the program answers requests."""
     code = """

@@ -13,6 +13,7 @@ from typing import Any
 from ..changes import MISSING
 from ..errors import CacheError, LoadTimeoutError
 from ..flights import ABANDONED, Load, Loads, strand
+from ..workers import is_to_fork
 
 
 class Limit:
@@ -58,6 +59,9 @@ def in_time(work: Callable[[], Any], limit: Limit) -> Any:
     A thread for each, and none of a pool: loads may need each other. It runs on behalf of the load that the caller is
     part of, so that one which needs itself is found out; otherwise on nobody's.
 
+    In uWSGI's master there are no threads (see :func:`~nearcache.workers.is_to_fork`): the caller's own does it, in
+    whatever time it takes.
+
     Raises:
         LoadTimeoutError: It does not. It goes on all the same.
         CacheError: No thread can be had for it, and in the caller's own nothing would end the wait.
@@ -66,6 +70,8 @@ def in_time(work: Callable[[], Any], limit: Limit) -> Any:
     future: Future[Any] = Future()
     context = contextvars.copy_context()
     context.run(strand.set, strand.get(future))
+    if is_to_fork():
+        return context.run(work)
 
     def run() -> None:
         try:

@@ -15,6 +15,7 @@ from ..._reads import Event
 from ...choices import Seconds, timeout_to_s
 from ...events import WHOLE, EntryEvent
 from ...logs import Recurring, log
+from ...workers import Helper
 from ..scanning import under
 
 if TYPE_CHECKING:
@@ -83,13 +84,13 @@ class Subscription:
         self._begin()
 
     def _begin(self) -> None:
-        # A SimpleQueue may be put to from anywhere, a destructor included.
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        ends: Callable[[Any], None] = self._queue.put
-        mine = weakref.ref(self, lambda _: ends(_END))
-        name = f"nearcache-events-{next(_numbers)}"
-        self._thread = threading.Thread(target=_deliver, args=(self._queue, mine), name=name, daemon=True)
-        self._thread.start()
+        self._delivery = Delivery(self)
+        self._queue = self._delivery.queue
+        self._delivery.start()
+
+    @property
+    def _thread(self) -> threading.Thread | None:
+        return self._delivery.thread
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.pending} pending"
@@ -128,6 +129,9 @@ class Subscription:
             return True
         if not self._hub.catch_up(until):
             return False
+        self._delivery.start()
+        if self._thread is None:  # in uWSGI's master, which has none
+            return not self.pending
         reached = Event()
         self._queue.put(reached)
         return await_thread(self._thread, reached, until)
@@ -152,6 +156,7 @@ class Subscription:
 
     def put(self, event: EntryEvent) -> None:
         """Have the function called with an event, if it concerns the part of the cache that is listened to."""
+        self._delivery.start()
         if self._path and event.kind not in WHOLE:
             if not under(self._path, event.key):
                 return
@@ -212,18 +217,29 @@ def await_thread(thread: threading.Thread, reached: Event, until: float | None) 
     return True
 
 
-def _deliver(events: queue.SimpleQueue[Any], subscription: weakref.ref[Subscription]) -> None:
-    """Runs in a thread of its own. While it waits it holds nothing: the listener may refer to the cache."""
-    while True:
-        event = events.get()
-        if isinstance(event, Event):
-            event.set()
-            continue
-        listening = None if event is _END else subscription()
-        if listening is None or not listening.take(event):
-            _let_go(events)
-            return
-        del event, listening
+class Delivery(Helper):
+    """Calls a listener in a thread of its own. While it waits it holds nothing: the listener may refer to the cache."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__()
+        # A SimpleQueue may be put to from anywhere, a destructor included.
+        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        ends: Callable[[Any], None] = self.queue.put
+        self._subscription = weakref.ref(subscription, lambda _: ends(_END))
+        self._name = f"nearcache-events-{next(_numbers)}"
+
+    def _run(self) -> None:
+        events = self.queue
+        while True:
+            event = events.get()
+            if isinstance(event, Event):
+                event.set()
+                continue
+            listening = None if event is _END else self._subscription()
+            if listening is None or not listening.take(event):
+                _let_go(events)
+                return
+            del event, listening
 
 
 def _let_go(events: queue.SimpleQueue[Any]) -> None:
