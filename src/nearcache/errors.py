@@ -268,7 +268,8 @@ class ShardListError(CacheError):
 
 class ReshardError(CacheError):
     """A change of the list of shards could not begin or go on. What has been done holds: every process goes on with it
-    safely, for as long as need be, and calling ``reshard()`` again with the same list finishes it.
+    safely, for as long as need be, and calling ``reshard()`` again with the same list finishes it; or, where a later
+    change has followed it, as the message says then, undoes that.
 
     Attributes:
         shards: Names of the shards that did not answer, if that is why.
