@@ -309,8 +309,10 @@ class Process(Turns):
         self.world.at(self.world.now + 1, self.post, self._connect_bus, lane, self.incarnation)
 
     def leave(self, lane: int) -> None:
-        """Follow a lane no longer."""
-        self._following.discard(lane)
+        """Follow a lane no longer, if it is followed: of a step that could not be taken what is new is not."""
+        if lane not in self._following:
+            return
+        self._following.remove(lane)
         self.followers[lane].lost("no shard any more")
         bus, self.buses[lane], self._tick_at[lane] = self.buses[lane], None, None
         if bus is not None:
@@ -335,7 +337,7 @@ class Process(Turns):
         if number == len(self.shards):
             for each, new in (
                 (self.shards, shard), (self.pools, []), (self.buses, None), (self.recent, deque(maxlen=8)),
-                (self.followers, None), (self._failures, 0), (self._tick_at, None),
+                (self.followers, self._follower(number)), (self._failures, 0), (self._tick_at, None),
             ):  # fmt: skip
                 each.append(new)  # type: ignore[attr-defined]  # lists of different things
             return

@@ -428,6 +428,9 @@ class Membership:
         store, before = self._alive(), self._tier
         numbers = self.numbers
         tier = before.under(ring, numbers)
+        come = set(tier.active) - set(before.active)
+        for lane in come:  # no earlier: until it has been told, one that was left refuses whoever listens there
+            self._host.listener.follow(lane, tier.lanes[lane], tier.names[lane])
         self._host.install(tier)
         # In this order: what begins before the tables change is not kept, and what begins later is placed by the new.
         for lane in {old for old, new in zip(before.table, tier.table, strict=True) if old != new}:
@@ -435,10 +438,7 @@ class Membership:
         if self._outrun or ring.version > self.ring.version + 1:
             tier.doubt()  # two steps behind nobody is to change anything, but a shard that was set back lets him
             self._outrun = False
-        come = set(tier.active) - set(before.active)
         tier.owe_on(come)
-        for lane in come:  # no earlier: until it has been told, one that was left refuses whoever listens there
-            self._host.listener.follow(lane, tier.lanes[lane], tier.names[lane])
         self.ring = ring
         if ring.new is None:
             left = [name for name in numbers if numbers[name] not in tier.active]
