@@ -18,13 +18,13 @@ static void begin(uint64_t slots, uint64_t refs)
     CHECK(idx.slots != NULL);
 }
 
-/* Equal parts of tags now and then; homes anywhere, around one slot, or around the end. */
+/* Equal parts of tags now and then, some without a bit; homes anywhere, around one slot, or around the end. */
 static uint32_t random_tag(uint32_t homes, uint32_t around)
 {
     uint32_t tag = (uint32_t)random_bits();
     uint32_t home = homes == 0 ? tag : homes == 1 ? around + random_below(3) : idx.mask - random_below(3);
 
-    tag = random_below(4) == 0 ? 0x5a500000u : tag;
+    tag = random_below(4) == 0 ? random_below(2) * 0x5a500000u : tag;
     return (tag & ~idx.mask) | (home & idx.mask);
 }
 

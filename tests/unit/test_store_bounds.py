@@ -33,7 +33,7 @@ class Model:
             self.entries.popitem(last=False)
 
 
-@pytest.mark.parametrize("maxsize", [1, 2, 3, 7, 8, 9, 100])
+@pytest.mark.parametrize("maxsize", [1, 2, 3, 7, 8, 9, 15, 100])  # 15: all bits of a slot that are the ref's
 def test_order_of_eviction_equals_that_of_an_ordereddict(maxsize: int) -> None:
     """After every one of 5,000 random operations the whole order is the same."""
     rng = random.Random(maxsize)
@@ -195,4 +195,14 @@ def test_bytes_are_given_back_by_every_way_out() -> None:
     assert store.l1_counters()["bytes"] == 1 << 4
     store.drop_all()
     assert store.l1_counters()["bytes"] == 0
+    store.check_invariants()
+
+
+def test_bytes_of_an_entry_whose_place_another_takes_are_given_back() -> None:
+    """A new entry without a size goes into a full store by a shorter way."""
+    store = local_store(2)
+    store.l1_put("a", 1, size=5)
+    store.l1_put("b", 2, size=7)
+    store["c"] = 3
+    assert store.l1_counters()["bytes"] == 7
     store.check_invariants()

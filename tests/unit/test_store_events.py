@@ -281,6 +281,17 @@ def test_expire_at_another_instant_takes_what_will_be_over_by_then() -> None:
     assert store["new"] == 3
 
 
+def test_expire_at_another_instant_takes_lifetimes_of_any_length() -> None:
+    """From nanoseconds to decades, each at its end and no sooner."""
+    store = local_store()
+    for digits in range(19):
+        store.l1_put(digits, digits, ttl_ns=10**digits)
+    for digits in range(19):
+        assert store.expire(999 + 10**digits) == []
+        assert store.expire(1000 + 10**digits) == [(digits, digits)]
+    store.check_invariants()
+
+
 def test_hit_dict_returns_the_hits_and_appends_the_rest() -> None:
     """As often as they come; what has expired is a miss."""
     store = local_store()

@@ -178,6 +178,20 @@ def test_sizeof_counts_the_tables() -> None:
     assert sys.getsizeof(store) == empty
 
 
+def test_sizeof_counts_an_index_that_is_left_and_timers() -> None:
+    """The one until whoever tends has carried the growth on to its end, the others from the first lifetime on."""
+    store = local_store(None)
+    for number in range(1025):  # one more than there was room for
+        store[number] = None
+    growing = sys.getsizeof(store)
+    for _ in range(100):
+        store.l1_tend()
+    grown = sys.getsizeof(store)
+    assert grown < growing
+    store.l1_put(0, None, ttl_ns=10)
+    assert sys.getsizeof(store) > grown
+
+
 def test_drop_all_gives_the_memory_back_and_a_full_table_stays_bounded() -> None:
     """A bounded store does not grow, however often its entries change."""
     store = local_store(100)

@@ -27,6 +27,7 @@ def grow(store: Store[Any, Any]) -> None:
 ACTIONS: dict[str, Action] = {
     "clear": lambda store: store.drop_all(),
     "drop the key itself": lambda store: store.drop_all() or store.l1_put(Key("a", on_eq=None), "other"),
+    "take all, one by one": lambda store: [store.l1_pop_next() for _ in range(len(store))],
     "grow": grow,
     "read": lambda store: [store.get(number) for number in range(10)],
     "sweep": lambda store: store.l1_sweep(1000),
@@ -116,6 +117,28 @@ def test_eq_that_raises_is_heard_and_nothing_is_lost(call: str) -> None:
     # A message or a completion that cannot tell which entry it means drops it; see the tests of the rules.
     may_go = call in {"apply", "open and finish", "write", "refresh", "abandon"}
     assert store.peek(Key("a")) in ({"a", None} if may_go else {"a"})
+
+
+def test_eq_whose_entry_another_key_takes_over_is_asked_no_more() -> None:
+    """In a full store a new key may get the very place of the entry that is being compared; its value is not served."""
+    store = local_store(4)
+    store[Key("a", on_eq=lambda: store.__setitem__("new", "new"))] = "a"
+    for number in range(3):
+        store[number] = number
+    assert store.get(Key("a")) is None
+    assert store["new"] == "new"
+
+
+def test_eq_under_which_entries_move_to_a_larger_index_misses_none() -> None:
+    """Who tends carries a growth on, and what the search comes to next may lie behind it then."""
+    store = local_store(None)
+    turns: list[int] = []
+    store[Key("a", on_eq=lambda: [store.l1_tend() for _ in turns])] = "a"
+    store[Key("b")] = "b"
+    for number in range(8191):  # one more than there was room for
+        store[number] = number
+    turns += range(300)
+    assert store.get(Key("b")) == "b"
 
 
 def test_eq_that_always_changes_the_store_ends_in_an_error() -> None:
