@@ -39,6 +39,23 @@ static void test_eviction_takes_the_next_and_keeps_the_bounds(void)
     end();
 }
 
+/* For another core's sake, too: the hits noted before have their say, and what makes room is evicted, though its time is over. */
+static void test_eviction_for_another_core_takes_the_next(void)
+{
+    begin(UINT64_MAX);
+    for (uint32_t key = 0; key < 3; key++) {
+        CHECK(rig_store(&rig, key, 1, 2000) == STORED_NEW);
+    }
+    CHECK(rig_hit(&rig, 0));
+    advance(1000);
+    rig.core.listener = &rig;
+    rig_evict(&rig);
+    CHECK(rig_find(&rig, 0) != 0 && rig_find(&rig, 1) == 0);
+    CHECK(rig.core.counters.evictions == 1 && rig.core.counters.expirations == 0);
+    rig_compare(&rig);
+    end();
+}
+
 static void test_core_of_no_entries_fits_nothing(void)
 {
     begin(0);
@@ -341,6 +358,7 @@ static void test_new_memory_is_zero_and_on_its_own_line(void)
 int main(void)
 {
     test_eviction_takes_the_next_and_keeps_the_bounds();
+    test_eviction_for_another_core_takes_the_next();
     test_core_of_no_entries_fits_nothing();
     test_cores_that_share_a_quota_never_exceed_it();
     test_expire_all_takes_all_of_it_and_nothing_else();

@@ -193,6 +193,13 @@ def test_write_that_fails_invalidates() -> None:
     assert told == [("k", "old", "invalidated")]
 
 
+def test_write_that_leaves_no_value_invalidates() -> None:
+    """There is nothing that the old one is replaced by."""
+    store, told = told_store()
+    assert not store.l1_finish(announced(store), None, 0, NEVER, identity=SERVER)
+    assert told == [("k", "old", "invalidated")]
+
+
 # -- a write that has been spared is on probation until its message comes
 
 
@@ -243,6 +250,30 @@ def test_announced_write_that_a_message_spared_before_its_reply_is_on_probation_
     other.lane_vouch(0, NEVER)
     acknowledged(other, write)
     assert other.get("k") is None
+
+
+def test_announced_write_that_two_messages_spared_is_on_probation_since_the_first() -> None:
+    """The heartbeat between them tells that its own message, which comes no later, was lost."""
+    store = attached_store()
+    write = announced(store)
+    store.lane_apply(0, BEFORE, ["k"])
+    store.lane_vouch(0, NEVER)
+    store.lane_apply(0, AFTER, ["k"])
+    acknowledged(store, write)
+    assert store.get("k") is None
+
+
+def test_suspect_that_goes_on_probation_and_back_is_of_no_stamp_that_the_lane_had() -> None:
+    """Nobody who remembers until when the lane's last stamps were vouched for takes it for one of those."""
+    store = attached_store()
+    acknowledged(store, announced(store))
+    for _ in range(3):
+        store.lane_suspect(0)
+    store.lane_apply(0, BEFORE, ["k"])
+    store.lane_apply(0, MINE, ["k"])
+    lane, stamp, value = store.l1_suspect_since("k") or (None, 0, None)
+    assert (lane, value) == (0, "value 7")
+    assert 2**30 < (stamp - store.lane_stamp(0)) % 2**32 < 2**32 - 2**30
 
 
 def test_announced_write_whose_message_comes_is_an_entry_like_any_other() -> None:

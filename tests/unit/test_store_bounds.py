@@ -57,6 +57,7 @@ def test_refresh_and_finish_move_to_the_front() -> None:
     store = attached_store()
     for number in range(4):
         fill(store, number, number, wid=number + 1)
+    assert store[3] == 3
     assert store.l1_confirm(opened(store, 0), 1, NEVER, SERVER)
     assert store.l1_finish(opened(store, 1, wid=9, write=True), 1, 9, NEVER, identity=SERVER)
     assert list(store) == [2, 3, 0, 1]
@@ -126,6 +127,8 @@ def test_overwrite_with_another_size_counts_the_difference() -> None:
     store.l1_put("a", 3, size=100)
     store.l1_put("a", 4, size=0)
     assert store.l1_counters()["bytes"] == 0
+    store.l1_put("a", 5, size=7)
+    assert store.l1_counters()["bytes"] == 7
     store.check_invariants()
 
 
@@ -181,6 +184,15 @@ def test_finish_takes_the_size_it_is_told() -> None:
     assert (list(store), store.l1_counters()["bytes"]) == (["l"], 60)
 
 
+def test_only_what_would_be_kept_counts_as_too_large() -> None:
+    """Not the size of what ends a read without a value."""
+    store = attached_store(None, maxbytes=10)
+    assert not store.l1_finish(opened(store, "k"), None, 0, NEVER, 11, SERVER)
+    assert store.l1_counters()["too_large"] == 0
+    assert not store.l1_finish(opened(store, "k"), "v", 1, NEVER, 11, SERVER)
+    assert store.l1_counters()["too_large"] == 1
+
+
 def test_bytes_are_given_back_by_every_way_out() -> None:
     """Deleting, dropping, expiring, popping, invalidating."""
     store = attached_store(None)
@@ -195,14 +207,4 @@ def test_bytes_are_given_back_by_every_way_out() -> None:
     assert store.l1_counters()["bytes"] == 1 << 4
     store.drop_all()
     assert store.l1_counters()["bytes"] == 0
-    store.check_invariants()
-
-
-def test_bytes_of_an_entry_whose_place_another_takes_are_given_back() -> None:
-    """A new entry without a size goes into a full store by a shorter way."""
-    store = local_store(2)
-    store.l1_put("a", 1, size=5)
-    store.l1_put("b", 2, size=7)
-    store["c"] = 3
-    assert store.l1_counters()["bytes"] == 7
     store.check_invariants()

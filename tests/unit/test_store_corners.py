@@ -40,6 +40,18 @@ def test_read_that_reclaims_and_then_raises_lets_go_of_what_it_reclaimed() -> No
     store.check_invariants()
 
 
+def test_read_whose_comparison_fills_the_notes_has_room_for_its_own() -> None:
+    """Hits are noted in a ring, which is emptied before one more than it takes."""
+    store = local_store()
+    store["hit"] = 1
+    store[Key("k", on_eq=lambda: [store["hit"] for _ in range(128)])] = "v"
+    assert store.get(Key("k")) == "v"
+    for _ in range(10):
+        assert store["hit"] == 1
+    assert store.l1_counters()["hits"] == 139
+    store.check_invariants()
+
+
 def test_get_of_an_absent_key_with_a_hook_counts_one_miss() -> None:
     """A miss is one miss, whoever answers it."""
 

@@ -114,6 +114,18 @@ def test_listener_hears_of_a_replaced_value_under_its_key(heard: list[Event]) ->
     assert store.l1_finish(opened(store, "k", wid=9, write=True), 3, 9, NEVER, identity=SERVER)
     assert heard[1:] == [("k", 2, "replaced")]
     assert store["k"] == 3
+    store["k"] = store["k"]  # what is stored over itself has not gone
+    assert len(heard) == 2
+
+
+def test_listener_is_told_of_a_message_when_all_of_its_keys_are_dealt_with() -> None:
+    """Nobody sees one half of it."""
+    seen: list[list[Any]] = []
+    store = attached_store(listener=lambda *event: seen.append(list(store)))
+    for key in "abc":
+        fill(store, key, 1, wid=5)
+    store.lane_apply(0, 6, ["a", "b"])
+    assert seen == [["c"], ["c"]]
 
 
 @pytest.mark.parametrize("way", ["message", "erase", "del", "pop_next", "flight", "abandon", "drop_all"])
@@ -144,6 +156,15 @@ def test_listener_hears_of_dropped_entries(heard: list[Event]) -> None:
     assert not store.drop(2)
     assert store.drop_all() == 3
     assert sorted(heard) == [(0, 0, "dropped"), (1, -1, "dropped"), (2, -2, "dropped"), (3, -3, "dropped")]
+
+
+def test_drop_all_leaves_the_hits_before_it_counted() -> None:
+    """They are noted in passing, and the notes end with the entries."""
+    store = local_store()
+    store["k"] = 1
+    assert store["k"] == 1
+    store.drop_all()
+    assert store.l1_counters()["hits"] == 1
 
 
 def test_drop_all_invalidated_keeps_flights_from_storing() -> None:

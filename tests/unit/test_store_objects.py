@@ -8,7 +8,7 @@ import gc
 import pickle
 import sys
 import weakref
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -178,18 +178,35 @@ def test_sizeof_counts_the_tables() -> None:
     assert sys.getsizeof(store) == empty
 
 
-def test_sizeof_counts_an_index_that_is_left_and_timers() -> None:
-    """The one until whoever tends has carried the growth on to its end, the others from the first lifetime on."""
-    store = local_store(None)
-    for number in range(1025):  # one more than there was room for
+USES: dict[str, Callable[[Store[Any, Any], int], object]] = {
+    "tending": lambda store, number: store.l1_tend(),
+    "reading": lambda store, number: store[0],
+    "overwriting": lambda store, number: store.__setitem__(0, number),
+    "overwriting with a size": lambda store, number: store.l1_put(0, number, size=1),
+    "displacing": lambda store, number: store.__setitem__(10_000 + number, None),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_sizeof_counts_the_index_that_is_left_until_any_use_has_carried_the_growth_on(use: str) -> None:
+    """Not only new entries do."""
+    store = local_store(1390)
+    for number in range(1390 if use == "displacing" else 1025):  # there was room for 1,024
         store[number] = None
     growing = sys.getsizeof(store)
-    for _ in range(100):
-        store.l1_tend()
-    grown = sys.getsizeof(store)
-    assert grown < growing
-    store.l1_put(0, None, ttl_ns=10)
-    assert sys.getsizeof(store) > grown
+    for number in range(5000):
+        USES[use](store, number)
+    assert sys.getsizeof(store) < growing
+    store.check_invariants()
+
+
+def test_sizeof_counts_timers() -> None:
+    """They come with the first lifetime."""
+    store = local_store()
+    store["k"] = None
+    untimed = sys.getsizeof(store)
+    store.l1_put("k", None, ttl_ns=10)
+    assert sys.getsizeof(store) > untimed
 
 
 def test_drop_all_gives_the_memory_back_and_a_full_table_stays_bounded() -> None:

@@ -106,6 +106,17 @@ def test_local_put_during_a_flight_survives_its_completion() -> None:
 # -- the life of an operation
 
 
+def test_flight_that_a_local_put_overtook_still_speaks_against_another_write() -> None:
+    """Only what was put locally is newer for certain."""
+    store = attached_store()
+    flight = opened(store, "k")
+    store["k"] = "local"
+    assert not finish(store, opened(store, "k"), "v", 1)
+    fill(store, "k", "v", wid=1)
+    assert not finish(store, flight, "w", 2)
+    assert len(store) == 0
+
+
 def test_join_finds_the_joinable_read_among_several() -> None:
     """The newest one whose marks are whole."""
     store = attached_store()
@@ -279,6 +290,7 @@ def test_completion_with_a_key_that_cannot_be_compared_drops_all_it_may_mean(end
     store = attached_store()
     held = Key("held")
     fill(store, held, "v", wid=1)
+    fill(store, Key("behind it"), "v", wid=1)
     op, other = opened(store, Key("k")), opened(store, Key("other"))
     held.on_eq = broken
     complete = {
@@ -288,7 +300,7 @@ def test_completion_with_a_key_that_cannot_be_compared_drops_all_it_may_mean(end
     }[end]
     with pytest.raises(ZeroDivisionError):
         complete()
-    assert len(store) == 0
+    assert (len(store), store.l1_counters()["invalidated"]) == (0, 2)
     assert (op.storable, other.storable) == (False, False)
     assert store.l1_join(op.key) is None
     store.check_invariants()
@@ -311,6 +323,7 @@ def test_local_store_keeps_nothing_that_flights_bring_unless_attached() -> None:
     """``memory://`` attaches its lane to itself if it wants flights to store."""
     store = local_store()
     assert finish(store, opened(store, "k"), "v", 1) is False
+    assert store.l1_finish(opened(store, "k"), "v", 1, NEVER) is False  # a server that nobody names is none
 
 
 def test_abandon_of_an_operation_that_was_never_opened_does_nothing() -> None:

@@ -175,6 +175,16 @@ def test_store_without_a_bound_keeps_all_and_shrinks(policy: str) -> None:
 # -- what it is for ------------------------------------------------------------------------------------------
 
 
+@both
+def test_pop_next_takes_what_an_eviction_would(policy: str) -> None:
+    """Under the learning policy not the first of all, but what is worth least; under LRU what was used longest ago."""
+    store = local_store(policy=policy)
+    for key in range(200):
+        store[key % 10] = key
+    store["once"] = 1
+    assert store.l1_pop_next() == (("once", 1) if policy == "adaptive" else (0, 190))
+
+
 def after_a_scan(policy: str) -> float:
     """The share of a hot set that is still there after five times as many one-off keys as the store holds."""
     store = local_store(1000, policy=policy)

@@ -112,6 +112,14 @@ def test_r2_own_message_does_not_poison_own_write() -> None:
     assert finish(store, write, "new", 7) is True
 
 
+def test_r2_message_without_wid_is_nobodys_own() -> None:
+    """It poisons a write that has none either."""
+    store = attached_store()
+    write = opened(store, "k", write=True)
+    store.lane_apply(0, 0, ["k"])
+    assert not write.storable
+
+
 def test_r2_own_message_poisons_flights() -> None:
     """Being our own write does not make an older read newer (no filter by origin)."""
     store = attached_store()
@@ -298,7 +306,7 @@ def test_r6_abandon_with_drop_removes_the_entry_and_poisons() -> None:
     fill(store, "k", "v", wid=1)
     write, read = opened(store, "k", wid=2, write=True), opened(store, "k")
     store.l1_abandon(write, drop=True)
-    assert len(store) == 0
+    assert (len(store), store.l1_counters()["invalidated"]) == (0, 1)
     assert not read.storable
 
 

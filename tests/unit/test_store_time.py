@@ -78,6 +78,18 @@ def test_pop_next_reclaims_expired_and_steps_over_suspects() -> None:
     assert (len(store), store.l1_counters()["expirations"]) == (1, 1)
 
 
+def test_pop_next_reclaims_no_more_on_the_way_than_there_is_room_for() -> None:
+    """Of eight places on the stack one is for the pair itself."""
+    store = local_store()
+    for number in range(10):
+        store.l1_put(number, number, ttl_ns=10)
+    store["valid"] = 1
+    store.l1_set_clock(1010)
+    assert store.l1_pop_next() == ("valid", 1)
+    assert store.l1_counters()["expirations"] == 7
+    store.check_invariants()
+
+
 def test_sweep_reclaims_every_expired_entry_within_one_round() -> None:
     """As many steps as there are positions see them all; what lives stays."""
     store = local_store(None)
