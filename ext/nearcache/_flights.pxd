@@ -249,7 +249,7 @@ cdef inline PyObject *joinable_on(core_t *core, PyObject *key, int64_t hash) exc
     core_lock(core)
     find(core, &core.pending, key, hash, &ref)
     op = pending_first(&core.pending, ref)
-    while op != NULL and (op.is_write or not op_is_joinable(op)):
+    while op != NULL and not op_is_joinable(op):  # a write never is
         op = op.next
     if op != NULL:
         owner = op.owner

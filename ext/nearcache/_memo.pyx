@@ -370,7 +370,7 @@ cdef object compute(
         if found == NULL:
             return carry_out(self, core, mine, args, flagged, names)
         other = <Call>owned(found)
-        if other.thread == mine.thread or not wait_for(other, mine):
+        if not wait_for(other, mine):
             join_or_list(core, &mine.op, True)
             return carry_out(self, core, mine, args, flagged, names)
         if other.error is not None:

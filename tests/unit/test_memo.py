@@ -251,6 +251,7 @@ def test_memo_function_raises_every_waiter_gets_it_and_nothing_is_kept() -> None
     assert all(outcome[0] is failure for _, outcome in threads)
     ways = [frame.name for frame in traceback.extract_tb(failure.__traceback__)]
     assert 1 <= ways.count("run") < 4, "each adds to those of the others"
+    assert "memo" in ways, "whoever waited does not say where it was raised"
     assert calls == [1]
     with pytest.raises(ValueError, match="no"):
         memo(1)

@@ -59,6 +59,16 @@ def test_ttl_cache_time_begins_when_the_function_returns() -> None:
     assert f("a") == first
 
 
+def test_ttl_cache_clock_may_begin_at_zero() -> None:
+    """It is the first of all instants."""
+    now = [0.0]
+    memo = nearcache.ttl_cache(ttl=10, timer=lambda: now[0])(lambda: object())
+    first = memo()
+    assert memo() is first
+    now[0] = 10.0
+    assert memo() is not first
+
+
 def test_ttl_cache_default_clock_keeps_and_forgets() -> None:
     """With the clock that is read in C: an hour is not over, a nanosecond is."""
     long, short = [], []
