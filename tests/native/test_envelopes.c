@@ -97,6 +97,7 @@ static void test_numbers_have_the_fewest_bytes(void)
     CHECK(!payload_int("\1\0", 2, &number));
     CHECK(!payload_int("", 0, &number));
     CHECK(!payload_int("\0\0\0\0\0\0\0\0\1", 9, &number));
+    CHECK(!payload_int("\0\0\0\0\0\0\0\200\0", 9, &number)); /* which has the fewest bytes, but is too large */
 }
 
 static void test_beginning_of_an_envelope_is_read_within_what_is_here(void)
@@ -113,6 +114,20 @@ static void test_beginning_of_an_envelope_is_read_within_what_is_here(void)
     CHECK(read.payload == first && read.wid == 5 && read.generation == 7 && read.ttl_ms == 9);
     CHECK(!envelope_begins(head, first, first + 99999, 1, &read));
     CHECK(!envelope_begins(head, first, first + 100001, 1, &read));
+}
+
+static void test_lengths_on_either_side_of_a_group_of_bits_are_read_as_written(void)
+{
+    static const size_t lengths[] = {0, 1, 127, 128, 129, 16383, 16384, 16385};
+    plain_t plain = {.wid = 5};
+    plain_t read;
+    char head[64];
+
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        size_t first = envelope_head(head, 1, &plain, 0, lengths[i]);
+        CHECK(envelope_begins(head, first, first + lengths[i], 1, &read) && read.payload == first);
+    }
+    CHECK(header_plain(head, ENVELOPE_HEADER, &read) && read.wid == 5 && !header_plain(head, ENVELOPE_HEADER - 1, &read));
 }
 
 static void test_ascii_is_told_by_every_byte(void)
@@ -155,6 +170,7 @@ int main(void)
     test_length_has_its_shortest_form();
     test_numbers_have_the_fewest_bytes();
     test_beginning_of_an_envelope_is_read_within_what_is_here();
+    test_lengths_on_either_side_of_a_group_of_bits_are_read_as_written();
     test_ascii_is_told_by_every_byte();
     test_slots_are_those_of_redis_cluster();
     test_counts_are_decimal();

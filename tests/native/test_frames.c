@@ -236,6 +236,28 @@ static void test_number_has_one_form(void)
     check_number("i7 ", false, 0);
 }
 
+/* Of a payload that begins behind the first byte of the text, which must make no difference. */
+static void check_id(const char *text, bool is_one, uint64_t expected)
+{
+    uint64_t wid = 0;
+
+    CHECK(message_id((slice_t){text + 1, strlen(text + 1)}, &wid) == is_one);
+    CHECK(!is_one || wid == expected);
+}
+
+static void test_id_is_the_last_word_of_the_first_line(void)
+{
+    check_id(" S 000000000000000e 42 00000000000000ab 00000000000000ac\n6:ssku:1", true, 0xac);
+    check_id("  00000000000000ab\n", true, 0xab);
+    check_id(" 00000000000000ab\n", false, 0);
+    check_id(" S 0000000000000ab\n", false, 0);
+    check_id(" S-00000000000000ab\n", false, 0);
+    check_id(" S 00000000000000AB\n", false, 0);
+    check_id(" S 00000000000000ab", false, 0);
+    check_id(" \n", false, 0);
+    check_id(" ", false, 0);
+}
+
 int main(void)
 {
     test_push_cut_anywhere_is_partial();
@@ -245,5 +267,6 @@ int main(void)
     test_message_that_is_too_long_is_left_to_others();
     test_keys_are_taken_off_the_front();
     test_number_has_one_form();
+    test_id_is_the_last_word_of_the_first_line();
     return check_done("test_frames");
 }

@@ -336,6 +336,16 @@ def test_read_many_suspects_cost_a_header_and_are_served_again(world: World) -> 
     world.store.check_invariants()
 
 
+def test_read_many_suspects_of_a_generation_that_is_over_are_not_served_again(world: World) -> None:
+    """A clear leaves the values in L2 and makes all of them void, whatever their write."""
+    world.put("key", "value", generation=GENERATION - 1)
+    op = Read("key", 0)
+    world.store.l1_open(op)
+    assert world.store.l1_finish(op, "value", WID, 2**62, 10, IDENTITY)
+    world.store.lane_suspect(0)
+    assert world.read(["key"])[0] == {}
+
+
 def work_of(call: Any) -> int:
     """How many lines of Python are executed, and functions called, compiled ones included."""
     done = 0

@@ -283,18 +283,20 @@ def test_memo_interrupted_owner_a_waiter_takes_over() -> None:
 
 
 def test_memo_that_calls_itself_with_the_same_argument_recurses() -> None:
-    """As with functools: a call does not wait for itself."""
+    """As with functools: a call does not wait for itself. None of the calls outlives its end."""
     depth = [0]
 
     @nearcache.lru_cache
-    def memo(x: int) -> int:
+    def memo(x: int) -> Asks:
         depth[0] += 1
-        return depth[0] if depth[0] == 5 else memo(x)
+        return Asks() if depth[0] == 5 else memo(x)
 
-    assert memo(1) == 5
-    assert memo(1) == 5
+    result = weakref.ref(memo(1))
+    assert memo(1) is result()
     assert depth == [5]
     memo.check_invariants()
+    memo.cache_clear()
+    assert result() is None
 
 
 @pytest.mark.parametrize("length", [2, 3])
@@ -340,6 +342,18 @@ def test_memo_cleared_during_a_call_does_not_keep_its_result() -> None:
     assert outcome == second == ["key"]
     assert asks.calls == ["key", "key"]
     assert memo.cache_info()[:2] == (0, 1)
+
+
+def test_memo_cleared_during_the_only_call_is_empty_after_it() -> None:
+    """Nobody has come since, and the result is not kept all the same."""
+    asks = Asks()
+    memo = nearcache.lru_cache(asks)
+    thread, _ = background(memo, "key")
+    assert asks.entered.acquire(timeout=PATIENCE)
+    memo.cache_clear()
+    asks.gate.set()
+    thread.join(PATIENCE)
+    assert memo.cache_info() == (0, 0, 128, 0)
 
 
 def test_memo_threads_with_evictions_and_clears_stays_whole() -> None:

@@ -330,7 +330,7 @@ static inline bool key_number(slice_t key, int64_t *number)
     size_t sign = negative ? 2 : 1;
     uint64_t magnitude;
 
-    if (key.size <= sign || key.size - sign > 18 ||
+    if (key.size <= sign ||
         read_decimal(key.at + sign, key.size - sign, 18, &magnitude) != key.size - sign || (negative && magnitude == 0)) {
         return false;
     }
