@@ -212,7 +212,27 @@ def test_settle_what_is_not_usual_is_left_over(world: World, more: dict[str, Any
         world.store, values, GENERATION, IDENTITY, world.ns, 1000, 1, world.codec.usual, found, MISSING
     )
     assert (left, changed, set(counts), found) == ([0], [], {0}, {})
+    share.resolve(world.tier.lock)
+    assert share.reads[0].outcome is ABANDONED  # whoever waits is told nothing yet
     share.end(world.store, world.tier.lock)
+
+
+@pytest.mark.parametrize(
+    ("pttl_ms", "l1_ttl_ms", "life_ms"),
+    [(-1, 70_000, TTL_MS), (-1, 1000, 1000), (500, 1000, 500), (70_000, 80_000, TTL_MS)],
+)
+def test_settle_copy_lives_until_the_first_of_its_ends(
+    world: World, pttl_ms: int, l1_ttl_ms: int, life_ms: int
+) -> None:
+    """L2's (-1: it has none), that of the lifetime it was stored with, and L1's; less a tick of the clock."""
+    world.put("key", "value")
+    share = share_of(["key"])
+    share.open(world.store, 1)
+    values = [pttl_ms, list(world.held.values()), [hex_id(GENERATION), None]]
+    share.settle(
+        world.store, values, GENERATION, IDENTITY, world.ns, l1_ttl_ms, 7, world.codec.usual, {}, MISSING
+    )  # fmt: skip
+    assert world.store.remaining_ns("key") == life_ms * 10**6 - 7
 
 
 def test_read_many_message_in_between_keeps_a_value_out_of_l1(world: World) -> None:

@@ -185,7 +185,7 @@ STORED = b"1 00000000000000ff 00000000000000fe 12 "
 @pytest.mark.parametrize(
     "answer",
     [b"", b"x", b"1", b"1 zz", b"1 00000000000000ff", b"1 " + b"f" * 17 + b" 1 2 ", STORED[:-1],
-     STORED.replace(b"12", b"x"), None, 7, "1", [], [2, b"ff"], [1, None]],
+     STORED.replace(b"12", b"x"), STORED.replace(b"12", b"9" * 20), None, 7, "1", [], [2, b"ff"], [1, None]],
 )  # fmt: skip
 def test_said_of_anything_else_is_an_error_that_shows_it(answer: Any) -> None:
     """A server that answers something else has not said that anything is stored."""
