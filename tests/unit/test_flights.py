@@ -6,6 +6,7 @@ import _thread
 import itertools
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
@@ -449,3 +450,27 @@ def test_event_waits_on_a_lock_of_who_makes_locks_by_then(monkeypatch: pytest.Mo
     monkeypatch.setattr(_thread, "allocate_lock", allocate_lock)
     assert not Event().wait(0)
     assert len(made) == 1
+
+
+class Gate:
+    """What one waits on, with a hand in it; of those that are left over a test knows."""
+
+    def __init__(self, when_made: Callable[[], object], left: weakref.WeakSet[Gate]) -> None:
+        left.add(self)
+        when_made()
+
+    def acquire(self, *blocking: object) -> None:
+        assert not blocking or blocking == (True, 0), "it has happened"
+
+    def release(self) -> None:
+        """Nobody waits."""
+
+
+def test_event_that_happens_while_somebody_begins_to_wait_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is on the list looks once more. Nothing of a wait stays behind, whether or not it happened."""
+    event, left = Event(), weakref.WeakSet[Gate]()
+    monkeypatch.setattr(_thread, "allocate_lock", lambda: Gate(lambda: None, left))
+    assert not event.wait(0)
+    monkeypatch.setattr(_thread, "allocate_lock", lambda: Gate(event.set, left))
+    assert event.wait()
+    assert not left
