@@ -179,6 +179,15 @@ def test_lane_that_is_lost_comes_back_withheld(world: World) -> None:
     assert world.store.lane_fresh_until(0) > world.now
 
 
+def test_lane_that_was_lost_is_not_vouched_for_by_what_was_heard_before(world: World) -> None:
+    """That nothing is withheld any more makes no lane fresh which is not heard."""
+    world.horizon.observe(0, (7, 12))
+    world.horizon.lane_dark(0)
+    world.applied(0, 12)
+    assert not world.horizon.is_ahead(0)
+    assert world.store.lane_fresh_until(0) == 0
+
+
 def test_child_of_a_fork_has_observed_nothing(world: World) -> None:
     """All it has is suspect."""
     world.horizon.observe(0, (7, 12))

@@ -81,6 +81,18 @@ def test_entry_stays_when_this_process_makes_the_record_that_it_states() -> None
     assert store.peek("k") is None
 
 
+def test_record_of_this_process_whose_message_never_comes_is_forgotten_among_many() -> None:
+    """Messages are lost: what they would have said must not be kept for ever."""
+    store, derived, horizon = made()
+    for wid in range(1, 1026):
+        derived.expect(wid)
+    enter(store, derived, "k", 0, (b"!t:1", 1))
+    horizon.apply_tags(1, 2, [b"!t:1"])
+    assert store.peek("k") == "K"
+    horizon.apply_tags(1, 1, [b"!t:1"])
+    assert store.peek("k") is None
+
+
 @pytest.mark.parametrize("silent", [0, 1])
 def test_entry_is_not_served_when_a_lane_below_is_dark(silent: int) -> None:
     """Neither without its own lane nor without that of a tag."""

@@ -80,6 +80,7 @@ def test_load_asked_for_by_many_threads_runs_once() -> None:
     crowd.run(lambda call: f"value {call}")
     assert crowd.calls == 1
     assert crowd.outcomes == ["value 1"] * 16
+    assert crowd.loads.waiting == 0
 
 
 def test_load_that_raises_reaches_every_waiter() -> None:
@@ -351,6 +352,19 @@ def test_cycle_within_one_thread_shows_the_loads_in_between() -> None:
     with pytest.raises(LoadCycleError, match="'a' -> 'b' -> 'c' -> 'a'") as caught:
         loads.wait(loads.begin(Load("a")))
     assert caught.value.chain == ("a", "b", "c", "a")
+
+
+def test_cycle_of_a_bulk_load_leaves_out_its_other_keys_only() -> None:
+    """They were begun together, none by the other's loader; what their loader has begun since belongs to the cycle."""
+    loads = Loads()
+    together = object()
+    for key, beside in (("a", together), ("b", together), ("c", None)):
+        flight = Load(key)
+        flight.beside = beside
+        loads.begin(flight)
+    with pytest.raises(LoadCycleError) as caught:
+        loads.wait(loads.begin(Load("a")))
+    assert caught.value.chain == ("a", "c", "a")
 
 
 def test_wait_for_what_is_over_is_no_part_of_a_cycle() -> None:

@@ -117,3 +117,11 @@ def test_place_without_lanes_or_that_is_none_any_more_is_not_told_of(
     scene.outages.forget(3)
     scene.hear(6.0)
     assert caplog.messages == [LOST + "it is gone"]
+
+
+def test_place_that_is_one_again_is_told_of_at_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be another server that has the number by now: what was told of the one before is not counted in."""
+    scene.lose(5.0, "it is gone")
+    scene.outages.forget(3)
+    scene.lose(5.1, "it has not come")
+    assert caplog.messages == [LOST + "it is gone", LOST + "it has not come"]

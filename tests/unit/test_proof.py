@@ -113,11 +113,11 @@ def test_place_counts_a_message_before_anything_of_it_is_done() -> None:
 # -- the lane
 
 
-def beat(lane: Lane, seq: int, wid: int, at_ns: int) -> list[Action]:
-    """One heartbeat, answered at once."""
+def beat(lane: Lane, seq: int, wid: int, at_ns: int, took_ns: int = 0) -> list[Action]:
+    """One heartbeat, answered after so long."""
     lane.heartbeat_sent(at_ns)
     fields = standing(seq, wid).split(b"\r\n")[2::2]
-    return [each for each in lane.heartbeat_reply(fields, at_ns) if isinstance(each, Forked)]
+    return [each for each in lane.heartbeat_reply(fields, at_ns + took_ns) if isinstance(each, Forked)]
 
 
 def nameless(seq: int, wid: int, at_ns: int) -> Lane:
@@ -152,6 +152,26 @@ def test_lane_that_moved_may_have_lost_what_is_younger_than_replication_lags(cut
     assert beat(lane, 9, 0x99, much_later) == [Forked(EPOCH, {EPOCH: 5}, 9)]
     assert lane.counters.forks == 0  # it may have been nothing
     assert beat(lane, 9, 0x99, much_later + 1) == []
+
+
+@pytest.mark.parametrize(("early_ns", "end"), [(0, 5), (1, 0)])
+def test_lane_that_moved_has_what_was_answered_so_long_before_the_last_question(early_ns: int, end: int) -> None:
+    """What an answer tells may be as young as itself; and the server that gave the last one may have gone at once."""
+    lane = nameless(5, 0x55, 1)
+    assert beat(lane, 5, 0x55, START, took_ns=9) == []
+    lane.message(b"S %016x 6 %016x %016x\n2:sk" % (EPOCH, 0x55, 0x66))
+    assert beat(lane, 6, 0x66, START + 9 + LAG_NS - early_ns, took_ns=9) == []
+    assert beat(lane, 9, 0x99, START + 5 * LAG_NS) == [Forked(EPOCH, {EPOCH: end}, 9)]
+
+
+def test_lane_that_moved_has_the_newest_of_what_is_old_enough() -> None:
+    """No more than that is made again; and of answers that are older still, none is kept."""
+    lane = nameless(5, 0x55, 1)
+    beat(lane, 5, 0x55, START)
+    for seq in (6, 7, 8):
+        lane.message(b"S %016x %d %016x %016x\n2:sk" % (EPOCH, seq, 0x11 * (seq - 1), 0x11 * seq))
+        assert beat(lane, seq, 0x11 * seq, START + (seq - 5) * LAG_NS) == []
+    assert beat(lane, 9, 0x99, START + 9 * LAG_NS) == [Forked(EPOCH, {EPOCH: 7}, 9)]
 
 
 def test_lane_that_went_back_is_counted_as_a_fork() -> None:
