@@ -377,6 +377,21 @@ def test_aio_takes_coroutine_functions_and_threads_refuse_them(open_cache: Opene
     asyncio.run(main())
 
 
+def test_write_of_a_thread_needs_no_loader_that_a_thread_can_call(open_cache: Opener, database: Database) -> None:
+    """The loader may be a coroutine function: it is asked by those verbs only that decide by what is there."""
+
+    async def load(key: Any) -> Any:
+        return database.load(key)
+
+    cache = open_cache(loader=load, writer=database)
+    cache["k"] = 1
+    cache.set_many({"m": 2})
+    del cache["m"]
+    assert database.rows == {"k": 1}
+    with pytest.raises(TypeError, match="use cache.aio for this verb"):
+        cache.add("k", 2)
+
+
 def test_cancelled_write_leaves_the_hold_to_its_time(
     open_cache: Opener, redis_server: RedisServer, database: Database
 ) -> None:

@@ -302,6 +302,13 @@ def test_bulk_write_whose_tags_cannot_be_asked_for_writes_nothing(forgives: bool
     assert world.tier.is_owed(0, b"sk")
 
 
+def test_bulk_write_keeps_none_of_the_keys_that_are_on_hold(world: World) -> None:
+    """L2 has none of them either; it says by their numbers which they are."""
+    stored = [1, hex_id(GENERATION), hex_id(EPOCH), b"1", b"2,"]
+    world.run(write_many(world.tier, world.store, dict.fromkeys("abc", 7), 60_000), [stored])
+    assert [world.store.peek(key) for key in "abc"] == [7, None, 7]
+
+
 # -- tags whose change has an unknown outcome, and interruptions
 
 

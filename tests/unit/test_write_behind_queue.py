@@ -10,8 +10,9 @@ from nearcache import Writer
 from nearcache.backlog import Backlog
 from nearcache.cache.tiered.behind import CLOSE_S, Scribe
 from nearcache.coherence import State
+from nearcache.errors import BacklogFullError, BulkError
 from nearcache.l2 import Reply
-from nearcache.loading import Queues, Room, behind, queued, write_many
+from nearcache.loading import Queues, Room, behind, delete_behind, queued, write, write_many
 from nearcache.loading.steps import Await
 from nearcache.loading.tier import hex_id
 from nearcache.options import parse
@@ -288,3 +289,42 @@ def test_bulk_write_that_waits_for_room_asks_less_and_less_often() -> None:
     steps.close()
     assert pauses[0] <= 0.0075
     assert all(pause >= 0.05 for pause in pauses[6:])
+
+
+@pytest.mark.parametrize("write_one", [True, False])
+def test_write_behind_wakes_the_writer_when_it_is_queued_and_when_there_is_no_room(*, write_one: bool) -> None:
+    """Else it looks when it would anyway. For room one waits as long as was said, and no shorter."""
+    world, woken = World(), []
+    way = queued(Room(most=1, patience_ns=9_000_000_000, wake=lambda: woken.append(world.ns)))
+
+    def begin() -> Any:
+        if write_one:
+            return write(world.tier, world.store, "a", 1, 60_000, way=way)
+        return write_many(world.tier, world.store, {"a": 1}, 60_000, (), way)
+
+    world.run(begin(), [world.stored()[0]])
+    assert len(woken) == 1
+    full = [Reply([b"3 %s 1" % hex_id(GENERATION)], IDENTITY)]
+    steps = begin()
+    next(steps)
+    assert isinstance(steps.send(full), Await)
+    assert len(woken) == 2
+    world.ns += 8_999_000_000
+    steps.send(False)
+    assert isinstance(steps.send(full), Await)
+    world.ns += 1_000_000
+    steps.send(False)
+    with pytest.raises((BacklogFullError, BulkError)):
+        steps.send(full)
+
+
+@pytest.mark.parametrize(("is_here", "existed"), [(False, 0), (False, 1), (True, 0)])
+def test_deletion_behind_the_cache_says_whether_there_was_a_value(is_here: bool, existed: int) -> None:
+    """In L2 or in this L1; of what nobody has, ``del`` raises KeyError."""
+    world = World()
+    way = queued(Room(most=1, patience_ns=0, wake=lambda: None))
+    if is_here:
+        world.run(write(world.tier, world.store, "k", 1, 60_000), world.stored())
+    there = world.run(delete_behind(world.tier, world.store, "k", way), [[*world.stored(2)[0], existed]])
+    assert there == (is_here or existed > 0)
+    assert world.store.peek("k") is None
