@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nearcache import Writer
-from nearcache.errors import ContentionError, ServerReplyError, ShardError, ShardUnavailableError
+from nearcache.errors import ContentionError, ServerReplyError, ShardError, ShardUnavailableError, UnencodableValueError
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Loading, load, load_young
 from nearcache.loading.deciding import Source, take_through
@@ -161,6 +161,34 @@ def test_bulk_load_gives_up_what_was_cut_off(world: World) -> None:
     assert other in request[0].commands[0]
     assert ended(steps, [Reply([0], IDENTITY)]) == {"a": 7, "b": 7}
     assert (world.store.peek("a"), world.store.peek("b")) == (7, None)
+
+
+def test_bulk_load_leaves_alone_what_somebody_has_stored_meanwhile(world: World) -> None:
+    """Since it was looked for: its lease is answered with the value, and only the other key is asked of the loader."""
+    wanted = Gathering({"a": "a", "b": "b"}, lambda keys: dict.fromkeys(keys, 7), 60_000)
+    steps = gather(world.tier, world.store, wanted)
+    next(steps)
+    steps.send([Reply([-2, -2, [None, None], [hex_id(GENERATION), None]], IDENTITY)])
+    sealed = world.tier.codec.dumps(6, wid=5, generation=GENERATION, ttl_ms=60_000)
+    there = [1, hex_id(GENERATION), sealed, 60_000]
+    request = steps.send([Reply([there, [0, hex_id(GENERATION), TOKEN]], IDENTITY)])
+    assert isinstance(request, Call)
+    assert request.key == ["b"]
+    assert scripts_in(steps.send({"b": 7})) == ["fill"]
+    assert ended(steps, filled()) == {"a": 6, "b": 7}
+
+
+def test_bulk_load_raises_what_is_wrong_with_the_first_key(world: World) -> None:
+    """Of several that cannot be stored: the one that an error of a single load would be about as well."""
+    wanted = Gathering({"a": "a", "b": "b"}, lambda keys: {}, 60_000)
+    steps = gather(world.tier, world.store, wanted)
+    next(steps)
+    steps.send([Reply([-2, -2, [None, None], [hex_id(GENERATION), None]], IDENTITY)])
+    steps.send([Reply([[0, hex_id(GENERATION), token] for token in (TOKEN, TOKEN[::-1])], IDENTITY)])
+    assert scripts_in(steps.send({"a": iter(()), "b": print})) == ["abort", "abort"]
+    with pytest.raises(UnencodableValueError, match="iterator"):
+        for _ in range(2):
+            steps.send([Reply([1, 1], IDENTITY)])
 
 
 def test_bulk_load_whose_end_is_interrupted_anywhere_leaves_nothing_under_way() -> None:
