@@ -11,10 +11,12 @@ import pytest
 
 from nearcache import Writer
 from nearcache.errors import ContentionError, ServerReplyError, ShardError, ShardUnavailableError, UnencodableValueError
+from nearcache.flights import Load
 from nearcache.l2 import Exchange, Reply
 from nearcache.loading import Loading, load, load_young
 from nearcache.loading.deciding import Source, take_through
 from nearcache.loading.gathering import Gathering, gather
+from nearcache.loading.leasing import outlast
 from nearcache.loading.steps import Await, Call, JoinLoad
 from nearcache.loading.tier import hex_id
 from support.interrupts import interrupted
@@ -265,6 +267,18 @@ def test_wait_for_somebody_else_is_over_after_a_minute_however_long_he_may_go_on
             else:
                 request = steps.send([Reply([answers[name] for name in scripts_in(request)], IDENTITY)])
     assert waits == [60, 0.5]
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_error_of_who_has_the_lease_is_no_matter_of_who_waits_for_its_end(*, is_over: bool) -> None:
+    """He asks again then. What happens before that end is his own."""
+    holder = Load("k")
+    steps = outlast(holder)
+    assert isinstance(next(steps), JoinLoad)
+    if is_over:
+        holder.done.set()
+    with pytest.raises(StopIteration if is_over else OSError):
+        steps.throw(OSError("of the loader, or of the one who waits"))
 
 
 # -- who asks for a greatest age while another such load is under way

@@ -144,6 +144,12 @@ def message_of(*args: Any, **keywords: Any) -> str:
 # -- what is accepted --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", ["username", "password", "shard_names", "shard_weights", "loader", "writer"])
+def test_parse_none_where_that_is_the_default_is_as_if_it_were_not_given(option: str) -> None:
+    """Who hands on what he was given himself need not leave out what is None."""
+    assert parse(REDIS, **{option: None}) == parse(REDIS)
+
+
 def test_parse_without_url_is_the_embedded_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a URL and without NEARCACHE_URL, the embedded servers named ``default`` are meant."""
     monkeypatch.delenv(options.ENVIRONMENT, raising=False)
