@@ -13,8 +13,10 @@ from nearcache import Writer
 from nearcache.errors import ContentionError, ServerReplyError, ShardError, ShardUnavailableError, UnencodableValueError
 from nearcache.flights import Load
 from nearcache.l2 import Exchange, Reply
-from nearcache.loading import Loading, load, load_young
+from nearcache.loading import MISSING, Loading, load, load_young, refresh
+from nearcache.loading.aging import Due
 from nearcache.loading.deciding import Source, take_through
+from nearcache.loading.filling import renew
 from nearcache.loading.gathering import Gathering, gather
 from nearcache.loading.leasing import outlast
 from nearcache.loading.steps import Await, Call, JoinLoad
@@ -267,6 +269,18 @@ def test_wait_for_somebody_else_is_over_after_a_minute_however_long_he_may_go_on
             else:
                 request = steps.send([Reply([answers[name] for name in scripts_in(request)], IDENTITY)])
     assert waits == [60, 0.5]
+
+
+def test_refresh_that_waited_for_a_renewal_which_left_the_work_to_others_does_it_itself(world: World) -> None:
+    """In the background nobody waits for another process: there is no value then, and none must be returned."""
+    wanted = Loading("k", "k", lambda _: 7, 60_000)
+    renewal = renew(world.tier, world.store, wanted, Due(5))
+    assert scripts_in(next(renewal)) == ["lease"]
+    refreshing = refresh(world.tier, world.store, wanted)
+    assert isinstance(next(refreshing), JoinLoad)
+    with pytest.raises(StopIteration):
+        renewal.send([Reply([[2, hex_id(GENERATION), b"60000"]], IDENTITY)])
+    assert scripts_in(refreshing.send(MISSING)) == ["lease"]
 
 
 @pytest.mark.parametrize("is_over", [True, False])
