@@ -38,6 +38,20 @@ def test_key_of_a_call_is_that_of_its_result(cache: Cache[Any, Any]) -> None:
     assert price.cache_info()[:2] == (0, 1)
 
 
+@pytest.mark.parametrize("arguments", [((1, 2, 3), {}), ((), {"a": 1, "b": 2, "c": 3}), ((1, 2), {}), ((1, 2), {"d": 3})])
+def test_arguments_that_a_function_refuses_find_no_result_of_others(cache: Cache[Any, Any], arguments: Any) -> None:
+    """As the function itself, the cached one takes some by place only, and others by name only."""
+
+    @cache.cached
+    def total(a: int, /, b: int, *, c: int) -> int:
+        return a + b + c
+
+    assert total(1, 2, c=3) == total(1, b=2, c=3) == 6
+    assert total.cache_info()[:2] == (1, 1)
+    with pytest.raises(TypeError, match=r"total\(\)"):
+        total(*arguments[0], **arguments[1])
+
+
 def test_key_in_hold_keeps_off_what_was_read_before_a_change(cache: Cache[Any, Any]) -> None:
     """The function's result is one value like any other."""
     rows = {"chair": 1}

@@ -9,7 +9,8 @@ import pytest
 from nearcache.errors import ServerReplyError, ShardUnavailableError
 from nearcache.l2 import Exchange, Reply, load_script
 from nearcache.l2.clustermap import NOWHERE
-from support.courses import READ, WRITE, Scene, replies
+from nearcache.l2.routing import Pause, Refresh
+from support.courses import READ, SECOND, WRITE, Scene, replies
 
 
 def test_exchanges_of_one_node_go_in_one_batch() -> None:
@@ -299,6 +300,16 @@ def test_slot_of_nobody_is_looked_for_and_then_told() -> None:
     assert (scene.refreshed, scene.sent) == (1, [])
     scene.after_refresh = ["a"]
     assert replies(scene.run(Exchange(0, READ)))[0].values == [b"v", b"v"]
+
+
+def test_slot_of_nobody_any_more_after_a_pause_is_looked_for() -> None:
+    """Others take note of what the nodes say meanwhile."""
+    scene = Scene(["a"], lambda host, command: "TRYAGAIN later")
+    course = scene.router.course([Exchange(0, WRITE)], SECOND)
+    request: Any = next(course)
+    assert isinstance(course.send([scene._perform(batch) for batch in request.batches]), Pause)
+    scene._place([""])
+    assert isinstance(course.send(None), Refresh)
 
 
 def test_lane_is_introduced_to_a_server_before_its_first_command_there() -> None:

@@ -21,6 +21,7 @@ from nearcache.loading.gathering import Gathering, gather
 from nearcache.loading.leasing import outlast
 from nearcache.loading.steps import Await, Call, JoinLoad
 from nearcache.loading.tier import hex_id
+from nearcache.loading.writing import write
 from support.interrupts import interrupted
 from support.steps import EPOCH, GENERATION, IDENTITY, World
 from support.tiers import Deaf
@@ -303,9 +304,9 @@ def young(world: World, limit_ms: int) -> Generator[Any, Any, Any]:
     return load_young(world.tier, world.store, Loading("k", "k", lambda _: 7, 60_000), limit_ms * MS)
 
 
-def held(world: World, age_ms: int) -> list[Reply]:
-    """What is answered to who reads a value that was stored so long ago."""
-    sealed = world.tier.codec.seal(world.tier.codec.encode(6), wid=5, generation=GENERATION, ttl_ms=60_000)
+def held(world: World, age_ms: int, wid: int = 5) -> list[Reply]:
+    """What is answered to who reads a value that was stored so long ago, under this id."""
+    sealed = world.tier.codec.seal(world.tier.codec.encode(6), wid=wid, generation=GENERATION, ttl_ms=60_000)
     return [Reply([60_000 - age_ms, sealed, [hex_id(GENERATION), None]], IDENTITY)]
 
 
@@ -324,6 +325,23 @@ def ended(steps: Generator[Any, Any, Any], answer: list[Reply]) -> Any:
     with pytest.raises(StopIteration) as stop:
         steps.send(answer)
     return stop.value.value
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_old_value_goes_where_nobody_knows_whether_the_new_one_is_stored(world: World, *, several: bool) -> None:
+    """Others may read the new one in L2 by now, and who loaded it has it. Until then the old one was served."""
+    world.run(write(world.tier, world.store, "k", 6, 60_000), world.stored())
+    wid = world.store.l1_wid("k")
+    assert wid is not None
+    wanted = Gathering({"k": "k"}, lambda keys: {"k": 7}, 60_000, limit_ns=0)
+    steps = gather(world.tier, world.store, wanted) if several else young(world, 0)
+    next(steps)
+    assert scripts_in(steps.send(held(world, age_ms=9, wid=wid))) == ["lease"]
+    assert isinstance(steps.send(leased()), Call)
+    assert scripts_in(steps.send({"k": 7} if several else 7)) == ["fill"]
+    assert world.store.peek("k") == 6
+    assert ended(steps, [unanswered(TimeoutError("no answer in time"))]) == ({"k": 7} if several else 7)
+    assert world.store.peek("k") is None
 
 
 def test_value_is_not_for_who_asks_while_it_is_being_stored(world: World) -> None:

@@ -202,7 +202,7 @@ def test_more_changes_than_are_held_are_all_written_one_delay_after_they_were_ma
     settings = parse("redis://a", namespace="t", writer=writer, write_delay=60, write_batch=10)
     runner: Any = Serving(world, given)
     scribe = Scribe(world.tier, runner, writer, settings, lambda: world.ns)
-    scribe._turn()
+    assert scribe._turn() < 1  # others may change something before that is due
     assert sizes == []
     world.ns += 60_001_000_000
     for _ in range(120):
