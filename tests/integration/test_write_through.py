@@ -388,7 +388,7 @@ def test_write_of_a_thread_needs_no_loader_that_a_thread_can_call(open_cache: Op
     cache.set_many({"m": 2})
     del cache["m"]
     assert database.rows == {"k": 1}
-    with pytest.raises(TypeError, match="use cache.aio for this verb"):
+    with pytest.raises(TypeError, match=r"use cache\.aio for this verb"):
         cache.add("k", 2)
 
 

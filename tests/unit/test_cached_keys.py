@@ -38,7 +38,9 @@ def test_key_of_a_call_is_that_of_its_result(cache: Cache[Any, Any]) -> None:
     assert price.cache_info()[:2] == (0, 1)
 
 
-@pytest.mark.parametrize("arguments", [((1, 2, 3), {}), ((), {"a": 1, "b": 2, "c": 3}), ((1, 2), {}), ((1, 2), {"d": 3})])
+@pytest.mark.parametrize(
+    "arguments", [((1, 2, 3), {}), ((), {"a": 1, "b": 2, "c": 3}), ((1, 2), {}), ((1, 2), {"d": 3})]
+)
 def test_arguments_that_a_function_refuses_find_no_result_of_others(cache: Cache[Any, Any], arguments: Any) -> None:
     """As the function itself, the cached one takes some by place only, and others by name only."""
 

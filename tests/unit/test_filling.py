@@ -183,6 +183,19 @@ def test_bulk_load_leaves_alone_what_somebody_has_stored_meanwhile(world: World)
     assert ended(steps, filled()) == {"a": 6, "b": 7}
 
 
+def test_bulk_load_takes_the_place_of_what_cannot_be_read(world: World) -> None:
+    """By another schema, say: it is asked for once more, whatever is there."""
+    steps = load_several(world)
+    next(steps)
+    assert scripts_in(steps.send([Reply([-2, [None], [hex_id(GENERATION), None]], IDENTITY)])) == ["lease"]
+    request = steps.send([Reply([[1, hex_id(GENERATION), b"no envelope", 60_000]], IDENTITY)])
+    assert scripts_in(request) == ["lease"]
+    assert request[0].commands[0][-1] == b"REPLACE"
+    assert isinstance(steps.send(leased()), Call)
+    assert scripts_in(steps.send({"k": 7})) == ["fill"]
+    assert ended(steps, filled()) == {"k": 7}
+
+
 def test_bulk_load_raises_what_is_wrong_with_the_first_key(world: World) -> None:
     """Of several that cannot be stored: the one that an error of a single load would be about as well."""
     wanted = Gathering({"a": "a", "b": "b"}, lambda keys: {}, 60_000)

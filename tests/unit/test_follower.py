@@ -9,6 +9,7 @@ import pytest
 from nearcache.clocks import TICK_NS
 from nearcache.coherence import State
 from nearcache.errors import ServerReplyError
+from nearcache.l2 import load_script
 from support.followers import (
     BOUND,
     NOSCRIPT,
@@ -231,6 +232,19 @@ def test_suspended_before_the_first_reply_stays_dark() -> None:
     scene.follower.suspended(START)
     scene.follower.received(NOSCRIPT + standing(0, 3), START)
     assert scene.store.lane_fresh_until(0) == START + BOUND - TICK_NS
+
+
+def test_script_whose_reply_concerns_nobody_is_sent_again_only_where_it_is_not_known() -> None:
+    """What was carried out, or refused, is not to be carried out twice."""
+    scene = Scene()
+    scene.go_live()
+    for reply, again in ((b":1\r\n", b""), (b"-READONLY no\r\n", b""), (NOSCRIPT, b"EVAL\r\n")):
+        scene.follower.run(load_script("renew"), [b"l"], [b"token", b"9"])
+        assert b"EVALSHA" in scene.follower.outgoing
+        scene.follower.outgoing.clear()
+        scene.follower.received(reply, START)
+        assert again in scene.follower.outgoing
+        assert bool(scene.follower.outgoing) is bool(again)
 
 
 def test_suspended_without_a_connection_does_nothing_yet() -> None:

@@ -168,6 +168,7 @@ def test_parse_bad_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyP
     for url in ("nonsense", "", "memory://name", "redis://a:port", "redis://a#b", "redis://a?b"):
         monkeypatch.setenv(options.ENVIRONMENT, url)
         assert f"option NEARCACHE_URL={url!r}" in message_of()
+        assert "NEARCACHE_URL" not in message_of(None, url="redis://a")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_value_of_another_generation_than_was_stated_with_it_is_dead(world: Worl
     assert (found.value, found.version, found.wid) == (MISSING, 0, None)
 
 
+def test_value_that_was_looked_for_is_kept(world: World) -> None:
+    """Whoever asks next need not."""
+    sealed = world.tier.codec.dumps("there", wid=5, generation=GENERATION, ttl_ms=1_000)
+    found = world.run(find(world.tier, world.store, "key"), [1_000, sealed, [hex_id(GENERATION), None]])
+    assert (found.value, found.wid) == ("there", 5)
+    assert world.store.peek("key") == "there"
+
+
 # -- tags
 
 
