@@ -14,6 +14,7 @@ import pytest
 
 import nearcache
 from nearcache import Cache, UnencodableKeyError
+from nearcache.cache.functions.calls import Instances
 
 cache: Cache[Any, Any] = nearcache.open("memory://")
 
@@ -196,3 +197,15 @@ def test_cached_method_of_what_has_a_cache_key_that_is_no_method_is_refused() ->
         Thing().doubled(1)
     with pytest.raises(TypeError, match="its own"):
         Other().doubled(1)
+
+
+def test_instance_at_the_place_of_one_that_is_gone_has_a_number_of_its_own() -> None:
+    """The word of that one's end may come late: a thread may be in the middle of its collection."""
+    instances, here, gone = Instances(), Account(1), Account(2)
+    dead = weakref.ref(gone)
+    del gone
+    assert dead() is None
+    instances._known[id(here)] = (dead, 7)
+    assert instances.known(here) == 0
+    number = instances.number(here)
+    assert number == instances.known(here) == instances.number(here) != 7

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nearcache.errors import AuthenticationFailedError, ShardError, ShardUnavailableError
+from nearcache.l2.handshake import _steps
 from nearcache.l2.logins import logged_in
 from nearcache.options import Endpoint
 
@@ -121,3 +122,18 @@ def test_function_that_takes_all_the_time_is_named() -> None:
     assert isinstance(error, ShardUnavailableError)
     assert "took 2.5 s" in str(error)
     assert "connect_timeout" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "hello"),
+    [
+        ({}, ()),
+        ({"password": SECRET}, ("AUTH", "default", SECRET)),
+        ({"username": "app"}, ("AUTH", "app", "")),
+        ({"username": "app", "password": SECRET}, ("AUTH", "app", SECRET)),
+    ],
+)
+def test_listener_says_who_it_is_only_if_it_was_told(given: dict[str, str], hello: tuple[str, ...]) -> None:
+    """Proxies and servers without users refuse to be told of one."""
+    assert _steps(Endpoint("a", **given), resp3=True)["hello"] == ("HELLO", 3, *hello)
+    assert ("auth" in _steps(Endpoint("a", **given), resp3=False)) is bool(hello)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from nearcache.clocks import NEVER_NS, monotonic_ns
 from nearcache.errors import ShardUnavailableError
 from nearcache.l2.connection import Connection
 from nearcache.l2.pool import Pool
+from nearcache.l2.transfer import Flow, ask
 from nearcache.workers import Workers
 from support.waiting import wait_until
 
@@ -205,3 +207,32 @@ def test_place_of_a_connection_that_no_thread_can_make_is_free_again(monkeypatch
     slow.call()
     slow.gate.set()
     assert slow.pool.open(NEVER_NS) is slow.made[0]
+
+
+def test_child_of_a_fork_takes_none_of_its_parents_connections() -> None:
+    """It would read the parent's answers, and the parent the child's."""
+    pool = Pool("a", 2, connect, monotonic_ns)
+    connection = pool.open(NEVER_NS)
+    assert connection is not None
+    pool.put(connection)
+    pool.after_fork()
+    assert pool.take_idle() is None
+    assert (len(pool), pool.in_use) == (0, 0)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_answer_to_no_request_is_not_left_for_the_next_call(*, is_tls: bool) -> None:
+    """Over TLS compiled code cannot look; whoever gets the flow as it stands finds what is left."""
+    for said, is_usual in ((b"+one\r\n", True), (b"+one\r\n+two\r\n", False)):
+        here, there = socket.socketpair()
+        connection = Connection(here, "a")
+        if is_tls:
+            connection.line = None
+        with here, there:
+            there.sendall(said)
+            answer = ask(connection, b"PING\r\n", 1, TIMEOUT)
+        assert (answer == [b"one"]) is is_usual
+        if not is_usual:
+            assert isinstance(answer, Flow)
+            assert answer.values == [b"one"]
+            assert connection.reader.has_data()

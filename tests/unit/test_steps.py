@@ -17,6 +17,7 @@ from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.flights import Signal
 from nearcache.l2 import Reply
 from nearcache.loading import MISSING, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
+from nearcache.loading.scanning import Walk, scan
 from nearcache.loading.steps import Await
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tasks import AsyncRunner
@@ -290,6 +291,22 @@ def test_token_of_many_lanes_asks_all_of_them_before_it_waits() -> None:
     with pytest.raises(StopIteration):
         steps.send(True)
     assert [store.lane_stamp(lane) > before for lane, before in enumerate(stamps)] == [True, False, False]
+
+
+# -- walks
+
+
+def test_walk_through_lanes_that_are_left_is_planned_anew(world: World) -> None:
+    """The list of shards has changed meanwhile: nobody answers there any more, and the keys are at others."""
+    walk = Walk()
+    steps = scan(world.tier, world.store, walk, b"s")
+    next(steps)
+    with pytest.raises(StopIteration):
+        steps.send([Reply([[b"7", []]], IDENTITY)])
+    assert walk.goes_on(world.tier)
+    assert walk.cursor == b"7"
+    assert walk.goes_on(cast("Any", SimpleNamespace(active=[1])))
+    assert walk.cursor is None
 
 
 # -- many keys
