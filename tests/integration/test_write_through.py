@@ -228,9 +228,11 @@ def test_many_are_written_in_one_call_or_one_by_one(open_cache: Opener, database
     plain.update(a=1, b=2)
     assert database.calls == [("write", {"a": 1}), ("write", {"b": 2})]
     assert plain.get_many(["a", "b"]) == {"a": 1, "b": 2}
-    many = open_cache(namespace="many", writer=Writer(write_many=database.write_many))
+    writer = Writer(write_many=database.write_many, delete_many=database.calls.append)
+    many = open_cache(namespace="many", writer=writer)
     many["c"] = 3
     many.set_many({})
+    many.delete_many([])
     assert database.calls[2:] == [("write_many", {"c": 3})]
 
 

@@ -289,6 +289,22 @@ def test_loader_that_blocks_runs_in_a_worker_thread() -> None:
     asyncio.run(main())
 
 
+def test_value_that_is_too_old_and_that_nobody_can_load_is_missing() -> None:
+    """As in a thread: without a loader the age is all that is asked for."""
+    cache = nearcache.open("memory://", ages=True)
+
+    async def main() -> None:
+        async with cache.aio as c:
+            cache["k"] = 1
+            assert await c.get_or_load("k", max_age=60) == 1
+            for key, age in (("missing", 60), ("k", 0)):
+                with pytest.raises(KeyError):
+                    await c.get_or_load(key, max_age=age)
+                assert await c.get(key, 7, max_age=age) == 7
+
+    asyncio.run(main())
+
+
 def test_loader_of_the_cache_may_be_a_coroutine_function() -> None:
     """A thread that asks for it is told, instead of being given a coroutine."""
 

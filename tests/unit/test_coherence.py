@@ -151,6 +151,7 @@ def test_lost_last_message_is_found_by_the_heartbeat() -> None:
     lane = live_lane()
     lane.heartbeat_sent(SECOND)
     assert lane.heartbeat_reply(reply(6, 60), 0) == [Suspect(), Vouch(SECOND + BOUND - TICK_NS)]
+    assert (lane.counters.gaps, lane.counters.forks) == (1, 0)
     assert lane.message(message(7, 60, 70)) == [Apply(70, [b"sk"])]
 
 
@@ -169,6 +170,7 @@ def test_other_epoch_in_a_heartbeat_makes_everything_suspect() -> None:
     lane.heartbeat_sent(SECOND)
     assert Suspect() in lane.heartbeat_reply(reply(5, 50, epoch=EPOCH + 1, generation=GENERATION + 1), 0)
     assert lane.generation == GENERATION + 1
+    assert (lane.counters.gaps, lane.counters.forks) == (1, 1)
 
 
 def test_clear_sets_the_generation_and_makes_everything_suspect() -> None:

@@ -394,3 +394,27 @@ def test_value_is_young_enough_if_it_was_when_it_was_asked_for(world: World) -> 
     world.ns += 8 * MS
     assert isinstance(next(young(world, 20)), JoinLoad)
     assert ended(first, held(world, age_ms=10)) == 6
+
+
+def test_value_that_was_read_for_its_age_is_known_to_be_as_young_afterwards(world: World) -> None:
+    """So L1 can answer who asks for the same age again, for as long as it is."""
+    steps = young(world, 20)
+    next(steps)
+    assert ended(steps, held(world, age_ms=10)) == 6
+    assert world.tier.births.is_young("k", 5, world.ns - 20 * MS)
+    assert not world.tier.births.is_young("k", 5, world.ns - 10 * MS)
+    assert not world.tier.births.is_young("k", 4, world.ns - 20 * MS)
+
+
+def test_value_that_is_loaded_where_ages_are_asked_for_is_known_to_be_as_young_as_its_fill(world: World) -> None:
+    """Where nobody ever asks, it would be remembered for nothing."""
+    for asked in (False, True):
+        steps = young(world, 0) if asked else load_one(world)
+        next(steps)
+        steps.send(held(world, age_ms=9) if asked else [Reply([-2, None], IDENTITY)])
+        steps.send(leased())
+        steps.send(7)
+        assert ended(steps, filled()) == 7
+        wid = world.store.l1_wid("k")
+        assert wid is not None
+        assert world.tier.births.is_young("k", wid, world.ns) is asked

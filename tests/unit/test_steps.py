@@ -324,6 +324,7 @@ def test_bulk_write_whose_tags_cannot_be_asked_for_writes_nothing(forgives: bool
         with pytest.raises(BulkError) as caught:
             world.run(steps, refused)
         assert caught.value.failed == {"k": refused}
+    assert world.tier.counters.errors == 1
     assert world.tier.is_owed(0, b"sk")
 
 

@@ -231,6 +231,7 @@ def test_verbs_of_aio_answer_the_same() -> None:
         assert await aio.get_and_touch("k", 50) == "abc"
         assert await aio.compute("k", str.upper) == "ABC"
         assert await aio.get_and_delete("k") == "ABC"
+        assert [await aio.get_and_delete("k"), await aio.get_and_delete("k", "none")] == [None, "none"]
         assert await aio.incr("n", 5) == 5
         assert await aio.decr("n") == 4
         assert aio.cache["n"] == 4
