@@ -12,7 +12,18 @@ from nearcache.cache.tiered.behind import CLOSE_S, Scribe
 from nearcache.coherence import State
 from nearcache.errors import BacklogFullError, BulkError
 from nearcache.l2 import Reply
-from nearcache.loading import Queues, Room, behind, delete_behind, queued, write, write_many
+from nearcache.loading import (
+    MISSING,
+    Queues,
+    Room,
+    behind,
+    delete_behind,
+    queued,
+    read,
+    take_behind,
+    write,
+    write_many,
+)
 from nearcache.loading.steps import Await
 from nearcache.loading.tier import hex_id
 from nearcache.options import parse
@@ -327,4 +338,23 @@ def test_deletion_behind_the_cache_says_whether_there_was_a_value(is_here: bool,
         world.run(write(world.tier, world.store, "k", 1, 60_000), world.stored())
     there = world.run(delete_behind(world.tier, world.store, "k", way), [[*world.stored(2)[0], existed]])
     assert there == (is_here or existed > 0)
+    assert world.store.peek("k") is None
+
+
+def test_taking_behind_the_cache_what_nobody_has_queues_nothing() -> None:
+    """The writer need not delete it."""
+    world, way = World(), queued(Room(most=1, patience_ns=0, wake=lambda: None))
+    nothing = [-2, None, [hex_id(GENERATION), None]]
+    assert world.run(take_behind(world.tier, world.store, "k", way), nothing) is MISSING
+
+
+def test_value_read_before_its_deletion_behind_the_cache_is_not_kept_after_it() -> None:
+    """The message of one's own deletion may come much later."""
+    world, way = World(), queued(Room(most=1, patience_ns=0, wake=lambda: None))
+    world.lane.identity = IDENTITY
+    reading = read(world.tier, world.store, "k")
+    next(reading)
+    world.run(delete_behind(world.tier, world.store, "k", way), [[*world.stored()[0], 1]])
+    with pytest.raises(StopIteration):
+        reading.send([Reply([60_000, sealed(world, "k")], IDENTITY)])
     assert world.store.peek("k") is None
