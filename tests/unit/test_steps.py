@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,17 +11,32 @@ from typing import Any, cast
 
 import pytest
 
-from nearcache._store import Store
+from nearcache import Writer
+from nearcache._store import Op, Store
 from nearcache.coherence import DERIVED, pack_token
 from nearcache.coherence.lane import Position
 from nearcache.errors import BulkError, ShardUnavailableError
 from nearcache.flights import Signal
 from nearcache.l2 import Reply
-from nearcache.loading import MISSING, Upkeep, catch_up, find, invalidate_tag, read, tags_named, write, write_many
+from nearcache.loading import (
+    MISSING,
+    Upkeep,
+    catch_up,
+    find,
+    invalidate_many,
+    invalidate_tag,
+    read,
+    tags_named,
+    take,
+    write,
+    write_many,
+    write_through,
+)
 from nearcache.loading.scanning import Walk, scan
 from nearcache.loading.steps import Await
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tasks import AsyncRunner
+from nearcache.loading.through import HOLD_MS
 from nearcache.loading.tier import TAGS_KEPT, hex_id
 from nearcache.options import Endpoint
 from nearcache.rings import Ring, shards_of
@@ -296,6 +312,29 @@ def test_token_of_many_lanes_asks_all_of_them_before_it_waits() -> None:
     assert [store.lane_stamp(lane) > before for lane, before in enumerate(stamps)] == [True, False, False]
 
 
+@pytest.mark.parametrize("change", [take, lambda tier, store, key: invalidate_many(tier, store, [key])])
+def test_removal_that_is_done_leaves_no_operation_behind(world: World, change: Any) -> None:
+    """The store would remember it for good."""
+    key = "removed"
+    gone = [1, hex_id(GENERATION), None if change is take else 0, hex_id(EPOCH), b"1"]
+    world.run(change(world.tier, world.store, key), [gone])
+    assert not unfinished(key)
+
+
+def test_hold_that_may_have_begun_is_ended_before_its_error_is_told(world: World) -> None:
+    """The writer is not called then, and nobody is to wait for the end of a hold that is for nothing."""
+    writer = Writer(write=lambda _key, _value: pytest.fail("it is not to be called"))
+    steps = write_through(world.tier, world.store, writer, {"k": "k"}, {"k": 1}, 9_000)
+    ((_, [begun]),) = cast("Any", next(steps))
+    lost = ShardUnavailableError("a", "no answer in time", sent=True)
+    ((_, [ended]),) = cast("Any", steps.send([lost]))
+    assert begun[0].name == ended[0].name == "invalidate"
+    assert begun[-2] == HOLD_MS
+    assert ended[-2:] == (b"0", begun[-1])
+    with pytest.raises(ShardUnavailableError):
+        steps.send([Reply([[1, hex_id(GENERATION), 0, hex_id(EPOCH), b"1"]], IDENTITY)])
+
+
 # -- walks
 
 
@@ -313,6 +352,11 @@ def test_walk_through_lanes_that_are_left_is_planned_anew(world: World) -> None:
 
 
 # -- many keys
+
+
+def unfinished(key: str) -> list[Op]:
+    """Return the operations of a key that are there still: a store holds those that have not been finished."""
+    return [each for each in gc.get_objects() if type(each) is Op and each.key == key]
 
 
 @pytest.mark.parametrize("forgives", [False, True])
@@ -334,8 +378,10 @@ def test_bulk_write_whose_tags_cannot_be_asked_for_writes_nothing(forgives: bool
 def test_bulk_write_keeps_none_of_the_keys_that_are_on_hold(world: World) -> None:
     """L2 has none of them either; it says by their numbers which they are."""
     stored = [1, hex_id(GENERATION), hex_id(EPOCH), b"1", b"2,"]
-    world.run(write_many(world.tier, world.store, dict.fromkeys("abc", 7), 60_000), [stored])
-    assert [world.store.peek(key) for key in "abc"] == [7, None, 7]
+    names = ["first", "on hold", "third"]
+    world.run(write_many(world.tier, world.store, dict.fromkeys(names, 7), 60_000), [stored])
+    assert [world.store.peek(name) for name in names] == [7, None, 7]
+    assert not unfinished("on hold")
 
 
 # -- tags whose change has an unknown outcome, and interruptions
