@@ -15,6 +15,7 @@ import pytest
 from nearcache.clocks import NEVER_NS, monotonic_ns
 from nearcache.errors import ShardUnavailableError
 from nearcache.l2.connection import Connection
+from nearcache.l2.driver import ListenerLink
 from nearcache.l2.pool import Pool
 from nearcache.l2.transfer import Flow, ask
 from nearcache.workers import Workers
@@ -236,3 +237,19 @@ def test_answer_to_no_request_is_not_left_for_the_next_call(*, is_tls: bool) -> 
             assert isinstance(answer, Flow)
             assert answer.values == [b"one"]
             assert connection.reader.has_data()
+
+
+def test_listener_takes_all_that_has_been_decrypted() -> None:
+    """No selector sees it: what was left would wait for what comes next, and so would its invalidations."""
+    chunks = [b"two", b"one"]
+
+    class Decrypted(Connection):
+        def receive_some(self) -> bytes | None:
+            return chunks.pop()
+
+        def has_buffered(self) -> bool:
+            return bool(chunks)
+
+    here, there = socket.socketpair()
+    with here, there:
+        assert ListenerLink(Decrypted(here, "a")).receive() == b"onetwo"
