@@ -34,6 +34,18 @@ def test_await_key_is_called_once_by_a_message_that_names_the_key() -> None:
     assert calls == ["k", "k too"]
 
 
+def test_await_key_is_called_by_the_clear_of_another_thread() -> None:
+    """All that was dropped is dropped already; but who waits for a key has to look again."""
+    scene = Scene()
+    scene.go_live()
+    calls: list[str] = []
+    scene.lanes[0].expect_clear(4)
+    scene.lanes[0].cleared(4, START)
+    assert scene.follower.await_key(0, b"sk", lambda: calls.append("k"))
+    scene.follower.received(push(0, "C", 1, 3, 4), START)
+    assert calls == ["k"]
+
+
 def test_await_key_withdrawn_is_not_called() -> None:
     """Others that wait for the key still are; withdrawing twice is no error."""
     scene = Scene()
