@@ -1,5 +1,8 @@
 """``lru_cache``, ``ttl_cache`` and ``cache.cached`` against functools, cachetools and others: one call that hits.
 
+First of a function of one argument, given by its place; then of a method of an object, of one whose class has a
+``__cache_key__``, and by keyword.
+
 python bench/bench_memo.py [--entries 10000] [--rounds 40]
 
 All decorate the same function and get the same key objects in the same random order; they take turns, round by round.
@@ -72,6 +75,20 @@ def _time(function: Callable[[Any], Any], keys: list[Any]) -> float:
     return (time.process_time_ns() - start) / len(keys)
 
 
+def _time_method(thing: Any, keys: list[Any]) -> float:
+    start = time.process_time_ns()
+    for key in keys:
+        thing.method(key)
+    return (time.process_time_ns() - start) / len(keys)
+
+
+def _time_keyword(function: Callable[..., Any], keys: list[Any]) -> float:
+    start = time.process_time_ns()
+    for key in keys:
+        function(key=key)
+    return (time.process_time_ns() - start) / len(keys)
+
+
 def _time_loop(keys: list[Any]) -> float:
     start = time.process_time_ns()
     for _ in keys:
@@ -79,13 +96,56 @@ def _time_loop(keys: list[Any]) -> float:
     return (time.process_time_ns() - start) / len(keys)
 
 
-def measure(keys: list[Any], rounds: int) -> dict[str, float]:
+def _as_method(decorate: Callable[[Any], Any]) -> Any:
+    class Thing:
+        @decorate
+        def method(self, key: Any) -> Any:
+            return key
+
+    return Thing()
+
+
+def _as_method_of_equals(decorate: Callable[[Any], Any]) -> Any:
+    """The same of objects that are told apart by a number, each decorator in its own way."""
+
+    class Thing:
+        number = 7
+
+        def __cache_key__(self) -> int:
+            return self.number
+
+        def __hash__(self) -> int:
+            return hash(self.number)
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Thing) and other.number == self.number
+
+        @decorate
+        def method(self, key: Any) -> Any:
+            return key
+
+    return Thing()
+
+
+#: How it is called: what is made with a decorator, and what calls that.
+WAYS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, list[Any]], float]]] = {
+    "one argument": (lambda decorate: decorate(identity), _time),
+    "a method": (_as_method, _time_method),
+    "a method, __cache_key__": (_as_method_of_equals, _time_method),
+    "by keyword": (lambda decorate: decorate(identity), _time_keyword),
+}
+
+
+def measure(keys: list[Any], rounds: int, way: str) -> dict[str, float]:
     """Return nanoseconds per hit, by name: minima, without the loop."""
-    contestants = {name: decorate(identity) for name, decorate in decorators(len(keys)).items()}
+    make, call = WAYS[way]
+    contestants = {name: make(decorate) for name, decorate in decorators(len(keys)).items()}
+    if way != "one argument":
+        contestants.pop("lru-dict by hand", None)  # which takes one
     for function in contestants.values():
-        _time(function, keys)  # fills it
+        call(function, keys)  # fills it
     turns: dict[str, Callable[[list[Any]], float]] = {LOOP: _time_loop}
-    turns |= {name: functools.partial(_time, function) for name, function in contestants.items()}
+    turns |= {name: functools.partial(call, function) for name, function in contestants.items()}
     best = dict.fromkeys(turns, float("inf"))
     with uncollected():
         for name, turn in in_turns(turns, rounds):
@@ -102,17 +162,21 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(1)
     kinds: dict[str, list[Any]] = {
-        "str of 24 characters": [f"key:{number:020d}" for number in range(options.entries)],
+        "str of 24": [f"key:{number:020d}" for number in range(options.entries)],
         "int": [number * 7919 for number in range(options.entries)],
     }
-    print(f"CPython {sys.version.split()[0]}, {options.entries:,} keys in random order, one argument, hits")
-    for kind, keys in kinds.items():
+    print(f"CPython {sys.version.split()[0]}, {options.entries:,} keys in random order, hits")
+    texts, numbers = kinds
+    for kind, way in [(texts, "one argument"), (numbers, "one argument"), *((texts, way) for way in [*WAYS][1:])]:
+        keys = kinds[kind]
         rng.shuffle(keys)
-        figures = measure(keys, options.rounds)
+        figures = measure(keys, options.rounds, way)
         base = figures["functools.lru_cache"]
-        print(f"\n{kind:28} {'ns':>8} {'ratio':>7}")
+        print(f"\n{f'{kind}, {way}':46} {'ns':>8} {'ratio':>7}")
         for name, value in figures.items():
-            print(f"{name:28} {value:8.1f} {value / base:7.2f}")
+            print(f"{name:46} {value:8.1f} {value / base:7.2f}")
+        if way != "one argument":
+            continue
         aims = [("nearcache.lru_cache", "functools.lru_cache", WANTED)]
         if "cachebox.cached" in figures:
             aims.append(("cache.cached", "cachebox.cached", WANTED_OF_CACHED))
