@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 
 from nearcache._calls cimport put_item, type_of
 from nearcache._local cimport hit_fast, hit_items
-from nearcache._lookup cimport hash_of, items_hash, items_of, lent, likely, owned, tuple_item, tuple_length
+from nearcache._lookup cimport hash_of, items_hash, items_of, lent, likely, owned, tuple_item, tuple_length, unlikely
 from nearcache._slots cimport (
     CALLABLE_FLAGS, PyVectorcall_NARGS, call_through, let_pass_instances, make_callable, new_object, pass_on_call,
     vectorcall_t,
@@ -140,12 +140,12 @@ cdef class Results:
         """Begin another one, if the cache does not hold it."""
         replace_item(self._generation, 0, lent(generation))
 
-    def _plain_key(self, tuple args not None):
-        """Return the key of a call with these arguments and no others; None: Python code has to find it."""
+    def _plain_hit(self, tuple args not None, default):
+        """Return the result of a call with these arguments and no others, if it is a plain hit, else the default."""
         cdef PyObject *const *items = items_of(<PyObject *>args)
         if self._in_class and len(args) > 0:
-            return plain_key(self, items[0], items + 1, len(args) - 1)
-        return plain_key(self, NULL, items, len(args))
+            return plain_hit_or(self, items[0], items + 1, len(args) - 1, default)
+        return plain_hit_or(self, NULL, items, len(args), default)
 
 
 cdef class BoundResults:
@@ -169,9 +169,10 @@ cdef class BoundResults:
         self.__func__ = method
         self.__self__ = instance
 
-    def _plain_key(self, tuple args not None):
-        """See :meth:`Results._plain_key`."""
-        return plain_key(method_of(self), <PyObject *>self.__self__, items_of(<PyObject *>args), len(args))
+    def _plain_hit(self, tuple args not None, default):
+        """See :meth:`Results._plain_hit`."""
+        cdef PyObject *const *items = items_of(<PyObject *>args)
+        return plain_hit_or(method_of(self), <PyObject *>self.__self__, items, len(args), default)
 
     def __call__(self, /, *args, **kwargs):
         """Return what the method returned for these arguments, calling it if that is not known."""
@@ -268,25 +269,6 @@ cdef inline tuple tuple_of(PyObject *const *items, Py_ssize_t count):
     return made
 
 
-cdef object plain_key(Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count):
-    """The key of these arguments, if they are one as they come, and the generation is known; else None.
-
-    Args:
-        instance: What the function is called on as a method, before the arguments; or NULL.
-    """
-    cdef PyObject *items[MOST_ITEMS]
-    if not is_plain(self, instance, args, count):
-        return None
-    generation = held_generation(self, NOTHING)
-    if generation is NOTHING:
-        return None
-    identity = identity_of(self, instance) if instance != NULL else None
-    count = lay_out(
-        self, items, <PyObject *>generation, <PyObject *>identity if instance != NULL else NULL, args, count
-    )
-    return tuple_of(items, count)
-
-
 cdef object arranged_key(
     Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count, PyObject *names, bint is_method
 ):
@@ -318,28 +300,56 @@ cdef object arranged_key(
 # -- calls -----------------------------------------------------------------------------------------------------
 
 
+cdef PyObject *plain_hit(
+    Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count, PyObject **key
+) except? NULL:
+    """The result for arguments that are a key as they come, a new reference. NULL without an exception: it has to be
+    looked for with care, under the key, of which there is a new reference if it is wanted and the generation known.
+    """
+    cdef PyObject *items[MOST_ITEMS]
+    cdef PyObject *value = NULL
+    cdef PyObject *identity_or_null = NULL
+    cdef int64_t hash
+    cdef object identity
+    generation = held_generation(self, NOTHING)
+    if unlikely(generation is NOTHING):
+        return NULL
+    if instance != NULL:
+        identity = identity_of(self, instance)
+        identity_or_null = <PyObject *>identity
+    count = lay_out(self, items, <PyObject *>generation, identity_or_null, args, count)
+    hash = items_hash(items, count) if self._store is not None else -1
+    if likely(hash != -1):
+        value = hit_items(core_at(self._store, hash), items, count, hash)
+        if likely(value != NULL):
+            count_one(&self._hits)
+            return value
+    if key != NULL:
+        key[0] = lent(tuple_of(items, count))
+    return NULL
+
+
+cdef object plain_hit_or(
+    Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count, object default
+):
+    cdef PyObject *value = NULL
+    if is_plain(self, instance, args, count):
+        value = plain_hit(self, instance, args, count, NULL)
+    return owned(value) if value != NULL else default
+
+
 cdef PyObject *result(
     Results self, PyObject *instance, PyObject *const *args, Py_ssize_t count, PyObject *names, bint is_method
 ) except NULL:
-    cdef PyObject *items[MOST_ITEMS]
     cdef PyObject *value
-    cdef Py_ssize_t size
-    cdef int64_t hash
+    cdef PyObject *made = NULL
     cdef object key = None
     if likely(names == NULL and is_plain(self, instance, args, count)):
-        generation = held_generation(self, NOTHING)
-        if likely(generation is not NOTHING):
-            identity = identity_of(self, instance) if instance != NULL else None
-            size = lay_out(
-                self, items, <PyObject *>generation, <PyObject *>identity if instance != NULL else NULL, args, count
-            )
-            hash = items_hash(items, size) if self._store is not None else -1
-            if likely(hash != -1):
-                value = hit_items(core_at(self._store, hash), items, size, hash)
-                if likely(value != NULL):
-                    count_one(&self._hits)
-                    return value
-            key = tuple_of(items, size)
+        value = plain_hit(self, instance, args, count, &made)
+        if likely(value != NULL):
+            return value
+        if made != NULL:
+            key = owned(made)
     else:
         key = arranged_key(self, instance, args, count, names, is_method)
     return lent(looked_up(self, key, instance, args, count, names, is_method))

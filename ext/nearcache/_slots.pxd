@@ -86,6 +86,7 @@ cdef extern from "Python.h":
         Py_ssize_t tp_vectorcall_offset
         void *tp_call
     const unsigned long METHOD_FLAGS
+    const unsigned long PASSES_INSTANCES "Py_TPFLAGS_METHOD_DESCRIPTOR"
     const unsigned long CALLABLE_FLAGS "Py_TPFLAGS_HAVE_VECTORCALL"
     const bint INHERITS_VECTORCALL
     void PyType_Modified(type_t *kind)
@@ -110,7 +111,7 @@ cdef inline int make_callable(object sample, const void *field, unsigned long fl
 
 cdef inline int let_pass_instances(object cls) except -1:
     """Have the instances of a class called with what they are called on as the first argument, without being bound."""
-    (<callable_t *><PyObject *>cls).tp_flags |= METHOD_FLAGS
+    (<callable_t *><PyObject *>cls).tp_flags |= PASSES_INSTANCES
     PyType_Modified(<type_t *><PyObject *>cls)
     return 0
 

@@ -289,4 +289,4 @@ def test_bound_method_that_was_not_initialised_raises() -> None:
     with pytest.raises(TypeError, match="not initialised"):
         empty()
     with pytest.raises(TypeError, match="not initialised"):
-        empty._plain_key(())
+        empty._plain_hit((), None)

@@ -205,7 +205,7 @@ def test_instance_at_the_place_of_one_that_is_gone_has_a_number_of_its_own() -> 
     dead = weakref.ref(gone)
     del gone
     assert dead() is None
-    instances._known[id(here)] = (dead, 7)
-    assert instances.known(here) == 0
+    instances.entries[id(here)] = (dead, 7)
+    assert instances.get(here) is None
     number = instances.number(here)
-    assert number == instances.known(here) == instances.number(here) != 7
+    assert number == instances.get(here) == instances.number(here) != 7

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ..._results import called_on_instances
 from ...absence import Unkept
 from ...answers import bare
 from ...changes import MISSING
@@ -25,9 +26,8 @@ class BoundCoroutine(Bound):
     __doc__ = property(_doc)
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # as in CachedCoroutine
-        key = None if kwargs else self._plain_key(args)
-        found = MISSING if key is None else self.__func__._found(key)
-        return found if found is not MISSING else await self.__func__._call(key, (self.__self__, *args), kwargs, True)
+        found = MISSING if kwargs else self._plain_hit(args, MISSING)
+        return found if found is not MISSING else await self.__func__._sought((self.__self__, *args), kwargs, True)
 
 
 class CachedCoroutine(Cached):
@@ -52,9 +52,8 @@ class CachedCoroutine(Cached):
             mark(self)
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # what frameworks go by that ask the call itself
-        key = None if kwargs else self._plain_key(args)
-        found = MISSING if key is None else self._found(key)
-        return found if found is not MISSING else await self._call(key, args, kwargs, self._in_class)
+        found = MISSING if kwargs else self._plain_hit(args, MISSING)
+        return found if found is not MISSING else await self._sought(args, kwargs, self._in_class)
 
     async def cache_clear(self) -> None:
         """See :meth:`Cached.cache_clear`."""
@@ -74,16 +73,16 @@ class CachedCoroutine(Cached):
         part = self._checked_part(args, kwargs, is_method)
         return (self._plan.name, await self._awaited_generation(), *part)
 
-    async def _call(self, key: tuple[Any, ...] | None, args: Any, kwargs: Any, is_method: bool) -> Any:
-        if key is None:
-            try:
-                generation = await self._awaited_generation()
-            except ConnectionError:
-                return bare(await self._function(*args, **kwargs))
-            key = (self._plan.name, generation, *self._plan.part(args, kwargs, is_method=is_method))
-            found = self._found(key)
-            if found is not MISSING:
-                return found
+    async def _sought(self, args: Any, kwargs: Any, is_method: bool) -> Any:
+        """Return the value for these arguments, of which it is not known whether they are a hit."""
+        try:
+            generation = await self._awaited_generation()
+        except ConnectionError:
+            return bare(await self._function(*args, **kwargs))
+        key = (self._plan.name, generation, *self._plan.part(args, kwargs, is_method=is_method))
+        found = self._found(key)
+        if found is not MISSING:
+            return found
         self._plan.checked(key[2:])
         return (await self._read_through(key, args, kwargs))[0]
 
@@ -118,6 +117,11 @@ class CachedCoroutine(Cached):
     async def _set(self, value: Any, args: Any, kwargs: Any, is_method: bool) -> Any:
         key = await self._key(args, kwargs, is_method)
         await self._aio._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
+
+
+@called_on_instances
+class CachedCoroutineMethod(CachedCoroutine):
+    """A cached coroutine method, as its name and its first parameter say."""
 
 
 async def _drawn(_key: Any) -> str:

@@ -347,9 +347,9 @@ def decorate(cache: Cache[Any, Any], function: Any, options: dict[str, Any]) -> 
         raise TypeError(f"cannot decorate {function!r}: the first argument must be callable")
     plan = Plan(cache, function, **options)
     if is_coroutine_function(function):
-        from .awaited import CachedCoroutine
+        from .awaited import CachedCoroutine, CachedCoroutineMethod
 
-        return CachedCoroutine(plan, function)
+        return (CachedCoroutineMethod if is_method(function, plan.arguments) else CachedCoroutine)(plan, function)
     if is_generator_function(function):
         raise TypeError(f"cannot cache {plan.name}: {ONCE_ONLY} a list")
     return (CachedMethod if is_method(function, plan.arguments) else Cached)(plan, function)
