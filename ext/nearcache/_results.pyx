@@ -13,9 +13,10 @@ from cpython.tuple cimport PyTuple_New
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from nearcache._by_parts cimport MOST_ITEMS, hit_by_parts, owner_of
 from nearcache._calls cimport put_item, type_of
-from nearcache._local cimport hit_fast, hit_items
-from nearcache._lookup cimport hash_of, items_hash, items_of, lent, likely, owned, tuple_item, tuple_length, unlikely
+from nearcache._local cimport hit_fast
+from nearcache._lookup cimport hash_of, items_of, lent, likely, owned, tuple_item, tuple_length, unlikely
 from nearcache._slots cimport (
     CALLABLE_FLAGS, PyVectorcall_NARGS, call_through, let_pass_instances, make_callable, new_object, pass_on_call,
     vectorcall_t,
@@ -54,9 +55,6 @@ cdef extern from *:
     void count_one(Py_ssize_t *counter) noexcept
     bint refers_to(PyObject *reference, PyObject *obj) noexcept
 
-
-cdef enum:
-    MOST_ITEMS = 12  # of a key, or arguments of a call, that are dealt with here
 
 cdef object NOTHING = object()  # what L1 does not hold
 
@@ -177,14 +175,6 @@ cdef class BoundResults:
     def __call__(self, /, *args, **kwargs):
         """Return what the method returned for these arguments, calling it if that is not known."""
         raise NotImplementedError  # replaced below, as the slot is
-
-
-cdef Store owner_of(object method):
-    """The store whose own ``l1_hit`` this is; None where it is another's, or keys are others there."""
-    cdef object owner = getattr(method, "__self__", None)
-    if isinstance(owner, Store) and method == Store.l1_hit.__get__(owner) and (<Store>owner).keyfunc is None:
-        return owner
-    return None
 
 
 cdef inline Results method_of(BoundResults self):
@@ -309,7 +299,6 @@ cdef PyObject *plain_hit(
     cdef PyObject *items[MOST_ITEMS]
     cdef PyObject *value = NULL
     cdef PyObject *identity_or_null = NULL
-    cdef int64_t hash
     cdef object identity
     generation = held_generation(self, NOTHING)
     if unlikely(generation is NOTHING):
@@ -318,9 +307,8 @@ cdef PyObject *plain_hit(
         identity = identity_of(self, instance)
         identity_or_null = <PyObject *>identity
     count = lay_out(self, items, <PyObject *>generation, identity_or_null, args, count)
-    hash = items_hash(items, count) if self._store is not None else -1
-    if likely(hash != -1):
-        value = hit_items(core_at(self._store, hash), items, count, hash)
+    if likely(self._store is not None):
+        value = hit_by_parts(self._store, items, count)
         if likely(value != NULL):
             count_one(&self._hits)
             return value

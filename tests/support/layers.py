@@ -17,7 +17,8 @@ PACKAGE = "nearcache"
 #: Floor of each module or sub-package of the package. Compiled modules (floor 1) begin with ``_`` and need no entry,
 #: unless they use another one.
 FLOORS = {
-    "_hearing": 2, "_reads": 2, "_results": 2, "_asking": 2, "_watching": 3, "_shares": 3, "_putting": 3, "_getting": 3,
+    "_hearing": 2, "_reads": 2, "_by_parts": 2, "_asking": 2, "_watching": 3, "_results": 3, "_parts": 3, "_shares": 3,
+    "_putting": 3, "_getting": 3,
     "coroutines": 1, "absence": 2, "errors": 2, "choices": 2, "endpoints": 2, "options": 2, "clocks": 2, "logs": 2,
     "writers": 2,
     "keys": 3, "forks": 3, "codecs": 3, "placement": 3, "coherence": 3, "flights": 3, "loops": 3,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -227,3 +229,54 @@ def test_view_bulk_loads_and_invalidates_by_its_own_keys() -> None:
     assert (view.invalidate("a"), view.invalidate("a"), cache["v", "b"]) == (True, False, "b1")
     assert view.get_or_load_many(["a", "b"], load_many) == {"a": "a2", "b": "b1"}
     assert asked == [["a", "b"], ["a"]]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"key": lambda key: (len(key), *key)}, {"loader": lambda key: ("loaded", key)}]
+)
+@pytest.mark.parametrize("depth", [1, 3, 15])
+def test_view_finds_what_is_under_equal_keys(options: dict[str, Any], depth: int) -> None:
+    """Of every kind, however deep the view, by each way to read."""
+    cache: MemoryCache[Any, Any] = MemoryCache(maxsize=1000, **options)
+    view: Any = cache
+    for level in range(depth):
+        view = view.view(f"level {level}")
+    keys = ["text", 7, -1, 2**70, 2.5, None, b"data", ("pair", (1, (2, "x")))]
+    for key in keys:
+        view[key] = [key]
+    for key in [*keys, *pickle.loads(pickle.dumps(keys))]:
+        assert view[key] == view.get(key) == view.get_or_load(key, None) == view.peek(key) == [key]
+        assert asyncio.run(view.aio.get(key)) == asyncio.run(view.aio.get_or_load(key)) == [key]
+        assert key in view
+    assert view[7.0] == [7]
+    assert view.get("absent") is None
+    with pytest.raises(TypeError):
+        view.get(["unhashable"])
+    if "loader" in options:
+        assert view["new"] == ("loaded", (*view.path, "new"))
+    else:
+        with pytest.raises(KeyError, match=r"^'new'$"):
+            view["new"]
+
+
+def test_view_counts_and_keeps_what_it_reads_as_the_cache_does() -> None:
+    """A hit is one, a miss is one, and what was read last goes last."""
+    cache: MemoryCache[Any, Any] = MemoryCache(maxsize=3, policy="lru")
+    view = cache.view("v")
+    view["a"], view["b"], view["c"] = 1, 2, 3
+    before = cache.stats().l1
+    assert (view["a"], view.get("b"), view.get_or_load("a"), view.get("d"), asyncio.run(view.aio.get("a"))) == (
+        1, 2, 1, None, 1,
+    )  # fmt: skip
+    after = cache.stats().l1
+    assert (after.hits - before.hits, after.misses - before.misses) == (4, 1)
+    view["d"] = 4
+    assert sorted(view) == ["a", "b", "d"]
+
+
+def test_view_that_is_copied_is_a_view_of_the_same_cache() -> None:
+    """Which is what it reads from and writes to."""
+    view = MemoryCache[Any, Any](maxsize=10).view("v")
+    view["a"] = 1
+    again = copy.copy(view)
+    assert (type(again), again.cache, again.path, again["a"]) == (type(view), view.cache, ("v",), 1)

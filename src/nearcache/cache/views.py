@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 
+from .._parts import Part
 from ..answers import DEFAULT, checked_answers, for_key, require_loader
-from ..changes import Change, Swapped
+from ..changes import MISSING, Change, Swapped
 from ..choices import Seconds
 from ..freshness import Lifetime
 from .events.listening import Listened
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 D = TypeVar("D")
 
 
-class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
+class View(Part[K, V], Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
     """What :meth:`Cache.view` returns.
 
     The key ``k`` of the view ``name`` is the key ``(name, k)`` of the cache, in the same L1 and the same L2. What is
@@ -38,18 +39,21 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         path: The view's name, after those of the views that it is part of.
     """
 
-    __slots__ = ("_tags", "cache", "path")
+    __slots__ = ("_tags", "cache")
 
     def __init__(self, cache: Cache[Any, Any], path: tuple[str, ...]) -> None:
         if not path or not all(isinstance(name, str) and name for name in path):
             raise TypeError(f"view({path[-1] if path else ''!r}): a view's name is a text that is not empty")
+        super().__init__(cache.l1_hit, path)
         self.cache: Cache[Any, Any] = cache
-        self.path: tuple[str, ...] = path
         # A clear of an outer view has to reach what is stored through the inner one.
         self._tags = tuple(_tag_of(path[: end + 1]) for end in range(len(path)))
 
     def __repr__(self) -> str:
         return f"{self.cache!r}.view({'/'.join(self.path)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cache, self.path)
 
     def view(self, name: str) -> View[Any, V]:
         """Return a part of this view: its keys begin with both names, and clearing this one clears it."""
@@ -64,7 +68,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
 
     # -- mapping
 
-    def __getitem__(self, key: K) -> V:
+    def _missing(self, key: K) -> V:
         if self.cache.settings.loader is None:
             named = self._key(key)
             try:
@@ -94,12 +98,7 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
         """Return the pairs of the view that L1 holds. Moves no recency."""
         return [(key[-1], value) for key, value in self.cache.l1_snapshot() if under(self.path, key)]
 
-    @overload
-    def get(self, key: K, default: None = None, *, max_age: Seconds | None = None) -> V | None: ...
-    @overload
-    def get(self, key: K, default: V | D, *, max_age: Seconds | None = None) -> V | D: ...
-    def get(self, key: K, default: Any = None, *, max_age: Seconds | None = None) -> Any:
-        """Return the value for a key, or the default. Never calls the loader."""
+    def _missing_get(self, key: K, default: Any, max_age: Seconds | None) -> Any:
         return self.cache.get(self._key(key), default, max_age=max_age)
 
     @overload
@@ -157,6 +156,9 @@ class View(Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K, V]):
 
         The cache's own ``loader=`` is called with the cache's key, ``(name, key)``; its ``tags=`` do not count here.
         """
+        found = self.l1_plain_hit(key, MISSING) if max_age is None else MISSING
+        if found is not MISSING:
+            return cast("V", found)
         named, labels = self._key(key), (*self._tags, *tags)
         chosen = None if loader is None else for_key(loader, key)
         try:

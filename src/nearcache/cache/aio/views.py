@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from ..._aio import Ready
 from ...answers import DEFAULT, checked_answers, for_key, is_coroutine_loader, require_loader
-from ...changes import Change, Swapped
+from ...changes import MISSING, Change, Swapped
 from ...choices import Seconds
 from ...events import EntryEvent
 from ...freshness import Lifetime
@@ -60,6 +60,9 @@ class AsyncView(AsyncVerbs[K, V]):
     def get(self, key: K, default: V | D, *, max_age: Seconds | None = None) -> Coroutine[Any, Any, V | D]: ...
     def get(self, key: K, default: Any = None, *, max_age: Seconds | None = None) -> Coroutine[Any, Any, Any]:
         """Return, when awaited, the value for a key, or the default. Never calls the loader."""
+        found = self.plain.l1_plain_hit(key, MISSING) if max_age is None else MISSING
+        if found is not MISSING:
+            return cast("Coroutine[Any, Any, Any]", Ready(found))
         return self.cache.get(self.plain._key(key), default, max_age=max_age)
 
     def get_or_load(
@@ -75,6 +78,9 @@ class AsyncView(AsyncVerbs[K, V]):
 
         See :meth:`View.get_or_load`.
         """
+        found = self.plain.l1_plain_hit(key, MISSING) if max_age is None else MISSING
+        if found is not MISSING:
+            return cast("Coroutine[Any, Any, V]", Ready(found))
         labels: Any = (*self.plain._tags, *tags)
         load: Any = self.cache.get_or_load  # its stub takes one kind of loader at a time
         chosen = None if loader is None else for_key(loader, key)
