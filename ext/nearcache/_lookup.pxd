@@ -64,7 +64,7 @@ cdef extern from *:
     #define text_hash(obj) __atomic_load_n(&((PyASCIIObject *)(obj))->hash, __ATOMIC_RELAXED)
     /* The value of an int of one or two digits, as every number from 1 to 2**60 is on all usual builds, and its hash,
      * which is the same; -1: it is another, and has to be asked. */
-    static inline int64_t plain_value(PyObject *obj) {
+    static inline __attribute__((always_inline)) int64_t plain_value(PyObject *obj) {
     #if PY_VERSION_HEX < 0x030C0000
         const digit *digits = ((PyLongObject *)obj)->ob_digit;
         Py_ssize_t size = Py_SIZE(obj);

@@ -114,6 +114,8 @@ cdef class Results:
         cdef BoundResults bound
         if instance is None:
             return self
+        if self._bound is None:
+            raise TypeError("a function's results were not initialised")
         bound = new_object(self._bound)
         bound.__func__ = self
         bound.__self__ = instance

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import nearcache
 from nearcache import Cache, UnencodableKeyError
-from nearcache._results import BoundResults
+from nearcache._results import BoundResults, Results
 from support.redis import RedisServer
 
 SIMPLE = st.one_of(
@@ -290,3 +290,5 @@ def test_bound_method_that_was_not_initialised_raises() -> None:
         empty()
     with pytest.raises(TypeError, match="not initialised"):
         empty._plain_hit((), None)
+    with pytest.raises(TypeError, match="not initialised"):
+        Results.__new__(Results).__get__(1, int)

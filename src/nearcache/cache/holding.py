@@ -139,7 +139,7 @@ class Depth:
 
     def _forget(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # a thread that is not here may have held the other one
+        self._lock = threading.RLock()  # a thread that is not here may have held the other one
         self._count = 0
         self._token = b""
 

@@ -139,6 +139,8 @@ class AsyncDriver:
             pool.formed(pipeline)
             task = pipeline.joined()
             task.start_late(connection, deadline_ns - self._clock())
+            if task.flow is not None:
+                task.flow.on_step = pipeline.heed
             await self._carry_out_alone(task, deadline_ns)
             pipeline.tell(task.outcome(), self._clock())
         except ShardError as error:

@@ -70,7 +70,7 @@ class Breaker:
         self._settings = settings
         self._clock = clock
         self._random = uniform
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._state = CLOSED
         self._failures = 0  # in a row
         self._openings = 0  # in a row
@@ -134,6 +134,6 @@ class Breaker:
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, whose copy of the lock may be held by a thread that does not exist here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._state == HALF_OPEN:
             self._state = OPEN

@@ -63,7 +63,7 @@ class ClusterMap:
         self._rest_ns = _REST_NS
         self._error: ShardError | None = None
         self._lock = threading.Lock()
-        self._naming = threading.Lock()
+        self._naming = threading.RLock()
 
     def lanes_at(self, place: int) -> list[int]:
         """Return the lanes that a node is believed to have."""
@@ -120,7 +120,8 @@ class ClusterMap:
 
     def after_fork(self) -> None:
         """In a forked child: locks may have been held."""
-        self._lock, self._naming = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._naming = threading.RLock()
 
     # -- inside
 

@@ -68,6 +68,7 @@ class LoopPool:
         """Let others be taken along by a pipeline from now on, and have it carried out."""
         # Not by the loop's factory, which may be one that begins at once: others are still to come.
         work = asyncio.Task(course, loop=self.loop)
+        work._log_destroy_pending = False  # type: ignore[attr-defined]  # its readers may all have gone before the loop
         self._pipelines.add(work)
         self.forming = pipeline
 
@@ -291,8 +292,10 @@ class _Watched:
     def _stepped(self, flow: Flow) -> None:
         if flow.finished:
             self._tell()
-        else:
-            self._watch_writing(flow.events)
+            return
+        self._watch_writing(flow.events)
+        if flow.on_step is not None:
+            flow.on_step(flow)
 
     def _late(self) -> None:
         flow = self._flow

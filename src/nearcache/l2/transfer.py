@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import hiredis
@@ -34,11 +34,13 @@ class Flow:
         values: The replies so far.
         line: What receives them as long as they are as usual; None: the parser does.
         heard: Whether a byte of an answer has come.
+        unparsed: How many bytes have come since the last whole reply, where the parser receives.
+        on_step: Called, in an event loop, when more has come and it is not finished.
         failure: Why it cannot be completed: ``TimeoutError`` (the deadline), ``EOFError`` (the server closed the
             connection), ``OSError``, or one of :data:`UNREADABLE`. The connection is of no use then.
     """
 
-    __slots__ = ("connection", "count", "data", "failure", "heard", "line", "sent", "values")
+    __slots__ = ("connection", "count", "data", "failure", "heard", "line", "on_step", "sent", "unparsed", "values")
 
     def __init__(self, connection: Connection, data: bytes, count: int) -> None:
         self.connection = connection
@@ -48,6 +50,8 @@ class Flow:
         self.count = count
         self.values: list[Any] = []
         self.heard = False
+        self.unparsed = 0
+        self.on_step: Callable[[Flow], None] | None = None
         self.failure: Exception | None = None
 
     @property
@@ -117,8 +121,10 @@ class Flow:
             self.failure = EOFError("the server closed the connection")
             return
         self.heard = True
+        known = len(self.values)
         self.connection.reader.feed(chunk)
         self.connection.parse(self.values, self.count)
+        self.unparsed = self.unparsed + len(chunk) if len(self.values) == known else 0
 
     def step(self, events: int) -> None:
         """Serve the socket after ``poll`` said ``events``."""

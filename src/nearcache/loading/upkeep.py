@@ -36,7 +36,7 @@ class Upkeep:
         self._untold: set[int] = set()
         self._gaps: dict[int, int] = {}  # by lane, how many it had found by its last heartbeat
         self._losses = Recurring(tier.clock)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def renew_every_ns(self) -> int:
@@ -103,5 +103,5 @@ class Upkeep:
 
     def after_fork(self) -> None:
         """In the child: no payment is under way here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._paying.clear()

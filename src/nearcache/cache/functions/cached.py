@@ -309,7 +309,7 @@ class Cached(Results):
         self._plan.cache._set_unwritten(key, value, tags=self._plan.tags, **self._plan.ttl)
 
     def _begin_counting(self) -> None:
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()
 
     def _count(self, *, hit: bool) -> None:
         if hit:

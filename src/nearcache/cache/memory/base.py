@@ -28,7 +28,7 @@ class LocalCache(Cache[K, V]):
     _closed: bool
     _derived: Derived
     _freshness: Freshness
-    _counting: threading.Lock
+    _counting: threading.RLock
     _counted: Counter[str]
 
     def _use(self) -> None:

@@ -130,7 +130,7 @@ class MemoryCache(AnsweringCache[K, V], CopyingCache[K, V]):
     def _begin_alone(self) -> None:
         """Nobody is loading anything."""
         self._loads = Loads()
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()
         self._renewing: dict[Any, object] = {}
 
     def _after_fork(self) -> None:
