@@ -335,6 +335,8 @@ class Loads:
 
     def _refuse_cycle(self, load: Load, tokens: set[Hashable]) -> None:
         """Follow what would be waited for, by every way: a loader may wait for several loads at a time."""
+        if not tokens:  # who keeps nobody waiting is in no circle
+            return
         ways: list[tuple[Load, ...]] = [(load,)]
         seen = {load}
         while ways:

@@ -303,6 +303,25 @@ def test_task_that_loads_nothing_keeps_nobody_waiting() -> None:
     assert loads.waiting == 0
 
 
+def test_task_that_loads_nothing_does_not_look_at_what_its_load_waits_for() -> None:
+    """It can be in no circle; and where many join a load that gathers many, each would look at all of them."""
+    asked: list[str] = []
+
+    class Watched(Event):
+        def is_set(self) -> bool:
+            asked.append("whether it is over")
+            return super().is_set()
+
+    loads, gathering = Loads(), strand_of("s")
+    load, part = gathering.run(Load, "k"), Load("part")
+    part.done = Watched()
+    loads.begin(load)
+    gathering.run(loads.join, part, bool)
+    asked.clear()
+    loads.join(load, bool)
+    assert not asked
+
+
 def test_thread_that_would_block_the_loop_which_loads_is_told() -> None:
     """Nothing else of the thread gets on while it blocks, the load included."""
     loads, load = Loads(), strand_of("s").run(Load, "k")
