@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 import nearcache
 from nearcache import Cache
+from nearcache.coherence.journal import Journal
 from support.redis import RedisServer
+from support.threads import PATIENCE
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -219,6 +222,31 @@ def test_hold_that_cannot_begin_does_not_enter_the_block(
         assert caught.value.stored
         assert caught.value.failed or caught.value.unknown
         second.start()
+
+
+def test_stats_while_holds_are_made_up_for_are_counted_under_the_lock(
+    open_cache: Callable[..., Cache[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To count what is owed is to go through it, and another thread may pay just then."""
+    cache, free = open_cache(), []
+    lock = cache._tier.lock  # type: ignore[attr-defined]  # of the class behind
+    counted: Any = Journal.owed_count.fget  # type: ignore[attr-defined]  # mypy takes it for what it returns
+
+    def watched(journal: Journal) -> int:
+        def try_lock() -> None:
+            free.append(taken := lock.acquire(blocking=False))
+            if taken:
+                lock.release()
+
+        thread = threading.Thread(target=try_lock)
+        thread.start()
+        thread.join(PATIENCE)
+        owed: int = counted(journal)
+        return owed
+
+    monkeypatch.setattr(Journal, "owed_count", property(watched))
+    assert cache.stats().coherence.owed == 0
+    assert set(free) == {False}
 
 
 @pytest.mark.parametrize("kind", ["thread", "task"])

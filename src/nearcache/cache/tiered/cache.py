@@ -301,6 +301,8 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
     def _lane_stats(self, number: int) -> LaneStats:
         lane, journal = self._tier.lanes[number], self._tier.journals[number]
         until_ns, ordered = lane.fresh_until_ns, self._tier.observed
+        with self._tier.lock:  # the keys are gone through, while others come and go
+            owed = journal.owed_count
         return LaneStats(
             name=self._tier.shard_names[number],
             applied=self._listener.dropped(number),
@@ -308,7 +310,7 @@ class TieredCache(MovingCache[K, V], GatheringCache[K, V], SwappingCache[K, V], 
             dark_s=self._horizon.dark_ns(number) / 1e9,
             withheld=0 if ordered is None else ordered.times(number),
             withheld_s=0.0 if ordered is None else ordered.withheld_ns(number) / 1e9,
-            owed=journal.owed_count,
+            owed=owed,
             replayed=journal.replayed,
             forgotten=journal.forgotten,
             heartbeat=durations(lane.round_trips),
