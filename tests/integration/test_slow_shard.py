@@ -15,6 +15,7 @@ from nearcache import Cache
 from nearcache.errors import ShardUnavailableError
 from nearcache.l2 import ClusterDriver, Exchange
 from nearcache.l2.clustering_aio import AsyncClusterDriver
+from nearcache.loading.exchanges import PORTION
 from nearcache.options import Endpoint
 from nearcache.placement import slot_of_lane
 from support.caches import opening
@@ -80,6 +81,35 @@ def test_slow_shard_does_not_keep_the_others_answers_from_l1(
         wait_until(lambda: cache.health().ok)
         lanes = {lane for lane, shard in enumerate(cache.health().shards) if shard.address == two_shards[0].address}
         check(cache, two_shards[0], lanes, read)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_age": 60}], ids=["any", "of a greatest age"])
+@pytest.mark.parametrize("by", ["thread", "task"])
+def test_silent_shard_leaves_all_that_the_others_hold_however_many_are_read(
+    two_shards: tuple[RedisServer, RedisServer], by: str, options: dict[str, Any]
+) -> None:
+    """They are asked for a portion at a time, and the silent one is not waited for until there is no time left."""
+    silent, other = two_shards
+    keys = [f"key:{number}" for number in range(5 * PORTION)]
+    with opening(f"unix://{silent.path},{other.path}", timeout=4.0) as open_cache:
+        cache: Any = open_cache()
+        cache.set_many(dict.fromkeys(keys, "v"))
+        for key in keys:
+            cache.drop(key)
+        lanes = {lane for lane, shard in enumerate(cache.health().shards) if shard.address == silent.path}
+        there = [key for key in keys if cache._tier.place(key)[0] not in lanes]
+        assert PORTION < len(there) < len(keys)
+
+        async def read() -> dict[Any, Any]:
+            found: dict[Any, Any] = await cache.aio.get_many(keys, **options)
+            return found
+
+        silent.pause()
+        try:
+            found = cache.get_many(keys, **options) if by == "thread" else asyncio.run(read())
+        finally:
+            silent.resume()
+        assert found == dict.fromkeys(there, "v")
 
 
 @contextmanager

@@ -32,8 +32,9 @@ from nearcache.loading import (
     write_many,
     write_through,
 )
+from nearcache.loading.exchanges import Exchanges
 from nearcache.loading.scanning import Walk, scan
-from nearcache.loading.steps import Await
+from nearcache.loading.steps import Await, Steps, course
 from nearcache.loading.tagging import generations, known
 from nearcache.loading.tasks import AsyncRunner
 from nearcache.loading.through import HOLD_MS
@@ -67,6 +68,22 @@ def test_write_refused_because_of_a_value_that_cannot_be_read_owes_nothing(world
     assert world.tier.counters.errors == 1
     assert len(world.store) == 0
     world.store.check_invariants()
+
+
+# -- the time of a call
+
+
+def test_course_what_is_a_part_has_half_of_the_time_that_is_left(world: World) -> None:
+    """A shard that is silent takes no more of it, and the rest can still be asked of the others."""
+
+    def steps() -> Steps[None]:
+        yield Exchanges([], goes_on=True)
+        yield Exchanges([])
+
+    stages = course(world.tier, steps(), 4.0)
+    assert next(stages) == ([], None, 2.0)
+    _, _, left_s = stages.send([])
+    assert 2.0 < left_s <= 4.0
 
 
 # -- two servers

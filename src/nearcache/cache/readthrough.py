@@ -96,7 +96,7 @@ class ReadThrough(Generic[K, V]):
         return self._refresh(key, refreshing(self.settings, loader), ttl, tags)
 
     def get_many(self, keys: Iterable[K], *, max_age: Seconds | None = None) -> dict[K, V]:
-        """Return the values that are there, by key. One round trip per shard, in parallel.
+        """Return the values that are there, by key. One round trip per shard for some 500 keys of it, in parallel.
 
         It calls no loader, unless the cache has a bulk loader (``load_many=``): that is called once for all misses.
 
@@ -137,7 +137,7 @@ class ReadThrough(Generic[K, V]):
         Raises:
             TypeError: There is no bulk loader, or the keys are one text or bytes.
             Anything it raises, in every thread that waits for one of its keys; nothing is kept then.
-        Cost: what L1 misses, one round trip per shard; what L2 misses, two more and the loader.
+        Cost: what L1 misses, one round trip per shard for some 500 keys of it; what L2 misses, two more and the loader.
         """
         refuse_text("get_or_load_many", keys)
         chosen = bulk_loading(self.settings, load_many)

@@ -20,6 +20,7 @@ from ..flights import ABANDONED, Load, Read
 from ..freshness import IDLE_MS
 from ..l2 import Command, Exchange, Reply
 from .aging import times_in
+from .exchanges import Exchanges, portions
 from .reading import accept, keep
 from .replies import MISSING, answer
 from .steps import Steps
@@ -40,35 +41,49 @@ def read_young(
     missing. ``flights``: the loads that these reads are a part of. ``errors`` gets why shards have not answered.
     """
     tier.births.in_use = True
-    by_lane: dict[int, list[tuple[Read, bytes]]] = {}
     found: dict[Any, Any] = {}
-    ops: list[Read] = []
-    try:
-        for name in dict.fromkeys(names):
-            lane, encoded = tier.place(name)
-            if tier.is_owed(lane, encoded):
-                tier.count(misses=1)
-                continue
-            op = Read(name, lane, tier.clock())
-            ops.append(op)
-            store.l1_open(op)
-            if flights is not None:
-                flights[name].rests_on(op, op.since_ns)
-            by_lane.setdefault(lane, []).append((op, encoded))
-        start_ns = tier.clock()
-        replies = yield [Exchange(lane, _commands(tier, lane, share)) for lane, share in by_lane.items()]
-        for (lane, share), reply in zip(by_lane.items(), replies, strict=True):
-            try:
-                yield from _take(tier, store, lane, share, answer(reply), start_ns, limit_ns, found, flights or {})
-            except ShardError as error:
-                tier.count(errors=1)
-                if errors is not None:
-                    errors.append(error)
-    finally:
-        for op in ops:
-            store.l1_abandon(op, drop=False)  # unless it is finished
-            op.resolve(ABANDONED, tier.lock)
+    lost: set[int] = set()
+    for portion, goes_on in portions(names, len(tier.active)):
+        ops: dict[int, list[tuple[Read, bytes]]] = {}
+        try:
+            _open(tier, store, portion, flights or {}, ops)
+            shares = [(lane, share) for lane, share in ops.items() if lane not in lost]
+            start_ns = tier.clock()
+            exchanges = [Exchange(lane, _commands(tier, lane, share)) for lane, share in shares]
+            replies = yield Exchanges(exchanges, goes_on=goes_on)
+            for (lane, share), reply in zip(shares, replies, strict=True):
+                try:
+                    yield from _take(tier, store, lane, share, answer(reply), start_ns, limit_ns, found, flights or {})
+                except ShardError as error:
+                    tier.count(errors=1)
+                    lost.add(lane)
+                    if errors is not None:
+                        errors.append(error)
+        finally:
+            for op in (op for share in ops.values() for op, _ in share):
+                store.l1_abandon(op, drop=False)  # unless it is finished
+                op.resolve(ABANDONED, tier.lock)
     return found
+
+
+def _open(
+    tier: Tier,
+    store: Store[Any, Any],
+    names: list[Any],
+    flights: Mapping[Any, Load],
+    ops: dict[int, list[tuple[Read, bytes]]],
+) -> None:
+    """Register a read of each key that is not owed. ``ops`` gets them, by lane, also if one cannot be."""
+    for name in names:
+        lane, encoded = tier.place(name)
+        if tier.is_owed(lane, encoded):
+            tier.count(misses=1)
+            continue
+        op = Read(name, lane, tier.clock())
+        ops.setdefault(lane, []).append((op, encoded))
+        store.l1_open(op)
+        if name in flights:
+            flights[name].rests_on(op, op.since_ns)
 
 
 def _commands(tier: Tier, lane: int, share: list[tuple[Read, bytes]]) -> list[Command]:

@@ -1,14 +1,17 @@
-"""Reading many keys at once: one round trip per shard, all shards in parallel. Steps only: no I/O here.
+"""Reading many keys at once: a round trip per shard for some hundreds of them, all shards in parallel. Steps only: no
+I/O here.
 
-Each shard's share is asked for in one batch: every key's lifetime, then its value. The rules are those of one read
-(``reading``). What nearly all answers have in common is done for all of them in compiled code (``_reads``); whatever is
-not the usual answer is judged here, one by one.
+Keys are read a portion at a time, so that nobody has to wait until a shard, or compiled code, is done with all of them.
+Of a portion each shard's share is asked for in one batch: every key's lifetime, then its value. The rules are those of
+one read (``reading``). What nearly all answers have in common is done for all of them in compiled code (``_reads``);
+whatever is not the usual answer is judged here, one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .._shares import Share, deal
@@ -20,12 +23,27 @@ from ..flights import Load
 from ..keys import encode_key
 from ..l2 import Exchange, Reply
 from .aging import Due
-from .exchanges import Exchanges
+from .exchanges import Exchanges, portions
 from .proof import Proof, prove, proven
 from .reading import accept, keep, revalidated, stale_copy
 from .replies import HEADER_RANGE, MISSING, TAGGED_RANGE, answer
 from .steps import Steps
 from .tier import Tier
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of all keys so far.
+
+    Attributes:
+        found: The values.
+        lost: The lanes that have failed: nothing more is asked of them.
+        goes_on: Whether another portion comes after this one.
+    """
+
+    found: dict[Any, Any] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
+    goes_on: bool = False
 
 
 class _Settled(NamedTuple):
@@ -45,14 +63,29 @@ def read_many(
 ) -> Steps[dict[Any, Any]]:
     """Return what L2 holds of these keys.
 
-    Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served.
+    Keys whose shard does not answer are absent, as missing ones are, unless there are copies that may be served; it is
+    not asked for those of a later portion.
 
     Args:
         flights: The loads that these reads are a part of.
         due: Gets the values that are to be loaded anew, by key.
     """
-    found: dict[Any, Any] = {}
-    shares = deal(dict.fromkeys(names), tier.table, encode_key)
+    known = _Known()
+    for portion, goes_on in portions(names, len(tier.active)):
+        known.goes_on = goes_on
+        yield from _read_portion(tier, store, portion, known, flights, due)
+    return known.found
+
+
+def _read_portion(
+    tier: Tier,
+    store: Store[Any, Any],
+    names: Iterable[Any],
+    known: _Known,
+    flights: Mapping[Any, Load] | None,
+    due: dict[Any, Due] | None,
+) -> Steps[None]:
+    shares = deal(names, tier.table, encode_key)
     now_ns = tier.clock()
     try:
         for share in shares:
@@ -63,19 +96,25 @@ def read_many(
             if flights is not None:
                 for read in share.reads:
                     flights[read.key].rests_on(read, now_ns)
-        again = yield from _round(tier, store, [share for share in shares if len(share)], found)
+        again = yield from _round(tier, store, [share for share in shares if len(share)], known)
         if again:  # suspects that L2 has another value for: their second read starts afresh, as any read does
-            yield from _round(tier, store, again, found)
+            yield from _round(tier, store, again, known)
         if due is not None and tier.freshness.renews:
             due.update((read.key, read.due) for share in shares for read in share.reads if read.due)
     finally:
         for share in shares:  # a shard failed, or we were interrupted
             share.end(store, tier.lock)
-    return found
 
 
-def _round(tier: Tier, store: Store[Any, Any], shares: list[Share], found: dict[Any, Any]) -> Steps[list[Share]]:
+def _round(tier: Tier, store: Store[Any, Any], shares: list[Share], known: _Known) -> Steps[list[Share]]:
     """Ask for these shares. Returns what of them has to be asked for once more."""
+    found = known.found
+    for share in shares:
+        if share.lane in known.lost:
+            _serve_stale(tier, store, share, found)
+    shares = [share for share in shares if share.lane not in known.lost]
+    if not shares:
+        return []
     start_ns = tier.clock()
     settled: dict[int, _Settled] = {}
     asked = [_exchange(tier, share) for share in shares]
@@ -88,7 +127,7 @@ def _round(tier: Tier, store: Store[Any, Any], shares: list[Share], found: dict[
         with suppress(ShardError):  # it is met again below
             settle(place, reply)
 
-    replies = yield Exchanges([exchange for exchange, _ in asked], settle_early)
+    replies = yield Exchanges([exchange for exchange, _ in asked], settle_early, goes_on=known.goes_on)
     again = []
     for place, (share, reply) in enumerate(zip(shares, replies, strict=True)):
         try:
@@ -99,6 +138,7 @@ def _round(tier: Tier, store: Store[Any, Any], shares: list[Share], found: dict[
                 changed = changed + (yield from _settle_rest(tier, store, share, left, proved, start_ns, found))
         except ShardError:  # at once, or when asked for the generation once more
             tier.count(errors=1)
+            known.lost.add(share.lane)
             _serve_stale(tier, store, share, found)
             continue
         if changed:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
 
 from ..errors import ShardError
 from ..l2 import Command, Exchange, Reply
@@ -12,17 +13,38 @@ from ..l2 import Command, Exchange, Reply
 OnReply = Callable[[int, Reply | ShardError], None]
 
 
+#: How many keys a shard is asked for at a time, on average. It answers nobody else meanwhile, and has the whole answer
+#: in memory before it sends the first byte of it; nor does compiled code let another thread run that deals with it.
+PORTION: Final = 512
+#: How many keys all shards together are asked for at a time: a cluster has more lanes than nodes.
+_MOST: Final = 8192
+
+
 class Exchanges(list[Exchange]):
-    """Exchanges whose replies can be dealt with one by one.
+    """Exchanges whose replies can be dealt with one by one, or that are a part of what is asked.
 
     Attributes:
         on_reply: May be called with the place of an exchange and its reply as soon as that is there, in the thread that
             carries out the steps. All replies together are the answer in any case.
+        goes_on: Whether there is more to ask. Then these have half of the time that is left, so that a shard which is
+            silent leaves the rest to the others.
     """
 
-    def __init__(self, exchanges: Iterable[Exchange], on_reply: OnReply) -> None:
+    def __init__(
+        self, exchanges: Iterable[Exchange], on_reply: OnReply | None = None, *, goes_on: bool = False
+    ) -> None:
         super().__init__(exchanges)
         self.on_reply = on_reply
+        self.goes_on = goes_on
+
+
+def portions(names: Iterable[Any], shards: int) -> Iterator[tuple[list[Any], bool]]:
+    """Deal keys out in what so many shards are asked for at a time, each key once; and whether more comes after it."""
+    unique = dict.fromkeys(names)
+    rest, left = iter(unique), len(unique)
+    while portion := list(islice(rest, min(PORTION * shards, _MOST))):
+        left -= len(portion)
+        yield portion, left > 0
 
 
 def batched(exchanges: Sequence[Exchange]) -> Generator[list[Exchange], Any, list[tuple[Any, int]]]:

@@ -31,8 +31,8 @@ class Observing:
         self._tier = tier
         self._request = request
         exchanges = [self.asking(exchange) for exchange in request]
-        if isinstance(request, Exchanges):
-            on_reply = request.on_reply
+        on_reply = request.on_reply if isinstance(request, Exchanges) else None
+        if on_reply is not None:
             self.exchanges: list[Exchange] = Exchanges(
                 exchanges, lambda number, reply: on_reply(number, self.heard(number, reply))
             )

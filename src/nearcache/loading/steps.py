@@ -93,14 +93,17 @@ def course(tier: Tier, steps: Steps[T], timeout_s: float) -> Generator[Stage, An
         request = next(steps)
         while True:
             start = monotonic()
+            on_reply, most_s = None, left_s
+            if isinstance(request, Exchanges):
+                on_reply, most_s = request.on_reply, left_s / 2 if request.goes_on else left_s
             try:
                 if not isinstance(request, list):
                     answer = yield request, None, left_s
                 elif tier.observed is None and not tier.is_changing:  # nearly every request
-                    answer = yield request, request.on_reply if isinstance(request, Exchanges) else None, left_s
+                    answer = yield request, on_reply, most_s
                     heed(tier, answer)
                 else:
-                    answer = yield from _extended(tier, request, left_s)
+                    answer = yield from _extended(tier, request, most_s)
             except BaseException as error:  # noqa: BLE001  an interrupt too: the steps have something to undo
                 request = steps.throw(error)
             else:
