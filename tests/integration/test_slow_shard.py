@@ -13,7 +13,7 @@ import pytest
 import nearcache
 from nearcache import Cache
 from nearcache.errors import ShardUnavailableError
-from nearcache.l2 import ClusterDriver, Exchange
+from nearcache.l2 import BreakerSettings, ClusterDriver, Driver, Exchange, Reply
 from nearcache.l2.clustering_aio import AsyncClusterDriver
 from nearcache.loading.exchanges import PORTION
 from nearcache.options import Endpoint
@@ -21,6 +21,7 @@ from nearcache.placement import slot_of_lane
 from support.caches import opening
 from support.cluster import NODE_TIMEOUT_MS, RedisCluster
 from support.fake import FakeServer
+from support.lanes import endpoint_of
 from support.redis import RedisServer
 from support.waiting import wait_until
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 #: Seconds; no call comes near it unless it waits for what is stopped.
 PATIENCE = 20.0
 KEYS = [f"key:{number}" for number in range(300)]
+ASK = [Exchange(0, [("GET", "k")])]
 Reader = Callable[[Cache[Any, Any]], dict[Any, Any]]
 
 
@@ -145,6 +147,30 @@ def test_slow_node_of_a_cluster_does_not_keep_the_others_answers_from_l1(
                 places[lane] = one if places[lane] == other else other
 
         check(cache, slow, lanes, read, mistake)
+
+
+def test_silent_server_that_the_listener_tries_is_not_tried_by_calls_too(redis_server: RedisServer) -> None:
+    """A try of theirs would take its time-out, and tell no more. Those that have a connection still use it."""
+    breaker = BreakerSettings(first_delay_ns=1, longest_delay_ns=60 * 10**9, share=1)  # calls try again at once
+    driver = Driver([endpoint_of(redis_server)], timeout_s=0.2, connect_timeout_s=0.2, breaker=breaker)
+
+    def listen_in_vain() -> None:
+        for _ in range(2):  # the first one might be a mishap
+            with pytest.raises(ShardUnavailableError):
+                driver.connect_listener(0)
+
+    assert isinstance(driver.execute(ASK)[0], Reply)
+    redis_server.pause()
+    listen_in_vain()
+    assert getattr(driver.execute(ASK)[0], "sent", False)
+    assert driver.status(0).connections == 0
+    listen_in_vain()
+    assert driver.status(0).retry_in_ns > 60 * 10**9
+    assert "not asked again yet" in str(driver.execute(ASK)[0])
+    redis_server.resume()
+    driver.connect_listener(0).close()
+    assert isinstance(driver.execute(ASK)[0], Reply)
+    driver.close()
 
 
 @pytest.mark.parametrize("by", ["thread", "task"])

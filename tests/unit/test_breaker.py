@@ -125,6 +125,31 @@ def test_longest_pause_and_one_attempt_are_over_in_two_seconds() -> None:
     assert attempt + connection._BACKOFF_MOST_S < 2.0
 
 
+def test_breaker_admits_no_probe_while_the_listener_goes_on_to_try_in_vain(bench: Bench) -> None:
+    """Its next try is over before one would be due; without another one calls try again."""
+    bench.breaker.fail(certain=True)
+    for _ in range(5):
+        bench.breaker.put_off(1000 * MS)
+        assert bench.breaker.retry_in_ns() == 3600 * MS
+        bench.now += 1800 * MS
+        assert not bench.admit()
+    bench.now += 1800 * MS
+    assert bench.admit()
+
+
+def test_breaker_that_is_closed_or_admits_later_is_not_put_off(bench: Bench) -> None:
+    """One try says no more than one lost answer; nor is a probe due earlier because of it."""
+    bench.breaker.put_off(1000 * MS)
+    assert bench.admit()
+    bench.breaker.fail(certain=True)
+    bench.now += bench.breaker.retry_in_ns()
+    assert bench.admit()
+    bench.now += 1000 * MS
+    bench.breaker.fail(certain=False)
+    bench.breaker.put_off(1000 * MS)
+    assert bench.breaker.retry_in_ns() == 7000 * MS
+
+
 def test_breaker_delay_is_jittered_downwards(bench: Bench) -> None:
     """Between half and all of it, as the random source says."""
     bench.draw = 0.5

@@ -6,7 +6,9 @@ that the processes of a fleet do not come back all at once. The longest delay, a
 itself, are less than two seconds together: so long after the end of an outage all is well again.
 
 A server that is silent, instead of refusing, costs each probe its time-out. Callers are spared most of these: after one
-the breaker stays open for several times as long as it took. The listener goes on to try, at the pace from above.
+the breaker stays open for several times as long as it took. The listener goes on to try, at the pace from above; while
+it does, and calls have no connection that it has not, they are spared all: of many shards that are silent each would
+have its share of their time.
 
 One refused connection opens it (nobody listens there; asking again at once is no use), whereas a lost answer has to
 happen twice running, for it may be the network's fault or that of one slow command. Whatever proves the server alive,
@@ -131,6 +133,17 @@ class Breaker:
                 self._until = now + int(delay * self._random(0.5, 1.0))
                 self._openings += 1
                 self._state = OPEN
+
+    def put_off(self, longest_ns: int) -> None:
+        """The listener has tried in vain, and does so again; if it should not, calls try in its place, but not sooner.
+
+        Args:
+            longest_ns: The longest that its try can take.
+        """
+        with self._lock:
+            if self._state == OPEN:
+                pause = 2 * (longest_ns + self._settings.longest_delay_ns)  # it may be late
+                self._until = max(self._until, self._clock() + pause)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, whose copy of the lock may be held by a thread that does not exist here."""

@@ -159,7 +159,10 @@ class Shard:
             if self._can_do_without(error, resp3):
                 raise
             if not self._revived(error):
-                self.fail(error, certain=isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)))
+                refused = isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
+                self.fail(error, certain=refused)
+                if resp3 and not refused and not self._open_count():
+                    self.breaker.put_off(self._connect_timeout_ns)
                 raise
         except ShardError as error:
             if not self._can_do_without(error, resp3):
@@ -175,14 +178,18 @@ class Shard:
         """Return whether calls can: who listens is refused or has no password, or there are other connections."""
         if resp3 and (isinstance(error, NoPasswordError) or isinstance(error.__cause__, ServerReplyError)):
             return True
-        connections = filter(None, (reference() for reference in self._serving.valuerefs()))
-        # One that was closed may still be at hand to whom it has failed.
-        count = sum(connection.sock.fileno() >= 0 for connection in connections)
+        count = self._open_count()
         if not count or not is_shortage(error):
             return False
         if not resp3:  # else who listens tells
             self._shortage.begin(error, count)
         return True
+
+    def _open_count(self) -> int:
+        """Return how many connections calls have."""
+        connections = filter(None, (reference() for reference in self._serving.valuerefs()))
+        # One that was closed may still be at hand to whom it has failed.
+        return sum(connection.sock.fileno() >= 0 for connection in connections)
 
     def _revived(self, error: ShardUnavailableError) -> bool:
         """Return whether the hook has done something about a server that could not be reached."""
