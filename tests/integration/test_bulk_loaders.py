@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -425,6 +426,41 @@ def test_killed_bulk_loader_is_replaced(redis_server: RedisServer, make_worker: 
     wait_until(lambda: int(redis_server.cli("LLEN", "loading")) == 2, TIMEOUT)
     redis_server.cli("RPUSH", "go", "x", "x")  # the server may not know yet that the first who waited has gone
     assert two.receive() == {"a": "xa", "b": "xb"}
+
+
+def test_large_load_keeps_its_leases_at_little_cost(redis_server: RedisServer) -> None:
+    """While the loader runs they are renewed, many by one call; all values are stored, and nobody loads them again."""
+    count, passes = 20_000, queue.SimpleQueue[int]()
+    keys = [f"k{n}" for n in range(count)]
+
+    def calls() -> int:
+        stats = redis_server.client().info("commandstats")
+        return int(stats["cmdstat_eval"]["calls"] + stats["cmdstat_evalsha"]["calls"])
+
+    def load_many(asked: list[str]) -> dict[str, int]:
+        before, begun_ns = calls(), tier.clock()
+        for _ in range(2):
+            while passes.get(timeout=PATIENCE) < begun_ns:
+                pass
+        assert calls() - before < count / 10
+        return dict.fromkeys(asked, 1)
+
+    # Long enough for a busy machine.
+    usual: dict[str, Any] = {"timeout": TIMEOUT, "lease": 4.0, "max_staleness": 20.0, "maxsize": 2 * count}
+    with nearcache.open(redis_server.url, load_many=load_many, **usual) as cache:
+        tier: Any = cache._tier  # type: ignore[attr-defined]  # of a cache on Redis
+        renewals = tier.renewals
+
+        def heard(now_ns: int) -> Any:
+            passes.put(now_ns)
+            return renewals(now_ns)
+
+        tier.renewals = heard
+        assert len(cache.get_many(keys)) == count
+        assert cache.stats().l2.fills_refused == 0
+        cache.drop_all()
+        assert len(cache.get_many(keys)) == count
+        assert cache.stats().loader.loads == 1
 
 
 def test_isolated_readers_share_no_loaded_object(open_cache: Callable[..., Cache[Any, Any]]) -> None:

@@ -149,6 +149,21 @@ def test_renew_prolongs_a_lease_waited_for_or_not(lane: Lane) -> None:
     assert lane.client.pttl(lane.lease(b"sk")) > 90_000
 
 
+def test_renew_prolongs_many_and_leaves_what_is_not_the_callers(lane: Lane) -> None:
+    """Each under a token of its own. The answer is how many there still are."""
+    marks = {b"sa": b"L" + TOKEN + NONCE, b"sb": b"L" + OTHER + NONCE, b"sc": b"H" + TOKEN, b"se": b"W" + OTHER + NONCE}
+    for key, mark in marks.items():
+        lane.client.set(lane.lease(key), mark, px=50_000)
+    tokens = {b"sa": TOKEN, b"sb": TOKEN, b"sc": TOKEN, b"sd": TOKEN, b"se": OTHER}
+    command = load_script("renew").call([*map(lane.lease, tokens)], [*tokens.values(), 90_000])
+    reply = lane.driver.execute([Exchange(0, [command])])[0]
+    assert isinstance(reply, Reply)
+    assert reply.values == [2]
+    assert {key for key in tokens if lane.client.pttl(lane.lease(key)) > 60_000} == {b"sa", b"se"}
+    assert {key: lane.client.get(lane.lease(key)) for key in marks} == marks
+    assert not lane.client.exists(lane.lease(b"sd"))
+
+
 @pytest.mark.parametrize("letter", [b"L", b"W"])
 def test_lease_that_would_outlast_any_is_cut_short_and_its_holder_keeps_it_if_he_lives(
     lane: Lane, letter: bytes

@@ -254,8 +254,9 @@ class Process(Turns):
         """As the listener does it."""
         now = self.clock()
         if now >= self._renew_ns:
+            renewals = self.keeper.renewals(now)
             self._renew_ns = now + self.keeper.renew_every_ns
-            for lane, script, keys, arguments in self.keeper.renewals(now):
+            for lane, script, keys, arguments in renewals:
                 if self.followers[lane].is_live and self._renews():
                     self.followers[lane].run(script, keys, arguments)
                     self._follow_up(lane)

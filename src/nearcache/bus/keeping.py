@@ -34,7 +34,7 @@ class Keeper(Protocol):
 
     @property
     def renew_every_ns(self) -> int:
-        """How often to ask for :meth:`renewals`."""
+        """When to ask again, after :meth:`renewals`: they decide how long what they renew lasts."""
 
     def renewals(self, now_ns: int) -> list[tuple[int, Any, tuple[bytes, ...], tuple[bytes, ...]]]:
         """Leases to keep alive: lane, script, its keys and its arguments for each."""

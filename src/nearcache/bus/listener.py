@@ -369,8 +369,9 @@ class Listener(Helper):
         """Keep alive what the loaders of this process hold: a lease lasts only a little longer than a dead holder."""
         if now_ns < self._renew_ns:
             return
+        renewals = self._keeper.renewals(now_ns)
         self._renew_ns = now_ns + self._keeper.renew_every_ns
-        for lane, script, keys, arguments in self._keeper.renewals(now_ns):
+        for lane, script, keys, arguments in renewals:
             follower = self._followers[lane]
             if follower.follows(lane):
                 follower.run(script, keys, arguments)

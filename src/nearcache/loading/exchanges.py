@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import ShardError
 from ..l2 import Command, Exchange, Reply
+from .replies import is_late
+
+T = TypeVar("T")
 
 #: Called with the place of an exchange, and its reply.
 OnReply = Callable[[int, Reply | ShardError], None]
@@ -47,23 +50,35 @@ def portions(names: Iterable[Any], shards: int) -> Iterator[tuple[list[Any], boo
         yield portion, left > 0
 
 
-def batched(exchanges: Sequence[Exchange]) -> Generator[list[Exchange], Any, list[tuple[Any, int]]]:
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Deal items out in their order, at most so many at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def batched(
+    exchanges: Sequence[Exchange], late: dict[int, ShardError] | None = None
+) -> Generator[list[Exchange], Any, list[tuple[Any, int]]]:
     """Ask for many things, all of a shard in one batch.
 
+    Args:
+        late: Shards that did not answer in time before, by their errors. They are not asked any more, for that would be
+            in vain and would look like an outage; those that do not answer now are added.
     Returns for each the answer to its last command, or the first error among its answers, and who answered.
     """
-    if not exchanges:
-        return []
+    late = {} if late is None else late
     batches: dict[int, list[Command]] = {}
     for shard, commands in exchanges:
-        batches.setdefault(shard, []).extend(commands)
-    replies = yield [Exchange(shard, commands) for shard, commands in batches.items()]
-    reply_of = dict(zip(batches, replies, strict=True))
-    ends = dict.fromkeys(batches, 0)
+        if shard not in late:
+            batches.setdefault(shard, []).extend(commands)
+    replies = (yield [Exchange(shard, commands) for shard, commands in batches.items()]) if batches else []
+    reply_of = {**late, **dict(zip(batches, replies, strict=True))}
+    ends = dict.fromkeys(reply_of, 0)
     answers = []
     for shard, commands in exchanges:
         start, ends[shard] = ends[shard], ends[shard] + len(commands)
         answers.append(_last(reply_of[shard], start, ends[shard]))
+        if is_late(answers[-1][0]):
+            late[shard] = answers[-1][0]
     return answers
 
 

@@ -2,8 +2,8 @@
 
 What holds for one key (``filling``) holds for each of many: one load in the whole fleet, no late fill. A key has a
 flight and a lease of its own, so that bulk loads and single ones find each other. Everything is asked of a shard in
-one batch, and who loads a part of the keys waits for nobody before that part is stored: so two that want the same keys,
-each holding some, never wait for each other.
+one batch, or in large ones one after the other, and who loads a part of the keys waits for nobody before that part is
+stored: so two that want the same keys, each holding some, never wait for each other.
 
 ::
 
@@ -14,9 +14,9 @@ each holding some, never wait for each other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .._store import Op, Store
 from ..absence import ABSENT, Absent
@@ -31,7 +31,7 @@ from .ages import read_young
 from .aging import Due, renew_many_later
 from .bulk_reading import read_many
 from .claims import Leased
-from .exchanges import batched
+from .exchanges import batched, slices
 from .leasing import (
     LOOK_FIRST_S,
     LOOK_LONGEST_S,
@@ -47,6 +47,10 @@ from .outcomes import Captured, Outcome, Tags, capture, fill_commands, filled, o
 from .replies import MISSING, is_worth_undoing, was_cut_off
 from .steps import Await, Call, JoinLoad, Steps
 from .tier import Tier, hex_id, new_id
+
+#: How many leases are asked for, and how many values stored, at a time. What has been leased is renewed from then on,
+#: however many keys are still to come.
+_PORTION: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,17 +256,19 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
         part.mine.rests_on(part.op, tier.clock())
         if wanted.limit_ns is not None or tier.is_owed(part.lane, part.encoded):
             part.mode = replace_mode()
-    asked = parts
+    late: dict[int, ShardError] = {}
     try:
-        while asked:
-            asked = yield from _lease(tier, store, asked)
+        for some in slices(parts, _PORTION):
+            asked = some
+            while asked:
+                asked = yield from _lease(tier, store, asked, late)
         for part in parts:
             if part.wait_ms:
                 part.wait_ms = patience_ms(tier, since_ns, part.wait_ms)
                 part.is_loaded = not part.wait_ms  # somebody's loader hangs; ours may not
         loaded = [part for part in parts if part.is_loaded]
         if loaded:
-            yield from _load(tier, store, wanted, loaded)
+            yield from _load(tier, store, wanted, loaded, late)
     except GeneratorExit:
         raise
     except BaseException:
@@ -273,10 +279,12 @@ def _carry_out(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: lis
             tier.leases.pop(part.token, None)
 
 
-def _lease(tier: Tier, store: Store[Any, Any], parts: list[_Part]) -> Steps[list[_Part]]:
+def _lease(
+    tier: Tier, store: Store[Any, Any], parts: Sequence[_Part], late: dict[int, ShardError]
+) -> Steps[list[_Part]]:
     """Ask for the leases; returns those to ask for once more: a value cannot be read here, or no answer has come."""
     start_ns = tier.clock()
-    answers = yield from batched([Exchange(part.lane, _lease_commands(tier, part)) for part in parts])
+    answers = yield from batched([Exchange(part.lane, _lease_commands(tier, part)) for part in parts], late)
     again = []
     for part, (reply, _) in zip(parts, answers, strict=True):
         if isinstance(reply, ShardError):
@@ -310,7 +318,9 @@ def _lease_commands(tier: Tier, part: _Part) -> list[Command]:
     return [*before, lease_command(tier, part.lane, part.encoded, part.mode, part.asked)]
 
 
-def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part]) -> Steps[None]:
+def _load(
+    tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Part], late: dict[int, ShardError]
+) -> Steps[None]:
     """Call the loader once, and store what it brings."""
     places = {part: (part.lane, tags_before(tier, part.tags, part.due)) for part in parts}
     captured = yield from capture(tier, store, places.values())
@@ -334,7 +344,8 @@ def _load(tier: Tier, store: Store[Any, Any], wanted: Gathering, parts: list[_Pa
     kept = {part for part, _ in fills}
     yield from _abort(tier, [part for part in parts if part.token and part not in kept])
     yield from outdate(tier, store, [p.op for p, loaded in outcomes if loaded.content is None and p.mode and p.op])
-    yield from _fill(tier, store, fills)
+    for some in slices(fills, _PORTION):
+        yield from _fill(tier, store, some, late)
     if unfit is not None:
         raise unfit
 
@@ -371,7 +382,9 @@ def _call(tier: Tier, wanted: Gathering, keys: list[Any]) -> Steps[Mapping[Any, 
     return answers
 
 
-def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]) -> Steps[None]:
+def _fill(
+    tier: Tier, store: Store[Any, Any], fills: Sequence[tuple[_Part, Outcome]], late: dict[int, ShardError]
+) -> Steps[None]:
     """Store values under their leases, in one round trip per shard."""
     start_ns = tier.clock()
     exchanges, sizes = [], []
@@ -380,7 +393,7 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
         commands, size = fill_commands(tier, part.op, part.encoded, part.token, part.generation, outcome)
         exchanges.append(Exchange(part.lane, commands))
         sizes.append(size)
-    answers = yield from batched(exchanges)
+    answers = yield from batched(exchanges, late)
     refused = []
     for (part, outcome), size, (reply, identity) in zip(fills, sizes, answers, strict=True):
         assert part.op is not None
@@ -394,11 +407,12 @@ def _fill(tier: Tier, store: Store[Any, Any], fills: list[tuple[_Part, Outcome]]
     yield from _abort(tier, refused)
 
 
-def _abort(tier: Tier, parts: Iterable[_Part]) -> Steps[None]:
+def _abort(tier: Tier, parts: Sequence[_Part]) -> Steps[None]:
     """Give leases back, so that nobody has to wait for their end. If that fails, they do."""
-    yield from batched(
-        [Exchange(part.lane, [abort_command(tier, part.lane, part.encoded, part.token)]) for part in parts]
-    )
+    late: dict[int, ShardError] = {}
+    for some in slices(parts, _PORTION):
+        aborts = [Exchange(part.lane, [abort_command(tier, part.lane, part.encoded, part.token)]) for part in some]
+        yield from batched(aborts, late)
 
 
 def _await_others(tier: Tier, parts: list[_Part], pause_s: float) -> Steps[list[Any]]:

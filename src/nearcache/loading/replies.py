@@ -46,12 +46,14 @@ def is_full(error: ShardError) -> bool:
     return isinstance(error, ServerReplyError) and error.code in _FULL
 
 
-def was_cut_off(error: ShardError) -> bool:
-    """Whether nobody knows what came of a request, and the shard may be well: its connection ended before the answer.
+def is_late(error: object) -> bool:
+    """Whether a shard did not answer in time: it has had its time, for a call has one deadline."""
+    return isinstance(error, ShardUnavailableError) and isinstance(error.__cause__, TimeoutError)
 
-    A shard that did not answer in time has had its time.
-    """
-    return isinstance(error, ShardUnavailableError) and error.sent and not isinstance(error.__cause__, TimeoutError)
+
+def was_cut_off(error: ShardError) -> bool:
+    """Whether nobody knows what came of a request, and the shard may be well: its connection ended before its time."""
+    return isinstance(error, ShardUnavailableError) and error.sent and not is_late(error)
 
 
 def is_worth_undoing(error: ShardError) -> bool:

@@ -26,6 +26,7 @@ from .births import Births
 from .claims import Leased, Locked, Owned
 from .counters import Judged, L2Counters, unreadable_as
 from .ears import Ears, Witness
+from .exchanges import slices
 from .refusals import Refusals
 from .replies import is_full
 from .stale import StaleCopies
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 LEASE_UNHEARD_MS: Final = 10_000
 #: A loader that has run for so long is taken to hang: its lease is not renewed any more, and others may load.
 LEASE_LONGEST_NS: Final = 60_000_000_000
+#: Leases that one call renews, at most: it is one uninterrupted piece of work for the server.
+_RENEWED_TOGETHER: Final = 128
+#: A millisecond for so many: where more are held, they last longer, so that renewing them takes little of the server.
+_LEASES_PER_MS: Final = 5
 #: Tags whose generations L1 remembers.
 TAGS_KEPT: Final = 10_000
 #: How often the way of a write's message is timed, at most.
@@ -94,7 +99,8 @@ class Tier(Versions):
         codec: Values to envelopes and back.
         l1_ttl_ms: Longest life of an L1 copy.
         bound_ns: The staleness bound B.
-        lease_ms: Life of a lease on a key, unless it is renewed: so long a dead loader keeps the others waiting.
+        lease_ms: Life of a lease on a key, unless it is renewed: so long a dead loader keeps the others waiting, or,
+            if it held very many, up to ``LEASE_UNHEARD_MS``.
         forgives: Whether a change that fails is no error to the caller, but owed.
         has_queue: Whether changes wait in a queue to be written behind the cache.
         ack_ms: How long a change waits for a replica to confirm it; 0: not at all.
@@ -107,6 +113,7 @@ class Tier(Versions):
         witness: Who is told what is about to be sent; None: nobody.
         observed: Who compares what is observed of lanes with what is applied (``consistency="lane"``); None: nobody.
         leases: What this process is loading under lease, by token.
+        lasting_ms: How long a lease is asked for, and renewed for, until the next renewals.
         locks: What it is changing by what it is, by token.
         journals: What this process has changed, by lane. Used under ``lock``.
         tags: The generations of tags, by the encoded key of the tag's record.
@@ -152,7 +159,8 @@ class Tier(Versions):
         # Re-entrant: the end of an event loop, which gives up what it had under way, may come with a collection.
         self.lock = threading.RLock()
         self.counters = L2Counters()
-        self.lease_ms, self.ack_ms, self.forgives, self.has_queue = lease_ms, ack_ms, forgives, has_queue
+        self.lease_ms = self.lasting_ms = lease_ms
+        self.ack_ms, self.forgives, self.has_queue = ack_ms, forgives, has_queue
         self.witness: Witness | None = None
         self.leases: dict[bytes, Leased] = {}
         self.locks: dict[bytes, Locked] = {}
@@ -408,7 +416,10 @@ class Tier(Versions):
         self.adopted[shard] = identity
 
     def renewals(self, now_ns: int) -> list[tuple[int, Script, tuple[bytes, ...], tuple[bytes, ...]]]:
-        """What keeps the leases of running loaders alive: lane, script, keys and arguments for each."""
+        """What keeps the leases of running loaders alive: lane, script, keys and arguments of each call.
+
+        Many leases to a call: a bulk load has as many as it has keys, and the lane's heartbeats stand behind them.
+        """
         held = [
             (lease.lane, self.names[lease.lane].lease(lease.encoded), lease.token, lease.since_ns)
             for lease in list(self.leases.values())
@@ -420,15 +431,23 @@ class Tier(Versions):
         held += [
             (lane, self.names[lane].owner, owned.token, owned.since_ns) for lane, owned in list(self.queues.items())
         ]
+        marks: dict[int, list[tuple[bytes, bytes]]] = {}
+        for lane, name, token, since_ns in held:
+            if now_ns - since_ns < LEASE_LONGEST_NS:
+                marks.setdefault(lane, []).append((name, token))
+        # At most twice the term of before: a lease that is under way here under that one has to see the next renewals.
+        longest_ms = min(2 * self.lasting_ms, LEASE_UNHEARD_MS)
+        lasting_ms = max(self.lease_ms, min(len(self.leases) // _LEASES_PER_MS, longest_ms))
+        self.share(lasting_ms=lasting_ms)
         return [
-            (lane, self.scripts.renew, (name,), (token, b"%d" % self.lease_ms))
-            for lane, name, token, since_ns in held
-            if now_ns - since_ns < LEASE_LONGEST_NS
+            (lane, self.scripts.renew, names, (*tokens, b"%d" % lasting_ms))
+            for lane, of_lane in marks.items()
+            for names, tokens in (zip(*some, strict=True) for some in slices(of_lane, _RENEWED_TOGETHER))
         ]
 
     def lease_ms_on(self, lane: int) -> int:
         """How long a lease is to last: where nobody listens, nobody renews it."""
-        return self.lease_ms if self.lanes[lane].state is State.LIVE else max(self.lease_ms, LEASE_UNHEARD_MS)
+        return self.lasting_ms if self.lanes[lane].state is State.LIVE else max(self.lease_ms, LEASE_UNHEARD_MS)
 
     def go_without(self, error: ShardError) -> None:
         """A loader is about to be asked, because a shard does not answer.

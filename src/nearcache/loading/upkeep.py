@@ -40,8 +40,8 @@ class Upkeep:
 
     @property
     def renew_every_ns(self) -> int:
-        """How often :meth:`renewals` is to be asked for: several times in the life of a lease."""
-        return self._tier.lease_ms * 300_000
+        """When after :meth:`renewals` to ask for them again: several times in the life of a lease."""
+        return self._tier.lasting_ms * 300_000
 
     def renewals(self, now_ns: int) -> list[Renewal]:
         """The leases to keep alive."""
