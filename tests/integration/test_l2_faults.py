@@ -423,6 +423,19 @@ def test_script_that_stays_unknown_is_an_error_in_place(no_leaks: None) -> None:
         driver.close()
 
 
+def test_script_that_there_is_no_more_time_to_send_in_full_is_not_done(no_leaks: None) -> None:
+    """What is to be told is the end of the connection, or of the time; that the server did not know it is no reason."""
+    answers = [[b"-NOSCRIPT No matching script\r\n"], [None]]
+    with FakeServer(lambda command: answers.pop(0)) as server:
+        driver = fake_driver(server)
+        reply = driver.execute([Exchange(0, [*WRITE[0].commands, *INVALIDATE[0].commands])])[0]
+        assert isinstance(reply, Reply)
+        first, second = map(unavailable, reply.values)
+        assert str(first) == str(second)
+        assert (first.sent, second.sent) == (False, True)
+        driver.close()
+
+
 # -- several shards, some of them out ----------------------------------------------------------------------------
 
 

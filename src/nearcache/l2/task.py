@@ -190,6 +190,19 @@ class Task:
             self.again = True
             self._sent = sent
             return
+        error = self._unavailable(failure, sent=sent)
+        self.shard.fail(error, certain=False)
+        if flow.values and not self._places:
+            # What was answered before the end is known, and a caller with many keys wants to say for which. The scripts
+            # that the server did not know have not run, and for want of time or connection will not be sent in full.
+            undone = self._unavailable(failure, sent=False)
+            values = [undone if _is_unknown_script(value) else value for value in flow.values]
+            missing = len(self.commands) - len(values)
+            self.result = Reply([*values, *[error] * missing], flow.connection.identity)
+        else:
+            self.result = error
+
+    def _unavailable(self, failure: BaseException, *, sent: bool) -> ShardUnavailableError:
         if isinstance(failure, hiredis.HiredisError):
             text = f"the answer is not in the Redis protocol ({failure})"
         elif isinstance(failure, MemoryError):
@@ -198,13 +211,7 @@ class Task:
             text = str(failure) or type(failure).__name__
         error = ShardUnavailableError(self.shard.name, text, sent=sent or self._sent)
         error.__cause__ = failure
-        self.shard.fail(error, certain=False)
-        if flow.values and not self._places:
-            # What was answered before the end is known, and a caller with many keys wants to say for which.
-            missing = len(self.commands) - len(flow.values)
-            self.result = Reply([*flow.values, *[error] * missing], flow.connection.identity)
-        else:
-            self.result = error
+        return error
 
     def _answered(self, flow: Flow, time_left: bool) -> None:
         connection = flow.connection
@@ -251,11 +258,7 @@ class Task:
 
     def _send_in_full(self, flow: Flow) -> bool:
         """Send the scripts the server did not know, with their sources; return False if there are none."""
-        places = [
-            place
-            for place, value in enumerate(flow.values)
-            if isinstance(value, ServerReplyError) and value.code == "NOSCRIPT"
-        ]
+        places = [place for place, value in enumerate(flow.values) if _is_unknown_script(value)]
         if not places:
             return False
         last = range(places[0], len(flow.values))
@@ -265,6 +268,10 @@ class Task:
         data = pack([self.commands[place] for place in places], in_full=True)
         self.flow = Flow(flow.connection, data, len(places))
         return True
+
+
+def _is_unknown_script(value: Any) -> bool:
+    return isinstance(value, ServerReplyError) and value.code == "NOSCRIPT"
 
 
 def pack(commands: Sequence[Command], *, in_full: bool = False) -> bytes:
