@@ -9,12 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from nearcache.cache.tiered.parts import driver_for
 from nearcache.embedded import EmbeddedServers, locks
+from nearcache.l2 import Exchange, Reply
+from nearcache.options import parse
 from support import processes
 from support.embedded import USER, running, server_pid, supervisor_pid
+from support.lanes import endpoint_of
+from support.redis import RedisServer
+from support.tiers import tier_of
 from support.waiting import wait_until
 
 
@@ -303,6 +311,9 @@ DAEMON = """
 import os, signal
 import nearcache
 from support.threads import PATIENCE
+from support.lanes import endpoint_of
+from support.redis import RedisServer
+from support.tiers import tier_of
 from support.waiting import wait_until
 
 def is_heard():
@@ -341,3 +352,13 @@ def test_daemon_that_closed_all_descriptors_has_an_l1_and_keeps_its_own_files(ru
     """Their numbers are those of the program's files by then, which are none of the cache's business."""
     assert make_worker(DAEMON).call("become_daemon", str(tmp_path)) == 0
     assert {path.read_text() for path in tmp_path.glob("[0-9]*")} == {"mine"}
+
+
+def test_embedded_server_that_is_gone_is_started_and_asked_at_once(redis_server: RedisServer) -> None:
+    """The call that finds it gone ends well."""
+    redis_server.kill()
+    servers: Any = SimpleNamespace(ensure=redis_server.start)
+    endpoints = (endpoint_of(redis_server),)
+    driver = driver_for(parse("embedded://"), endpoints, servers, tier_of(), cast("Any", lambda: None))
+    assert isinstance(driver.execute([Exchange(0, [("PING",)])])[0], Reply)
+    driver.close()

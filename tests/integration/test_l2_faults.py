@@ -7,20 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from nearcache.cache.tiered.parts import driver_for
 from nearcache.errors import AuthenticationFailedError, EmbeddedError, ShardUnavailableError
 from nearcache.l2 import BreakerSettings, Driver, Exchange, Reply, load_script
-from nearcache.options import Endpoint, parse
+from nearcache.options import Endpoint
 from support.fake import FakeServer, bulk
 from support.lanes import NONCE, endpoint_of, envelope, wid
 from support.ordeal import SLACK_S
 from support.redis import RedisServer
-from support.tiers import tier_of
 from support.waiting import wait_until
 
 PREFIX = b"nc:{t:0}:"
@@ -165,16 +161,6 @@ def test_unreachable_hook_is_called_once_and_decides_on_one_more_try(
     driver = Driver([endpoint_of(redis_server)], on_unreachable=hook, timeout_s=5.0)
     assert isinstance(driver.execute(READ)[0], Reply) is helps
     assert called == [0]
-    driver.close()
-
-
-def test_embedded_server_that_is_gone_is_started_and_asked_at_once(redis_server: RedisServer) -> None:
-    """The call that finds it gone ends well."""
-    redis_server.kill()
-    servers: Any = SimpleNamespace(ensure=redis_server.start)
-    endpoints = (endpoint_of(redis_server),)
-    driver = driver_for(parse("embedded://"), endpoints, servers, tier_of(), cast("Any", lambda: None))
-    assert isinstance(driver.execute(READ)[0], Reply)
     driver.close()
 
 
