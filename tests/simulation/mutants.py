@@ -453,7 +453,7 @@ MUTANTS: Final = (
     Mutant("who asks is not given what waits", behind.waiting_unread, (), "I1 I7", _NEWEST, (BEHIND,)),
     Mutant("what waits is not marked", behind.waiting_unmarked, (), "I1 I7", _NEWEST, (BEHIND,)),
     Mutant(
-        "a queue that is out is done without", behind.outages_put_up_with, ("paused",), "I1", _NEWEST + 36, (BEHIND,)
+        "a queue that is out is done without", behind.outages_put_up_with, ("paused",), "I1", _NEWEST + 514, (BEHIND,)
     ),
     Mutant("a queue is anybody's", behind.queues_of_anybody, (), "I6", _NEWEST, (BEHIND,)),
     Mutant("the first of several is written", behind.first_of_several_written, (), "W1", _NEWEST, (BEHIND,)),
