@@ -308,7 +308,7 @@ MUTANTS: Final = (
     Mutant("what is due is kept to its end", more.due_unseen, (), "I15", _RICHER + 3, ("load", "get")),
     Mutant("a replica's silence is good", more.replicas_not_heeded, ("failover",), "I16", _RICHER, ("update", "set")),
     Mutant("a replica is asked too early", more.replicas_asked_first, ("failover",), "I16", _RICHER, ("update", "set")),
-    Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_039, _MOVES),
+    Mutant("what has moved is served on", moving.left_lanes_trusted, (), "I1 I2", 2_000_426, _MOVES),
     Mutant("who is behind does not follow", moving.nobody_follows, (), "I5 I10", 2_000_000, _MOVES),
     Mutant("a sweep is lost", moving.emptying_unnoted, ("failover",), "I8", 2_000_804, (*_MOVES, HASTY)),
     Mutant("what comes back is not swept", moving.gained_unswept, (), "I1 I8", 2_000_017, (*_MOVES, HASTY)),

@@ -12,7 +12,7 @@ import pytest
 
 from simulation import campaign, faults
 from simulation.mutants import MUTANTS, Mutant, switched_off
-from simulation.runs import FLUSHING_FROM, FULLER_FROM, NEWEST_FROM, STRAYING_FROM, Plan, simulate
+from simulation.runs import BEHIND, FLUSHING_FROM, FULLER_FROM, NEWEST_FROM, STRAYING_FROM, Plan, simulate
 from simulation.shrink import Shrunk, kind_of, places_in
 
 #: Events for each number of shards; with those of the fullest and the newest seeds a million together.
@@ -143,6 +143,13 @@ def test_simulation_seed_that_found_something_keeps_every_promise(seed: int) -> 
     """What was found once does not come back."""
     outcome = simulate(Plan.of(seed))
     assert not outcome.failed, campaign.explain(seed)
+
+
+@pytest.mark.parametrize("seed", [300_000_028, 300_000_063, 300_000_357])
+def test_simulation_load_that_was_stopped_may_be_joined_by_who_comes_then(seed: int) -> None:
+    """It was given a value that waits to be written; the simulation took that for too old, where it takes no other."""
+    outcome = simulate(Plan.under(seed, ("paused",), (BEHIND,)))
+    assert not outcome.failed, outcome.violation or outcome.crash
 
 
 def test_simulation_failover_that_loses_a_repayment_is_repaired() -> None:

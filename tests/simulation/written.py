@@ -309,8 +309,8 @@ class Written:
         for later in self.changes.get(key, ()):
             if not later.is_acknowledged or later.last_ns >= since_ns:
                 continue
-            if change is not None:
-                is_old = change.last_ns < later.called_ns
+            if change is not None:  # who joins a load gets what it was given, as of a value that does not wait
+                is_old = change.last_ns < later.called_ns and not client.joined_load
             else:
                 is_known = not (client.joined or client.joined_load)
                 is_old = version is not None and is_known and not self._has(version, key, later)
