@@ -64,9 +64,10 @@ class ReadThrough(Generic[K, V]):
         Cost: L1 hit O(1) without I/O; L2 hit one round trip; miss three and the loader. With ``max_age`` the first read
             of a value that this process has not loaded costs one round trip.
         """
-        found = self.l1_hit(key, MISSING) if max_age is None else self._hit_young(key, age_to_ns(max_age))
+        found: Any = self.l1_hit(key, MISSING) if max_age is None else self._hit_young(key, age_to_ns(max_age))
         if found is not MISSING:
-            return cast("V", found)
+            hit: V = found  # cast() would be a call
+            return hit
         chosen = loader if loader is not None else self.settings.loader
         if max_age is not None:
             return self._young_or_loaded(key, chosen, ttl, tags, age_to_ns(max_age))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from .._parts import Part
 from ..answers import DEFAULT, checked_answers, for_key, require_loader
@@ -156,9 +156,10 @@ class View(Part[K, V], Verbs[K, V], Enumerable[K, V], Listened, MutableMapping[K
 
         The cache's own ``loader=`` is called with the cache's key, ``(name, key)``; its ``tags=`` do not count here.
         """
-        found = self.l1_plain_hit(key, MISSING) if max_age is None else MISSING
+        found: Any = self.l1_plain_hit(key, MISSING) if max_age is None else MISSING
         if found is not MISSING:
-            return cast("V", found)
+            hit: V = found
+            return hit
         named, labels = self._key(key), (*self._tags, *tags)
         chosen = None if loader is None else for_key(loader, key)
         try:
