@@ -78,9 +78,9 @@ cdef extern from *:
         }
         return size == 2 ? (int64_t)digits[0] | (int64_t)digits[1] << PyLong_SHIFT : -1;
     }
-    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of what is hashed
-     * without running Python is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8), but without
-     * a call for each member; of tuples in it and in those, too. */
+    /* A tuple's hash, or -1: it has to be asked. From 3.14 on a tuple keeps it. Before, a tuple of ints and of strings
+     * that were hashed before is hashed here as CPython does it (xxHash, Objects/tupleobject.c, since 3.8), but without
+     * a call for each member; and so is, by calls, one of whatever is hashed without running Python, and of tuples. */
     #define items_of(items) (((PyTupleObject *)(items))->ob_item)
     #if PY_VERSION_HEX >= 0x030E0000
     #define TUPLES_KEEP_HASHES 1
@@ -89,61 +89,58 @@ cdef extern from *:
     #define TUPLES_KEEP_HASHES 0
     #define kept_hash(obj) (-1)
     #endif
+    #if SIZEOF_SIZE_T == 8
+    #define PRIME_5 2870177450012600261u
+    #define hash_more(hash, known) do { \
+            (hash) += (uint64_t)(known) * 14029467366897019727u; \
+            (hash) = ((hash) << 31 | (hash) >> 33) * 11400714785074694791u; \
+        } while (0)
+    #define hash_end(hash, size) ((int64_t)((hash) + ((uint64_t)(size) ^ PRIME_5 ^ 3527539u)))
     /* Whether a kind of object, if it is no tuple, is hashed without running Python. */
     static inline int hashes_itself(PyTypeObject *kind) {
         hashfunc hash = kind->tp_hash;
         return hash == PyUnicode_Type.tp_hash || hash == PyBytes_Type.tp_hash || hash == PyLong_Type.tp_hash ||
                hash == PyFloat_Type.tp_hash || hash == PyBaseObject_Type.tp_hash || hash == Py_TYPE(Py_None)->tp_hash;
     }
-    static inline __attribute__((always_inline)) int64_t item_hash(PyObject *item, int64_t (*inner)(PyObject *)) {
-        int64_t known = -1;
-        if (PyUnicode_CheckExact(item)) {
-            known = text_hash(item);
-        } else if (PyLong_CheckExact(item)) {
-            known = plain_value(item);
-        } else if (PyTuple_CheckExact(item)) {
-            return inner(item);
-        }
-        return known != -1 ? known : hashes_itself(Py_TYPE(item)) ? PyObject_Hash(item) : -1;
-    }
-    static inline __attribute__((always_inline)) int64_t hash_all(
-        PyObject *const *items, Py_ssize_t size, int64_t (*inner)(PyObject *)
-    ) {
-    #if SIZEOF_SIZE_T == 8
-        const uint64_t prime_1 = 11400714785074694791u, prime_2 = 14029467366897019727u;
-        const uint64_t prime_5 = 2870177450012600261u;
-        uint64_t hash = prime_5;
+    static __attribute__((noinline)) int64_t hash_deep(PyObject *const *items, Py_ssize_t size, int depth) {
+        uint64_t hash = PRIME_5;
         for (Py_ssize_t i = 0; i < size; i++) {
-            int64_t known = item_hash(items[i], inner);
+            int64_t known = -1;
+            if (PyTuple_CheckExact(items[i])) {
+                known = kept_hash(items[i]);
+                if (known == -1 && depth > 0) {
+                    known = hash_deep(items_of(items[i]), PyTuple_GET_SIZE(items[i]), depth - 1);
+                }
+            } else if (hashes_itself(Py_TYPE(items[i]))) {
+                known = PyObject_Hash(items[i]);
+            }
             if (known == -1) {
                 return -1;
             }
-            hash += (uint64_t)known * prime_2;
-            hash = (hash << 31 | hash >> 33) * prime_1;
+            hash_more(hash, known);
         }
-        hash += (uint64_t)size ^ prime_5 ^ 3527539u;
-        return (int64_t)(hash == UINT64_MAX ? 1546275796 : hash);
+        return hash_end(hash, size);
+    }
+    static inline __attribute__((always_inline)) int64_t items_hash(PyObject *const *items, Py_ssize_t size) {
+        uint64_t hash = PRIME_5;
+        for (Py_ssize_t i = 0; i < size; i++) {
+            int64_t known = -1;
+            if (PyUnicode_CheckExact(items[i])) {
+                known = text_hash(items[i]);
+            } else if (PyLong_CheckExact(items[i])) {
+                known = plain_value(items[i]);
+            }
+            if (__builtin_expect(known == -1, 0)) {
+                return hash_deep(items, size, 2);
+            }
+            hash_more(hash, known);
+        }
+        return hash_end(hash, size);
+    }
     #else
-        return -1;
+    #define items_hash(items, size) (-1)
     #endif
-    }
-    static int64_t no_hash(PyObject *Py_UNUSED(obj)) {
-        return -1;
-    }
-    static int64_t innermost_hash(PyObject *obj) {
-        int64_t kept = kept_hash(obj);
-        return kept != -1 ? kept : hash_all(items_of(obj), PyTuple_GET_SIZE(obj), no_hash);
-    }
-    static int64_t inner_hash(PyObject *obj) {
-        int64_t kept = kept_hash(obj);
-        return kept != -1 ? kept : hash_all(items_of(obj), PyTuple_GET_SIZE(obj), innermost_hash);
-    }
-    static inline int64_t items_hash(PyObject *const *items, Py_ssize_t size) {
-        return hash_all(items, size, inner_hash);
-    }
-    static inline int64_t tuple_hash(PyObject *obj) {
-        return TUPLES_KEEP_HASHES ? kept_hash(obj) : items_hash(items_of(obj), PyTuple_GET_SIZE(obj));
-    }
+    #define tuple_hash(obj) (TUPLES_KEEP_HASHES ? kept_hash(obj) : items_hash(items_of(obj), PyTuple_GET_SIZE(obj)))
     """
     void release_or_null(PyObject *obj) noexcept
     const bint TUPLES_KEEP_HASHES
