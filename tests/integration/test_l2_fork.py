@@ -65,6 +65,7 @@ def fork_inside_a_call():
         else:
             children.append(pid)
     signal.signal(signal.SIGALRM, fork)
+    echo("connected")  # else the handler might come in the middle of that
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     reply = driver.execute([Exchange(0, [("BLPOP", "nothing", "0.3"), ("ECHO", "mine")])], timeout_s=20)[0]
     if children[0] == 0:
