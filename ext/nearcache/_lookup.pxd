@@ -236,33 +236,28 @@ cdef inline verdict_t same_each(
     return SAME
 
 
-cdef inline verdict_t same_items(PyObject *held, PyObject *key) noexcept:
+cdef inline verdict_t same_items(PyObject *held, PyObject *key, inner_t inner) noexcept:
+    """Of two tuples. ``inner`` compares what they hold."""
     if tuple_length(held) != tuple_length(key):
         return DIFFERENT
-    return same_each(items_of(held), items_of(key), tuple_length(key), same_inner)
+    return same_each(items_of(held), items_of(key), tuple_length(key), inner)
 
 
 cdef inline verdict_t same_inner(PyObject *held, PyObject *key) noexcept:
     """Of what tuples hold that may be tuples."""
-    if likely(not is_tuple(key) or not is_tuple(held)):
-        return same_plain(held, key)
-    if tuple_length(held) != tuple_length(key):
-        return DIFFERENT
-    return same_each(items_of(held), items_of(key), tuple_length(key), same_innermost)
+    if unlikely(is_tuple(key) and is_tuple(held)):
+        return same_items(held, key, same_innermost)
+    return same_plain(held, key)
 
 
 cdef inline verdict_t same_innermost(PyObject *held, PyObject *key) noexcept:
-    if not is_tuple(key) or not is_tuple(held):
-        return same_plain(held, key)
-    if tuple_length(held) != tuple_length(key):
-        return DIFFERENT
-    return same_each(items_of(held), items_of(key), tuple_length(key), same_plain)
+    return same_items(held, key, same_plain) if is_tuple(key) and is_tuple(held) else same_plain(held, key)
 
 
 cdef inline verdict_t same_key(PyObject *held, PyObject *key) noexcept:
     """Are two objects of equal hash equal, as far as can be said without running Python?"""
     if is_tuple(key):
-        return same_items(held, key) if is_tuple(held) else ASK
+        return same_items(held, key, same_inner) if is_tuple(held) else ASK
     return same_plain(held, key)
 
 

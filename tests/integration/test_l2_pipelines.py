@@ -79,6 +79,15 @@ def reader(redis_server: RedisServer) -> Iterator[Reader]:
         yield reader
 
 
+@pytest.fixture
+def proxied(redis_server: RedisServer) -> Iterator[tuple[Reader, Proxy]]:
+    """Read from the server through a proxy."""
+    with Proxy(redis_server.path) as proxy:
+        endpoint = Endpoint("a", host="127.0.0.1", port=proxy.port)
+        with closing(Reader(redis_server, endpoint)) as reader:
+            yield reader, proxy
+
+
 def run(work: Callable[[], Awaitable[None]], factory: Any = None) -> None:
     """Run a test's work in a loop of its own."""
 
@@ -194,12 +203,13 @@ def test_shard_that_is_not_to_be_asked_is_not_asked_together_either(reader: Read
     run(work)
 
 
-def test_connection_that_ends_in_the_middle_is_an_error_of_one_reader(redis_server: RedisServer) -> None:
+def test_connection_that_ends_in_the_middle_is_an_error_of_one_reader(proxied: tuple[Reader, Proxy]) -> None:
     """The answers that came before are given, and all but the first of the others ask again, as they would alone."""
+    reader, proxy = proxied
 
-    async def work(reader: Reader, proxy: Proxy) -> None:
+    async def work() -> None:
         await asyncio.gather(*reader.start(range(MANY)))
-        with redis_server.client() as client:
+        with reader.server.client() as client:
             client.mset({f"key{number}": f"KEY{number}" * 100 for number in range(50)})
         proxy.cut_after(15_000)  # bytes of each connection: more than making one takes, or an answer
         found = await asyncio.gather(*reader.start(range(50)))
@@ -208,20 +218,18 @@ def test_connection_that_ends_in_the_middle_is_an_error_of_one_reader(redis_serv
         assert all(found[place] == b"KEY%d" % place * 100 for place in range(50) if place not in failed)
         assert len(failed) <= 3  # as many connections have ended as it took
 
-    with Proxy(redis_server.path) as proxy:
-        endpoint = Endpoint("a", host="127.0.0.1", port=proxy.port)
-        with closing(Reader(redis_server, endpoint)) as reader:
-            run(lambda: work(reader, proxy))
+    run(work)
 
 
 @pytest.mark.parametrize("large", [ALONE, 30])
-def test_nobody_waits_behind_a_large_value(redis_server: RedisServer, large: int) -> None:
+def test_nobody_waits_behind_a_large_value(proxied: tuple[Reader, Proxy], large: int) -> None:
     """Who is answered before it is told so, and who is behind it asks again, while it is still on its way."""
+    reader, proxy = proxied
 
-    async def work(reader: Reader, proxy: Proxy) -> None:
+    async def work() -> None:
         await asyncio.gather(*reader.start(range(MANY)))
         value = b"x" * 1_000_000 + b"HERE" * 50 + b"x" * 3_000_000
-        with redis_server.client() as client:
+        with reader.server.client() as client:
             client.set(f"key{large}", value)
         proxy.hold(b"HERE")
         tasks = reader.start(range(50))
@@ -231,10 +239,7 @@ def test_nobody_waits_behind_a_large_value(redis_server: RedisServer, large: int
         proxy.mend()
         assert await tasks[large] == value
 
-    with Proxy(redis_server.path) as proxy:
-        endpoint = Endpoint("a", host="127.0.0.1", port=proxy.port)
-        with closing(Reader(redis_server, endpoint)) as reader:
-            run(lambda: work(reader, proxy))
+    run(work)
 
 
 def test_loop_that_is_closed_with_a_pipeline_under_way_says_nothing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -76,14 +76,21 @@ def test_longer_lease_of_the_options_stays_as_long() -> None:
     assert tier.lasting_ms == 30_000
 
 
+NAMES: Final = ("a", "b", "c", "d", "e")
+
+
+def looked(world: World) -> tuple[Any, Any]:
+    """Return the steps of a load of all names, when L2 has said that it has none of them, and what they ask then."""
+    steps = gather(world.tier, world.store, Gathering({name: name for name in NAMES}, dict.fromkeys, 60_000))
+    next(steps)
+    return steps, steps.send([Reply([*[-2] * 5, [None] * 5, [hex_id(GENERATION), None]], IDENTITY)])
+
+
 def test_large_load_is_leased_and_stored_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is renewed as soon as it is leased, however long it takes to lease the rest. The loader is called once."""
     monkeypatch.setattr(gathering, "_PORTION", 2)
     world = World()
-    names = ["a", "b", "c", "d", "e"]
-    steps = gather(world.tier, world.store, Gathering({name: name for name in names}, dict.fromkeys, 60_000))
-    next(steps)
-    request = steps.send([Reply([*[-2] * 5, [None] * 5, [hex_id(GENERATION), None]], IDENTITY)])
+    steps, request = looked(world)
     leased = []
     while not isinstance(request, Call):
         commands: Any = request[0].commands
@@ -93,7 +100,7 @@ def test_large_load_is_leased_and_stored_in_portions(monkeypatch: pytest.MonkeyP
         granted = [[0, hex_id(GENERATION), hex_id(sum(leased) + place)] for place in range(len(commands))]
         request = steps.send([Reply(granted, IDENTITY)])
     assert leased == [2, 2, 1]
-    request = steps.send(dict.fromkeys(names, 7))
+    request = steps.send(dict.fromkeys(NAMES, 7))
     stored = []
     with pytest.raises(StopIteration) as stop:
         while True:
@@ -101,23 +108,20 @@ def test_large_load_is_leased_and_stored_in_portions(monkeypatch: pytest.MonkeyP
             answers = [[1, hex_id(GENERATION), hex_id(EPOCH), 0]] * stored[-1]
             request = steps.send([Reply(answers, IDENTITY)])
     assert stored == leased
-    assert stop.value.value == dict.fromkeys(names, 7)
-    assert [world.store.peek(name) for name in names] == [7] * 5
+    assert stop.value.value == dict.fromkeys(NAMES, 7)
+    assert [world.store.peek(name) for name in NAMES] == [7] * 5
 
 
 def test_shard_that_has_had_its_time_is_not_asked_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """That would be in vain, once for each portion, and count as an outage with others who ask that shard."""
     monkeypatch.setattr(gathering, "_PORTION", 2)
     world = World()
-    names = ["a", "b", "c", "d", "e"]
-    steps = gather(world.tier, world.store, Gathering({name: name for name in names}, dict.fromkeys, 60_000))
-    next(steps)
-    steps.send([Reply([*[-2] * 5, [None] * 5, [hex_id(GENERATION), None]], IDENTITY)])
+    steps, _ = looked(world)
     steps.send([Reply([[0, hex_id(GENERATION), hex_id(token)] for token in (1, 2)], IDENTITY)])
     late = ShardUnavailableError("a", "no answer in time", sent=True)
     late.__cause__ = TimeoutError()
     assert isinstance(steps.send([Reply([[0, hex_id(GENERATION), hex_id(3)], late], IDENTITY)]), Call)
     with pytest.raises(StopIteration) as stop:
-        steps.send(dict.fromkeys(names, 7))
-    assert stop.value.value == dict.fromkeys(names, 7)
+        steps.send(dict.fromkeys(NAMES, 7))
+    assert stop.value.value == dict.fromkeys(NAMES, 7)
     assert len(world.store) == len(world.tier.leases) == 0
