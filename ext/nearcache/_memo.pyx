@@ -314,7 +314,7 @@ cdef PyObject *call_in_full(PyObject *obj, PyObject *const *args, size_t flagged
     cdef Memo self = <Memo>obj
     cdef Py_ssize_t count = PyVectorcall_NARGS(flagged)
     cdef object key
-    cdef int64_t hash
+    cdef int64_t hash = -1
     cdef PyObject *value
     if self.timer is not None:
         set_time(self)
@@ -324,7 +324,8 @@ cdef PyObject *call_in_full(PyObject *obj, PyObject *const *args, size_t flagged
         if likely(value != NULL):
             return value
     key = key_of(args, count, names, self.mark, self.typed)
-    hash = hash_of(<PyObject *>key)
+    if hash == -1:
+        hash = hash_of(<PyObject *>key)
     value = look_up(core_at(self, hash), <PyObject *>key, hash)
     if likely(value != NULL):
         return value
